@@ -1,0 +1,70 @@
+"""The `nemotrt` command: a root group that imports a subcommand only when it is looked up."""
+
+import errno
+from importlib import import_module
+from typing import Any
+
+import click
+
+from nemotrt.errors import EnvironmentUnfitError
+
+COMMANDS = {
+    "quantize": "nemotrt.quantize.command:quantize",
+    "build": "nemotrt.build.command:build",
+    "inspect": "nemotrt.engines.command:inspect",
+    "generate": "nemotrt.engines.command:generate",
+    "serve": "nemotrt.serve.command:serve",
+    "profile": "nemotrt.profiles.command:profile",
+    "doctor": "nemotrt.doctor:doctor",
+    "demo": "nemotrt.demo:demo",
+}
+SUMMARIES = {
+    "quantize": "Write a quantized checkpoint.",
+    "build": "Build an engine directory from a checkpoint.",
+    "inspect": "Print and verify an engine directory.",
+    "generate": "Generate text with an engine.",
+    "serve": "Serve an engine with Triton Inference Server.",
+    "profile": "Measure a running server.",
+    "doctor": "Say what this machine can do.",
+    "demo": "Run the whole chain on the built-in tiny model.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands live in COMMANDS, so `--help` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the subcommand names in the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return subcommand `cmd_name`, importing its module, or None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn Ctrl-C into exit code 130 and a full disk into one clear line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = f" at {error.filename}" if error.filename else ""
+            raise EnvironmentUnfitError(f"No space left on the disk{where}.") from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command list from SUMMARIES, without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nemotrt")
+def main() -> None:
+    """Take Nemotron-Nano-9B-v2 from a checkpoint to a measured deployment."""

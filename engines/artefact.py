@@ -1,0 +1,48 @@
+"""A folder that appears whole or not at all: written beside its target, then renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nemotrt.errors import ConfigError
+
+
+@contextmanager
+def writing_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a new folder beside `target`; on success it takes that name, on any fault it goes.
+
+    A killed process leaves only a hidden `.NAME.partial-PID` folder, which never looks finished.
+
+    Raises:
+        ConfigError: `target` exists and `force` is false, or its parent is not a folder.
+    """
+    check_target(target, force=force)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        _take_name(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def check_target(target: Path, *, force: bool = False) -> None:
+    """Raise ConfigError if `target` is in the way; call it before long work starts."""
+    if target.exists() and not force:
+        raise ConfigError(f"{target} exists; give another output or --force to replace it.")
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target} is a file, not a folder; --force replaces folders only.")
+
+
+def _take_name(partial: Path, target: Path) -> None:
+    """Rename `partial` to `target`, moving an older folder out of the way first."""
+    old = target.parent / f".{target.name}.replaced-{os.getpid()}"
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""One module a target, each turning the model description into that target's graph."""

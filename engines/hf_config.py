@@ -1,0 +1,258 @@
+"""Reads a Hugging Face config.json into a ModelConfig, in every spelling that is in use."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from nemotrt.engines.model_config import Activation, LayerKind, MambaConfig, ModelConfig
+from nemotrt.errors import ArtefactError, ConfigError
+
+PATTERN_LETTERS = {"M": LayerKind.MAMBA, "-": LayerKind.MLP, "*": LayerKind.ATTENTION}
+# transformers 5 spells the same layers as words, and has changed the words once.
+LAYER_WORDS = {
+    "mamba": LayerKind.MAMBA,
+    "linear_attention": LayerKind.MAMBA,
+    "mlp": LayerKind.MLP,
+    "attention": LayerKind.ATTENTION,
+    "full_attention": LayerKind.ATTENTION,
+}
+MOE_HINT = "mixture-of-experts layers are not supported; use a dense Nemotron-H checkpoint"
+
+
+def read_model_config(checkpoint: Path) -> ModelConfig:
+    """Return the model that `checkpoint/config.json` describes.
+
+    Raises:
+        ArtefactError: config.json is missing or not JSON.
+        ConfigError: a field is missing, of the wrong type or out of range, or the model type or
+            one of its features is unsupported.
+    """
+    path = checkpoint / "config.json"
+    if not path.is_file():
+        raise ArtefactError(f"{checkpoint} is not a checkpoint: it has no config.json.")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtefactError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(raw, dict):
+        raise ArtefactError(f"{path} is not a JSON object.")
+    return parse_model_config(raw, str(path))
+
+
+def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> ModelConfig:
+    """Return the model that the config dictionary `raw` describes; `source` names it in errors."""
+    fields = Fields(raw, source)
+    model_type = fields.text("model_type")
+    if model_type == "nemotron_h":
+        return _nemotron_h(fields)
+    if model_type == "qwen3":
+        return _qwen3(fields)
+    raise ConfigError(
+        f"{source}: model_type {model_type!r} is not supported; known: nemotron_h, qwen3."
+    )
+
+
+class Fields:
+    """Typed access to a config dictionary; every fault names the file and the field."""
+
+    def __init__(self, raw: dict[str, Any], source: str) -> None:
+        """Wrap `raw`, which came from `source`."""
+        self.raw = raw
+        self.source = source
+
+    def fail(self, name: str, problem: str) -> ConfigError:
+        """Return the error that says what is wrong with field `name`."""
+        return ConfigError(f"{self.source}: {name} {problem}.")
+
+    def has(self, name: str) -> bool:
+        """Whether field `name` is present and not null."""
+        return self.raw.get(name) is not None
+
+    def get(self, name: str) -> Any:
+        """Return field `name`, which must be present."""
+        if not self.has(name):
+            raise self.fail(name, "is missing")
+        return self.raw[name]
+
+    def text(self, name: str) -> str:
+        """Return a string field."""
+        value = self.get(name)
+        if not isinstance(value, str):
+            raise self.fail(name, f"must be a string, got {value!r}")
+        return value
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """Return a positive integer field below 2^31."""
+        value = self.get(name) if default is None or self.has(name) else default
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+            raise self.fail(name, f"must be a positive integer, got {value!r}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a positive finite number field."""
+        value = self.get(name) if default is None or self.has(name) else default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fail(name, f"must be a number, got {value!r}")
+        if not (math.isfinite(value) and value > 0):
+            raise self.fail(name, f"must be positive and finite, got {value!r}")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a boolean field."""
+        value = self.raw.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.fail(name, f"must be true or false, got {value!r}")
+        return value
+
+    def refuse(self, name: str, allowed: Any) -> None:
+        """Raise unless field `name` is absent or has the one value that is supported."""
+        if self.has(name) and self.raw[name] != allowed:
+            raise self.fail(name, f"must be {allowed!r}: {self.raw[name]!r} is not supported")
+
+
+def _attention(fields: Fields) -> dict[str, Any]:
+    """Return the attention dimensions, checked against each other."""
+    num_heads = fields.size("num_attention_heads")
+    num_kv_heads = fields.size("num_key_value_heads", num_heads)
+    if num_heads % num_kv_heads:
+        raise fields.fail("num_key_value_heads", f"({num_kv_heads}) must divide {num_heads} heads")
+    hidden = fields.size("hidden_size")
+    name = "attention_head_dim" if fields.has("attention_head_dim") else "head_dim"
+    return {
+        "hidden_size": hidden,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_kv_heads,
+        "head_dim": fields.size(name, max(hidden // num_heads, 1)),
+    }
+
+
+def _shared(fields: Fields) -> dict[str, Any]:
+    """Return what both architectures spell alike."""
+    eos = fields.raw.get("eos_token_id")
+    eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if not all(isinstance(token, int) and token >= 0 for token in eos_ids):
+        raise fields.fail("eos_token_id", f"must be token ids, got {eos!r}")
+    return {
+        "model_type": fields.text("model_type"),
+        "vocab_size": fields.size("vocab_size"),
+        "intermediate_size": fields.size("intermediate_size"),
+        "max_position_embeddings": fields.size("max_position_embeddings", 131072),
+        "eos_token_ids": tuple(eos_ids),
+        "dtype": str(fields.raw.get("dtype") or fields.raw.get("torch_dtype") or "bfloat16"),
+        **_attention(fields),
+    }
+
+
+def _nemotron_h(fields: Fields) -> ModelConfig:
+    for name in ("attention_bias", "mlp_bias", "use_bias", "mamba_proj_bias"):
+        fields.refuse(name, False)
+    fields.refuse("use_conv_bias", True)
+    fields.refuse("mlp_hidden_act", "relu2")
+    fields.refuse("mamba_hidden_act", "silu")
+    layers = _nemotron_h_layers(fields)
+    eps_name = "layer_norm_epsilon" if fields.has("layer_norm_epsilon") else "norm_eps"
+    return ModelConfig(
+        layers=layers,
+        activation=Activation.RELU2,
+        norm_eps=fields.number(eps_name, 1e-5),
+        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
+        mamba=_mamba(fields) if LayerKind.MAMBA in layers else None,
+        **_shared(fields),
+    )
+
+
+def _nemotron_h_layers(fields: Fields) -> tuple[LayerKind, ...]:
+    """Return the blocks from the hub's pattern string or from transformers' list of words."""
+    for name in ("hybrid_override_pattern", "layers_block_type", "layer_types"):
+        if fields.has(name):
+            break
+    else:
+        raise fields.fail("hybrid_override_pattern", "(or layers_block_type) is missing")
+    value = fields.raw[name]
+    known = PATTERN_LETTERS if isinstance(value, str) else LAYER_WORDS
+    if not isinstance(value, str | list) or not value:
+        raise fields.fail(name, f"must name at least one layer, got {value!r}")
+    for position, item in enumerate(value):
+        if item in ("E", "moe"):
+            raise fields.fail(name, f"has an expert layer at position {position}: {MOE_HINT}")
+        if not isinstance(item, str) or item not in known:
+            raise fields.fail(
+                name, f"has {item!r} at position {position}; known: {', '.join(known)}"
+            )
+    layers = tuple(known[item] for item in value)
+    if fields.has("num_hidden_layers") and fields.size("num_hidden_layers") != len(layers):
+        raise fields.fail(
+            "num_hidden_layers",
+            f"({fields.raw['num_hidden_layers']}) disagrees with {name}, which has {len(layers)}",
+        )
+    return layers
+
+
+def _mamba(fields: Fields) -> MambaConfig:
+    num_heads = fields.size("mamba_num_heads")
+    name = "n_groups" if fields.has("n_groups") else "mamba_n_groups"
+    num_groups = fields.size(name)
+    if num_heads % num_groups:
+        raise fields.fail(name, f"({num_groups}) must divide mamba_num_heads ({num_heads})")
+    kernel = fields.size("conv_kernel")
+    if kernel < 2:
+        raise fields.fail("conv_kernel", "must be at least 2")
+    return MambaConfig(
+        num_heads=num_heads,
+        head_dim=fields.size("mamba_head_dim"),
+        state_size=fields.size("ssm_state_size"),
+        num_groups=num_groups,
+        conv_kernel=kernel,
+        chunk_size=fields.size("chunk_size", 128),
+        time_step_limit=_time_step_limit(fields),
+    )
+
+
+def _time_step_limit(fields: Fields) -> tuple[float, float]:
+    """Return (low, high); JSON has no infinity, and writers spell it in three ways."""
+    value = fields.raw.get("time_step_limit")
+    if value is None:
+        return (0.0, math.inf)
+    if not isinstance(value, list) or len(value) != 2:
+        raise fields.fail("time_step_limit", f"must be [low, high], got {value!r}")
+    try:
+        low, high = (float(x["__float__"] if isinstance(x, dict) else x) for x in value)
+    except (KeyError, TypeError, ValueError):
+        raise fields.fail("time_step_limit", f"must hold numbers, got {value!r}") from None
+    if not 0 <= low < high:
+        raise fields.fail("time_step_limit", f"must be 0 <= low < high, got {value!r}")
+    return (low, high)
+
+
+def _qwen3(fields: Fields) -> ModelConfig:
+    fields.refuse("attention_bias", False)
+    fields.refuse("hidden_act", "silu")
+    fields.refuse("use_sliding_window", False)
+    return ModelConfig(
+        layers=(LayerKind.ATTENTION, LayerKind.MLP) * fields.size("num_hidden_layers"),
+        activation=Activation.SWIGLU,
+        norm_eps=fields.number("rms_norm_eps", 1e-6),
+        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
+        rope_theta=_rope_theta(fields),
+        has_qk_norm=True,
+        **_shared(fields),
+    )
+
+
+def _rope_theta(fields: Fields) -> float:
+    """Return the rotary base; transformers 5 moved it into rope_parameters."""
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = fields.raw.get(name)
+        if rope is None:
+            continue
+        if not isinstance(rope, dict):
+            raise fields.fail(name, f"must be an object, got {rope!r}")
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise fields.fail(name, f"has rope_type {kind!r}; only plain rotary is supported")
+        if "rope_theta" in rope:
+            return Fields(rope, f"{fields.source}: {name}").number("rope_theta")
+    return fields.number("rope_theta", 10000.0)

@@ -1,0 +1,56 @@
+"""What a checkpoint's hf_quant_config.json says of its quantized linears (ModelOpt's layout)."""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from nemotrt.errors import ArtefactError, ConfigError
+
+QUANT_CONFIG_FILE = "hf_quant_config.json"
+
+
+class QuantAlgo(StrEnum):
+    """How the linears of a checkpoint are stored; the values are ModelOpt's names."""
+
+    NONE = "none"
+    INT8_WEIGHT_ONLY = "W8A16"
+    INT8_SMOOTHQUANT = "W8A8_SQ_PER_CHANNEL"
+    FP8 = "FP8"
+    FP8_PER_CHANNEL = "FP8_PER_CHANNEL_PER_TOKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantConfig:
+    """The quantization of a checkpoint; `exclude` holds exact module names."""
+
+    algo: QuantAlgo = QuantAlgo.NONE
+    kv_cache_algo: str | None = None
+    exclude: frozenset[str] = frozenset()
+
+
+def read_quant_config(checkpoint: Path) -> QuantConfig:
+    """Return the quantization of the checkpoint folder; a folder without the file has none.
+
+    Raises:
+        ArtefactError: the file is not JSON of the documented form.
+        ConfigError: the algorithm is unknown.
+    """
+    path = checkpoint / QUANT_CONFIG_FILE
+    if not path.is_file():
+        return QuantConfig()
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))["quantization"]
+        algo, kv_algo = raw.get("quant_algo"), raw.get("kv_cache_quant_algo")
+        exclude = frozenset(map(str, raw.get("exclude_modules") or ()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"{path} is malformed: {error!r}.") from error
+    if algo is None:
+        return QuantConfig(QuantAlgo.NONE, kv_algo, exclude)
+    try:
+        return QuantConfig(QuantAlgo(algo), kv_algo, exclude)
+    except ValueError:
+        known = ", ".join(item.value for item in QuantAlgo if item is not QuantAlgo.NONE)
+        raise ConfigError(
+            f"{path}: quant_algo {algo!r} is not supported; known: {known}."
+        ) from None

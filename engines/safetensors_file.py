@@ -1,0 +1,134 @@
+"""Lazy, validated, torch-free access to the tensors of one safetensors file.
+
+Source: the safetensors format, github.com/huggingface/safetensors README: 8 bytes of header length,
+a JSON header, then the data; offsets are relative to the end of the header.
+"""
+
+import itertools
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.errors import ArtefactError
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """Where one tensor lies: `offset` counts from the start of `path`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    num_bytes: int
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The tensor's element type in numpy (ml_dtypes for bfloat16 and float8)."""
+        return DTYPES[self.dtype]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the elements are 16, 32 or 64 bit floating point."""
+        return self.dtype in ("F64", "F32", "F16", "BF16")
+
+    def map(self) -> npt.NDArray[Any]:
+        """Return the tensor as a read-only view of the mapped file; nothing is read yet."""
+        if self.num_bytes == 0:
+            return np.empty(self.shape, self.numpy_dtype)
+        raw = np.memmap(self.path, np.uint8, "r", offset=self.offset, shape=(self.num_bytes,))
+        return raw.view(self.numpy_dtype).reshape(self.shape)
+
+    def read(self, start: int, num_bytes: int) -> bytes:
+        """Return `num_bytes` raw bytes of the tensor, from byte `start` of it."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset + start)
+            return file.read(num_bytes)
+
+
+def read_header(path: Path) -> tuple[dict[str, TensorRef], dict[str, str]]:
+    """Return the tensors of the safetensors file `path` by name, and its metadata.
+
+    Raises:
+        ArtefactError: the file is missing, truncated, or its header is not valid.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            if len(prefix) < 8:
+                raise ArtefactError(f"{path} is truncated: it has {size} bytes.")
+            (length,) = struct.unpack("<Q", prefix)
+            if length > MAX_HEADER_BYTES or 8 + length > size:
+                raise ArtefactError(
+                    f"{path} is truncated or not safetensors: the header claims {length} bytes, "
+                    f"the file has {size}."
+                )
+            text = file.read(length)
+    except OSError as error:
+        raise ArtefactError(f"{path} can't be read: {error.strerror}.") from error
+    try:
+        header = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtefactError(f"{path} has a header that is not JSON: {error}.") from error
+    if not isinstance(header, dict):
+        raise ArtefactError(f"{path} has a header that is not a JSON object.")
+    metadata = header.pop("__metadata__", {})
+    start = 8 + length
+    refs = {name: _entry(path, name, entry, start, size) for name, entry in header.items()}
+    _check_no_overlap(path, refs)
+    return refs, metadata if isinstance(metadata, dict) else {}
+
+
+def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> TensorRef:
+    """Return the validated header entry of one tensor."""
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{path}: tensor {name} has a malformed header entry.") from error
+    if dtype not in DTYPES:
+        raise ArtefactError(f"{path}: tensor {name} has dtype {dtype!r}, which is not supported.")
+    numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+        raise ArtefactError(f"{path}: tensor {name} has a malformed shape or offset.")
+    if not begin <= end <= size - start:
+        raise ArtefactError(
+            f"{path} is truncated: tensor {name} needs bytes up to {start + end}, "
+            f"the file has {size}."
+        )
+    num_bytes = math.prod(shape) * DTYPES[dtype].itemsize
+    if end - begin != num_bytes:
+        raise ArtefactError(
+            f"{path}: tensor {name} spans {end - begin} bytes, but {dtype} {shape} has {num_bytes}."
+        )
+    return TensorRef(name, dtype, tuple(shape), path, start + begin, num_bytes)
+
+
+def _check_no_overlap(path: Path, refs: dict[str, TensorRef]) -> None:
+    """Raise if two tensors share bytes."""
+    ordered = sorted((ref for ref in refs.values() if ref.num_bytes), key=lambda ref: ref.offset)
+    for first, second in itertools.pairwise(ordered):
+        if first.offset + first.num_bytes > second.offset:
+            raise ArtefactError(f"{path}: tensors {first.name} and {second.name} overlap.")

@@ -1,0 +1,54 @@
+"""The one error tree; click renders it, so commands never print a traceback for a known fault.
+
+NemotrtError                 1  any fault whose message tells the user what to do
++-- ArtefactError            1  a checkpoint or engine directory is damaged
++-- ConfigError              2  a value is missing, unknown or out of range
++-- EnvironmentUnfitError    3  a GPU, driver, server, package or disk space is absent
++-- NoFeasiblePlanError      4  nothing fits the constraints
++-- ChildProcessFailedError  5  a process that we started failed
+"""
+
+import difflib
+from collections.abc import Iterable
+
+import click
+
+
+class NemotrtError(click.ClickException):
+    """A fault whose message tells the user what to do; exit code 1."""
+
+
+class ArtefactError(NemotrtError):
+    """A checkpoint, engine directory or result on disk is incomplete or damaged; exit code 1."""
+
+
+class ConfigError(NemotrtError):
+    """A configuration value is missing, unknown or out of range; exit code 2."""
+
+    exit_code = 2
+
+
+class EnvironmentUnfitError(NemotrtError):
+    """A GPU, driver, server, package or disk space is absent; exit code 3."""
+
+    exit_code = 3
+
+
+class NoFeasiblePlanError(NemotrtError):
+    """No configuration satisfies the constraints; exit code 4."""
+
+    exit_code = 4
+
+
+class ChildProcessFailedError(NemotrtError):
+    """A process that we started failed; the message has its command, code and log; exit code 5."""
+
+    exit_code = 5
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a name that is not among `known`, with the nearest one and the list."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"unknown {what} {name!r}{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,1 @@
+"""GPU facts, load generator and report."""

@@ -1,0 +1,1 @@
+"""Checkpoint in, quantized checkpoint out."""

@@ -1,0 +1,1 @@
+"""Engine directory to Triton model repository and a running server."""
