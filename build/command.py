@@ -1,0 +1,106 @@
+"""`nemotrt build`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.progress import stage_printer
+
+DESCRIPTION = """Build an engine directory from a checkpoint.
+
+CHECKPOINT is a Hugging Face folder, quantized or not, or a built-in model: tiny, tiny-dense.
+
+\b
+Examples:
+  nemotrt build tiny -o engine
+  nemotrt build CKPT --backend tensorrt --gpu a10g -o engine-a10g
+"""
+
+
+@click.command(help=DESCRIPTION)
+@click.argument("checkpoint")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="ENGINE")
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "tensorrt"]),
+    default=None,
+    help="What runs the engine; default tensorrt with --gpu, else onnxruntime.",
+)
+@click.option("--gpu", help="Target of the tensorrt backend: a10g, a100, ...")
+@click.option(
+    "--precision",
+    type=click.Choice(list(Precision)),
+    help="Weights and activations of the linears; default: as the checkpoint is.",
+)
+@click.option("--max-batch-size", type=click.IntRange(1), help="Sequences at once.  [default: 8]")
+@click.option("--max-seq-len", type=click.IntRange(1), help="Prompt plus output.  [default: 4096]")
+@click.option(
+    "--chunk-tokens", type=click.IntRange(1), help="Prompt tokens a step.  [default: 128]"
+)
+@click.option(
+    "--exact",
+    "is_exact",
+    is_flag=True,
+    help="onnxruntime, int8-wo: keep activations in float32 (slower, 4 bytes a weight in memory).",
+)
+@click.option("--force", is_flag=True, help="Replace an existing ENGINE.")
+@click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def build(
+    checkpoint: str,
+    output: Path,
+    backend: str | None,
+    gpu: str | None,
+    precision: str | None,
+    max_batch_size: int | None,
+    max_seq_len: int | None,
+    chunk_tokens: int | None,
+    is_exact: bool,
+    force: bool,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Parse, build, print."""
+    from nemotrt.build.engine_builder import (
+        DEFAULT_LIMITS,
+        BuildSpec,
+        build_engine,
+        check_spec,
+    )
+    from nemotrt.engines.artefact import check_target
+    from nemotrt.engines.checkpoint import open_checkpoint
+    from nemotrt.engines.engine import Limits
+    from nemotrt.engines.tiny_models import resolve_checkpoint
+
+    source = resolve_checkpoint(checkpoint)
+    seq_len = max_seq_len or DEFAULT_LIMITS.max_seq_len
+    limits = Limits(
+        max_batch_size or DEFAULT_LIMITS.max_batch_size,
+        seq_len,
+        chunk_tokens or min(DEFAULT_LIMITS.chunk_tokens, seq_len),
+    )
+    spec = BuildSpec(
+        backend or ("tensorrt" if gpu else "onnxruntime"),
+        gpu,
+        Precision(precision) if precision else None,
+        limits,
+        is_exact,
+    )
+    check_target(output, force=force)
+    if dry_run:
+        chosen = check_spec(open_checkpoint(source), spec)
+        click.echo(f"would build {source} with {spec.backend}, {chosen}, into {output}", err=True)
+        return
+    with stage_printer(quiet) as report:
+        manifest = build_engine(source, output, spec, force=force, report=report)
+    if as_json:
+        click.echo(json.dumps(manifest.model_dump(mode="json")))
+        return
+    target = f" for {manifest.gpu}" if manifest.gpu else ""
+    click.echo(f"{output}: {manifest.backend} engine{target}, {manifest.precision}")
+    if not manifest.executed:
+        click.echo("Compiled, not executed: no GPU ran this plan.", err=True)

@@ -1,0 +1,189 @@
+"""Checkpoint plus choices in, engine directory out."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from nemotrt.engines import onnxruntime, tensorrt
+from nemotrt.engines.artefact import writing_folder
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.manifest import (
+    CheckpointEntry,
+    LimitsEntry,
+    Manifest,
+    WeightInput,
+    write_manifest,
+)
+from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.tensor_digest import tensor_digest
+from nemotrt.engines.tokenizer import TOKENIZER_FILES
+from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.profiles.gpu_profile import load_gpu
+
+BACKENDS = ("onnxruntime", "tensorrt")
+DEFAULT_LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
+QUANTIZED_PRECISION = {
+    QuantAlgo.INT8_WEIGHT_ONLY: Precision.INT8_WO,
+    QuantAlgo.INT8_SMOOTHQUANT: Precision.INT8_SQ,
+    QuantAlgo.FP8: Precision.FP8,
+    QuantAlgo.FP8_PER_CHANNEL: Precision.FP8_DYNAMIC,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """What to build; `precision` None means the checkpoint's own."""
+
+    backend: str = "onnxruntime"
+    gpu: str | None = None
+    precision: Precision | None = None
+    limits: Limits = DEFAULT_LIMITS
+    is_exact: bool = False
+
+
+def build_engine(
+    source: Path,
+    target: Path,
+    spec: BuildSpec,
+    *,
+    force: bool = False,
+    report: Callable[[str], None] = lambda stage: None,
+) -> Manifest:
+    """Build the checkpoint folder `source` into the engine directory `target`.
+
+    Args:
+        source: a Hugging Face folder, quantized or not.
+        target: the new folder; it appears only when it is whole.
+        spec: the backend, GPU, precision and limits.
+        force: replace an existing `target`.
+        report: called with the name of each stage as it starts.
+
+    Raises:
+        ConfigError: the choices don't go together, or the model is not supported.
+        ArtefactError: the checkpoint is damaged.
+        EnvironmentUnfitError: the compiler for the choice is not here.
+    """
+    checkpoint = open_checkpoint(source)
+    precision = check_spec(checkpoint, spec)
+    with writing_folder(target, force=force) as folder:
+        manifest = _build(checkpoint, folder, spec, precision, report)
+        for name in ("config.json", *TOKENIZER_FILES):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+        report("checksums")
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
+    """Return the precision to build in; raises where the choices don't go together."""
+    if spec.backend not in BACKENDS:
+        raise unknown_name("backend", spec.backend, BACKENDS)
+    stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
+    precision = spec.precision or stored or default_precision(checkpoint, spec.backend)
+    if stored and precision is not stored and spec.backend == "tensorrt":
+        raise ConfigError(
+            f"{checkpoint.path} is quantized to {stored}; it can't be built as {precision}."
+        )
+    if spec.backend == "onnxruntime":
+        if spec.gpu is not None:
+            raise ConfigError("backend onnxruntime runs on the CPU; leave out --gpu.")
+        onnxruntime.check(precision)
+        return precision
+    if spec.gpu is None:
+        raise ConfigError("backend tensorrt needs --gpu, such as a10g or a100.")
+    tensorrt.check(compute_capability(spec.gpu), precision)
+    if precision is Precision.INT8_WO and stored is None:
+        raise ConfigError(
+            f"{checkpoint.path} holds no int8 weights; first run: "
+            f"nemotrt quantize {checkpoint.path} --recipe int8-wo -o OUT"
+        )
+    return precision
+
+
+def compute_capability(gpu: str) -> str:
+    """Return the compute capability of a known GPU, such as "8.6"."""
+    capability = load_gpu(gpu).compute_capability
+    if capability is None:
+        raise ConfigError(f"{gpu} is no GPU that TensorRT compiles for.")
+    return capability
+
+
+def default_precision(checkpoint: Checkpoint, backend: str) -> Precision:
+    """Return the precision in which an unquantized checkpoint is built."""
+    is_float32 = checkpoint.config.dtype == "float32" and backend == "onnxruntime"
+    return Precision.FP32 if is_float32 else Precision.BF16
+
+
+def _build(
+    checkpoint: Checkpoint,
+    folder: Path,
+    spec: BuildSpec,
+    precision: Precision,
+    report: Callable[[str], None],
+) -> Manifest:
+    """Write the backend's payload to `folder` and return the manifest, without file digests."""
+    report("graph")
+    weights: dict[str, WeightInput] = {}
+    options: dict[str, str | int | float | bool] = {}
+    capability = None
+    if spec.backend == "onnxruntime":
+        onnxruntime.export(checkpoint, folder, spec.limits, precision, is_exact=spec.is_exact)
+        options["is_exact"] = spec.is_exact
+        tools = onnxruntime.tools()
+    else:
+        assert spec.gpu is not None  # check_spec
+        capability = compute_capability(spec.gpu)
+        bound = tensorrt.export(checkpoint, folder, spec.limits, precision)
+        report("weight digests")
+        weights = {
+            name: WeightInput(
+                tensor=tensor, dtype=dtype, shape=shape, sha256=tensor_digest(checkpoint[tensor])
+            )
+            for name, (tensor, dtype, shape) in bound.items()
+        }
+        report(f"TensorRT plan for compute capability {capability}")
+        tensorrt.compile_plan(folder, spec.limits, capability)
+        tools = tensorrt.tools()
+    return Manifest(
+        backend=spec.backend,
+        gpu=spec.gpu,
+        compute_capability=capability,
+        precision=precision,
+        executed=spec.backend == "onnxruntime",
+        limits=LimitsEntry(**dataclasses.asdict(spec.limits)),
+        model=model_summary(checkpoint.config),
+        checkpoint=CheckpointEntry(
+            path=str(checkpoint.path.resolve()), fingerprint=checkpoint.fingerprint()
+        ),
+        weights=weights,
+        tools=tools,
+        options=options,
+        files={},
+    )
+
+
+def model_summary(config: ModelConfig) -> dict[str, int | float | str | bool | None]:
+    """Return the dimensions that a reader of engine.json wants, flat."""
+    return {
+        "model_type": config.model_type,
+        "layers": config.pattern,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "mamba_num_heads": config.mamba.num_heads if config.mamba else 0,
+        "mamba_head_dim": config.mamba.head_dim if config.mamba else 0,
+        "ssm_state_size": config.mamba.state_size if config.mamba else 0,
+        "num_attention_layers": config.num_attention_layers,
+        "num_mamba_layers": config.num_mamba_layers,
+        "kv_elements_per_token": config.kv_elements_per_token,
+        "ssm_state_elements_per_request": config.ssm_state_elements,
+        "conv_state_elements_per_request": config.conv_state_elements,
+    }

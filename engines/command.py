@@ -1,0 +1,122 @@
+"""`nemotrt inspect` and `nemotrt generate`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemotrt.errors import ConfigError
+
+ENGINE = click.Path(path_type=Path, exists=False)
+
+
+@click.command()
+@click.argument("engine", type=ENGINE)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as one JSON object.")
+@click.option("--no-verify", is_flag=True, help="Skip the checksums.")
+def inspect(engine: Path, as_json: bool, no_verify: bool) -> None:
+    """Print an engine directory's manifest and verify every file's SHA-256."""
+    from nemotrt.engines.manifest import read_manifest, verify_files
+
+    manifest = read_manifest(engine)
+    if not no_verify:
+        verify_files(engine, manifest)
+    if as_json:
+        click.echo(json.dumps(manifest.model_dump(mode="json")))
+        return
+    size = sum(entry.num_bytes for entry in manifest.files.values())
+    limits, model = manifest.limits, manifest.model
+    rows = {
+        "backend": manifest.backend,
+        "gpu": f"{manifest.gpu} (compute capability {manifest.compute_capability})"
+        if manifest.gpu
+        else "none",
+        "precision": manifest.precision,
+        "executed": "yes" if manifest.executed else "no: compiled, no GPU ran this plan",
+        "model": f"{model['model_type']} {model['layers']}",
+        "max_batch_size": limits.max_batch_size,
+        "max_seq_len": limits.max_seq_len,
+        "chunk_tokens": limits.chunk_tokens,
+        "checkpoint": f"{manifest.checkpoint.path} ({manifest.checkpoint.fingerprint[:12]})",
+        "weights": f"{len(manifest.weights)} bound at load" if manifest.weights else "inside",
+        "tools": ", ".join(f"{name} {number}" for name, number in manifest.tools.items()),
+        "files": f"{len(manifest.files)}, {size / 1e6:.1f} MB"
+        + ("" if no_verify else ", every SHA-256 verified"),
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:15} {value}")
+
+
+@click.command()
+@click.argument("engine", type=ENGINE)
+@click.argument("prompt", required=False)
+@click.option("--prompt-ids", help="Token ids instead of a prompt: 5,9,12.")
+@click.option("--chat", is_flag=True, help="PROMPT is a user's turn: apply the chat template.")
+@click.option("--system", default=None, help="System turn, with --chat (such as /no_think).")
+@click.option("--stream", is_flag=True, help="Print the text as it comes.")
+@click.option("--max-tokens", type=click.IntRange(1), default=None, help="[default: 128]")
+@click.option("--min-tokens", type=click.IntRange(0), default=0)
+@click.option("--temperature", type=float, default=None, help="0 is greedy.")
+@click.option("--top-p", type=float, default=None)
+@click.option("--top-k", type=int, default=0, help="0 keeps every token.")
+@click.option("--seed", type=int, default=None)
+@click.option("--repetition-penalty", type=float, default=1.0)
+@click.option("--stop", multiple=True, help="End at this text; may be repeated.")
+@click.option("--ignore-eos", is_flag=True, help="Go on past the end-of-sequence token.")
+@click.option("--logprobs", type=click.IntRange(0, 100), default=None, metavar="N")
+@click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
+def generate(
+    engine: Path,
+    prompt: str | None,
+    prompt_ids: str | None,
+    chat: bool,
+    system: str | None,
+    stream: bool,
+    max_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    threads: int | None,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Generate text with ENGINE from PROMPT ("-" reads it from stdin).
+
+    With --chat the model card's settings hold: temperature 0.6 and top-p 0.95 with reasoning,
+    greedy with /no_think; without --chat the default is greedy.
+    """
+    from nemotrt.engines import generation
+    from nemotrt.engines.opening import open_engine
+    from nemotrt.engines.prompt import Prompt, prepare
+    from nemotrt.engines.sampling import SamplingParams
+
+    if prompt == "-":
+        prompt = click.get_text_stream("stdin").read()
+    wanted = Prompt(prompt, prompt_ids, chat, system)
+    wanted.check()
+    opened = open_engine(engine, num_threads=threads)
+    ids, defaults = prepare(opened, wanted)
+    limits = opened.manifest.limits
+    params = SamplingParams(
+        max_tokens=max_tokens or max(min(128, limits.max_seq_len - len(ids)), 1),
+        temperature=defaults["temperature"] if temperature is None else temperature,
+        top_p=defaults["top_p"] if top_p is None else top_p,
+        **sampling,
+    )
+    if stream and as_json:
+        raise ConfigError("--stream and --json exclude each other.")
+    updates = []
+    for update in generation.generate(opened.scheduler(), ids, params):
+        updates.append(update)
+        if stream:
+            click.echo(update.text, nl=False)
+    result = generation.collect(updates, len(ids))
+    if stream:
+        click.echo()
+    elif as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+    elif opened.tokenizer is None:
+        click.echo(",".join(str(token["id"]) for token in result["tokens"]))
+    else:
+        click.echo(result["text"])

@@ -1,0 +1,67 @@
+"""A linear's weight as the checkpoint stores it, read as floats or as int8 codes with scales."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.errors import ArtefactError
+
+INT8_MAX = 127
+
+
+@dataclass(frozen=True, slots=True)
+class LinearWeight:
+    """The weight [out, in] of one linear: 16- or 32-bit floats, int8, or float8 E4M3."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the checkpoint stores codes and a scale."""
+        return not self.checkpoint[self.name].is_float
+
+    def scale(self) -> npt.NDArray[np.float32]:
+        """Return the weight's scale, [out]; a per-tensor scale is repeated.
+
+        Raises:
+            ArtefactError: the scale has another shape, or is not positive.
+        """
+        ref = self.checkpoint[self.name]
+        scale = self.checkpoint.floats(f"{self.name}_scale").reshape(-1)
+        if scale.size not in (1, ref.shape[0]) or not (scale > 0).all():
+            raise ArtefactError(
+                f"{ref.path}: {self.name}_scale must be positive, one value or {ref.shape[0]}."
+            )
+        return np.broadcast_to(scale, (ref.shape[0],)).copy()
+
+    def floats(self) -> npt.NDArray[np.float32]:
+        """Return the weight as float32 [out, in], dequantized if it is stored as codes.
+
+        A SmoothQuant `pre_quant_scale`, which multiplies the input, is folded into the columns.
+        """
+        if not self.is_quantized:
+            return self.checkpoint.floats(self.name)
+        codes = self.checkpoint[self.name].map().astype(np.float32)
+        weight = codes * self.scale()[:, None]
+        smooth = self.name.removesuffix("weight") + "pre_quant_scale"
+        if smooth in self.checkpoint:
+            weight *= self.checkpoint.floats(smooth)[None, :]
+        return weight
+
+    def int8(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Return (codes [out, in], scale [out]) with weight = codes * scale.
+
+        A float weight is rounded here: scale = amax / 127 per output channel, as ModelOpt's
+        INT8 weight-only recipe does; a row of zeros takes scale 1.
+        """
+        ref = self.checkpoint[self.name]
+        if ref.dtype == "I8":
+            return ref.map(), self.scale()
+        weight = self.floats()
+        amax = np.abs(weight).max(axis=1)
+        scale = np.where(amax > 0, amax / np.float32(INT8_MAX), np.float32(1)).astype(np.float32)
+        codes = np.rint(weight / scale[:, None]).astype(np.int8)
+        return codes, scale

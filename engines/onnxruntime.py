@@ -1,0 +1,183 @@
+"""The ONNX Runtime backend: builds the fused graph and runs it on any CPU."""
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.description import describe
+from nemotrt.engines.engine import Feed, Limits, check_feeds
+from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.onnx_graph import GRAPH_FILE
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.slot_table import SlotTable
+from nemotrt.engines.state_pool import StateBuffer
+from nemotrt.errors import ArtefactError, ConfigError
+
+PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
+
+
+def check(precision: Precision) -> None:
+    """Raise ConfigError unless this backend runs `precision`."""
+    if precision not in PRECISIONS:
+        names = ", ".join(PRECISIONS)
+        raise ConfigError(f"backend onnxruntime has no precision {precision}; it has {names}.")
+
+
+def export(
+    checkpoint: Checkpoint,
+    folder: Path,
+    limits: Limits,
+    precision: Precision,
+    *,
+    is_exact: bool = False,
+) -> None:
+    """Write the fused graph and its weights to `folder`."""
+    from nemotrt.engines.emitters.onnxruntime import OnnxRuntimeEmitter
+    from nemotrt.engines.onnx_graph import OnnxGraph
+
+    check(precision)
+    graph = OnnxGraph(checkpoint.config.model_type, folder)
+    emitter = OnnxRuntimeEmitter(
+        checkpoint, graph, limits.max_seq_len, precision, is_exact=is_exact
+    )
+    describe(checkpoint.config, emitter)
+    graph.save()
+
+
+def tools() -> dict[str, str]:
+    """Return the versions of what the export and the run depend on."""
+    return {name: version(name) for name in ("onnx", "onnxruntime")}
+
+
+class OnnxRuntimeEngine:
+    """An open engine: one session, and state buffers that the graph updates in place.
+
+    Steps of one token run as one batch; prompt chunks run one by one. The cost of a step follows
+    the tokens that its sequences hold, not `max_seq_len`.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, num_threads: int | None = None) -> None:
+        """Open the graph in `folder`; `num_threads` defaults to the cores of this process."""
+        self._limits = limits
+        self._session = _session(folder, num_threads or len(os.sched_getaffinity(0)))
+        self._inputs = [
+            item for item in self._session.get_inputs() if item.name not in ("input_ids", "past")
+        ]
+        self._vocab_size = int(self._session.get_outputs()[-1].shape[-1])
+        self._slots = SlotTable(limits.max_batch_size)
+        self._held = np.zeros(limits.max_batch_size, np.int64)  # by row
+        self._states = {item.name: self._buffer(item) for item in self._inputs}
+
+    def _buffer(self, item: Any) -> StateBuffer:
+        """Return the state buffer of one graph input; symbolic S is the cache's capacity."""
+        shape = [self._limits.max_seq_len if size == "S" else size for size in item.shape[1:]]
+        token_axis = item.shape.index("S") - 1 if "S" in item.shape else None
+        return StateBuffer.zeros(self._limits.max_batch_size, tuple(shape), token_axis)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that the engine was built for."""
+        return self._limits
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+        return self._vocab_size
+
+    def allocate(self) -> int:
+        """Return a free slot; its state is zero."""
+        return self._slots.allocate()
+
+    def release(self, slot: int) -> None:
+        """Free a slot and clear its state."""
+        self._slots.release(slot)
+        row = self._slots.row_of[slot]
+        self._held[row] = 0
+        for state in self._states.values():
+            state.clear(row)
+
+    def held_tokens(self, slot: int) -> int:
+        """Tokens that the slot's state holds."""
+        self._slots.check(slot)
+        return int(self._held[self._slots.row_of[slot]])
+
+    def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
+        """Feed the slots; single tokens as one batch, longer chunks one at a time."""
+        check_feeds(self, feeds)
+        logits = np.empty((len(feeds), self._vocab_size), np.float32)
+        single = [index for index, feed in enumerate(feeds) if len(feed.tokens) == 1]
+        chunks = [[index] for index, feed in enumerate(feeds) if len(feed.tokens) > 1]
+        for group in ([single] if single else []) + chunks:
+            logits[group] = self._run([feeds[index] for index in group])
+        return logits
+
+    def _run(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
+        """Run sequences with equally many new tokens as one batch; [len(feeds), vocab]."""
+        first, swaps = self._slots.gather([feed.slot for feed in feeds])
+        for a, b in swaps:
+            self._swap_rows(a, b)
+        rows = slice(first, first + len(feeds))
+        ordered = sorted(feeds, key=lambda feed: self._slots.row_of[feed.slot])
+        ids = np.array([feed.tokens for feed in ordered], np.int64)
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("input_ids", ids)
+        binding.bind_cpu_input("past", self._held[rows])
+        binding.bind_output("logits", "cpu")
+        for name, state in self._states.items():
+            kind, _, index = name.rpartition("_")
+            view = state.array[rows]
+            place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
+            binding.bind_input(name, *place)
+            binding.bind_output(f"{kind}_out_{index}", *place)
+        self._session.run_with_iobinding(binding)
+        self._held[rows] += ids.shape[1]
+        by_row = binding.get_outputs()[0].numpy()[:, 0]
+        order = [self._slots.row_of[feed.slot] - first for feed in feeds]
+        result: npt.NDArray[np.float32] = by_row[order]
+        return result
+
+    def _swap_rows(self, a: int, b: int) -> None:
+        """Exchange two rows of state."""
+        tokens = int(max(self._held[a], self._held[b]))
+        for state in self._states.values():
+            state.swap(a, b, tokens)
+        self._held[[a, b]] = self._held[[b, a]]
+
+    def close(self) -> None:
+        """Drop the session and the buffers."""
+        self._states.clear()
+        del self._session
+
+
+def open_engine(
+    folder: Path, manifest: Manifest, num_threads: int | None = None
+) -> OnnxRuntimeEngine:
+    """Return the open engine of an engine directory."""
+    return OnnxRuntimeEngine(folder, manifest.engine_limits, num_threads)
+
+
+def _session(folder: Path, num_threads: int) -> Any:
+    """Return an ONNX Runtime session over the graph in `folder`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # States are updated in place: the planner must not reuse or reorder around them.
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    try:
+        return onnxruntime.InferenceSession(
+            str(folder / GRAPH_FILE), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions share no base class
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        line = str(error).splitlines()[0]
+        raise ArtefactError(f"{folder}: ONNX Runtime can't load the graph: {line}") from error

@@ -1,0 +1,62 @@
+"""Opens an engine directory: manifest, files, backend, tokenizer, chat template."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.engines.chat import ChatTemplate, load_chat_template
+from nemotrt.engines.engine import Engine
+from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.manifest import Manifest, read_manifest, verify_files
+from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.errors import EnvironmentUnfitError, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEngine:
+    """An engine that is ready to run, with what turns text into its tokens and back."""
+
+    manifest: Manifest
+    engine: Engine
+    tokenizer: Tokenizer | None
+    template: ChatTemplate | None
+    eos_ids: tuple[int, ...]
+
+    def scheduler(self) -> Scheduler:
+        """Return a scheduler over the engine."""
+        return Scheduler(self.engine, self.tokenizer, eos_ids=self.eos_ids)
+
+
+def open_engine(folder: Path, *, verify: bool = True, num_threads: int | None = None) -> OpenEngine:
+    """Return the open engine in `folder`.
+
+    Args:
+        folder: an engine directory.
+        verify: check the SHA-256 of every file first.
+        num_threads: CPU threads of a CPU backend; default all.
+
+    Raises:
+        ArtefactError: the folder is no engine directory, or a file has changed.
+        EnvironmentUnfitError: the backend can't run on this machine.
+    """
+    manifest = read_manifest(folder)
+    if verify:
+        verify_files(folder, manifest)
+    config = read_model_config(folder)
+    tokenizer, template = load_tokenizer(folder), load_chat_template(folder)
+    engine = _open_backend(folder, manifest, num_threads)
+    return OpenEngine(manifest, engine, tokenizer, template, config.eos_token_ids)
+
+
+def _open_backend(folder: Path, manifest: Manifest, num_threads: int | None) -> Engine:
+    """Return the running engine of the manifest's backend."""
+    if manifest.backend == "onnxruntime":
+        from nemotrt.engines import onnxruntime
+
+        return onnxruntime.open_engine(folder, manifest, num_threads)
+    if manifest.backend == "tensorrt":
+        raise EnvironmentUnfitError(
+            f"{folder} is a TensorRT plan for {manifest.gpu}; this version compiles plans but does "
+            "not run them yet. Build with --backend onnxruntime to run on the CPU."
+        )
+    raise unknown_name("backend", manifest.backend, ("onnxruntime", "tensorrt"))

@@ -1,0 +1,45 @@
+"""What goes into the scheduler and what comes out of it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from nemotrt.engines.sampling import SamplingParams
+
+
+class FinishReason(StrEnum):
+    """Why a request ended; the values are OpenAI's where it has one."""
+
+    STOP = "stop"  # end-of-sequence token, stop token or stop string
+    LENGTH = "length"  # max_tokens, or the engine's max_seq_len
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and how to continue it; `request_id` is the caller's, unique among the live ones."""
+
+    request_id: str
+    prompt: tuple[int, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token; `text` is what it added to the text ("" within a character)."""
+
+    id: int
+    text: str
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one step brought a request; `text` never holds part of a stop string or a character."""
+
+    request_id: str
+    tokens: tuple[Token, ...] = ()
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    error: str = ""

@@ -1,0 +1,147 @@
+"""From logits to a token: penalties, temperature, top-k, top-p, and log-probabilities."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.errors import ConfigError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one request's tokens are chosen and when it stops.
+
+    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. Penalties as in vLLM and OpenAI:
+    repetition over prompt and output, presence and frequency over the output.
+    """
+
+    max_tokens: int = 128
+    min_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None  # None: none; N: the chosen token's and the N likeliest
+
+    def __post_init__(self) -> None:
+        """Check every value's range."""
+        self._require("max_tokens", self.max_tokens >= 1, "at least 1")
+        self._require("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens")
+        self._require("temperature", 0 <= self.temperature < math.inf, "0 or more")
+        self._require("top_k", self.top_k >= 0, "0 (all) or more")
+        self._require("top_p", 0 < self.top_p <= 1, "above 0, at most 1")
+        self._require("seed", self.seed is None or 0 <= self.seed < 2**64, "0 to 2^64 - 1")
+        self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
+        for name in ("presence_penalty", "frequency_penalty"):
+            self._require(name, -2 <= getattr(self, name) <= 2, "-2 to 2")
+        self._require("logprobs", self.logprobs is None or 0 <= self.logprobs <= 100, "0 to 100")
+        self._require("stop", all(self.stop), "non-empty strings")
+
+    def _require(self, name: str, is_valid: bool, legal: str) -> None:
+        if not is_valid:
+            raise ConfigError(f"{name} must be {legal}, got {getattr(self, name)!r}.")
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the tokens so far change the logits."""
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A chosen token; the log-probabilities are of the model's own distribution, if asked for."""
+
+    token: int
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler:
+    """Chooses one sequence's tokens; its random stream depends on its own seed alone."""
+
+    def __init__(self, params: SamplingParams, prompt: npt.NDArray[np.int64], eos: tuple[int, ...]):
+        """Start a sequence; `eos` tokens are forbidden until `min_tokens` are out."""
+        self.params = params
+        self._random = np.random.default_rng(params.seed)
+        self._prompt = np.unique(prompt)
+        self._forbidden_early = np.array(sorted({*eos, *params.stop_token_ids}), np.int64)
+        self._counts: dict[int, int] = {}
+        self._num_chosen = 0
+
+    def choose(self, logits: Floats) -> Choice:
+        """Return the next token for `logits` [vocab], and remember it."""
+        scores = self._penalized(logits)
+        token = self._draw(scores) if self.params.temperature > 0 else int(scores.argmax())
+        self._counts[token] = self._counts.get(token, 0) + 1
+        self._num_chosen += 1
+        if self.params.logprobs is None:
+            return Choice(token)
+        logprobs = log_softmax(logits)
+        top = likeliest(logprobs, self.params.logprobs)
+        return Choice(
+            token, float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in top)
+        )
+
+    def _penalized(self, logits: Floats) -> Floats:
+        """Return the logits with penalties applied and early ends forbidden."""
+        params = self.params
+        forbid = self._num_chosen < params.min_tokens and self._forbidden_early.size
+        if not (params.has_penalties or forbid):
+            return logits
+        scores = logits.copy()
+        chosen = np.fromiter(self._counts, np.int64, len(self._counts))
+        if params.repetition_penalty != 1:
+            seen = np.union1d(self._prompt, chosen)
+            seen_scores = scores[seen]
+            factor = np.float32(params.repetition_penalty)
+            scores[seen] = np.where(seen_scores > 0, seen_scores / factor, seen_scores * factor)
+        if chosen.size:
+            counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+            scores[chosen] -= params.presence_penalty + params.frequency_penalty * counts
+        if forbid:
+            scores[self._forbidden_early] = -np.inf
+        return scores
+
+    def _draw(self, scores: Floats) -> int:
+        """Sample after temperature, top-k and top-p, in that order."""
+        params = self.params
+        order = likeliest(scores, params.top_k or scores.size)
+        scaled = scores[order].astype(np.float64) / params.temperature
+        weights = np.exp(scaled - scaled[0])
+        cumulative = np.cumsum(weights)
+        # the smallest set whose mass reaches top_p: keep a token while the mass before it is below
+        kept = int(np.count_nonzero(cumulative - weights < params.top_p * cumulative[-1]))
+        point = self._random.random() * cumulative[kept - 1]
+        return int(order[min(np.searchsorted(cumulative[:kept], point, side="right"), kept - 1)])
+
+
+def log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
+    """Return the log-probabilities of `logits` [vocab]."""
+    shifted = logits.astype(np.float64) - logits.max()
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def likeliest(scores: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.int64]:
+    """Return the indices of the `count` highest scores, highest first; ties by lower index."""
+    count = min(count, scores.size)
+    if count == 0:
+        return np.empty(0, np.int64)
+    if count < scores.size:
+        threshold = np.partition(scores, scores.size - count)[scores.size - count]
+        candidates = np.flatnonzero(scores >= threshold)
+    else:
+        candidates = np.arange(scores.size)
+    order = np.argsort(-scores[candidates], kind="stable")[:count]
+    result: npt.NDArray[np.int64] = candidates[order]
+    return result

@@ -1,0 +1,187 @@
+"""In-flight batching over an Engine: requests join and leave between steps.
+
+Each step feeds every decoding sequence its last token, and spends what is left of the step's token
+budget on prompt chunks, oldest request first. A sequence's state is planned when it is admitted,
+so an admitted request always runs to its end.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nemotrt.engines.engine import Engine, Feed
+from nemotrt.engines.request import FinishReason, Request, Token, Update
+from nemotrt.engines.sampling import Sampler
+from nemotrt.engines.text_stream import TextStream
+from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.errors import ConfigError
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A request that holds a slot."""
+
+    request: Request
+    slot: int
+    sampler: Sampler
+    text: TextStream
+    num_fed: int = 0  # prompt tokens that the engine has
+    output: list[int] = field(default_factory=list)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the whole prompt is in."""
+        return self.num_fed == len(self.request.prompt)
+
+    @property
+    def planned_tokens(self) -> int:
+        """Tokens that the sequence may come to hold."""
+        return len(self.request.prompt) + self.request.params.max_tokens
+
+
+class Scheduler:
+    """Runs requests on an engine; not thread-safe: one thread submits, cancels and steps.
+
+    Args:
+        engine: where the sequences run.
+        tokenizer: makes text and knows the end-of-sequence ids; None gives tokens without text.
+        eos_ids: further ids that end a sequence.
+        max_num_tokens: new tokens of all sequences in one step; default one chunk more than a
+            full decode batch.
+        max_held_tokens: tokens that the admitted sequences may come to hold together; default
+            what the slots hold.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer | None = None,
+        *,
+        eos_ids: tuple[int, ...] = (),
+        max_num_tokens: int | None = None,
+        max_held_tokens: int | None = None,
+    ) -> None:
+        """Start with nothing to do."""
+        limits = engine.limits
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.eos_ids = tuple({*eos_ids, *(tokenizer.eos_ids if tokenizer else ())})
+        self.max_num_tokens = max_num_tokens or limits.max_batch_size + limits.chunk_tokens
+        self.max_held_tokens = max_held_tokens or limits.max_batch_size * limits.max_seq_len
+        self.waiting: deque[Request] = deque()
+        self.running: dict[str, Sequence] = {}
+        self._ended: list[Update] = []
+        if self.max_num_tokens < limits.max_batch_size:
+            raise ConfigError("max_num_tokens must be at least max_batch_size.")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to run or report."""
+        return not (self.waiting or self.running or self._ended)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            ConfigError: the prompt is empty, too long or out of the vocabulary, the request asks
+                for more tokens than a sequence can hold, or its id is in use.
+        """
+        limits, prompt, params = self.engine.limits, request.prompt, request.params
+        if request.request_id in self.running or any(
+            other.request_id == request.request_id for other in self.waiting
+        ):
+            raise ConfigError(f"request id {request.request_id!r} is in use.")
+        if not prompt:
+            raise ConfigError("the prompt is empty.")
+        if not (min(prompt) >= 0 and max(prompt) < self.engine.vocab_size):
+            raise ConfigError(f"prompt ids must be 0 to {self.engine.vocab_size - 1}.")
+        planned = len(prompt) + params.max_tokens
+        if planned > min(limits.max_seq_len, self.max_held_tokens):
+            raise ConfigError(
+                f"prompt ({len(prompt)}) plus max_tokens ({params.max_tokens}) is {planned} "
+                f"tokens; the engine holds {min(limits.max_seq_len, self.max_held_tokens)}."
+            )
+        if params.stop and self.tokenizer is None:
+            raise ConfigError("stop strings need a tokenizer; use stop_token_ids.")
+        self.waiting.append(request)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request; its slot is free at once. An unknown id is ignored: it has just ended."""
+        for request in self.waiting:
+            if request.request_id == request_id:
+                self.waiting.remove(request)
+                self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
+                return
+        if request_id in self.running:
+            self._end(self.running[request_id])
+            self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
+
+    def step(self) -> list[Update]:
+        """Admit, feed the engine once, sample; return what each request gained."""
+        self._admit()
+        updates, self._ended = self._ended, []
+        fed = self._plan()
+        if not fed:
+            return updates
+        logits = self.engine.step([feed for _, feed in fed])
+        for (sequence, feed), row in zip(fed, logits, strict=True):
+            if not sequence.is_decoding:
+                sequence.num_fed += len(feed.tokens)
+            if sequence.is_decoding:
+                updates.append(self._advance(sequence, row))
+        return updates
+
+    def _admit(self) -> None:
+        """Give slots to waiting requests, in order, while the planned tokens fit."""
+        planned = sum(sequence.planned_tokens for sequence in self.running.values())
+        while self.waiting and len(self.running) < self.engine.limits.max_batch_size:
+            request = self.waiting[0]
+            planned += len(request.prompt) + request.params.max_tokens
+            if planned > self.max_held_tokens:
+                return
+            self.waiting.popleft()
+            self.running[request.request_id] = Sequence(
+                request,
+                self.engine.allocate(),
+                Sampler(request.params, np.array(request.prompt, np.int64), self.eos_ids),
+                TextStream(self.tokenizer, request.params.stop),
+            )
+
+    def _plan(self) -> list[tuple[Sequence, Feed]]:
+        """Return this step's feeds: all decodes, then prompt chunks within the budget."""
+        sequences = self.running.values()
+        fed = [(s, Feed(s.slot, s.output[-1:])) for s in sequences if s.is_decoding]
+        budget = self.max_num_tokens - len(fed)
+        for sequence in sequences:
+            prompt, start = sequence.request.prompt, sequence.num_fed
+            if sequence.is_decoding or budget == 0:
+                continue
+            size = min(len(prompt) - start, self.engine.limits.chunk_tokens, budget)
+            fed.append((sequence, Feed(sequence.slot, prompt[start : start + size])))
+            budget -= size
+        return fed
+
+    def _advance(self, sequence: Sequence, logits: np.ndarray) -> Update:
+        """Sample a token, and end the sequence if the token or a limit says so."""
+        params = sequence.request.params
+        choice = sequence.sampler.choose(logits)
+        sequence.output.append(choice.token)
+        is_eos = choice.token in self.eos_ids and not params.ignore_eos
+        ends = is_eos or choice.token in params.stop_token_ids
+        piece, text = ("", "") if ends else sequence.text.push(choice.token)
+        reason = None
+        if ends or sequence.text.is_stopped:
+            reason = FinishReason.STOP
+        elif len(sequence.output) == params.max_tokens:
+            reason = FinishReason.LENGTH
+        if reason is not None:
+            text += sequence.text.flush()
+            self._end(sequence)
+        token = Token(choice.token, piece, choice.logprob, choice.top_logprobs)
+        return Update(sequence.request.request_id, (token,), text, reason)
+
+    def _end(self, sequence: Sequence) -> None:
+        """Free a sequence's slot."""
+        del self.running[sequence.request.request_id]
+        self.engine.release(sequence.slot)

@@ -1,0 +1,105 @@
+"""The checkpoint's own tokenizer: text to ids, ids to text, and the ids that end a sequence."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemotrt.errors import ArtefactError, EnvironmentUnfitError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+SLOW_FILES = ("tokenizer.model", "tekken.json", "vocab.json")
+
+
+class Tokenizer:
+    """A `tokenizers` tokenizer from a folder's tokenizer.json."""
+
+    def __init__(self, backend: Any, eos_ids: Sequence[int] = ()) -> None:
+        """Wrap a `tokenizers.Tokenizer`."""
+        self._backend = backend
+        self.eos_ids = tuple(eos_ids)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, with the added tokens."""
+        return int(self._backend.get_vocab_size())
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the ids of `text`; special tokens written in it become their ids."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Return the text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def decoder(self) -> Callable[[int], str]:
+        """Return a function from the next id to the text that it completes, "" if none yet."""
+        from tokenizers.decoders import DecodeStream
+
+        stream = DecodeStream(skip_special_tokens=True)
+        return lambda token: stream.step(self._backend, token) or ""
+
+
+def load_tokenizer(folder: Path) -> Tokenizer | None:
+    """Return the tokenizer in `folder`, or None if the folder has none.
+
+    Raises:
+        ArtefactError: the tokenizer is damaged.
+        EnvironmentUnfitError: it needs transformers to be converted, which is not installed.
+    """
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            backend = Backend.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise ArtefactError(f"{path} is not a tokenizer: {error}.") from error
+        return Tokenizer(backend, eos_ids(folder, backend.token_to_id))
+    if any((folder / name).is_file() for name in SLOW_FILES):
+        return _convert(folder)
+    return None
+
+
+def eos_ids(folder: Path, token_to_id: Callable[[str], int | None]) -> tuple[int, ...]:
+    """Return the ids that end a sequence: generation_config.json's and the tokenizer's own."""
+    found: list[int] = []
+    ids = _json(folder / "generation_config.json").get("eos_token_id")
+    found += ids if isinstance(ids, list) else [] if ids is None else [ids]
+    eos = _json(folder / "tokenizer_config.json").get("eos_token")
+    eos = eos.get("content") if isinstance(eos, dict) else eos
+    if isinstance(eos, str) and (token := token_to_id(eos)) is not None:
+        found.append(token)
+    return tuple(dict.fromkeys(found))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path`, {} if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtefactError(f"{path} is not JSON: {error}.") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _convert(folder: Path) -> Tokenizer:
+    """Let transformers convert a tokenizer that has no tokenizer.json."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise EnvironmentUnfitError(
+            f"{folder} has no tokenizer.json; converting its tokenizer needs transformers: "
+            "pip install 'nemotrt[transformers]'."
+        ) from None
+    fast = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return Tokenizer(fast.backend_tokenizer, [fast.eos_token_id])
