@@ -28,7 +28,9 @@ class StateBuffer:
     ) -> "StateBuffer":
         """Return a buffer of zeros; no page is resident yet."""
         row_bytes = int(np.prod(shape)) * 4
-        memory = mmap.mmap(-1, max(rows * row_bytes, 1))
+        # private: MADV_DONTNEED zeroes private memory only
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        memory = mmap.mmap(-1, max(rows * row_bytes, 1), flags=flags)
         array = np.frombuffer(memory, np.float32, rows * row_bytes // 4).reshape(rows, *shape)
         return cls(array, memory, row_bytes, token_axis)
 

@@ -13,7 +13,7 @@ from ml_dtypes import bfloat16
 from onnx import TensorProto
 
 from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.emitters.standard import F32, StandardEmitter
+from nemotrt.engines.emitters.standard import F32, StandardEmitter, transposed
 from nemotrt.engines.linear_weight import LinearWeight
 from nemotrt.engines.model_config import MambaConfig, ModelConfig
 from nemotrt.engines.onnx_graph import MICROSOFT, OnnxGraph
@@ -58,6 +58,9 @@ class OnnxRuntimeEmitter(StandardEmitter):
         self.last_position = g.op("Sub", total, g.constant(np.ones(1, np.int32)))
         self.max_total = g.op("ReduceMax", total, keepdims=0)
         self.new_tokens = g.op("Expand", tokens, g.op("Shape", self.past))
+        width = g.op("Squeeze", g.op("Cast", tokens, to=TensorProto.INT64))
+        steps = g.op("Range", g.scalar(0, np.int64), width, g.scalar(1, np.int64))
+        self.positions = g.op("Add", g.op("Unsqueeze", self.past, g.ints(1)), steps)  # [B, T]
 
     def embed(self, weight: str) -> str:
         """Gather; a bfloat16 table stays bfloat16 in memory."""
@@ -73,7 +76,8 @@ class OnnxRuntimeEmitter(StandardEmitter):
             return super().linear(x, weight)
         if self.precision is Precision.INT8_WO and weight.endswith("_proj.weight"):
             return self._int8_linear(x, linear)
-        stored = self.graph.constant(linear.floats().T.astype(bfloat16), weight)
+        values = linear.floats().T.astype(bfloat16)
+        stored = self.graph.constant(values, transposed(weight))
         return self.graph.op("MatMul", x, self.graph.op("Cast", stored, to=F32))
 
     def _int8_linear(self, x: str, linear: LinearWeight) -> str:
@@ -83,9 +87,10 @@ class OnnxRuntimeEmitter(StandardEmitter):
         rows, columns = codes.shape
         block = next((size for size in INT8_BLOCKS if columns % size == 0), None)
         if self.is_exact or block is None:
-            stored = g.constant(codes.T, linear.name)
+            stored = g.constant(codes.T, transposed(linear.name))
             scales = g.constant(scale, f"{linear.name}_scale")
-            return g.op("MatMul", x, g.op("DequantizeLinear", stored, scales, axis=1))
+            # not DequantizeLinear: ONNX Runtime would fuse it into a MatMulNBits of int8 inputs
+            return g.op("MatMul", x, g.op("Mul", g.op("Cast", stored, to=F32), scales))
         unsigned = (codes.view(np.uint8) ^ 0x80).reshape(rows, columns // block, block)
         return g.op(
             "MatMulNBits",
@@ -148,27 +153,33 @@ class OnnxRuntimeEmitter(StandardEmitter):
         return g.op("Add", y, skip)
 
     def attention(self, q: str, k: str, v: str, block: Block, config: ModelConfig) -> str:
-        """GroupQueryAttention over the cache, with rotary inside."""
+        """GroupQueryAttention over the cache, after head norms and rotary if configured."""
         g, index = self.graph, block.index
         shape: list[int | str] = ["B", config.num_key_value_heads, "S", config.head_dim]
         caches = [g.input(f"{letter}_cache_{index}", F32, shape) for letter in "kv"]
         outs = [g.output(f"{letter}_cache_out_{index}", F32, shape) for letter in "kv"]
-        cos, sin = self.rotary if config.rope_theta is not None else ("", "")
-        if config.has_qk_norm:  # the CPU kernel takes no q_norm_weight
+        # Its own head norms do not exist on the CPU, its own rotary wants head_dim % 16 == 0.
+        if config.has_qk_norm:
             q = self._head_norm(q, block.name("q_norm.weight"))
             k = self._head_norm(k, block.name("k_norm.weight"))
-        unused = [""] * 7  # position_ids, bias, head_sink, k_scale, v_scale, q_norm, k_norm
-        inputs = [q, k, v, *caches, self.last_position, self.max_total, cos, sin]
+        if config.rope_theta is not None:
+            q = self._rotate(q, config.num_attention_heads)
+            k = self._rotate(k, config.num_key_value_heads)
+        unused = [""] * 9  # cos, sin, position_ids, bias, head_sink, k_, v_scale, q_, k_norm
         y, *_ = g.ops(
             "GroupQueryAttention",
-            *inputs,
+            q,
+            k,
+            v,
+            *caches,
+            self.last_position,
+            self.max_total,
             *unused,
             self.new_tokens,
             names=[f"attention_y_{index}", *outs],
             domain=MICROSOFT,
             num_heads=config.num_attention_heads,
             kv_num_heads=config.num_key_value_heads,
-            do_rotary=int(config.rope_theta is not None),
         )
         return y
 
@@ -177,6 +188,11 @@ class OnnxRuntimeEmitter(StandardEmitter):
         g = self.graph
         heads = g.op("Reshape", x, g.ints(0, 0, -1, self.config.head_dim))
         return g.op("Reshape", self.rms_norm(heads, weight, self.config.norm_eps), g.ints(0, 0, -1))
+
+    def _rotate(self, x: str, num_heads: int) -> str:
+        """Rotate each head of [B, T, heads * head_dim] by its position."""
+        cos, sin = self.rotary
+        return self.graph.op("RotaryEmbedding", x, cos, sin, self.positions, num_heads=num_heads)
 
     def last_token(self, x: str) -> str:
         """Slice the last position."""

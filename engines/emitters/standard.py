@@ -30,6 +30,11 @@ from nemotrt.engines.tensor_names import Block
 F32 = int(TensorProto.FLOAT)
 
 
+def transposed(weight: str) -> str:
+    """Return the name of a weight's transpose: a tied embedding is in the graph both ways."""
+    return f"{weight}.transposed"
+
+
 class StandardEmitter:
     """Emits the description as ONNX's own operators, computing in `compute` (float32 here)."""
 
@@ -90,7 +95,7 @@ class StandardEmitter:
     def linear(self, x: str, weight: str) -> str:
         """MatMul with the transposed weight; a quantized weight is dequantized at export."""
         values = LinearWeight(self.checkpoint, weight).floats().T
-        return self.graph.op("MatMul", x, self.graph.constant(values, weight))
+        return self.graph.op("MatMul", x, self.graph.constant(values, transposed(weight)))
 
     def split(self, x: str, sizes: Sequence[int]) -> Sequence[str]:
         """Split of the last axis."""

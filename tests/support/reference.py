@@ -8,6 +8,9 @@ import torch
 from transformers import NemotronHConfig, NemotronHForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 
+torch.set_num_threads(1)  # small models: threads only wait for each other
+
+
 def nemotron_h(layers: str = "M-*M-", seed: int = 0, **changes: Any) -> NemotronHForCausalLM:
     """Return a random float32 Nemotron-H; `layers` in the hub's letters."""
     words = {"M": "linear_attention", "-": "mlp", "*": "full_attention"}
@@ -58,7 +61,11 @@ def without_clamp(model: Any, limit: tuple[float, float] = (0.0, float("inf"))) 
 
 
 def lively(model: Any, seed: int) -> Any:
-    """Draw weights large enough that every layer matters to the logits."""
+    """Draw weights large enough that every layer matters to the logits.
+
+    They are exact in bfloat16, as released weights are, so that a graph that stores some of them
+    in bfloat16 has the same ones.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -70,6 +77,7 @@ def lively(model: Any, seed: int) -> Any:
             else:
                 fan_in = parameter.shape[-1] if parameter.dim() > 1 else 4
                 parameter.copy_(noise * fan_in**-0.5)
+            parameter.copy_(parameter.bfloat16().float())
     return model.eval()
 
 

@@ -1,0 +1,29 @@
+"""Fixtures that several folders share: the shipped tiny models, built once a session."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.tiny_models import TINY_MODELS
+
+TINY_LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=32)
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped hybrid as a float32 CPU engine: 8 slots, 512 tokens, chunks of 32."""
+    target = tmp_path_factory.mktemp("tiny") / "engine"
+    spec = BuildSpec(precision=Precision.FP32, limits=TINY_LIMITS)
+    build_engine(TINY_MODELS["tiny"], target, spec)
+    return target
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep Hugging Face libraries off the network."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
