@@ -31,7 +31,7 @@ Examples:
 @click.option("--gpu", help="Target of the tensorrt backend: a10g, a100, ...")
 @click.option(
     "--precision",
-    type=click.Choice(list(Precision)),
+    type=click.Choice([precision.value for precision in Precision]),
     help="Weights and activations of the linears; default: as the checkpoint is.",
 )
 @click.option("--max-batch-size", type=click.IntRange(1), help="Sequences at once.  [default: 8]")

@@ -42,8 +42,6 @@ class ChatTemplate:
         Raises:
             ConfigError: there is no message, one lacks a field, or the template refuses them.
         """
-        from jinja2 import TemplateError
-
         if not messages:
             raise ConfigError("a chat needs at least one message.")
         for message in messages:
@@ -54,7 +52,9 @@ class ChatTemplate:
             return self._template.render(
                 messages=copies, add_generation_prompt=add_generation_prompt, **variables
             )
-        except (TemplateError, TypeError, AttributeError) as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # a template is foreign code: it may raise anything
             raise ConfigError(f"the chat template refuses the messages: {error}.") from error
 
 

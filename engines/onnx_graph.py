@@ -81,7 +81,8 @@ class OnnxGraph:
         offset = math.ceil(self.weights_bytes / ALIGNMENT) * ALIGNMENT
         with (self.folder / WEIGHTS_FILE).open("r+b" if self.weights_bytes else "wb") as file:
             file.seek(offset)
-            array.tofile(file)
+            # not array.tofile: its OSError for a full disk has no errno
+            file.write(array.reshape(-1).view(np.uint8).data)
         tensor = TensorProto(
             name=name,
             data_type=helper.np_dtype_to_tensor_dtype(array.dtype),

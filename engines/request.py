@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nemotrt.engines.guide import Guide
 from nemotrt.engines.sampling import SamplingParams
 
 
@@ -17,11 +18,15 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt and how to continue it; `request_id` is the caller's, unique among the live ones."""
+    """A prompt and how to continue it; `request_id` is the caller's, unique among the live ones.
+
+    `guide` may force or forbid tokens; it belongs to this request alone.
+    """
 
     request_id: str
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
+    guide: Guide | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,10 +78,20 @@ class Sampler:
         self._counts: dict[int, int] = {}
         self._num_chosen = 0
 
-    def choose(self, logits: Floats) -> Choice:
-        """Return the next token for `logits` [vocab], and remember it."""
-        scores = self._penalized(logits)
-        token = self._draw(scores) if self.params.temperature > 0 else int(scores.argmax())
+    def choose(
+        self,
+        logits: Floats,
+        forced: int | None = None,
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> Choice:
+        """Return the next token for `logits` [vocab], and remember it.
+
+        Args:
+            logits: the model's own.
+            forced: the token to return whatever the logits say.
+            allowed: [vocab] which tokens may be chosen; at least one.
+        """
+        token = self._pick(logits, allowed) if forced is None else forced
         self._counts[token] = self._counts.get(token, 0) + 1
         self._num_chosen += 1
         if self.params.logprobs is None:
@@ -91,6 +101,13 @@ class Sampler:
         return Choice(
             token, float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in top)
         )
+
+    def _pick(self, logits: Floats, allowed: npt.NDArray[np.bool_] | None) -> int:
+        """Return the likeliest or a drawn token of those that are allowed."""
+        scores = self._penalized(logits)
+        if allowed is not None:
+            scores = np.where(allowed, scores, np.float32(-np.inf))
+        return self._draw(scores) if self.params.temperature > 0 else int(scores.argmax())
 
     def _penalized(self, logits: Floats) -> Floats:
         """Return the logits with penalties applied and early ends forbidden."""

@@ -165,11 +165,17 @@ class Scheduler:
     def _advance(self, sequence: Sequence, logits: np.ndarray) -> Update:
         """Sample a token, and end the sequence if the token or a limit says so."""
         params = sequence.request.params
-        choice = sequence.sampler.choose(logits)
+        guide = sequence.request.guide
+        if guide is None:
+            choice = sequence.sampler.choose(logits)
+        else:
+            choice = sequence.sampler.choose(logits, guide.forced(), guide.allowed())
         sequence.output.append(choice.token)
         is_eos = choice.token in self.eos_ids and not params.ignore_eos
         ends = is_eos or choice.token in params.stop_token_ids
         piece, text = ("", "") if ends else sequence.text.push(choice.token)
+        if guide is not None:
+            guide.push(choice.token, piece)
         reason = None
         if ends or sequence.text.is_stopped:
             reason = FinishReason.STOP

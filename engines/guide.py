@@ -1,0 +1,71 @@
+"""What may steer one request's tokens from inside the engine's loop, and the thinking budget."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+THINK_CLOSE = "</think>"
+GRACE_TOKENS = 500  # Source: model card, "Reasoning Budget Control"
+
+
+class Guide(Protocol):
+    """Steers one sequence: asked before each token, told of it afterwards."""
+
+    def forced(self) -> int | None:
+        """The token that must come next, None where the model is free."""
+
+    def allowed(self) -> npt.NDArray[np.bool_] | None:
+        """[vocab] whether each token may come next, None where all may."""
+
+    def push(self, token: int, text: str) -> None:
+        """Learn the token that was chosen and the text that it completed."""
+
+
+class ThinkingBudget:
+    """Ends a reasoning trace at the first newline past its budget, or 500 tokens past it.
+
+    The closing tag is forced token by token in the loop: one request, nothing is fed twice.
+    """
+
+    def __init__(self, max_thinking_tokens: int, encode: Callable[[str], Sequence[int]]) -> None:
+        """Start inside an open trace; `encode` gives a text's ids without special tokens."""
+        self._max_tokens = max_thinking_tokens
+        self._at_newline = tuple(encode(f"{THINK_CLOSE}\n\n"))
+        self._at_limit = tuple(encode(f"\n{THINK_CLOSE}\n\n"))
+        self._num_tokens = 0
+        self._tail = ""
+        self._queue: list[int] = []
+        self._is_closed = False
+        self._close_if_due("\n")
+
+    def forced(self) -> int | None:
+        """Return the next token of the closing tag, None outside of it."""
+        return self._queue[0] if self._queue else None
+
+    def allowed(self) -> None:
+        """Allow every token."""
+
+    def push(self, token: int, text: str) -> None:
+        """Count the token; start closing the trace where it is due."""
+        if self._queue:
+            self._queue.pop(0)
+            return
+        if self._is_closed:
+            return
+        self._num_tokens += 1
+        self._tail = (self._tail + text)[-2 * len(THINK_CLOSE) :]
+        if THINK_CLOSE in self._tail:
+            self._is_closed = True
+        else:
+            self._close_if_due(text)
+
+    def _close_if_due(self, text: str) -> None:
+        """Queue the closing tag at a newline past the budget, or once the grace is used up."""
+        if self._num_tokens < self._max_tokens:
+            return
+        is_newline = text.endswith("\n")
+        if is_newline or self._num_tokens >= self._max_tokens + GRACE_TOKENS:
+            self._queue = list(self._at_newline if is_newline else self._at_limit)
+            self._is_closed = True

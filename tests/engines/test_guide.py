@@ -1,0 +1,101 @@
+"""The thinking budget, and a scheduler that obeys a guide."""
+
+import numpy as np
+import pytest
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.guide import GRACE_TOKENS, ThinkingBudget
+from nemotrt.engines.request import Request
+from nemotrt.engines.sampling import Sampler, SamplingParams
+from nemotrt.engines.scheduler import Scheduler
+
+
+def encode(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
+def run(budget: ThinkingBudget, free_text: str, count: int) -> str:
+    """Return `count` characters of a model that writes `free_text` again and again."""
+    output = ""
+    for index in range(count):
+        forced = budget.forced()
+        token = ord(free_text[index % len(free_text)]) if forced is None else forced
+        budget.push(token, chr(token))
+        output += chr(token)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "text", "expected"),
+    [
+        (0, "abc", "</think>\n\nbcabcabcab"),
+        (3, "ab\ncd", "ab\n</think>\n\ndab\ncda"),  # the third token is the newline
+        (4, "ab\ncd", "ab\ncdab\n</think>\n\nda"),  # the next newline after the fourth
+    ],
+)
+def test_budget_ends_at_the_next_newline(max_tokens, text, expected) -> None:
+    output = run(ThinkingBudget(max_tokens, encode), text, len(expected))
+    close = expected.index("</think>")
+    assert output[: close + 10] == expected[: close + 10]
+
+
+def test_budget_ends_after_the_grace_without_a_newline() -> None:
+    output = run(ThinkingBudget(2, encode), "x", 2 * GRACE_TOKENS)
+    assert output.index("\n</think>\n\n") == 2 + GRACE_TOKENS
+    assert output.count("</think>") == 1
+
+
+def test_a_trace_that_ends_by_itself_is_left_alone() -> None:
+    text = "a</think>b\nc\n"
+    assert run(ThinkingBudget(3, encode), text, 4 * len(text)) == 4 * text
+
+
+def test_forced_and_allowed_tokens() -> None:
+    logits = np.array([3.0, 2.0, 1.0], np.float32)
+    sampler = Sampler(SamplingParams(logprobs=1), np.array([0]), ())
+    choice = sampler.choose(logits, forced=2)
+    assert choice.token == 2 and choice.logprob is not None and choice.top_logprobs[0][0] == 0
+    assert sampler.choose(logits, allowed=np.array([False, True, True])).token == 1
+
+
+class Ones:
+    """An engine that always wants token 1."""
+
+    limits = Limits(max_batch_size=1, max_seq_len=32, chunk_tokens=8)
+    vocab_size = 4
+    fed: tuple[int, ...] = ()
+
+    def allocate(self) -> int:
+        return 0
+
+    def release(self, slot: int) -> None:
+        pass
+
+    def step(self, feeds):
+        self.fed += tuple(feeds[0].tokens)
+        return np.array([[0.0, 1.0, 0.0, 0.0]], np.float32)
+
+
+class Then:
+    """Forces 2 at the third token and forbids 1 at the fourth."""
+
+    count = 0
+
+    def forced(self):
+        return 2 if self.count == 2 else None
+
+    def allowed(self):
+        return np.array([False, False, False, True]) if self.count == 3 else None
+
+    def push(self, token, text):
+        self.count += 1
+
+
+def test_scheduler_obeys_a_guide_and_feeds_nothing_twice() -> None:
+    engine = Ones()
+    scheduler = Scheduler(engine)
+    scheduler.submit(Request("r", (0, 0), SamplingParams(max_tokens=5), Then()))
+    tokens = []
+    while not scheduler.is_idle:
+        tokens += [token.id for update in scheduler.step() for token in update.tokens]
+    assert tokens == [1, 1, 2, 3, 1]
+    assert engine.fed == (0, 0, 1, 1, 2, 3)
