@@ -9,6 +9,7 @@ import click
 from nemotrt.errors import EnvironmentUnfitError
 
 COMMANDS = {
+    "plan": "nemotrt.profiles.planning.command:plan",
     "quantize": "nemotrt.quantize.command:quantize",
     "build": "nemotrt.build.command:build",
     "inspect": "nemotrt.engines.command:inspect",
@@ -19,6 +20,7 @@ COMMANDS = {
     "demo": "nemotrt.demo:demo",
 }
 SUMMARIES = {
+    "plan": "Predict memory and throughput before a GPU is rented.",
     "quantize": "Write a quantized checkpoint.",
     "build": "Build an engine directory from a checkpoint.",
     "inspect": "Print and verify an engine directory.",

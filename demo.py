@@ -1,0 +1,171 @@
+"""`nemotrt demo`: the whole chain on the built-in tiny model, every part of it real."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nemotrt.errors import EnvironmentUnfitError
+
+if TYPE_CHECKING:
+    from nemotrt.engines.opening import OpenEngine
+
+PROMPTS = {
+    "English": "The configuration file",
+    "Japanese": "このコマンドは",
+}
+MAX_TOKENS = 48
+SEED = 3
+
+
+@dataclass(slots=True)
+class Steps:
+    """What was done, how long it took, and what it made."""
+
+    folder: Path
+    quiet: bool
+    rows: list[tuple[str, float, str]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Time a step; the yielded function records what it made."""
+        if not self.quiet:
+            click.echo(f"{len(self.rows) + 1}. {title}", err=True)
+        made: list[str] = []
+        begin = time.perf_counter()
+        yield made.append
+        self.rows.append((title, time.perf_counter() - begin, "; ".join(made)))
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="Folder for everything that is made.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--quiet", is_flag=True, help="Only the table at the end.")
+def demo(output: Path, force: bool, quiet: bool) -> None:
+    """Run the whole chain on the built-in tiny model; it needs no GPU.
+
+    A trained tiny Nemotron-H is quantized to INT8, built for the CPU, A10G and A100 (the plans are
+    compiled, not run), asked for English and Japanese, served by Triton Inference Server and
+    measured. About a minute on two cores.
+    """
+    from nemotrt.engines.artefact import check_target
+
+    check_environment()
+    check_target(output, force=force)
+    print_table(run_demo(output, quiet=quiet), output)
+
+
+def check_environment() -> None:
+    """Raise EnvironmentUnfitError, with every missing part named, before anything is done."""
+    from nemotrt.engines.tensorrt import RTX_INSTALL, RTX_MODULE
+    from nemotrt.serve.triton_runtime import find_runtime
+
+    missing = [] if find_spec(RTX_MODULE) else [f"TensorRT for RTX: {RTX_INSTALL}"]
+    try:
+        find_runtime()
+    except EnvironmentUnfitError as error:
+        missing.append(error.message)
+    if missing:
+        raise EnvironmentUnfitError("the demo needs more than is installed: " + "; ".join(missing))
+
+
+def run_demo(folder: Path, *, quiet: bool) -> Steps:
+    """Do every step; each artefact in `folder` is replaced as a whole."""
+    from nemotrt.build.engine_builder import BuildSpec, build_engine
+    from nemotrt.engines.checkpoint import open_checkpoint
+    from nemotrt.engines.engine import Limits
+    from nemotrt.engines.opening import open_engine
+    from nemotrt.engines.tiny_models import TINY_MODELS
+    from nemotrt.quantize.recipe import load_recipe
+    from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+
+    steps = Steps(folder, quiet)
+    source, quantized = TINY_MODELS["tiny"], folder / "checkpoint-int8"
+    limits = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=64)
+    with steps.step("Read the checkpoint") as made:
+        checkpoint = open_checkpoint(source)
+        num_weights = sum(ref.map().size for ref in checkpoint.tensors.values())
+        made(f"{checkpoint.config.pattern}, {num_weights / 1e6:.1f} M parameters")
+    with steps.step("Quantize to INT8, weights only") as made:
+        recipe, options = load_recipe("int8-wo"), QuantizeOptions(force=True)
+        result = quantize_checkpoint(source, quantized, recipe, options)
+        made(f"checkpoint-int8, {result.num_linears} linears, {result.target_bytes / 1e6:.1f} MB")
+    with steps.step("Build the CPU engine") as made:
+        build_engine(quantized, folder / "engine-cpu", BuildSpec(limits=limits), force=True)
+        made("engine-cpu")
+    for gpu in ("a10g", "a100"):
+        with steps.step(f"Compile the TensorRT plan for {gpu}") as made:
+            target = folder / f"engine-{gpu}"
+            spec = BuildSpec("tensorrt", gpu, limits=limits)
+            manifest = build_engine(quantized, target, spec, force=True)
+            made(f"engine-{gpu}, compute capability {manifest.compute_capability}, not executed")
+    with steps.step("Open the CPU engine"):
+        opened = open_engine(folder / "engine-cpu")
+    for language, prompt in PROMPTS.items():
+        with steps.step(f"Generate {language}") as made:
+            made(repr(_generate(opened, prompt)))
+    opened.engine.close()
+    _serve_and_profile(steps)
+    return steps
+
+
+def _generate(opened: "OpenEngine", prompt: str) -> str:
+    """Return the prompt and what the engine makes of it."""
+    from nemotrt.engines.generation import generate
+    from nemotrt.engines.sampling import SamplingParams
+
+    assert opened.tokenizer is not None  # the built-in model has one
+    params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.6, top_p=0.95, seed=SEED)
+    ids = tuple(opened.tokenizer.encode(prompt))
+    return prompt + "".join(u.text for u in generate(opened.scheduler(), ids, params))
+
+
+def _serve_and_profile(steps: Steps) -> None:
+    """Serve the CPU engine with tritonserver, measure it, write the report."""
+    from nemotrt.profiles import measure
+    from nemotrt.profiles.load.workload import Workload
+    from nemotrt.profiles.run_folder import write_folder
+    from nemotrt.profiles.targets.opening import TargetOptions, open_target
+    from nemotrt.serve.launcher import serve_engine
+
+    engine = steps.folder / "engine-cpu"
+    workload = Workload(isl=64, osl=64, num_requests=16, concurrency=4, num_warmup=4)
+    with ExitStack() as stack:
+        with steps.step("Start tritonserver") as made:
+            state = stack.enter_context(serve_engine(engine))
+            made(f"ready at {state.http_url}")
+        with steps.step("Measure it: 64 in, 64 out, 4 users") as made:
+            assert state.http_url is not None  # served with Triton
+            options = TargetOptions(tokenizer=str(engine))
+            result = measure.run(open_target(state.http_url, workload, options), workload)
+            write_folder(result, steps.folder / "profile", force=True)
+            made(
+                f"profile/report.html: {result.metric('tokens_per_s'):.0f} tokens/s, "
+                f"ttft {result.metric('ttft_ms'):.1f} ms, tpot {result.metric('tpot_ms'):.1f} ms"
+            )
+
+
+def print_table(steps: Steps, output: Path) -> None:
+    """Print every step with its time and what it made."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("step", "seconds", "result", title=f"nemotrt demo: {output}")
+    table.columns[1].justify = "right"
+    for title, seconds, made in steps.rows:
+        table.add_row(title, f"{seconds:.1f}", made)
+    total = sum(seconds for _, seconds, _ in steps.rows)
+    table.add_row("total", f"{total:.1f}", "", style="bold")
+    Console(soft_wrap=True).print(table)

@@ -1,6 +1,7 @@
 """`nemotrt inspect` and `nemotrt generate`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def generate(
     from nemotrt.engines.sampling import SamplingParams
 
     if prompt == "-":
-        prompt = click.get_text_stream("stdin").read()
+        prompt = sys.stdin.read()
     wanted = Prompt(prompt, prompt_ids, chat, system)
     wanted.check()
     opened = open_engine(engine, num_threads=threads)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.guide import GRACE_TOKENS, ThinkingBudget
 from nemotrt.engines.request import Request

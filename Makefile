@@ -1,0 +1,43 @@
+# Everything sets itself up: `make demo` and `make test` need Python >= 3.11 and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-all check bench models clean
+
+help:  ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+# One environment for everything: the package (editable), its tests, and the Triton runtime.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --editable '.[rtx]' --group dev
+	$(BIN)/nemotrt serve install --quiet
+	touch $@
+
+setup: $(VENV)/.installed  ## Create .venv with everything.
+
+demo: setup  ## Run the whole chain on the built-in tiny model.
+	$(BIN)/nemotrt demo -o demo --force
+
+test: setup  ## Run the tests (minutes).
+	$(BIN)/pytest -q
+
+test-all: setup  ## Run the tests with the slow ones.
+	$(BIN)/pytest -q -m "not gpu"
+
+check: setup  ## Format, lint, types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup  ## Run the benchmarks; compare ratios, not absolute times.
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+models: setup  ## Train the shipped tiny models again (about an hour; needs apt-get and dpkg-deb).
+	$(BIN)/python scripts/tiny_model/make.py --out engines/tiny
+
+clean:  ## Remove what the other targets made.
+	rm -rf $(VENV) demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

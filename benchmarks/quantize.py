@@ -1,0 +1,188 @@
+"""Time `nemotrt quantize` against `cp` and llm-compressor on a synthetic 9B-width checkpoint.
+
+usage: python benchmarks/quantize.py FOLDER [--layers M-M*-M-M-] [--vocab 16384] [--rounds 3]
+                                     [--llm-compressor PYTHON]
+
+Each tool runs as a process of its own, one after the other, `--rounds` times. Memory is the peak
+of RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page cache.
+PYTHON is the interpreter of an environment that has llmcompressor; without it that row is missing.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.engines.tensor_names import expected_shapes
+
+SHARD_BYTES = 1 << 30
+# NVIDIA-Nemotron-Nano-9B-v2's config.json: every width is the real one.
+WIDTHS = {
+    "model_type": "nemotron_h",
+    "hidden_size": 4480,
+    "intermediate_size": 15680,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "mamba_num_heads": 128,
+    "mamba_head_dim": 80,
+    "ssm_state_size": 128,
+    "n_groups": 8,
+    "conv_kernel": 4,
+    "chunk_size": 128,
+    "tie_word_embeddings": False,
+}
+FULL_PATTERN = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
+LLM_COMPRESSOR = """
+import sys
+from llmcompressor import model_free_ptq
+model_free_ptq(sys.argv[1], sys.argv[2], scheme=sys.argv[3], max_workers=1, device="cpu",
+    ignore=["re:.*conv1d", "lm_head", "re:.*embeddings", "re:.*norm.*",
+            "re:.*[qkvo]_proj"])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process, measured."""
+
+    tool: str
+    wall_s: float
+    cpu_s: float
+    peak_anonymous_mb: float
+
+
+def main() -> None:
+    """Write the checkpoint if it is missing, run every tool, print a table and a JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", default="M-M*-M-M-", help='"full" for all 56')
+    parser.add_argument("--vocab", type=int, default=16384)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--llm-compressor", metavar="PYTHON")
+    args = parser.parse_args()
+    layers = FULL_PATTERN if args.layers == "full" else args.layers
+    source = args.folder / f"bf16-{len(layers)}-{args.vocab}"
+    if not source.exists():
+        write_checkpoint(source, layers, args.vocab)
+    runs = [run for _ in range(args.rounds) for run in round_of_runs(args, source)]
+    report(runs, source)
+
+
+def write_checkpoint(folder: Path, layers: str, vocab: int) -> None:
+    """Write a random bfloat16 checkpoint with the 9B's widths, in shards of about 1 GiB."""
+    raw = WIDTHS | {"hybrid_override_pattern": layers, "vocab_size": vocab}
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(raw))
+    rng = np.random.default_rng(0)
+    sample = rng.standard_normal(1 << 24, np.float32) * np.float32(0.02)
+    pool = (sample.view(np.uint32) >> 16).astype(np.uint16)
+    weight_map: dict[str, str] = {}
+    for number, part in enumerate(shards(expected_shapes(parse_model_config(raw)))):
+        name = f"model-{number + 1:05}.safetensors"
+        weight_map |= dict.fromkeys(part, name)
+        header, end = {}, 0
+        for tensor, shape in part.items():
+            begin, end = end, end + 2 * int(np.prod(shape))
+            entry = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+            header[tensor] = entry
+        text = json.dumps(header).encode()
+        with (folder / name).open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            while end:
+                begin = int(rng.integers(0, 1 << 20))
+                piece = pool[begin : begin + end // 2]
+                file.write(piece.tobytes())
+                end -= piece.nbytes
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def shards(shapes: dict[str, tuple[int, ...]]) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Yield parts of `shapes` of about SHARD_BYTES."""
+    part, size = {}, 0
+    for name, shape in shapes.items():
+        part[name] = shape
+        size += 2 * int(np.prod(shape))
+        if size >= SHARD_BYTES:
+            yield part
+            part, size = {}, 0
+    if part:
+        yield part
+
+
+def round_of_runs(args: argparse.Namespace, source: Path) -> Iterator[Run]:
+    """Yield one run of each tool, in turn."""
+    target = args.folder / "out"
+    yield measure("cp", ["cp", "-r", str(source), str(target)], target)
+    for recipe in ("fp8-dynamic", "int8-wo"):
+        command = [sys.executable, "-m", "nemotrt", "quantize", str(source)]
+        command += ["--recipe", recipe, "-o", str(target), "--quiet"]
+        yield measure(f"nemotrt {recipe}", command, target)
+    if args.llm_compressor:
+        for scheme in ("FP8_DYNAMIC", "W8A8"):
+            command = [args.llm_compressor, "-c", LLM_COMPRESSOR, str(source), str(target), scheme]
+            yield measure(f"llm-compressor {scheme}", command, target)
+
+
+def measure(tool: str, command: list[str], target: Path) -> Run:
+    """Run `command` from a clean start and return its figures."""
+    shutil.rmtree(target, ignore_errors=True)
+    begin = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    peak = 0
+    while True:
+        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if pid:
+            break
+        peak = max(peak, anonymous_bytes(child.pid))
+        time.sleep(0.01)
+    wall = time.perf_counter() - begin
+    if status:
+        assert child.stderr is not None
+        sys.exit(f"{tool} failed: {child.stderr.read().decode()[-2000:]}")
+    shutil.rmtree(target, ignore_errors=True)
+    run = Run(tool, wall, usage.ru_utime + usage.ru_stime, peak / 1e6)
+    print(f"{run.tool:28} {wall:7.1f} s wall {run.cpu_s:7.1f} s CPU", file=sys.stderr)
+    return run
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return the resident anonymous memory of a process; 0 once it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def report(runs: list[Run], source: Path) -> None:
+    """Print the median of each tool, and how it compares with cp."""
+    size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+    print(f"{source.name}: {size / 1e9:.2f} GB; median (least .. most) of the rounds")
+    print(f"{'tool':28} {'wall s':>22} {'x cp':>6} {'CPU s':>8} {'anonymous MB':>13}")
+    walls: dict[str, list[float]] = {}
+    for run in runs:
+        walls.setdefault(run.tool, []).append(run.wall_s)
+    base = float(np.median(walls["cp"]))
+    for tool, values in walls.items():
+        same = [run for run in runs if run.tool == tool]
+        median = float(np.median(values))
+        span = f"{median:.1f} ({min(values):.1f} .. {max(values):.1f})"
+        cpu = float(np.median([run.cpu_s for run in same]))
+        peak = max(run.peak_anonymous_mb for run in same)
+        print(f"{tool:28} {span:>22} {median / base:6.2f} {cpu:8.1f} {peak:13.0f}")
+    print(json.dumps([asdict(run) for run in runs]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""`nemotrt profile`: parse, call, print."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nemotrt.errors import NemotrtError
+
+if TYPE_CHECKING:
+    from nemotrt.profiles.result import ProfileResult
+
+PATH = click.Path(path_type=Path)
+
+
+class DefaultGroup(click.Group):
+    """A group whose first argument may be a target instead of a subcommand's name."""
+
+    default = "run"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand that `args` name, else the default with all of `args`."""
+        if args and args[0] not in self.commands:
+            args = [self.default, *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let an option before the target reach the default command too."""
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DefaultGroup, subcommand_metavar="TARGET [OPTIONS] | COMMAND ...")
+def profile() -> None:
+    """Measure TARGET: an engine directory, or a server's address.
+
+    `nemotrt profile TARGET` is short for `nemotrt profile run TARGET`, whose --help has the
+    options.
+    """
+
+
+@profile.command("run")
+@click.argument("target")
+@click.option("-o", "--output", type=PATH, default=Path("profile"), show_default=True)
+@click.option("--preset", help="8k16k, 1k8k, 32k1k, 128k or smoke: lengths and requests.")
+@click.option("--isl", type=click.IntRange(1), help="Prompt tokens.  [default: 256]")
+@click.option("--osl", type=click.IntRange(1), help="Answer tokens.  [default: 64]")
+@click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
+@click.option("-n", "--num-requests", type=click.IntRange(1), help="Measured.  [default: 4 a user]")
+@click.option("--warmup", type=click.IntRange(0), help="Requests before.  [default: 1 a user]")
+@click.option("--request-rate", type=click.FloatRange(0, min_open=True), help="Open loop, per s.")
+@click.option("--evenly-paced", is_flag=True, help="Fixed gaps in an open loop, not Poisson's.")
+@click.option("--trace", type=PATH, help="JSONL: timestamp (ms), input_length, output_length.")
+@click.option("--trace-speedup", type=click.FloatRange(0, min_open=True), default=1.0)
+@click.option("--slo", multiple=True, help="Limit for goodput: ttft_ms:500; may be repeated.")
+@click.option("--language", type=click.Choice(["en", "ja", "mixed"]), default="mixed")
+@click.option("--seed", type=int, default=0, help="Of prompts and arrivals.")
+@click.option("--protocol", type=click.Choice(["triton", "openai", "openai-chat"]))
+@click.option("--model", default="llm", show_default=True, help="The model's name on a server.")
+@click.option("--tokenizer", help="Folder with the model's tokenizer; a server needs it.")
+@click.option("--header", multiple=True, help="NAME=VALUE of every HTTP request.")
+@click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of an engine directory.")
+@click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@click.option("--force", is_flag=True, help="Replace the output folder.")
+@click.option("--dry-run", is_flag=True, help="Print the workloads, send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, without samples.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@click.pass_context
+def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> None:
+    """Measure TARGET and write result.json (every sample) and report.html (one page).
+
+    TARGET is an engine directory, a Triton server (http://127.0.0.1:8000 or
+    grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1).
+    """
+    from nemotrt.profiles.load.choice import Choice, choose, parse_concurrencies
+    from nemotrt.profiles.progress import live_progress
+    from nemotrt.profiles.sweep import sweep
+    from nemotrt.profiles.targets.opening import (
+        Protocol,
+        TargetOptions,
+        open_target,
+        parse_extra,
+    )
+
+    choice = Choice(
+        preset=options["preset"],
+        isl=options["isl"],
+        osl=options["osl"],
+        num_requests=options["num_requests"],
+        num_warmup=options["warmup"],
+        requests_per_s=options["request_rate"],
+        is_evenly_paced=options["evenly_paced"],
+        trace=options["trace"],
+        trace_speedup=options["trace_speedup"],
+        language=options["language"],
+        seed=options["seed"],
+        slos=options["slo"],
+    )
+    workloads = choose(choice, parse_concurrencies(options["concurrency"]))
+    reach = TargetOptions(
+        protocol=Protocol(options["protocol"]) if options["protocol"] else None,
+        model=options["model"],
+        tokenizer=options["tokenizer"],
+        num_threads=options["threads"],
+        stall_timeout_s=options["stall_timeout_s"],
+        headers={name: str(value) for name, value in parse_extra(options["header"]).items()},
+        extra=parse_extra(options["extra"]),
+    )
+    if options["dry_run"]:
+        for workload in workloads:
+            click.echo(workload)
+        return
+    is_silent = options["quiet"] or options["as_json"]
+    with live_progress(quiet=is_silent) as show:
+        results = sweep(
+            lambda workload: open_target(target, workload, reach),
+            workloads,
+            output,
+            force=options["force"],
+            on_progress=show,
+        )
+    _print(results, output, as_json=options["as_json"], quiet=options["quiet"])
+    if results[-1].status == "interrupted":
+        ctx.exit(130)
+    if results[-1].status == "failed":
+        raise NemotrtError(f"the run failed: {results[-1].reason} The rest is in {output}.")
+
+
+@profile.command("report")
+@click.argument("runs", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", type=PATH, help="HTML file.  [default: in the run's folder]")
+def report(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Rebuild the page of one run, or compare several; a killed run's .partial folder will do."""
+    from nemotrt.profiles.report.comparison import write_comparison
+    from nemotrt.profiles.report.page import write_html
+    from nemotrt.profiles.run_folder import REPORT_FILE, read_run
+
+    results = [read_run(path) for path in runs]
+    if len(results) == 1:
+        output = output or (runs[0] if runs[0].is_dir() else runs[0].parent) / REPORT_FILE
+        write_html(results[0], output)
+    else:
+        output = output or Path(REPORT_FILE)
+        write_comparison(results, output)
+    click.echo(output)
+
+
+def _print(results: "list[ProfileResult]", output: Path, *, as_json: bool, quiet: bool) -> None:
+    """Print the metrics of each run."""
+    from nemotrt.profiles.summary import summary_lines
+
+    if as_json:
+        texts = [result.model_dump_json(exclude={"requests", "steps"}) for result in results]
+        many = f'{{"schema_version":1,"runs":[{",".join(texts)}]}}'
+        click.echo(texts[0] if len(texts) == 1 else many)
+    elif not quiet:
+        for line in (line for result in results for line in summary_lines(result)):
+            click.echo(line)
+        click.echo(f"{output}: result.json, report.html", err=True)

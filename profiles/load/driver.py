@@ -1,0 +1,175 @@
+"""Runs a schedule of requests against a target, closed loop or open, and records what happens."""
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemotrt.errors import NemotrtError
+from nemotrt.profiles.load.exchange import Exchange, Phase
+from nemotrt.profiles.load.prompts import Prompt
+from nemotrt.profiles.load.schedule import num_measured, schedule
+from nemotrt.profiles.load.workload import Arrival, Workload
+from nemotrt.profiles.targets.target import Target, TargetError
+
+HEARTBEAT_S = 0.02
+
+
+@dataclass(slots=True)
+class LoadRecord:
+    """What a run of the driver left; `failure` is why it ended early, if it did.
+
+    `loop_lag_s` is how late the event loop woke from each heartbeat: the resolution that the
+    driver's own time stamps had. `on_ended` gets every request when it is over.
+    """
+
+    start_s: float = 0.0
+    end_s: float = 0.0
+    exchanges: list[Exchange] = field(default_factory=list)
+    failure: NemotrtError | None = None
+    is_interrupted: bool = False
+    cpu_s: float = 0.0
+    loop_lag_s: list[float] = field(default_factory=list)
+    on_ended: Callable[[Exchange], None] = lambda exchange: None
+
+
+def prepare(target: Target, workload: Workload) -> list[Prompt]:
+    """Return the prompts of warm-up and measurement, and one cool-down prompt a user.
+
+    Raises:
+        ConfigError: the target's tokenizer can't make them.
+    """
+    if workload.arrival is Arrival.TRACE:
+        return [target.prompt(i, entry.isl) for i, entry in enumerate(workload.trace)]
+    count = workload.num_warmup + workload.num_requests + workload.concurrency
+    return [target.prompt(index, workload.isl) for index in range(count)]
+
+
+async def drive(
+    target: Target, workload: Workload, prompts: list[Prompt], record: LoadRecord
+) -> None:
+    """Run the load with its prepared prompts; all goes to `record`, also when it fails.
+
+    Raises:
+        asyncio.CancelledError: the caller was interrupted; `record` is marked so.
+    """
+    gc.collect()
+    gc.freeze()  # a full collection would walk the prompts while tokens are waiting
+    record.start_s = time.perf_counter()
+    cpu_start_s = time.thread_time()
+    heart = asyncio.create_task(_heartbeat(record.loop_lag_s))
+    run = _Run(target, workload, prompts, record)
+    try:
+        await (run.closed_loop() if workload.arrival is Arrival.CLOSED else run.open_loop())
+    except NemotrtError as error:
+        record.failure = error
+    except asyncio.CancelledError:
+        record.is_interrupted = True
+        raise
+    finally:
+        record.cpu_s = time.thread_time() - cpu_start_s
+        record.end_s = time.perf_counter()
+        heart.cancel()
+        gc.unfreeze()
+
+
+class _Run:
+    """The tasks of one run; it is over when the last measured request has ended."""
+
+    def __init__(
+        self, target: Target, workload: Workload, prompts: list[Prompt], record: LoadRecord
+    ) -> None:
+        self._target, self._workload = target, workload
+        self._prompts, self._record = prompts, record
+        self._requests = schedule(workload)
+        self._num_left = num_measured(workload)
+        self._over = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+
+    async def closed_loop(self) -> None:
+        """Let `concurrency` users send, each its next request when its answer is complete."""
+
+        async def user() -> None:
+            for _, exchange in self._requests:
+                await self._perform(exchange)
+
+        for _ in range(self._workload.concurrency):
+            self._start(user())
+        await self._wait()
+
+    async def open_loop(self) -> None:
+        """Send each request when it is due, whatever has become of those before it."""
+
+        async def pace() -> None:
+            for due_s, exchange in self._requests:
+                exchange.due_s = self._record.start_s + due_s
+                await asyncio.sleep(max(exchange.due_s - time.perf_counter(), 0.0))
+                self._start(self._perform(exchange))
+
+        self._start(pace())
+        await self._wait()
+
+    async def _perform(self, exchange: Exchange) -> None:
+        """Send one request and check that the answer has exactly the tokens asked for."""
+        self._record.exchanges.append(exchange)
+        try:
+            await self._target.send(self._prompts[exchange.index % len(self._prompts)], exchange)
+            _check_complete(exchange)
+        except NemotrtError as error:
+            exchange.error = error.message
+            raise
+        finally:
+            exchange.ended_s = time.perf_counter()
+            self._record.on_ended(exchange)
+        if exchange.phase is Phase.MEASURED:
+            self._num_left -= 1
+            if self._num_left == 0:
+                self._over.set()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task; the first one that fails ends the run."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error
+            self._over.set()
+
+    async def _wait(self) -> None:
+        """Wait for the end, cancel what is left, raise the first failure."""
+        try:
+            await self._over.wait()
+        finally:
+            left = list(self._tasks)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+
+
+def _check_complete(exchange: Exchange) -> None:
+    """Raise TargetError unless the answer has the tokens that were asked for."""
+    if exchange.num_output_tokens == exchange.osl:
+        return
+    reason = exchange.finish_reason and f" (finish reason {exchange.finish_reason!r})"
+    raise TargetError(
+        f"request {exchange.index} brought {exchange.num_output_tokens} tokens in "
+        f"{len(exchange.arrivals_s)} responses where {exchange.osl} were asked for{reason}."
+    )
+
+
+async def _heartbeat(lags_s: list[float]) -> None:
+    """Note how late each wake-up comes."""
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            due_s = time.perf_counter() + HEARTBEAT_S
+            await asyncio.sleep(HEARTBEAT_S)
+            lags_s.append(time.perf_counter() - due_s)

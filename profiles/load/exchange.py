@@ -1,0 +1,52 @@
+"""One request and everything that came back, with the time of each arrival."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What a request is for."""
+
+    WARM_UP = "warm-up"  # fills the batch before the window; not measured
+    MEASURED = "measured"
+    COOL_DOWN = "cool-down"  # keeps the load up until the last measured request has ended
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request on its way; times are seconds of `time.perf_counter`.
+
+    `arrivals_s` and `arrival_tokens` run in parallel: when a response came, and how many tokens it
+    held. `due_s` is when the request was to be sent, `sent_s` when it was; without a schedule they
+    are the same. Latencies count from `due_s`, so a driver or server that holds requests back
+    can't hide it (coordinated omission).
+    """
+
+    index: int
+    phase: Phase
+    isl: int
+    osl: int
+    due_s: float | None = None
+    sent_s: float | None = None
+    ended_s: float | None = None
+    admitted_s: float | None = None  # when it left the queue, where the target says so
+    arrivals_s: list[float] = field(default_factory=list)
+    arrival_tokens: list[int] = field(default_factory=list)
+    finish_reason: str = ""
+    error: str = ""
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens that came back so far."""
+        return sum(self.arrival_tokens)
+
+    def mark_sent(self, sent_s: float) -> None:
+        """Note that the request is on its way."""
+        self.sent_s = sent_s
+        if self.due_s is None:
+            self.due_s = sent_s
+
+    def add(self, arrived_s: float, num_tokens: int) -> None:
+        """Note a response that holds `num_tokens` tokens."""
+        self.arrivals_s.append(arrived_s)
+        self.arrival_tokens.append(num_tokens)

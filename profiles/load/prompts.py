@@ -1,0 +1,98 @@
+"""Prompts of an exact number of tokens, made from real text, no two of them alike."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from nemotrt.engines.tiny_models import FOLDER
+from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.load.workload import Language
+
+# Excerpts of the Debian manuals, English and Japanese; their sources are beside the files.
+TEXTS = {
+    Language.ENGLISH: FOLDER / "heldout" / "en.txt",
+    Language.JAPANESE: FOLDER / "heldout" / "ja.txt",
+}
+FILLER = " a"
+MAX_TRIMMED_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as ids, and as text where the target takes text."""
+
+    ids: tuple[int, ...]
+    text: str = ""
+
+
+class PromptMaker:
+    """Makes prompt `index` of a seeded series; the same seed gives the same prompts."""
+
+    def __init__(self, tokenizer: Tokenizer, language: Language, seed: int) -> None:
+        """Use `tokenizer` to count."""
+        self._tokenizer = tokenizer
+        self._language = language
+        self._seed = seed
+
+    def ids(self, index: int, isl: int) -> Prompt:
+        """Return a prompt of exactly `isl` ids."""
+        return Prompt(tuple(self._encoded(index, isl)[:isl]))
+
+    def text(self, index: int, isl: int) -> Prompt:
+        """Return a text that the tokenizer turns into exactly `isl` ids, special tokens included.
+
+        Raises:
+            ConfigError: no such text was found.
+        """
+        ids = self._encoded(index, isl)
+        for end in range(isl, max(isl - MAX_TRIMMED_TOKENS, 0), -1):
+            text = self._tokenizer.decode(ids[:end]).rstrip("\ufffd")
+            missing = isl - len(self._tokenizer.encode(text))
+            if missing < 0:
+                continue
+            text += FILLER * missing
+            found = self._tokenizer.encode(text)
+            if len(found) == isl:
+                return Prompt(tuple(found), text)
+        raise ConfigError(f"this tokenizer gives no text of exactly {isl} tokens; change --isl.")
+
+    def _encoded(self, index: int, isl: int) -> list[int]:
+        """Return at least `isl` ids of prompt `index`."""
+        pieces = self._pieces(index)
+        text = ""
+        while True:
+            # a token is seldom longer than four characters; so few rounds are needed
+            wanted = len(text) + 4 * isl + 64
+            while len(text) < wanted:
+                text += next(pieces)
+            ids = self._tokenizer.encode(text)
+            if len(ids) >= isl:
+                return ids
+
+    def _pieces(self, index: int) -> Iterator[str]:
+        """Yield a tag of the prompt's own, then paragraphs in its own order, without end."""
+        chance = random.Random(f"{self._seed}:{index}")
+        yield f"{chance.getrandbits(48):012x}: "  # no server has this prefix in its cache
+        language = self._language
+        if language is Language.MIXED:
+            language = (Language.ENGLISH, Language.JAPANESE)[index % 2]
+        paragraphs = list(_paragraphs(language))
+        while True:
+            chance.shuffle(paragraphs)
+            for paragraph in paragraphs:
+                yield paragraph + "\n"
+
+
+def random_prompt(vocab_size: int, index: int, isl: int, seed: int) -> Prompt:
+    """Return `isl` random ids, for an engine without a tokenizer."""
+    chance = random.Random(f"{seed}:{index}")
+    return Prompt(tuple(chance.randrange(vocab_size) for _ in range(isl)))
+
+
+@cache
+def _paragraphs(language: Language) -> tuple[str, ...]:
+    """Return the text's paragraphs."""
+    text = TEXTS[language].read_text(encoding="utf-8")
+    return tuple(part for part in text.split("\n") if len(part) > 40)

@@ -1,0 +1,31 @@
+"""Latencies of one complete request."""
+
+from nemotrt.profiles.metrics.metric import NotComputableError
+from nemotrt.profiles.result import RequestRecord
+
+
+def ttft_ms(request: RequestRecord) -> float:
+    """Return the time to the first token."""
+    return 1e3 * (request.arrivals_s[0] - request.due_s)
+
+
+def e2e_latency_ms(request: RequestRecord) -> float:
+    """Return the time to the last token."""
+    return 1e3 * (request.arrivals_s[-1] - request.due_s)
+
+
+def tpot_ms(request: RequestRecord) -> float:
+    """Return the mean time of a token after the first one.
+
+    Raises:
+        NotComputableError: the answer has one token, or all came in one response.
+    """
+    num_tokens = request.num_output_tokens
+    if num_tokens < 2:
+        raise NotComputableError("tpot_ms needs an answer of at least 2 tokens (osl >= 2).")
+    if len(request.arrivals_s) < 2:
+        raise NotComputableError("tpot_ms needs an answer that comes in at least 2 responses.")
+    return 1e3 * (request.arrivals_s[-1] - request.arrivals_s[0]) / (num_tokens - 1)
+
+
+REQUEST_METRICS = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "e2e_latency_ms": e2e_latency_ms}

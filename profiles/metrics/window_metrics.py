@@ -1,0 +1,117 @@
+"""Samples of a run over its steady window."""
+
+import itertools
+from collections.abc import Callable, Mapping
+
+from nemotrt.profiles.metrics.metric import NotComputableError
+from nemotrt.profiles.metrics.request_metrics import REQUEST_METRICS
+from nemotrt.profiles.metrics.run_view import RunView
+from nemotrt.profiles.result import RequestRecord
+
+
+def per_request(value: Callable[[RequestRecord], float]) -> Callable[[RunView], list[float]]:
+    """Return a function that takes `value` of every measured request that has one."""
+
+    def samples(run: RunView) -> list[float]:
+        values, reason = [], "no measured request is complete."
+        for request in run.measured:
+            try:
+                values.append(value(request))
+            except NotComputableError as error:
+                reason = error.message
+        if not values:
+            raise NotComputableError(reason)
+        return values
+
+    return samples
+
+
+def itl_ms(run: RunView) -> list[float]:
+    """Return the gaps between the responses of each measured request."""
+    gaps = [
+        1e3 * (later - earlier)
+        for request in run.measured
+        for earlier, later in itertools.pairwise(request.arrivals_s)
+    ]
+    if not gaps:
+        raise NotComputableError("itl_ms needs an answer that comes in at least 2 responses.")
+    return gaps
+
+
+def queue_ms(run: RunView) -> list[float]:
+    """Return the times in the queue."""
+    waits = [
+        1e3 * (request.admitted_s - request.due_s)
+        for request in run.measured
+        if request.admitted_s is not None
+    ]
+    if not waits:
+        raise NotComputableError("the target does not say when a request leaves its queue.")
+    return waits
+
+
+def batch_occupancy(run: RunView) -> list[float]:
+    """Return the mean number of running requests, each step weighted by its time."""
+    inside = [s for s in run.steps if run.window_start_s < s.end_s <= run.window_end_s]
+    total_s = sum(step.end_s - step.start_s for step in inside)
+    if not total_s:
+        raise NotComputableError("the target does not say how many requests a step holds.")
+    weighted = sum((step.end_s - step.start_s) * step.num_running for step in inside)
+    return [weighted / total_s]
+
+
+def _over_window(run: RunView, amount: float) -> list[float]:
+    """Return an amount a second of the window."""
+    if run.window_s <= 0:
+        raise NotComputableError("the run has no steady window; give it more requests.")
+    return [amount / run.window_s]
+
+
+def tokens_per_s(run: RunView) -> list[float]:
+    """Return the output tokens a second."""
+    return _over_window(run, sum(num_tokens for _, num_tokens in run.arrivals()))
+
+
+def prompt_tokens_per_s(run: RunView) -> list[float]:
+    """Return the prompt tokens a second."""
+    firsts = [(r.arrivals_s[0], r.isl) for r in run.requests if r.arrivals_s]
+    return _over_window(run, sum(isl for at_s, isl in firsts if _is_inside(run, at_s)))
+
+
+def requests_per_s(run: RunView) -> list[float]:
+    """Return the ended requests a second."""
+    ends = [r.arrivals_s[-1] for r in run.requests if r.is_complete]
+    return _over_window(run, sum(_is_inside(run, end_s) for end_s in ends))
+
+
+def _is_inside(run: RunView, at_s: float) -> bool:
+    return run.window_start_s < at_s <= run.window_end_s
+
+
+def _meets(request: RequestRecord, slos: Mapping[str, float]) -> bool:
+    """Return whether a request keeps every limit; one that has no tpot_ms can't break it."""
+    for name, limit in slos.items():
+        try:
+            value = REQUEST_METRICS[name](request)
+        except NotComputableError:
+            continue
+        if value > limit:
+            return False
+    return True
+
+
+def goodput_requests_per_s(run: RunView) -> list[float]:
+    """Return the ended requests a second that keep every SLO."""
+    if not run.slos:
+        raise NotComputableError("no SLO was given (--slo ttft_ms:500).")
+    good = [r for r in run.requests if r.is_complete and _meets(r, run.slos)]
+    ends = [request.arrivals_s[-1] for request in good]
+    return _over_window(run, sum(_is_inside(run, end_s) for end_s in ends))
+
+
+def driver_cpu_us_per_token(run: RunView) -> list[float]:
+    """Return the driver's CPU time for each token."""
+    num_tokens = sum(request.num_output_tokens for request in run.requests)
+    if not num_tokens:
+        raise NotComputableError("no token came back.")
+    return [1e6 * run.driver_cpu_s / num_tokens]

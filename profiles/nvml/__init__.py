@@ -1,0 +1,1 @@
+"""NVML: what the GPU did while the load ran."""

@@ -1,0 +1,117 @@
+"""How many sequences fit, how long one can be, and where the memory goes."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nemotrt.engines.model_config import ModelConfig
+from nemotrt.errors import NoFeasiblePlanError
+from nemotrt.profiles.gpu_profile import GpuProfile
+from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.profiles.planning.request_memory import RequestMemory
+from nemotrt.profiles.planning.workspace import workspace_bytes
+
+GIB = 2**30
+# The largest batch that TensorRT-LLM's tables and builders use; more is never planned.
+MAX_BATCH_SIZE = 2048
+
+
+class Admission(StrEnum):
+    """When a request may start."""
+
+    RESERVE = "reserve"  # its full length is kept free: nothing is ever evicted
+    MEAN = "mean"  # the mean occupancy fits: in-flight batching with eviction as a last resort
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The memory of one GPU that a plan may use, and what is fixed in it."""
+
+    gpu: GpuProfile
+    memory_utilization: float
+    reserve_bytes: int
+    weights_bytes: int  # on this GPU
+
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes for weights, caches, states and activations."""
+        return int(self.gpu.memory_bytes * self.memory_utilization) - self.reserve_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where the memory of one GPU goes, in bytes; `free_bytes` is what remains of the budget."""
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    state_bytes: int
+    workspace_bytes: int
+    free_bytes: int
+    withheld_bytes: int  # what --memory-utilization and --reserve-gib leave alone
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A model on a GPU: the questions about memory."""
+
+    model: ModelConfig
+    budget: Budget
+    request: RequestMemory
+    activation: StoredType
+    max_num_tokens: int
+
+    def workspace_bytes(self, batch_size: int) -> int:
+        """Return the bytes of activations with `batch_size` sequences."""
+        return workspace_bytes(self.model, self.activation, self.max_num_tokens, batch_size)
+
+    def left_bytes(self, batch_size: int) -> int:
+        """Return the bytes for caches and states with `batch_size` sequences; may be negative."""
+        fixed = self.budget.weights_bytes + self.workspace_bytes(batch_size)
+        return self.budget.usable_bytes - fixed
+
+    def max_batch_size(self, num_tokens: int) -> int:
+        """Return how many sequences of `num_tokens` tokens fit, at most MAX_BATCH_SIZE."""
+        per_sequence = self.request.total_bytes(num_tokens)
+        low, high = 0, MAX_BATCH_SIZE
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = middle * per_sequence <= self.left_bytes(middle)
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    def max_seq_len(self, batch_size: int = 1) -> int:
+        """Return the longest sequence of which `batch_size` fit; 0 if none does."""
+        return self.request.max_tokens(max(self.left_bytes(batch_size), 0) // batch_size)
+
+    def memory(self, batch_size: int, num_tokens: int) -> Memory:
+        """Return where the memory goes with `batch_size` sequences of `num_tokens` tokens."""
+        states = batch_size * self.request.total_bytes(0)
+        caches = batch_size * self.request.total_bytes(num_tokens) - states
+        workspace = self.workspace_bytes(batch_size)
+        used = self.budget.weights_bytes + workspace + caches + states
+        return Memory(
+            weights_bytes=self.budget.weights_bytes,
+            kv_cache_bytes=caches,
+            state_bytes=states,
+            workspace_bytes=workspace,
+            free_bytes=self.budget.usable_bytes - used,
+            withheld_bytes=self.budget.gpu.memory_bytes - self.budget.usable_bytes,
+        )
+
+    def require(self, batch_size: int, num_tokens: int, what: str) -> None:
+        """Raise unless `batch_size` sequences of `num_tokens` tokens fit.
+
+        Raises:
+            NoFeasiblePlanError: with the shortfall and what could be changed.
+        """
+        needed = batch_size * self.request.total_bytes(num_tokens)
+        missing = needed - self.left_bytes(batch_size)
+        if missing <= 0:
+            return
+        weights = self.budget.weights_bytes / GIB
+        raise NoFeasiblePlanError(
+            f"{what} does not fit {self.budget.gpu.name}: {batch_size} x {num_tokens} tokens need "
+            f"{needed / GIB:.2f} GiB beside {weights:.2f} GiB of weights and "
+            f"{self.workspace_bytes(batch_size) / GIB:.2f} GiB of activations; "
+            f"{missing / GIB:.2f} GiB are missing of {self.budget.usable_bytes / GIB:.2f} GiB. "
+            "Choose a larger GPU, a smaller precision, shorter sequences, or --tp."
+        )

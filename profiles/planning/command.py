@@ -1,0 +1,187 @@
+"""`nemotrt plan`: how much fits, how fast it runs and why, before a GPU is rented."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.planning.comparison import compare
+from nemotrt.profiles.planning.default_group import DefaultGroup
+from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.limits import check_writable, limits_yaml, write_text
+from nemotrt.profiles.planning.options import (
+    DEFAULTS,
+    config_option,
+    deployment_options,
+    to_options,
+)
+from nemotrt.profiles.planning.plan import Plan, make_plan
+from nemotrt.profiles.planning.search import LatencyTarget, best_under, curve, each_precision
+from nemotrt.profiles.planning.sweep_command import sweep_command
+from nemotrt.profiles.planning.validate_command import validate_command
+
+ANY_PRECISION = "any"
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(cls=DefaultGroup)
+def plan() -> None:
+    """Predict memory, throughput and latency of MODEL on a GPU, and say what limits them.
+
+    MODEL is a known name, a config.json or a checkpoint folder. Every figure is a prediction:
+    low, best and high come from the spread of measured corrections.
+    """
+
+
+@plan.command("model", hidden=True)
+@click.argument("model", required=False)
+@click.option("--gpu", default=DEFAULTS.gpu, show_default=True, metavar="NAME|FILE",
+              help="GPU name, profile file, or this-machine.")  # fmt: skip
+@click.option("--precision", type=click.Choice([*(p.value for p in Precision), ANY_PRECISION]),
+              default=DEFAULTS.precision.value, show_default=True,
+              help="Precision of the linears; any: the fastest within the target.")  # fmt: skip
+@click.option("--isl", type=click.IntRange(min=1), default=DEFAULTS.isl, show_default=True,
+              help="Tokens of a prompt.")  # fmt: skip
+@click.option("--osl", type=click.IntRange(min=1), default=DEFAULTS.osl, show_default=True,
+              help="Tokens of an answer.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=1),
+              help="Sequences in the engine [default: as many as fit].")  # fmt: skip
+@click.option("--concurrency", type=click.IntRange(min=1),
+              help="Users that wait for answers [default: as many as fit].")  # fmt: skip
+@click.option("--baseline", metavar="MODEL", help="Model to compare with.")
+@click.option("--tpot-ms", type=click.FloatRange(min=0, min_open=True),
+              help="Slowest accepted time per output token.")  # fmt: skip
+@click.option("--ttft-ms", type=click.FloatRange(min=0, min_open=True),
+              help="Slowest accepted time to the first token.")  # fmt: skip
+@click.option("--usd-per-hour", type=click.FloatRange(min=0, min_open=True),
+              help="Price of all GPUs, for the price of a million tokens.")  # fmt: skip
+@deployment_options
+@click.option("--calibrate", "results", type=click.Path(exists=True, path_type=Path),
+              multiple=True, help="Fit the GPU's corrections to these runs.")  # fmt: skip
+@click.option("--output", type=FILE, help="Profile file that --calibrate writes.")
+@click.option("--write-limits", type=FILE, help="Write the limits for `nemotrt build`.")
+@click.option("--plot", type=FILE, help="Write charts to an .html or .png file.")
+@click.option("--curve", "is_curve", is_flag=True, help="Add the throughput-latency curve.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="Print nothing but results.")
+@click.option("--dry-run", is_flag=True, help="Plan, but write no file.")
+@click.option("--force", is_flag=True, help="Overwrite files.")
+@config_option
+def plan_model(model: str | None, gpu: str, results: tuple[Path, ...], **flags: Any) -> None:
+    """Plan one model on one GPU."""
+    if results:
+        _calibrate(model or "", gpu, results, flags)
+        return
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    _check_outputs(flags)
+    options = to_options(model, gpu, {**flags, "precision": _first_precision(flags)})
+    deployment, batch_size = _choose(options, flags)
+    record = make_plan(deployment, flags["concurrency"], batch_size, flags["usd_per_hour"])
+    baseline = None
+    if flags["baseline"]:
+        same = options.at(model=flags["baseline"], precision=deployment.formats.precision)
+        baseline = deploy(same, deployment.gpu)
+        record = compare(deployment, record, baseline, flags["usd_per_hour"])
+    _print(deployment, record, flags)
+    _write(deployment, record, baseline, flags)
+
+
+def _first_precision(flags: dict[str, Any]) -> str:
+    """Return a precision to read the other options with; `any` is resolved afterwards."""
+    chosen: str = flags["precision"]
+    return Precision.BF16.value if chosen == ANY_PRECISION else chosen
+
+
+def _choose(options: DeploymentOptions, flags: dict[str, Any]) -> tuple[Deployment, int | None]:
+    """Return the deployment, and its batch where the user or a latency target decides it."""
+    deployment = deploy(options)
+    target = LatencyTarget(flags["tpot_ms"], flags["ttft_ms"])
+    is_any = flags["precision"] == ANY_PRECISION
+    if target == LatencyTarget() and not is_any:
+        return deployment, flags["batch_size"]
+    if flags["batch_size"] is not None:
+        raise ConfigError("--batch-size cannot be combined with a latency target or any precision.")
+    return best_under(each_precision(deployment) if is_any else [deployment], target)
+
+
+def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str, Any]) -> None:
+    """Fit, write the profile, and say how far the rows were off before and after."""
+    from nemotrt.profiles.planning.calibration import calibrate, profile_yaml
+
+    output: Path | None = flags["output"]
+    if output is None:
+        raise click.UsageError("--calibrate needs --output FILE.yaml.")
+    if not flags["dry_run"]:
+        check_writable(output, flags["force"])
+    options = to_options(model, gpu, {**flags, "precision": _first_precision(flags)})
+    fitted = calibrate(results, options)
+    if not flags["dry_run"]:
+        write_text(output, profile_yaml(fitted.gpu), flags["force"])
+    summary = {
+        "schema_version": 1,
+        "gpu": fitted.gpu.name,
+        "num_rows": fitted.num_rows,
+        "mape_before": fitted.mape_before,
+        "mape_after": fitted.mape_after,
+        "output": None if flags["dry_run"] else str(output),
+    }
+    if flags["is_json"]:
+        click.echo(json.dumps(summary, indent=2))
+        return
+    click.echo(
+        f"{fitted.gpu.name}: {fitted.num_rows} rows, mean error {fitted.mape_before:.1%} before, "
+        f"{fitted.mape_after:.1%} after."
+    )
+
+
+def _check_outputs(flags: dict[str, Any]) -> None:
+    """Raise before any work where an output file cannot be written."""
+    if flags["plot"]:
+        from nemotrt.profiles.planning.plot_file import check_plot_path
+
+        check_plot_path(flags["plot"], flags["force"] or flags["dry_run"])
+    if flags["write_limits"]:
+        check_writable(flags["write_limits"], flags["force"] or flags["dry_run"])
+
+
+def _print(deployment: Deployment, record: Plan, flags: dict[str, Any]) -> None:
+    """Print the plan, as JSON or as tables."""
+    points = curve(deployment) if flags["is_curve"] else []
+    if flags["is_json"]:
+        raw = asdict(record)
+        if flags["is_curve"]:
+            raw["curve"] = [asdict(point) for point in points]
+        click.echo(json.dumps(raw, indent=2))
+        return
+    from nemotrt.profiles.planning.plan_table import curve_table, plan_table, print_tables
+
+    print_tables([plan_table(record), *([curve_table(points)] if points else [])])
+
+
+def _write(
+    deployment: Deployment, record: Plan, baseline: Deployment | None, flags: dict[str, Any]
+) -> None:
+    """Write the limits and the charts that were asked for."""
+    written = [path for path in (flags["write_limits"], flags["plot"]) if path]
+    if not flags["dry_run"]:
+        if flags["write_limits"]:
+            write_text(flags["write_limits"], limits_yaml(record), flags["force"])
+        if flags["plot"]:
+            from nemotrt.profiles.planning.plan_charts import plan_charts
+            from nemotrt.profiles.planning.plot_file import write_plot
+
+            title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
+            charts = list(plan_charts(deployment, record, baseline))
+            write_plot(flags["plot"], charts, title, record.reason or "", flags["force"])
+    for path in written:
+        if not flags["quiet"]:
+            click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)
+
+
+plan.add_command(sweep_command)
+plan.add_command(validate_command)

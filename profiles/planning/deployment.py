@@ -1,0 +1,159 @@
+"""What a prediction depends on, and how it follows from the words of a user."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.gpu_profile import GpuProfile, load_gpu
+from nemotrt.profiles.planning.capacity import GIB, Admission, Budget, Fit
+from nemotrt.profiles.planning.engine_profile import EngineProfile, load_engine
+from nemotrt.profiles.planning.known_models import load_model
+from nemotrt.profiles.planning.number_format import StoredType, check_precision, default_kv_type
+from nemotrt.profiles.planning.operators import Formats
+from nemotrt.profiles.planning.request_memory import RequestMemory, request_memory
+from nemotrt.profiles.planning.roofline import Scenario, device
+from nemotrt.profiles.planning.serving import Load, Service, serve
+from nemotrt.profiles.planning.step import Workload, mean_context
+from nemotrt.profiles.planning.weights import weights_bytes
+
+THIS_MACHINE = "this-machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Everything that a prediction depends on."""
+
+    model_name: str
+    model: ModelConfig
+    gpu: GpuProfile
+    engine: EngineProfile
+    formats: Formats
+    isl: int
+    osl: int
+    tp: int = 1
+    memory_utilization: float = 0.95
+    reserve_bytes: int = 0
+    admission: Admission = Admission.RESERVE
+    max_num_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where the device cannot run the precision or the heads do not split."""
+        check_precision(self.gpu, self.formats.precision)
+        if self.model.num_attention_heads % self.tp:
+            raise ConfigError(
+                f"--tp {self.tp} does not divide {self.model.num_attention_heads} attention heads."
+            )
+
+    @property
+    def fit(self) -> Fit:
+        """The questions about memory, on one of the GPUs."""
+        weights = -(-weights_bytes(self.model, self.formats.precision) // self.tp)
+        budget = Budget(self.gpu, self.memory_utilization, self.reserve_bytes, weights)
+        activation = self.formats.activation
+        return Fit(self.model, budget, self.request, activation, self.max_num_tokens)
+
+    @property
+    def request(self) -> RequestMemory:
+        """What one sequence holds on one of the GPUs."""
+        formats = self.formats
+        return request_memory(self.model, self.engine, formats.kv, formats.ssm, self.tp)
+
+    @property
+    def planned_tokens(self) -> int:
+        """Tokens that admission counts for a sequence."""
+        if self.admission is Admission.MEAN:
+            return round(mean_context(self.isl, self.osl))
+        return self.isl + self.osl
+
+    @property
+    def workload(self) -> Workload:
+        """The model in its formats."""
+        return Workload(self.model, self.formats, self.tp)
+
+    def max_batch_size(self) -> int:
+        """Return how many sequences fit.
+
+        Raises:
+            NoFeasiblePlanError: not even one does.
+        """
+        self.fit.require(1, self.planned_tokens, self.model_name)
+        return self.fit.max_batch_size(self.planned_tokens)
+
+    def serve(
+        self, concurrency: int, batch_size: int, scenario: Scenario, single: str = ""
+    ) -> Service:
+        """Return the steady state; `single` names the one correction that leaves its best."""
+        on = device(self.gpu, self.engine, scenario, single)
+        load = Load(self.isl, self.osl, concurrency)
+        return serve(self.workload, on, load, batch_size, self.max_num_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentOptions:
+    """What `nemotrt plan` takes; the defaults are the command's defaults.
+
+    memory_utilization: the share of CUDA-visible memory that the engine may fill. Source: the
+    5 % framework buffer of Nemotron Nano 2 (arXiv 2508.14444); the CUDA context lives in it.
+    """
+
+    model: str
+    gpu: str = "a10g"
+    precision: Precision = Precision.BF16
+    engine: str = "nemotrt"
+    isl: int = 8192
+    osl: int = 16384
+    kv_dtype: StoredType | None = None
+    ssm_dtype: StoredType = StoredType.FP32
+    tp: int = 1
+    memory_utilization: float = 0.95
+    reserve_gib: float = 0.0
+    admission: Admission = Admission.RESERVE
+    max_num_tokens: int | None = None
+
+    def at(self, **changes: Any) -> "DeploymentOptions":
+        """Return these options with some of them changed."""
+        return replace(self, **changes)
+
+
+def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deployment:
+    """Return the deployment that the options mean, on `gpu` where it is known already.
+
+    Raises:
+        ConfigError: a name is unknown, or the GPU cannot run the precision.
+    """
+    gpu = gpu or resolve_gpu(options.gpu)
+    is_ours_on_cpu = gpu.kind == "cpu" and options.engine == "nemotrt"
+    engine = load_engine("nemotrt-cpu" if is_ours_on_cpu else options.engine)
+    kv = options.kv_dtype or default_kv_type(options.precision, engine.is_fp8_kv_default)
+    if options.osl < 1 or options.isl < 1:
+        raise ConfigError("--isl and --osl must be at least 1.")
+    return Deployment(
+        model_name=options.model,
+        model=load_model(options.model),
+        gpu=gpu,
+        engine=engine,
+        formats=Formats(options.precision, kv, options.ssm_dtype),
+        isl=options.isl,
+        osl=options.osl,
+        tp=options.tp,
+        memory_utilization=options.memory_utilization,
+        reserve_bytes=int(options.reserve_gib * GIB),
+        admission=options.admission,
+        max_num_tokens=options.max_num_tokens or engine.max_num_tokens,
+    )
+
+
+def with_context(deployment: Deployment, isl: int, osl: int) -> Deployment:
+    """Return the deployment at other lengths."""
+    return replace(deployment, isl=isl, osl=osl)
+
+
+def resolve_gpu(name: str) -> GpuProfile:
+    """Return a GPU profile by name or file; `this-machine` is measured now."""
+    if name == THIS_MACHINE:
+        from nemotrt.profiles.planning.this_machine import measure_this_machine
+
+        return measure_this_machine()
+    return load_gpu(name)

@@ -1,0 +1,84 @@
+"""What an engine adds to the hardware: its overheads, its paging, its prefill chunk."""
+
+from enum import StrEnum
+from functools import cache
+from importlib import resources
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from nemotrt.errors import unknown_name
+from nemotrt.profiles.yaml_file import parse_yaml
+
+ENGINE_FOLDER = resources.files("nemotrt.profiles.planning") / "engines"
+
+
+class Paging(StrEnum):
+    """How an engine hands out memory to a sequence."""
+
+    SLOTS = "slots"  # one contiguous cache of max_seq_len a sequence
+    BLOCKS = "blocks"  # KV in blocks of tokens; SSM state in a slot
+    UNIFIED_PAGES = "unified-pages"  # KV and SSM state in pages of one size
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Overhead(_Strict):
+    """A time that no roofline explains; `low` and `high` are of the time, not of the rate."""
+
+    low: NonNegativeFloat
+    best: NonNegativeFloat
+    high: NonNegativeFloat
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Overhead":
+        if not self.low <= self.best <= self.high:
+            raise ValueError("must have low <= best <= high")
+        return self
+
+
+class EngineProfile(_Strict):
+    """One serving engine."""
+
+    name: str
+    title: str
+    paging: Paging
+    paging_source: str
+    tokens_per_block: PositiveInt = 1
+    # Whether an FP8 checkpoint gets an FP8 KV cache without being asked to.
+    is_fp8_kv_default: bool
+    fp8_kv_source: str
+    max_num_tokens: PositiveInt  # new tokens in one call, unless the user says otherwise
+    step_overhead_ms: Overhead  # launches and host work that do not overlap the GPU
+    sequence_overhead_us: Overhead  # sampling and bookkeeping, for each sequence of a step
+    # K (or V) elements that one SM multiplies in a second, for each query head: set only where
+    # the decode attention runs on CUDA cores and reads a shared KV head once a query head.
+    attention_elements_per_s_per_sm: PositiveFloat | None = None
+    attention_elements_source: str = ""
+
+
+def known_engines() -> list[str]:
+    """Return the names of the engines that ship with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in ENGINE_FOLDER.iterdir())
+
+
+@cache
+def load_engine(name: str) -> EngineProfile:
+    """Return the profile of an engine name.
+
+    Raises:
+        ConfigError: no such engine.
+    """
+    if name not in known_engines():
+        raise unknown_name("engine", name, known_engines())
+    return parse_yaml(EngineProfile, (ENGINE_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")

@@ -1,0 +1,133 @@
+"""The options that `plan` and `plan sweep` share, and how they become values."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.profiles.planning.capacity import Admission
+from nemotrt.profiles.planning.deployment import DeploymentOptions
+from nemotrt.profiles.planning.engine_profile import known_engines
+from nemotrt.profiles.planning.number_format import StoredType
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEFAULTS = DeploymentOptions("")
+KV_TYPES = (StoredType.BF16, StoredType.FP8, StoredType.FP32)
+SSM_TYPES = (StoredType.FP32, StoredType.BF16)
+
+
+def deployment_options(function: F) -> F:
+    """Add what a deployment needs beside model, GPU, precision and lengths."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--engine",
+                type=click.Choice(known_engines()),
+                default=DEFAULTS.engine,
+                show_default=True,
+                help="Whose paging, defaults and overheads to assume.",
+            ),
+            click.option(
+                "--kv-dtype",
+                type=click.Choice([t.value for t in KV_TYPES]),
+                help="Number format of the KV cache [default: what the engine does].",
+            ),
+            click.option(
+                "--ssm-dtype",
+                type=click.Choice([t.value for t in SSM_TYPES]),
+                default=DEFAULTS.ssm_dtype.value,
+                show_default=True,
+                help="Number format of the SSM state.",
+            ),
+            click.option(
+                "--tp",
+                type=click.IntRange(min=1),
+                default=DEFAULTS.tp,
+                show_default=True,
+                help="GPUs that share each layer.",
+            ),
+            click.option(
+                "--memory-utilization",
+                type=click.FloatRange(0, 1, min_open=True),
+                default=DEFAULTS.memory_utilization,
+                show_default=True,
+                help="Share of the GPU's memory that the engine may fill.",
+            ),
+            click.option(
+                "--reserve-gib",
+                type=click.FloatRange(min=0),
+                default=DEFAULTS.reserve_gib,
+                show_default=True,
+                help="GiB kept for something else, such as a vision encoder.",
+            ),
+            click.option(
+                "--admission",
+                type=click.Choice([a.value for a in Admission]),
+                default=DEFAULTS.admission.value,
+                show_default=True,
+                help="Reserve each request's full length, or fill by mean occupancy.",
+            ),
+            click.option(
+                "--max-num-tokens",
+                type=click.IntRange(min=1),
+                help="New tokens in one call [default: the engine's].",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def config_option(function: F) -> F:
+    """Add `--config FILE`: YAML with the options' names; flags override it."""
+    decorated: F = click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_load_config,
+        help="YAML file with these options; flags override it.",
+    )(function)
+    return decorated
+
+
+def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Make the file's values the command's defaults."""
+    if path is None:
+        return
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold a mapping of option names.")
+    known = {p.name for p in ctx.command.params if p.name != "config"}
+    values = {str(key).replace("-", "_"): value for key, value in raw.items()}
+    for key in values:
+        if key not in known:
+            raise unknown_name(f"key in {path}", key, sorted(name for name in known if name))
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def to_options(model: str, gpu: str, values: dict[str, Any]) -> DeploymentOptions:
+    """Return the deployment options of parsed flags; extra keys are ignored."""
+    kv = values["kv_dtype"]
+    return DeploymentOptions(
+        model=model,
+        gpu=gpu,
+        precision=Precision(values.get("precision", Precision.BF16)),
+        engine=values["engine"],
+        isl=values.get("isl", DEFAULTS.isl),
+        osl=values.get("osl", DEFAULTS.osl),
+        kv_dtype=None if kv is None else StoredType(kv),
+        ssm_dtype=StoredType(values["ssm_dtype"]),
+        tp=values["tp"],
+        memory_utilization=values["memory_utilization"],
+        reserve_gib=values["reserve_gib"],
+        admission=Admission(values["admission"]),
+        max_num_tokens=values["max_num_tokens"],
+    )

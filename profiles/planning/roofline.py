@@ -1,0 +1,130 @@
+"""How long an operator takes: the larger of its memory and its compute time."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.gpu_profile import Correction, Corrections, GpuProfile
+from nemotrt.profiles.planning.corrections import corrections_of
+from nemotrt.profiles.planning.engine_profile import EngineProfile
+from nemotrt.profiles.planning.number_format import StoredType, peak_tflops
+from nemotrt.profiles.planning.operators import Operator, Resource
+
+
+class Scenario(StrEnum):
+    """Which end of every correction's band; the floor is the datasheet without corrections."""
+
+    LOW = "low"  # low throughput
+    BEST = "best"
+    HIGH = "high"  # high throughput
+    FLOOR = "floor"  # nothing can be faster
+
+
+# Latency of one all-reduce. Source: assumed, no measured row with a stated batch has tp > 1; the
+# band covers one-shot kernels over NVLink (low end) to NCCL over PCIe (high end).
+ALL_REDUCE_LATENCY_S = {
+    Scenario.LOW: 40e-6,
+    Scenario.BEST: 15e-6,
+    Scenario.HIGH: 8e-6,
+    Scenario.FLOOR: 0.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU as one engine drives it, in one scenario; shares are of the datasheet."""
+
+    gpu: GpuProfile
+    engine: EngineProfile
+    corrections: Corrections
+    scenario: Scenario
+    single: str = ""  # the one correction that is taken from the scenario; others stay best
+    is_cached: bool = False  # whether all that a call touches stays in a CPU's cache
+
+    def touching(self, num_bytes: float) -> "Device":
+        """Return the device for a call that touches `num_bytes` bytes, again and again."""
+        cache_mib = self.gpu.datasheet.cache_mib
+        if cache_mib is None or num_bytes > cache_mib * 2**20:
+            return self
+        return replace(self, is_cached=True)
+
+    def share(self, name: str) -> float:
+        """Return the share of the datasheet figure that correction `name` allows."""
+        if self.scenario is Scenario.FLOOR:
+            return 1.0
+        correction: Correction | None = getattr(self.corrections, name)
+        if correction is None:
+            raise ConfigError(f"{self.gpu.name}: correction {name} is neither given nor defaulted.")
+        end = Scenario.BEST if self.single and self.single != name else self.scenario
+        value: float = getattr(correction, end.value)
+        return value
+
+    @property
+    def step_overhead_s(self) -> float:
+        """Seconds of a call in which the GPU waits."""
+        return self._overhead("step_overhead_ms") / 1e3
+
+    @property
+    def sequence_overhead_s(self) -> float:
+        """Seconds that each sequence adds to a call."""
+        return self._overhead("sequence_overhead_us") / 1e6
+
+    def _overhead(self, name: str) -> float:
+        if self.scenario is Scenario.FLOOR:
+            return 0.0
+        end = Scenario.BEST if self.single and self.single != name else self.scenario
+        flipped = {Scenario.LOW: "high", Scenario.HIGH: "low", Scenario.BEST: "best"}
+        value: float = getattr(getattr(self.engine, name), flipped[end])
+        return value
+
+    def seconds(self, operator: Operator) -> float:
+        """Return the operator's time."""
+        if operator.resource is Resource.INTERCONNECT:
+            return self._link_seconds(operator)
+        return max(self.memory_seconds(operator), self.compute_seconds(operator))
+
+    def memory_seconds(self, operator: Operator) -> float:
+        """Return the time to move the operator's bytes."""
+        name = {
+            Resource.ATTENTION: "attention_bandwidth",
+            Resource.SSM: "ssm_bandwidth",
+        }.get(operator.resource, "gemm_bandwidth")
+        datasheet = self.gpu.datasheet
+        bandwidth = datasheet.bandwidth_gb_per_s
+        if self.is_cached:
+            bandwidth = datasheet.cache_bandwidth_gb_per_s or bandwidth
+        return operator.num_bytes / (bandwidth * 1e9 * self.share(name))
+
+    def compute_seconds(self, operator: Operator) -> float:
+        """Return the time to do the operator's products."""
+        if not operator.num_flops:
+            return 0.0
+        name = {
+            Resource.ATTENTION: "attention_compute",
+            Resource.SSM: "ssm_compute",
+        }.get(operator.resource, "gemm_compute")
+        if name == "gemm_compute" and operator.arithmetic in (StoredType.FP8, StoredType.INT8):
+            name = "gemm_compute_8bit"
+        rate = peak_tflops(self.gpu, operator.arithmetic) * 1e12 * self.share(name)
+        return max(operator.num_flops / rate, self._cuda_core_seconds(operator))
+
+    def _cuda_core_seconds(self, operator: Operator) -> float:
+        """Return the time of a decode attention that does not use tensor cores, else 0."""
+        per_sm = self.engine.attention_elements_per_s_per_sm
+        if per_sm is None or self.scenario is Scenario.FLOOR or not operator.num_head_elements:
+            return 0.0
+        if self.gpu.datasheet.num_sms is None:
+            raise ConfigError(f"{self.gpu.name}: num_sms is missing from its datasheet section.")
+        return operator.num_head_elements / (per_sm * self.gpu.datasheet.num_sms)
+
+    def _link_seconds(self, operator: Operator) -> float:
+        rate = self.gpu.datasheet.interconnect_gb_per_s
+        if rate is None:
+            raise ConfigError(f"{self.gpu.name}: interconnect_gb_per_s is missing; --tp needs it.")
+        moved = operator.num_bytes / (rate * 1e9 * self.share("interconnect_bandwidth"))
+        return moved + operator.num_launches * ALL_REDUCE_LATENCY_S[self.scenario]
+
+
+def device(gpu: GpuProfile, engine: EngineProfile, scenario: Scenario, single: str = "") -> Device:
+    """Return the GPU under `engine` in `scenario`; absent corrections are the defaults."""
+    return Device(gpu, engine, corrections_of(gpu), scenario, single)

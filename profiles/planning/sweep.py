@@ -1,0 +1,109 @@
+"""Plans over GPUs x precisions x lengths, as rows and as heat maps."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import NemotrtError
+from nemotrt.profiles.planning.charts import HeatMap
+from nemotrt.profiles.planning.comparison import compare
+from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.plan import make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRow:
+    """One combination; figures are None where `problem` says why there is no plan."""
+
+    model: str
+    gpu: str
+    precision: str
+    isl: int
+    osl: int
+    max_batch_size: int | None = None
+    limited_by: str | None = None
+    tokens_per_s_low: float | None = None
+    tokens_per_s: float | None = None
+    tokens_per_s_high: float | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    max_seq_len_at_batch_1: int | None = None
+    joules_per_token: float | None = None
+    ratio: float | None = None
+    problem: str = ""
+
+
+def sweep(
+    options: DeploymentOptions,
+    gpus: Sequence[str],
+    precisions: Sequence[Precision],
+    lengths: Sequence[tuple[int, int]],
+    baseline: str | None = None,
+) -> Iterator[SweepRow]:
+    """Yield a row for every combination; what cannot run is a row with its problem."""
+    for gpu in gpus:
+        for precision in precisions:
+            for isl, osl in lengths:
+                one = options.at(gpu=gpu, precision=precision, isl=isl, osl=osl)
+                yield _row(one, baseline)
+
+
+def _row(options: DeploymentOptions, baseline: str | None) -> SweepRow:
+    empty = SweepRow(options.model, options.gpu, options.precision.value, options.isl, options.osl)
+    try:
+        deployment = deploy(options)
+        plan = make_plan(deployment)
+        if baseline is not None:
+            plan = compare(deployment, plan, deploy(options.at(model=baseline), deployment.gpu))
+    except NemotrtError as error:
+        return SweepRow(
+            empty.model, empty.gpu, empty.precision, empty.isl, empty.osl, problem=error.message
+        )
+    return SweepRow(
+        empty.model,
+        empty.gpu,
+        empty.precision,
+        empty.isl,
+        empty.osl,
+        plan.max_batch_size,
+        plan.limited_by,
+        plan.tokens_per_s.low,
+        plan.tokens_per_s.best,
+        plan.tokens_per_s.high,
+        plan.ttft_ms,
+        plan.tpot_ms,
+        plan.max_seq_len_at_batch_1,
+        plan.joules_per_token.best if plan.joules_per_token else None,
+        plan.ratio.best if plan.ratio else None,
+    )
+
+
+def to_csv(rows: Sequence[SweepRow]) -> str:
+    """Return the rows as CSV with a header; numbers with six figures."""
+    out = io.StringIO()
+    names = [field.name for field in fields(SweepRow)]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        values = [getattr(row, name) for name in names]
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+    return out.getvalue()
+
+
+def heat_maps(rows: Sequence[SweepRow]) -> Iterator[HeatMap]:
+    """Yield a map of throughput for each length, and of the ratio where there is a baseline."""
+    for isl, osl in dict.fromkeys((row.isl, row.osl) for row in rows):
+        here = [row for row in rows if (row.isl, row.osl) == (isl, osl)]
+        yield _map(f"Tokens/s, {isl} in / {osl} out", here, "tokens_per_s")
+        if any(row.ratio is not None for row in here):
+            yield _map(f"Ratio to the baseline, {isl} in / {osl} out", here, "ratio")
+
+
+def _map(title: str, rows: Sequence[SweepRow], name: str) -> HeatMap:
+    gpus = tuple(dict.fromkeys(row.gpu for row in rows))
+    precisions = tuple(dict.fromkeys(row.precision for row in rows))
+    found = {(row.gpu, row.precision): getattr(row, name) for row in rows}
+    values = tuple(tuple(found.get((gpu, p)) for p in precisions) for gpu in gpus)
+    return HeatMap(title, precisions, gpus, values)

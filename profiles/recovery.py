@@ -1,0 +1,44 @@
+"""The result of a run that was killed, from its journal."""
+
+from pathlib import Path
+
+from nemotrt.profiles.evaluation import evaluate, steady_window
+from nemotrt.profiles.load.journal import read_journal
+from nemotrt.profiles.metrics.run_view import RunView
+from nemotrt.profiles.recording import machine_facts
+from nemotrt.profiles.result import (
+    DriverRecord,
+    ProfileResult,
+    RequestRecord,
+    Status,
+    WorkloadRecord,
+)
+
+
+def recover(folder: Path) -> ProfileResult:
+    """Return what a killed run had measured, marked as interrupted.
+
+    Raises:
+        ArtefactError: the folder is no journal, or is damaged.
+    """
+    head, lines = read_journal(folder)
+    requests = tuple(RequestRecord.model_validate(line) for line in lines)
+    workload = WorkloadRecord.model_validate(head["workload"])
+    window = steady_window(requests)
+    view = RunView(requests, (), *(window or (0.0, 0.0)), 0.0, workload.slos)
+    ends = [request.ended_s for request in requests if request.ended_s is not None]
+    return ProfileResult(
+        status=Status.INTERRUPTED,
+        reason="the run was killed; these are the requests that had ended.",
+        started_at=head["started_at"],
+        duration_s=max(ends, default=0.0),
+        target=head["target"],
+        workload=workload,
+        window_s=window,
+        metrics=evaluate(view),
+        driver=DriverRecord(cpu_share=0.0, loop_lag_p99_ms=0.0, is_limit=False),
+        machine=machine_facts(),
+        notes=("Recovered from the journal of a killed run.",),
+        requests=requests,
+        steps=(),
+    )

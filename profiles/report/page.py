@@ -1,0 +1,49 @@
+"""The HTML page of a profile result: one file, no network."""
+
+import os
+from pathlib import Path
+
+from nemotrt.profiles.report.environment import environment
+from nemotrt.profiles.report.plots import plots
+from nemotrt.profiles.report.scale import label
+from nemotrt.profiles.result import ProfileResult, Status
+
+CARDS = ("tokens_per_s", "tokens_per_s_per_user", "ttft_ms", "tpot_ms", "e2e_latency_ms")
+
+
+def write_html(result: ProfileResult, path: Path) -> None:
+    """Write the page whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(render(result), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def render(result: ProfileResult) -> str:
+    """Return the page."""
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            result=result,
+            verdict=verdict(result),
+            cards=[(name, result.metrics[name]) for name in CARDS if name in result.metrics],
+            plots=plots(result),
+            num_errors=sum(bool(request.error) for request in result.requests),
+        )
+    )
+
+
+def verdict(result: ProfileResult) -> str:
+    """Return the one sentence that a reader needs first."""
+    load = result.workload
+    shape = f"{load.isl} tokens in, {load.osl} out, {load.concurrency} at a time"
+    if result.status is not Status.COMPLETE:
+        return f"This run is not complete ({result.status}): {result.reason} It was {shape}."
+    rate = result.metrics["tokens_per_s"]
+    if rate.value is None:
+        return f"{shape}: no throughput, since {rate.not_computable}"
+    ttft = result.metric("ttft_ms")
+    return f"{label(rate.value)} tokens/s at {shape}; first token after {label(ttft)} ms (median)."

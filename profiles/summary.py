@@ -1,0 +1,27 @@
+"""A result as the few lines that a terminal shows."""
+
+from nemotrt.profiles.report.scale import label
+from nemotrt.profiles.result import ProfileResult
+
+
+def summary_lines(result: ProfileResult) -> list[str]:
+    """Return a table of the metrics."""
+    load = result.workload
+    lines = [
+        f"{result.target['kind']} {result.target['address']}: isl {load.isl}, osl {load.osl}, "
+        f"concurrency {load.concurrency}, {load.num_requests} requests: {result.status}",
+        f"{'metric':24}{'unit':>11}{'value/p50':>11}{'p90':>10}{'p99':>10}{'mean':>10}",
+    ]
+    for name, metric in result.metrics.items():
+        head = f"{name:24}{metric.unit:>11}"
+        if metric.value is not None:
+            lines.append(f"{head}{label(metric.value):>11}")
+        elif metric.statistics is not None:
+            found = metric.statistics
+            columns = (found.p90, found.p99, found.mean)
+            lines.append(
+                f"{head}{label(found.p50):>11}" + "".join(f"{label(v):>10}" for v in columns)
+            )
+        else:
+            lines.append(f"{head} not computable: {metric.not_computable}")
+    return lines + [f"note: {note}" for note in result.notes]

@@ -1,0 +1,60 @@
+"""How many tokens each response of a stream holds."""
+
+import itertools
+
+from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.targets.target import TargetError
+
+
+class TokenCount:
+    """Counts by what the server reports, else one token a response.
+
+    A server may report the tokens of each response, a running total, or one total at the end.
+    Numbers that only rise are a running total.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Count into `exchange`."""
+        self.num_input_tokens: int | None = None
+        self.total: int | None = None  # as reported at the end
+        self._exchange = exchange
+        self._reported: list[int | None] = []
+
+    def add(self, arrived_s: float, text: str, reported: int | None) -> None:
+        """Note a response; one with neither text nor tokens is an end mark, not an arrival."""
+        if reported == 0 or (not text and reported is None):
+            return
+        self._exchange.add(arrived_s, 1)
+        self._reported.append(reported)
+
+    def settle(self) -> None:
+        """Put the server's own counts in place.
+
+        Raises:
+            TargetError: the server read another number of prompt tokens than were meant.
+        """
+        exchange = self._exchange
+        counts = [number for number in self._reported if number is not None]
+        if counts and len(counts) == len(self._reported):
+            is_total = all(now > then for then, now in itertools.pairwise(counts))
+            earlier = [0, *counts[:-1]] if is_total else [0] * len(counts)
+            exchange.arrival_tokens[:] = [
+                now - then for now, then in zip(counts, earlier, strict=True)
+            ]
+        elif self.total is not None or counts:
+            spread(exchange, counts[-1] if self.total is None else self.total)
+        found = self.num_input_tokens
+        if found is not None and found != exchange.isl:
+            raise TargetError(
+                f"the server read {found} prompt tokens where {exchange.isl} were meant; "
+                "is --tokenizer that of the model?"
+            )
+
+
+def spread(exchange: Exchange, num_tokens: int) -> None:
+    """Spread `num_tokens` over the responses as evenly as whole numbers allow."""
+    num_responses = len(exchange.arrivals_s)
+    if not num_responses:
+        return
+    share, rest = divmod(num_tokens, num_responses)
+    exchange.arrival_tokens[:] = [share + (i < rest) for i in range(num_responses)]

@@ -1,0 +1,142 @@
+"""A Triton server over gRPC, with NVIDIA's own client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.prompts import Prompt, PromptMaker
+from nemotrt.profiles.load.stamping_loop import arrival_s
+from nemotrt.profiles.targets.target import TargetError
+from nemotrt.profiles.targets.token_count import TokenCount
+from nemotrt.profiles.targets.triton_http import EXACT
+
+TYPES = {str: ("BYTES", np.object_), bool: ("BOOL", np.bool_), float: ("FP32", np.float32)}
+INTEGER = ("INT32", np.int32)
+
+
+class TritonGrpcTarget:
+    """Streams over ModelStreamInfer; one stream a request."""
+
+    def __init__(
+        self,
+        address: str,
+        maker: PromptMaker,
+        *,
+        model: str = "llm",
+        extra: Mapping[str, Any] | None = None,
+        stall_timeout_s: float = 60.0,
+    ) -> None:
+        """Talk to `model` at host:port; `extra` are further inputs of every request.
+
+        Raises:
+            EnvironmentUnfitError: tritonclient is not installed.
+        """
+        try:
+            import tritonclient.grpc as sync
+            import tritonclient.grpc.aio as grpc
+        except ImportError as error:
+            raise EnvironmentUnfitError(
+                f"gRPC needs NVIDIA's client ({error}): pip install 'tritonclient[grpc]'."
+            ) from None
+        self._grpc, self._sync = grpc, sync
+        self._address = address.rstrip("/")
+        self._maker = maker
+        self._model = model
+        self._extra = dict(extra or {})
+        self._stall_timeout_s = stall_timeout_s
+        self._client: Any = None
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """Return the address."""
+        return {"kind": "triton-grpc", "address": self._address, "model": self._model}
+
+    def prompt(self, index: int, isl: int) -> Prompt:
+        """Return a text of `isl` tokens."""
+        return self._maker.text(index, isl)
+
+    async def open(self) -> None:
+        """Connect, and check that the model is ready."""
+        self._client = self._grpc.InferenceServerClient(self._address)
+        try:
+            is_ready = await self._client.is_model_ready(self._model)
+        except self._sync.InferenceServerException as error:
+            raise EnvironmentUnfitError(
+                f"nothing answers at {self._address}: {error.message()}. Start the server."
+            ) from error
+        if not is_ready:
+            raise EnvironmentUnfitError(f"{self._address}: model {self._model!r} is not ready.")
+
+    async def send(self, prompt: Prompt, exchange: Exchange) -> None:
+        """Stream one answer."""
+        count = TokenCount(exchange)
+        values = {"text_input": prompt.text, "max_tokens": exchange.osl, "stream": True}
+        values |= {"min_tokens": exchange.osl} | EXACT | self._extra
+        inputs = [self._tensor(name, value) for name, value in values.items()]
+
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            exchange.mark_sent(arrival_s())
+            yield {
+                "model_name": self._model,
+                "inputs": inputs,
+                "enable_empty_final_response": True,
+            }
+
+        answers = self._client.stream_infer(requests())
+        try:
+            while True:
+                async with asyncio.timeout(self._stall_timeout_s):
+                    result, error = await anext(answers)
+                if error is not None:
+                    raise TargetError(f"the server answered an error: {error}")
+                response = result.get_response()
+                _note(result, response, arrival_s(), exchange, count)
+                if response.parameters["triton_final_response"].bool_param:
+                    break
+        except TimeoutError:
+            raise TargetError(f"the server sent nothing for {self._stall_timeout_s:g} s.") from None
+        except StopAsyncIteration:
+            raise TargetError("the server ended the stream before the final response.") from None
+        except self._sync.InferenceServerException as error:
+            raise TargetError(f"the server broke off: {error.message()}") from error
+        finally:
+            answers.cancel()
+        count.settle()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._client is not None:
+            await self._client.close()
+
+    def _tensor(self, name: str, value: Any) -> Any:
+        """Return an input tensor of one element."""
+        kind, dtype = TYPES.get(type(value), INTEGER)
+        tensor = self._sync.InferInput(name, [1], kind)
+        element = value.encode() if isinstance(value, str) else value
+        tensor.set_data_from_numpy(np.array([element], dtype))
+        return tensor
+
+
+def _note(
+    result: Any, response: Any, arrived_s: float, exchange: Exchange, count: TokenCount
+) -> None:
+    """Count a response's tokens."""
+    names = {output.name for output in response.outputs}
+
+    def first(name: str) -> Any:
+        return result.as_numpy(name).reshape(-1)[0] if name in names else None
+
+    reported, text = first("num_output_tokens"), first("text_output")
+    count.add(
+        arrived_s,
+        (text or b"").decode(errors="replace"),
+        None if reported is None else int(reported),
+    )
+    if (reason := first("finish_reason")) is not None:
+        exchange.finish_reason = reason.decode()
+    if (num_input_tokens := first("num_input_tokens")) is not None:
+        count.num_input_tokens = int(num_input_tokens)

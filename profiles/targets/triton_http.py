@@ -1,0 +1,115 @@
+"""A Triton server's generate_stream endpoint."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.prompts import Prompt, PromptMaker
+from nemotrt.profiles.targets.event_stream import EventStream
+from nemotrt.profiles.targets.http_connection import HttpClient, NotAnEventError
+from nemotrt.profiles.targets.target import TargetError
+from nemotrt.profiles.targets.token_count import TokenCount
+
+# Inputs of NVIDIA's frontends that make the answer exactly as long as asked.
+EXACT = {
+    "ignore_eos": True,
+    "temperature": 0.0,
+    "return_num_input_tokens": True,
+    "return_num_output_tokens": True,
+}
+
+
+class TritonHttpTarget:
+    """Posts to /v2/models/MODEL/generate_stream, with the tensor names of NVIDIA's frontends."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        maker: PromptMaker,
+        *,
+        model: str = "llm",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Talk to `model` through `client`; `extra` are further inputs of every request."""
+        self._client = client
+        self._maker = maker
+        self._model = model
+        self._extra = dict(extra or {})
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """Return the address."""
+        return {"kind": "triton-http", "address": self._client.url, "model": self._model}
+
+    def prompt(self, index: int, isl: int) -> Prompt:
+        """Return a text of `isl` tokens."""
+        return self._maker.text(index, isl)
+
+    async def open(self) -> None:
+        """Check that the model is ready."""
+        await check_answers(self._client, f"/v2/models/{self._model}/ready")
+
+    async def send(self, prompt: Prompt, exchange: Exchange) -> None:
+        """Stream one answer."""
+        stream, count = EventStream(), TokenCount(exchange)
+
+        def take(arrived_s: float, piece: bytes) -> None:
+            for data in stream.feed(piece):
+                event = parse_event(data)
+                count.add(
+                    arrived_s,
+                    _only(event.get("text_output"), str) or "",
+                    _only(event.get("num_output_tokens"), int),
+                )
+                if "finish_reason" in event:
+                    exchange.finish_reason = _only(event["finish_reason"], str) or ""
+                if "num_input_tokens" in event:
+                    count.num_input_tokens = _only(event["num_input_tokens"], int)
+
+        body = {"text_input": prompt.text, "max_tokens": exchange.osl, "stream": True}
+        await self._client.post(
+            f"/v2/models/{self._model}/generate_stream",
+            body | {"min_tokens": exchange.osl} | EXACT | self._extra,
+            take,
+            exchange.mark_sent,
+        )
+        if stream.is_broken_off:
+            raise TargetError("the server's last event is not complete.")
+        count.settle()
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._client.close()
+
+
+async def check_answers(client: HttpClient, path: str) -> None:
+    """Raise EnvironmentUnfitError unless a GET of `path` is answered with 200."""
+    try:
+        status, body = await client.get(path)
+    except TargetError as error:
+        raise EnvironmentUnfitError(f"{client.url} does not answer: {error.message}") from error
+    if status != 200:
+        text = body.decode(errors="replace")[:200] or "not ready"
+        raise EnvironmentUnfitError(f"{client.url}{path} answered {status}: {text}.")
+
+
+def parse_event(data: bytes) -> dict[str, Any]:
+    """Return an event's JSON object; raises NotAnEventError if it is none, or an error."""
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise NotAnEventError(f"the server sent an event that is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise NotAnEventError(f"the server sent {data[:80]!r} where an object belongs")
+    if value.get("error"):
+        raise NotAnEventError(f"the server answered an error: {value['error']}")
+    return value
+
+
+def _only(value: Any, kind: type) -> Any:
+    """Return a tensor's only element if it is a `kind`, else None."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    return value if isinstance(value, kind) else None

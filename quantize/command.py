@@ -1,0 +1,137 @@
+"""`nemotrt quantize`: parse, call, print."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
+from nemotrt.quantize.recipe import Recipe, recipe_names
+
+if TYPE_CHECKING:
+    from nemotrt.quantize.writer import QuantizeOptions
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--gpu", help=f"Choose by GPU: {', '.join(load_gpus())}.")
+@click.option("--recipe", help=f"{', '.join(recipe_names())}, or a YAML file of yours.")
+@click.option("--format", "layout", help="modelopt or compressed-tensors. [default: by GPU]")
+@click.option(
+    "--kv-cache", type=click.Choice(["none", "fp8", "int8"]), default="none", show_default=True
+)
+@click.option("--keep", type=click.Choice(["attention-feeders"]), help="Spare these layers too.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Folder with the calibration for static scales; made first if it isn't there.",
+)
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Calibration text: .jsonl with a text a line, or plain. [default: a shipped set]",
+)
+@click.option("--sequences", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
+@click.option(
+    "--clip", type=click.Choice(["amax", "percentile", "mse"]), default="amax", show_default=True
+)
+@click.option("--percentile", type=click.FloatRange(50, 100), default=99.99, show_default=True)
+@click.option("--no-fold", is_flag=True, help="Keep SmoothQuant's factors as pre_quant_scale.")
+@click.option("--resume", is_flag=True, help="Finish a run that was killed.")
+@click.option("--force", is_flag=True, help="Replace the output folder.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
+def quantize(
+    checkpoint: str,
+    output: Path,
+    gpu: str | None,
+    recipe: str | None,
+    layout: str | None,
+    kv_cache: str,
+    keep: str | None,
+    calibration: Path | None,
+    text: Path | None,
+    sequences: int,
+    sequence_tokens: int,
+    clip: str,
+    percentile: float,
+    no_fold: bool,
+    resume: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write CHECKPOINT quantized, for TensorRT-LLM, vLLM and this package's engines.
+
+    CHECKPOINT is a Hugging Face folder, or the name of a built-in tiny model. Weights stream from
+    disk to disk; memory stays constant whatever the model's size.
+    """
+    from nemotrt.engines.tiny_models import resolve_checkpoint
+    from nemotrt.quantize.adjust import CalibrationOptions
+    from nemotrt.quantize.calibrate import ensure_calibration
+    from nemotrt.quantize.progress import byte_progress
+    from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint, source_bytes
+
+    chosen = choose_recipe(recipe, gpu, kv_cache)
+    source = resolve_checkpoint(checkpoint)
+    options = QuantizeOptions(
+        layout=choose_format(layout, gpu),
+        kv_cache=kv_cache,
+        keep_feeders=keep is not None,
+        calibration=calibration,
+        calibration_options=CalibrationOptions(clip, percentile, not no_fold),
+        force=force,
+        resume=resume,
+    )
+    silent = quiet or as_json
+    if calibration is not None:
+        ensure_calibration(source, calibration, text, sequences, sequence_tokens, quiet=silent)
+    if dry_run:
+        _print_plan(source, chosen, options, as_json=as_json)
+        return
+    with byte_progress(chosen.name, source_bytes(source), quiet=silent) as progress:
+        result = quantize_checkpoint(source, output, chosen, options, progress=progress)
+    if as_json:
+        click.echo(json.dumps(asdict(result) | {"schema_version": 1}, default=str))
+    elif not quiet:
+        click.echo(
+            f"{result.target}: {result.num_linears} linears as {result.quant_algo}, "
+            f"{_size(result.source_bytes)} -> {_size(result.target_bytes)} "
+            f"in {result.seconds:.1f} s ({result.gb_per_s:.2f} GB/s)"
+        )
+
+
+def _print_plan(source: Path, recipe: Recipe, options: "QuantizeOptions", *, as_json: bool) -> None:
+    """Print what would be quantized, what would stay, and the size."""
+    from nemotrt.quantize.writer import plan
+
+    shards, selection, _ = plan(source, recipe, options)
+    target_bytes = sum(shard.num_bytes for shard in shards)
+    if as_json:
+        value = {
+            "schema_version": 1,
+            "recipe": recipe.name,
+            "quant_algo": recipe.algo.value,
+            "format": options.layout.value,
+            "target_bytes": target_bytes,
+            "quantize": selection.weights,
+            "exclude": selection.exclude,
+        }
+        click.echo(json.dumps(value))
+        return
+    for name in selection.weights:
+        click.echo(f"quantize {name}")
+    for name in selection.exclude:
+        click.echo(f"keep     {name}")
+    click.echo(f"{recipe.name}, {options.layout}: {_size(target_bytes)}")
+
+
+def _size(num_bytes: int) -> str:
+    """Return a size in GB, or MB below one."""
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"

@@ -1,0 +1,72 @@
+"""Which linears of a model a recipe quantizes, and which modules it names as left alone."""
+
+from dataclasses import dataclass
+
+from nemotrt.engines.model_config import LayerKind, ModelConfig
+from nemotrt.engines.tensor_names import blocks, linear_names
+from nemotrt.errors import ConfigError
+from nemotrt.quantize.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Weights to quantize, in model order, and the exact names of the modules left alone."""
+
+    weights: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -> Selection:
+    """Return what `recipe` quantizes in the model; `keep_feeders` spares attention's Mamba feeders.
+
+    Raises:
+        ConfigError: the recipe does not place every linear of the model in quantize or keep.
+    """
+    quantized = recipe.quantize.get(config.model_type)
+    if quantized is None:
+        known = ", ".join(recipe.quantize) or "none"
+        raise ConfigError(
+            f"recipe {recipe.name} does not cover model type {config.model_type}; it has {known}."
+        )
+    kept = recipe.keep.get(config.model_type, {})
+    spared = _feeders(config) if keep_feeders else frozenset()
+    every = linear_names(config)
+    weights = []
+    for position, block in enumerate(blocks(config)):
+        for name in (name for name in every if name.startswith(block.prefix)):
+            leaf = name.removeprefix(block.prefix).removesuffix(".weight")
+            if leaf in quantized.get(block.kind, ()):
+                if position not in spared:
+                    weights.append(name)
+            elif leaf not in kept.get(block.kind, ()):
+                raise ConfigError(
+                    f"recipe {recipe.name} says neither quantize nor keep for "
+                    f"{config.model_type} {block.kind} {leaf}."
+                )
+    if not weights:
+        raise ConfigError(f"recipe {recipe.name} quantizes no linear of this model.")
+    return Selection(tuple(weights), _exclude(config, every, set(weights)))
+
+
+def _feeders(config: ModelConfig) -> frozenset[int]:
+    """Return the positions of the Mamba blocks that come last before an attention block.
+
+    Source: the Nemotron-3 Nano recipe keeps the Mamba layers that feed attention in 16 bit.
+    """
+    feeders, last_mamba = set(), None
+    for position, kind in enumerate(config.layers):
+        if kind is LayerKind.MAMBA:
+            last_mamba = position
+        elif kind is LayerKind.ATTENTION and last_mamba is not None:
+            feeders.add(last_mamba)
+    return frozenset(feeders)
+
+
+def _exclude(config: ModelConfig, every: list[str], weights: set[str]) -> tuple[str, ...]:
+    """Return exact module names, the one spelling that all loaders match alike."""
+    exclude = ["lm_head"]
+    for block in blocks(config):
+        if block.kind is LayerKind.MAMBA:
+            exclude.append(block.name("conv1d"))
+    exclude += [name.removesuffix(".weight") for name in every if name not in weights]
+    return tuple(sorted(exclude))

@@ -1,0 +1,168 @@
+"""A quantized checkpoint from a 16 bit one, streamed: constant memory, at the speed of the disk."""
+
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from nemotrt.engines.checkpoint import open_checkpoint, shard_paths
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.quantize.adjust import CalibrationOptions, adjust
+from nemotrt.quantize.calibration import load_calibration
+from nemotrt.quantize.carry import carry_files, write_index
+from nemotrt.quantize.configs import write_configs
+from nemotrt.quantize.formats import Format
+from nemotrt.quantize.layout import Shard
+from nemotrt.quantize.partial import Partial, filling_folder
+from nemotrt.quantize.plan import check_plain, plan_digest, plan_shards
+from nemotrt.quantize.recipe import Recipe
+from nemotrt.quantize.selection import Selection, select
+from nemotrt.quantize.shard import Progress, is_shard_whole, write_shard
+
+RECORD_FILE = "nemotrt_quantize.json"  # what was asked, beside what it gave
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """How to write, beside the recipe."""
+
+    layout: Format = Format.MODELOPT
+    kv_cache: str = "none"
+    keep_feeders: bool = False
+    calibration: Path | None = None  # folder, for recipes with static scales
+    calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
+    force: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeResult:
+    """What was written."""
+
+    target: Path
+    recipe: str
+    quant_algo: str
+    format: str
+    num_linears: int
+    num_shards: int
+    source_bytes: int
+    target_bytes: int
+    seconds: float
+
+    @property
+    def gb_per_s(self) -> float:
+        """Source bytes a second, in GB."""
+        return self.source_bytes / self.seconds / 1e9
+
+
+DEFAULT_OPTIONS = QuantizeOptions()
+
+
+def quantize_checkpoint(
+    source: Path,
+    target: Path,
+    recipe: Recipe,
+    options: QuantizeOptions = DEFAULT_OPTIONS,
+    *,
+    progress: Progress = lambda num_bytes: None,
+) -> QuantizeResult:
+    """Write the checkpoint in folder `source`, quantized by `recipe`, to the new folder `target`.
+
+    Raises:
+        ArtefactError: the source is damaged, or a weight holds NaN or infinity.
+        ConfigError: the recipe doesn't fit the model, or `target` is in the way.
+        EnvironmentUnfitError: the disk is too small.
+    """
+    begin = time.perf_counter()
+    if source.resolve() == target.resolve():
+        raise ConfigError(f"the output is the checkpoint itself: {target}.")
+    shards, selection, digest = plan(source, recipe, options)
+    with filling_folder(target, digest, force=options.force, resume=options.resume) as partial:
+        _check_disk(partial, shards)
+        _write_shards(source, partial, shards, progress)
+        write_index(partial.path, source, shards)
+        carry_files(source, partial.path)
+        write_configs(source, partial.path, recipe, options.layout, selection, options.kv_cache)
+        _write_record(partial.path, recipe, options)
+    return QuantizeResult(
+        target=target,
+        recipe=recipe.name,
+        quant_algo=recipe.algo.value,
+        format=options.layout.value,
+        num_linears=len(selection.weights),
+        num_shards=len(shards),
+        source_bytes=source_bytes(source),
+        target_bytes=sum(shard.num_bytes for shard in shards),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def plan(
+    source: Path, recipe: Recipe, options: QuantizeOptions
+) -> tuple[list[Shard], Selection, str]:
+    """Return the output's shards, what is quantized, and the digest of the whole plan."""
+    checkpoint = open_checkpoint(source)
+    selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
+    check_plain(checkpoint)
+    calibration = None
+    if options.calibration is not None:
+        calibration = load_calibration(options.calibration, source)
+    adjustments = adjust(
+        checkpoint, selection, recipe, options.kv_cache, calibration, options.calibration_options
+    )
+    shards = plan_shards(checkpoint, selection, recipe, options.layout, adjustments)
+    settings = f"{version('nemotrt')} {recipe} {options.layout} {options.kv_cache}"
+    return shards, selection, plan_digest(checkpoint, shards, settings)
+
+
+def _write_shards(source: Path, partial: Partial, shards: list[Shard], progress: Progress) -> None:
+    """Write each shard that is not whole yet."""
+    with ThreadPoolExecutor(num_cores()) as pool:
+        for path, shard in zip(shard_paths(source), shards, strict=True):
+            output = partial.path / shard.file_name
+            if shard.file_name in partial.finished and is_shard_whole(
+                path, output, shard, pool, progress
+            ):
+                continue
+            write_shard(path, output, shard, pool, progress)
+            partial.mark_finished(shard.file_name)
+
+
+def source_bytes(source: Path) -> int:
+    """Return the size of the checkpoint's weights."""
+    return sum(path.stat().st_size for path in shard_paths(source))
+
+
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _check_disk(partial: Partial, shards: list[Shard]) -> None:
+    """Raise before the work if the output can't fit."""
+    need = sum(shard.num_bytes for shard in shards if shard.file_name not in partial.finished)
+    free = shutil.disk_usage(partial.path).free
+    if need > free:
+        raise EnvironmentUnfitError(
+            f"the output needs {need / 1e9:.1f} GB, the disk of {partial.path.parent} has "
+            f"{free / 1e9:.1f} GB free."
+        )
+
+
+def _write_record(folder: Path, recipe: Recipe, options: QuantizeOptions) -> None:
+    """Save the resolved configuration beside the weights."""
+    record = {
+        "schema_version": 1,
+        "nemotrt_version": version("nemotrt"),
+        "recipe": asdict(recipe),
+        "format": options.layout.value,
+        "kv_cache": options.kv_cache,
+        "keep_feeders": options.keep_feeders,
+        "calibration": asdict(options.calibration_options) if options.calibration else None,
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    (folder / RECORD_FILE).write_text(text, encoding="utf-8")

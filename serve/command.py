@@ -1,0 +1,184 @@
+"""`nemotrt serve ENGINE`, and `nemotrt serve repo|install|status|stop`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemotrt.errors import ChildProcessFailedError, ConfigError
+
+ENGINE = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path)
+PORT = click.IntRange(0, 65535)
+
+
+class ServeGroup(click.Group):
+    """A group whose first argument may also be an engine directory: then it means `run`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand that `args` name, or `run` for an engine directory."""
+        if args[0] not in self.commands:
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let options of `run` come before ENGINE too."""
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=ServeGroup, subcommand_metavar="ENGINE [OPTIONS] | COMMAND ...")
+def serve() -> None:
+    """Serve ENGINE with Triton Inference Server, on loopback, until Ctrl-C.
+
+    `nemotrt serve ENGINE` is short for `nemotrt serve run ENGINE`, whose --help has the options.
+    """
+
+
+@serve.command()
+@click.argument("engine", type=ENGINE)
+@click.option("--name", "model_name", default="llm", show_default=True, help="The model's name.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Of the OpenAI endpoint.")
+@click.option("--port", type=PORT, help="OpenAI endpoint.  [default: 9000]")
+@click.option("--http-port", type=PORT, help="Triton's HTTP.  [default: 8000]")
+@click.option("--grpc-port", type=PORT, help="Triton's gRPC.  [default: 8001]")
+@click.option("--metrics-port", type=PORT, help="Triton's metrics.  [default: 8002]")
+@click.option("--free-ports", is_flag=True, help="Free ports for those that are not given.")
+@click.option("--no-triton", is_flag=True, help="Only the OpenAI endpoint, before the engine.")
+@click.option("--reasoning-in-content", is_flag=True, help="Leave <think> traces in the content.")
+@click.option("--api-key-file", type=FOLDER, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
+@click.option("--tls-certificate", type=FOLDER)
+@click.option("--tls-key", type=FOLDER)
+@click.option("--max-body-bytes", type=click.IntRange(1), help="Of a request.  [default: 16 MiB]")
+@click.option("--max-queue-size", type=click.IntRange(1), help="Waiting requests.  [default: 512]")
+@click.option("--max-queue-s", type=float, help="Longest wait for a slot.  [default: 300]")
+@click.option("--drain-s", type=float, default=30.0, show_default=True, help="At a stop.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
+@click.option("--runtime", type=FOLDER, help="Triton runtime folder.")
+@click.option("--engine-module", hidden=True)
+@click.option("--run-dir", type=FOLDER, help="Folder of state and logs.")
+@click.option("--stop-with-parent", is_flag=True, help="End with the process that started it.")
+@click.option("--dry-run", is_flag=True, help="Check everything, start nothing.")
+@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+def run(
+    engine: Path,
+    run_dir: Path | None,
+    stop_with_parent: bool,
+    dry_run: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Serve ENGINE until SIGTERM or Ctrl-C."""
+    import logging
+
+    from nemotrt.serve.run_folder import create_run_folder, runs_root
+    from nemotrt.serve.supervisor import Supervisor
+
+    level = logging.ERROR if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    spec = _spec(engine, **options)
+    folder = create_run_folder(run_dir or runs_root() / f"{engine.absolute().name}")
+    supervisor = Supervisor(spec, folder, stop_with_parent=stop_with_parent)
+    if dry_run:
+        click.echo(
+            f"would serve {engine} as {spec.model_name!r}: {_urls(supervisor.state)}", err=True
+        )
+        return
+    supervisor.run(lambda state: None if quiet else click.echo(_urls(state), err=True))
+
+
+@serve.command()
+@click.argument("engine", type=ENGINE)
+@click.option("-o", "--output", type=FOLDER, required=True, metavar="REPO")
+@click.option("--name", "model_name", default="llm", show_default=True, help="The model's name.")
+@click.option("--force", is_flag=True, help="Replace an existing REPO.")
+def repo(engine: Path, output: Path, model_name: str, force: bool) -> None:
+    """Write the model repository that tritonserver loads."""
+    from nemotrt.serve.repository import RepositorySpec, write_repository
+
+    write_repository(engine, output, RepositorySpec(model_name), force=force)
+    click.echo(f"{output}: model {model_name!r}")
+
+
+@serve.command()
+@click.option("--runtime", type=FOLDER, help="Where to; default a folder of this environment.")
+@click.option("--force", is_flag=True, help="Install anew.")
+def install(runtime: Path | None, force: bool) -> None:
+    """Install the Triton runtime (server and its numpy) apart from this environment."""
+    from nemotrt.serve.triton_install import install_runtime
+
+    installed = install_runtime(runtime, force=force)
+    click.echo(str(installed.folder))
+
+
+@serve.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(as_json: bool) -> None:
+    """List this user's servers."""
+    from nemotrt.serve.run_folder import list_states
+
+    states = [state for _, state in list_states()]
+    if as_json:
+        servers = [{**dataclasses.asdict(s), "is_alive": s.is_alive} for s in states]
+        click.echo(json.dumps({"schema_version": 1, "servers": servers}))
+        return
+    for state in states:
+        word = state.status if state.is_alive else "dead"
+        click.echo(f"{state.name}: {word}, pid {state.pid}, {_urls(state)}")
+    if not states:
+        click.echo("No server runs.", err=True)
+
+
+@serve.command()
+@click.argument("name", required=False)
+@click.option("--timeout-s", type=float, default=90.0, show_default=True)
+def stop(name: str | None, timeout_s: float) -> None:
+    """Stop the server NAME gracefully; NAME may be left out when there is only one."""
+    from nemotrt.serve.launcher import wait_stopped
+    from nemotrt.serve.run_folder import list_states
+
+    alive = {state.name: state for _, state in list_states() if state.is_alive}
+    if name is None and len(alive) != 1:
+        raise ConfigError(f"{len(alive)} servers run ({', '.join(alive) or 'none'}); give a NAME.")
+    if name is not None and name not in alive:
+        raise ConfigError(f"no server {name!r} runs; running: {', '.join(alive) or 'none'}.")
+    state = alive[name or next(iter(alive))]
+    if not wait_stopped(state, timeout_s):
+        raise ChildProcessFailedError(f"server {state.name}, pid {state.pid}, is still stopping.")
+    click.echo(f"{state.name} stopped")
+
+
+def _spec(
+    engine: Path,
+    *,
+    free_ports: bool,
+    no_triton: bool,
+    max_queue_size: int | None,
+    max_queue_s: float | None,
+    **options: Any,
+) -> Any:
+    """Return the checked ServeSpec of the command line; what is not given keeps its default."""
+    from nemotrt.serve.admission import QueueLimits
+    from nemotrt.serve.serve_spec import ServeSpec
+
+    if free_ports:
+        for name in ("port", "http_port", "grpc_port", "metrics_port"):
+            options[name] = options[name] or 0
+    queue = QueueLimits(
+        max_queue_size or QueueLimits().max_queue_size,
+        QueueLimits().max_queue_s if max_queue_s is None else max_queue_s,
+    )
+    chosen = {name: value for name, value in options.items() if value is not None}
+    return ServeSpec(engine, queue=queue, use_triton=not no_triton, **chosen)
+
+
+def _urls(state: Any) -> str:
+    """Return a server's addresses in one line."""
+    urls = {"OpenAI": state.openai_url, "Triton": state.http_url, "gRPC": state.grpc_url}
+    urls["metrics"] = state.metrics_url
+    return ", ".join(f"{name} {url}" for name, url in urls.items() if url)

@@ -1,0 +1,62 @@
+"""From a scheduler's updates to the output tensors that a client asked for."""
+
+from typing import Any
+
+from nemotrt.engines.request import Token, Update
+from nemotrt.serve.submission import Submission
+from nemotrt.serve.triton_model.tensors import merge
+
+Fields = dict[str, Any]
+
+
+class Delivery:
+    """Turns one request's updates into fields; without `stream`, into one set at the end."""
+
+    def __init__(self, submission: Submission) -> None:
+        """Start with nothing produced."""
+        self._inputs = submission.inputs
+        self._num_input_tokens = len(submission.request.prompt)
+        self._num_output_tokens = 0
+        self._cum_log_prob = 0.0
+        self._held: Fields = {"text_output": submission.prompt_text}
+
+    def fields(self, update: Update) -> Fields | None:
+        """Return what to send for `update`, None if nothing yet."""
+        self._num_output_tokens += len(update.tokens)
+        merge(self._held, {"text_output": update.text, **self._token_fields(update.tokens)})
+        if update.finish_reason is not None:
+            self._held |= self._last_fields(str(update.finish_reason))
+        elif not self._inputs.stream:
+            return None
+        fields, self._held = self._held, {}
+        return fields
+
+    def _token_fields(self, tokens: tuple[Token, ...]) -> Fields:
+        """Return the fields that say something of each token."""
+        fields: Fields = {}
+        if self._inputs.return_output_ids:
+            fields["output_ids"] = [token.id for token in tokens]
+        if self._inputs.return_log_probs:
+            log_probs = [token.logprob or 0.0 for token in tokens]
+            self._cum_log_prob += sum(log_probs)
+            fields["output_log_probs"] = log_probs
+            if self._inputs.num_top_log_probs:
+                fields["top_log_prob_ids"] = [[i for i, _ in t.top_logprobs] for t in tokens]
+                fields["top_log_probs"] = [[p for _, p in t.top_logprobs] for t in tokens]
+        return fields
+
+    def _last_fields(self, finish_reason: str) -> Fields:
+        """Return the fields that come once, at the end."""
+        fields: Fields = {"final": True, "finish_reason": finish_reason}
+        if self._inputs.return_num_input_tokens:
+            fields["num_input_tokens"] = self._num_input_tokens
+        if self._inputs.return_num_output_tokens:
+            fields["num_output_tokens"] = self._num_output_tokens
+        if self._inputs.return_log_probs:
+            fields["cum_log_probs"] = self._cum_log_prob
+        return fields
+
+
+def failure(code: str, message: str) -> Fields:
+    """Return the last fields of a request that failed."""
+    return {"final": True, "error": {"code": code, "message": message}}

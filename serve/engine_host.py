@@ -1,0 +1,117 @@
+"""The engine's own process: `python -m nemotrt.serve.engine_host ENGINE --socket PATH`.
+
+Its environment is ours (numpy 2); Triton's stubs and the front are its clients over a Unix socket
+in a folder that only this user can enter. SIGTERM drains; a fault of the engine ends the process,
+and the supervisor starts another.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.errors import ChildProcessFailedError
+from nemotrt.serve.admission import QueueLimits
+from nemotrt.serve.connection import Connection
+from nemotrt.serve.engine_loop import EngineLoop
+from nemotrt.serve.parent_death import end_with_parent
+
+log = logging.getLogger("nemotrt.engine")
+BACKLOG = 64
+
+
+class EngineHost:
+    """Accepts clients for one open engine."""
+
+    def __init__(self, opened: OpenEngine, limits: QueueLimits) -> None:
+        """Prepare the loop; nothing runs yet."""
+        self.opened = opened
+        self.loop = EngineLoop(opened.scheduler(), limits, self._flush)
+        self._connections: list[Connection] = []
+        self._lock = threading.Lock()
+
+    def listen(self, path: Path) -> socket.socket:
+        """Return a listening socket at `path`, which appears only when it answers."""
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        listener.bind(str(partial))
+        partial.chmod(0o600)
+        listener.listen(BACKLOG)
+        partial.rename(path)
+        return listener
+
+    def serve(self, listener: socket.socket) -> None:
+        """Accept clients in a thread; return when the loop has ended and everything is sent."""
+        self.loop.start()
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        self.loop.join()
+        for connection in self._open_connections():
+            connection.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            client, _ = listener.accept()
+            connection = Connection(client, self.opened, self.loop, self._forget)
+            with self._lock:
+                self._connections.append(connection)
+            connection.start()
+
+    def _forget(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.remove(connection)
+
+    def _open_connections(self) -> list[Connection]:
+        with self._lock:
+            return list(self._connections)
+
+    def _flush(self) -> None:
+        for connection in self._open_connections():
+            connection.flush()
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("--socket", "socket_path", type=click.Path(path_type=Path), required=True)
+@click.option("--max-queue-size", type=int, default=QueueLimits().max_queue_size)
+@click.option("--max-queue-s", type=float, default=QueueLimits().max_queue_s)
+@click.option("--drain-s", type=float, default=30.0)
+@click.option("--threads", type=click.IntRange(1), default=None)
+def main(
+    engine: Path,
+    socket_path: Path,
+    max_queue_size: int,
+    max_queue_s: float,
+    drain_s: float,
+    threads: int | None,
+) -> None:
+    """Serve ENGINE on a Unix socket until SIGTERM."""
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    opened = open_engine(engine, num_threads=threads)
+    host = EngineHost(opened, QueueLimits(max_queue_size, max_queue_s))
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        log.info("signal %s: draining for %g s at most", signal.Signals(number).name, drain_s)
+        host.loop.stop(drain_s)
+
+    signal.signal(signal.SIGTERM, drain)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which tells us
+    listener = host.listen(socket_path)
+    log.info("engine %s is ready, pid %d", engine, os.getpid())
+    host.serve(listener)
+    if host.loop.failure is not None:
+        raise ChildProcessFailedError(f"the engine failed: {host.loop.failure}")
+    log.info("drained")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible front: an ASGI application before Triton, or before the engine process."""

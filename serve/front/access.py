@@ -1,0 +1,102 @@
+"""Who may ask, and how much at once: API keys and the size of a request's body."""
+
+import hashlib
+import hmac
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nemotrt.errors import ConfigError
+from nemotrt.serve.front.api_error import ApiError
+
+KEYS_VARIABLE = "NEMOTRT_API_KEYS"
+OPEN_PATHS = ("/health", "/health/live", "/health/ready")
+MAX_BODY_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeys:
+    """Digests of the keys that are let in; none means everyone is."""
+
+    digests: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def admits(self, authorization: str | None) -> bool:
+        """Whether an Authorization header has a key; every key is compared, in constant time."""
+        if not self.digests:
+            return True
+        scheme, _, key = (authorization or "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode()).digest()
+        matches = [hmac.compare_digest(digest, known) for known in self.digests]
+        return scheme.lower() == "bearer" and any(matches)
+
+
+def read_api_keys(path: Path | None) -> ApiKeys:
+    """Return the keys in a file, one a line, and in $NEMOTRT_API_KEYS, separated by commas.
+
+    Raises:
+        ConfigError: the file is missing or has no key, or others may read it.
+    """
+    keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",")]
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"there is no file of API keys at {path}.")
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"others may read {path}; run: chmod 600 {path}")
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise ConfigError(f"{path} has no API key.")
+        keys += found
+    return ApiKeys(tuple(hashlib.sha256(key.encode()).digest() for key in keys if key))
+
+
+class AccessGate:
+    """Middleware: refuses requests without a key, and bodies that are too large."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        """Stand before `app`."""
+        self._app = app
+        self._keys = keys
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through or answer with an error."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            self._check(scope["path"], headers)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+            return
+        await self._app(scope, self._counted(receive), send)
+
+    def _check(self, path: str, headers: Headers) -> None:
+        """Raise ApiError for a request that is not let in."""
+        if path not in OPEN_PATHS and not self._keys.admits(headers.get("authorization")):
+            raise ApiError(401, "a valid API key is needed.", code="invalid_api_key")
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._max_body_bytes:
+            raise self._too_large()
+
+    def _counted(self, receive: Receive) -> Receive:
+        """Return `receive` that stops at the limit; a chunked body says its size only so."""
+        num_bytes = 0
+
+        async def counting() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_body_bytes:
+                raise self._too_large()
+            return message
+
+        return counting
+
+    def _too_large(self) -> ApiError:
+        limit = self._max_body_bytes
+        return ApiError(413, f"the body exceeds {limit} bytes.", code="request_too_large")

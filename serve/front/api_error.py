@@ -1,0 +1,50 @@
+"""Errors as OpenAI's clients expect them."""
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from nemotrt.serve.front.upstream import UpstreamError
+
+# Reason behind the front -> HTTP status. 503 asks a client to come again.
+STATUS = {
+    "invalid_request": 400,
+    "deadline_exceeded": 504,
+    "queue_full": 503,
+    "queue_timeout": 503,
+    "shutting_down": 503,
+    "engine_unavailable": 503,
+    "engine_failed": 500,
+}
+RETRY_AFTER_S = 1
+
+
+class ApiError(Exception):
+    """A request that is answered with an error; `param` names the field at fault."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str = "invalid_request", param: str | None = None
+    ) -> None:
+        """Keep what the answer says."""
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        """Return the HTTP response."""
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status == 503 else None
+        return JSONResponse(self.body, self.status, headers)
+
+
+def from_upstream(error: UpstreamError) -> ApiError:
+    """Return the API's error for one from behind the front."""
+    return ApiError(STATUS.get(error.code, 500), error.message, code=error.code)

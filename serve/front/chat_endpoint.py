@@ -1,0 +1,99 @@
+"""POST /v1/chat/completions."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from nemotrt.engines.chat import is_reasoning
+from nemotrt.serve.front.api_error import from_upstream
+from nemotrt.serve.front.chat_answer import ChatAnswer
+from nemotrt.serve.front.engine_files import EngineFiles
+from nemotrt.serve.front.inputs import chat_inputs, chat_prompt, choices_of
+from nemotrt.serve.front.merge_streams import merged
+from nemotrt.serve.front.reasoning import ReasoningSplitter
+from nemotrt.serve.front.schema import ChatRequest
+from nemotrt.serve.front.upstream import Upstream, UpstreamError
+
+Json = dict[str, Any]
+
+
+class ChatCall:
+    """One request on its way through."""
+
+    def __init__(
+        self, request: ChatRequest, files: EngineFiles, *, separate_reasoning: bool
+    ) -> None:
+        """Render the prompt; `separate_reasoning` holds where the request says nothing of it.
+
+        Raises:
+            ApiError: the chat template refuses the messages.
+        """
+        prompt = chat_prompt(request, files)
+        self.inputs = choices_of(chat_inputs(request, prompt), request.n)
+        is_split = request.separate_reasoning
+        is_split = separate_reasoning if is_split is None else is_split
+        is_open = is_reasoning(prompt)
+        self._answers = [
+            ChatAnswer(i, files, ReasoningSplitter(is_open=is_open) if is_split else None)
+            for i in range(request.n)
+        ]
+        if request.tools and request.tool_choice != "none":
+            for answer in self._answers:
+                answer.expect_tool_calls()
+        self._with_usage = bool(request.stream_options and request.stream_options.include_usage)
+        self._base = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": request.model,
+        }
+
+    async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
+        """Yield the chunks of a streamed answer.
+
+        Raises:
+            ApiError: a request behind the front was refused or failed.
+        """
+        base = {**self._base, "object": "chat.completion.chunk"}
+        if self._with_usage:
+            base["usage"] = None
+        head: list[Json] = [base | {"choices": [answer.first_choice()]} for answer in self._answers]
+        try:
+            async for index, fields in merged(upstream, self.inputs):
+                choices = self._answers[index].push(fields)
+                if head or choices:
+                    yield [*head, *(base | {"choices": [choice]} for choice in choices)]
+                    head = []
+        except UpstreamError as error:
+            raise from_upstream(error) from error
+        if self._with_usage:
+            yield [base | {"choices": [], "usage": self._usage()}]
+
+    async def completion(self, upstream: Upstream) -> Json:
+        """Return the whole answer.
+
+        Raises:
+            ApiError: a request behind the front was refused or failed.
+        """
+        try:
+            async for index, fields in merged(upstream, self.inputs):
+                self._answers[index].push(fields)
+        except UpstreamError as error:
+            raise from_upstream(error) from error
+        choices = [answer.message() for answer in self._answers]
+        body = {"object": "chat.completion", "choices": choices, "usage": self._usage()}
+        return self._base | body
+
+    def _usage(self) -> Json:
+        return usage(
+            self._answers[0].num_input_tokens, sum(a.num_output_tokens for a in self._answers)
+        )
+
+
+def usage(num_input_tokens: int, num_output_tokens: int) -> Json:
+    """Return OpenAI's usage counts."""
+    return {
+        "prompt_tokens": num_input_tokens,
+        "completion_tokens": num_output_tokens,
+        "total_tokens": num_input_tokens + num_output_tokens,
+    }

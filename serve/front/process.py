@@ -1,0 +1,82 @@
+"""The front's own process: `python -m nemotrt.serve.front.process ENGINE ...`."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+import uvicorn
+
+from nemotrt.serve.front.access import MAX_BODY_BYTES, read_api_keys
+from nemotrt.serve.front.app import FrontSpec, create_app
+from nemotrt.serve.front.engine_files import read_engine_files
+from nemotrt.serve.front.upstream import Upstream
+from nemotrt.serve.parent_death import end_with_parent
+
+GRACE_S = 15
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("engine", type=PATH)
+@click.option("--model-name", required=True)
+@click.option("--triton", "triton_address", default=None, help="Triton's gRPC address.")
+@click.option("--engine-socket", type=PATH, required=True, help="The engine process's.")
+@click.option("--host", default="127.0.0.1")
+@click.option("--port", type=int, required=True)
+@click.option("--reasoning-in-content", is_flag=True)
+@click.option("--api-key-file", type=PATH, default=None)
+@click.option("--tls-certificate", type=PATH, default=None)
+@click.option("--tls-key", type=PATH, default=None)
+@click.option("--max-body-bytes", type=int, default=MAX_BODY_BYTES)
+def main(
+    engine: Path,
+    model_name: str,
+    triton_address: str | None,
+    engine_socket: Path,
+    host: str,
+    port: int,
+    reasoning_in_content: bool,
+    api_key_file: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    max_body_bytes: int,
+) -> None:
+    """Answer OpenAI's API for ENGINE until SIGTERM."""
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    spec = FrontSpec(
+        model_name=model_name,
+        files=read_engine_files(engine),
+        upstream=_upstream(triton_address, engine_socket, model_name),
+        keys=read_api_keys(api_key_file),
+        engine_socket=engine_socket,
+        separate_reasoning=not reasoning_in_content,
+        max_body_bytes=max_body_bytes,
+    )
+    uvicorn.run(
+        create_app(spec),
+        host=host,
+        port=port,
+        ssl_certfile=tls_certificate,
+        ssl_keyfile=tls_key,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        log_config=None,
+    )
+
+
+def _upstream(address: str | None, socket: Path, model_name: str) -> Upstream:
+    """Return Triton's client or the engine process's; imports only what it needs."""
+    if address is None:
+        from nemotrt.serve.front.engine_upstream import EngineUpstream
+
+        return EngineUpstream(socket)
+    from nemotrt.serve.front.triton_upstream import TritonUpstream
+
+    return TritonUpstream(address, model_name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The request bodies of the OpenAI API, as far as this server takes them, and its own fields.
+
+A field that is not here is refused by name, never ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = Annotated[str, Field(max_length=1 << 24)]
+Int32 = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Strict(BaseModel):
+    """Refuses unknown fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(Strict):
+    """A piece of a message; only text is taken."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class FunctionCall(Strict):
+    """The function of an earlier tool call."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Strict):
+    """An earlier tool call of the assistant."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    index: int | None = None
+    function: FunctionCall
+
+
+class Message(Strict):
+    """One turn of the chat."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] | None = None
+    name: str | None = None
+    reasoning_content: Text | None = None
+    refusal: None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class Function(Strict):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A tool; only functions are taken."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class StreamOptions(Strict):
+    """What a stream ends with."""
+
+    include_usage: bool = False
+
+
+class ResponseFormat(Strict):
+    """The form of the answer."""
+
+    type: Literal["text"]
+
+
+class Sampling(Strict):
+    """What both endpoints take; the fields after `user` are this server's own."""
+
+    model: str
+    max_tokens: Int32 | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    n: int = Field(default=1, ge=1, le=16)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    presence_penalty: float = Field(default=0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0, ge=-2, le=2)
+    user: str | None = None
+    top_k: Int32 = 0
+    repetition_penalty: float = Field(default=1, gt=0, le=100)
+    min_tokens: Int32 = 0
+    ignore_eos: bool = False
+    stop_token_ids: list[Int32] = Field(default=[], max_length=64)
+    priority: int = Field(default=0, ge=-(2**31), lt=2**31)
+    timeout_ms: Int32 | None = Field(default=None, ge=1)
+
+    @property
+    def stop_words(self) -> list[str]:
+        """The stop strings as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+
+class ChatRequest(Sampling):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: Int32 | None = Field(default=None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: Literal[True] | None = None
+    response_format: ResponseFormat | None = None
+    max_thinking_tokens: Int32 | None = None
+    separate_reasoning: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class CompletionRequest(Sampling):
+    """POST /v1/completions; `prompt` is a text, texts, ids, or lists of ids."""
+
+    prompt: Text | list[Text] | list[Int32] | list[list[Int32]]
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool = False
+    max_thinking_tokens: Int32 | None = None
+    add_special_tokens: bool = True

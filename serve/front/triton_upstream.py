@@ -1,0 +1,118 @@
+"""Requests over Triton's gRPC; a call a request, so that closing one cancels that one alone."""
+
+import struct
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc  # type: ignore[import-untyped, unused-ignore]
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from nemotrt.serve.front.upstream import Fields, UpstreamError, split_error
+from nemotrt.serve.triton_model.tensors import INPUT_BY_NAME, OUTPUTS
+
+MAX_MESSAGE_BYTES = 64 << 20
+LENGTH = struct.Struct("<I")
+FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?"}
+IS_LIST = {spec.name: spec.is_list for spec in OUTPUTS}
+READY_TIMEOUT_S = 2.0
+
+
+class TritonUpstream:
+    """One channel to one model."""
+
+    def __init__(self, address: str, model_name: str) -> None:
+        """Open the channel; it connects by itself, again and again."""
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._model_name = model_name
+
+    async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
+        """Yield the model's responses."""
+        call = self._stub.ModelStreamInfer(iter([infer_request(self._model_name, inputs)]))
+        is_final = False
+        try:
+            async for answer in call:
+                if answer.error_message:
+                    raise split_error(answer.error_message)
+                fields = output_fields(answer.infer_response)
+                is_final = "finish_reason" in fields
+                yield fields | {"final": is_final}
+                if is_final:
+                    return
+        except grpc.aio.AioRpcError as error:
+            raise UpstreamError("engine_unavailable", str(error.details())) from error
+        finally:
+            call.cancel()
+        raise UpstreamError("engine_failed", "the server ended the stream before the answer did.")
+
+    async def is_ready(self) -> bool:
+        """Whether Triton says so; the engine process is asked elsewhere."""
+        request = service_pb2.ModelReadyRequest(name=self._model_name)
+        try:
+            answer = await self._stub.ModelReady(request, timeout=READY_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.ready)
+
+    async def close(self) -> None:
+        """Close the channel and what runs on it."""
+        await self._channel.close()
+
+
+def infer_request(model_name: str, inputs: Fields) -> Any:
+    """Return the protobuf request that carries `inputs`."""
+    request = service_pb2.ModelInferRequest(model_name=model_name)
+    for name, value in inputs.items():
+        spec = INPUT_BY_NAME[name]
+        values = list(value) if spec.is_list else [value]
+        datatype = "BYTES" if spec.type == "STRING" else spec.type
+        request.inputs.add(name=name, datatype=datatype, shape=[len(values)])
+        request.raw_input_contents.append(_packed(spec.type, values))
+    return request
+
+
+def output_fields(response: Any) -> Fields:
+    """Return the response's tensors by name, as plain values."""
+    fields: Fields = {}
+    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        values = _unpackers[tensor.datatype](raw)
+        if len(tensor.shape) == 2:
+            width = tensor.shape[1]
+            values = [values[i : i + width] for i in range(0, len(values), width)]
+        fields[tensor.name] = values if IS_LIST[tensor.name] else values[0]
+    return fields
+
+
+def _packed(kind: str, values: list[Any]) -> bytes:
+    """Return the raw bytes of a tensor."""
+    if kind == "STRING":
+        encoded = [value.encode() for value in values]
+        return b"".join(LENGTH.pack(len(value)) + value for value in encoded)
+    try:
+        return struct.pack(f"<{len(values)}{FORMATS[kind]}", *values)
+    except struct.error as error:
+        raise UpstreamError("invalid_request", f"a number is out of range: {error}.") from error
+
+
+def _strings(raw: bytes) -> list[Any]:
+    """Return the strings of a BYTES tensor."""
+    values, start = [], 0
+    while start < len(raw):
+        (size,) = LENGTH.unpack_from(raw, start)
+        start += LENGTH.size
+        values.append(raw[start : start + size].decode())
+        start += size
+    return values
+
+
+def _numbers(code: str) -> Callable[[bytes], list[Any]]:
+    """Return a reader of 4-byte numbers."""
+    return lambda raw: list(struct.unpack(f"<{len(raw) // 4}{code}", raw))
+
+
+_unpackers = {"BYTES": _strings, "INT32": _numbers("i"), "FP32": _numbers("f")}

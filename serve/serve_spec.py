@@ -1,0 +1,54 @@
+"""Everything that `nemotrt serve ENGINE` can be told, checked once."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nemotrt.errors import ConfigError
+from nemotrt.serve.admission import QueueLimits
+from nemotrt.serve.repository import DEFAULT_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSpec:
+    """What to serve and how; a port 0 means a free one."""
+
+    engine: Path
+    model_name: str = DEFAULT_NAME
+    host: str = "127.0.0.1"  # of the OpenAI front alone; Triton never leaves loopback
+    port: int = 9000
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    queue: QueueLimits = field(default_factory=QueueLimits)
+    drain_s: float = 30.0
+    threads: int | None = None
+    runtime: Path | None = None  # None: the default runtime folder
+    use_triton: bool = True
+    engine_module: str = "nemotrt.serve.engine_host"  # what runs the engine's process
+    reasoning_in_content: bool = False
+    api_key_file: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    max_body_bytes: int = 16 << 20
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        ports = [self.port, self.http_port, self.grpc_port, self.metrics_port]
+        if any(not 0 <= port <= 65535 for port in ports):
+            raise ConfigError(f"ports must be 0 to 65535, got {ports}.")
+        fixed = [port for port in ports if port]
+        if len(set(fixed)) != len(fixed):
+            raise ConfigError(f"ports must differ, got {ports}.")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ConfigError("TLS needs both --tls-certificate and --tls-key.")
+        for path in (self.tls_certificate, self.tls_key):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"there is no file {path}.")
+        if self.drain_s < 0:
+            raise ConfigError(f"drain_s must be 0 or more, got {self.drain_s}.")
+
+    def to_json(self) -> str:
+        """Return the resolved configuration, to be kept beside the logs."""
+        return json.dumps(dataclasses.asdict(self), indent=1, default=str) + "\n"

@@ -1,0 +1,112 @@
+"""One supervised process: how it is started, and how to know that it is ready and well."""
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.serve.child_process import ChildProcess
+
+MAX_BACKOFF_S = 30.0
+FIRST_BACKOFF_S = 0.2
+CALM_S = 60.0  # up this long, a process has earned a quick restart again
+MAX_FAILED_PROBES = 3
+
+
+class Health(enum.Enum):
+    """Where a service is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """A process and its probes; a probe answers within seconds and never raises."""
+
+    name: str
+    command: Callable[[], list[str]]
+    log: Path
+    is_ready: Callable[[], bool]
+    is_well: Callable[[], bool]
+    environment: dict[str, str]
+    start_timeout_s: float = 600.0
+    stop_timeout_s: float = 10.0
+    after: Callable[[], None] = lambda: None  # cleans up once the process is gone
+
+
+class Service:
+    """Keeps one process running; call `tick` a few times a second."""
+
+    def __init__(self, spec: ServiceSpec) -> None:
+        """Prepare; nothing runs yet."""
+        self.spec = spec
+        self.process: ChildProcess | None = None
+        self.health = Health.DOWN
+        self.num_restarts = 0
+        self._num_failed_probes = 0
+        self._backoff_s = FIRST_BACKOFF_S
+        self._start_at_s = 0.0
+
+    def start(self) -> None:
+        """Start the process."""
+        self.process = ChildProcess(self.spec.command(), self.spec.log, self.spec.environment)
+        self.health = Health.STARTING
+        self._num_failed_probes = 0
+
+    def tick(self, *, probe: bool) -> None:
+        """See how the process is, and restart it where it is due.
+
+        Raises:
+            ChildProcessFailedError: it never became ready, from the first start on.
+        """
+        process = self.process
+        if process is None:
+            if time.monotonic() >= self._start_at_s:
+                self.start()
+        elif process.exit_code is not None:
+            self._restart_later(process)
+        elif self.health is Health.STARTING:
+            self._see_start(process)
+        elif probe:
+            self._probe(process)
+
+    def stop(self) -> None:
+        """End the process gracefully within its time, then its whole group."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(self.spec.stop_timeout_s)
+            self._bury(self.process)
+
+    def _see_start(self, process: ChildProcess) -> None:
+        if self.spec.is_ready():
+            self.health = Health.READY
+        elif time.monotonic() - process.started_s > self.spec.start_timeout_s:
+            self._restart_later(process)
+
+    def _probe(self, process: ChildProcess) -> None:
+        """Restart a process that has failed several probes in a row."""
+        self._num_failed_probes = 0 if self.spec.is_well() else self._num_failed_probes + 1
+        if self._num_failed_probes >= MAX_FAILED_PROBES:
+            self._restart_later(process)
+
+    def _restart_later(self, process: ChildProcess) -> None:
+        """Bury the process and plan its successor."""
+        failure = process.failure()
+        self._bury(process)
+        if self.health is Health.STARTING and self.num_restarts == 0:
+            raise failure
+        now = time.monotonic()
+        if now - process.started_s > CALM_S:
+            self._backoff_s = FIRST_BACKOFF_S
+        self._start_at_s = now + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+        self.num_restarts += 1
+
+    def _bury(self, process: ChildProcess) -> None:
+        process.kill_group()
+        self.spec.after()
+        self.process = None
+        self.health = Health.DOWN

@@ -1,0 +1,99 @@
+"""The processes of a server: the engine's own, Triton before it, and the front before both."""
+
+import math
+import os
+import sys
+from pathlib import Path
+
+from nemotrt.serve.engine_probe import EngineProbe
+from nemotrt.serve.front_probe import FrontProbe
+from nemotrt.serve.run_folder import RunFolder
+from nemotrt.serve.serve_spec import ServeSpec
+from nemotrt.serve.service import ServiceSpec
+from nemotrt.serve.triton_model.relay import SOCKET_VARIABLE
+from nemotrt.serve.triton_runtime import TritonRuntime
+from nemotrt.serve.triton_server import (
+    TritonPorts,
+    clean_shared_memory,
+    is_model_ready,
+    is_stub_alive,
+    server_command,
+)
+
+STOP_MARGIN_S = 10.0  # for sending what a drain's last step brought
+TRITON_START_S = 120.0
+
+
+def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
+    """Return the engine process; told to stop, it drains first."""
+    command = [sys.executable, "-m", spec.engine_module, str(spec.engine)]
+    command += ["--socket", str(folder.engine_socket), "--drain-s", str(spec.drain_s)]
+    command += ["--max-queue-size", str(spec.queue.max_queue_size)]
+    command += ["--max-queue-s", str(spec.queue.max_queue_s)]
+    if spec.threads is not None:
+        command += ["--threads", str(spec.threads)]
+    probe = EngineProbe(folder.engine_socket)
+    return ServiceSpec(
+        name="engine",
+        command=lambda: command,
+        log=folder.log("engine"),
+        is_ready=probe.is_ready,
+        is_well=probe.is_well,
+        environment={},
+        stop_timeout_s=spec.drain_s + STOP_MARGIN_S,
+        after=lambda: folder.engine_socket.unlink(missing_ok=True),
+    )
+
+
+def triton_service(
+    spec: ServeSpec, folder: RunFolder, runtime: TritonRuntime, ports: TritonPorts
+) -> ServiceSpec:
+    """Return Triton; it is stopped after the engine has drained, so it has little left to send."""
+    server = server_command(
+        runtime, folder.repository, ports, exit_timeout_s=math.ceil(STOP_MARGIN_S)
+    )
+    tied = [sys.executable, "-m", "nemotrt.serve.parent_death", *server]
+    socket_path = str(folder.engine_socket)
+    return ServiceSpec(
+        name="triton",
+        command=lambda: tied,
+        log=folder.log("triton"),
+        is_ready=lambda: is_model_ready(ports, spec.model_name),
+        is_well=lambda: is_stub_alive(ports, spec.model_name),
+        environment={**runtime.environment(), SOCKET_VARIABLE: socket_path},
+        start_timeout_s=TRITON_START_S,
+        stop_timeout_s=2 * STOP_MARGIN_S,
+        after=lambda: clean_shared_memory(os.getpid()),
+    )
+
+
+def front_service(
+    spec: ServeSpec, folder: RunFolder, triton: TritonPorts | None, port: int
+) -> ServiceSpec:
+    """Return the OpenAI front; it is stopped last, so that it passes on how requests end."""
+    command = [sys.executable, "-m", "nemotrt.serve.front.process", str(spec.engine)]
+    command += ["--model-name", spec.model_name, "--engine-socket", str(folder.engine_socket)]
+    command += ["--host", spec.host, "--port", str(port)]
+    command += ["--max-body-bytes", str(spec.max_body_bytes)]
+    if triton is not None:
+        command += ["--triton", f"{triton.host}:{triton.grpc}"]
+    if spec.reasoning_in_content:
+        command += ["--reasoning-in-content"]
+    files: dict[str, Path | None] = {
+        "--api-key-file": spec.api_key_file,
+        "--tls-certificate": spec.tls_certificate,
+        "--tls-key": spec.tls_key,
+    }
+    for option, path in files.items():
+        command += [] if path is None else [option, str(path.absolute())]
+    probe = FrontProbe(spec.host, port, is_tls=spec.tls_certificate is not None)
+    return ServiceSpec(
+        name="front",
+        command=lambda: command,
+        log=folder.log("front"),
+        is_ready=probe.is_live,
+        is_well=probe.is_live,
+        environment={},
+        start_timeout_s=TRITON_START_S,
+        stop_timeout_s=2 * STOP_MARGIN_S,
+    )

@@ -1,0 +1,155 @@
+"""Starts a server's processes, watches and restarts them, and stops them in order."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from nemotrt.engines.manifest import read_manifest
+from nemotrt.serve.front.access import read_api_keys
+from nemotrt.serve.ports import choose_ports
+from nemotrt.serve.repository import RepositorySpec, write_repository
+from nemotrt.serve.run_folder import RunFolder, ServerState
+from nemotrt.serve.serve_spec import ServeSpec
+from nemotrt.serve.service import Health, Service
+from nemotrt.serve.services import engine_service, front_service, triton_service
+from nemotrt.serve.triton_runtime import find_runtime
+from nemotrt.serve.triton_server import LOOPBACK, TritonPorts
+
+log = logging.getLogger("nemotrt.serve")
+TICK_S = 0.05
+PROBE_INTERVAL_S = 1.0
+
+
+class Supervisor:
+    """One server; its services are in the order in which they start, and stop."""
+
+    def __init__(
+        self, spec: ServeSpec, folder: RunFolder, *, stop_with_parent: bool = False
+    ) -> None:
+        """Check everything that can be checked before a process starts.
+
+        Raises:
+            ArtefactError: ENGINE is no engine directory.
+            EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
+        """
+        read_manifest(spec.engine)
+        self.spec = spec
+        self.folder = folder
+        read_api_keys(spec.api_key_file)
+        (self.port,) = choose_ports(spec.host, [spec.port])
+        self.triton: TritonPorts | None = None
+        self.services = [Service(engine_service(spec, folder))]
+        if spec.use_triton:
+            runtime = find_runtime(spec.runtime)
+            wanted = [spec.http_port, spec.grpc_port, spec.metrics_port]
+            http, grpc, metrics = choose_ports(LOOPBACK, wanted)
+            self.triton = TritonPorts(http, grpc, metrics)
+            self.services.append(Service(triton_service(spec, folder, runtime, self.triton)))
+        self.services.append(Service(front_service(spec, folder, self.triton, self.port)))
+        self._parent = os.getppid() if stop_with_parent else None
+        self._is_stopping = False
+        self._written: ServerState | None = None
+
+    def run(self, on_ready: Callable[[ServerState], None]) -> None:
+        """Serve until SIGTERM, Ctrl-C or, if asked, the parent's end; then stop everything.
+
+        Raises:
+            ChildProcessFailedError: a process did not become ready at its first start.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_stop)
+        if self.triton is not None:
+            repository = RepositorySpec(self.spec.model_name)
+            write_repository(self.spec.engine, self.folder.repository, repository, force=True)
+        (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
+        try:
+            for service in self.services:
+                self._bring_up(service)
+            if not self._must_stop:
+                on_ready(self.state)
+                self._watch()
+        finally:
+            self._stop()
+
+    @property
+    def state(self) -> ServerState:
+        """What server.json is to say now."""
+        alive = {s.spec.name: s.process.pid for s in self.services if s.process is not None}
+        triton = self.triton
+        scheme = "http" if self.spec.tls_certificate is None else "https"
+        return ServerState(
+            name=self.folder.path.name,
+            pid=os.getpid(),
+            status=self._status,
+            engine=str(self.spec.engine.absolute()),
+            model_name=self.spec.model_name,
+            openai_url=f"{scheme}://{self.spec.host}:{self.port}/v1",
+            http_url=f"http://{triton.host}:{triton.http}" if triton else None,
+            grpc_url=f"{triton.host}:{triton.grpc}" if triton else None,
+            metrics_url=f"http://{triton.host}:{triton.metrics}/metrics" if triton else None,
+            processes=alive,
+            restarts={s.spec.name: s.num_restarts for s in self.services},
+        )
+
+    @property
+    def _status(self) -> str:
+        if self._is_stopping:
+            return "stopping"
+        if all(service.health is Health.READY for service in self.services):
+            return "ready"
+        return "restarting" if any(s.num_restarts for s in self.services) else "starting"
+
+    @property
+    def _must_stop(self) -> bool:
+        """Whether someone has asked, or the parent that we are to end with has gone."""
+        if self._parent is not None and os.getppid() != self._parent:
+            log.warning("the process that started the server has gone")
+            self._is_stopping = True
+        return self._is_stopping
+
+    def _bring_up(self, service: Service) -> None:
+        """Start a service and wait until it is ready."""
+        if self._must_stop:
+            return
+        service.start()
+        while service.health is not Health.READY and not self._must_stop:
+            self._save_state()
+            time.sleep(TICK_S)
+            service.tick(probe=False)
+        log.info("%s is up", service.spec.name)
+
+    def _watch(self) -> None:
+        """Look at every service until asked to stop."""
+        probe_at_s = 0.0
+        while not self._must_stop:
+            is_due = time.monotonic() >= probe_at_s
+            for service in self.services:
+                num_restarts = service.num_restarts
+                service.tick(probe=is_due)
+                if service.num_restarts > num_restarts:
+                    log.error("%s is down; restarting it", service.spec.name)
+            if is_due:
+                probe_at_s = time.monotonic() + PROBE_INTERVAL_S
+            self._save_state()
+            time.sleep(TICK_S)
+
+    def _stop(self) -> None:
+        """Stop the services in the order in which they started: the engine drains first."""
+        self._is_stopping = True
+        self._save_state()
+        for service in self.services:
+            service.stop()
+        self.folder.remove_state()
+
+    def _save_state(self) -> None:
+        state = self.state
+        if state != self._written:
+            self.folder.write_state(state)
+            self._written = state
+
+    def _ask_stop(self, number: int, frame: FrameType | None) -> None:
+        log.info("%s: stopping", signal.Signals(number).name)
+        self._is_stopping = True

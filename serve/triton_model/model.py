@@ -1,0 +1,126 @@
+"""The decoupled model: `execute` validates and hands over; the engine runs in its own process."""
+
+import json
+import os
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found, unused-ignore]
+
+from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay  # noqa: TID251
+from .responder import Channel, Fields, Responder  # noqa: TID251
+from .tensors import INPUT_BY_NAME, OUTPUTS, input_value  # noqa: TID251
+
+DTYPES = {"STRING": np.object_, "INT32": np.int32, "FP32": np.float32}
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class TritonPythonModel:
+    """What Triton's Python backend calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Connect to the engine process."""
+        parameters = json.loads(args["model_config"]).get("parameters", {})
+        path = os.environ.get(SOCKET_VARIABLE) or parameters.get("engine_socket", {}).get(
+            "string_value"
+        )
+        if not path:
+            raise pb_utils.TritonModelException(f"{SOCKET_VARIABLE} is not set: no engine to use.")
+        self._relay = Relay(path)
+        self._responder = Responder(respond, self._relay.cancel)
+        self._by_name: dict[str, Channel] = {}
+        threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+    def execute(self, requests: list[Any]) -> None:
+        """Hand each request to the engine; responses come later, through its sender."""
+        for request in requests:
+            self._submit(request)
+
+    def finalize(self) -> None:
+        """Send what is left and disconnect."""
+        self._relay.close()
+        self._responder.close()
+
+    def _submit(self, request: Any) -> None:
+        """Read, check and submit one request; every fault goes to its own client."""
+        channel = self._responder.open(request.get_response_sender())
+        try:
+            inputs = read_inputs(request)
+            if inputs.get("stop"):
+                self._stop(request.request_id())
+                channel.push({"text_output": "", "final": True})
+                return
+            request_id = self._relay.submit(inputs, channel.push)
+        except ValueError as error:
+            channel.push(failure("invalid_request", error))
+            return
+        except EngineUnavailableError as error:
+            channel.push(failure("engine_unavailable", error))
+            return
+        self._responder.watch(channel, request_id)
+        self._name(request.request_id(), channel)
+
+    def _name(self, name: str, channel: Channel) -> None:
+        """Remember a request by the client's id, so that `stop` finds it."""
+        if name:
+            self._by_name[name] = channel
+        if len(self._by_name) > 1024:
+            self._by_name = {n: c for n, c in self._by_name.items() if not c.is_done}
+
+    def _stop(self, name: str) -> None:
+        """End the live request that has the client's id `name`, if there is one."""
+        channel = self._by_name.pop(name, None)
+        if channel is not None and not channel.is_done:
+            self._relay.cancel(channel.request_id)
+
+
+def read_inputs(request: Any) -> dict[str, Any]:
+    """Return a request's tensors by name, as plain values.
+
+    Raises:
+        ValueError: a tensor is unknown, has a wrong size or type, or is no UTF-8.
+    """
+    inputs = {}
+    for tensor in request.inputs():
+        array = tensor.as_numpy()
+        spec = INPUT_BY_NAME.get(tensor.name())
+        if spec is not None and spec.rank != array.ndim:
+            raise ValueError(f"{tensor.name()} must have 1 dimension, got {array.ndim}.")
+        inputs[tensor.name()] = input_value(tensor.name(), array.reshape(-1).tolist())
+    if request.timeout():
+        inputs.setdefault("timeout_ms", max(1, request.timeout() // 1000))
+    return inputs
+
+
+def failure(code: str, error: Exception) -> Fields:
+    """Return the last fields of a request that failed."""
+    return {"final": True, "error": {"code": code, "message": str(error)}}
+
+
+def respond(sender: Any, fields: Fields) -> None:
+    """Send one response; the last one carries Triton's final flag."""
+    flags = FINAL if fields.get("final") else 0
+    error = fields.get("error")
+    if error is not None:
+        fault = pb_utils.TritonError(f"{error['code']}: {error['message']}")
+        sender.send(pb_utils.InferenceResponse(error=fault), flags=flags)
+        return
+    tensors = [tensor(spec, fields[spec.name]) for spec in OUTPUTS if spec.name in fields]
+    sender.send(pb_utils.InferenceResponse(tensors), flags=flags)
+
+
+def tensor(spec: Any, value: Any) -> Any:
+    """Return an output tensor; strings become bytes."""
+    values = value if spec.is_list else [value]
+    if spec.type == "STRING":
+        values = [item.encode() for item in values]
+    return pb_utils.Tensor(spec.name, np.array(values, dtype=DTYPES[spec.type]))
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process once the server that started it has died; its threads would wait forever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

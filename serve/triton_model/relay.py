@@ -1,0 +1,124 @@
+"""The model's line to the engine process: submits, cancels, and hands out what comes back."""
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .wire import Frame, encode, read_frames  # noqa: TID251
+
+Listener = Callable[[dict[str, Any]], None]
+RECONNECT_S = 0.1
+SOCKET_VARIABLE = "NEMOTRT_ENGINE_SOCKET"
+
+
+class EngineUnavailableError(Exception):
+    """There is no engine process to talk to right now."""
+
+
+class Relay:
+    """A connection that comes back by itself; thread-safe.
+
+    When it breaks, every live request ends with an error, and new ones are refused until the
+    engine process is back.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Start connecting to the Unix socket at `path`."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._listeners: dict[int, Listener] = {}
+        self._ids = itertools.count(1)
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+        self._thread.start()
+
+    def submit(self, inputs: dict[str, Any], listener: Listener) -> int:
+        """Send a request; `listener` gets its updates on the relay's thread. Return its id.
+
+        Raises:
+            EngineUnavailableError: the engine process is not there.
+        """
+        request_id = next(self._ids)
+        self._listeners[request_id] = listener
+        try:
+            self._send({"op": "submit", "id": request_id, "inputs": inputs})
+        except EngineUnavailableError:
+            if self._listeners.pop(request_id, None) is not None:
+                raise
+        return request_id
+
+    def cancel(self, request_id: int) -> None:
+        """Ask the engine to end a request; its last update comes as usual."""
+        try:
+            self._send({"op": "cancel", "id": request_id})
+        except EngineUnavailableError:
+            return  # the broken connection has ended the request already
+
+    def close(self) -> None:
+        """Disconnect for good."""
+        self._is_closed = True
+        connection = self._socket
+        if connection is not None:
+            _shut(connection)
+        self._thread.join()
+
+    def _send(self, frame: Frame) -> None:
+        data = encode(frame)
+        with self._lock:
+            if self._socket is None:
+                raise EngineUnavailableError("the engine process is starting or restarting.")
+            try:
+                self._socket.sendall(data)
+            except OSError as error:
+                _shut(self._socket)
+                raise EngineUnavailableError(f"the engine process is gone: {error}.") from error
+
+    def _run(self) -> None:
+        """Connect, read until the connection breaks, fail what was live, and again."""
+        while not self._is_closed:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            with connection:
+                try:
+                    connection.connect(self._path)
+                    with self._lock:
+                        self._socket = connection
+                    for frame in read_frames(connection):
+                        self._dispatch(frame)
+                except OSError:
+                    pass  # not there yet, or gone: what follows says so to every live request
+                with self._lock:
+                    self._socket = None
+            self._fail_live()
+            if not self._is_closed:
+                time.sleep(RECONNECT_S)
+
+    def _dispatch(self, frame: Frame) -> None:
+        """Hand each update to its request's listener; a final one ends the request."""
+        if frame.get("op") != "updates":
+            return
+        for request_id, fields in frame["items"]:
+            is_final = fields.get("final")
+            listeners = self._listeners
+            listener = listeners.pop(request_id, None) if is_final else listeners.get(request_id)
+            if listener is not None:
+                listener(fields)
+
+    def _fail_live(self) -> None:
+        """End every live request with an error."""
+        error = {"code": "engine_failed", "message": "the engine process ended; try again."}
+        for request_id in list(self._listeners):
+            listener = self._listeners.pop(request_id, None)
+            if listener is not None:
+                listener({"final": True, "error": error})
+
+
+def _shut(connection: socket.socket) -> None:
+    """Break a connection, so that its reader wakes; it may be broken already."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return

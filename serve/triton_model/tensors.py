@@ -1,0 +1,100 @@
+"""The model's tensors, with the names of NVIDIA's own frontends; the rest are marked ours.
+
+Source: tensorrtllm_backend, all_models/inflight_batcher_llm/ensemble/config.pbtxt.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class TensorSpec(NamedTuple):
+    """One input or output: its name, Triton's type, and whether it holds many elements."""
+
+    name: str
+    type: str
+    is_list: bool = False
+    rank: int = 1
+
+
+INPUTS = (
+    TensorSpec("text_input", "STRING"),
+    TensorSpec("input_ids", "INT32", is_list=True),  # ours: token ids instead of text
+    TensorSpec("max_tokens", "INT32"),
+    TensorSpec("min_tokens", "INT32"),
+    TensorSpec("stream", "BOOL"),
+    TensorSpec("stop", "BOOL"),  # ends the live request that has the same request id
+    TensorSpec("stop_words", "STRING", is_list=True),
+    TensorSpec("bad_words", "STRING", is_list=True),
+    TensorSpec("end_id", "INT32"),
+    TensorSpec("pad_id", "INT32"),
+    TensorSpec("top_k", "INT32"),
+    TensorSpec("top_p", "FP32"),
+    TensorSpec("temperature", "FP32"),
+    TensorSpec("length_penalty", "FP32"),
+    TensorSpec("repetition_penalty", "FP32"),
+    TensorSpec("presence_penalty", "FP32"),
+    TensorSpec("frequency_penalty", "FP32"),
+    TensorSpec("seed", "UINT64"),
+    TensorSpec("beam_width", "INT32"),
+    TensorSpec("num_return_sequences", "INT32"),
+    TensorSpec("exclude_input_in_output", "BOOL"),
+    TensorSpec("return_log_probs", "BOOL"),
+    TensorSpec("return_num_input_tokens", "BOOL"),
+    TensorSpec("return_num_output_tokens", "BOOL"),
+    TensorSpec("guided_decoding_guide_type", "STRING"),
+    TensorSpec("guided_decoding_guide", "STRING"),
+    TensorSpec("num_top_log_probs", "INT32"),  # ours, from here on
+    TensorSpec("return_output_ids", "BOOL"),
+    TensorSpec("add_special_tokens", "BOOL"),
+    TensorSpec("stop_token_ids", "INT32", is_list=True),
+    TensorSpec("ignore_eos", "BOOL"),
+    TensorSpec("max_thinking_tokens", "INT32"),
+    TensorSpec("priority", "INT32"),
+    TensorSpec("timeout_ms", "INT32"),
+)
+OUTPUTS = (
+    TensorSpec("text_output", "STRING"),
+    TensorSpec("finish_reason", "STRING"),
+    TensorSpec("num_input_tokens", "INT32"),
+    TensorSpec("num_output_tokens", "INT32"),
+    TensorSpec("output_ids", "INT32", is_list=True),
+    TensorSpec("cum_log_probs", "FP32"),
+    TensorSpec("output_log_probs", "FP32", is_list=True),
+    TensorSpec("top_log_prob_ids", "INT32", is_list=True, rank=2),
+    TensorSpec("top_log_probs", "FP32", is_list=True, rank=2),
+)
+INPUT_BY_NAME = {spec.name: spec for spec in INPUTS}
+APPENDED = ("text_output", *(spec.name for spec in OUTPUTS if spec.is_list))
+
+
+def input_value(name: str, elements: Iterable[Any]) -> Any:
+    """Return an input tensor's flat elements as the JSON value that the wire carries.
+
+    Raises:
+        ValueError: the name is unknown, the count is wrong, or a string is not UTF-8.
+    """
+    spec = INPUT_BY_NAME.get(name)
+    if spec is None:
+        raise ValueError(f"the model has no input {name!r}.")
+    values = [_plain(name, element) for element in elements]
+    if spec.is_list:
+        return values
+    if len(values) != 1:
+        raise ValueError(f"{name} must have 1 element, got {len(values)}.")
+    return values[0]
+
+
+def _plain(name: str, element: Any) -> Any:
+    """Return a string for Triton's bytes, and anything else as it is."""
+    if not isinstance(element, bytes):
+        return element
+    try:
+        return element.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8: {error.reason} at byte {error.start}.") from None
+
+
+def merge(older: dict[str, Any], newer: dict[str, Any]) -> None:
+    """Add the fields of a later update to those of an earlier one, in place."""
+    for name, value in newer.items():
+        older[name] = older[name] + value if name in APPENDED and name in older else value

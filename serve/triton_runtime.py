@@ -1,0 +1,103 @@
+"""The folder with the Triton server and the numpy that its Python backend needs, apart from ours.
+
+The server is the one in the nvidia-pytriton wheel. Its stubs crash with numpy 2, so it lives in a
+virtual environment of its own, which the stubs find as the first `python3` on PATH.
+"""
+
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.errors import EnvironmentUnfitError
+
+FOLDER_VARIABLE = "NEMOTRT_TRITON_RUNTIME"
+REQUIREMENTS = ("nvidia-pytriton==0.7.0", "numpy<2")
+SERVER_VERSION = "2.51.0"  # release 24.10, inside nvidia-pytriton 0.7.0
+SUPPORTED_PYTHONS = ((3, 11), (3, 12))  # the wheel's usable stubs that numpy 1.26 has wheels for
+INSTALL_COMMAND = "nemotrt serve install"
+
+
+@dataclass(frozen=True, slots=True)
+class TritonRuntime:
+    """An installed runtime folder."""
+
+    folder: Path
+
+    @property
+    def packages(self) -> Path:
+        """Where the runtime's packages are."""
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return self.folder / "lib" / version / "site-packages"
+
+    @property
+    def server(self) -> Path:
+        """The tritonserver program."""
+        return self.packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
+
+    @property
+    def backends(self) -> Path:
+        """The folder of backends, the Python one completed with its stub."""
+        return self.folder / "backends"
+
+    @property
+    def caches(self) -> Path:
+        """The folder of response caches."""
+        return self.packages / "pytriton" / "tritonserver" / "caches"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the server and its stubs need on top of ours.
+
+        The stub takes its packages from the first `python3` on PATH, and must load the libpython
+        of the very interpreter behind it.
+        """
+        libdir = sysconfig.get_config_var("LIBDIR")
+        return {
+            "PATH": _joined(str(self.folder / "bin"), os.environ.get("PATH")),
+            "PYTHONPATH": "",
+            "LD_LIBRARY_PATH": _joined(libdir, os.environ.get("LD_LIBRARY_PATH")),
+        }
+
+
+def default_folder() -> Path:
+    """Return where the runtime goes: $NEMOTRT_TRITON_RUNTIME, or a folder of this environment."""
+    override = os.environ.get(FOLDER_VARIABLE)
+    if override:
+        return Path(override)
+    return Path(sys.prefix) / "share" / "nemotrt" / f"triton-{SERVER_VERSION}"
+
+
+def find_runtime(folder: Path | None = None) -> TritonRuntime:
+    """Return the runtime in `folder`, default `default_folder()`.
+
+    Raises:
+        EnvironmentUnfitError: there is none.
+    """
+    runtime = TritonRuntime(folder or default_folder())
+    if not is_installed(runtime):
+        raise EnvironmentUnfitError(
+            f"no Triton runtime in {runtime.folder}; install it with: {INSTALL_COMMAND}"
+        )
+    return runtime
+
+
+def is_installed(runtime: TritonRuntime) -> bool:
+    """Whether the folder holds a server and a completed Python backend."""
+    stub = runtime.backends / "python" / "triton_python_backend_stub"
+    return runtime.server.is_file() and stub.exists() and (runtime.packages / "numpy").is_dir()
+
+
+def check_python() -> None:
+    """Raise EnvironmentUnfitError unless this interpreter has a stub and a shared libpython."""
+    if sys.version_info[:2] not in SUPPORTED_PYTHONS:
+        known = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED_PYTHONS)
+        raise EnvironmentUnfitError(
+            f"Triton {SERVER_VERSION} has no stub for Python {sys.version.split()[0]}; "
+            f"use one of {known}, or serve with --no-triton."
+        )
+
+
+def _joined(first: str | None, rest: str | None) -> str:
+    """Return a search path with `first` in front."""
+    return ":".join(part for part in (first, rest) if part)

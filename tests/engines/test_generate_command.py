@@ -1,0 +1,119 @@
+"""`nemotrt generate`, with transformers as the judge of what it says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from support import reference
+from transformers import AutoTokenizer
+
+from nemotrt.cli import main
+from nemotrt.engines.tiny_models import TINY_MODELS
+
+FOLDER = TINY_MODELS["tiny"]
+
+
+def run(engine: Path, *arguments: Any, **options: Any) -> Result:
+    command = ["generate", str(engine), *map(str, arguments), "--threads", "1"]
+    return CliRunner().invoke(main, command, **options)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return reference.load(FOLDER)
+
+
+@pytest.mark.parametrize("prompt", ["The Debian package", "このコマンドは"])
+def test_greedy_text_and_logprobs_are_transformers(
+    tiny_engine: Path, model: Any, prompt: str
+) -> None:
+    found = json.loads(
+        run(tiny_engine, prompt, "--max-tokens", 24, "--json", "--logprobs", 3).stdout
+    )
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    ids = tokenizer.encode(prompt)
+    tokens = [token["id"] for token in found["tokens"]]
+    logits = reference.logits(model, ids + tokens)[len(ids) - 1 : -1]
+    logprobs = torch.log_softmax(torch.from_numpy(logits), -1).numpy()
+    assert tokens == logits.argmax(-1).tolist()
+    for token, row in zip(found["tokens"], logprobs, strict=True):
+        assert token["logprob"] == pytest.approx(row[token["id"]], abs=1e-4)
+        assert [top["id"] for top in token["top_logprobs"]] == np.argsort(-row)[:3].tolist()
+    assert found["text"] == tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")
+    assert found["text"].startswith("".join(token["text"] for token in found["tokens"]))
+    assert found["finish_reason"] in ("length", "stop")
+    assert found["usage"] == {
+        "prompt_tokens": len(ids),
+        "completion_tokens": len(tokens),
+        "total_tokens": len(ids) + len(tokens),
+    }
+
+
+def test_streaming_prints_the_same_text(tiny_engine: Path) -> None:
+    whole = run(tiny_engine, "日本", "--max-tokens", 30)
+    streamed = run(tiny_engine, "日本", "--max-tokens", 30, "--stream")
+    assert whole.exit_code == streamed.exit_code == 0
+    assert streamed.stdout == whole.stdout
+    assert "\ufffd" not in streamed.stdout
+
+
+def test_prompt_ids_and_stdin_are_the_same_prompt(tiny_engine: Path) -> None:
+    ids = AutoTokenizer.from_pretrained(FOLDER).encode("Debian is")
+    arguments = ["--max-tokens", 12]
+    expected = run(tiny_engine, "Debian is", *arguments).stdout
+    assert run(tiny_engine, "--prompt-ids", ",".join(map(str, ids)), *arguments).stdout == expected
+    assert run(tiny_engine, "-", *arguments, input="Debian is").stdout == expected
+
+
+def test_a_seed_repeats(tiny_engine: Path) -> None:
+    arguments = ["The", "--max-tokens", 16, "--temperature", 1.0, "--seed"]
+    assert run(tiny_engine, *arguments, 1).stdout == run(tiny_engine, *arguments, 1).stdout
+    assert run(tiny_engine, *arguments, 1).stdout != run(tiny_engine, *arguments, 2).stdout
+
+
+def test_chat_is_the_rendered_template(tiny_engine: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    messages = [
+        {"role": "system", "content": "/no_think"},
+        {"role": "user", "content": "What is a file system?"},
+    ]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    arguments = ["--max-tokens", 12, "--json"]
+    found = run(
+        tiny_engine, "What is a file system?", "--chat", "--system", "/no_think", *arguments
+    )
+    expected = run(tiny_engine, "--prompt-ids", ",".join(map(str, ids)), *arguments)
+    assert json.loads(found.stdout) == json.loads(expected.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a PROMPT or --prompt-ids"),
+        (["x", "--prompt-ids", "1"], "one of them"),
+        (["--prompt-ids", "1,x"], "not a list like"),
+        (["--prompt-ids", "1,99999"], "prompt ids must be"),
+        (["--prompt-ids", "1", "--chat"], "--chat needs a PROMPT"),
+        (["x", "--system", "y"], "goes with --chat"),
+        (["x", "--stream", "--json"], "exclude each other"),
+        (["x", "--max-tokens", "600"], "the engine holds 512"),
+        (["x", "--temperature", "-1"], "temperature must be"),
+        (["x", "--top-p", "2"], "top_p must be"),
+    ],
+)
+def test_bad_arguments(tiny_engine: Path, arguments: list[str], message: str) -> None:
+    result = run(tiny_engine, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_what_is_no_engine(tmp_path: Path) -> None:
+    result = run(tmp_path, "x")
+    assert result.exit_code == 1
+    assert "no engine.json" in result.stderr

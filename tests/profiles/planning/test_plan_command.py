@@ -1,0 +1,266 @@
+"""`nemotrt plan` and its subcommands, run as a user does."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from nemotrt.profiles.gpu_profile import load_gpu
+from nemotrt.profiles.planning.command import plan
+
+NANO = "nemotron-nano-9b-v2"
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(plan, list(args))
+
+
+def planned(*args: str) -> dict[str, Any]:
+    result = run(NANO, *args, "--json")
+    assert result.exit_code == 0, result.output
+    raw: dict[str, Any] = json.loads(result.stdout)
+    return raw
+
+
+def test_the_claim_on_one_a10g() -> None:
+    raw = planned("--baseline", "qwen3-8b")
+    assert (raw["max_batch_size"], raw["baseline"]["max_batch_size"]) == (7, 1)
+    assert 5.7 <= raw["ratio"]["best"] <= 6.9
+    assert raw["ratio"]["low"] <= raw["ratio"]["best"] <= raw["ratio"]["high"]
+    assert "holds 7 sequences, qwen3-8b 1: memory" in raw["reason"]
+    narrow = planned("--baseline", "qwen3-8b", "--ssm-dtype", "bf16")
+    assert narrow["max_batch_size"] == 8
+    assert 5.7 <= narrow["ratio"]["best"] <= 6.9
+
+
+def test_json_has_the_promised_keys() -> None:
+    raw = planned("--baseline", "qwen3-8b")
+    keys = (
+        "schema_version", "model", "gpu", "precision", "isl", "osl", "weights_bytes",
+        "kv_cache_bytes_per_token", "ssm_state_bytes_per_request", "conv_state_bytes_per_request",
+        "workspace_bytes", "max_batch_size", "limited_by", "batch_size", "decode_step_ms",
+        "ttft_ms", "tpot_ms", "tokens_per_s", "max_seq_len_at_batch_1", "baseline", "ratio",
+        "reason",
+    )  # fmt: skip
+    assert set(keys) <= set(raw)
+    assert {"weights", "attention", "ssm", "overhead", "total"} <= set(raw["decode_step_ms"])
+    assert set(raw["tokens_per_s"]) == set(raw["ratio"]) == {"low", "best", "high"}
+    assert raw["limited_by"] == "memory"
+    step = dict(raw["decode_step_ms"])
+    assert step.pop("total") == pytest.approx(sum(step.values()))
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "value"),
+    [
+        (["--gpu", "h100", "--precision", "fp8"], "kv_dtype", "fp8"),
+        (["--gpu", "h100", "--precision", "fp8", "--kv-dtype", "bf16"], "kv_dtype", "bf16"),
+        (["--precision", "int8-wo"], "precision", "int8-wo"),
+        (["--isl", "100"], "isl", 100),
+        (["--osl", "10"], "osl", 10),
+        (["--batch-size", "3"], "batch_size", 3),
+        (["--concurrency", "3"], "batch_size", 3),
+        (["--concurrency", "300"], "batch_size", 7),
+        (["--engine", "tensorrt-llm"], "engine", "tensorrt-llm"),
+        (["--memory-utilization", "0.9"], "max_batch_size", 5),
+        (["--reserve-gib", "1"], "max_batch_size", 5),
+        (["--admission", "mean"], "admission", "mean"),
+        (["--max-num-tokens", "512"], "max_num_tokens", 512),
+        (["--gpu", "h100", "--tp", "2"], "tp", 2),
+        (["--gpu", "a100-80-sxm"], "gpu", "a100"),
+    ],
+)
+def test_options_reach_the_plan(args: list[str], key: str, value: object) -> None:
+    assert planned(*args)[key] == value
+
+
+def test_table_says_what_limits() -> None:
+    result = run(NANO, "--baseline", "qwen3-8b", "--curve", "--usd-per-hour", "1.0")
+    assert result.exit_code == 0
+    for text in ("7 (limited by memory)", "16.56 GiB", "16,384 B", "135.0 MiB", "Why:", "Ratio"):
+        assert text in result.stdout
+    assert "predicted" in result.stdout and "Throughput and latency" in result.stdout
+
+
+def test_curve_in_json() -> None:
+    raw = planned("--curve")
+    users = [point["concurrency"] for point in raw["curve"]]
+    assert users == [1, 2, 4, 7, 14]
+    rates = [point["tokens_per_s"]["best"] for point in raw["curve"]]
+    assert rates == sorted(rates)
+
+
+def test_latency_target() -> None:
+    raw = planned("--gpu", "h100", "--precision", "any", "--tpot-ms", "15")
+    assert raw["tpot_ms"] <= 15
+    assert raw["precision"] in ("fp8", "fp8-dynamic", "int8-sq")
+    more = planned("--gpu", "h100", "--precision", raw["precision"], "--batch-size",
+                   str(raw["batch_size"] + 1))  # fmt: skip
+    assert more["tpot_ms"] > 15
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        ([], 2, "Usage:"),
+        (["no-such-model"], 2, "unknown model"),
+        (["--gpu", "h100"], 2, "Missing argument"),
+        ([NANO, "--gpu", "h10"], 2, "did you mean 'h100'"),
+        ([NANO, "--precision", "fp8"], 2, "no FP8 tensor cores"),
+        ([NANO, "--tp", "3"], 2, "does not divide"),
+        ([NANO, "--batch-size", "2", "--tpot-ms", "5"], 2, "cannot be combined"),
+        ([NANO, "--calibrate", "."], 2, "--output"),
+        ([NANO, "--plot", "a.pdf"], 2, ".html or a .png"),
+        ([NANO, "--write-limits", "/no/such/folder/l.yaml"], 2, "not a folder"),
+        ([NANO, "--batch-size", "99"], 4, "GiB are missing"),
+        (["nemotron-nano-12b-v2"], 4, "GiB are missing"),
+        ([NANO, "--tpot-ms", "1"], 4, "cannot be met"),
+        (["sweep", NANO, "--lengths", "1x2"], 2, "ISL:OSL"),
+    ],
+)
+def test_faults(args: list[str], code: int, text: str) -> None:
+    result = run(*args)
+    assert result.exit_code == code, result.output
+    assert text in result.stderr
+
+
+def test_baseline_in_fp8() -> None:
+    raw = planned("--gpu", "h100", "--precision", "fp8", "--baseline", "qwen3-8b")
+    assert raw["baseline"]["precision"] == "fp8"
+    assert raw["ratio"]["best"] > 1
+
+
+def test_equal_batches_leave_the_step_to_decide() -> None:
+    raw = planned("--gpu", "h100", "--baseline", "qwen3-8b", "--concurrency", "8")
+    assert raw["baseline"]["batch_size"] == raw["batch_size"] == 8
+    assert "both run 8 sequences" in raw["reason"]
+
+
+def test_a_baseline_that_does_not_fit_is_said() -> None:
+    raw = planned("--baseline", "nemotron-nano-12b-v2")
+    assert raw["baseline"] is None and raw["ratio"] is None
+    assert "does not run" in raw["reason"]
+
+
+def test_limits_file(tmp_path: Path) -> None:
+    path = tmp_path / "limits.yaml"
+    assert run(NANO, "--write-limits", str(path), "--dry-run").exit_code == 0
+    assert not path.exists()
+    assert f"wrote {path}" in run(NANO, "--write-limits", str(path)).stderr
+    limits = yaml.safe_load(path.read_text())
+    assert (limits["max_batch_size"], limits["max_seq_len"]) == (7, 24_576)
+    assert run(NANO, "--write-limits", str(path)).exit_code == 2
+    assert run(NANO, "--write-limits", str(path), "--force", "--quiet").stderr == ""
+
+
+def test_config_file_and_flags_over_it(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text("gpu: h100\nisl: 64\nmemory-utilization: 0.9\n")
+    raw = planned("--config", str(path), "--isl", "32")
+    assert (raw["gpu"], raw["isl"], raw["memory_utilization"]) == ("h100", 32, 0.9)
+    path.write_text("gpus: h100\n")
+    result = run(NANO, "--config", str(path))
+    assert result.exit_code == 2 and "did you mean 'gpu'" in result.stderr
+
+
+def svgs(path: Path) -> list[ElementTree.Element]:
+    text = path.read_text()
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # nothing is fetched
+    parts = text.split("<svg")[1:]
+    return [ElementTree.fromstring("<svg" + part.split("</svg>")[0] + "</svg>") for part in parts]
+
+
+def test_plot_is_one_page_with_four_charts(tmp_path: Path) -> None:
+    path = tmp_path / "plan.html"
+    assert run(NANO, "--baseline", "qwen3-8b", "--plot", str(path)).exit_code == 0
+    charts = ["".join(svg.itertext()) for svg in svgs(path)]
+    titles = ("Memory of one GPU", "Throughput", "Ratio of throughputs", "Roofline of a decode")
+    for title, text in zip(titles, charts, strict=True):
+        assert title in text
+    assert "lm_head" in charts[3] and "KV cache" in charts[0]
+
+
+def test_png_needs_matplotlib(tmp_path: Path) -> None:
+    path = tmp_path / "plan.png"
+    result = run(NANO, "--plot", str(path))
+    if result.exit_code == 3:
+        assert 'pip install "nemotrt[plots]"' in result.stderr
+    else:
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweep_to_csv_and_heat_map(tmp_path: Path) -> None:
+    args = ["sweep", NANO, "--gpu", "a10g", "--gpu", "h100", "--precision", "bf16",
+            "--precision", "fp8", "--lengths", "1024:8192", "--baseline", "qwen3-8b"]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(run(*args).stdout)))
+    assert [(r["gpu"], r["precision"]) for r in rows] == [
+        ("a10g", "bf16"), ("a10g", "fp8"), ("h100", "bf16"), ("h100", "fp8"),
+    ]  # fmt: skip
+    assert "FP8" in rows[1]["problem"] and rows[1]["tokens_per_s"] == ""
+    assert float(rows[0]["ratio"]) > 1
+    path, plot = tmp_path / "sweep.csv", tmp_path / "sweep.html"
+    result = run(*args, "--csv", str(path), "--plot", str(plot))
+    assert result.exit_code == 0 and result.stdout == ""
+    assert len(path.read_text().splitlines()) == 5
+    assert "Tokens/s, 1024 in / 8192 out" in "".join(svgs(plot)[0].itertext())
+    assert run(*args, "--csv", str(path)).exit_code == 2
+    assert json.loads(run(*args, "--json").stdout)["rows"][0]["gpu"] == "a10g"
+
+
+def test_calibrate_writes_a_profile(tmp_path: Path) -> None:
+    result_file, profile = tmp_path / "result.json", tmp_path / "mine.yaml"
+    slower = planned("--batch-size", "4")["tokens_per_s"]["best"] * 0.85
+    result_file.write_text(
+        json.dumps(
+            {
+                "status": "complete",
+                "workload": {"isl": 8192, "osl": 16384, "concurrency": 4},
+                "metrics": {"tokens_per_s": {"unit": "tokens/s", "value": slower}},
+                "requests": [{"isl": 1, "osl": 1}],
+            }
+        )
+    )
+    args = [NANO, "--calibrate", str(result_file), "--output", str(profile), "--json"]
+    summary = json.loads(run(*args).stdout)
+    assert summary["mape_after"] < summary["mape_before"] / 2
+    best = load_gpu(str(profile)).corrections.gemm_bandwidth
+    assert best is not None and best.best < 0.80
+    again = planned("--gpu", str(profile), "--batch-size", "4")["tokens_per_s"]["best"]
+    assert again == pytest.approx(slower, rel=0.08)
+    result_file.write_text('{"status": "failed"}')
+    assert "a run that is failed" in run(*args, "--force").stderr
+    result_file.write_text("{}")
+    result = run(*args, "--force")
+    assert result.exit_code == 1 and "has no isl" in result.stderr
+
+
+def test_validate_prints_groups() -> None:
+    result = run("validate", "--each")
+    assert result.exit_code == 0
+    assert "stated batch, all | bf16" in result.stdout and "Not scored" in result.stdout
+    assert json.loads(run("validate", "--json").stdout)["schema_version"] == 1
+
+
+@pytest.mark.parametrize("args", [["--help"], ["sweep", "--help"], ["validate", "--help"]])
+def test_help(args: list[str]) -> None:
+    result = run(*args)
+    assert result.exit_code == 0 and "Usage:" in result.stdout
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys; from nemotrt.profiles.planning.command import plan;"
+        f"plan(['{NANO}', '--baseline', 'qwen3-8b', '--json'], standalone_mode=False);"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,218 @@
+"""Step and prefill times: hand arithmetic, published runs, and what physics forbids."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.gpu_profile import Datasheet, GpuProfile, known_gpus, load_gpu
+from nemotrt.profiles.planning.deployment import Deployment
+from nemotrt.profiles.planning.engine_profile import load_engine
+from nemotrt.profiles.planning.known_models import load_model
+from nemotrt.profiles.planning.number_format import StoredType, check_precision
+from nemotrt.profiles.planning.operators import Formats, decode_call, operators
+from nemotrt.profiles.planning.plan import Range, make_plan
+from nemotrt.profiles.planning.roofline import Scenario, device
+from nemotrt.profiles.planning.serving import Load, Service, serve
+from nemotrt.profiles.planning.step import Workload, decode_step_time, prefill_s
+from nemotrt.profiles.planning.weights import num_parameters
+
+Make = Callable[..., Deployment]
+BF16 = Formats(Precision.BF16, StoredType.BF16, StoredType.FP32)
+GPUS = st.sampled_from(known_gpus())
+MODELS = st.sampled_from(["nemotron-nano-9b-v2", "qwen3-8b", "llama-7b"])
+BATCHES = st.integers(1, 512)
+LENGTHS = st.integers(1, 20_000)
+
+
+def gpu_with(**figures: object) -> GpuProfile:
+    gpu = load_gpu("h100")
+    datasheet = Datasheet(**{**gpu.datasheet.model_dump(), **figures})
+    return gpu.model_copy(update={"datasheet": datasheet})
+
+
+def service(model: str, gpu: GpuProfile, load: Load, scenario: Scenario) -> Service:
+    on = device(gpu, load_engine("vllm"), scenario)
+    return serve(Workload(load_model(model), BF16), on, load, load.concurrency, 2048)
+
+
+def random_config(hidden: int, pattern: str, heads: int, mamba_heads: int) -> ModelConfig:
+    return parse_model_config(
+        {
+            "model_type": "nemotron_h",
+            "hybrid_override_pattern": pattern,
+            "hidden_size": hidden,
+            "intermediate_size": 3 * hidden,
+            "num_attention_heads": heads * 2,
+            "num_key_value_heads": heads,
+            "head_dim": 64,
+            "mamba_num_heads": mamba_heads * 8,
+            "mamba_head_dim": 64,
+            "ssm_state_size": 128,
+            "n_groups": 8,
+            "conv_kernel": 4,
+            "vocab_size": 32000,
+        }
+    )
+
+
+def test_decode_reads_every_weight_but_the_embeddings_once() -> None:
+    model = load_model("qwen3-8b")
+    found = {op.name: op for op in operators(model, BF16, decode_call(1, 1000))}
+    weights = sum(op.num_bytes for op in found.values() if op.resource == "weights")
+    embeddings = model.vocab_size * model.hidden_size
+    assert weights == pytest.approx(2 * (num_parameters(model) - embeddings), rel=1e-3)
+    # 36 layers x 2 x 8 heads x 128 x 2 bytes x 1000 tokens
+    assert found["attention"].num_bytes == pytest.approx(147_456_000, rel=5e-3)
+
+
+def test_ssm_traffic_of_nano_9b_by_hand() -> None:
+    model = load_model("nemotron-nano-9b-v2")
+    found = {op.name: op for op in operators(model, BF16, decode_call(256, 1000))}
+    # 256 sequences x 135 MiB, read and written: 72.5 GB, which takes an H100 21.6 ms at best.
+    assert found["ssm"].num_bytes / 1e9 == pytest.approx(72.5, rel=0.03)
+    floor = device(load_gpu("h100"), load_engine("vllm"), Scenario.FLOOR)
+    assert floor.seconds(found["ssm"]) * 1e3 == pytest.approx(21.6 * 1.02, rel=0.02)
+
+
+def test_qwen3_8b_floor_on_a10g() -> None:
+    # 15.1 GB of weights and 2.4 GB of cache (16k tokens) at 600 GB/s are 29.4 ms: 34 tokens/s.
+    on = device(load_gpu("a10g"), load_engine("vllm"), Scenario.FLOOR)
+    step = decode_step_time(Workload(load_model("qwen3-8b"), BF16), on, 1, 16_384)
+    assert 1e3 / step.total == pytest.approx(34.0, abs=0.2)
+
+
+@pytest.mark.parametrize("ssm", ["fp32", "bf16"])
+def test_paper_batch_8_on_a10g(deployment: Make, ssm: str) -> None:
+    # arXiv 2508.14444, table 10: 156.42 tokens/s at 8k in, 16k out, batch 8.
+    nano = deployment(engine="vllm", ssm_dtype=StoredType(ssm), reserve_gib=0.0)
+    rate = nano.serve(8, 8, Scenario.BEST).tokens_per_s
+    assert rate == pytest.approx(156.42, rel=0.12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(MODELS, GPUS, BATCHES, LENGTHS, LENGTHS)
+def test_no_prediction_beats_the_floor(
+    model: str, gpu: str, batch: int, isl: int, osl: int
+) -> None:
+    profile, load = load_gpu(gpu), Load(isl, osl, batch)
+    rates = {s: service(model, profile, load, s).tokens_per_s for s in Scenario}
+    assert 0 < rates[Scenario.LOW] <= rates[Scenario.BEST] <= rates[Scenario.HIGH]
+    assert rates[Scenario.HIGH] <= rates[Scenario.FLOOR]
+    sheet = profile.datasheet
+    config = load_model(model)
+    flops = 2 * (num_parameters(config) - 2 * config.vocab_size * config.hidden_size)
+    tokens = rates[Scenario.HIGH] * (isl + osl - 1) / osl  # osl - 1 tokens are fed back
+    assert tokens * flops <= sheet.tflops["bf16"] * 1e12
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 12).map(lambda n: 256 * n),
+    st.text("M-*", min_size=1, max_size=20),
+    st.integers(1, 8),
+    st.integers(1, 16),
+    GPUS,
+    BATCHES,
+    LENGTHS,
+)
+def test_floor_holds_for_random_models(
+    hidden: int, pattern: str, heads: int, mamba_heads: int, gpu: str, batch: int, context: int
+) -> None:
+    workload = Workload(random_config(hidden, pattern, heads, mamba_heads), BF16)
+    profile, engine = load_gpu(gpu), load_engine("nemotrt")
+    step = decode_step_time(workload, device(profile, engine, Scenario.HIGH), batch, context)
+    found = list(operators(workload.model, BF16, decode_call(batch, context)))
+    moved_ms = sum(op.num_bytes for op in found) / profile.datasheet.bandwidth_gb_per_s / 1e6
+    multiplied_ms = sum(op.num_flops for op in found) / profile.datasheet.tflops["bf16"] / 1e9
+    assert step.total >= max(moved_ms, multiplied_ms)
+
+
+@settings(max_examples=30, deadline=None)
+@given(MODELS, st.floats(500, 5000), st.floats(1.01, 3), BATCHES, LENGTHS)
+def test_more_bandwidth_is_never_slower(
+    model: str, bandwidth: float, factor: float, batch: int, isl: int
+) -> None:
+    load = Load(isl, 512, batch)
+    slow = service(model, gpu_with(bandwidth_gb_per_s=bandwidth), load, Scenario.BEST)
+    fast = service(model, gpu_with(bandwidth_gb_per_s=bandwidth * factor), load, Scenario.BEST)
+    assert fast.tokens_per_s >= slow.tokens_per_s
+    assert fast.tpot_ms <= slow.tpot_ms
+
+
+@settings(max_examples=30, deadline=None)
+@given(MODELS, GPUS, st.integers(1, 400), LENGTHS)
+def test_a_larger_batch_serves_more_but_each_slower(
+    model: str, gpu: str, batch: int, isl: int
+) -> None:
+    profile = load_gpu(gpu)
+    one = service(model, profile, Load(isl, 512, batch), Scenario.BEST)
+    more = service(model, profile, Load(isl, 512, batch + 1), Scenario.BEST)
+    assert more.tokens_per_s >= one.tokens_per_s * 0.98  # a lone last prompt wastes its chunk
+    assert more.step.total >= one.step.total
+
+
+def test_queue_beyond_the_batch() -> None:
+    on = device(load_gpu("a10g"), load_engine("vllm"), Scenario.BEST)
+    workload = Workload(load_model("qwen3-8b"), BF16)
+    alone = serve(workload, on, Load(8192, 1024, 1), 1, 2048)
+    queued = serve(workload, on, Load(8192, 1024, 3), 1, 2048)
+    assert queued.tokens_per_s == alone.tokens_per_s
+    cycle_ms = alone.ttft_ms + 1023 * alone.tpot_ms
+    assert queued.queue_ms == pytest.approx(2 * cycle_ms)
+
+
+def test_prefill_of_chunks_adds_up() -> None:
+    on = device(load_gpu("h100"), load_engine("vllm"), Scenario.BEST)
+    workload = Workload(load_model("qwen3-8b"), BF16)
+    whole, parts = prefill_s(workload, on, 8192, 8192), prefill_s(workload, on, 8192, 1024)
+    assert whole <= parts <= whole * 1.25
+    assert prefill_s(workload, on, 128, 2048, 16) < 16 * prefill_s(workload, on, 128, 2048)
+
+
+def test_tp_splits_the_work(deployment: Make) -> None:
+    one, two = deployment(gpu="h100"), deployment(gpu="h100", tp=2)
+    assert two.fit.budget.weights_bytes * 2 == pytest.approx(one.fit.budget.weights_bytes, abs=2)
+    alone = one.serve(8, 8, Scenario.BEST)
+    shared = two.serve(8, 8, Scenario.BEST)
+    assert alone.tokens_per_s < shared.tokens_per_s < 2 * alone.tokens_per_s
+    assert shared.step.interconnect > 0
+
+
+def test_energy_is_power_over_rate(deployment: Make) -> None:
+    plan = make_plan(deployment(gpu="h100"), batch_size=8)
+    assert plan.joules_per_token is not None
+    assert plan.joules_per_token.best == pytest.approx(700 * 0.77 / plan.tokens_per_s.best)
+
+
+def test_price(deployment: Make) -> None:
+    plan = make_plan(deployment(), usd_per_hour=1.0)
+    expected = 1e6 / 3600 / plan.tokens_per_s.best
+    assert isinstance(plan.usd_per_million_tokens, Range)
+    assert plan.usd_per_million_tokens.best == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gpu", ["a10g", "a10", "a100", "a100-40", "a100-80-pcie"])
+@pytest.mark.parametrize("precision", [Precision.FP8, Precision.FP8_DYNAMIC])
+def test_ampere_refuses_fp8(gpu: str, precision: Precision) -> None:
+    with pytest.raises(ConfigError, match=r"no FP8 tensor cores.*choose bf16, int8-wo, int8-sq"):
+        check_precision(load_gpu(gpu), precision)
+
+
+def test_a_missing_figure_raises(deployment: Make) -> None:
+    engine, workload = load_engine("vllm"), Workload(load_model("qwen3-8b"), BF16, tp=2)
+    on = device(gpu_with(interconnect_gb_per_s=None), engine, Scenario.BEST)
+    with pytest.raises(ConfigError, match="interconnect_gb_per_s is missing"):
+        decode_step_time(workload, on, 1, 100)
+    on = device(gpu_with(num_sms=None), load_engine("tensorrt-llm-0.9"), Scenario.BEST)
+    with pytest.raises(ConfigError, match="num_sms is missing"):
+        decode_step_time(Workload(load_model("qwen3-8b"), BF16), on, 1, 100)
+    with pytest.raises(ConfigError, match="no fp32 rate"):
+        deployment(precision=Precision.FP32)
+    with pytest.raises(ConfigError, match="does not divide 40 attention heads"):
+        deployment(gpu="h100", tp=3)

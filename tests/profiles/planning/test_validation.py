@@ -1,0 +1,109 @@
+"""The planner against measured rows, and the fit that made its corrections."""
+
+from pathlib import Path
+
+import pytest
+
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.gpu_profile import Corrections, load_gpu
+from nemotrt.profiles.planning.fit import fit_corrections
+from nemotrt.profiles.planning.measured import SHIPPED_ROWS, MeasuredRow, read_rows, why_unscorable
+from nemotrt.profiles.planning.prediction import predict
+from nemotrt.profiles.planning.validation import Validation, validate
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[MeasuredRow]:
+    return read_rows()
+
+
+@pytest.fixture(scope="module")
+def found(rows: list[MeasuredRow]) -> Validation:
+    return validate(rows)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("bf16", 0.08), ("fp8", 0.12)])
+def test_mape_of_test_rows_with_a_stated_batch(
+    found: Validation, precision: str, limit: float
+) -> None:
+    total = next(s for s in found.totals if s.name == ("test", "stated batch, all", precision))
+    assert total.num_rows >= 30
+    assert total.mape <= limit
+    assert abs(total.bias) <= 0.02
+
+
+def test_rows_are_calibration_or_test_or_left_out(
+    rows: list[MeasuredRow], found: Validation
+) -> None:
+    assert len(found.outcomes) + len(found.unscorable) == len(rows) == 286
+    assert {o.role for o in found.outcomes} == {"calibration", "test"}
+    calibration = [o for o in found.outcomes if o.role == "calibration"]
+    stated = [o for o in calibration if not o.row.is_max_load]
+    assert len(stated) <= 15
+    assert all(reason for _, reason in found.unscorable)
+
+
+@pytest.mark.parametrize(
+    ("needle", "reason"),
+    [
+        ("qps", "request rate"),
+        ("lm-arena-chat", "unknown length"),
+        ("nano2-candidate-1", "shape is not known"),
+        ("docs.nvidia.com/nim", "lengths were lost"),
+        ("total_tok_s", "not output tokens"),
+    ],
+)
+def test_why_rows_are_left_out(rows: list[MeasuredRow], needle: str, reason: str) -> None:
+    lines = SHIPPED_ROWS.read_text().splitlines()[1:]
+    numbers = [number for number, line in enumerate(lines) if needle in line]
+    assert numbers
+    for number in numbers:
+        assert reason in why_unscorable(rows[number])
+
+
+def test_littles_law_finds_the_saturated_client(rows: list[MeasuredRow]) -> None:
+    # 301 tokens/s of 150 tokens at 1.08 s + 149 x 61.7 ms each: 20.6 requests, not 64.
+    row = rows[163]
+    assert row.in_flight == pytest.approx(301.1851 / 150 * (1.0804 + 149 * 0.061727), rel=1e-3)
+    assert "20.6 requests in flight" in why_unscorable(row)
+
+
+def test_a_row_beyond_the_datasheet_is_marked(found: Validation) -> None:
+    beyond = [o for o in found.outcomes if o.is_beyond_floor]
+    assert [o.row.number for o in beyond] == [264, 265]
+
+
+@pytest.mark.parametrize("name", ["a100", "h200", "l40s"])
+def test_shipped_corrections_are_the_fit(rows: list[MeasuredRow], name: str) -> None:
+    shipped = load_gpu(name)
+    bare = shipped.model_copy(update={"corrections": Corrections()})
+    mine = [r for r in rows if r.gpu == name and r.role == "calibration" and not why_unscorable(r)]
+    fitted = fit_corrections(bare, mine, "test")
+    assert fitted.mape_after < fitted.mape_before
+    for key, correction in fitted.gpu.corrections.present().items():
+        assert getattr(shipped.corrections, key).best == pytest.approx(correction.best, abs=0.015)
+
+
+def test_fit_recovers_a_known_share(rows: list[MeasuredRow]) -> None:
+    from dataclasses import replace
+
+    gpu = load_gpu("a100")
+    base = next(r for r in rows if r.number == 143)
+    truth = [
+        replace(row, tokens_per_s=predict(row, gpu).tokens_per_s)
+        for row in (replace(base, concurrency=n) for n in (1, 2, 4, 8, 16, 32, 64))
+    ]
+    bare = gpu.model_copy(update={"corrections": Corrections()})
+    fitted = fit_corrections(bare, truth, "test")
+    assert fitted.mape_after < 0.02
+    assert fitted.gpu.corrections.attention_bandwidth is not None
+    expected = gpu.corrections.attention_bandwidth
+    assert expected is not None
+    assert fitted.gpu.corrections.attention_bandwidth.best == pytest.approx(expected.best, abs=0.04)
+
+
+def test_rows_need_their_columns(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("model,gpu\nqwen3-8b,A10G\n")
+    with pytest.raises(ConfigError, match=r"column .* is missing"):
+        read_rows(path)

@@ -1,0 +1,209 @@
+"""A server that emits tokens at known times, over the real protocols; the timings' oracle.
+
+Speaks Triton's generate_stream and OpenAI's completions. What it does to a request is in the
+request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after"}. GET /log
+tells when each response was really written, on the clock that the driver uses (CLOCK_MONOTONIC).
+
+Run: python scripted_server.py; prints its port.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import json
+import os
+import time
+
+FAULTS = ("die", "stall", "truncate", "short", "error", "refuse", "not-json", "wrong-input")
+
+
+class Stream:
+    """One answer under way."""
+
+    def __init__(self, transport, body, is_openai):
+        self.transport, self.is_openai = transport, is_openai
+        self.is_chat = "messages" in body
+        prompt = body.get("text_input") or body.get("prompt")
+        if self.is_chat:
+            prompt = body["messages"][0]["content"]
+        script = body.get("script", {})
+        self.fault, self.after = script.get("fault", ""), script.get("after", 3)
+        self.ttft_s = script.get("ttft_ms", 5) / 1e3
+        self.itl_s = script.get("itl_ms", 2) / 1e3
+        self.per_response = script.get("tokens_per_response", 1)
+        self.reports = script.get("reports", "total")
+        self.num_input = script.get("num_input_tokens")
+        self.osl = body["max_tokens"]
+        self.num_sent = 0
+        self.log = {"tag": prompt[:12], "start_s": time.perf_counter(), "sends_s": []}
+
+    def event(self):
+        """Return the next event's JSON, and whether it is the last."""
+        count = min(self.per_response, self.osl - self.num_sent)
+        self.num_sent += count
+        text = " tok" * count
+        is_last = self.num_sent >= self.osl or (
+            self.fault == "short" and self.num_sent > self.after
+        )
+        if self.is_openai:
+            choice = {"index": 0, "finish_reason": "length" if is_last else None}
+            choice |= {"delta": {"content": text}} if self.is_chat else {"text": text}
+            event = {"choices": [choice], "usage": None}
+            if self.reports == "each":
+                event["usage"] = self.usage()
+            return event, is_last
+        event = {"model_name": "llm", "model_version": "1", "text_output": text}
+        if self.reports == "total":
+            event["num_output_tokens"] = self.num_sent
+        elif self.reports == "each":
+            event["num_output_tokens"] = count
+        if is_last:
+            event["finish_reason"] = "length"
+            if self.num_input is not None:
+                event["num_input_tokens"] = self.num_input
+            if self.reports == "last":
+                event["num_output_tokens"] = self.num_sent
+        return event, is_last
+
+    def usage(self):
+        return {"prompt_tokens": self.num_input, "completion_tokens": self.num_sent}
+
+
+class Http(asyncio.Protocol):
+    """HTTP/1.1, keep-alive, chunked answers."""
+
+    server = None
+
+    def connection_made(self, transport):
+        self.transport, self.rest = transport, b""
+        self.stream = None
+
+    def data_received(self, data):
+        self.rest += data
+        while b"\r\n\r\n" in self.rest:
+            head, _, rest = self.rest.partition(b"\r\n\r\n")
+            lines = head.decode().split("\r\n")
+            headers = {n.lower(): v.strip() for n, _, v in (x.partition(":") for x in lines[1:])}
+            length = int(headers.get("content-length", 0))
+            if len(rest) < length:
+                return
+            body, self.rest = rest[:length], rest[length:]
+            method, path, _ = lines[0].split(" ")
+            self.server.handle(self, method, path, body)
+
+    def connection_lost(self, error):
+        if self.stream is not None:
+            self.server.num_cancelled += 1
+            self.stream.transport = None
+
+    def answer(self, status, value):
+        body = json.dumps(value).encode()
+        self.transport.write(
+            f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+
+
+class ScriptedServer:
+    """Writes each response when it is due; one heap for all streams."""
+
+    def __init__(self):
+        self.due, self.count, self.logs = [], 0, []
+        self.num_cancelled = 0
+        self.wake = asyncio.Event()
+
+    def handle(self, http, method, path, body):
+        if path == "/log":
+            http.answer(200, {"requests": self.logs, "num_cancelled": self.num_cancelled})
+        elif path == "/v2/models/llm/ready":
+            http.answer(200, {})
+        elif path == "/v1/models":
+            http.answer(200, {"data": [{"id": "llm"}]})
+        elif method == "POST" and path in (
+            "/v2/models/llm/generate_stream",
+            "/v1/completions",
+            "/v1/chat/completions",
+        ):
+            self.start(http, json.loads(body), path.startswith("/v1"))
+        else:
+            http.answer(404, {"error": f"no {path}"})
+
+    def start(self, http, body, is_openai):
+        stream = Stream(http.transport, body, is_openai)
+        if stream.fault == "refuse":
+            http.answer(503, {"error": "Exceeds maximum queue size"})
+            return
+        self.logs.append(stream.log)
+        http.stream = stream
+        stream.http = http
+        stream.options = body.get("stream_options") or {}
+        http.transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        self.schedule(stream, stream.log["start_s"] + stream.ttft_s)
+
+    def schedule(self, stream, due_s):
+        self.count += 1
+        heapq.heappush(self.due, (due_s, self.count, stream))
+        self.wake.set()
+
+    async def run(self):
+        while True:
+            while not self.due:
+                self.wake.clear()
+                await self.wake.wait()
+            wait_s = self.due[0][0] - time.perf_counter()
+            if wait_s > 0:
+                self.wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.wake.wait(), wait_s)
+                continue
+            due_s, _, stream = heapq.heappop(self.due)
+            if stream.transport is not None:
+                self.emit(stream, due_s)
+            await asyncio.sleep(0) if self.count % 16 == 0 else None
+
+    def emit(self, stream, due_s):
+        at_fault = stream.num_sent >= stream.after
+        if at_fault and stream.fault == "die":
+            os._exit(7)
+        if at_fault and stream.fault == "stall":
+            return
+        if at_fault and stream.fault == "truncate":
+            stream.transport.write(b'1f\r\ndata: {"text_ou')
+            stream.transport.close()
+            return
+        if at_fault and stream.fault in ("error", "not-json"):
+            text = '{"error": "boom"}' if stream.fault == "error" else "tok"
+            self.write(stream, f"data: {text}\n\n", True)
+            return
+        event, is_last = stream.event()
+        text = f"data: {json.dumps(event)}\n\n"
+        if is_last and stream.is_openai:
+            if stream.options.get("include_usage"):
+                text += f"data: {json.dumps({'choices': [], 'usage': stream.usage()})}\n\n"
+            text += "data: [DONE]\n\n"
+        stream.log["sends_s"].append(time.perf_counter())
+        self.write(stream, text, is_last)
+        if not is_last:
+            self.schedule(stream, due_s + stream.itl_s)
+
+    def write(self, stream, text, is_last):
+        body = text.encode()
+        end = b"0\r\n\r\n" if is_last else b""
+        if is_last:
+            stream.http.stream = None
+        stream.transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, end))
+
+
+async def main():
+    Http.server = server = ScriptedServer()
+    listener = await asyncio.get_running_loop().create_server(Http, "127.0.0.1", 0, backlog=512)
+    print(listener.sockets[0].getsockname()[1], flush=True)
+    await server.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

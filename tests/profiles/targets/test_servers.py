@@ -1,0 +1,97 @@
+"""The OpenAI and gRPC targets against scripted servers, and server-sent events."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.profiles import measure
+from nemotrt.profiles.load.workload import Workload
+from nemotrt.profiles.targets.event_stream import EventStream
+from nemotrt.profiles.targets.opening import Protocol, TargetOptions, open_target
+
+SMALL = Workload(isl=16, osl=12, num_requests=4, concurrency=2, num_warmup=1)
+
+
+def profile(url, script, *, workload=SMALL, **options):
+    options = TargetOptions(tokenizer="tiny-dense", extra=script, **options)
+    return measure.run(open_target(url, workload, options), workload)
+
+
+@pytest.mark.parametrize("protocol", [Protocol.OPENAI, Protocol.OPENAI_CHAT])
+@pytest.mark.parametrize("reports", ["none", "each"])
+def test_openai(scripted, protocol, reports):
+    script = {"script": {"ttft_ms": 30, "itl_ms": 4, "tokens_per_response": 2, "reports": reports}}
+    result = profile(scripted.url, script, protocol=protocol)
+    assert result.status == "complete", result.reason
+    measured = [r for r in result.requests if r.phase == "measured"]
+    assert all(r.arrival_tokens == (2,) * 6 for r in measured)
+    assert all(r.finish_reason == "length" for r in measured)
+    assert result.metric("ttft_ms") == pytest.approx(30, abs=8)
+
+
+def test_an_address_that_ends_in_v1_is_openai(scripted):
+    assert profile(f"{scripted.url}/v1", {}).target["kind"] == "openai-completions"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("short", "brought 4 tokens"), ("truncate", "closed"), ("error", "boom"), ("refuse", "503")],
+)
+def test_openai_faults(scripted, fault, reason):
+    result = profile(f"{scripted.url}/v1", {"script": {"fault": fault}})
+    assert result.status == "failed"
+    assert re.search(reason, result.reason)
+
+
+def test_openai_checks_the_prompt_length(scripted):
+    result = profile(f"{scripted.url}/v1", {"script": {"num_input_tokens": 15}})
+    assert "read 15 prompt tokens where 16 were meant" in result.reason
+
+
+def test_grpc(scripted_grpc):
+    result = profile(scripted_grpc.url, {})
+    assert result.status == "complete", result.reason
+    assert result.metric("itl_ms") == pytest.approx(5, abs=3)
+    assert all(r.arrival_tokens == (1,) * 12 for r in result.requests if r.phase == "measured")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("error", "boom"), ("stall", "sent nothing for 0.5 s"), ("end", "before the final response")],
+)
+def test_grpc_faults(scripted_grpc, fault, reason):
+    result = profile(scripted_grpc.url, {"fault": fault}, stall_timeout_s=0.5)
+    assert result.status == "failed"
+    assert reason in result.reason
+
+
+def test_grpc_unfit(scripted_grpc):
+    with pytest.raises(EnvironmentUnfitError, match="not ready"):
+        profile(scripted_grpc.url, {}, model="other")
+    with pytest.raises(EnvironmentUnfitError, match="nothing answers"):
+        profile("grpc://127.0.0.1:9", {})
+
+
+LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+
+
+@given(
+    st.lists(st.text(st.characters(blacklist_characters="\r\n", codec="utf-8")), max_size=5),
+    LINE_ENDS,
+    st.data(),
+)
+def test_events_survive_any_cut(texts, end, data):
+    body = "".join(f": note{end}event: x{end}data: {text}{end}{end}" for text in texts).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
+    stream, found = EventStream(), []
+    for start, stop in zip([0, *cuts], [*cuts, len(body)], strict=True):
+        found += stream.feed(body[start:stop])
+    found += stream.feed(b"\n") if end == "\r" else []  # a lone CR waits for what follows
+    assert [item.decode() for item in found] == texts
+
+
+def test_data_of_several_lines_is_joined():
+    assert EventStream().feed(b"data: a\ndata:b\n\ndata: c\n") == [b"a\nb"]

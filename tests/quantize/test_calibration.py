@@ -1,0 +1,267 @@
+"""Calibration, SmoothQuant and quality against transformers and figures one can check by hand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from nemotrt.cli import main
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.tensor_names import model_names
+from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.quantize import smooth
+from nemotrt.quantize.adjust import CalibrationOptions
+from nemotrt.quantize.calibration import calibrate, load_calibration, save_calibration
+from nemotrt.quantize.evaluate import evaluate
+from nemotrt.quantize.fake_quant import QuantizedEmitter
+from nemotrt.quantize.formats import Format
+from nemotrt.quantize.forward import embed, final_logits, run_blocks
+from nemotrt.quantize.observe import Observation
+from nemotrt.quantize.recipe import load_recipe
+from nemotrt.quantize.texts import DEFAULT_TEXT, read_texts, token_windows
+from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+
+IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96
+INT8_SQ, FP8 = load_recipe("int8-sq"), load_recipe("fp8")
+TINY = TINY_MODELS["tiny"]
+
+
+def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
+    checkpoint = open_checkpoint(folder)
+    hidden = embed(checkpoint, ids)
+    for _ in run_blocks(checkpoint, hidden, QuantizedEmitter):
+        pass
+    head = checkpoint.floats(model_names(checkpoint.config).lm_head)
+    return np.stack([final_logits(checkpoint, row, head) for row in hidden])
+
+
+def reference(folder: Path) -> Any:
+    transformers = pytest.importorskip("transformers")
+    transformers.logging.set_verbosity_error()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for module in model.modules():  # its chunk scan alone clamps dt at 0.001
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = (0.0, float("inf"))
+    return model.eval()
+
+
+def reference_logits(folder: Path, ids: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        result = reference(folder)(torch.from_numpy(ids), use_cache=False).logits
+    return result.float().numpy()
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.fixture(scope="session")
+def calibrated(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("calibration") / "c"
+    save_calibration(calibrate(open_checkpoint(checkpoint), IDS), folder)
+    return checkpoint, folder
+
+
+@pytest.mark.parametrize("model_type", ["nemotron_h", "qwen3"])
+def test_the_block_pass_is_transformers_forward(
+    make_checkpoint: Callable[..., Path], model_type: str
+) -> None:
+    folder = make_checkpoint(model_type)
+    assert relative(logits(folder, IDS), reference_logits(folder, IDS)) < 2e-6
+
+
+def test_amax_is_what_a_torch_hook_sees(calibrated: tuple[Path, Path]) -> None:
+    source, folder = calibrated
+    seen: dict[str, torch.Tensor] = {}
+    model = reference(source)
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            key = name.replace("model.", "backbone.", 1) + ".weight"
+            module.register_forward_pre_hook(
+                lambda module, inputs, key=key: seen.update(
+                    {key: inputs[0].abs().flatten(0, -2).amax(0)}
+                )
+            )
+    with torch.no_grad():
+        model(torch.from_numpy(IDS), use_cache=False)
+    found = load_calibration(folder, source)
+    weights = {name for name in found.observations if name.endswith(".weight")}
+    assert weights == seen.keys()
+    for name, amax in seen.items():
+        np.testing.assert_allclose(found[name].channel_amax, amax.numpy(), rtol=2e-4, atol=1e-7)
+        width = len(amax)
+        assert found[name].histogram.sum() == IDS.size * width
+    assert {name for name in found.observations if name.endswith("_scale")} == {
+        "backbone.layers.4.mixer.k_proj.k_scale",
+        "backbone.layers.4.mixer.v_proj.v_scale",
+    }
+
+
+def test_a_calibration_is_for_one_checkpoint(
+    calibrated: tuple[Path, Path], make_checkpoint: Callable[..., Path]
+) -> None:
+    with pytest.raises(ConfigError, match="another checkpoint"):
+        load_calibration(calibrated[1], make_checkpoint("qwen3"))
+    with pytest.raises(ArtefactError, match="is not a calibration"):
+        load_calibration(calibrated[0], calibrated[0])
+
+
+def test_clips() -> None:
+    """1000 values 0.001 .. 1.000, then one outlier of 100."""
+    seen = Observation.empty(1)
+    values = np.arange(1, 1001, dtype=np.float32)[:, None] / 1000
+    seen.add(values, "x")
+    assert seen.amax == seen.clip("amax", 0, 127) == 1.0
+    assert 0.5 <= seen.clip("percentile", 50, 127) <= 0.5 + 0.5 / 16
+    assert seen.clip("mse", 0, 127) == pytest.approx(1.0, abs=0.05)
+    seen.add(np.full((1, 1), 100, np.float32), "x")
+    assert seen.amax == 100.0
+    assert seen.clip("percentile", 99.5, 127) < 1.1
+    with pytest.raises(ConfigError, match="unknown calibration method 'mean'"):
+        seen.clip("mean", 0, 127)
+    with pytest.raises(ArtefactError, match="input of x is NaN or infinite"):
+        seen.add(np.full((1, 1), np.nan, np.float32), "x")
+
+
+@pytest.mark.parametrize("kind", ["amax", "percentile", "mse"])
+def test_static_fp8_has_the_scales_that_the_calibration_says(
+    calibrated: tuple[Path, Path], tmp_path: Path, kind: str
+) -> None:
+    source, folder = calibrated
+    how = CalibrationOptions(kind, 99.0)
+    options = QuantizeOptions(kv_cache="fp8", calibration=folder, calibration_options=how)
+    quantize_checkpoint(source, tmp_path / "out", FP8, options)
+    found = load_calibration(folder, source)
+    tensors = {}
+    for path in (tmp_path / "out").glob("*.safetensors"):
+        tensors |= load_file(path)
+    module = "backbone.layers.0.mixer.in_proj"
+    assert tensors[f"{module}.weight_scale"].shape == tensors[f"{module}.input_scale"].shape == ()
+    clip = found[f"{module}.weight"].clip(kind, 99.0, 448.0)
+    assert float(tensors[f"{module}.input_scale"]) == pytest.approx(clip / 448, rel=1e-6)
+    key = "backbone.layers.4.mixer.k_proj.k_scale"
+    assert float(tensors[key]) == pytest.approx(found[key].clip(kind, 99.0, 448.0) / 448, rel=1e-6)
+
+
+def with_outliers(tensors: dict[str, torch.Tensor]) -> None:
+    """A few channels 30 times the rest, read by small weights, as in large models."""
+    for name, tensor in tensors.items():
+        if name.endswith("_proj.weight") and not name.endswith(
+            ("down_proj.weight", "o_proj.weight")
+        ):
+            tensor[:, ::11] /= 30.0
+        if name.endswith("norm.weight"):
+            tensor.fill_(1.0)
+            tensor[::11] = 30.0
+
+
+@pytest.mark.parametrize("model_type", ["nemotron_h", "qwen3"])
+def test_folded_and_unfolded_smoothing_agree_and_help(
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model_type: str,
+) -> None:
+    source = make_checkpoint(model_type, edit=with_outliers)
+    save_calibration(calibrate(open_checkpoint(source), IDS), tmp_path / "c")
+    expected = logits(source, IDS)
+    found = {}
+    for fold in (True, False):
+        how = CalibrationOptions(fold=fold)
+        options = QuantizeOptions(calibration=tmp_path / "c", calibration_options=how)
+        quantize_checkpoint(source, tmp_path / f"{fold}", INT8_SQ, options)
+        found[fold] = logits(tmp_path / f"{fold}", IDS)
+    # A rounding that falls on a tie may go the other way where relu^2's factor is a square root.
+    assert relative(found[True], found[False]) < 0.1 * relative(found[True], expected)
+    keys = {key for path in (tmp_path / "True").glob("*.safetensors") for key in load_file(path)}
+    assert not any("pre_quant_scale" in key for key in keys)
+    ones = lambda checkpoint, group, seen, alpha: np.ones_like(seen)  # noqa: E731
+    monkeypatch.setattr(smooth, "_factors", ones)
+    quantize_checkpoint(
+        source, tmp_path / "rough", INT8_SQ, QuantizeOptions(calibration=tmp_path / "c")
+    )
+    rough = relative(logits(tmp_path / "rough", IDS), expected)
+    assert relative(found[True], expected) < 0.7 * rough
+
+
+@pytest.mark.parametrize(
+    ("recipe", "bound"),
+    [("int8-wo", 0.01), ("fp8-dynamic", 0.04), ("int8-sq", 0.04), ("fp8", 0.05)],
+)
+def test_transformers_reads_compressed_tensors_and_agrees(
+    checkpoint: Path, calibrated: tuple[Path, Path], tmp_path: Path, recipe: str, bound: float
+) -> None:
+    """Its logits are nearer to ours than either is to the 16 bit model's."""
+    pytest.importorskip("compressed_tensors")
+    chosen = load_recipe(recipe)
+    for layout in Format:
+        options = QuantizeOptions(layout=layout, calibration=calibrated[1])
+        quantize_checkpoint(checkpoint, tmp_path / layout, chosen, options)
+    found = reference_logits(tmp_path / "compressed-tensors", IDS)
+    ours = logits(tmp_path / "modelopt", IDS)
+    assert relative(ours, logits(checkpoint, IDS)) < bound
+    assert relative(found, ours) < bound / 2
+
+
+def test_a_static_recipe_asks_for_a_calibration(checkpoint: Path, tmp_path: Path) -> None:
+    for arguments in (["--recipe", "fp8"], ["--recipe", "int8-wo", "--kv-cache", "int8"]):
+        command = ["quantize", str(checkpoint), "-o", str(tmp_path / "out"), *arguments]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2 and "--calibration DIR" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts(tmp_path: Path) -> None:
+    assert len(read_texts(DEFAULT_TEXT)) > 30
+    plain = tmp_path / "a.txt"
+    plain.write_text("one\ntwo")
+    assert read_texts(plain) == ["one\ntwo"]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"text": "one"}\n\n{"txt": "two"}\n')
+    with pytest.raises(ConfigError, match=r"a\.jsonl, line 3"):
+        read_texts(lines)
+
+
+needs_tiny = pytest.mark.skipif(
+    not (TINY / "model.safetensors").is_file(), reason="no trained tiny model"
+)
+
+
+@needs_tiny
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["int8-wo", "fp8-dynamic", "int8-sq", "fp8"])
+def test_the_trained_models_perplexity_stays_within_a_percent(tmp_path: Path, recipe: str) -> None:
+    calibration = tmp_path / "c"
+    command = ["quantize", "tiny", "--recipe", recipe, "-o", str(tmp_path / "out")]
+    command += ["--calibration", str(calibration), "--sequence-tokens", "128"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    tokens = {
+        language: token_windows(TINY, read_texts(TINY.parent / f"heldout/{language}.txt"), 256, 20)
+        for language in ("en", "ja")
+    }
+    quality = evaluate(TINY, tmp_path / "out", tokens)
+    print(json.dumps([text.perplexity / text.reference_perplexity for text in quality.texts]))
+    for text in quality.texts:
+        assert abs(text.perplexity / text.reference_perplexity - 1) < 0.01
+        assert 0 <= text.mean_kl_divergence < 0.01 and text.top1_agreement > 0.9
+    assert len(quality.layers) == len(open_checkpoint(TINY).config.layers)
+
+
+def test_a_model_against_itself_is_perfect(checkpoint: Path) -> None:
+    (text,) = evaluate(checkpoint, checkpoint, {"x": IDS}).texts
+    assert text.perplexity == text.reference_perplexity
+    assert text.mean_kl_divergence == 0 and text.top1_agreement == 1
+    assert text.num_tokens == 4 * 23
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(reference_logits(checkpoint, IDS)[:, :-1]).reshape(-1, 96),
+        torch.from_numpy(IDS[:, 1:]).reshape(-1),
+    )
+    assert text.perplexity == pytest.approx(float(expected.exp()), rel=1e-5)

@@ -1,0 +1,68 @@
+"""`nemotrt quantize` as a user runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nemotrt.cli import main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["quantize", *map(str, arguments)])
+
+
+def test_help() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "int8-wo" in result.output and "a10g" in result.output
+
+
+def test_a_run_prints_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    result = run(checkpoint, "--gpu", "a10g", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "W8A16" in result.stdout and result.stdout.count("\n") == 1
+    record = json.loads((tmp_path / "out/nemotrt_quantize.json").read_text())
+    assert record["recipe"]["name"] == "int8-wo" and record["schema_version"] == 1
+
+
+def test_json(checkpoint: Path, tmp_path: Path) -> None:
+    result = run(checkpoint, "--recipe", "fp8-dynamic", "-o", tmp_path / "out", "--json")
+    value = json.loads(result.stdout)
+    assert value["schema_version"] == 1
+    assert value["quant_algo"] == "FP8_PER_CHANNEL_PER_TOKEN"
+    assert value["target_bytes"] < value["source_bytes"]
+
+
+def test_dry_run_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    result = run(checkpoint, "--recipe", "int8-wo", "-o", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0
+    assert "quantize backbone.layers.0.mixer.in_proj.weight" in result.stdout
+    assert "keep     lm_head" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--gpu", "a10g", "--recipe", "fp8"], 2, "no FP8 tensor cores"),
+        (["--gpu", "a100", "--kv-cache", "fp8"], 2, "--kv-cache fp8 needs"),
+        (["--recipe", "int4"], 2, "unknown recipe 'int4'"),
+        (["--recipe", "int8-wo", "--format", "gguf"], 2, "unknown format 'gguf'"),
+        ([], 2, "--recipe, or --gpu"),
+    ],
+)
+def test_refusals(
+    checkpoint: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    result = run(checkpoint, "-o", tmp_path / "out", *arguments)
+    assert result.exit_code == code
+    assert message in result.stderr and "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    result = run(tmp_path / "in", "--recipe", "int8-wo", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "has neither model.safetensors" in result.stderr

@@ -1,0 +1,166 @@
+"""Codes and scales against torch's casts and ModelOpt's exports."""
+
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from safetensors.torch import load_file, save_file
+
+from nemotrt.engines.safetensors_file import read_header
+from nemotrt.quantize import kernels
+from nemotrt.quantize.layout import Codes, Entry, Linear, Scales, make_shard
+from nemotrt.quantize.recipe import Encoding
+from nemotrt.quantize.shard import write_shard
+
+FIXTURES = Path(__file__).parent / "fixtures"
+ORACLE = Path(__file__).parent / "oracles/modelopt_export.py"
+CONFIGS = {
+    "FP8_DEFAULT_CFG": Encoding.FP8_PER_TENSOR,
+    "FP8_PER_CHANNEL_PER_TOKEN_CFG": Encoding.FP8_PER_CHANNEL,
+    "INT8_WEIGHT_ONLY_CFG": Encoding.INT8_PER_CHANNEL,
+}
+NONE = np.empty(0, np.float32)
+TINY = np.float32(np.finfo(np.float32).tiny)
+
+
+def quantize_file(source: Path, target: Path, encoding: Encoding) -> dict[str, torch.Tensor]:
+    """Quantize every tensor of a file and return what safetensors' own reader finds."""
+    entries = []
+    for name, ref in read_header(source)[0].items():
+        linear = Linear(f"{name}.weight", ref, encoding)
+        dtype = "I8" if encoding is Encoding.INT8_PER_CHANNEL else "F8_E4M3"
+        shape = () if encoding is Encoding.FP8_PER_TENSOR else (ref.shape[0],)
+        entries.append(Entry(linear.name, dtype, ref.shape, Codes(linear)))
+        entries.append(Entry(f"{linear.module}.weight_scale", "F32", shape, Scales(linear)))
+    with ThreadPoolExecutor(2) as pool:
+        write_shard(source, target, make_shard(source, entries), pool, lambda num_bytes: None)
+    return dict(load_file(target))
+
+
+def differences(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> list[str]:
+    assert ours.keys() == theirs.keys()
+    bad = []
+    for name, tensor in ours.items():
+        other = theirs[name]
+        assert (tensor.dtype, tensor.shape) == (other.dtype, other.shape), name
+        if as_bytes(tensor) != as_bytes(other):
+            bad.append(name)
+    return bad
+
+
+def as_bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def is_zero_for_modelopt(theirs: dict[str, torch.Tensor], name: str) -> bool:
+    """ModelOpt gives a tensor of zeros the scale 0 and NaN codes; ours are 1 and 0."""
+    scale = theirs[f"{name.rpartition('.')[0]}.weight_scale"]
+    return scale.ndim == 0 and float(scale) == 0
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_same_bits_as_stored_modelopt_exports(tmp_path: Path, dtype: str, config: str) -> None:
+    ours = quantize_file(FIXTURES / f"edge_{dtype}.safetensors", tmp_path / "o", CONFIGS[config])
+    theirs = dict(load_file(FIXTURES / f"modelopt_{dtype}_{config}.safetensors"))
+    bad = [name for name in differences(ours, theirs) if not is_zero_for_modelopt(theirs, name)]
+    assert bad == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_same_bits_as_modelopt_on_fresh_weights(tmp_path: Path, config: str) -> None:
+    python = os.environ.get("NEMOTRT_MODELOPT_PYTHON")
+    if not python:
+        pytest.skip("set NEMOTRT_MODELOPT_PYTHON to a python that has nvidia-modelopt")
+    seed = int.from_bytes(os.urandom(4), "little")
+    generator = torch.Generator().manual_seed(seed)
+    source = tmp_path / "in.safetensors"
+    shapes = {"in_proj": (2832, 560), "up": (1960, 560), "down": (560, 1960)}
+    tensors = {
+        name: (torch.randn(shape, generator=generator) * 0.03).bfloat16()
+        for name, shape in shapes.items()
+    }
+    save_file(tensors, source)
+    target = tmp_path / "modelopt.safetensors"
+    subprocess.run([python, ORACLE, source, target, config], check=True, capture_output=True)
+    ours = quantize_file(source, tmp_path / "o", CONFIGS[config])
+    assert differences(ours, dict(load_file(target))) == [], f"seed {seed}"
+
+
+def test_every_e4m3_boundary_rounds_as_torch_does() -> None:
+    """All codes, the midpoints between them, and their float32 neighbours."""
+    codes = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
+    middles = (codes[1:] + codes[:-1]) / 2
+    points = np.concatenate([codes, middles])
+    near = [points, np.nextafter(points, np.float32(0)), np.nextafter(points, np.float32(448))]
+    values = np.concatenate([*near, *(-part for part in near)]).astype(np.float32)[None]
+    ours = np.empty(values.shape, np.uint8)
+    kernels.fp8_per_tensor(values, NONE, ours, np.float32(1), 0)
+    expected = torch.from_numpy(values).to(torch.float8_e4m3fn).view(torch.uint8).numpy()
+    np.testing.assert_array_equal(ours, expected)
+
+
+def weights() -> st.SearchStrategy[np.ndarray]:
+    floats = st.floats(allow_nan=False, allow_infinity=False, width=32)
+    shapes = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
+    return arrays(np.float32, shapes, elements=floats)
+
+
+@settings(deadline=None, max_examples=200)
+@given(weights())
+def test_any_finite_weight_comes_back_within_the_formats_bound(weight: np.ndarray) -> None:
+    bits = weight.astype(ml_dtypes.bfloat16)
+    bits[~np.isfinite(bits)] = 1  # float32's largest values overflow bfloat16
+    exact = bits.astype(np.float64)
+    codes, scales = np.empty(weight.shape, np.uint8), np.empty(weight.shape[0], np.float32)
+    floor = 2.0**-149  # scales of subnormal weights are themselves rounded
+
+    kernels.int8_per_channel(bits.view(np.uint16), NONE, codes, scales, TINY, 0)
+    back = codes.view(np.int8).astype(np.float64) * scales[:, None]
+    assert (np.abs(back - exact) <= scales[:, None] * 0.5000001 + 128 * floor).all()
+
+    kernels.fp8_per_channel(bits.view(np.uint16), NONE, codes, scales, TINY)
+    back = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float64) * scales[:, None]
+    bound = np.maximum(np.abs(exact) / 16, scales[:, None] * 2.0**-10) * 1.0000001 + 448 * floor
+    assert np.isfinite(back).all() and (np.abs(back - exact) <= bound).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(weights())
+def test_codes_equal_torchs_true_division(weight: np.ndarray) -> None:
+    weight = np.where(np.abs(weight) < 1e-30, 0, weight).astype(np.float32)
+    codes, scales = np.empty(weight.shape, np.uint8), np.empty(weight.shape[0], np.float32)
+    kernels.int8_per_channel(weight, NONE, codes, scales, TINY, 0)
+    tensor = torch.from_numpy(weight)
+    amax = tensor.abs().amax(1)
+    expected = torch.where(amax == 0, torch.ones(()), amax / 127)
+    np.testing.assert_array_equal(scales, expected.numpy())
+    rounded = (tensor / expected[:, None]).round().clamp(-128, 127).to(torch.int8)
+    np.testing.assert_array_equal(codes.view(np.int8), rounded.numpy())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_bad_value_shows_in_its_rows_scale(value: float) -> None:
+    weight = np.ones((3, 5), ml_dtypes.bfloat16)
+    weight[1, 2] = value
+    codes, scales = np.empty(weight.shape, np.uint8), np.empty(3, np.float32)
+    kernels.fp8_per_channel(weight.view(np.uint16), NONE, codes, scales, TINY)
+    assert np.isfinite(scales).tolist() == [True, False, True]
+    kernels.amax_rows(weight.view(np.uint16), NONE, scales)
+    assert np.isfinite(scales).tolist() == [True, False, True]
+
+
+def test_kernels_need_no_torch() -> None:
+    code = "import sys, nemotrt.quantize.writer; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd="/").returncode == 0

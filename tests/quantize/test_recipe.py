@@ -1,0 +1,124 @@
+"""Recipes: what the built-in ones say, and what a wrong one is told."""
+
+from pathlib import Path
+
+import pytest
+
+from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.errors import ConfigError
+from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
+from nemotrt.quantize.recipe import load_recipe, recipe_names
+from nemotrt.quantize.selection import select
+
+HUB_PATTERN = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"  # 9B-v2's config.json
+NANO = {
+    "model_type": "nemotron_h",
+    "vocab_size": 131072,
+    "hidden_size": 4480,
+    "hybrid_override_pattern": HUB_PATTERN,
+    "intermediate_size": 15680,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "mamba_num_heads": 128,
+    "mamba_head_dim": 80,
+    "ssm_state_size": 128,
+    "n_groups": 8,
+    "conv_kernel": 4,
+}
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_names() -> None:
+    assert recipe_names() == ["fp8", "fp8-dynamic", "int8-sq", "int8-wo"]
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8-dynamic"])
+def test_fp8_is_what_nvidia_published(name: str) -> None:
+    """27 Mamba and 25 MLP layers quantized; attention, conv1d and lm_head not."""
+    chosen = select(parse_model_config(NANO), load_recipe(name))
+    assert len(chosen.weights) == 2 * 27 + 2 * 25
+    assert len(chosen.exclude) == 1 + 27 + 4 * 4
+    assert {int(name.split(".")[2]) for name in chosen.exclude if "q_proj" in name} == {
+        14,
+        21,
+        30,
+        39,
+    }
+    assert "lm_head" in chosen.exclude and "backbone.layers.0.mixer.conv1d" in chosen.exclude
+    assert not any("*" in name or name.startswith("re:") for name in chosen.exclude)
+
+
+def test_keep_attention_feeders() -> None:
+    """The last Mamba layer before each attention layer: 13, 20, 29, 38."""
+    config, recipe = parse_model_config(NANO), load_recipe("fp8")
+    spared = set(select(config, recipe).weights)
+    spared -= set(select(config, recipe, keep_feeders=True).weights)
+    assert {int(name.split(".")[2]) for name in spared} == {13, 20, 29, 38}
+    assert {name.split(".")[-2] for name in spared} == {"in_proj", "out_proj"}
+
+
+@pytest.mark.parametrize("gpu", ["a10g", "a100", "a100-40"])
+def test_fp8_is_refused_before_ada(gpu: str) -> None:
+    with pytest.raises(ConfigError, match=r"no FP8 tensor cores before 8.9. Use --recipe int8-wo"):
+        choose_recipe("fp8", gpu)
+    with pytest.raises(ConfigError, match="--kv-cache fp8 needs"):
+        choose_recipe("int8-wo", gpu, "fp8")
+
+
+def test_gpus_choose() -> None:
+    assert choose_recipe(None, "a10g").name == "int8-wo"
+    assert choose_recipe(None, "h100").name == "fp8-dynamic"
+    assert choose_recipe("fp8", "h100", "fp8").name == "fp8"
+    assert choose_format(None, "a100").value == "modelopt"
+    for choice in load_gpus().values():
+        assert choose_recipe(None, choice.name).min_compute_capability <= choice.compute_capability
+
+
+@pytest.mark.parametrize(
+    ("recipe", "gpu", "message"),
+    [
+        ("fp8-dynamc", None, "did you mean 'fp8-dynamic'"),
+        ("fp8", "h10", "unknown GPU 'h10'"),
+        (None, None, "--recipe, or --gpu"),
+    ],
+)
+def test_unknown_names(recipe: str | None, gpu: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose_recipe(recipe, gpu)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("algos: FP8", "unknown key 'algos'; did you mean 'algo'"),
+        ("[1, 2]", "must be a mapping"),
+        ("a: b: c", "not YAML"),
+        ("{description: x, algo: FP9, min_compute_capability: 9, quantize: {}}", "algo: Input"),
+        (
+            "{description: x, algo: FP8, min_compute_capability: 9, smoothquant_alpha: 0.5, "
+            "quantize: {}}",
+            "smoothquant_alpha needs",
+        ),
+        (
+            "{description: x, algo: FP8, min_compute_capability: 9, "
+            "quantize: {qwen3: {mlp: [up_proj]}}, keep: {qwen3: {mlp: [up_proj]}}}",
+            "up_proj is in both",
+        ),
+    ],
+)
+def test_a_wrong_recipe_is_told_where(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_recipe(written(tmp_path, text))
+    assert "mine.yaml" in caught.value.message and "\n" not in caught.value.message
+
+
+def test_a_recipe_must_place_every_linear(tmp_path: Path) -> None:
+    text = "{description: x, algo: W8A16, min_compute_capability: 8, quantize: {nemotron_h: {}}}"
+    with pytest.raises(ConfigError, match="says neither quantize nor keep for nemotron_h mamba"):
+        select(parse_model_config(NANO), load_recipe(written(tmp_path, text)))

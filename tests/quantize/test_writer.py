@@ -1,0 +1,284 @@
+"""The written folder against the source: names, bytes, configs, faults, kills."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
+from nemotrt.quantize import partial, writer
+from nemotrt.quantize.recipe import load_recipe
+from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+
+INT8 = load_recipe("int8-wo")
+FP8_DYNAMIC = load_recipe("fp8-dynamic")
+IN_PROJ = "backbone.layers.0.mixer.in_proj"
+
+
+def load(folder: Path) -> dict[str, torch.Tensor]:
+    return {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def leftovers(target: Path) -> list[str]:
+    return [path.name for path in target.parent.iterdir() if target.name in path.name]
+
+
+@pytest.mark.parametrize("model_type", ["nemotron_h", "qwen3"])
+@pytest.mark.parametrize("recipe", [INT8, FP8_DYNAMIC], ids=lambda recipe: recipe.name)
+def test_weights_are_quantized_and_the_rest_is_the_same(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, model_type: str, recipe: writer.Recipe
+) -> None:
+    source = make_checkpoint(model_type)
+    result = quantize_checkpoint(source, tmp_path / "out", recipe)
+    before, after = load(source), load(tmp_path / "out")
+    scales = {name for name in after if name.endswith(".weight_scale")}
+    assert len(scales) == result.num_linears > 0
+    assert after.keys() - scales == before.keys()
+    for name, tensor in before.items():
+        if f"{name}_scale" not in scales:
+            assert torch.equal(after[name].view(torch.uint8), tensor.view(torch.uint8)), name
+            continue
+        scale = after[f"{name}_scale"]
+        assert scale.dtype == torch.float32 and scale.shape == (tensor.shape[0],)
+        back = after[name].float() * scale[:, None]
+        error = (back - tensor.float()).norm() / tensor.float().norm()
+        assert error < (0.012 if recipe is INT8 else 0.03), name
+
+
+def test_both_configs_agree_and_the_rest_of_the_folder_comes_along(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    quantize_checkpoint(checkpoint, target, FP8_DYNAMIC, QuantizeOptions(kv_cache="fp8"))
+    nested = json.loads((target / "hf_quant_config.json").read_text())["quantization"]
+    config = json.loads((target / "config.json").read_text())
+    flat = config["quantization_config"]
+    assert flat["quant_algo"] == nested["quant_algo"] == "FP8_PER_CHANNEL_PER_TOKEN"
+    assert flat["ignore"] == nested["exclude_modules"]
+    assert nested["kv_cache_quant_algo"] == "FP8"
+    assert flat["kv_cache_scheme"] == {"dynamic": False, "num_bits": 8, "type": "float"}
+    assert config["mamba_ssm_cache_dtype"] == "float32"
+    original = json.loads((checkpoint / "config.json").read_text())
+    assert {key: config[key] for key in original} == original
+    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
+        assert (target / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
+def test_the_engine_reads_it_back(checkpoint: Path, tmp_path: Path) -> None:
+    quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
+    opened = open_checkpoint(tmp_path / "out")
+    assert opened.quant.algo is QuantAlgo.INT8_WEIGHT_ONLY
+    assert opened[f"{IN_PROJ}.weight"].dtype == "I8"
+
+
+def test_index_names_every_tensor_where_it_is(checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    quantize_checkpoint(checkpoint, target, INT8)
+    index = json.loads((target / "model.safetensors.index.json").read_text())
+    found = {}
+    for path in target.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            found.update(dict.fromkeys(file.keys(), path.name))
+    assert index["weight_map"] == found
+    sizes = [tensor.nbytes for tensor in load(target).values()]
+    assert index["metadata"]["total_size"] == sum(sizes)
+
+
+def test_a_single_file_needs_no_index(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    quantize_checkpoint(make_checkpoint(num_shards=1), tmp_path / "out", INT8)
+    assert [path.name for path in (tmp_path / "out").glob("model*")] == ["model.safetensors"]
+
+
+def test_an_empty_shard_stays_an_empty_shard(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_checkpoint()
+    empty = b'{"__metadata__":{"format":"pt"}}'
+    (source / "model-9.safetensors").write_bytes(len(empty).to_bytes(8, "little") + empty)
+    index = json.loads((source / "model.safetensors.index.json").read_text())
+    index["weight_map"]["unused"] = "model-9.safetensors"
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    quantize_checkpoint(source, tmp_path / "out", INT8)
+    assert load_file(tmp_path / "out/model-9.safetensors") == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_other_float_types(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    source = make_checkpoint(dtype=dtype)
+    quantize_checkpoint(source, tmp_path / "out", INT8)
+    before, after = load(source), load(tmp_path / "out")
+    weight = before[f"{IN_PROJ}.weight"].float()
+    scale = weight.abs().amax(1) / 127
+    assert torch.equal(after[f"{IN_PROJ}.weight_scale"], scale)
+    assert torch.equal(after[f"{IN_PROJ}.weight"].float(), (weight / scale[:, None]).round())
+
+
+def test_a_zero_row_and_an_equal_row(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[f"{IN_PROJ}.weight"][0] = 0
+        tensors[f"{IN_PROJ}.weight"][1] = 0.5
+
+    quantize_checkpoint(make_checkpoint(edit=edit), tmp_path / "out", INT8)
+    after = load(tmp_path / "out")
+    codes, scales = after[f"{IN_PROJ}.weight"], after[f"{IN_PROJ}.weight_scale"]
+    assert scales[0] == 1 and not codes[0].any()
+    assert (codes[1] == 127).all() and scales[1] == torch.tensor(0.5) / 127
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_bad_weight_is_named_and_nothing_is_left(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, value: str
+) -> None:
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[f"{IN_PROJ}.weight"][7, 3] = float(value)
+
+    with pytest.raises(
+        ArtefactError, match=r"in_proj.weight holds NaN or infinity, first in row 7"
+    ):
+        quantize_checkpoint(make_checkpoint(edit=edit), tmp_path / "out", FP8_DYNAMIC)
+    assert leftovers(tmp_path / "out") == []
+
+
+def test_a_quantized_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    quantize_checkpoint(checkpoint, tmp_path / "once", INT8)
+    with pytest.raises(ConfigError, match="quantized already"):
+        quantize_checkpoint(tmp_path / "once", tmp_path / "twice", INT8)
+    (tmp_path / "once/hf_quant_config.json").unlink()  # config.json still says it
+    with pytest.raises(ConfigError, match="quantized already"):
+        quantize_checkpoint(tmp_path / "once", tmp_path / "twice", INT8)
+    assert leftovers(tmp_path / "twice") == []
+
+
+def test_an_existing_folder_needs_force(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="--force"):
+        quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
+    assert (tmp_path / "out/mine.txt").read_text() == "mine"
+    quantize_checkpoint(checkpoint, tmp_path / "out", INT8, QuantizeOptions(force=True))
+    assert leftovers(tmp_path / "out") == ["out"]
+    assert not (tmp_path / "out/mine.txt").exists()
+
+
+def test_the_source_is_never_the_target(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="checkpoint itself"):
+        quantize_checkpoint(checkpoint, checkpoint, INT8, QuantizeOptions(force=True))
+
+
+def test_a_disk_that_is_too_small_is_found_before_the_work(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(EnvironmentUnfitError, match="free"):
+        quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
+    assert leftovers(tmp_path / "out") == []
+
+
+def interrupted(checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run until two shards are written, then fail as a full disk does."""
+    finished = partial.Partial.mark_finished
+
+    def failing(self: partial.Partial, shard: str) -> None:
+        finished(self, shard)
+        if len(self.finished) == 2:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentUnfitError, match="--resume"):
+        patch.setattr(partial.Partial, "mark_finished", failing)
+        quantize_checkpoint(checkpoint, target, INT8)
+    assert not target.exists()
+    return target.parent / f".{target.name}.quantizing"
+
+
+def test_resume_writes_only_what_is_missing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantize_checkpoint(checkpoint, tmp_path / "whole", INT8)
+    folder = interrupted(checkpoint, tmp_path / "out", monkeypatch)
+    inodes = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
+    assert len(inodes) == 2
+    quantize_checkpoint(checkpoint, tmp_path / "out", INT8, QuantizeOptions(resume=True))
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "whole")
+    for name, stamp in inodes.items():
+        assert (tmp_path / "out" / name).stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("place", [9, -1])
+def test_resume_redoes_a_shard_whose_bytes_changed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    quantize_checkpoint(checkpoint, tmp_path / "whole", INT8)
+    folder = interrupted(checkpoint, tmp_path / "out", monkeypatch)
+    victim = min(folder.glob("*.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[place] ^= 1
+    victim.write_bytes(data)
+    quantize_checkpoint(checkpoint, tmp_path / "out", INT8, QuantizeOptions(resume=True))
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "whole")
+
+
+def test_resume_refuses_another_recipe(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted(checkpoint, tmp_path / "out", monkeypatch)
+    with pytest.raises(ConfigError, match="another checkpoint, recipe or option"):
+        quantize_checkpoint(checkpoint, tmp_path / "out", FP8_DYNAMIC, QuantizeOptions(resume=True))
+    assert len(list(folder.glob("*.safetensors"))) == 2  # still there for the right command
+    quantize_checkpoint(checkpoint, tmp_path / "out", FP8_DYNAMIC)
+    assert leftovers(tmp_path / "out") == ["out"]
+
+
+def test_two_processes_do_not_fill_one_folder(checkpoint: Path, tmp_path: Path) -> None:
+    with (
+        partial.filling_folder(tmp_path / "out", "plan"),
+        pytest.raises(EnvironmentUnfitError, match="another process"),
+    ):
+        quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Whenever SIGKILL comes, the target is absent or whole, and --resume completes it."""
+    source = make_checkpoint()
+    quantize_checkpoint(source, tmp_path / "whole", INT8)
+    expected = folder_bytes(tmp_path / "whole")
+    target = tmp_path / "out"
+    command = [sys.executable, "-m", "nemotrt", "quantize", str(source), "--recipe", "int8-wo"]
+    command += ["-o", str(target), "--resume", "--quiet"]
+    begin = time.monotonic()
+    subprocess.run(command, check=True, cwd="/")
+    seconds = time.monotonic() - begin
+    assert folder_bytes(target) == expected
+    for _ in range(50):
+        shutil.rmtree(target, ignore_errors=True)
+        child = subprocess.Popen(command, cwd="/")
+        time.sleep(random.uniform(0.3, 1.1) * seconds)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        if target.exists():
+            assert folder_bytes(target) == expected
+            continue
+        subprocess.run(command, check=True, cwd="/")
+        assert folder_bytes(target) == expected

@@ -1,0 +1,58 @@
+"""A real server on loopback over a small engine, and the same engine in this process."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.generation import collect, generate
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.tiny_models import resolve_checkpoint
+from nemotrt.serve.launcher import serve_engine
+from nemotrt.serve.run_folder import ServerState
+from nemotrt.serve.triton_install import install_runtime
+
+LIMITS = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)
+
+
+@pytest.fixture(scope="session")
+def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("serve") / "engine"
+    build_engine(resolve_checkpoint("tiny-dense"), folder, BuildSpec(limits=LIMITS))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def opened(engine_folder: Path) -> Iterator[OpenEngine]:
+    opened = open_engine(engine_folder, num_threads=1)
+    yield opened
+    opened.engine.close()
+
+
+@pytest.fixture(scope="session")
+def solo(opened: OpenEngine) -> Callable[..., dict[str, Any]]:
+    """What the in-process scheduler makes of one prompt alone: the oracle of every server test."""
+
+    def run(prompt: str, *, is_chat: bool = False, **params: Any) -> dict[str, Any]:
+        assert opened.tokenizer is not None
+        ids = tuple(opened.tokenizer.encode(prompt, add_special_tokens=not is_chat))
+        room = opened.engine.limits.max_seq_len - len(ids)
+        params["max_tokens"] = min(params.get("max_tokens", room), room)
+        return collect(list(generate(opened.scheduler(), ids, SamplingParams(**params))), len(ids))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def triton_runtime() -> None:
+    """The runtime must be there or installable: a test that needs it never skips."""
+    install_runtime()
+
+
+@pytest.fixture(scope="module")
+def server(engine_folder: Path, triton_runtime: None) -> Iterator[ServerState]:
+    with serve_engine(engine_folder, "--threads", "1", drain_s=10) as state:
+        yield state

@@ -1,0 +1,107 @@
+"""The command line as a whole: help, laziness, exit codes."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from nemotrt.cli import COMMANDS, SUMMARIES, LazyGroup, main
+
+HEAVY = ("torch", "onnxruntime", "onnx", "transformers", "tensorrt_rtx_bindings", "numba")
+
+
+def all_commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the path of every command and subcommand."""
+    paths = [path]
+    if isinstance(command, click.Group):
+        with click.Context(command) as ctx:
+            for name in command.list_commands(ctx):
+                child = command.get_command(ctx, name)
+                assert child is not None
+                paths += all_commands(child, (*path, name))
+    return paths
+
+
+@pytest.mark.parametrize("path", all_commands(main), ids=" ".join)
+def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*path, "--help"])
+    assert result.exit_code == 0
+    command: click.Command = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    assert command.help and command.help.strip(), "no help text"
+    assert result.output.startswith("Usage: ")
+
+
+def test_the_summaries_cover_the_commands() -> None:
+    assert list(SUMMARIES) == list(COMMANDS)
+    assert isinstance(main, LazyGroup)
+    assert all(line.endswith(".") for line in SUMMARIES.values())
+
+
+def imported(*arguments: str) -> set[str]:
+    """Return which heavy packages a run of the program imports."""
+    code = (
+        "import sys; from nemotrt.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        f"print('\\nIMPORTED', *[n for n in {HEAVY!r} if n in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.rsplit("IMPORTED", 1)[1].split())
+
+
+def test_light_commands_import_nothing_heavy(tiny_engine: object) -> None:
+    for arguments in (
+        ["--help"],
+        ["--version"],
+        ["doctor"],
+        ["doctor", "--json"],
+        ["inspect", str(tiny_engine)],
+        ["plan", "--help"],
+        ["build", "--help"],
+        ["generate", "--help"],
+    ):
+        assert imported(*arguments) == set(), arguments
+    plan = ["plan", "nemotron-nano-9b-v2", "--gpu", "a10g", "--isl", "8192", "--osl", "16384"]
+    assert imported(*plan) == set()
+
+
+def test_help_is_quick() -> None:
+    """Under 0.3 s of processor time; the clock on the wall also counts our neighbours."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(
+        [sys.executable, "-m", "nemotrt", "--help"], capture_output=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert b"Commands:" in result.stdout
+    used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used_s < 0.3
+
+
+def test_doctor_json() -> None:
+    result = CliRunner().invoke(main, ["doctor", "--json"])
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["schema_version"] == 1
+    names = {package["name"]: package for package in found["packages"]}
+    assert names["onnxruntime"]["version"]
+    assert names["tensorrt-llm"]["install"] == "pip install 'nemotrt[tensorrt-llm]'"
+    usable = {ability["name"]: ability for ability in found["abilities"]}
+    assert usable["build and run on the CPU (onnxruntime)"]["is_usable"]
+    assert not usable["run plans here (tensorrt)"]["is_usable"]
+    assert all(ability["is_usable"] != bool(ability["hint"]) for ability in usable.values())
+
+
+def test_unknown_command_and_usage_errors() -> None:
+    assert CliRunner().invoke(main, ["biuld"]).exit_code == 2
+    assert CliRunner().invoke(main, ["build"]).exit_code == 2
