@@ -142,6 +142,7 @@ def _result(
         status=status,
         reason=reason,
         started_at=started_at,
+        clock_start_s=record.start_s,
         duration_s=round(record.end_s - record.start_s, 6),
         target=dict(target.facts),
         workload=WorkloadRecord.model_validate(asdict(workload)),

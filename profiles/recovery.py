@@ -31,6 +31,7 @@ def recover(folder: Path) -> ProfileResult:
         status=Status.INTERRUPTED,
         reason="the run was killed; these are the requests that had ended.",
         started_at=head["started_at"],
+        clock_start_s=None,
         duration_s=max(ends, default=0.0),
         target=head["target"],
         workload=workload,

@@ -113,6 +113,7 @@ class ProfileResult(Strict):
     status: Status
     reason: str  # why it is not complete, "" otherwise
     started_at: str  # ISO 8601, UTC
+    clock_start_s: float | None  # CLOCK_MONOTONIC at second 0: aligns logs of one machine
     duration_s: float
     target: dict[str, str | int]
     workload: WorkloadRecord

@@ -65,6 +65,8 @@ class Supervisor:
             repository = RepositorySpec(self.spec.model_name)
             write_repository(self.spec.engine, self.folder.repository, repository, force=True)
         (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
+        for service in self.services:
+            service.spec.log.unlink(missing_ok=True)  # of an earlier server of that name
         try:
             for service in self.services:
                 self._bring_up(service)

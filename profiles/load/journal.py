@@ -22,18 +22,26 @@ def journal_folder(output: Path) -> Path:
 def journal(folder: Path, head: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Yield a function that appends a request; the folder goes when the block ends normally.
 
-    The lines are flushed to the system one by one: they survive a kill of this process.
+    The lines are flushed to the system one by one: they survive a kill of this process. A block
+    that fails leaves the folder only if it holds a request.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / HEAD_FILE).write_text(json.dumps(head) + "\n", encoding="utf-8")
-    with (folder / REQUESTS_FILE).open("w", encoding="utf-8", buffering=1) as file:
+    has_requests = is_over = False
+    try:
+        with (folder / REQUESTS_FILE).open("w", encoding="utf-8", buffering=1) as file:
 
-        def append(request: Mapping[str, Any]) -> None:
-            file.write(json.dumps(request) + "\n")
+            def append(request: Mapping[str, Any]) -> None:
+                nonlocal has_requests
+                has_requests = True
+                file.write(json.dumps(request) + "\n")
 
-        yield append
-    shutil.rmtree(folder)
+            yield append
+        is_over = True
+    finally:
+        if is_over or not has_requests:
+            shutil.rmtree(folder)
 
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

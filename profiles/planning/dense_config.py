@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nemotrt.engines.hf_config import Fields
+from nemotrt.engines.config_fields import Fields
 from nemotrt.engines.model_config import Activation, LayerKind, ModelConfig
 
 # Fields whose presence means that KV bytes or weights are counted by other rules.

@@ -6,7 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.hf_config import Fields, parse_model_config
+from nemotrt.engines.config_fields import Fields
+from nemotrt.engines.hf_config import parse_model_config
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.errors import ArtefactError, unknown_name
 from nemotrt.profiles.planning.dense_config import parse_dense_config

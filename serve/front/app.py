@@ -155,6 +155,7 @@ def create_app(spec: FrontSpec) -> Starlette:
         ApiError: _api_error,
         HTTPException: _http_error,
         ClientGoneError: _client_gone,
+        Exception: _fault,
     }
     return Starlette(
         routes=routes, middleware=[gate], exception_handlers=handlers, lifespan=lifespan
@@ -173,6 +174,11 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _client_gone(request: Request, error: ClientGoneError) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    """Answer for a bug of ours; the server logs its traceback."""
+    return ApiError(500, "the server has a fault; its log says more.", code="fault").response()
 
 
 def _invalid(error: pydantic.ValidationError) -> ApiError:

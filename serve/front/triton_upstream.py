@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import AsyncIterator, Callable
+from functools import cached_property
 from typing import Any
 
 import grpc  # type: ignore[import-untyped, unused-ignore]
@@ -21,15 +22,23 @@ class TritonUpstream:
     """One channel to one model."""
 
     def __init__(self, address: str, model_name: str) -> None:
-        """Open the channel; it connects by itself, again and again."""
+        """Prepare; the channel belongs to the event loop of its first use."""
+        self._address = address
+        self._model_name = model_name
+
+    @cached_property
+    def _channel(self) -> Any:
+        """The channel; it connects by itself, again and again."""
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._model_name = model_name
+        return grpc.aio.insecure_channel(self._address, options=options)
+
+    @cached_property
+    def _stub(self) -> Any:
+        return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
         """Yield the model's responses."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from support import reference
 
 from nemotrt.cli import main
 from nemotrt.engines.tiny_models import TINY_MODELS
+from support import reference
 
 
 def run(*arguments: Any) -> Result:

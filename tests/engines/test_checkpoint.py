@@ -11,11 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from support import reference
 
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.safetensors_file import read_header
 from nemotrt.errors import ArtefactError, ConfigError
+from support import reference
 
 TORCH_DTYPES = [
     torch.float64,

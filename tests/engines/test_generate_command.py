@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from support import reference
 from transformers import AutoTokenizer
 
 from nemotrt.cli import main
 from nemotrt.engines.tiny_models import TINY_MODELS
+from support import reference
 
 FOLDER = TINY_MODELS["tiny"]
 

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support import reference
-from support.graph_runner import GraphRunner, as_float32
 
 from nemotrt.engines import onnxruntime, tensorrt
 from nemotrt.engines.checkpoint import open_checkpoint
@@ -17,6 +15,8 @@ from nemotrt.engines.emitters.standard import StandardEmitter
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.onnx_graph import GRAPH_FILE, OnnxGraph
 from nemotrt.engines.precision import Precision
+from support import reference
+from support.graph_runner import GraphRunner, as_float32
 
 TOLERANCE = 1e-4
 CACHE = 48

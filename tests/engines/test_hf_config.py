@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import reference
 
 from nemotrt.engines.hf_config import parse_model_config, read_model_config
 from nemotrt.engines.model_config import LayerKind
 from nemotrt.engines.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError, ConfigError
+from support import reference
 
 PATTERN_9B = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
 NANO_9B: dict[str, Any] = {

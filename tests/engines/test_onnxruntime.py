@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import reference
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.checkpoint import open_checkpoint
@@ -17,6 +16,7 @@ from nemotrt.engines.linear_weight import LinearWeight
 from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
+from support import reference
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 TOLERANCE = 1e-4

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from support import reference
-from support.graph_runner import GraphRunner, as_float32
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines import tensorrt
@@ -21,6 +19,8 @@ from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import linear_names
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from support import reference
+from support.graph_runner import GraphRunner, as_float32
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 

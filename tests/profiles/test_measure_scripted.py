@@ -52,7 +52,11 @@ def compare(scripted, tokenizer, streams, itl_ms, seed):
         by_tag[maker.text(r.index, 16).text[:12]] for r in result.requests if r.phase == "measured"
     ]
     sends = np.array([entry["sends_s"] for entry in logs]) * 1e3
-    starts = np.array([entry["start_s"] for entry in logs]) * 1e3
+    assert result.clock_start_s is not None
+    sent_s = [r.sent_s + result.clock_start_s for r in result.requests if r.phase == "measured"]
+    starts = np.array(sent_s) * 1e3
+    read = np.array([entry["start_s"] for entry in logs]) * 1e3
+    assert -0.001 < (read - starts).min() < 2.0  # sent when it says: just before it was read
     truth = {
         "ttft_ms": sends[:, 0] - starts,
         "tpot_ms": (sends[:, -1] - sends[:, 0]) / 11,

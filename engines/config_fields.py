@@ -1,0 +1,66 @@
+"""Typed access to a config dictionary; every fault names the file and the field."""
+
+import math
+from typing import Any
+
+from nemotrt.errors import ConfigError
+
+
+class Fields:
+    """Typed access to a config dictionary; every fault names the file and the field."""
+
+    def __init__(self, raw: dict[str, Any], source: str) -> None:
+        """Wrap `raw`, which came from `source`."""
+        self.raw = raw
+        self.source = source
+
+    def fail(self, name: str, problem: str) -> ConfigError:
+        """Return the error that says what is wrong with field `name`."""
+        return ConfigError(f"{self.source}: {name} {problem}.")
+
+    def has(self, name: str) -> bool:
+        """Whether field `name` is present and not null."""
+        return self.raw.get(name) is not None
+
+    def get(self, name: str) -> Any:
+        """Return field `name`, which must be present."""
+        if not self.has(name):
+            raise self.fail(name, "is missing")
+        return self.raw[name]
+
+    def text(self, name: str) -> str:
+        """Return a string field."""
+        value = self.get(name)
+        if not isinstance(value, str):
+            raise self.fail(name, f"must be a string, got {value!r}")
+        return value
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """Return a positive integer field below 2^31."""
+        value = self.get(name) if default is None or self.has(name) else default
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+            raise self.fail(name, f"must be a positive integer, got {value!r}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a positive finite number field."""
+        value = self.get(name) if default is None or self.has(name) else default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fail(name, f"must be a number, got {value!r}")
+        if not (math.isfinite(value) and value > 0):
+            raise self.fail(name, f"must be positive and finite, got {value!r}")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a boolean field."""
+        value = self.raw.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.fail(name, f"must be true or false, got {value!r}")
+        return value
+
+    def refuse(self, name: str, allowed: Any) -> None:
+        """Raise unless field `name` is absent or has the one value that is supported."""
+        if self.has(name) and self.raw[name] != allowed:
+            raise self.fail(name, f"must be {allowed!r}: {self.raw[name]!r} is not supported")

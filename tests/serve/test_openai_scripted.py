@@ -1,0 +1,164 @@
+"""Reasoning, tools and the thinking budget, through the `openai` package and the whole stack."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from nemotrt.serve.launcher import serve_engine
+from nemotrt.serve.run_folder import ServerState
+
+pytestmark = pytest.mark.triton
+TESTS = Path(__file__).parents[1]
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "calculate_tip",
+            "parameters": {
+                "type": "object",
+                "properties": {"bill_total": {"type": "integer"}},
+                "required": ["bill_total"],
+            },
+        },
+    }
+]
+CALLS = (
+    '<TOOLCALL>[{"name": "calculate_tip", "arguments": {"bill_total": 100, "note": "]}\\"é"}}, '
+    '{"name": "calculate_tip", "arguments": {"bill_total": 7}}]</TOOLCALL>'
+)
+ARGUMENTS = [{"bill_total": 100, "note": ']}"é'}, {"bill_total": 7}]
+
+
+@pytest.fixture(scope="module", params=["triton", "direct"])
+def server(request, engine_folder, triton_runtime) -> Iterator[ServerState]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))
+        options = ["--engine-module", "support.scripted_host"]
+        options += ["--no-triton"] if request.param == "direct" else []
+        with serve_engine(engine_folder, *options, drain_s=5) as state:
+            yield state
+
+
+@pytest.fixture
+def client(server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.openai_url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def say(text: str, system: str = "") -> list[Any]:
+    text = text.replace("</think>\n\n", "<END>")
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": f"SAY[[{text}]]SAY"},
+    ]
+
+
+def streamed(client: openai.OpenAI, **request: Any) -> tuple[str, str, list[Any], str]:
+    """Return a streamed answer put together: reasoning, content, tool calls, finish reason."""
+    reasoning = content = reason = ""
+    calls: list[Any] = []
+    for chunk in client.chat.completions.create(model="llm", stream=True, **request):
+        for choice in chunk.choices:
+            reasoning += getattr(choice.delta, "reasoning_content", None) or ""
+            content += choice.delta.content or ""
+            reason = choice.finish_reason or reason
+            for part in choice.delta.tool_calls or []:
+                if part.index == len(calls):
+                    calls.append({"name": part.function.name, "id": part.id, "arguments": ""})
+                calls[part.index]["arguments"] += part.function.arguments
+    return reasoning, content, calls, reason
+
+
+def test_reasoning_is_split_from_content(client) -> None:
+    messages = say("Okay, 2 < 3.\n\nSo it is.</think>\n\nThe answer is *2*.\n")
+    answer = client.chat.completions.create(model="llm", messages=messages).choices[0]
+    assert answer.message.reasoning_content == "Okay, 2 < 3.\n\nSo it is."
+    assert answer.message.content == "The answer is *2*.\n"
+    assert answer.finish_reason == "stop"
+    reasoning, content, calls, reason = streamed(client, messages=messages)
+    assert (reasoning, content) == ("Okay, 2 < 3.\n\nSo it is.", "The answer is *2*.\n")
+    assert not calls and reason == "stop"
+
+
+def test_reasoning_stays_in_the_content_when_asked(client) -> None:
+    text = "Okay.</think>\n\nTwo."
+    extra = {"separate_reasoning": False}
+    answer = client.chat.completions.create(model="llm", messages=say(text), extra_body=extra)
+    assert answer.choices[0].message.content == text
+
+
+def test_no_think_gives_content_only(client) -> None:
+    messages = say("Just this: 1 <2", system="/no_think")
+    answer = client.chat.completions.create(model="llm", messages=messages).choices[0].message
+    assert answer.content == "Just this: 1 <2" and answer.reasoning_content is None
+
+
+@pytest.mark.parametrize("budget", [0, 3, 8])
+def test_thinking_budget_ends_the_trace_in_one_request(client, budget) -> None:
+    think = "\n".join(f"line {number} of many" for number in range(40))
+    answer = client.chat.completions.create(
+        model="llm",
+        messages=say(f"{think}</think>\n\nDone."),
+        extra_body={"max_thinking_tokens": budget},
+    )
+    message = answer.choices[0].message
+    assert message.content == "Done."
+    assert think.startswith(message.reasoning_content or "")
+    lines = (message.reasoning_content or "").count("\n")
+    assert lines <= budget // 3  # each line has more than three tokens
+    assert answer.usage.completion_tokens < budget + 40
+
+
+def test_tool_calls(client) -> None:
+    messages = say(f"I need a tool.</think>\n\nLet me see. {CALLS}")
+    answer = client.chat.completions.create(model="llm", messages=messages, tools=TOOLS).choices[0]
+    calls = answer.message.tool_calls
+    assert [json.loads(call.function.arguments) for call in calls] == ARGUMENTS
+    assert [call.function.name for call in calls] == ["calculate_tip"] * 2
+    assert answer.message.content == "Let me see." and answer.finish_reason == "tool_calls"
+    _, content, calls, reason = streamed(client, messages=messages, tools=TOOLS)
+    assert [json.loads(call["arguments"]) for call in calls] == ARGUMENTS
+    assert len({call["id"] for call in calls}) == 2
+    assert (content, reason) == ("Let me see.", "tool_calls")
+
+
+def test_tool_results_reach_the_prompt(client) -> None:
+    call = {"name": "calculate_tip", "arguments": '{"bill_total": 100}'}
+    messages = [
+        {"role": "user", "content": "tip?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": call}],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "SAY[[<END>18 dollars]]SAY"},
+    ]
+    answer = client.chat.completions.create(model="llm", messages=messages, tools=TOOLS)
+    assert answer.choices[0].message.content == "18 dollars"
+
+
+@pytest.mark.parametrize(
+    "text", ["<TOOLCALL>[oops]</TOOLCALL>", "<TOOLCALL>{}", 'a <TOOLCALL>[{"nam', "<TOOLC"]
+)
+def test_a_malformed_call_is_surfaced_as_content(client, text) -> None:
+    messages = say(text, system="/no_think")
+    answer = client.chat.completions.create(model="llm", messages=messages, tools=TOOLS).choices[0]
+    assert answer.message.content.replace(" ", "") == text.replace(" ", "")
+    assert not answer.message.tool_calls and answer.finish_reason == "stop"
+
+
+def test_without_tools_the_format_is_plain_text(client) -> None:
+    answer = client.chat.completions.create(model="llm", messages=say(CALLS, system="/no_think"))
+    assert answer.choices[0].message.content == CALLS
+
+
+def test_an_engine_that_fails_is_an_error_and_comes_back(client, server) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(model="llm", messages=say("DIE"))
+    assert caught.value.status_code in (500, 503)
+    retrying = client.with_options(max_retries=8)
+    answer = retrying.chat.completions.create(model="llm", messages=say("ok", system="/no_think"))
+    assert answer.choices[0].message.content == "ok"
