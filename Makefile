@@ -13,8 +13,8 @@ help:  ## List the targets.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --editable '.[rtx]' --group dev
-	$(BIN)/nemotrt serve install --quiet
+	$(BIN)/pip install --quiet --editable '.[rtx,serve]' --group dev
+	$(BIN)/nemotrt serve install > /dev/null
 	touch $@
 
 setup: $(VENV)/.installed  ## Create .venv with everything.

@@ -79,6 +79,8 @@ def quantize(
     from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint, source_bytes
 
     chosen = choose_recipe(recipe, gpu, kv_cache)
+    if not chosen.is_static and kv_cache == "none":
+        calibration = None  # nothing to take from it
     source = resolve_checkpoint(checkpoint)
     options = QuantizeOptions(
         layout=choose_format(layout, gpu),

@@ -14,7 +14,11 @@ def compiled(function: F) -> F:
     The machine code is cached beside the module (or in the user's cache folder if that is
     read-only), so only the first run on a machine compiles, and nobody needs a C compiler.
     """
-    result: F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        result: F = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder that can be written: compile in each run
+        result = numba.njit(**options)(function)
     return result
 
 

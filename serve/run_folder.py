@@ -24,6 +24,7 @@ class ServerState:
     status: str  # starting, ready, restarting, stopping
     engine: str
     model_name: str
+    run_folder: str  # of logs and sockets
     openai_url: str
     http_url: str | None  # Triton's, and the next two; None without it
     grpc_url: str | None

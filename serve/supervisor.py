@@ -88,6 +88,7 @@ class Supervisor:
             status=self._status,
             engine=str(self.spec.engine.absolute()),
             model_name=self.spec.model_name,
+            run_folder=str(self.folder.path),
             openai_url=f"{scheme}://{self.spec.host}:{self.port}/v1",
             http_url=f"http://{triton.host}:{triton.http}" if triton else None,
             grpc_url=f"{triton.host}:{triton.grpc}" if triton else None,

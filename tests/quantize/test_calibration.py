@@ -20,6 +20,7 @@ from nemotrt.quantize import smooth
 from nemotrt.quantize.adjust import CalibrationOptions
 from nemotrt.quantize.calibration import calibrate, load_calibration, save_calibration
 from nemotrt.quantize.evaluate import evaluate
+from nemotrt.quantize.evaluate_command import evaluate as evaluate_command
 from nemotrt.quantize.fake_quant import QuantizedEmitter
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.forward import embed, final_logits, run_blocks
@@ -265,3 +266,24 @@ def test_a_model_against_itself_is_perfect(checkpoint: Path) -> None:
         torch.from_numpy(IDS[:, 1:]).reshape(-1),
     )
     assert text.perplexity == pytest.approx(float(expected.exp()), rel=1e-5)
+
+
+def test_evaluate_command(checkpoint: Path, tmp_path: Path) -> None:
+    """The random model has no real tokenizer, so the shipped tiny one is compared with itself."""
+    if not (TINY / "model.safetensors").is_file():
+        pytest.skip("no trained tiny model")
+    text = tmp_path / "short.txt"
+    text.write_text("A short text, which is long enough for one sequence of sixteen tokens. " * 4)
+    arguments = ["tiny", "--against", "tiny", "--text", str(text), "--sequence-tokens", "16"]
+    page = tmp_path / "page.html"
+    result = CliRunner().invoke(evaluate_command, [*arguments, "--page", str(page), "--json"])
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert value["schema_version"] == 1 and value["texts"][0]["name"] == "short"
+    assert value["texts"][0]["mean_kl_divergence"] == 0
+    html = page.read_text()
+    assert "<svg" in html and "http" not in html
+    printed = CliRunner().invoke(evaluate_command, arguments).stdout
+    assert "short" in printed and "worst layers" in printed
+    other = CliRunner().invoke(evaluate_command, ["tiny-dense", "--against", "tiny"])
+    assert other.exit_code == 2 and "another model" in other.stderr

@@ -1,13 +1,11 @@
 """The written folder against the source: names, bytes, configs, faults, kills."""
 
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -256,29 +254,51 @@ def test_two_processes_do_not_fill_one_folder(checkpoint: Path, tmp_path: Path) 
         quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
 
 
+# Runs `nemotrt quantize`, killing itself at the n-th call that changes the disk.
+KILLED_RUN = """
+import os, signal, sys
+from pathlib import Path
+count = 0
+def deadly(function):
+    def call(*arguments, **named):
+        global count
+        count += 1
+        if count == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **named)
+    return call
+for name in ("pwrite", "copy_file_range", "ftruncate"):
+    setattr(os, name, deadly(getattr(os, name)))
+for name in ("write_text", "replace", "rename", "unlink", "mkdir"):
+    setattr(Path, name, deadly(getattr(Path, name)))
+from nemotrt.quantize.command import quantize
+quantize.main(sys.argv[2:], standalone_mode=False)
+print(count)
+"""
+
+
 @pytest.mark.slow
 def test_fifty_kills_at_random_moments(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Whenever SIGKILL comes, the target is absent or whole, and --resume completes it."""
-    source = make_checkpoint()
+    source, target = make_checkpoint(), tmp_path / "out"
     quantize_checkpoint(source, tmp_path / "whole", INT8)
     expected = folder_bytes(tmp_path / "whole")
-    target = tmp_path / "out"
-    command = [sys.executable, "-m", "nemotrt", "quantize", str(source), "--recipe", "int8-wo"]
-    command += ["-o", str(target), "--resume", "--quiet"]
-    begin = time.monotonic()
-    subprocess.run(command, check=True, cwd="/")
-    seconds = time.monotonic() - begin
-    assert folder_bytes(target) == expected
-    for _ in range(50):
-        shutil.rmtree(target, ignore_errors=True)
-        child = subprocess.Popen(command, cwd="/")
-        time.sleep(random.uniform(0.3, 1.1) * seconds)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+    arguments = [str(source), "--recipe", "int8-wo", "-o", str(target), "--resume", "--quiet"]
+
+    def run(deadly_call: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED_RUN, str(deadly_call), *arguments]
+        return subprocess.run(command, cwd="/", capture_output=True, text=True)
+
+    num_calls = int(run(0).stdout)
+    assert folder_bytes(target) == expected and num_calls > 60
+    for deadly_call in random.sample(range(1, num_calls + 1), 50):
+        shutil.rmtree(target)
+        assert run(deadly_call).returncode == -signal.SIGKILL
         if target.exists():
             assert folder_bytes(target) == expected
             continue
-        subprocess.run(command, check=True, cwd="/")
+        assert run(0).returncode == 0
         assert folder_bytes(target) == expected
+        assert leftovers(target) == ["out"]

@@ -1,0 +1,54 @@
+"""What spoils a run: throttling, other processes, moving clocks, a lost GPU."""
+
+from nemotrt.profiles.nvml.gpu_trace import GpuSample, GpuTrace
+
+# Source: nvml.h, nvmlClocksEventReason*. Idle and the user's own clock setting spoil nothing.
+THROTTLE_REASONS = {
+    0x4: "the power cap",
+    0x8: "a hardware slowdown",
+    0x10: "sync boost",
+    0x20: "a software thermal slowdown",
+    0x40: "a hardware thermal slowdown",
+    0x80: "the external power brake",
+    0x200: "the board's limit",
+    0x400: "the reliability voltage",
+}
+# Clocks that are locked stay within one step (15 MHz) of each other.
+MAX_LOCKED_SPREAD_MHZ = 15
+BUSY_PERCENT = 50
+
+
+def flags(trace: GpuTrace, start_s: float, end_s: float) -> list[str]:
+    """Return a sentence for each thing that spoils [start_s, end_s]."""
+    samples = trace.between(start_s, end_s)
+    who = f"GPU {trace.facts.index}"
+    found = [f"{who}: {trace.lost}"] if trace.lost else []
+    found += [f"{who} was throttled by {text}." for text in _throttling(samples)]
+    pids = sorted({pid for sample in samples for pid in sample.pids or ()})
+    if len(pids) > 1:
+        found.append(f"{who} ran {len(pids)} processes: {', '.join(map(str, pids))}.")
+    # an idle GPU lowers its clocks by itself: only busy samples tell
+    clocks = [
+        s.sm_clock_mhz
+        for s in samples
+        if s.sm_clock_mhz is not None and (s.sm_utilization_percent or 0) >= BUSY_PERCENT
+    ]
+    if clocks and max(clocks) - min(clocks) > MAX_LOCKED_SPREAD_MHZ:
+        found.append(
+            f"{who}: the SM clock moved from {min(clocks)} to {max(clocks)} MHz under load; lock "
+            "it with `nvidia-smi -lgc`."
+        )
+    if trace.facts.is_persistence_on is False:
+        found.append(f"{who}: persistence mode is off; set it with `nvidia-smi -pm 1`.")
+    return found
+
+
+def _throttling(samples: tuple[GpuSample, ...]) -> list[str]:
+    """Return each reason with its share of the samples."""
+    reasons = [s.throttle_reasons for s in samples if s.throttle_reasons is not None]
+    texts = []
+    for bit, text in THROTTLE_REASONS.items():
+        count = sum(bool(value & bit) for value in reasons)
+        if count:
+            texts.append(f"{text} in {count} of {len(reasons)} samples")
+    return texts

@@ -1,0 +1,123 @@
+"""What was seen of a GPU: its facts, its samples, and the energy between two moments."""
+
+from enum import StrEnum
+
+import numpy as np
+import pydantic
+
+COUNTER_BITS = 64
+# A counter step beyond this power is no wrap but a reset; no NVIDIA card draws as much.
+MAX_PLAUSIBLE_W = 5000.0
+MS_PER_S = 1e3
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class GpuFacts(Strict):
+    """What the GPU is and how it is set; None where the driver does not say."""
+
+    index: int
+    is_mig: bool
+    name: str | None
+    uuid: str | None
+    driver: str | None
+    vbios: str | None
+    memory_bytes: int | None
+    power_limit_w: float | None
+    max_sm_clock_mhz: int | None
+    application_sm_clock_mhz: int | None
+    is_ecc_on: bool | None
+    is_persistence_on: bool | None
+    is_mig_mode_on: bool | None
+    pcie_generation: int | None
+    pcie_width: int | None
+
+
+class GpuSample(Strict):
+    """One look at a GPU; None where it has no such figure."""
+
+    at_s: float
+    power_w: float | None = None
+    energy_mj: int | None = None  # since the driver was loaded; a 64-bit counter
+    sm_utilization_percent: int | None = None
+    memory_utilization_percent: int | None = None
+    memory_used_bytes: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    throttle_reasons: int | None = None  # bits of nvmlClocksEventReasons
+    pcie_tx_kb_per_s: int | None = None
+    pcie_rx_kb_per_s: int | None = None
+    pids: tuple[int, ...] | None = None  # of compute processes
+
+
+class EnergySource(StrEnum):
+    """Where an energy comes from; the counter sees what lies between samples, the sum does not."""
+
+    COUNTER = "total energy counter"
+    INTEGRAL = "integrated power"
+
+
+class Energy(Strict):
+    """Joules between two moments."""
+
+    joules: float
+    source: EnergySource
+
+
+class GpuTrace(Strict):
+    """A GPU over a run; `lost` is why the samples end early."""
+
+    facts: GpuFacts
+    samples: tuple[GpuSample, ...]
+    interval_s: float
+    sampler_cpu_share: float  # of one core
+    num_missed: int  # samples that were due while an earlier one still took its time
+    lost: str = ""
+
+    def between(self, start_s: float, end_s: float) -> tuple[GpuSample, ...]:
+        """Return the samples in [start_s, end_s]."""
+        return tuple(sample for sample in self.samples if start_s <= sample.at_s <= end_s)
+
+    def energy(self, start_s: float, end_s: float) -> Energy | None:
+        """Return the energy from `start_s` to `end_s`, None where the samples don't cover it."""
+        counted = [(s.at_s, s.energy_mj) for s in self.samples if s.energy_mj is not None]
+        if (joules := _counted(counted, start_s, end_s)) is not None:
+            return Energy(joules=joules, source=EnergySource.COUNTER)
+        powers = [(s.at_s, s.power_w) for s in self.samples if s.power_w is not None]
+        if not _covers([at_s for at_s, _ in powers], start_s, end_s, self.interval_s):
+            return None
+        times, watts = np.array(powers).T
+        inside = times[(times > start_s) & (times < end_s)]
+        points = np.concatenate(([start_s], inside, [end_s]))
+        joules = float(np.trapezoid(np.interp(points, times, watts), points))
+        return Energy(joules=joules, source=EnergySource.INTEGRAL)
+
+
+def _covers(times: list[float], start_s: float, end_s: float, interval_s: float) -> bool:
+    """Return whether samples reach both ends, within one and a half intervals."""
+    slack_s = 1.5 * interval_s
+    return len(times) > 1 and times[0] <= start_s + slack_s and times[-1] >= end_s - slack_s
+
+
+def _counted(counts: list[tuple[float, int]], start_s: float, end_s: float) -> float | None:
+    """Return the joules by the counter, read between samples by interpolation.
+
+    A counter that falls has wrapped if the step fits a GPU's power, else it was reset and the
+    counter says nothing about this window.
+    """
+    times = [at_s for at_s, _ in counts]
+    if len(times) < 2 or times[0] > start_s or times[-1] < end_s:
+        return None
+    joules = [0.0]
+    for (earlier_s, earlier), (later_s, later) in zip(counts, counts[1:], strict=False):
+        step_mj = (later - earlier) % 2**COUNTER_BITS
+        if step_mj / MS_PER_S > MAX_PLAUSIBLE_W * max(later_s - earlier_s, 1.0):
+            return None
+        joules.append(joules[-1] + step_mj / MS_PER_S)
+    at_start, at_end = np.interp([start_s, end_s], times, joules)
+    return float(at_end - at_start)

@@ -1,0 +1,38 @@
+"""NVML, opened and closed; nothing else in the package calls it without a session."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nemotrt.errors import EnvironmentUnfitError
+
+# What nvmlInit says on a machine without an NVIDIA GPU or driver.
+REASONS = {
+    "NVMLError_LibraryNotFound": "the NVIDIA driver is not installed (no libnvidia-ml.so.1)",
+    "NVMLError_DriverNotLoaded": "the NVIDIA driver is not loaded; `nvidia-smi` says more",
+    "NVMLError_NoPermission": "this user may not talk to the NVIDIA driver",
+    "NVMLError_LibRmVersionMismatch": "driver and library differ in version: restart the machine",
+    "NVMLError_DriverLibraryVersionMismatch": (
+        "driver and library differ in version: restart the machine"
+    ),
+}
+
+
+@contextmanager
+def nvml_session() -> Iterator[Any]:
+    """Yield the initialized `pynvml` module.
+
+    Raises:
+        EnvironmentUnfitError: there is no NVIDIA GPU or driver to talk to.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        reason = REASONS.get(type(error).__name__, f"NVML does not start: {error}")
+        raise EnvironmentUnfitError(f"No GPU figures: {reason}.") from error
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,91 @@
+"""`nemotrt evaluate`: parse, call, print."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from nemotrt.quantize.evaluate import Quality
+
+READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command()
+@click.argument("candidate")
+@click.option("--against", required=True, help="The 16 bit checkpoint, or a built-in tiny model.")
+@click.option(
+    "--text",
+    "texts",
+    type=READABLE,
+    multiple=True,
+    help="Plain text or .jsonl; may be repeated, one row of the table each. "
+    "[default: the shipped held-out English and Japanese]",
+)
+@click.option("--sequences", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
+@click.option("--page", type=click.Path(path_type=Path), help="Write a self-contained HTML page.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def evaluate(
+    candidate: str,
+    against: str,
+    texts: tuple[Path, ...],
+    sequences: int,
+    sequence_tokens: int,
+    page: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare a quantized checkpoint, CANDIDATE, with the 16 bit one it came from, on the CPU.
+
+    The candidate runs in its own arithmetic, activations too: what a GPU would compute, without
+    a GPU. Memory is that of the largest block, so a checkpoint of any size can be compared.
+    """
+    from nemotrt.engines.checkpoint import open_checkpoint
+    from nemotrt.engines.tiny_models import FOLDER, resolve_checkpoint
+    from nemotrt.quantize import evaluate as quality
+    from nemotrt.quantize.progress import count_progress
+    from nemotrt.quantize.texts import read_texts, token_windows
+
+    reference, target = resolve_checkpoint(against), resolve_checkpoint(candidate)
+    paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
+    tokens = {
+        path.stem: token_windows(reference, read_texts(path), sequence_tokens, sequences)
+        for path in paths
+    }
+    total = len(open_checkpoint(reference).config.layers)
+    with count_progress("comparing, blocks", total, quiet=quiet or as_json) as progress:
+        result = quality.evaluate(reference, target, tokens, progress)
+    if page is not None:
+        from nemotrt.quantize.quality_page import quality_page
+
+        page.write_text(quality_page(result), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps({"schema_version": 1} | asdict(result)))
+    else:
+        _print(result)
+
+
+def _print(result: "Quality") -> None:
+    """Print a line a text, then the worst layers."""
+    click.echo(f"{result.candidate}: {result.quant_algo}, against {result.reference}")
+    click.echo(
+        f"{'text':12} {'tokens':>8} {'perplexity':>11} {'reference':>10} {'change':>9} "
+        f"{'KL, nats':>9} {'top-1':>7}"
+    )
+    for text in result.texts:
+        change = text.perplexity / text.reference_perplexity - 1
+        click.echo(
+            f"{text.name:12} {text.num_tokens:8} {text.perplexity:11.3f} "
+            f"{text.reference_perplexity:10.3f} {change:+9.3%} {text.mean_kl_divergence:9.5f} "
+            f"{text.top1_agreement:7.2%}"
+        )
+    click.echo("worst layers, relative error of what they add:")
+    for layer in result.layers[:5]:
+        click.echo(
+            f"  {layer.layer:3} {layer.kind:9} {layer.relative_error:8.4f}   "
+            f"stream after it {layer.stream_relative_error:.4f}"
+        )
