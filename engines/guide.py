@@ -29,7 +29,7 @@ class ThinkingBudget:
     The closing tag is forced token by token in the loop: one request, nothing is fed twice.
     """
 
-    def __init__(self, max_thinking_tokens: int, encode: Callable[[str], Sequence[int]]) -> None:
+    def __init__(self, max_thinking_tokens: float, encode: Callable[[str], Sequence[int]]) -> None:
         """Start inside an open trace; `encode` gives a text's ids without special tokens."""
         self._max_tokens = max_thinking_tokens
         self._at_newline = tuple(encode(f"{THINK_CLOSE}\n\n"))
@@ -39,6 +39,11 @@ class ThinkingBudget:
         self._queue: list[int] = []
         self._is_closed = False
         self._close_if_due("\n")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the trace and its closing tag are out."""
+        return self._is_closed and not self._queue
 
     def forced(self) -> int | None:
         """Return the next token of the closing tag, None outside of it."""
@@ -69,3 +74,28 @@ class ThinkingBudget:
         if is_newline or self._num_tokens >= self._max_tokens + GRACE_TOKENS:
             self._queue = list(self._at_newline if is_newline else self._at_limit)
             self._is_closed = True
+
+
+class AfterThinking:
+    """Leaves the trace to its budget; what follows it to another guide."""
+
+    def __init__(self, thinking: ThinkingBudget, answer: Guide) -> None:
+        """Start inside an open trace."""
+        self._thinking = thinking
+        self._answer = answer
+
+    def forced(self) -> int | None:
+        """Return what the guide in charge forces."""
+        return self._guide.forced()
+
+    def allowed(self) -> npt.NDArray[np.bool_] | None:
+        """Return what the guide in charge allows."""
+        return self._guide.allowed()
+
+    def push(self, token: int, text: str) -> None:
+        """Tell the guide that was in charge of the token."""
+        self._guide.push(token, text)
+
+    @property
+    def _guide(self) -> Guide:
+        return self._answer if self._thinking.is_over else self._thinking

@@ -40,6 +40,11 @@ class Tokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 
+    def to_json(self) -> str:
+        """Return the content of tokenizer.json."""
+        text: str = self._backend.to_str()
+        return text
+
     def decoder(self) -> Callable[[int], str]:
         """Return a function from the next id to the text that it completes, "" if none yet."""
         from tokenizers.decoders import DecodeStream

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotrt.errors import NemotrtError
+from nemotrt.profiles.verdict.command import compare
 
 if TYPE_CHECKING:
+    from nemotrt.profiles.load.workload import Workload
+    from nemotrt.profiles.nvml.gpu_trace import GpuSample
     from nemotrt.profiles.result import ProfileResult
+    from nemotrt.profiles.targets.target import Target
 
 PATH = click.Path(path_type=Path)
 
@@ -49,7 +53,8 @@ def profile() -> None:
 @click.option("--isl", type=click.IntRange(1), help="Prompt tokens.  [default: 256]")
 @click.option("--osl", type=click.IntRange(1), help="Answer tokens.  [default: 64]")
 @click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
-@click.option("-n", "--num-requests", type=click.IntRange(1), help="Measured.  [default: 4 a user]")
+@click.option("--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ...")
+@click.option("-n", "--num-requests", type=click.IntRange(1), help="Measured.  [default: 8 a user]")
 @click.option("--warmup", type=click.IntRange(0), help="Requests before.  [default: 1 a user]")
 @click.option("--request-rate", type=click.FloatRange(0, min_open=True), help="Open loop, per s.")
 @click.option("--evenly-paced", is_flag=True, help="Fixed gaps in an open loop, not Poisson's.")
@@ -65,6 +70,9 @@ def profile() -> None:
 @click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of an engine directory.")
 @click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@click.option("--gpu", multiple=True, help="Watch it: index, INDEX:MIG, UUID.  [default: all]")
+@click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
+@click.option("--gpu-rate-hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace the output folder.")
 @click.option("--dry-run", is_flag=True, help="Print the workloads, send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, without samples.")
@@ -77,8 +85,9 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1).
     """
     from nemotrt.profiles.load.choice import Choice, choose, parse_concurrencies
+    from nemotrt.profiles.nvml.watch import GpuChoice
     from nemotrt.profiles.progress import live_progress
-    from nemotrt.profiles.sweep import sweep
+    from nemotrt.profiles.sweep import search, sweep
     from nemotrt.profiles.targets.opening import (
         Protocol,
         TargetOptions,
@@ -115,19 +124,62 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
             click.echo(workload)
         return
     is_silent = options["quiet"] or options["as_json"]
+    how: dict[str, Any] = {
+        "force": options["force"],
+        "gpus": None if options["no_gpu"] else GpuChoice(options["gpu"], options["gpu_rate_hz"]),
+    }
+
+    def make_target(workload: "Workload") -> "Target":
+        return open_target(target, workload, reach)
+
     with live_progress(quiet=is_silent) as show:
-        results = sweep(
-            lambda workload: open_target(target, workload, reach),
-            workloads,
-            output,
-            force=options["force"],
-            on_progress=show,
-        )
+        if options["search"]:
+            results = search(
+                make_target, lambda c: choose(choice, (c,))[0], output, on_progress=show, **how
+            )
+        else:
+            results = sweep(make_target, workloads, output, on_progress=show, **how)
     _print(results, output, as_json=options["as_json"], quiet=options["quiet"])
     if results[-1].status == "interrupted":
         ctx.exit(130)
     if results[-1].status == "failed":
         raise NemotrtError(f"the run failed: {results[-1].reason} The rest is in {output}.")
+
+
+@profile.command("gpu")
+@click.option("-o", "--output", type=PATH, default=Path("gpu.csv"), show_default=True)
+@click.option("--gpu", multiple=True, help="Index, INDEX:MIG or UUID.  [default: all]")
+@click.option("--rate-hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True)
+@click.option("--duration-s", type=click.FloatRange(0.1), help="[default: until Ctrl-C]")
+@click.option("--force", is_flag=True, help="Replace the output file.")
+@click.option("-q", "--quiet", is_flag=True, help="No line a second.")
+def gpu(
+    output: Path,
+    gpu: tuple[str, ...],
+    rate_hz: float,
+    duration_s: float | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Record the GPUs on their own to OUTPUT: .csv, .json (with the GPUs' facts) or .parquet."""
+    from nemotrt.profiles.nvml.session import record
+    from nemotrt.profiles.nvml.table import check_table
+    from nemotrt.profiles.nvml.watch import GpuChoice
+    from nemotrt.profiles.summary import sample_line
+
+    check_table(output, force=force)
+
+    def show(samples: "list[GpuSample]") -> None:
+        for sample in [] if quiet else samples:
+            click.echo(sample_line(sample), err=True)
+
+    traces = record(GpuChoice(gpu, rate_hz), output, duration_s, show)
+    for trace in traces:
+        click.echo(
+            f"GPU {trace.facts.index} {trace.facts.name}: {len(trace.samples)} samples, "
+            f"{trace.num_missed} missed, sampler used {trace.sampler_cpu_share:.1%} of a core"
+            + (f"; {trace.lost}" if trace.lost else "")
+        )
 
 
 @profile.command("report")
@@ -161,3 +213,6 @@ def _print(results: "list[ProfileResult]", output: Path, *, as_json: bool, quiet
         for line in (line for result in results for line in summary_lines(result)):
             click.echo(line)
         click.echo(f"{output}: result.json, report.html", err=True)
+
+
+profile.add_command(compare)

@@ -15,6 +15,8 @@ from nemotrt.profiles.load.journal import journal
 from nemotrt.profiles.load.stamping_loop import StampingLoop
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.metrics.run_view import RunView
+from nemotrt.profiles.nvml.flags import flags
+from nemotrt.profiles.nvml.watch import GpuChoice, Watch, watching
 from nemotrt.profiles.recording import (
     driver_record,
     machine_facts,
@@ -45,10 +47,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Who watches a run: a progress display, and a folder that keeps ended requests."""
+    """Who watches a run: a progress display, a folder that keeps ended requests, NVML.
+
+    Without `gpus` no GPU is looked at.
+    """
 
     on_progress: Callable[[Progress], None] | None = None
     journal: Path | None = None
+    gpus: GpuChoice | None = None
 
 
 def run(target: Target, workload: Workload, observers: Observers | None = None) -> ProfileResult:
@@ -61,9 +67,18 @@ def run(target: Target, workload: Workload, observers: Observers | None = None) 
     observers = observers or Observers()
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     record = LoadRecord()
+    with watching(observers.gpus) as watch:
+        _journalled(target, workload, record, observers, started_at)
+    return _result(target, workload, record, started_at, watch)
+
+
+def _journalled(
+    target: Target, workload: Workload, record: LoadRecord, observers: Observers, started_at: str
+) -> None:
+    """Run, with every ended request in the journal, if there is one."""
     if observers.journal is None:
         _execute(target, workload, record, observers)
-        return _result(target, workload, record, started_at)
+        return
     head = {"started_at": started_at, "target": dict(target.facts), "workload": asdict(workload)}
     with journal(observers.journal, head) as append:
 
@@ -73,7 +88,6 @@ def run(target: Target, workload: Workload, observers: Observers | None = None) 
 
         record.on_ended = keep
         _execute(target, workload, record, observers)
-    return _result(target, workload, record, started_at)
 
 
 def _execute(target: Target, workload: Workload, record: LoadRecord, observers: Observers) -> None:
@@ -122,7 +136,7 @@ async def _report(
 
 
 def _result(
-    target: Target, workload: Workload, record: LoadRecord, started_at: str
+    target: Target, workload: Workload, record: LoadRecord, started_at: str, watch: Watch
 ) -> ProfileResult:
     """Return the result of what was recorded."""
     requests = tuple(
@@ -135,8 +149,9 @@ def _result(
         status, reason = Status.FAILED, record.failure.message
     elif record.is_interrupted:
         status, reason = Status.INTERRUPTED, "interrupted before the last measured request ended."
+    gpus = tuple(watch.traces(record.start_s))
     steps, window = step_records(target, record.start_s), steady_window(requests)
-    view = RunView(requests, steps, *(window or (0.0, 0.0)), record.cpu_s, workload.slos)
+    view = RunView(requests, steps, *(window or (0.0, 0.0)), record.cpu_s, workload.slos, gpus)
     driver = driver_record(record)
     return ProfileResult(
         status=status,
@@ -150,9 +165,15 @@ def _result(
         metrics=evaluate(view),
         driver=driver,
         machine=machine_facts(),
-        notes=tuple(_notes(driver, requests)),
+        notes=(
+            *_notes(driver, requests),
+            *([watch.absence] if watch.absence else []),
+            *(text for gpu in gpus if window for text in flags(gpu, *window)),
+        ),
         requests=requests,
         steps=steps,
+        gpus=gpus,
+        energy=tuple(gpu.energy(*window) if window else None for gpu in gpus),
     )
 
 

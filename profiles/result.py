@@ -9,6 +9,7 @@ import pydantic
 
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.profiles.metrics.statistics import Statistics
+from nemotrt.profiles.nvml.gpu_trace import Energy, GpuTrace
 
 
 class Strict(pydantic.BaseModel):
@@ -124,6 +125,8 @@ class ProfileResult(Strict):
     notes: tuple[str, ...]
     requests: tuple[RequestRecord, ...]
     steps: tuple[StepRecord, ...]
+    gpus: tuple[GpuTrace, ...] = ()
+    energy: tuple[Energy | None, ...] = ()  # of each GPU in the window
 
     def metric(self, name: str, statistic: str = "p50") -> float:
         """Return a metric's value, or one statistic of its distribution.

@@ -31,6 +31,15 @@ def read_run(path: Path) -> ProfileResult:
     return read_result(path)
 
 
+def read_runs(path: Path) -> list[ProfileResult]:
+    """Return the run in a folder, or the runs of a sweep; raises ArtefactError."""
+    if path.is_dir() and not (path / RESULT_FILE).is_file():
+        runs = [read_result(file.parent) for file in sorted(path.glob(f"c*/{RESULT_FILE}"))]
+        if runs:
+            return runs
+    return [read_run(path)]
+
+
 def write_folder(result: ProfileResult, folder: Path, *, force: bool) -> None:
     """Write the run's folder."""
     with writing_folder(folder, force=force) as partial:

@@ -1,5 +1,6 @@
 """A result as the few lines that a terminal shows."""
 
+from nemotrt.profiles.nvml.gpu_trace import GpuSample
 from nemotrt.profiles.report.scale import label
 from nemotrt.profiles.result import ProfileResult
 
@@ -25,3 +26,17 @@ def summary_lines(result: ProfileResult) -> list[str]:
         else:
             lines.append(f"{head} not computable: {metric.not_computable}")
     return lines + [f"note: {note}" for note in result.notes]
+
+
+def sample_line(sample: GpuSample) -> str:
+    """Return a GPU's sample as one line; "-" where the GPU has no such figure."""
+    used = sample.memory_used_bytes
+    figures = (
+        (sample.power_w, "W"),
+        (sample.sm_utilization_percent, "% SM"),
+        (sample.memory_utilization_percent, "% mem"),
+        (None if used is None else round(used / 2**30, 2), "GiB"),
+        (sample.sm_clock_mhz, "MHz"),
+        (sample.temperature_c, "C"),
+    )
+    return "  ".join(f"{'-' if value is None else value:>8} {unit}" for value, unit in figures)

@@ -7,10 +7,15 @@ from nemotrt.profiles import measure
 from nemotrt.profiles.load.journal import journal_folder
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.measure import Observers, Progress
+from nemotrt.profiles.nvml.watch import GpuChoice
 from nemotrt.profiles.report.comparison import write_comparison
 from nemotrt.profiles.result import ProfileResult, Status
 from nemotrt.profiles.run_folder import REPORT_FILE, check_folder, write_folder
 from nemotrt.profiles.targets.target import Target
+
+# A doubling of users that brings less than this has found the knee.
+MIN_GAIN = 0.03
+MAX_CONCURRENCY = 1024
 
 
 def run_folders(output: Path, workloads: list[Workload]) -> list[Path]:
@@ -20,14 +25,50 @@ def run_folders(output: Path, workloads: list[Workload]) -> list[Path]:
     return [output / f"c{workload.concurrency}" for workload in workloads]
 
 
+def search(
+    make_target: Callable[[Workload], Target],
+    workload_at: Callable[[int], Workload],
+    output: Path,
+    *,
+    max_concurrency: int = MAX_CONCURRENCY,
+    force: bool = False,
+    gpus: GpuChoice | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[ProfileResult]:
+    """Return runs of 1, 2, 4, ... users, until more of them bring less than MIN_GAIN.
+
+    Raises:
+        ConfigError: a folder is in the way, or the target can't take the workload.
+        EnvironmentUnfitError: the target can't be reached.
+    """
+    results: list[ProfileResult] = []
+    concurrency, best = 1, 0.0
+    while concurrency <= max_concurrency:
+        [result] = sweep(
+            make_target,
+            [workload_at(concurrency)],
+            output / f"c{concurrency}",
+            force=force,
+            gpus=gpus,
+            on_progress=on_progress,
+        )
+        results.append(result)
+        rate = result.metrics["tokens_per_s"].value
+        if result.status is not Status.COMPLETE or rate is None or rate < best * (1 + MIN_GAIN):
+            break
+        concurrency, best = 2 * concurrency, rate
+    write_comparison(results, output / REPORT_FILE)
+    return results
+
+
 def sweep(
     make_target: Callable[[Workload], Target],
     workloads: list[Workload],
     output: Path,
     *,
     force: bool = False,
+    gpus: GpuChoice | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    on_result: Callable[[ProfileResult], None] = lambda result: None,
 ) -> list[ProfileResult]:
     """Return the results of all runs; the first that is not complete is the last.
 
@@ -40,10 +81,9 @@ def sweep(
         check_folder(folder, force=force)
     results = []
     for workload, folder in zip(workloads, folders, strict=True):
-        observers = Observers(on_progress, journal_folder(folder))
+        observers = Observers(on_progress, journal_folder(folder), gpus)
         result = measure.run(make_target(workload), workload, observers)
         write_folder(result, folder, force=force)
-        on_result(result)
         results.append(result)
         if result.status is not Status.COMPLETE:
             break

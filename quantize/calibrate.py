@@ -1,11 +1,61 @@
-"""Makes the calibration folder that a command asks for, unless it is there."""
+"""Runs the 16 bit model over sample text and observes what enters each linear and the KV cache."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.quantize.calibration import calibrate, save_calibration
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.tensor_names import blocks
+from nemotrt.errors import ConfigError
+from nemotrt.quantize.calibration import Calibration, save_calibration
+from nemotrt.quantize.forward import SequenceEmitter, embed, run_block
+from nemotrt.quantize.observe import Observation
 from nemotrt.quantize.progress import count_progress
 from nemotrt.quantize.texts import DEFAULT_TEXT, read_texts, token_windows
+
+
+class CalibrationEmitter(SequenceEmitter):
+    """Taps the input of every linear and what goes into the KV cache."""
+
+    def linear(self, x: str, weight: str) -> str:
+        """Tap the input, then multiply."""
+        self.tap(weight, x, self.checkpoint[weight].shape[1])
+        return super().linear(x, weight)
+
+    def observe_cache(self, what: str, value: str) -> None:
+        """Tap keys or values."""
+        self.tap(what, value, self.config.kv_size)
+
+
+def calibrate(
+    checkpoint: Checkpoint,
+    tokens: npt.NDArray[np.int64],
+    progress: Callable[[int], None] = lambda num_blocks: None,
+) -> Calibration:
+    """Return what `tokens` [sequences, tokens] give in the 16 bit model; no torch is needed.
+
+    Memory is that of the largest block, and 4 bytes x hidden size a token.
+
+    Raises:
+        ConfigError: there are no tokens, or the checkpoint is quantized.
+        ArtefactError: the model overflows on this text.
+    """
+    if tokens.size == 0:
+        raise ConfigError("the calibration text is shorter than one sequence; give more text.")
+    if checkpoint.quant.algo is not QuantAlgo.NONE:
+        raise ConfigError(f"{checkpoint.path} is quantized; calibrate the 16 bit checkpoint.")
+    observations: dict[str, Observation] = {}
+    hidden = embed(checkpoint, tokens)
+    for block in blocks(checkpoint.config):
+        for taps in run_block(checkpoint, block, hidden, CalibrationEmitter):
+            for name, values in taps.items():
+                seen = observations.setdefault(name, Observation.empty(values.shape[-1]))
+                seen.add(values, name.removesuffix(".weight"))
+        progress(1)
+    return Calibration(checkpoint.fingerprint(), len(tokens), tokens.size, observations)
 
 
 def ensure_calibration(

@@ -72,9 +72,9 @@ def quantize(
     CHECKPOINT is a Hugging Face folder, or the name of a built-in tiny model. Weights stream from
     disk to disk; memory stays constant whatever the model's size.
     """
+    from nemotrt.engines.artefact import check_target
     from nemotrt.engines.tiny_models import resolve_checkpoint
     from nemotrt.quantize.adjust import CalibrationOptions
-    from nemotrt.quantize.calibrate import ensure_calibration
     from nemotrt.quantize.progress import byte_progress
     from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint, source_bytes
 
@@ -92,7 +92,10 @@ def quantize(
         resume=resume,
     )
     silent = quiet or as_json
-    if calibration is not None:
+    check_target(output, force=force)
+    if calibration is not None and not dry_run:
+        from nemotrt.quantize.calibrate import ensure_calibration
+
         ensure_calibration(source, calibration, text, sequences, sequence_tokens, quiet=silent)
     if dry_run:
         _print_plan(source, chosen, options, as_json=as_json)

@@ -1,5 +1,6 @@
 """The hidden folder that a run fills, which a later run can take up after a kill."""
 
+import errno
 import fcntl
 import json
 import os
@@ -61,11 +62,20 @@ def filling_folder(
             shutil.rmtree(path, ignore_errors=True)
             raise
         except OSError as error:
-            where = f"{path.name} is kept; make room, then run again with --resume"
-            raise EnvironmentUnfitError(f"{error.strerror or error}: {where}.") from error
+            raise EnvironmentUnfitError(_what_failed(error, path)) from error
         for name in (JOURNAL_FILE, LOCK_FILE):
             (path / name).unlink(missing_ok=True)
         _take_name(path, target)
+
+
+def _what_failed(error: OSError, path: Path) -> str:
+    """Return one line: what the system said, what is left, what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what, advice = f"no space left on the disk of {path.parent}", "make room, then"
+    else:
+        place = f" ({error.filename})" if error.filename else ""
+        what, advice = f"{error.strerror or error}{place}", "to go on,"
+    return f"{what}; {path.name} is kept: {advice} run again with --resume."
 
 
 def _lock(fd: int, path: Path) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from nemotrt.engines.opening import OpenEngine
-from nemotrt.errors import ConfigError
+from nemotrt.errors import NemotrtError
 from nemotrt.serve.delivery import Fields, failure
 from nemotrt.serve.engine_loop import EngineLoop
+from nemotrt.serve.grammar import GrammarCompiler
 from nemotrt.serve.submission import make_submission
 from nemotrt.serve.triton_model.wire import Frame, encode, read_frames
 
@@ -27,12 +28,16 @@ class Connection:
         opened: OpenEngine,
         loop: EngineLoop,
         on_close: Callable[["Connection"], None],
+        metrics: Callable[[], str],
+        grammars: GrammarCompiler | None,
     ) -> None:
         """Take over an accepted socket."""
         self._socket = connection
         self._opened = opened
         self._loop = loop
         self._on_close = on_close
+        self._metrics = metrics
+        self._grammars = grammars
         self._name = next(_numbers)
         self._pending: list[Item] = []
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
@@ -77,6 +82,8 @@ class Connection:
             case "status", number:
                 status = {"op": "status", "id": number, **self._loop.status()}
                 self._outbox.put(status)
+            case "metrics", number:
+                self._outbox.put({"op": "metrics", "id": number, "text": self._metrics()})
             case op, _:
                 raise ConnectionError(f"unknown operation {op!r}.")
 
@@ -88,8 +95,10 @@ class Connection:
             self._pending.append((number, fields))
 
         try:
-            submission = make_submission(request_id, inputs, self._opened, self, deliver)
-        except ConfigError as error:
+            submission = make_submission(
+                request_id, inputs, self._opened, self, deliver, self._grammars
+            )
+        except NemotrtError as error:
             fields = failure("invalid_request", error.message)
             self._outbox.put({"op": "updates", "items": [(number, fields)]})
             return

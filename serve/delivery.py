@@ -1,5 +1,6 @@
 """From a scheduler's updates to the output tensors that a client asked for."""
 
+import math
 from typing import Any
 
 from nemotrt.engines.request import Token, Update
@@ -14,20 +15,25 @@ class Delivery:
 
     def __init__(self, submission: Submission) -> None:
         """Start with nothing produced."""
+        self._sent_s = -math.inf
         self._inputs = submission.inputs
         self._num_input_tokens = len(submission.request.prompt)
         self._num_output_tokens = 0
         self._cum_log_prob = 0.0
         self._held: Fields = {"text_output": submission.prompt_text}
 
-    def fields(self, update: Update) -> Fields | None:
-        """Return what to send for `update`, None if nothing yet."""
+    def fields(self, update: Update, now_s: float, interval_s: float) -> Fields | None:
+        """Return what to send for `update`, None if nothing yet.
+
+        The first token and the last go out at once, the others `interval_s` apart at least.
+        """
         self._num_output_tokens += len(update.tokens)
         merge(self._held, {"text_output": update.text, **self._token_fields(update.tokens)})
         if update.finish_reason is not None:
             self._held |= self._last_fields(str(update.finish_reason))
-        elif not self._inputs.stream:
+        elif not self._inputs.stream or now_s < self._sent_s + interval_s:
             return None
+        self._sent_s = now_s
         fields, self._held = self._held, {}
         return fields
 

@@ -21,10 +21,12 @@ from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.admission import QueueLimits
 from nemotrt.serve.connection import Connection
 from nemotrt.serve.engine_loop import EngineLoop
+from nemotrt.serve.grammar import GrammarCompiler
 from nemotrt.serve.parent_death import end_with_parent
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
+STATE_ELEMENT_BYTES = {"onnxruntime": 4}  # its state pool is float32
 
 
 class EngineHost:
@@ -34,8 +36,23 @@ class EngineHost:
         """Prepare the loop; nothing runs yet."""
         self.opened = opened
         self.loop = EngineLoop(opened.scheduler(), limits, self._flush)
+        tokenizer = opened.tokenizer
+        self._grammars = tokenizer and GrammarCompiler(tokenizer, opened.engine.vocab_size)
         self._connections: list[Connection] = []
         self._lock = threading.Lock()
+
+    def metrics(self) -> str:
+        """Return the engine's measurements, in Prometheus form."""
+        gauges = self.loop.gauges()
+        sizes = self.opened.manifest.model
+        element = STATE_ELEMENT_BYTES.get(self.opened.manifest.backend)
+        if element is not None:
+            per_token = float(sizes["kv_elements_per_token"] or 0) * element
+            state = float(sizes["ssm_state_elements_per_request"] or 0)
+            state += float(sizes["conv_state_elements_per_request"] or 0)
+            gauges["kv_cache_bytes"] = gauges["held_tokens"] * per_token
+            gauges["ssm_state_bytes"] = gauges["slots_in_use"] * state * element
+        return self.loop.telemetry.text(gauges)
 
     def listen(self, path: Path) -> socket.socket:
         """Return a listening socket at `path`, which appears only when it answers."""
@@ -60,7 +77,9 @@ class EngineHost:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             client, _ = listener.accept()
-            connection = Connection(client, self.opened, self.loop, self._forget)
+            connection = Connection(
+                client, self.opened, self.loop, self._forget, self.metrics, self._grammars
+            )
             with self._lock:
                 self._connections.append(connection)
             connection.start()

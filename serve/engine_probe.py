@@ -12,12 +12,20 @@ STALL_S = 120.0  # an engine step that lasts longer than this is taken for one t
 
 
 def engine_status(path: Path) -> Frame | None:
-    """Return what the engine process says of itself; None if it does not answer."""
+    """Return how many requests wait and run; None if the engine process does not answer."""
+    return ask_engine(path, "status")
+
+
+def ask_engine(path: Path, operation: str) -> Frame | None:
+    """Return the engine process's answer to an operation without arguments; None if there is none.
+
+    The operations are "status" and "metrics".
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(PROBE_TIMEOUT_S)
             connection.connect(str(path))
-            connection.sendall(encode({"op": "status", "id": 0}))
+            connection.sendall(encode({"op": operation, "id": 0}))
             return next(itertools.islice(read_frames(connection), 1), None)
     except OSError:
         return None

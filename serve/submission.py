@@ -1,19 +1,22 @@
 """A request's tensors, checked and turned into what the scheduler takes."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pydantic
 
 from nemotrt.engines.chat import is_reasoning
-from nemotrt.engines.guide import Guide, ThinkingBudget
+from nemotrt.engines.guide import AfterThinking, Guide, ThinkingBudget
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.request import Request
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
+from nemotrt.serve.grammar import GrammarCompiler
 
 TAIL_TOKENS = 16  # enough to hold "<think>" in any tokenizer
 MAX_BYTES_PER_TOKEN = 64  # a longer text can't fit: refused before it costs a tokenizer's time
@@ -65,7 +68,6 @@ class Inputs(pydantic.BaseModel):
             "bad_words": bool(self.bad_words),
             "beam_width above 1": self.beam_width != 1,
             "num_return_sequences above 1": self.num_return_sequences != 1,
-            "guided_decoding_guide_type": bool(self.guided_decoding_guide_type),
         }
         for name, is_asked in refusals.items():
             if is_asked:
@@ -167,6 +169,7 @@ def make_submission(
     opened: OpenEngine,
     owner: Any,
     deliver: Callable[[dict[str, Any]], None],
+    grammars: GrammarCompiler | None = None,
 ) -> Submission:
     """Return the submission for a request's input tensors.
 
@@ -181,16 +184,27 @@ def make_submission(
     if not inputs.exclude_input_in_output:
         text = inputs.text_input or (opened.tokenizer.decode(ids) if opened.tokenizer else "")
     deadline = None if inputs.timeout_ms is None else now + inputs.timeout_ms / 1000
-    request = Request(request_id, ids, params, _guide(inputs, ids, opened.tokenizer))
+    request = Request(request_id, ids, params, _guide(inputs, ids, opened.tokenizer, grammars))
     return Submission(request, inputs, text, now, deadline, owner, deliver)
 
 
-def _guide(inputs: Inputs, ids: tuple[int, ...], tokenizer: Tokenizer | None) -> Guide | None:
-    """Return the thinking budget, where one is asked for and the prompt leaves a trace open."""
-    if inputs.max_thinking_tokens is None or tokenizer is None:
+def _guide(
+    inputs: Inputs,
+    ids: tuple[int, ...],
+    tokenizer: Tokenizer | None,
+    grammars: GrammarCompiler | None,
+) -> Guide | None:
+    """Return what steers the request: a budget while it thinks, a grammar for what it answers."""
+    grammar: Guide | None = None
+    if inputs.guided_decoding_guide_type:
+        if grammars is None:
+            raise ConfigError("the engine has no tokenizer; leave out guided_decoding_guide_type.")
+        kind, guide = inputs.guided_decoding_guide_type, inputs.guided_decoding_guide or ""
+        grammar = grammars.guide(kind, guide)
+    if tokenizer is None or not is_reasoning(tokenizer.decode(ids[-TAIL_TOKENS:])):
+        return grammar
+    if inputs.max_thinking_tokens is None and grammar is None:
         return None
-    if not is_reasoning(tokenizer.decode(ids[-TAIL_TOKENS:])):
-        return None
-    return ThinkingBudget(
-        inputs.max_thinking_tokens, lambda text: tokenizer.encode(text, add_special_tokens=False)
-    )
+    limit = math.inf if inputs.max_thinking_tokens is None else inputs.max_thinking_tokens
+    thinking = ThinkingBudget(limit, partial(tokenizer.encode, add_special_tokens=False))
+    return thinking if grammar is None else AfterThinking(thinking, grammar)

@@ -16,7 +16,7 @@ from nemotrt.serve.serve_spec import ServeSpec
 from nemotrt.serve.service import Health, Service
 from nemotrt.serve.services import engine_service, front_service, triton_service
 from nemotrt.serve.triton_runtime import find_runtime
-from nemotrt.serve.triton_server import LOOPBACK, TritonPorts
+from nemotrt.serve.triton_server import LOOPBACK, TritonPorts, clean_shared_memory
 
 log = logging.getLogger("nemotrt.serve")
 TICK_S = 0.05
@@ -65,6 +65,7 @@ class Supervisor:
             repository = RepositorySpec(self.spec.model_name)
             write_repository(self.spec.engine, self.folder.repository, repository, force=True)
         (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
+        clean_shared_memory(os.getpid())
         for service in self.services:
             service.spec.log.unlink(missing_ok=True)  # of an earlier server of that name
         try:

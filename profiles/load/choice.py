@@ -9,8 +9,7 @@ from nemotrt.profiles.load.trace import read_trace
 from nemotrt.profiles.load.workload import Arrival, Language, Workload
 from nemotrt.profiles.metrics.request_metrics import REQUEST_METRICS
 
-DEFAULT = Preset(description="", isl=256, osl=64, requests_per_user=4)
-MIN_REQUESTS = 8
+DEFAULT = Preset(description="", isl=256, osl=64, requests_per_user=8)
 OPEN_WARMUP_SHARE = 0.1
 
 
@@ -43,7 +42,7 @@ def choose(choice: Choice, concurrencies: tuple[int, ...]) -> list[Workload]:
     common = Workload(
         isl=isl,
         osl=osl,
-        num_requests=choice.num_requests or max(base.requests_per_user, MIN_REQUESTS),
+        num_requests=choice.num_requests or base.requests_per_user,
         num_warmup=choice.num_warmup or 0,
         language=Language(choice.language),
         seed=choice.seed,
@@ -59,8 +58,7 @@ def choose(choice: Choice, concurrencies: tuple[int, ...]) -> list[Workload]:
         replace(
             common,
             concurrency=concurrency,
-            num_requests=choice.num_requests
-            or max(base.requests_per_user * concurrency, min(MIN_REQUESTS, 4 * concurrency)),
+            num_requests=choice.num_requests or base.requests_per_user * concurrency,
             num_warmup=concurrency if choice.num_warmup is None else choice.num_warmup,
         )
         for concurrency in concurrencies

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from nemotrt.profiles.nvml.gpu_trace import GpuTrace
 from nemotrt.profiles.result import RequestRecord, StepRecord
 
 
@@ -16,6 +17,7 @@ class RunView:
     window_end_s: float
     driver_cpu_s: float
     slos: Mapping[str, float] = field(default_factory=dict)  # upper limits by metric name
+    gpus: tuple[GpuTrace, ...] = ()
 
     @property
     def window_s(self) -> float:

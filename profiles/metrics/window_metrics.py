@@ -109,6 +109,43 @@ def goodput_requests_per_s(run: RunView) -> list[float]:
     return _over_window(run, sum(_is_inside(run, end_s) for end_s in ends))
 
 
+def gpu_power_w(run: RunView) -> list[float]:
+    """Return the power of each sample in the window, of all watched GPUs."""
+    watts = [
+        sample.power_w
+        for gpu in run.gpus
+        for sample in gpu.between(run.window_start_s, run.window_end_s)
+        if sample.power_w is not None
+    ]
+    if not watts:
+        raise NotComputableError("no GPU told its power in the window.")
+    return watts
+
+
+def energy_j(run: RunView) -> list[float]:
+    """Return the energy of the watched GPUs in the window."""
+    parts = [gpu.energy(run.window_start_s, run.window_end_s) for gpu in run.gpus]
+    joules = [part.joules for part in parts if part is not None]
+    if not parts or len(joules) < len(parts):
+        raise NotComputableError("no GPU told its energy or power over the whole window.")
+    return [sum(joules)]
+
+
+def joules_per_token(run: RunView) -> list[float]:
+    """Return the energy for each output token in the window."""
+    num_tokens = sum(count for _, count in run.arrivals())
+    if not num_tokens:
+        raise NotComputableError("no token came in the window.")
+    return [energy_j(run)[0] / num_tokens]
+
+
+def tokens_per_s_per_gpu(run: RunView) -> list[float]:
+    """Return the output tokens a second for each watched GPU."""
+    if not run.gpus:
+        raise NotComputableError("no GPU was watched.")
+    return [tokens_per_s(run)[0] / len({gpu.facts.index for gpu in run.gpus})]
+
+
 def driver_cpu_us_per_token(run: RunView) -> list[float]:
     """Return the driver's CPU time for each token."""
     num_tokens = sum(request.num_output_tokens for request in run.requests)

@@ -1,5 +1,6 @@
 """What was seen of a GPU: its facts, its samples, and the energy between two moments."""
 
+import itertools
 from enum import StrEnum
 
 import numpy as np
@@ -114,7 +115,7 @@ def _counted(counts: list[tuple[float, int]], start_s: float, end_s: float) -> f
     if len(times) < 2 or times[0] > start_s or times[-1] < end_s:
         return None
     joules = [0.0]
-    for (earlier_s, earlier), (later_s, later) in zip(counts, counts[1:], strict=False):
+    for (earlier_s, earlier), (later_s, later) in itertools.pairwise(counts):
         step_mj = (later - earlier) % 2**COUNTER_BITS
         if step_mj / MS_PER_S > MAX_PLAUSIBLE_W * max(later_s - earlier_s, 1.0):
             return None

@@ -23,17 +23,17 @@ COLUMNS = (
 Series = dict[str, list[ProfileResult]]
 
 
-def write_comparison(results: Sequence[ProfileResult], path: Path) -> None:
-    """Write the page whole or not at all."""
+def write_comparison(results: Sequence[ProfileResult], path: Path, *, verdict: str = "") -> None:
+    """Write the page whole or not at all; `verdict` is its first sentence."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(render_comparison(results), encoding="utf-8")
+        partial.write_text(render_comparison(results, verdict), encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def render_comparison(results: Sequence[ProfileResult]) -> str:
+def render_comparison(results: Sequence[ProfileResult], verdict: str = "") -> str:
     """Return the page."""
     complete = [result for result in results if result.status is Status.COMPLETE]
     series = _by_target(complete)
@@ -50,7 +50,7 @@ def render_comparison(results: Sequence[ProfileResult]) -> str:
             plots=[figure for figure in figures if figure],
             columns=COLUMNS,
             cell=_cell,
-            verdict=_verdict(complete, len(results)),
+            verdict=verdict or _verdict(complete, len(results)),
         )
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from nemotrt.profiles.metrics.request_metrics import e2e_latency_ms, tpot_ms, ttft_ms
 from nemotrt.profiles.report.chart import BOTTOM, TOP, Chart
+from nemotrt.profiles.report.gpu_plots import gpu_plots
 from nemotrt.profiles.result import ProfileResult, RequestRecord
 
 NUM_TIME_BINS = 100
@@ -18,7 +19,8 @@ BAR_PIXELS = 9
 
 def plots(result: ProfileResult) -> list[str]:
     """Return the plots that the result has data for, as HTML figures."""
-    drawn = [throughput(result), itl_over_time(result), timeline(result), occupancy(result)]
+    drawn = [throughput(result), itl_over_time(result), *gpu_plots(result)]
+    drawn += [timeline(result), occupancy(result)]
     measured = [r for r in result.requests if r.phase == "measured" and r.is_complete]
     if measured:
         drawn.append(histogram("Time to first token", "ms", [ttft_ms(r) for r in measured]))

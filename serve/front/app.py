@@ -13,11 +13,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from nemotrt.serve.engine_probe import engine_status
+from nemotrt.serve.engine_probe import ask_engine, engine_status
 from nemotrt.serve.front.access import MAX_BODY_BYTES, AccessGate, ApiKeys
 from nemotrt.serve.front.api_error import ApiError
 from nemotrt.serve.front.chat_endpoint import ChatCall
@@ -92,6 +92,14 @@ class Front:
         """Answer GET /health/live."""
         return JSONResponse({"status": "live"})
 
+    async def metrics(self, request: Request) -> Response:
+        """Answer GET /metrics with the engine's measurements, in Prometheus form."""
+        socket = self.spec.engine_socket
+        answer = None if socket is None else await asyncio.to_thread(ask_engine, socket, "metrics")
+        if answer is None:
+            raise ApiError(503, "the engine process is starting.", code="engine_unavailable")
+        return PlainTextResponse(answer["text"], media_type="text/plain; version=0.0.4")
+
     async def openapi(self, request: Request) -> Response:
         """Answer GET /openapi.json."""
         return JSONResponse(openapi_document())
@@ -147,6 +155,7 @@ def create_app(spec: FrontSpec) -> Starlette:
         Route("/health", front.ready),
         Route("/health/ready", front.ready),
         Route("/health/live", front.live),
+        Route("/metrics", front.metrics),
         Route("/openapi.json", front.openapi),
         Route("/", front.page),
     ]

@@ -6,6 +6,7 @@ from nemotrt.engines.chat import is_reasoning, sampling_defaults
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.api_error import ApiError
 from nemotrt.serve.front.engine_files import EngineFiles
+from nemotrt.serve.front.guided import guide_inputs
 from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Message, Sampling
 
 OPENAI_TEMPERATURE = 1.0  # Source: OpenAI's API reference, completions
@@ -48,7 +49,7 @@ def chat_inputs(request: ChatRequest, prompt: str) -> Inputs:
         inputs["max_thinking_tokens"] = request.max_thinking_tokens
     if request.logprobs:
         inputs |= _logprob_inputs(request.top_logprobs or 0)
-    return inputs
+    return inputs | guide_inputs(request)
 
 
 def completion_inputs(request: CompletionRequest, prompt: str | list[int]) -> Inputs:

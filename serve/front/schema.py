@@ -74,10 +74,33 @@ class StreamOptions(Strict):
     include_usage: bool = False
 
 
-class ResponseFormat(Strict):
-    """The form of the answer."""
+class JsonSchema(Strict):
+    """A named JSON schema."""
 
-    type: Literal["text"]
+    name: str | None = None
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """The form of the answer, kept by masking logits in the engine."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class FunctionName(Strict):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedToolChoice(Strict):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+    function: FunctionName
 
 
 class Sampling(Strict):
@@ -117,7 +140,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: Literal[True] | None = None
     response_format: ResponseFormat | None = None
     max_thinking_tokens: Int32 | None = None

@@ -108,25 +108,29 @@ def test_logits_equal_transformers(
 
 
 @pytest.mark.parametrize("flavour", ["standard", "tensorrt"])
-@pytest.mark.parametrize("architecture", ["nemotron_h", "qwen3"])
+@given(data=st.data())
+@slow_examples
 def test_padding_and_batch_mates_change_nothing(
-    flavour: str, architecture: str, tmp_path: Path
+    flavour: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """Sequences of other lengths and padding beside a sequence leave its logits as they are."""
-    model = reference.nemotron_h() if architecture == "nemotron_h" else reference.qwen3()
-    path, weights = export(flavour, reference.save(model, tmp_path / "c"), tmp_path / "g")
-    rng = np.random.default_rng(5)
-    prompts = [rng.integers(0, 96, n).tolist() for n in (14, 3, 9)]
+    model = data.draw(models())
+    tmp = tmp_path_factory.mktemp("model")
+    path, weights = export(flavour, reference.save(model, tmp / "c"), tmp / "g")
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    lengths = data.draw(st.lists(st.integers(3, 20), min_size=2, max_size=4))
+    prompts = [rng.integers(0, model.config.vocab_size, n).tolist() for n in lengths]
     expected = [reference.logits(model, prompt) for prompt in prompts]
-    runner = GraphRunner(path, 3, CACHE, weights)
-    rounds = [[5, 1, 2], [1, 1, 6], [8, 1, 1]]
-    done = [0, 0, 0]
-    for sizes in rounds:
-        chunks = [p[d : d + s] for p, d, s in zip(prompts, done, sizes, strict=True)]
-        found = runner.feed(chunks, pad_to=11)
-        done = [d + s for d, s in zip(done, sizes, strict=True)]
-        for row, reference_logits, position in zip(found, expected, done, strict=True):
-            np.testing.assert_allclose(row, reference_logits[position - 1], atol=TOLERANCE, rtol=0)
+    runner = GraphRunner(path, len(prompts), CACHE, weights)
+    done = [0] * len(prompts)
+    for later_rounds in (2, 1, 0):  # each round leaves every sequence a token for each later one
+        rest = [len(p) - d - later_rounds for p, d in zip(prompts, done, strict=True)]
+        sizes = [data.draw(st.integers(1, r)) if later_rounds else r for r in rest]
+        chunks = [p[d : d + n] for p, d, n in zip(prompts, done, sizes, strict=True)]
+        found = runner.feed(chunks, pad_to=max(sizes) + data.draw(st.integers(0, 5)))
+        done = [d + n for d, n in zip(done, sizes, strict=True)]
+        for row, logits, position in zip(found, expected, done, strict=True):
+            np.testing.assert_allclose(row, logits[position - 1], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)

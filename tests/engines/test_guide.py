@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.guide import GRACE_TOKENS, ThinkingBudget
+from nemotrt.engines.guide import GRACE_TOKENS, AfterThinking, ThinkingBudget
 from nemotrt.engines.request import Request
 from nemotrt.engines.sampling import Sampler, SamplingParams
 from nemotrt.engines.scheduler import Scheduler
@@ -100,3 +100,15 @@ def test_scheduler_obeys_a_guide_and_feeds_nothing_twice() -> None:
         tokens += [token.id for update in scheduler.step() for token in update.tokens]
     assert tokens == [1, 1, 2, 3, 1]
     assert engine.fed == (0, 0, 1, 1, 2, 3)
+
+
+def test_another_guide_takes_over_after_the_trace() -> None:
+    answer = Then()
+    guide = AfterThinking(ThinkingBudget(0, encode), answer)
+    for character in "</think>\n\n":
+        assert guide.forced() == ord(character) and guide.allowed() is None
+        guide.push(ord(character), character)
+    assert answer.count == 0
+    guide.push(1, "a")
+    guide.push(1, "b")
+    assert guide.forced() == 2

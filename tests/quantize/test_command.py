@@ -7,6 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
+from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.quantize.contract import inspect_quantized
 
 
 def run(*arguments: object) -> Result:
@@ -66,3 +68,30 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     result = run(tmp_path / "in", "--recipe", "int8-wo", "-o", tmp_path / "out")
     assert result.exit_code == 1 and "has neither model.safetensors" in result.stderr
+
+
+def test_ctrl_c_exits_130_and_resume_finishes(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nemotrt.quantize.writer.write_index", interrupt)
+        result = run(checkpoint, "--recipe", "int8-wo", "-o", tmp_path / "out")
+    assert result.exit_code == 130
+    assert [path.name for path in tmp_path.iterdir()] == [".out.quantizing"]
+    assert run(checkpoint, "--recipe", "int8-wo", "-o", tmp_path / "out", "--resume").exit_code == 0
+
+
+def test_a_static_recipe_calibrates_once(tmp_path: Path) -> None:
+    """The shipped text and tiny model; the second run takes the folder that the first made."""
+    if not (TINY_MODELS["tiny"] / "model.safetensors").is_file():
+        pytest.skip("no trained tiny model")
+    static = ["--calibration", tmp_path / "c", "--sequences", 2, "--sequence-tokens", 16]
+    assert run("tiny", "--recipe", "fp8", "-o", tmp_path / "fp8", *static).exit_code == 0
+    stamp = (tmp_path / "c/calibration.json").stat().st_mtime_ns
+    result = run("tiny", "--recipe", "int8-sq", "-o", tmp_path / "sq", *static)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "c/calibration.json").stat().st_mtime_ns == stamp
+    assert inspect_quantized(tmp_path / "sq").faults == ()

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.calibration import calibrate, save_calibration
+from nemotrt.quantize.calibrate import calibrate
+from nemotrt.quantize.calibration import save_calibration
 from nemotrt.quantize.contract import inspect_quantized
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.recipe import load_recipe, recipe_names

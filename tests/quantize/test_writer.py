@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,20 @@ def test_a_disk_that_is_too_small_is_found_before_the_work(
     with pytest.raises(EnvironmentUnfitError, match="free"):
         quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
     assert leftovers(tmp_path / "out") == []
+
+
+def test_a_write_that_the_system_refuses(checkpoint: Path, tmp_path: Path) -> None:
+    """The kernel itself says no in the middle: files above 20 kB are not allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(EnvironmentUnfitError, match=r"File too large.*--resume"):
+            quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert leftovers(tmp_path / "out") == [".out.quantizing"]
+    quantize_checkpoint(checkpoint, tmp_path / "out", INT8, QuantizeOptions(resume=True))
+    assert leftovers(tmp_path / "out") == ["out"]
 
 
 def interrupted(checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.generation import collect, generate

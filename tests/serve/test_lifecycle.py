@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+
 from nemotrt.serve.engine_probe import engine_status
 from nemotrt.serve.launcher import serve_engine
 from nemotrt.serve.run_folder import RunFolder, ServerState
@@ -26,7 +27,9 @@ PROMPT = "SAY[[" + "a long answer, " * 60 + "]]SAY:"
 
 @pytest.fixture
 def start(engine_folder, triton_runtime, monkeypatch) -> Start:
-    def start(*options: str, step_ms: float = 5, **more: Any) -> AbstractContextManager[ServerState]:
+    def start(
+        *options: str, step_ms: float = 5, **more: Any
+    ) -> AbstractContextManager[ServerState]:
         monkeypatch.setenv("PYTHONPATH", str(TESTS))
         monkeypatch.setenv("SCRIPTED_STEP_MS", str(step_ms))
         scripted = ("--engine-module", "support.scripted_host")
@@ -180,7 +183,7 @@ def test_a_client_that_goes_frees_its_slot(start, option) -> None:
 def test_the_queue_is_bounded_in_size_and_time(start) -> None:
     options = ("--no-triton", "--max-queue-size", "2", "--max-queue-s", "1")
     with start(*options, step_ms=50) as server:
-        threads, results = in_threads(8, lambda _: ask(server))
+        threads, _ = in_threads(8, lambda _: ask(server))
         wait_until(lambda: engine(server).get("num_running") == 8)
         waiting, late = in_threads(2, lambda _: ask(server))
         wait_until(lambda: engine(server)["num_waiting"] == 2)
@@ -226,7 +229,7 @@ def test_only_loopback_ports_are_open(start) -> None:
         for pid in (server.pid, *server.processes.values(), child_stub(server).pid):
             for connection in psutil.Process(pid).net_connections("inet"):
                 if connection.status == psutil.CONN_LISTEN:
-                    found.add((connection.laddr.ip, connection.laddr.port))
+                    found.add((connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port))
         urls = (server.openai_url, server.http_url, server.metrics_url, f"//{server.grpc_url}")
         assert found == {("127.0.0.1", httpx.URL(url or "").port) for url in urls}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+
 from nemotrt.serve.launcher import serve_engine
 from nemotrt.serve.run_folder import ServerState
 
@@ -153,6 +154,49 @@ def test_a_malformed_call_is_surfaced_as_content(client, text) -> None:
 def test_without_tools_the_format_is_plain_text(client) -> None:
     answer = client.chat.completions.create(model="llm", messages=say(CALLS, system="/no_think"))
     assert answer.choices[0].message.content == CALLS
+
+
+def test_json_schema_masks_the_answer_but_not_the_trace(client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"enum": ["Ada", "Bob"]}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    answer = client.chat.completions.create(
+        model="llm",
+        messages=say('Free text here.</think>\n\n{"name": "Bob", "age": 41}'),
+        response_format=wanted,
+    ).choices[0]
+    assert answer.message.reasoning_content == "Free text here."
+    assert json.loads(answer.message.content) == {"name": "Bob", "age": 41}
+    answer = client.chat.completions.create(
+        model="llm",
+        messages=say("I won't.", system="/no_think"),
+        response_format=wanted,
+        max_tokens=60,
+    ).choices[0]
+    assert answer.message.content.startswith('{"name"')
+
+
+def test_a_required_tool_is_called(client) -> None:
+    for choice in ("required", {"type": "function", "function": {"name": "calculate_tip"}}):
+        answer = client.chat.completions.create(
+            model="llm",
+            messages=say("I would rather talk.", system="/no_think"),
+            tools=TOOLS,
+            tool_choice=choice,
+            max_tokens=40,
+        ).choices[0]
+        assert answer.message.tool_calls[0].function.name == "calculate_tip"
+        assert answer.message.tool_calls[0].function.arguments.startswith("{")
+
+
+def test_a_broken_schema_is_a_400(client) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "zebra"}}}
+    with pytest.raises(openai.BadRequestError, match="grammar is refused"):
+        client.chat.completions.create(model="llm", messages=say("x"), response_format=wanted)
 
 
 def test_an_engine_that_fails_is_an_error_and_comes_back(client, server) -> None:

@@ -11,9 +11,10 @@ import pytest
 import tritonclient.grpc as grpc
 import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
 from nemotrt.serve.run_folder import ServerState
 from nemotrt.serve.triton_model.tensors import INPUT_BY_NAME
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 pytestmark = pytest.mark.triton
 PROMPTS = [

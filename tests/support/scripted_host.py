@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from nemotrt.engines import opening
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.slot_table import SlotTable

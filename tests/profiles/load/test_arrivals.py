@@ -88,7 +88,7 @@ def test_a_damaged_trace_is_refused(tmp_path, line):
 def test_presets():
     assert set(presets()) == {"8k16k", "1k8k", "32k1k", "128k", "smoke"}
     small, large = choose(Choice(preset="8k16k", isl=100), (2, 8))
-    assert (small.isl, small.osl, small.num_requests) == (100, 16384, 8)
+    assert (small.isl, small.osl, small.num_requests) == (100, 16384, 4)
     assert (large.concurrency, large.num_requests, large.num_warmup) == (8, 16, 8)
     with pytest.raises(ConfigError, match="did you mean '8k16k'"):
         choose(Choice(preset="8k16"), (1,))

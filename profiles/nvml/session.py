@@ -1,0 +1,38 @@
+"""Records GPUs on their own, without a load."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nemotrt.profiles.nvml.device import select_devices
+from nemotrt.profiles.nvml.gpu_trace import GpuSample, GpuTrace
+from nemotrt.profiles.nvml.library import nvml_session
+from nemotrt.profiles.nvml.sampler import Sampler
+from nemotrt.profiles.nvml.table import write_table
+from nemotrt.profiles.nvml.watch import GpuChoice
+
+
+def record(
+    choice: GpuChoice,
+    output: Path,
+    duration_s: float | None,
+    on_sample: Callable[[list[GpuSample]], None] = lambda samples: None,
+) -> list[GpuTrace]:
+    """Return the traces, written to `output`, after `duration_s` or Ctrl-C.
+
+    Raises:
+        EnvironmentUnfitError: there is no GPU to watch.
+        ConfigError: a GPU's name means nothing here.
+    """
+    start_s = time.perf_counter()
+    with nvml_session() as nvml, Sampler(select_devices(nvml, choice.names), choice.rate_hz) as it:
+        try:
+            while duration_s is None or time.perf_counter() - start_s < duration_s:
+                left_s = 1.0 if duration_s is None else start_s + duration_s - time.perf_counter()
+                time.sleep(max(min(left_s, 1.0), 0.0))
+                on_sample(it.latest())
+        except KeyboardInterrupt:
+            pass  # the usual way to end a session; what was seen is written below
+    traces = it.traces(start_s)
+    write_table(traces, output)
+    return traces

@@ -1,0 +1,81 @@
+"""`nemotrt compare`: parse, call, print."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from nemotrt.profiles.verdict.judge import Verdict
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("candidate", type=PATH)
+@click.argument("baseline", type=PATH)
+@click.option("--target", type=float, default=1.0, show_default=True, help="The claimed ratio.")
+@click.option("--at-given-concurrency", is_flag=True, help="Take single runs as they are.")
+@click.option("--gate", is_flag=True, help="Exit with 1 unless the outcome is 'met'.")
+@click.option("-o", "--output", type=PATH, help="Also write a page with both runs' curves.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    /,
+    candidate: Path,
+    baseline: Path,
+    target: float,
+    at_given_concurrency: bool,
+    gate: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge whether CANDIDATE has TARGET times the throughput of BASELINE.
+
+    Each is the folder of a run, or of a sweep, of which the fastest run counts. For a regression
+    test compare a new run with an old one: --target 0.95 --gate --at-given-concurrency.
+    """
+    from nemotrt.profiles.report.comparison import write_comparison
+    from nemotrt.profiles.run_folder import read_runs
+    from nemotrt.profiles.verdict.judge import judge
+
+    ours, theirs = read_runs(candidate), read_runs(baseline)
+    verdict = judge(ours, theirs, target, is_given_concurrency=at_given_concurrency)
+    if output is not None:
+        write_comparison([*ours, *theirs], output, verdict=verdict.sentence)
+    if as_json:
+        click.echo(json.dumps(_as_json(verdict)))
+    else:
+        _print(verdict)
+    if gate and verdict.outcome != "met":
+        ctx.exit(1)
+
+
+def _print(verdict: "Verdict") -> None:
+    """Print the sentence, the metrics side by side, and the caveats."""
+    click.echo(verdict.sentence)
+    click.echo(f"{'metric':18}{'unit':>10}{'candidate':>12}{'baseline':>12}{'ratio':>8}")
+    for change in verdict.changes:
+        click.echo(
+            f"{change.name:18}{change.unit:>10}{change.candidate:>12.4g}{change.baseline:>12.4g}"
+            f"{change.ratio:>8.3f}"
+        )
+    for caveat in verdict.caveats:
+        click.echo(f"note: {caveat}")
+
+
+def _as_json(verdict: "Verdict") -> dict[str, object]:
+    """Return the verdict without the runs' samples."""
+    return {
+        "schema_version": 1,
+        "outcome": verdict.outcome,
+        "target": verdict.target,
+        "sentence": verdict.sentence,
+        "ratio": asdict(verdict.ratio) if verdict.ratio else None,
+        "reasons": verdict.reasons,
+        "caveats": verdict.caveats,
+        "changes": [asdict(change) | {"ratio": change.ratio} for change in verdict.changes],
+    }

@@ -1,0 +1,85 @@
+"""What must be equal before two runs may be compared."""
+
+from collections.abc import Sequence
+
+from nemotrt.profiles.result import ProfileResult, Status
+
+# Precisions that a fair comparison may mix: none; but these names mean the same bits.
+PRECISION_CLASSES = {
+    "fp32": "32-bit",
+    "bf16": "16-bit",
+    "int8-wo": "8-bit weights",
+    "int8-sq": "8-bit",
+    "fp8": "8-bit",
+    "fp8-dynamic": "8-bit",
+}
+
+
+def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
+    """Return why the two runs are not comparable, [] if they are."""
+    found = []
+    for name, run in (("candidate", candidate), ("baseline", baseline)):
+        if run.status is not Status.COMPLETE:
+            found.append(f"the {name} run is {run.status}: {run.reason}")
+        elif any(not r.is_complete for r in run.requests if r.phase == "measured"):
+            found.append(f"the {name} run has incomplete requests.")
+        if run.driver.is_limit:
+            found.append(f"the load driver was the limit of the {name} run.")
+    for name in ("isl", "osl", "arrival"):
+        ours, theirs = (getattr(run.workload, name) for run in (candidate, baseline))
+        if ours != theirs:
+            found.append(f"{name} differs: {ours} against {theirs}.")
+    ours, theirs = hardware(candidate), hardware(baseline)
+    if ours != theirs:
+        found.append(f"the hardware differs: {ours} against {theirs}.")
+    kinds = [precision_class(run) for run in (candidate, baseline)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        found.append(f"the precision class differs: {kinds[0]} against {kinds[1]}.")
+    return found
+
+
+def caveats(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
+    """Return what a reader must weigh, though it does not forbid the comparison."""
+    found = []
+    for name, run in (("candidate", candidate), ("baseline", baseline)):
+        found += [f"{name}: {note}" for note in run.notes]
+        if precision_class(run) is None:
+            found.append(f"{name}: the target does not say its precision.")
+        if not run.gpus and run.target["kind"] != "in-process":
+            found.append(f"{name}: no GPU was watched; the hardware is taken to be this machine's.")
+    kinds = {str(run.target["kind"]) for run in (candidate, baseline)}
+    if len(kinds) > 1:
+        found.append(f"the runs went over different protocols: {', '.join(sorted(kinds))}.")
+    return found
+
+
+def hardware(run: ProfileResult) -> str:
+    """Return what the run ran on: its GPUs, else the machine."""
+    names = sorted(str(gpu.facts.name) for gpu in run.gpus)
+    if names:
+        return " + ".join(names)
+    machine = run.machine
+    return f"CPU ({machine['architecture']}, {machine['num_cores']} cores)"
+
+
+def precision_class(run: ProfileResult) -> str | None:
+    """Return the class of the target's precision, None where it does not say."""
+    precision = str(run.target.get("precision", ""))
+    return PRECISION_CLASSES.get(precision)
+
+
+def best_run(runs: Sequence[ProfileResult]) -> tuple[ProfileResult, bool]:
+    """Return the fastest complete run, and whether the sweep shows that it is the best.
+
+    It is shown if a larger concurrency was tried and brought no more than noise.
+    """
+    complete = [
+        run
+        for run in runs
+        if run.status is Status.COMPLETE and run.metrics["tokens_per_s"].value is not None
+    ]
+    if not complete:
+        return runs[0], False
+    best = max(complete, key=lambda run: run.metric("tokens_per_s"))
+    is_shown = any(run.workload.concurrency > best.workload.concurrency for run in complete)
+    return best, is_shown

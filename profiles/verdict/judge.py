@@ -1,0 +1,127 @@
+"""The verdict on a claimed ratio: met, not met, undecided, or not comparable, and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.result import ProfileResult
+from nemotrt.profiles.verdict.comparability import best_run, caveats, obstacles
+from nemotrt.profiles.verdict.ratio import CONFIDENCE, Ratio, throughput_ratio
+
+METRICS = ("tokens_per_s", "ttft_ms", "tpot_ms", "e2e_latency_ms", "joules_per_token")
+
+
+class Outcome(StrEnum):
+    """What can be said of a claimed ratio."""
+
+    MET = "met"  # the whole interval reaches the target
+    NOT_MET = "not met"  # the whole interval stays below it
+    UNDECIDED = "undecided"  # the target lies inside the interval
+    NOT_COMPARABLE = "not comparable"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A metric of both runs; `ratio` is candidate over baseline."""
+
+    name: str
+    unit: str
+    candidate: float
+    baseline: float
+
+    @property
+    def ratio(self) -> float:
+        """Candidate over baseline."""
+        return self.candidate / self.baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The whole judgement; `ratio` is None where no rate can be had."""
+
+    outcome: Outcome
+    target: float
+    ratio: Ratio | None
+    reasons: tuple[str, ...]  # why not comparable
+    caveats: tuple[str, ...]
+    changes: tuple[Change, ...]
+    candidate: ProfileResult
+    baseline: ProfileResult
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if self.ratio is None or self.outcome is Outcome.NOT_COMPARABLE:
+            return f"Not comparable: {' '.join(self.reasons)}"
+        ratio = self.ratio
+        text = (
+            f"{ratio.best:.2f} times the baseline's throughput ({CONFIDENCE:.0%} interval "
+            f"{ratio.low:.2f} to {ratio.high:.2f}); a ratio of {self.target:g} is {self.outcome}."
+        )
+        if not ratio.is_distinguishable:
+            text += " The two are not distinguishable."
+        return text
+
+
+def judge(
+    candidates: Sequence[ProfileResult],
+    baselines: Sequence[ProfileResult],
+    target: float,
+    *,
+    is_given_concurrency: bool = False,
+) -> Verdict:
+    """Return the verdict on "candidate is `target` times as fast as baseline".
+
+    Args:
+        candidates: runs of a sweep over concurrency, or one run.
+        baselines: the same for the other model.
+        target: the claimed ratio of throughputs.
+        is_given_concurrency: compare single runs as they are; otherwise each side must have been
+            swept until more users brought nothing.
+    """
+    if target <= 0:
+        raise ConfigError(f"--target must be above 0, got {target:g}.")
+    (candidate, is_ours_best), (baseline, is_theirs_best) = map(best_run, (candidates, baselines))
+    reasons = obstacles(candidate, baseline)
+    for name, is_shown in (("candidate", is_ours_best), ("baseline", is_theirs_best)):
+        if not is_shown and not is_given_concurrency:
+            reasons.append(
+                f"nothing shows that the {name} ran at its best concurrency: profile it with "
+                "--search, or say --at-given-concurrency."
+            )
+    ratio = None
+    try:
+        ratio = throughput_ratio(candidate, baseline)
+    except ConfigError as error:
+        reasons.append(error.message)
+    return Verdict(
+        outcome=_outcome(ratio, target) if ratio and not reasons else Outcome.NOT_COMPARABLE,
+        target=target,
+        ratio=ratio,
+        reasons=tuple(reasons),
+        caveats=tuple(caveats(candidate, baseline)),
+        changes=tuple(_changes(candidate, baseline)),
+        candidate=candidate,
+        baseline=baseline,
+    )
+
+
+def _outcome(ratio: Ratio, target: float) -> Outcome:
+    """Return what the interval says of the target."""
+    if ratio.low >= target:
+        return Outcome.MET
+    return Outcome.NOT_MET if ratio.high < target else Outcome.UNDECIDED
+
+
+def _changes(candidate: ProfileResult, baseline: ProfileResult) -> list[Change]:
+    """Return the metrics that both runs have: values, or medians."""
+    changes = []
+    for name in METRICS:
+        entries = candidate.metrics[name], baseline.metrics[name]
+        if any(entry.not_computable for entry in entries):
+            continue
+        ours, theirs = candidate.metric(name), baseline.metric(name)
+        if theirs:
+            changes.append(Change(name, entries[0].unit, ours, theirs))
+    return changes

@@ -1,0 +1,119 @@
+"""The ratio of two runs' throughputs with a confidence interval.
+
+In a closed loop of c users with answers of one length, requests end one after another in a fixed
+order, so the time from one end to the next has a period of c: interval k is a sample of phase
+k mod c. The variance of the window's length is the sum of what varies within each phase; what
+differs between phases is no noise. Neighbouring intervals share slow drifts, which widens the
+variance by (1 + r) / (1 - r), r being the correlation of neighbours.
+Source: Law and Kelton, Simulation Modeling and Analysis, sections 4.4 and 9.5.3.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.result import ProfileResult
+
+CONFIDENCE = 0.95
+MAX_CORRELATION = 0.8  # beyond it the run is too short to say anything
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Candidate over baseline; [low, high] holds the true ratio with CONFIDENCE.
+
+    It covers the noise within the runs, not what changes from one start of a server to the next.
+    """
+
+    best: float
+    low: float
+    high: float
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether one of the two is faster."""
+        return not self.low <= 1 <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The variance of the logarithm of a run's throughput, and its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+def throughput_ratio(candidate: ProfileResult, baseline: ProfileResult) -> Ratio:
+    """Return the ratio of the two runs' tokens a second, with Welch's interval on its logarithm.
+
+    Raises:
+        ConfigError: a run has no steady window, or too few requests in it.
+    """
+    best = candidate.metric("tokens_per_s") / baseline.metric("tokens_per_s")
+    spreads = [spread_of(run) for run in (candidate, baseline)]
+    variance = sum(spread.variance for spread in spreads)
+    if variance == 0:
+        return Ratio(best, best, best)
+    freedom = variance**2 / sum(s.variance**2 / s.freedom for s in spreads)
+    reach = student_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(variance)
+    return Ratio(best, best * math.exp(-reach), best * math.exp(reach))
+
+
+def spread_of(result: ProfileResult) -> Spread:
+    """Return how far a run's throughput may be off.
+
+    Raises:
+        ConfigError: each user must have ended at least 2 measured requests.
+    """
+    if result.window_s is None:
+        raise ConfigError("a run without a steady window has no rate to compare.")
+    start_s, end_s = result.window_s
+    ends = sorted(r.arrivals_s[-1] for r in result.requests if r.is_complete)
+    intervals = np.diff([start_s, *(at_s for at_s in ends if start_s < at_s <= end_s)])
+    num_phases = result.workload.concurrency
+    if intervals.size < 2 * num_phases:
+        raise ConfigError(
+            f"{intervals.size} requests ended in the steady window; {2 * num_phases} are needed, "
+            "2 a user, to tell noise from difference: run longer."
+        )
+    phases = [np.arange(phase, intervals.size, num_phases) for phase in range(num_phases)]
+    rest = intervals.copy()
+    for phase in phases:
+        rest[phase] -= intervals[phase].mean()
+    parts = [(phase.size * rest[phase].var(ddof=1), phase.size - 1) for phase in phases]
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return Spread(0.0, float(intervals.size - num_phases))
+    freedom = total**2 / sum(variance**2 / free for variance, free in parts)
+    correlation = _neighbour_correlation(rest, num_phases)
+    widened = total * (1 + correlation) / (1 - correlation)
+    return Spread(float(widened / intervals.sum() ** 2), float(freedom))
+
+
+def _neighbour_correlation(rest: npt.NDArray[np.float64], bias: int) -> float:
+    """Return the correlation of neighbours, at least 0.
+
+    Taking the phases' means out lowers it by about phases / intervals, which is added back.
+    """
+    found = float(rest[:-1] @ rest[1:] / (rest @ rest)) + bias / rest.size
+    return min(max(found, 0.0), MAX_CORRELATION)
+
+
+def student_quantile(share: float, freedom: float) -> float:
+    """Return Student's t quantile by its expansion in 1/freedom; within 1 % from 4 on.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
+    """
+    z = NormalDist().inv_cdf(share)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))

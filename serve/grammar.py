@@ -1,0 +1,108 @@
+"""Grammars that mask logits: JSON, JSON schemas, regular expressions, Lark, through llguidance."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.errors import ConfigError, EnvironmentUnfitError, unknown_name
+
+MAX_GUIDE_CHARACTERS = 1 << 18
+
+
+class GrammarGuide:
+    """Allows the tokens that keep one sequence within a grammar, the end once it is complete."""
+
+    def __init__(self, matcher: Any, vocab_size: int) -> None:
+        """Start at the grammar's beginning."""
+        from llguidance.numpy import allocate_token_bitmask
+
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._bitmask = allocate_token_bitmask(1, vocab_size)
+
+    def forced(self) -> None:
+        """Force nothing: a single choice is a mask too."""
+
+    def allowed(self) -> npt.NDArray[np.bool_] | None:
+        """Return the mask; None once the grammar has come to its end or met a limit."""
+        from llguidance.numpy import fill_next_token_bitmask
+
+        if self._matcher.is_error() or self._matcher.is_stopped():
+            return None
+        fill_next_token_bitmask(self._matcher, self._bitmask, 0)
+        bits = np.unpackbits(self._bitmask[0].view(np.uint8), bitorder="little")
+        mask = bits[: self._vocab_size].astype(np.bool_)
+        return mask if mask.any() else None
+
+    def push(self, token: int, text: str) -> None:
+        """Advance the grammar."""
+        self._matcher.consume_token(token)
+
+
+class GrammarCompiler:
+    """Makes guides for one tokenizer, which is loaded at the first use."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        """Prepare."""
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+
+    def guide(self, kind: str, guide: str) -> GrammarGuide:
+        """Return a guide.
+
+        Args:
+            kind: json (any object), json_schema, regex or lark.
+            guide: the schema, expression or grammar; unused for json.
+
+        Raises:
+            ConfigError: the kind is unknown, or the grammar is malformed.
+            EnvironmentUnfitError: llguidance is not installed.
+        """
+        if len(guide) > MAX_GUIDE_CHARACTERS:
+            raise ConfigError(f"the grammar exceeds {MAX_GUIDE_CHARACTERS} characters.")
+        tokenizer = self._llguidance_tokenizer
+        from llguidance import LLMatcher
+
+        writers: dict[str, Callable[[], str]] = {
+            "json": lambda: str(LLMatcher.grammar_from_json_schema({"type": "object"})),
+            "json_schema": lambda: str(LLMatcher.grammar_from_json_schema(_object(guide))),
+            "regex": lambda: str(LLMatcher.grammar_from_regex(guide)),
+            "lark": lambda: str(LLMatcher.grammar_from_lark(guide)),
+        }
+        if kind not in writers:
+            raise unknown_name("guided_decoding_guide_type", kind, writers)
+        grammar = writers[kind]()
+        fault = LLMatcher.validate_grammar(grammar, tokenizer)
+        if fault:
+            raise ConfigError(f"the {kind} grammar is refused: {fault.strip().splitlines()[0]}")
+        return GrammarGuide(LLMatcher(tokenizer, grammar), self._vocab_size)
+
+    @cached_property
+    def _llguidance_tokenizer(self) -> Any:
+        try:
+            from llguidance import LLTokenizer
+        except ImportError:
+            raise EnvironmentUnfitError(
+                "grammars need llguidance: pip install 'nemotrt[serve]'."
+            ) from None
+        return LLTokenizer(
+            self._tokenizer.to_json(),
+            n_vocab=self._vocab_size,
+            eos_token=list(self._tokenizer.eos_ids),
+        )
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Return the JSON schema in `text`."""
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"the JSON schema is not JSON: {error}.") from error
+    if not isinstance(schema, dict):
+        raise ConfigError("the JSON schema must be an object.")
+    return schema

@@ -1,0 +1,280 @@
+"""The real nvidia-ml-py against a stand-in library: every figure, every fault."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.profiles.command import profile
+from nemotrt.profiles.nvml.device import select_devices
+from nemotrt.profiles.nvml.flags import flags
+from nemotrt.profiles.nvml.gpu_trace import EnergySource, GpuFacts, GpuSample, GpuTrace
+from nemotrt.profiles.nvml.library import nvml_session
+from nemotrt.profiles.nvml.reading import read_facts, read_sample
+from nemotrt.profiles.nvml.sampler import Sampler
+from nemotrt.profiles.nvml.watch import GpuChoice, watching
+from nemotrt.profiles.result import read_result
+
+MIG = {
+    "gpu0_mig": "2",
+    "0.uuid@0": "MIG-a",
+    "0.uuid@1": "MIG-b",
+    "0.memory_used@1": "77",
+    "0.memory_total@1": "100",
+}
+
+
+def look(names=()):
+    with nvml_session() as nvml:
+        [device] = select_devices(nvml, names)
+        return read_facts(device), read_sample(device, 1.5, with_slow=True)
+
+
+def test_every_figure(nvml_script):
+    facts, sample = look()
+    assert facts.name == "A10G"
+    assert facts.driver == "580.95.05"
+    assert facts.vbios == "94.02.75.00.01"
+    assert facts.power_limit_w == 300
+    assert facts.memory_bytes == 22587 * 2**20
+    assert (facts.is_ecc_on, facts.is_persistence_on, facts.is_mig_mode_on) == (True, True, None)
+    assert sample == GpuSample(
+        at_s=1.5,
+        power_w=100.0,
+        energy_mj=5000,
+        sm_utilization_percent=99,
+        memory_utilization_percent=60,
+        memory_used_bytes=2**30,
+        sm_clock_mhz=1500,
+        memory_clock_mhz=6250,
+        temperature_c=55,
+        throttle_reasons=0,
+        pcie_tx_kb_per_s=1200,
+        pcie_rx_kb_per_s=3400,
+        pids=(1000,),
+    )
+
+
+def test_what_the_gpu_does_not_support_is_none(nvml_script):
+    nvml_script(gpu0_energy_mj=None, gpu0_temperature=None, gpu0_throttle=None, gpu0_pcie_tx="!3")
+    _, sample = look()
+    assert sample.energy_mj is None
+    assert sample.temperature_c is None
+    assert sample.throttle_reasons is None
+    assert sample.pcie_tx_kb_per_s is None
+    assert sample.power_w == 100
+
+
+def test_devices_are_chosen_by_index_uuid_and_mig(nvml_script):
+    nvml_script(**MIG)
+    assert look(("0",))[0].uuid == "GPU-11111111-2222-3333-4444-555555555555"
+    assert look(("GPU-11111111-2222-3333-4444-555555555555",))[0].index == 0
+    for name in ("0:1", "MIG-b"):
+        facts, sample = look((name,))
+        assert (facts.is_mig, facts.uuid, facts.memory_bytes) == (True, "MIG-b", 100)
+        assert sample.memory_used_bytes == 77
+        assert sample.power_w == 100  # the whole GPU's
+        assert sample.sm_utilization_percent is None  # not told for an instance
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("7", "this machine has 1"), ("x", "an index"), ("GPU-9", "nvidia-smi -L"), ("0:5", "no MIG")],
+)
+def test_an_unknown_device_is_refused(nvml_script, name, message):
+    nvml_script(**MIG)
+    with pytest.raises(ConfigError, match=message):
+        look((name,))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [(9, "not loaded"), (12, "not installed"), (18, "differ in version")]
+)
+def test_without_a_driver_it_says_so(nvml_script, code, message):
+    nvml_script(init=str(code))
+    with pytest.raises(EnvironmentUnfitError, match=message):
+        look()
+    with watching(GpuChoice()) as watch:
+        assert "No GPU figures" in watch.absence
+        assert watch.traces(0.0) == []
+    with pytest.raises(EnvironmentUnfitError), watching(GpuChoice(("0",))):
+        pass
+
+
+def sample_for(seconds, rate_hz):
+    start_s = time.perf_counter()
+    with nvml_session() as nvml, Sampler(select_devices(nvml), rate_hz) as sampler:
+        time.sleep(seconds)
+    return sampler.traces(start_s)[0]
+
+
+def test_the_rate_does_not_drift(nvml_script):
+    trace = sample_for(1.0, 50)
+    times = [sample.at_s for sample in trace.samples]
+    assert all(later > earlier for earlier, later in itertools.pairwise(times))
+    assert len(times) + trace.num_missed == pytest.approx(51, abs=2)
+    # each sample stands on the grid of 20 ms that the first one starts, or a little after it
+    offsets = [(at_s - times[0]) % 0.02 for at_s in times[:-1]]
+    assert sorted(offsets)[len(offsets) // 2] < 0.005
+    assert 0 < trace.sampler_cpu_share < 0.5
+    assert sum(sample.pids is not None for sample in trace.samples) <= 3  # asked once a second
+
+
+def test_a_slow_driver_costs_samples_not_drift(nvml_script):
+    nvml_script(gpu0_power_us="30000")
+    trace = sample_for(0.5, 100)
+    assert trace.num_missed > 20
+    assert 10 < len(trace.samples) < 20
+
+
+def test_a_lost_gpu_keeps_what_was_seen(nvml_script):
+    nvml_script(gpu0_power_mw="100000 100000 !15")
+    trace = sample_for(0.3, 50)
+    assert len(trace.samples) == 2
+    assert "GPU is lost" in trace.lost
+    assert any("GPU is lost" in text for text in flags(trace, 0, 1))
+
+
+def trace_of(samples, **facts):
+    given_facts = dict.fromkeys(GpuFacts.model_fields) | {"index": 0, "is_mig": False} | facts
+    return GpuTrace(
+        facts=GpuFacts(**given_facts),
+        samples=tuple(samples),
+        interval_s=1.0,
+        sampler_cpu_share=0.0,
+        num_missed=0,
+    )
+
+
+def test_energy_by_the_counter():
+    counts = [(0, 1000), (1, 101_000), (2, 201_000), (3, 301_000)]  # 100 W
+    trace = trace_of(GpuSample(at_s=t, energy_mj=c, power_w=7) for t, c in counts)
+    found = trace.energy(0.5, 2.5)
+    assert found is not None
+    assert (found.joules, found.source) == (pytest.approx(200), EnergySource.COUNTER)
+
+
+def test_a_counter_that_wraps_goes_on():
+    counts = [(0, 2**64 - 50_000), (1, 50_000), (2, 150_000)]
+    found = trace_of(GpuSample(at_s=t, energy_mj=c) for t, c in counts).energy(0, 2)
+    assert found is not None
+    assert found.joules == pytest.approx(200)
+
+
+def test_a_counter_that_was_reset_is_not_believed():
+    counts = [(0, 9_000_000), (1, 0), (2, 100_000)]
+    samples = [GpuSample(at_s=t, energy_mj=c, power_w=50) for t, c in counts]
+    found = trace_of(samples).energy(0, 2)
+    assert found is not None
+    assert (found.joules, found.source) == (pytest.approx(100), EnergySource.INTEGRAL)
+
+
+def test_power_is_integrated_by_trapezoids():
+    """0 W at 0 s rising to 40 W at 4 s: between 1 s and 3 s, 2 s at 20 W on average."""
+    trace = trace_of(GpuSample(at_s=t, power_w=10 * t) for t in range(5))
+    found = trace.energy(1, 3)
+    assert found is not None
+    assert found.joules == pytest.approx(40)
+    assert trace.energy(-3, 3) is None
+    assert trace.energy(1, 9) is None
+
+
+@given(st.floats(1, 700), st.floats(0, 5), st.floats(0.1, 5), st.integers(0, 2**64 - 1))
+def test_constant_power_gives_power_times_time(watts, start_s, length_s, first_mj):
+    times = [0.5 * i for i in range(-1, 25)]
+    samples = [
+        GpuSample(at_s=t, power_w=watts, energy_mj=(first_mj + round(1e3 * watts * t)) % 2**64)
+        for t in times
+    ]
+    for trace in (
+        trace_of(samples),
+        trace_of(sample.model_copy(update={"energy_mj": None}) for sample in samples),
+    ):
+        found = trace.energy(start_s, start_s + length_s)
+        assert found is not None
+        assert found.joules == pytest.approx(watts * length_s, rel=1e-3, abs=0.01)
+
+
+def test_flags():
+    busy = [
+        GpuSample(at_s=t, sm_utilization_percent=95, sm_clock_mhz=c, throttle_reasons=r, pids=p)
+        for t, c, r, p in [(1, 1500, 4, (1,)), (2, 1200, 0x44, (1, 2)), (3, 1500, 1, None)]
+    ]
+    texts = " ".join(flags(trace_of(busy, is_persistence_on=False), 0, 10))
+    assert "power cap in 2 of 3 samples" in texts
+    assert "hardware thermal slowdown in 1 of 3" in texts
+    assert "2 processes: 1, 2" in texts
+    assert "from 1200 to 1500 MHz" in texts
+    assert "persistence mode is off" in texts
+    idle = [GpuSample(at_s=1, sm_utilization_percent=0, sm_clock_mhz=c) for c in (210, 1500)]
+    assert flags(trace_of(idle, is_persistence_on=True), 0, 10) == []
+
+
+def test_a_run_has_the_gpus_figures(nvml_script, engine_folder, tmp_path):
+    nvml_script(gpu0_throttle="4", gpu0_energy_mj=" ".join(str(1000 * k) for k in range(500)))
+    args = [str(engine_folder), "-o", str(tmp_path / "run"), "--isl", "16", "--osl", "64"]
+    done = CliRunner().invoke(profile, [*args, "-n", "8", "--gpu", "0", "--gpu-rate-hz", "50"])
+    assert done.exit_code == 0, done.output
+    result = read_result(tmp_path / "run")
+    assert result.gpus[0].facts.name == "A10G"
+    assert result.metric("energy_j") > 0
+    start_s, end_s = result.window_s or (0, 0)
+    tokens = result.metric("tokens_per_s") * (end_s - start_s)
+    assert result.metric("joules_per_token") == pytest.approx(result.metric("energy_j") / tokens)
+    assert result.energy[0] is not None
+    assert any("power cap" in note for note in result.notes)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "GPU 0 power" in page
+    assert "total energy counter" in page
+
+
+def test_a_run_without_a_gpu_says_so_and_goes_on(nvml_script, engine_folder, tmp_path):
+    nvml_script(init="9")
+    args = [str(engine_folder), "-o", str(tmp_path / "run"), "--isl", "8", "--osl", "2", "-n", "1"]
+    done = CliRunner().invoke(profile, args)
+    assert done.exit_code == 0, done.output
+    assert "No GPU figures: the NVIDIA driver is not loaded" in done.stdout
+    assert read_result(tmp_path / "run").metrics["energy_j"].not_computable
+    assert CliRunner().invoke(profile, [*args, "--force", "--gpu", "0"]).exit_code == 3
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
+def test_a_session_of_its_own(nvml_script, tmp_path, suffix):
+    path = tmp_path / f"gpu.{suffix}"
+    args = ["gpu", "-o", str(path), "--duration-s", "0.3", "--rate-hz", "20"]
+    done = CliRunner().invoke(profile, args)
+    assert done.exit_code == 0, done.output
+    if suffix == "csv":
+        header, first, *rest = path.read_text().splitlines()
+        assert len(rest) >= 4
+        assert dict(zip(header.split(","), first.split(","), strict=True))["power_w"] == "100.0"
+    elif suffix == "json":
+        [gpu] = json.loads(path.read_text())["gpus"]
+        assert [s["power_w"] for s in gpu["samples"][:3]] == [100, 200, 150]
+    else:
+        import pyarrow.parquet
+
+        assert pyarrow.parquet.read_table(path)["power_w"][1].as_py() == 200
+    assert CliRunner().invoke(profile, args).exit_code == 2
+
+
+def test_the_loader_finds_it_as_on_a_gpu_host(nvml_script, standin_library, tmp_path):
+    """A fresh process, with nothing preloaded; and without the library, exit code 3."""
+    command = [sys.executable, "-m", "nemotrt", "profile", "gpu", "--duration-s", "0.1", "-q"]
+    there = os.environ | {"LD_LIBRARY_PATH": str(standin_library.parent)}
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "a.csv")], env=there, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "GPU 0 A10G" in done.stdout
+    done = subprocess.run([*command, "-o", str(tmp_path / "b.csv")], capture_output=True, text=True)
+    assert done.returncode in (0, 3)  # 0 on a host with a GPU
+    assert done.returncode == 0 or "No GPU figures" in done.stderr

@@ -1,0 +1,191 @@
+"""Ratios and verdicts, on simulated runs whose true throughput is known."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from nemotrt.profiles.command import profile
+from nemotrt.profiles.evaluation import evaluate, steady_window
+from nemotrt.profiles.metrics.run_view import RunView
+from nemotrt.profiles.result import (
+    DriverRecord,
+    ProfileResult,
+    RequestRecord,
+    Status,
+    WorkloadRecord,
+    write_result,
+)
+from nemotrt.profiles.verdict.judge import Outcome, judge
+from nemotrt.profiles.verdict.ratio import student_quantile, throughput_ratio
+
+
+def simulate(seed, *, speed=1.0, users=4, osl=64, per_user=8, **changes) -> ProfileResult:
+    """A closed loop: each step gives every user a token; a new request stalls all for 5 steps.
+
+    A step takes 10 ms / speed, with 10 % noise of its own and 3 % that neighbours share.
+    """
+    chance = np.random.default_rng(seed)
+    now_s, drift, index = 0.0, 0.0, 0
+    live, ended = [], []
+    num_needed = users * (per_user + 1)
+    left = [max(round(osl * (user + 1) / users), 1) for user in range(users)]
+    while len(ended) < num_needed:
+        while len(live) < users:
+            length = left.pop(0) if left else osl
+            live.append({"index": index, "osl": length, "due_s": now_s, "arrivals_s": []})
+            index += 1
+            now_s += 0.05 / speed
+        drift = 0.9 * drift + chance.normal(0, 0.03 * np.sqrt(1 - 0.81))
+        now_s += 0.01 / speed * max(1 + drift + chance.normal(0, 0.1), 0.1)
+        for request in live:
+            request["arrivals_s"].append(now_s)
+        ended += [r for r in live if len(r["arrivals_s"]) == r["osl"]]
+        live = [r for r in live if len(r["arrivals_s"]) < r["osl"]]
+    requests = tuple(
+        RequestRecord(
+            index=r["index"],
+            phase="warm-up" if r["index"] < users else "measured",
+            isl=10,
+            osl=r["osl"],
+            due_s=r["due_s"],
+            sent_s=r["due_s"],
+            admitted_s=None,
+            ended_s=r["arrivals_s"][-1],
+            arrivals_s=tuple(r["arrivals_s"]),
+            arrival_tokens=(1,) * r["osl"],
+            finish_reason="length",
+            error="",
+        )
+        for r in ended
+    )
+    window = steady_window(requests)
+    assert window is not None
+    view = RunView(requests, (), *window, 0.01)
+    values = {
+        "status": Status.COMPLETE,
+        "reason": "",
+        "started_at": "2026-01-01T00:00:00",
+        "clock_start_s": None,
+        "duration_s": now_s,
+        "target": {"kind": "simulated", "address": "-", "model": "m", "precision": "bf16"},
+        "workload": WorkloadRecord(
+            isl=10,
+            osl=osl,
+            num_requests=users * per_user,
+            concurrency=users,
+            num_warmup=users,
+            arrival="closed",
+            requests_per_s=0.0,
+            language="en",
+            seed=0,
+            slos={},
+            trace=(),
+        ),
+        "window_s": window,
+        "metrics": evaluate(view),
+        "driver": DriverRecord(cpu_share=0.1, loop_lag_p99_ms=0.1, is_limit=False),
+        "machine": {"architecture": "x86_64", "num_cores": 2},
+        "notes": (),
+        "requests": requests,
+        "steps": (),
+    }
+    return ProfileResult(**(values | changes))
+
+
+def test_two_runs_of_the_same_thing_are_not_distinguishable():
+    runs = [simulate(seed) for seed in range(240)]
+    pairs = zip(runs[::2], runs[1::2], strict=True)
+    hits = [throughput_ratio(a, b).is_distinguishable for a, b in pairs]
+    assert sum(hits) <= 0.05 * len(hits)
+
+
+def test_five_percent_is_found():
+    pairs = [(simulate(2 * s, speed=1.05), simulate(2 * s + 1)) for s in range(60)]
+    ratios = [throughput_ratio(a, b) for a, b in pairs]
+    assert sum(ratio.low > 1 for ratio in ratios) >= 57
+    assert np.mean([ratio.low <= 1.05 <= ratio.high for ratio in ratios]) >= 0.95
+    assert np.mean([ratio.best for ratio in ratios]) == pytest.approx(1.05, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(4, 2.776), (9, 2.262), (19, 2.093), (38, 2.024), (1e9, 1.960)]
+)
+def test_student_quantile_is_the_tables(freedom, expected):
+    assert student_quantile(0.975, freedom) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("target", "outcome"), [(1.0, "met"), (3.0, "not met"), (2.0, "undecided")]
+)
+def test_outcomes(target, outcome):
+    fast, slow = simulate(1, speed=2.0), simulate(2)
+    verdict = judge([fast], [slow], target, is_given_concurrency=True)
+    assert verdict.outcome == outcome
+    assert verdict.ratio is not None
+    assert verdict.ratio.best == pytest.approx(2, rel=0.05)
+    assert f"a ratio of {target:g} is {outcome}" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"status": Status.FAILED, "reason": "it died."}, "run is failed: it died"),
+        ({"machine": {"architecture": "x86_64", "num_cores": 64}}, "hardware differs"),
+        (
+            {"target": {"kind": "simulated", "address": "-", "model": "m", "precision": "fp8"}},
+            "precision class differs: 16-bit against 8-bit",
+        ),
+        (
+            {"driver": DriverRecord(cpu_share=0.99, loop_lag_p99_ms=9, is_limit=True)},
+            "load driver was the limit",
+        ),
+    ],
+)
+def test_what_is_not_comparable(changes, reason):
+    verdict = judge([simulate(1)], [simulate(2, **changes)], 1.0, is_given_concurrency=True)
+    assert verdict.outcome is Outcome.NOT_COMPARABLE
+    assert reason in verdict.sentence
+
+
+def test_other_lengths_are_not_comparable():
+    verdict = judge([simulate(1)], [simulate(2, osl=32)], 1.0, is_given_concurrency=True)
+    assert "osl differs: 64 against 32" in verdict.sentence
+
+
+def test_each_side_must_be_at_its_best_concurrency():
+    sweep = [simulate(seed, users=users) for seed, users in enumerate((1, 4))]
+    knee = [*sweep, simulate(9, users=8, speed=0.4)]
+    assert "candidate ran at its best" in judge(sweep, knee, 1.0).sentence
+    verdict = judge(knee, knee, 1.0)
+    assert verdict.candidate.workload.concurrency == 4
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "not distinguishable" in verdict.sentence
+
+
+def test_the_command(tmp_path):
+    for name, run in (("a", simulate(1, speed=1.5)), ("b", simulate(2))):
+        (tmp_path / name).mkdir()
+        write_result(run, tmp_path / name / "result.json")
+    args = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--at-given-concurrency"]
+    done = CliRunner().invoke(profile, [*args, "--target", "1.2", "-o", str(tmp_path / "c.html")])
+    assert done.exit_code == 0, done.output
+    assert "a ratio of 1.2 is met" in done.stdout
+    assert "a ratio of 1.2 is met" in (tmp_path / "c.html").read_text()
+    done = CliRunner().invoke(profile, [*args, "--target", "6", "--gate", "--json"])
+    assert done.exit_code == 1
+    printed = json.loads(done.stdout)
+    assert printed["outcome"] == "not met"
+    assert {change["name"] for change in printed["changes"]} >= {"tokens_per_s", "tpot_ms"}
+
+
+def test_search_stops_at_the_knee(engine_folder, tmp_path):
+    """The engine holds 8; 16 users bring nothing over 8, so the search ends there or before."""
+    args = [str(engine_folder), "--search", "--isl", "8", "--osl", "6", "-n", "8", "-q"]
+    done = CliRunner().invoke(profile, [*args, "-o", str(tmp_path / "s"), "--warmup", "1"])
+    assert done.exit_code == 0, done.output
+    runs = sorted(int(folder.name[1:]) for folder in (tmp_path / "s").glob("c*"))
+    assert runs == [2**k for k in range(len(runs))]
+    assert 2 <= len(runs) <= 6
+    assert "at best, with" in (tmp_path / "s" / "report.html").read_text()
