@@ -11,8 +11,9 @@ from nemotrt.errors import EnvironmentUnfitError
 COMMANDS = {
     "plan": "nemotrt.profiles.planning.command:plan",
     "quantize": "nemotrt.quantize.command:quantize",
+    "evaluate": "nemotrt.quantize.evaluate_command:evaluate",
     "build": "nemotrt.build.command:build",
-    "inspect": "nemotrt.engines.command:inspect",
+    "inspect": "nemotrt.inspection:inspect",
     "generate": "nemotrt.engines.command:generate",
     "serve": "nemotrt.serve.command:serve",
     "profile": "nemotrt.profiles.command:profile",
@@ -22,8 +23,9 @@ COMMANDS = {
 SUMMARIES = {
     "plan": "Predict memory and throughput before a GPU is rented.",
     "quantize": "Write a quantized checkpoint.",
+    "evaluate": "Compare a quantized checkpoint with its source, on the CPU.",
     "build": "Build an engine directory from a checkpoint.",
-    "inspect": "Print and verify an engine directory.",
+    "inspect": "Print and verify an engine directory or a checkpoint.",
     "generate": "Generate text with an engine.",
     "serve": "Serve an engine with Triton Inference Server.",
     "profile": "Measure a running server.",

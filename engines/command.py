@@ -1,4 +1,4 @@
-"""`nemotrt inspect` and `nemotrt generate`."""
+"""`nemotrt generate`."""
 
 import json
 import sys
@@ -10,43 +10,6 @@ import click
 from nemotrt.errors import ConfigError
 
 ENGINE = click.Path(path_type=Path, exists=False)
-
-
-@click.command()
-@click.argument("engine", type=ENGINE)
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as one JSON object.")
-@click.option("--no-verify", is_flag=True, help="Skip the checksums.")
-def inspect(engine: Path, as_json: bool, no_verify: bool) -> None:
-    """Print an engine directory's manifest and verify every file's SHA-256."""
-    from nemotrt.engines.manifest import read_manifest, verify_files
-
-    manifest = read_manifest(engine)
-    if not no_verify:
-        verify_files(engine, manifest)
-    if as_json:
-        click.echo(json.dumps(manifest.model_dump(mode="json")))
-        return
-    size = sum(entry.num_bytes for entry in manifest.files.values())
-    limits, model = manifest.limits, manifest.model
-    rows = {
-        "backend": manifest.backend,
-        "gpu": f"{manifest.gpu} (compute capability {manifest.compute_capability})"
-        if manifest.gpu
-        else "none",
-        "precision": manifest.precision,
-        "executed": "yes" if manifest.executed else "no: compiled, no GPU ran this plan",
-        "model": f"{model['model_type']} {model['layers']}",
-        "max_batch_size": limits.max_batch_size,
-        "max_seq_len": limits.max_seq_len,
-        "chunk_tokens": limits.chunk_tokens,
-        "checkpoint": f"{manifest.checkpoint.path} ({manifest.checkpoint.fingerprint[:12]})",
-        "weights": f"{len(manifest.weights)} bound at load" if manifest.weights else "inside",
-        "tools": ", ".join(f"{name} {number}" for name, number in manifest.tools.items()),
-        "files": f"{len(manifest.files)}, {size / 1e6:.1f} MB"
-        + ("" if no_verify else ", every SHA-256 verified"),
-    }
-    for name, value in rows.items():
-        click.echo(f"{name:15} {value}")
 
 
 @click.command()

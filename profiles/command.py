@@ -9,7 +9,10 @@ from nemotrt.errors import NemotrtError
 from nemotrt.profiles.verdict.command import compare
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nemotrt.profiles.load.workload import Workload
+    from nemotrt.profiles.measure import Observers, Progress
     from nemotrt.profiles.nvml.gpu_trace import GpuSample
     from nemotrt.profiles.result import ProfileResult
     from nemotrt.profiles.targets.target import Target
@@ -70,6 +73,10 @@ def profile() -> None:
 @click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of an engine directory.")
 @click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@click.option("--metrics-url", help="The server's Prometheus page: queue time, batch size.")
+@click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
+@click.option("--predict-model", help="Known name or folder.  [default: the engine directory]")
+@click.option("--predict-precision", default="bf16", show_default=True)
 @click.option("--gpu", multiple=True, help="Watch it: index, INDEX:MIG, UUID.  [default: all]")
 @click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
 @click.option("--gpu-rate-hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True)
@@ -85,7 +92,6 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1).
     """
     from nemotrt.profiles.load.choice import Choice, choose, parse_concurrencies
-    from nemotrt.profiles.nvml.watch import GpuChoice
     from nemotrt.profiles.progress import live_progress
     from nemotrt.profiles.sweep import search, sweep
     from nemotrt.profiles.targets.opening import (
@@ -124,26 +130,43 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
             click.echo(workload)
         return
     is_silent = options["quiet"] or options["as_json"]
-    how: dict[str, Any] = {
-        "force": options["force"],
-        "gpus": None if options["no_gpu"] else GpuChoice(options["gpu"], options["gpu_rate_hz"]),
-    }
 
     def make_target(workload: "Workload") -> "Target":
         return open_target(target, workload, reach)
 
+    force = options["force"]
     with live_progress(quiet=is_silent) as show:
+        watchers = _observers(target, options, show)
         if options["search"]:
-            results = search(
-                make_target, lambda c: choose(choice, (c,))[0], output, on_progress=show, **how
-            )
+            at = lambda concurrency: choose(choice, (concurrency,))[0]  # noqa: E731
+            results = search(make_target, at, output, force=force, watchers=watchers)
         else:
-            results = sweep(make_target, workloads, output, on_progress=show, **how)
+            results = sweep(make_target, workloads, output, force=force, watchers=watchers)
     _print(results, output, as_json=options["as_json"], quiet=options["quiet"])
     if results[-1].status == "interrupted":
         ctx.exit(130)
     if results[-1].status == "failed":
         raise NemotrtError(f"the run failed: {results[-1].reason} The rest is in {output}.")
+
+
+def _observers(
+    target: str, options: dict[str, Any], show: "Callable[[Progress], None] | None"
+) -> "Observers":
+    """Return who watches the run, by the flags."""
+    from nemotrt.profiles.measure import Observers
+    from nemotrt.profiles.nvml.watch import GpuChoice
+    from nemotrt.profiles.prediction import PredictionChoice
+
+    prediction = None
+    if options["predict"]:
+        model = options["predict_model"] or target
+        prediction = PredictionChoice(options["predict"], model, options["predict_precision"])
+    return Observers(
+        on_progress=show,
+        gpus=None if options["no_gpu"] else GpuChoice(options["gpu"], options["gpu_rate_hz"]),
+        metrics_url=options["metrics_url"] or "",
+        prediction=prediction,
+    )
 
 
 @profile.command("gpu")

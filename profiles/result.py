@@ -10,6 +10,7 @@ import pydantic
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.profiles.metrics.statistics import Statistics
 from nemotrt.profiles.nvml.gpu_trace import Energy, GpuTrace
+from nemotrt.profiles.prediction import Prediction
 
 
 class Strict(pydantic.BaseModel):
@@ -127,6 +128,7 @@ class ProfileResult(Strict):
     steps: tuple[StepRecord, ...]
     gpus: tuple[GpuTrace, ...] = ()
     energy: tuple[Energy | None, ...] = ()  # of each GPU in the window
+    prediction: Prediction | None = None
 
     def metric(self, name: str, statistic: str = "p50") -> float:
         """Return a metric's value, or one statistic of its distribution.

@@ -1,9 +1,13 @@
 """A run's folder: result.json and report.html, whole or not at all."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from nemotrt.engines.artefact import check_target, writing_folder
 from nemotrt.errors import ConfigError
+from nemotrt.profiles.imports.aiperf import RECORDS_FILE, read_aiperf
+from nemotrt.profiles.imports.vllm_bench import read_vllm_bench
 from nemotrt.profiles.load.journal import HEAD_FILE
 from nemotrt.profiles.recovery import recover
 from nemotrt.profiles.report.page import write_html
@@ -21,14 +25,27 @@ def check_folder(folder: Path, *, force: bool) -> None:
 
 
 def read_run(path: Path) -> ProfileResult:
-    """Return the result in a run's folder, a result file, or the journal of a killed run.
+    """Return a run: our folder, result file or journal of a killed run, or another tool's.
 
     Raises:
         ArtefactError: there is none.
     """
     if (path / HEAD_FILE).is_file():
         return recover(path)
+    if path.suffix == ".jsonl" or (path / RECORDS_FILE).is_file():
+        return read_aiperf(path)
+    if path.suffix == ".json" and (raw := _vllm_result(path)) is not None:
+        return read_vllm_bench(raw, path)
     return read_result(path)
+
+
+def _vllm_result(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object if it is a result of vLLM's benchmark."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # read_result says what is wrong
+    return raw if isinstance(raw, dict) and "output_throughput" in raw else None
 
 
 def read_runs(path: Path) -> list[ProfileResult]:

@@ -4,6 +4,19 @@ from nemotrt.profiles.nvml.gpu_trace import GpuSample
 from nemotrt.profiles.report.scale import label
 from nemotrt.profiles.result import ProfileResult
 
+# What only some targets and machines tell; its absence is in the report.
+OPTIONAL = {
+    "queue_ms",
+    "goodput_requests_per_s",
+    "batch_occupancy",
+    "server_queue_ms",
+    "server_batch_size",
+    "tokens_per_s_per_gpu",
+    "gpu_power_w",
+    "energy_j",
+    "joules_per_token",
+}
+
 
 def summary_lines(result: ProfileResult) -> list[str]:
     """Return a table of the metrics."""
@@ -23,8 +36,14 @@ def summary_lines(result: ProfileResult) -> list[str]:
             lines.append(
                 f"{head}{label(found.p50):>11}" + "".join(f"{label(v):>10}" for v in columns)
             )
-        else:
+        elif name not in OPTIONAL:
             lines.append(f"{head} not computable: {metric.not_computable}")
+    if (plan := result.prediction) is not None:
+        lines.append(
+            f"predicted for {plan.model} on {plan.gpu}: {label(plan.tokens_per_s)} tokens/s "
+            f"({label(plan.tokens_per_s_low)} to {label(plan.tokens_per_s_high)}), "
+            f"tpot {label(plan.tpot_ms)} ms, ttft {label(plan.ttft_ms)} ms"
+        )
     return lines + [f"note: {note}" for note in result.notes]
 
 

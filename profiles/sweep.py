@@ -1,13 +1,13 @@
 """Several workloads on one target, one run folder each; the comparison page beside them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from nemotrt.profiles import measure
 from nemotrt.profiles.load.journal import journal_folder
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.measure import Observers, Progress
-from nemotrt.profiles.nvml.watch import GpuChoice
+from nemotrt.profiles.measure import Observers
 from nemotrt.profiles.report.comparison import write_comparison
 from nemotrt.profiles.result import ProfileResult, Status
 from nemotrt.profiles.run_folder import REPORT_FILE, check_folder, write_folder
@@ -32,8 +32,7 @@ def search(
     *,
     max_concurrency: int = MAX_CONCURRENCY,
     force: bool = False,
-    gpus: GpuChoice | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    watchers: Observers | None = None,
 ) -> list[ProfileResult]:
     """Return runs of 1, 2, 4, ... users, until more of them bring less than MIN_GAIN.
 
@@ -49,8 +48,7 @@ def search(
             [workload_at(concurrency)],
             output / f"c{concurrency}",
             force=force,
-            gpus=gpus,
-            on_progress=on_progress,
+            watchers=watchers,
         )
         results.append(result)
         rate = result.metrics["tokens_per_s"].value
@@ -67,8 +65,7 @@ def sweep(
     output: Path,
     *,
     force: bool = False,
-    gpus: GpuChoice | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    watchers: Observers | None = None,
 ) -> list[ProfileResult]:
     """Return the results of all runs; the first that is not complete is the last.
 
@@ -81,7 +78,7 @@ def sweep(
         check_folder(folder, force=force)
     results = []
     for workload, folder in zip(workloads, folders, strict=True):
-        observers = Observers(on_progress, journal_folder(folder), gpus)
+        observers = replace(watchers or Observers(), journal=journal_folder(folder))
         result = measure.run(make_target(workload), workload, observers)
         write_folder(result, folder, force=force)
         results.append(result)

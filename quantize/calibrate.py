@@ -10,7 +10,7 @@ from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.tensor_names import blocks
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.calibration import Calibration, save_calibration
+from nemotrt.quantize.calibration import Calibration, identity, save_calibration
 from nemotrt.quantize.forward import SequenceEmitter, embed, run_block
 from nemotrt.quantize.observe import Observation
 from nemotrt.quantize.progress import count_progress
@@ -25,9 +25,12 @@ class CalibrationEmitter(SequenceEmitter):
         self.tap(weight, x, self.checkpoint[weight].shape[1])
         return super().linear(x, weight)
 
-    def observe_cache(self, what: str, value: str) -> None:
+    def cached(self, what: str, heads: str) -> str:
         """Tap keys or values."""
-        self.tap(what, value, self.config.kv_size)
+        flat = self.graph.op("Transpose", heads, perm=[0, 2, 1, 3])
+        flat = self.graph.op("Reshape", flat, self.graph.ints(0, 0, self.config.kv_size))
+        self.tap(what, flat, self.config.kv_size)
+        return heads
 
 
 def calibrate(
@@ -55,7 +58,7 @@ def calibrate(
                 seen = observations.setdefault(name, Observation.empty(values.shape[-1]))
                 seen.add(values, name.removesuffix(".weight"))
         progress(1)
-    return Calibration(checkpoint.fingerprint(), len(tokens), tokens.size, observations)
+    return Calibration(identity(checkpoint), len(tokens), tokens.size, observations)
 
 
 def ensure_calibration(

@@ -4,6 +4,7 @@ A folder of two files: `calibration.json`, readable, one line of figures a linea
 `calibration.safetensors` with the amax per channel and the histograms.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nemotrt.engines.artefact import writing_folder
-from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.safetensors_file import read_header
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.layout import Shard, literal
@@ -21,13 +22,14 @@ from nemotrt.quantize.observe import Floats, Observation
 SUMMARY_FILE = "calibration.json"
 TENSOR_FILE = "calibration.safetensors"
 SCHEMA_VERSION = 1
+SAMPLE_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Observations by name: `...in_proj.weight` for a linear's input, `...k_scale` for a cache."""
 
-    fingerprint: str
+    identity: str  # of the checkpoint
     num_sequences: int
     num_tokens: int
     observations: dict[str, Observation]
@@ -49,7 +51,7 @@ def save_calibration(calibration: Calibration, target: Path, *, force: bool = Fa
     shard = Shard(TENSOR_FILE, tuple(sorted(entries, key=lambda entry: entry.dtype, reverse=True)))
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "checkpoint": calibration.fingerprint,
+        "checkpoint": calibration.identity,
         "num_sequences": calibration.num_sequences,
         "num_tokens": calibration.num_tokens,
         "amax": {name: seen.amax for name, seen in calibration.observations.items()},
@@ -66,6 +68,15 @@ def save_calibration(calibration: Calibration, target: Path, *, force: bool = Fa
                 file.write(entry.content.data)  # type: ignore[union-attr]
 
 
+def identity(checkpoint: Checkpoint) -> str:
+    """Return a digest of the layout and of a few bytes of every tensor: new weights change it."""
+    digest = hashlib.sha256(checkpoint.fingerprint().encode())
+    for name, ref in sorted(checkpoint.tensors.items()):
+        digest.update(name.encode())
+        digest.update(ref.read(0, min(ref.num_bytes, SAMPLE_BYTES)))
+    return digest.hexdigest()
+
+
 def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
     """Return the calibration in `folder`, made for the checkpoint in folder `checkpoint`.
 
@@ -75,11 +86,11 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
     """
     try:
         summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-        names, fingerprint = list(summary["amax"]), str(summary["checkpoint"])
+        names, made_for = list(summary["amax"]), str(summary["checkpoint"])
         sizes = int(summary["num_sequences"]), int(summary["num_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{folder} is not a calibration: {error!r}.") from error
-    if fingerprint != open_checkpoint(checkpoint).fingerprint():
+    if made_for != identity(open_checkpoint(checkpoint)):
         raise ConfigError(f"the calibration {folder} was made for another checkpoint.")
     refs, _ = read_header(folder / TENSOR_FILE)
     observations = {}
@@ -90,4 +101,4 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
             raise ArtefactError(f"{folder}: {TENSOR_FILE} has no {error}.") from None
         amaxes: Floats = np.array(amax.map())
         observations[name] = Observation(amaxes, np.array(histogram.map()))
-    return Calibration(fingerprint, *sizes, observations)
+    return Calibration(made_for, *sizes, observations)

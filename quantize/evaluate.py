@@ -121,8 +121,8 @@ def _heads(first: Checkpoint, second: Checkpoint) -> tuple[Floats, Floats]:
     """Return both heads; one array if they are the same, as they are after every recipe here."""
     name = model_names(first.config).lm_head
     head = first.floats(name)
-    pair = (checkpoint[name].map().view(np.uint8) for checkpoint in (first, second))
-    return head, head if np.array_equal(*pair) else second.floats(name)
+    one, other = (checkpoint[name].map().view(np.uint8) for checkpoint in (first, second))
+    return head, head if np.array_equal(one, other) else second.floats(name)
 
 
 def _compare(

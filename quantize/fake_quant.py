@@ -34,6 +34,15 @@ class QuantizedEmitter(SequenceEmitter):
         y = g.op("MatMul", x, g.constant(codes, weight))
         return g.op("Mul", g.op("Mul", y, scale), g.constant(linear.scale()))
 
+    def cached(self, what: str, heads: str) -> str:
+        """Round keys or values as the quantized cache stores them."""
+        if self.checkpoint.quant.kv_cache_algo is None:
+            return heads
+        scale = self.graph.constant(self.checkpoint.floats(what).reshape(()))
+        is_int8 = self.checkpoint.quant.kv_cache_algo == "INT8"
+        rounded = self._int8(heads, scale) if is_int8 else self._fp8(heads, scale)
+        return self.graph.op("Mul", rounded, scale)
+
     def _token_scale(self, x: str) -> str:
         """Return amax / 448 of each token, [.., .., 1]; 1 for a token of zeros."""
         g = self.graph

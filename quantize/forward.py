@@ -76,7 +76,7 @@ class SequenceEmitter(StandardEmitter):
         return g.op("Reshape", y, g.ints(0, 0, mamba.inner_size))
 
     def attention(self, q: str, k: str, v: str, block: Block, config: ModelConfig) -> str:
-        """Causal attention without a cache; keys (after norm and rotary) and values are tapped."""
+        """Causal attention over keys (after norm and rotary) and values as a cache holds them."""
         g = self.graph
         counts = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
         parts = {"q": q, "k": k, "v": v}
@@ -85,15 +85,18 @@ class SequenceEmitter(StandardEmitter):
             for letter, value in parts.items()
         }
         for letter in "kv":
-            flat = g.op("Transpose", heads[letter], perm=[0, 2, 1, 3])
-            flat = g.op("Reshape", flat, g.ints(0, 0, config.kv_size))
-            self.observe_cache(block.name(f"{letter}_proj.{letter}_scale"), flat)
+            what = block.name(f"{letter}_proj.{letter}_scale")
+            heads[letter] = self.cached(what, heads[letter])
         y = g.op("Attention", heads["q"], heads["k"], heads["v"], is_causal=1)
         y = g.op("Transpose", y, perm=[0, 2, 1, 3])
         return g.op("Reshape", y, g.ints(0, 0, config.q_size))
 
-    def observe_cache(self, what: str, value: str) -> None:
-        """Do nothing; a calibration taps what goes into the KV cache."""
+    def cached(self, what: str, heads: str) -> str:
+        """Return `heads` [batch, kv_heads, tokens, head_dim] as the cache called `what` gives it.
+
+        Here it gives what it got; a calibration observes it, a quantized model rounds it.
+        """
+        return heads
 
 
 MakeEmitter = Callable[[Checkpoint, OnnxGraph, int], SequenceEmitter]

@@ -62,17 +62,21 @@ def plan_shards(
             entries.append(Entry(name, ref.dtype, ref.shape, Literal(data)))
         else:
             entries.append(Entry(name, ref.dtype, ref.shape, Copied(ref)))
-        entries += _kv_scales(name, adjustments)
+        entries += _kv_scales(name, layout, adjustments)
     return [make_shard(path, by_file.get(path.name, [])) for path in shard_paths(checkpoint.path)]
 
 
-def _kv_scales(name: str, adjustments: Adjustments) -> Iterator[Entry]:
+def _kv_scales(name: str, layout: Format, adjustments: Adjustments) -> Iterator[Entry]:
     """Yield the cache's scale beside the weight of k_proj or v_proj."""
     module = name.removesuffix(".weight")
     for leaf in ("k_scale", "v_scale"):
         scale = adjustments.kv_scales.get(f"{module}.{leaf}")
-        if scale is not None and name.endswith(".weight"):
+        if scale is None or not name.endswith(".weight"):
+            continue
+        if layout is Format.MODELOPT:
             yield literal(f"{module}.{leaf}", "F32", np.float32(scale))
+        else:  # of the attention module, not of its projection
+            yield literal(f"{module.rpartition('.')[0]}.{leaf}", "F32", [scale])
 
 
 def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adjustments) -> Linear:

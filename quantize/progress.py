@@ -1,42 +1,45 @@
-"""A progress bar of bytes, with speed and time left, on a terminal's stderr."""
+"""A progress bar on a terminal's stderr; rich is imported only where a bar is drawn."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 
 @contextmanager
 def byte_progress(what: str, total_bytes: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes bytes done; nothing is drawn if quiet or not on a terminal."""
-    with _bar(what, total_bytes, quiet, DownloadColumn(), TransferSpeedColumn()) as advance:
+    """Yield a function that takes bytes done; a bar shows GB, GB/s and the time left."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda num_bytes: None
+        return
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    with _bar(what, total_bytes, DownloadColumn(), TransferSpeedColumn()) as advance:
         yield advance
 
 
 @contextmanager
 def count_progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Yield a function that takes a number of things done."""
-    with _bar(what, total, quiet, MofNCompleteColumn()) as advance:
+    if quiet or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.progress import MofNCompleteColumn
+
+    with _bar(what, total, MofNCompleteColumn()) as advance:
         yield advance
 
 
 @contextmanager
-def _bar(
-    what: str, total: int, quiet: bool, *columns: ProgressColumn
-) -> Iterator[Callable[[int], None]]:
-    console = Console(stderr=True)
+def _bar(what: str, total: int, *columns: "ProgressColumn") -> Iterator[Callable[[int], None]]:
+    """Yield a function that moves the bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     every = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(*every, console=console, disable=hidden, transient=True) as bar:
+    with Progress(*every, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)

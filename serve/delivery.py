@@ -40,6 +40,8 @@ class Delivery:
     def _token_fields(self, tokens: tuple[Token, ...]) -> Fields:
         """Return the fields that say something of each token."""
         fields: Fields = {}
+        if self._inputs.return_progress:
+            fields["num_output_tokens"] = self._num_output_tokens
         if self._inputs.return_output_ids:
             fields["output_ids"] = [token.id for token in tokens]
         if self._inputs.return_log_probs:
@@ -56,7 +58,7 @@ class Delivery:
         fields: Fields = {"final": True, "finish_reason": finish_reason}
         if self._inputs.return_num_input_tokens:
             fields["num_input_tokens"] = self._num_input_tokens
-        if self._inputs.return_num_output_tokens:
+        if self._inputs.return_num_output_tokens or self._inputs.return_progress:
             fields["num_output_tokens"] = self._num_output_tokens
         if self._inputs.return_log_probs:
             fields["cum_log_probs"] = self._cum_log_prob

@@ -37,7 +37,9 @@ class EngineHost:
         self.opened = opened
         self.loop = EngineLoop(opened.scheduler(), limits, self._flush)
         tokenizer = opened.tokenizer
-        self._grammars = tokenizer and GrammarCompiler(tokenizer, opened.engine.vocab_size)
+        self._grammars = (
+            None if tokenizer is None else GrammarCompiler(tokenizer, opened.engine.vocab_size)
+        )
         self._connections: list[Connection] = []
         self._lock = threading.Lock()
 

@@ -95,8 +95,9 @@ class Service:
     def _restart_later(self, process: ChildProcess) -> None:
         """Bury the process and plan its successor."""
         failure = process.failure()
+        is_first_start = self.health is Health.STARTING and self.num_restarts == 0
         self._bury(process)
-        if self.health is Health.STARTING and self.num_restarts == 0:
+        if is_first_start:
             raise failure
         now = time.monotonic()
         if now - process.started_s > CALM_S:

@@ -55,6 +55,7 @@ class Inputs(pydantic.BaseModel):
     guided_decoding_guide: str | None = None
     num_top_log_probs: int = 0
     return_output_ids: bool = False
+    return_progress: bool = False
     add_special_tokens: bool = True
     stop_token_ids: tuple[int, ...] = pydantic.Field(default=(), strict=False)
     ignore_eos: bool = False

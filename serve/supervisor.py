@@ -51,6 +51,7 @@ class Supervisor:
         self.services.append(Service(front_service(spec, folder, self.triton, self.port)))
         self._parent = os.getppid() if stop_with_parent else None
         self._is_stopping = False
+        self._is_interrupted = False
         self._written: ServerState | None = None
 
     def run(self, on_ready: Callable[[ServerState], None]) -> None:
@@ -58,6 +59,7 @@ class Supervisor:
 
         Raises:
             ChildProcessFailedError: a process did not become ready at its first start.
+            KeyboardInterrupt: it was Ctrl-C, and everything is stopped now.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_stop)
@@ -72,10 +74,13 @@ class Supervisor:
             for service in self.services:
                 self._bring_up(service)
             if not self._must_stop:
+                self._save_state()
                 on_ready(self.state)
                 self._watch()
         finally:
             self._stop()
+        if self._is_interrupted:
+            raise KeyboardInterrupt
 
     @property
     def state(self) -> ServerState:
@@ -157,3 +162,4 @@ class Supervisor:
     def _ask_stop(self, number: int, frame: FrameType | None) -> None:
         log.info("%s: stopping", signal.Signals(number).name)
         self._is_stopping = True
+        self._is_interrupted = number == signal.SIGINT

@@ -18,6 +18,8 @@ class RunView:
     driver_cpu_s: float
     slos: Mapping[str, float] = field(default_factory=dict)  # upper limits by metric name
     gpus: tuple[GpuTrace, ...] = ()
+    server_queue_ms: float | None = None  # means by the server's own histograms
+    server_batch_size: float | None = None
 
     @property
     def window_s(self) -> float:

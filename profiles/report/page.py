@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nemotrt.profiles.report.environment import environment
 from nemotrt.profiles.report.plots import plots
+from nemotrt.profiles.report.prediction_view import explanation, prediction_rows, step_rows
 from nemotrt.profiles.report.scale import label
 from nemotrt.profiles.result import ProfileResult, Status
 
@@ -31,6 +32,9 @@ def render(result: ProfileResult) -> str:
             verdict=verdict(result),
             cards=[(name, result.metrics[name]) for name in CARDS if name in result.metrics],
             plots=plots(result),
+            prediction_rows=prediction_rows(result),
+            step_rows=step_rows(result),
+            explanation=explanation(result),
             num_errors=sum(bool(request.error) for request in result.requests),
         )
     )

@@ -30,7 +30,9 @@ def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
         if ours != theirs:
             found.append(f"{name} differs: {ours} against {theirs}.")
     ours, theirs = hardware(candidate), hardware(baseline)
-    if ours != theirs:
+    if "unknown" in (ours, theirs):
+        pass  # a caveat says so
+    elif ours != theirs:
         found.append(f"the hardware differs: {ours} against {theirs}.")
     kinds = [precision_class(run) for run in (candidate, baseline)]
     if None not in kinds and kinds[0] != kinds[1]:
@@ -59,6 +61,8 @@ def hardware(run: ProfileResult) -> str:
     if names:
         return " + ".join(names)
     machine = run.machine
+    if machine["architecture"] == "unknown":
+        return "unknown"
     return f"CPU ({machine['architecture']}, {machine['num_cores']} cores)"
 
 

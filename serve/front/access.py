@@ -1,5 +1,6 @@
 """Who may ask, and how much at once: API keys and the size of a request's body."""
 
+import base64
 import hashlib
 import hmac
 import os
@@ -24,13 +25,28 @@ class ApiKeys:
     digests: tuple[bytes, ...] = field(default=(), repr=False)
 
     def admits(self, authorization: str | None) -> bool:
-        """Whether an Authorization header has a key; every key is compared, in constant time."""
+        """Whether an Authorization header has a key; every key is compared, in constant time.
+
+        Bearer is what API clients send; Basic, with the key as the password, what browsers can.
+        """
         if not self.digests:
             return True
-        scheme, _, key = (authorization or "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode()).digest()
+        digest = hashlib.sha256(_presented_key(authorization or "").encode()).digest()
         matches = [hmac.compare_digest(digest, known) for known in self.digests]
-        return scheme.lower() == "bearer" and any(matches)
+        return any(matches)
+
+
+def _presented_key(authorization: str) -> str:
+    """Return the key in an Authorization header, "" if there is none."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def read_api_keys(path: Path | None) -> ApiKeys:

@@ -16,7 +16,7 @@ STATUS = {
     "engine_unavailable": 503,
     "engine_failed": 500,
 }
-RETRY_AFTER_S = 1
+HEADERS = {401: {"WWW-Authenticate": 'Basic realm="nemotrt"'}, 503: {"Retry-After": "1"}}
 
 
 class ApiError(Exception):
@@ -41,8 +41,7 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """Return the HTTP response."""
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status == 503 else None
-        return JSONResponse(self.body, self.status, headers)
+        return JSONResponse(self.body, self.status, HEADERS.get(self.status))
 
 
 def from_upstream(error: UpstreamError) -> ApiError:

@@ -29,6 +29,12 @@ from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling
 from nemotrt.serve.front.upstream import Upstream
 
 PAGE = Path(__file__).parent / "page.html"
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that has gone
 Body = TypeVar("Body", bound=Sampling)
 
@@ -106,7 +112,7 @@ class Front:
 
     async def page(self, request: Request) -> Response:
         """Answer GET / with the chat page."""
-        return FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
+        return FileResponse(PAGE, headers=PAGE_HEADERS)
 
     async def _answer(
         self, call: ChatCall | CompletionCall, body: Sampling, request: Request

@@ -53,6 +53,7 @@ class ChatAnswer:
         logprobs = chat_logprobs(fields, self._files)
         if logprobs is not None:
             self._logprobs += logprobs["content"]
+        self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
         if is_final:
             self._finish(fields)
         return self._choices(deltas, logprobs, is_final)

@@ -41,7 +41,9 @@ class ChatCall:
         if request.tools and request.tool_choice != "none":
             for answer in self._answers:
                 answer.expect_tool_calls()
-        self._with_usage = bool(request.stream_options and request.stream_options.include_usage)
+        options = request.stream_options
+        self._with_usage = bool(options and options.include_usage)
+        self._with_progress = bool(options and options.continuous_usage_stats)
         self._base = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -61,6 +63,8 @@ class ChatCall:
         try:
             async for index, fields in merged(upstream, self.inputs):
                 choices = self._answers[index].push(fields)
+                if self._with_progress:
+                    base["usage"] = self._usage()
                 if head or choices:
                     yield [*head, *(base | {"choices": [choice]} for choice in choices)]
                     head = []

@@ -107,6 +107,8 @@ def _sampling_inputs(request: Sampling) -> Inputs:
         "stop_words": request.stop_words or None,
         "stop_token_ids": request.stop_token_ids or None,
     }
+    if request.stream_options is not None and request.stream_options.continuous_usage_stats:
+        inputs["return_progress"] = True
     return inputs | {name: value for name, value in optional.items() if value is not None}
 
 

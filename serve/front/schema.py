@@ -69,9 +69,10 @@ class Tool(Strict):
 
 
 class StreamOptions(Strict):
-    """What a stream ends with."""
+    """Whether a stream ends with usage counts, and whether every chunk has those so far."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
 class JsonSchema(Strict):

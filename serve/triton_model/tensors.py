@@ -45,6 +45,7 @@ INPUTS = (
     TensorSpec("guided_decoding_guide", "STRING"),
     TensorSpec("num_top_log_probs", "INT32"),  # ours, from here on
     TensorSpec("return_output_ids", "BOOL"),
+    TensorSpec("return_progress", "BOOL"),  # num_output_tokens with every response
     TensorSpec("add_special_tokens", "BOOL"),
     TensorSpec("stop_token_ids", "INT32", is_list=True),
     TensorSpec("ignore_eos", "BOOL"),

@@ -109,8 +109,12 @@ def test_amax_is_what_a_torch_hook_sees(calibrated: tuple[Path, Path]) -> None:
 def test_a_calibration_is_for_one_checkpoint(
     calibrated: tuple[Path, Path], make_checkpoint: Callable[..., Path]
 ) -> None:
-    with pytest.raises(ConfigError, match="another checkpoint"):
-        load_calibration(calibrated[1], make_checkpoint("qwen3"))
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["backbone.norm_f.weight"] += 1  # the same layout, trained on
+
+    for other in (make_checkpoint("qwen3"), make_checkpoint(edit=edit)):
+        with pytest.raises(ConfigError, match="another checkpoint"):
+            load_calibration(calibrated[1], other)
     with pytest.raises(ArtefactError, match="is not a calibration"):
         load_calibration(calibrated[0], calibrated[0])
 
@@ -201,7 +205,7 @@ def test_transformers_reads_compressed_tensors_and_agrees(
     pytest.importorskip("compressed_tensors")
     chosen = load_recipe(recipe)
     for layout in Format:
-        options = QuantizeOptions(layout=layout, calibration=calibrated[1])
+        options = QuantizeOptions(layout=layout, kv_cache="fp8", calibration=calibrated[1])
         quantize_checkpoint(checkpoint, tmp_path / layout, chosen, options)
     found = reference_logits(tmp_path / "compressed-tensors", IDS)
     ours = logits(tmp_path / "modelopt", IDS)

@@ -1,0 +1,108 @@
+"""`nemotrt inspect`: what a folder is, and whether it is whole: an engine or a checkpoint."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemotrt.engines.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
+from nemotrt.errors import ArtefactError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
+def inspect(folder: Path, as_json: bool, no_verify: bool) -> None:
+    """Print what FOLDER is and verify it.
+
+    An engine directory: its manifest, with every file's SHA-256 checked. A quantized checkpoint:
+    its formats checked against what the engines' loaders demand, and which of them load it. Any
+    other checkpoint: its dimensions, with every tensor's name, type and shape checked.
+    """
+    if (folder / MANIFEST_FILE).is_file() or not (folder / "config.json").is_file():
+        manifest = read_manifest(folder)
+        if not no_verify:
+            verify_files(folder, manifest)
+        _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
+        return
+    if is_quantized(folder):
+        _inspect_quantized(folder, as_json)
+        return
+    from nemotrt.engines.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(folder)
+    found = {
+        "schema_version": 1,
+        "model_type": checkpoint.config.model_type,
+        "layers": checkpoint.config.pattern,
+        "num_tensors": len(checkpoint.tensors),
+        "num_bytes": sum(ref.num_bytes for ref in checkpoint.tensors.values()),
+        "fingerprint": checkpoint.fingerprint(),
+    }
+    _print(found, found, as_json)
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether a checkpoint folder says that its linears are quantized."""
+    from nemotrt.engines.quant_config import QUANT_CONFIG_FILE
+
+    if (folder / QUANT_CONFIG_FILE).is_file():
+        return True
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtefactError(f"{folder / 'config.json'} is not JSON: {error}.") from error
+    return isinstance(config, dict) and "quantization_config" in config
+
+
+def _inspect_quantized(folder: Path, as_json: bool) -> None:
+    """Check a quantized checkpoint against the loaders' contracts; raise if it breaks one."""
+    from nemotrt.quantize.contract import inspect_quantized
+
+    found = inspect_quantized(folder)
+    report = {"schema_version": 1, **dataclasses.asdict(found), "path": str(found.path)}
+    rows = {
+        "format": found.format,
+        "quant_algo": found.algo,
+        "quantized": f"{found.num_quantized} linears, {found.num_kept} kept",
+        **{f"loads in {engine}": verdict for engine, verdict in found.loaders.items()},
+    }
+    _print(report, rows, as_json)
+    if found.faults:
+        more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
+        raise ArtefactError(f"{folder}: {found.faults[0]}{more}")
+
+
+def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
+    """Return what a person wants to know of an engine."""
+    size = sum(entry.num_bytes for entry in manifest.files.values())
+    limits, model, checkpoint = manifest.limits, manifest.model, manifest.checkpoint
+    capability = f" (compute capability {manifest.compute_capability})"
+    return {
+        "backend": manifest.backend,
+        "gpu": f"{manifest.gpu}{capability}" if manifest.gpu else "none",
+        "precision": manifest.precision,
+        "executed": "yes" if manifest.executed else "no: compiled, no GPU ran this plan",
+        "model": f"{model['model_type']} {model['layers']}",
+        "max_batch_size": limits.max_batch_size,
+        "max_seq_len": limits.max_seq_len,
+        "chunk_tokens": limits.chunk_tokens,
+        "checkpoint": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
+        "weights": f"{len(manifest.weights)} bound at load" if manifest.weights else "inside",
+        "tools": ", ".join(f"{name} {number}" for name, number in manifest.tools.items()),
+        "files": f"{len(manifest.files)}, {size / 1e6:.1f} MB"
+        + (", every SHA-256 verified" if is_verified else ""),
+    }
+
+
+def _print(report: dict[str, Any], rows: dict[str, Any], as_json: bool) -> None:
+    """Print one JSON object, or a line a row."""
+    if as_json:
+        click.echo(json.dumps(report, default=str))
+        return
+    width = max(map(len, rows)) + 1
+    for name, value in rows.items():
+        click.echo(f"{name:{width}} {value}")

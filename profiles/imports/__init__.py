@@ -1,0 +1,1 @@
+"""Imports: results of other tools, as profile results."""

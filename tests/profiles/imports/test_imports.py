@@ -1,0 +1,92 @@
+"""Other tools' results: one run, written as they write it, must give the metrics of our own."""
+
+import itertools
+import json
+
+import pytest
+
+from nemotrt.errors import ArtefactError
+from nemotrt.profiles import measure
+from nemotrt.profiles.load.workload import Workload
+from nemotrt.profiles.run_folder import read_run
+from nemotrt.profiles.targets.opening import TargetOptions, open_target
+
+
+@pytest.fixture
+def own(scripted):
+    workload = Workload(16, 10, 12, concurrency=3, num_warmup=3)
+    options = TargetOptions(tokenizer="tiny-dense", extra={"script": {"ttft_ms": 20, "itl_ms": 4}})
+    result = measure.run(open_target(scripted.url, workload, options), workload)
+    assert result.status == "complete"
+    return result
+
+
+def as_vllm(result):
+    measured = [r for r in result.requests if r.phase == "measured"]
+    return {
+        "model_id": "m",
+        "max_concurrency": 3,
+        "output_throughput": 1.0,
+        "input_lens": [r.isl for r in measured],
+        "output_lens": [r.osl for r in measured],
+        "ttfts": [r.arrivals_s[0] - r.due_s for r in measured],
+        "itls": [[b - a for a, b in itertools.pairwise(r.arrivals_s)] for r in measured],
+        "start_times": [5000 + r.due_s for r in measured],
+        "errors": [""] * len(measured),
+    }
+
+
+def as_aiperf(request, error=None):
+    gaps = [1e3 * (b - a) for a, b in itertools.pairwise(request.arrivals_s)]
+    return {
+        "metadata": {
+            "request_start_ns": 1_700_000_000_000_000_000 + round(1e9 * request.due_s),
+            "benchmark_phase": "warmup" if request.phase == "warm-up" else "profiling",
+            "was_cancelled": False,
+        },
+        "metrics": {
+            "input_sequence_length": {"value": request.isl, "unit": "tokens"},
+            "output_sequence_length": {"value": request.osl, "unit": "tokens"},
+            "time_to_first_token": {
+                "value": 1e3 * (request.arrivals_s[0] - request.due_s),
+                "unit": "ms",
+            },
+            "inter_chunk_latency": {"value": gaps, "unit": "ms"},
+        },
+        "error": error,
+    }
+
+
+def agree(imported, own):
+    assert imported.status == "complete"
+    for name in ("ttft_ms", "tpot_ms", "itl_ms", "e2e_latency_ms", "tokens_per_s_per_user"):
+        for statistic in ("mean", "p50", "p99"):
+            found = imported.metric(name, statistic)
+            assert found == pytest.approx(own.metric(name, statistic), rel=1e-3), name
+    # their window ends as the load runs down, so the rates agree less
+    assert imported.metric("tokens_per_s") == pytest.approx(own.metric("tokens_per_s"), rel=0.1)
+    assert imported.workload.concurrency == 3
+
+
+def test_vllm_bench(own, tmp_path):
+    path = tmp_path / "vllm.json"
+    path.write_text(json.dumps(as_vllm(own)))
+    agree(read_run(path), own)
+    path.write_text(json.dumps({"output_throughput": 5}))
+    with pytest.raises(ArtefactError, match="--save-detailed"):
+        read_run(path)
+
+
+def test_aiperf(own, tmp_path):
+    path = tmp_path / "profile_export.jsonl"
+    requests = [r for r in own.requests if r.phase != "cool-down"]
+    path.write_text("".join(json.dumps(as_aiperf(r)) + "\n" for r in requests))
+    agree(read_run(tmp_path), own)
+    failed = as_aiperf(requests[-1], error={"code": 499, "message": "gone"})
+    path.write_text(json.dumps(as_aiperf(requests[-2])) + "\n" + json.dumps(failed) + "\n")
+    result = read_run(path)
+    assert result.status == "failed"
+    assert "1 of 2 requests failed: gone" in result.reason
+    path.write_text("{}\n")
+    with pytest.raises(ArtefactError, match="no AIPerf export"):
+        read_run(path)

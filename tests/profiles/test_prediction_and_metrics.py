@@ -1,0 +1,73 @@
+"""The planner beside a run, and a server's own metrics."""
+
+import pytest
+from click.testing import CliRunner
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from nemotrt.profiles.command import profile
+from nemotrt.profiles.load.workload import Workload
+from nemotrt.profiles.prediction import PARTS, PredictionChoice, predict, try_predict
+from nemotrt.profiles.result import read_result
+from nemotrt.profiles.targets.server_metrics import (
+    QUEUE_MS,
+    Scrape,
+    ServerMetrics,
+    parse_metrics,
+)
+
+CLAIM = Workload(8192, 16384, 16, concurrency=8)
+
+
+def test_the_prediction_is_the_planners():
+    """8 sequences of Nano-9B on an A10G at 8k/16k: 156.42 tokens/s published."""
+    found = predict(PredictionChoice("a10g", "nemotron-nano-9b-v2"), CLAIM)
+    assert found.tokens_per_s_low < 156.42 < found.tokens_per_s_high
+    assert found.tokens_per_s == pytest.approx(156.42, rel=0.2)
+    parts = sum(found.decode_step_ms[name] for name in PARTS)
+    assert parts == pytest.approx(found.decode_step_ms["total"])
+
+
+def test_no_prediction_is_a_sentence():
+    found, why = try_predict(PredictionChoice("a10g", "nemotron-nano-12b-v2"), CLAIM)
+    assert found is None
+    assert why.startswith("No prediction: ")
+
+
+def test_a_run_shows_the_prediction(engine_folder, tmp_path):
+    args = [str(engine_folder), "-o", str(tmp_path / "run"), "--isl", "8", "--osl", "4", "-n", "2"]
+    done = CliRunner().invoke(profile, [*args, "--predict", "a10g"])
+    assert done.exit_code == 0, done.output
+    assert "predicted for dense on a10g" in done.stdout
+    result = read_result(tmp_path / "run")
+    assert result.prediction is not None
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The planner&#39;s prediction beside it" in page or "prediction beside it" in page
+    assert "Predicted decode step, batch 1" in page
+
+
+def exposition(waits_s):
+    registry = CollectorRegistry()
+    queue = Histogram("nemotrt_queue_seconds", "x", ("outcome",), registry=registry)
+    for wait_s in waits_s:
+        queue.labels("stop").observe(wait_s)
+        queue.labels("length").observe(wait_s)
+    return generate_latest(registry).decode()
+
+
+def test_a_histograms_mean_over_the_window():
+    """1 s waits before the window, 0.2 and 0.4 s in it."""
+    texts = [exposition([1.0, 1.0]), exposition([1.0, 1.0, 0.2, 0.4])]
+    server = ServerMetrics(
+        "-", [Scrape(t, parse_metrics(x)) for t, x in zip((1, 9), texts, strict=True)]
+    )
+    assert server.mean(QUEUE_MS, 1.2, 8.8) == pytest.approx(300)
+    assert server.mean(QUEUE_MS, 1.0, 1.1) is None
+
+
+def test_a_server_without_metrics_is_noted(scripted, tmp_path):
+    args = [scripted.url, "--tokenizer", "tiny-dense", "--isl", "16", "--osl", "4", "-n", "2"]
+    args += ["--metrics-url", f"{scripted.url}/metrics", "-o", str(tmp_path / "run")]
+    done = CliRunner().invoke(profile, args)
+    assert done.exit_code == 0, done.output
+    assert "No server metrics" in done.stdout
+    assert "answered 404" in done.stdout

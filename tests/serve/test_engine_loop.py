@@ -1,0 +1,131 @@
+"""The loop between the queue and the scheduler, with a model that answers at once."""
+
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nemotrt.engines.request import Request
+from nemotrt.errors import ConfigError
+from nemotrt.serve.admission import AdmissionQueue, QueueLimits
+from nemotrt.serve.engine_loop import EngineLoop
+from nemotrt.serve.submission import Submission, make_submission
+
+
+class Client:
+    """Hears of its requests."""
+
+    def __init__(self) -> None:
+        self.fields: list[dict[str, Any]] = []
+        self.is_done = threading.Event()
+
+    def deliver(self, fields: dict[str, Any]) -> None:
+        self.fields.append(fields)
+        if fields.get("final"):
+            self.is_done.set()
+
+    @property
+    def last(self) -> dict[str, Any]:
+        assert self.is_done.wait(20)
+        return self.fields[-1]
+
+
+@pytest.fixture
+def loop(opened):
+    loop = EngineLoop(opened.scheduler(), QueueLimits())
+    loop.start()
+    yield loop
+    loop.stop(0)
+    loop.join()
+    assert not loop.scheduler.running and not loop.scheduler.waiting
+
+
+def submit(loop, opened, name="r", **inputs) -> tuple[Submission, Client]:
+    client = Client()
+    values = {"text_input": "The", "max_tokens": 8} | inputs
+    submission = make_submission(name, values, opened, client, client.deliver)
+    loop.submit(submission)
+    return submission, client
+
+
+def test_a_request_equals_its_solo_run(loop, opened, solo) -> None:
+    _, client = submit(loop, opened)
+    assert client.last["text_output"] == solo("The", max_tokens=8)["text"]
+
+
+def test_streamed_pieces_join_to_the_same_text(loop, opened, solo) -> None:
+    _, client = submit(loop, opened, stream=True, max_tokens=30)
+    assert client.last["finish_reason"]
+    text = "".join(fields.get("text_output", "") for fields in client.fields)
+    assert text == solo("The", max_tokens=30)["text"]
+
+
+def test_a_cancelled_request_frees_its_slot_before_the_next_step(opened) -> None:
+    loop = EngineLoop(opened.scheduler(), QueueLimits())
+    client = Client()
+    values = {"text_input": "The", "max_tokens": 500, "ignore_eos": True, "stream": True}
+    loop.submit(make_submission("r", values, opened, client, client.deliver))
+    steps = iter(range(1000))
+
+    def before_each_step() -> None:
+        if next(steps) == 5:
+            loop.cancel("r")
+            used_at_cancel.append(loop.num_steps)
+
+    used_at_cancel: list[int] = []
+    loop._flush = before_each_step
+    loop.start()
+    assert client.last["finish_reason"] == "cancelled"
+    assert not loop.scheduler.running
+    assert loop.num_steps - used_at_cancel[0] <= 1
+    loop.stop(0)
+    loop.join()
+
+
+def test_an_owner_that_goes_takes_its_requests_along(loop, opened) -> None:
+    clients = []
+    for number in range(12):
+        _, client = submit(loop, opened, str(number), max_tokens=900, ignore_eos=True)
+        clients.append(client)
+    for client in clients:
+        loop.cancel_all(client)
+    assert {client.last["finish_reason"] for client in clients} == {"cancelled"}
+
+
+def test_stopping_refuses_what_is_new_and_ends_what_is_old(opened) -> None:
+    loop = EngineLoop(opened.scheduler(), QueueLimits())
+    loop.start()
+    _, old = submit(loop, opened, "old", max_tokens=900, ignore_eos=True)
+    time.sleep(0.1)
+    loop.stop(0.2)
+    _, new = submit(loop, opened, "new")
+    assert old.last["error"]["code"] == new.last["error"]["code"] == "shutting_down"
+    loop.join()
+
+
+def test_the_queue_goes_by_priority_then_arrival(opened) -> None:
+    queue = AdmissionQueue(QueueLimits(max_queue_size=4))
+    base = make_submission("x", {"text_input": "x"}, opened, None, lambda fields: None)
+    for name, priority in (("a", 1), ("b", 0), ("c", -5), ("d", 0)):
+        inputs = base.inputs.model_copy(update={"priority": priority})
+        queue.push(replace(base, request=Request(name, (1,)), inputs=inputs))
+    assert queue.is_full
+    assert [queue.pop().request.request_id for _ in range(4)] == ["c", "b", "d", "a"]
+
+
+def test_metrics_count_and_time(loop, opened) -> None:
+    _, client = submit(loop, opened)
+    assert client.last
+    text = loop.telemetry.text(loop.gauges())
+    assert 'nemotrt_requests_total{outcome="length"} 1.0' in text
+    assert "nemotrt_output_tokens_total 8.0" in text
+    assert "nemotrt_ttft_seconds_count 1.0" in text
+    assert "nemotrt_slots 8.0" in text
+
+
+@pytest.mark.parametrize("values", [{"max_queue_size": 0}, {"max_queue_s": 0}])
+def test_queue_limits_are_checked(values) -> None:
+    with pytest.raises(ConfigError):
+        QueueLimits(**values)

@@ -1,0 +1,73 @@
+import socket
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemotrt.serve.triton_model.tensors import INPUTS, OUTPUTS, input_value, merge
+from nemotrt.serve.triton_model.wire import HEADER, MAX_FRAME_BYTES, encode, read_frames
+
+FRAMES = st.lists(st.dictionaries(st.text(), st.integers() | st.text()), max_size=5)
+
+
+def received(data: bytes):
+    ours, theirs = socket.socketpair()
+
+    def send() -> None:
+        with theirs:
+            theirs.sendall(data)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    with ours:
+        try:
+            return list(read_frames(ours))
+        finally:
+            thread.join()
+
+
+@given(FRAMES)
+def test_frames_round_trip(frames) -> None:
+    assert received(b"".join(encode(frame) for frame in frames)) == frames
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0",
+        HEADER.pack(9) + b"{}",
+        HEADER.pack(MAX_FRAME_BYTES + 1),
+        HEADER.pack(2) + b"[]",
+        HEADER.pack(2) + b"{x",
+    ],
+)
+def test_a_broken_frame_is_a_connection_error(data) -> None:
+    with pytest.raises(ConnectionError):
+        received(data)
+
+
+def test_input_values_are_checked() -> None:
+    assert input_value("text_input", [b"\xc3\xa9"]) == "é"
+    assert input_value("input_ids", [1, 2]) == [1, 2]
+    for name, elements in (("max_tokens", [1, 2]), ("max_tokens", []), ("nothing", [1])):
+        with pytest.raises(ValueError, match=r"input|element"):
+            input_value(name, elements)
+    with pytest.raises(ValueError, match="text_input is not UTF-8"):
+        input_value("text_input", [b"\xff"])
+
+
+def test_merging_appends_what_grows_and_replaces_the_rest() -> None:
+    fields = {"text_output": "a", "output_ids": [1]}
+    merge(fields, {"text_output": "b", "output_ids": [2], "num_output_tokens": 2, "final": True})
+    assert fields == {
+        "text_output": "ab",
+        "output_ids": [1, 2],
+        "num_output_tokens": 2,
+        "final": True,
+    }
+
+
+def test_names_are_unique() -> None:
+    for specs in (INPUTS, OUTPUTS):
+        assert len({spec.name for spec in specs}) == len(specs)
