@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.errors import NemotrtError
+from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.verdict.command import compare
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def profile() -> None:
 @click.option("--header", multiple=True, help="NAME=VALUE of every HTTP request.")
 @click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of an engine directory.")
-@click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=300.0, show_default=True)
 @click.option("--metrics-url", help="The server's Prometheus page: queue time, batch size.")
 @click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
 @click.option("--predict-model", help="Known name or folder.  [default: the engine directory]")
@@ -115,6 +115,8 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
         seed=options["seed"],
         slos=options["slo"],
     )
+    if options["search"] and (options["trace"] or options["request_rate"]):
+        raise ConfigError("--search looks for a concurrency: leave out --trace and --request-rate.")
     workloads = choose(choice, parse_concurrencies(options["concurrency"]))
     reach = TargetOptions(
         protocol=Protocol(options["protocol"]) if options["protocol"] else None,

@@ -137,7 +137,7 @@ class HttpClient:
     """Connections to one server, kept for reuse."""
 
     def __init__(
-        self, url: str, *, headers: Mapping[str, str] | None = None, stall_timeout_s: float = 60.0
+        self, url: str, *, headers: Mapping[str, str] | None = None, stall_timeout_s: float = 300.0
     ) -> None:
         """Remember where to connect; raises ConfigError for a URL that is not http(s)."""
         parts = _parse(url)

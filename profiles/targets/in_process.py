@@ -110,28 +110,33 @@ class InProcessTarget:
 
     def _run(self) -> None:
         """Serve calls until None comes (the engine thread)."""
-        scheduler = self._opened.scheduler()
         calls: dict[str, _Call] = {}
+        try:
+            self._serve(self._opened.scheduler(), calls)
+        except NemotrtError as error:
+            self._fail(calls, TargetError(f"the engine failed: {error.message}"))
+        except Exception as error:  # a bug: the senders raise it, with its traceback
+            self._fail(calls, error)
+
+    def _serve(self, scheduler: Scheduler, calls: dict[str, _Call]) -> None:
+        """Step while there are calls; what is in `calls` is not answered yet."""
         while self._take(scheduler, calls):
             start_s = time.perf_counter()
             waiting = {request.request_id for request in scheduler.waiting}
-            try:
-                updates = scheduler.step()
-            except NemotrtError as error:
-                for call in calls.values():
-                    self._finish(call, TargetError(f"the engine failed: {error.message}"))
-                return
+            updates = scheduler.step()
             end_s = time.perf_counter()
             num_ended = sum(update.finish_reason is not None for update in updates)
-            self.steps.append(
-                StepSample(
-                    start_s, end_s, len(scheduler.running) + num_ended, len(scheduler.waiting)
-                )
-            )
+            num_running = len(scheduler.running) + num_ended
+            self.steps.append(StepSample(start_s, end_s, num_running, len(scheduler.waiting)))
             for name in waiting - {request.request_id for request in scheduler.waiting}:
                 calls[name].exchange.admitted_s = start_s
             for update in updates:
                 self._note(update, end_s, calls)
+
+    def _fail(self, calls: dict[str, _Call], error: Exception) -> None:
+        """End every call with `error`."""
+        for call in calls.values():
+            self._finish(call, error)
 
     def _take(self, scheduler: Scheduler, calls: dict[str, _Call]) -> bool:
         """Take new calls, waiting for one if there is nothing to do; False at the end."""
@@ -167,7 +172,7 @@ class InProcessTarget:
         failed = update.finish_reason is FinishReason.ERROR
         self._finish(call, TargetError(f"the engine failed: {update.error}") if failed else None)
 
-    def _finish(self, call: _Call, error: TargetError | None) -> None:
+    def _finish(self, call: _Call, error: Exception | None) -> None:
         """Wake the sender."""
         assert self._loop is not None  # open() came first
 

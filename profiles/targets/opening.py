@@ -47,7 +47,7 @@ class TargetOptions:
     model: str = "llm"
     tokenizer: str | None = None
     num_threads: int | None = None
-    stall_timeout_s: float = 60.0
+    stall_timeout_s: float = 300.0
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -28,7 +28,7 @@ class TritonGrpcTarget:
         *,
         model: str = "llm",
         extra: Mapping[str, Any] | None = None,
-        stall_timeout_s: float = 60.0,
+        stall_timeout_s: float = 300.0,
     ) -> None:
         """Talk to `model` at host:port; `extra` are further inputs of every request.
 

@@ -125,7 +125,6 @@ def test_models_and_health(client, server) -> None:
         ({"logit_bias": {"5": 1}}, 400, "logit_bias is not supported"),
         ({"temperature": 3}, 400, "temperature: Input should be less than or equal to 2"),
         ({"max_tokens": 0}, 400, "max_tokens"),
-        ({"prompt": ""}, 400, "the prompt is empty"),
         ({"prompt": []}, 400, "prompt must have 1 to 128 entries"),
         ({"prompt": "x " * 3000}, 400, "the engine holds 1024"),
         ({"prompt": [10**6]}, 400, "prompt ids must be 0 to"),
@@ -163,9 +162,11 @@ def locked(engine_folder, tmp_path_factory) -> Iterator[ServerState]:
     keys.write_text("# ours\nfirst-key\nsecond-key\n")
     keys.chmod(0o600)
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-        + ["-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
         check=True,
         capture_output=True,
     )
@@ -200,7 +201,7 @@ def test_without_a_key_nothing_but_health_answers(locked) -> None:
         (f"Basic {base64.b64encode(b'me:first-key').decode()}", 200),
         ("Bearer first-ke", 401),
         ("Bearer # ours", 401),
-        ("Bearer ", 401),
+        ("Bearer", 401),
         ("Basic !!", 401),
         ("first-key", 401),
     ],
