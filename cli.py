@@ -17,6 +17,8 @@ COMMANDS = {
     "generate": "nemotrt.engines.command:generate",
     "serve": "nemotrt.serve.command:serve",
     "profile": "nemotrt.profiles.command:profile",
+    "compare": "nemotrt.profiles.command:compare",
+    "report": "nemotrt.profiles.command:report",
     "doctor": "nemotrt.doctor:doctor",
     "demo": "nemotrt.demo:demo",
 }
@@ -29,6 +31,8 @@ SUMMARIES = {
     "generate": "Generate text with an engine.",
     "serve": "Serve an engine with Triton Inference Server.",
     "profile": "Measure a running server.",
+    "compare": "Judge one measured run against another.",
+    "report": "Rebuild the report of measured runs, or compare several.",
     "doctor": "Say what this machine can do.",
     "demo": "Run the whole chain on the built-in tiny model.",
 }

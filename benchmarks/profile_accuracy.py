@@ -22,7 +22,7 @@ from nemotrt.engines.tokenizer import load_tokenizer
 from nemotrt.profiles import measure
 from nemotrt.profiles.load.prompts import PromptMaker
 from nemotrt.profiles.load.workload import Language, Workload
-from nemotrt.profiles.targets.http_connection import HttpClient
+from nemotrt.profiles.targets.http_client import HttpClient
 from nemotrt.profiles.targets.triton_http import TritonHttpTarget
 
 SERVER = Path(__file__).parents[1] / "tests" / "profiles" / "scripted_server.py"

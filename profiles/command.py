@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotrt.errors import ConfigError, NemotrtError
+from nemotrt.profiles.miniature.command import miniature
 from nemotrt.profiles.verdict.command import compare
 
 if TYPE_CHECKING:
@@ -241,3 +242,4 @@ def _print(results: "list[ProfileResult]", output: Path, *, as_json: bool, quiet
 
 
 profile.add_command(compare)
+profile.add_command(miniature)

@@ -133,6 +133,9 @@ async def _run(session: _Session) -> None:
         if session.server is not None:
             watchers.append(asyncio.create_task(session.server.watch()))
         await drive(target, workload, prompts, session.record)
+        if session.server is not None:
+            session.server.is_over.set()
+            await watchers[-1]
     finally:
         for watcher in watchers:
             watcher.cancel()

@@ -30,13 +30,14 @@ class Chart:
         self._height, self._has_y_labels = height, has_y_labels
         self.x = scale(*x, LEFT, WIDTH - RIGHT)
         self.y = scale(*y, height - BOTTOM, TOP)
+        self._bands: list[str] = []
         self._marks: list[str] = []
         self._legend: list[tuple[str, str]] = []
 
     def band(self, start: float, end: float, style: str, name: str) -> None:
         """Shade the x range [start, end] over the full height."""
         left, right = self.x(max(start, self.x.low)), self.x(min(end, self.x.high))
-        self._rect(left, TOP, right - left, self._height - BOTTOM - TOP, style)
+        self._bands.append(_rect(left, TOP, right - left, self._height - BOTTOM - TOP, style))
         self._legend.append((style, name))
 
     def line(self, points: Sequence[Range], style: str, name: str = "") -> None:
@@ -57,7 +58,7 @@ class Chart:
         """Fill the rectangle between two data points."""
         left, right = self.x(x[0]), self.x(x[1])
         top, bottom = self.y(y[1]), self.y(y[0])
-        self._rect(left, top, max(right - left, 0.4), max(bottom - top, 0.4), style)
+        self._marks.append(_rect(left, top, max(right - left, 0.4), max(bottom - top, 0.4), style))
 
     def marker(self, x: float, style: str, name: str) -> None:
         """Draw a vertical line at `x`."""
@@ -82,13 +83,7 @@ class Chart:
             f"<figure><figcaption>{escape(self._title)}{keys}</figcaption>"
             f'<svg viewBox="0 0 {WIDTH} {self._height}" role="img" '
             f'aria-label="{escape(self._title)}">'
-            f"{self._axes()}{''.join(self._marks)}</svg></figure>"
-        )
-
-    def _rect(self, x: float, y: float, width: float, height: float, style: str) -> None:
-        self._marks.append(
-            f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
-            f'height="{height:.1f}"/>'
+            f"{''.join(self._bands)}{self._axes()}{''.join(self._marks)}</svg></figure>"
         )
 
     def _axes(self) -> str:
@@ -117,3 +112,10 @@ class Chart:
             f"{escape(self._y_label)}</text>"
         )
         return "".join(parts)
+
+
+def _rect(x: float, y: float, width: float, height: float, style: str) -> str:
+    """Return a rectangle in pixels."""
+    return (
+        f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
+    )

@@ -1,26 +1,20 @@
-"""A lean HTTP/1.1 client for streams: each piece of a body is stamped when it arrives.
+"""A lean HTTP/1.1 connection for streams: each piece of a body is stamped when it arrives.
 
 A load generator must cost far less than what it measures, so this is one asyncio protocol over
 httptools (the parser of Node.js), without the layers of a general client.
 """
 
 import asyncio
-import json
-import ssl
 import time
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
-import httptools
-
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.stamping_loop import arrival_s
 from nemotrt.profiles.targets.target import TargetError
 
 Sink = Callable[[float, bytes], None]
-MAX_ERROR_CHARS = 300
 
 
 class Connection(asyncio.Protocol):
@@ -35,6 +29,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = None
         self._sink: Sink | None = None
         self._done: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def post(
         self,
@@ -54,8 +49,8 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None  # connected
         loop = asyncio.get_running_loop()
         self._sink, self._done = sink, loop.create_future()
-        self._parser = httptools.HttpResponseParser(self)
-        watch = loop.call_later(stall_timeout_s, self._watch, stall_timeout_s)
+        self._parser = _httptools().HttpResponseParser(self)
+        self._timer = loop.call_later(stall_timeout_s, self._watch, stall_timeout_s)
         message = head + body
         self.last_data_s = time.perf_counter()
         on_sent(self.last_data_s)
@@ -66,9 +61,15 @@ class Connection(asyncio.Protocol):
             self.close()
             raise
         finally:
-            watch.cancel()
+            self._timer.cancel()
             self._sink = self._done = None
         return self.status
+
+    @property
+    def status_so_far(self) -> int:
+        """The status of the answer that is coming in."""
+        status: int = self._parser.get_status_code()
+        return status
 
     def close(self) -> None:
         """Hang up; a server that listens for it cancels the request."""
@@ -89,7 +90,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except _httptools().HttpParserError as error:
             self._fail(f"the server's answer is not HTTP: {error}")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -126,112 +127,19 @@ class Connection(asyncio.Protocol):
         if left_s <= 0:
             self._fail(f"the server sent nothing for {stall_timeout_s:g} s")
         else:
-            asyncio.get_running_loop().call_later(left_s, self._watch, stall_timeout_s)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(left_s, self._watch, stall_timeout_s)
+
+
+def _httptools() -> Any:
+    """Return the parser's module, which only servers need."""
+    try:
+        return import_module("httptools")
+    except ImportError:
+        raise EnvironmentUnfitError(
+            "measuring a server needs httptools: pip install httptools, or 'nemotrt[serve]'."
+        ) from None
 
 
 class NotAnEventError(Exception):
     """A piece of a stream is not what the protocol says; raised by sinks, ends the request."""
-
-
-class HttpClient:
-    """Connections to one server, kept for reuse."""
-
-    def __init__(
-        self, url: str, *, headers: Mapping[str, str] | None = None, stall_timeout_s: float = 300.0
-    ) -> None:
-        """Remember where to connect; raises ConfigError for a URL that is not http(s)."""
-        parts = _parse(url)
-        self.url = url.rstrip("/")
-        self._host = parts.hostname or ""
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._port = parts.port or (443 if self._tls else 80)
-        self._prefix = parts.path.rstrip("/")
-        self._headers = {"Host": parts.netloc.rpartition("@")[2], **(headers or {})}
-        self._stall_timeout_s = stall_timeout_s
-        self._idle: list[Connection] = []
-        self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
-
-    async def post(
-        self, path: str, value: Mapping[str, Any], sink: Sink, on_sent: Callable[[float], None]
-    ) -> None:
-        """Post JSON; give the body's pieces to `sink` if the status is 200.
-
-        `on_sent` gets the time at which the request was written.
-
-        Raises:
-            TargetError: another status, a broken connection, a stall.
-        """
-        body = json.dumps(value, ensure_ascii=False).encode()
-        head = self._head("POST", path, {"Content-Length": str(len(body))})
-        connection = await self._connected()
-        refusal = bytearray()
-
-        def sort(arrived_s: float, piece: bytes) -> None:
-            if connection._parser.get_status_code() == 200:
-                sink(arrived_s, piece)
-            else:
-                refusal.extend(piece)
-
-        status = await connection.post(head, body, sort, self._stall_timeout_s, on_sent)
-        self._release(connection)
-        if status != 200:
-            text = refusal.decode(errors="replace")[:MAX_ERROR_CHARS]
-            raise TargetError(f"{self.url}{path} answered {status}: {text}")
-
-    async def get(self, path: str) -> tuple[int, bytes]:
-        """Return the status and body of a GET.
-
-        Raises:
-            EnvironmentUnfitError: nothing listens there.
-            TargetError: a broken connection, a stall.
-        """
-        body = bytearray()
-        connection = await self._connected()
-        status = await connection.post(
-            self._head("GET", path, {}), b"", lambda _, piece: body.extend(piece), 10.0
-        )
-        self._release(connection)
-        return status, bytes(body)
-
-    def close(self) -> None:
-        """Hang up."""
-        for connection in list(self._all):
-            connection.close()
-        self._idle.clear()
-
-    async def _connected(self) -> Connection:
-        """Return an idle connection, or a new one."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_reusable:
-                return connection
-        loop = asyncio.get_running_loop()
-        try:
-            _, connection = await loop.create_connection(
-                Connection, self._host, self._port, ssl=self._tls
-            )
-        except OSError as error:
-            raise EnvironmentUnfitError(
-                f"nothing answers at {self.url}: {error}. Start the server, or correct the address."
-            ) from error
-        self._all.add(connection)
-        return connection
-
-    def _release(self, connection: Connection) -> None:
-        if connection.is_reusable:
-            self._idle.append(connection)
-
-    def _head(self, method: str, path: str, more: Mapping[str, str]) -> bytes:
-        """Return the request line and headers."""
-        lines = [f"{method} {self._prefix}{path} HTTP/1.1"]
-        headers = {"Accept": "*/*", "Content-Type": "application/json", **self._headers, **more}
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def _parse(url: str) -> SplitResult:
-    """Return the parts of an http(s) URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{url!r} is not a URL like http://127.0.0.1:8000.")
-    return parts

@@ -7,7 +7,7 @@ from typing import Any
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
 from nemotrt.profiles.targets.event_stream import EventStream
-from nemotrt.profiles.targets.http_connection import HttpClient
+from nemotrt.profiles.targets.http_client import HttpClient
 from nemotrt.profiles.targets.target import TargetError
 from nemotrt.profiles.targets.token_count import TokenCount
 from nemotrt.profiles.targets.triton_http import check_answers, parse_event

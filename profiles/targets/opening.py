@@ -13,7 +13,7 @@ from nemotrt.engines.tokenizer import load_tokenizer
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.load.prompts import PromptMaker
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.targets.http_connection import HttpClient
+from nemotrt.profiles.targets.http_client import HttpClient
 from nemotrt.profiles.targets.in_process import InProcessTarget
 from nemotrt.profiles.targets.openai_http import Endpoint, OpenAiTarget
 from nemotrt.profiles.targets.target import Target

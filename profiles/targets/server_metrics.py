@@ -1,6 +1,7 @@
 """A server's own Prometheus metrics, read now and then while the load runs."""
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.profiles.targets.http_connection import HttpClient
+from nemotrt.profiles.targets.http_client import HttpClient
 from nemotrt.profiles.targets.target import TargetError
 
 INTERVAL_S = 0.5
@@ -29,29 +30,36 @@ class Scrape:
 
 @dataclass(slots=True)
 class ServerMetrics:
-    """Looks at `url` until cancelled; `failure` is why it stopped by itself."""
+    """Looks at `url` until told to stop; `failure` is why it stopped by itself."""
 
     url: str
     scrapes: list[Scrape] = field(default_factory=list)
     failure: str = ""
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def watch(self) -> None:
-        """Look every INTERVAL_S; a server without metrics is no reason to end the run."""
+        """Look every INTERVAL_S and once at the end; a failure does not end the run."""
         parts = urlsplit(self.url)
         client = HttpClient(f"{parts.scheme}://{parts.netloc}")
         try:
-            while True:
-                status, body = await client.get(parts.path or "/metrics")
-                if status != 200:
-                    self.failure = f"{self.url} answered {status}."
-                    return
-                values = parse_metrics(body.decode(errors="replace"))
-                self.scrapes.append(Scrape(time.perf_counter(), values))
-                await asyncio.sleep(INTERVAL_S)
+            await self._look(client, parts.path or "/metrics")
+            while not self.is_over.is_set() and not self.failure:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.is_over.wait(), INTERVAL_S)
+                await self._look(client, parts.path or "/metrics")
         except (EnvironmentUnfitError, TargetError) as error:
             self.failure = error.message
         finally:
             client.close()
+
+    async def _look(self, client: HttpClient, path: str) -> None:
+        """Read the page once."""
+        status, body = await client.get(path)
+        if status != 200:
+            self.failure = f"{self.url} answered {status}."
+            return
+        values = parse_metrics(body.decode(errors="replace"))
+        self.scrapes.append(Scrape(time.perf_counter(), values))
 
     def mean(
         self, names: tuple[tuple[str, float], ...], start_s: float, end_s: float

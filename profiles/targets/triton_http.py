@@ -8,7 +8,8 @@ from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
 from nemotrt.profiles.targets.event_stream import EventStream
-from nemotrt.profiles.targets.http_connection import HttpClient, NotAnEventError
+from nemotrt.profiles.targets.http_client import HttpClient
+from nemotrt.profiles.targets.http_connection import NotAnEventError
 from nemotrt.profiles.targets.target import TargetError
 from nemotrt.profiles.targets.token_count import TokenCount
 

@@ -57,6 +57,8 @@ def compare(
 def _print(verdict: "Verdict") -> None:
     """Print the sentence, the metrics side by side, and the caveats."""
     click.echo(verdict.sentence)
+    if verdict.predicted_ratio is not None:
+        click.echo(f"The planner expected {verdict.predicted_ratio:.2f} (a prediction).")
     click.echo(f"{'metric':18}{'unit':>10}{'candidate':>12}{'baseline':>12}{'ratio':>8}")
     for change in verdict.changes:
         click.echo(
@@ -75,6 +77,7 @@ def _as_json(verdict: "Verdict") -> dict[str, object]:
         "target": verdict.target,
         "sentence": verdict.sentence,
         "ratio": asdict(verdict.ratio) if verdict.ratio else None,
+        "predicted_ratio": verdict.predicted_ratio,
         "reasons": verdict.reasons,
         "caveats": verdict.caveats,
         "changes": [asdict(change) | {"ratio": change.ratio} for change in verdict.changes],

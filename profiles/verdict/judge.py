@@ -50,6 +50,12 @@ class Verdict:
     baseline: ProfileResult
 
     @property
+    def predicted_ratio(self) -> float | None:
+        """What the planner expected, where both runs have its prediction (--predict)."""
+        ours, theirs = self.candidate.prediction, self.baseline.prediction
+        return ours.tokens_per_s / theirs.tokens_per_s if ours and theirs else None
+
+    @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
         if self.ratio is None or self.outcome is Outcome.NOT_COMPARABLE:

@@ -67,7 +67,7 @@ def spread_of(result: ProfileResult) -> Spread:
     """Return how far a run's throughput may be off.
 
     Raises:
-        ConfigError: each user must have ended at least 2 measured requests.
+        ConfigError: too few requests ended in the window.
     """
     if result.window_s is None:
         raise ConfigError("a run without a steady window has no rate to compare.")
@@ -75,20 +75,23 @@ def spread_of(result: ProfileResult) -> Spread:
     ends = sorted(r.arrivals_s[-1] for r in result.requests if r.is_complete)
     intervals = np.diff([start_s, *(at_s for at_s in ends if start_s < at_s <= end_s)])
     num_phases = result.workload.concurrency
-    if intervals.size < 2 * num_phases:
-        raise ConfigError(
-            f"{intervals.size} requests ended in the steady window; {2 * num_phases} are needed, "
-            "2 a user, to tell noise from difference: run longer."
-        )
     phases = [np.arange(phase, intervals.size, num_phases) for phase in range(num_phases)]
+    repeated = [phase for phase in phases if phase.size > 1]
+    if len(repeated) < min(num_phases, 2):
+        raise ConfigError(
+            f"{intervals.size} requests ended in the steady window of {num_phases} users; more "
+            "than 1 a user is needed to tell noise from difference: run longer."
+        )
     rest = intervals.copy()
     for phase in phases:
         rest[phase] -= intervals[phase].mean()
-    parts = [(phase.size * rest[phase].var(ddof=1), phase.size - 1) for phase in phases]
+    parts = [(phase.size * rest[phase].var(ddof=1), phase.size - 1) for phase in repeated]
     total = sum(variance for variance, _ in parts)
     if total == 0:
         return Spread(0.0, float(intervals.size - num_phases))
     freedom = total**2 / sum(variance**2 / free for variance, free in parts)
+    # a phase that was seen once is taken to vary as the others do
+    total *= intervals.size / sum(phase.size for phase in repeated)
     correlation = _neighbour_correlation(rest, num_phases)
     widened = total * (1 + correlation) / (1 - correlation)
     return Spread(float(widened / intervals.sum() ** 2), float(freedom))

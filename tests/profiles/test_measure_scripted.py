@@ -9,7 +9,7 @@ from nemotrt.profiles import measure
 from nemotrt.profiles.load.prompts import PromptMaker
 from nemotrt.profiles.load.workload import Language, Workload
 from nemotrt.profiles.result import ProfileResult
-from nemotrt.profiles.targets.http_connection import HttpClient
+from nemotrt.profiles.targets.http_client import HttpClient
 from nemotrt.profiles.targets.triton_http import TritonHttpTarget
 
 

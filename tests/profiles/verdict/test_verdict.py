@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.evaluation import evaluate, steady_window
 from nemotrt.profiles.metrics.run_view import RunView
+from nemotrt.profiles.prediction import Prediction
 from nemotrt.profiles.result import (
     DriverRecord,
     ProfileResult,
@@ -178,6 +179,28 @@ def test_the_command(tmp_path):
     printed = json.loads(done.stdout)
     assert printed["outcome"] == "not met"
     assert {change["name"] for change in printed["changes"]} >= {"tokens_per_s", "tpot_ms"}
+
+
+def test_the_planners_expectation_stands_beside(tmp_path):
+    plan = Prediction(
+        gpu="a10g",
+        model="m",
+        precision="bf16",
+        batch_size=1,
+        tokens_per_s_low=1.0,
+        tokens_per_s=10.0,
+        tokens_per_s_high=20.0,
+        ttft_ms=1.0,
+        tpot_ms=1.0,
+        decode_step_ms={"total": 1.0},
+        bound_by="weights",
+        limited_by="memory",
+        notes=(),
+    )
+    faster = plan.model_copy(update={"tokens_per_s": 63.0})
+    ours, theirs = simulate(1, prediction=faster), simulate(2, prediction=plan)
+    assert judge([ours], [theirs], 6.0).predicted_ratio == pytest.approx(6.3)
+    assert judge([ours], [simulate(3)], 6.0).predicted_ratio is None
 
 
 def test_search_stops_at_the_knee(engine_folder, tmp_path):

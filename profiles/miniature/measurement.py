@@ -1,0 +1,94 @@
+"""Builds the pair, measures both, predicts both for this machine, and judges the ratio."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.errors import ChildProcessFailedError
+from nemotrt.profiles import measure
+from nemotrt.profiles.load.workload import Workload
+from nemotrt.profiles.measure import Observers, Progress
+from nemotrt.profiles.miniature.budget import MiniatureBudget, make_budget
+from nemotrt.profiles.miniature.pair import make_pair
+from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
+from nemotrt.profiles.planning.weights import num_parameters
+from nemotrt.profiles.prediction import PredictionChoice
+from nemotrt.profiles.result import ProfileResult
+from nemotrt.profiles.targets.in_process import InProcessTarget
+from nemotrt.profiles.verdict.judge import Verdict, judge
+
+CHUNK_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Miniature:
+    """The measured pair."""
+
+    isl: int
+    osl: int
+    num_parameters: tuple[int, int]  # hybrid, baseline
+    budget: MiniatureBudget
+    verdict: Verdict
+
+    @property
+    def results(self) -> list[ProfileResult]:
+        """The two runs."""
+        return [self.verdict.candidate, self.verdict.baseline]
+
+
+def measure_miniature(
+    folder: Path,
+    *,
+    isl: int,
+    osl: int,
+    requests_per_user: int,
+    num_threads: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Miniature:
+    """Return the miniature, with its checkpoints and engines in `folder`.
+
+    Raises:
+        ChildProcessFailedError: an engine could not be built.
+    """
+    pair = make_pair(isl + osl)
+    budget = make_budget(pair, isl + osl)
+    results = []
+    for name, config, batch_size in (
+        ("hybrid", pair.hybrid_json, budget.hybrid_batch_size),
+        ("baseline", pair.baseline_json, budget.baseline_batch_size),
+    ):
+        checkpoint, engine = folder / f"{name}-checkpoint", folder / f"{name}-engine"
+        write_checkpoint(checkpoint, config)
+        _build(checkpoint, engine, batch_size, isl + osl)
+        workload = Workload(
+            isl, osl, requests_per_user * batch_size, concurrency=batch_size, num_warmup=batch_size
+        )
+        choice = PredictionChoice("this-machine", str(checkpoint), precision="fp32")
+        target = InProcessTarget(engine, num_threads=num_threads)
+        results.append(
+            measure.run(target, workload, Observers(on_progress=on_progress, prediction=choice))
+        )
+    hybrid, baseline = results
+    return Miniature(
+        isl=isl,
+        osl=osl,
+        num_parameters=(num_parameters(pair.hybrid), num_parameters(pair.baseline)),
+        budget=budget,
+        # both fill the memory they were given: that is the claim's own rule
+        verdict=judge([hybrid], [baseline], 6.0, is_given_concurrency=True),
+    )
+
+
+def _build(checkpoint: Path, engine: Path, batch_size: int, max_seq_len: int) -> None:
+    """Build an engine, as a user would."""
+    command = [sys.executable, "-m", "nemotrt", "build", str(checkpoint), "-o", str(engine)]
+    command += ["--max-batch-size", str(batch_size), "--max-seq-len", str(max_seq_len)]
+    command += ["--chunk-tokens", str(min(CHUNK_TOKENS, max_seq_len)), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last_lines = "\n".join(done.stderr.splitlines()[-5:])
+        raise ChildProcessFailedError(
+            f"{' '.join(command)} failed with code {done.returncode}:\n{last_lines}"
+        )

@@ -1,0 +1,64 @@
+"""The miniature's proportions, its budget, and (slow) its measurement."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.profiles.command import profile
+from nemotrt.profiles.miniature.budget import make_budget
+from nemotrt.profiles.miniature.pair import make_pair
+from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
+from nemotrt.profiles.planning.known_models import load_model
+from nemotrt.profiles.planning.weights import num_parameters
+
+
+def kv_elements(model):
+    return 2 * model.num_attention_layers * model.num_key_value_heads * model.head_dim
+
+
+def test_the_pair_has_the_real_proportions():
+    pair = make_pair(1536)
+    real_hybrid, real_baseline = load_model("nemotron-nano-9b-v2"), load_model("qwen3-8b")
+    ratio = kv_elements(pair.baseline) / kv_elements(pair.hybrid)
+    assert ratio == kv_elements(real_baseline) / kv_elements(real_hybrid) == 9
+    assert num_parameters(pair.hybrid) == pytest.approx(num_parameters(pair.baseline), rel=0.005)
+    state = pair.hybrid.ssm_state_elements + pair.hybrid.conv_state_elements
+    real_state = real_hybrid.ssm_state_elements + real_hybrid.conv_state_elements
+    share = state / (kv_elements(pair.hybrid) * 1536)
+    assert share == pytest.approx(real_state / (kv_elements(real_hybrid) * 24576), rel=0.1)
+
+
+def test_the_budget_holds_eight_and_one():
+    budget = make_budget(make_pair(1536), 1536)
+    assert (budget.hybrid_batch_size, budget.baseline_batch_size) == (8, 1)
+
+
+def test_the_random_checkpoint_is_one(tmp_path):
+    pair = make_pair(64)
+    for name, config in (("h", pair.hybrid_json), ("b", pair.baseline_json)):
+        write_checkpoint(tmp_path / name, config)
+        open_checkpoint(tmp_path / name)
+
+
+def test_the_command_in_seconds(tmp_path, monkeypatch):
+    """So small that the proportions are lost; what is shown is that every part runs."""
+    monkeypatch.setattr("nemotrt.profiles.miniature.pair.HIDDEN_SIZE", 64)
+    monkeypatch.setattr("nemotrt.profiles.miniature.pair.VOCAB_SIZE", 256)
+    args = ["miniature", "-o", str(tmp_path / "m"), "--isl", "8", "--osl", "8", "--json"]
+    done = CliRunner().invoke(profile, [*args, "--requests-per-user", "2"])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert printed["ratio"]["best"] > 0
+    assert printed["predicted_ratio"] > 0
+    assert (tmp_path / "m" / "hybrid" / "result.json").is_file()
+    assert "In miniature" in (tmp_path / "m" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_prediction_is_within_a_quarter(tmp_path):
+    done = CliRunner().invoke(profile, ["miniature", "-o", str(tmp_path / "m"), "--json"])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert printed["predicted_ratio"] == pytest.approx(printed["ratio"]["best"], rel=0.25)
