@@ -84,9 +84,16 @@ def cpu_s(server: ServerState) -> dict[str, float]:
 @click.option("--tokens", type=int, default=200)
 @click.option("--step-ms", type=float, default=5.0)
 @click.option("--no-triton", is_flag=True)
+@click.option("--max-chunks-per-s", type=float, default=2000)
 @click.option("--runs", type=int, default=2)
 def main(
-    kind: str, streams: tuple[int, ...], tokens: int, step_ms: float, no_triton: bool, runs: int
+    kind: str,
+    streams: tuple[int, ...],
+    tokens: int,
+    step_ms: float,
+    no_triton: bool,
+    max_chunks_per_s: float,
+    runs: int,
 ) -> None:
     """Print one JSON object a measurement."""
     os.environ |= {"PYTHONPATH": str(HERE), "PACED_STEP_MS": str(step_ms)}
@@ -104,6 +111,7 @@ def main(
         opened = open_engine(folder, num_threads=1)
         options = ["--threads", "1"]
     options += ["--no-triton"] if no_triton else []
+    options += ["--max-chunks-per-s", str(max_chunks_per_s)]
     for count in streams:
         for _ in range(runs):
             bare = bare_tokens_per_s(opened, count, tokens)

@@ -57,6 +57,7 @@ def serve() -> None:
 @click.option("--max-body-bytes", type=click.IntRange(1), help="Of a request.  [default: 16 MiB]")
 @click.option("--max-queue-size", type=click.IntRange(1), help="Waiting requests.  [default: 512]")
 @click.option("--max-queue-s", type=float, help="Longest wait for a slot.  [default: 300]")
+@click.option("--max-chunks-per-s", type=float, help="Of all streams.  [default: 2000]")
 @click.option("--drain-s", type=float, default=30.0, show_default=True, help="At a stop.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
 @click.option("--runtime", type=FOLDER, help="Triton runtime folder.")
@@ -76,6 +77,9 @@ def run(
     """Serve ENGINE until SIGTERM or Ctrl-C."""
     import logging
 
+    from nemotrt.serve.packages import check_packages
+
+    check_packages(use_triton=not options["no_triton"])
     from nemotrt.serve.run_folder import create_run_folder, runs_root
     from nemotrt.serve.supervisor import Supervisor
 
@@ -103,6 +107,33 @@ def repo(engine: Path, output: Path, model_name: str, force: bool) -> None:
 
     write_repository(engine, output, RepositorySpec(model_name), force=force)
     click.echo(f"{output}: model {model_name!r}")
+
+
+@serve.command()
+@click.argument("engine", type=ENGINE)
+@click.option("--image", required=True, help="Container image that has nemotrt and its runtime.")
+@click.option("--claim", required=True, help="PersistentVolumeClaim with the engine directory.")
+@click.option("--engine-path", default="engine", show_default=True, help="Inside the claim.")
+@click.option("--name", default="nemotrt", show_default=True)
+@click.option("--namespace", default="default", show_default=True)
+@click.option("--gpus", "num_gpus", type=click.IntRange(0), help="Of a pod; default by the engine.")
+@click.option("--gpu-product", help="Node label nvidia.com/gpu.product.")
+@click.option("--min-replicas", type=int, default=1, show_default=True)
+@click.option("--max-replicas", type=int, default=1, show_default=True)
+@click.option("--target-waiting", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
+@click.option("--key-secret", help="Secret: `keys` are the API keys, `metrics` one for Prometheus.")
+def k8s(engine: Path, num_gpus: int | None, **options: Any) -> None:
+    """Print Kubernetes manifests (YAML) for ENGINE."""
+    import yaml
+
+    from nemotrt.engines.manifest import read_manifest
+    from nemotrt.serve.kubernetes import ClusterSpec, manifests
+
+    if num_gpus is None:
+        num_gpus = 0 if read_manifest(engine).gpu is None else 1
+    documents = manifests(ClusterSpec(num_gpus=num_gpus, **options))
+    click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
 
 
 @serve.command()

@@ -4,6 +4,7 @@ import itertools
 import queue
 import socket
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -68,9 +69,10 @@ class Connection:
                 self._handle(frame)
         except OSError:
             pass  # gone: the same end as an orderly close
-        self._loop.cancel_all(self)
-        self._on_close(self)
-        self._outbox.put(None)
+        finally:
+            self._loop.cancel_all(self)
+            self._on_close(self)
+            self._outbox.put(None)
 
     def _handle(self, frame: Frame) -> None:
         """Carry out one frame; ConnectionError for one that makes no sense."""
@@ -99,10 +101,17 @@ class Connection:
                 request_id, inputs, self._opened, self, deliver, self._grammars
             )
         except NemotrtError as error:
-            fields = failure("invalid_request", error.message)
-            self._outbox.put({"op": "updates", "items": [(number, fields)]})
+            self._refuse(number, failure("invalid_request", error.message))
+            return
+        except Exception as error:  # a bug must cost its own request, not the connection of all
+            traceback.print_exc()
+            self._refuse(number, failure("engine_failed", f"the request met a fault: {error}"))
             return
         self._loop.submit(submission)
+
+    def _refuse(self, number: int, fields: Fields) -> None:
+        """Answer a request that never reached the engine."""
+        self._outbox.put({"op": "updates", "items": [(number, fields)]})
 
     def _request_id(self, number: int) -> str:
         """Return the scheduler's name for the client's request `number`."""

@@ -20,7 +20,7 @@ from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.admission import QueueLimits
 from nemotrt.serve.connection import Connection
-from nemotrt.serve.engine_loop import EngineLoop
+from nemotrt.serve.engine_loop import MAX_CHUNKS_PER_S, EngineLoop
 from nemotrt.serve.grammar import GrammarCompiler
 from nemotrt.serve.parent_death import end_with_parent
 
@@ -32,10 +32,17 @@ STATE_ELEMENT_BYTES = {"onnxruntime": 4}  # its state pool is float32
 class EngineHost:
     """Accepts clients for one open engine."""
 
-    def __init__(self, opened: OpenEngine, limits: QueueLimits) -> None:
+    def __init__(
+        self,
+        opened: OpenEngine,
+        limits: QueueLimits,
+        max_chunks_per_s: float = MAX_CHUNKS_PER_S,
+    ) -> None:
         """Prepare the loop; nothing runs yet."""
         self.opened = opened
-        self.loop = EngineLoop(opened.scheduler(), limits, self._flush)
+        self.loop = EngineLoop(
+            opened.scheduler(), limits, self._flush, max_chunks_per_s=max_chunks_per_s
+        )
         tokenizer = opened.tokenizer
         self._grammars = (
             None if tokenizer is None else GrammarCompiler(tokenizer, opened.engine.vocab_size)
@@ -104,6 +111,7 @@ class EngineHost:
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), required=True)
 @click.option("--max-queue-size", type=int, default=QueueLimits().max_queue_size)
 @click.option("--max-queue-s", type=float, default=QueueLimits().max_queue_s)
+@click.option("--max-chunks-per-s", type=float, default=MAX_CHUNKS_PER_S)
 @click.option("--drain-s", type=float, default=30.0)
 @click.option("--threads", type=click.IntRange(1), default=None)
 def main(
@@ -111,6 +119,7 @@ def main(
     socket_path: Path,
     max_queue_size: int,
     max_queue_s: float,
+    max_chunks_per_s: float,
     drain_s: float,
     threads: int | None,
 ) -> None:
@@ -118,7 +127,7 @@ def main(
     end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     opened = open_engine(engine, num_threads=threads)
-    host = EngineHost(opened, QueueLimits(max_queue_size, max_queue_s))
+    host = EngineHost(opened, QueueLimits(max_queue_size, max_queue_s), max_chunks_per_s)
 
     def drain(number: int, frame: FrameType | None) -> None:
         log.info("signal %s: draining for %g s at most", signal.Signals(number).name, drain_s)

@@ -17,8 +17,8 @@ from nemotrt.serve.submission import Submission
 from nemotrt.serve.telemetry import Telemetry
 
 SHUTTING_DOWN = failure("shutting_down", "the server is stopping; try another one.")
-# A chunk costs Triton, its stub and the front about 0.4 ms of CPU together, however many tokens it
-# carries (measured, 2-core x86-64 machine, 2026-11-23): this bounds them to about one core.
+# A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this
+# bounds their share of the machine. Chosen, not derived: benchmarks/serve_throughput.py compares.
 MAX_CHUNKS_PER_S = 2000.0
 
 

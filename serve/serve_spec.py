@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nemotrt.errors import ConfigError
 from nemotrt.serve.admission import QueueLimits
+from nemotrt.serve.engine_loop import MAX_CHUNKS_PER_S
 from nemotrt.serve.repository import DEFAULT_NAME
 
 
@@ -22,6 +23,7 @@ class ServeSpec:
     grpc_port: int = 8001
     metrics_port: int = 8002
     queue: QueueLimits = field(default_factory=QueueLimits)
+    max_chunks_per_s: float = MAX_CHUNKS_PER_S
     drain_s: float = 30.0
     threads: int | None = None
     runtime: Path | None = None  # None: the default runtime folder
@@ -46,6 +48,8 @@ class ServeSpec:
         for path in (self.tls_certificate, self.tls_key):
             if path is not None and not path.is_file():
                 raise ConfigError(f"there is no file {path}.")
+        if self.max_chunks_per_s <= 0:
+            raise ConfigError(f"max_chunks_per_s must be above 0, got {self.max_chunks_per_s}.")
         if self.drain_s < 0:
             raise ConfigError(f"drain_s must be 0 or more, got {self.drain_s}.")
 

@@ -30,6 +30,7 @@ def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
     command += ["--socket", str(folder.engine_socket), "--drain-s", str(spec.drain_s)]
     command += ["--max-queue-size", str(spec.queue.max_queue_size)]
     command += ["--max-queue-s", str(spec.queue.max_queue_s)]
+    command += ["--max-chunks-per-s", str(spec.max_chunks_per_s)]
     if spec.threads is not None:
         command += ["--threads", str(spec.threads)]
     probe = EngineProbe(folder.engine_socket)

@@ -118,6 +118,8 @@ def prompt_ids(inputs: Inputs, opened: OpenEngine) -> tuple[int, ...]:
     if (inputs.text_input is None) == (inputs.input_ids is None):
         raise ConfigError("give text_input or input_ids, one of them.")
     if inputs.input_ids is not None:
+        if not all(0 <= token < opened.engine.vocab_size for token in inputs.input_ids):
+            raise ConfigError(f"prompt ids must be 0 to {opened.engine.vocab_size - 1}.")
         return inputs.input_ids
     text = inputs.text_input or ""
     if opened.tokenizer is None:
@@ -202,10 +204,10 @@ def _guide(
             raise ConfigError("the engine has no tokenizer; leave out guided_decoding_guide_type.")
         kind, guide = inputs.guided_decoding_guide_type, inputs.guided_decoding_guide or ""
         grammar = grammars.guide(kind, guide)
-    if tokenizer is None or not is_reasoning(tokenizer.decode(ids[-TAIL_TOKENS:])):
-        return grammar
-    if inputs.max_thinking_tokens is None and grammar is None:
+    if tokenizer is None or (inputs.max_thinking_tokens is None and grammar is None):
         return None
+    if not is_reasoning(tokenizer.decode(ids[-TAIL_TOKENS:])):
+        return grammar
     limit = math.inf if inputs.max_thinking_tokens is None else inputs.max_thinking_tokens
     thinking = ThinkingBudget(limit, partial(tokenizer.encode, add_special_tokens=False))
     return thinking if grammar is None else AfterThinking(thinking, grammar)

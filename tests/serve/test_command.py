@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from nemotrt.cli import main
-from nemotrt.serve import triton_runtime
+from nemotrt.serve import packages, triton_runtime
 from nemotrt.serve.run_folder import ServerState, create_run_folder
 from nemotrt.serve.triton_model.tensors import INPUTS, OUTPUTS
 
@@ -62,6 +62,12 @@ def test_serve_without_the_runtime_names_the_command(engine_folder, tmp_path) ->
     assert "nemotrt serve install" in result.output
 
 
+def test_a_missing_package_names_the_extra(engine_folder, monkeypatch) -> None:
+    monkeypatch.setattr(packages, "ALWAYS", ("no_such_package",))
+    result = nemotrt("serve", engine_folder, "--free-ports", code=3)
+    assert "no_such_package" in result.output and "nemotrt[serve]" in result.output
+
+
 def test_serve_refuses_what_is_no_engine(tmp_path) -> None:
     nemotrt("serve", tmp_path, "--free-ports", "--no-triton", code=1)
 
@@ -86,6 +92,7 @@ def test_dry_run_starts_nothing(engine_folder, tmp_path) -> None:
         ("--port", "8000", "--http-port", "8000"),
         ("--tls-key", "x"),
         ("--drain-s", "-1"),
+        ("--max-chunks-per-s", "0"),
         ("--api-key-file", "/does/not/exist"),
     ],
 )

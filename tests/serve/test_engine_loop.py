@@ -1,17 +1,21 @@
 """The loop between the queue and the scheduler, with a model that answers at once."""
 
+import re
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nemotrt.engines.request import Request
 from nemotrt.errors import ConfigError
+from nemotrt.serve import engine_loop
 from nemotrt.serve.admission import AdmissionQueue, QueueLimits
 from nemotrt.serve.engine_loop import EngineLoop
 from nemotrt.serve.submission import Submission, make_submission
+from nemotrt.serve.telemetry import Telemetry
 
 
 class Client:
@@ -123,6 +127,14 @@ def test_metrics_count_and_time(loop, opened) -> None:
     assert "nemotrt_output_tokens_total 8.0" in text
     assert "nemotrt_ttft_seconds_count 1.0" in text
     assert "nemotrt_slots 8.0" in text
+
+
+def test_the_dashboard_shows_metrics_that_exist() -> None:
+    text = (Path(engine_loop.__file__).parent / "grafana.json").read_text()
+    shown = set(re.findall(r"nemotrt_[a-z0-9_]+", text))
+    exposed = Telemetry().text({})
+    for name in shown:
+        assert re.search(rf"^# TYPE {name.removesuffix('_bucket')} ", exposed, re.M), name
 
 
 @pytest.mark.parametrize("values", [{"max_queue_size": 0}, {"max_queue_s": 0}])

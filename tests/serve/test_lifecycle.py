@@ -25,17 +25,32 @@ Start = Callable[..., AbstractContextManager[ServerState]]
 PROMPT = "SAY[[" + "a long answer, " * 60 + "]]SAY:"
 
 
-@pytest.fixture
-def start(engine_folder, triton_runtime, monkeypatch) -> Start:
-    def start(
-        *options: str, step_ms: float = 5, **more: Any
-    ) -> AbstractContextManager[ServerState]:
-        monkeypatch.setenv("PYTHONPATH", str(TESTS))
-        monkeypatch.setenv("SCRIPTED_STEP_MS", str(step_ms))
-        scripted = ("--engine-module", "support.scripted_host")
-        return serve_engine(engine_folder, *scripted, *options, **more)
+@pytest.fixture(scope="module")
+def start(engine_folder, triton_runtime) -> Iterator[Start]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))
 
-    return start
+        def start(*options: str, step_ms: int = 20, **more: Any) -> Any:
+            patch.setenv("SCRIPTED_STEP_MS", str(step_ms))
+            scripted = ("--engine-module", "support.scripted_host")
+            return serve_engine(engine_folder, *scripted, *options, **more)
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def full(start) -> Iterator[ServerState]:
+    """The whole stack; the tests that share it leave it running."""
+    with start(drain_s=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def direct(start) -> Iterator[ServerState]:
+    """Without Triton, and with a short queue."""
+    options = ("--no-triton", "--max-queue-size", "9", "--max-queue-s", "3")
+    with start(*options, drain_s=2) as server:
+        yield server
 
 
 def ask(server: ServerState, **body: Any) -> httpx.Response:
@@ -70,7 +85,7 @@ def in_threads(count: int, work: Callable[[int], Any]) -> tuple[list[threading.T
     return threads, results
 
 
-def state_now(server: ServerState) -> ServerState | None:
+def state_now(server: ServerState) -> Any:
     return RunFolder(Path(server.run_folder)).read_state()
 
 
@@ -85,33 +100,33 @@ def child_stub(server: ServerState) -> psutil.Process:
     return stub
 
 
-def test_a_killed_engine_fails_its_requests_and_comes_back(start) -> None:
-    with start() as server:
-        threads, results = in_threads(4, lambda _: ask(server))
-        wait_until(lambda: engine(server).get("num_running") == 4)
-        os.kill(server.processes["engine"], signal.SIGKILL)
-        for thread in threads:
-            thread.join(10)
-        assert [r.status_code for r in results] == [500] * 4
-        assert "engine process ended" in results[0].json()["error"]["message"]
-        seconds = wait_until(lambda: is_ready(server) and ask(server, max_tokens=4).is_success)
-        assert seconds < 10
-        state = state_now(server)
-        assert state is not None and state.restarts == {"engine": 1, "triton": 0, "front": 0}
-        assert state.processes["triton"] == server.processes["triton"]
+def test_a_killed_engine_fails_its_requests_and_comes_back(full) -> None:
+    threads, results = in_threads(4, lambda _: ask(full))
+    wait_until(lambda: engine(full).get("num_running") == 4)
+    before = state_now(full)
+    os.kill(before.processes["engine"], signal.SIGKILL)
+    for thread in threads:
+        thread.join(10)
+    assert [r.status_code for r in results] == [500] * 4
+    assert "engine process ended" in results[0].json()["error"]["message"]
+    seconds = wait_until(lambda: is_ready(full) and ask(full, max_tokens=4).is_success)
+    assert seconds < 15
+    after = state_now(full)
+    assert after.restarts["engine"] == before.restarts["engine"] + 1
+    assert after.processes["triton"] == before.processes["triton"]
 
 
-def test_a_dead_stub_is_seen_and_triton_restarted(start) -> None:
-    with start() as server:
-        child_stub(server).kill()
-        wait_until(lambda: (s := state_now(server)) is not None and s.restarts["triton"] == 1)
-        wait_until(lambda: is_ready(server) and ask(server, max_tokens=4).is_success)
-        assert state_now(server).processes["engine"] == server.processes["engine"]
+def test_a_dead_stub_is_seen_and_triton_restarted(full) -> None:
+    before = state_now(full)
+    child_stub(before).kill()
+    wait_until(lambda: state_now(full).restarts["triton"] == before.restarts["triton"] + 1)
+    wait_until(lambda: is_ready(full) and ask(full, max_tokens=4).is_success)
+    assert state_now(full).processes["engine"] == before.processes["engine"]
 
 
 @pytest.mark.parametrize("option", [(), ("--no-triton",)], ids=["triton", "direct"])
 def test_sigterm_under_load_ends_every_accepted_request(start, option) -> None:
-    with start(*option, drain_s=20) as server:
+    with start(*option, step_ms=5, drain_s=20) as server:
         threads, results = in_threads(6, lambda _: ask(server))
         wait_until(lambda: engine(server).get("num_running") == 6)
         os.kill(server.pid, signal.SIGTERM)
@@ -145,7 +160,7 @@ def test_nothing_is_left_of_a_killed_supervisor(start) -> None:
         os.kill(server.pid, signal.SIGKILL)
         _, alive = psutil.wait_procs(processes, timeout=10)
         assert not alive
-    with start():  # the next server removes what a killed one left in shared memory
+    with start("--no-triton"):  # the next server removes what a killed one left in shared memory
         assert not list(Path("/dev/shm").glob(f"nemotrt_{server.pid}_*"))
 
 
@@ -159,85 +174,78 @@ def test_an_orderly_stop_leaves_nothing(start) -> None:
     assert not Path(server.run_folder).exists()
 
 
-@pytest.mark.parametrize("option", [(), ("--no-triton",)], ids=["triton", "direct"])
-def test_a_client_that_goes_frees_its_slot(start, option) -> None:
-    with start(*option, step_ms=20) as server:
+@pytest.mark.parametrize("kind", ["full", "direct"])
+def test_a_client_that_goes_frees_its_slot(request, kind) -> None:
+    server = request.getfixturevalue(kind)
 
-        async def leave_after(seconds: float, *, stream: bool) -> None:
-            async with httpx.AsyncClient(base_url=server.openai_url, timeout=30) as client:
-                body = {"model": "llm", "prompt": PROMPT, "max_tokens": 1000, "stream": stream}
-                request = asyncio.create_task(client.post("completions", json=body))
-                await asyncio.sleep(seconds)
-                assert not request.done()
-                request.cancel()
-                await asyncio.gather(request, return_exceptions=True)
+    async def leave_after(seconds: float, *, stream: bool) -> None:
+        async with httpx.AsyncClient(base_url=server.openai_url, timeout=30) as client:
+            body = {"model": "llm", "prompt": PROMPT, "max_tokens": 1000, "stream": stream}
+            asking = asyncio.create_task(client.post("completions", json=body))
+            await asyncio.sleep(seconds)
+            assert not asking.done()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
-        async def crowd() -> None:
-            waits = [(0.2 + 0.05 * i, i % 2 == 0) for i in range(12)]
-            await asyncio.gather(*(leave_after(s, stream=is_on) for s, is_on in waits))
+    async def crowd() -> None:
+        waits = [(0.2 + 0.05 * i, i % 2 == 0) for i in range(12)]
+        await asyncio.gather(*(leave_after(s, stream=is_on) for s, is_on in waits))
 
-        asyncio.run(crowd())
-        wait_until(lambda: engine(server)["num_running"] + engine(server)["num_waiting"] == 0, 3)
-
-
-def test_the_queue_is_bounded_in_size_and_time(start) -> None:
-    options = ("--no-triton", "--max-queue-size", "2", "--max-queue-s", "1")
-    with start(*options, step_ms=50) as server:
-        threads, _ = in_threads(8, lambda _: ask(server))
-        wait_until(lambda: engine(server).get("num_running") == 8)
-        waiting, late = in_threads(2, lambda _: ask(server))
-        wait_until(lambda: engine(server)["num_waiting"] == 2)
-        answer = ask(server)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
-        assert answer.headers["retry-after"] == "1"
-        for thread in waiting:
-            thread.join(10)
-        assert [a.json()["error"]["code"] for a in late] == ["queue_timeout"] * 2
-        os.kill(server.processes["engine"], signal.SIGKILL)
-        for thread in threads:
-            thread.join(10)
+    asyncio.run(crowd())
+    wait_until(lambda: engine(server)["num_running"] + engine(server)["num_waiting"] == 0, 3)
 
 
-def test_priority_goes_before_arrival(start) -> None:
-    with start("--no-triton", step_ms=5) as server:
-        threads, _ = in_threads(8, lambda _: ask(server, max_tokens=60))
-        wait_until(lambda: engine(server).get("num_running") == 8)
-        ends: dict[int, float] = {}
+def test_the_queue_is_bounded_in_size_and_time(direct) -> None:
+    threads, _ = in_threads(8, lambda _: ask(direct))
+    wait_until(lambda: engine(direct).get("num_running") == 8)
+    waiting, late = in_threads(9, lambda _: ask(direct))
+    wait_until(lambda: engine(direct)["num_waiting"] == 9)
+    answer = ask(direct)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
+    assert answer.headers["retry-after"] == "1"
+    for thread in (*waiting, *threads):
+        thread.join(20)
+    assert [a.json()["error"]["code"] for a in late] == ["queue_timeout"] * 9
 
-        def timed(priority: int) -> None:
-            ask(server, max_tokens=200, priority=priority)
+
+def test_priority_goes_before_arrival(direct) -> None:
+    threads, _ = in_threads(8, lambda _: ask(direct, max_tokens=60))
+    wait_until(lambda: engine(direct).get("num_running") == 8)
+    ends: dict[int, float] = {}
+
+    def timed(priority: int) -> None:
+        if ask(direct, max_tokens=20, priority=priority).is_success:
             ends[priority] = time.monotonic()
 
-        low, _ = in_threads(8, lambda i: timed(100 + i))
-        wait_until(lambda: engine(server)["num_waiting"] == 8)
-        high, _ = in_threads(1, lambda i: timed(-1))
-        for thread in (*threads, *low, *high):
-            thread.join(30)
-        assert ends[-1] < ends[107]
+    low, _ = in_threads(8, lambda i: timed(100 + i))
+    wait_until(lambda: engine(direct)["num_waiting"] == 8)
+    high, _ = in_threads(1, lambda i: timed(-1))
+    wait_until(lambda: engine(direct)["num_waiting"] == 9)
+    for thread in (*threads, *low, *high):
+        thread.join(30)
+    assert ends[-1] < ends[107]
 
 
-def test_a_deadline_ends_a_request(start) -> None:
-    with start("--no-triton", step_ms=50) as server:
-        answer = ask(server, timeout_ms=400)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
-        wait_until(lambda: engine(server)["num_running"] == 0, 2)
+def test_a_deadline_ends_a_request(direct) -> None:
+    answer = ask(direct, timeout_ms=400)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    wait_until(lambda: engine(direct)["num_running"] == 0, 2)
 
 
-def test_only_loopback_ports_are_open(start) -> None:
-    with start() as server:
-        found = set()
-        for pid in (server.pid, *server.processes.values(), child_stub(server).pid):
-            for connection in psutil.Process(pid).net_connections("inet"):
-                if connection.status == psutil.CONN_LISTEN:
-                    found.add((connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port))
-        urls = (server.openai_url, server.http_url, server.metrics_url, f"//{server.grpc_url}")
-        assert found == {("127.0.0.1", httpx.URL(url or "").port) for url in urls}
+def test_only_loopback_ports_are_open(full) -> None:
+    now = state_now(full)
+    found = set()
+    for pid in (now.pid, *now.processes.values(), child_stub(now).pid):
+        for connection in psutil.Process(pid).net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.add((connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port))
+    urls = (full.openai_url, full.http_url, full.metrics_url, f"//{full.grpc_url}")
+    assert found == {("127.0.0.1", httpx.URL(url or "").port) for url in urls}
 
 
-def test_serve_json_keeps_the_resolved_configuration(start) -> None:
-    with start("--no-triton", "--max-queue-size", "7") as server:
-        config = json.loads((Path(server.run_folder) / "serve.json").read_text())
-        assert config["queue"] == {"max_queue_size": 7, "max_queue_s": 300.0}
+def test_serve_json_keeps_the_resolved_configuration(direct) -> None:
+    config = json.loads((Path(direct.run_folder) / "serve.json").read_text())
+    assert config["queue"] == {"max_queue_size": 9, "max_queue_s": 3.0}
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.serve import engine_host
 
 SAY = re.compile(r"SAY\[\[(.*?)\]\]SAY", re.DOTALL)
-OPENINGS = ("<think>\n", "<think></think>", "SAY:")
+OPENINGS = ("<think>\n", "</think>", "SAY:")
 CLOSE = "</think>\n\n"
 CLOSE_IN_PROMPT = "<END>"  # the chat template takes "/think" out of what users write
 
@@ -54,7 +54,7 @@ class Script:
         think, tag, answer = found[-1].replace(CLOSE_IN_PROMPT, CLOSE).partition(CLOSE)
         is_open = text.endswith("<think>\n") and tag
         self._think = self._encode(think + tag) if is_open else []
-        self._answer = self._encode(answer if is_open else think + tag + answer)
+        self._answer = self._encode(answer if tag else think)
         self._num_prompt = len(self.fed)
         return True
 

@@ -1,0 +1,18 @@
+"""Checks that the packages of the `serve` extra are there, before anything starts."""
+
+from importlib.util import find_spec
+
+from nemotrt.errors import EnvironmentUnfitError
+
+ALWAYS = ("prometheus_client", "starlette", "uvicorn")
+WITH_TRITON = ("grpc", "tritonclient")
+
+
+def check_packages(*, use_triton: bool) -> None:
+    """Raise EnvironmentUnfitError with the install line where a package is missing."""
+    wanted = ALWAYS + (WITH_TRITON if use_triton else ())
+    missing = [name for name in wanted if find_spec(name) is None]
+    if missing:
+        raise EnvironmentUnfitError(
+            f"serving needs {', '.join(missing)}; install it with: pip install 'nemotrt[serve]'"
+        )

@@ -1,0 +1,26 @@
+"""Schemathesis on the published OpenAPI document: no request may make the server fail."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nemotrt.serve.launcher import serve_engine
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address(engine_folder) -> Iterator[str]:
+    with serve_engine(engine_folder, "--no-triton", "--threads", "1", drain_s=5) as server:
+        yield server.openai_url.removesuffix("/v1")
+
+
+def test_no_request_makes_the_server_fail(address) -> None:
+    command = [Path(sys.executable).parent / "schemathesis", "run", f"{address}/openapi.json"]
+    checks = "not_a_server_error,status_code_conformance,response_schema_conformance"
+    options = ["--checks", checks, "--max-examples", "60", "--phases", "examples,coverage,fuzzing"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-6000:]
