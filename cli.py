@@ -25,7 +25,7 @@ COMMANDS = {
 SUMMARIES = {
     "plan": "Predict memory and throughput before a GPU is rented.",
     "quantize": "Write a quantized checkpoint.",
-    "evaluate": "Compare a quantized checkpoint with its source, on the CPU.",
+    "evaluate": "Compare a quantized checkpoint or an engine with its source.",
     "build": "Build an engine directory from a checkpoint.",
     "inspect": "Print and verify an engine directory or a checkpoint.",
     "generate": "Generate text with an engine.",

@@ -8,28 +8,36 @@ from typing import Any
 import click
 
 from nemotrt.engines.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
-from nemotrt.errors import ArtefactError
+from nemotrt.errors import ArtefactError, ConfigError
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--source",
+    help="The 16 bit checkpoint that a quantized one came from: compare every tensor with it.",
+)
 @click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
-def inspect(folder: Path, as_json: bool, no_verify: bool) -> None:
+def inspect(folder: Path, source: str | None, as_json: bool, no_verify: bool) -> None:
     """Print what FOLDER is and verify it.
 
     An engine directory: its manifest, with every file's SHA-256 checked. A quantized checkpoint:
-    its formats checked against what the engines' loaders demand, and which of them load it. Any
-    other checkpoint: its dimensions, with every tensor's name, type and shape checked.
+    its formats checked against what the engines' loaders demand, and which of them load it; with
+    --source, every weight against the error that rounding can make. Any other checkpoint: its
+    dimensions, with every tensor's name, type and shape checked.
     """
-    if (folder / MANIFEST_FILE).is_file() or not (folder / "config.json").is_file():
+    is_engine = (folder / MANIFEST_FILE).is_file() or not (folder / "config.json").is_file()
+    if source is not None and (is_engine or not is_quantized(folder)):
+        raise ConfigError(f"--source is for a quantized checkpoint; {folder} is none.")
+    if is_engine:
         manifest = read_manifest(folder)
         if not no_verify:
             verify_files(folder, manifest)
         _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
         return
     if is_quantized(folder):
-        _inspect_quantized(folder, as_json)
+        _inspect_quantized(folder, source, as_json)
         return
     from nemotrt.engines.checkpoint import open_checkpoint
 
@@ -58,11 +66,18 @@ def is_quantized(folder: Path) -> bool:
     return isinstance(config, dict) and "quantization_config" in config
 
 
-def _inspect_quantized(folder: Path, as_json: bool) -> None:
+def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
     """Check a quantized checkpoint against the loaders' contracts; raise if it breaks one."""
+    from nemotrt.engines.hf_config import read_model_config
+    from nemotrt.engines.tensor_names import linear_names
+    from nemotrt.engines.tiny_models import resolve_checkpoint
     from nemotrt.quantize.contract import inspect_quantized
+    from nemotrt.quantize.progress import count_progress
 
-    found = inspect_quantized(folder)
+    original = resolve_checkpoint(source) if source is not None else None
+    total = len(linear_names(read_model_config(folder)))
+    with count_progress("comparing, linears", total, quiet=as_json or not original) as progress:
+        found = inspect_quantized(folder, original, progress)
     report = {"schema_version": 1, **dataclasses.asdict(found), "path": str(found.path)}
     rows = {
         "format": found.format,
@@ -70,9 +85,15 @@ def _inspect_quantized(folder: Path, as_json: bool) -> None:
         "quantized": f"{found.num_quantized} linears, {found.num_kept} kept",
         **{f"loads in {engine}": verdict for engine, verdict in found.loaders.items()},
     }
+    if found.weight_errors:
+        errors = sorted(found.weight_errors.items(), key=lambda item: item[1])
+        (_, least), (name, most) = errors[0], errors[-1]
+        rows["weight errors"] = f"{least:.4f} .. {most:.4f} of each weight's RMS; worst {name}"
     _print(report, rows, as_json)
     if found.faults:
-        more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
+        for fault in found.faults[1:]:
+            click.echo(fault, err=True)
+        more = f" (and {len(found.faults) - 1} more, above)" if len(found.faults) > 1 else ""
         raise ArtefactError(f"{folder}: {found.faults[0]}{more}")
 
 

@@ -1,7 +1,15 @@
 """Time `nemotrt quantize` against `cp` and llm-compressor on a synthetic 9B-width checkpoint.
 
-usage: python benchmarks/quantize.py FOLDER [--layers M-M*-M-M-] [--vocab 16384] [--rounds 3]
+usage: python benchmarks/quantize.py [FOLDER] [--layers M-] [--vocab 4096] [--rounds 3]
                                      [--llm-compressor PYTHON]
+
+Without FOLDER the checkpoint (two layers at full width, 0.6 GB by default) and all outputs are in
+a temporary folder, and gone at the end; under a minute. So small a checkpoint is mostly start-up:
+the runs that docs/quantization.md reports need 27 GB of disk and a FOLDER, which keeps its
+checkpoint for the next time:
+
+    python benchmarks/quantize.py FOLDER --layers full --vocab 131072
+    python benchmarks/quantize.py FOLDER --layers M-M*-M-M- --vocab 16384 --llm-compressor PYTHON
 
 Each tool runs as a process of its own, one after the other, `--rounds` times. Memory is the peak
 of RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page cache.
@@ -14,6 +22,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -62,14 +71,24 @@ class Run:
 
 
 def main() -> None:
-    """Write the checkpoint if it is missing, run every tool, print a table and a JSON line."""
+    """Run every tool in a folder, print a table and a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", default="M-M*-M-M-", help='"full" for all 56')
-    parser.add_argument("--vocab", type=int, default=16384)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--layers", default="M-", help='"full" for all 56')
+    parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--llm-compressor", metavar="PYTHON")
     args = parser.parse_args()
+    if args.folder:
+        run(args)
+        return
+    with tempfile.TemporaryDirectory(prefix="nemotrt-bench-") as folder:
+        args.folder = Path(folder)
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure in `args.folder`, writing the checkpoint if it is missing."""
     layers = FULL_PATTERN if args.layers == "full" else args.layers
     source = args.folder / f"bf16-{len(layers)}-{args.vocab}"
     if not source.exists():

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nemotrt.quantize.config_file import NOT_SETTINGS, config_option, option_name
 from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
 from nemotrt.quantize.recipe import Recipe, recipe_names
 
 if TYPE_CHECKING:
-    from nemotrt.quantize.writer import QuantizeOptions
+    from nemotrt.quantize.writer import QuantizeOptions, Setting
+
+# Of this call alone: not what decided the output.
+NOT_SAVED = (*NOT_SETTINGS, "output", "force", "resume", "dry-run", "json", "quiet")
 
 
 @click.command()
 @click.argument("checkpoint")
+@config_option()
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--gpu", help=f"Choose by GPU: {', '.join(load_gpus())}.")
 @click.option("--recipe", help=f"{', '.join(recipe_names())}, or a YAML file of yours.")
@@ -90,6 +95,7 @@ def quantize(
         calibration_options=CalibrationOptions(clip, percentile, not no_fold),
         force=force,
         resume=resume,
+        settings=_settings(),
     )
     silent = quiet or as_json
     check_target(output, force=force)
@@ -110,6 +116,18 @@ def quantize(
             f"{_size(result.source_bytes)} -> {_size(result.target_bytes)} "
             f"in {result.seconds:.1f} s ({result.gb_per_s:.2f} GB/s)"
         )
+
+
+def _settings() -> "dict[str, Setting]":
+    """Return this call's options by name, as a --config file spells them."""
+    context = click.get_current_context()
+    return {
+        option_name(option): str(value) if isinstance(value, Path) else value
+        for option in context.command.params
+        if isinstance(option, click.Option)
+        and option_name(option) not in NOT_SAVED
+        and (value := context.params[str(option.name)]) is not None
+    }
 
 
 def _print_plan(source: Path, recipe: Recipe, options: "QuantizeOptions", *, as_json: bool) -> None:

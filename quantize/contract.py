@@ -6,7 +6,7 @@ NaN code; every channel reaches the largest code, so no range is wasted.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint import shard_paths
+from nemotrt.engines.checkpoint import ALIASES, open_checkpoint, shard_paths
 from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.quant_config import QUANT_CONFIG_FILE, QuantAlgo, read_quant_config
 from nemotrt.engines.safetensors_file import TensorRef, read_header
@@ -22,6 +22,7 @@ from nemotrt.engines.tensor_names import linear_names
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.loaders import LOADERS
+from nemotrt.quantize.source_error import Compared, compare_with_source
 
 E4M3_MAX_CODE, E4M3_NAN = 0x7E, 0x7F
 CHUNK_ROWS = 512
@@ -38,6 +39,7 @@ class Inspection:
     num_kept: int
     faults: tuple[str, ...]
     loaders: dict[str, str]
+    weight_errors: dict[str, float]  # relative RMS error by module; empty without a source
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +62,47 @@ class _Folder:
         return None
 
 
-def inspect_quantized(path: Path) -> Inspection:
+def inspect_quantized(
+    path: Path,
+    source: Path | None = None,
+    progress: Callable[[int], None] = lambda num_modules: None,
+) -> Inspection:
     """Return the inspection of the quantized checkpoint in folder `path`.
 
+    With `source`, the 16 bit checkpoint that it came from, every tensor is compared with it;
+    `progress` is told of each linear done.
+
     Raises:
-        ConfigError: the checkpoint is not quantized.
+        ConfigError: the checkpoint is not quantized, or the source is, or is of another model.
         ArtefactError: a file is missing or damaged.
     """
     folder = _open(path)
     quantized = [module for module in folder.linears if folder.codes(module) is not None]
+    faults, errors = list(_faults(folder)), {}
+    if source is not None:
+        compared = _compare(folder, source, quantized, progress)
+        errors = compared.weight_errors
+        faults += compared.faults
     return Inspection(
         path=path,
         format=folder.layout,
         algo=folder.algo,
         num_quantized=len(quantized),
         num_kept=len(folder.linears) - len(quantized),
-        faults=tuple(_faults(folder)),
+        faults=tuple(faults),
         loaders=LOADERS[folder.layout, folder.algo],
+        weight_errors=errors,
     )
+
+
+def _compare(
+    folder: _Folder, source: Path, quantized: list[str], progress: Callable[[int], None]
+) -> Compared:
+    """Compare every tensor with the source's."""
+    reference = open_checkpoint(source)
+    if reference.config != read_model_config(folder.path):
+        raise ConfigError(f"{folder.path} is another model than {source}.")
+    return compare_with_source(reference, folder.tensors, quantized, folder.algo, progress)
 
 
 def _open(path: Path) -> _Folder:
@@ -87,7 +112,9 @@ def _open(path: Path) -> _Folder:
     if not isinstance(flat, dict):
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
     tensors = {
-        name: ref for shard in shard_paths(path) for name, ref in read_header(shard)[0].items()
+        ALIASES.get(name, name): ref
+        for shard in shard_paths(path)
+        for name, ref in read_header(shard)[0].items()
     }
     linears = [name.removesuffix(".weight") for name in linear_names(model)]
     if flat.get("quant_method") == Format.COMPRESSED_TENSORS.value:

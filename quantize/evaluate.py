@@ -1,79 +1,82 @@
-"""Quality of a quantized checkpoint against its reference, before a GPU is rented.
+"""Quality of a quantized checkpoint or an engine against its reference.
 
-Both run on the CPU over the same tokens, block by block (forward.py); a quantized checkpoint runs
-in its own arithmetic (fake_quant.py). Perplexity is exp of the mean negative log-likelihood of the
-next token; the divergence is KL(reference || candidate) in nats, averaged over positions.
+A quantized checkpoint runs on the CPU over the same tokens as the reference, block by block
+(forward.py) and in its own arithmetic (fake_quant.py), before a GPU is rented; an engine runs
+itself (engine_quality.py). Perplexity is exp of the mean negative log-likelihood of the next
+token; the divergence is KL(reference || candidate) in nats, averaged over positions.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.manifest import MANIFEST_FILE
+from nemotrt.engines.quant_config import QUANT_CONFIG_FILE
 from nemotrt.engines.tensor_names import Block, blocks, model_names
 from nemotrt.errors import ConfigError
+from nemotrt.quantize.engine_quality import evaluate_engine
 from nemotrt.quantize.fake_quant import QuantizedEmitter
 from nemotrt.quantize.forward import Floats, embed, final_logits, run_block
+from nemotrt.quantize.linear_error import LinearErrors
+from nemotrt.quantize.quality import Ids, LayerError, Quality, Tally, TextQuality
 
-
-@dataclass(frozen=True, slots=True)
-class TextQuality:
-    """What one text (a language, say) shows."""
-
-    name: str
-    num_tokens: int
-    reference_perplexity: float
-    perplexity: float
-    mean_kl_divergence: float
-    top1_agreement: float
-
-
-@dataclass(frozen=True, slots=True)
-class LayerError:
-    """How far one block is off: alone, on the reference's input, and with all before it."""
-
-    layer: int
-    kind: str
-    relative_error: float  # of what the block adds to the residual stream
-    stream_relative_error: float  # of the residual stream after it
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """A candidate against a reference."""
-
-    reference: str
-    candidate: str
-    quant_algo: str
-    texts: tuple[TextQuality, ...]
-    layers: tuple[LayerError, ...]  # worst first
+Progress = Callable[[int], None]
 
 
 def evaluate(
     reference: Path,
     candidate: Path,
-    tokens: dict[str, npt.NDArray[np.int64]],
-    progress: Callable[[int], None] = lambda num_blocks: None,
+    tokens: dict[str, Ids],
+    progress: Progress = lambda num_steps: None,
 ) -> Quality:
     """Return the quality of `candidate` against `reference` on each named [sequences, tokens].
 
+    Args:
+        reference: a checkpoint.
+        candidate: a checkpoint or an engine directory of the same model.
+        tokens: each text's token windows.
+        progress: called with a number of `num_steps(...)` done.
+
     Raises:
         ConfigError: the two are not the same model, or a text is empty.
+        EnvironmentUnfitError: the engine's backend can't run on this machine.
     """
-    first, second = open_checkpoint(reference), open_checkpoint(candidate)
-    if first.config != second.config:
-        raise ConfigError(f"{candidate} is another model than {reference}.")
     for name, rows in tokens.items():
         if rows.size == 0:
             raise ConfigError(f"text {name} is shorter than one sequence; give more text.")
+    if is_engine(candidate):
+        return evaluate_engine(_open(reference), candidate, tokens, progress)
+    return _evaluate_checkpoint(_open(reference), _open(candidate), tokens, progress)
+
+
+def is_engine(folder: Path) -> bool:
+    """Whether `folder` is an engine directory."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
+def num_steps(reference: Path, candidate: Path, tokens: dict[str, Ids]) -> int:
+    """Return how many steps of progress an evaluation reports."""
+    num_blocks = len(_open(reference).config.layers)
+    if not is_engine(candidate):
+        return num_blocks
+    return num_blocks + sum(rows[:, 1:].size for rows in tokens.values())
+
+
+def _evaluate_checkpoint(
+    first: Checkpoint, second: Checkpoint, tokens: dict[str, Ids], progress: Progress
+) -> Quality:
+    """Run both checkpoints block by block."""
+    if first.config != second.config:
+        raise ConfigError(f"{second.path} is another model than {first.path}.")
     every = np.concatenate(list(tokens.values()))
     streams = embed(first, every), embed(second, every)
-    layers = []
+    layers, linears = [], LinearErrors(first, second)
     for number, block in enumerate(blocks(first.config)):
-        layers.append(_run_both(number, block, first, second, streams))
+        layers.append(_run_both(number, block, linears, streams))
         progress(1)
     texts, begin = [], 0
     heads = _heads(first, second)
@@ -83,33 +86,48 @@ def evaluate(
         texts.append(_compare(name, rows, (first, second), pair, heads))
         begin += len(rows)
     layers.sort(key=lambda layer: -layer.relative_error)
-    algo = second.quant.algo.value
-    return Quality(str(reference), str(candidate), algo, tuple(texts), tuple(layers))
+    linears.found.sort(key=lambda linear: -linear.output_error)
+    return Quality(
+        reference=str(first.path),
+        candidate=str(second.path),
+        backend=None,
+        precision=second.quant.algo.value,
+        texts=tuple(texts),
+        layers=tuple(layers),
+        linears=tuple(linears.found),
+    )
+
+
+def _open(folder: Path) -> Checkpoint:
+    """Return a checkpoint; codes spelled in another way than ModelOpt's would be misread."""
+    if is_engine(folder):
+        raise ConfigError(f"{folder} is an engine; --against takes the checkpoint.")
+    read_model_config(folder)  # config.json is there, and an object
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("quantization_config") and not (folder / QUANT_CONFIG_FILE).is_file():
+        raise ConfigError(
+            f"{folder} is not in ModelOpt's layout. Codes and scales are the same in "
+            "both: evaluate the same recipe written with --format modelopt."
+        )
+    return open_checkpoint(folder)
 
 
 def _run_both(
-    number: int,
-    block: Block,
-    first: Checkpoint,
-    second: Checkpoint,
-    streams: tuple[Floats, Floats],
+    number: int, block: Block, linears: LinearErrors, streams: tuple[Floats, Floats]
 ) -> LayerError:
     """Run one block of both models over their streams, in place, and compare."""
-    before, alone = streams[0].copy(), streams[0].copy()
-    _run(first, block, streams[0])
-    _run(second, block, alone)
-    _run(second, block, streams[1])
+    before = streams[0].copy()
+    linears.run_block(number, block, streams[0])
+    both = np.concatenate([before, streams[1]])  # the block's weights are converted once
+    for _ in run_block(linears.candidate, block, both, QuantizedEmitter):
+        pass
+    alone, streams[1][:] = np.split(both, 2)
     return LayerError(
         layer=number,
         kind=block.kind.value,
         relative_error=_relative(alone - streams[0], streams[0] - before),
         stream_relative_error=_relative(streams[1] - streams[0], streams[0]),
     )
-
-
-def _run(checkpoint: Checkpoint, block: Block, hidden: Floats) -> None:
-    for _ in run_block(checkpoint, block, hidden, QuantizedEmitter):
-        pass
 
 
 def _relative(difference: Floats, of: Floats) -> float:
@@ -127,36 +145,17 @@ def _heads(first: Checkpoint, second: Checkpoint) -> tuple[Floats, Floats]:
 
 def _compare(
     name: str,
-    rows: npt.NDArray[np.int64],
+    rows: Ids,
     checkpoints: tuple[Checkpoint, Checkpoint],
     streams: tuple[Floats, Floats],
     heads: tuple[Floats, Floats],
 ) -> TextQuality:
     """Compare the two next-token distributions over every position of one text."""
-    losses = [0.0, 0.0]
-    divergence, agreed, count = 0.0, 0, 0
+    tally = Tally(name)
     for index, sequence in enumerate(rows):
         first, second = (
-            _log_softmax(final_logits(checkpoint, stream[index, :-1], head))
+            final_logits(checkpoint, stream[index, :-1], head)
             for checkpoint, stream, head in zip(checkpoints, streams, heads, strict=True)
         )
-        positions = np.arange(len(sequence) - 1)
-        losses[0] -= float(first[positions, sequence[1:]].sum(dtype=np.float64))
-        losses[1] -= float(second[positions, sequence[1:]].sum(dtype=np.float64))
-        divergence += float((np.exp(first) * (first - second)).sum(dtype=np.float64))
-        agreed += int((first.argmax(-1) == second.argmax(-1)).sum())
-        count += len(positions)
-    return TextQuality(
-        name=name,
-        num_tokens=count,
-        reference_perplexity=float(np.exp(losses[0] / count)),
-        perplexity=float(np.exp(losses[1] / count)),
-        mean_kl_divergence=divergence / count,
-        top1_agreement=agreed / count,
-    )
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
+        tally.add(first, second, sequence[1:])
+    return tally.result()

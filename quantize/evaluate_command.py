@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from nemotrt.quantize.evaluate import Quality
+    from nemotrt.quantize.quality import Quality
 
 READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command()
 @click.argument("candidate")
-@click.option("--against", required=True, help="The 16 bit checkpoint, or a built-in tiny model.")
+@click.option("--against", required=True, help="The 16 bit checkpoint, or a built-in model.")
 @click.option(
     "--text",
     "texts",
@@ -39,12 +39,12 @@ def evaluate(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare a quantized checkpoint, CANDIDATE, with the 16 bit one it came from, on the CPU.
+    """Compare CANDIDATE, a quantized checkpoint or an engine, with the 16 bit checkpoint.
 
-    The candidate runs in its own arithmetic, activations too: what a GPU would compute, without
-    a GPU. Memory is that of the largest block, so a checkpoint of any size can be compared.
+    A checkpoint runs on the CPU in its own arithmetic, activations too: what a GPU would compute,
+    without a GPU. Memory is that of the largest block, so any size can be compared. An engine
+    directory runs itself, one token at a time; it shows logits only, so no layers are listed.
     """
-    from nemotrt.engines.checkpoint import open_checkpoint
     from nemotrt.engines.tiny_models import FOLDER, resolve_checkpoint
     from nemotrt.quantize import evaluate as quality
     from nemotrt.quantize.progress import count_progress
@@ -56,8 +56,8 @@ def evaluate(
         path.stem: token_windows(reference, read_texts(path), sequence_tokens, sequences)
         for path in paths
     }
-    total = len(open_checkpoint(reference).config.layers)
-    with count_progress("comparing, blocks", total, quiet=quiet or as_json) as progress:
+    total = quality.num_steps(reference, target, tokens)
+    with count_progress("comparing", total, quiet=quiet or as_json) as progress:
         result = quality.evaluate(reference, target, tokens, progress)
     if page is not None:
         from nemotrt.quantize.quality_page import quality_page
@@ -70,8 +70,9 @@ def evaluate(
 
 
 def _print(result: "Quality") -> None:
-    """Print a line a text, then the worst layers."""
-    click.echo(f"{result.candidate}: {result.quant_algo}, against {result.reference}")
+    """Print a line a text, then the worst layers and linears."""
+    what = f"{result.backend} engine, {result.precision}" if result.backend else result.precision
+    click.echo(f"{result.candidate}: {what}, against {result.reference}")
     click.echo(
         f"{'text':12} {'tokens':>8} {'perplexity':>11} {'reference':>10} {'change':>9} "
         f"{'KL, nats':>9} {'top-1':>7}"
@@ -83,9 +84,20 @@ def _print(result: "Quality") -> None:
             f"{text.reference_perplexity:10.3f} {change:+9.3%} {text.mean_kl_divergence:9.5f} "
             f"{text.top1_agreement:7.2%}"
         )
+    if result.backend:
+        click.echo("An engine shows logits only: evaluate its checkpoint for layers and linears.")
+        return
     click.echo("worst layers, relative error of what they add:")
     for layer in result.layers[:5]:
         click.echo(
             f"  {layer.layer:3} {layer.kind:9} {layer.relative_error:8.4f}   "
             f"stream after it {layer.stream_relative_error:.4f}"
+        )
+    if result.linears:
+        click.echo("worst linears on the reference's input, relative errors:")
+        click.echo(f"  {'weight':>8} {'input':>8} {'output':>8}")
+    for linear in result.linears[:5]:
+        click.echo(
+            f"  {linear.weight_error:8.4f} {linear.input_error:8.4f} {linear.output_error:8.4f}   "
+            f"{linear.name}"
         )

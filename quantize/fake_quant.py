@@ -3,8 +3,10 @@
 import numpy as np
 from onnx import TensorProto
 
+from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.emitters.standard import F32
 from nemotrt.engines.linear_weight import LinearWeight
+from nemotrt.engines.onnx_graph import OnnxGraph
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.quantize.forward import SequenceEmitter
 from nemotrt.quantize.kernels import FP8_MAX
@@ -17,22 +19,9 @@ class QuantizedEmitter(SequenceEmitter):
 
     def linear(self, x: str, weight: str) -> str:
         """Multiply; the codes' products and sums are float32, as in the GPU's accumulators."""
-        linear = LinearWeight(self.checkpoint, weight)
-        algo = self.checkpoint.quant.algo
-        if not linear.is_quantized or algo is QuantAlgo.INT8_WEIGHT_ONLY:
+        if not LinearWeight(self.checkpoint, weight).is_quantized:
             return super().linear(x, weight)
-        g = self.graph
-        codes = self.checkpoint[weight].map().astype(np.float32).T
-        module = weight.removesuffix(".weight")
-        if f"{module}.pre_quant_scale" in self.checkpoint:
-            x = g.op("Mul", x, g.constant(self.checkpoint.floats(f"{module}.pre_quant_scale")))
-        if algo is QuantAlgo.FP8_PER_CHANNEL:
-            scale = self._token_scale(x)
-        else:
-            scale = g.constant(self.checkpoint.floats(f"{module}.input_scale").reshape(()))
-        x = self._int8(x, scale) if algo is QuantAlgo.INT8_SMOOTHQUANT else self._fp8(x, scale)
-        y = g.op("MatMul", x, g.constant(codes, weight))
-        return g.op("Mul", g.op("Mul", y, scale), g.constant(linear.scale()))
+        return rounded_linear(self.graph, self.checkpoint, x, weight)[0]
 
     def cached(self, what: str, heads: str) -> str:
         """Round keys or values as the quantized cache stores them."""
@@ -40,23 +29,46 @@ class QuantizedEmitter(SequenceEmitter):
             return heads
         scale = self.graph.constant(self.checkpoint.floats(what).reshape(()))
         is_int8 = self.checkpoint.quant.kv_cache_algo == "INT8"
-        rounded = self._int8(heads, scale) if is_int8 else self._fp8(heads, scale)
+        rounded = (_int8 if is_int8 else _fp8)(self.graph, heads, scale)
         return self.graph.op("Mul", rounded, scale)
 
-    def _token_scale(self, x: str) -> str:
-        """Return amax / 448 of each token, [.., .., 1]; 1 for a token of zeros."""
-        g = self.graph
-        amax = g.op("ReduceMax", g.op("Abs", x), g.ints(-1), keepdims=1)
-        scale = g.op("Div", amax, g.scalar(FP8_MAX))
-        return g.op("Where", g.op("Greater", amax, g.scalar(0.0)), scale, g.scalar(1.0))
 
-    def _fp8(self, x: str, scale: str) -> str:
-        """Round x / scale to E4M3, saturating."""
-        g = self.graph
-        return g.op("Cast", g.op("Cast", g.op("Div", x, scale), to=E4M3, saturate=1), to=F32)
+def rounded_linear(g: OnnxGraph, checkpoint: Checkpoint, x: str, weight: str) -> tuple[str, str]:
+    """Emit a quantized linear; return its output, and what became of its input `x`."""
+    linear = LinearWeight(checkpoint, weight)
+    algo = checkpoint.quant.algo
+    if algo is QuantAlgo.INT8_WEIGHT_ONLY:
+        return g.op("MatMul", x, g.constant(linear.floats().T)), x
+    codes = checkpoint[weight].map().astype(np.float32).T
+    module = weight.removesuffix(".weight")
+    smooth = None
+    if f"{module}.pre_quant_scale" in checkpoint:
+        smooth = g.constant(checkpoint.floats(f"{module}.pre_quant_scale"))
+        x = g.op("Mul", x, smooth)
+    if algo is QuantAlgo.FP8_PER_CHANNEL:
+        scale = _token_scale(g, x)
+    else:
+        scale = g.constant(checkpoint.floats(f"{module}.input_scale").reshape(()))
+    x = (_int8 if algo is QuantAlgo.INT8_SMOOTHQUANT else _fp8)(g, x, scale)
+    y = g.op("MatMul", x, g.constant(codes))
+    y = g.op("Mul", g.op("Mul", y, scale), g.constant(linear.scale()))
+    x = g.op("Mul", x, scale)
+    return y, g.op("Div", x, smooth) if smooth else x
 
-    def _int8(self, x: str, scale: str) -> str:
-        """Round x / scale to int8, saturating."""
-        g = self.graph
-        rounded = g.op("Round", g.op("Div", x, scale))
-        return g.op("Clip", rounded, g.scalar(-128.0), g.scalar(127.0))
+
+def _token_scale(g: OnnxGraph, x: str) -> str:
+    """Return amax / 448 of each token, [.., .., 1]; 1 for a token of zeros."""
+    amax = g.op("ReduceMax", g.op("Abs", x), g.ints(-1), keepdims=1)
+    scale = g.op("Div", amax, g.scalar(FP8_MAX))
+    return g.op("Where", g.op("Greater", amax, g.scalar(0.0)), scale, g.scalar(1.0))
+
+
+def _fp8(g: OnnxGraph, x: str, scale: str) -> str:
+    """Round x / scale to E4M3, saturating."""
+    return g.op("Cast", g.op("Cast", g.op("Div", x, scale), to=E4M3, saturate=1), to=F32)
+
+
+def _int8(g: OnnxGraph, x: str, scale: str) -> str:
+    """Round x / scale to int8, saturating."""
+    rounded = g.op("Round", g.op("Div", x, scale))
+    return g.op("Clip", rounded, g.scalar(-128.0), g.scalar(127.0))

@@ -102,7 +102,7 @@ def check_plain(checkpoint: Checkpoint) -> None:
         return
     raise ConfigError(
         f"{checkpoint.path} is quantized already ({how}); "
-        "quantize the 16 bit checkpoint that it came from."
+        "give the 16 bit checkpoint that it came from."
     )
 
 

@@ -40,14 +40,15 @@ def groups(checkpoint: Checkpoint, selection: Selection) -> list[Group]:
     """Return the foldable groups all of whose linears are quantized."""
     chosen, result = set(selection.weights), []
     for block in blocks(checkpoint.config):
-        for group in _block_groups(block, checkpoint.config.activation):
+        for group in block_groups(block, checkpoint.config.activation):
             absorbs = group.is_norm or group.absorber in chosen
             if absorbs and chosen.issuperset(group.weights):
                 result.append(group)
     return result
 
 
-def _block_groups(block: Block, activation: Activation) -> list[Group]:
+def block_groups(block: Block, activation: Activation) -> list[Group]:
+    """Return the groups of one block, norms' groups first."""
     name = block.name
     if block.kind is LayerKind.MAMBA:
         return [

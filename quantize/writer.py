@@ -26,6 +26,9 @@ from nemotrt.quantize.shard import Progress, is_shard_whole, write_shard
 RECORD_FILE = "nemotrt_quantize.json"  # what was asked, beside what it gave
 
 
+Setting = str | int | float | bool | None
+
+
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions:
     """How to write, beside the recipe."""
@@ -37,6 +40,7 @@ class QuantizeOptions:
     calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
     force: bool = False
     resume: bool = False
+    settings: dict[str, Setting] = field(default_factory=dict)  # the call's, for the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,7 @@ def _write_record(folder: Path, recipe: Recipe, options: QuantizeOptions) -> Non
         "format": options.layout.value,
         "kv_cache": options.kv_cache,
         "keep_feeders": options.keep_feeders,
+        "settings": options.settings,
         "calibration": asdict(options.calibration_options) if options.calibration else None,
     }
     text = json.dumps(record, indent=2) + "\n"
