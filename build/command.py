@@ -8,6 +8,10 @@ import click
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.progress import stage_printer
 
+NOT_EXECUTED = {
+    "tensorrt": "Compiled, not executed: no GPU ran this plan.",
+    "tensorrt-llm": "Written, not executed: TensorRT-LLM runs on the GPU host.",
+}
 DESCRIPTION = """Build an engine directory from a checkpoint.
 
 CHECKPOINT is a Hugging Face folder, quantized or not, or a built-in model: tiny, tiny-dense.
@@ -15,8 +19,19 @@ CHECKPOINT is a Hugging Face folder, quantized or not, or a built-in model: tiny
 \b
 Examples:
   nemotrt build tiny -o engine
-  nemotrt build CKPT --backend tensorrt --gpu a10g -o engine-a10g
+  nemotrt build CKPT --gpu a10g -o engine-a10g
+  nemotrt build CKPT --backend tensorrt-llm --gpu h100 -o bundle
 """
+
+
+def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    """Print the table of GPUs, precisions and backends, and end the command."""
+    if not is_wanted:
+        return
+    from nemotrt.build.support_table import lines
+
+    click.echo("\n".join(lines()))
+    context.exit()
 
 
 @click.command(help=DESCRIPTION)
@@ -24,11 +39,11 @@ Examples:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="ENGINE")
 @click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "tensorrt"]),
+    type=click.Choice(["onnxruntime", "native", "tensorrt", "tensorrt-llm"]),
     default=None,
     help="What runs the engine; default tensorrt with --gpu, else onnxruntime.",
 )
-@click.option("--gpu", help="Target of the tensorrt backend: a10g, a100, ...")
+@click.option("--gpu", help="Target of the GPU backends: a10g, a100, ...")
 @click.option(
     "--precision",
     type=click.Choice([precision.value for precision in Precision]),
@@ -45,6 +60,32 @@ Examples:
     is_flag=True,
     help="onnxruntime, int8-wo: keep activations in float32 (slower, 4 bytes a weight in memory).",
 )
+@click.option(
+    "--embed-weights",
+    "is_embedded",
+    is_flag=True,
+    help="tensorrt: put the weights into the plan (memory: about three times their size).",
+)
+@click.option(
+    "--workspace-gib",
+    type=click.FloatRange(0, min_open=True),
+    help="tensorrt: bound the plan's scratch memory.  [default: TensorRT's own choice]",
+)
+@click.option(
+    "--tp-size",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="tensorrt-llm: GPUs that share the model.",
+)
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_support,
+    help="Print what is built for which GPU, and how that was checked.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing ENGINE.")
 @click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -59,6 +100,9 @@ def build(
     max_seq_len: int | None,
     chunk_tokens: int | None,
     is_exact: bool,
+    is_embedded: bool,
+    workspace_gib: float | None,
+    tp_size: int,
     force: bool,
     dry_run: bool,
     quiet: bool,
@@ -89,6 +133,9 @@ def build(
         Precision(precision) if precision else None,
         limits,
         is_exact,
+        is_embedded,
+        int((workspace_gib or 0) * 2**30),
+        tp_size,
     )
     check_target(output, force=force)
     if dry_run:
@@ -102,5 +149,7 @@ def build(
         return
     target = f" for {manifest.gpu}" if manifest.gpu else ""
     click.echo(f"{output}: {manifest.backend} engine{target}, {manifest.precision}")
+    if faults := manifest.options.get("layer_faults"):
+        click.echo(f"The compiler's layers are not as expected: {faults}", err=True)
     if not manifest.executed:
-        click.echo("Compiled, not executed: no GPU ran this plan.", err=True)
+        click.echo(NOT_EXECUTED[manifest.backend], err=True)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from nemotrt.build.plan_builder import PlanSpec, build_plan
 from nemotrt.engines import onnxruntime, tensorrt
 from nemotrt.engines.artefact import writing_folder
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
@@ -17,14 +18,16 @@ from nemotrt.engines.manifest import (
     write_manifest,
 )
 from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.native import backend as native
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tensor_digest import tensor_digest
+from nemotrt.engines.tensorrt_llm import bundle
 from nemotrt.engines.tokenizer import TOKENIZER_FILES
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.gpu_profile import load_gpu
 
-BACKENDS = ("onnxruntime", "tensorrt")
+CPU_BACKENDS = ("onnxruntime", "native")
+BACKENDS = (*CPU_BACKENDS, "tensorrt", "tensorrt-llm")
 DEFAULT_LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
 QUANTIZED_PRECISION = {
     QuantAlgo.INT8_WEIGHT_ONLY: Precision.INT8_WO,
@@ -36,13 +39,20 @@ QUANTIZED_PRECISION = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BuildSpec:
-    """What to build; `precision` None means the checkpoint's own."""
+    """What to build; `precision` None means the checkpoint's own.
+
+    `is_embedded` puts the weights into a TensorRT plan; `workspace_bytes` bounds its scratch
+    memory, 0 leaves that to TensorRT. `tp_size` is the number of GPUs of a TensorRT-LLM bundle.
+    """
 
     backend: str = "onnxruntime"
     gpu: str | None = None
     precision: Precision | None = None
     limits: Limits = DEFAULT_LIMITS
     is_exact: bool = False
+    is_embedded: bool = False
+    workspace_bytes: int = 0
+    tp_size: int = 1
 
 
 def build_engine(
@@ -85,23 +95,29 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
         raise unknown_name("backend", spec.backend, BACKENDS)
     stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
     precision = spec.precision or stored or default_precision(checkpoint, spec.backend)
-    if stored and precision is not stored and spec.backend == "tensorrt":
+    if stored and precision is not stored and spec.backend not in CPU_BACKENDS:
         raise ConfigError(
             f"{checkpoint.path} is quantized to {stored}; it can't be built as {precision}."
         )
-    if spec.backend == "onnxruntime":
+    if spec.backend in CPU_BACKENDS:
         if spec.gpu is not None:
-            raise ConfigError("backend onnxruntime runs on the CPU; leave out --gpu.")
-        onnxruntime.check(precision)
+            raise ConfigError(f"backend {spec.backend} runs on the CPU; leave out --gpu.")
+        (native if spec.backend == "native" else onnxruntime).check(precision)
         return precision
     if spec.gpu is None:
-        raise ConfigError("backend tensorrt needs --gpu, such as a10g or a100.")
-    tensorrt.check(compute_capability(spec.gpu), precision)
-    if precision is Precision.INT8_WO and stored is None:
+        raise ConfigError(f"backend {spec.backend} needs --gpu, such as a10g or a100.")
+    capability = compute_capability(spec.gpu)
+    if spec.backend == "tensorrt-llm":
+        bundle.check(checkpoint, capability, precision, spec.tp_size)
+    else:
+        tensorrt.check(capability, precision)
+    if precision is not Precision.BF16 and stored is None:
         raise ConfigError(
-            f"{checkpoint.path} holds no int8 weights; first run: "
-            f"nemotrt quantize {checkpoint.path} --recipe int8-wo -o OUT"
+            f"{checkpoint.path} is not quantized; first run: "
+            f"nemotrt quantize {checkpoint.path} --recipe {precision} -o OUT"
         )
+    if spec.is_embedded and spec.backend == "tensorrt":
+        tensorrt.check_memory(checkpoint)
     return precision
 
 
@@ -115,7 +131,7 @@ def compute_capability(gpu: str) -> str:
 
 def default_precision(checkpoint: Checkpoint, backend: str) -> Precision:
     """Return the precision in which an unquantized checkpoint is built."""
-    is_float32 = checkpoint.config.dtype == "float32" and backend == "onnxruntime"
+    is_float32 = checkpoint.config.dtype == "float32" and backend in CPU_BACKENDS
     return Precision.FP32 if is_float32 else Precision.BF16
 
 
@@ -135,26 +151,26 @@ def _build(
         onnxruntime.export(checkpoint, folder, spec.limits, precision, is_exact=spec.is_exact)
         options["is_exact"] = spec.is_exact
         tools = onnxruntime.tools()
+    elif spec.backend == "native":
+        native.export(checkpoint, folder, spec.limits, precision)
+        tools = native.tools()
+    elif spec.backend == "tensorrt-llm":
+        assert spec.gpu is not None  # check_spec
+        capability, tools = compute_capability(spec.gpu), {}
+        bundle.write_bundle(checkpoint, folder, spec.limits, capability, spec.tp_size)
+        options["tp_size"] = spec.tp_size
     else:
         assert spec.gpu is not None  # check_spec
         capability = compute_capability(spec.gpu)
-        bound = tensorrt.export(checkpoint, folder, spec.limits, precision)
-        report("weight digests")
-        weights = {
-            name: WeightInput(
-                tensor=tensor, dtype=dtype, shape=shape, sha256=tensor_digest(checkpoint[tensor])
-            )
-            for name, (tensor, dtype, shape) in bound.items()
-        }
-        report(f"TensorRT plan for compute capability {capability}")
-        tensorrt.compile_plan(folder, spec.limits, capability)
-        tools = tensorrt.tools()
+        how = PlanSpec(spec.limits, precision, capability, spec.is_embedded, spec.workspace_bytes)
+        weights, options = build_plan(checkpoint, folder, how, report)
+        tools = tensorrt.tools(capability)
     return Manifest(
         backend=spec.backend,
         gpu=spec.gpu,
         compute_capability=capability,
         precision=precision,
-        executed=spec.backend == "onnxruntime",
+        executed=spec.backend in CPU_BACKENDS,
         limits=LimitsEntry(**dataclasses.asdict(spec.limits)),
         model=model_summary(checkpoint.config),
         checkpoint=CheckpointEntry(

@@ -35,6 +35,7 @@ class WeightInput(Strict):
     dtype: str
     shape: tuple[int, ...]
     sha256: str
+    is_transposed: bool = False  # the input is the transpose of the tensor
 
 
 class LimitsEntry(Strict):

@@ -54,9 +54,18 @@ def _open_backend(folder: Path, manifest: Manifest, num_threads: int | None) -> 
         from nemotrt.engines import onnxruntime
 
         return onnxruntime.open_engine(folder, manifest, num_threads)
+    if manifest.backend == "native":
+        from nemotrt.engines.native import backend as native
+
+        return native.open_engine(folder, manifest, num_threads)
     if manifest.backend == "tensorrt":
-        raise EnvironmentUnfitError(
-            f"{folder} is a TensorRT plan for {manifest.gpu}; this version compiles plans but does "
-            "not run them yet. Build with --backend onnxruntime to run on the CPU."
-        )
-    raise unknown_name("backend", manifest.backend, ("onnxruntime", "tensorrt"))
+        from nemotrt.engines.tensorrt.engine import open_engine as open_plan
+
+        return open_plan(folder, manifest)
+    if manifest.backend == "tensorrt-llm":
+        from nemotrt.engines.tensorrt_llm.bundle import serve_command
+
+        command = serve_command(manifest.checkpoint.path, folder)
+        raise EnvironmentUnfitError(f"{folder} is served by TensorRT-LLM on its host: {command}")
+    known = ("onnxruntime", "native", "tensorrt", "tensorrt-llm")
+    raise unknown_name("backend", manifest.backend, known)

@@ -40,7 +40,7 @@ def export(flavour: str, checkpoint: Path, folder: Path) -> tuple[Path, dict[str
         return folder / GRAPH_FILE, {}
     if flavour == "tensorrt":
         bound = tensorrt.export(opened, folder, limits, Precision.BF16)
-        weights = {name: opened.floats(tensor) for name, (tensor, _, _) in bound.items()}
+        weights = {name: opened.floats(weight.tensor) for name, weight in bound.items()}
         return as_float32(folder / GRAPH_FILE, folder / "float32.onnx"), weights
     graph = OnnxGraph("test", folder)
     describe(opened.config, StandardEmitter(opened, graph, CACHE))

@@ -1,132 +1,219 @@
 """TensorRT plans, really compiled here for GPUs that are not here."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
+from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.cli import main
 from nemotrt.engines import tensorrt
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.linear_weight import LinearWeight
-from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.onnx_graph import GRAPH_FILE
+from nemotrt.engines.manifest import Manifest, read_manifest
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import linear_names
+from nemotrt.engines.tensorrt import graph_export
+from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, LayerCheck, check_layers
+from nemotrt.engines.tensorrt.layer_report import read_report
+from nemotrt.engines.tensorrt.layer_table import print_layers
 from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
-from support import reference
-from support.graph_runner import GraphRunner, as_float32
+from nemotrt.errors import (
+    EnvironmentUnfitError,
+)
+from support.sparse_checkpoint import write_sparse
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 
 
-def int8_checkpoint(folder: Path, model: Any) -> Path:
-    """Write a ModelOpt-style W8A16 checkpoint with torch alone."""
-    import torch
-
-    reference.save(model, folder)
-    tensors = load_file(folder / "model.safetensors")
-    for name in linear_names(open_checkpoint(folder).config):
-        weight = tensors[name].float()
-        scale = weight.abs().amax(1) / 127
-        tensors[name] = (weight / scale[:, None]).round().to(torch.int8)
-        tensors[f"{name}_scale"] = scale
-    save_file(tensors, folder / "model.safetensors")
-    quantization = {"quantization": {"quant_algo": "W8A16", "exclude_modules": ["lm_head"]}}
-    (folder / "hf_quant_config.json").write_text(json.dumps(quantization))
-    return folder
+def check(folder: Path, source: Path, manifest: Manifest) -> LayerCheck:
+    """Return the findings of an engine directory's layer report."""
+    report = read_report(json.loads((folder / LAYERS_FILE).read_text()))
+    stored = {name: weight.dtype for name, weight in manifest.weights.items()}
+    return check_layers(report, open_checkpoint(source).config, stored)
 
 
-@pytest.mark.parametrize("gpu", ["a10g", "a100"])
-@pytest.mark.parametrize("name", ["tiny", "tiny-dense"])
-def test_plans_compile_for_ampere(gpu: str, name: str, tmp_path: Path) -> None:
-    spec = BuildSpec("tensorrt", gpu, limits=LIMITS)
-    manifest = build_engine(TINY_MODELS[name], tmp_path / "e", spec)
+@pytest.fixture(scope="module")
+def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function: tiny model -> its bf16 engine, for A100 (hybrid) or A10G (dense)."""
+    folder = tmp_path_factory.mktemp("plans")
+
+    def built(name: str) -> Path:
+        if not (folder / name).exists():
+            gpu = {"tiny": "a100", "tiny-dense": "a10g"}[name]
+            spec = BuildSpec("tensorrt", gpu, limits=LIMITS)
+            build_engine(TINY_MODELS[name], folder / name, spec)
+        return folder / name
+
+    return built
+
+
+@pytest.mark.parametrize(("name", "capability"), [("tiny", "8.0"), ("tiny-dense", "8.6")])
+def test_plans_compile_with_the_weights_outside(
+    name: str, capability: str, plan_of: Callable[[str], Path]
+) -> None:
+    source, folder = TINY_MODELS[name], plan_of(name)
+    manifest = read_manifest(folder)
     assert manifest.executed is False
     assert manifest.precision is Precision.BF16
-    assert manifest.compute_capability == {"a10g": "8.6", "a100": "8.0"}[gpu]
-    plan = (tmp_path / "e" / tensorrt.PLAN_FILE).read_bytes()
+    assert manifest.compute_capability == capability
+    plan = (folder / tensorrt.PLAN_FILE).read_bytes()
     assert len(plan) > 100_000
-    checkpoint = open_checkpoint(TINY_MODELS[name])
-    bound = read_manifest(tmp_path / "e").weights
-    assert set(bound) >= set(linear_names(checkpoint.config))
-    for name_, weight in bound.items():
+    checkpoint = open_checkpoint(source)
+    assert set(manifest.weights) >= set(linear_names(checkpoint.config))
+    for input_name, weight in manifest.weights.items():
         assert weight.shape == checkpoint[weight.tensor].shape
-        assert name_ == weight.tensor
-    largest = max(checkpoint[weight.tensor].num_bytes for weight in bound.values())
-    raw = checkpoint["lm_head.weight" if "lm_head.weight" in bound else next(iter(bound))]
-    assert raw.map().tobytes() not in plan, "the weights are not inside the plan"
-    assert largest > 1_000_000
-
-
-def test_int8_weights_compile_and_compute_the_dequantized_model(tmp_path: Path) -> None:
-    import torch
-
-    model = reference.nemotron_h(hidden_size=64, head_dim=64, mamba_head_dim=16)
-    source = int8_checkpoint(tmp_path / "c", model)
-    manifest = build_engine(source, tmp_path / "e", BuildSpec("tensorrt", "a10g", limits=LIMITS))
-    assert manifest.precision is Precision.INT8_WO
-    scales = [w for name, w in manifest.weights.items() if name.endswith("_scale")]
-    assert len(scales) == len(linear_names(open_checkpoint(source).config))
-    assert {scale.dtype for scale in scales} == {"F32"}
-
-    opened = open_checkpoint(source)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("_proj.weight"):
-                hub = name.replace("model.", "backbone.")
-                parameter.copy_(torch.from_numpy(LinearWeight(opened, hub).floats()))
-    float_graph = as_float32(tmp_path / "e" / GRAPH_FILE, tmp_path / "e" / "float32.onnx")
-    weights = {
-        name: opened[w.tensor].map() if w.dtype == "I8" else opened.floats(w.tensor)
-        for name, w in manifest.weights.items()
-    }
-    tokens = list(range(12))
-    found = GraphRunner(float_graph, 1, 64, weights).feed([tokens])[0]
-    np.testing.assert_allclose(found, reference.logits(model, tokens)[-1], atol=1e-4, rtol=0)
+        assert input_name == weight.tensor
+    largest = max(manifest.weights, key=lambda name: checkpoint[name].num_bytes)
+    assert checkpoint[largest].num_bytes > 1_000_000
+    assert checkpoint[largest].map().tobytes() not in plan
+    found = check(folder, source, manifest)
+    assert found.faults == ()
+    assert found.fused_attention == dict.fromkeys(
+        ("decode", "prefill"), checkpoint.config.num_attention_layers
+    )
 
 
 @pytest.mark.parametrize(
-    ("capability", "precision", "error", "message"),
+    ("name", "gpu", "how"),
     [
-        ("8.6", Precision.FP8, ConfigError, r"8\.6 has no FP8 .* int8-wo or bf16"),
-        ("8.0", Precision.FP8_DYNAMIC, ConfigError, "no FP8"),
-        ("8.6", Precision.FP32, ConfigError, "does not build fp32"),
-        ("9.0", Precision.BF16, EnvironmentUnfitError, r"nemotrt\[tensorrt\]"),
+        ("int8-wo", "a10g", "bf16 x int8 fused"),
+        ("int8-sq", "a100", "int8 x int8 gemm"),
+        ("fp8", "l4", "fp8 x fp8 gemm"),
     ],
 )
-def test_what_can_not_be_built_is_refused_by_name(
-    capability: str, precision: Precision, error: type[Exception], message: str
+def test_quantized_linears_run_in_their_own_type(
+    name: str, gpu: str, how: str, quantized_tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(error, match=message):
-        tensorrt.check(capability, precision)
+    """The compiler's own layers say so, for both profiles."""
+    source = quantized_tiny(name)
+    spec = BuildSpec("tensorrt", gpu, limits=LIMITS)
+    manifest = build_engine(source, tmp_path / "e", spec)
+    assert manifest.precision == name
+    assert manifest.options["layer_faults"] == ""
+    quantized = [w for w in manifest.weights.values() if w.dtype != "BF16"]
+    found = check(tmp_path / "e", source, manifest)
+    for profile in ("decode", "prefill"):
+        assert found.counts(profile)[how] == len(quantized) > 10
+    assert {w.is_transposed for w in quantized} == {name == "int8-wo"}
 
 
-def test_a_missing_compiler_gives_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "RTX_MODULE", "no_such_module")
-    with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[rtx\]'"):
-        tensorrt.check("8.6", Precision.BF16)
+def test_the_same_input_gives_the_same_bytes_and_progress_is_told(
+    plan_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    spec = BuildSpec("tensorrt", "a100", limits=LIMITS)
+    build_engine(TINY_MODELS["tiny"], tmp_path / "other-name", spec, report=stages.append)
+    assert any(stage.startswith("TensorRT: ") and "/" in stage for stage in stages)
+    again, first = read_manifest(tmp_path / "other-name"), read_manifest(plan_of("tiny"))
+    if not first.options["is_reproducible"]:
+        pytest.skip("this system does not let a process fix its address space")
+    assert again == first
 
 
-def test_a_float_checkpoint_is_not_built_as_int8(tmp_path: Path) -> None:
-    spec = BuildSpec("tensorrt", "a10g", Precision.INT8_WO, LIMITS)
-    with pytest.raises(ConfigError, match="nemotrt quantize"):
+def test_the_layers_can_be_printed(
+    plan_of: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = plan_of("tiny")
+    print_layers(folder, read_manifest(folder))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("2 fused attention, 4 caches written in place" in line for line in lines) == 2
+    assert lines[-1] == "faults: none"
+    print_layers(folder, read_manifest(folder), as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["check"]["num_kernels"] == {
+        word: sum(line.startswith(f"{word} ") for line in lines) for word in ("decode", "prefill")
+    }
+
+
+def test_a_report_that_is_not_as_it_should_be_is_told(plan_of: Callable[[str], Path]) -> None:
+    """Faults put into a real report: an attention that fell apart, a copy, a foreign type."""
+    folder, config = plan_of("tiny"), open_checkpoint(TINY_MODELS["tiny"]).config
+    raw = json.loads((folder / LAYERS_FILE).read_text())
+    stored = {"backbone.layers.1.mixer.up_proj.weight": "I8"}
+    copied = "backbone.layers.4.mixer.up_proj.weight"
+    for layer in list(raw["layers"]):
+        if layer["profile"] == 0:
+            layer["name"] = layer["name"].replace("_gemv_mha_v1", "__myl_Softmax")
+        if layer["profile"] == 1 and any(item["name"] == copied for item in layer["inputs"]):
+            for item in layer["inputs"]:
+                item["name"] = item["name"].replace(copied, "__mye_copy")
+            raw["layers"].append(
+                {
+                    **layer,
+                    "kind": "kgen",
+                    "name": "__myl_Tran",
+                    "nodes": [],
+                    "inputs": [{"name": copied, "shape": "", "dtype": "BFloat16"}],
+                }
+            )
+    found = check_layers(read_report(raw), config, stored | {copied: "BF16"})
+    assert set(found.faults) == {
+        "decode: 0 of 2 fused attention kernels",
+        "decode: backbone.layers.1.mixer.up_proj runs as bf16 x bf16 fused",
+        "prefill: backbone.layers.1.mixer.up_proj runs as bf16 x bf16 fused",
+        "prefill: backbone.layers.4.mixer.up_proj runs as bf16 x bf16 fused, weight copied first",
+    }
+
+
+def test_embedded_weights_are_inside(tmp_path: Path) -> None:
+    command = ["build", "tiny", "--gpu", "a10g", "--embed-weights", "--max-seq-len", "64"]
+    result = CliRunner().invoke(main, [*command, "--chunk-tokens", "16", "-o", str(tmp_path / "e")])
+    assert result.exit_code == 0, result.stderr
+    manifest = read_manifest(tmp_path / "e")
+    assert manifest.weights == {}
+    total = sum(ref.num_bytes for ref in open_checkpoint(TINY_MODELS["tiny"]).tensors.values())
+    assert manifest.files[tensorrt.PLAN_FILE].num_bytes > total
+
+
+def test_embedding_needs_memory_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
+    monkeypatch.setattr(graph_export, "MEMORY_FILE", tmp_path / "meminfo")
+    spec = BuildSpec("tensorrt", "a10g", limits=LIMITS, is_embedded=True)
+    with pytest.raises(EnvironmentUnfitError, match=r"0\.0 GB are available; leave it out"):
         build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_input_gives_the_same_graph_and_bindings(tmp_path: Path) -> None:
-    """The plan's bytes may differ: the compiler orders its tensors by address."""
-    spec = BuildSpec("tensorrt", "a10g", limits=LIMITS)
-    manifests = []
-    for name in "ab":
-        build_engine(TINY_MODELS["tiny"], tmp_path / name, spec)
-        manifests.append(read_manifest(tmp_path / name).model_dump())
-    plans = [manifest["files"].pop(tensorrt.PLAN_FILE) for manifest in manifests]
-    assert manifests[0] == manifests[1]
-    assert plans[0]["num_bytes"] == plans[1]["num_bytes"]
+# Slices of real widths: one layer of each kind
+
+SLICES = [
+    pytest.param("nemotron-nano-9b-v2", "bf16", "a10g"),
+    *(
+        pytest.param(model, precision, gpu, marks=pytest.mark.slow)
+        for model in ("nemotron-nano-9b-v2", "nemotron-nano-12b-v2", "qwen3-8b")
+        for precision, gpu in [
+            ("bf16", "a100"),
+            ("int8-wo", "a10g"),
+            ("int8-wo", "a100"),
+            ("int8-sq", "a10g"),
+            ("int8-sq", "a100"),
+            ("fp8", "l4"),
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "precision", "gpu"), SLICES)
+def test_a_slice_of_the_real_widths_compiles(
+    model: str, precision: str, gpu: str, tmp_path: Path
+) -> None:
+    source = write_sparse(tmp_path / "c", model, precision, is_slice=True)
+    spec = BuildSpec("tensorrt", gpu, limits=Limits(8, 8192, 512))
+    manifest = build_engine(source, tmp_path / "e", spec)
+    assert manifest.precision == precision
+    assert check(tmp_path / "e", source, manifest).faults == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "int8-wo", "int8-sq"])
+def test_the_whole_9b_compiles_for_a10g(precision: str, tmp_path: Path) -> None:
+    source = write_sparse(tmp_path / "c", "nemotron-nano-9b-v2", precision)
+    spec = BuildSpec("tensorrt", "a10g", limits=Limits(8, 24576 + 512, 512))
+    manifest = build_engine(source, tmp_path / "e", spec)
+    found = check(tmp_path / "e", source, manifest)
+    assert found.faults == ()
+    assert found.fused_attention == {"decode": 4, "prefill": 4}

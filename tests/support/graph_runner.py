@@ -61,7 +61,7 @@ def as_float32(path: Path, target: Path) -> Path:
             value.type.tensor_type.elem_type = f32
     for node in graph.node:
         for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == bf16:
+            if attribute.name in ("to", "output_dtype") and attribute.i == bf16:
                 attribute.i = f32
     for tensor in graph.initializer:
         if tensor.data_type == bf16:

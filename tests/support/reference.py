@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from transformers import NemotronHConfig, NemotronHForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-
 torch.set_num_threads(1)  # small models: threads only wait for each other
 
 

@@ -1,0 +1,67 @@
+"""The TensorRT part of a build: graph, plan, layer report, and the weights that it is fed."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+from nemotrt.engines import tensorrt
+from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.manifest import WeightInput
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.tensor_digest import tensor_digests
+from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, check_layers
+
+Options = dict[str, str | int | float | bool]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlanSpec:
+    """How to compile a plan; 0 bytes of workspace leaves that to TensorRT."""
+
+    limits: Limits
+    precision: Precision
+    compute_capability: str
+    is_embedded: bool = False
+    workspace_bytes: int = 0
+
+
+def build_plan(
+    checkpoint: Checkpoint, folder: Path, spec: PlanSpec, report: Callable[[str], None]
+) -> tuple[dict[str, WeightInput], Options]:
+    """Compile a plan into `folder`; return its weight inputs and what a manifest notes.
+
+    The weights' digests are taken while the compiler runs, which is a process of its own.
+    """
+    bound = tensorrt.export(
+        checkpoint, folder, spec.limits, spec.precision, is_embedded=spec.is_embedded
+    )
+    refs = [checkpoint[weight.tensor] for weight in bound.values()]
+    how = tensorrt.CompileOptions(spec.workspace_bytes)
+    stop = Event()
+    with ThreadPoolExecutor(1) as beside:
+        digests = beside.submit(tensor_digests, refs, stop)
+        try:
+            compiled = tensorrt.compile_plan(
+                folder, spec.limits, spec.compute_capability, how, report=report
+            )
+        except BaseException:
+            stop.set()
+            raise
+        report("weight digests")
+        weights = {
+            name: WeightInput(sha256=digest, **dataclasses.asdict(weight))
+            for (name, weight), digest in zip(bound.items(), digests.result(), strict=True)
+        }
+    stored = {name: weight.dtype for name, weight in bound.items()}
+    found = check_layers(compiled.report, checkpoint.config, stored)
+    (folder / LAYERS_FILE).write_text(json.dumps(compiled.report.as_json()), encoding="utf-8")
+    return weights, {
+        "is_embedded": spec.is_embedded,
+        "is_reproducible": compiled.is_reproducible,
+        "kv_cache": "bf16",
+        "layer_faults": "; ".join(found.faults),
+    }

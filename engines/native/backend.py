@@ -1,0 +1,50 @@
+"""The native backend: packs an engine at build, and opens it on this CPU."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.description import describe
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.native.compiler import source_hash
+from nemotrt.engines.native.emitter import NativeEmitter
+from nemotrt.engines.native.engine import NativeEngine
+from nemotrt.engines.native.library import check_available
+from nemotrt.engines.native.program import PROGRAM_FILE
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+
+PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
+
+
+def check(precision: Precision) -> None:
+    """Raise unless this backend runs `precision`, and can run on this machine.
+
+    Raises:
+        ConfigError: it has no such precision.
+        EnvironmentUnfitError: there is neither a compiled step nor a C++ compiler.
+    """
+    if precision not in PRECISIONS:
+        names = ", ".join(PRECISIONS)
+        raise ConfigError(f"backend native has no precision {precision}; it has {names}.")
+    check_available()
+
+
+def export(checkpoint: Checkpoint, folder: Path, limits: Limits, precision: Precision) -> None:
+    """Write the program and its packed weights to `folder`."""
+    check(precision)
+    emitter = NativeEmitter(checkpoint, folder, limits.max_seq_len, precision)
+    describe(checkpoint.config, emitter)
+    text = emitter.program().model_dump_json(indent=1)
+    (folder / PROGRAM_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def tools() -> dict[str, str]:
+    """Return the versions of what the engine depends on."""
+    return {"nemotrt": version("nemotrt"), "native step": source_hash()}
+
+
+def open_engine(folder: Path, manifest: Manifest, num_threads: int | None = None) -> NativeEngine:
+    """Return the open engine of an engine directory."""
+    return NativeEngine(folder, manifest.engine_limits, num_threads)

@@ -1,0 +1,125 @@
+"""What each operation of a program must be given; the library checks the same again in C++."""
+
+import math
+from dataclasses import dataclass
+
+from nemotrt.engines.native.program import (
+    ALIGNMENT,
+    BufferFormat,
+    Operation,
+    OperationKind,
+    Program,
+    TensorKind,
+    View,
+    round_up,
+)
+
+Kind = OperationKind
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How many of each an operation takes."""
+
+    sources: int
+    tensors: int = 0
+    states: int = 0
+    sizes: int = 0
+    reals: int = 0
+    has_operand: bool = False  # whether its target is an operand
+
+
+SIGNATURES = {
+    Kind.EMBED: Signature(0, tensors=1),  # table
+    Kind.NORM: Signature(1, tensors=1, reals=1, has_operand=True),  # weight; eps
+    Kind.LINEAR: Signature(1, tensors=2, sizes=1),  # weight, scale; whether it adds
+    Kind.RELU2: Signature(1, has_operand=True),
+    Kind.SWIGLU: Signature(2, has_operand=True),  # gate, up
+    Kind.CONV: Signature(1, tensors=2, states=1, sizes=1),  # weight, bias; window; kernel
+    # x, B, C, dt; dt_bias, A, D; state; heads, head_dim, state size, groups; least, most time step
+    Kind.SCAN: Signature(4, tensors=3, states=1, sizes=4, reals=2),
+    Kind.GATED_NORM: Signature(2, tensors=1, sizes=1, reals=1, has_operand=True),  # x, gate
+    # q, k, v; q norm, k norm, cosine, sine; k and v cache; heads, kv heads, head_dim; eps
+    Kind.ATTENTION: Signature(3, tensors=4, states=2, sizes=3, reals=1),
+    Kind.PACK: Signature(1, has_operand=True),
+    Kind.LAST_TOKEN: Signature(1),
+}
+
+
+def fault_of(program: Program, weights_bytes: int) -> str | None:
+    """Return what is wrong with a program over a weights file of this size, None if nothing is."""
+    for index, tensor in enumerate(program.tensors):
+        if tensor.offset % ALIGNMENT or tensor.offset + tensor.num_bytes > weights_bytes:
+            return f"tensor {index} ({tensor.name}) lies outside {weights_bytes} bytes of weights"
+    if program.logits >= len(program.buffers):
+        return f"there is no buffer {program.logits} for the logits"
+    logits = program.buffers[program.logits]
+    if (logits.format, logits.rows, logits.width) != (
+        BufferFormat.ROWS,
+        "sequences",
+        program.vocab_size,
+    ):
+        return f"buffer {program.logits} can't hold the logits"
+    if not program.operations:
+        return "there are no operations"
+    for index, operation in enumerate(program.operations):
+        fault = _operation_fault(program, operation)
+        if fault:
+            return f"operation {index} ({operation.kind}): {fault}"
+    return None
+
+
+def _operation_fault(program: Program, operation: Operation) -> str | None:
+    """Return what is wrong with one operation by itself."""
+    signature = SIGNATURES[operation.kind]
+    for what in ("sources", "tensors", "states", "sizes", "reals"):
+        found, expected = len(getattr(operation, what)), getattr(signature, what)
+        if found != expected:
+            return f"it has {found} {what}, expected {expected}"
+    for view in (operation.target, *operation.sources):
+        if fault := _view_fault(program, view):
+            return fault
+    target = program.buffers[operation.target.buffer]
+    if (target.format is not BufferFormat.ROWS) != signature.has_operand:
+        return f"buffer {operation.target.buffer} is {target.format}"
+    if any(index is not None and index >= len(program.tensors) for index in operation.tensors):
+        return f"it names a tensor past the last, {len(program.tensors) - 1}"
+    if any(index >= len(program.states) for index in operation.states):
+        return f"it names a state past the last, {len(program.states) - 1}"
+    if not all(map(math.isfinite, operation.reals)):
+        return "it has a number that is not finite"
+    if operation.kind is Kind.LINEAR:
+        return _linear_fault(program, operation)
+    return None
+
+
+def _view_fault(program: Program, view: View) -> str | None:
+    """Return what is wrong with columns of a buffer."""
+    if view.buffer >= len(program.buffers):
+        return f"there is no buffer {view.buffer}"
+    width = program.buffers[view.buffer].width
+    if view.column + view.width > width:
+        return (
+            f"columns {view.column} to {view.column + view.width} of buffer {view.buffer} ({width})"
+        )
+    return None
+
+
+def _linear_fault(program: Program, operation: Operation) -> str | None:
+    """Return what is wrong with a linear's weight, operand or target."""
+    weight_index, scale_index = operation.tensors
+    if weight_index is None:
+        return "it has no weight"
+    weight = program.tensors[weight_index]
+    source, target = operation.sources[0], operation.target
+    is_int8 = weight.kind is TensorKind.PANELS_INT8
+    wanted = BufferFormat.OPERAND_INT16 if is_int8 else BufferFormat.OPERAND_FLOAT
+    if program.buffers[source.buffer].format is not wanted:
+        return f"{weight.kind} needs an {wanted}"
+    if (weight.rows, weight.columns) != (target.width, source.width):
+        return f"{weight.name} is [{weight.rows}, {weight.columns}]"
+    if is_int8 != (scale_index is not None):
+        return "an int8 weight needs a scale, and only that"
+    if target.column + round_up(target.width) > round_up(program.buffers[target.buffer].width):
+        return "its last panel does not fit the target"
+    return None

@@ -1,0 +1,202 @@
+// The library's entry points: open a program, run a step, close.
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <new>
+
+#include "program.h"
+#include "threads.h"
+
+namespace nemotrt {
+namespace {
+
+bool has_avx2() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return false;
+#endif
+}
+
+Run choose(int isa) {
+#if defined(__x86_64__)
+  if (has_avx2() && isa != ISA_PORTABLE) return avx2::run;
+#endif
+  return isa == ISA_AVX2 ? nullptr : portable::run;
+}
+
+// Zeroed memory on a cache line; large blocks become resident as they are touched.
+class Block {
+ public:
+  explicit Block(int64_t bytes) : memory_(std::calloc(bytes + LINE, 1)) {
+    if (!memory_) throw std::bad_alloc();
+  }
+  ~Block() { std::free(memory_); }
+  Block(const Block&) = delete;
+
+  template <typename T>
+  T* as() const {
+    return reinterpret_cast<T*>(round_up(reinterpret_cast<int64_t>(memory_), LINE));
+  }
+
+ private:
+  static constexpr int LINE = 64;
+  void* memory_;
+};
+
+class Engine {
+ public:
+  Engine(const ProgramSpec& spec, Run run)
+      : spec_(spec), run_(run), ops_(spec.ops, spec.ops + spec.num_ops),
+        states_(spec.states, spec.states + spec.num_states),
+        phases_(spec.num_ops * PHASES), team_(spec.num_threads) {
+    for (int i = 0; i < spec.num_tensors; i++) {
+      const TensorSpec& t = spec.tensors[i];
+      tensors_.push_back({t.kind, t.rows, t.columns, spec.weights + t.offset});
+    }
+    for (int i = 0; i < spec.num_buffers; i++) add_buffer(spec.buffers[i], i == spec.logits);
+    int64_t scratch = scratch_elements();
+    machine_ = {ops_.data(), buffers_.data(), tensors_.data(), states_.data(),
+                allocate<float>(scratch * spec.num_threads), scratch,
+                spec.num_ops, spec.max_seq_len, spec.num_threads};
+    spec_.ops = nullptr;  // the caller's arrays are not kept
+  }
+
+  const char* fault_of(const Batch& batch, char* text, size_t size) {
+    std::vector<bool> used(spec_.max_slots);
+    int64_t total = 0;
+    const char* fault = nullptr;
+    if (batch.num_sequences < 1 || batch.num_tokens < 1 || !batch.sequences || !batch.tokens)
+      fault = "an empty batch";
+    for (int i = 0; !fault && i < batch.num_sequences; i++) {
+      const Sequence& s = batch.sequences[i];
+      if (s.slot < 0 || s.slot >= spec_.max_slots || used[s.slot]) {
+        fault = "a slot is out of range or given twice";
+        break;
+      }
+      used[s.slot] = true;
+      if (s.past < 0 || s.count < 1 || s.count > spec_.max_seq_len || s.past > spec_.max_seq_len - s.count)
+        fault = "a sequence exceeds max_seq_len";
+      if (s.wants_logits && !batch.logits) fault = "no room for the logits";
+      total += s.count;
+    }
+    if (!fault && (total != batch.num_tokens || total > spec_.max_tokens)) fault = "too many tokens";
+    for (int i = 0; !fault && i < batch.num_tokens; i++)
+      if (batch.tokens[i] < 0 || batch.tokens[i] >= spec_.vocab_size) fault = "a token is out of range";
+    if (fault) snprintf(text, size, "%s", fault);
+    return fault;
+  }
+
+  void step(const Batch& batch) {
+    std::vector<int32_t> starts, owners, last_rows;
+    for (int i = 0; i < batch.num_sequences; i++) {
+      const Sequence& s = batch.sequences[i];
+      starts.push_back((int32_t)owners.size());
+      owners.insert(owners.end(), s.count, i);
+      if (s.wants_logits) last_rows.push_back((int32_t)owners.size() - 1);
+    }
+    buffers_[spec_.logits].rows = batch.logits;
+    Step step = {batch.sequences, starts.data(), owners.data(), last_rows.data(), batch.tokens,
+                 batch.seconds, batch.num_sequences, batch.num_tokens, (int32_t)last_rows.size()};
+    std::fill(phases_.begin(), phases_.end(), Phase{});
+    Shared shared = {phases_.data(), &bell_};
+    team_.run([&](int thread) { run_(machine_, step, shared, thread); });
+  }
+
+ private:
+  template <typename T>
+  T* allocate(int64_t count) {
+    blocks_.push_back(std::make_unique<Block>(count * (int64_t)sizeof(T)));
+    return blocks_.back()->as<T>();
+  }
+
+  void add_buffer(const BufferSpec& spec, bool is_logits) {
+    int64_t stride = round_up(spec.width, PANEL);
+    int64_t rows = spec.rows == TOKENS ? spec_.max_tokens : std::min(spec_.max_slots, spec_.max_tokens);
+    Buffer buffer = {spec.format, (int32_t)stride, nullptr, nullptr, nullptr};
+    if (spec.format == OPERAND_INT16) {
+      buffer.codes = allocate<int16_t>(rows * stride);
+      buffer.scales = allocate<float>(rows * ((stride + DEPTH_BLOCK - 1) / DEPTH_BLOCK));
+    } else if (!is_logits) {
+      buffer.rows = allocate<float>(rows * stride);
+    }
+    buffers_.push_back(buffer);
+  }
+
+  // A thread's own memory: a row of any operand, or an attention head's accumulators.
+  int64_t scratch_elements() const {
+    int64_t most = PANEL;
+    for (const Op& op : ops_) {
+      for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
+      if (op.kind == ATTENTION)
+        most = std::max<int64_t>(most, op.sizes[0] / op.sizes[1] * (round_up(op.sizes[2], 8) + 2));
+    }
+    return round_up(most, PANEL);
+  }
+
+  ProgramSpec spec_;
+  Run run_;
+  std::vector<Op> ops_;
+  std::vector<StateSpec> states_;
+  std::vector<Tensor> tensors_;
+  std::vector<Buffer> buffers_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<Phase> phases_;
+  Machine machine_;
+  Bell bell_;
+  Team team_;
+};
+
+}  // namespace
+
+void sleep_until(Bell& bell, const Phase& phase, int32_t chunks) {
+  bell.wait([&] { return __atomic_load_n(&phase.done, __ATOMIC_SEQ_CST) >= chunks; });
+}
+
+void announce(Bell& bell) { bell.ring(); }
+
+}  // namespace nemotrt
+
+using namespace nemotrt;
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+const char* nemotrt_source() { return NEMOTRT_SOURCE; }
+
+int nemotrt_has_avx2() { return has_avx2(); }
+
+// Returns an engine, or nullptr with the reason in `error`.
+void* nemotrt_open(const ProgramSpec* program, char* error, size_t size) {
+  if (fault_of(*program, error, size)) return nullptr;
+  Run run = choose(program->isa);
+  if (!run) {
+    snprintf(error, size, "this CPU has no AVX2 and FMA");
+    return nullptr;
+  }
+  try {
+    return new Engine(*program, run);
+  } catch (const std::exception& fault) {
+    snprintf(error, size, "%s", fault.what());
+    return nullptr;
+  }
+}
+
+// Returns 0, 1 if the batch is refused (no state has changed), 2 if memory ran out before the start.
+int nemotrt_step(void* engine, const Batch* batch, char* error, size_t size) {
+  try {
+    if (static_cast<Engine*>(engine)->fault_of(*batch, error, size)) return 1;
+    static_cast<Engine*>(engine)->step(*batch);
+    return 0;
+  } catch (const std::exception& fault) {
+    snprintf(error, size, "%s", fault.what());
+    return 2;
+  }
+}
+
+void nemotrt_close(void* engine) { delete static_cast<Engine*>(engine); }
+}
+#pragma GCC visibility pop

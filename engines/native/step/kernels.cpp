@@ -1,0 +1,92 @@
+// One thread's way through a program. Compiled once for any CPU and once for AVX2 with FMA.
+//
+// Threads claim chunks of a phase's jobs and go on when all of its chunks are done: a thread that the
+// system has put aside between two chunks holds nobody up.
+
+#include <time.h>
+
+#include "attention.h"
+#include "gemm.h"
+#include "mamba.h"
+
+namespace {
+
+constexpr int CHUNKS_A_THREAD = 8;
+
+INLINE int rows_of(const Step& step, const Op& op) {
+  return op.rows == TOKENS ? step.num_tokens : step.num_rows;
+}
+
+// How many jobs a phase of an operation has, 0 if it has no such phase.
+int jobs_of(const Machine& machine, const Step& step, const Op& op, int phase) {
+  if (op.kind == ATTENTION) return step.num_tokens * (phase ? op.sizes[1] : 1);
+  if (phase) return 0;
+  switch (op.kind) {
+    case EMBED: return step.num_tokens;
+    case LAST_TOKEN: return step.num_rows;
+    case LINEAR: return rows_of(step, op) ? panels_of(machine, op) : 0;
+    case CONV: return step.num_sequences * channel_blocks(op);
+    case SCAN: return step.num_sequences * op.sizes[0];
+    default: return (rows_of(step, op) + GROUP - 1) / GROUP;
+  }
+}
+
+void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase, Range jobs, float* scratch) {
+  switch (op.kind) {
+    case EMBED: return embed(machine, step, op, jobs);
+    case LINEAR: return linear(machine, op, rows_of(step, op), jobs);
+    case CONV: return causal_conv(machine, step, op, jobs);
+    case SCAN: return scan(machine, step, op, jobs);
+    case LAST_TOKEN: return last_token(machine, step, op, jobs);
+    case ATTENTION:
+      return phase ? attend(machine, step, op, jobs, scratch) : place_heads(machine, step, op, jobs);
+    default: return row_operation(machine, op, rows_of(step, op), jobs, scratch);
+  }
+}
+
+// Linears of one operand write columns of their own: no thread has to wait between them.
+bool is_independent(const Op& op, const Op& next) {
+  return op.kind == LINEAR && next.kind == LINEAR && op.sources[0].buffer == next.sources[0].buffer;
+}
+
+double now() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec + 1e-9 * time.tv_nsec;
+}
+
+}  // namespace
+
+namespace nemotrt::NEMOTRT_ISA {
+
+void run(const Machine& machine, const Step& step, const Shared& shared, int thread) {
+  float* scratch = machine.scratch + thread * machine.scratch_stride;
+  bool is_timed = thread == 0 && step.seconds;
+  double start = is_timed ? now() : 0;
+  for (int i = 0, waited = 0; i < machine.num_ops; i++) {
+    const Op& op = machine.ops[i];
+    for (int p = 0; p < PHASES; p++) {
+      int64_t jobs = jobs_of(machine, step, op, p);
+      int chunks = (int)least(jobs, CHUNKS_A_THREAD * machine.num_threads);
+      Phase& phase = shared.phases[i * PHASES + p];
+      int chunk;
+      while (chunks && (chunk = __atomic_fetch_add(&phase.claimed, 1, __ATOMIC_RELAXED)) < chunks) {
+        Range range = {(int32_t)(jobs * chunk / chunks), (int32_t)(jobs * (chunk + 1) / chunks)};
+        run_jobs(machine, step, op, p, range, scratch);
+        if (__atomic_add_fetch(&phase.done, 1, __ATOMIC_SEQ_CST) == chunks) announce(*shared.bell);
+      }
+      if (op.kind == ATTENTION) sleep_until(*shared.bell, phase, chunks);
+    }
+    if (i + 1 < machine.num_ops && is_independent(op, machine.ops[i + 1])) continue;
+    for (; waited <= i; waited++) {
+      int jobs = jobs_of(machine, step, machine.ops[waited], 0);
+      sleep_until(*shared.bell, shared.phases[waited * PHASES], least(jobs, CHUNKS_A_THREAD * machine.num_threads));
+    }
+    if (!is_timed) continue;
+    double end = now();
+    step.seconds[i] += end - start;
+    start = end;
+  }
+}
+
+}  // namespace nemotrt::NEMOTRT_ISA

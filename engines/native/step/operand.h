@@ -1,0 +1,73 @@
+// Puts one row of activations where the matrix kernels read it.
+//
+// A group of T <= GROUP tokens is interleaved by input: float [inputs][T], or int16 [inputs/2][T][2]
+// with one scale per token and DEPTH_BLOCK inputs.
+#pragma once
+
+#include "program.h"
+#include "vector.h"
+
+namespace {
+using namespace nemotrt;
+
+// |code| is at most this, so that DEPTH_BLOCK products with int8 fit int32.
+constexpr float LARGEST_FLOAT = 3.4028234e38f;
+constexpr float CODE_MAX = 2147483647 / (128 * DEPTH_BLOCK);
+
+INLINE void pack_float(const float* x, int depth, int tokens, float* out) {
+  if (tokens == 1) {
+    memcpy(out, x, depth * sizeof(float));
+    return;
+  }
+  for (int k = 0; k < depth; k++) out[(int64_t)k * tokens] = x[k];
+}
+
+// Rounds one block of inputs (a multiple of 16) to int16 and returns its scale.
+INLINE float pack_block(const float* x, int depth, int tokens, int16_t* out) {
+  typedef int16_t Codes __attribute__((vector_size(16)));
+  Vec amax = splat(0), probe = splat(0);
+  for (int k = 0; k < depth; k += LANES) {
+    Vec v = load(x + k);
+    amax = max(amax, magnitude(v));
+    probe += v * 0.f;  // NaN if any input is NaN or infinite
+  }
+  float bound = largest(amax), factor = CODE_MAX / bound;
+  bool is_finite = sum(probe) == 0;
+  if (!is_finite || !(factor <= LARGEST_FLOAT)) {  // or all are (nearly) zero
+    for (int k = 0; k < depth; k += 2) memset(out + (int64_t)k * tokens, 0, 2 * sizeof *out);
+    return is_finite ? 0 : NAN;
+  }
+  for (int k = 0; k < depth; k += LANES) {
+    IntVec wide = __builtin_convertvector(round_even(load(x + k) * factor), IntVec);
+    Codes codes = __builtin_convertvector(wide, Codes);
+    if (tokens == 1) {
+      memcpy(out + k, &codes, sizeof codes);
+      continue;
+    }
+    int32_t pairs[LANES / 2];
+    memcpy(pairs, &codes, sizeof pairs);
+    for (int j = 0; j < LANES / 2; j++)
+      memcpy(out + (int64_t)(k + 2 * j) * tokens, pairs + j, sizeof *pairs);
+  }
+  return bound / CODE_MAX;
+}
+
+// Row `row` of `rows`; x has `width` values and room up to a multiple of 16, which is zeroed here.
+INLINE void pack(const Buffer& operand, float* x, int width, int row, int rows) {
+  int depth = (int)round_up(width, PANEL);
+  memset(x + width, 0, (depth - width) * sizeof(float));
+  int first = row / GROUP * GROUP, tokens = least(GROUP, rows - first), place = row - first;
+  int64_t group = (int64_t)first * depth;
+  if (operand.format == OPERAND_FLOAT) {
+    pack_float(x, depth, tokens, operand.rows + group + place);
+    return;
+  }
+  int blocks = (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK;
+  for (int b = 0; b < blocks; b++) {
+    int start = b * DEPTH_BLOCK, size = least(DEPTH_BLOCK, depth - start);
+    int16_t* out = operand.codes + group + (int64_t)start * tokens + 2 * place;
+    operand.scales[(int64_t)row * blocks + b] = pack_block(x + start, size, tokens, out);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,138 @@
+// What crosses the C boundary, and what the kernels see: plain structs, mirrored in binding.py.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nemotrt {
+
+constexpr int MAX_SOURCES = 4;
+constexpr int MAX_TENSORS = 4;
+constexpr int MAX_STATES = 2;
+constexpr int MAX_SIZES = 4;
+constexpr int MAX_REALS = 2;
+constexpr int PANEL = 16;          // rows of a weight that lie side by side
+constexpr int GROUP = 6;           // tokens that one pass over a panel serves
+constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int32 can sum
+
+enum Kind : int32_t {
+  EMBED, NORM, LINEAR, RELU2, SWIGLU, CONV, SCAN, GATED_NORM, ATTENTION, PACK, LAST_TOKEN, NUM_KINDS
+};
+enum TensorKind : int32_t { VALUES, TABLE_BF16, PANELS_FLOAT, PANELS_BF16, PANELS_INT8, NUM_TENSOR_KINDS };
+enum Format : int32_t { ROWS, OPERAND_FLOAT, OPERAND_INT16, NUM_FORMATS };
+enum RowSet : int32_t { TOKENS, SEQUENCES, NUM_ROW_SETS };
+enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2 };
+
+struct View {
+  int32_t buffer, column, width;
+};
+
+// One fused operation. Unused places are -1 (indices) or 0; validate.cpp says which each kind uses.
+struct Op {
+  int32_t kind, rows;
+  View target;
+  View sources[MAX_SOURCES];
+  int32_t tensors[MAX_TENSORS];
+  int32_t states[MAX_STATES];
+  int32_t sizes[MAX_SIZES];
+  float reals[MAX_REALS];
+};
+
+struct BufferSpec {
+  int32_t format, rows, width;
+};
+struct TensorSpec {
+  int32_t kind, rows, columns;
+  int64_t offset;  // from the start of the weights
+};
+struct StateSpec {
+  int64_t slot_elements;
+  float* data;  // [max_slots, slot_elements]
+};
+
+struct ProgramSpec {
+  const Op* ops;
+  const BufferSpec* buffers;
+  const TensorSpec* tensors;
+  const StateSpec* states;
+  int32_t num_ops, num_buffers, num_tensors, num_states;
+  const uint8_t* weights;
+  int64_t weights_bytes;
+  int32_t logits;  // the buffer that the caller gives with each step
+  int32_t vocab_size, max_slots, max_seq_len, max_tokens, num_threads, isa;
+};
+
+struct Sequence {
+  int32_t slot, past, count, wants_logits;
+};
+struct Batch {
+  const Sequence* sequences;
+  const int32_t* tokens;  // of all sequences, one after the other
+  float* logits;          // [sequences that want them, logits stride]
+  double* seconds;        // [operations], added to, or nullptr
+  int32_t num_sequences, num_tokens;
+};
+
+constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// A buffer in memory. Operands hold groups of up to GROUP tokens, interleaved for the kernels.
+struct Buffer {
+  int32_t format, stride;
+  float* rows;
+  int16_t* codes;
+  float* scales;  // [rows, blocks of DEPTH_BLOCK]
+};
+struct Tensor {
+  int32_t kind, rows, columns;
+  const void* data;
+};
+
+// All that the kernels read; they allocate nothing.
+struct Machine {
+  const Op* ops;
+  const Buffer* buffers;
+  const Tensor* tensors;
+  const StateSpec* states;
+  float* scratch;
+  int64_t scratch_stride;
+  int32_t num_ops, max_seq_len, num_threads;
+};
+struct Step {
+  const Sequence* sequences;
+  const int32_t* starts;    // first token of each sequence
+  const int32_t* owners;    // sequence of each token
+  const int32_t* last_rows; // token of each logits row
+  const int32_t* tokens;
+  double* seconds;          // [operations] or nullptr
+  int32_t num_sequences, num_tokens, num_rows;
+};
+
+// Jobs of one phase of an operation: threads claim chunks of them, and all wait for the last one.
+struct Range {
+  int32_t first, last;
+};
+struct alignas(64) Phase {
+  int32_t claimed, done;  // chunks; atomic
+};
+constexpr int PHASES = 2;  // of an operation, at most
+
+// Threads that wait for a phase sleep here; announce() wakes them.
+class Bell;
+void sleep_until(Bell& bell, const Phase& phase, int32_t chunks);
+void announce(Bell& bell);
+
+struct Shared {
+  Phase* phases;  // [operations, PHASES], zero before a step
+  Bell* bell;
+};
+
+using Run = void (*)(const Machine&, const Step&, const Shared&, int thread);
+namespace portable { void run(const Machine&, const Step&, const Shared&, int thread); }
+#if defined(__x86_64__)
+namespace avx2 { void run(const Machine&, const Step&, const Shared&, int thread); }
+#endif
+
+// Returns nullptr, or what is wrong with the program.
+const char* fault_of(const ProgramSpec& program, char* text, size_t size);
+
+}  // namespace nemotrt

@@ -1,0 +1,88 @@
+// Eight floats in GCC's vector extension: AVX2 where the unit is compiled for it, else what there is.
+// Everything here is internal to one translation unit, so that no AVX2 code leaks into another.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#define PIN(value) asm("" : "+x"(value))  // keeps an accumulator in its register
+#else
+#define PIN(value)
+#endif
+#define UNROLL _Pragma("GCC unroll 8")
+#define INLINE static inline __attribute__((always_inline))
+
+namespace {
+
+typedef float Vec __attribute__((vector_size(32)));
+typedef int32_t IntVec __attribute__((vector_size(32)));
+constexpr int LANES = 8;
+
+INLINE int least(int a, int b) { return a < b ? a : b; }
+INLINE int most(int a, int b) { return a > b ? a : b; }
+
+INLINE Vec splat(float x) { return Vec{x, x, x, x, x, x, x, x}; }
+INLINE Vec load(const float* p) {
+  Vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINE void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
+
+// The first `count` (1 to 8) lanes; the others are zero.
+INLINE Vec load(const float* p, int count) {
+  if (count >= LANES) return load(p);
+  float part[LANES] = {};
+  memcpy(part, p, count * sizeof(float));
+  return load(part);
+}
+INLINE void store(float* p, Vec v, int count) {
+  if (count >= LANES) return store(p, v);
+  float part[LANES];
+  store(part, v);
+  memcpy(p, part, count * sizeof(float));
+}
+
+INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+INLINE Vec magnitude(Vec a) {
+  return (Vec)((IntVec)a & 0x7fffffff);
+}
+INLINE float sum(Vec v) {
+  typedef float Half __attribute__((vector_size(16)));
+  Half halves[2];
+  memcpy(halves, &v, sizeof v);
+  Half h = halves[0] + halves[1];
+  return (h[0] + h[2]) + (h[1] + h[3]);
+}
+INLINE float largest(Vec v) {
+  float a = v[0];
+  for (int i = 1; i < LANES; i++) a = v[i] > a ? v[i] : a;
+  return a;
+}
+
+// To the nearest integer, for |x| < 2^22.
+INLINE Vec round_even(Vec x) { return (x + 12582912.f) - 12582912.f; }
+
+// e^x, relative error about 1e-7. Source: the Cephes library's expf polynomial.
+INLINE Vec exponential(Vec x) {
+  x = max(min(x, splat(88.f)), splat(-87.f));
+  Vec n = round_even(x * 1.44269504f);
+  Vec r = x - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = r * r * p + (r + 1.f);
+  IntVec scale = (__builtin_convertvector(n, IntVec) + 127) << 23;
+  return p * (Vec)scale;
+}
+INLINE Vec silu(Vec x) { return x / (1.f + exponential(-x)); }
+
+}  // namespace

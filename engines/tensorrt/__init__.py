@@ -1,0 +1,19 @@
+"""The TensorRT backend: compiles the graph into a plan for one GPU, and runs the plan there."""
+
+from nemotrt.engines.tensorrt.compiler import PLAN_FILE, Compiled, CompileOptions, compile_plan
+from nemotrt.engines.tensorrt.flavour import RTX_INSTALL, RTX_MODULE, check, choose, tools
+from nemotrt.engines.tensorrt.graph_export import check_memory, export
+
+__all__ = [
+    "PLAN_FILE",
+    "RTX_INSTALL",
+    "RTX_MODULE",
+    "CompileOptions",
+    "Compiled",
+    "check",
+    "check_memory",
+    "choose",
+    "compile_plan",
+    "export",
+    "tools",
+]

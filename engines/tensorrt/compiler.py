@@ -1,0 +1,175 @@
+"""Compiles a graph into a plan, in a process of its own.
+
+The process has a fixed address space where the system allows that, so the same graph gives the
+same plan; its memory is measured by itself, and Ctrl-C ends it at once.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.onnx_graph import GRAPH_FILE
+from nemotrt.engines.tensorrt.flavour import AHEAD_OF_TIME, Flavour, choose
+from nemotrt.engines.tensorrt.layer_report import LayerReport, parse_layers
+from nemotrt.engines.tensorrt.refusals import explain
+from nemotrt.errors import ChildProcessFailedError
+
+PLAN_FILE = "engine.plan"
+SCRIPT = Path(__file__).with_name("compiler_process.py")
+# Tokens of one prefill call, all sequences together, unless one chunk has more: the scan's matrices
+# are [batch, heads, chunk, chunk] in float32, 0.5 GiB each for four chunks of 512 tokens of the 9B.
+PREFILL_TOKENS = 512
+PREFILL_BATCH = 4  # sequences whose prompt chunks one call may take, at most
+DECODE_PROFILE, PREFILL_PROFILE = 0, 1
+REPORT_S = 0.25  # progress is shown at most this often
+KEPT = ("PATH", "LD_LIBRARY_PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What may be set beside the limits; 0 bytes of workspace is TensorRT's own choice."""
+
+    workspace_bytes: int = 0
+    timing_cache: Path | None = None  # the compiler's measurements; default `timing_cache`
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a compilation cost, and what it made."""
+
+    seconds: float
+    peak_bytes: int
+    is_reproducible: bool  # the address space was fixed: the same input gives the same bytes
+    report: LayerReport
+
+
+def profiles(limits: Limits) -> list[tuple[tuple[int, int], ...]]:
+    """Return (batch, tokens) at minimum, usual and maximum: of decode, then of prompt chunks."""
+    batch, chunk = limits.max_batch_size, limits.chunk_tokens
+    decode = ((1, 1), (batch, 1), (batch, 1))
+    prefill = ((1, min(2, chunk)), (1, chunk), (prefill_batch(limits), chunk))
+    return [decode, prefill]
+
+
+def prefill_batch(limits: Limits) -> int:
+    """Return how many sequences' chunks one call of the prefill profile takes."""
+    fitting = max(PREFILL_TOKENS // limits.chunk_tokens, 1)
+    return min(limits.max_batch_size, PREFILL_BATCH, fitting)
+
+
+def compile_plan(
+    folder: Path,
+    limits: Limits,
+    compute_capability: str,
+    options: CompileOptions | None = None,
+    *,
+    report: Callable[[str], None] = lambda stage: None,
+) -> Compiled:
+    """Compile the graph in `folder` into PLAN_FILE beside it.
+
+    Args:
+        folder: holds GRAPH_FILE.
+        limits: bound the two optimization profiles: 0 for decode, 1 for prompt chunks.
+        compute_capability: of the GPU to compile for.
+        options: workspace and timing cache.
+        report: called with what the compiler does, a few times a second.
+
+    Raises:
+        ChildProcessFailedError: TensorRT refuses the graph; its own messages say why.
+        EnvironmentUnfitError: nothing here compiles for that GPU.
+    """
+    flavour, how = choose(compute_capability), options or CompileOptions()
+    cache = how.timing_cache or timing_cache(flavour)
+    request = {
+        "module": flavour.module,
+        "graph": GRAPH_FILE,
+        "plan": PLAN_FILE,
+        "profiles": profiles(limits),
+        "target": AHEAD_OF_TIME[compute_capability] if flavour.is_ahead_of_time else None,
+        "workspace_bytes": how.workspace_bytes,
+        "timing_cache": str(cache.resolve()) if cache else None,
+    }
+    start = time.monotonic()
+    done = _run(request, folder, report)
+    return Compiled(
+        seconds=time.monotonic() - start,
+        peak_bytes=done["peak_bytes"],
+        is_reproducible=done["is_address_space_fixed"],
+        report=LayerReport(parse_layers(done["layers"]), tuple(done["activation_bytes"])),
+    )
+
+
+def timing_cache(flavour: Flavour) -> Path | None:
+    """Return where a flavour keeps its measurements of kernels; one without a GPU makes none."""
+    if flavour.is_ahead_of_time:
+        return None
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = home / "nemotrt" / f"timing-{flavour.name}-{flavour.version()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _run(request: dict[str, Any], folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
+    """Run the compiler's process in `folder`; return its last event."""
+    command = [sys.executable, "-P", str(SCRIPT)]
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environment |= {"PYTHONHASHSEED": "0", "CUDA_MODULE_LOADING": "LAZY"}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with process.stdin:
+                process.stdin.write(json.dumps(request))
+            last = _follow(process.stdout, report)
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        if "done" in last:
+            done: dict[str, Any] = last["done"]
+            return done
+        errors.seek(0)
+        raise _failure(command, code, last.get("errors", []), errors.read())
+
+
+def _follow(events: IO[str], report: Callable[[str], None]) -> dict[str, Any]:
+    """Report progress until the stream ends; return its last event."""
+    last: dict[str, Any] = {}
+    shown = 0.0
+    for line in events:
+        last = json.loads(line)
+        if "phase" in last and time.monotonic() - shown > REPORT_S:
+            shown = time.monotonic()
+            report(f"TensorRT: {last['phase'].lower()} {last['step']}/{last['num_steps']}")
+    return last
+
+
+def _failure(
+    command: list[str], code: int, refusals: list[str], stderr: str
+) -> ChildProcessFailedError:
+    """Return the error for a compiler that refused (`refusals`) or died."""
+    if refusals:
+        return ChildProcessFailedError(f"TensorRT can't compile the graph: {explain(refusals)}")
+    how = f"by signal {-code}" if code < 0 else f"with code {code}"
+    hint = " (the system's memory ran out?)" if code == -9 else ""
+    tail = " ".join(stderr.splitlines()[-5:])
+    return ChildProcessFailedError(
+        f"the compiler ({' '.join(command)}) ended {how}{hint}. {tail}".rstrip()
+    )

@@ -1,0 +1,126 @@
+"""The two TensorRT packages that compile plans, and which of them a target needs.
+
+TensorRT for RTX compiles ahead of time, without a GPU, for the compute capabilities in
+AHEAD_OF_TIME. Ordinary TensorRT compiles for the GPU of the host that it runs on.
+"""
+
+from dataclasses import dataclass
+from importlib import util
+from importlib.metadata import PackageNotFoundError, version
+
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+
+# Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not
+# among its targets.
+AHEAD_OF_TIME = {"8.0": "SM80", "8.6": "SM86", "8.9": "SM89"}
+RTX_MODULE = "tensorrt_rtx_bindings"
+RTX_INSTALL = "pip install 'nemotrt[rtx]'"
+HOST_MODULE = "tensorrt"
+HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
+PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
+FP8_CAPABILITY = (8, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One of the two packages: `name` is its key in a manifest's tools."""
+
+    name: str
+    module: str
+    packages: tuple[str, ...]  # any of these holds the version
+    is_ahead_of_time: bool
+
+    def version(self) -> str:
+        """Return the installed version."""
+        for package in self.packages:
+            try:
+                return version(package)
+            except PackageNotFoundError:
+                continue
+        raise EnvironmentUnfitError(f"no package {' or '.join(self.packages)} is installed.")
+
+
+def flavours() -> tuple[Flavour, Flavour]:
+    """Return the ahead-of-time flavour and the host's own."""
+    rtx = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu12-libs", "tensorrt-rtx")
+    host = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    return (
+        Flavour("tensorrt-rtx", RTX_MODULE, rtx, is_ahead_of_time=True),
+        Flavour("tensorrt", HOST_MODULE, host, is_ahead_of_time=False),
+    )
+
+
+def check(compute_capability: str, precision: Precision) -> None:
+    """Raise unless a plan for the GPU can be compiled on this machine.
+
+    Raises:
+        ConfigError: the hardware or this backend has no such precision.
+        EnvironmentUnfitError: the compiler is not installed, or the target has none here.
+    """
+    is_fp8 = precision in (Precision.FP8, Precision.FP8_DYNAMIC)
+    if is_fp8 and capability_number(compute_capability) < FP8_CAPABILITY:
+        raise ConfigError(
+            f"compute capability {compute_capability} has no FP8 arithmetic; "
+            "use --precision int8-sq, int8-wo or bf16."
+        )
+    if precision not in PRECISIONS:
+        names = ", ".join(PRECISIONS)
+        raise ConfigError(f"backend tensorrt does not build {precision}; it builds {names}.")
+    choose(compute_capability)
+
+
+def choose(compute_capability: str) -> Flavour:
+    """Return the flavour that compiles for the GPU on this machine.
+
+    Raises:
+        EnvironmentUnfitError: neither can; the message says what to install where.
+    """
+    rtx, host = flavours()
+    has_target = compute_capability in AHEAD_OF_TIME
+    if has_target and util.find_spec(rtx.module) is not None:
+        return rtx
+    if compute_capability == local_compute_capability():
+        if util.find_spec(host.module) is not None:
+            return host
+        raise EnvironmentUnfitError(
+            f"compiling for this host's own GPU needs TensorRT: {HOST_INSTALL}."
+        )
+    if has_target:
+        raise EnvironmentUnfitError(
+            f"compiling TensorRT plans without a GPU needs TensorRT for RTX: {RTX_INSTALL}."
+        )
+    raise EnvironmentUnfitError(
+        f"compute capability {compute_capability} can't be compiled for ahead of time (only "
+        f"{', '.join(AHEAD_OF_TIME)}); build on that GPU's host with {HOST_INSTALL}."
+    )
+
+
+def tools(compute_capability: str) -> dict[str, str]:
+    """Return the versions of what a plan for the GPU depends on."""
+    flavour = choose(compute_capability)
+    return {"onnx": version("onnx"), flavour.name: flavour.version()}
+
+
+def local_compute_capability() -> str | None:
+    """Return the compute capability of this machine's first GPU, such as "9.0"; None without."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        device = pynvml.nvmlDeviceGetHandleByIndex(0)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+    return f"{major}.{minor}"
+
+
+def capability_number(compute_capability: str) -> tuple[int, int]:
+    """Return "8.9" as (8, 9), which compares as it should."""
+    major, _, minor = compute_capability.partition(".")
+    return int(major), int(minor)

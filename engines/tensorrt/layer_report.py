@@ -1,0 +1,110 @@
+"""What the compiler made of the graph: its kernels, parsed from the builder's own log.
+
+With detailed verbosity the builder logs every layer of the engine, both profiles one after the
+other. That needs no driver, where EngineInspector does.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[(.*?)\],.*?Datatype: (\w+)")
+FIELDS = re.compile(
+    r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\], "
+    r"Constants: \[(?P<constants>.*?)\], Outputs: \[(?P<outputs>.*?)\], "
+    r"TacticName: (?P<tactic>.*?),.*?Metadata: (?P<metadata>.*)"
+)
+PROFILE = re.compile(r" \[profile (\d+)\]")
+GRAPH = re.compile(r"_myl(\d+)_\d+$")
+NODE = re.compile(r"\[ONNX Layer: node_of_(.*?)\]")
+BOOKKEEPING = ("wait", "signal", "shape_call", "allocate", "deallocate")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of a kernel; `dtype` is the compiler's word, such as BFloat16."""
+
+    name: str
+    shape: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One kernel (or one bookkeeping step) of one optimization profile."""
+
+    name: str
+    kind: str  # gemm, runtime_fusion, kgen, correlation, ...
+    profile: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    nodes: tuple[str, ...]  # the ONNX nodes that went into it, by their first output
+    tactic: str
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it computes or moves data on the GPU."""
+        return self.kind not in BOOKKEEPING
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """The layers in order, and the bytes of activations that each profile needs."""
+
+    layers: tuple[Layer, ...]
+    activation_bytes: tuple[int, ...]
+
+    def kernels(self, profile: int) -> list[Layer]:
+        """Return the kernels of one profile, in order."""
+        return [layer for layer in self.layers if layer.is_kernel and layer.profile == profile]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {"schema_version": 1, **asdict(self)}
+
+
+def parse_layers(lines: Sequence[str]) -> tuple[Layer, ...]:
+    """Return the layers of the builder's log, one a line.
+
+    Raises:
+        ValueError: a line is not of the form that this version of TensorRT writes.
+    """
+    return tuple(_parse(line) for line in lines)
+
+
+def read_report(value: dict[str, Any]) -> LayerReport:
+    """Return the report that `as_json` wrote."""
+    layers = []
+    for item in value["layers"]:
+        inputs, outputs = (
+            tuple(Tensor(**tensor) for tensor in item[side]) for side in ("inputs", "outputs")
+        )
+        rest = {"inputs": inputs, "outputs": outputs, "nodes": tuple(item["nodes"])}
+        layers.append(Layer(**(item | rest)))
+    return LayerReport(tuple(layers), tuple(value["activation_bytes"]))
+
+
+def _parse(line: str) -> Layer:
+    """Return one line's layer; " [profile 1]" is cut from every name."""
+    match = FIELDS.match(line)
+    if match is None:
+        raise ValueError(f"not a layer of TensorRT's log: {line[:200]}")
+    graph = GRAPH.search(match["name"])
+    found = PROFILE.search(line)
+    profile = int(graph[1]) if graph else int(found[1]) if found else 0
+    return Layer(
+        name=PROFILE.sub("", match["name"]),
+        kind=match["kind"],
+        profile=profile,
+        inputs=_tensors(match["inputs"]),
+        outputs=_tensors(match["outputs"]),
+        nodes=tuple(dict.fromkeys(NODE.findall(PROFILE.sub("", match["metadata"])))),
+        tactic=match["tactic"],
+    )
+
+
+def _tensors(text: str) -> tuple[Tensor, ...]:
+    """Return the tensors of one side of a layer."""
+    text = PROFILE.sub("", text)
+    return tuple(Tensor(name, shape, dtype) for name, shape, dtype in TENSOR.findall(text))

@@ -1,0 +1,53 @@
+"""`nemotrt inspect ENGINE --layers`: what the compiler made of the graph, and what follows."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, PROFILES, check_layers
+from nemotrt.engines.tensorrt.layer_report import LayerReport, read_report
+from nemotrt.errors import ConfigError
+
+
+def print_layers(folder: Path, manifest: Manifest, *, as_json: bool = False) -> None:
+    """Print every kernel of both profiles and the summary; as JSON with all their tensors.
+
+    Raises:
+        ConfigError: the engine has no layer report.
+    """
+    path = folder / LAYERS_FILE
+    if not path.is_file():
+        raise ConfigError(f"{folder} has no {LAYERS_FILE}: only TensorRT plans have one.")
+    report = read_report(json.loads(path.read_text(encoding="utf-8")))
+    stored = {name: weight.dtype for name, weight in manifest.weights.items()}
+    found = check_layers(report, read_model_config(folder), stored)
+    if as_json:
+        click.echo(json.dumps({**report.as_json(), "check": asdict(found)}))
+        return
+    for profile, word in PROFILES.items():
+        _print_kernels(report, profile, word)
+    for profile, word in PROFILES.items():
+        size = report.activation_bytes[profile] / 2**20
+        click.echo(
+            f"{word}: {found.num_kernels[word]} kernels, {size:.0f} MiB of activations, "
+            f"{found.fused_attention[word]} fused attention, {found.cache_updates[word]} caches "
+            "written in place"
+        )
+        for how, count in sorted(found.counts(word).items()):
+            click.echo(f"  {count:4} linears: {how}")
+    click.echo(f"faults: {'; '.join(found.faults) or 'none'}")
+
+
+def _print_kernels(report: LayerReport, profile: int, word: str) -> None:
+    """Print a profile's kernels, one a line: kind, types in and out, nodes."""
+    for number, layer in enumerate(report.kernels(profile)):
+        types = [
+            "+".join(dict.fromkeys(tensor.dtype for tensor in side))
+            for side in (layer.inputs, layer.outputs)
+        ]
+        nodes = ", ".join(layer.nodes[:3]) + (", ..." if len(layer.nodes) > 3 else "")
+        click.echo(f"{word} {number:4} {layer.kind:15} {' -> '.join(types):32} {nodes}")

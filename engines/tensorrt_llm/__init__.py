@@ -1,0 +1,1 @@
+"""The TensorRT-LLM backend: a bundle that its PyTorch backend serves the checkpoint with."""

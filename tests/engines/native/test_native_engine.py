@@ -1,0 +1,225 @@
+"""The native engine: equal to transformers, the same bits in any company, state in place."""
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.native.binding import InstructionSet
+from nemotrt.engines.native.engine import NativeEngine
+from nemotrt.engines.native.library import load_library
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+from support import reference
+
+LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
+TOLERANCE = 1e-4
+INT8_RMS = 0.05  # of the logits' standard deviation
+
+few = settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # no shrinking: models are small
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Any:
+    """Random small models of both architectures, with sizes that fill no vector or panel."""
+    kv_heads = draw(st.integers(1, 3))
+    shared = {
+        "seed": draw(st.integers(0, 2**31)),
+        "vocab_size": draw(st.integers(11, 130)),
+        "hidden_size": draw(st.sampled_from([16, 24, 40, 72])),
+        "intermediate_size": draw(st.sampled_from([8, 36, 65])),
+        "num_key_value_heads": kv_heads,
+        "num_attention_heads": kv_heads * draw(st.integers(1, 3)),
+        "head_dim": draw(st.sampled_from([6, 16, 36])),
+    }
+    if draw(st.booleans()):
+        tied = draw(st.booleans())
+        return reference.qwen3(draw(st.integers(1, 2)), tie_word_embeddings=tied, **shared)
+    groups = draw(st.integers(1, 3))
+    return reference.nemotron_h(
+        draw(st.text("M-*", min_size=1, max_size=5)),
+        n_groups=groups,
+        mamba_num_heads=groups * draw(st.integers(1, 3)),
+        mamba_head_dim=draw(st.sampled_from([4, 7, 20])),
+        ssm_state_size=draw(st.sampled_from([8, 11, 24])),
+        conv_kernel=draw(st.integers(2, 5)),
+        chunk_size=draw(st.sampled_from([4, 16])),
+        **shared,
+    )
+
+
+def build(
+    model: Any, folder: Path, precision: Precision = Precision.FP32, limits: Limits = LIMITS
+) -> Path:
+    """Return a native engine directory of the model."""
+    target = folder / f"{precision}-{limits.max_seq_len}"
+    if not (folder / "c").exists():
+        reference.save(model, folder / "c")
+    build_engine(folder / "c", target, BuildSpec("native", precision=precision, limits=limits))
+    return target
+
+
+def feed_in_pieces(engine: NativeEngine, tokens: list[int], sizes: list[int]) -> list[np.ndarray]:
+    """Return the logits after each piece of one sequence."""
+    slot, found, done = engine.allocate(), [], 0
+    for size in sizes:
+        found.append(engine.step([Feed(slot, tokens[done : done + size])])[0].copy())
+        done += size
+    engine.release(slot)
+    return found
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+@given(data=st.data())
+@few
+def test_logits_equal_transformers(
+    precision: Precision, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any model, pieces, threads and kernels: after each piece the logits are transformers'."""
+    model = data.draw(models())
+    engine = NativeEngine(
+        build(model, tmp_path_factory.mktemp("m"), precision),
+        LIMITS,
+        data.draw(st.integers(1, 2)),
+        data.draw(st.sampled_from([InstructionSet.AUTO, InstructionSet.PORTABLE])),
+    )
+    sizes = data.draw(st.lists(st.integers(1, 16), min_size=1, max_size=4))
+    seed = data.draw(st.integers(0, 1000))
+    tokens = np.random.default_rng(seed).integers(0, model.config.vocab_size, sum(sizes)).tolist()
+    expected = reference.logits(model, tokens)
+    for row, end in zip(feed_in_pieces(engine, tokens, sizes), np.cumsum(sizes), strict=True):
+        np.testing.assert_allclose(row, expected[end - 1], atol=TOLERANCE, rtol=0)
+    engine.close()
+
+
+@pytest.fixture(scope="module", params=["nemotron_h", "qwen3"])
+def model(request: pytest.FixtureRequest) -> Any:
+    return reference.nemotron_h("M-*M*-") if request.param == "nemotron_h" else reference.qwen3()
+
+
+@pytest.fixture(scope="module", params=[Precision.FP32, Precision.INT8_WO])
+def engine(model: Any, request: pytest.FixtureRequest, tmp_path_factory: Any) -> NativeEngine:
+    return NativeEngine(build(model, tmp_path_factory.mktemp("e"), request.param), LIMITS, 2)
+
+
+@given(seed=st.integers(0, 2**31))
+@few
+def test_company_and_pieces_change_no_bit(engine: NativeEngine, seed: int) -> None:
+    """Sequences in any order, pieces and company: each ends with the bits that it has alone."""
+    rng = np.random.default_rng(seed)
+    prompts = [rng.integers(0, 96, int(rng.integers(1, 40))).tolist() for _ in range(4)]
+    alone = [feed_in_pieces(engine, prompt, [1] * len(prompt))[-1] for prompt in prompts]
+    slots = [engine.allocate() for _ in prompts]
+    done = [0] * 4
+    while any(engine.held_tokens(slots[i]) < len(prompts[i]) for i in range(4)):
+        feeds = {}
+        for i in rng.permutation(4):
+            size = min(int(rng.choice([0, 1, 1, 5, 16])), len(prompts[i]) - done[i])
+            if size:
+                feeds[i] = Feed(slots[i], prompts[i][done[i] : done[i] + size])
+                done[i] += size
+        if not feeds:
+            continue
+        for i, row in zip(feeds, engine.step(list(feeds.values())), strict=True):
+            if done[i] == len(prompts[i]):
+                np.testing.assert_array_equal(row, alone[i])
+    for slot in slots:
+        engine.release(slot)
+
+
+def test_a_step_longer_than_the_working_memory_runs_in_passes(tmp_path: Path) -> None:
+    limits = Limits(max_batch_size=3, max_seq_len=512, chunk_tokens=300)
+    model = reference.nemotron_h("M*-")
+    engine = NativeEngine(build(model, tmp_path, limits=limits), limits, 2)
+    prompts = [[(7 * i + j) % 96 for j in range(n)] for i, n in enumerate((290, 3, 300))]
+    slots = [engine.allocate() for _ in prompts]
+    found = engine.step([Feed(s, p) for s, p in zip(slots, prompts, strict=True)])
+    for row, prompt in zip(found, prompts, strict=True):
+        expected = reference.logits(model, prompt)[-1]
+        np.testing.assert_allclose(row, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_freed_slot_leaves_nothing_behind(engine: NativeEngine) -> None:
+    """The next owner gets bit for bit what it gets in a new engine."""
+    prompt = list(range(20, 30))
+    (clean,) = feed_in_pieces(engine, prompt, [10])
+    slots = [engine.allocate() for _ in range(4)]
+    engine.step([Feed(s, list(range(16))) for s in slots])
+    for slot in slots:
+        engine.release(slot)
+    assert not any(state.array.any() for state in engine._states.values()), "state remains"
+    np.testing.assert_array_equal(feed_in_pieces(engine, prompt, [10])[0], clean)
+
+
+def test_misuse_is_refused_and_changes_nothing(engine: NativeEngine) -> None:
+    slot = engine.allocate()
+    engine.step([Feed(slot, [1, 2, 3])])
+    bad = [
+        ([Feed(slot, [1]), Feed(slot, [2])], "twice"),
+        ([Feed(slot, [])], "0 tokens"),
+        ([Feed(slot, list(range(17)))], "17 tokens"),
+        ([Feed(slot, [96])], "0 to 95"),
+        ([Feed((slot + 1) % 4, [1])], "not allocated"),
+    ]
+    for feeds, message in bad:
+        with pytest.raises(ConfigError, match=message):
+            engine.step(feeds)
+    assert engine.held_tokens(slot) == 3
+    engine.release(slot)
+    with pytest.raises(ConfigError, match="not allocated"):
+        engine.release(slot)
+
+
+def test_int8_is_close_and_the_kernels_agree(model: Any, tmp_path: Path) -> None:
+    """Int8 weights with 16-bit inputs; the portable kernels sum the same integers."""
+    folder = build(model, tmp_path, Precision.INT8_WO)
+    tokens = list(range(16))
+    expected = reference.logits(model, tokens)[-1]
+    kinds = [InstructionSet.PORTABLE]
+    kinds += [InstructionSet.AVX2] if load_library().nemotrt_has_avx2() else []
+    rows = []
+    for kind in kinds:
+        engine = NativeEngine(folder, LIMITS, 1, kind)
+        rows += feed_in_pieces(engine, tokens, [16])
+        engine.close()
+    error = np.sqrt(np.mean((rows[0] - expected) ** 2)) / expected.std()
+    assert 0 < error < INT8_RMS, f"int8 is off by {error:.3f} standard deviations (rms)"
+    np.testing.assert_allclose(rows[-1], rows[0], atol=2e-3, rtol=0)
+
+
+def test_time_step_limit_of_the_config_is_applied(tmp_path: Path) -> None:
+    model = reference.nemotron_h("M-M")
+    model.config.time_step_limit = [0.02, 0.4]
+    engine = NativeEngine(build(model, tmp_path), LIMITS, 1)
+    tokens = list(range(16))
+    unlimited = reference.logits(model, tokens)[-1]
+    expected = reference.logits(reference.without_clamp(model, (0.02, 0.4)), tokens)[-1]
+    assert np.abs(unlimited - expected).max() > 100 * TOLERANCE, "the limit must matter"
+    (found,) = feed_in_pieces(engine, tokens, [16])
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_memory_follows_held_tokens_not_the_maximum(tmp_path: Path) -> None:
+    """A cache for 32k tokens that holds few costs little."""
+    limits = Limits(8, 32768, 32)
+    engine = NativeEngine(build(reference.qwen3(4), tmp_path, limits=limits), limits, 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    slots = [engine.allocate() for _ in range(8)]
+    for _ in range(3):
+        engine.step([Feed(s, list(range(32))) for s in slots])
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    elements = open_checkpoint(tmp_path / "c").config.kv_elements_per_token
+    cache_kib = 8 * 32768 * elements * 4 // 1024
+    assert grown_kib < cache_kib / 4, f"{grown_kib} KiB resident of a {cache_kib} KiB cache"

@@ -1,0 +1,82 @@
+"""Where the compiled step comes from, and what happens without a compiler."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from nemotrt.cli import main
+from nemotrt.engines.native import library
+from nemotrt.engines.native.compiler import compile_library, find_compiler, source_hash
+from nemotrt.errors import EnvironmentUnfitError
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine that has never compiled the step."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(library.LIBRARY_VARIABLE, raising=False)
+    monkeypatch.setattr(library, "INSTALLED", tmp_path / "absent.so")
+    yield tmp_path
+
+
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("PATH", "/nonexistent")
+
+
+def test_without_a_compiler_the_native_backend_is_refused(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_compiler(monkeypatch)
+    target = str(empty_cache / "engine")
+    result = CliRunner().invoke(main, ["build", "tiny", "--backend", "native", "-o", target])
+    assert result.exit_code == 3
+    assert "no C++ compiler" in result.output and "--backend onnxruntime" in result.output
+    assert not (empty_cache / "engine").exists()
+    result = CliRunner().invoke(main, ["build", "tiny", "-o", target, "--quiet"])
+    assert result.exit_code == 0, "onnxruntime serves"
+
+
+def test_a_library_in_the_cache_is_used_and_nothing_else_is_left_there(empty_cache: Path) -> None:
+    path = library.library_path()
+    assert path.is_file() and source_hash() in str(path)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    before = path.stat().st_mtime_ns
+    assert library.library_path().stat().st_mtime_ns == before, "compiled once"
+
+
+def test_a_failing_compiler_is_named_and_leaves_nothing(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    false = shutil.which("false")
+    assert false is not None
+    monkeypatch.setenv("CXX", false)
+    with pytest.raises(EnvironmentUnfitError, match="can't compile the step"):
+        library.library_path()
+    assert not [path for path in empty_cache.rglob("*") if path.is_file()]
+
+
+def test_a_library_of_other_sources_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = find_compiler()
+    assert command is not None
+    source = tmp_path / "old.cpp"
+    source.write_text('extern "C" const char* nemotrt_source() { return "old"; }')
+    subprocess.run([*command, "-shared", "-fPIC", source, "-o", tmp_path / "old.so"], check=True)
+    for path, message in [("old.so", "other sources"), ("absent.so", "can't be loaded")]:
+        monkeypatch.setenv(library.LIBRARY_VARIABLE, str(tmp_path / path))
+        with pytest.raises(EnvironmentUnfitError, match=message):
+            library.load_library.__wrapped__()
+
+
+def test_an_unusable_folder_is_an_error(tmp_path: Path) -> None:
+    command = find_compiler()
+    assert command is not None
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        compile_library(tmp_path / "file" / "lib.so", command)

@@ -1,0 +1,201 @@
+"""What the TensorRT backend refuses, and how its compiler's process behaves."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from nemotrt.build import support_table
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.cli import main
+from nemotrt.engines import tensorrt
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.tensorrt import compiler, flavour
+from nemotrt.engines.tensorrt_llm import bundle
+from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.errors import (
+    ArtefactError,
+    ChildProcessFailedError,
+    ConfigError,
+    EnvironmentUnfitError,
+)
+from support.sparse_checkpoint import write_sparse
+
+LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "error", "message"),
+    [
+        ("8.6", Precision.FP8, ConfigError, r"8\.6 has no FP8 .* int8-sq, int8-wo or bf16"),
+        ("8.0", Precision.FP8_DYNAMIC, ConfigError, "no FP8"),
+        ("10.0", Precision.FP8_DYNAMIC, ConfigError, "does not build fp8-dynamic"),
+        ("8.6", Precision.FP32, ConfigError, "does not build fp32"),
+        ("9.0", Precision.BF16, EnvironmentUnfitError, r"nemotrt\[tensorrt\]"),
+        ("10.0", Precision.FP8, EnvironmentUnfitError, r"nemotrt\[tensorrt\]"),
+    ],
+)
+def test_what_can_not_be_built_is_refused_by_name(
+    capability: str, precision: Precision, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        tensorrt.check(capability, precision)
+
+
+def test_a_missing_compiler_gives_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flavour, "RTX_MODULE", "no_such_module")
+    with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[rtx\]'"):
+        tensorrt.check("8.6", Precision.BF16)
+
+
+def test_the_host_s_own_gpu_takes_ordinary_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flavour, "local_compute_capability", lambda: "9.0")
+    monkeypatch.setattr(flavour, "HOST_MODULE", "no_such_module")
+    with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[tensorrt\]'"):
+        flavour.choose("9.0")
+    monkeypatch.setattr(flavour, "HOST_MODULE", "json")
+    assert flavour.choose("9.0").name == "tensorrt"
+    assert flavour.choose("8.6").name == "tensorrt-rtx"
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8_WO, Precision.INT8_SQ])
+def test_a_float_checkpoint_is_not_built_as_int8(precision: Precision, tmp_path: Path) -> None:
+    spec = BuildSpec("tensorrt", "a10g", precision, LIMITS)
+    with pytest.raises(ConfigError, match=f"nemotrt quantize .* --recipe {precision}"):
+        build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_static_scale_that_is_not_positive_is_named(
+    quantized_tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    checkpoint = open_checkpoint(quantized_tiny("int8-sq"))
+    name = next(name for name in checkpoint.tensors if name.endswith("input_scale"))
+    ref = checkpoint[name]
+    copy = tmp_path / "c"
+    copy.mkdir()
+    for path in checkpoint.path.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    with (copy / ref.path.name).open("r+b") as file:
+        file.seek(ref.offset)
+        file.write(np.float32(-1).tobytes())
+    with pytest.raises(ArtefactError, match=f"{name} must be one positive value"):
+        tensorrt.export(open_checkpoint(copy), tmp_path, LIMITS, Precision.INT8_SQ)
+
+
+def test_the_list_says_what_the_checks_say(quantized_tiny: Callable[[str], Path]) -> None:
+    """Each row of `build --list` against the checks that a build makes."""
+    result = CliRunner().invoke(main, ["build", "--list"])
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == len(support_table.rows()) + 1
+    assert support_table.row("a10g", Precision.INT8_SQ)["tensorrt"] == "compiled, not executed"
+    assert "on its host" in support_table.row("h100", Precision.FP8)["tensorrt"]
+    checkpoint = open_checkpoint(quantized_tiny("int8-wo"))
+    for row in support_table.rows():
+        choice = (row["compute_capability"], Precision(row["precision"]))
+        is_built = not row["tensorrt"].startswith("no:")
+        is_served = not row["tensorrt-llm"].startswith("no:")
+        assert is_built == _passes(tensorrt.check, *choice)
+        assert is_served == _passes(bundle.check, checkpoint, *choice, 1)
+
+
+def _passes(check: Callable[..., None], *arguments: object) -> bool:
+    """Whether a check refuses nothing but the place to compile."""
+    try:
+        check(*arguments)
+    except EnvironmentUnfitError:
+        return True
+    except ConfigError:
+        return False
+    return True
+
+
+# The compiler's process
+
+
+def test_a_refusal_is_in_the_compiler_s_own_words(
+    quantized_tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """FP8 aimed at a GPU without it, past our own check."""
+    tensorrt.export(open_checkpoint(quantized_tiny("fp8")), tmp_path, LIMITS, Precision.FP8)
+    with pytest.raises(ChildProcessFailedError, match=r"TensorRT can't compile the graph") as error:
+        tensorrt.compile_plan(tmp_path, LIMITS, "8.6")
+    assert "no arithmetic of that type" in error.value.message
+    assert error.value.exit_code == 5
+    assert not (tmp_path / tensorrt.PLAN_FILE).exists()
+
+
+def test_a_compiler_that_dies_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "dies.py"
+    script.write_text("import os, sys\nsys.stdin.read()\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setattr(compiler, "SCRIPT", script)
+    spec = BuildSpec("tensorrt", "a10g", limits=LIMITS)
+    with pytest.raises(ChildProcessFailedError, match=r"by signal 9 \(the system's memory"):
+        build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
+    assert list(tmp_path.iterdir()) == [script]
+
+
+def test_an_interrupted_compilation_ends_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "waits.py"
+    event = {"phase": "Waiting", "step": 1, "num_steps": 9}
+    script.write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        f"print({json.dumps(event)!r}, flush=True)\ntime.sleep(60)\n"
+    )
+    monkeypatch.setattr(compiler, "SCRIPT", script)
+
+    def interrupt(stage: str) -> None:
+        assert stage == "TensorRT: waiting 1/9"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tensorrt.compile_plan(tmp_path, LIMITS, "8.6", report=interrupt)
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
+
+
+def test_cost_and_timing_cache_come_from_the_compiler(tmp_path: Path) -> None:
+    source = write_sparse(tmp_path / "c", "qwen3-8b", "bf16", is_slice=True)
+    tensorrt.export(open_checkpoint(source), tmp_path, LIMITS, Precision.BF16)
+    options = tensorrt.CompileOptions(1 << 30, tmp_path / "timing")
+    found = tensorrt.compile_plan(tmp_path, LIMITS, "8.6", options)
+    assert 50 << 20 < found.peak_bytes < 4 << 30
+    assert found.seconds > 0
+    assert len(found.report.activation_bytes) == 2
+    assert (tmp_path / "timing").is_file()
+
+
+def test_only_the_host_s_own_compiler_keeps_timings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rtx, host = flavour.flavours()
+    assert compiler.timing_cache(rtx) is None
+    monkeypatch.setattr(flavour, "version", lambda package: "10.15.1")
+    found = compiler.timing_cache(host)
+    assert found == tmp_path / "nemotrt" / "timing-tensorrt-10.15.1"
+
+
+def test_digests_are_those_of_the_bytes_and_stop_when_told() -> None:
+    import hashlib
+    from threading import Event
+
+    from nemotrt.engines.tensor_digest import tensor_digest, tensor_digests
+
+    refs = list(open_checkpoint(TINY_MODELS["tiny"]).tensors.values())
+    expected = [hashlib.sha256(ref.read(0, ref.num_bytes)).hexdigest() for ref in refs]
+    assert tensor_digests(refs) == expected
+    stop = Event()
+    stop.set()
+    assert tensor_digest(refs[0], stop) == hashlib.sha256().hexdigest()

@@ -1,0 +1,284 @@
+"""The engine over a plan, run on a stand-in for TensorRT and CUDA: all but the GPU's own work."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from nemotrt.build.engine_builder import model_summary
+from nemotrt.cli import main
+from nemotrt.engines import tensorrt
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.manifest import CheckpointEntry, LimitsEntry, Manifest, WeightInput
+from nemotrt.engines.onnx_graph import GRAPH_FILE
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.request import Request
+from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.tensor_digest import tensor_digest
+from nemotrt.engines.tensorrt import compiler
+from nemotrt.engines.tensorrt import engine as engine_module
+from nemotrt.engines.tensorrt.cuda import Cuda
+from nemotrt.engines.tensorrt.engine import TensorRTEngine
+from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
+from support import cuda_stand_in, fake_quantized, reference
+from support import tensorrt_stand_in as stand_in
+
+LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
+
+
+def write_engine(source: Path, folder: Path, precision: Precision) -> Manifest:
+    """Write all of an engine directory but the plan, for which an empty file stands."""
+    folder.mkdir(parents=True)
+    checkpoint = open_checkpoint(source)
+    bound = tensorrt.export(checkpoint, folder, LIMITS, precision)
+    (folder / tensorrt.PLAN_FILE).touch()
+    return Manifest(
+        backend="tensorrt",
+        gpu="a10g",
+        compute_capability="8.6",
+        precision=precision,
+        executed=False,
+        limits=LimitsEntry(max_batch_size=4, max_seq_len=64, chunk_tokens=16),
+        model=model_summary(checkpoint.config),
+        checkpoint=CheckpointEntry(path=str(source), fingerprint=checkpoint.fingerprint()),
+        weights={
+            name: WeightInput(
+                tensor=weight.tensor,
+                dtype=weight.dtype,
+                shape=weight.shape,
+                is_transposed=weight.is_transposed,
+                sha256=tensor_digest(checkpoint[weight.tensor]),
+            )
+            for name, weight in bound.items()
+        },
+        tools={"tensorrt-rtx": "1"},
+        options={},
+        files={},
+    )
+
+
+def open_on_stand_in(
+    source: Path, folder: Path, precision: Precision = Precision.BF16
+) -> tuple[TensorRTEngine, stand_in.TensorRT]:
+    """Return an engine over the stand-in, and the stand-in."""
+    manifest = write_engine(source, folder, precision)
+    cuda = cuda_stand_in.Cuda()
+    trt = stand_in.TensorRT(cuda, folder / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS))
+    return TensorRTEngine(trt, Cuda(cuda), folder, manifest), trt
+
+
+@pytest.fixture
+def model() -> Any:
+    return reference.nemotron_h("M-*M-")
+
+
+@pytest.fixture
+def small(model: Any, tmp_path: Path) -> tuple[TensorRTEngine, stand_in.TensorRT]:
+    return open_on_stand_in(reference.save(model, tmp_path / "c"), tmp_path / "e")
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def test_a_prompt_and_single_tokens_give_the_reference_logits(small: Any, model: Any) -> None:
+    """The first call is exact; later ones read caches and windows that were rounded to bfloat16."""
+    engine, _ = small
+    tokens = [int(t) for t in np.random.default_rng(0).integers(0, 96, 20)]
+    expected = reference.logits(model, tokens)
+    slot = engine.allocate()
+    first = engine.step([Feed(slot, tokens[:12])])[0]
+    np.testing.assert_allclose(first, expected[11], atol=1e-4, rtol=0)
+    for index in range(12, 20):
+        found = engine.step([Feed(slot, [tokens[index]])])[0]
+        assert relative_error(found, expected[index]) < 1e-2
+    assert engine.held_tokens(slot) == 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_schedule_gives_what_each_sequence_gives_alone(
+    seed: int, small: Any, model: Any, tmp_path: Path
+) -> None:
+    """Slots come and go, rows move, sides and graphs differ: the logits do not."""
+    engine, trt = small
+    alone, _ = open_on_stand_in(tmp_path / "c", tmp_path / "alone")
+    rng = np.random.default_rng(seed)
+    live: dict[int, list[list[int]]] = {}
+    for _ in range(30):
+        if live and rng.random() < 0.2:
+            slot = int(rng.choice(sorted(live)))
+            _check_alone(alone, live.pop(slot), None)
+            engine.release(slot)
+        while len(live) < 4 and rng.random() < 0.5:
+            live[engine.allocate()] = []
+        chosen = [slot for slot in rng.permutation(sorted(live)) if rng.random() < 0.8]
+        feeds = []
+        for slot in map(int, chosen):
+            count = int(rng.choice([1, 1, 1, 2, 7, 16]))
+            if sum(map(len, live[slot])) + count <= 64:
+                feeds.append(Feed(slot, [int(t) for t in rng.integers(0, 96, count)]))
+        if not feeds:
+            continue
+        found = engine.step(feeds)
+        for feed, logits in zip(feeds, found, strict=True):
+            live[feed.slot].append(list(feed.tokens))
+            if rng.random() < 0.15:
+                _check_alone(alone, live[feed.slot], logits)
+    assert trt.num_executions > 20
+
+
+def _check_alone(engine: TensorRTEngine, chunks: list[list[int]], expected: Any) -> None:
+    """Feed the same chunks to an engine that has nothing else to do."""
+    slot = engine.allocate()
+    found = None
+    for chunk in chunks:
+        found = engine.step([Feed(slot, chunk)])[0]
+    if expected is not None:
+        np.testing.assert_allclose(found, expected, atol=2e-4, rtol=0)
+    engine.release(slot)
+
+
+def test_decode_steps_launch_captured_graphs(small: Any) -> None:
+    """Two sides of the state, so two graphs; each is captured in the second step of its kind."""
+    engine, trt = small
+    slots = [engine.allocate() for _ in range(3)]
+    engine.step([Feed(slot, [1, 2, 3]) for slot in slots])
+    for _ in range(10):
+        engine.step([Feed(slot, [5]) for slot in slots])
+    assert len(trt.cuda.graphs) == 2
+    assert trt.cuda.num_launches == 10 - 4
+
+
+def test_the_scheduler_drives_it(small: Any) -> None:
+    """Six requests over four slots; each gets what it gets alone."""
+    engine, _ = small
+
+    def run(prompts: list[list[int]]) -> list[list[int]]:
+        scheduler = Scheduler(engine, None, eos_ids=())
+        found: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            found[str(index)] = []
+            scheduler.submit(Request(str(index), tuple(prompt), SamplingParams(max_tokens=6)))
+        while not scheduler.is_idle:
+            for update in scheduler.step():
+                found[update.request_id] += [token.id for token in update.tokens]
+        return list(found.values())
+
+    prompts = [[3 + i, 7, 11, 2 * i] for i in range(6)]
+    together = run(prompts)
+    assert {len(tokens) for tokens in together} == {6}
+    assert together == [run([prompt])[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize("name", ["int8-wo", "int8-sq", "int8-sq-unfolded", "fp8"])
+def test_quantized_plans_compute_the_checkpoint_s_own_arithmetic(
+    name: str, quantized_tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Against transformers whose linears round their inputs as the scales say."""
+    source = quantized_tiny(name)
+    precision = Precision(name.removesuffix("-unfolded"))
+    engine, _ = open_on_stand_in(source, tmp_path / "e", precision)
+    oracle = fake_quantized.load(TINY_MODELS["tiny"], source)
+    tokens = list(range(100, 116))
+    with torch.no_grad():
+        expected = oracle(torch.tensor([tokens])).logits[0, -1].numpy()
+    found = engine.step([Feed(engine.allocate(), tokens)])[0]
+    # a value at a rounding boundary may take the neighbouring code
+    assert relative_error(found, expected) < 5e-3
+    engine.close()
+
+
+def test_close_frees_everything(small: Any) -> None:
+    engine, trt = small
+    slot = engine.allocate()
+    for _ in range(4):
+        engine.step([Feed(slot, [1])])
+    engine.close()
+    assert trt.cuda.device == {} and trt.cuda.host == {} and trt.cuda.graphs == {}
+    assert not trt.cuda.is_stream_open
+
+
+def test_a_released_slot_leaves_nothing(small: Any, model: Any) -> None:
+    engine, _ = small
+    slot = engine.allocate()
+    engine.step([Feed(slot, list(range(16)))])
+    engine.release(slot)
+    again = engine.allocate()
+    assert again == slot and engine.held_tokens(again) == 0
+    found = engine.step([Feed(again, [4, 5, 6])])[0]
+    np.testing.assert_allclose(found, reference.logits(model, [4, 5, 6])[-1], atol=1e-4, rtol=0)
+
+
+def test_limits_are_kept_without_touching_the_state(small: Any) -> None:
+    engine, trt = small
+    slot = engine.allocate()
+    for tokens in ([], [0] * 17, [96]):
+        with pytest.raises(ConfigError):
+            engine.step([Feed(slot, tokens)])
+    assert trt.num_executions == 0
+
+
+def test_memory_that_does_not_suffice_is_named(model: Any, tmp_path: Path) -> None:
+    manifest = write_engine(reference.save(model, tmp_path / "c"), tmp_path / "e", Precision.BF16)
+    cuda = cuda_stand_in.Cuda(total_bytes=100_000)
+    graph = tmp_path / "e" / GRAPH_FILE
+    trt = stand_in.TensorRT(cuda, graph, LIMITS, compiler.profiles(LIMITS))
+    with pytest.raises(EnvironmentUnfitError, match="max-batch-size"):
+        TensorRTEngine(trt, Cuda(cuda), tmp_path / "e", manifest)
+
+
+def test_changed_weights_are_refused(model: Any, tmp_path: Path) -> None:
+    source = reference.save(model, tmp_path / "c")
+    manifest = write_engine(source, tmp_path / "e", Precision.BF16)
+    shard = source / "model.safetensors"
+    raw = bytearray(shard.read_bytes())
+    offset = open_checkpoint(source)["lm_head.weight"].offset
+    raw[offset] ^= 1
+    shard.write_bytes(raw)
+    cuda = cuda_stand_in.Cuda()
+    trt = stand_in.TensorRT(cuda, tmp_path / "e" / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS))
+    with pytest.raises(ArtefactError, match="has changed since the build"):
+        TensorRTEngine(trt, Cuda(cuda), tmp_path / "e", manifest)
+    shutil.rmtree(source)
+    with pytest.raises(ArtefactError, match="is missing"):
+        TensorRTEngine(trt, Cuda(cuda), tmp_path / "e", manifest)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [(None, "no NVIDIA GPU"), ("8.0", r"this machine's GPU has 8\.0"), ("8.6", "tensorrt-rtx 1")],
+)
+def test_opening_refuses_what_can_not_run(
+    found: str | None,
+    message: str,
+    model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest = write_engine(reference.save(model, tmp_path / "c"), tmp_path / "e", Precision.BF16)
+    monkeypatch.setattr(engine_module, "local_compute_capability", lambda: found)
+    with pytest.raises(EnvironmentUnfitError, match=message):
+        engine_module.open_engine(tmp_path / "e", manifest)
+
+
+def test_generate_exits_3_without_a_gpu(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nemotrt.engines.manifest import write_manifest
+
+    source = reference.save(model, tmp_path / "c")
+    manifest = write_engine(source, tmp_path / "e", Precision.BF16)
+    shutil.copyfile(source / "config.json", tmp_path / "e" / "config.json")
+    write_manifest(tmp_path / "e", manifest)
+    monkeypatch.setattr(engine_module, "local_compute_capability", lambda: None)
+    result = CliRunner().invoke(main, ["generate", str(tmp_path / "e"), "--prompt-ids", "1,2"])
+    assert result.exit_code == 3
+    assert "no NVIDIA GPU" in result.stderr
