@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all check bench docs models clean
+.PHONY: help setup demo test test-all check bench docs models validate clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -34,13 +34,16 @@ check: setup  ## Format, lint, types.
 	$(BIN)/mypy
 
 bench: setup  ## Run the benchmarks; compare ratios, not absolute times.
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out %_host.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: setup  ## Rewrite the generated parts of docs/.
 	$(BIN)/python scripts/docs.py
 
 models: setup  ## Train the shipped tiny models again (about an hour; needs apt-get and dpkg-deb).
 	$(BIN)/python scripts/tiny_model/make.py --out engines/tiny
+
+validate: setup  ## Replay measured throughput through the planner; error by group.
+	$(BIN)/nemotrt plan validate
 
 clean:  ## Remove what the other targets made.
 	rm -rf $(VENV) demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

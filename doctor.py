@@ -23,6 +23,7 @@ PACKAGES = {
     "tensorrt-rtx-cu13-bindings": ("compile TensorRT plans without a GPU", "rtx"),
     "tensorrt-rtx-cu13-libs": ("compile TensorRT plans without a GPU", "rtx"),
     "tensorrt": ("compile and run TensorRT plans on the GPU host", "tensorrt"),
+    "cuda-python": ("run TensorRT plans on the GPU host", "tensorrt"),
     "tensorrt-llm": ("serve with TensorRT-LLM on the GPU host", "tensorrt-llm"),
     "transformers": ("convert tokenizers that have no tokenizer.json", "transformers"),
 }
@@ -108,20 +109,31 @@ def _abilities(packages: dict[str, Package], has_gpu: bool) -> tuple[Ability, ..
         missing += [also] if also else []
         return Ability(name, not missing, "; ".join(dict.fromkeys(missing)))
 
-    runner = "running TensorRT plans is not implemented yet"
     return (
         needs("build and run on the CPU (onnxruntime)", "onnx", "onnxruntime"),
+        needs("run faster on the CPU (native)", also=_missing_native()),
         needs(
             "compile plans for A10G, A100 here (tensorrt)",
             "onnx",
             "tensorrt-rtx-cu13-bindings",
             "tensorrt-rtx-cu13-libs",
         ),
-        needs("run plans here (tensorrt)", "tensorrt", gpu=True, also=runner),
+        needs("run plans here (tensorrt)", "cuda-python", gpu=True),
         needs("serve with TensorRT-LLM here", "tensorrt-llm", gpu=True),
         needs("serve with Triton Inference Server", also=_missing_triton()),
         needs("measure the GPU (NVML)", "nvidia-ml-py", gpu=True),
     )
+
+
+def _missing_native() -> str:
+    """Return what the native engine lacks, "" if its library is there or can be compiled."""
+    from nemotrt.engines.native.library import check_available
+
+    try:
+        check_available()
+    except EnvironmentUnfitError as error:
+        return error.message
+    return ""
 
 
 def _missing_triton() -> str:

@@ -18,8 +18,9 @@ from nemotrt.errors import ArtefactError, ConfigError
     "--source",
     help="The 16 bit checkpoint that a quantized one came from: compare every tensor with it.",
 )
+@click.option("--layers", is_flag=True, help="What the compiler made of a TensorRT engine.")
 @click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
-def inspect(folder: Path, source: str | None, as_json: bool, no_verify: bool) -> None:
+def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_verify: bool) -> None:
     """Print what FOLDER is and verify it.
 
     An engine directory: its manifest, with every file's SHA-256 checked. A quantized checkpoint:
@@ -30,10 +31,17 @@ def inspect(folder: Path, source: str | None, as_json: bool, no_verify: bool) ->
     is_engine = (folder / MANIFEST_FILE).is_file() or not (folder / "config.json").is_file()
     if source is not None and (is_engine or not is_quantized(folder)):
         raise ConfigError(f"--source is for a quantized checkpoint; {folder} is none.")
+    if layers and not is_engine:
+        raise ConfigError(f"--layers is for a TensorRT engine; {folder} is none.")
     if is_engine:
         manifest = read_manifest(folder)
         if not no_verify:
             verify_files(folder, manifest)
+        if layers:
+            from nemotrt.engines.tensorrt.layer_table import print_layers
+
+            print_layers(folder, manifest, as_json=as_json)
+            return
         _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
         return
     if is_quantized(folder):

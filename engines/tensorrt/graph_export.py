@@ -10,8 +10,8 @@ from nemotrt.engines.onnx_graph import OnnxGraph
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import EnvironmentUnfitError
 
-# Source: measured with tensorrt-rtx 1.7.1.116, 2026-11: weights inside the plan take about three
-# times their bytes while it is compiled.
+# Source: a trial with tensorrt-rtx 1.7.1.116, 2026-11, not repeated since: weights inside the
+# plan take about three times their bytes while it is compiled.
 EMBEDDING_FACTOR = 3
 MEMORY_FILE = Path("/proc/meminfo")
 
