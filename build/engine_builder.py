@@ -93,6 +93,8 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
     """Return the precision to build in; raises where the choices don't go together."""
     if spec.backend not in BACKENDS:
         raise unknown_name("backend", spec.backend, BACKENDS)
+    if spec.is_exact and spec.backend != "onnxruntime":
+        raise ConfigError(f"--exact is for backend onnxruntime; {spec.backend} has no such choice.")
     stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
     precision = spec.precision or stored or default_precision(checkpoint, spec.backend)
     if stored and precision is not stored and spec.backend not in CPU_BACKENDS:

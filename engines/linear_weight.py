@@ -23,6 +23,16 @@ class LinearWeight:
         """Whether the checkpoint stores codes and a scale."""
         return not self.checkpoint[self.name].is_float
 
+    @property
+    def _input_factor(self) -> str:
+        """The name of SmoothQuant's factor on the input."""
+        return self.name.removesuffix("weight") + "pre_quant_scale"
+
+    @property
+    def has_input_factor(self) -> bool:
+        """Whether the input is multiplied by a factor per channel before the codes apply."""
+        return self._input_factor in self.checkpoint
+
     def scale(self) -> npt.NDArray[np.float32]:
         """Return the weight's scale, [out]; a per-tensor scale is repeated.
 
@@ -46,19 +56,18 @@ class LinearWeight:
             return self.checkpoint.floats(self.name)
         codes = self.checkpoint[self.name].map().astype(np.float32)
         weight = codes * self.scale()[:, None]
-        smooth = self.name.removesuffix("weight") + "pre_quant_scale"
-        if smooth in self.checkpoint:
-            weight *= self.checkpoint.floats(smooth)[None, :]
+        if self.has_input_factor:
+            weight *= self.checkpoint.floats(self._input_factor)[None, :]
         return weight
 
     def int8(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """Return (codes [out, in], scale [out]) with weight = codes * scale.
 
-        A float weight is rounded here: scale = amax / 127 per output channel, as ModelOpt's
+        Codes behind a `pre_quant_scale` are dequantized with it, and any float weight is rounded: scale = amax / 127 per output channel, as ModelOpt's
         INT8 weight-only recipe does; a row of zeros takes scale 1.
         """
         ref = self.checkpoint[self.name]
-        if ref.dtype == "I8":
+        if ref.dtype == "I8" and not self.has_input_factor:
             return ref.map(), self.scale()
         weight = self.floats()
         amax = np.abs(weight).max(axis=1)

@@ -26,7 +26,7 @@ from nemotrt.serve.parent_death import end_with_parent
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
-STATE_ELEMENT_BYTES = {"onnxruntime": 4}  # its state pool is float32
+STATE_ELEMENT_BYTES = {"native": 4, "onnxruntime": 4}  # their state is float32
 
 
 class EngineHost:

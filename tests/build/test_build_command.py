@@ -124,6 +124,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
         (["tiny", "--backend", "onnxruntime", "--gpu", "a10g"], 2, "leave out --gpu"),
         (["tiny", "--backend", "onnxruntime", "--precision", "fp8"], 2, "no precision fp8"),
         (["tiny", "--precision", "int3"], 2, "int3"),
+        (["tiny", "--backend", "native", "--exact"], 2, "--exact is for backend onnxruntime"),
         (["tiny", "--max-batch-size", "0"], 2, "max-batch-size"),
         (["tiny", "--chunk-tokens", "64", "--max-seq-len", "32"], 2, "exceeds max_seq_len"),
     ],
