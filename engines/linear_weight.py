@@ -63,8 +63,9 @@ class LinearWeight:
     def int8(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """Return (codes [out, in], scale [out]) with weight = codes * scale.
 
-        Codes behind a `pre_quant_scale` are dequantized with it, and any float weight is rounded: scale = amax / 127 per output channel, as ModelOpt's
-        INT8 weight-only recipe does; a row of zeros takes scale 1.
+        Codes behind a `pre_quant_scale` are dequantized with it first. Those and any float weight
+        are rounded here: scale = amax / 127 per output channel, as ModelOpt's INT8 weight-only
+        recipe does; a row of zeros takes scale 1.
         """
         ref = self.checkpoint[self.name]
         if ref.dtype == "I8" and not self.has_input_factor:
