@@ -17,6 +17,7 @@ from nemotrt.engines.onnx_graph import GRAPH_FILE, OnnxGraph
 from nemotrt.engines.precision import Precision
 from support import reference
 from support.graph_runner import GraphRunner, as_float32
+from support.random_models import models
 
 TOLERANCE = 1e-4
 CACHE = 48
@@ -45,35 +46,6 @@ def export(flavour: str, checkpoint: Path, folder: Path) -> tuple[Path, dict[str
     graph = OnnxGraph("test", folder)
     describe(opened.config, StandardEmitter(opened, graph, CACHE))
     return graph.save(), {}
-
-
-@st.composite
-def models(draw: st.DrawFn) -> Any:
-    """Random small models of both architectures, with awkward sizes."""
-    kv_heads = draw(st.integers(1, 3))
-    shared = {
-        "seed": draw(st.integers(0, 2**31)),
-        "vocab_size": draw(st.integers(11, 130)),
-        "hidden_size": draw(st.sampled_from([16, 24, 40, 72])),
-        "intermediate_size": draw(st.sampled_from([8, 36, 64])),
-        "num_key_value_heads": kv_heads,
-        "num_attention_heads": kv_heads * draw(st.integers(1, 3)),
-        "head_dim": draw(st.sampled_from([8, 16, 32])),
-    }
-    if draw(st.booleans()):
-        tied = draw(st.booleans())
-        return reference.qwen3(draw(st.integers(1, 2)), tie_word_embeddings=tied, **shared)
-    groups = draw(st.integers(1, 3))
-    return reference.nemotron_h(
-        draw(st.text("M-*", min_size=1, max_size=5)),
-        n_groups=groups,
-        mamba_num_heads=groups * draw(st.integers(1, 3)),
-        mamba_head_dim=draw(st.sampled_from([4, 12, 20])),
-        ssm_state_size=draw(st.sampled_from([8, 16, 24])),
-        conv_kernel=draw(st.integers(2, 5)),
-        chunk_size=draw(st.sampled_from([4, 16])),
-        **shared,
-    )
 
 
 def splits(draw: Any, total: int) -> list[int]:

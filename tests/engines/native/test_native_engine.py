@@ -18,6 +18,7 @@ from nemotrt.engines.native.library import load_library
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 from support import reference
+from support.random_models import ODD, models
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 TOLERANCE = 1e-4
@@ -29,35 +30,6 @@ few = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # no shrinking: models are small
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-
-
-@st.composite
-def models(draw: st.DrawFn) -> Any:
-    """Random small models of both architectures, with sizes that fill no vector or panel."""
-    kv_heads = draw(st.integers(1, 3))
-    shared = {
-        "seed": draw(st.integers(0, 2**31)),
-        "vocab_size": draw(st.integers(11, 130)),
-        "hidden_size": draw(st.sampled_from([16, 24, 40, 72])),
-        "intermediate_size": draw(st.sampled_from([8, 36, 65])),
-        "num_key_value_heads": kv_heads,
-        "num_attention_heads": kv_heads * draw(st.integers(1, 3)),
-        "head_dim": draw(st.sampled_from([6, 16, 36])),
-    }
-    if draw(st.booleans()):
-        tied = draw(st.booleans())
-        return reference.qwen3(draw(st.integers(1, 2)), tie_word_embeddings=tied, **shared)
-    groups = draw(st.integers(1, 3))
-    return reference.nemotron_h(
-        draw(st.text("M-*", min_size=1, max_size=5)),
-        n_groups=groups,
-        mamba_num_heads=groups * draw(st.integers(1, 3)),
-        mamba_head_dim=draw(st.sampled_from([4, 7, 20])),
-        ssm_state_size=draw(st.sampled_from([8, 11, 24])),
-        conv_kernel=draw(st.integers(2, 5)),
-        chunk_size=draw(st.sampled_from([4, 16])),
-        **shared,
-    )
 
 
 def build(
@@ -88,7 +60,7 @@ def test_logits_equal_transformers(
     precision: Precision, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """Any model, pieces, threads and kernels: after each piece the logits are transformers'."""
-    model = data.draw(models())
+    model = data.draw(models(ODD))
     engine = NativeEngine(
         build(model, tmp_path_factory.mktemp("m"), precision),
         LIMITS,
