@@ -18,11 +18,6 @@ class SlotTable:
         self.slot_of = list(range(num_slots))
         self.is_used = [False] * num_slots
 
-    @property
-    def num_used(self) -> int:
-        """Slots that are allocated."""
-        return sum(self.is_used)
-
     def allocate(self) -> int:
         """Return the free slot that has the lowest row."""
         for slot in self.slot_of:
