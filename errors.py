@@ -46,9 +46,14 @@ class ChildProcessFailedError(NemotrtError):
     exit_code = 5
 
 
+def nearest_hint(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" for the known name nearest to `name`, "." if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigError:
     """Return the error for a name that is not among `known`, with the nearest one and the list."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = nearest_hint(name, names)
     return ConfigError(f"unknown {what} {name!r}{hint} Known: {', '.join(names)}.")

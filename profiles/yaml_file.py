@@ -1,13 +1,11 @@
 """Reads one YAML document into a frozen pydantic model; a fault names the file and the key."""
 
-import difflib
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, nearest_hint
 
 M = TypeVar("M", bound=BaseModel)
 # libyaml's parser where the wheel has it: ten times faster.
@@ -31,15 +29,9 @@ def parse_yaml(model: type[M], text: str, source: str) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        hint = _nearest(model, first["loc"]) if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{source}: {key}: {first['msg']}{hint}.") from error
-
-
-def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """Return the hint that names the known key nearest to an unknown one."""
-    names: Iterable[str] = _keys(model)
-    near = difflib.get_close_matches(str(location[-1]), list(names), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+        is_unknown = first["type"] == "extra_forbidden"
+        end = nearest_hint(str(first["loc"][-1]), _keys(model)) if is_unknown else "."
+        raise ConfigError(f"{source}: {key}: {first['msg']}{end}") from error
 
 
 def _keys(model: type[BaseModel]) -> set[str]:

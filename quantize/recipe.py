@@ -1,6 +1,5 @@
 """A recipe: which linears are quantized, how they are stored, and what the GPU must have."""
 
-import difflib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nemotrt.engines.model_config import LayerKind
 from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.errors import ArtefactError, ConfigError, unknown_name
+from nemotrt.errors import ArtefactError, ConfigError, nearest_hint, unknown_name
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 Leaves = dict[str, dict[LayerKind, tuple[str, ...]]]  # model type -> kind of block -> linears
@@ -121,8 +120,7 @@ def _first_fault(error: ValidationError) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
         return f"{key}: {fault['msg']}, got {fault.get('input')!r}"
-    near = difflib.get_close_matches(key, _RecipeFile.model_fields, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = nearest_hint(key, _RecipeFile.model_fields)
     return f"unknown key {key!r}{hint} Known: {', '.join(_RecipeFile.model_fields)}"
 
 

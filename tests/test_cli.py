@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import COMMANDS, SUMMARIES, LazyGroup, main
+from nemotrt.errors import unknown_name
 
 HEAVY = ("torch", "onnxruntime", "onnx", "transformers", "tensorrt_rtx_bindings", "numba")
 
@@ -105,3 +106,9 @@ def test_doctor_json() -> None:
 def test_unknown_command_and_usage_errors() -> None:
     assert CliRunner().invoke(main, ["biuld"]).exit_code == 2
     assert CliRunner().invoke(main, ["build"]).exit_code == 2
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
+    near = unknown_name("GPU", "a10h", ["a10g", "h100"])
+    assert near.message == "unknown GPU 'a10h'; did you mean 'a10g'? Known: a10g, h100."
+    assert unknown_name("GPU", "zz", ["a10g"]).message == "unknown GPU 'zz'. Known: a10g."
