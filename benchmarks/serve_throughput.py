@@ -96,7 +96,8 @@ def main(
     runs: int,
 ) -> None:
     """Print one JSON object a measurement."""
-    os.environ |= {"PYTHONPATH": str(HERE), "PACED_STEP_MS": str(step_ms)}
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "PACED_STEP_MS": str(step_ms)}
     sys.path.insert(0, str(HERE))
     folder = Path(tempfile.mkdtemp()) / "engine"
     limits = Limits(max_batch_size=max(streams), max_seq_len=2048, chunk_tokens=32)

@@ -1,13 +1,19 @@
-"""A process in a session of its own, with its output in a log file."""
+"""A process in a session of its own, with its output in a log file.
+
+All of its group ends with us, however we end: see `parent_death`.
+"""
 
 import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from nemotrt.errors import ChildProcessFailedError
+from nemotrt.serve import parent_death
 
 NUM_LOG_LINES = 15
 KILL_WAIT_S = 5.0
@@ -16,15 +22,23 @@ KILL_WAIT_S = 5.0
 class ChildProcess:
     """Started at once; its whole process group is ended with it."""
 
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        log: Path,
+        environment: dict[str, str],
+        *,
+        ends_with_us: bool = True,
+    ) -> None:
         """Start `command`; `environment` is laid over ours."""
         self.command = command
+        tied = [sys.executable, "-IS", parent_death.__file__, *command]
         self.log = log
         self.started_s = time.monotonic()
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
+                tied if ends_with_us else command,
+                stdin=_lifeline() if ends_with_us else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
@@ -60,7 +74,8 @@ class ChildProcess:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
-        self.wait(KILL_WAIT_S)
+        if self.wait(KILL_WAIT_S):
+            _reap_group(self.pid)
 
     def failure(self) -> ChildProcessFailedError:
         """Return the error that says what ran, how it ended, and what it said last."""
@@ -71,6 +86,22 @@ class ChildProcess:
         return ChildProcessFailedError(
             f"{shlex.join(self.command)}\n{how}. Its log is {self.log}; the last lines:{shown}"
         )
+
+
+@cache
+def _lifeline() -> int:
+    """Return the reading end of a pipe; the other end is this process's alone, to its end."""
+    reading, _ = os.pipe()
+    return reading
+
+
+def _reap_group(group: int) -> None:
+    """Bury what of a killed group has become our child: we may be a container's first process."""
+    try:
+        while os.waitpid(-group, 0)[0]:
+            pass
+    except ChildProcessError:
+        return
 
 
 def last_lines(path: Path, count: int) -> list[str]:

@@ -22,7 +22,6 @@ from nemotrt.serve.admission import QueueLimits
 from nemotrt.serve.connection import Connection
 from nemotrt.serve.engine_loop import MAX_CHUNKS_PER_S, EngineLoop
 from nemotrt.serve.grammar import GrammarCompiler
-from nemotrt.serve.parent_death import end_with_parent
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
@@ -124,7 +123,6 @@ def main(
     threads: int | None,
 ) -> None:
     """Serve ENGINE on a Unix socket until SIGTERM."""
-    end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     opened = open_engine(engine, num_threads=threads)
     host = EngineHost(opened, QueueLimits(max_queue_size, max_queue_s), max_chunks_per_s)

@@ -37,7 +37,9 @@ def serve_engine(
     command = [sys.executable, "-m", "nemotrt", "serve", str(engine), "--stop-with-parent"]
     command += ["--run-dir", str(folder.path), "--drain-s", str(drain_s)]
     command += ["--free-ports", *options]
-    server = ChildProcess(command, folder.log("serve"), {"PYTHONUNBUFFERED": "1"})
+    server = ChildProcess(
+        command, folder.log("serve"), {"PYTHONUNBUFFERED": "1"}, ends_with_us=False
+    )
     has_failed = False
     try:
         yield _wait_ready(server, folder, start_timeout_s)

@@ -53,11 +53,10 @@ def triton_service(
     server = server_command(
         runtime, folder.repository, ports, exit_timeout_s=math.ceil(STOP_MARGIN_S)
     )
-    tied = [sys.executable, "-m", "nemotrt.serve.parent_death", *server]
     socket_path = str(folder.engine_socket)
     return ServiceSpec(
         name="triton",
-        command=lambda: tied,
+        command=lambda: server,
         log=folder.log("triton"),
         is_ready=lambda: is_model_ready(ports, spec.model_name),
         is_well=lambda: is_stub_alive(ports, spec.model_name),

@@ -11,7 +11,6 @@ from nemotrt.serve.front.access import MAX_BODY_BYTES, read_api_keys
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.engine_files import read_engine_files
 from nemotrt.serve.front.upstream import Upstream
-from nemotrt.serve.parent_death import end_with_parent
 
 GRACE_S = 15
 PATH = click.Path(path_type=Path)
@@ -43,7 +42,6 @@ def main(
     max_body_bytes: int,
 ) -> None:
     """Answer OpenAI's API for ENGINE until SIGTERM."""
-    end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     spec = FrontSpec(
         model_name=model_name,

@@ -2,8 +2,6 @@
 
 import json
 import os
-import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,6 @@ class TritonPythonModel:
         self._relay = Relay(path)
         self._responder = Responder(respond, self._relay.cancel)
         self._by_name: dict[str, Channel] = {}
-        threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     def execute(self, requests: list[Any]) -> None:
         """Hand each request to the engine; responses come later, through its sender."""
@@ -117,10 +114,3 @@ def tensor(spec: Any, value: Any) -> Any:
     if spec.type == "STRING":
         values = [item.encode() for item in values]
     return pb_utils.Tensor(spec.name, np.array(values, dtype=DTYPES[spec.type]))
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process once the server that started it has died; its threads would wait forever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

@@ -1,5 +1,6 @@
 """The chat page in a real Chromium, against the whole stack without Triton."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def address(engine_folder) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         patch.setenv("SCRIPTED_STEP_MS", "10")
         options = ("--engine-module", "support.scripted_host", "--no-triton")
         with serve_engine(engine_folder, *options, drain_s=5) as server:

@@ -28,7 +28,7 @@ PROMPT = "SAY[[" + "a long answer, " * 60 + "]]SAY:"
 @pytest.fixture(scope="module")
 def start(engine_folder, triton_runtime) -> Iterator[Start]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
 
         def start(*options: str, step_ms: int = 20, **more: Any) -> Any:
             patch.setenv("SCRIPTED_STEP_MS", str(step_ms))
@@ -157,6 +157,7 @@ def test_nothing_is_left_of_a_killed_supervisor(start) -> None:
     with start() as server:
         processes = [psutil.Process(pid) for pid in server.processes.values()]
         processes.append(child_stub(server))
+        processes[-1].suspend()  # as good as a stub whose threads all wait for its GIL
         os.kill(server.pid, signal.SIGKILL)
         _, alive = psutil.wait_procs(processes, timeout=10)
         assert not alive
@@ -169,7 +170,7 @@ def test_an_orderly_stop_leaves_nothing(start) -> None:
         assert ask(server, max_tokens=3).is_success
         processes = [psutil.Process(pid) for pid in server.processes.values()]
         processes.append(child_stub(server))
-    assert not any(process.is_running() for process in processes)
+    assert not psutil.wait_procs(processes, timeout=10)[1]
     assert not list(Path("/dev/shm").glob(f"nemotrt_{server.pid}_*"))
     assert not Path(server.run_folder).exists()
 

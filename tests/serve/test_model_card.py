@@ -4,6 +4,7 @@ Source: model card of NVIDIA-Nemotron-Nano-9B-v2, "Using Budget Control with a v
 "Using Tool-Calling with a vLLM Server", both for a server that leaves the trace in the content.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ TESTS = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def base_url(engine_folder) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         options = ("--engine-module", "support.scripted_host", "--no-triton")
         with serve_engine(engine_folder, *options, "--reasoning-in-content", drain_s=5) as server:
             yield server.openai_url

@@ -1,6 +1,7 @@
 """Reasoning, tools and the thinking budget, through the `openai` package and the whole stack."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ ARGUMENTS = [{"bill_total": 100, "note": ']}"é'}, {"bill_total": 7}]
 @pytest.fixture(scope="module", params=["triton", "direct"])
 def server(request, engine_folder, triton_runtime) -> Iterator[ServerState]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         options = ["--engine-module", "support.scripted_host"]
         options += ["--no-triton"] if request.param == "direct" else []
         with serve_engine(engine_folder, *options, drain_s=5) as state:
