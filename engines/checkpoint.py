@@ -82,9 +82,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     config = read_model_config(path)
     quant = read_quant_config(path)
-    tensors = {ALIASES.get(name, name): ref for name, ref in _tensors(path)}
+    tensors = {ALIASES.get(name, name): ref for name, ref in tensor_refs(path)}
     checkpoint = Checkpoint(path, config, tensors, quant)
-    _check_shapes(checkpoint)
+    check_shapes(checkpoint)
     return checkpoint
 
 
@@ -115,7 +115,7 @@ def shard_paths(path: Path) -> list[Path]:
     return [path / name for name in names]
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, TensorRef]]:
+def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:
     """Yield each tensor of each shard; a name in two shards is an error."""
     seen: dict[str, Path] = {}
     for shard in shard_paths(path):
@@ -126,8 +126,8 @@ def _tensors(path: Path) -> Iterator[tuple[str, TensorRef]]:
             yield name, ref
 
 
-def _check_shapes(checkpoint: Checkpoint) -> None:
-    """Raise unless each tensor that the config implies is there, with its shape."""
+def check_shapes(checkpoint: Checkpoint) -> None:
+    """Raise ArtefactError unless each tensor that the config implies is there, with its shape."""
     for name, shape in expected_shapes(checkpoint.config).items():
         ref = checkpoint[name]
         if ref.shape != shape:

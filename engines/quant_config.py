@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from nemotrt.errors import ArtefactError, ConfigError
 
@@ -29,15 +30,38 @@ class QuantConfig:
     exclude: frozenset[str] = frozenset()
 
 
+def flat_quantization(checkpoint: Path) -> dict[str, Any] | None:
+    """Return `quantization_config` of the folder's config.json; None if it has none.
+
+    Raises:
+        ArtefactError: config.json is not an object with an object there.
+    """
+    path = checkpoint / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        flat = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{path} can't be read: {error}.") from error
+    if flat is not None and not isinstance(flat, dict):
+        raise ArtefactError(f"{path}: quantization_config is not an object, but {flat!r}.")
+    return flat
+
+
 def read_quant_config(checkpoint: Path) -> QuantConfig:
     """Return the quantization of the checkpoint folder; a folder without the file has none.
 
     Raises:
         ArtefactError: the file is not JSON of the documented form.
-        ConfigError: the algorithm is unknown.
+        ConfigError: the algorithm is unknown, or config.json speaks of another layout.
     """
     path = checkpoint / QUANT_CONFIG_FILE
     if not path.is_file():
+        if flat := flat_quantization(checkpoint):
+            raise ConfigError(
+                f"{checkpoint} is quantized in the layout of {flat.get('quant_method')!r}, without "
+                f"{QUANT_CONFIG_FILE}; give ModelOpt's: nemotrt quantize --format modelopt."
+            )
         return QuantConfig()
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))["quantization"]

@@ -9,6 +9,7 @@ import click
 
 from nemotrt.quantize.config_file import NOT_SETTINGS, config_option, option_name
 from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
+from nemotrt.quantize.progress import byte_progress, readable_size
 from nemotrt.quantize.recipe import Recipe, recipe_names
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ def quantize(
     from nemotrt.engines.artefact import check_target
     from nemotrt.engines.tiny_models import resolve_checkpoint
     from nemotrt.quantize.adjust import CalibrationOptions
-    from nemotrt.quantize.progress import byte_progress
     from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint, source_bytes
 
     chosen = choose_recipe(recipe, gpu, kv_cache)
@@ -113,7 +113,7 @@ def quantize(
     elif not quiet:
         click.echo(
             f"{result.target}: {result.num_linears} linears as {result.quant_algo}, "
-            f"{_size(result.source_bytes)} -> {_size(result.target_bytes)} "
+            f"{readable_size(result.source_bytes)} -> {readable_size(result.target_bytes)} "
             f"in {result.seconds:.1f} s ({result.gb_per_s:.2f} GB/s)"
         )
 
@@ -152,9 +152,4 @@ def _print_plan(source: Path, recipe: Recipe, options: "QuantizeOptions", *, as_
         click.echo(f"quantize {name}")
     for name in selection.exclude:
         click.echo(f"keep     {name}")
-    click.echo(f"{recipe.name}, {options.layout}: {_size(target_bytes)}")
-
-
-def _size(num_bytes: int) -> str:
-    """Return a size in GB, or MB below one."""
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"
+    click.echo(f"{recipe.name}, {options.layout}: {readable_size(target_bytes)}")

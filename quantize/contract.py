@@ -9,19 +9,28 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint import ALIASES, open_checkpoint, shard_paths
 from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.quant_config import QUANT_CONFIG_FILE, QuantAlgo, read_quant_config
+from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.quant_config import (
+    QUANT_CONFIG_FILE,
+    QuantAlgo,
+    QuantConfig,
+    flat_quantization,
+    read_quant_config,
+)
 from nemotrt.engines.safetensors_file import TensorRef, read_header
 from nemotrt.engines.tensor_names import linear_names
-from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.errors import ConfigError
+from nemotrt.quantize.compressed import read_compressed_config
 from nemotrt.quantize.formats import Format
-from nemotrt.quantize.loaders import LOADERS
+from nemotrt.quantize.kv_contract import kv_faults
+from nemotrt.quantize.loaders import loader_verdicts
+from nemotrt.quantize.plan import check_plain
 from nemotrt.quantize.source_error import Compared, compare_with_source
 
 E4M3_MAX_CODE, E4M3_NAN = 0x7E, 0x7F
@@ -47,11 +56,21 @@ class _Folder:
     """The parts of a quantized folder that the checks read."""
 
     path: Path
+    model: ModelConfig
     layout: Format
-    algo: QuantAlgo
-    exclude: frozenset[str]
+    quant: QuantConfig
     tensors: dict[str, TensorRef]
     linears: list[str]
+
+    @property
+    def algo(self) -> QuantAlgo:
+        """How the linears are stored."""
+        return self.quant.algo
+
+    @property
+    def exclude(self) -> frozenset[str]:
+        """Exact names of the modules that are not quantized."""
+        return self.quant.exclude
 
     def codes(self, module: str) -> TensorRef | None:
         """Return where the codes of `module` are, or None if it is not quantized."""
@@ -90,7 +109,7 @@ def inspect_quantized(
         num_quantized=len(quantized),
         num_kept=len(folder.linears) - len(quantized),
         faults=tuple(faults),
-        loaders=LOADERS[folder.layout, folder.algo],
+        loaders=loader_verdicts(folder.layout, folder.quant, folder.model),
         weight_errors=errors,
     )
 
@@ -99,6 +118,7 @@ def _compare(
     folder: _Folder, source: Path, quantized: list[str], progress: Callable[[int], None]
 ) -> Compared:
     """Compare every tensor with the source's."""
+    check_plain(source)
     reference = open_checkpoint(source)
     if reference.config != read_model_config(folder.path):
         raise ConfigError(f"{folder.path} is another model than {source}.")
@@ -107,9 +127,8 @@ def _compare(
 
 def _open(path: Path) -> _Folder:
     model = read_model_config(path)
-    raw = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    flat = raw.get("quantization_config")
-    if not isinstance(flat, dict):
+    flat = flat_quantization(path)
+    if flat is None:
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
     tensors = {
         ALIASES.get(name, name): ref
@@ -117,32 +136,20 @@ def _open(path: Path) -> _Folder:
         for name, ref in read_header(shard)[0].items()
     }
     linears = [name.removesuffix(".weight") for name in linear_names(model)]
-    if flat.get("quant_method") == Format.COMPRESSED_TENSORS.value:
-        algo, exclude = _compressed_algo(path, flat), frozenset(map(str, flat.get("ignore", ())))
-        return _Folder(path, Format.COMPRESSED_TENSORS, algo, exclude, tensors, linears)
-    quant = read_quant_config(path)
+    if flat.get("quant_method") == Format.COMPRESSED_TENSORS:
+        layout, quant = Format.COMPRESSED_TENSORS, read_compressed_config(path, flat)
+    else:
+        layout, quant = Format.MODELOPT, read_quant_config(path)
     if quant.algo is QuantAlgo.NONE:
         raise ConfigError(f"{path} has no {QUANT_CONFIG_FILE}, or it names no algorithm.")
-    return _Folder(path, Format.MODELOPT, quant.algo, quant.exclude, tensors, linears)
-
-
-def _compressed_algo(path: Path, flat: dict[str, Any]) -> QuantAlgo:
-    """Return the algorithm that a compressed-tensors config spells."""
-    try:
-        group = flat["config_groups"]["group_0"]
-        weights, inputs = group["weights"], group["input_activations"]
-        if weights["type"] == "int":
-            return QuantAlgo.INT8_SMOOTHQUANT if inputs else QuantAlgo.INT8_WEIGHT_ONLY
-        per_tensor = weights["strategy"] == "tensor"
-    except (KeyError, TypeError) as error:
-        raise ArtefactError(f"{path}/config.json: quantization_config lacks {error}.") from None
-    return QuantAlgo.FP8 if per_tensor else QuantAlgo.FP8_PER_CHANNEL
+    return _Folder(path, model, layout, quant, tensors, linears)
 
 
 def _faults(folder: _Folder) -> Iterator[str]:
     """Yield each broken rule in one line."""
     if folder.layout is Format.MODELOPT:
         yield from _config_faults(folder)
+    yield from kv_faults(folder.model, folder.layout, folder.quant.kv_cache_algo, folder.tensors)
     if "lm_head" not in folder.exclude:
         yield "lm_head is not excluded: loaders would take its 16 bit weight for codes"
     for name in folder.tensors:

@@ -6,18 +6,16 @@ itself (engine_quality.py). Perplexity is exp of the mean negative log-likelihoo
 token; the divergence is KL(reference || candidate) in nats, averaged over positions.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.manifest import MANIFEST_FILE
-from nemotrt.engines.quant_config import QUANT_CONFIG_FILE
 from nemotrt.engines.tensor_names import Block, blocks, model_names
 from nemotrt.errors import ConfigError
+from nemotrt.quantize.compressed import open_quantized
 from nemotrt.quantize.engine_quality import evaluate_engine
 from nemotrt.quantize.fake_quant import QuantizedEmitter
 from nemotrt.quantize.forward import Floats, embed, final_logits, run_block
@@ -99,17 +97,10 @@ def _evaluate_checkpoint(
 
 
 def _open(folder: Path) -> Checkpoint:
-    """Return a checkpoint; codes spelled in another way than ModelOpt's would be misread."""
+    """Return a checkpoint in either layout."""
     if is_engine(folder):
         raise ConfigError(f"{folder} is an engine; --against takes the checkpoint.")
-    read_model_config(folder)  # config.json is there, and an object
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("quantization_config") and not (folder / QUANT_CONFIG_FILE).is_file():
-        raise ConfigError(
-            f"{folder} is not in ModelOpt's layout. Codes and scales are the same in "
-            "both: evaluate the same recipe written with --format modelopt."
-        )
-    return open_checkpoint(folder)
+    return open_quantized(folder)
 
 
 def _run_both(

@@ -1,12 +1,14 @@
-"""Which serving engines load a quantized checkpoint, by format and algorithm, and why not.
+"""Which engines load a quantized checkpoint, by format and algorithm, and why not.
 
 Source: the loaders of TensorRT-LLM's PyTorch backend (2026-08 and -09 snapshots), vLLM 0.33.0 and
 transformers 5.23; none was run here on a GPU. docs/quantization.md has the details.
 """
 
-from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.model_config import LayerKind, ModelConfig
+from nemotrt.engines.quant_config import QuantAlgo, QuantConfig
 from nemotrt.quantize.formats import Format
 
+BUILD = "nemotrt build"
 TRT_LLM, VLLM, TRANSFORMERS = "TensorRT-LLM (PyTorch)", "vLLM", "transformers"
 NO_MODELOPT = "no: has no reader for ModelOpt's layout and would load raw codes"
 
@@ -52,3 +54,30 @@ LOADERS: dict[tuple[Format, QuantAlgo], dict[str, str]] = {
         TRANSFORMERS: "yes, with compressed-tensors installed",
     },
 }
+
+# An INT8 KV cache changes "yes". Source: TensorRT-LLM's tests of its PyTorch backend refuse hybrid
+# models and paged context; vLLM's validator lets any 8 bit scheme pass and then takes FP8.
+VLLM_INT8_CACHE = {
+    Format.MODELOPT: "yes, with the KV cache in 16 bit: it reads FP8 scales only",
+    Format.COMPRESSED_TENSORS: "yes, but it takes the int8 KV cache for FP8",
+}
+HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
+DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
+
+
+def loader_verdicts(layout: Format, quant: QuantConfig, model: ModelConfig) -> dict[str, str]:
+    """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
+    verdicts = {BUILD: "yes"}
+    if layout is not Format.MODELOPT:
+        verdicts[BUILD] = "no: it builds from --format modelopt"
+    elif quant.kv_cache_algo is not None:
+        verdicts[BUILD] = "yes; only backend tensorrt-llm quantizes the KV cache"
+    verdicts |= LOADERS[layout, quant.algo]
+    if quant.kv_cache_algo != "INT8":
+        return verdicts
+    if verdicts[TRT_LLM].startswith("yes"):
+        is_hybrid = LayerKind.MAMBA in model.layers
+        verdicts[TRT_LLM] = HYBRID_INT8_CACHE if is_hybrid else DENSE_INT8_CACHE
+    if verdicts[VLLM].startswith("yes"):
+        verdicts[VLLM] = VLLM_INT8_CACHE[layout]
+    return verdicts

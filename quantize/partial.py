@@ -43,7 +43,8 @@ def filling_folder(
 ) -> Iterator[Partial]:
     """Yield the hidden folder beside `target`; on success it takes that name.
 
-    A fault in the input removes the folder; a kill, Ctrl-C or a full disk leaves it for `resume`.
+    A fault in the input removes the folder; a kill, Ctrl-C or a full disk leaves it for `resume`,
+    and what an earlier run finished outlives a disk that is still full.
     `plan` is a digest of all that decides the output's bytes.
 
     Raises:
@@ -58,8 +59,9 @@ def filling_folder(
         partial = _take_up(path, plan) if resume else _start(path, plan)
         try:
             yield partial
-        except NemotrtError:
-            shutil.rmtree(path, ignore_errors=True)
+        except NemotrtError as error:
+            if not (isinstance(error, EnvironmentUnfitError) and partial.finished):
+                shutil.rmtree(path, ignore_errors=True)
             raise
         except OSError as error:
             raise EnvironmentUnfitError(_what_failed(error, path)) from error

@@ -1,15 +1,20 @@
 """A checkpoint and a recipe turned into output shards: the whole layout, before any data."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint import Checkpoint, shard_paths
-from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.quant_config import (
+    QUANT_CONFIG_FILE,
+    QuantAlgo,
+    flat_quantization,
+    read_quant_config,
+)
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.convert import DROPPED_BITS
 from nemotrt.quantize.formats import Format, linear_entries
@@ -91,18 +96,16 @@ def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adju
     return Linear(name, ref, recipe.encoding, columns, rows)
 
 
-def check_plain(checkpoint: Checkpoint) -> None:
-    """Raise ConfigError if the checkpoint is quantized."""
-    config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
-    if checkpoint.quant.algo is not QuantAlgo.NONE:
-        how = checkpoint.quant.algo.value
-    elif config.get("quantization_config"):
-        how = "config.json has a quantization_config"
+def check_plain(folder: Path) -> None:
+    """Raise ConfigError if the checkpoint in `folder` is quantized, in any layout."""
+    if flat := flat_quantization(folder):
+        how = f"config.json says {flat.get('quant_method')}"
+    elif (algo := read_quant_config(folder).algo) is not QuantAlgo.NONE:
+        how = f"{QUANT_CONFIG_FILE} says {algo}"
     else:
         return
     raise ConfigError(
-        f"{checkpoint.path} is quantized already ({how}); "
-        "give the 16 bit checkpoint that it came from."
+        f"{folder} is quantized already ({how}); give the 16 bit checkpoint that it came from."
     )
 
 

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal's stderr; rich is imported only where a bar is drawn."""
+"""A progress bar on a terminal's stderr, and sizes in GB; rich is imported only for a bar."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -43,3 +43,8 @@ def _bar(what: str, total: int, *columns: "ProgressColumn") -> Iterator[Callable
     with Progress(*every, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+def readable_size(num_bytes: int) -> str:
+    """Return a size in GB, or MB below one."""
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"

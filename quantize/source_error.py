@@ -19,7 +19,6 @@ from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.safetensors_file import TensorRef
 from nemotrt.quantize.code_rows import CodeRows, chunks, code_rows
-from nemotrt.quantize.plan import check_plain
 from nemotrt.quantize.unfold import NOTHING, Factors, folded_factors, rounded_columns, row_amax
 
 Floats = npt.NDArray[np.float32]
@@ -51,7 +50,6 @@ def compare_with_source(
     Raises:
         ConfigError: `source` is quantized itself.
     """
-    check_plain(source)
     is_smooth = algo is QuantAlgo.INT8_SMOOTHQUANT
     factors, norms = folded_factors(source, tensors) if is_smooth else ({}, {})
     faults = [fault for norm in norms for fault in _norm_faults(norm, norms, factors, modules)]

@@ -19,11 +19,13 @@ from nemotrt.quantize.formats import Format
 from nemotrt.quantize.layout import Shard
 from nemotrt.quantize.partial import Partial, filling_folder
 from nemotrt.quantize.plan import check_plain, plan_digest, plan_shards
+from nemotrt.quantize.progress import readable_size
 from nemotrt.quantize.recipe import Recipe
 from nemotrt.quantize.selection import Selection, select
 from nemotrt.quantize.shard import Progress, is_shard_whole, write_shard
 
 RECORD_FILE = "nemotrt_quantize.json"  # what was asked, beside what it gave
+BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own; Source: stat(2)
 
 
 Setting = str | int | float | bool | None
@@ -109,9 +111,9 @@ def plan(
     source: Path, recipe: Recipe, options: QuantizeOptions
 ) -> tuple[list[Shard], Selection, str]:
     """Return the output's shards, what is quantized, and the digest of the whole plan."""
+    check_plain(source)
     checkpoint = open_checkpoint(source)
     selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
-    check_plain(checkpoint)
     calibration = None
     if options.calibration is not None:
         calibration = load_calibration(options.calibration, source)
@@ -147,13 +149,19 @@ def num_cores() -> int:
 
 
 def _check_disk(partial: Partial, shards: list[Shard]) -> None:
-    """Raise before the work if the output can't fit."""
-    need = sum(shard.num_bytes for shard in shards if shard.file_name not in partial.finished)
+    """Raise before the work if what is still to be written can't fit."""
+    need = 0
+    for shard in shards:
+        if shard.file_name not in partial.finished:
+            path = partial.path / shard.file_name
+            there = BLOCK_BYTES * path.stat().st_blocks if path.is_file() else 0
+            need += max(0, shard.num_bytes - there)
     free = shutil.disk_usage(partial.path).free
     if need > free:
+        kept = "; what is finished is kept for --resume" if partial.finished else ""
         raise EnvironmentUnfitError(
-            f"the output needs {need / 1e9:.1f} GB, the disk of {partial.path.parent} has "
-            f"{free / 1e9:.1f} GB free."
+            f"the output needs {readable_size(need)} more, the disk of {partial.path.parent} has "
+            f"{readable_size(free)} free{kept}."
         )
 
 

@@ -13,13 +13,15 @@ from safetensors.torch import load_file
 
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.tensor_names import model_names
+from nemotrt.engines.linear_weight import LinearWeight
+from nemotrt.engines.tensor_names import linear_names, model_names
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize import smooth
 from nemotrt.quantize.adjust import CalibrationOptions
 from nemotrt.quantize.calibrate import calibrate
 from nemotrt.quantize.calibration import load_calibration, save_calibration
+from nemotrt.quantize.compressed import open_quantized
 from nemotrt.quantize.evaluate import evaluate
 from nemotrt.quantize.evaluate_command import evaluate as evaluate_command
 from nemotrt.quantize.fake_quant import QuantizedEmitter
@@ -36,7 +38,7 @@ TINY = TINY_MODELS["tiny"]
 
 
 def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_quantized(folder)
     hidden = embed(checkpoint, ids)
     for _ in run_blocks(checkpoint, hidden, QuantizedEmitter):
         pass
@@ -198,19 +200,70 @@ def test_folded_and_unfolded_smoothing_agree_and_help(
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("model_type", ["nemotron_h", "qwen3"])
 def test_transformers_reads_compressed_tensors_and_agrees(
-    checkpoint: Path, calibrated: tuple[Path, Path], tmp_path: Path, recipe: str
+    make_checkpoint: Callable[..., Path], tmp_path: Path, model_type: str, recipe: str
 ) -> None:
-    """Its logits are ours: the same codes, and activations rounded alike."""
-    pytest.importorskip("compressed_tensors")
-    chosen = load_recipe(recipe)
+    """Its logits are ours, in both layouts: the same codes, and activations rounded alike."""
+    source = make_checkpoint(model_type)
+    save_calibration(calibrate(open_checkpoint(source), IDS), tmp_path / "c")
+    ours = {}
     for layout in Format:
-        options = QuantizeOptions(layout=layout, kv_cache="fp8", calibration=calibrated[1])
-        quantize_checkpoint(checkpoint, tmp_path / layout, chosen, options)
-    found = reference_logits(tmp_path / "compressed-tensors", IDS)
-    ours = logits(tmp_path / "modelopt", IDS)
-    assert 1e-5 < relative(ours, logits(checkpoint, IDS)) < 1e-2
-    assert relative(found, ours) < 2e-6
+        options = QuantizeOptions(layout=layout, calibration=tmp_path / "c")
+        quantize_checkpoint(source, tmp_path / layout, load_recipe(recipe), options)
+        ours[layout] = logits(tmp_path / layout, IDS)
+    np.testing.assert_array_equal(ours[Format.COMPRESSED_TENSORS], ours[Format.MODELOPT])
+    assert 1e-5 < relative(ours[Format.MODELOPT], logits(source, IDS)) < 1e-2
+    model = reference(tmp_path / Format.COMPRESSED_TENSORS)
+    linears = [module for module in model.modules() if hasattr(module, "quantization_scheme")]
+    assert type(model.hf_quantizer).__name__ == "CompressedTensorsHfQuantizer" and linears
+    with torch.no_grad():
+        found = model(torch.from_numpy(IDS), use_cache=False).logits.float().numpy()
+    assert relative(found, ours[Format.MODELOPT]) < 2e-6
+
+
+def with_strong_attention(tensors: dict[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")):
+            tensor *= 8
+
+
+@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("kv_cache", ["fp8", "int8"])
+def test_keys_and_values_are_rounded_as_the_scales_say(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, kv_cache: str, layout: Format
+) -> None:
+    """Against transformers, with hooks that round what k_proj and v_proj give (no rotary here)."""
+    source = make_checkpoint(edit=with_strong_attention)
+    save_calibration(calibrate(open_checkpoint(source), IDS), tmp_path / "c")
+    options = QuantizeOptions(layout=layout, kv_cache=kv_cache, calibration=tmp_path / "c")
+    quantize_checkpoint(source, tmp_path / "out", load_recipe("int8-wo"), options)
+    checkpoint = open_quantized(tmp_path / "out")
+    dense = {
+        name: torch.from_numpy(np.array(LinearWeight(checkpoint, name).floats()))
+        for name in linear_names(checkpoint.config)
+    }
+    model = reference(source)
+    for name, module in model.named_modules():
+        hub = name.replace("model.", "backbone.", 1)
+        if f"{hub}.weight" in dense:
+            module.weight.data = dense[f"{hub}.weight"]
+        if hub.endswith(("k_proj", "v_proj")):
+            scale = float(checkpoint.floats(f"{hub}.{hub[-6]}_scale"))
+            module.register_forward_hook(lambda m, x, y, s=scale: rounded(y, s, kv_cache))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(IDS), use_cache=False).logits.float().numpy()
+    found = logits(tmp_path / "out", IDS)
+    assert relative(found, expected) < 1e-3  # a tie may fall to the other side
+    plain = QuantizeOptions()
+    quantize_checkpoint(source, tmp_path / "plain", load_recipe("int8-wo"), plain)
+    assert relative(logits(tmp_path / "plain", IDS), found) > 5e-3
+
+
+def rounded(values: torch.Tensor, scale: float, kind: str) -> torch.Tensor:
+    if kind == "int8":
+        return (values / scale).round().clamp(-128, 127) * scale
+    return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale
 
 
 def test_a_static_recipe_asks_for_a_calibration(checkpoint: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.calibrate import calibrate
 from nemotrt.quantize.calibration import save_calibration
 from nemotrt.quantize.contract import inspect_quantized
@@ -38,10 +38,11 @@ def calibration(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("layout", list(Format))
 @pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("kv_cache", ["none", "fp8", "int8"])
 def test_what_is_written_has_no_faults(
-    single: Path, calibration: Path, tmp_path: Path, recipe: str, layout: Format
+    single: Path, calibration: Path, tmp_path: Path, kv_cache: str, recipe: str, layout: Format
 ) -> None:
-    options = QuantizeOptions(layout=layout, calibration=calibration)
+    options = QuantizeOptions(layout=layout, kv_cache=kv_cache, calibration=calibration)
     result = quantize_checkpoint(single, tmp_path / "out", load_recipe(recipe), options)
     found = inspect_quantized(tmp_path / "out")
     assert found.faults == ()
@@ -123,6 +124,84 @@ def test_configs_that_disagree_are_named(single: Path, tmp_path: Path) -> None:
     assert "lm_head is not excluded" in faults
     assert "exclude_modules differ" in faults
     assert "only one of the two configs" in faults
+
+
+K_SCALE = "backbone.layers.4.mixer.k_proj.k_scale"
+
+
+@pytest.mark.parametrize(
+    ("edit", "kv_cache", "message"),
+    [
+        (lambda tensors: tensors[K_SCALE].fill_(0), "fp8", "not positive and finite"),
+        (lambda tensors: tensors.update({K_SCALE: torch.ones(2)}), "fp8", r"expected F32 \[\]"),
+        (lambda tensors: tensors.pop(K_SCALE), "int8", "is missing: an int8 KV cache"),
+        (lambda tensors: tensors.update({K_SCALE: torch.ones(())}), "none", "is not quantized"),
+    ],
+)
+def test_damage_to_the_caches_scales_is_named(
+    single: Path,
+    calibration: Path,
+    tmp_path: Path,
+    edit: Callable[[Tensors], object],
+    kv_cache: str,
+    message: str,
+) -> None:
+    options = QuantizeOptions(kv_cache=kv_cache, calibration=calibration)
+    quantize_checkpoint(single, tmp_path / "out", load_recipe("int8-wo"), options)
+    path = tmp_path / "out/model.safetensors"
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path)
+    (fault,) = inspect_quantized(tmp_path / "out").faults
+    assert fault.startswith(K_SCALE) and re.search(message, fault), fault
+
+
+@pytest.mark.parametrize("layout", list(Format))
+def test_an_int8_cache_changes_who_loads_it(
+    single: Path, calibration: Path, tmp_path: Path, layout: Format
+) -> None:
+    recipe = load_recipe("fp8-dynamic")
+    verdicts = {}
+    for kv_cache in ("fp8", "int8"):
+        options = QuantizeOptions(layout=layout, kv_cache=kv_cache, calibration=calibration)
+        quantize_checkpoint(single, tmp_path / kv_cache, recipe, options)
+        verdicts[kv_cache] = inspect_quantized(tmp_path / kv_cache).loaders
+    assert verdicts["fp8"]["TensorRT-LLM (PyTorch)"] == verdicts["fp8"]["vLLM"] == "yes"
+    assert verdicts["int8"]["TensorRT-LLM (PyTorch)"].startswith("no: refuses an int8 KV cache")
+    assert verdicts["int8"]["vLLM"].startswith("yes, ")
+    assert verdicts["int8"]["nemotrt build"][:3] == ("yes" if layout is Format.MODELOPT else "no:")
+
+
+def test_a_scheme_of_another_kind_is_refused(single: Path, tmp_path: Path) -> None:
+    """Group scales, four bits, dynamic int8 activations: none of our arithmetic."""
+    options = QuantizeOptions(layout=Format.COMPRESSED_TENSORS)
+    quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"), options)
+    path = tmp_path / "out/config.json"
+    config = json.loads(path.read_text())
+    group = config["quantization_config"]["config_groups"]["group_0"]
+    for part, key, value in (
+        ("weights", "strategy", "group"),
+        ("weights", "num_bits", 4),
+        ("weights", "type", "int"),
+        ("input_activations", "dynamic", False),
+    ):
+        before, group[part][key] = group[part][key], value
+        path.write_text(json.dumps(config))
+        with pytest.raises(ConfigError, match="are none of W8A16"):
+            inspect_quantized(tmp_path / "out")
+        group[part][key] = before
+    del group["weights"]["strategy"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ArtefactError, match="malformed: KeyError"):
+        inspect_quantized(tmp_path / "out")
+
+
+def test_only_modelopts_layout_is_opened_as_a_checkpoint(single: Path, tmp_path: Path) -> None:
+    """A build would take codes for weights, or miss them."""
+    options = QuantizeOptions(layout=Format.COMPRESSED_TENSORS)
+    quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"), options)
+    with pytest.raises(ConfigError, match=r"layout of 'compressed-tensors'.*--format modelopt"):
+        open_checkpoint(tmp_path / "out")
 
 
 def test_a_plain_checkpoint_is_refused(single: Path) -> None:

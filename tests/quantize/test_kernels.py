@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from nemotrt.engines.safetensors_file import read_header
 from nemotrt.quantize import kernels
+from nemotrt.quantize.convert import tensor_scale
 from nemotrt.quantize.layout import Codes, Entry, Linear, Scales, make_shard
 from nemotrt.quantize.recipe import Encoding
 from nemotrt.quantize.shard import write_shard
+from support.peers import peer_python
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ORACLE = Path(__file__).parent / "oracles/modelopt_export.py"
@@ -79,23 +81,40 @@ def test_same_bits_as_stored_modelopt_exports(tmp_path: Path, dtype: str, config
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
-def test_same_bits_as_modelopt_on_fresh_weights(tmp_path: Path, config: str) -> None:
-    python = os.environ.get("NEMOTRT_MODELOPT_PYTHON")
-    if not python:
-        pytest.skip("set NEMOTRT_MODELOPT_PYTHON to a python that has nvidia-modelopt")
+def test_same_bits_as_modelopt_itself(tmp_path: Path, config: str) -> None:
+    """On new random weights; and the stored exports are what it gives."""
     seed = int.from_bytes(os.urandom(4), "little")
+    sources = {}
+    for dtype, name in ((torch.bfloat16, "bf16"), (torch.float16, "f16")):
+        save_file(random_weights(seed, dtype), tmp_path / f"new_{name}.safetensors")
+        sources[f"new_{name}"] = tmp_path / f"new_{name}.safetensors"
+        sources[f"edge_{name}"] = FIXTURES / f"edge_{name}.safetensors"
+    command = [str(peer_python("modelopt")), str(ORACLE), config]
+    for name, source in sources.items():
+        command += [str(source), str(tmp_path / f"modelopt_{name}")]
+    subprocess.run(command, check=True, capture_output=True)
+    for name, source in sources.items():
+        theirs = dict(load_file(tmp_path / f"modelopt_{name}"))
+        if name.startswith("edge"):
+            stored = load_file(
+                FIXTURES / f"modelopt_{name.removeprefix('edge_')}_{config}.safetensors"
+            )
+            assert differences(dict(stored), theirs) == []
+        else:
+            ours = quantize_file(source, tmp_path / "o", CONFIGS[config])
+            assert differences(ours, theirs) == [], f"{name}, seed {seed}"
+
+
+def random_weights(seed: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Gaussian and heavy-tailed weights in the model's proportions."""
     generator = torch.Generator().manual_seed(seed)
-    source = tmp_path / "in.safetensors"
     shapes = {"in_proj": (2832, 560), "up": (1960, 560), "down": (560, 1960)}
     tensors = {
-        name: (torch.randn(shape, generator=generator) * 0.03).bfloat16()
+        name: (torch.randn(shape, generator=generator) * 0.03).to(dtype)
         for name, shape in shapes.items()
     }
-    save_file(tensors, source)
-    target = tmp_path / "modelopt.safetensors"
-    subprocess.run([python, ORACLE, source, target, config], check=True, capture_output=True)
-    ours = quantize_file(source, tmp_path / "o", CONFIGS[config])
-    assert differences(ours, dict(load_file(target))) == [], f"seed {seed}"
+    uniform = torch.rand(shapes["up"], generator=generator) - 0.5
+    return tensors | {"cauchy": (torch.tan(3.1 * uniform) * 0.02).to(dtype)}
 
 
 def test_every_e4m3_boundary_rounds_as_torch_does() -> None:
@@ -134,6 +153,28 @@ def test_any_finite_weight_comes_back_within_the_formats_bound(weight: np.ndarra
     back = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float64) * scales[:, None]
     bound = np.maximum(np.abs(exact) / 16, scales[:, None] * 2.0**-10) * 1.0000001 + 448 * floor
     assert np.isfinite(back).all() and (np.abs(back - exact) <= bound).all()
+
+    amax = np.float32(np.abs(bits.astype(np.float32)).max())
+    scale = tensor_scale(amax)
+    kernels.fp8_per_tensor(bits.view(np.uint16), NONE, codes, scale, 16)
+    back = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float64) * float(scale)
+    twice = np.abs(exact) * 2.0**-8  # ModelOpt rounds the quotient to bfloat16 first
+    bound = np.maximum(np.abs(exact) / 16, float(scale) * 2.0**-10) * 1.0000001 + twice
+    assert np.isfinite(back).all() and (np.abs(back - exact) <= bound + 448 * floor).all()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-40, -3.0, 448.0, 3e38])
+def test_one_element(value: float) -> None:
+    weight = np.array([[value]], ml_dtypes.bfloat16).view(np.uint16)
+    exact = float(weight.view(ml_dtypes.bfloat16)[0, 0])
+    codes, scales = np.empty((1, 1), np.uint8), np.empty(1, np.float32)
+    kernels.int8_per_channel(weight, NONE, codes, scales, TINY, 0)
+    assert float(codes.view(np.int8)[0, 0]) * scales[0] == pytest.approx(exact, rel=1e-6, abs=1e-40)
+    kernels.fp8_per_channel(weight, NONE, codes, scales, TINY)
+    code = float(codes.view(ml_dtypes.float8_e4m3fn)[0, 0])
+    assert code * scales[0] == pytest.approx(exact, rel=1e-6, abs=1e-40)
+    if abs(exact) > 1e-37:
+        assert abs(code) == 448
 
 
 @settings(deadline=None, max_examples=100)

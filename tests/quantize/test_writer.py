@@ -250,6 +250,22 @@ def test_resume_redoes_a_shard_whose_bytes_changed(
     assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "whole")
 
 
+def test_resume_on_a_disk_that_is_still_full_keeps_what_is_finished(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted(checkpoint, tmp_path / "out", monkeypatch)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(EnvironmentUnfitError, match=r"needs .* more"),
+    ):
+        patch.setattr(writer.shutil, "disk_usage", lambda path: usage)
+        quantize_checkpoint(checkpoint, tmp_path / "out", INT8, QuantizeOptions(resume=True))
+    assert len(list(folder.glob("*.safetensors"))) == 2
+    quantize_checkpoint(checkpoint, tmp_path / "out", INT8, QuantizeOptions(resume=True))
+    assert leftovers(tmp_path / "out") == ["out"]
+
+
 def test_resume_refuses_another_recipe(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

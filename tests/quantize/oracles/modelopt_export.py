@@ -1,6 +1,6 @@
-"""Run in an environment with nvidia-modelopt: quantize the 2-D tensors of a file, one linear each.
+"""Run in an environment with nvidia-modelopt: quantize the 2-D tensors of files, one linear each.
 
-usage: python modelopt_export.py IN.safetensors OUT.safetensors CONFIG_NAME
+usage: python modelopt_export.py CONFIG_NAME IN.safetensors OUT.safetensors [IN OUT ...]
 """
 
 import sys
@@ -12,7 +12,12 @@ from safetensors.torch import load_file, save_file
 
 
 def main() -> None:
-    source, target, config = sys.argv[1:]
+    config, *paths = sys.argv[1:]
+    for source, target in zip(paths[::2], paths[1::2], strict=True):
+        export(source, target, config)
+
+
+def export(source: str, target: str, config: str) -> None:
     weights = load_file(source)
     model = torch.nn.ModuleDict()
     for name, weight in weights.items():

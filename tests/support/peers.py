@@ -1,0 +1,54 @@
+"""Environments of their own for packages that slow tests and benchmarks compare nemotrt with.
+
+usage: python tests/support/peers.py NAME      # installs it on first use, prints its python
+
+Their pins conflict with ours and with each other, so each has a virtual environment in the
+user's cache folder; a changed pin gives a new one.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+PEERS = {
+    "modelopt": (
+        "nvidia-modelopt==0.47.0",
+        "requests>=2",  # it imports it without asking for it
+        "safetensors>=0.5",
+        "torch==2.13.0",
+        "transformers<5.15",
+    ),
+    "llm-compressor": ("llmcompressor==0.14.0.1", "torch==2.13.0"),
+}
+
+
+def peer_python(name: str) -> Path:
+    """Return the python of the environment that has peer `name`, made first if it is not there.
+
+    Raises:
+        subprocess.CalledProcessError: pip can't install it; its last lines are in `stderr`.
+    """
+    requirements = PEERS[name]
+    digest = hashlib.sha256(repr((requirements, sys.version_info[:2])).encode()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "nemotrt" / f"{name}-{digest[:12]}"
+    python, stamp = folder / "bin/python", folder / ".installed"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.is_file():
+            venv.create(folder, with_pip=True)
+            command = [python, "-m", "pip", "install", "--quiet", *requirements]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            stamp.touch()
+    return python
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in [[name] for name in PEERS]:
+        sys.exit(f"usage: {sys.argv[0]} {'|'.join(PEERS)}")
+    print(peer_python(sys.argv[1]))
