@@ -10,15 +10,11 @@ from nemotrt.serve.front_probe import FrontProbe
 from nemotrt.serve.run_folder import RunFolder
 from nemotrt.serve.serve_spec import ServeSpec
 from nemotrt.serve.service import ServiceSpec
+from nemotrt.serve.triton_address import Protocol, TritonAddress
 from nemotrt.serve.triton_model.relay import SOCKET_VARIABLE
+from nemotrt.serve.triton_probe import TritonProbe
 from nemotrt.serve.triton_runtime import TritonRuntime
-from nemotrt.serve.triton_server import (
-    TritonPorts,
-    clean_shared_memory,
-    is_model_ready,
-    is_stub_alive,
-    server_command,
-)
+from nemotrt.serve.triton_server import clean_shared_memory, server_command
 
 STOP_MARGIN_S = 10.0  # for sending what a drain's last step brought
 TRITON_START_S = 120.0
@@ -47,28 +43,34 @@ def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
 
 
 def triton_service(
-    spec: ServeSpec, folder: RunFolder, runtime: TritonRuntime, ports: TritonPorts
+    spec: ServeSpec, folder: RunFolder, runtime: TritonRuntime, address: TritonAddress
 ) -> ServiceSpec:
     """Return Triton; it is stopped after the engine has drained, so it has little left to send."""
     server = server_command(
-        runtime, folder.repository, ports, exit_timeout_s=math.ceil(STOP_MARGIN_S)
+        runtime, folder.repository, address, exit_timeout_s=math.ceil(STOP_MARGIN_S)
     )
     socket_path = str(folder.engine_socket)
+    probe = TritonProbe(address, spec.model_name)
+
+    def clean_up() -> None:
+        clean_shared_memory(os.getpid())
+        address.remove_sockets()
+
     return ServiceSpec(
         name="triton",
         command=lambda: server,
         log=folder.log("triton"),
-        is_ready=lambda: is_model_ready(ports, spec.model_name),
-        is_well=lambda: is_stub_alive(ports, spec.model_name),
+        is_ready=probe.is_ready,
+        is_well=probe.is_well,
         environment={**runtime.environment(), SOCKET_VARIABLE: socket_path},
         start_timeout_s=TRITON_START_S,
         stop_timeout_s=2 * STOP_MARGIN_S,
-        after=lambda: clean_shared_memory(os.getpid()),
+        after=clean_up,
     )
 
 
 def front_service(
-    spec: ServeSpec, folder: RunFolder, triton: TritonPorts | None, port: int
+    spec: ServeSpec, folder: RunFolder, triton: TritonAddress | None, port: int
 ) -> ServiceSpec:
     """Return the OpenAI front; it is stopped last, so that it passes on how requests end."""
     command = [sys.executable, "-m", "nemotrt.serve.front.process", str(spec.engine)]
@@ -76,7 +78,7 @@ def front_service(
     command += ["--host", spec.host, "--port", str(port)]
     command += ["--max-body-bytes", str(spec.max_body_bytes)]
     if triton is not None:
-        command += ["--triton", f"{triton.host}:{triton.grpc}"]
+        command += ["--triton", triton.target(Protocol.GRPC)]
     if spec.reasoning_in_content:
         command += ["--reasoning-in-content"]
     files: dict[str, Path | None] = {

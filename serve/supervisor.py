@@ -15,8 +15,9 @@ from nemotrt.serve.run_folder import RunFolder, ServerState
 from nemotrt.serve.serve_spec import ServeSpec
 from nemotrt.serve.service import Health, Service
 from nemotrt.serve.services import engine_service, front_service, triton_service
+from nemotrt.serve.triton_address import LOOPBACK, Protocol, TritonAddress
 from nemotrt.serve.triton_runtime import find_runtime
-from nemotrt.serve.triton_server import LOOPBACK, TritonPorts, clean_shared_memory
+from nemotrt.serve.triton_server import clean_shared_memory
 
 log = logging.getLogger("nemotrt.serve")
 TICK_S = 0.05
@@ -38,15 +39,13 @@ class Supervisor:
         read_manifest(spec.engine)
         self.spec = spec
         self.folder = folder
-        read_api_keys(spec.api_key_file)
+        has_keys = bool(read_api_keys(spec.api_key_file).digests)
         (self.port,) = choose_ports(spec.host, [spec.port])
-        self.triton: TritonPorts | None = None
+        self.triton: TritonAddress | None = None
         self.services = [Service(engine_service(spec, folder))]
         if spec.use_triton:
             runtime = find_runtime(spec.runtime)
-            wanted = [spec.http_port, spec.grpc_port, spec.metrics_port]
-            http, grpc, metrics = choose_ports(LOOPBACK, wanted)
-            self.triton = TritonPorts(http, grpc, metrics)
+            self.triton = _triton_address(spec, folder, has_keys=has_keys)
             self.services.append(Service(triton_service(spec, folder, runtime, self.triton)))
         self.services.append(Service(front_service(spec, folder, self.triton, self.port)))
         self._parent = os.getppid() if stop_with_parent else None
@@ -66,6 +65,7 @@ class Supervisor:
         if self.triton is not None:
             repository = RepositorySpec(self.spec.model_name)
             write_repository(self.spec.engine, self.folder.repository, repository, force=True)
+            self.triton.remove_sockets()
         (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
         clean_shared_memory(os.getpid())
         for service in self.services:
@@ -96,9 +96,9 @@ class Supervisor:
             model_name=self.spec.model_name,
             run_folder=str(self.folder.path),
             openai_url=f"{scheme}://{self.spec.host}:{self.port}/v1",
-            http_url=f"http://{triton.host}:{triton.http}" if triton else None,
-            grpc_url=f"{triton.host}:{triton.grpc}" if triton else None,
-            metrics_url=f"http://{triton.host}:{triton.metrics}/metrics" if triton else None,
+            http_url=triton.url(Protocol.HTTP) if triton else None,
+            grpc_url=triton.target(Protocol.GRPC) if triton else None,
+            metrics_url=triton.url(Protocol.METRICS, "/metrics") if triton else None,
             processes=alive,
             restarts={s.spec.name: s.num_restarts for s in self.services},
         )
@@ -163,3 +163,12 @@ class Supervisor:
         log.info("%s: stopping", signal.Signals(number).name)
         self._is_stopping = True
         self._is_interrupted = number == signal.SIGINT
+
+
+def _triton_address(spec: ServeSpec, folder: RunFolder, *, has_keys: bool) -> TritonAddress:
+    """Return where Triton is to listen; it checks no keys, so where there are some it is inside."""
+    if has_keys:
+        return TritonAddress(sockets=folder.path)
+    wanted = [spec.http_port, spec.grpc_port, spec.metrics_port]
+    http, grpc, metrics = choose_ports(LOOPBACK, wanted)
+    return TritonAddress((http, grpc, metrics))

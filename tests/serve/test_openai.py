@@ -1,19 +1,11 @@
 """The OpenAI endpoint over Triton and the trained tiny model, through the `openai` package."""
 
 import asyncio
-import base64
-import json
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
 import pytest
-
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
 
 pytestmark = pytest.mark.triton
 
@@ -153,86 +145,3 @@ def test_images_are_refused_by_name(client) -> None:
     part = {"type": "image_url", "image_url": {"url": "data:,"}}
     with pytest.raises(openai.BadRequestError, match=r"messages\.0\.content"):
         client.chat.completions.create(model="llm", messages=[{"role": "user", "content": [part]}])
-
-
-@pytest.fixture(scope="module")
-def locked(engine_folder, tmp_path_factory) -> Iterator[ServerState]:
-    folder = tmp_path_factory.mktemp("keys")
-    keys = folder / "keys"
-    keys.write_text("# ours\nfirst-key\nsecond-key\n")
-    keys.chmod(0o600)
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    options = ("--no-triton", "--threads", "1", "--api-key-file", keys, "--max-body-bytes", 5000)
-    options += ("--tls-certificate", folder / "cert.pem", "--tls-key", folder / "key.pem")
-    with serve_engine(engine_folder, *map(str, options), drain_s=2) as state:
-        yield state
-
-
-def https(server: ServerState, path: str, **more: Any) -> httpx.Response:
-    base = server.openai_url.removesuffix("/v1")
-    with httpx.Client(verify=False) as client:
-        return client.request(more.pop("method", "GET"), base + path, **more)
-
-
-def test_without_a_key_nothing_but_health_answers(locked) -> None:
-    answers = {
-        path: https(locked, path).status_code
-        for path in ("/", "/metrics", "/openapi.json", "/v1/models", "/nothing")
-    }
-    assert set(answers.values()) == {401}
-    assert https(locked, "/v1/completions", method="POST", json={}).status_code == 401
-    for path in ("/health", "/health/live", "/health/ready"):
-        assert https(locked, path).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("header", "status"),
-    [
-        ("Bearer first-key", 200),
-        ("bearer second-key", 200),
-        (f"Basic {base64.b64encode(b'me:first-key').decode()}", 200),
-        ("Bearer first-ke", 401),
-        ("Bearer # ours", 401),
-        ("Bearer", 401),
-        ("Basic !!", 401),
-        ("first-key", 401),
-    ],
-)
-def test_keys(locked, header, status) -> None:
-    answer = https(locked, "/v1/models", headers={"Authorization": header})
-    assert answer.status_code == status
-
-
-def test_keys_are_in_no_log(locked) -> None:
-    https(locked, "/v1/models", headers={"Authorization": "Bearer wrong-key"})
-    for path in Path(locked.run_folder).iterdir():
-        if path.is_file():
-            assert b"first-key" not in path.read_bytes() and b"wrong-key" not in path.read_bytes()
-
-
-def test_a_body_that_is_too_large_is_refused(locked) -> None:
-    headers = {"Authorization": "Bearer first-key"}
-    body = json.dumps({"model": "llm", "prompt": "x" * 6000}).encode()
-    sized = https(locked, "/v1/completions", method="POST", content=body, headers=headers)
-    chunks = iter([body[:3000], body[3000:]])
-    chunked = https(locked, "/v1/completions", method="POST", content=chunks, headers=headers)
-    assert (sized.status_code, chunked.status_code) == (413, 413)
-
-
-def test_a_key_file_that_others_can_read_is_refused(tmp_path) -> None:
-    from nemotrt.errors import ConfigError
-    from nemotrt.serve.front.access import read_api_keys
-
-    path = tmp_path / "keys"
-    path.write_text("key")
-    path.chmod(0o644)
-    with pytest.raises(ConfigError, match="chmod 600"):
-        read_api_keys(path)
