@@ -10,9 +10,16 @@ from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.tensor_names import blocks
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.calibration import Calibration, identity, save_calibration
+from nemotrt.quantize.calibration import (
+    Calibration,
+    identity,
+    load_calibration,
+    save_calibration,
+    tokens_digest,
+)
 from nemotrt.quantize.forward import SequenceEmitter, embed, run_block
 from nemotrt.quantize.observe import Observation
+from nemotrt.quantize.plan import check_plain
 from nemotrt.quantize.progress import count_progress
 from nemotrt.quantize.texts import DEFAULT_TEXT, read_texts, token_windows
 
@@ -58,7 +65,8 @@ def calibrate(
                 seen = observations.setdefault(name, Observation.empty(values.shape[-1]))
                 seen.add(values, name.removesuffix(".weight"))
         progress(1)
-    return Calibration(identity(checkpoint), len(tokens), tokens.size, observations)
+    digest = tokens_digest(tokens)
+    return Calibration(identity(checkpoint), len(tokens), tokens.size, digest, observations)
 
 
 def ensure_calibration(
@@ -68,6 +76,7 @@ def ensure_calibration(
     num_sequences: int,
     num_tokens: int,
     *,
+    is_asked: bool = False,
     quiet: bool = False,
 ) -> None:
     """Write the calibration of checkpoint `source` to `folder`, if there is no such folder.
@@ -78,14 +87,24 @@ def ensure_calibration(
         text: JSON Lines or plain text; None takes the set that ships with nemotrt.
         num_sequences: at most so many windows of the text.
         num_tokens: tokens of a window.
+        is_asked: whether the caller chose the text or its size: an older folder must have it.
         quiet: draw no progress bar.
 
     Raises:
-        ConfigError: the text is too short, or the checkpoint has no tokenizer.
+        ConfigError: the text is too short, the checkpoint is quantized or has no tokenizer, or
+            the folder is a calibration on other text.
     """
-    if folder.exists():
+    if folder.exists() and not is_asked:
         return
+    check_plain(source)
     tokens = token_windows(source, read_texts(text or DEFAULT_TEXT), num_tokens, num_sequences)
+    if folder.exists():
+        if load_calibration(folder, source).tokens_digest != tokens_digest(tokens):
+            raise ConfigError(
+                f"{folder} was calibrated on other text than --text, --sequences and "
+                "--sequence-tokens give; leave them away to use it, or give a new folder."
+            )
+        return
     checkpoint = open_checkpoint(source)
     total = len(checkpoint.config.layers)
     with count_progress("calibrating, blocks", total, quiet=quiet) as progress:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nemotrt.engines.artefact import writing_folder
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
@@ -32,6 +33,7 @@ class Calibration:
     identity: str  # of the checkpoint
     num_sequences: int
     num_tokens: int
+    tokens_digest: str  # of the tokens that it saw
     observations: dict[str, Observation]
 
     def __getitem__(self, name: str) -> Observation:
@@ -54,6 +56,7 @@ def save_calibration(calibration: Calibration, target: Path, *, force: bool = Fa
         "checkpoint": calibration.identity,
         "num_sequences": calibration.num_sequences,
         "num_tokens": calibration.num_tokens,
+        "tokens_sha256": calibration.tokens_digest,
         "amax": {name: seen.amax for name, seen in calibration.observations.items()},
         "p99.9": {
             name: seen.clip("percentile", 99.9, 0.0)
@@ -66,6 +69,11 @@ def save_calibration(calibration: Calibration, target: Path, *, force: bool = Fa
             file.write(shard.header)
             for entry in shard.entries:
                 file.write(entry.content.data)  # type: ignore[union-attr]
+
+
+def tokens_digest(tokens: npt.NDArray[np.int64]) -> str:
+    """Return a digest of `tokens` [sequences, tokens]."""
+    return hashlib.sha256(f"{tokens.shape}".encode() + tokens.astype("<i8").tobytes()).hexdigest()
 
 
 def identity(checkpoint: Checkpoint) -> str:
@@ -88,6 +96,7 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
         summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
         names, made_for = list(summary["amax"]), str(summary["checkpoint"])
         sizes = int(summary["num_sequences"]), int(summary["num_tokens"])
+        digest = str(summary["tokens_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{folder} is not a calibration: {error!r}.") from error
     if made_for != identity(open_checkpoint(checkpoint)):
@@ -101,4 +110,4 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
             raise ArtefactError(f"{folder}: {TENSOR_FILE} has no {error}.") from None
         amaxes: Floats = np.array(amax.map())
         observations[name] = Observation(amaxes, np.array(histogram.map()))
-    return Calibration(made_for, *sizes, observations)
+    return Calibration(made_for, *sizes, digest, observations)

@@ -102,7 +102,15 @@ def quantize(
     if calibration is not None and not dry_run:
         from nemotrt.quantize.calibrate import ensure_calibration
 
-        ensure_calibration(source, calibration, text, sequences, sequence_tokens, quiet=silent)
+        ensure_calibration(
+            source,
+            calibration,
+            text,
+            sequences,
+            sequence_tokens,
+            is_asked=_is_given("text", "sequences", "sequence_tokens"),
+            quiet=silent,
+        )
     if dry_run:
         _print_plan(source, chosen, options, as_json=as_json)
         return
@@ -116,6 +124,21 @@ def quantize(
             f"{readable_size(result.source_bytes)} -> {readable_size(result.target_bytes)} "
             f"in {result.seconds:.1f} s ({result.gb_per_s:.2f} GB/s)"
         )
+        click.echo(f"{_who_loads(result.loaders)}; nemotrt inspect {output} says why", err=True)
+
+
+def _who_loads(loaders: dict[str, str]) -> str:
+    """Return one line: which engines take the checkpoint and which do not."""
+    takes = [name for name, verdict in loaders.items() if verdict.startswith("yes")]
+    others = [name for name in loaders if name not in takes]
+    return f"loads in {', '.join(takes) or 'no engine'}; not in {', '.join(others)}"
+
+
+def _is_given(*names: str) -> bool:
+    """Whether the command line or the --config file has any of these parameters."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return any(context.get_parameter_source(name) is not default for name in names)
 
 
 def _settings() -> "dict[str, Setting]":
@@ -134,7 +157,10 @@ def _print_plan(source: Path, recipe: Recipe, options: "QuantizeOptions", *, as_
     """Print what would be quantized, what would stay, and the size."""
     from nemotrt.quantize.writer import plan
 
-    shards, selection, _ = plan(source, recipe, options)
+    missing = options.calibration is not None and not options.calibration.exists()
+    shards, selection, _ = plan(source, recipe, options, is_calibrated=not missing)
+    if missing:
+        click.echo(f"{options.calibration} is not there: it would be calibrated first.", err=True)
     target_bytes = sum(shard.num_bytes for shard in shards)
     if as_json:
         value = {

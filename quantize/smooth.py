@@ -17,6 +17,7 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.model_config import Activation, LayerKind
 from nemotrt.engines.tensor_names import Block, blocks
+from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration import Calibration
 from nemotrt.quantize.plan import Adjustments
 from nemotrt.quantize.recipe import Recipe
@@ -81,6 +82,9 @@ def smooth(
     """Return the adjustments that smooth every group, and each weight's amax(x / s) per channel.
 
     With `fold` false the factors are stored as `pre_quant_scale` and nothing else changes.
+
+    Raises:
+        ConfigError: a norm's type (float16, say) has no room for the factors.
     """
     result = Adjustments()
     smoothed: dict[str, Floats] = {}
@@ -122,5 +126,12 @@ def _absorb(checkpoint: Checkpoint, group: Group, factors: Floats, result: Adjus
         result.rows[module] = (factors.astype(np.float64) ** -group.power).astype(np.float32)
         return
     ref = checkpoint[group.absorber]
-    values = ref.map().astype(np.float32) / factors
-    result.tensors[group.absorber] = values.astype(ref.numpy_dtype).tobytes()
+    before = ref.map().astype(np.float32)
+    with np.errstate(over="ignore"):
+        after = (before / factors).astype(ref.numpy_dtype)
+        if not np.array_equal(after.astype(np.float32) * factors, before):
+            raise ConfigError(
+                f"{group.absorber} is {ref.dtype} and can't take the smoothing factors exactly; "
+                "give --no-fold."
+            )
+    result.tensors[group.absorber] = after.tobytes()

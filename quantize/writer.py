@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from nemotrt.engines.checkpoint import open_checkpoint, shard_paths
+from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.quant_config import QuantConfig
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.quantize.adjust import CalibrationOptions, adjust
 from nemotrt.quantize.calibration import load_calibration
@@ -17,8 +19,9 @@ from nemotrt.quantize.carry import carry_files, write_index
 from nemotrt.quantize.configs import write_configs
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.layout import Shard
+from nemotrt.quantize.loaders import loader_verdicts
 from nemotrt.quantize.partial import Partial, filling_folder
-from nemotrt.quantize.plan import check_plain, plan_digest, plan_shards
+from nemotrt.quantize.plan import Adjustments, check_plain, plan_digest, plan_shards
 from nemotrt.quantize.progress import readable_size
 from nemotrt.quantize.recipe import Recipe
 from nemotrt.quantize.selection import Selection, select
@@ -58,6 +61,7 @@ class QuantizeResult:
     source_bytes: int
     target_bytes: int
     seconds: float
+    loaders: dict[str, str]  # engine -> "yes..." or "no..." with the reason
 
     @property
     def gb_per_s(self) -> float:
@@ -87,6 +91,8 @@ def quantize_checkpoint(
     if source.resolve() == target.resolve():
         raise ConfigError(f"the output is the checkpoint itself: {target}.")
     shards, selection, digest = plan(source, recipe, options)
+    kv_algo = None if options.kv_cache == "none" else options.kv_cache.upper()
+    quant = QuantConfig(recipe.algo, kv_algo)
     with filling_folder(target, digest, force=options.force, resume=options.resume) as partial:
         _check_disk(partial, shards)
         _write_shards(source, partial, shards, progress)
@@ -104,22 +110,26 @@ def quantize_checkpoint(
         source_bytes=source_bytes(source),
         target_bytes=sum(shard.num_bytes for shard in shards),
         seconds=time.perf_counter() - begin,
+        loaders=loader_verdicts(options.layout, quant, read_model_config(source)),
     )
 
 
 def plan(
-    source: Path, recipe: Recipe, options: QuantizeOptions
+    source: Path, recipe: Recipe, options: QuantizeOptions, *, is_calibrated: bool = True
 ) -> tuple[list[Shard], Selection, str]:
-    """Return the output's shards, what is quantized, and the digest of the whole plan."""
+    """Return the output's shards, what is quantized, and the digest of the whole plan.
+
+    Without its calibration the plan lacks static scales and smoothing; it can't be written then.
+    """
     check_plain(source)
     checkpoint = open_checkpoint(source)
     selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
-    calibration = None
-    if options.calibration is not None:
-        calibration = load_calibration(options.calibration, source)
-    adjustments = adjust(
-        checkpoint, selection, recipe, options.kv_cache, calibration, options.calibration_options
-    )
+    adjustments = Adjustments()
+    if is_calibrated:
+        calibration, how = None, options.calibration_options
+        if options.calibration is not None:
+            calibration = load_calibration(options.calibration, source)
+        adjustments = adjust(checkpoint, selection, recipe, options.kv_cache, calibration, how)
     shards = plan_shards(checkpoint, selection, recipe, options.layout, adjustments)
     settings = f"{version('nemotrt')} {recipe} {options.layout} {options.kv_cache}"
     return shards, selection, plan_digest(checkpoint, shards, settings)

@@ -199,6 +199,24 @@ def test_folded_and_unfolded_smoothing_agree_and_help(
     assert relative(found[True], expected) < 0.7 * rough
 
 
+def test_a_norm_without_room_for_the_factors_is_refused(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """float16 ends at 65504: 20 times 2^12 would be infinite."""
+
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["backbone.layers.0.norm.weight"][3] = 20.0
+
+    source = make_checkpoint(dtype=torch.float16, edit=edit)
+    save_calibration(calibrate(open_checkpoint(source), IDS), tmp_path / "c")
+    least = lambda checkpoint, group, seen, alpha: np.full_like(seen, 2.0**-12)  # noqa: E731
+    monkeypatch.setattr(smooth, "_factors", least)
+    options = QuantizeOptions(calibration=tmp_path / "c")
+    with pytest.raises(ConfigError, match=r"layers.0.norm.weight is F16 .* --no-fold"):
+        quantize_checkpoint(source, tmp_path / "out", INT8_SQ, options)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("recipe", recipe_names())
 @pytest.mark.parametrize("model_type", ["nemotron_h", "qwen3"])
 def test_transformers_reads_compressed_tensors_and_agrees(

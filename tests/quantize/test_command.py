@@ -29,6 +29,26 @@ def test_a_run_prints_one_line(checkpoint: Path, tmp_path: Path) -> None:
     assert record["recipe"]["name"] == "int8-wo" and record["schema_version"] == 1
 
 
+def test_it_says_who_loads_it(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = [checkpoint, "--recipe", "int8-wo", "-o", tmp_path / "out"]
+    result = run(*arguments)
+    assert "loads in nemotrt build, TensorRT-LLM (PyTorch); not in vLLM" in result.stderr
+    loaders = json.loads(run(*arguments, "--force", "--json").stdout)["loaders"]
+    assert loaders == inspect_quantized(tmp_path / "out").loaders
+    assert run(*arguments, "--force", "--quiet").output == ""
+
+
+def test_keep_attention_feeders(checkpoint: Path, tmp_path: Path) -> None:
+    """M-MM*-: the Mamba layer 3 feeds attention; it stays, and both configs say so."""
+    arguments = [checkpoint, "--recipe", "fp8-dynamic", "--keep", "attention-feeders"]
+    assert run(*arguments, "-o", tmp_path / "out").exit_code == 0
+    kept = {f"backbone.layers.3.mixer.{leaf}" for leaf in ("in_proj", "out_proj", "conv1d")}
+    nested = json.loads((tmp_path / "out/hf_quant_config.json").read_text())["quantization"]
+    assert kept <= set(nested["exclude_modules"])
+    assert "backbone.layers.2.mixer.in_proj" not in nested["exclude_modules"]
+    assert inspect_quantized(tmp_path / "out", checkpoint).faults == ()
+
+
 def test_json(checkpoint: Path, tmp_path: Path) -> None:
     result = run(checkpoint, "--recipe", "fp8-dynamic", "-o", tmp_path / "out", "--json")
     value = json.loads(result.stdout)
@@ -42,6 +62,15 @@ def test_dry_run_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "quantize backbone.layers.0.mixer.in_proj.weight" in result.stdout
     assert "keep     lm_head" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_needs_no_calibration_yet(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["--recipe", "fp8", "--calibration", tmp_path / "c", "-o", tmp_path / "out"]
+    result = run(checkpoint, *arguments, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "it would be calibrated first" in result.stderr
+    assert "quantize backbone.layers.0.mixer.in_proj.weight" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -95,3 +124,8 @@ def test_a_static_recipe_calibrates_once(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (tmp_path / "c/calibration.json").stat().st_mtime_ns == stamp
     assert inspect_quantized(tmp_path / "sq").faults == ()
+    same, text = ["--recipe", "fp8", "--force", "-o", tmp_path / "fp8"], tmp_path / "other.txt"
+    text.write_text("Other text than the calibration was made of. " * 40)
+    result = run("tiny", *same, *static, "--text", text)
+    assert result.exit_code == 2 and "was calibrated on other text" in result.stderr
+    assert run("tiny", *same, "--calibration", tmp_path / "c").exit_code == 0  # what is there
