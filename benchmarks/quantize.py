@@ -1,19 +1,18 @@
 """Time `nemotrt quantize` against `cp` and llm-compressor on a synthetic 9B-width checkpoint.
 
-usage: python benchmarks/quantize.py [FOLDER] [--layers M-] [--vocab 4096] [--rounds 3]
-                                     [--llm-compressor PYTHON]
+usage: python benchmarks/quantize.py [FOLDER] [--layers PATTERN] [--vocab 16384] [--rounds 3]
+                                     [--without-llm-compressor]
 
-Without FOLDER the checkpoint (two layers at full width, 0.6 GB by default) and all outputs are in
-a temporary folder, and gone at the end; under a minute. So small a checkpoint is mostly start-up:
-the runs that docs/quantization.md reports need 27 GB of disk and a FOLDER, which keeps its
-checkpoint for the next time:
+Without FOLDER the checkpoint and all outputs are in a temporary folder, and gone at the end. By
+default it has as many layers at full width as the disk has room for, at most nine (2.7 GB). A
+FOLDER keeps its checkpoint for the next time; all 56 layers need 36 GB there:
 
-    python benchmarks/quantize.py FOLDER --layers full --vocab 131072
-    python benchmarks/quantize.py FOLDER --layers M-M*-M-M- --vocab 16384 --llm-compressor PYTHON
+    python benchmarks/quantize.py FOLDER --layers full --vocab 131072 --without-llm-compressor
 
-Each tool runs as a process of its own, one after the other, `--rounds` times. Memory is the peak
-of RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page cache.
-PYTHON is the interpreter of an environment that has llmcompressor; without it that row is missing.
+Each tool runs as a process of its own, in turn, `--rounds` times (llm-compressor, which takes a
+minute, once). `x cp` is the median over the rounds of the ratio to cp in that round. Memory is
+the peak of RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page
+cache. llm-compressor is installed in an environment of its own, once: a download of minutes.
 """
 
 import argparse
@@ -34,6 +33,7 @@ from nemotrt.engines.hf_config import parse_model_config
 from nemotrt.engines.tensor_names import expected_shapes
 
 SHARD_BYTES = 1 << 30
+PEERS = Path(__file__).parents[1] / "tests/support/peers.py"
 # NVIDIA-Nemotron-Nano-9B-v2's config.json: every width is the real one.
 WIDTHS = {
     "model_type": "nemotron_h",
@@ -50,6 +50,8 @@ WIDTHS = {
     "chunk_size": 128,
     "tie_word_embeddings": False,
 }
+# Layer patterns by size: the default is the first that fits.
+PATTERNS = ("M-M*-M-M-", "M-M*-", "M-")
 FULL_PATTERN = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
 LLM_COMPRESSOR = """
 import sys
@@ -64,6 +66,7 @@ model_free_ptq(sys.argv[1], sys.argv[2], scheme=sys.argv[3], max_workers=1, devi
 class Run:
     """One process, measured."""
 
+    round: int
     tool: str
     wall_s: float
     cpu_s: float
@@ -74,10 +77,10 @@ def main() -> None:
     """Run every tool in a folder, print a table and a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--layers", default="M-", help='"full" for all 56')
-    parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--layers", default="auto", help='a pattern; "full" for all 56')
+    parser.add_argument("--vocab", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--llm-compressor", metavar="PYTHON")
+    parser.add_argument("--without-llm-compressor", action="store_true")
     args = parser.parse_args()
     if args.folder:
         run(args)
@@ -89,17 +92,35 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure in `args.folder`, writing the checkpoint if it is missing."""
-    layers = FULL_PATTERN if args.layers == "full" else args.layers
+    args.folder.mkdir(parents=True, exist_ok=True)
+    layers = pick_layers(args)
     source = args.folder / f"bf16-{len(layers)}-{args.vocab}"
     if not source.exists():
         write_checkpoint(source, layers, args.vocab)
-    runs = [run for _ in range(args.rounds) for run in round_of_runs(args, source)]
+    runs = [run for number in range(args.rounds) for run in round_of_runs(args, source, number)]
     report(runs, source)
+
+
+def pick_layers(args: argparse.Namespace) -> str:
+    """Return the layers that were asked for, or the most that fit three times in half the disk."""
+    if args.layers != "auto":
+        return FULL_PATTERN if args.layers == "full" else args.layers
+    free = shutil.disk_usage(args.folder).free
+    for layers in PATTERNS:
+        config = parse_model_config(raw_config(layers, args.vocab))
+        if 6 * sum(2 * int(np.prod(shape)) for shape in expected_shapes(config).values()) < free:
+            return layers
+    sys.exit(f"{args.folder} has {free / 1e9:.1f} GB free: too little for two layers.")
+
+
+def raw_config(layers: str, vocab: int) -> dict[str, object]:
+    """Return config.json with the 9B's widths."""
+    return WIDTHS | {"hybrid_override_pattern": layers, "vocab_size": vocab}
 
 
 def write_checkpoint(folder: Path, layers: str, vocab: int) -> None:
     """Write a random bfloat16 checkpoint with the 9B's widths, in shards of about 1 GiB."""
-    raw = WIDTHS | {"hybrid_override_pattern": layers, "vocab_size": vocab}
+    raw = raw_config(layers, vocab)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(raw))
     rng = np.random.default_rng(0)
@@ -139,23 +160,26 @@ def shards(shapes: dict[str, tuple[int, ...]]) -> Iterator[dict[str, tuple[int, 
         yield part
 
 
-def round_of_runs(args: argparse.Namespace, source: Path) -> Iterator[Run]:
+def round_of_runs(args: argparse.Namespace, source: Path, number: int) -> Iterator[Run]:
     """Yield one run of each tool, in turn."""
     target = args.folder / "out"
-    yield measure("cp", ["cp", "-r", str(source), str(target)], target)
+    yield measure(number, "cp", ["cp", "-r", str(source), str(target)], target)
     for recipe in ("fp8-dynamic", "int8-wo"):
         command = [sys.executable, "-m", "nemotrt", "quantize", str(source)]
         command += ["--recipe", recipe, "-o", str(target), "--quiet"]
-        yield measure(f"nemotrt {recipe}", command, target)
-    if args.llm_compressor:
-        for scheme in ("FP8_DYNAMIC", "W8A8"):
-            command = [args.llm_compressor, "-c", LLM_COMPRESSOR, str(source), str(target), scheme]
-            yield measure(f"llm-compressor {scheme}", command, target)
+        yield measure(number, f"nemotrt {recipe}", command, target)
+    if number or args.without_llm_compressor:
+        return
+    python = subprocess.check_output([sys.executable, PEERS, "llm-compressor"], text=True).strip()
+    for scheme in ("FP8_DYNAMIC", "W8A8"):
+        command = [python, "-c", LLM_COMPRESSOR, str(source), str(target), scheme]
+        yield measure(number, f"llm-compressor {scheme}", command, target)
 
 
-def measure(tool: str, command: list[str], target: Path) -> Run:
+def measure(number: int, tool: str, command: list[str], target: Path) -> Run:
     """Run `command` from a clean start and return its figures."""
     shutil.rmtree(target, ignore_errors=True)
+    os.sync()  # nobody pays for what another left to be written
     begin = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = 0
@@ -170,7 +194,7 @@ def measure(tool: str, command: list[str], target: Path) -> Run:
         assert child.stderr is not None
         sys.exit(f"{tool} failed: {child.stderr.read().decode()[-2000:]}")
     shutil.rmtree(target, ignore_errors=True)
-    run = Run(tool, wall, usage.ru_utime + usage.ru_stime, peak / 1e6)
+    run = Run(number, tool, wall, usage.ru_utime + usage.ru_stime, peak / 1e6)
     print(f"{run.tool:28} {wall:7.1f} s wall {run.cpu_s:7.1f} s CPU", file=sys.stderr)
     return run
 
@@ -189,17 +213,15 @@ def report(runs: list[Run], source: Path) -> None:
     size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     print(f"{source.name}: {size / 1e9:.2f} GB; median (least .. most) of the rounds")
     print(f"{'tool':28} {'wall s':>22} {'x cp':>6} {'CPU s':>8} {'anonymous MB':>13}")
-    walls: dict[str, list[float]] = {}
-    for run in runs:
-        walls.setdefault(run.tool, []).append(run.wall_s)
-    base = float(np.median(walls["cp"]))
-    for tool, values in walls.items():
+    copies = {run.round: run.wall_s for run in runs if run.tool == "cp"}
+    for tool in dict.fromkeys(run.tool for run in runs):
         same = [run for run in runs if run.tool == tool]
-        median = float(np.median(values))
-        span = f"{median:.1f} ({min(values):.1f} .. {max(values):.1f})"
-        cpu = float(np.median([run.cpu_s for run in same]))
+        walls = [run.wall_s for run in same]
+        span = f"{np.median(walls):.1f} ({min(walls):.1f} .. {max(walls):.1f})"
+        ratio = np.median([run.wall_s / copies[run.round] for run in same])
+        cpu = np.median([run.cpu_s for run in same])
         peak = max(run.peak_anonymous_mb for run in same)
-        print(f"{tool:28} {span:>22} {median / base:6.2f} {cpu:8.1f} {peak:13.0f}")
+        print(f"{tool:28} {span:>22} {ratio:6.2f} {cpu:8.1f} {peak:13.0f}")
     print(json.dumps([asdict(run) for run in runs]))
 
 
