@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from nemotrt.errors import ChildProcessFailedError, ConfigError
+from nemotrt.serve.front.command import front
+from nemotrt.serve.repository_command import repo
 
 ENGINE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
@@ -98,19 +100,6 @@ def run(
 
 @serve.command()
 @click.argument("engine", type=ENGINE)
-@click.option("-o", "--output", type=FOLDER, required=True, metavar="REPO")
-@click.option("--name", "model_name", default="llm", show_default=True, help="The model's name.")
-@click.option("--force", is_flag=True, help="Replace an existing REPO.")
-def repo(engine: Path, output: Path, model_name: str, force: bool) -> None:
-    """Write the model repository that tritonserver loads."""
-    from nemotrt.serve.repository import RepositorySpec, write_repository
-
-    write_repository(engine, output, RepositorySpec(model_name), force=force)
-    click.echo(f"{output}: model {model_name!r}")
-
-
-@serve.command()
-@click.argument("engine", type=ENGINE)
 @click.option("--image", required=True, help="Container image that has nemotrt and its runtime.")
 @click.option("--claim", required=True, help="PersistentVolumeClaim with the engine directory.")
 @click.option("--engine-path", default="engine", show_default=True, help="Inside the claim.")
@@ -182,6 +171,10 @@ def stop(name: str | None, timeout_s: float) -> None:
     if not wait_stopped(state, timeout_s):
         raise ChildProcessFailedError(f"server {state.name}, pid {state.pid}, is still stopping.")
     click.echo(f"{state.name} stopped")
+
+
+serve.add_command(repo)
+serve.add_command(front)
 
 
 def _spec(

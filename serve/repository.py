@@ -1,8 +1,11 @@
 """Writes the model repository that tritonserver loads; the same inputs give the same bytes."""
 
+import json
+import shlex
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from shutil import copyfile
+from shutil import copyfile, copytree
 
 from nemotrt.engines.artefact import writing_folder
 from nemotrt.engines.manifest import read_manifest
@@ -11,14 +14,33 @@ from nemotrt.serve.triton_model.tensors import INPUTS, OUTPUTS, TensorSpec
 
 MODEL_FOLDER = Path(__file__).parent / "triton_model"
 DEFAULT_NAME = "llm"
+INCLUDED = "engine"  # inside the version folder
+
+
+class Target(StrEnum):
+    """Whose Triton loads the repository."""
+
+    LOCAL = "local"  # our supervisor's, which also runs the engine's process
+    CONTAINER = "container"  # NVIDIA's image or any other: the model starts the engine's process
 
 
 @dataclass(frozen=True, slots=True)
 class RepositorySpec:
-    """What a repository is to hold."""
+    """What a repository is to hold; the fields after `target` are of the container's alone.
+
+    Args:
+        model_name: also the model's folder.
+        target: whose Triton loads it.
+        engine_path: where ENGINE lies in the container; None copies it into the repository.
+        python: an interpreter in the container that has nemotrt.
+        engine_options: further options of the engine's process.
+    """
 
     model_name: str = DEFAULT_NAME
-    engine_socket: str | None = None  # None: the environment of the server says where
+    target: Target = Target.LOCAL
+    engine_path: str | None = None
+    python: str = "python3"
+    engine_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the name can be a folder and part of an address."""
@@ -43,6 +65,8 @@ def write_repository(engine: Path, target: Path, spec: RepositorySpec, *, force:
         (model / "config.pbtxt").write_text(model_config(spec), encoding="utf-8")
         for source in sorted(MODEL_FOLDER.glob("*.py")):
             copyfile(source, version / source.name)
+        if spec.target is Target.CONTAINER and spec.engine_path is None:
+            copytree(engine, version / INCLUDED)
 
 
 def model_config(spec: RepositorySpec) -> str:
@@ -56,10 +80,17 @@ def model_config(spec: RepositorySpec) -> str:
         *(_tensor("output", tensor, is_optional=False) for tensor in OUTPUTS),
         "instance_group [ { count: 1 kind: KIND_CPU } ]",
     ]
-    if spec.engine_socket is not None:
-        value = f'value: {{ string_value: "{spec.engine_socket}" }}'
-        lines.append(f'parameters {{ key: "engine_socket" {value} }}')
+    if spec.target is Target.CONTAINER:
+        lines.append(_parameter("engine", spec.engine_path or INCLUDED))
+        lines.append(_parameter("python", spec.python))
+        lines.append(_parameter("engine_options", shlex.join(spec.engine_options)))
     return "\n".join(lines) + "\n"
+
+
+def _parameter(name: str, value: str) -> str:
+    """Return one parameter's entry; protobuf's text form takes JSON's escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return f'parameters {{ key: "{name}" value {{ string_value: {text} }} }}'
 
 
 def _tensor(kind: str, tensor: TensorSpec, *, is_optional: bool) -> str:

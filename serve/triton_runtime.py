@@ -17,13 +17,19 @@ REQUIREMENTS = ("nvidia-pytriton==0.7.0", "numpy<2")
 SERVER_VERSION = "2.51.0"  # release 24.10, inside nvidia-pytriton 0.7.0
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))  # the wheel's usable stubs that numpy 1.26 has wheels for
 INSTALL_COMMAND = "nemotrt serve install"
+CONTAINER_FOLDER = Path("/opt/tritonserver")  # of NVIDIA's images
 
 
 @dataclass(frozen=True, slots=True)
 class TritonRuntime:
-    """An installed runtime folder."""
+    """A runtime folder of ours, or an installation in the layout of NVIDIA's images."""
 
     folder: Path
+
+    @property
+    def is_container(self) -> bool:
+        """Whether the folder is laid out as in NVIDIA's images."""
+        return (self.folder / "bin" / "tritonserver").is_file()
 
     @property
     def packages(self) -> Path:
@@ -34,6 +40,8 @@ class TritonRuntime:
     @property
     def server(self) -> Path:
         """The tritonserver program."""
+        if self.is_container:
+            return self.folder / "bin" / "tritonserver"
         return self.packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
 
     @property
@@ -44,14 +52,18 @@ class TritonRuntime:
     @property
     def caches(self) -> Path:
         """The folder of response caches."""
+        if self.is_container:
+            return self.folder / "caches"
         return self.packages / "pytriton" / "tritonserver" / "caches"
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the server and its stubs need on top of ours.
 
         The stub takes its packages from the first `python3` on PATH, and must load the libpython
-        of the very interpreter behind it.
+        of the very interpreter behind it. In a container both are as its image has them.
         """
+        if self.is_container:
+            return {}
         libdir = sysconfig.get_config_var("LIBDIR")
         return {
             "PATH": _joined(str(self.folder / "bin"), os.environ.get("PATH")),
@@ -69,15 +81,17 @@ def default_folder() -> Path:
 
 
 def find_runtime(folder: Path | None = None) -> TritonRuntime:
-    """Return the runtime in `folder`, default `default_folder()`.
+    """Return the runtime in `folder`, default `default_folder()` or else a container's own.
 
     Raises:
         EnvironmentUnfitError: there is none.
     """
     runtime = TritonRuntime(folder or default_folder())
+    if folder is None and not is_installed(runtime):
+        runtime = TritonRuntime(CONTAINER_FOLDER)
     if not is_installed(runtime):
         raise EnvironmentUnfitError(
-            f"no Triton runtime in {runtime.folder}; install it with: {INSTALL_COMMAND}"
+            f"no Triton runtime in {folder or default_folder()}; install it with: {INSTALL_COMMAND}"
         )
     return runtime
 
@@ -85,7 +99,8 @@ def find_runtime(folder: Path | None = None) -> TritonRuntime:
 def is_installed(runtime: TritonRuntime) -> bool:
     """Whether the folder holds a server and a completed Python backend."""
     stub = runtime.backends / "python" / "triton_python_backend_stub"
-    return runtime.server.is_file() and stub.exists() and (runtime.packages / "numpy").is_dir()
+    has_numpy = runtime.is_container or (runtime.packages / "numpy").is_dir()
+    return runtime.server.is_file() and stub.exists() and has_numpy
 
 
 def check_python() -> None:

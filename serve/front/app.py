@@ -101,7 +101,9 @@ class Front:
     async def metrics(self, request: Request) -> Response:
         """Answer GET /metrics with the engine's measurements, in Prometheus form."""
         socket = self.spec.engine_socket
-        answer = None if socket is None else await asyncio.to_thread(ask_engine, socket, "metrics")
+        if socket is None:
+            raise ApiError(404, "this front is apart from the engine, which alone has metrics.")
+        answer = await asyncio.to_thread(ask_engine, socket, "metrics")
         if answer is None:
             raise ApiError(503, "the engine process is starting.", code="engine_unavailable")
         return PlainTextResponse(answer["text"], media_type="text/plain; version=0.0.4")

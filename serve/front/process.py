@@ -3,10 +3,12 @@
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import uvicorn
 
+from nemotrt.errors import ConfigError
 from nemotrt.serve.front.access import MAX_BODY_BYTES, read_api_keys
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.engine_files import read_engine_files
@@ -28,11 +30,17 @@ PATH = click.Path(path_type=Path)
 @click.option("--tls-certificate", type=PATH, default=None)
 @click.option("--tls-key", type=PATH, default=None)
 @click.option("--max-body-bytes", type=int, default=MAX_BODY_BYTES)
-def main(
+def main(**options: Any) -> None:
+    """Answer OpenAI's API for ENGINE until SIGTERM."""
+    serve_front(**options)
+
+
+def serve_front(
     engine: Path,
+    *,
     model_name: str,
     triton_address: str | None,
-    engine_socket: Path,
+    engine_socket: Path | None,
     host: str,
     port: int,
     reasoning_in_content: bool,
@@ -41,7 +49,12 @@ def main(
     tls_key: Path | None,
     max_body_bytes: int,
 ) -> None:
-    """Answer OpenAI's API for ENGINE until SIGTERM."""
+    """Answer OpenAI's API until SIGTERM, before Triton or before the engine's process.
+
+    Raises:
+        ArtefactError: `engine` is no engine directory.
+        ConfigError: the file of API keys is missing, empty, or open to others.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     spec = FrontSpec(
         model_name=model_name,
@@ -65,15 +78,17 @@ def main(
     )
 
 
-def _upstream(address: str | None, socket: Path, model_name: str) -> Upstream:
+def _upstream(address: str | None, socket: Path | None, model_name: str) -> Upstream:
     """Return Triton's client or the engine process's; imports only what it needs."""
-    if address is None:
-        from nemotrt.serve.front.engine_upstream import EngineUpstream
+    if address is not None:
+        from nemotrt.serve.front.triton_upstream import TritonUpstream
 
-        return EngineUpstream(socket)
-    from nemotrt.serve.front.triton_upstream import TritonUpstream
+        return TritonUpstream(address, model_name)
+    if socket is None:
+        raise ConfigError("a front needs the address of a Triton or an engine's socket.")
+    from nemotrt.serve.front.engine_upstream import EngineUpstream
 
-    return TritonUpstream(address, model_name)
+    return EngineUpstream(socket)
 
 
 if __name__ == "__main__":

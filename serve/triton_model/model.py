@@ -1,4 +1,8 @@
-"""The decoupled model: `execute` validates and hands over; the engine runs in its own process."""
+"""The decoupled model: `execute` validates and hands over; the engine runs in its own process.
+
+The supervisor has started that process and says where it listens; in a Triton of somebody else's
+the model starts it, from what config.pbtxt says.
+"""
 
 import json
 import os
@@ -7,10 +11,12 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found, unused-ignore]
 
+from .engine_process import EngineProcess  # noqa: TID251
 from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay  # noqa: TID251
 from .responder import Channel, Fields, Responder  # noqa: TID251
 from .tensors import INPUT_BY_NAME, OUTPUTS, input_value  # noqa: TID251
 
+PYTHON_VARIABLE = "NEMOTRT_PYTHON"  # an interpreter that has nemotrt
 DTYPES = {"STRING": np.object_, "INT32": np.int32, "FP32": np.float32}
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
@@ -19,13 +25,12 @@ class TritonPythonModel:
     """What Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Connect to the engine process."""
-        parameters = json.loads(args["model_config"]).get("parameters", {})
-        path = os.environ.get(SOCKET_VARIABLE) or parameters.get("engine_socket", {}).get(
-            "string_value"
-        )
-        if not path:
-            raise pb_utils.TritonModelException(f"{SOCKET_VARIABLE} is not set: no engine to use.")
+        """Connect to the engine process, once it is ready."""
+        self._engine: EngineProcess | None = None
+        path = os.environ.get(SOCKET_VARIABLE)
+        if path is None:
+            self._engine = start_engine(json.loads(args["model_config"]).get("parameters", {}))
+            path = self._engine.socket_path
         self._relay = Relay(path)
         self._responder = Responder(respond, self._relay.cancel)
         self._by_name: dict[str, Channel] = {}
@@ -39,6 +44,8 @@ class TritonPythonModel:
         """Send what is left and disconnect."""
         self._relay.close()
         self._responder.close()
+        if self._engine is not None:
+            self._engine.close()
 
     def _submit(self, request: Any) -> None:
         """Read, check and submit one request; every fault goes to its own client."""
@@ -71,6 +78,24 @@ class TritonPythonModel:
         channel = self._by_name.pop(name, None)
         if channel is not None and not channel.is_done:
             self._relay.cancel(channel.request_id)
+
+
+def start_engine(parameters: dict[str, Any]) -> EngineProcess:
+    """Return the engine's process, ready, from the parameters of config.pbtxt."""
+    given = {name: value["string_value"] for name, value in parameters.items()}
+    if "engine" not in given:
+        raise pb_utils.TritonModelException(
+            f"no engine to use: {SOCKET_VARIABLE} is not set, and config.pbtxt names none."
+        )
+    folder = os.path.dirname(os.path.abspath(__file__))
+    engine = os.path.join(folder, given["engine"])  # an absolute path stays what it is
+    python = os.environ.get(PYTHON_VARIABLE) or given.get("python", "python3")
+    try:
+        process = EngineProcess(engine, python, given.get("engine_options", ""))
+        process.wait_ready()
+    except (OSError, RuntimeError) as error:
+        raise pb_utils.TritonModelException(f"cannot start {engine}: {error}") from error
+    return process
 
 
 def read_inputs(request: Any) -> dict[str, Any]:
