@@ -11,6 +11,7 @@ from nemotrt.quantize.config_file import NOT_SETTINGS, config_option, option_nam
 from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
 from nemotrt.quantize.progress import byte_progress, readable_size
 from nemotrt.quantize.recipe import Recipe, recipe_names
+from nemotrt.quantize.recipe_list import recipes_option
 
 if TYPE_CHECKING:
     from nemotrt.quantize.writer import QuantizeOptions, Setting
@@ -22,6 +23,7 @@ NOT_SAVED = (*NOT_SETTINGS, "output", "force", "resume", "dry-run", "json", "qui
 @click.command()
 @click.argument("checkpoint")
 @config_option()
+@recipes_option()
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--gpu", help=f"Choose by GPU: {', '.join(load_gpus())}.")
 @click.option("--recipe", help=f"{', '.join(recipe_names())}, or a YAML file of yours.")

@@ -10,7 +10,7 @@ import yaml
 from nemotrt.errors import ArtefactError, ConfigError, unknown_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-NOT_SETTINGS = ("config", "help")
+NOT_SETTINGS = ("config", "help", "list-recipes")
 
 
 def config_option() -> Callable[[Command], Command]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nemotrt.errors import ConfigError
+
 if TYPE_CHECKING:
     from nemotrt.quantize.quality import Quality
 
@@ -50,6 +52,8 @@ def evaluate(
     from nemotrt.quantize.progress import count_progress
     from nemotrt.quantize.texts import read_texts, token_windows
 
+    if page is not None and not page.parent.is_dir():
+        raise ConfigError(f"--page {page}: the folder {page.parent} does not exist.")
     reference, target = resolve_checkpoint(against), resolve_checkpoint(candidate)
     paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
     tokens = {

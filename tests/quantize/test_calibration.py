@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +30,7 @@ from nemotrt.quantize.observe import Observation
 from nemotrt.quantize.recipe import load_recipe, recipe_names
 from nemotrt.quantize.texts import DEFAULT_TEXT, read_texts, token_windows
 from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from support.reference import from_folder
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96
 INT8_SQ, FP8 = load_recipe("int8-sq"), load_recipe("fp8")
@@ -46,19 +46,9 @@ def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
     return np.stack([final_logits(checkpoint, row, head) for row in hidden])
 
 
-def reference(folder: Path) -> Any:
-    transformers = pytest.importorskip("transformers")
-    transformers.logging.set_verbosity_error()
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    for module in model.modules():  # its chunk scan alone clamps dt at 0.001
-        if hasattr(module, "time_step_limit"):
-            module.time_step_limit = (0.0, float("inf"))
-    return model.eval()
-
-
 def reference_logits(folder: Path, ids: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        result = reference(folder)(torch.from_numpy(ids), use_cache=False).logits
+        result = from_folder(folder)(torch.from_numpy(ids), use_cache=False).logits
     return result.float().numpy()
 
 
@@ -84,7 +74,7 @@ def test_the_block_pass_is_transformers_forward(
 def test_amax_is_what_a_torch_hook_sees(calibrated: tuple[Path, Path]) -> None:
     source, folder = calibrated
     seen: dict[str, torch.Tensor] = {}
-    model = reference(source)
+    model = from_folder(source)
     for name, module in model.named_modules():
         if name.endswith("_proj"):
             key = name.replace("model.", "backbone.", 1) + ".weight"
@@ -232,7 +222,7 @@ def test_transformers_reads_compressed_tensors_and_agrees(
         ours[layout] = logits(tmp_path / layout, IDS)
     np.testing.assert_array_equal(ours[Format.COMPRESSED_TENSORS], ours[Format.MODELOPT])
     assert 1e-5 < relative(ours[Format.MODELOPT], logits(source, IDS)) < 1e-2
-    model = reference(tmp_path / Format.COMPRESSED_TENSORS)
+    model = from_folder(tmp_path / Format.COMPRESSED_TENSORS)
     linears = [module for module in model.modules() if hasattr(module, "quantization_scheme")]
     assert type(model.hf_quantizer).__name__ == "CompressedTensorsHfQuantizer" and linears
     with torch.no_grad():
@@ -261,7 +251,7 @@ def test_keys_and_values_are_rounded_as_the_scales_say(
         name: torch.from_numpy(np.array(LinearWeight(checkpoint, name).floats()))
         for name in linear_names(checkpoint.config)
     }
-    model = reference(source)
+    model = from_folder(source)
     for name, module in model.named_modules():
         hub = name.replace("model.", "backbone.", 1)
         if f"{hub}.weight" in dense:
@@ -303,30 +293,48 @@ def test_texts(tmp_path: Path) -> None:
         read_texts(lines)
 
 
-needs_tiny = pytest.mark.skipif(
-    not (TINY / "model.safetensors").is_file(), reason="no trained tiny model"
-)
-
-
-@needs_tiny
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["int8-wo", "fp8-dynamic", "int8-sq", "fp8"])
-def test_the_trained_models_perplexity_stays_within_a_percent(tmp_path: Path, recipe: str) -> None:
-    calibration = tmp_path / "c"
-    command = ["quantize", "tiny", "--recipe", recipe, "-o", str(tmp_path / "out")]
-    command += ["--calibration", str(calibration), "--sequence-tokens", "128"]
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 0, result.output
-    tokens = {
-        language: token_windows(TINY, read_texts(TINY.parent / f"heldout/{language}.txt"), 256, 20)
+def heldout(num_sequences: int) -> dict[str, np.ndarray]:
+    return {
+        language: token_windows(
+            TINY, read_texts(TINY.parent / f"heldout/{language}.txt"), 256, num_sequences
+        )
         for language in ("en", "ja")
     }
-    quality = evaluate(TINY, tmp_path / "out", tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("recipe", ["int8-wo", "fp8-dynamic", "int8-sq", "fp8"])
+def test_the_trained_models_perplexity_stays_within_a_percent(
+    tmp_path: Path, recipe: str, layout: str
+) -> None:
+    """In both languages, activations in the format's arithmetic too."""
+    command = ["quantize", "tiny", "--recipe", recipe, "--format", layout]
+    command += ["--calibration", str(tmp_path / "c"), "--sequence-tokens", "128"]
+    result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    quality = evaluate(TINY, tmp_path / "out", heldout(20))
     print(json.dumps([text.perplexity / text.reference_perplexity for text in quality.texts]))
+    assert {text.name for text in quality.texts} == {"en", "ja"}
     for text in quality.texts:
+        assert text.num_tokens == 20 * 255
         assert abs(text.perplexity / text.reference_perplexity - 1) < 0.01
         assert 0 <= text.mean_kl_divergence < 0.01 and text.top1_agreement > 0.9
     assert len(quality.layers) == len(open_checkpoint(TINY).config.layers)
+
+
+@pytest.mark.slow
+def test_folded_and_unfolded_smoothing_agree_on_the_trained_model(tmp_path: Path) -> None:
+    texts = []
+    for fold in ([], ["--no-fold"]):
+        target = tmp_path / f"out{len(fold)}"
+        command = ["quantize", "tiny", "--recipe", "int8-sq", "-o", str(target), *fold]
+        command += ["--calibration", str(tmp_path / "c"), "--sequence-tokens", "128"]
+        assert CliRunner().invoke(main, command).exit_code == 0
+        texts.append(evaluate(TINY, target, heldout(8)).texts)
+    for folded, unfolded in zip(*texts, strict=True):
+        assert folded.perplexity == pytest.approx(unfolded.perplexity, rel=5e-4)
+        assert folded.top1_agreement == pytest.approx(unfolded.top1_agreement, abs=0.01)
 
 
 def test_a_model_against_itself_is_perfect(checkpoint: Path) -> None:
@@ -343,8 +351,6 @@ def test_a_model_against_itself_is_perfect(checkpoint: Path) -> None:
 
 def test_evaluate_command(checkpoint: Path, tmp_path: Path) -> None:
     """The random model has no real tokenizer, so the shipped tiny one is compared with itself."""
-    if not (TINY / "model.safetensors").is_file():
-        pytest.skip("no trained tiny model")
     text = tmp_path / "short.txt"
     text.write_text("A short text, which is long enough for one sequence of sixteen tokens. " * 4)
     arguments = ["tiny", "--against", "tiny", "--text", str(text), "--sequence-tokens", "16"]

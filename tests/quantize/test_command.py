@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
-from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.quantize.contract import inspect_quantized
+from nemotrt.quantize.recipe import recipe_names
 
 
 def run(*arguments: object) -> Result:
@@ -19,6 +19,15 @@ def test_help() -> None:
     result = run("--help")
     assert result.exit_code == 0
     assert "int8-wo" in result.output and "a10g" in result.output
+
+
+def test_recipes_are_described() -> None:
+    result = run("--list-recipes")
+    assert result.exit_code == 0
+    for name in recipe_names():
+        assert f"\n{name}: " in "\n" + result.stdout
+    assert "fp8: FP8, compute capability 8.9 or later, a calibration" in result.stdout
+    assert "nemotron_h keeps attention q_proj k_proj v_proj o_proj" in result.stdout
 
 
 def test_a_run_prints_one_line(checkpoint: Path, tmp_path: Path) -> None:
@@ -115,8 +124,6 @@ def test_ctrl_c_exits_130_and_resume_finishes(
 
 def test_a_static_recipe_calibrates_once(tmp_path: Path) -> None:
     """The shipped text and tiny model; the second run takes the folder that the first made."""
-    if not (TINY_MODELS["tiny"] / "model.safetensors").is_file():
-        pytest.skip("no trained tiny model")
     static = ["--calibration", tmp_path / "c", "--sequences", 2, "--sequence-tokens", 16]
     assert run("tiny", "--recipe", "fp8", "-o", tmp_path / "fp8", *static).exit_code == 0
     stamp = (tmp_path / "c/calibration.json").stat().st_mtime_ns

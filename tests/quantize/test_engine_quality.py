@@ -19,6 +19,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.quantize.evaluate import evaluate, num_steps
 from nemotrt.quantize.recipe import load_recipe
 from nemotrt.quantize.writer import quantize_checkpoint
+from support.reference import from_folder
 
 TOKENS = {"x": np.arange(5 * 24).reshape(5, 24) * 7 % 96, "y": np.arange(24).reshape(1, 24)}
 LIMITS = Limits(max_batch_size=3, max_seq_len=23, chunk_tokens=1)  # the last token isn't fed
@@ -45,11 +46,7 @@ def test_a_float32_engine_is_its_checkpoint(source: Path, tmp_path: Path) -> Non
     assert sum(done) == num_steps(source, engine, TOKENS) == 6 + 6 * 23
     assert (quality.backend, quality.precision) == ("onnxruntime", "fp32")
     assert quality.layers == quality.linears == ()
-    transformers = pytest.importorskip("transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
-    for module in model.modules():
-        if hasattr(module, "time_step_limit"):
-            module.time_step_limit = (0.0, float("inf"))
+    model = from_folder(source)
     for text in quality.texts:
         rows = torch.from_numpy(TOKENS[text.name])
         with torch.no_grad():
@@ -90,8 +87,6 @@ def run(*arguments: object) -> Result:
 
 
 def test_the_command_takes_an_engine(tmp_path: Path) -> None:
-    if not (TINY / "model.safetensors").is_file():
-        pytest.skip("no trained tiny model")
     engine = built(TINY, tmp_path / "engine", Precision.FP32)
     text = tmp_path / "short.txt"
     text.write_text("A short text, which is long enough for one sequence of sixteen tokens. " * 4)
@@ -111,8 +106,6 @@ def test_the_command_takes_an_engine(tmp_path: Path) -> None:
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
-    if not (TINY / "model.safetensors").is_file():
-        pytest.skip("no trained tiny model")
     other = tmp_path / "other"
     shutil.copytree(TINY, other)
     raw = json.loads((other / "tokenizer.json").read_text())

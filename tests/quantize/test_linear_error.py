@@ -16,19 +16,16 @@ from nemotrt.quantize.evaluate import evaluate
 from nemotrt.quantize.quality import LinearError
 from nemotrt.quantize.recipe import load_recipe
 from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from support.reference import from_folder
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96
 
 
 def inputs(folder: Path) -> dict[str, torch.Tensor]:
     """What enters each linear of transformers' model, by hub module name."""
-    transformers = pytest.importorskip("transformers")
-    transformers.logging.set_verbosity_error()
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = from_folder(folder)
     seen: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
-        if hasattr(module, "time_step_limit"):  # its chunk scan alone clamps dt at 0.001
-            module.time_step_limit = (0.0, float("inf"))
         if name.endswith("_proj"):
             key = name.replace("model.", "backbone.", 1)
             module.register_forward_pre_hook(

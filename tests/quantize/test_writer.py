@@ -1,6 +1,8 @@
 """The written folder against the source: names, bytes, configs, faults, kills."""
 
+import errno
 import json
+import os
 import random
 import resource
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -205,6 +208,44 @@ def test_a_write_that_the_system_refuses(checkpoint: Path, tmp_path: Path) -> No
     assert leftovers(tmp_path / "out") == [".out.quantizing"]
     quantize_checkpoint(checkpoint, tmp_path / "out", INT8, QuantizeOptions(resume=True))
     assert leftovers(tmp_path / "out") == ["out"]
+
+
+@pytest.mark.parametrize("what", ["EXDEV", "nothing copied"])
+def test_files_that_the_kernel_cant_copy_between(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    quantize_checkpoint(checkpoint, tmp_path / "whole", INT8)
+
+    def refuse(*arguments: int) -> int:
+        if what == "EXDEV":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return 0
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("num_bytes", [1, 5000, 60_000])  # of a copied tensor, then of codes
+def test_a_source_that_shrinks_while_it_is_read(
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_bytes: int,
+) -> None:
+    source = make_checkpoint(num_shards=1)
+    planned = writer.plan
+
+    def shrinking(*arguments: Any, **named: Any) -> Any:
+        result = planned(*arguments, **named)
+        with (source / "model.safetensors").open("r+b") as file:
+            file.truncate((source / "model.safetensors").stat().st_size - num_bytes)
+        return result
+
+    monkeypatch.setattr(writer, "plan", shrinking)
+    with pytest.raises(ArtefactError, match="got shorter while it was read"):
+        quantize_checkpoint(source, tmp_path / "out", INT8)
+    assert leftovers(tmp_path / "out") == []
 
 
 def interrupted(checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -5,9 +5,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import NemotronHConfig, NemotronHForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    NemotronHConfig,
+    NemotronHForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.utils import logging
 
 torch.set_num_threads(1)  # small models: threads only wait for each other
+
+
+def from_folder(folder: Path) -> Any:
+    """Return the float32 model in a checkpoint folder, as transformers loads it."""
+    logging.set_verbosity_error()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return without_clamp(model).eval()
 
 
 def nemotron_h(layers: str = "M-*M-", seed: int = 0, **changes: Any) -> NemotronHForCausalLM:
