@@ -120,6 +120,7 @@ def _abilities(packages: dict[str, Package], has_gpu: bool) -> tuple[Ability, ..
         ),
         needs("run plans here (tensorrt)", "cuda-python", gpu=True),
         needs("serve with TensorRT-LLM here", "tensorrt-llm", gpu=True),
+        needs("export for TensorRT Edge-LLM here (edge-llm)", also=_missing_edge_llm()),
         needs("serve with Triton Inference Server", also=_missing_triton()),
         needs("measure the GPU (NVML)", "nvidia-ml-py", gpu=True),
     )
@@ -131,6 +132,17 @@ def _missing_native() -> str:
 
     try:
         check_available()
+    except EnvironmentUnfitError as error:
+        return error.message
+    return ""
+
+
+def _missing_edge_llm() -> str:
+    """Return what exporting to Edge-LLM lacks, "" if its exporter is there."""
+    from nemotrt.engines.edge_llm.exporter import find_exporter
+
+    try:
+        find_exporter()
     except EnvironmentUnfitError as error:
         return error.message
     return ""

@@ -1,6 +1,7 @@
 """`nemotrt build`."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from nemotrt.engines.progress import stage_printer
 NOT_EXECUTED = {
     "tensorrt": "Compiled, not executed: no GPU ran this plan.",
     "tensorrt-llm": "Written, not executed: TensorRT-LLM runs on the GPU host.",
+    "edge-llm": "Exported, not executed: the engine is built on the GPU host.",
 }
 DESCRIPTION = """Build an engine directory from a checkpoint.
 
@@ -39,7 +41,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="ENGINE")
 @click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "native", "tensorrt", "tensorrt-llm"]),
+    type=click.Choice(["onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm"]),
     default=None,
     help="What runs the engine; default tensorrt with --gpu, else onnxruntime.",
 )
@@ -52,7 +54,9 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("--max-batch-size", type=click.IntRange(1), help="Sequences at once.  [default: 8]")
 @click.option("--max-seq-len", type=click.IntRange(1), help="Prompt plus output.  [default: 4096]")
 @click.option(
-    "--chunk-tokens", type=click.IntRange(1), help="Prompt tokens a step.  [default: 128]"
+    "--chunk-tokens",
+    type=click.IntRange(1),
+    help="Prompt tokens a step.  [default: 128; tensorrt-llm, edge-llm: all three by the planner]",
 )
 @click.option(
     "--exact",
@@ -79,6 +83,12 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     help="tensorrt-llm: GPUs that share the model.",
 )
 @click.option(
+    "--trust-remote-code",
+    "is_code_trusted",
+    is_flag=True,
+    help="tensorrt-llm: let it import the checkpoint's own Python code, as 1.2 needs.",
+)
+@click.option(
     "--list",
     is_flag=True,
     is_eager=True,
@@ -103,43 +113,37 @@ def build(
     is_embedded: bool,
     workspace_gib: float | None,
     tp_size: int,
+    is_code_trusted: bool,
     force: bool,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Parse, build, print."""
-    from nemotrt.build.engine_builder import (
-        DEFAULT_LIMITS,
-        BuildSpec,
-        build_engine,
-        check_spec,
-    )
+    from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
+    from nemotrt.build.planned_limits import GivenLimits, resolve_limits
     from nemotrt.engines.artefact import check_target
     from nemotrt.engines.checkpoint import open_checkpoint
-    from nemotrt.engines.engine import Limits
     from nemotrt.engines.tiny_models import resolve_checkpoint
 
     source = resolve_checkpoint(checkpoint)
-    seq_len = max_seq_len or DEFAULT_LIMITS.max_seq_len
-    limits = Limits(
-        max_batch_size or DEFAULT_LIMITS.max_batch_size,
-        seq_len,
-        chunk_tokens or min(DEFAULT_LIMITS.chunk_tokens, seq_len),
-    )
+    given = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
     spec = BuildSpec(
         backend or ("tensorrt" if gpu else "onnxruntime"),
         gpu,
         Precision(precision) if precision else None,
-        limits,
+        given.over(DEFAULT_LIMITS),
         is_exact,
         is_embedded,
         int((workspace_gib or 0) * 2**30),
         tp_size,
+        is_code_trusted,
     )
     check_target(output, force=force)
+    opened = open_checkpoint(source)
+    chosen = check_spec(opened, spec)
+    spec = resolve_limits(opened, spec, chosen, given, say=partial(click.echo, err=True))
     if dry_run:
-        chosen = check_spec(open_checkpoint(source), spec)
         click.echo(f"would build {source} with {spec.backend}, {chosen}, into {output}", err=True)
         return
     with stage_printer(quiet) as report:

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from nemotrt.build import host_backends
+from nemotrt.build.host_backends import HOST_BACKENDS, HostChoice
 from nemotrt.build.plan_builder import PlanSpec, build_plan
 from nemotrt.engines import onnxruntime, tensorrt
 from nemotrt.engines.artefact import writing_folder
@@ -21,13 +23,12 @@ from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.native import backend as native
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tensorrt_llm import bundle
 from nemotrt.engines.tokenizer import TOKENIZER_FILES
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.gpu_profile import load_gpu
 
 CPU_BACKENDS = ("onnxruntime", "native")
-BACKENDS = (*CPU_BACKENDS, "tensorrt", "tensorrt-llm")
+BACKENDS = (*CPU_BACKENDS, "tensorrt", *HOST_BACKENDS)
 DEFAULT_LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
 QUANTIZED_PRECISION = {
     QuantAlgo.INT8_WEIGHT_ONLY: Precision.INT8_WO,
@@ -42,7 +43,8 @@ class BuildSpec:
     """What to build; `precision` None means the checkpoint's own.
 
     `is_embedded` puts the weights into a TensorRT plan; `workspace_bytes` bounds its scratch
-    memory, 0 leaves that to TensorRT. `tp_size` is the number of GPUs of a TensorRT-LLM bundle.
+    memory, 0 leaves that to TensorRT. `tp_size` is the number of GPUs that share the model, where a
+    backend has that; `is_code_trusted` lets TensorRT-LLM import the checkpoint's own code.
     """
 
     backend: str = "onnxruntime"
@@ -53,6 +55,7 @@ class BuildSpec:
     is_embedded: bool = False
     workspace_bytes: int = 0
     tp_size: int = 1
+    is_code_trusted: bool = False
 
 
 def build_engine(
@@ -109,8 +112,8 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
     if spec.gpu is None:
         raise ConfigError(f"backend {spec.backend} needs --gpu, such as a10g or a100.")
     capability = compute_capability(spec.gpu)
-    if spec.backend == "tensorrt-llm":
-        bundle.check(checkpoint, capability, precision, spec.tp_size)
+    if spec.backend in HOST_BACKENDS:
+        host_backends.check(spec.backend, checkpoint, capability, precision, spec.tp_size)
     else:
         tensorrt.check(capability, precision)
     if precision is not Precision.BF16 and stored is None:
@@ -156,11 +159,11 @@ def _build(
     elif spec.backend == "native":
         native.export(checkpoint, folder, spec.limits, precision)
         tools = native.tools()
-    elif spec.backend == "tensorrt-llm":
+    elif spec.backend in HOST_BACKENDS:
         assert spec.gpu is not None  # check_spec
-        capability, tools = compute_capability(spec.gpu), {}
-        bundle.write_bundle(checkpoint, folder, spec.limits, capability, spec.tp_size)
-        options["tp_size"] = spec.tp_size
+        capability = compute_capability(spec.gpu)
+        choice = HostChoice(capability, precision, spec.limits, spec.tp_size, spec.is_code_trusted)
+        options, tools = host_backends.write(spec.backend, checkpoint, folder, choice, report)
     else:
         assert spec.gpu is not None  # check_spec
         capability = compute_capability(spec.gpu)

@@ -1,14 +1,15 @@
 """`nemotrt build --list`: which GPU takes which precision by which backend, checked how."""
 
+from nemotrt.build import host_backends
 from nemotrt.build.engine_builder import compute_capability
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensorrt import flavour
-from nemotrt.engines.tensorrt_llm import bundle
+from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import known_gpus
 
 COMPILED = "compiled, not executed"
 ON_HOST = "compiles on its host, not tried"
-WRITTEN = "written, not executed"
+WRITTEN = {"edge-llm": "exported, not executed"}
 NO_FP8 = "no: no FP8 arithmetic"
 FP8 = (Precision.FP8, Precision.FP8_DYNAMIC)
 
@@ -24,15 +25,24 @@ def row(gpu: str, precision: Precision) -> dict[str, str]:
     capability = compute_capability(gpu)
     has_fp8 = flavour.capability_number(capability) >= flavour.FP8_CAPABILITY
     if precision in FP8 and not has_fp8:
-        plan = served = NO_FP8
+        plan = NO_FP8
     else:
         is_here = capability in flavour.AHEAD_OF_TIME
         plan = COMPILED if is_here else ON_HOST
         if precision not in flavour.PRECISIONS:
             plan = "no: not a type of TensorRT's layers"
-        served = WRITTEN if precision in bundle.PRECISIONS else "no: its loader has none"
     names = {"gpu": gpu, "compute_capability": capability, "precision": precision.value}
-    return names | {"tensorrt": plan, "tensorrt-llm": served}
+    hosts = {name: _host(name, capability, precision) for name in host_backends.HOST_BACKENDS}
+    return names | {"tensorrt": plan} | hosts
+
+
+def _host(backend: str, capability: str, precision: Precision) -> str:
+    """Return whether a backend of the GPU host takes a precision there."""
+    try:
+        host_backends.check_gpu(backend, capability, precision)
+    except ConfigError as error:
+        return NO_FP8 if "no FP8 arithmetic" in error.message else "no"
+    return WRITTEN.get(backend, "written, not executed")
 
 
 def lines() -> list[str]:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from nemotrt.engines.request import Request, Update
+from nemotrt.engines.request_scheduler import RequestScheduler
 from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
 
 
 def generate(
-    scheduler: Scheduler, prompt: tuple[int, ...], params: SamplingParams
+    scheduler: RequestScheduler, prompt: tuple[int, ...], params: SamplingParams
 ) -> Iterator[Update]:
     """Yield an Update a token until the request ends; the last one has a finish reason."""
     scheduler.submit(Request("generate", prompt, params))

@@ -7,6 +7,7 @@ from nemotrt.engines.chat import ChatTemplate, load_chat_template
 from nemotrt.engines.engine import Engine
 from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.manifest import Manifest, read_manifest, verify_files
+from nemotrt.engines.request_scheduler import RequestScheduler, SchedulesItself
 from nemotrt.engines.scheduler import Scheduler
 from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.errors import EnvironmentUnfitError, unknown_name
@@ -22,8 +23,10 @@ class OpenEngine:
     template: ChatTemplate | None
     eos_ids: tuple[int, ...]
 
-    def scheduler(self) -> Scheduler:
-        """Return a scheduler over the engine."""
+    def scheduler(self) -> RequestScheduler:
+        """Return a scheduler over the engine: ours, or the engine's own."""
+        if isinstance(self.engine, SchedulesItself):
+            return self.engine.scheduler(self.tokenizer, self.eos_ids)
         return Scheduler(self.engine, self.tokenizer, eos_ids=self.eos_ids)
 
 
@@ -63,9 +66,15 @@ def _open_backend(folder: Path, manifest: Manifest, num_threads: int | None) -> 
 
         return open_plan(folder, manifest)
     if manifest.backend == "tensorrt-llm":
-        from nemotrt.engines.tensorrt_llm.bundle import serve_command
+        from nemotrt.engines.tensorrt_llm.engine import open_engine as open_bundle
 
-        command = serve_command(manifest.checkpoint.path, folder)
-        raise EnvironmentUnfitError(f"{folder} is served by TensorRT-LLM on its host: {command}")
-    known = ("onnxruntime", "native", "tensorrt", "tensorrt-llm")
+        return open_bundle(folder, manifest)
+    if manifest.backend == "edge-llm":
+        from nemotrt.engines.edge_llm.backend import host_command
+
+        raise EnvironmentUnfitError(
+            f"{folder} is a graph for Edge-LLM, which serves its engine itself. Build it on the "
+            f"GPU host: {host_command(folder)}"
+        )
+    known = ("onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm")
     raise unknown_name("backend", manifest.backend, known)

@@ -12,6 +12,7 @@ import numpy as np
 
 from nemotrt.engines.engine import Engine, Feed
 from nemotrt.engines.request import FinishReason, Request, Token, Update
+from nemotrt.engines.request_scheduler import check_request
 from nemotrt.engines.sampling import Sampler
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
@@ -87,23 +88,12 @@ class Scheduler:
             ConfigError: the prompt is empty, too long or out of the vocabulary, the request asks
                 for more tokens than a sequence can hold, or its id is in use.
         """
-        limits, prompt, params = self.engine.limits, request.prompt, request.params
         if request.request_id in self.running or any(
             other.request_id == request.request_id for other in self.waiting
         ):
             raise ConfigError(f"request id {request.request_id!r} is in use.")
-        if not prompt:
-            raise ConfigError("the prompt is empty.")
-        if not (min(prompt) >= 0 and max(prompt) < self.engine.vocab_size):
-            raise ConfigError(f"prompt ids must be 0 to {self.engine.vocab_size - 1}.")
-        planned = len(prompt) + params.max_tokens
-        if planned > min(limits.max_seq_len, self.max_held_tokens):
-            raise ConfigError(
-                f"prompt ({len(prompt)}) plus max_tokens ({params.max_tokens}) is {planned} "
-                f"tokens; the engine holds {min(limits.max_seq_len, self.max_held_tokens)}."
-            )
-        if params.stop and self.tokenizer is None:
-            raise ConfigError("stop strings need a tokenizer; use stop_token_ids.")
+        max_tokens = min(self.engine.limits.max_seq_len, self.max_held_tokens)
+        check_request(request, self.engine, max_tokens, self.tokenizer)
         self.waiting.append(request)
 
     def cancel(self, request_id: str) -> None:

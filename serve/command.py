@@ -120,7 +120,8 @@ def k8s(engine: Path, num_gpus: int | None, **options: Any) -> None:
     from nemotrt.serve.kubernetes import ClusterSpec, manifests
 
     if num_gpus is None:
-        num_gpus = 0 if read_manifest(engine).gpu is None else 1
+        manifest = read_manifest(engine)
+        num_gpus = 0 if manifest.gpu is None else int(manifest.options.get("tp_size", 1))
     documents = manifests(ClusterSpec(num_gpus=num_gpus, **options))
     click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
 

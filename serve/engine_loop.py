@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotrt.engines.request import FinishReason, Update
-from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.request_scheduler import RequestScheduler
 from nemotrt.errors import ConfigError
 from nemotrt.serve.admission import AdmissionQueue, QueueLimits
 from nemotrt.serve.delivery import Delivery, Fields, failure
@@ -36,7 +36,7 @@ class EngineLoop:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        scheduler: RequestScheduler,
         limits: QueueLimits,
         flush: Callable[[], None] = lambda: None,
         *,
@@ -209,6 +209,8 @@ class EngineLoop:
         fields = live.delivery.fields(update, now_s, self._chunk_s * len(self._live))
         if update.finish_reason is FinishReason.CANCELLED and live.error is not None:
             fields = live.error
+        if update.finish_reason is FinishReason.ERROR:
+            fields = failure("engine_failed", update.error)
         if update.finish_reason is not None:
             self._finish(live.submission, fields or {})
         elif fields is not None:

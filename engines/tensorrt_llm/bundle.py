@@ -3,22 +3,20 @@
 import shlex
 from pathlib import Path
 
-import yaml
-
-from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
+from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensorrt.flavour import FP8_CAPABILITY, capability_number
-from nemotrt.engines.tensorrt_llm.llm_args import check_names, llm_args
-from nemotrt.errors import ConfigError
+from nemotrt.engines.tensorrt_llm.llm_args import TP_SIZES, llm_args, to_yaml
+from nemotrt.errors import ArtefactError, ConfigError
 
 ARGS_FILE = "llm_args.yaml"
 PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.FP8, Precision.FP8_DYNAMIC)
-TP_SIZES = (1, 2, 4, 8)
 
 
-def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision, tp: int) -> None:
-    """Raise ConfigError unless TensorRT-LLM serves the checkpoint on that GPU.
+def check_gpu(compute_capability: str, precision: Precision) -> None:
+    """Raise ConfigError unless TensorRT-LLM serves that precision on that GPU.
 
     Source: docs/quantization.md, what the loaders take.
     """
@@ -36,25 +34,58 @@ def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision,
             f"compute capability {compute_capability} has no FP8 arithmetic; "
             "use a checkpoint in int8-wo or bf16."
         )
-    mamba = checkpoint.config.mamba
-    if tp not in TP_SIZES or (mamba is not None and mamba.num_groups % tp):
+
+
+def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision, tp: int) -> None:
+    """Raise ConfigError unless TensorRT-LLM serves the checkpoint on `tp` of those GPUs."""
+    check_gpu(compute_capability, precision)
+    legal = tp_sizes(checkpoint)
+    if tp not in legal:
+        mamba = checkpoint.config.mamba
         groups = f"; the model's {mamba.num_groups} groups must divide by it" if mamba else ""
-        raise ConfigError(f"--tp-size must be one of {TP_SIZES}{groups}; got {tp}.")
+        sizes = ", ".join(map(str, legal))
+        raise ConfigError(f"--tp-size must be one of {sizes}{groups}; got {tp}.")
+
+
+def tp_sizes(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Return how many GPUs may share the model: Mamba's groups and the heads must divide."""
+    config = checkpoint.config
+    counts = [config.num_attention_heads]
+    if config.mamba is not None:
+        counts += [config.mamba.num_groups, config.mamba.num_heads]
+    return tuple(size for size in TP_SIZES if not any(count % size for count in counts))
 
 
 def write_bundle(
-    checkpoint: Checkpoint, folder: Path, limits: Limits, compute_capability: str, tp_size: int
+    checkpoint: Checkpoint,
+    folder: Path,
+    limits: Limits,
+    compute_capability: str,
+    *,
+    tp_size: int = 1,
+    is_code_trusted: bool = False,
 ) -> None:
     """Write ARGS_FILE to `folder`; an FP8 KV cache only where the GPU computes in FP8."""
     is_fp8_gpu = capability_number(compute_capability) >= FP8_CAPABILITY
-    has_fp8_cache = checkpoint.quant.kv_cache_algo == "FP8" and is_fp8_gpu
-    args = llm_args(limits, has_fp8_cache=has_fp8_cache, tp_size=tp_size)
-    check_names(args)
-    text = yaml.safe_dump(args, sort_keys=False)
-    (folder / ARGS_FILE).write_text(text, encoding="utf-8")
+    args = llm_args(
+        limits,
+        has_fp8_cache=checkpoint.quant.kv_cache_algo == "FP8" and is_fp8_gpu,
+        tp_size=tp_size,
+        is_code_trusted=is_code_trusted,
+    )
+    (folder / ARGS_FILE).write_text(to_yaml(args), encoding="utf-8")
+
+
+def check_checkpoint(manifest: Manifest) -> None:
+    """Raise ArtefactError unless the checkpoint is where the bundle says, and the same."""
+    path = Path(manifest.checkpoint.path)
+    if not path.is_dir():
+        raise ArtefactError(f"the bundle's checkpoint {path} is not there; build it again.")
+    if open_checkpoint(path).fingerprint() != manifest.checkpoint.fingerprint:
+        raise ArtefactError(f"the checkpoint {path} has changed since the bundle was built.")
 
 
 def serve_command(checkpoint: str, folder: Path) -> str:
-    """Return the command that serves the bundle on the GPU host."""
+    """Return the command that serves the bundle without nemotrt."""
     words = ["trtllm-serve", checkpoint, "--extra_llm_api_options", str(folder / ARGS_FILE)]
     return shlex.join(words)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.request import FinishReason, Request, Update
+from nemotrt.engines.request_scheduler import RequestScheduler
 from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker, random_prompt
@@ -118,7 +118,7 @@ class InProcessTarget:
         except Exception as error:  # a bug: the senders raise it, with its traceback
             self._fail(calls, error)
 
-    def _serve(self, scheduler: Scheduler, calls: dict[str, _Call]) -> None:
+    def _serve(self, scheduler: RequestScheduler, calls: dict[str, _Call]) -> None:
         """Step while there are calls; what is in `calls` is not answered yet."""
         while self._take(scheduler, calls):
             start_s = time.perf_counter()
@@ -138,7 +138,7 @@ class InProcessTarget:
         for call in calls.values():
             self._finish(call, error)
 
-    def _take(self, scheduler: Scheduler, calls: dict[str, _Call]) -> bool:
+    def _take(self, scheduler: RequestScheduler, calls: dict[str, _Call]) -> bool:
         """Take new calls, waiting for one if there is nothing to do; False at the end."""
         while True:
             try:

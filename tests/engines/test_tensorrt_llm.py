@@ -8,10 +8,15 @@ import yaml
 from click.testing import CliRunner
 
 from nemotrt.cli import main
+from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.tensorrt_llm.llm_args import check_names, llm_args
-from nemotrt.errors import ConfigError
+from nemotrt.engines.tensorrt_llm import bundle
+from nemotrt.engines.tensorrt_llm.llm_args import graph_batch_sizes, llm_args, read_llm_args
+from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.errors import ArtefactError
+from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+from support.sparse_checkpoint import write_sparse
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -29,8 +34,11 @@ def test_a_bundle_says_how_to_serve_the_checkpoint(
     assert "not executed" in stderr
     args = yaml.safe_load((target / "llm_args.yaml").read_text())
     assert args == {
+        "backend": "pytorch",
+        "trust_remote_code": False,
         "tensor_parallel_size": 2,
         "max_batch_size": 16,
+        "max_input_len": 4096,
         "max_seq_len": 4096,
         "max_num_tokens": 1040,
         "max_beam_width": 1,
@@ -41,14 +49,17 @@ def test_a_bundle_says_how_to_serve_the_checkpoint(
             "mamba_ssm_cache_dtype": "float32",
             "dtype": "fp8",
         },
-        "cuda_graph_config": {"enable_padding": True, "max_batch_size": 16},
+        "cuda_graph_config": {"enable_padding": True, "batch_sizes": [1, 2, 4, 8, 16]},
     }
+    pods = CliRunner().invoke(main, ["serve", "k8s", str(target), "--image", "i", "--claim", "c"])
+    assert "nvidia.com/gpu: '2'" in pods.stdout
     manifest = read_manifest(target)
     assert manifest.executed is False
     assert manifest.checkpoint.path == str(source.resolve())
     assert not list(target.rglob("*.safetensors"))
     opened = CliRunner().invoke(main, ["generate", str(target), "--prompt-ids", "1"])
     assert opened.exit_code == 3
+    assert "pip install 'nemotrt[tensorrt-llm]'" in opened.stderr
     assert f"trtllm-serve {source.resolve()} --extra_llm_api_options" in opened.stderr
 
 
@@ -76,18 +87,89 @@ def test_what_it_does_not_serve_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ampere_gets_no_fp8_cache() -> None:
-    args = llm_args(Limits(8, 1024, 128), has_fp8_cache=False)
-    assert args["kv_cache_config"]["dtype"] == "auto"
+def test_limits_come_from_the_planner(tmp_path: Path) -> None:
+    """The A10G holds as many of the 9B's sequences as the planner says, less the LLM's reserve."""
+    source = write_sparse(tmp_path / "9b", "nemotron-nano-9b-v2", "bf16")
+    found = {}
+    for gpu in ("a10g", "h100"):
+        target = tmp_path / gpu
+        code, stderr = run(str(source), "--gpu", gpu, "-o", str(target))
+        assert code == 0, stderr
+        assert "Planned, not measured" in stderr
+        found[gpu] = yaml.safe_load((target / "llm_args.yaml").read_text())
+    options = DeploymentOptions(
+        "nemotron-nano-9b-v2", "h100", engine="tensorrt-llm", isl=8192, osl=16384
+    )
+    fitting = deploy(options).max_batch_size()
+    assert found["h100"]["max_batch_size"] == int(0.8 * fitting)
+    assert found["h100"]["max_seq_len"] == 24576
+    assert found["h100"]["cuda_graph_config"]["batch_sizes"][-1] == int(0.8 * fitting)
+    assert 1 <= found["a10g"]["max_batch_size"] < found["h100"]["max_batch_size"]
+
+
+def test_what_does_not_fit_is_no_feasible_plan(tmp_path: Path) -> None:
+    source = write_sparse(tmp_path / "9b", "nemotron-nano-9b-v2", "bf16")
+    options = ("--gpu", "a10g", "--max-seq-len", "900000", "-o", str(tmp_path / "b"))
+    code, stderr = run(str(source), *options)
+    assert code == 4, stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_ampere_gets_no_fp8_cache(quantized_tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """The cache's type is the GPU's to allow, whatever the checkpoint has scales for."""
+    source = open_checkpoint(quantized_tiny("fp8"))
+    for capability, dtype in (("8.6", "auto"), ("9.0", "fp8")):
+        bundle.write_bundle(source, tmp_path, Limits(8, 1024, 128), capability)
+        assert read_llm_args(tmp_path / "llm_args.yaml")["kv_cache_config"]["dtype"] == dtype
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 31, 96, 129, 500, 2048])
+def test_a_padded_batch_is_not_much_larger_than_the_real_one(size: int) -> None:
+    sizes = graph_batch_sizes(size)
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == size
+    for real in range(1, size + 1):
+        padded = min(s for s in sizes if s >= real)
+        assert padded - real < max(8, real)
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("changes", "message"),
     [
-        ({"max_batchsize": 1}, "'max_batch_size'"),
-        ({"kv_cache_config": {"enable_blocks_reuse": True}}, "'enable_block_reuse'"),
+        ({"max_batchsize": 1}, "max_batchsize: Extra inputs"),
+        ({"kv_cache_config": {"enable_blocks_reuse": True}}, "kv_cache_config.enable_blocks_reuse"),
+        ({"kv_cache_config": {"enable_block_reuse": True}}, "enable_block_reuse: Input should be"),
+        ({"tensor_parallel_size": 3}, "tensor_parallel_size: Input should be 1, 2, 4 or 8"),
+        ({"max_num_tokens": 7}, "max_num_tokens must be at least max_batch_size"),
+        ({"max_seq_len": "1024"}, "max_seq_len: Input should be a valid integer"),
+        ({"cuda_graph_config": {"batch_sizes": [9]}}, "must not exceed max_batch_size"),
+        ({"cuda_graph_config": {"batch_sizes": [1], "max_batch_size": 1}}, "max_batch_size: Extra"),
     ],
 )
-def test_a_name_that_tensorrt_llm_has_not_is_refused(args: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_names(args)
+def test_what_tensorrt_llm_would_not_take_is_refused(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    args = llm_args(Limits(8, 1024, 128), has_fp8_cache=False).model_dump()
+    path = tmp_path / "llm_args.yaml"
+    path.write_text(yaml.safe_dump(args | changes))
+    with pytest.raises(ArtefactError, match=message):
+        read_llm_args(path)
+
+
+def test_code_is_trusted_only_when_asked(tmp_path: Path) -> None:
+    for flag, expected in (((), False), (("--trust-remote-code",), True)):
+        target = tmp_path / str(expected)
+        code, _ = run("tiny", "--gpu", "h100", *flag, "-o", str(target))
+        assert code == 0
+        assert read_llm_args(target / "llm_args.yaml")["trust_remote_code"] is expected
+
+
+@pytest.mark.parametrize(("model", "sizes"), [("nano_9b", (1, 2, 4, 8)), ("tiny", (1, 2))])
+def test_how_many_gpus_may_share_a_model(
+    model: str, sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    """The 9B has 8 groups, 128 Mamba heads, 40 attention heads; the tiny model 2, 6 and 6."""
+    folder = TINY_MODELS["tiny"]
+    if model == "nano_9b":
+        folder = write_sparse(tmp_path / "9b", "nemotron-nano-9b-v2", "bf16")
+    assert bundle.tp_sizes(open_checkpoint(folder)) == sizes

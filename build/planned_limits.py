@@ -1,0 +1,120 @@
+"""The limits of an engine where the user gives none: what the planner says fits the GPU."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from nemotrt.build.engine_builder import BuildSpec
+from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.tensorrt_llm.llm_args import FREE_GPU_MEMORY_FRACTION
+from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.number_format import StoredType
+
+# What each backend adds to the hardware, in the planner's words, and what it says of memory: the
+# share of what the weights leave that its caches may take.
+PLANNED_AS = {
+    "tensorrt-llm": ("tensorrt-llm", FREE_GPU_MEMORY_FRACTION),
+    "tensorrt-llm-1.2": ("tensorrt-llm", FREE_GPU_MEMORY_FRACTION),
+    "edge-llm": ("nemotrt", 1.0),
+}
+SIXTEEN_BIT_STATE = ("tensorrt-llm-1.2", "edge-llm")
+MIN_CHUNK_TOKENS = 128
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GivenLimits:
+    """The limits of the command line; None where the user leaves the choice."""
+
+    max_batch_size: int | None = None
+    max_seq_len: int | None = None
+    chunk_tokens: int | None = None
+
+    def over(self, default: Limits) -> Limits:
+        """Return `default` with what is given in its place; a chunk is cut to a sequence."""
+        seq_len = self.max_seq_len or default.max_seq_len
+        return Limits(
+            self.max_batch_size or default.max_batch_size,
+            seq_len,
+            self.chunk_tokens or min(default.chunk_tokens, seq_len),
+        )
+
+
+def resolve_limits(
+    checkpoint: Checkpoint,
+    spec: BuildSpec,
+    precision: Precision,
+    given: GivenLimits,
+    *,
+    say: Callable[[str], None] = lambda note: None,
+) -> BuildSpec:
+    """Return `spec` with planned limits in the place of those that were not given.
+
+    A backend that the planner knows not keeps what `spec` has. `say` is told what was planned.
+
+    Raises:
+        NoFeasiblePlanError: not one sequence of that length fits the GPU.
+    """
+    if spec.backend not in PLANNED_AS or spec.gpu is None:
+        return spec
+    limits = planned_limits(
+        checkpoint, spec.backend, spec.gpu, precision, given, tp_size=spec.tp_size
+    )
+    if given.max_batch_size is None:
+        many = f"{limits.max_batch_size} sequences of {limits.max_seq_len} tokens"
+        say(f"Planned, not measured: {many} fit {spec.gpu}; --max-batch-size sets another number.")
+    return dataclasses.replace(spec, limits=limits)
+
+
+def planned_limits(
+    checkpoint: Checkpoint,
+    backend: str,
+    gpu: str,
+    precision: Precision,
+    given: GivenLimits,
+    *,
+    tp_size: int = 1,
+) -> Limits:
+    """Return how many sequences the planner sees fit, at what length, and the prompt chunk.
+
+    The length is the planner's own load (8k in, 16k out), at most what the model was trained for.
+
+    Args:
+        checkpoint: the model.
+        backend: a key of PLANNED_AS.
+        gpu: a known GPU.
+        precision: of the linears.
+        given: limits that are not to be planned.
+        tp_size: GPUs that share the model.
+
+    Raises:
+        NoFeasiblePlanError: not one sequence of that length fits.
+    """
+    engine, share = PLANNED_AS[backend]
+    options = DeploymentOptions(
+        model=str(checkpoint.path / "config.json"),
+        gpu=gpu,
+        precision=precision,
+        engine=engine,
+        kv_dtype=_kv_type(checkpoint, precision),
+        ssm_dtype=StoredType.BF16 if backend in SIXTEEN_BIT_STATE else StoredType.FP32,
+        tp=tp_size,
+    )
+    longest = checkpoint.config.max_position_embeddings
+    seq_len = given.max_seq_len or min(options.isl + options.osl, longest)
+    osl = max(seq_len * 2 // 3, 1)
+    deployment = deploy(options.at(isl=max(seq_len - osl, 1), osl=osl))
+    if given.max_batch_size is None:
+        batch_size = max(math.floor(share * deployment.max_batch_size()), 1)
+    else:
+        batch_size = given.max_batch_size
+    chunk = max(deployment.max_num_tokens - batch_size, MIN_CHUNK_TOKENS)
+    return given.over(Limits(batch_size, seq_len, min(chunk, seq_len)))
+
+
+def _kv_type(checkpoint: Checkpoint, precision: Precision) -> StoredType:
+    """Return how the KV cache will be stored: FP8 where the checkpoint and the GPU have it."""
+    has_fp8 = precision in (Precision.FP8, Precision.FP8_DYNAMIC)
+    is_fp8 = checkpoint.quant.kv_cache_algo == "FP8" and has_fp8
+    return StoredType.FP8 if is_fp8 else StoredType.BF16

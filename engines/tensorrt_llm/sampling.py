@@ -1,0 +1,47 @@
+"""How a request's sampling is spelled in `tensorrt_llm.SamplingParams`.
+
+Source: TensorRT-LLM's tensorrt_llm/sampling_params.py, 1.2 and 1.3 release candidates.
+"""
+
+from typing import Any
+
+from nemotrt.engines.sampling import SamplingParams
+
+NO_END_ID = -1  # TensorRT-LLM's own value for "nothing ends the sequence"
+
+
+def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[str, Any]:
+    """Return the keyword arguments.
+
+    Stop strings and text are ours (TextStream), so `detokenize` is off; a stop token is left in the
+    output, where we see which it was. `top_k=1` is the one spelling of greedy in every version.
+    """
+    ends = () if params.ignore_eos else eos_ids
+    stop_ids = [*ends[1:], *params.stop_token_ids]
+    fields: dict[str, Any] = {
+        "max_tokens": params.max_tokens,
+        "end_id": ends[0] if ends else NO_END_ID,
+        "pad_id": eos_ids[0] if eos_ids else 0,
+        "ignore_eos": not ends,
+        "stop_token_ids": stop_ids or None,
+        "include_stop_str_in_output": True,
+        "detokenize": False,
+    }
+    if params.temperature == 0:
+        fields["top_k"] = 1
+    else:
+        fields |= {"temperature": params.temperature, "top_p": params.top_p}
+        fields |= {"top_k": params.top_k or None, "seed": params.seed}
+    if params.min_tokens:
+        fields["min_tokens"] = params.min_tokens
+    for name, neutral in (
+        ("repetition_penalty", 1.0),
+        ("presence_penalty", 0.0),
+        ("frequency_penalty", 0.0),
+    ):
+        value = getattr(params, name)
+        if value != neutral:
+            fields[name] = value
+    if params.logprobs is not None:
+        fields["logprobs"] = max(1, params.logprobs)  # 0 means none to it
+    return fields

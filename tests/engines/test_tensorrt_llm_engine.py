@@ -1,0 +1,286 @@
+"""The engine over TensorRT-LLM's LLM, on a stand-in that has its signatures and rules."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.cli import main
+from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.generation import collect, generate
+from nemotrt.engines.guide import ThinkingBudget
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.request import FinishReason, Request, Update
+from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.tensorrt_llm import scheduler as scheduler_module
+from nemotrt.engines.tiny_models import resolve_checkpoint
+from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
+
+LIMITS = Limits(max_batch_size=3, max_seq_len=96, chunk_tokens=16)
+PROMPT = (1, 700, 23, 1999, 4)
+SHORT = SamplingParams(max_tokens=4)
+STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("bundle") / "b"
+    build_engine(
+        resolve_checkpoint("tiny"), target, BuildSpec("tensorrt-llm", "a10g", limits=LIMITS)
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def opened(bundle: Path) -> Iterator[OpenEngine]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(STAND_IN))
+        opened = open_engine(bundle)
+        yield opened
+        opened.engine.close()
+        assert opened.engine._llm.is_shut_down  # type: ignore[attr-defined]
+        del sys.modules["tensorrt_llm"]
+
+
+@pytest.fixture(scope="module")
+def cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenEngine]:
+    """The oracle: the same checkpoint on the CPU engine, by our own scheduler."""
+    target = tmp_path_factory.mktemp("cpu") / "e"
+    build_engine(resolve_checkpoint("tiny"), target, BuildSpec(limits=LIMITS))
+    opened = open_engine(target, num_threads=1)
+    yield opened
+    opened.engine.close()
+
+
+def run(opened: OpenEngine, **params: Any) -> dict[str, Any]:
+    return collect(list(generate(opened.scheduler(), PROMPT, SamplingParams(**params))), 5)
+
+
+def some_text(cpu: OpenEngine) -> str:
+    return str(run(cpu, max_tokens=40, ignore_eos=True)["text"])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_tokens": 40},
+        {"max_tokens": 24, "ignore_eos": True},
+        {"max_tokens": 12, "repetition_penalty": 1.4, "ignore_eos": True},
+        {"max_tokens": 12, "presence_penalty": 1.5, "frequency_penalty": -0.5, "ignore_eos": True},
+        {"max_tokens": 60, "min_tokens": 50},
+        {"max_tokens": 6, "logprobs": 0, "ignore_eos": True},
+        {"max_tokens": 6, "logprobs": 3, "ignore_eos": True},
+    ],
+)
+def test_greedy_tokens_and_text_are_the_cpu_engines(
+    params: dict[str, Any], opened: OpenEngine, cpu: OpenEngine
+) -> None:
+    ours, theirs = run(cpu, **params), run(opened, **params)
+    for mine, other in zip(ours["tokens"], theirs["tokens"], strict=True):
+        assert other["logprob"] == pytest.approx(mine["logprob"])
+        assert [t["id"] for t in other["top_logprobs"]] == [t["id"] for t in mine["top_logprobs"]]
+    ids = [[token["id"] for token in found["tokens"]] for found in (ours, theirs)]
+    assert ids[0] == ids[1]
+    assert (theirs["text"], theirs["finish_reason"]) == (ours["text"], ours["finish_reason"])
+
+
+def test_a_stop_string_ends_the_text_and_frees_the_llm(opened: OpenEngine, cpu: OpenEngine) -> None:
+    stop = some_text(cpu)[10:13]
+    params = {"max_tokens": 40, "ignore_eos": True, "stop": (stop,)}
+    assert run(opened, **params) == run(cpu, **params)
+    assert run(opened, max_tokens=3)["usage"] == run(cpu, max_tokens=3)["usage"]
+
+
+def test_an_end_token_that_the_llm_keeps_to_itself_is_no_loss(
+    opened: OpenEngine, cpu: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = run(cpu, max_tokens=40, ignore_eos=True)["tokens"][9]["id"]
+    found = []
+    for engine in (cpu, opened):
+        monkeypatch.setattr(sys.modules["tensorrt_llm"].LLM, "HIDES_END", True)
+        scheduler = engine.scheduler()
+        monkeypatch.setattr(scheduler, "eos_ids", (end,))
+        params = SamplingParams(max_tokens=40)
+        found.append(collect(list(generate(scheduler, PROMPT, params)), 5))
+    mine, other = found
+    assert other["tokens"] == mine["tokens"][:-1]
+    assert (other["text"], other["finish_reason"]) == (mine["text"], "stop")
+
+
+def test_a_stop_token_is_reported_and_not_part_of_the_text(
+    opened: OpenEngine, cpu: OpenEngine
+) -> None:
+    tokens = run(cpu, max_tokens=40, ignore_eos=True)["tokens"]
+    params = {"max_tokens": 40, "ignore_eos": True, "stop_token_ids": (tokens[7]["id"],)}
+    assert run(opened, **params) == run(cpu, **params)
+
+
+@settings(
+    deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 30)), min_size=1, max_size=6),
+    seed=st.integers(0, 99),
+)
+def test_requests_of_any_mix_do_not_disturb_each_other(
+    lengths: list[tuple[int, int]], seed: int, opened: OpenEngine, cpu: OpenEngine
+) -> None:
+    requests = [
+        Request(
+            str(i),
+            tuple((seed * 131 + i * 17 + j * 29) % 4096 for j in range(isl)),
+            SamplingParams(max_tokens=osl, ignore_eos=True),
+        )
+        for i, (isl, osl) in enumerate(lengths)
+    ]
+    found = []
+    for engine in (cpu, opened):
+        scheduler, tokens = engine.scheduler(), {request.request_id: [] for request in requests}
+        for request in requests:
+            scheduler.submit(request)
+        while not scheduler.is_idle:
+            for update in scheduler.step():
+                tokens[update.request_id] += [token.id for token in update.tokens]
+        found.append(tokens)
+    assert found[0] == found[1]
+
+
+def test_a_cancelled_request_ends_at_once_and_says_no_more(opened: OpenEngine) -> None:
+    scheduler = opened.scheduler()
+    params = SamplingParams(max_tokens=80, ignore_eos=True)
+    scheduler.submit(Request("a", PROMPT, params))
+    scheduler.submit(Request("b", PROMPT, params))
+    updates: list[Update] = []
+    while sum(len(update.tokens) for update in updates if update.request_id == "a") < 3:
+        updates = [*updates, *scheduler.step()]
+    scheduler.cancel("a")
+    scheduler.cancel("a")
+    scheduler.cancel("never there")
+    assert list(scheduler.running) == ["b"]
+    later: list[Update] = []
+    while not scheduler.is_idle:
+        later += scheduler.step()
+    assert [u.finish_reason for u in later if u.request_id == "a"] == [FinishReason.CANCELLED]
+    tokens = [t.id for u in (*updates, *later) if u.request_id == "b" for t in u.tokens]
+    assert tokens == [t["id"] for t in run(opened, max_tokens=80, ignore_eos=True)["tokens"]]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request("r", ()), "empty"),
+        (Request("r", (4096,)), "0 to 4095"),
+        (Request("r", PROMPT, SamplingParams(max_tokens=92)), "is 97 tokens; the engine holds 96"),
+        (Request("r", PROMPT, SHORT, ThinkingBudget(1, lambda text: [5])), "no thinking budget"),
+    ],
+)
+def test_what_it_can_not_run_is_refused(
+    request_: Request, message: str, opened: OpenEngine
+) -> None:
+    scheduler = opened.scheduler()
+    with pytest.raises(ConfigError, match=message):
+        scheduler.submit(request_)
+    assert scheduler.is_idle
+
+
+def test_an_id_in_use_is_refused(opened: OpenEngine) -> None:
+    scheduler = opened.scheduler()
+    request = Request("r", PROMPT, SHORT)
+    scheduler.submit(request)
+    with pytest.raises(ConfigError, match="in use"):
+        scheduler.submit(request)
+    scheduler.cancel("r")
+
+
+def test_there_are_no_slots_and_no_logits(opened: OpenEngine) -> None:
+    engine = opened.engine
+    for call in (
+        engine.allocate,
+        lambda: engine.release(0),
+        lambda: engine.held_tokens(0),
+        lambda: engine.step([Feed(0, [1])]),
+    ):
+        with pytest.raises(ConfigError, match="takes whole requests"):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["request", "executor"])
+def test_a_request_s_fault_is_its_own_and_any_other_is_fatal(
+    kind: str, opened: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = sys.modules["tensorrt_llm"]
+    fault = llm.RequestError("too long") if kind == "request" else RuntimeError("out of memory")
+    scheduler = opened.scheduler()
+    monkeypatch.setattr(llm.LLM, "FAULT", fault)
+    scheduler.submit(Request("r", PROMPT, SHORT))
+    updates: list[Update] = []
+    if kind == "executor":
+        with pytest.raises(ChildProcessFailedError, match="out of memory"):
+            while True:
+                scheduler.step()
+    else:
+        while not scheduler.is_idle:
+            updates += scheduler.step()
+        assert updates == [Update("r", finish_reason=FinishReason.ERROR, error="too long")]
+
+
+def test_an_llm_that_gives_nothing_is_taken_for_dead(
+    opened: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = opened.scheduler()
+    scheduler.submit(Request("r", PROMPT, SHORT))
+    monkeypatch.setattr(scheduler._streams, "take", lambda timeout_s: [])  # type: ignore[attr-defined]
+    scheduler.step()
+    later = time.monotonic() + scheduler_module.STALL_S + 1
+    monkeypatch.setattr(scheduler_module.time, "monotonic", lambda: later)
+    with pytest.raises(ChildProcessFailedError, match="gave no token for 120 s"):
+        scheduler.step()
+    monkeypatch.undo()
+    scheduler.cancel("r")
+
+
+def test_a_checkpoint_that_has_changed_is_not_served(tmp_path: Path) -> None:
+    import shutil
+
+    source, target = tmp_path / "c", tmp_path / "b"
+    shutil.copytree(resolve_checkpoint("tiny"), source)
+    build_engine(source, target, BuildSpec("tensorrt-llm", "a10g", limits=LIMITS))
+    text = (source / "config.json").read_text()
+    (source / "config.json").write_text(text.replace('"pad_token_id": 12', '"pad_token_id": 0'))
+    with pytest.raises(ArtefactError, match="has changed since"):
+        open_engine(target)
+    shutil.rmtree(source)
+    with pytest.raises(ArtefactError, match="is not there"):
+        open_engine(target)
+
+
+def test_arguments_that_are_not_tensorrt_llm_s_are_found_at_opening(
+    bundle: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    target = tmp_path / "b"
+    shutil.copytree(bundle, target)
+    args = yaml.safe_load((target / "llm_args.yaml").read_text())
+    args["kv_cache_config"]["mamba_ssm_cache_dtype"] = "float64"
+    (target / "llm_args.yaml").write_text(yaml.safe_dump(args))
+    with pytest.raises(ArtefactError, match=r"kv_cache_config\.mamba_ssm_cache_dtype"):
+        open_engine(target, verify=False)
+
+
+def test_generate_runs_a_bundle(
+    bundle: Path, cpu: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(STAND_IN))
+    ids = ",".join(map(str, PROMPT))
+    found = CliRunner().invoke(main, ["generate", str(bundle), "--prompt-ids", ids])
+    assert found.exit_code == 0, found.output
+    assert found.stdout.strip() == str(run(cpu, max_tokens=91)["text"]).strip()

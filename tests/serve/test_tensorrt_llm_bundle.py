@@ -1,0 +1,87 @@
+"""`nemotrt serve BUNDLE`: host, front and the openai client, over the stand-in of the LLM."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.opening import OpenEngine
+from nemotrt.engines.tiny_models import resolve_checkpoint
+from nemotrt.serve.launcher import serve_engine
+from nemotrt.serve.run_folder import ServerState
+
+STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
+PROMPT = "The city of"
+
+
+@pytest.fixture(scope="module")
+def server(opened: OpenEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
+    bundle = tmp_path_factory.mktemp("bundle") / "b"
+    spec = BuildSpec("tensorrt-llm", "h100", limits=opened.engine.limits)
+    build_engine(resolve_checkpoint("tiny-dense"), bundle, spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(STAND_IN), prepend=":")
+        with serve_engine(bundle, "--no-triton", drain_s=5) as state:
+            yield state
+
+
+@pytest.fixture
+def client(server: ServerState) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.openai_url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_a_stream_is_the_cpu_engines_text(client: openai.OpenAI, solo) -> None:
+    expected = solo(PROMPT, max_tokens=40, stop=(" the",))
+    stream = client.completions.create(
+        model="llm", prompt=PROMPT, max_tokens=40, temperature=0, stop=[" the"], stream=True
+    )
+    chunks = [choice for chunk in stream for choice in chunk.choices]
+    assert "".join(choice.text for choice in chunks) == expected["text"]
+    assert chunks[-1].finish_reason == expected["finish_reason"]
+
+
+def test_usage_and_logprobs(client: openai.OpenAI, solo) -> None:
+    expected = solo(PROMPT, max_tokens=5, logprobs=2, ignore_eos=False)
+    answer = client.completions.create(
+        model="llm", prompt=PROMPT, max_tokens=5, temperature=0, logprobs=2
+    )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == expected["usage"]["completion_tokens"]
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.token_logprobs == pytest.approx([t["logprob"] for t in expected["tokens"]])
+
+
+def test_what_the_llm_can_not_do_is_refused_by_name(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="no guided decoding"):
+        client.chat.completions.create(
+            model="llm",
+            messages=[{"role": "user", "content": "hi"}],
+            response_format={"type": "json_object"},
+        )
+
+
+def test_a_client_that_leaves_frees_its_place(client: openai.OpenAI, server: ServerState) -> None:
+    stream = client.completions.create(
+        model="llm",
+        prompt=PROMPT,
+        max_tokens=900,
+        temperature=0,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    next(iter(stream))
+    stream.close()
+    deadline = time.monotonic() + 20
+    while "nemotrt_slots_in_use 0.0" not in httpx.get(_metrics(server)).text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _metrics(server: ServerState) -> str:
+    return server.openai_url.removesuffix("/v1") + "/metrics"

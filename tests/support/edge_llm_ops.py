@@ -1,0 +1,88 @@
+"""Edge-LLM's plugins in NumPy, for ONNX's reference evaluator: what an exported graph computes.
+
+One sequence from an empty state, prefill only. Source: the operators' definitions in
+tensorrt-edgellm 0.11.0 (onnx op schemas) and the Mamba-2 paper's recurrence.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from safetensors.numpy import load_file
+
+DOMAIN = "trt_edgellm"
+
+
+class causal_conv1d(OpRun):  # noqa: N801 - the operator's name
+    op_domain = DOMAIN
+
+    def _run(self, x, weight, bias, state, *_, **attributes: Any):
+        width = weight.shape[-1]
+        padded = np.concatenate([np.zeros((width - 1, x.shape[1])), x.astype(np.float32)])
+        taps = weight.astype(np.float32)[:, 0, :]
+        y = sum(padded[k : k + len(x)] * taps[:, k] for k in range(width)) + bias.astype(np.float32)
+        return y.astype(np.float16), state
+
+
+class update_ssm_state(OpRun):  # noqa: N801
+    op_domain = DOMAIN
+
+    def _run(self, x, a, b, c, d, dt, dt_bias, state, *_, **attributes: Any):
+        x, a, b, c, d, dt, dt_bias = (
+            value.astype(np.float32) for value in (x, a, b, c, d, dt, dt_bias)
+        )
+        step = np.logaddexp(0, dt + dt_bias)  # softplus
+        heads = x.shape[1] // b.shape[1]
+        b, c = b.repeat(heads, axis=1), c.repeat(heads, axis=1)
+        held = np.zeros((x.shape[1], x.shape[2], b.shape[2]), np.float32)
+        out = np.empty_like(x)
+        for t in range(len(x)):
+            held = held * np.exp(step[t] * a)[:, None, None]
+            held += (step[t][:, None] * x[t])[:, :, None] * b[t][:, None, :]
+            out[t] = (held * c[t][:, None, :]).sum(-1) + d[:, None] * x[t]
+        return out.astype(np.float16), state
+
+
+class AttentionPlugin(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, qkv, past, *_, num_q_heads, num_kv_heads, head_size, attention_scale, **others):
+        num, size = len(qkv), head_size
+        heads = qkv.reshape(num, -1, size).astype(np.float32)
+        q, k, v = np.split(heads, [num_q_heads, num_q_heads + num_kv_heads], axis=1)
+        shared = num_q_heads // num_kv_heads
+        scores = np.einsum("qhd,khd->hqk", q, k.repeat(shared, 1)) * attention_scale
+        scores += np.triu(np.full((num, num), -np.inf), 1)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        out = np.einsum("hqk,khd->qhd", weights, v.repeat(shared, 1))
+        return out.astype(np.float16), past
+
+
+def last_logits(folder: Path, ids: list[int]) -> np.ndarray:
+    """Return the logits [vocab] after `ids` of the exported graph in `folder`."""
+    model = onnx.load(str(folder / "model.onnx"))
+    operators = [causal_conv1d, update_ssm_state, AttentionPlugin]
+    evaluator = ReferenceEvaluator(model, new_ops=operators)
+    (table,) = load_file(folder / "embedding.safetensors").values()
+    num = len(ids)
+    feeds: dict[str, Any] = {"inputs_embeds": table[ids].astype(np.float16)}
+    for entry in model.graph.input:
+        if entry.name not in feeds:
+            feeds[entry.name] = _input(entry, num)
+    return np.asarray(evaluator.run(["logits"], feeds)[0][0], np.float32)
+
+
+def _input(entry: Any, num_tokens: int) -> np.ndarray:
+    """Return the input of one sequence of `num_tokens` that begins."""
+    sizes = {"physical_tokens": num_tokens, "num_sequences + 1": 2}
+    dims = entry.type.tensor_type.shape.dim
+    shape = [d.dim_value or sizes.get(d.dim_param, 1) for d in dims]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+    value = np.zeros(shape, dtype)
+    if entry.name == "logits_indices":
+        value[:] = num_tokens - 1
+    return value
