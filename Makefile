@@ -1,4 +1,4 @@
-# Everything sets itself up: `make demo` and `make test` need Python >= 3.11 and nothing else.
+# Everything sets itself up: `make demo` and `make test` need Python 3.11 or 3.12 and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,6 +11,7 @@ help:  ## List the targets.
 
 # One environment for everything: the package (editable), its tests, and the Triton runtime.
 $(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info[:2] in ((3, 11), (3, 12)) or sys.exit("Triton needs Python 3.11 or 3.12: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/pip install --quiet --editable '.[rtx,serve]' --group dev
