@@ -12,6 +12,7 @@ from nemotrt.profiles.verdict.command import compare
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nemotrt.profiles.load.driver import Drive
     from nemotrt.profiles.load.workload import Workload
     from nemotrt.profiles.measure import Observers, Progress
     from nemotrt.profiles.nvml.gpu_trace import GpuSample
@@ -74,7 +75,18 @@ def profile() -> None:
 @click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of an engine directory.")
 @click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=300.0, show_default=True)
-@click.option("--metrics-url", help="The server's Prometheus page: queue time, batch size.")
+@click.option(
+    "--driver",
+    type=click.Choice(["nemotrt", "aiperf"]),
+    default="nemotrt",
+    show_default=True,
+    help="Who sends the load: our own driver, or NVIDIA's AIPerf (OpenAI endpoints).",
+)
+@click.option("--aiperf", default="aiperf", help="AIPerf's program.  [default: on the PATH]")
+@click.option(
+    "--metrics-url",
+    help="The server's Prometheus page.  [default: of an OpenAI endpoint, where it has it]",
+)
 @click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
 @click.option("--predict-model", help="Known name or folder.  [default: the engine directory]")
 @click.option("--predict-precision", default="bf16", show_default=True)
@@ -133,6 +145,7 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
             click.echo(workload)
         return
     is_silent = options["quiet"] or options["as_json"]
+    drive = _drive(options)
 
     def make_target(workload: "Workload") -> "Target":
         return open_target(target, workload, reach)
@@ -142,14 +155,27 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
         watchers = _observers(target, options, show)
         if options["search"]:
             at = lambda concurrency: choose(choice, (concurrency,))[0]  # noqa: E731
-            results = search(make_target, at, output, force=force, watchers=watchers)
+            results = search(make_target, at, output, force=force, watchers=watchers, drive=drive)
         else:
-            results = sweep(make_target, workloads, output, force=force, watchers=watchers)
+            results = sweep(
+                make_target, workloads, output, force=force, watchers=watchers, drive=drive
+            )
     _print(results, output, as_json=options["as_json"], quiet=options["quiet"])
     if results[-1].status == "interrupted":
         ctx.exit(130)
     if results[-1].status == "failed":
         raise NemotrtError(f"the run failed: {results[-1].reason} The rest is in {output}.")
+
+
+def _drive(options: dict[str, Any]) -> "Drive":
+    """Return the load driver that was chosen; raises EnvironmentUnfitError if it is missing."""
+    if options["driver"] == "aiperf":
+        from nemotrt.profiles.aiperf.drive import aiperf_driver
+
+        return aiperf_driver(options["aiperf"])
+    from nemotrt.profiles.load.driver import drive
+
+    return drive
 
 
 def _observers(
@@ -212,17 +238,22 @@ def gpu(
 @click.argument("runs", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, help="HTML file.  [default: in the run's folder]")
 def report(runs: tuple[Path, ...], output: Path | None) -> None:
-    """Rebuild the page of one run, or compare several; a killed run's .partial folder will do."""
+    """Rebuild the page of one run or sweep, or set several side by side.
+
+    RUNS are folders of runs or sweeps, a killed run's .partial folder, or results of AIPerf and
+    `vllm bench serve`.
+    """
     from nemotrt.profiles.report.comparison import write_comparison
     from nemotrt.profiles.report.page import write_html
-    from nemotrt.profiles.run_folder import REPORT_FILE, read_run
+    from nemotrt.profiles.run_folder import REPORT_FILE, read_runs
 
-    results = [read_run(path) for path in runs]
-    if len(results) == 1:
+    results = [result for path in runs for result in read_runs(path)]
+    if len(runs) == 1:
         output = output or (runs[0] if runs[0].is_dir() else runs[0].parent) / REPORT_FILE
+    output = output or Path(REPORT_FILE)
+    if len(results) == 1:
         write_html(results[0], output)
     else:
-        output = output or Path(REPORT_FILE)
         write_comparison(results, output)
     click.echo(output)
 

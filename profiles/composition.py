@@ -10,6 +10,7 @@ from nemotrt.profiles.nvml.flags import flags
 from nemotrt.profiles.nvml.gpu_trace import GpuTrace
 from nemotrt.profiles.nvml.watch import Watch
 from nemotrt.profiles.recording import (
+    driver_cpu_s,
     driver_record,
     machine_facts,
     request_record,
@@ -22,11 +23,14 @@ from nemotrt.profiles.result import (
     Status,
     WorkloadRecord,
 )
-from nemotrt.profiles.targets.server_metrics import BATCH_SIZE, QUEUE_MS, ServerMetrics
+from nemotrt.profiles.targets.in_process import InProcessTarget
+from nemotrt.profiles.targets.server_metrics import QUEUE_HISTOGRAMS_MS, ServerMetrics
 from nemotrt.profiles.targets.target import Target
 
 # Requests that an open loop sends this late are worth a word.
 NOTABLE_LATENESS_S = 0.1
+# Heartbeats of an idle machine come 0.1 to 1 ms late.
+NOTABLE_LAG_MS = 5.0
 
 
 def compose(
@@ -43,20 +47,26 @@ def compose(
         for exchange in record.exchanges
         if exchange.due_s is not None  # the others never left
     )
-    steps, window = step_records(target, record.start_s), steady_window(requests)
+    is_cut = record.failure is not None or record.is_interrupted
+    steps = step_records(target, record.start_s)
+    window = steady_window(requests, runs_down=record.runs_down, is_cut=is_cut)
     gpus = tuple(watch.traces(record.start_s))
-    view = RunView(requests, steps, *(window or (0.0, 0.0)), record.cpu_s, workload.slos, gpus)
+    view = RunView(
+        requests, steps, *(window or (0.0, 0.0)), driver_cpu_s(record), workload.slos, gpus
+    )
     if server is not None and window is not None:
         start_s, end_s = (record.start_s + at_s for at_s in window)
         view = replace(
             view,
-            server_queue_ms=server.mean(QUEUE_MS, start_s, end_s),
-            server_batch_size=server.mean(BATCH_SIZE, start_s, end_s),
+            server_queue_ms=server.histogram_mean(QUEUE_HISTOGRAMS_MS, start_s, end_s),
+            server_batch_size=server.batch_size(start_s, end_s),
         )
-    driver = driver_record(record)
+    driver = driver_record(record, window)
     status, reason = _status(record)
-    notes = [*_driver_notes(driver, requests), *_gpu_notes(watch, gpus, window)]
-    if server is not None and server.failure:
+    has_own_clock = isinstance(target, InProcessTarget)
+    notes = _driver_notes(driver, requests, has_own_clock=has_own_clock)
+    notes += [*record.notes, *_gpu_notes(watch, gpus, window)]
+    if server is not None and server.failure and len(server.urls) == 1:  # it was asked for
         notes.append(f"No server metrics: {server.failure}")
     return ProfileResult(
         status=status,
@@ -87,13 +97,24 @@ def _status(record: LoadRecord) -> tuple[Status, str]:
     return Status.COMPLETE, ""
 
 
-def _driver_notes(driver: DriverRecord, requests: tuple[RequestRecord, ...]) -> list[str]:
-    """Return what a reader must know of the load driver."""
+def _driver_notes(
+    driver: DriverRecord, requests: tuple[RequestRecord, ...], *, has_own_clock: bool
+) -> list[str]:
+    """Return what a reader must know of the load driver.
+
+    A target that `has_own_clock` stamps arrivals itself, whatever the driver's loop does.
+    """
     notes = []
     if driver.is_limit:
         notes.append(
-            f"The load driver used {driver.cpu_share:.0%} of a core: it, not the server, may have "
-            "been the limit."
+            f"The load driver was busy {driver.busy_share:.0%} of the time (on the CPU "
+            f"{driver.cpu_share:.0%}): it, not the server, may have been the limit."
+        )
+    lag_ms = driver.loop_lag_p99_ms
+    if lag_ms is not None and lag_ms > NOTABLE_LAG_MS and not has_own_clock:
+        notes.append(
+            f"The load driver woke up to {lag_ms:.0f} ms late (99th percentile), and so may its "
+            "time stamps be: other work keeps this machine busy."
         )
     lates_s = [r.sent_s - r.due_s for r in requests if r.sent_s is not None]
     if lates_s and max(lates_s) > NOTABLE_LATENESS_S:

@@ -7,14 +7,37 @@ from nemotrt.profiles.metrics.statistics import summarize
 from nemotrt.profiles.result import MetricValue, RequestRecord
 
 
-def steady_window(requests: tuple[RequestRecord, ...]) -> tuple[float, float] | None:
-    """Return the time from the last warm-up's end to the last measured end, if there is any."""
-    ends = [r.arrivals_s[-1] for r in requests if r.phase == "measured" and r.is_complete]
-    if not ends:
+def steady_window(
+    requests: tuple[RequestRecord, ...], *, runs_down: bool = False, is_cut: bool = False
+) -> tuple[float, float] | None:
+    """Return the time in which the load was full, None where there was none.
+
+    It starts when the last warm-up has ended and ends with the last measured request.
+
+    Args:
+        requests: all of the run.
+        runs_down: nothing keeps the load up at the end, as in other tools' runs: then the window
+            ends when the last request is sent, and without a warm-up starts with the first end.
+        is_cut: the run was cut short: what had arrived until then counts.
+    """
+    measured = [r for r in requests if r.phase == "measured" and r.arrivals_s]
+    ends = [r.arrivals_s[-1] for r in measured if r.is_complete]
+    warm = [r for r in requests if r.phase == "warm-up"]
+    if not (measured if is_cut else ends) or (is_cut and not all(r.is_complete for r in warm)):
         return None
-    warm = [r.arrivals_s[-1] for r in requests if r.phase == "warm-up" and r.is_complete]
-    start_s = max(warm) if warm else min(r.due_s for r in requests)
-    return (start_s, max(ends)) if max(ends) > start_s else None
+    first_due_s = min(r.due_s for r in requests)
+    warm_ends = [r.arrivals_s[-1] for r in warm if r.is_complete]
+    start_s = max(warm_ends) if warm_ends else first_due_s
+    if is_cut:
+        end_s = max(r.arrivals_s[-1] for r in measured)
+    elif not runs_down:
+        end_s = max(ends)
+    else:
+        start_s = max(warm_ends) if warm_ends else min(ends)
+        end_s = max(r.due_s for r in measured)
+        if end_s <= start_s:  # a run of one turn has no such time; then the whole of it counts
+            start_s, end_s = first_due_s, max(ends)
+    return (start_s, end_s) if end_s > start_s else None
 
 
 def evaluate(view: RunView) -> dict[str, MetricValue]:

@@ -24,19 +24,21 @@ def live_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]
         TimeElapsedColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("warming up")
-        last = Progress(0, 0, 0, 0.0)
+        task = bar.add_task("making prompts", total=None)
+        last = Progress(0, 0, 0, 0, 0.0)
 
         def show(progress: Progress) -> None:
             nonlocal last
-            if progress.elapsed_s <= last.elapsed_s:
+            if progress.elapsed_s < last.elapsed_s:  # the next run of a sweep
+                last = Progress(progress.concurrency, 0, 0, 0, 0.0)
+            if progress.elapsed_s == last.elapsed_s:
                 return
-            gained = progress.num_responses - last.num_responses
+            gained = progress.num_tokens - last.num_tokens
             rate = gained / (progress.elapsed_s - last.elapsed_s)
             last = progress
             bar.update(
                 task,
-                description=f"{rate:.0f} responses/s",
+                description=f"{progress.concurrency} at a time: {rate:.0f} tokens/s",
                 completed=progress.num_done,
                 total=progress.num_requests,
             )

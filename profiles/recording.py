@@ -12,8 +12,8 @@ from nemotrt.profiles.result import DriverRecord, RequestRecord, StepRecord
 from nemotrt.profiles.targets.in_process import InProcessTarget
 from nemotrt.profiles.targets.target import Target
 
-# Above this share of a core the event loop queues up and time stamps come late.
-MAX_DRIVER_CPU_SHARE = 0.85
+# A driver that is busy for more of the time has queues of its own, and time stamps come late.
+MAX_DRIVER_BUSY_SHARE = 0.85
 
 
 def request_record(exchange: Exchange, start_s: float) -> RequestRecord:
@@ -54,15 +54,31 @@ def step_records(target: Target, start_s: float) -> tuple[StepRecord, ...]:
     )
 
 
-def driver_record(record: LoadRecord) -> DriverRecord:
-    """Return what the driver itself cost."""
-    share = record.cpu_s / max(record.end_s - record.start_s, 1e-9)
-    lags_s = record.loop_lag_s or [0.0]
+def driver_record(record: LoadRecord, window: tuple[float, float] | None) -> DriverRecord:
+    """Return what the driver itself cost in the window (seconds since the start), or the run."""
+    if len(record.beats) < 2:
+        return DriverRecord(
+            name=record.driver, cpu_share=None, loop_lag_p99_ms=None, is_limit=False
+        )
+    at_s, lates_s, cpu_s, idle_s = np.array(record.beats).T
+    start_s, end_s = window or (0.0, record.end_s - record.start_s)
+    edges = record.start_s + np.array([start_s, end_s])
+    used_s, waited_s = (float(np.diff(np.interp(edges, at_s, y))[0]) for y in (cpu_s, idle_s))
+    length_s = max(end_s - start_s, 1e-9)
+    inside = lates_s[(at_s >= edges[0]) & (at_s <= edges[1])]
+    busy_share = 1 - waited_s / length_s
     return DriverRecord(
-        cpu_share=share,
-        loop_lag_p99_ms=1e3 * float(np.percentile(lags_s, 99)),
-        is_limit=share > MAX_DRIVER_CPU_SHARE,
+        name=record.driver,
+        cpu_share=used_s / length_s,
+        busy_share=busy_share,
+        loop_lag_p99_ms=1e3 * float(np.percentile(inside if inside.size else lates_s, 99)),
+        is_limit=busy_share > MAX_DRIVER_BUSY_SHARE,
     )
+
+
+def driver_cpu_s(record: LoadRecord) -> float | None:
+    """Return the driver's CPU time over the run, None where it is not known."""
+    return record.beats[-1].cpu_s - record.beats[0].cpu_s if len(record.beats) > 1 else None
 
 
 def machine_facts() -> dict[str, str | int]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from nemotrt.profiles.evaluation import evaluate, steady_window
 from nemotrt.profiles.load.journal import read_journal
 from nemotrt.profiles.metrics.run_view import RunView
-from nemotrt.profiles.recording import machine_facts
 from nemotrt.profiles.result import (
     DriverRecord,
     ProfileResult,
@@ -24,21 +23,21 @@ def recover(folder: Path) -> ProfileResult:
     head, lines = read_journal(folder)
     requests = tuple(RequestRecord.model_validate(line) for line in lines)
     workload = WorkloadRecord.model_validate(head["workload"])
-    window = steady_window(requests)
-    view = RunView(requests, (), *(window or (0.0, 0.0)), 0.0, workload.slos)
-    ends = [request.ended_s for request in requests if request.ended_s is not None]
+    window = steady_window(requests, is_cut=True)
+    view = RunView(requests, (), *(window or (0.0, 0.0)), None, workload.slos)
+    last_s = [request.arrivals_s[-1] for request in requests if request.arrivals_s]
     return ProfileResult(
         status=Status.INTERRUPTED,
-        reason="the run was killed; these are the requests that had ended.",
+        reason="the run was killed; this is what had come in until then.",
         started_at=head["started_at"],
         clock_start_s=None,
-        duration_s=max(ends, default=0.0),
+        duration_s=max(last_s, default=0.0),
         target=head["target"],
         workload=workload,
         window_s=window,
         metrics=evaluate(view),
-        driver=DriverRecord(cpu_share=0.0, loop_lag_p99_ms=0.0, is_limit=False),
-        machine=machine_facts(),
+        driver=DriverRecord(cpu_share=None, loop_lag_p99_ms=None, is_limit=False),
+        machine=head["machine"],
         notes=("Recovered from the journal of a killed run.",),
         requests=requests,
         steps=(),

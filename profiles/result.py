@@ -101,10 +101,16 @@ class WorkloadRecord(Strict):
 
 
 class DriverRecord(Strict):
-    """What the load driver itself cost, and whether it was the bottleneck."""
+    """What the load driver itself cost, and whether it was the bottleneck; None: it is not told.
 
-    cpu_share: float  # of one core, over the run
-    loop_lag_p99_ms: float  # how late its event loop woke; bounds the error of a time stamp
+    Shares are of one core over the steady window. `busy_share` is the time in which the driver was
+    at work or waited for a core; `cpu_share` what it used of one.
+    """
+
+    name: str = "nemotrt"
+    cpu_share: float | None
+    busy_share: float | None = None
+    loop_lag_p99_ms: float | None  # how late it woke; bounds the error of a time stamp
     is_limit: bool
 
 

@@ -1,6 +1,7 @@
 """A run's folder: result.json and report.html, whole or not at all."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,30 @@ def check_folder(folder: Path, *, force: bool) -> None:
     check_target(folder, force=force)
     if folder.exists() and not (folder / RESULT_FILE).is_file():
         raise ConfigError(f"{folder} is no profile run; --force replaces those only.")
+
+
+def clear_runs(output: Path, *, force: bool) -> None:
+    """Make room for a sweep in `output`: a run of an older one must not be taken for one of it.
+
+    Raises:
+        ConfigError: there are runs, and `force` is false.
+    """
+    old = _run_folders(output)
+    if old and not force:
+        names = ", ".join(folder.name for folder in old)
+        raise ConfigError(
+            f"{output} holds runs ({names}); give another folder, or --force to replace them."
+        )
+    for folder in old:
+        shutil.rmtree(folder)
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """Return the folder itself if it is a run's, else the runs of a sweep in it, by users."""
+    if (path / RESULT_FILE).is_file():
+        return [path]
+    found = [folder for folder in path.glob("c*") if (folder / RESULT_FILE).is_file()]
+    return sorted(found, key=lambda folder: (len(folder.name), folder.name))
 
 
 def read_run(path: Path) -> ProfileResult:
@@ -50,11 +75,7 @@ def _vllm_result(path: Path) -> dict[str, Any] | None:
 
 def read_runs(path: Path) -> list[ProfileResult]:
     """Return the run in a folder, or the runs of a sweep; raises ArtefactError."""
-    if path.is_dir() and not (path / RESULT_FILE).is_file():
-        runs = [read_result(file.parent) for file in sorted(path.glob(f"c*/{RESULT_FILE}"))]
-        if runs:
-            return runs
-    return [read_run(path)]
+    return [read_result(folder) for folder in _run_folders(path)] or [read_run(path)]
 
 
 def write_folder(result: ProfileResult, folder: Path, *, force: bool) -> None:

@@ -5,24 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemotrt.profiles import measure
-from nemotrt.profiles.load.journal import journal_folder
+from nemotrt.profiles.load.driver import Drive, drive
+from nemotrt.profiles.load.journal import check_journal, discard_journal, journal_folder
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.measure import Observers
 from nemotrt.profiles.report.comparison import write_comparison
 from nemotrt.profiles.result import ProfileResult, Status
-from nemotrt.profiles.run_folder import REPORT_FILE, check_folder, write_folder
+from nemotrt.profiles.run_folder import REPORT_FILE, check_folder, clear_runs, write_folder
 from nemotrt.profiles.targets.target import Target
 
 # A doubling of users that brings less than this has found the knee.
 MIN_GAIN = 0.03
 MAX_CONCURRENCY = 1024
-
-
-def run_folders(output: Path, workloads: list[Workload]) -> list[Path]:
-    """Return each run's folder: `output` itself for one run, else one a concurrency in it."""
-    if len(workloads) == 1:
-        return [output]
-    return [output / f"c{workload.concurrency}" for workload in workloads]
 
 
 def search(
@@ -33,23 +27,22 @@ def search(
     max_concurrency: int = MAX_CONCURRENCY,
     force: bool = False,
     watchers: Observers | None = None,
+    drive: Drive = drive,
 ) -> list[ProfileResult]:
     """Return runs of 1, 2, 4, ... users, until more of them bring less than MIN_GAIN.
 
     Raises:
-        ConfigError: a folder is in the way, or the target can't take the workload.
+        ConfigError: runs are in the way, or the target can't take the workload.
         EnvironmentUnfitError: the target can't be reached.
     """
+    clear_runs(output, force=force)
     results: list[ProfileResult] = []
     concurrency, best = 1, 0.0
     while concurrency <= max_concurrency:
-        [result] = sweep(
-            make_target,
-            [workload_at(concurrency)],
-            output / f"c{concurrency}",
-            force=force,
-            watchers=watchers,
-        )
+        workload = workload_at(concurrency)
+        folder = sweep_folder(output, workload)
+        _check(folder, force=force)
+        result = _measure_one(make_target, workload, folder, watchers, drive)
         results.append(result)
         rate = result.metrics["tokens_per_s"].value
         if result.status is not Status.COMPLETE or rate is None or rate < best * (1 + MIN_GAIN):
@@ -66,24 +59,54 @@ def sweep(
     *,
     force: bool = False,
     watchers: Observers | None = None,
+    drive: Drive = drive,
 ) -> list[ProfileResult]:
     """Return the results of all runs; the first that is not complete is the last.
 
+    One workload's run is `output` itself; several have a folder each in it.
+
     Raises:
-        ConfigError: a folder is in the way, or the target can't take the workload.
+        ConfigError: a run is in the way, or the target can't take the workload.
         EnvironmentUnfitError: the target can't be reached.
     """
-    folders = run_folders(output, workloads)
-    for folder in folders:
-        check_folder(folder, force=force)
+    if len(workloads) == 1:
+        _check(output, force=force)
+        return [_measure_one(make_target, workloads[0], output, watchers, drive)]
+    clear_runs(output, force=force)
+    for workload in workloads:
+        _check(sweep_folder(output, workload), force=force)
     results = []
-    for workload, folder in zip(workloads, folders, strict=True):
-        observers = replace(watchers or Observers(), journal=journal_folder(folder))
-        result = measure.run(make_target(workload), workload, observers)
-        write_folder(result, folder, force=force)
-        results.append(result)
-        if result.status is not Status.COMPLETE:
+    for workload in workloads:
+        folder = sweep_folder(output, workload)
+        results.append(_measure_one(make_target, workload, folder, watchers, drive))
+        if results[-1].status is not Status.COMPLETE:
             break
-    if len(workloads) > 1:
-        write_comparison(results, output / REPORT_FILE)
+    write_comparison(results, output / REPORT_FILE)
     return results
+
+
+def _check(folder: Path, *, force: bool) -> None:
+    """Raise ConfigError if something is where a run is to be written."""
+    check_folder(folder, force=force)
+    check_journal(journal_folder(folder), force=force)
+
+
+def sweep_folder(output: Path, workload: Workload) -> Path:
+    """Return the folder of one of several runs."""
+    return output / f"c{workload.concurrency}"
+
+
+def _measure_one(
+    make_target: Callable[[Workload], Target],
+    workload: Workload,
+    folder: Path,
+    watchers: Observers | None,
+    drive: Drive,
+) -> ProfileResult:
+    """Return a run that is written to `folder`; until then its journal is beside it."""
+    journal = journal_folder(folder)
+    observers = replace(watchers or Observers(), journal=journal)
+    result = measure.run(make_target(workload), workload, observers, drive)
+    write_folder(result, folder, force=True)  # the caller has looked
+    discard_journal(journal)
+    return result

@@ -33,6 +33,7 @@ def read_vllm_bench(raw: dict[str, Any], path: Path) -> ProfileResult:
             isl,
             osl,
             start_s,
+            start_s,
             [ttft_s, *gaps_s] if not error else [],
             error,
         )

@@ -4,48 +4,65 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from nemotrt.errors import NemotrtError
 from nemotrt.profiles.load.exchange import Exchange, Phase
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import num_measured, schedule
+from nemotrt.profiles.load.stamping_loop import idle_s
 from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.targets.target import Target, TargetError
 
 HEARTBEAT_S = 0.02
 
 
+class Beat(NamedTuple):
+    """A heartbeat of the driver: how late it came, and what the driver had used and waited."""
+
+    at_s: float
+    late_s: float
+    cpu_s: float
+    idle_s: float
+
+
 @dataclass(slots=True)
 class LoadRecord:
-    """What a run of the driver left; `failure` is why it ended early, if it did.
+    """What a run of a driver left; `failure` is why it ended early, if it did.
 
-    `loop_lag_s` is how late the event loop woke from each heartbeat: the resolution that the
-    driver's own time stamps had. `on_ended` gets every request when it is over.
+    `beats` tell what the driver itself cost; a driver that has none is not known. `runs_down` says
+    that the load thins out at the end: no cool-down requests keep it up.
     """
 
+    driver: str = "nemotrt"
     start_s: float = 0.0
     end_s: float = 0.0
     exchanges: list[Exchange] = field(default_factory=list)
     failure: NemotrtError | None = None
     is_interrupted: bool = False
-    cpu_s: float = 0.0
-    loop_lag_s: list[float] = field(default_factory=list)
-    on_ended: Callable[[Exchange], None] = lambda exchange: None
+    beats: list[Beat] = field(default_factory=list)
+    runs_down: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
-def prepare(target: Target, workload: Workload) -> list[Prompt]:
+Drive = Callable[[Target, Workload, list[Prompt], LoadRecord], Awaitable[None]]
+
+
+async def prepare(target: Target, workload: Workload) -> list[Prompt]:
     """Return the prompts of warm-up and measurement, and one cool-down prompt a user.
 
     Raises:
         ConfigError: the target's tokenizer can't make them.
     """
-    if workload.arrival is Arrival.TRACE:
-        return [target.prompt(i, entry.isl) for i, entry in enumerate(workload.trace)]
     count = workload.num_warmup + workload.num_requests + workload.concurrency
-    return [target.prompt(index, workload.isl) for index in range(count)]
+    lengths = [entry.isl for entry in workload.trace] or [workload.isl] * count
+    prompts = []
+    for index, isl in enumerate(lengths):
+        prompts.append(target.prompt(index, isl))
+        await asyncio.sleep(0)  # an interrupt or a progress bar has its turn
+    return prompts
 
 
 async def drive(
@@ -59,8 +76,8 @@ async def drive(
     gc.collect()
     gc.freeze()  # a full collection would walk the prompts while tokens are waiting
     record.start_s = time.perf_counter()
-    cpu_start_s = time.thread_time()
-    heart = asyncio.create_task(_heartbeat(record.loop_lag_s))
+    record.beats.append(_beat(record.start_s))
+    heart = asyncio.create_task(_heartbeat(record.beats))
     run = _Run(target, workload, prompts, record)
     try:
         await (run.closed_loop() if workload.arrival is Arrival.CLOSED else run.open_loop())
@@ -70,8 +87,8 @@ async def drive(
         record.is_interrupted = True
         raise
     finally:
-        record.cpu_s = time.thread_time() - cpu_start_s
         record.end_s = time.perf_counter()
+        record.beats.append(_beat(record.end_s))
         heart.cancel()
         gc.unfreeze()
 
@@ -117,18 +134,23 @@ class _Run:
         """Send one request and check that the answer has exactly the tokens asked for."""
         self._record.exchanges.append(exchange)
         try:
-            await self._target.send(self._prompts[exchange.index % len(self._prompts)], exchange)
-            _check_complete(exchange)
+            await self._target.send(await self._prompt(exchange), exchange)
+            check_complete(exchange)
         except NemotrtError as error:
             exchange.error = error.message
             raise
         finally:
             exchange.ended_s = time.perf_counter()
-            self._record.on_ended(exchange)
         if exchange.phase is Phase.MEASURED:
             self._num_left -= 1
             if self._num_left == 0:
                 self._over.set()
+
+    async def _prompt(self, exchange: Exchange) -> Prompt:
+        """Return a request's own prompt; one that was not prepared is made beside the loop."""
+        if exchange.index < len(self._prompts):
+            return self._prompts[exchange.index]
+        return await asyncio.to_thread(self._target.prompt, exchange.index, exchange.isl)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task; the first one that fails ends the run."""
@@ -155,7 +177,7 @@ class _Run:
             raise self._failure
 
 
-def _check_complete(exchange: Exchange) -> None:
+def check_complete(exchange: Exchange) -> None:
     """Raise TargetError unless the answer has the tokens that were asked for."""
     if exchange.num_output_tokens == exchange.osl:
         return
@@ -166,10 +188,16 @@ def _check_complete(exchange: Exchange) -> None:
     )
 
 
-async def _heartbeat(lags_s: list[float]) -> None:
+async def _heartbeat(beats: list[Beat]) -> None:
     """Note how late each wake-up comes."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             due_s = time.perf_counter() + HEARTBEAT_S
             await asyncio.sleep(HEARTBEAT_S)
-            lags_s.append(time.perf_counter() - due_s)
+            beats.append(_beat(due_s))
+
+
+def _beat(due_s: float) -> Beat:
+    """Return what the driver has used so far, at a moment that was due at `due_s`."""
+    now_s = time.perf_counter()
+    return Beat(now_s, max(now_s - due_s, 0.0), time.thread_time(), idle_s())

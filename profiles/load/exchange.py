@@ -32,6 +32,7 @@ class Exchange:
     admitted_s: float | None = None  # when it left the queue, where the target says so
     arrivals_s: list[float] = field(default_factory=list)
     arrival_tokens: list[int] = field(default_factory=list)
+    tokens_so_far: int = 0  # for a progress bar: not corrected when the server counts otherwise
     finish_reason: str = ""
     error: str = ""
 
@@ -50,3 +51,4 @@ class Exchange:
         """Note a response that holds `num_tokens` tokens."""
         self.arrivals_s.append(arrived_s)
         self.arrival_tokens.append(num_tokens)
+        self.tokens_so_far += num_tokens

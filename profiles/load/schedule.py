@@ -29,6 +29,12 @@ def schedule(workload: Workload) -> Iterator[tuple[float, Exchange]]:
         yield due_s, Exchange(index, phase, workload.isl, osl)
 
 
+def warm_up_and_measured(workload: Workload) -> list[tuple[float, Exchange]]:
+    """Return the schedule without cool-down."""
+    count = workload.num_warmup + num_measured(workload)
+    return list(itertools.islice(schedule(workload), count))
+
+
 def num_measured(workload: Workload) -> int:
     """Return how many measured requests the schedule has."""
     if workload.arrival is Arrival.TRACE:

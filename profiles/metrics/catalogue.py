@@ -2,7 +2,7 @@
 
 from nemotrt.profiles.metrics import window_metrics
 from nemotrt.profiles.metrics.metric import Metric
-from nemotrt.profiles.metrics.request_metrics import e2e_latency_ms, tpot_ms, ttft_ms
+from nemotrt.profiles.metrics.request_metrics import e2e_latency_ms, tpot_ms
 
 NIM = "NVIDIA NIM LLM benchmarking guide, metrics"
 VLLM = "vLLM, vllm/benchmarks/serve.py"
@@ -16,7 +16,7 @@ METRICS = (
         NIM,
         is_distribution=True,
         is_better_high=False,
-        samples=window_metrics.per_request(ttft_ms),
+        samples=window_metrics.ttft_ms,
     ),
     Metric(
         "tpot_ms",
@@ -123,7 +123,7 @@ METRICS = (
         "Queue time by the server",
         "ms",
         "increase of the queue histogram's sum / of its count, over the steady window",
-        "nemotrt_queue_seconds or vllm:request_queue_time_seconds",
+        "nemotrt_queue_seconds; vllm:request_queue_time_seconds; trtllm_request_queue_time_seconds",
         is_distribution=False,
         is_better_high=False,
         samples=window_metrics.server_queue_ms,
@@ -132,8 +132,10 @@ METRICS = (
         "server_batch_size",
         "Batch size by the server",
         "requests",
-        "increase of the batch histogram's sum / of its count, over the steady window",
-        "nemotrt_batch_size or vllm:iteration_num_requests",
+        "increase of the batch histogram's sum / of its count, over the steady window; "
+        "else the mean of the gauge of running requests, read twice a second",
+        "nemotrt_batch_size; vllm:, trtllm_num_requests_running, sglang:num_running_reqs, "
+        "nv_trt_llm_request_metrics",
         is_distribution=False,
         is_better_high=True,
         samples=window_metrics.server_batch_size,

@@ -15,7 +15,7 @@ class RunView:
     steps: tuple[StepRecord, ...]
     window_start_s: float
     window_end_s: float
-    driver_cpu_s: float
+    driver_cpu_s: float | None  # None: the driver does not tell
     slos: Mapping[str, float] = field(default_factory=dict)  # upper limits by metric name
     gpus: tuple[GpuTrace, ...] = ()
     server_queue_ms: float | None = None  # means by the server's own histograms
@@ -30,6 +30,16 @@ class RunView:
     def measured(self) -> tuple[RequestRecord, ...]:
         """The measured requests that are complete."""
         return tuple(r for r in self.requests if r.phase == "measured" and r.is_complete)
+
+    @property
+    def answered(self) -> tuple[RequestRecord, ...]:
+        """The measured requests that have had a response and no fault, complete or not yet.
+
+        In a complete run they are `measured`; a run that was cut short has more of them.
+        """
+        return tuple(
+            r for r in self.requests if r.phase == "measured" and r.arrivals_s and not r.error
+        )
 
     def arrivals(self) -> Iterator[tuple[float, int]]:
         """Yield time and number of tokens of every response in the window, of any phase."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from nemotrt.profiles.metrics.metric import NotComputableError
 from nemotrt.profiles.metrics.request_metrics import REQUEST_METRICS
+from nemotrt.profiles.metrics.request_metrics import ttft_ms as request_ttft_ms
 from nemotrt.profiles.metrics.run_view import RunView
 from nemotrt.profiles.result import RequestRecord
 
@@ -26,11 +27,18 @@ def per_request(value: Callable[[RequestRecord], float]) -> Callable[[RunView], 
     return samples
 
 
+def ttft_ms(run: RunView) -> list[float]:
+    """Return the time to the first token of each measured request that has one."""
+    if not run.answered:
+        raise NotComputableError("no measured request was answered.")
+    return [request_ttft_ms(request) for request in run.answered]
+
+
 def itl_ms(run: RunView) -> list[float]:
     """Return the gaps between the responses of each measured request."""
     gaps = [
         1e3 * (later - earlier)
-        for request in run.measured
+        for request in run.answered
         for earlier, later in itertools.pairwise(request.arrivals_s)
     ]
     if not gaps:
@@ -138,7 +146,9 @@ def gpu_power_w(run: RunView) -> list[float]:
 
 def energy_j(run: RunView) -> list[float]:
     """Return the energy of the watched GPUs in the window."""
-    parts = [gpu.energy(run.window_start_s, run.window_end_s) for gpu in run.gpus]
+    # instances of one GPU all tell the whole GPU's energy
+    gpus = {gpu.facts.index: gpu for gpu in run.gpus}.values()
+    parts = [gpu.energy(run.window_start_s, run.window_end_s) for gpu in gpus]
     joules = [part.joules for part in parts if part is not None]
     if not parts or len(joules) < len(parts):
         raise NotComputableError("no GPU told its energy or power over the whole window.")
@@ -163,6 +173,8 @@ def tokens_per_s_per_gpu(run: RunView) -> list[float]:
 def driver_cpu_us_per_token(run: RunView) -> list[float]:
     """Return the driver's CPU time for each token."""
     num_tokens = sum(request.num_output_tokens for request in run.requests)
+    if run.driver_cpu_s is None:
+        raise NotComputableError("the load driver does not tell what it used.")
     if not num_tokens:
         raise NotComputableError("no token came back.")
     return [1e6 * run.driver_cpu_s / num_tokens]

@@ -143,7 +143,11 @@ def occupancy(result: ProfileResult) -> str:
 
 def histogram(title: str, unit: str, samples: Sequence[float]) -> str:
     """Return a histogram with the median and the 99th percentile marked."""
-    counts, edges = np.histogram(samples, bins=min(NUM_HISTOGRAM_BINS, max(len(samples), 5)))
+    low, high = min(samples), max(samples)
+    if high - low < 1e-6 * abs(high):  # equal but for rounding: too narrow for bins
+        low, high = low - 1e-3 * abs(high), high + 1e-3 * abs(high)
+    num_bins = min(NUM_HISTOGRAM_BINS, max(len(samples), 5))
+    counts, edges = np.histogram(samples, bins=num_bins, range=(low, high))
     chart = Chart(
         f"{title} ({len(samples)} samples)",
         unit,

@@ -28,8 +28,9 @@ class HttpClient:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
-        self._headers = {"Host": parts.netloc.rpartition("@")[2], **(headers or {})}
-        self._stall_timeout_s = stall_timeout_s
+        self.headers = dict(headers or {})
+        self.stall_timeout_s = stall_timeout_s
+        self._host_header = parts.netloc
         self._idle: list[Connection] = []
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -54,7 +55,7 @@ class HttpClient:
             else:
                 refusal.extend(piece)
 
-        status = await connection.post(head, body, sort, self._stall_timeout_s, on_sent)
+        status = await connection.post(head, body, sort, self.stall_timeout_s, on_sent)
         self._release(connection)
         if status != 200:
             text = refusal.decode(errors="replace")[:MAX_ERROR_CHARS]
@@ -106,7 +107,8 @@ class HttpClient:
     def _head(self, method: str, path: str, more: Mapping[str, str]) -> bytes:
         """Return the request line and headers."""
         lines = [f"{method} {self._prefix}{path} HTTP/1.1"]
-        headers = {"Accept": "*/*", "Content-Type": "application/json", **self._headers, **more}
+        headers = {"Host": self._host_header, "Accept": "*/*", "Content-Type": "application/json"}
+        headers |= {**self.headers, **more}
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
@@ -116,4 +118,8 @@ def _parse(url: str) -> SplitResult:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{url!r} is not a URL like http://127.0.0.1:8000.")
+    if "@" in parts.netloc:  # the address is in every result and page
+        raise ConfigError(
+            "an address must not hold a password: give --header 'Authorization=Basic ...'."
+        )
     return parts

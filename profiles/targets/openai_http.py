@@ -42,17 +42,15 @@ class OpenAiTarget:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Talk to `model` through `client`; `extra` are further fields of every request."""
-        self._client = client
+        self.client, self.model, self.endpoint = client, model, endpoint
         self._maker = maker
-        self._model = model
-        self._endpoint = endpoint
         self._extra = dict(extra or {})
 
     @property
     def facts(self) -> Mapping[str, str | int]:
         """Return the address."""
-        kind = f"openai-{self._endpoint}"
-        return {"kind": kind, "address": self._client.url, "model": self._model}
+        kind = f"openai-{self.endpoint}"
+        return {"kind": kind, "address": self.client.url, "model": self.model}
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""
@@ -60,7 +58,7 @@ class OpenAiTarget:
 
     async def open(self) -> None:
         """Check that the server answers."""
-        await check_answers(self._client, "/v1/models")
+        await check_answers(self.client, "/v1/models")
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
@@ -75,9 +73,9 @@ class OpenAiTarget:
                 else:
                     self._note(parse_event(data), arrived_s, exchange, count)
 
-        is_chat = self._endpoint is Endpoint.CHAT
+        is_chat = self.endpoint is Endpoint.CHAT
         path = "/v1/chat/completions" if is_chat else "/v1/completions"
-        await self._client.post(path, self._body(prompt, exchange.osl), take, exchange.mark_sent)
+        await self.client.post(path, self._body(prompt, exchange.osl), take, exchange.mark_sent)
         if stream.is_broken_off or not is_done:
             raise TargetError("the server ended its stream without [DONE].")
         if is_chat:
@@ -86,17 +84,21 @@ class OpenAiTarget:
 
     async def close(self) -> None:
         """Hang up."""
-        self._client.close()
+        self.client.close()
+
+    def fields(self, osl: int) -> dict[str, Any]:
+        """Return what every request says beside model and prompt; answers have `osl` tokens."""
+        fields = {"max_tokens": osl, "min_tokens": osl} | EXACT | self._extra
+        return {name: value for name, value in fields.items() if value is not None}
 
     def _body(self, prompt: Prompt, osl: int) -> dict[str, Any]:
         """Return the request."""
-        body: dict[str, Any] = {"model": self._model, "max_tokens": osl, "min_tokens": osl}
-        if self._endpoint is Endpoint.CHAT:
+        body: dict[str, Any] = {"model": self.model}
+        if self.endpoint is Endpoint.CHAT:
             body["messages"] = [{"role": "user", "content": prompt.text}]
         else:
             body["prompt"] = prompt.text
-        fields = body | EXACT | self._extra
-        return {name: value for name, value in fields.items() if value is not None}
+        return body | self.fields(osl)
 
     def _note(
         self, event: dict[str, Any], arrived_s: float, exchange: Exchange, count: TokenCount

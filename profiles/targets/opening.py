@@ -71,6 +71,7 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
             _maker(options.tokenizer, workload),
             model=options.model,
             extra=options.extra,
+            headers=options.headers,
             stall_timeout_s=options.stall_timeout_s,
         )
     folder = Path(address)

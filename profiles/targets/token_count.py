@@ -10,7 +10,7 @@ class TokenCount:
     """Counts by what the server reports, else one token a response.
 
     A server may report the tokens of each response, a running total, or one total at the end.
-    Numbers that only rise are a running total.
+    Numbers that only rise are a running total; whether they do is settled at the end.
     """
 
     def __init__(self, exchange: Exchange) -> None:
@@ -24,8 +24,15 @@ class TokenCount:
         """Note a response; one with neither text nor tokens is an end mark, not an arrival."""
         if reported == 0 or (not text and reported is None):
             return
-        self._exchange.add(arrived_s, 1)
+        self._exchange.add(arrived_s, self._gained(reported))
         self._reported.append(reported)
+
+    def _gained(self, reported: int | None) -> int:
+        """Return the tokens of the next response, as far as one can tell before the end."""
+        last = self._reported[-1] if self._reported else 0
+        if reported is None or last is None:
+            return 1
+        return reported - last if reported > last else reported
 
     def settle(self) -> None:
         """Put the server's own counts in place.
@@ -52,9 +59,13 @@ class TokenCount:
 
 
 def spread(exchange: Exchange, num_tokens: int) -> None:
-    """Spread `num_tokens` over the responses as evenly as whole numbers allow."""
-    num_responses = len(exchange.arrivals_s)
-    if not num_responses:
-        return
-    share, rest = divmod(num_tokens, num_responses)
-    exchange.arrival_tokens[:] = [share + (i < rest) for i in range(num_responses)]
+    """Spread `num_tokens` over the responses."""
+    exchange.arrival_tokens[:] = even_shares(num_tokens, len(exchange.arrivals_s))
+
+
+def even_shares(total: int, count: int) -> list[int]:
+    """Return `count` whole numbers that add up to `total`, as even as can be; [] for none."""
+    if not count:
+        return []
+    share, rest = divmod(total, count)
+    return [share + (i < rest) for i in range(count)]

@@ -4,18 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
 from nemotrt.profiles.load.stamping_loop import arrival_s
 from nemotrt.profiles.targets.target import TargetError
 from nemotrt.profiles.targets.token_count import TokenCount
-from nemotrt.profiles.targets.triton_http import EXACT
-
-TYPES = {str: ("BYTES", np.object_), bool: ("BOOL", np.bool_), float: ("FP32", np.float32)}
-INTEGER = ("INT32", np.int32)
+from nemotrt.profiles.targets.triton_model import TritonModel, triton_model
 
 
 class TritonGrpcTarget:
@@ -28,9 +23,12 @@ class TritonGrpcTarget:
         *,
         model: str = "llm",
         extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         stall_timeout_s: float = 300.0,
     ) -> None:
         """Talk to `model` at host:port; `extra` are further inputs of every request.
+
+        `headers` are gRPC metadata, whose names are lower case.
 
         Raises:
             EnvironmentUnfitError: tritonclient is not installed.
@@ -38,17 +36,20 @@ class TritonGrpcTarget:
         try:
             import tritonclient.grpc as sync
             import tritonclient.grpc.aio as grpc
+            from grpc.aio import AioRpcError
         except ImportError as error:
             raise EnvironmentUnfitError(
                 f"gRPC needs NVIDIA's client ({error}): pip install 'tritonclient[grpc]'."
             ) from None
-        self._grpc, self._sync = grpc, sync
+        self._grpc, self._sync, self._rpc_error = grpc, sync, AioRpcError
         self._address = address.rstrip("/")
         self._maker = maker
         self._model = model
         self._extra = dict(extra or {})
+        self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._stall_timeout_s = stall_timeout_s
         self._client: Any = None
+        self._declared = TritonModel({})
 
     @property
     def facts(self) -> Mapping[str, str | int]:
@@ -60,22 +61,25 @@ class TritonGrpcTarget:
         return self._maker.text(index, isl)
 
     async def open(self) -> None:
-        """Connect, and check that the model is ready."""
+        """Connect, check that the model is ready, and learn what it takes."""
         self._client = self._grpc.InferenceServerClient(self._address)
         try:
-            is_ready = await self._client.is_model_ready(self._model)
+            is_ready = await self._client.is_model_ready(self._model, headers=self._headers)
         except self._sync.InferenceServerException as error:
             raise EnvironmentUnfitError(
                 f"nothing answers at {self._address}: {error.message()}. Start the server."
             ) from error
         if not is_ready:
             raise EnvironmentUnfitError(f"{self._address}: model {self._model!r} is not ready.")
+        metadata = await self._client.get_model_metadata(
+            self._model, headers=self._headers, as_json=True
+        )
+        self._declared = triton_model(metadata)
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
         count = TokenCount(exchange)
-        values = {"text_input": prompt.text, "max_tokens": exchange.osl, "stream": True}
-        values |= {"min_tokens": exchange.osl} | EXACT | self._extra
+        values = self._declared.values(prompt, exchange.osl, self._extra)
         inputs = [self._tensor(name, value) for name, value in values.items()]
 
         async def requests() -> AsyncIterator[dict[str, Any]]:
@@ -86,7 +90,7 @@ class TritonGrpcTarget:
                 "enable_empty_final_response": True,
             }
 
-        answers = self._client.stream_infer(requests())
+        answers = self._client.stream_infer(requests(), headers=self._headers)
         try:
             while True:
                 async with asyncio.timeout(self._stall_timeout_s):
@@ -103,6 +107,8 @@ class TritonGrpcTarget:
             raise TargetError("the server ended the stream before the final response.") from None
         except self._sync.InferenceServerException as error:
             raise TargetError(f"the server broke off: {error.message()}") from error
+        except self._rpc_error as error:  # the client passes on what comes amid a stream
+            raise TargetError(f"the server broke off: {error.details()}.") from error
         finally:
             answers.cancel()
         count.settle()
@@ -114,10 +120,10 @@ class TritonGrpcTarget:
 
     def _tensor(self, name: str, value: Any) -> Any:
         """Return an input tensor of one element."""
-        kind, dtype = TYPES.get(type(value), INTEGER)
-        tensor = self._sync.InferInput(name, [1], kind)
-        element = value.encode() if isinstance(value, str) else value
-        tensor.set_data_from_numpy(np.array([element], dtype))
+        declared = self._declared.tensor(name, value)
+        array = declared.array(value)
+        tensor = self._sync.InferInput(name, list(array.shape), declared.datatype)
+        tensor.set_data_from_numpy(array)
         return tensor
 
 

@@ -12,14 +12,7 @@ from nemotrt.profiles.targets.http_client import HttpClient
 from nemotrt.profiles.targets.http_connection import NotAnEventError
 from nemotrt.profiles.targets.target import TargetError
 from nemotrt.profiles.targets.token_count import TokenCount
-
-# Inputs of NVIDIA's frontends that make the answer exactly as long as asked.
-EXACT = {
-    "ignore_eos": True,
-    "temperature": 0.0,
-    "return_num_input_tokens": True,
-    "return_num_output_tokens": True,
-}
+from nemotrt.profiles.targets.triton_model import TritonModel, triton_model
 
 
 class TritonHttpTarget:
@@ -38,6 +31,7 @@ class TritonHttpTarget:
         self._maker = maker
         self._model = model
         self._extra = dict(extra or {})
+        self._declared = TritonModel({})
 
     @property
     def facts(self) -> Mapping[str, str | int]:
@@ -49,8 +43,10 @@ class TritonHttpTarget:
         return self._maker.text(index, isl)
 
     async def open(self) -> None:
-        """Check that the model is ready."""
+        """Check that the model is ready, and learn what it takes."""
         await check_answers(self._client, f"/v2/models/{self._model}/ready")
+        metadata = await check_answers(self._client, f"/v2/models/{self._model}")
+        self._declared = triton_model(json.loads(metadata))
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
@@ -69,10 +65,9 @@ class TritonHttpTarget:
                 if "num_input_tokens" in event:
                     count.num_input_tokens = _only(event["num_input_tokens"], int)
 
-        body = {"text_input": prompt.text, "max_tokens": exchange.osl, "stream": True}
         await self._client.post(
             f"/v2/models/{self._model}/generate_stream",
-            body | {"min_tokens": exchange.osl} | EXACT | self._extra,
+            self._declared.values(prompt, exchange.osl, self._extra),
             take,
             exchange.mark_sent,
         )
@@ -85,8 +80,8 @@ class TritonHttpTarget:
         self._client.close()
 
 
-async def check_answers(client: HttpClient, path: str) -> None:
-    """Raise EnvironmentUnfitError unless a GET of `path` is answered with 200."""
+async def check_answers(client: HttpClient, path: str) -> bytes:
+    """Return what a GET of `path` brings; raise EnvironmentUnfitError unless that is 200."""
     try:
         status, body = await client.get(path)
     except TargetError as error:
@@ -94,6 +89,7 @@ async def check_answers(client: HttpClient, path: str) -> None:
     if status != 200:
         text = body.decode(errors="replace")[:200] or "not ready"
         raise EnvironmentUnfitError(f"{client.url}{path} answered {status}: {text}.")
+    return body
 
 
 def parse_event(data: bytes) -> dict[str, Any]:

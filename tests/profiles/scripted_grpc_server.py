@@ -1,6 +1,7 @@
 """A gRPC server that speaks ModelStreamInfer, from NVIDIA's own protobuf; prints its port."""
 
 import asyncio
+import os
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
@@ -32,6 +33,16 @@ class Service(rpc.GRPCInferenceServiceServicer):
     async def ModelReady(self, request, context):  # noqa: N802
         return pb.ModelReadyResponse(ready=request.name == "llm")
 
+    async def ModelMetadata(self, request, context):  # noqa: N802
+        answer = pb.ModelMetadataResponse(name="llm")
+        for name, datatype in (
+            ("text_input", "BYTES"),
+            ("max_tokens", "INT64"),
+            ("stream", "BOOL"),
+        ):
+            answer.inputs.add(name=name, datatype=datatype, shape=[-1, 1])
+        return answer
+
     async def ModelStreamInfer(self, requests, context):  # noqa: N802
         async for request in requests:
             osl, fault = scalar(request, "max_tokens"), scalar(request, "fault")
@@ -44,6 +55,10 @@ class Service(rpc.GRPCInferenceServiceServicer):
                     await asyncio.sleep(60)
                 if number == 3 and fault == "end":
                     return
+                if number == 3 and fault == "die":
+                    os._exit(7)
+                if number == 3 and fault == "short":
+                    break
                 yield response(1, is_final=False, number=number)
             yield response(0, is_final=True, number=0)
 

@@ -1,8 +1,9 @@
 """A server that emits tokens at known times, over the real protocols; the timings' oracle.
 
 Speaks Triton's generate_stream and OpenAI's completions. What it does to a request is in the
-request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after"}. GET /log
-tells when each response was really written, on the clock that the driver uses (CLOCK_MONOTONIC).
+request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after", "serial"}.
+GET /log tells when each response was really written, on the clock that the driver uses
+(CLOCK_MONOTONIC).
 
 Run: python scripted_server.py; prints its port.
 """
@@ -14,6 +15,16 @@ import json
 import os
 import time
 
+INPUTS = [
+    {"name": name, "datatype": datatype, "shape": [1]}
+    for name, datatype in (
+        ("text_input", "BYTES"),
+        ("max_tokens", "INT32"),
+        ("min_tokens", "INT32"),
+        ("stream", "BOOL"),
+        ("ignore_eos", "BOOL"),
+    )
+]
 FAULTS = ("die", "stall", "truncate", "short", "error", "refuse", "not-json", "wrong-input")
 
 
@@ -32,10 +43,16 @@ class Stream:
         self.itl_s = script.get("itl_ms", 2) / 1e3
         self.per_response = script.get("tokens_per_response", 1)
         self.reports = script.get("reports", "total")
+        self.is_serial = script.get("serial", False)
         self.num_input = script.get("num_input_tokens")
-        self.osl = body["max_tokens"]
+        self.osl = body.get("max_tokens", 1)
         self.num_sent = 0
-        self.log = {"tag": prompt[:12], "start_s": time.perf_counter(), "sends_s": []}
+        self.log = {
+            "tag": prompt[:12],
+            "inputs": sorted(body),
+            "start_s": time.perf_counter(),
+            "sends_s": [],
+        }
 
     def event(self):
         """Return the next event's JSON, and whether it is the last."""
@@ -111,6 +128,7 @@ class ScriptedServer:
     def __init__(self):
         self.due, self.count, self.logs = [], 0, []
         self.num_cancelled = 0
+        self.free_s = 0.0
         self.wake = asyncio.Event()
 
     def handle(self, http, method, path, body):
@@ -118,6 +136,8 @@ class ScriptedServer:
             http.answer(200, {"requests": self.logs, "num_cancelled": self.num_cancelled})
         elif path == "/v2/models/llm/ready":
             http.answer(200, {})
+        elif path == "/v2/models/llm":
+            http.answer(200, {"name": "llm", "inputs": INPUTS})
         elif path == "/v1/models":
             http.answer(200, {"data": [{"id": "llm"}]})
         elif method == "POST" and path in (
@@ -142,7 +162,11 @@ class ScriptedServer:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        self.schedule(stream, stream.log["start_s"] + stream.ttft_s)
+        start_s = stream.log["start_s"]
+        if stream.is_serial:  # one answer at a time
+            start_s = max(start_s, self.free_s)
+            self.free_s = start_s + stream.ttft_s + (stream.osl - 1) * stream.itl_s
+        self.schedule(stream, start_s + stream.ttft_s)
 
     def schedule(self, stream, due_s):
         self.count += 1

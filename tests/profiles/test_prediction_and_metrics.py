@@ -2,14 +2,14 @@
 
 import pytest
 from click.testing import CliRunner
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.prediction import PARTS, PredictionChoice, predict, try_predict
 from nemotrt.profiles.result import read_result
 from nemotrt.profiles.targets.server_metrics import (
-    QUEUE_MS,
+    QUEUE_HISTOGRAMS_MS,
     Scrape,
     ServerMetrics,
     parse_metrics,
@@ -57,11 +57,29 @@ def exposition(waits_s):
 def test_a_histograms_mean_over_the_window():
     """1 s waits before the window, 0.2 and 0.4 s in it."""
     texts = [exposition([1.0, 1.0]), exposition([1.0, 1.0, 0.2, 0.4])]
-    server = ServerMetrics(
-        "-", [Scrape(t, parse_metrics(x)) for t, x in zip((1, 9), texts, strict=True)]
-    )
-    assert server.mean(QUEUE_MS, 1.2, 8.8) == pytest.approx(300)
-    assert server.mean(QUEUE_MS, 1.0, 1.1) is None
+    scrapes = [Scrape(t, parse_metrics(x)) for t, x in zip((1, 9), texts, strict=True)]
+    server = ServerMetrics(("-",), scrapes=scrapes)
+    assert server.histogram_mean(QUEUE_HISTOGRAMS_MS, 1.2, 8.8) == pytest.approx(300)
+    assert server.histogram_mean(QUEUE_HISTOGRAMS_MS, 1.0, 1.1) is None
+
+
+def test_other_servers_tell_their_batch_by_a_gauge():
+    """Looks at 1, 2 and 3 s; the window holds the last two."""
+
+    def exposed(name, labels, running):
+        registry = CollectorRegistry()
+        gauge = Gauge(name, "x", tuple(labels), registry=registry)
+        gauge.labels(**labels).set(running)
+        return generate_latest(registry).decode()
+
+    for name, labels in (
+        ("vllm:num_requests_running", {"model_name": "m"}),
+        ("nv_trt_llm_request_metrics", {"model": "m", "request_type": "scheduled"}),
+    ):
+        looks = [(1, 9), (2, 4), (3, 6)]
+        scrapes = [Scrape(at_s, parse_metrics(exposed(name, labels, n))) for at_s, n in looks]
+        server = ServerMetrics(("-",), scrapes=scrapes)
+        assert server.batch_size(1.5, 3.5) == pytest.approx(5)
 
 
 def test_a_server_without_metrics_is_noted(scripted, tmp_path):

@@ -18,10 +18,12 @@ from nemotrt.profiles import measure
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.load.choice import Choice, choose, parse_slos
 from nemotrt.profiles.load.presets import presets
+from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import schedule
 from nemotrt.profiles.load.trace import read_trace
 from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.result import read_result
+from nemotrt.profiles.run_folder import read_run
 from nemotrt.profiles.targets.opening import TargetOptions, open_target
 
 
@@ -41,14 +43,44 @@ def test_poisson_gaps_are_exponential():
 
 
 def test_an_open_loop_counts_latency_from_when_a_request_was_due(scripted):
-    """Requests come each 20 ms, whatever the answers take: 100 ms."""
-    workload = Workload(16, 4, 20, num_warmup=0, arrival=Arrival.FIXED, requests_per_s=50)
-    result = measured(scripted, workload, ttft_ms=70, itl_ms=10)
+    """The server answers one request at a time, in 80 ms; one is due each 20 ms: each waits 60 ms
+    longer than the one before it. A user that waits for its answer would never see that."""
+    workload = Workload(16, 4, 10, num_warmup=0, arrival=Arrival.FIXED, requests_per_s=50)
+    result = measured(scripted, workload, ttft_ms=50, itl_ms=10, serial=True)
     assert result.status == "complete", result.reason
-    assert [r.due_s for r in result.requests[:4]] == pytest.approx([0, 0.02, 0.04, 0.06])
-    assert result.metric("ttft_ms") == pytest.approx(70, abs=8)
-    late = max(r.sent_s - r.due_s for r in result.requests if r.sent_s is not None)
-    assert late < 0.05
+    requests = [r for r in result.requests if r.phase == "measured"]
+    assert [r.due_s for r in requests] == pytest.approx([0.02 * k for k in range(10)], abs=1e-5)
+    latencies_ms = [1e3 * (r.arrivals_s[-1] - r.due_s) for r in requests]
+    assert all(latency > 80 + 60 * k - 1 for k, latency in enumerate(latencies_ms))
+    assert result.metric("e2e_latency_ms", "max") == pytest.approx(max(latencies_ms))
+
+
+def test_a_late_driver_does_not_hide_its_lateness(tmp_path):
+    """The target holds the loop for 60 ms with each request; one is due each 20 ms."""
+
+    class Blocking:
+        facts = {"kind": "blocking", "address": "-", "model": "m"}  # noqa: RUF012
+
+        def prompt(self, index, isl):
+            return Prompt(())
+
+        async def open(self):
+            pass
+
+        async def send(self, prompt, exchange):
+            exchange.mark_sent(time.perf_counter())
+            time.sleep(0.06)
+            exchange.add(time.perf_counter(), 1)
+
+        async def close(self):
+            pass
+
+    workload = Workload(1, 1, 8, num_warmup=0, arrival=Arrival.FIXED, requests_per_s=50)
+    result = measure.run(Blocking(), workload)
+    latencies = [1e3 * (r.arrivals_s[0] - r.due_s) for r in result.requests if r.arrivals_s]
+    assert all(latency > 60 + 40 * k - 1 for k, latency in enumerate(latencies[:8]))
+    assert result.driver.is_limit  # it slept, and used no CPU: but it had no time either
+    assert any("it, not the server, may have been the limit" in note for note in result.notes)
 
 
 def test_goodput_by_hand(scripted):
@@ -150,6 +182,30 @@ def test_a_kill_leaves_a_journal_that_can_be_read(scripted, tmp_path):
     assert done.exit_code == 0, done.output
     text = (tmp_path / "run.partial" / "report.html").read_text()
     assert "not complete (interrupted): the run was killed" in text
+    # the same output is refused until the killed run's folder is given up
+    args = [scripted.url, "--tokenizer", "tiny-dense", "-o", str(output), "--isl", "16"]
+    done = CliRunner().invoke(profile, [*args, "--osl", "2", "-n", "1"])
+    assert done.exit_code == 2
+    assert "what a killed run had measured" in done.output
+    assert CliRunner().invoke(profile, [*args, "--osl", "2", "-n", "1", "--force"]).exit_code == 0
+    assert not (tmp_path / "run.partial").exists()
+
+
+def test_a_kill_amid_long_answers_leaves_their_tokens(scripted, tmp_path):
+    """No request has ended: what came until then still has a rate."""
+    process = start(scripted, tmp_path / "run")
+    wait_for(
+        lambda: scripted.log()["requests"] and len(scripted.log()["requests"][0]["sends_s"]) > 300
+    )
+    time.sleep(0.6)  # the journal is written four times a second
+    process.kill()
+    process.communicate()
+    result = read_run(tmp_path / "run.partial")
+    assert result.status == "interrupted"
+    assert len(result.requests[0].arrivals_s) > 300
+    assert result.metric("tokens_per_s") > 0
+    assert result.metrics["itl_ms"].statistics.count > 300
+    assert result.metrics["e2e_latency_ms"].not_computable
 
 
 def test_a_sweep_compares_its_runs(engine_folder, tmp_path):
@@ -161,3 +217,15 @@ def test_a_sweep_compares_its_runs(engine_folder, tmp_path):
     page = (tmp_path / "s" / "report.html").read_text()
     assert "2 of 2 runs are complete" in page
     assert page.count("<svg") == 3
+    # a run of an older sweep must not be taken for one of this
+    args = [str(engine_folder), "-c", "1,3", "--isl", "8", "--osl", "4", "-n", "2", "-q"]
+    args += ["-o", str(tmp_path / "s")]
+    done = CliRunner().invoke(profile, args)
+    assert done.exit_code == 2
+    assert "holds runs (c1, c2)" in done.output
+    assert CliRunner().invoke(profile, [*args, "--force"]).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "s").glob("c*")) == ["c1", "c3"]
+    (tmp_path / "s" / "report.html").unlink()
+    done = CliRunner().invoke(profile, ["report", str(tmp_path / "s")])
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 runs" in (tmp_path / "s" / "report.html").read_text()

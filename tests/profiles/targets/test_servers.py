@@ -29,7 +29,7 @@ def test_openai(scripted, protocol, reports):
     measured = [r for r in result.requests if r.phase == "measured"]
     assert all(r.arrival_tokens == (2,) * 6 for r in measured)
     assert all(r.finish_reason == "length" for r in measured)
-    assert result.metric("ttft_ms") == pytest.approx(30, abs=8)
+    assert result.metric("ttft_ms", "min") >= 30
 
 
 def test_an_address_that_ends_in_v1_is_openai(scripted):
@@ -54,18 +54,39 @@ def test_openai_checks_the_prompt_length(scripted):
 def test_grpc(scripted_grpc):
     result = profile(scripted_grpc.url, {})
     assert result.status == "complete", result.reason
-    assert result.metric("itl_ms") == pytest.approx(5, abs=3)
+    assert result.metric("itl_ms", "mean") >= 4
     assert all(r.arrival_tokens == (1,) * 12 for r in result.requests if r.phase == "measured")
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("error", "boom"), ("stall", "sent nothing for 0.5 s"), ("end", "before the final response")],
+    [
+        ("error", "boom"),
+        ("stall", "sent nothing for 0.5 s"),
+        ("end", "before the final response"),
+        ("short", "brought 2 tokens in 2 responses where"),
+        ("die", "broke off"),
+    ],
 )
 def test_grpc_faults(scripted_grpc, fault, reason):
     result = profile(scripted_grpc.url, {"fault": fault}, stall_timeout_s=0.5)
     assert result.status == "failed"
     assert reason in result.reason
+
+
+def test_what_a_model_declares_is_what_it_gets(scripted, scripted_grpc):
+    """Null takes an input away; what is not declared is not sent, what the user adds is."""
+    assert profile(scripted.url, {"min_tokens": None, "max_tokens": None}).status == "failed"
+    result = profile(scripted.url, {"min_tokens": None})
+    assert result.status == "complete", result.reason
+    [first, *_] = scripted_inputs = [entry["inputs"] for entry in _log(scripted)]
+    assert "min_tokens" not in scripted_inputs[-1]
+    assert "return_num_input_tokens" not in first
+    assert profile(scripted_grpc.url, {"stream": None}).status == "complete"
+
+
+def _log(server):
+    return server.log()["requests"]
 
 
 def test_grpc_unfit(scripted_grpc):

@@ -1,0 +1,1 @@
+"""AIPerf, NVIDIA's load generator, as the driver of a run instead of our own."""

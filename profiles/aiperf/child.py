@@ -1,0 +1,71 @@
+"""The AIPerf process: started, interrupted, and what it said last."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
+
+INTERRUPT_TIMEOUT_S = 60.0  # it writes its exports before it goes
+NUM_LAST_LINES = 5
+# It takes a folder for a name on the Hub if these are set.
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def find_aiperf(name: str) -> str:
+    """Return the path of the program `name`; raises EnvironmentUnfitError if there is none."""
+    found = shutil.which(name)
+    if found is None:
+        raise EnvironmentUnfitError(
+            f"{name!r} is not installed: `pip install aiperf` (1.2 GB) in an environment of its "
+            "own, and give --aiperf ENVIRONMENT/bin/aiperf."
+        )
+    return found
+
+
+async def run_aiperf(command: list[str], log: Path) -> None:
+    """Run to the end; a cancelled task interrupts AIPerf and lets it write what it has.
+
+    Raises:
+        ChildProcessFailedError: it ended with another code than 0.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in OFFLINE}
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=file,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C on the terminal is ours to pass on
+        )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await _interrupt(process)
+            raise
+        finally:
+            _kill_group(process.pid)
+    if code:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        last = "\n".join([line for line in lines if line.strip()][-NUM_LAST_LINES:])
+        raise ChildProcessFailedError(f"AIPerf failed with code {code}:\n{last}")
+
+
+async def _interrupt(process: asyncio.subprocess.Process) -> None:
+    """Ask the process to end, and wait for it a while."""
+    process.send_signal(signal.SIGINT)
+    try:
+        await asyncio.wait_for(process.wait(), INTERRUPT_TIMEOUT_S)
+    except TimeoutError:
+        _kill_group(process.pid)
+        await process.wait()
+
+
+def _kill_group(group: int) -> None:
+    """End what is left of the process and its children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)

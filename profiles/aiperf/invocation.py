@@ -1,0 +1,75 @@
+"""What AIPerf is told: our prompts and schedule as a dataset, and its command line."""
+
+import json
+from pathlib import Path
+
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.load.prompts import Prompt
+from nemotrt.profiles.load.schedule import num_measured, warm_up_and_measured
+from nemotrt.profiles.load.workload import Arrival, Workload
+from nemotrt.profiles.targets.openai_http import Endpoint, OpenAiTarget
+from nemotrt.profiles.targets.target import Target
+
+# Source: AIPerf 0.13.0, `aiperf profile --help`.
+PATTERNS = {Arrival.POISSON: "poisson", Arrival.FIXED: "constant"}
+ENDPOINT_TYPES = {Endpoint.COMPLETIONS: "completions", Endpoint.CHAT: "chat"}
+
+
+def openai_target(target: Target) -> OpenAiTarget:
+    """Return `target` if AIPerf can measure it.
+
+    Raises:
+        ConfigError: it is no OpenAI-compatible endpoint.
+    """
+    if isinstance(target, OpenAiTarget):
+        return target
+    raise ConfigError(
+        f"AIPerf measures OpenAI-compatible endpoints here, not {target.facts['kind']}: give the "
+        "server's address with /v1 at the end, or leave out --driver."
+    )
+
+
+def write_dataset(
+    path: Path, target: OpenAiTarget, workload: Workload, prompts: list[Prompt]
+) -> None:
+    """Write one line a request, in order: text, answer length and, of a trace, its time."""
+    with path.open("w", encoding="utf-8") as file:
+        for due_s, exchange in warm_up_and_measured(workload):
+            line: dict[str, object] = {
+                "text": prompts[exchange.index].text,
+                "output_length": exchange.osl,
+                "extra": target.fields(exchange.osl),
+            }
+            if workload.arrival is Arrival.TRACE:
+                line["timestamp"] = round(1e3 * due_s, 3)
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def arguments(target: OpenAiTarget, workload: Workload, dataset: Path, output: Path) -> list[str]:
+    """Return the arguments of `aiperf`."""
+    found = ["profile", "--model", target.model, "--url", target.client.url, "--streaming"]
+    found += ["--endpoint-type", ENDPOINT_TYPES[target.endpoint], "--use-legacy-max-tokens"]
+    found += ["--use-server-token-count", "--tokenizer", "builtin"]  # it counts nothing itself
+    found += ["--input-file", str(dataset), "--custom-dataset-type", "single_turn"]
+    found += ["--dataset-sampling-strategy", "sequential", "--output-artifact-dir", str(output)]
+    found += ["--request-timeout-seconds", str(max(target.client.stall_timeout_s, 1.0) * 10)]
+    found += ["--export-level", "records", "--ui", "none"]
+    found += ["--no-gpu-telemetry", "--no-server-metrics"]  # ours run beside it
+    for name, value in target.client.headers.items():
+        found += ["--header", f"{name}:{value}"]
+    return found + _pace(workload)
+
+
+def _pace(workload: Workload) -> list[str]:
+    """Return the arguments that say when requests are sent."""
+    if workload.arrival is Arrival.TRACE:
+        if workload.num_warmup:
+            raise ConfigError("AIPerf replays a trace whole: leave out --warmup.")
+        return ["--fixed-schedule"]
+    pace = ["--request-count", str(num_measured(workload))]
+    if workload.num_warmup:
+        pace += ["--warmup-request-count", str(workload.num_warmup)]
+    if workload.arrival is Arrival.CLOSED:
+        return [*pace, "--concurrency", str(workload.concurrency)]
+    pace += ["--request-rate", repr(workload.requests_per_s)]
+    return [*pace, "--arrival-pattern", PATTERNS[workload.arrival]]

@@ -1,0 +1,164 @@
+"""AIPerf as the driver: a stand-in for what we make of its records, and (slow) the real one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from nemotrt.profiles.aiperf.invocation import arguments, write_dataset
+from nemotrt.profiles.command import profile
+from nemotrt.profiles.load.workload import Arrival, TraceEntry, Workload
+from nemotrt.profiles.result import read_result
+from nemotrt.profiles.targets.opening import TargetOptions, open_target
+
+LOAD = ("--isl", "16", "--osl", "8", "-c", "2", "-n", "6", "--tokenizer", "tiny-dense")
+
+
+@pytest.fixture
+def standin(tmp_path):
+    path = tmp_path / "aiperf"
+    source = Path(__file__).with_name("standin.py").read_text()
+    path.write_text(f"#!{sys.executable}\n{source}")
+    path.chmod(0o755)
+    return path
+
+
+def run(scripted, tmp_path, program, *more):
+    args = [f"{scripted.url}/v1", "--driver", "aiperf", "--aiperf", str(program), *LOAD]
+    done = CliRunner().invoke(profile, [*args, "-o", str(tmp_path / "run"), *more])
+    return done, tmp_path / "run"
+
+
+def test_its_records_are_our_result(scripted, standin, tmp_path):
+    """Two users, 10 ms a token, 8 tokens, 1 ms between requests: checked in the head."""
+    done, folder = run(scripted, tmp_path, standin)
+    assert done.exit_code == 0, done.output
+    result = read_result(folder)
+    assert result.driver.name == "aiperf"
+    assert [r.phase for r in result.requests].count("warm-up") == 2
+    assert [r.index for r in result.requests if r.phase == "measured"] == list(range(2, 8))
+    assert result.metric("ttft_ms") == pytest.approx(10, abs=0.01)
+    assert result.metric("tpot_ms") == pytest.approx(10, abs=0.01)
+    assert result.metric("e2e_latency_ms", "p99") == pytest.approx(80, abs=0.01)
+    # 16 tokens in 81 ms, from the warm-up's end until the last request is sent
+    assert result.metric("tokens_per_s") == pytest.approx(16 / 0.081, rel=0.02)
+    assert "does not tell" in result.metrics["driver_cpu_us_per_token"].not_computable
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ({"fault": "short"}, "brought 7 tokens in 7 responses where 8 were asked for"),
+        ({"fault": "isl"}, "read 17 prompt tokens where 16 were meant"),
+        ({"fault": "die"}, "AIPerf failed with code 1"),
+    ],
+)
+def test_a_fault_fails_the_run(scripted, standin, tmp_path, monkeypatch, script, reason):
+    monkeypatch.setenv("AIPERF_STANDIN", json.dumps(script))
+    done, folder = run(scripted, tmp_path, standin)
+    assert done.exit_code == 1
+    assert reason in done.output
+    assert read_result(folder).status == "failed"
+
+
+def test_an_interrupt_keeps_what_it_recorded(scripted, standin, tmp_path):
+    flag = tmp_path / "flag"
+    script = {"fault": "hang", "flag": str(flag)}
+    command = [sys.executable, "-m", "nemotrt", "profile", f"{scripted.url}/v1", *LOAD, "-q"]
+    command += ["--driver", "aiperf", "--aiperf", str(standin), "-o", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=os.environ | {"AIPERF_STANDIN": json.dumps(script)})
+    deadline_s = time.monotonic() + 60
+    while not flag.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    result = read_result(tmp_path / "run")
+    assert result.status == "interrupted"
+    assert len(result.requests) == 5
+
+
+def test_without_aiperf_it_says_how_to_get_it(scripted, tmp_path):
+    done, folder = run(scripted, tmp_path, "no-such-aiperf")
+    assert done.exit_code == 3
+    assert "pip install aiperf" in done.output
+    assert not folder.exists()
+
+
+def test_a_triton_address_is_refused(scripted, standin, tmp_path):
+    args = [scripted.url, "--driver", "aiperf", "--aiperf", str(standin), *LOAD]
+    done = CliRunner().invoke(profile, [*args, "-o", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert "with /v1 at the end" in done.output
+
+
+def dataset(tmp_path, workload):
+    options = TargetOptions(tokenizer="tiny-dense", extra={"min_tokens": None, "top_k": 1})
+    target = open_target("http://127.0.0.1:1/v1", workload, options)
+    prompts = [target.prompt(i, workload.isl) for i in range(len(workload.trace) or 6)]
+    write_dataset(tmp_path / "d.jsonl", target, workload, prompts)
+    lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
+    return lines, arguments(target, workload, tmp_path / "d.jsonl", tmp_path / "out")
+
+
+def test_the_dataset_is_our_schedule(tmp_path):
+    lines, found = dataset(tmp_path, Workload(16, 8, 4, concurrency=2, num_warmup=2))
+    assert [line["output_length"] for line in lines] == [4, 8, 8, 8, 8, 8]
+    assert len({line["text"] for line in lines}) == 6
+    assert lines[0]["extra"]["max_tokens"] == 4
+    assert lines[0]["extra"]["top_k"] == 1
+    assert "min_tokens" not in lines[0]["extra"]
+    assert found[-6:] == [
+        *("--request-count", "4", "--warmup-request-count", "2", "--concurrency", "2")
+    ]
+
+
+def test_open_loops_and_traces(tmp_path):
+    paced = Workload(16, 8, 6, num_warmup=0, arrival=Arrival.POISSON, requests_per_s=2.5)
+    assert dataset(tmp_path, paced)[1][-4:] == [
+        *("--request-rate", "2.5", "--arrival-pattern", "poisson")
+    ]
+    entries = (TraceEntry(0.0, 16, 3), TraceEntry(0.25, 16, 5))
+    lines, found = dataset(
+        tmp_path, Workload(16, 5, 2, num_warmup=0, arrival=Arrival.TRACE, trace=entries)
+    )
+    assert [(line["timestamp"], line["output_length"]) for line in lines] == [(0, 3), (250, 5)]
+    assert found[-1] == "--fixed-schedule"
+
+
+@pytest.fixture(scope="session")
+def real_aiperf(tmp_path_factory):
+    """The real program: $AIPERF, on the PATH, or installed here (1.2 GB)."""
+    if found := os.environ.get("AIPERF") or shutil.which("aiperf"):
+        return found
+    folder = tmp_path_factory.mktemp("aiperf")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    install = [str(folder / "bin" / "pip"), "install", "--quiet", "aiperf==0.13.0"]
+    subprocess.run(install, check=True)
+    return str(folder / "bin" / "aiperf")
+
+
+@pytest.mark.slow
+def test_the_real_aiperf_measures_what_we_measure(scripted, real_aiperf, tmp_path):
+    """The same server, prompts and load: 20 ms to the first token, 10 ms a token, 4 users."""
+    script = ["--extra", 'script={"ttft_ms": 20, "itl_ms": 10, "num_input_tokens": 16}']
+    load = ["--isl", "16", "--osl", "32", "-c", "4", "-n", "24", "--tokenizer", "tiny-dense"]
+    results = []
+    for name, driver in (("own", ()), ("aiperf", ("--driver", "aiperf", "--aiperf", real_aiperf))):
+        args = [f"{scripted.url}/v1", *load, *script, *driver, "-o", str(tmp_path / name)]
+        done = CliRunner().invoke(profile, args)
+        assert done.exit_code == 0, done.output
+        results.append(read_result(tmp_path / name))
+    own, other = results
+    for name, slack_ms in (("ttft_ms", 5), ("itl_ms", 2), ("tpot_ms", 1), ("e2e_latency_ms", 6)):
+        expected = own.metric(name)
+        assert other.metric(name) == pytest.approx(expected, rel=0.01, abs=slack_ms), name
+    # its users wait a little between requests
+    assert other.metric("tokens_per_s") == pytest.approx(own.metric("tokens_per_s"), rel=0.1)
