@@ -61,7 +61,7 @@ def build(source: Path, target: Path, gpu: str, times: int) -> None:
         print(f"  {times} builds, {len(digests)} different plan(s)")
     report = read_report(json.loads((target / LAYERS_FILE).read_text()))
     stored = {name: weight.dtype for name, weight in manifest.weights.items()}
-    found = check_layers(report, open_checkpoint(source).config, stored)
+    found = check_layers(report, open_checkpoint(source).config, stored, manifest.precision)
     for profile, word in PROFILES.items():
         print(
             f"  {word}: {found.num_kernels[word]} kernels, {found.fused_attention[word]} fused "

@@ -51,12 +51,26 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     type=click.Choice([precision.value for precision in Precision]),
     help="Weights and activations of the linears; default: as the checkpoint is.",
 )
-@click.option("--max-batch-size", type=click.IntRange(1), help="Sequences at once.  [default: 8]")
-@click.option("--max-seq-len", type=click.IntRange(1), help="Prompt plus output.  [default: 4096]")
+@click.option(
+    "--max-batch-size",
+    type=click.IntRange(1),
+    help="Sequences at once.  [default: 8; with --gpu: as many as the planner says fit]",
+)
+@click.option(
+    "--max-seq-len",
+    type=click.IntRange(1),
+    help="Prompt plus output.  [default: 4096; with --gpu: 24576, or what the model takes]",
+)
 @click.option(
     "--chunk-tokens",
     type=click.IntRange(1),
-    help="Prompt tokens a step.  [default: 128; tensorrt-llm, edge-llm: all three by the planner]",
+    help="Prompt tokens a step.  [default: 128; tensorrt: 512; other GPU backends: the planner's]",
+)
+@click.option(
+    "--limits",
+    "limits_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Sequences and length from `nemotrt plan --write-limits`; flags override it.",
 )
 @click.option(
     "--exact",
@@ -109,6 +123,7 @@ def build(
     max_batch_size: int | None,
     max_seq_len: int | None,
     chunk_tokens: int | None,
+    limits_file: Path | None,
     is_exact: bool,
     is_embedded: bool,
     workspace_gib: float | None,
@@ -121,18 +136,18 @@ def build(
 ) -> None:
     """Parse, build, print."""
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
-    from nemotrt.build.planned_limits import GivenLimits, resolve_limits
+    from nemotrt.build.given_limits import GivenLimits, read_limits
+    from nemotrt.build.planned_limits import resolve_limits
     from nemotrt.engines.artefact import check_target
     from nemotrt.engines.checkpoint import open_checkpoint
     from nemotrt.engines.tiny_models import resolve_checkpoint
 
     source = resolve_checkpoint(checkpoint)
-    given = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
     spec = BuildSpec(
         backend or ("tensorrt" if gpu else "onnxruntime"),
         gpu,
         Precision(precision) if precision else None,
-        given.over(DEFAULT_LIMITS),
+        DEFAULT_LIMITS,
         is_exact,
         is_embedded,
         int((workspace_gib or 0) * 2**30),
@@ -142,6 +157,9 @@ def build(
     check_target(output, force=force)
     opened = open_checkpoint(source)
     chosen = check_spec(opened, spec)
+    given = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
+    if limits_file:
+        given = given.or_else(read_limits(limits_file, gpu, chosen))
     spec = resolve_limits(opened, spec, chosen, given, say=partial(click.echo, err=True))
     if dry_run:
         click.echo(f"would build {source} with {spec.backend}, {chosen}, into {output}", err=True)

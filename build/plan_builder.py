@@ -57,7 +57,7 @@ def build_plan(
             for (name, weight), digest in zip(bound.items(), digests.result(), strict=True)
         }
     stored = {name: weight.dtype for name, weight in bound.items()}
-    found = check_layers(compiled.report, checkpoint.config, stored)
+    found = check_layers(compiled.report, checkpoint.config, stored, spec.precision)
     (folder / LAYERS_FILE).write_text(json.dumps(compiled.report.as_json()), encoding="utf-8")
     return weights, {
         "is_embedded": spec.is_embedded,

@@ -5,10 +5,13 @@ import math
 from collections.abc import Callable
 
 from nemotrt.build.engine_builder import BuildSpec
+from nemotrt.build.given_limits import GivenLimits
+from nemotrt.build.plan_limits import missing_bytes, plan_limits
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensorrt_llm.llm_args import FREE_GPU_MEMORY_FRACTION
+from nemotrt.profiles.planning.capacity import GIB
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.number_format import StoredType
 
@@ -23,24 +26,6 @@ SIXTEEN_BIT_STATE = ("tensorrt-llm-1.2", "edge-llm")
 MIN_CHUNK_TOKENS = 128
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class GivenLimits:
-    """The limits of the command line; None where the user leaves the choice."""
-
-    max_batch_size: int | None = None
-    max_seq_len: int | None = None
-    chunk_tokens: int | None = None
-
-    def over(self, default: Limits) -> Limits:
-        """Return `default` with what is given in its place; a chunk is cut to a sequence."""
-        seq_len = self.max_seq_len or default.max_seq_len
-        return Limits(
-            self.max_batch_size or default.max_batch_size,
-            seq_len,
-            self.chunk_tokens or min(default.chunk_tokens, seq_len),
-        )
-
-
 def resolve_limits(
     checkpoint: Checkpoint,
     spec: BuildSpec,
@@ -51,16 +36,23 @@ def resolve_limits(
 ) -> BuildSpec:
     """Return `spec` with planned limits in the place of those that were not given.
 
-    A backend that the planner knows not keeps what `spec` has. `say` is told what was planned.
+    A backend that the planner knows not keeps what `spec` has. `say` is told what was planned, and
+    what was given and does not fit.
 
     Raises:
         NoFeasiblePlanError: not one sequence of that length fits the GPU.
     """
-    if spec.backend not in PLANNED_AS or spec.gpu is None:
-        return spec
-    limits = planned_limits(
-        checkpoint, spec.backend, spec.gpu, precision, given, tp_size=spec.tp_size
-    )
+    if spec.gpu is None or spec.backend not in ("tensorrt", *PLANNED_AS):
+        return dataclasses.replace(spec, limits=given.over(spec.limits))
+    if spec.backend == "tensorrt":
+        limits = plan_limits(checkpoint, spec.gpu, precision, given)
+        if lack := missing_bytes(checkpoint, spec.gpu, precision, limits):
+            many = f"{limits.max_batch_size} sequences of {limits.max_seq_len} tokens"
+            say(f"Warning: {many} need {lack / GIB:.1f} GiB more than {spec.gpu} has.")
+    else:
+        limits = planned_limits(
+            checkpoint, spec.backend, spec.gpu, precision, given, tp_size=spec.tp_size
+        )
     if given.max_batch_size is None:
         many = f"{limits.max_batch_size} sequences of {limits.max_seq_len} tokens"
         say(f"Planned, not measured: {many} fit {spec.gpu}; --max-batch-size sets another number.")

@@ -39,6 +39,7 @@ class StandardEmitter:
     """Emits the description as ONNX's own operators, computing in `compute` (float32 here)."""
 
     compute = F32
+    is_first_apart = False  # see ssd_scan.scan
 
     def __init__(self, checkpoint: Checkpoint, graph: OnnxGraph, max_seq_len: int) -> None:
         """Declare the inputs and the masks that every layer shares."""
@@ -164,9 +165,8 @@ class StandardEmitter:
         dt = g.op("Mul", self.time_step(dt, block, mamba), g.op("Unsqueeze", self.valid, g.ints(2)))
         heads = g.op("Reshape", x, g.ints(0, 0, mamba.num_heads, mamba.head_dim))
         carried = g.input(f"ssm_{block.index}", F32, state_shape(mamba))
-        y, state = scan(
-            g, mamba, Chunk(heads, b, c, dt, self.decay_rate(block), carried, self.lower)
-        )
+        chunk = Chunk(heads, b, c, dt, self.decay_rate(block), carried, self.lower)
+        y, state = scan(g, mamba, chunk, is_first_apart=self.is_first_apart)
         g.op("Identity", state, name=f"ssm_out_{block.index}")
         g.output(f"ssm_out_{block.index}", F32, state_shape(mamba))
         y = g.op("Add", y, g.op("Mul", heads, self.skip_weight(block)))

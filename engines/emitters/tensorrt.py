@@ -51,6 +51,7 @@ class TensorRTEmitter(StandardEmitter):
     """Emits for TensorRT's strongly typed networks; `bound` lists the weight inputs."""
 
     compute = BF16
+    is_first_apart = True
 
     def __init__(
         self,

@@ -1,17 +1,23 @@
-"""What a layer report says of the parts that matter: attention, KV cache, and every linear."""
+"""What a layer report says of the parts that matter: attention, caches, SSM states, linears."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import linear_names, model_names
-from nemotrt.engines.tensorrt.layer_report import Layer, LayerReport
+from nemotrt.engines.tensorrt.layer_report import Layer, LayerReport, Tensor
 
 LAYERS_FILE = "layers.json"
-PROFILES = {0: "decode", 1: "prefill"}
+DECODE = 0
+PROFILES = {DECODE: "decode", 1: "prefill"}
+COUNTED = ("fused attention kernels", "KV cache updates in place", "SSM states in float32")
 SIXTEEN_BIT = ("BFloat16", "Half")
 NUMBERS = {"Int8": "int8", "FP8": "fp8", "BFloat16": "bf16", "Half": "fp16", "Float": "fp32"}
+WEIGHTS = {"I8": "int8", "F8_E4M3": "fp8", "BF16": "bf16"}
+IS_ACTIVATION_QUANTIZED = (Precision.INT8_SQ, Precision.FP8)
 FUSED_ATTENTION = "_mha_v"  # Source: kernel names of tensorrt-rtx 1.7: _gemv_mha_v1, _gemm_mha_v2
 
 
@@ -41,6 +47,7 @@ class LayerCheck:
     num_kernels: dict[str, int]
     fused_attention: dict[str, int]
     cache_updates: dict[str, int]
+    float32_states: dict[str, int]  # SSM states that are read and written in float32
     linears: tuple[LinearKernel, ...]
     faults: tuple[str, ...]
 
@@ -50,35 +57,54 @@ class LayerCheck:
 
 
 def check_layers(
-    report: LayerReport, config: ModelConfig, dtypes: dict[str, str] | None = None
+    report: LayerReport,
+    config: ModelConfig,
+    dtypes: dict[str, str] | None = None,
+    precision: Precision | None = None,
 ) -> LayerCheck:
     """Return what the report says.
 
     Args:
         report: of a plan.
         config: the model that the plan runs.
-        dtypes: weight -> how it is stored in the graph (safetensors' words); given, a weight of
-            8 bits whose kernel reads another type, or reads a copy, is a fault.
+        dtypes: weight -> how it is stored in the graph (safetensors' words); given, a linear whose
+            kernel reads its weight as another type, or reads a copy of it, is a fault.
+        precision: of the plan; given, activations of another type are a fault too.
     """
     faults: list[str] = []
-    attention, updates, linears, kernels = {}, {}, [], {}
+    counts: dict[str, dict[str, int]] = {name: {} for name in COUNTED}
+    linears, kernels = [], {}
     for profile, word in PROFILES.items():
         layers = report.kernels(profile)
         kernels[word] = len(layers)
-        attention[word] = sum(is_fused_attention(layer) for layer in layers)
-        updates[word] = _num_cache_updates(layers)
-        for what, found in (("fused attention", attention), ("KV cache update", updates)):
-            expected = config.num_attention_layers * (2 if found is updates else 1)
-            if found[word] != expected:
-                faults.append(f"{word}: {found[word]} of {expected} {what} kernels")
+        for what, (count, expected) in _counts(layers, config).items():
+            counts[what][word] = count
+            if count != expected:
+                faults.append(f"{word}: {count} of {expected} {what}")
+        if profile == DECODE:
+            faults += [f"{word}: {name} is copied" for name in _copied_states(layers)]
         for weight in [*linear_names(config), model_names(config).lm_head]:
             kernel = _linear(layers, weight, word)
             if kernel is None:
                 faults.append(f"{word}: no kernel reads {weight}")
                 continue
             linears.append(kernel)
-            faults += _weight_faults(kernel, (dtypes or {}).get(weight))
-    return LayerCheck(kernels, attention, updates, tuple(linears), tuple(faults))
+            if not _is_as_stored(kernel, (dtypes or {}).get(weight), precision):
+                faults.append(f"{word}: {kernel.linear} runs as {kernel.how}")
+    attention, updates, states = (counts[name] for name in COUNTED)
+    return LayerCheck(kernels, attention, updates, states, tuple(linears), tuple(faults))
+
+
+def _counts(layers: Sequence[Layer], config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return what is counted -> (how often it was found, how often it should be)."""
+    found = (
+        sum(is_fused_attention(layer) for layer in layers),
+        _num_cache_updates(layers),
+        _num_float32_states(layers),
+    )
+    num_attention = config.num_attention_layers
+    expected = (num_attention, 2 * num_attention, config.num_mamba_layers)
+    return dict(zip(COUNTED, zip(found, expected, strict=True), strict=True))
 
 
 def is_fused_attention(layer: Layer) -> bool:
@@ -94,6 +120,37 @@ def _num_cache_updates(layers: Sequence[Layer]) -> int:
         for layer in layers
         for output in layer.outputs
     )
+
+
+def _num_float32_states(layers: Sequence[Layer]) -> int:
+    """Count the SSM states whose input and output are float32 wherever a kernel has them."""
+    kinds: dict[str, set[str]] = {}
+    for layer in layers:
+        for tensor in (*layer.inputs, *layer.outputs):
+            if tensor.name.startswith("ssm_"):
+                kinds.setdefault(tensor.name, set()).add(tensor.dtype)
+    return sum(
+        kinds[name] == kinds.get(name.replace("ssm_", "ssm_out_")) == {"Float"}
+        for name in kinds
+        if not name.startswith("ssm_out_")
+    )
+
+
+def _copied_states(layers: Sequence[Layer]) -> list[str]:
+    """Return the SSM states that a kernel reads only to write something as large beside them."""
+    copied = []
+    for layer in layers:
+        states = [tensor for tensor in layer.inputs if tensor.name.startswith("ssm_")]
+        sizes = {_row_size(tensor) for tensor in states}
+        others = [x for x in layer.outputs if not x.name.startswith("ssm_out_")]
+        if states and any(_row_size(tensor) in sizes for tensor in others):
+            copied.append(states[0].name)
+    return copied
+
+
+def _row_size(tensor: Tensor) -> int:
+    """Return the elements of one sequence's part of a tensor, whose first axis is the batch."""
+    return math.prod(int(size) for size in tensor.shape.split(",")[1:] if size)
 
 
 def _linear(layers: Sequence[Layer], weight: str, profile: str) -> LinearKernel | None:
@@ -120,9 +177,12 @@ def _linear(layers: Sequence[Layer], weight: str, profile: str) -> LinearKernel 
     )
 
 
-def _weight_faults(kernel: LinearKernel, stored: str | None) -> list[str]:
-    """Return what is wrong with how a linear's weight is read."""
-    expected = {"I8": "int8", "F8_E4M3": "fp8", "BF16": "bf16"}.get(stored or "")
-    if expected and (kernel.weight != expected or kernel.is_weight_copied):
-        return [f"{kernel.profile}: {kernel.linear} runs as {kernel.how}"]
-    return []
+def _is_as_stored(kernel: LinearKernel, stored: str | None, precision: Precision | None) -> bool:
+    """Whether a linear reads its weight as the graph stores it, and its input as it should."""
+    expected = WEIGHTS.get(stored or "")
+    if expected is None:
+        return True
+    is_int_or_fp8 = precision in IS_ACTIVATION_QUANTIZED and expected != "bf16"
+    activation = expected if is_int_or_fp8 else "bf16"
+    is_activation = precision is None or kernel.activation == activation
+    return kernel.weight == expected and not kernel.is_weight_copied and is_activation

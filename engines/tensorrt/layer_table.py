@@ -24,7 +24,7 @@ def print_layers(folder: Path, manifest: Manifest, *, as_json: bool = False) -> 
         raise ConfigError(f"{folder} has no {LAYERS_FILE}: only TensorRT plans have one.")
     report = read_report(json.loads(path.read_text(encoding="utf-8")))
     stored = {name: weight.dtype for name, weight in manifest.weights.items()}
-    found = check_layers(report, read_model_config(folder), stored)
+    found = check_layers(report, read_model_config(folder), stored, manifest.precision)
     if as_json:
         click.echo(json.dumps({**report.as_json(), "check": asdict(found)}))
         return
@@ -35,7 +35,7 @@ def print_layers(folder: Path, manifest: Manifest, *, as_json: bool = False) -> 
         click.echo(
             f"{word}: {found.num_kernels[word]} kernels, {size:.0f} MiB of activations, "
             f"{found.fused_attention[word]} fused attention, {found.cache_updates[word]} caches "
-            "written in place"
+            f"written in place, {found.float32_states[word]} SSM states in float32"
         )
         for how, count in sorted(found.counts(word).items()):
             click.echo(f"  {count:4} linears: {how}")

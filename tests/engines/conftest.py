@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.tiny_models import TINY_MODELS
 
 EXTRA = {"int8-sq": [], "int8-sq-unfolded": ["--no-fold"], "fp8": ["--kv-cache", "fp8"]}
 
@@ -28,3 +31,21 @@ def quantized_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return target
 
     return quantized
+
+
+@pytest.fixture(scope="session")
+def compiled_tiny(
+    quantized_tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """Return a function: precision, GPU -> the tiny hybrid's engine, compiled once a session."""
+    folder = tmp_path_factory.mktemp("compiled")
+
+    def compiled(precision: str, gpu: str) -> Path:
+        target = folder / f"{precision}-{gpu}"
+        if not target.exists():
+            source = TINY_MODELS["tiny"] if precision == "bf16" else quantized_tiny(precision)
+            spec = BuildSpec("tensorrt", gpu, limits=Limits(4, 64, 16))
+            build_engine(source, target, spec)
+        return target
+
+    return compiled

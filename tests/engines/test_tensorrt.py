@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.build.plan_limits import plan_deployment
+from nemotrt.build.plan_memory import scratch_bytes
 from nemotrt.cli import main
 from nemotrt.engines import tensorrt
 from nemotrt.engines.checkpoint import open_checkpoint
@@ -32,20 +34,23 @@ def check(folder: Path, source: Path, manifest: Manifest) -> LayerCheck:
     """Return the findings of an engine directory's layer report."""
     report = read_report(json.loads((folder / LAYERS_FILE).read_text()))
     stored = {name: weight.dtype for name, weight in manifest.weights.items()}
-    return check_layers(report, open_checkpoint(source).config, stored)
+    config = open_checkpoint(source).config
+    return check_layers(report, config, stored, manifest.precision)
 
 
 @pytest.fixture(scope="module")
-def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def plan_of(
+    compiled_tiny: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
     """Return a function: tiny model -> its bf16 engine, for A100 (hybrid) or A10G (dense)."""
-    folder = tmp_path_factory.mktemp("plans")
+    dense = tmp_path_factory.mktemp("plans") / "dense"
 
     def built(name: str) -> Path:
-        if not (folder / name).exists():
-            gpu = {"tiny": "a100", "tiny-dense": "a10g"}[name]
-            spec = BuildSpec("tensorrt", gpu, limits=LIMITS)
-            build_engine(TINY_MODELS[name], folder / name, spec)
-        return folder / name
+        if name == "tiny":
+            return compiled_tiny("bf16", "a100")
+        if not dense.exists():
+            build_engine(TINY_MODELS[name], dense, BuildSpec("tensorrt", "a10g", limits=LIMITS))
+        return dense
 
     return built
 
@@ -77,27 +82,32 @@ def test_plans_compile_with_the_weights_outside(
 
 
 @pytest.mark.parametrize(
-    ("name", "gpu", "how"),
+    ("precision", "gpu", "how"),
     [
         ("int8-wo", "a10g", "bf16 x int8 fused"),
+        ("int8-wo", "a100", "bf16 x int8 fused"),
+        ("int8-sq", "a10g", "int8 x int8 gemm"),
         ("int8-sq", "a100", "int8 x int8 gemm"),
         ("fp8", "l4", "fp8 x fp8 gemm"),
     ],
 )
 def test_quantized_linears_run_in_their_own_type(
-    name: str, gpu: str, how: str, quantized_tiny: Callable[[str], Path], tmp_path: Path
+    precision: str,
+    gpu: str,
+    how: str,
+    quantized_tiny: Callable[[str], Path],
+    compiled_tiny: Callable[[str, str], Path],
 ) -> None:
     """The compiler's own layers say so, for both profiles."""
-    source = quantized_tiny(name)
-    spec = BuildSpec("tensorrt", gpu, limits=LIMITS)
-    manifest = build_engine(source, tmp_path / "e", spec)
-    assert manifest.precision == name
+    folder = compiled_tiny(precision, gpu)
+    manifest = read_manifest(folder)
+    assert manifest.precision == precision
     assert manifest.options["layer_faults"] == ""
     quantized = [w for w in manifest.weights.values() if w.dtype != "BF16"]
-    found = check(tmp_path / "e", source, manifest)
+    found = check(folder, quantized_tiny(precision), manifest)
     for profile in ("decode", "prefill"):
         assert found.counts(profile)[how] == len(quantized) > 10
-    assert {w.is_transposed for w in quantized} == {name == "int8-wo"}
+    assert {w.is_transposed for w in quantized} == {precision == "int8-wo"}
 
 
 def test_the_same_input_gives_the_same_engine_and_progress_is_told(
@@ -123,6 +133,7 @@ def test_the_layers_can_be_printed(
     print_layers(folder, read_manifest(folder))
     lines = capsys.readouterr().out.splitlines()
     assert sum("2 fused attention, 4 caches written in place" in line for line in lines) == 2
+    assert sum(line.endswith("4 SSM states in float32") for line in lines) == 2
     assert lines[-1] == "faults: none"
     print_layers(folder, read_manifest(folder), as_json=True)
     report = json.loads(capsys.readouterr().out)
@@ -183,40 +194,63 @@ def test_embedding_needs_memory_that_is_there(
 
 # Slices of real widths: one layer of each kind
 
-SLICES = [
-    pytest.param("nemotron-nano-9b-v2", "bf16", "a10g"),
-    *(
-        pytest.param(model, precision, gpu, marks=pytest.mark.slow)
-        for model in ("nemotron-nano-9b-v2", "nemotron-nano-12b-v2", "qwen3-8b")
-        for precision, gpu in [
-            ("bf16", "a100"),
-            ("int8-wo", "a10g"),
-            ("int8-wo", "a100"),
-            ("int8-sq", "a10g"),
-            ("int8-sq", "a100"),
-            ("fp8", "l4"),
-        ]
-    ),
+TARGETS = [
+    *((precision, gpu) for precision in ("bf16", "int8-wo", "int8-sq") for gpu in ("a10g", "a100")),
+    ("fp8", "l4"),
 ]
+QUICK = [("bf16", "a10g"), ("int8-sq", "a100")]  # of the models beside the 9B
+SLICES = [
+    pytest.param(model, *target, marks=[] if is_9b or target in QUICK else pytest.mark.slow)
+    for model, is_9b in [
+        ("nemotron-nano-9b-v2", True),
+        ("nemotron-nano-12b-v2", False),
+        ("qwen3-8b", False),
+    ]
+    for target in TARGETS
+]
+# What the linears that a recipe quantizes run as, in both profiles.
+HOW = {
+    "bf16": ("bf16 x bf16",),
+    "int8-wo": ("bf16 x int8 fused",),
+    "int8-sq": ("int8 x int8 gemm",),
+    "fp8": ("fp8 x fp8 gemm",),
+}
 
 
 @pytest.mark.parametrize(("model", "precision", "gpu"), SLICES)
 def test_a_slice_of_the_real_widths_compiles(
     model: str, precision: str, gpu: str, tmp_path: Path
 ) -> None:
+    """Fused attention, float32 states that are not copied, and the precision's own GEMMs."""
     source = write_sparse(tmp_path / "c", model, precision, is_slice=True)
     spec = BuildSpec("tensorrt", gpu, limits=Limits(8, 8192, 512))
-    manifest = build_engine(source, tmp_path / "e", spec)
+    build_engine(source, tmp_path / "e", spec)
+    manifest = read_manifest(tmp_path / "e")
     assert manifest.precision == precision
-    assert check(tmp_path / "e", source, manifest).faults == ()
+    assert manifest.options["layer_faults"] == ""
+    config = open_checkpoint(source).config
+    found = check(tmp_path / "e", source, manifest)
+    assert found.fused_attention == {"decode": 1, "prefill": 1}
+    assert found.float32_states == dict.fromkeys(("decode", "prefill"), config.num_mamba_layers)
+    quantized = [name for name, w in manifest.weights.items() if w.dtype != "BF16"]
+    linears = quantized or linear_names(config)
+    modules = {name.removesuffix(".weight") for name in linears}
+    ways = [item.how for item in found.linears if item.linear in modules]
+    assert len(ways) == 2 * len(modules) >= 2 * 3
+    assert all(way.startswith(HOW[precision]) for way in ways)
+    report = read_report(json.loads((tmp_path / "e" / LAYERS_FILE).read_text()))
+    fit = plan_deployment(open_checkpoint(source), gpu, Precision(precision)).fit
+    assert 0.9 < scratch_bytes(fit, spec.limits) / max(report.activation_bytes) < 1.3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "int8-wo", "int8-sq"])
 def test_the_whole_9b_compiles_for_a10g(precision: str, tmp_path: Path) -> None:
+    """All 56 layers, 8 sequences of 24k tokens."""
     source = write_sparse(tmp_path / "c", "nemotron-nano-9b-v2", precision)
     spec = BuildSpec("tensorrt", "a10g", limits=Limits(8, 24576 + 512, 512))
     manifest = build_engine(source, tmp_path / "e", spec)
     found = check(tmp_path / "e", source, manifest)
     assert found.faults == ()
     assert found.fused_attention == {"decode": 4, "prefill": 4}
+    assert found.float32_states == {"decode": 27, "prefill": 27}

@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
+# Operators that move values and change none: what they give needs no rounding.
+MOVES = {"Concat", "Expand", "Gather", "GatherElements", "Reshape", "Slice", "Split"}
+MOVES |= {"TensorScatter", "Transpose", "Unsqueeze"}
 NUMPY = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int8)": np.int8}
 
 
@@ -67,5 +70,29 @@ def as_float32(path: Path, target: Path) -> Path:
         if tensor.data_type == bf16:
             array = onnx.numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, str(target))
+    return target
+
+
+def as_rounded_bfloat16(path: Path, target: Path) -> Path:
+    """Rewrite a bfloat16 graph to compute in float32 and round each result to bfloat16.
+
+    So does a kernel that accumulates in float32; ONNX Runtime has hardly any for bfloat16.
+    """
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
+    values = [*inferred.value_info, *inferred.output]
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    model = onnx.load(str(as_float32(path, target)))
+    nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if types[name] == TensorProto.BFLOAT16 and node.op_type not in MOVES:
+                exact, short = f"{name}/exact", f"{name}/bf16"
+                node.output[index] = exact
+                nodes.append(helper.make_node("Cast", [exact], [short], to=TensorProto.BFLOAT16))
+                nodes.append(helper.make_node("Cast", [short], [name], to=TensorProto.FLOAT))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     onnx.save(model, str(target))
     return target

@@ -5,8 +5,10 @@ for CUDA, and checks what is bound: every name, shape, address, and which of the
 """
 
 import ctypes
+import shutil
 from enum import Enum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ml_dtypes
@@ -15,7 +17,7 @@ import onnx
 import onnxruntime
 
 from support.cuda_stand_in import Cuda
-from support.graph_runner import as_float32
+from support.graph_runner import as_float32, as_rounded_bfloat16
 
 FP8 = onnx.TensorProto.FLOAT8E4M3FN
 DTYPES = {
@@ -45,14 +47,21 @@ class Logger:
 
 
 class TensorRT:
-    """The module: a plan's bytes are those of the graph file beside it."""
+    """The module: a plan's bytes are those of the graph file beside it.
+
+    With `is_rounded` each result in bfloat16 is rounded, as a GPU's kernels do; else only what
+    lies in memory is.
+    """
 
     TensorIOMode = TensorIOMode
     ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
     Logger = Logger
 
-    def __init__(self, cuda: Cuda, graph: Path, limits: Any, profiles: Any) -> None:
+    def __init__(
+        self, cuda: Cuda, graph: Path, limits: Any, profiles: Any, *, is_rounded: bool = False
+    ) -> None:
         self.cuda, self.graph, self.limits, self.profiles = cuda, graph, limits, profiles
+        self.is_rounded = is_rounded
         self.num_executions = 0
 
     def Runtime(self, logger: Logger) -> "Runtime":  # noqa: N802
@@ -79,8 +88,12 @@ class ICudaEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
-        float_graph = as_float32(module.graph, module.graph.with_name("stand-in.onnx"))
-        self.session = onnxruntime.InferenceSession(str(float_graph), options)
+        rewrite = as_rounded_bfloat16 if module.is_rounded else as_float32
+        with TemporaryDirectory() as folder:
+            # beside the graph's constants, which lie in a file of their own
+            shutil.copytree(module.graph.parent, folder, dirs_exist_ok=True)
+            path = rewrite(Path(folder) / module.graph.name, Path(folder) / "stand-in.onnx")
+            self.session = onnxruntime.InferenceSession(str(path), options)
 
     @property
     def num_io_tensors(self) -> int:

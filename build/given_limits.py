@@ -1,0 +1,76 @@
+"""The limits that the user names: on the command line, or in a file of the planner's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.gpu_profile import load_gpu
+from nemotrt.profiles.yaml_file import parse_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class GivenLimits:
+    """The limits of the command line; None where the user leaves the choice."""
+
+    max_batch_size: int | None = None
+    max_seq_len: int | None = None
+    chunk_tokens: int | None = None
+
+    def over(self, default: Limits) -> Limits:
+        """Return `default` with what is given in its place; a chunk is cut to a sequence."""
+        seq_len = self.max_seq_len or default.max_seq_len
+        return Limits(
+            self.max_batch_size or default.max_batch_size,
+            seq_len,
+            self.chunk_tokens or min(default.chunk_tokens, seq_len),
+        )
+
+    def or_else(self, other: "GivenLimits") -> "GivenLimits":
+        """Return these limits, and those of `other` where these are left open."""
+        return GivenLimits(
+            self.max_batch_size or other.max_batch_size,
+            self.max_seq_len or other.max_seq_len,
+            self.chunk_tokens or other.chunk_tokens,
+        )
+
+
+class LimitsFile(BaseModel):
+    """What `nemotrt plan --write-limits` writes; the first keys say what it was planned for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int
+    model: str
+    gpu: str
+    engine: str
+    precision: Precision
+    kv_dtype: str
+    ssm_dtype: str
+    tp: PositiveInt
+    max_batch_size: PositiveInt
+    max_num_tokens: PositiveInt
+    max_seq_len: PositiveInt
+    memory_utilization: float
+
+
+def read_limits(path: Path, gpu: str | None, precision: Precision) -> GivenLimits:
+    """Return the sequences and the length of a file; the chunk stays the backend's.
+
+    Args:
+        path: of a LimitsFile, as YAML.
+        gpu: that it must be planned for; None takes any.
+        precision: that it must be planned for.
+
+    Raises:
+        ConfigError: it is not such a file, or it was planned for something else.
+    """
+    found = parse_yaml(LimitsFile, path.read_text(encoding="utf-8"), str(path))
+    wanted = {"gpu": load_gpu(gpu).name if gpu else found.gpu, "precision": precision}
+    for name, value in wanted.items():
+        if getattr(found, name) != value:
+            raise ConfigError(f"{path} was planned for {getattr(found, name)}, not for {value}.")
+    return GivenLimits(found.max_batch_size, found.max_seq_len)
