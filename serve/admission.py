@@ -59,6 +59,10 @@ class AdmissionQueue:
             self._heap = kept
         return was_waiting
 
+    def age_s(self, now_s: float) -> float:
+        """Return how long the request that has waited longest waits; 0 for none."""
+        return max((now_s - entry[-1].submitted_s for entry in list(self._heap)), default=0.0)
+
     def overdue(self, now_s: float) -> list[Submission]:
         """Return the requests that have waited too long."""
         limit = now_s - self.limits.max_queue_s

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nemotrt.errors import ChildProcessFailedError, ConfigError
+from nemotrt.serve.deploy_command import compose, k8s
 from nemotrt.serve.front.command import front
 from nemotrt.serve.repository_command import repo
 
@@ -99,34 +100,6 @@ def run(
 
 
 @serve.command()
-@click.argument("engine", type=ENGINE)
-@click.option("--image", required=True, help="Container image that has nemotrt and its runtime.")
-@click.option("--claim", required=True, help="PersistentVolumeClaim with the engine directory.")
-@click.option("--engine-path", default="engine", show_default=True, help="Inside the claim.")
-@click.option("--name", default="nemotrt", show_default=True)
-@click.option("--namespace", default="default", show_default=True)
-@click.option("--gpus", "num_gpus", type=click.IntRange(0), help="Of a pod; default by the engine.")
-@click.option("--gpu-product", help="Node label nvidia.com/gpu.product.")
-@click.option("--min-replicas", type=int, default=1, show_default=True)
-@click.option("--max-replicas", type=int, default=1, show_default=True)
-@click.option("--target-waiting", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
-@click.option("--key-secret", help="Secret: `keys` are the API keys, `metrics` one for Prometheus.")
-def k8s(engine: Path, num_gpus: int | None, **options: Any) -> None:
-    """Print Kubernetes manifests (YAML) for ENGINE."""
-    import yaml
-
-    from nemotrt.engines.manifest import read_manifest
-    from nemotrt.serve.kubernetes import ClusterSpec, manifests
-
-    if num_gpus is None:
-        manifest = read_manifest(engine)
-        num_gpus = 0 if manifest.gpu is None else int(manifest.options.get("tp_size", 1))
-    documents = manifests(ClusterSpec(num_gpus=num_gpus, **options))
-    click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
-
-
-@serve.command()
 @click.option("--runtime", type=FOLDER, help="Where to; default a folder of this environment.")
 @click.option("--force", is_flag=True, help="Install anew.")
 def install(runtime: Path | None, force: bool) -> None:
@@ -174,8 +147,8 @@ def stop(name: str | None, timeout_s: float) -> None:
     click.echo(f"{state.name} stopped")
 
 
-serve.add_command(repo)
-serve.add_command(front)
+for command in (repo, front, k8s, compose):
+    serve.add_command(command)
 
 
 def _spec(

@@ -21,6 +21,7 @@ from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.admission import QueueLimits
 from nemotrt.serve.connection import Connection
 from nemotrt.serve.engine_loop import MAX_CHUNKS_PER_S, EngineLoop
+from nemotrt.serve.gpu_gauges import GpuGauges
 from nemotrt.serve.grammar import GrammarCompiler
 
 log = logging.getLogger("nemotrt.engine")
@@ -46,6 +47,7 @@ class EngineHost:
         self._grammars = (
             None if tokenizer is None else GrammarCompiler(tokenizer, opened.engine.vocab_size)
         )
+        self._gpus = GpuGauges()
         self._connections: list[Connection] = []
         self._lock = threading.Lock()
 
@@ -60,7 +62,7 @@ class EngineHost:
             state += float(sizes["conv_state_elements_per_request"] or 0)
             gauges["kv_cache_bytes"] = gauges["held_tokens"] * per_token
             gauges["ssm_state_bytes"] = gauges["slots_in_use"] * state * element
-        return self.loop.telemetry.text(gauges)
+        return self.loop.telemetry.text(gauges) + self._gpus.text()
 
     def listen(self, path: Path) -> socket.socket:
         """Return a listening socket at `path`, which appears only when it answers."""

@@ -100,6 +100,7 @@ class EngineLoop:
             "slots": self.scheduler.engine.limits.max_batch_size,
             "slots_in_use": len(running),
             "waiting_requests": len(self.waiting),
+            "queue_age_seconds": self.waiting.age_s(time.monotonic()),
             "held_tokens": sum(sequence.num_fed + len(sequence.output) for sequence in running),
         }
 

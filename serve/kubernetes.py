@@ -8,6 +8,7 @@ from nemotrt.errors import ConfigError
 Manifest = dict[str, Any]
 PORTS = {"openai": 9000}
 ENGINE_MOUNT = "/engine"
+RUN_FOLDER = "/run/nemotrt"
 GRACE_MARGIN_S = 30
 
 
@@ -23,7 +24,8 @@ class ClusterSpec:
     gpu_product: str | None = None  # node label of NVIDIA's GPU feature discovery
     min_replicas: int = 1
     max_replicas: int = 1
-    target_waiting: int = 4  # requests that wait, per replica, before another one is added
+    model_name: str = "llm"
+    target_queue_s: float = 2.0  # wait for a slot, above which another replica is added
     drain_s: int = 60
     key_secret: str | None = None  # the Secret whose `keys` are the API keys
     namespace: str = "default"
@@ -73,12 +75,12 @@ def service(spec: ClusterSpec) -> Manifest:
 
 
 def autoscaler(spec: ClusterSpec) -> Manifest:
-    """Return the HPA; its metric comes from Prometheus through a custom-metrics adapter."""
+    """Return the HPA on queue time; Prometheus' adapter brings it to the custom-metrics API."""
     metric = {
         "type": "Pods",
         "pods": {
-            "metric": {"name": "nemotrt_waiting_requests"},
-            "target": {"type": "AverageValue", "averageValue": str(spec.target_waiting)},
+            "metric": {"name": "nemotrt_queue_age_seconds"},
+            "target": {"type": "AverageValue", "averageValue": f"{spec.target_queue_s * 1e3:.0f}m"},
         },
     }
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": spec.name}
@@ -103,10 +105,14 @@ def pod_monitor(spec: ClusterSpec) -> Manifest:
     }
 
 
+def serve_command(model_name: str, drain_s: int) -> list[str]:
+    """Return what a container runs: its port is open to the container's own network alone."""
+    command = ["nemotrt", "serve", ENGINE_MOUNT, "--name", model_name, "--host", "0.0.0.0"]
+    return [*command, "--port", str(PORTS["openai"]), "--drain-s", str(drain_s)]
+
+
 def _container(spec: ClusterSpec) -> Manifest:
     """Return the server's container."""
-    command = ["nemotrt", "serve", ENGINE_MOUNT, "--host", "0.0.0.0"]
-    command += ["--port", str(PORTS["openai"]), "--drain-s", str(spec.drain_s)]
     mounts: list[Manifest] = [
         {
             "name": "engine",
@@ -115,16 +121,20 @@ def _container(spec: ClusterSpec) -> Manifest:
             "readOnly": True,
         },
         {"name": "shared-memory", "mountPath": "/dev/shm"},
-        {"name": "run", "mountPath": "/run/nemotrt"},
+        {"name": "run", "mountPath": RUN_FOLDER},
+        {"name": "temporary", "mountPath": "/tmp"},
     ]
-    environment: list[Manifest] = [{"name": "NEMOTRT_RUN_DIR", "value": "/run/nemotrt"}]
+    environment: list[Manifest] = [
+        {"name": "NEMOTRT_RUN_DIR", "value": RUN_FOLDER},
+        {"name": "HOME", "value": "/tmp"},  # of caches; the root is read-only
+    ]
     if spec.key_secret is not None:
         source = {"secretKeyRef": {"name": spec.key_secret, "key": "keys"}}
         environment.append({"name": "NEMOTRT_API_KEYS", "valueFrom": source})
     container: Manifest = {
         "name": "server",
         "image": spec.image,
-        "command": command,
+        "command": serve_command(spec.model_name, spec.drain_s),
         "env": environment,
         "ports": [{"name": name, "containerPort": port} for name, port in PORTS.items()],
         "volumeMounts": mounts,
@@ -149,6 +159,7 @@ def _volumes(spec: ClusterSpec) -> list[Manifest]:
         {"name": "engine", "persistentVolumeClaim": claim},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
         {"name": "run", "emptyDir": {}},
+        {"name": "temporary", "emptyDir": {}},
     ]
 
 

