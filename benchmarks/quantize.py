@@ -9,10 +9,10 @@ FOLDER keeps its checkpoint for the next time; all 56 layers need 36 GB there:
 
     python benchmarks/quantize.py FOLDER --layers full --vocab 131072 --without-llm-compressor
 
-Each tool runs as a process of its own, in turn, `--rounds` times (llm-compressor, which takes a
-minute, once). `x cp` is the median over the rounds of the ratio to cp in that round. Memory is
-the peak of RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page
-cache. llm-compressor is installed in an environment of its own, once: a download of minutes.
+Each tool runs as a process of its own, in turn, `--rounds` times. `x cp` is the median over the
+rounds of the ratio to cp in that round, `x ours` that to the same scheme by nemotrt. Memory is the
+peak of RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page cache.
+llm-compressor is installed in an environment of its own, once: a download of minutes.
 """
 
 import argparse
@@ -53,6 +53,7 @@ WIDTHS = {
 # Layer patterns by size: the default is the first that fits.
 PATTERNS = ("M-M*-M-M-", "M-M*-", "M-")
 FULL_PATTERN = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
+OURS = {"FP8_DYNAMIC": "fp8-dynamic", "W8A8": "int8-wo"}  # scheme -> recipe of the same weights
 LLM_COMPRESSOR = """
 import sys
 from llmcompressor import model_free_ptq
@@ -168,10 +169,10 @@ def round_of_runs(args: argparse.Namespace, source: Path, number: int) -> Iterat
         command = [sys.executable, "-m", "nemotrt", "quantize", str(source)]
         command += ["--recipe", recipe, "-o", str(target), "--quiet"]
         yield measure(number, f"nemotrt {recipe}", command, target)
-    if number or args.without_llm_compressor:
+    if args.without_llm_compressor:
         return
     python = subprocess.check_output([sys.executable, PEERS, "llm-compressor"], text=True).strip()
-    for scheme in ("FP8_DYNAMIC", "W8A8"):
+    for scheme in OURS:
         command = [python, "-c", LLM_COMPRESSOR, str(source), str(target), scheme]
         yield measure(number, f"llm-compressor {scheme}", command, target)
 
@@ -209,19 +210,24 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def report(runs: list[Run], source: Path) -> None:
-    """Print the median of each tool, and how it compares with cp."""
+    """Print the median of each tool, and how it compares with cp and with ours."""
     size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     print(f"{source.name}: {size / 1e9:.2f} GB; median (least .. most) of the rounds")
-    print(f"{'tool':28} {'wall s':>22} {'x cp':>6} {'CPU s':>8} {'anonymous MB':>13}")
-    copies = {run.round: run.wall_s for run in runs if run.tool == "cp"}
+    heads = f"{'x cp':>6} {'x ours':>7} {'CPU s':>8} {'anonymous MB':>13}"
+    print(f"{'tool':28} {'wall s':>22} {heads}")
+    walls = {(run.round, run.tool): run.wall_s for run in runs}
     for tool in dict.fromkeys(run.tool for run in runs):
         same = [run for run in runs if run.tool == tool]
-        walls = [run.wall_s for run in same]
-        span = f"{np.median(walls):.1f} ({min(walls):.1f} .. {max(walls):.1f})"
-        ratio = np.median([run.wall_s / copies[run.round] for run in same])
+        times = [run.wall_s for run in same]
+        span = f"{np.median(times):.1f} ({min(times):.1f} .. {max(times):.1f})"
+        ratio = np.median([run.wall_s / walls[run.round, "cp"] for run in same])
+        recipe, to_ours = OURS.get(tool.split()[-1]), ""
+        if recipe:
+            ratios = [run.wall_s / walls[run.round, f"nemotrt {recipe}"] for run in same]
+            to_ours = f"{np.median(ratios):.1f}"
         cpu = np.median([run.cpu_s for run in same])
         peak = max(run.peak_anonymous_mb for run in same)
-        print(f"{tool:28} {span:>22} {ratio:6.2f} {cpu:8.1f} {peak:13.0f}")
+        print(f"{tool:28} {span:>22} {ratio:6.2f} {to_ours:>7} {cpu:8.1f} {peak:13.0f}")
     print(json.dumps([asdict(run) for run in runs]))
 
 

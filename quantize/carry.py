@@ -10,6 +10,7 @@ from nemotrt.quantize.layout import Shard
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 WRITTEN_HERE = ("config.json", INDEX_FILE, QUANT_CONFIG_FILE)
+OTHER_INDEXES = (".bin.index.json", ".h5.index.json", ".msgpack.index.json")  # of what stays behind
 
 
 def carried_files(source: Path) -> list[Path]:
@@ -21,6 +22,7 @@ def carried_files(source: Path) -> list[Path]:
         and path.suffix not in WEIGHT_SUFFIXES
         and path.name not in WRITTEN_HERE
         and not path.name.startswith(".")
+        and not path.name.endswith(OTHER_INDEXES)
     )
 
 

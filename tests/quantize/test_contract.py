@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +13,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.calibrate import calibrate
 from nemotrt.quantize.calibration import save_calibration
 from nemotrt.quantize.contract import inspect_quantized
+from nemotrt.quantize.evaluate import evaluate
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.recipe import load_recipe, recipe_names
+from nemotrt.quantize.texts import read_texts, token_windows
 from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from support.peers import peer_python
 
 IN_PROJ = "backbone.layers.0.mixer.in_proj"
+TINY = TINY_MODELS["tiny"]
 Tensors = dict[str, torch.Tensor]
 
 
@@ -194,6 +200,46 @@ def test_a_scheme_of_another_kind_is_refused(single: Path, tmp_path: Path) -> No
     path.write_text(json.dumps(config))
     with pytest.raises(ArtefactError, match="malformed: KeyError"):
         inspect_quantized(tmp_path / "out")
+
+
+def test_regexes_and_bfloat16_scales_of_compressed_tensors(single: Path, tmp_path: Path) -> None:
+    """As llm-compressor writes them; in ModelOpt's layout both are faults."""
+    options = QuantizeOptions(layout=Format.COMPRESSED_TENSORS)
+    quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"), options)
+    path, file = tmp_path / "out/config.json", tmp_path / "out/model.safetensors"
+    tensors = load_file(file)
+    tensors[f"{IN_PROJ}.weight_scale"] = tensors[f"{IN_PROJ}.weight_scale"].bfloat16()
+    save_file(tensors, file)
+    config = json.loads(path.read_text())
+    config["quantization_config"]["ignore"] = ["lm_head", "re:.*conv1d", "re:.*[qkvo]_proj$"]
+    path.write_text(json.dumps(config))
+    assert inspect_quantized(tmp_path / "out").faults == ()
+    config["quantization_config"]["ignore"][1] = "re:.*(conv1d"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ArtefactError, match="bad regex"):
+        inspect_quantized(tmp_path / "out")
+
+
+LLM_COMPRESSOR = """
+import sys
+from llmcompressor import model_free_ptq
+model_free_ptq(sys.argv[1], sys.argv[2], scheme="FP8_DYNAMIC", max_workers=1, device="cpu",
+    ignore=["re:.*conv1d", "lm_head", "re:.*embeddings", "re:.*norm.*", "re:.*[qkvo]_proj"])
+"""
+
+
+@pytest.mark.slow
+def test_llm_compressors_own_output_is_read(tmp_path: Path) -> None:
+    """Its codes and scales pass our checks against the source, and its quality is near ours."""
+    theirs = str(tmp_path / "theirs")
+    command = [str(peer_python("llm-compressor")), "-c", LLM_COMPRESSOR, str(TINY), theirs]
+    subprocess.run(command, check=True, capture_output=True)
+    assert inspect_quantized(tmp_path / "theirs", TINY).faults == ()
+    quantize_checkpoint(TINY, tmp_path / "ours", load_recipe("fp8-dynamic"))
+    text = read_texts(TINY.parent / "heldout/en.txt")
+    tokens = {"en": token_windows(TINY, text, 128, 4)}
+    found = [evaluate(TINY, tmp_path / name, tokens).texts[0] for name in ("theirs", "ours")]
+    assert found[0].mean_kl_divergence == pytest.approx(found[1].mean_kl_divergence, rel=0.5)
 
 
 def test_only_modelopts_layout_is_opened_as_a_checkpoint(single: Path, tmp_path: Path) -> None:

@@ -83,6 +83,19 @@ def test_both_configs_agree_and_the_rest_of_the_folder_comes_along(
         assert (target / name).read_bytes() == (checkpoint / name).read_bytes()
 
 
+def test_weights_in_other_formats_stay_behind(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_checkpoint()
+    for name in ("pytorch_model.bin", "pytorch_model.bin.index.json", ".hidden"):
+        (source / name).write_text("{}")
+    (source / "modeling_nemotron_h.py").write_text("# theirs")
+    quantize_checkpoint(source, tmp_path / "out", INT8)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "modeling_nemotron_h.py" in names
+    assert not any("pytorch_model" in name or name == ".hidden" for name in names)
+
+
 def test_the_engine_reads_it_back(checkpoint: Path, tmp_path: Path) -> None:
     quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
     opened = open_checkpoint(tmp_path / "out")

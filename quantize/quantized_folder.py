@@ -1,0 +1,85 @@
+"""A quantized checkpoint in either layout: what its configs say and where its tensors are."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.engines.checkpoint import ALIASES, shard_paths
+from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.quant_config import (
+    QUANT_CONFIG_FILE,
+    QuantAlgo,
+    QuantConfig,
+    flat_quantization,
+    read_quant_config,
+)
+from nemotrt.engines.safetensors_file import TensorRef, read_header
+from nemotrt.engines.tensor_names import linear_names
+from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.quantize.compressed import read_compressed_config
+from nemotrt.quantize.formats import Format
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedFolder:
+    """The parts of a quantized checkpoint that the checks read."""
+
+    path: Path
+    model: ModelConfig
+    layout: Format
+    quant: QuantConfig
+    tensors: dict[str, TensorRef]
+    linears: list[str]
+
+    @property
+    def algo(self) -> QuantAlgo:
+        """How the linears are stored."""
+        return self.quant.algo
+
+    def excludes(self, module: str) -> bool:
+        """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
+        names = self.quant.exclude
+        if self.layout is Format.MODELOPT or module in names:
+            return module in names
+        regexes = (name.removeprefix("re:") for name in names if name.startswith("re:"))
+        try:
+            return any(re.match(regex, module) for regex in regexes)
+        except re.error as error:
+            raise ArtefactError(
+                f"{self.path}/config.json: ignore has a bad regex: {error}."
+            ) from None
+
+    def codes(self, module: str) -> TensorRef | None:
+        """Return where the codes of `module` are, or None if it is not quantized."""
+        for leaf in ("weight_packed", "weight"):
+            ref = self.tensors.get(f"{module}.{leaf}")
+            if ref is not None and not ref.is_float:
+                return ref
+        return None
+
+
+def open_folder(path: Path) -> QuantizedFolder:
+    """Return the quantized checkpoint in folder `path`, tensors as they are spelled there.
+
+    Raises:
+        ConfigError: it is not quantized, or in none of our formats.
+        ArtefactError: a file is missing or damaged.
+    """
+    model = read_model_config(path)
+    flat = flat_quantization(path)
+    if flat is None:
+        raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
+    tensors = {
+        ALIASES.get(name, name): ref
+        for shard in shard_paths(path)
+        for name, ref in read_header(shard)[0].items()
+    }
+    linears = [name.removesuffix(".weight") for name in linear_names(model)]
+    if flat.get("quant_method") == Format.COMPRESSED_TENSORS:
+        layout, quant = Format.COMPRESSED_TENSORS, read_compressed_config(path, flat)
+    else:
+        layout, quant = Format.MODELOPT, read_quant_config(path)
+    if quant.algo is QuantAlgo.NONE:
+        raise ConfigError(f"{path} has no {QUANT_CONFIG_FILE}, or it names no algorithm.")
+    return QuantizedFolder(path, model, layout, quant, tensors, linears)
