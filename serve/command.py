@@ -67,12 +67,14 @@ def serve() -> None:
 @click.option("--engine-module", hidden=True)
 @click.option("--run-dir", type=FOLDER, help="Folder of state and logs.")
 @click.option("--stop-with-parent", is_flag=True, help="End with the process that started it.")
+@click.option("--logs", "with_logs", is_flag=True, help="The processes' logs on stderr too.")
 @click.option("--dry-run", is_flag=True, help="Check everything, start nothing.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
 def run(
     engine: Path,
     run_dir: Path | None,
     stop_with_parent: bool,
+    with_logs: bool,
     dry_run: bool,
     quiet: bool,
     **options: Any,
@@ -96,7 +98,10 @@ def run(
             f"would serve {engine} as {spec.model_name!r}: {_urls(supervisor.state)}", err=True
         )
         return
-    supervisor.run(lambda state: None if quiet else click.echo(_urls(state), err=True))
+    supervisor.run(
+        on_ready=lambda state: None if quiet else click.echo(_urls(state), err=True),
+        on_log=(lambda line: click.echo(line, err=True)) if with_logs else None,
+    )
 
 
 @serve.command()
@@ -130,6 +135,27 @@ def status(as_json: bool) -> None:
 
 @serve.command()
 @click.argument("name", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the server stops, or Ctrl-C.")
+def logs(name: str | None, follow: bool) -> None:
+    """Print the logs of server NAME; NAME may be left out when there is only one."""
+    import time
+
+    from nemotrt.serve.log_follower import LogFollower
+    from nemotrt.serve.run_folder import list_states
+
+    states = {state.name: state for _, state in list_states()}
+    state = _chosen(states, name)
+    follower = LogFollower(sorted(Path(state.run_folder).glob("*.log")))
+    is_alive = True
+    while is_alive:
+        is_alive = follow and state.is_alive
+        for line in follower.lines():
+            click.echo(line)
+        time.sleep(0.1 if is_alive else 0)
+
+
+@serve.command()
+@click.argument("name", required=False)
 @click.option("--timeout-s", type=float, default=90.0, show_default=True)
 def stop(name: str | None, timeout_s: float) -> None:
     """Stop the server NAME gracefully; NAME may be left out when there is only one."""
@@ -137,11 +163,7 @@ def stop(name: str | None, timeout_s: float) -> None:
     from nemotrt.serve.run_folder import list_states
 
     alive = {state.name: state for _, state in list_states() if state.is_alive}
-    if name is None and len(alive) != 1:
-        raise ConfigError(f"{len(alive)} servers run ({', '.join(alive) or 'none'}); give a NAME.")
-    if name is not None and name not in alive:
-        raise ConfigError(f"no server {name!r} runs; running: {', '.join(alive) or 'none'}.")
-    state = alive[name or next(iter(alive))]
+    state = _chosen(alive, name)
     if not wait_stopped(state, timeout_s):
         raise ChildProcessFailedError(f"server {state.name}, pid {state.pid}, is still stopping.")
     click.echo(f"{state.name} stopped")
@@ -149,6 +171,16 @@ def stop(name: str | None, timeout_s: float) -> None:
 
 for command in (repo, front, k8s, compose):
     serve.add_command(command)
+
+
+def _chosen(states: dict[str, Any], name: str | None) -> Any:
+    """Return the state of the server NAME, or of the only one."""
+    known = ", ".join(states) or "none"
+    if name is None and len(states) != 1:
+        raise ConfigError(f"there are {len(states)} servers ({known}); give a NAME.")
+    if name is not None and name not in states:
+        raise ConfigError(f"there is no server {name!r}; there are: {known}.")
+    return states[name or next(iter(states))]
 
 
 def _spec(

@@ -108,7 +108,7 @@ def pod_monitor(spec: ClusterSpec) -> Manifest:
 def serve_command(model_name: str, drain_s: int) -> list[str]:
     """Return what a container runs: its port is open to the container's own network alone."""
     command = ["nemotrt", "serve", ENGINE_MOUNT, "--name", model_name, "--host", "0.0.0.0"]
-    return [*command, "--port", str(PORTS["openai"]), "--drain-s", str(drain_s)]
+    return [*command, "--port", str(PORTS["openai"]), "--drain-s", str(drain_s), "--logs"]
 
 
 def _container(spec: ClusterSpec) -> Manifest:

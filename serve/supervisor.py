@@ -9,6 +9,7 @@ from types import FrameType
 
 from nemotrt.engines.manifest import read_manifest
 from nemotrt.serve.front.access import read_api_keys
+from nemotrt.serve.log_follower import LogFollower
 from nemotrt.serve.ports import choose_ports
 from nemotrt.serve.repository import RepositorySpec, write_repository
 from nemotrt.serve.run_folder import RunFolder, ServerState
@@ -48,18 +49,29 @@ class Supervisor:
             self.triton = _triton_address(spec, folder, has_keys=has_keys)
             self.services.append(Service(triton_service(spec, folder, runtime, self.triton)))
         self.services.append(Service(front_service(spec, folder, self.triton, self.port)))
+        self._logs = LogFollower(service.spec.log for service in self.services)
         self._parent = os.getppid() if stop_with_parent else None
+        self._on_log: Callable[[str], None] | None = None
         self._is_stopping = False
         self._is_interrupted = False
         self._written: ServerState | None = None
 
-    def run(self, on_ready: Callable[[ServerState], None]) -> None:
+    def run(
+        self,
+        on_ready: Callable[[ServerState], None],
+        on_log: Callable[[str], None] | None = None,
+    ) -> None:
         """Serve until SIGTERM, Ctrl-C or, if asked, the parent's end; then stop everything.
+
+        Args:
+            on_ready: called once, when requests are answered.
+            on_log: called with each line that a process writes to its log.
 
         Raises:
             ChildProcessFailedError: a process did not become ready at its first start.
             KeyboardInterrupt: it was Ctrl-C, and everything is stopped now.
         """
+        self._on_log = on_log
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_stop)
         if self.triton is not None:
@@ -126,6 +138,7 @@ class Supervisor:
         service.start()
         while service.health is not Health.READY and not self._must_stop:
             self._save_state()
+            self._show_logs()
             time.sleep(TICK_S)
             service.tick(probe=False)
         log.info("%s is up", service.spec.name)
@@ -143,6 +156,7 @@ class Supervisor:
             if is_due:
                 probe_at_s = time.monotonic() + PROBE_INTERVAL_S
             self._save_state()
+            self._show_logs()
             time.sleep(TICK_S)
 
     def _stop(self) -> None:
@@ -151,7 +165,13 @@ class Supervisor:
         self._save_state()
         for service in self.services:
             service.stop()
+            self._show_logs()
         self.folder.remove_state()
+
+    def _show_logs(self) -> None:
+        if self._on_log is not None:
+            for line in self._logs.lines():
+                self._on_log(line)
 
     def _save_state(self) -> None:
         state = self.state

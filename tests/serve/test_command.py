@@ -138,9 +138,11 @@ def test_status_and_stop(engine_folder, tmp_path, monkeypatch) -> None:
     assert json.loads(nemotrt("serve", "status", "--json").output)["servers"] == []
     nemotrt("serve", "stop", code=2)
     command = [sys.executable, "-m", "nemotrt", "serve", str(engine_folder), "--no-triton"]
-    server = start_and_wait([*command, "--free-ports"], tmp_path / "log")
+    server = start_and_wait([*command, "--free-ports", "--logs"], tmp_path / "log")
     [state] = json.loads(nemotrt("serve", "status", "--json").output)["servers"]
     assert state["status"] == "ready" and state["pid"] == server.pid
+    for text in (nemotrt("serve", "logs").output, (tmp_path / "log").read_text()):
+        assert "engine | " in text and "is ready, pid" in text
     assert "a server named" in nemotrt("serve", engine_folder, "--free-ports", code=2).output
     assert "stopped" in nemotrt("serve", "stop").output
     assert server.wait(10) == 0
