@@ -91,7 +91,9 @@ class StandardEmitter:
 
     def rms_norm(self, x: str, weight: str, eps: float) -> str:
         """RMSNormalization over the last axis."""
-        return self.graph.op("RMSNormalization", x, self.vector(weight), axis=-1, epsilon=eps)
+        name = weight.removesuffix(".weight")
+        scale = self.vector(weight)
+        return self.graph.op("RMSNormalization", x, scale, name=name, axis=-1, epsilon=eps)
 
     def linear(self, x: str, weight: str) -> str:
         """MatMul with the transposed weight; a quantized weight is dequantized at export."""
@@ -135,6 +137,7 @@ class StandardEmitter:
             g.op("Transpose", full, perm=[0, 2, 1]),
             self.vector(block.name("conv1d.weight")),
             self.vector(block.name("conv1d.bias")),
+            name=block.name("conv1d"),
             group=channels,
             kernel_shape=[mamba.conv_kernel],
         )
@@ -194,7 +197,7 @@ class StandardEmitter:
         values = self._scatter(f"v_cache_{block.index}", v_heads)
         slots = g.constant(np.arange(self.max_seq_len).reshape(1, 1, 1, -1))
         visible = g.op("LessOrEqual", slots, g.op("Unsqueeze", self.positions, g.ints(1, 3)))
-        y = g.op("Attention", q_heads, keys, values, visible)
+        y = g.op("Attention", q_heads, keys, values, visible, name=block.name("attention"))
         y = g.op("Transpose", y, perm=[0, 2, 1, 3])
         return g.op("Reshape", y, g.ints(0, 0, config.q_size))
 

@@ -146,7 +146,8 @@ class TensorRTEmitter(StandardEmitter):
         g = self.graph
         codes = self.bind(weight, "I8", transpose=True)
         scale = g.constant(LinearWeight(self.checkpoint, weight).scale(), f"{weight}_scale")
-        values = self.cast(g.op("DequantizeLinear", codes, scale, axis=1), BF16)
+        values = g.op("DequantizeLinear", codes, scale, name=f"{module}.values", axis=1)
+        values = self.cast(values, BF16)
         return g.op("MatMul", x, values, name=module)
 
     def _quantized_gemm(self, x: str, weight: str, module: str) -> str:
@@ -156,7 +157,8 @@ class TensorRTEmitter(StandardEmitter):
         # INT8 sums times their scales need float32; the FP8 GEMM scales before it rounds.
         attrs: dict[str, Any] = {"output_dtype": BF16} if self.precision is Precision.FP8 else {}
         codes = self.bind(weight, STORED[self.precision])
-        values = g.op("DequantizeLinear", codes, scale, **axis, **attrs)
+        name = f"{module}.values"
+        values = g.op("DequantizeLinear", codes, scale, name=name, **axis, **attrs)
         values = g.op("Transpose", values, perm=[1, 0])
         y = g.op("MatMul", self._round_trip(x, module, attrs), values, name=module)
         return y if attrs else g.op("Cast", y, to=BF16)
@@ -184,7 +186,8 @@ class TensorRTEmitter(StandardEmitter):
                 x = g.op("Cast", x, to=F32)
             name = g.scalar(float(scale))
             code_type = ONNX_TYPE[STORED[self.precision]]
-            codes = g.op("QuantizeLinear", x, name, output_dtype=code_type)
+            own = f"{module}.codes"
+            codes = g.op("QuantizeLinear", x, name, name=own, output_dtype=code_type)
             self._quantized[key] = g.op("DequantizeLinear", codes, name, **attrs)
         return self._quantized[key]
 

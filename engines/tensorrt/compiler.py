@@ -103,8 +103,17 @@ def compile_plan(
         seconds=time.monotonic() - start,
         peak_bytes=done["peak_bytes"],
         is_reproducible=done["is_address_space_fixed"],
-        report=LayerReport(parse_layers(done["layers"]), tuple(done["activation_bytes"])),
+        report=_report(done["layers"], done["activation_bytes"]),
     )
+
+
+def _report(lines: list[str], activation_bytes: list[int]) -> LayerReport:
+    """Return the layer report; without layers where this version of TensorRT words them anew."""
+    try:
+        layers = parse_layers(lines)
+    except ValueError:
+        layers = ()
+    return LayerReport(layers, tuple(activation_bytes))
 
 
 def timing_cache(flavour: Flavour) -> Path | None:
@@ -146,7 +155,7 @@ def _run(request: dict[str, Any], folder: Path, report: Callable[[str], None]) -
             done: dict[str, Any] = last["done"]
             return done
         errors.seek(0)
-        raise _failure(command, code, last.get("errors", []), errors.read())
+        raise _failure(command, code, last.get("errors", []), errors.read(), folder / GRAPH_FILE)
 
 
 def _follow(events: IO[str], report: Callable[[str], None]) -> dict[str, Any]:
@@ -162,11 +171,12 @@ def _follow(events: IO[str], report: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _failure(
-    command: list[str], code: int, refusals: list[str], stderr: str
+    command: list[str], code: int, refusals: list[str], stderr: str, graph: Path
 ) -> ChildProcessFailedError:
     """Return the error for a compiler that refused (`refusals`) or died."""
     if refusals:
-        return ChildProcessFailedError(f"TensorRT can't compile the graph: {explain(refusals)}")
+        words = explain(refusals, graph)
+        return ChildProcessFailedError(f"TensorRT can't compile the graph, {words}")
     how = f"by signal {-code}" if code < 0 else f"with code {code}"
     hint = " (the system's memory ran out?)" if code == -9 else ""
     tail = " ".join(stderr.splitlines()[-5:])

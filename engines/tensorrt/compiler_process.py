@@ -73,14 +73,29 @@ def _compile(trt: Any, request: dict[str, Any], emit: Any) -> None:
     Path(request["plan"]).write_bytes(plan)
     if cache:
         cache.write_bytes(config.get_timing_cache().serialize())
+    layers, activation_bytes = log.layers, log.activation_bytes
+    if not request["target"]:
+        layers, activation_bytes = _inspect(trt, log, plan)
     emit(
         done={
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "is_address_space_fixed": os.environ[FIXED] == "1",
-            "layers": log.layers,
-            "activation_bytes": log.activation_bytes,
+            "layers": layers,
+            "activation_bytes": activation_bytes,
         }
     )
+
+
+def _inspect(trt: Any, log: Any, plan: Any) -> tuple[list[str], list[int]]:
+    """Return the layers and the activations' sizes of a plan for this host's own GPU."""
+    engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+    if engine is None:
+        return [], []
+    kind = trt.LayerInformationFormat.ONELINE
+    text = engine.create_engine_inspector().get_engine_information(kind)
+    lines = [line for line in text.splitlines() if line.startswith("Name: ")]
+    profiles = range(engine.num_optimization_profiles)
+    return lines, [engine.get_device_memory_size_for_profile_v2(index) for index in profiles]
 
 
 def _profile(builder: Any, network: Any, shapes: list[list[int]]) -> Any:

@@ -18,6 +18,8 @@ RTX_MODULE = "tensorrt_rtx_bindings"
 RTX_INSTALL = "pip install 'nemotrt[rtx]'"
 HOST_MODULE = "tensorrt"
 HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
+# Source: NVIDIA/TensorRT include/NvInfer.h by tag: KVCacheUpdate and RotaryEmbedding are in 10.15.
+HOST_MIN_VERSION = (10, 15)
 PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
 FP8_CAPABILITY = (8, 9)
 
@@ -82,6 +84,7 @@ def choose(compute_capability: str) -> Flavour:
         return rtx
     if compute_capability == local_compute_capability():
         if util.find_spec(host.module) is not None:
+            _check_version(host)
             return host
         raise EnvironmentUnfitError(
             f"compiling for this host's own GPU needs TensorRT: {HOST_INSTALL}."
@@ -94,6 +97,17 @@ def choose(compute_capability: str) -> Flavour:
         f"compute capability {compute_capability} can't be compiled for ahead of time (only "
         f"{', '.join(AHEAD_OF_TIME)}); build on that GPU's host with {HOST_INSTALL}."
     )
+
+
+def _check_version(host: Flavour) -> None:
+    """Raise EnvironmentUnfitError where the host's TensorRT lacks layers that the graph needs."""
+    found = host.version()
+    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+    if numbers < HOST_MIN_VERSION:
+        wanted = ".".join(map(str, HOST_MIN_VERSION))
+        raise EnvironmentUnfitError(
+            f"TensorRT {found} has no KV cache update; take {wanted} or later: {HOST_INSTALL}."
+        )
 
 
 def tools(compute_capability: str) -> dict[str, str]:

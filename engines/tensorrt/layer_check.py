@@ -11,6 +11,7 @@ from nemotrt.engines.tensor_names import linear_names, model_names
 from nemotrt.engines.tensorrt.layer_report import Layer, LayerReport, Tensor
 
 LAYERS_FILE = "layers.json"
+UNREADABLE = "this version of TensorRT words its layers in another way: nothing was checked"
 DECODE = 0
 PROFILES = {DECODE: "decode", 1: "prefill"}
 COUNTED = ("fused attention kernels", "KV cache updates in place", "SSM states in float32")
@@ -71,6 +72,9 @@ def check_layers(
             kernel reads its weight as another type, or reads a copy of it, is a fault.
         precision: of the plan; given, activations of another type are a fault too.
     """
+    if not report.layers:
+        nothing = dict.fromkeys(PROFILES.values(), 0)
+        return LayerCheck(nothing, nothing, nothing, nothing, (), (UNREADABLE,))
     faults: list[str] = []
     counts: dict[str, dict[str, int]] = {name: {} for name in COUNTED}
     linears, kernels = [], {}

@@ -1,7 +1,8 @@
-"""What the compiler made of the graph: its kernels, parsed from the builder's own log.
+"""What the compiler made of the graph: its kernels, parsed from its own words.
 
-With detailed verbosity the builder logs every layer of the engine, both profiles one after the
-other. That needs no driver, where EngineInspector does.
+With detailed verbosity TensorRT for RTX logs every layer of the engine, both profiles one after the
+other. That needs no driver. Ordinary TensorRT has a GPU, so its EngineInspector is asked, which
+writes the same lines but for the constants (as published in NVIDIA/TensorRT#4397, 10.x; not tried).
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import Any
 TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[(.*?)\],.*?Datatype: (\w+)")
 FIELDS = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\], "
-    r"Constants: \[(?P<constants>.*?)\], Outputs: \[(?P<outputs>.*?)\], "
+    r"(?:Constants: \[.*?\], )?Outputs: \[(?P<outputs>.*?)\], "
     r"TacticName: (?P<tactic>.*?),.*?Metadata: (?P<metadata>.*)"
 )
 PROFILE = re.compile(r" \[profile (\d+)\]")

@@ -31,9 +31,10 @@ def print_layers(folder: Path, manifest: Manifest, *, as_json: bool = False) -> 
     for profile, word in PROFILES.items():
         _print_kernels(report, profile, word)
     for profile, word in PROFILES.items():
-        size = report.activation_bytes[profile] / 2**20
+        sizes = report.activation_bytes
+        size = f"{sizes[profile] / 2**20:.0f} MiB" if profile < len(sizes) else "unknown MiB"
         click.echo(
-            f"{word}: {found.num_kernels[word]} kernels, {size:.0f} MiB of activations, "
+            f"{word}: {found.num_kernels[word]} kernels, {size} of activations, "
             f"{found.fused_attention[word]} fused attention, {found.cache_updates[word]} caches "
             f"written in place, {found.float32_states[word]} SSM states in float32"
         )

@@ -1,21 +1,64 @@
-"""TensorRT's words for why it refuses a graph, shortened, with what they mean for us."""
+"""TensorRT's words for why it refuses a graph: the node of ours, what it says, what that means."""
+
+import re
+from pathlib import Path
+
+import onnx
 
 MEANINGS = {
     "must have type Float, Half, or BFloat16": "the native KV cache takes 16 bit values only",
     "HW-specific datatypes": "the target GPU has no arithmetic of that type",
     "No implementation for attention": "no fused attention kernel fits these heads",
     "out of memory": "the compiler ran out of memory",
+    "must match": "the graph does not fit together: a tensor has another shape than its reader",
 }
-# What the library says on every machine without a driver: no reason for a refusal.
-NOISE = ("CUDA driver version is insufficient", "catchCudaError", "--- Begin", "--- End")
-MAX_LINES = 6
+# A type that a refusal names without a node -> how the graph stores it.
+TYPES = {"fp8_e4m3": onnx.TensorProto.FLOAT8E4M3FN, "int8": onnx.TensorProto.INT8}
+# What the library says on every machine without a driver, and around every refusal: no reason.
+NOISE = (
+    "CUDA driver version is insufficient",
+    "catchCudaError",
+    "--- Begin",
+    "--- End",
+    "Node name:",
+    "Invalid Node",
+    "While parsing node",
+    "In function parseNode",
+)
+NODE = re.compile(r"node_of_([\w./]+)|\[\w+ -> \"(.+?)\"\]")
+PLACE = re.compile(r"^\w+\.cpp:\d+: (?:ERROR: )?(?:\w+\.cpp:\d+ In function )?| In \w+ at /\S+:\d+")
+MAX_LINES = 4
 
 
-def explain(messages: list[str]) -> str:
-    """Return the messages that matter, and the meaning of those that we know."""
+def explain(messages: list[str], graph: Path) -> str:
+    """Return which node of `graph` is refused, TensorRT's own words, and what we know of them."""
     lines = [line.strip() for message in messages for line in message.splitlines()]
     telling = [line for line in lines if line and not any(noise in line for noise in NOISE)]
-    unique = list(dict.fromkeys(telling or lines))
-    known = [meaning for words, meaning in MEANINGS.items() if any(words in x for x in unique)]
-    text = " ".join(unique[:MAX_LINES])
+    words = " ".join(dict.fromkeys(PLACE.sub("", line) for line in (telling or lines)[:MAX_LINES]))
+    node = _named(lines) or _first_of_type(words, graph)
+    text = f"at node {node}: {words}" if node else words
+    known = [meaning for key, meaning in MEANINGS.items() if key in text]
     return f"{text} That is: {'; '.join(known)}." if known else text
+
+
+def _named(lines: list[str]) -> str | None:
+    """Return the first node of ours that the messages name."""
+    for line in lines:
+        if match := NODE.search(line):
+            return match[1] or match[2]
+    return None
+
+
+def _first_of_type(words: str, graph: Path) -> str | None:
+    """Return the first node that reads a tensor of a type that the words name."""
+    kinds = [kind for name, kind in TYPES.items() if name in words]
+    if not kinds or not graph.is_file():
+        return None
+    model = onnx.load(str(graph), load_external_data=False).graph
+    of_type = {
+        value.name for value in model.input if value.type.tensor_type.elem_type == kinds[0]
+    } | {tensor.name for tensor in model.initializer if tensor.data_type == kinds[0]}
+    for node in model.node:
+        if of_type & set(node.input):
+            return f"{node.output[0]} ({node.op_type} of {next(iter(of_type & set(node.input)))})"
+    return None

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -12,8 +14,9 @@ from nemotrt.build import support_table
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines import tensorrt
-from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
+from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensorrt import compiler, flavour
 from nemotrt.engines.tensorrt_llm import bundle
@@ -61,6 +64,7 @@ def test_the_host_s_own_gpu_takes_ordinary_tensorrt(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[tensorrt\]'"):
         flavour.choose("9.0")
     monkeypatch.setattr(flavour, "HOST_MODULE", "json")
+    monkeypatch.setattr(flavour, "version", lambda package: "10.15.1.29")
     assert flavour.choose("9.0").name == "tensorrt"
     assert flavour.choose("8.6").name == "tensorrt-rtx"
 
@@ -123,13 +127,67 @@ def _passes(check: Callable[..., None], *arguments: object) -> bool:
 def test_a_refusal_is_in_the_compiler_s_own_words(
     quantized_tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """FP8 aimed at a GPU without it, past our own check."""
+    """FP8 aimed at a GPU without it, past our own check: TensorRT names the type, not the node."""
     tensorrt.export(open_checkpoint(quantized_tiny("fp8")), tmp_path, LIMITS, Precision.FP8)
     with pytest.raises(ChildProcessFailedError, match=r"TensorRT can't compile the graph") as error:
         tensorrt.compile_plan(tmp_path, LIMITS, "8.6")
+    assert "at node backbone.layers.0.mixer.in_proj.values (" in error.value.message
+    assert "the model contains HW-specific datatypes: fp8_e4m3" in error.value.message
     assert "no arithmetic of that type" in error.value.message
     assert error.value.exit_code == 5
     assert not (tmp_path / tensorrt.PLAN_FILE).exists()
+
+
+def cache_in_int8(graph: onnx.GraphProto) -> None:
+    for value in [*graph.input, *graph.output]:
+        if "_cache_" in value.name:
+            value.type.tensor_type.elem_type = onnx.TensorProto.INT8
+
+
+def narrow_query(graph: onnx.GraphProto) -> None:
+    weight = next(value for value in graph.input if value.name.endswith("q_proj.weight"))
+    weight.type.tensor_type.shape.dim[1].dim_value = 17
+
+
+def soft_cap(graph: onnx.GraphProto) -> None:
+    node = next(node for node in graph.node if node.op_type == "Attention")
+    node.attribute.append(onnx.helper.make_attribute("softcap", 5.0))
+
+
+@pytest.mark.parametrize(
+    ("edit", "node", "words"),
+    [
+        (cache_in_int8, "k_cache_out_0", "cache has type Int8 but must have type Float, Half"),
+        (narrow_query, "model.layers.0.self_attn.q_proj", "second to last dimension of input1"),
+        (soft_cap, "model.layers.0.self_attn.attention", "Setting softcap is not supported"),
+    ],
+)
+def test_a_refused_node_is_named_and_nothing_is_left(
+    edit: Callable[[onnx.GraphProto], None],
+    node: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = write_sparse(tmp_path / "c", "qwen3-8b", "bf16", is_slice=True)
+    original = tensorrt.export
+
+    def export(checkpoint: Checkpoint, folder: Path, *rest: Any, **options: Any) -> Any:
+        bound = original(checkpoint, folder, *rest, **options)
+        model = onnx.load(str(folder / GRAPH_FILE), load_external_data=False)
+        edit(model.graph)
+        onnx.save(model, str(folder / GRAPH_FILE))
+        return bound
+
+    monkeypatch.setattr(tensorrt, "export", export)
+    command = ["build", str(source), "--gpu", "a10g", "--max-batch-size", "4"]
+    result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "e")])
+    assert result.exit_code == 5
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    assert f"can't compile the graph, at node {node}: " in result.stderr
+    assert words in result.stderr
+    assert ".cpp" not in result.stderr and "driver" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_a_compiler_that_dies_leaves_nothing(
