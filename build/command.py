@@ -90,6 +90,13 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     help="tensorrt: bound the plan's scratch memory.  [default: TensorRT's own choice]",
 )
 @click.option(
+    "--mamba",
+    type=click.Choice(["native", "plugin"]),
+    default="native",
+    show_default=True,
+    help="tensorrt: TensorRT's own Mamba layers, or our plugins (only on the GPU's own host).",
+)
+@click.option(
     "--tp-size",
     type=click.IntRange(1),
     default=1,
@@ -127,6 +134,7 @@ def build(
     is_exact: bool,
     is_embedded: bool,
     workspace_gib: float | None,
+    mamba: str,
     tp_size: int,
     is_code_trusted: bool,
     force: bool,
@@ -140,6 +148,7 @@ def build(
     from nemotrt.build.planned_limits import resolve_limits
     from nemotrt.engines.artefact import check_target
     from nemotrt.engines.checkpoint import open_checkpoint
+    from nemotrt.engines.plugins.choice import MambaLayers
     from nemotrt.engines.tiny_models import resolve_checkpoint
 
     source = resolve_checkpoint(checkpoint)
@@ -153,6 +162,7 @@ def build(
         int((workspace_gib or 0) * 2**30),
         tp_size,
         is_code_trusted,
+        MambaLayers(mamba),
     )
     check_target(output, force=force)
     opened = open_checkpoint(source)

@@ -21,6 +21,7 @@ from nemotrt.engines.manifest import (
 )
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.native import backend as native
+from nemotrt.engines.plugins.choice import MambaLayers, check_plugins
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.tokenizer import TOKENIZER_FILES
@@ -44,7 +45,8 @@ class BuildSpec:
 
     `is_embedded` puts the weights into a TensorRT plan; `workspace_bytes` bounds its scratch
     memory, 0 leaves that to TensorRT. `tp_size` is the number of GPUs that share the model, where a
-    backend has that; `is_code_trusted` lets TensorRT-LLM import the checkpoint's own code.
+    backend has that; `is_code_trusted` lets TensorRT-LLM import the checkpoint's own code. `mamba`
+    says whose layers a TensorRT plan's Mamba layers are.
     """
 
     backend: str = "onnxruntime"
@@ -56,6 +58,12 @@ class BuildSpec:
     workspace_bytes: int = 0
     tp_size: int = 1
     is_code_trusted: bool = False
+    mamba: MambaLayers = MambaLayers.NATIVE
+
+    @property
+    def has_plugins(self) -> bool:
+        """Whether the plan's Mamba layers are plugins."""
+        return self.mamba is MambaLayers.PLUGIN
 
 
 def build_engine(
@@ -98,6 +106,8 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
         raise unknown_name("backend", spec.backend, BACKENDS)
     if spec.is_exact and spec.backend != "onnxruntime":
         raise ConfigError(f"--exact is for backend onnxruntime; {spec.backend} has no such choice.")
+    if spec.has_plugins and spec.backend != "tensorrt":
+        raise ConfigError(f"--mamba plugin is for backend tensorrt, not {spec.backend}.")
     stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
     precision = spec.precision or stored or default_precision(checkpoint, spec.backend)
     if stored and precision is not stored and spec.backend not in CPU_BACKENDS:
@@ -115,7 +125,10 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
     if spec.backend in HOST_BACKENDS:
         host_backends.check(spec.backend, checkpoint, capability, precision, spec.tp_size)
     else:
-        tensorrt.check(capability, precision)
+        if spec.has_plugins:
+            is_local = capability == tensorrt.local_compute_capability()
+            check_plugins(checkpoint.config, spec.gpu, has_local_gpu=is_local)
+        tensorrt.check(capability, precision, has_plugins=spec.has_plugins)
     if precision is not Precision.BF16 and stored is None:
         raise ConfigError(
             f"{checkpoint.path} is not quantized; first run: "
@@ -167,9 +180,11 @@ def _build(
     else:
         assert spec.gpu is not None  # check_spec
         capability = compute_capability(spec.gpu)
-        how = PlanSpec(spec.limits, precision, capability, spec.is_embedded, spec.workspace_bytes)
+        how = PlanSpec(
+            spec.limits, precision, capability, spec.is_embedded, spec.workspace_bytes, spec.mamba
+        )
         weights, options = build_plan(checkpoint, folder, how, report)
-        tools = tensorrt.tools(capability)
+        tools = tensorrt.tools(capability, has_plugins=spec.has_plugins)
     return Manifest(
         backend=spec.backend,
         gpu=spec.gpu,

@@ -11,6 +11,9 @@ from nemotrt.engines import tensorrt
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import WeightInput
+from nemotrt.engines.plugins.choice import MambaLayers
+from nemotrt.engines.plugins.kernel_dims import KernelDims
+from nemotrt.engines.plugins.kernel_image import KERNELS_FILE, compile_image
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_digest import tensor_digests
 from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, check_layers
@@ -27,6 +30,7 @@ class PlanSpec:
     compute_capability: str
     is_embedded: bool = False
     workspace_bytes: int = 0
+    mamba: MambaLayers = MambaLayers.NATIVE
 
 
 def build_plan(
@@ -36,11 +40,19 @@ def build_plan(
 
     The weights' digests are taken while the compiler runs, which is a process of its own.
     """
+    plugins = build_plugins(checkpoint, folder, spec, report)
     bound = tensorrt.export(
-        checkpoint, folder, spec.limits, spec.precision, is_embedded=spec.is_embedded
+        checkpoint,
+        folder,
+        spec.limits,
+        spec.precision,
+        is_embedded=spec.is_embedded,
+        mamba=spec.mamba,
     )
     refs = [checkpoint[weight.tensor] for weight in bound.values()]
-    how = tensorrt.CompileOptions(spec.workspace_bytes)
+    how = tensorrt.CompileOptions(
+        spec.workspace_bytes, plugins=str(plugins.get("mamba_kernels", ""))
+    )
     stop = Event()
     with ThreadPoolExecutor(1) as beside:
         digests = beside.submit(tensor_digests, refs, stop)
@@ -59,9 +71,26 @@ def build_plan(
     stored = {name: weight.dtype for name, weight in bound.items()}
     found = check_layers(compiled.report, checkpoint.config, stored, spec.precision)
     (folder / LAYERS_FILE).write_text(json.dumps(compiled.report.as_json()), encoding="utf-8")
-    return weights, {
+    return weights, plugins | {
         "is_embedded": spec.is_embedded,
         "is_reproducible": compiled.is_reproducible,
         "kv_cache": "bf16",
         "layer_faults": "; ".join(found.faults),
+    }
+
+
+def build_plugins(
+    checkpoint: Checkpoint, folder: Path, spec: PlanSpec, report: Callable[[str], None]
+) -> Options:
+    """Compile the Mamba plugins' kernels into `folder`, if wanted; return what a manifest notes."""
+    mamba = checkpoint.config.mamba
+    if spec.mamba is MambaLayers.NATIVE or mamba is None:
+        return {"mamba": MambaLayers.NATIVE.value}
+    report("Mamba kernels")
+    dims = KernelDims.of(mamba)
+    compiler = compile_image(dims, spec.compute_capability, folder / KERNELS_FILE)
+    return {
+        "mamba": MambaLayers.PLUGIN.value,
+        "mamba_kernels": dims.key,
+        "mamba_compiler": compiler,
     }

@@ -30,6 +30,7 @@ class OnnxGraph:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.functions: dict[str, onnx.FunctionProto] = {}  # bodies of other domains' operators
         self.weights_bytes = 0
         self._counts: dict[str, int] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -119,7 +120,12 @@ class OnnxGraph:
             helper.make_opsetid("", OPSET),
             *(helper.make_opsetid(d, 1) for d in sorted(domains)),
         ]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        model = helper.make_model(
+            graph,
+            functions=list(self.functions.values()),
+            opset_imports=opsets,
+            ir_version=IR_VERSION,
+        )
         model.producer_name = "nemotrt"
         path = self.folder / GRAPH_FILE
         path.write_bytes(model.SerializeToString(deterministic=True))

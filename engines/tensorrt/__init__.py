@@ -1,7 +1,14 @@
 """The TensorRT backend: compiles the graph into a plan for one GPU, and runs the plan there."""
 
 from nemotrt.engines.tensorrt.compiler import PLAN_FILE, Compiled, CompileOptions, compile_plan
-from nemotrt.engines.tensorrt.flavour import RTX_INSTALL, RTX_MODULE, check, choose, tools
+from nemotrt.engines.tensorrt.flavour import (
+    RTX_INSTALL,
+    RTX_MODULE,
+    check,
+    choose,
+    local_compute_capability,
+    tools,
+)
 from nemotrt.engines.tensorrt.graph_export import check_memory, export
 
 __all__ = [
@@ -15,5 +22,6 @@ __all__ = [
     "choose",
     "compile_plan",
     "export",
+    "local_compute_capability",
     "tools",
 ]

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.onnx_graph import GRAPH_FILE
+from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
 from nemotrt.engines.tensorrt.flavour import AHEAD_OF_TIME, Flavour, choose
 from nemotrt.engines.tensorrt.layer_report import LayerReport, parse_layers
 from nemotrt.engines.tensorrt.refusals import explain
@@ -39,6 +40,7 @@ class CompileOptions:
 
     workspace_bytes: int = 0
     timing_cache: Path | None = None  # the compiler's measurements; default `timing_cache`
+    plugins: str = ""  # the key of the kernels in the folder's KERNELS_FILE; "": no plugins
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ def compile_plan(
         ChildProcessFailedError: TensorRT refuses the graph; its own messages say why.
         EnvironmentUnfitError: nothing here compiles for that GPU.
     """
-    flavour, how = choose(compute_capability), options or CompileOptions()
+    how = options or CompileOptions()
+    flavour = choose(compute_capability, has_plugins=bool(how.plugins))
     cache = how.timing_cache or timing_cache(flavour)
     request = {
         "module": flavour.module,
@@ -95,6 +98,7 @@ def compile_plan(
         "profiles": profiles(limits),
         "target": AHEAD_OF_TIME[compute_capability] if flavour.is_ahead_of_time else None,
         "workspace_bytes": how.workspace_bytes,
+        "plugins": {"image": KERNELS_FILE, "key": how.plugins} if how.plugins else None,
         "timing_cache": str(cache.resolve()) if cache else None,
     }
     start = time.monotonic()

@@ -48,7 +48,7 @@ def _compile(trt: Any, request: dict[str, Any], emit: Any) -> None:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(request["graph"]):
+    if not _parse(parser, request):
         emit(errors=log.errors or [str(parser.get_error(i)) for i in range(parser.num_errors)])
         return
     config = builder.create_builder_config()
@@ -58,6 +58,8 @@ def _compile(trt: Any, request: dict[str, Any], emit: Any) -> None:
     if request["target"]:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, request["target"]), 0)
+    if request["plugins"]:
+        config.set_preview_feature(trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03, True)
     if request["workspace_bytes"]:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace_bytes"])
     cache = Path(request["timing_cache"]) if request["timing_cache"] else None
@@ -96,6 +98,18 @@ def _inspect(trt: Any, log: Any, plan: Any) -> tuple[list[str], list[int]]:
     lines = [line for line in text.splitlines() if line.startswith("Name: ")]
     profiles = range(engine.num_optimization_profiles)
     return lines, [engine.get_device_memory_size_for_profile_v2(index) for index in profiles]
+
+
+def _parse(parser: Any, request: dict[str, Any]) -> bool:
+    """Read the graph; with plugins without the bodies that stand for them elsewhere."""
+    if not request["plugins"]:
+        return bool(parser.parse_from_file(request["graph"]))
+    registration = import_module("nemotrt.engines.plugins.registration")
+    registration.register(Path(request["plugins"]["image"]), request["plugins"]["key"])
+    onnx = import_module("onnx")
+    model = onnx.load(request["graph"], load_external_data=False)
+    del model.functions[:]
+    return bool(parser.parse(model.SerializeToString(), request["graph"]))
 
 
 def _profile(builder: Any, network: Any, shapes: list[list[int]]) -> Any:

@@ -1,9 +1,9 @@
 """The state of all sequences in device memory, one row a sequence.
 
-A KV cache is written in place, which TensorRT's KVCacheUpdate demands. Convolution windows and SSM
-states are read and written by different kernels in an order that TensorRT does not promise, so each
-has two sides: a step reads one and writes the other. No copy is made, and a step that is repeated
-gives the same result.
+A KV cache is written in place, which TensorRT's KVCacheUpdate demands; so are all states where our
+plugins update them. TensorRT's own layers read and write convolution windows and SSM states by
+different kernels in an order that it does not promise, so each has two sides: a step reads one and
+writes the other. No copy is made, and a step that is repeated gives the same result.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class StateTensor:
     name: str
     out_name: str
     row_bytes: int
-    is_cache: bool
+    is_in_place: bool  # the output has the input's memory
 
 
 class DeviceStates:
@@ -34,7 +34,7 @@ class DeviceStates:
         self._num_rows = num_rows
         self._buffers: dict[str, DeviceBuffer] = {}
         for tensor in tensors:
-            sides = 1 if tensor.is_cache else SIDES
+            sides = 1 if tensor.is_in_place else SIDES
             self._buffers[tensor.name] = cuda.allocate(sides * num_rows * tensor.row_bytes)
             self._zero(self._buffers[tensor.name])
         self._spare = cuda.allocate(max((t.row_bytes for t in tensors), default=0))
@@ -43,8 +43,8 @@ class DeviceStates:
         self._cuda.zero(buffer.address, buffer.num_bytes)
 
     def address(self, tensor: StateTensor, row: int, side: int) -> int:
-        """Return where a row of a state lies; a cache has one side."""
-        place = row if tensor.is_cache else side * self._num_rows + row
+        """Return where a row of a state lies; what is updated in place has one side."""
+        place = row if tensor.is_in_place else side * self._num_rows + row
         return self._buffers[tensor.name].address + place * tensor.row_bytes
 
     def bindings(self, row: int, side: int) -> dict[str, int]:
@@ -62,14 +62,16 @@ class DeviceStates:
         for row in rows:
             if self.side[row] != side:
                 for tensor in self.tensors:
-                    if not tensor.is_cache:
+                    if not tensor.is_in_place:
                         source, target = (self.address(tensor, row, s) for s in (1 - side, side))
                         self._cuda.copy(target, source, tensor.row_bytes)
                 self.side[row] = side
         return side
 
     def flip(self, rows: range) -> None:
-        """Note that a step has written the other side of these rows."""
+        """Note that a step has written the other side of these rows, if there is one."""
+        if all(tensor.is_in_place for tensor in self.tensors):
+            return
         for row in rows:
             self.side[row] = 1 - self.side[row]
 

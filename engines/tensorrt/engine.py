@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from nemotrt.engines.engine import Feed, check_feeds
 from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.plugins.choice import MambaLayers
+from nemotrt.engines.plugins.registration import register_plugins
 from nemotrt.engines.slot_table import SlotTable
 from nemotrt.engines.tensorrt.compiler import (
     DECODE_PROFILE,
@@ -40,6 +42,7 @@ class TensorRTEngine:
         self._cuda = cuda
         self._runner = PlanRunner(trt, folder / PLAN_FILE, cuda)
         self._vocab_size = self._runner.shape("logits")[-1]
+        self._has_plugins = manifest.options.get("mamba") == MambaLayers.PLUGIN
         self._slots = SlotTable(self._limits.max_batch_size)
         self._held = np.zeros(self._limits.max_batch_size, np.int64)  # by row
         self._weights = {}
@@ -61,7 +64,8 @@ class TensorRTEngine:
                 raise ArtefactError(f"the plan's input {name} is neither a weight nor a state.")
             outputs.remove(out_name)
             row_bytes = int(np.prod(self._runner.shape(name)[1:])) * self._runner.item_bytes(name)
-            tensors.append(StateTensor(name, out_name, row_bytes, kind.endswith("_cache")))
+            is_in_place = self._has_plugins or kind.endswith("_cache")
+            tensors.append(StateTensor(name, out_name, row_bytes, is_in_place))
         if outputs:
             raise ArtefactError(f"the plan's outputs {', '.join(sorted(outputs))} are unknown.")
         return tensors
@@ -199,6 +203,7 @@ def open_engine(folder: Path, manifest: Manifest) -> TensorRTEngine:
             f"{manifest.compute_capability}); this machine's GPU has {found}. Build it again."
         )
     trt = load_module(_module(manifest))
+    register_plugins(folder, manifest)
     with opened(cuda_api()) as cuda:
         return TensorRTEngine(trt, cuda, folder, manifest)
 

@@ -53,8 +53,8 @@ def flavours() -> tuple[Flavour, Flavour]:
     )
 
 
-def check(compute_capability: str, precision: Precision) -> None:
-    """Raise unless a plan for the GPU can be compiled on this machine.
+def check(compute_capability: str, precision: Precision, *, has_plugins: bool = False) -> None:
+    """Raise unless a plan for the GPU can be compiled on this machine; with plugins, if wanted.
 
     Raises:
         ConfigError: the hardware or this backend has no such precision.
@@ -69,17 +69,19 @@ def check(compute_capability: str, precision: Precision) -> None:
     if precision not in PRECISIONS:
         names = ", ".join(PRECISIONS)
         raise ConfigError(f"backend tensorrt does not build {precision}; it builds {names}.")
-    choose(compute_capability)
+    choose(compute_capability, has_plugins=has_plugins)
 
 
-def choose(compute_capability: str) -> Flavour:
+def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:
     """Return the flavour that compiles for the GPU on this machine.
+
+    Only ordinary TensorRT has a plugin layer.
 
     Raises:
         EnvironmentUnfitError: neither can; the message says what to install where.
     """
     rtx, host = flavours()
-    has_target = compute_capability in AHEAD_OF_TIME
+    has_target = compute_capability in AHEAD_OF_TIME and not has_plugins
     if has_target and util.find_spec(rtx.module) is not None:
         return rtx
     if compute_capability == local_compute_capability():
@@ -110,9 +112,9 @@ def _check_version(host: Flavour) -> None:
         )
 
 
-def tools(compute_capability: str) -> dict[str, str]:
+def tools(compute_capability: str, *, has_plugins: bool = False) -> dict[str, str]:
     """Return the versions of what a plan for the GPU depends on."""
-    flavour = choose(compute_capability)
+    flavour = choose(compute_capability, has_plugins=has_plugins)
     return {"onnx": version("onnx"), flavour.name: flavour.version()}
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.description import describe
+from nemotrt.engines.emitters.mamba_plugins import MambaPluginEmitter
 from nemotrt.engines.emitters.tensorrt import BoundWeight, TensorRTEmitter
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.onnx_graph import OnnxGraph
+from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import EnvironmentUnfitError
 
@@ -23,15 +25,15 @@ def export(
     precision: Precision,
     *,
     is_embedded: bool = False,
+    mamba: MambaLayers = MambaLayers.NATIVE,
 ) -> dict[str, BoundWeight]:
     """Write the graph to `folder`; return input name -> the tensor that feeds it.
 
     With `is_embedded` the weights are constants of the graph, and nothing is returned.
     """
     graph = OnnxGraph(checkpoint.config.model_type, folder)
-    emitter = TensorRTEmitter(
-        checkpoint, graph, limits.max_seq_len, precision, is_embedded=is_embedded
-    )
+    kind = MambaPluginEmitter if mamba is MambaLayers.PLUGIN else TensorRTEmitter
+    emitter = kind(checkpoint, graph, limits.max_seq_len, precision, is_embedded=is_embedded)
     describe(checkpoint.config, emitter)
     graph.save()
     return emitter.bound

@@ -180,7 +180,7 @@ class IExecutionContext:
         return shapes
 
     def _check_aliases(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
-        """A cache is written in place; nothing else that is written overlaps anything."""
+        """What is in place has one address; nothing else that is written overlaps anything."""
         spans = {}
         for name, shape in shapes.items():
             size = int(np.prod(shape)) * self.engine.get_tensor_dtype(name).itemsize
@@ -192,10 +192,14 @@ class IExecutionContext:
                 if name == out:
                     continue
                 overlaps = start < spans[out][1] and spans[out][0] < end
-                is_cache = kind.endswith("_cache") and name == partner
-                assert overlaps == is_cache, f"{out} and {name}"
-                if is_cache:
+                is_shared = self._is_in_place(kind) and name == partner
+                assert overlaps == is_shared, f"{out} and {name}"
+                if is_shared:
                     assert spans[out] == (start, end)
+
+    def _is_in_place(self, kind: str) -> bool:
+        """Whether a state's output has its input's memory."""
+        return kind.endswith("_cache")
 
     def _execute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
         """Run the graph in float32, rounding what it leaves in memory as the plan would."""
@@ -206,6 +210,12 @@ class IExecutionContext:
             size = int(np.prod(shape)) * dtype.itemsize
             raw = (ctypes.c_byte * size).from_address(addresses[name])
             arrays[name] = np.frombuffer(raw, dtype).reshape(shape)
+        found = self._compute(arrays)
+        for name, value in zip(self.engine.outputs, found, strict=True):
+            arrays[name][...] = value.astype(arrays[name].dtype)
+
+    def _compute(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs, in order, for what is in memory."""
         binding = self.engine.session.io_binding()
         for name in self.engine.inputs:
             value, kind = arrays[name], self.engine.inputs[name].elem_type
@@ -220,5 +230,5 @@ class IExecutionContext:
         for name in self.engine.outputs:
             binding.bind_output(name)
         self.engine.session.run_with_iobinding(binding)
-        for name, found in zip(self.engine.outputs, binding.copy_outputs_to_cpu(), strict=True):
-            arrays[name][...] = found.astype(arrays[name].dtype)
+        found: list[np.ndarray] = binding.copy_outputs_to_cpu()
+        return found

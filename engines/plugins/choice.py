@@ -1,0 +1,41 @@
+"""Whether a plan's Mamba layers are TensorRT's own or our plugins, and where plugins can be had."""
+
+from enum import StrEnum
+
+from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.plugins.kernel_dims import KernelDims
+from nemotrt.engines.plugins.kernel_image import check_compiler
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+
+HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
+
+
+class MambaLayers(StrEnum):
+    """What a plan's causal convolutions and state-space scans are."""
+
+    NATIVE = "native"  # TensorRT's own layers
+    PLUGIN = "plugin"  # two plugins with our kernels; ordinary TensorRT only
+
+
+def check_plugins(config: ModelConfig, gpu: str, *, has_local_gpu: bool) -> None:
+    """Raise unless a plan with Mamba plugins for the model can be compiled on this machine.
+
+    Args:
+        config: the model.
+        gpu: the target, as the user named it.
+        has_local_gpu: that GPU is in this machine.
+
+    Raises:
+        ConfigError: the model has no Mamba layers, or the kernels don't fit its dimensions.
+        EnvironmentUnfitError: another machine's GPU, or no compiler for the kernels.
+    """
+    if config.mamba is None:
+        raise ConfigError(f"{config.model_type} has no Mamba layers; leave out --mamba plugin.")
+    KernelDims.of(config.mamba)
+    if not has_local_gpu:
+        raise EnvironmentUnfitError(
+            "--mamba plugin needs ordinary TensorRT on the GPU's own host: TensorRT for RTX, which "
+            "compiles ahead of time, has no plugin layer. Build on a host with "
+            f"{gpu} ({HOST_INSTALL}), or with --mamba native."
+        )
+    check_compiler()

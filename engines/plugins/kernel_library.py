@@ -1,0 +1,72 @@
+"""The compiled kernels on the GPU, launched through cuda-python's driver API."""
+
+import ctypes
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from nemotrt.errors import EnvironmentUnfitError, NemotrtError
+
+MODULE = "cuda.bindings.driver"
+INSTALL = "pip install cuda-python"
+
+
+class KernelLibrary:
+    """One image of kernels, loaded when the first is launched; it stays loaded."""
+
+    def __init__(self, image: bytes) -> None:
+        """Take the image that compile_image wrote."""
+        self._image = image
+        self._kernels: dict[str, int] = {}
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, int, int],
+        threads: int,
+        arguments: Sequence[Any],
+        stream: int,
+    ) -> None:
+        """Enqueue a kernel on a stream of the current context.
+
+        Args:
+            name: the kernel.
+            grid: blocks along x, y, z.
+            threads: of a block.
+            arguments: the kernel's parameters in order, as ctypes values.
+            stream: the CUDA stream's handle.
+        """
+        api = driver()
+        if not self._kernels:
+            self._load(api)
+        places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+        shape = (*grid, threads, 1, 1)
+        pointer = ctypes.addressof(places)
+        _check(api, "cuLaunchKernel", self._kernels[name], *shape, 0, stream, pointer, 0)
+
+    def _load(self, api: Any) -> None:
+        """Load the image and find its kernels."""
+        library = _check(api, "cuLibraryLoadData", self._image, [], [], 0, [], [], 0)
+        for name in ("causal_conv", "ssd_decode", "ssd_prefill"):
+            kernel = _check(api, "cuLibraryGetKernel", library, name.encode())
+            self._kernels[name] = int(kernel)
+
+
+def driver() -> Any:
+    """Return cuda-python's module of the driver API.
+
+    Raises:
+        EnvironmentUnfitError: it is not installed.
+    """
+    try:
+        return import_module(MODULE)
+    except ImportError as error:
+        raise EnvironmentUnfitError(f"the Mamba plugins need {INSTALL}.") from error
+
+
+def _check(api: Any, name: str, *arguments: Any) -> Any:
+    """Call a function of the driver API; return its value, if it has one."""
+    status, *values = getattr(api, name)(*arguments)
+    if int(status) != 0:
+        raise NemotrtError(f"{name} failed: {status!r} (the Mamba plugins' kernels).")
+    return values[0] if values else None

@@ -1,0 +1,168 @@
+"""The engine with Mamba plugins on stand-ins: the plugins' own code, the kernels' own source.
+
+Everything is ours or real but TensorRT's network and the GPU: ONNX's reference evaluator runs the
+graph, our plugin classes launch on a stand-in for the driver, and the kernels run in the emulator.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nemotrt.build.engine_builder import model_summary
+from nemotrt.engines import tensorrt
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.manifest import CheckpointEntry, LimitsEntry, Manifest, WeightInput
+from nemotrt.engines.onnx_graph import GRAPH_FILE
+from nemotrt.engines.plugins import kernel_library, registration
+from nemotrt.engines.plugins.choice import MambaLayers
+from nemotrt.engines.plugins.kernel_dims import KernelDims
+from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
+from nemotrt.engines.plugins.kernel_library import KernelLibrary
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.tensor_digest import tensor_digest
+from nemotrt.engines.tensorrt import compiler
+from nemotrt.engines.tensorrt.cuda import Cuda
+from nemotrt.engines.tensorrt.engine import TensorRTEngine
+from nemotrt.errors import ArtefactError
+from support import cuda_stand_in, plugin_stand_in, reference
+
+LIMITS = Limits(max_batch_size=3, max_seq_len=64, chunk_tokens=40)
+IMAGE = b"an image"
+
+
+def write_engine(source: Path, folder: Path) -> Manifest:
+    """Write all of an engine directory but the plan and the kernels' machine code."""
+    folder.mkdir(parents=True)
+    checkpoint = open_checkpoint(source)
+    bound = tensorrt.export(checkpoint, folder, LIMITS, Precision.BF16, mamba=MambaLayers.PLUGIN)
+    (folder / tensorrt.PLAN_FILE).touch()
+    (folder / KERNELS_FILE).write_bytes(IMAGE)
+    assert checkpoint.config.mamba
+    return Manifest(
+        backend="tensorrt",
+        gpu="h100",
+        compute_capability="9.0",
+        precision=Precision.BF16,
+        executed=False,
+        limits=LimitsEntry(max_batch_size=3, max_seq_len=64, chunk_tokens=40),
+        model=model_summary(checkpoint.config),
+        checkpoint=CheckpointEntry(path=str(source), fingerprint=checkpoint.fingerprint()),
+        weights={
+            name: WeightInput(
+                tensor=weight.tensor,
+                dtype=weight.dtype,
+                shape=weight.shape,
+                sha256=tensor_digest(checkpoint[weight.tensor]),
+            )
+            for name, weight in bound.items()
+        },
+        tools={"tensorrt": "11.1"},
+        options={"mamba": "plugin", "mamba_kernels": KernelDims.of(checkpoint.config.mamba).key},
+        files={},
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return reference.nemotron_h("M-*M-")
+
+
+@pytest.fixture
+def opened(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[TensorRTEngine, plugin_stand_in.Driver]]:
+    """An engine over the stand-ins, and the driver that its kernels run on."""
+    manifest = write_engine(reference.save(model, tmp_path / "c"), tmp_path / "e")
+    mamba = open_checkpoint(tmp_path / "c").config.mamba
+    assert mamba
+    driver = plugin_stand_in.Driver(KernelDims.of(mamba), IMAGE)
+    monkeypatch.setattr(kernel_library, "driver", lambda: driver)
+    libraries = {KernelDims.of(mamba).key: KernelLibrary(IMAGE)}
+    cuda = cuda_stand_in.Cuda()
+    with plugin_stand_in.ordinary_tensorrt() as layers:
+        creators = layers.creators(libraries)
+        trt = plugin_stand_in.PluginTensorRT(
+            creators, cuda, tmp_path / "e" / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS)
+        )
+        yield TensorRTEngine(trt, Cuda(cuda), tmp_path / "e", manifest), driver
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def test_the_reference_logits_come_out(opened: Any, model: Any) -> None:
+    """Against transformers: a prompt of two chunks, then single tokens; bfloat16 in between."""
+    engine, driver = opened
+    tokens = [int(t) for t in np.random.default_rng(0).integers(0, 96, 50)]
+    expected = reference.logits(model, tokens)
+    slot = engine.allocate()
+    for start, end in ((0, 35), (35, 44), *((i, i + 1) for i in range(44, 50))):
+        found = engine.step([Feed(slot, tokens[start:end])])[0]
+        assert relative_error(found, expected[end - 1]) < 1e-2
+    assert driver.names == ["causal_conv", "ssd_decode", "ssd_prefill"]
+
+
+def test_padding_and_neighbours_change_nothing(opened: Any) -> None:
+    """Three sequences of other lengths in one batch, against each alone."""
+    engine, _ = opened
+    prompts = [[5] * 3, list(range(20, 57)), [9, 8, 7, 6, 5, 4]]
+    slots = [engine.allocate() for _ in prompts]
+    together = [engine.step([Feed(s, p) for s, p in zip(slots, prompts, strict=True)])]
+    together += [engine.step([Feed(slot, [7 + slot]) for slot in slots]) for _ in range(3)]
+    for index, prompt in enumerate(prompts):
+        engine.release(slots[index])
+        slot = engine.allocate()
+        assert slot == slots[index]
+        alone = [engine.step([Feed(slot, prompt)])]
+        alone += [engine.step([Feed(slot, [7 + slot])]) for _ in range(3)]
+        for one, all_of_them in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one[0], all_of_them[index], atol=2e-4, rtol=0)
+
+
+def test_states_have_one_side(opened: Any) -> None:
+    """Updated in place: half the memory, and one captured graph a batch size."""
+    engine, _ = opened
+    assert all(tensor.is_in_place for tensor in engine._states.tensors)
+    slot = engine.allocate()
+    for _ in range(4):
+        engine.step([Feed(slot, [3])])
+    assert len(engine._cuda._api.graphs) == 1
+
+
+def test_opening_registers_the_engine_s_own_kernels(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = reference.save(model, tmp_path / "c")
+    manifest = write_engine(source, tmp_path / "e")
+    (tmp_path / "e" / "config.json").write_bytes((source / "config.json").read_bytes())
+    monkeypatch.setattr(registration, "LIBRARIES", {})
+    monkeypatch.setattr(registration, "CREATORS", [])
+    with plugin_stand_in.ordinary_tensorrt() as layers:
+        registration.register_plugins(tmp_path / "e", manifest)
+        registration.register_plugins(tmp_path / "e", manifest)  # a second engine
+        registry = layers.trt.get_plugin_registry()
+        for creator in registration.CREATORS:
+            assert registry.get_creator(creator.name, "1", "nemotrt") is creator
+            assert registry.deregister_creator(creator)
+    assert [creator.name for creator in registration.CREATORS] == ["CausalConv", "SsdScan"]
+    assert list(registration.LIBRARIES) == [manifest.options["mamba_kernels"]]
+
+
+def test_kernels_of_another_version_are_refused(model: Any, tmp_path: Path) -> None:
+    source = reference.save(model, tmp_path / "c")
+    manifest = write_engine(source, tmp_path / "e")
+    (tmp_path / "e" / "config.json").write_bytes((source / "config.json").read_bytes())
+    manifest.options["mamba_kernels"] = "0" * 16
+    with pytest.raises(ArtefactError, match="kernels of another version"):
+        registration.register_plugins(tmp_path / "e", manifest)
+
+
+def test_native_engines_register_nothing(model: Any, tmp_path: Path) -> None:
+    manifest = write_engine(reference.save(model, tmp_path / "c"), tmp_path / "e")
+    manifest.options["mamba"] = "native"
+    registration.register_plugins(tmp_path / "nowhere", manifest)

@@ -1,0 +1,77 @@
+"""The CUDA kernels compiled for the host by g++, and launched as the CUDA driver launches them."""
+
+import ctypes
+import functools
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemotrt.engines.native.compiler import find_compiler
+from nemotrt.engines.plugins.kernel_dims import SOURCES, KernelDims
+
+HARNESS = Path(__file__).parent / "cuda_emulator" / "emulated.cpp"
+FLAGS = ["-std=c++20", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-Wall", "-Wextra"]
+FLAGS += ["-Werror", "-Wno-unknown-pragmas"]
+
+
+class EmulatedKernels:
+    """One set of kernels; every thread of a block is a fiber (cuda_emulator/emulator.h)."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self.num_launches: dict[str, int] = {}
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, int, int],
+        threads: int,
+        arguments: Sequence[Any],
+        seed: int = 0,
+    ) -> None:
+        """Run a kernel; arrays are passed by address, the rest as ctypes values."""
+        values = [
+            ctypes.c_void_p(x.ctypes.data) if isinstance(x, np.ndarray) else x for x in arguments
+        ]
+        places = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        assert self._library.num_parameters(name.encode()) == len(values)
+        self.launch_raw(name, grid, threads, ctypes.addressof(places), seed)
+
+    def launch_raw(
+        self, name: str, grid: tuple[int, int, int], threads: int, parameters: int, seed: int = 0
+    ) -> None:
+        """Run a kernel with the parameters at an address, as cuLaunchKernel takes them."""
+        self.num_launches[name] = self.num_launches.get(name, 0) + 1
+        pointer = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))
+        shape = (ctypes.c_uint * 3)(*grid)
+        missing = self._library.launch(
+            name.encode(), shape, threads, pointer, ctypes.c_uint64(seed)
+        )
+        assert missing == 0, name
+
+
+@functools.cache
+def emulated(dims: KernelDims) -> EmulatedKernels:
+    """Return the kernels for these dimensions; compiled once a process."""
+    return EmulatedKernels(compile_kernels(dims, SOURCES))
+
+
+def compile_kernels(dims: KernelDims, sources: Path, flags: Sequence[str] = ()) -> Path:
+    """Compile the kernels in `sources` for the host."""
+    command = find_compiler()
+    assert command, "the kernels' arithmetic is tested with a C++ compiler: apt-get install g++"
+    target = Path(_folder().name) / f"{dims.key}-{os.urandom(4).hex()}.so"
+    options = [*FLAGS, *flags, *dims.defines, f"-I{sources}", str(HARNESS), "-o", str(target)]
+    subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    return target
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return the folder of this process's libraries; it goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="emulated-kernels-")
