@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nemotrt.profiles.load.driver import Drive
     from nemotrt.profiles.load.workload import Workload
     from nemotrt.profiles.measure import Observers, Progress
-    from nemotrt.profiles.nvml.gpu_trace import GpuSample
+    from nemotrt.profiles.nvml.gpu_trace import GpuFacts, GpuSample
     from nemotrt.profiles.result import ProfileResult
     from nemotrt.profiles.targets.target import Target
 
@@ -221,9 +221,9 @@ def gpu(
 
     check_table(output, force=force)
 
-    def show(samples: "list[GpuSample]") -> None:
-        for sample in [] if quiet else samples:
-            click.echo(sample_line(sample), err=True)
+    def show(samples: "list[tuple[GpuFacts, GpuSample]]") -> None:
+        for facts, sample in [] if quiet else samples:
+            click.echo(sample_line(facts, sample), err=True)
 
     traces = record(GpuChoice(gpu, rate_hz), output, duration_s, show)
     for trace in traces:

@@ -1,6 +1,6 @@
 """A result as the few lines that a terminal shows."""
 
-from nemotrt.profiles.nvml.gpu_trace import GpuSample
+from nemotrt.profiles.nvml.gpu_trace import GpuFacts, GpuSample
 from nemotrt.profiles.report.scale import label
 from nemotrt.profiles.result import ProfileResult
 
@@ -47,7 +47,7 @@ def summary_lines(result: ProfileResult) -> list[str]:
     return lines + [f"note: {note}" for note in result.notes]
 
 
-def sample_line(sample: GpuSample) -> str:
+def sample_line(facts: GpuFacts, sample: GpuSample) -> str:
     """Return a GPU's sample as one line; "-" where the GPU has no such figure."""
     used = sample.memory_used_bytes
     figures = (
@@ -58,4 +58,6 @@ def sample_line(sample: GpuSample) -> str:
         (sample.sm_clock_mhz, "MHz"),
         (sample.temperature_c, "C"),
     )
-    return "  ".join(f"{'-' if value is None else value:>8} {unit}" for value, unit in figures)
+    return f"GPU {facts.index}" + "  ".join(
+        f"{'-' if value is None else value:>8} {unit}" for value, unit in figures
+    )

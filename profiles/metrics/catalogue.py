@@ -155,7 +155,7 @@ METRICS = (
         "GPU power",
         "W",
         "every power sample in the steady window",
-        "NVML, nvmlDeviceGetPowerUsage",
+        "NVML, NVML_FI_DEV_POWER_INSTANT; else nvmlDeviceGetPowerUsage; the GPU's facts say which",
         is_distribution=True,
         is_better_high=False,
         samples=window_metrics.gpu_power_w,

@@ -24,7 +24,7 @@ class Device:
     is_mig: bool
 
     def ask(self, query: Callable[..., T], *args: Any) -> T | None:
-        """Return `query(*args)`, None where this GPU or driver has no such figure.
+        """Return `query(*args)`, None where this GPU or driver has no such figure now.
 
         Raises:
             DeviceLostError: the GPU is gone.
@@ -38,6 +38,10 @@ class Device:
             nvml.NVMLError_NoPermission,
             nvml.NVMLError_InvalidArgument,
             nvml.NVMLError_NotFound,
+            nvml.NVMLError_ArgumentVersionMismatch,  # an older driver's structures
+            nvml.NVMLError_NoData,
+            nvml.NVMLError_Timeout,  # these two pass
+            nvml.NVMLError_InUse,
         ):
             return None
         except nvml.NVMLError as error:

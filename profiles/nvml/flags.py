@@ -1,6 +1,7 @@
 """What spoils a run: throttling, other processes, moving clocks, a lost GPU."""
 
 from nemotrt.profiles.nvml.gpu_trace import GpuSample, GpuTrace
+from nemotrt.profiles.nvml.processes import programs
 
 # Source: nvml.h, nvmlClocksEventReason*. Idle and the user's own clock setting spoil nothing.
 THROTTLE_REASONS = {
@@ -15,7 +16,6 @@ THROTTLE_REASONS = {
 }
 # Clocks that are locked stay within one step (15 MHz) of each other.
 MAX_LOCKED_SPREAD_MHZ = 15
-BUSY_PERCENT = 50
 
 
 def flags(trace: GpuTrace, start_s: float, end_s: float) -> list[str]:
@@ -24,23 +24,30 @@ def flags(trace: GpuTrace, start_s: float, end_s: float) -> list[str]:
     who = f"GPU {trace.facts.index}"
     found = [f"{who}: {trace.lost}"] if trace.lost else []
     found += [f"{who} was throttled by {text}." for text in _throttling(samples)]
-    pids = sorted({pid for sample in samples for pid in sample.pids or ()})
-    if len(pids) > 1:
-        found.append(f"{who} ran {len(pids)} processes: {', '.join(map(str, pids))}.")
-    # an idle GPU lowers its clocks by itself: only busy samples tell
-    clocks = [
-        s.sm_clock_mhz
-        for s in samples
-        if s.sm_clock_mhz is not None and (s.sm_utilization_percent or 0) >= BUSY_PERCENT
-    ]
-    if clocks and max(clocks) - min(clocks) > MAX_LOCKED_SPREAD_MHZ:
+    found_programs = programs(pid for sample in samples for pid in sample.pids or ())
+    if len(found_programs) > 1:
+        found.append(f"{who} ran {len(found_programs)} programs: {'; '.join(found_programs)}.")
+    clocks = trace.busy_clocks_mhz(start_s, end_s)
+    if clocks is not None and clocks[1] - clocks[0] > MAX_LOCKED_SPREAD_MHZ:
         found.append(
-            f"{who}: the SM clock moved from {min(clocks)} to {max(clocks)} MHz under load; lock "
+            f"{who}: the SM clock moved from {clocks[0]} to {clocks[1]} MHz under load; lock "
             "it with `nvidia-smi -lgc`."
         )
+    if _did_nothing(samples):
+        found.append(
+            f"{who} did nothing: name the server's GPUs with --gpu, or this one's energy counts."
+        )
+    if trace.facts.is_mig:
+        found.append(f"{who}: power and energy are the whole GPU's, not the MIG instance's.")
     if trace.facts.is_persistence_on is False:
         found.append(f"{who}: persistence mode is off; set it with `nvidia-smi -pm 1`.")
     return found
+
+
+def _did_nothing(samples: tuple[GpuSample, ...]) -> bool:
+    """Return whether the GPU had neither work nor a process in all samples that tell."""
+    shares = [s.sm_utilization_percent for s in samples if s.sm_utilization_percent is not None]
+    return len(shares) > 1 and not any(shares) and not any(sample.pids for sample in samples)
 
 
 def _throttling(samples: tuple[GpuSample, ...]) -> list[str]:

@@ -10,6 +10,7 @@ COUNTER_BITS = 64
 # A counter step beyond this power is no wrap but a reset; no NVIDIA card draws as much.
 MAX_PLAUSIBLE_W = 5000.0
 MS_PER_S = 1e3
+BUSY_PERCENT = 50
 
 
 class Strict(pydantic.BaseModel):
@@ -26,9 +27,11 @@ class GpuFacts(Strict):
     name: str | None
     uuid: str | None
     driver: str | None
+    cuda_driver: str | None = None
     vbios: str | None
     memory_bytes: int | None
     power_limit_w: float | None
+    power_source: str | None = None  # NVML's query: instantaneous, or averaged over 1 s
     max_sm_clock_mhz: int | None
     application_sm_clock_mhz: int | None
     is_ecc_on: bool | None
@@ -83,6 +86,20 @@ class GpuTrace(Strict):
     def between(self, start_s: float, end_s: float) -> tuple[GpuSample, ...]:
         """Return the samples in [start_s, end_s]."""
         return tuple(sample for sample in self.samples if start_s <= sample.at_s <= end_s)
+
+    def busy_clocks_mhz(self, start_s: float, end_s: float) -> tuple[int, int] | None:
+        """Return the lowest and highest SM clock under load, None where it was not seen.
+
+        An idle GPU lowers its clock by itself, and NVML does not tell whether the clock is locked:
+        only what it does under load does.
+        """
+        clocks = [
+            sample.sm_clock_mhz
+            for sample in self.between(start_s, end_s)
+            if sample.sm_clock_mhz is not None
+            and (sample.sm_utilization_percent or 0) >= BUSY_PERCENT
+        ]
+        return (min(clocks), max(clocks)) if clocks else None
 
     def energy(self, start_s: float, end_s: float) -> Energy | None:
         """Return the energy from `start_s` to `end_s`, None where the samples don't cover it."""

@@ -15,15 +15,20 @@ def read_facts(device: Device) -> GpuFacts:
     limit_mw = ask(nvml.nvmlDeviceGetEnforcedPowerLimit, gpu)
     ecc, mig = ask(nvml.nvmlDeviceGetEccMode, gpu), ask(nvml.nvmlDeviceGetMigMode, gpu)
     persistence = ask(nvml.nvmlDeviceGetPersistenceMode, gpu)
+    cuda = ask(nvml.nvmlSystemGetCudaDriverVersion_v2)
     return GpuFacts(
         index=device.index,
         is_mig=device.is_mig,
         name=ask(nvml.nvmlDeviceGetName, gpu),
         uuid=ask(nvml.nvmlDeviceGetUUID, device.part),
         driver=ask(nvml.nvmlSystemGetDriverVersion),
+        cuda_driver=None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
         vbios=ask(nvml.nvmlDeviceGetVbiosVersion, gpu),
         memory_bytes=None if memory is None else memory.total,
         power_limit_w=None if limit_mw is None else limit_mw / MW_PER_W,
+        power_source="nvmlDeviceGetPowerUsage"
+        if _instant_power_mw(device) is None
+        else "NVML_FI_DEV_POWER_INSTANT",
         max_sm_clock_mhz=ask(nvml.nvmlDeviceGetMaxClockInfo, gpu, nvml.NVML_CLOCK_SM),
         application_sm_clock_mhz=ask(nvml.nvmlDeviceGetApplicationsClock, gpu, nvml.NVML_CLOCK_SM),
         is_ecc_on=None if ecc is None else bool(ecc[0]),
@@ -47,7 +52,6 @@ def read_sample(device: Device, at_s: float, *, with_slow: bool) -> GpuSample:
         DeviceLostError: the GPU is gone.
     """
     nvml, ask, gpu = device.nvml, device.ask, device.gpu
-    power_mw = ask(nvml.nvmlDeviceGetPowerUsage, gpu)
     utilization = ask(nvml.nvmlDeviceGetUtilizationRates, device.part)
     memory = ask(nvml.nvmlDeviceGetMemoryInfo, device.part)
     slow: dict[str, Any] = {}
@@ -59,7 +63,7 @@ def read_sample(device: Device, at_s: float, *, with_slow: bool) -> GpuSample:
         slow["pids"] = None if processes is None else tuple(sorted(p.pid for p in processes))
     return GpuSample(
         at_s=at_s,
-        power_w=None if power_mw is None else power_mw / MW_PER_W,
+        power_w=_power_w(device),
         energy_mj=ask(nvml.nvmlDeviceGetTotalEnergyConsumption, gpu),
         sm_utilization_percent=None if utilization is None else utilization.gpu,
         memory_utilization_percent=None if utilization is None else utilization.memory,
@@ -70,6 +74,29 @@ def read_sample(device: Device, at_s: float, *, with_slow: bool) -> GpuSample:
         throttle_reasons=_throttle_reasons(device),
         **slow,
     )
+
+
+def _power_w(device: Device) -> float | None:
+    """Return the power now.
+
+    From Ampere on, but for A100, nvmlDeviceGetPowerUsage is an average over one second; the field
+    is the power at the moment, which newer drivers have.
+    Source: nvml.h, nvmlDeviceGetPowerUsage and NVML_FI_DEV_POWER_INSTANT.
+    """
+    power_mw = _instant_power_mw(device)
+    if power_mw is None:
+        power_mw = device.ask(device.nvml.nvmlDeviceGetPowerUsage, device.gpu)
+    return None if power_mw is None else power_mw / MW_PER_W
+
+
+def _instant_power_mw(device: Device) -> int | None:
+    """Return the power at the moment, None where the driver has averages only."""
+    nvml = device.nvml
+    wanted = [nvml.NVML_FI_DEV_POWER_INSTANT]
+    fields = device.ask(nvml.nvmlDeviceGetFieldValues, device.gpu, wanted)
+    if fields is None or fields[0].nvmlReturn != nvml.NVML_SUCCESS:
+        return None
+    return int(fields[0].value.uiVal)
 
 
 def _temperature(device: Device) -> int | None:

@@ -67,12 +67,28 @@ class Sampler:
             for facts, samples, lost in zip(self._facts, self._samples, self._lost, strict=True)
         ]
 
-    def latest(self) -> list[GpuSample]:
-        """Return the last sample of each device that has one."""
-        return [samples[-1] for samples in self._samples if samples]
+    def latest(self) -> list[tuple[GpuFacts, GpuSample]]:
+        """Return the last sample of each device that has one, beside its facts."""
+        pairs = zip(self._facts, self._samples, strict=True)
+        return [(facts, samples[-1]) for facts, samples in pairs if samples]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no device answers any more."""
+        return all(self._lost)
 
     def _run(self) -> None:
         """Sample until told to stop (the sampler's thread)."""
+        try:
+            self._sample_until_stopped()
+        except (
+            Exception
+        ) as error:  # a bug: its traceback is printed, and the traces say why they end
+            self._lost = [lost or f"the sampler failed: {error!r}." for lost in self._lost]
+            raise
+
+    def _sample_until_stopped(self) -> None:
+        """Take every sample that is due, and count what that costs."""
         start_s, cpu_start_s = time.perf_counter(), time.thread_time()
         tick, slow_due_s = 0, start_s
         while True:

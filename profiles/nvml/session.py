@@ -1,11 +1,12 @@
 """Records GPUs on their own, without a load."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from nemotrt.profiles.nvml.device import select_devices
-from nemotrt.profiles.nvml.gpu_trace import GpuSample, GpuTrace
+from nemotrt.profiles.nvml.gpu_trace import GpuFacts, GpuSample, GpuTrace
 from nemotrt.profiles.nvml.library import nvml_session
 from nemotrt.profiles.nvml.sampler import Sampler
 from nemotrt.profiles.nvml.table import write_table
@@ -16,23 +17,29 @@ def record(
     choice: GpuChoice,
     output: Path,
     duration_s: float | None,
-    on_sample: Callable[[list[GpuSample]], None] = lambda samples: None,
+    on_sample: Callable[[list[tuple[GpuFacts, GpuSample]]], None] = lambda samples: None,
 ) -> list[GpuTrace]:
-    """Return the traces, written to `output`, after `duration_s` or Ctrl-C.
+    """Return the traces, written to `output`, after `duration_s`, Ctrl-C or SIGTERM.
 
     Raises:
         EnvironmentUnfitError: there is no GPU to watch.
         ConfigError: a GPU's name means nothing here.
     """
     start_s = time.perf_counter()
+    before = signal.getsignal(signal.SIGTERM)
     with nvml_session() as nvml, Sampler(select_devices(nvml, choice.names), choice.rate_hz) as it:
         try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             while duration_s is None or time.perf_counter() - start_s < duration_s:
                 left_s = 1.0 if duration_s is None else start_s + duration_s - time.perf_counter()
                 time.sleep(max(min(left_s, 1.0), 0.0))
                 on_sample(it.latest())
+                if it.is_lost:
+                    break
         except KeyboardInterrupt:
             pass  # the usual way to end a session; what was seen is written below
+        finally:
+            signal.signal(signal.SIGTERM, before)
     traces = it.traces(start_s)
     write_table(traces, output)
     return traces

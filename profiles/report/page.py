@@ -3,9 +3,16 @@
 import os
 from pathlib import Path
 
+from nemotrt.profiles.metrics.decode_parts import decode_parts
+from nemotrt.profiles.nvml.flags import MAX_LOCKED_SPREAD_MHZ
 from nemotrt.profiles.report.environment import environment
 from nemotrt.profiles.report.plots import plots
-from nemotrt.profiles.report.prediction_view import explanation, prediction_rows, step_rows
+from nemotrt.profiles.report.prediction_view import (
+    explanation,
+    part_rows,
+    prediction_rows,
+    step_rows,
+)
 from nemotrt.profiles.report.scale import label
 from nemotrt.profiles.result import ProfileResult, Status
 
@@ -24,6 +31,7 @@ def write_html(result: ProfileResult, path: Path) -> None:
 
 def render(result: ProfileResult) -> str:
     """Return the page."""
+    parts = decode_parts(result) if result.prediction else None
     return (
         environment()
         .get_template("page.html.jinja")
@@ -34,7 +42,9 @@ def render(result: ProfileResult) -> str:
             plots=plots(result),
             prediction_rows=prediction_rows(result),
             step_rows=step_rows(result),
-            explanation=explanation(result),
+            part_rows=part_rows(result, parts),
+            explanation=explanation(result, parts),
+            max_locked_spread_mhz=MAX_LOCKED_SPREAD_MHZ,
             num_errors=sum(bool(request.error) for request in result.requests),
         )
     )

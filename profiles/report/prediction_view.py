@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from nemotrt.profiles.metrics.decode_parts import DecodeParts
 from nemotrt.profiles.prediction import PARTS
 from nemotrt.profiles.report.scale import label
 from nemotrt.profiles.result import ProfileResult
 
+ATTENTION = "attention over the KV cache"
 FIGURES = (("tokens_per_s", "tokens/s"), ("tpot_ms", "ms"), ("ttft_ms", "ms"))
 
 
@@ -51,25 +53,52 @@ def step_rows(result: ProfileResult) -> list[tuple[str, str, str]]:
     return [(name, label(ms), f"{100 * ms / total:.0f} %") for ms, name in parts if ms > 0]
 
 
-def explanation(result: ProfileResult) -> str:
-    """Return what the difference in the time per token means for the operators."""
-    prediction, metric = result.prediction, result.metrics["tpot_ms"]
-    if prediction is None or metric.statistics is None:
+def part_rows(result: ProfileResult, parts: DecodeParts | None) -> list[Row]:
+    """Return the time per output token by what it goes to, predicted and measured."""
+    prediction = result.prediction
+    if prediction is None or parts is None:
+        return []
+    step = prediction.decode_step_ms
+    rest = step["total"] - step["attention"]
+    others = prediction.tpot_ms - step["total"]
+    if parts.attention_ms is None:
+        pairs = [("decode step", step["total"], parts.step_ms)]
+    else:
+        pairs = [
+            (ATTENTION, step["attention"], parts.attention_ms),
+            ("weights, states, elementwise, overhead", rest, parts.step_ms - parts.attention_ms),
+        ]
+    pairs += [("prefills of others", others, parts.prefill_ms)]
+    pairs += [("time per output token, mean", prediction.tpot_ms, _mean_tpot_ms(result))]
+    return [
+        Row(name, "ms", label(predicted), label(measured), f"{measured - predicted:+.3g}")
+        for name, predicted, measured in pairs
+    ]
+
+
+def _mean_tpot_ms(result: ProfileResult) -> float:
+    return result.metric("tpot_ms", "mean")
+
+
+def explanation(result: ProfileResult, parts: DecodeParts | None) -> str:
+    """Return where the difference in the time per token comes from, by operators."""
+    prediction, rows = result.prediction, part_rows(result, parts)
+    if prediction is None or not rows or parts is None:
         return ""
-    gap_ms = metric.statistics.p50 - prediction.tpot_ms
-    total_ms = prediction.decode_step_ms["total"]
-    rows = step_rows(result)
-    if not rows:
-        return ""
-    name, ms, share = rows[0]
+    *causes, total = rows
+    largest = max(causes, key=lambda row: abs(float(row.difference)))
     text = (
-        f"A step was predicted to take {label(total_ms)} ms, most of it for {name} ({ms} ms, "
-        f"{share}); a token took {label(abs(gap_ms))} ms "
-        f"{'longer' if gap_ms > 0 else 'less'} than predicted."
+        f"A token took {total.measured} ms where {total.predicted} ms were predicted "
+        f"({total.difference} ms); the largest part of it is in: {largest.name} "
+        f"({largest.difference} ms). "
     )
-    if abs(gap_ms) > 0.25 * prediction.tpot_ms:
-        text += (
-            " No single operator was timed, so the difference is not told apart: calibrate the "
-            "planner with this result (nemotrt plan --calibrate), or profile the operators."
+    if parts.attention_ms is None:
+        return text + (
+            "Attention is not told apart: the tokens held change too little for the noise. A run "
+            "with one user shows it best."
         )
-    return text
+    return text + (
+        f"Attention is what grows with the tokens held ({label(parts.held_tokens)} on average), "
+        f"to within {label(parts.attention_reach_ms)} ms; what does not grow can be told apart by "
+        "other batch sizes: set a sweep's runs side by side."
+    )

@@ -99,6 +99,13 @@ nvmlReturn_t nvmlSystemGetDriverVersion(char *out, unsigned int size) {
     return next("driver", out, size);
 }
 
+nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *out) {
+    char value[64];
+    nvmlReturn_t code = next("cuda", value, sizeof value);
+    if (code == NVML_SUCCESS) *out = atoi(value);
+    return code;
+}
+
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count) {
     char value[64];
     nvmlReturn_t code = next("gpus", value, sizeof value);
@@ -164,6 +171,14 @@ nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *out) {
     unsigned int us = 0;
     if (small(device, "power_us", &us) == NVML_SUCCESS) usleep(us);
     return small(device, "power_mw", out);
+}
+
+nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldValue_t *values) {
+    for (int i = 0; i < count; i++)
+        values[i].nvmlReturn = values[i].fieldId == NVML_FI_DEV_POWER_INSTANT
+                                   ? small(device, "power_instant_mw", &values[i].value.uiVal)
+                                   : NVML_ERROR_NOT_SUPPORTED;
+    return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int *out) {

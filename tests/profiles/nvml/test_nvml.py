@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.command import profile
+from nemotrt.profiles.metrics.run_view import RunView
+from nemotrt.profiles.metrics.window_metrics import energy_j
 from nemotrt.profiles.nvml.device import select_devices
 from nemotrt.profiles.nvml.flags import flags
 from nemotrt.profiles.nvml.gpu_trace import EnergySource, GpuFacts, GpuSample, GpuTrace
 from nemotrt.profiles.nvml.library import nvml_session
+from nemotrt.profiles.nvml.processes import programs
 from nemotrt.profiles.nvml.reading import read_facts, read_sample
 from nemotrt.profiles.nvml.sampler import Sampler
 from nemotrt.profiles.nvml.watch import GpuChoice, watching
@@ -43,7 +46,9 @@ def test_every_figure(nvml_script):
     assert facts.name == "A10G"
     assert facts.driver == "580.95.05"
     assert facts.vbios == "94.02.75.00.01"
+    assert facts.cuda_driver == "13.0"
     assert facts.power_limit_w == 300
+    assert facts.power_source == "nvmlDeviceGetPowerUsage"
     assert facts.memory_bytes == 22587 * 2**20
     assert (facts.is_ecc_on, facts.is_persistence_on, facts.is_mig_mode_on) == (True, True, None)
     assert sample == GpuSample(
@@ -71,6 +76,22 @@ def test_what_the_gpu_does_not_support_is_none(nvml_script):
     assert sample.throttle_reasons is None
     assert sample.pcie_tx_kb_per_s is None
     assert sample.power_w == 100
+
+
+def test_the_power_of_the_moment_is_preferred(nvml_script):
+    """From Ampere on the other query is an average over a second."""
+    nvml_script(gpu0_power_instant_mw="123000")
+    facts, sample = look()
+    assert (sample.power_w, facts.power_source) == (123, "NVML_FI_DEV_POWER_INSTANT")
+
+
+@pytest.mark.parametrize("code", [10, 19, 25])  # a timeout, a GPU in use, an older driver
+def test_a_query_that_fails_once_does_not_end_the_trace(nvml_script, code):
+    nvml_script(gpu0_temperature=f"!{code} 55", gpu0_power_mw=f"100000 !{code} 150000")
+    trace = sample_for(0.2, 50)
+    assert trace.lost == ""
+    assert [s.power_w for s in trace.samples[:3]] == [100, None, 150]
+    assert [s.temperature_c for s in trace.samples[:2]] == [None, 55]
 
 
 def test_devices_are_chosen_by_index_uuid_and_mig(nvml_script):
@@ -203,19 +224,66 @@ def test_constant_power_gives_power_times_time(watts, start_s, length_s, first_m
         assert found.joules == pytest.approx(watts * length_s, rel=1e-3, abs=0.01)
 
 
+A, B = 2**22 + 1, 2**22 + 2  # beyond the largest process id of Linux
+
+
 def test_flags():
     busy = [
         GpuSample(at_s=t, sm_utilization_percent=95, sm_clock_mhz=c, throttle_reasons=r, pids=p)
-        for t, c, r, p in [(1, 1500, 4, (1,)), (2, 1200, 0x44, (1, 2)), (3, 1500, 1, None)]
+        for t, c, r, p in [(1, 1500, 4, (A,)), (2, 1200, 0x44, (A, B)), (3, 1500, 1, None)]
     ]
     texts = " ".join(flags(trace_of(busy, is_persistence_on=False), 0, 10))
     assert "power cap in 2 of 3 samples" in texts
     assert "hardware thermal slowdown in 1 of 3" in texts
-    assert "2 processes: 1, 2" in texts
+    assert f"2 programs: {A}; {B}" in texts
     assert "from 1200 to 1500 MHz" in texts
     assert "persistence mode is off" in texts
-    idle = [GpuSample(at_s=1, sm_utilization_percent=0, sm_clock_mhz=c) for c in (210, 1500)]
+    quiet = [GpuSample(at_s=t, sm_utilization_percent=0) for t in (1, 2)]
+    [text] = flags(trace_of(quiet), 0, 10)
+    assert "did nothing" in text
+    assert "whole GPU's" in " ".join(flags(trace_of([], is_mig=True), 0, 10))
+    idle = [
+        GpuSample(at_s=1, sm_utilization_percent=0, sm_clock_mhz=c, pids=(A,)) for c in (210, 1500)
+    ]
     assert flags(trace_of(idle, is_persistence_on=True), 0, 10) == []
+
+
+def test_a_server_and_its_workers_are_one_program():
+    """A child, a child in a session of its own, and one that has nothing to do with us."""
+    sleep = ["sleep", "30"]
+    children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]
+    try:
+        own, *others = programs([os.getpid(), *(child.pid for child in children), 2**22 + 1])
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert all(str(child.pid) in own for child in children)
+    assert "sleep" in own
+    assert others == [str(2**22 + 1)]
+    strangers = [subprocess.Popen(sleep, start_new_session=True) for _ in range(2)]
+    try:
+        assert len(programs(child.pid for child in strangers)) == 2
+    finally:
+        for child in strangers:
+            child.kill()
+            child.wait()
+
+
+def test_two_instances_of_a_gpu_use_its_energy_once():
+    samples = [GpuSample(at_s=t, energy_mj=100_000 * t) for t in range(4)]
+    instances = tuple(trace_of(samples, is_mig=True, uuid=f"MIG-{k}") for k in range(2))
+    view = RunView((), (), 0.0, 2.0, 0.0, gpus=instances)
+    assert energy_j(view) == pytest.approx([200])
+
+
+def test_clocks_under_load():
+    samples = [
+        GpuSample(at_s=t, sm_utilization_percent=u, sm_clock_mhz=c)
+        for t, u, c in [(0, 0, 210), (1, 90, 1485), (2, 95, 1500), (3, 0, 300)]
+    ]
+    assert trace_of(samples).busy_clocks_mhz(0, 3) == (1485, 1500)
+    assert trace_of(samples).busy_clocks_mhz(3, 3) is None
 
 
 def test_a_run_has_the_gpus_figures(nvml_script, engine_folder, tmp_path):
@@ -264,6 +332,26 @@ def test_a_session_of_its_own(nvml_script, tmp_path, suffix):
 
         assert pyarrow.parquet.read_table(path)["power_w"][1].as_py() == 200
     assert CliRunner().invoke(profile, args).exit_code == 2
+
+
+def test_sigterm_ends_a_session_with_what_was_seen(nvml_script, standin_library, tmp_path):
+    command = [sys.executable, "-m", "nemotrt", "profile", "gpu", "-o", str(tmp_path / "a.csv")]
+    there = os.environ | {"LD_LIBRARY_PATH": str(standin_library.parent)}
+    process = subprocess.Popen(command, env=there, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("GPU 0")  # a line a second
+    process.terminate()
+    _, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert len((tmp_path / "a.csv").read_text().splitlines()) > 5
+
+
+def test_a_session_whose_gpus_are_lost_ends(nvml_script, tmp_path):
+    nvml_script(gpu0_power_mw="100000 100000 !15")
+    done = CliRunner().invoke(profile, ["gpu", "-o", str(tmp_path / "a.csv"), "-q"])
+    assert done.exit_code == 0, done.output
+    assert "2 samples" in done.stdout
+    assert "GPU is lost" in done.stdout
 
 
 def test_the_loader_finds_it_as_on_a_gpu_host(nvml_script, standin_library, tmp_path):

@@ -7,92 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.profiles.command import profile
-from nemotrt.profiles.evaluation import evaluate, steady_window
-from nemotrt.profiles.metrics.run_view import RunView
 from nemotrt.profiles.prediction import Prediction
-from nemotrt.profiles.result import (
-    DriverRecord,
-    ProfileResult,
-    RequestRecord,
-    Status,
-    WorkloadRecord,
-    write_result,
-)
+from nemotrt.profiles.result import DriverRecord, Status, write_result
 from nemotrt.profiles.verdict.judge import Outcome, judge
 from nemotrt.profiles.verdict.ratio import student_quantile, throughput_ratio
-
-
-def simulate(seed, *, speed=1.0, users=4, osl=64, per_user=8, **changes) -> ProfileResult:
-    """A closed loop: each step gives every user a token; a new request stalls all for 5 steps.
-
-    A step takes 10 ms / speed, with 10 % noise of its own and 3 % that neighbours share.
-    """
-    chance = np.random.default_rng(seed)
-    now_s, drift, index = 0.0, 0.0, 0
-    live, ended = [], []
-    num_needed = users * (per_user + 1)
-    left = [max(round(osl * (user + 1) / users), 1) for user in range(users)]
-    while len(ended) < num_needed:
-        while len(live) < users:
-            length = left.pop(0) if left else osl
-            live.append({"index": index, "osl": length, "due_s": now_s, "arrivals_s": []})
-            index += 1
-            now_s += 0.05 / speed
-        drift = 0.9 * drift + chance.normal(0, 0.03 * np.sqrt(1 - 0.81))
-        now_s += 0.01 / speed * max(1 + drift + chance.normal(0, 0.1), 0.1)
-        for request in live:
-            request["arrivals_s"].append(now_s)
-        ended += [r for r in live if len(r["arrivals_s"]) == r["osl"]]
-        live = [r for r in live if len(r["arrivals_s"]) < r["osl"]]
-    requests = tuple(
-        RequestRecord(
-            index=r["index"],
-            phase="warm-up" if r["index"] < users else "measured",
-            isl=10,
-            osl=r["osl"],
-            due_s=r["due_s"],
-            sent_s=r["due_s"],
-            admitted_s=None,
-            ended_s=r["arrivals_s"][-1],
-            arrivals_s=tuple(r["arrivals_s"]),
-            arrival_tokens=(1,) * r["osl"],
-            finish_reason="length",
-            error="",
-        )
-        for r in ended
-    )
-    window = steady_window(requests)
-    assert window is not None
-    view = RunView(requests, (), *window, 0.01)
-    values = {
-        "status": Status.COMPLETE,
-        "reason": "",
-        "started_at": "2026-01-01T00:00:00",
-        "clock_start_s": None,
-        "duration_s": now_s,
-        "target": {"kind": "simulated", "address": "-", "model": "m", "precision": "bf16"},
-        "workload": WorkloadRecord(
-            isl=10,
-            osl=osl,
-            num_requests=users * per_user,
-            concurrency=users,
-            num_warmup=users,
-            arrival="closed",
-            requests_per_s=0.0,
-            language="en",
-            seed=0,
-            slos={},
-            trace=(),
-        ),
-        "window_s": window,
-        "metrics": evaluate(view),
-        "driver": DriverRecord(cpu_share=0.1, loop_lag_p99_ms=0.1, is_limit=False),
-        "machine": {"architecture": "x86_64", "num_cores": 2},
-        "notes": (),
-        "requests": requests,
-        "steps": (),
-    }
-    return ProfileResult(**(values | changes))
+from support.simulated_run import simulate
 
 
 def test_two_runs_of_the_same_thing_are_not_distinguishable():
