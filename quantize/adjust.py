@@ -1,5 +1,6 @@
 """What a recipe needs beside the weights: static scales, smoothing factors, KV cache scales."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,8 +37,9 @@ def adjust(
     kv_cache: str = "none",
     calibration: Calibration | None = None,
     options: CalibrationOptions | None = None,
+    progress: Callable[[int], None] = lambda num_bytes: None,
 ) -> Adjustments:
-    """Return the adjustments for `recipe`.
+    """Return the adjustments for `recipe`; `progress` is told of bytes of weights read.
 
     Raises:
         ConfigError: a static scale is needed and there is no calibration to take it from.
@@ -52,7 +54,9 @@ def adjust(
             "filled first), or use a recipe without: int8-wo, fp8-dynamic."
         )
     if recipe.algo is QuantAlgo.INT8_SMOOTHQUANT:
-        adjustments, smoothed = smooth(checkpoint, selection, recipe, calibration, fold=how.fold)
+        adjustments, smoothed = smooth(
+            checkpoint, selection, recipe, calibration, fold=how.fold, progress=progress
+        )
     else:
         adjustments, smoothed = Adjustments(), {}
     code_max = INT8_MAX if recipe.encoding is Encoding.INT8_PER_CHANNEL else FP8_MAX

@@ -83,7 +83,7 @@ def quantize(
     from nemotrt.engines.artefact import check_target
     from nemotrt.engines.tiny_models import resolve_checkpoint
     from nemotrt.quantize.adjust import CalibrationOptions
-    from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint, source_bytes
+    from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint, work_bytes
 
     chosen = choose_recipe(recipe, gpu, kv_cache)
     if not chosen.is_static and kv_cache == "none":
@@ -116,7 +116,8 @@ def quantize(
     if dry_run:
         _print_plan(source, chosen, options, as_json=as_json)
         return
-    with byte_progress(chosen.name, source_bytes(source), quiet=silent) as progress:
+    total = work_bytes(source, chosen, options)
+    with byte_progress(chosen.name, total, quiet=silent) as progress:
         result = quantize_checkpoint(source, output, chosen, options, progress=progress)
     if as_json:
         click.echo(json.dumps(asdict(result) | {"schema_version": 1}, default=str))

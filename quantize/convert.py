@@ -64,7 +64,7 @@ def read_exactly(fd: int, buffer: npt.NDArray[np.uint8], offset: int) -> None:
 def rows_amax(fd: int, rows: Rows) -> np.float32:
     """Return the largest magnitude of the rows, times the linear's column factors."""
     amax = np.empty(rows.end - rows.begin, np.float32)
-    kernels.amax_rows(_read(fd, rows), rows.linear.columns, amax)
+    kernels.amax_rows(read_rows(fd, rows), rows.linear.columns, amax)
     return np.float32(_checked(rows, amax).max(initial=np.float32(0)))
 
 
@@ -72,7 +72,7 @@ def convert_rows(
     fd: int, rows: Rows, sink: Sink, codes_offset: int, scales_offset: int, scale: np.float32
 ) -> None:
     """Convert the rows and put codes and per-channel scales; `scale` is the per-tensor one."""
-    linear, weights = rows.linear, _read(fd, rows)
+    linear, weights = rows.linear, read_rows(fd, rows)
     codes = np.empty(weights.shape, np.uint8)
     scales = np.empty(weights.shape[0], np.float32)
     if linear.encoding is Encoding.FP8_PER_TENSOR:
@@ -92,7 +92,7 @@ def convert_rows(
     sink.put(codes_offset + linear.num_columns * rows.begin, codes.reshape(-1).data)
 
 
-def _read(fd: int, rows: Rows) -> kernels.Weights:
+def read_rows(fd: int, rows: Rows) -> kernels.Weights:
     """Return the rows as the kernels want them: bits of bfloat16, or float32."""
     ref = rows.linear.source
     width = rows.linear.num_columns

@@ -90,6 +90,14 @@ def amax_rows(weights: Weights, columns: Floats, amax: Floats) -> None:
 
 
 @compiled
+def amax_columns(weights: Weights, amax: Floats) -> None:
+    """Raise `amax` [columns] to the largest magnitude of each column."""
+    for r in range(weights.shape[0]):
+        for i in range(amax.size):
+            amax[i] = max(amax[i], np.abs(_widen(weights[r, i])))
+
+
+@compiled
 def fp8_per_channel(
     weights: Weights, columns: Floats, codes: Codes, scales: Floats, smallest: np.float32
 ) -> None:

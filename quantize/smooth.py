@@ -9,6 +9,7 @@ Dividing a linear's input by s is free where what comes before can absorb it:
     up_proj * silu(gate) -> down_proj     up_proj's row scales
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from nemotrt.engines.model_config import Activation, LayerKind
 from nemotrt.engines.tensor_names import Block, blocks
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration import Calibration
+from nemotrt.quantize.column_amax import column_amax
 from nemotrt.quantize.plan import Adjustments
 from nemotrt.quantize.recipe import Recipe
 from nemotrt.quantize.selection import Selection
@@ -78,6 +80,7 @@ def smooth(
     calibration: Calibration,
     *,
     fold: bool = True,
+    progress: Callable[[int], None] = lambda num_bytes: None,
 ) -> tuple[Adjustments, dict[str, Floats]]:
     """Return the adjustments that smooth every group, and each weight's amax(x / s) per channel.
 
@@ -90,7 +93,10 @@ def smooth(
     smoothed: dict[str, Floats] = {}
     for group in groups(checkpoint, selection):
         seen = calibration[group.weights[0]].channel_amax
-        factors = _factors(checkpoint, group, seen, recipe.smoothquant_alpha or 0.0)
+        columns = np.zeros_like(seen)
+        for weight in group.weights:
+            columns = np.maximum(columns, column_amax(checkpoint[weight], progress))
+        factors = _factors(columns, seen, recipe.smoothquant_alpha or 0.0)
         for weight in group.weights:
             module = weight.removesuffix(".weight")
             result.columns[module] = factors
@@ -102,14 +108,11 @@ def smooth(
     return result, smoothed
 
 
-def _factors(checkpoint: Checkpoint, group: Group, seen: Floats, alpha: float) -> Floats:
-    """Return s per input channel, [in], each a power of two: exact in any binary format."""
-    columns = np.zeros_like(seen)
-    for weight in group.weights:
-        ref = checkpoint[weight].map()
-        for begin in range(0, len(ref), 1024):
-            block = np.abs(ref[begin : begin + 1024].astype(np.float32))
-            columns = np.maximum(columns, block.max(axis=0, initial=0.0))
+def _factors(columns: Floats, seen: Floats, alpha: float) -> Floats:
+    """Return s per input channel, [in], each a power of two: exact in any binary format.
+
+    `columns` and `seen` are the largest magnitudes of the weights and of the input, [in].
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         exponent = alpha * np.log2(seen) - (1 - alpha) * np.log2(columns)
     exponent = np.where(np.isfinite(exponent), exponent, 0.0)  # a channel of zeros

@@ -1,7 +1,6 @@
 """A quantized checkpoint from a 16 bit one, streamed: constant memory, at the speed of the disk."""
 
 import json
-import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +10,12 @@ from pathlib import Path
 
 from nemotrt.engines.checkpoint import open_checkpoint, shard_paths
 from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.quant_config import QuantConfig
+from nemotrt.engines.quant_config import QuantAlgo, QuantConfig
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.quantize.adjust import CalibrationOptions, adjust
 from nemotrt.quantize.calibration import load_calibration
 from nemotrt.quantize.carry import carry_files, write_index
+from nemotrt.quantize.column_amax import num_cores
 from nemotrt.quantize.configs import write_configs
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.layout import Shard
@@ -90,7 +90,7 @@ def quantize_checkpoint(
     begin = time.perf_counter()
     if source.resolve() == target.resolve():
         raise ConfigError(f"the output is the checkpoint itself: {target}.")
-    shards, selection, digest = plan(source, recipe, options)
+    shards, selection, digest = plan(source, recipe, options, progress=progress)
     kv_algo = None if options.kv_cache == "none" else options.kv_cache.upper()
     quant = QuantConfig(recipe.algo, kv_algo)
     with filling_folder(target, digest, force=options.force, resume=options.resume) as partial:
@@ -115,7 +115,12 @@ def quantize_checkpoint(
 
 
 def plan(
-    source: Path, recipe: Recipe, options: QuantizeOptions, *, is_calibrated: bool = True
+    source: Path,
+    recipe: Recipe,
+    options: QuantizeOptions,
+    *,
+    is_calibrated: bool = True,
+    progress: Progress = lambda num_bytes: None,
 ) -> tuple[list[Shard], Selection, str]:
     """Return the output's shards, what is quantized, and the digest of the whole plan.
 
@@ -129,7 +134,9 @@ def plan(
         calibration, how = None, options.calibration_options
         if options.calibration is not None:
             calibration = load_calibration(options.calibration, source)
-        adjustments = adjust(checkpoint, selection, recipe, options.kv_cache, calibration, how)
+        adjustments = adjust(
+            checkpoint, selection, recipe, options.kv_cache, calibration, how, progress
+        )
     shards = plan_shards(checkpoint, selection, recipe, options.layout, adjustments)
     settings = f"{version('nemotrt')} {recipe} {options.layout} {options.kv_cache}"
     return shards, selection, plan_digest(checkpoint, shards, settings)
@@ -153,9 +160,14 @@ def source_bytes(source: Path) -> int:
     return sum(path.stat().st_size for path in shard_paths(source))
 
 
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def work_bytes(source: Path, recipe: Recipe, options: QuantizeOptions) -> int:
+    """Return how many bytes a run tells its progress: SmoothQuant reads the weights twice."""
+    total = source_bytes(source)
+    if recipe.algo is QuantAlgo.INT8_SMOOTHQUANT:
+        checkpoint = open_checkpoint(source)
+        selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
+        total += sum(checkpoint[name].num_bytes for name in selection.weights)
+    return total
 
 
 def _check_disk(partial: Partial, shards: list[Shard]) -> None:

@@ -180,7 +180,7 @@ def test_folded_and_unfolded_smoothing_agree_and_help(
     assert relative(found[True], found[False]) < 0.1 * relative(found[True], expected)
     keys = {key for path in (tmp_path / "True").glob("*.safetensors") for key in load_file(path)}
     assert not any("pre_quant_scale" in key for key in keys)
-    ones = lambda checkpoint, group, seen, alpha: np.ones_like(seen)  # noqa: E731
+    ones = lambda columns, seen, alpha: np.ones_like(seen)  # noqa: E731
     monkeypatch.setattr(smooth, "_factors", ones)
     quantize_checkpoint(
         source, tmp_path / "rough", INT8_SQ, QuantizeOptions(calibration=tmp_path / "c")
@@ -199,7 +199,7 @@ def test_a_norm_without_room_for_the_factors_is_refused(
 
     source = make_checkpoint(dtype=torch.float16, edit=edit)
     save_calibration(calibrate(open_checkpoint(source), IDS), tmp_path / "c")
-    least = lambda checkpoint, group, seen, alpha: np.full_like(seen, 2.0**-12)  # noqa: E731
+    least = lambda columns, seen, alpha: np.full_like(seen, 2.0**-12)  # noqa: E731
     monkeypatch.setattr(smooth, "_factors", least)
     options = QuantizeOptions(calibration=tmp_path / "c")
     with pytest.raises(ConfigError, match=r"layers.0.norm.weight is F16 .* --no-fold"):

@@ -163,6 +163,19 @@ def test_any_finite_weight_comes_back_within_the_formats_bound(weight: np.ndarra
     assert np.isfinite(back).all() and (np.abs(back - exact) <= bound + 448 * floor).all()
 
 
+@settings(deadline=None, max_examples=50)
+@given(weights())
+def test_amax_of_columns_is_numpys(weight: np.ndarray) -> None:
+    amax = np.zeros(weight.shape[1], np.float32)
+    kernels.amax_columns(weight, amax)
+    np.testing.assert_array_equal(amax, np.abs(weight).max(0))
+    bits = weight.astype(ml_dtypes.bfloat16)
+    bits[~np.isfinite(bits)] = 1
+    amax[:] = 0
+    kernels.amax_columns(bits.view(np.uint16), amax)
+    np.testing.assert_array_equal(amax, np.abs(bits.astype(np.float32)).max(0))
+
+
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-40, -3.0, 448.0, 3e38])
 def test_one_element(value: float) -> None:
     weight = np.array([[value]], ml_dtypes.bfloat16).view(np.uint16)
