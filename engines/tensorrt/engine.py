@@ -27,20 +27,27 @@ from nemotrt.engines.tensorrt.cuda import Cuda, cuda_api, opened
 from nemotrt.engines.tensorrt.device_state import DeviceStates, StateTensor
 from nemotrt.engines.tensorrt.device_weights import open_weights, upload
 from nemotrt.engines.tensorrt.flavour import flavours, local_compute_capability
+from nemotrt.engines.tensorrt.jit_kernels import kernel_file
 from nemotrt.engines.tensorrt.plan_runner import PlanRunner, load_module
 from nemotrt.errors import ArtefactError, EnvironmentUnfitError
 
+CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
 FED = ("input_ids", "lengths", "past")
 
 
 class TensorRTEngine:
     """An open plan. Steps of one token run as one batch, prompt chunks a few at a time."""
 
-    def __init__(self, trt: Any, cuda: Cuda, folder: Path, manifest: Manifest) -> None:
-        """Load the plan, bring the weights to the GPU, and allocate the state."""
+    def __init__(
+        self, trt: Any, cuda: Cuda, folder: Path, manifest: Manifest, kernels: Path | None = None
+    ) -> None:
+        """Load the plan, bring the weights to the GPU, and allocate the state.
+
+        `kernels` is the file of kernels that TensorRT compiled when the plan ran before.
+        """
         self._limits = manifest.engine_limits
         self._cuda = cuda
-        self._runner = PlanRunner(trt, folder / PLAN_FILE, cuda)
+        self._runner = PlanRunner(trt, folder / PLAN_FILE, cuda, kernels)
         self._vocab_size = self._runner.shape("logits")[-1]
         self._has_plugins = manifest.options.get("mamba") == MambaLayers.PLUGIN
         self._slots = SlotTable(self._limits.max_batch_size)
@@ -166,7 +173,7 @@ class TensorRTEngine:
     def _feed(self, ordered: Sequence[Feed], rows: range) -> int:
         """Enqueue the step's inputs; return the tokens that each sequence is padded to."""
         count = len(ordered)
-        tokens = max(len(feed.tokens) for feed in ordered)
+        tokens = self._padded(max(len(feed.tokens) for feed in ordered), rows)
         ids = self._host["input_ids"][: count * tokens].reshape(count, tokens)
         ids[...] = 0
         for line, feed in zip(ids, ordered, strict=True):
@@ -177,6 +184,17 @@ class TensorRTEngine:
         for name, values in (("input_ids", ids), ("lengths", lengths), ("past", past)):
             self._cuda.to_device(self._device[name].address, values)
         return tokens
+
+    def _padded(self, tokens: int, rows: range) -> int:
+        """Return the width of a call: of prompt chunks there are few, each a shape to compile for.
+
+        Padding is written to the caches, so a chunk near their end stays as it is.
+        """
+        if tokens == 1:
+            return 1
+        width = min(-(-tokens // CHUNK_STEP) * CHUNK_STEP, self._limits.chunk_tokens)
+        held = int(self._held[rows.start : rows.stop].max())
+        return width if held + width <= self._limits.max_seq_len else tokens
 
     def close(self) -> None:
         """Free everything."""
@@ -204,8 +222,9 @@ def open_engine(folder: Path, manifest: Manifest) -> TensorRTEngine:
         )
     trt = load_module(_module(manifest))
     register_plugins(folder, manifest)
+    kernels = kernel_file(manifest.files[PLAN_FILE].sha256)
     with opened(cuda_api()) as cuda:
-        return TensorRTEngine(trt, cuda, folder, manifest)
+        return TensorRTEngine(trt, cuda, folder, manifest, kernels)
 
 
 def _module(manifest: Manifest) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.tensorrt.cuda import Cuda
+from nemotrt.engines.tensorrt.jit_kernels import JitKernels, has_jit
 from nemotrt.errors import ArtefactError
 
 MAX_GRAPHS = 64  # captured graphs that are kept
@@ -19,8 +20,14 @@ MAX_GRAPHS = 64  # captured graphs that are kept
 class PlanRunner:
     """Runs a plan with any addresses bound to its tensors."""
 
-    def __init__(self, trt: Any, plan: Path, cuda: Cuda) -> None:
+    def __init__(self, trt: Any, plan: Path, cuda: Cuda, kernels: Path | None = None) -> None:
         """Load the plan.
+
+        Args:
+            trt: TensorRT's module.
+            plan: the plan's file.
+            cuda: the device.
+            kernels: the file of kernels that TensorRT for RTX compiled before; None keeps none.
 
         Raises:
             ArtefactError: TensorRT refuses it.
@@ -31,6 +38,7 @@ class PlanRunner:
         self.engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self.engine is None:
             raise ArtefactError(f"TensorRT can't load {plan}: it is for another GPU or version.")
+        self._jit = JitKernels(trt, self.engine, kernels) if has_jit(trt) else None
         self._contexts: dict[tuple[int, int, int], Any] = {}
         self._graphs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._seen: set[tuple[Any, ...]] = set()
@@ -81,13 +89,17 @@ class PlanRunner:
         self._enqueue(context)
         if not full:
             return
-        if full in self._seen:  # it ran with these shapes: what it needed is set up
+        if full in self._seen and self._is_capturable(context):  # what it needs is set up
             self._keep(full, self._cuda.capture(lambda: self._enqueue(context)))
         self._seen.add(full)
 
     def _enqueue(self, context: Any) -> None:
         if not context.execute_async_v3(self._cuda.stream):
             raise ArtefactError("TensorRT failed to run the plan; its log is on stderr.")
+
+    def _is_capturable(self, context: Any) -> bool:
+        """Whether the context's work may become a graph now; ordinary TensorRT's always may."""
+        return self._jit is None or bool(context.is_stream_capturable(self._cuda.stream))
 
     def _keep(self, key: tuple[Any, ...], graph: Any) -> None:
         """Keep a graph, and drop the one that was not used for longest."""
@@ -102,8 +114,7 @@ class PlanRunner:
         """Return the context of a shape; prompt chunks of every shape share one."""
         key = (profile, batch, tokens) if tokens == 1 else (profile, 0, 0)
         if key not in self._contexts:
-            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = self.engine.create_execution_context(strategy)
+            context = self._new_context(is_decode=tokens == 1)
             if context is None:
                 raise ArtefactError("TensorRT can't create an execution context.")
             context.set_optimization_profile_async(profile, self._cuda.stream)
@@ -119,9 +130,19 @@ class PlanRunner:
                     raise ArtefactError(f"the plan takes no {fixed} for {name}.")
         return context
 
+    def _new_context(self, *, is_decode: bool) -> Any:
+        """Return a context without memory of its own; None where TensorRT can't create one."""
+        if self._jit is not None:
+            return self.engine.create_execution_context(self._jit.settings(is_decode=is_decode))
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        return self.engine.create_execution_context(strategy)
+
     def close(self) -> None:
-        """Drop graphs, contexts and the plan."""
+        """Drop graphs, contexts and the plan; keep what was compiled on the way."""
         self._cuda.synchronize()
+        if self._jit is not None:
+            self._jit.save()
+            self._jit = None
         for graph in self._graphs.values():
             self._cuda.destroy_graph(graph)
         self._graphs.clear()

@@ -66,13 +66,17 @@ def write_engine(source: Path, folder: Path, precision: Precision) -> Manifest:
 
 
 def open_on_stand_in(
-    source: Path, folder: Path, precision: Precision = Precision.BF16
+    source: Path,
+    folder: Path,
+    precision: Precision = Precision.BF16,
+    flavour: type[stand_in.TensorRT] = stand_in.RtxTensorRT,
 ) -> tuple[TensorRTEngine, stand_in.TensorRT]:
     """Return an engine over the stand-in, and the stand-in."""
     manifest = write_engine(source, folder, precision)
     cuda = cuda_stand_in.Cuda()
-    trt = stand_in.TensorRT(cuda, folder / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS))
-    return TensorRTEngine(trt, Cuda(cuda), folder, manifest), trt
+    trt = flavour(cuda, folder / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS))
+    kernels = folder.parent / "kernels"
+    return TensorRTEngine(trt, Cuda(cuda), folder, manifest, kernels), trt
 
 
 @pytest.fixture
@@ -80,9 +84,13 @@ def model() -> Any:
     return reference.nemotron_h("M-*M-")
 
 
-@pytest.fixture
-def small(model: Any, tmp_path: Path) -> tuple[TensorRTEngine, stand_in.TensorRT]:
-    return open_on_stand_in(reference.save(model, tmp_path / "c"), tmp_path / "e")
+@pytest.fixture(params=[stand_in.RtxTensorRT, stand_in.TensorRT])
+def small(
+    model: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> tuple[TensorRTEngine, stand_in.TensorRT]:
+    """An engine over each flavour."""
+    source = reference.save(model, tmp_path / "c")
+    return open_on_stand_in(source, tmp_path / "e", flavour=request.param)
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -155,6 +163,43 @@ def test_decode_steps_launch_captured_graphs(small: Any) -> None:
         engine.step([Feed(slot, [5]) for slot in slots])
     assert len(trt.cuda.graphs) == 2
     assert trt.cuda.num_launches == 10 - 4
+
+
+def test_compiled_kernels_are_kept_for_the_next_time(model: Any, tmp_path: Path) -> None:
+    """TensorRT for RTX: prompt chunks share a few shapes; a second engine compiles nothing."""
+    source = reference.save(model, tmp_path / "c")
+
+    def run(folder: Path) -> list[str]:
+        engine, trt = open_on_stand_in(source, folder)
+        assert isinstance(trt, stand_in.RtxTensorRT)
+        slot = engine.allocate()
+        for length in (5, 16, 3, 9, 1, 1, 1):
+            engine.step([Feed(slot, [7] * length)])
+        assert trt.cuda.num_launches == 0  # each side ran at most twice
+        engine.close()
+        return trt.compiled
+
+    assert len(run(tmp_path / "e")) == 2
+    assert run(tmp_path / "again") == []
+    (tmp_path / "kernels").write_bytes(b"of another GPU")
+    assert len(run(tmp_path / "third")) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "again",
+        "c",
+        "e",
+        "kernels",
+        "third",
+    ]
+
+
+def test_a_chunk_near_the_end_of_the_cache_is_not_padded(model: Any, tmp_path: Path) -> None:
+    engine, _ = open_on_stand_in(reference.save(model, tmp_path / "c"), tmp_path / "e")
+    tokens = [int(t) for t in np.random.default_rng(3).integers(0, 96, 64)]
+    slot = engine.allocate()
+    for begin in range(0, 62, 14):  # 14, 28, 42, 56: the last call ends at 64
+        found = engine.step([Feed(slot, tokens[begin : begin + 14])])[0]
+    assert engine.held_tokens(slot) == 64
+    assert relative_error(found, reference.logits(model, tokens)[-1]) < 1e-2
 
 
 def test_the_scheduler_drives_it(small: Any) -> None:

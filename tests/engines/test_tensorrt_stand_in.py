@@ -9,14 +9,22 @@ import pytest
 from support import cuda_stand_in
 from support import tensorrt_stand_in as stand_in
 
+KINDS = (
+    stand_in.Runtime,
+    stand_in.ICudaEngine,
+    stand_in.IExecutionContext,
+    stand_in.IRuntimeConfig,
+    stand_in.IRuntimeCache,
+)
+
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
         (kind, name)
-        for kind in (stand_in.Runtime, stand_in.ICudaEngine, stand_in.IExecutionContext)
+        for kind in KINDS
         for name in vars(kind)
-        if not name.startswith("_")
+        if not name.startswith("_") and name != "HEADER"
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

@@ -1,10 +1,12 @@
 """Stands in for TensorRT's runtime: the same calls, executed by ONNX Runtime.
 
-It speaks tensorrt_rtx_bindings (a test compares the signatures), reads the memory of the stand-in
-for CUDA, and checks what is bound: every name, shape, address, and which of them may overlap.
+`TensorRT` is the ordinary one; `RtxTensorRT` compiles kernels while it runs. Both speak
+tensorrt_rtx_bindings (a test compares the signatures), read the memory of the stand-in for CUDA,
+and check what is bound: every name, shape, address, and which of them may overlap.
 """
 
 import ctypes
+import json
 import shutil
 from enum import Enum
 from pathlib import Path
@@ -39,6 +41,11 @@ class ExecutionContextAllocationStrategy(Enum):
     USER_MANAGED = 2
 
 
+class DynamicShapesKernelSpecializationStrategy(Enum):
+    LAZY = 0
+    EAGER = 1
+
+
 class Logger:
     ERROR = 1
 
@@ -66,6 +73,53 @@ class TensorRT:
 
     def Runtime(self, logger: Logger) -> "Runtime":  # noqa: N802
         return Runtime(self)
+
+
+class RtxTensorRT(TensorRT):
+    """TensorRT for RTX: `compiled` lists what was compiled for, in this process."""
+
+    DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.compiled: list[str] = []
+
+
+class IRuntimeCache:
+    HEADER = b"kernels of this GPU "
+
+    def __init__(self) -> None:
+        self.shapes: set[str] = set()
+
+    def serialize(self) -> memoryview:
+        return memoryview(self.HEADER + json.dumps(sorted(self.shapes)).encode())
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(self.HEADER):
+            return False
+        self.shapes = set(json.loads(blob.removeprefix(self.HEADER)))
+        return True
+
+
+class IRuntimeConfig:
+    def __init__(self) -> None:
+        self.strategy = ExecutionContextAllocationStrategy.STATIC
+        self.dynamic_shapes_kernel_specialization_strategy = (
+            DynamicShapesKernelSpecializationStrategy.LAZY
+        )
+        self.cache = IRuntimeCache()
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+    def set_execution_context_allocation_strategy(
+        self, strategy: ExecutionContextAllocationStrategy
+    ) -> None:
+        self.strategy = strategy
 
 
 class Runtime:
@@ -116,12 +170,21 @@ class ICudaEngine:
         self,
         strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC,
     ) -> "IExecutionContext":
+        """Return a context; TensorRT for RTX takes its settings in the place of the strategy."""
         return IExecutionContext(self, strategy)
+
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig()
 
 
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine, strategy: Any) -> None:
         self.engine, self.cuda = engine, engine.module.cuda
+        self.settings = strategy if isinstance(strategy, IRuntimeConfig) else None
+        assert (self.settings is not None) == isinstance(engine.module, RtxTensorRT)
+        if self.settings is not None:
+            strategy = self.settings.strategy
+        self.final: set[str] = set()  # the shapes whose kernels will not be replaced any more
         self.needs_memory = strategy is ExecutionContextAllocationStrategy.USER_MANAGED
         self.profile = 0
         self.addresses: dict[str, int] = {}
@@ -163,8 +226,26 @@ class IExecutionContext:
             num_bytes = int(np.prod(shape)) * self.engine.get_tensor_dtype(name).itemsize
             self.cuda.check(addresses[name], num_bytes)
         self._check_aliases(addresses, shapes)
+        self._compile(json.dumps(list(shapes.values())))
         self.cuda.enqueue(lambda: self._execute(addresses, shapes), stream_handle)
         return True
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream == Cuda.STREAM
+        return json.dumps(list(self._all_shapes().values())) in self.final
+
+    def _compile(self, shapes: str) -> None:
+        """Compile for new shapes, at once or (as a real one does in the background) later."""
+        if self.settings is None:
+            return
+        strategies = DynamicShapesKernelSpecializationStrategy
+        strategy = self.settings.dynamic_shapes_kernel_specialization_strategy
+        assert self.cuda.captured is None or shapes in self.final, "a graph of passing kernels"
+        if shapes not in self.settings.cache.shapes:
+            self.engine.module.compiled.append(shapes)
+            self.settings.cache.shapes.add(shapes)
+        if strategy is strategies.EAGER:
+            self.final.add(shapes)
 
     def _all_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return every tensor's shape for the set input shapes."""
