@@ -10,8 +10,9 @@ FOLDER keeps its checkpoint for the next time; all 56 layers need 36 GB there:
     python benchmarks/quantize.py FOLDER --layers full --vocab 131072 --without-llm-compressor
 
 Each tool runs as a process of its own, in turn, `--rounds` times. `x cp` is the median over the
-rounds of the ratio to cp in that round, `x ours` that to the same scheme by nemotrt. Memory is the
-peak of RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page cache.
+rounds of the ratio to cp in that round, `x ours` that to the same scheme by nemotrt. The static
+recipes take a calibration of random activations: its making isn't timed. Memory is the peak of
+RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page cache.
 llm-compressor is installed in an environment of its own, once: a download of minutes.
 """
 
@@ -29,30 +30,17 @@ from pathlib import Path
 
 import numpy as np
 
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.tensor_names import expected_shapes
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from support.peers import peer_python
+from support.wide_checkpoint import (
+    FULL_PATTERN,
+    num_bytes,
+    write_calibration,
+    write_checkpoint,
+)
 
-SHARD_BYTES = 1 << 30
-PEERS = Path(__file__).parents[1] / "tests/support/peers.py"
-# NVIDIA-Nemotron-Nano-9B-v2's config.json: every width is the real one.
-WIDTHS = {
-    "model_type": "nemotron_h",
-    "hidden_size": 4480,
-    "intermediate_size": 15680,
-    "num_attention_heads": 40,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "mamba_num_heads": 128,
-    "mamba_head_dim": 80,
-    "ssm_state_size": 128,
-    "n_groups": 8,
-    "conv_kernel": 4,
-    "chunk_size": 128,
-    "tie_word_embeddings": False,
-}
 # Layer patterns by size: the default is the first that fits.
 PATTERNS = ("M-M*-M-M-", "M-M*-", "M-")
-FULL_PATTERN = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
 OURS = {"FP8_DYNAMIC": "fp8-dynamic", "W8A8": "int8-wo"}  # scheme -> recipe of the same weights
 LLM_COMPRESSOR = """
 import sys
@@ -98,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
     source = args.folder / f"bf16-{len(layers)}-{args.vocab}"
     if not source.exists():
         write_checkpoint(source, layers, args.vocab)
+        write_calibration(source, args.folder / f"{source.name}-calibration")
     runs = [run for number in range(args.rounds) for run in round_of_runs(args, source, number)]
     report(runs, source)
 
@@ -108,70 +97,22 @@ def pick_layers(args: argparse.Namespace) -> str:
         return FULL_PATTERN if args.layers == "full" else args.layers
     free = shutil.disk_usage(args.folder).free
     for layers in PATTERNS:
-        config = parse_model_config(raw_config(layers, args.vocab))
-        if 6 * sum(2 * int(np.prod(shape)) for shape in expected_shapes(config).values()) < free:
+        if 6 * num_bytes(layers, args.vocab) < free:
             return layers
     sys.exit(f"{args.folder} has {free / 1e9:.1f} GB free: too little for two layers.")
-
-
-def raw_config(layers: str, vocab: int) -> dict[str, object]:
-    """Return config.json with the 9B's widths."""
-    return WIDTHS | {"hybrid_override_pattern": layers, "vocab_size": vocab}
-
-
-def write_checkpoint(folder: Path, layers: str, vocab: int) -> None:
-    """Write a random bfloat16 checkpoint with the 9B's widths, in shards of about 1 GiB."""
-    raw = raw_config(layers, vocab)
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(raw))
-    rng = np.random.default_rng(0)
-    sample = rng.standard_normal(1 << 24, np.float32) * np.float32(0.02)
-    pool = (sample.view(np.uint32) >> 16).astype(np.uint16)
-    weight_map: dict[str, str] = {}
-    for number, part in enumerate(shards(expected_shapes(parse_model_config(raw)))):
-        name = f"model-{number + 1:05}.safetensors"
-        weight_map |= dict.fromkeys(part, name)
-        header, end = {}, 0
-        for tensor, shape in part.items():
-            begin, end = end, end + 2 * int(np.prod(shape))
-            entry = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
-            header[tensor] = entry
-        text = json.dumps(header).encode()
-        with (folder / name).open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            while end:
-                begin = int(rng.integers(0, 1 << 20))
-                piece = pool[begin : begin + end // 2]
-                file.write(piece.tobytes())
-                end -= piece.nbytes
-    index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def shards(shapes: dict[str, tuple[int, ...]]) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Yield parts of `shapes` of about SHARD_BYTES."""
-    part, size = {}, 0
-    for name, shape in shapes.items():
-        part[name] = shape
-        size += 2 * int(np.prod(shape))
-        if size >= SHARD_BYTES:
-            yield part
-            part, size = {}, 0
-    if part:
-        yield part
 
 
 def round_of_runs(args: argparse.Namespace, source: Path, number: int) -> Iterator[Run]:
     """Yield one run of each tool, in turn."""
     target = args.folder / "out"
     yield measure(number, "cp", ["cp", "-r", str(source), str(target)], target)
-    for recipe in ("fp8-dynamic", "int8-wo"):
-        command = [sys.executable, "-m", "nemotrt", "quantize", str(source)]
-        command += ["--recipe", recipe, "-o", str(target), "--quiet"]
+    for recipe in ("fp8-dynamic", "int8-wo", "fp8", "int8-sq"):
+        command = [sys.executable, "-m", "nemotrt", "quantize", str(source), "--recipe", recipe]
+        command += ["--calibration", f"{source}-calibration", "-o", str(target), "--quiet"]
         yield measure(number, f"nemotrt {recipe}", command, target)
     if args.without_llm_compressor:
         return
-    python = subprocess.check_output([sys.executable, PEERS, "llm-compressor"], text=True).strip()
+    python = str(peer_python("llm-compressor"))
     for scheme in OURS:
         command = [python, "-c", LLM_COMPRESSOR, str(source), str(target), scheme]
         yield measure(number, f"llm-compressor {scheme}", command, target)

@@ -14,6 +14,7 @@ from nemotrt.quantize.layout import Linear
 from nemotrt.quantize.recipe import Encoding
 
 Floats = npt.NDArray[np.float32]
+MAX_THREADS = 32  # of 2 MB each; disks are slower than so many
 
 
 def column_amax(ref: TensorRef, progress: Callable[[int], None]) -> Floats:
@@ -31,7 +32,7 @@ def column_amax(ref: TensorRef, progress: Callable[[int], None]) -> Floats:
         return amax
 
     try:
-        with ThreadPoolExecutor(num_cores()) as pool:
+        with ThreadPoolExecutor(num_threads()) as pool:
             for rows, amax in zip(chunks, pool.map(amax_of, chunks), strict=True):
                 np.maximum(result, amax, out=result)
                 progress((rows.end - rows.begin) * ref.num_bytes // max(1, ref.shape[0]))
@@ -40,6 +41,6 @@ def column_amax(ref: TensorRef, progress: Callable[[int], None]) -> Floats:
     return result
 
 
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def num_threads() -> int:
+    """Return the cores that this process may use, at most MAX_THREADS: each holds a chunk."""
+    return min(len(os.sched_getaffinity(0)), MAX_THREADS)

@@ -15,7 +15,7 @@ from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.quantize.adjust import CalibrationOptions, adjust
 from nemotrt.quantize.calibration import load_calibration
 from nemotrt.quantize.carry import carry_files, write_index
-from nemotrt.quantize.column_amax import num_cores
+from nemotrt.quantize.column_amax import num_threads
 from nemotrt.quantize.configs import write_configs
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.layout import Shard
@@ -144,7 +144,7 @@ def plan(
 
 def _write_shards(source: Path, partial: Partial, shards: list[Shard], progress: Progress) -> None:
     """Write each shard that is not whole yet."""
-    with ThreadPoolExecutor(num_cores()) as pool:
+    with ThreadPoolExecutor(num_threads()) as pool:
         for path, shard in zip(shard_paths(source), shards, strict=True):
             output = partial.path / shard.file_name
             if shard.file_name in partial.finished and is_shard_whole(
