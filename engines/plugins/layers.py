@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorrt as trt
 
-from nemotrt.engines.plugins.mamba_plugin import Libraries, MambaPlugin, plugin_fields
+from nemotrt.engines.plugins.mamba_plugin import Libraries, MambaPlugin, plugin_fields, sizes
 from nemotrt.engines.plugins.plugin_fields import (
     NAMESPACE,
     VERSION,
@@ -62,7 +62,7 @@ class CausalConv(MambaPlugin):
         stream: int,
     ) -> None:
         """Launch the kernel."""
-        batch, tokens, _ = input_desc[0].dims
+        batch, tokens, _ = sizes(input_desc[0].dims)
         of_block = CONV_THREADS * 2  # channels, where a thread has a pair
         if self.fields.channels % 2 or self.fields.width % 2:
             of_block = CONV_THREADS
@@ -117,7 +117,7 @@ class SsdScan(MambaPlugin):
     ) -> None:
         """Launch the kernel of one token, or that of many."""
         f = self.fields
-        batch, tokens, _ = input_desc[0].dims
+        batch, tokens, _ = sizes(input_desc[0].dims)
         limits = ctypes.c_float(f.dt_min), ctypes.c_float(f.dt_max)
         arguments = [*inputs, *outputs, *limits]
         if tokens == 1:
@@ -144,7 +144,7 @@ class MambaPluginCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]
         self.plugin_namespace = NAMESPACE
         self.plugin_version = VERSION
         self._kept = plugin_fields(fields)
-        self.field_names = trt.PluginFieldCollection(self._kept)
+        self.field_names = trt.PluginFieldCollection_(trt.PluginFieldCollection(self._kept))
         self._fields, self._plugin, self._libraries = fields, plugin, libraries
 
     def create_plugin(
@@ -155,7 +155,8 @@ class MambaPluginCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]
         Raises:
             ValueError: a field is missing, unknown or of another type.
         """
-        return self._plugin(self._fields.read(field_collection), self._libraries)
+        found = [field_collection[index] for index in range(len(field_collection))]
+        return self._plugin(self._fields.read(found), self._libraries)
 
 
 def creators(libraries: Libraries) -> list[MambaPluginCreator]:

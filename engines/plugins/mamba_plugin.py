@@ -51,7 +51,7 @@ class MambaPlugin(
         # What TensorRT reads of the fields points into these objects.
         self._arrays = fields.arrays()
         self._kept = plugin_fields(type(fields), self._arrays)
-        self._saved = trt.PluginFieldCollection(self._kept)
+        self._saved = trt.PluginFieldCollection_(trt.PluginFieldCollection(self._kept))
 
     def get_capability_interface(self, type: trt.PluginCapabilityType) -> "MambaPlugin":
         """Return the plugin, which is core, build and runtime."""
@@ -79,7 +79,7 @@ class MambaPlugin(
         self, inp: list[trt.DynamicPluginTensorDesc], out: list[trt.DynamicPluginTensorDesc]
     ) -> None:
         """Check the graph's shapes against the fields."""
-        self._check([tuple(item.desc.dims) for item in inp])
+        self._check([sizes(item.desc.dims) for item in inp])
 
     def get_aliased_input(self, output_index: int) -> int:
         """Return the input whose memory an output has; -1 for none."""
@@ -112,7 +112,7 @@ class MambaPlugin(
         self, inp: list[trt.PluginTensorDesc], out: list[trt.PluginTensorDesc]
     ) -> None:
         """Check the shapes of the executions to come."""
-        self._check([tuple(item.dims) for item in inp])
+        self._check([sizes(item.dims) for item in inp])
 
     def _check(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Raise unless the inputs' shapes are what the kernels were compiled for; -1 is free."""
@@ -142,6 +142,11 @@ class MambaPlugin(
         if library is None:
             raise RuntimeError(f"the kernels {self.fields.kernels} are not registered.")
         library.launch(name, grid, threads, typed, stream)
+
+
+def sizes(dims: trt.Dims) -> tuple[int, ...]:
+    """Return a shape as a tuple."""
+    return tuple(dims[axis] for axis in range(len(dims)))
 
 
 def plugin_fields(

@@ -162,7 +162,7 @@ def run_plugin(creator: Any, attributes: dict[str, Any], values: list[Any]) -> l
         assert plugin.supports_format_combination(position, whole, len(inputs))
     plugin.configure_plugin(whole[: len(inputs)], whole[len(inputs) :])
     assert plugin.get_workspace_size(whole[: len(inputs)], whole[len(inputs) :]) == 0
-    saved = trt.PluginFieldCollection_(plugin.get_fields_to_serialize())
+    saved = plugin.get_fields_to_serialize()
     restored = creator.create_plugin("node", saved, trt.TensorRTPhase.RUNTIME)
     running = restored.attach_to_context(None)
     sides = descs[: len(inputs)], descs[len(inputs) :]
