@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotrt.errors import ConfigError, NemotrtError
+from nemotrt.profiles.engine_step.command import engine
 from nemotrt.profiles.miniature.command import miniature
 from nemotrt.profiles.verdict.command import compare
 
@@ -273,4 +274,5 @@ def _print(results: "list[ProfileResult]", output: Path, *, as_json: bool, quiet
 
 
 profile.add_command(compare)
+profile.add_command(engine)
 profile.add_command(miniature)

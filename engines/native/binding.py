@@ -26,11 +26,12 @@ ROW_SETS = {"tokens": 0, "sequences": 1}
 
 
 class InstructionSet(IntEnum):
-    """Which of the compiled kernels run; `auto` takes AVX2 where the CPU has it."""
+    """Which of the compiled kernels run; `auto` takes the last that the CPU has."""
 
     AUTO = 0
     PORTABLE = 1
-    AVX2 = 2
+    AVX2 = 2  # with FMA and F16C
+    AVX512 = 3  # F, BW, DQ, VL, VNNI
 
 
 class CView(Structure):

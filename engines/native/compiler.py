@@ -25,7 +25,8 @@ FLAGS = (
     "-fno-tree-loop-distribute-patterns",  # else the kernels' accumulators go to the stack
     "-Wno-psabi",
 )
-VECTOR_FLAGS = ("-mavx2", "-mfma")
+AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
+AVX512_FLAGS = (*AVX2_FLAGS, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")))
 SANITIZER_FLAGS = (
     "-g",
     "-O1",
@@ -63,9 +64,11 @@ def compile_library(target: Path, command: list[str], extra_flags: tuple[str, ..
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compiling-") as name:
         folder = Path(name)
         units = [_unit("engine", folder), _unit("validate", folder)]
-        units.append(_unit("kernels", folder, "portable"))
-        if platform.machine() in ("x86_64", "AMD64"):
-            units.append(_unit("kernels", folder, "avx2", *VECTOR_FLAGS))
+        for source in ("kernels", "probe"):
+            units.append(_unit(source, folder, "portable"))
+            if platform.machine() in ("x86_64", "AMD64"):
+                units.append(_unit(source, folder, "avx2", *AVX2_FLAGS))
+                units.append(_unit(source, folder, "avx512", *AVX512_FLAGS))
         flags = [*FLAGS, *extra_flags]
         with ThreadPoolExecutor(len(units)) as pool:
             list(pool.map(lambda unit: _run([*command, *flags, *unit]), units))

@@ -67,15 +67,16 @@ class NativeEngine:
         self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
         self._held = [0] * rows
         self._slots = SlotTable(rows)
-        self._max_tokens = max(rows, min(PASS_TOKENS, rows * limits.chunk_tokens))
+        self.pass_tokens = max(rows, min(PASS_TOKENS, rows * limits.chunk_tokens))
+        self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self._handle = open_program(
             program,
             [(s.row_bytes // 4, s.array.ctypes.data) for s in self._states.values()],
             weights=self._weights.ctypes.data,
             weights_bytes=self._weights.size,
             max_slots=rows,
-            max_tokens=self._max_tokens,
-            num_threads=num_threads or len(os.sched_getaffinity(0)),
+            max_tokens=self.pass_tokens,
+            num_threads=self.num_threads,
             isa=isa,
         )
 
@@ -124,15 +125,15 @@ class NativeEngine:
         return logits[:, : self._vocab_size]
 
     def _passes(self, feeds: Sequence[Feed]) -> Iterator[list[Piece]]:
-        """Cut the feeds, in order, into passes of at most `_max_tokens` tokens."""
+        """Cut the feeds, in order, into passes of at most `pass_tokens` tokens."""
         pieces: list[Piece] = []
-        room = self._max_tokens
+        room = self.pass_tokens
         for feed in feeds:
             done = 0
             while done < len(feed.tokens):
                 if not room:
                     yield pieces
-                    pieces, room = [], self._max_tokens
+                    pieces, room = [], self.pass_tokens
                 tokens = feed.tokens[done : done + room]
                 done += len(tokens)
                 room -= len(tokens)

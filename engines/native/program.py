@@ -1,5 +1,6 @@
 """A native engine's program: fused operations over buffers, packed tensors and states, as JSON."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -94,6 +95,11 @@ class StateSpec(Strict):
 
     name: str
     shape: tuple[Size, ...]
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of one slot."""
+        return math.prod(self.shape)
 
 
 class Operation(Strict):

@@ -1,11 +1,16 @@
 // The library's entry points: open a program, run a step, close.
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <new>
+#include <numeric>
 
 #include "program.h"
 #include "threads.h"
@@ -13,19 +18,30 @@
 namespace nemotrt {
 namespace {
 
-bool has_avx2() {
+// The best instruction set that this CPU and the library have.
+int best_isa() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+    return ISA_PORTABLE;
+  bool is_wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                 __builtin_cpu_supports("avx512vnni");
+  return is_wide ? ISA_AVX512 : ISA_AVX2;
 #else
-  return false;
+  return ISA_PORTABLE;
 #endif
 }
 
-Run choose(int isa) {
+// The kernels of an instruction set; none (run is nullptr) if this CPU lacks it.
+Kernels choose(int isa) {
+  int best = best_isa();
+  if (isa == ISA_AUTO) isa = best;
+  if (isa > best) return {};
 #if defined(__x86_64__)
-  if (has_avx2() && isa != ISA_PORTABLE) return avx2::run;
+  if (isa == ISA_AVX512) return {avx512::run, avx512::probe};
+  if (isa == ISA_AVX2) return {avx2::run, avx2::probe};
 #endif
-  return isa == ISA_AVX2 ? nullptr : portable::run;
+  return {portable::run, portable::probe};
 }
 
 // Zeroed memory on a cache line; large blocks become resident as they are touched.
@@ -47,12 +63,37 @@ class Block {
   void* memory_;
 };
 
+// Anonymous memory, in huge pages where the system has them.
+class Pages {
+ public:
+  explicit Pages(int64_t bytes) : bytes_(bytes) {
+    memory_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+    madvise(memory_, bytes, MADV_HUGEPAGE);
+#endif
+    std::memset(memory_, 1, bytes);  // pages that nobody wrote share one page of zeros
+  }
+  ~Pages() { munmap(memory_, bytes_); }
+  Pages(const Pages&) = delete;
+
+  float* floats() const { return static_cast<float*>(memory_); }
+
+ private:
+  void* memory_;
+  int64_t bytes_;
+};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 class Engine {
  public:
-  Engine(const ProgramSpec& spec, Run run)
-      : spec_(spec), run_(run), ops_(spec.ops, spec.ops + spec.num_ops),
+  Engine(const ProgramSpec& spec, Kernels kernels)
+      : spec_(spec), kernels_(kernels), ops_(spec.ops, spec.ops + spec.num_ops),
         states_(spec.states, spec.states + spec.num_states),
-        phases_(spec.num_ops * PHASES), team_(spec.num_threads) {
+        phases_(spec.num_ops * PHASES), ends_(spec.num_ops), team_(spec.num_threads) {
     for (int i = 0; i < spec.num_tensors; i++) {
       const TensorSpec& t = spec.tensors[i];
       tensors_.push_back({t.kind, t.rows, t.columns, spec.weights + t.offset});
@@ -100,10 +141,17 @@ class Engine {
     }
     buffers_[spec_.logits].rows = batch.logits;
     Step step = {batch.sequences, starts.data(), owners.data(), last_rows.data(), batch.tokens,
-                 batch.seconds, batch.num_sequences, batch.num_tokens, (int32_t)last_rows.size()};
+                 batch.num_sequences, batch.num_tokens, (int32_t)last_rows.size()};
     std::fill(phases_.begin(), phases_.end(), Phase{});
-    Shared shared = {phases_.data(), &bell_};
-    team_.run([&](int thread) { run_(machine_, step, shared, thread); });
+    std::fill(ends_.begin(), ends_.end(), 0.);
+    Shared shared = {phases_.data(), &bell_, ends_.data()};
+    double latest = now();
+    team_.run([&](int thread) { kernels_.run(machine_, step, shared, thread); });
+    for (size_t i = 0; batch.seconds && i < ends_.size(); i++) {
+      if (ends_[i] <= latest) continue;  // it had no jobs, or ended before one that ran beside it
+      batch.seconds[i] += ends_[i] - latest;
+      latest = ends_[i];
+    }
   }
 
  private:
@@ -132,19 +180,20 @@ class Engine {
     for (const Op& op : ops_) {
       for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
       if (op.kind == ATTENTION)
-        most = std::max<int64_t>(most, op.sizes[0] / op.sizes[1] * (round_up(op.sizes[2], 8) + 2));
+        most = std::max<int64_t>(most, op.sizes[0] / op.sizes[1] * (round_up(op.sizes[2], PANEL) + 2));
     }
     return round_up(most, PANEL);
   }
 
   ProgramSpec spec_;
-  Run run_;
+  Kernels kernels_;
   std::vector<Op> ops_;
   std::vector<StateSpec> states_;
   std::vector<Tensor> tensors_;
   std::vector<Buffer> buffers_;
   std::vector<std::unique_ptr<Block>> blocks_;
   std::vector<Phase> phases_;
+  std::vector<double> ends_;
   Machine machine_;
   Bell bell_;
   Team team_;
@@ -167,18 +216,18 @@ extern "C" {
 
 const char* nemotrt_source() { return NEMOTRT_SOURCE; }
 
-int nemotrt_has_avx2() { return has_avx2(); }
+int nemotrt_best_isa() { return best_isa(); }
 
 // Returns an engine, or nullptr with the reason in `error`.
 void* nemotrt_open(const ProgramSpec* program, char* error, size_t size) {
   if (fault_of(*program, error, size)) return nullptr;
-  Run run = choose(program->isa);
-  if (!run) {
-    snprintf(error, size, "this CPU has no AVX2 and FMA");
+  Kernels kernels = choose(program->isa);
+  if (!kernels.run) {
+    snprintf(error, size, "this CPU lacks instruction set %d", program->isa);
     return nullptr;
   }
   try {
-    return new Engine(*program, run);
+    return new Engine(*program, kernels);
   } catch (const std::exception& fault) {
     snprintf(error, size, "%s", fault.what());
     return nullptr;
@@ -194,6 +243,37 @@ int nemotrt_step(void* engine, const Batch* batch, char* error, size_t size) {
   } catch (const std::exception& fault) {
     snprintf(error, size, "%s", fault.what());
     return 2;
+  }
+}
+
+// Returns bytes or operations a second of all threads together, at their best; 0 if it can't measure.
+// Memory is shared, so its rate is that of a pass of all; arithmetic is each thread's own.
+double nemotrt_probe(int32_t what, int64_t bytes, int32_t threads, int32_t isa) {
+  constexpr int64_t STEP = 512;
+  constexpr double SECONDS = 0.3;
+  Kernels kernels = choose(isa);
+  int64_t part = bytes / STEP / std::max(threads, 1) * STEP;
+  if (!kernels.run || what < 0 || what >= NUM_PROBES || threads < 1 || threads > 1024 || part < STEP) return 0;
+  try {
+    Pages memory(part * threads);
+    Team team(threads);
+    std::vector<double> work(threads), rates(threads);
+    double best = 0, end = now() + SECONDS;
+    for (int pass = 0; pass < 3 || now() < end; pass++) {
+      double start = now(), total = 0;
+      team.run([&](int thread) {
+        double began = now();
+        work[thread] = kernels.probe(what, memory.floats() + thread * part / 4, part / 4);
+        rates[thread] = std::max(rates[thread], work[thread] / (now() - began));
+      });
+      double seconds = now() - start;
+      for (double done : work) total += done;
+      if (pass) best = std::max(best, total / seconds);  // the first one touches the pages
+    }
+    if (what == PROBE_READ || what == PROBE_UPDATE) return best;
+    return std::accumulate(rates.begin(), rates.end(), 0.);
+  } catch (const std::exception&) {
+    return 0;
   }
 }
 

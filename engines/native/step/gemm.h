@@ -1,8 +1,10 @@
-// Linears as outer products: a panel of 16 weight rows times a group of up to 6 tokens.
+// Linears as outer products: a panel of 16 weight rows times a group of tokens.
 //
 // The order in which a token's sums are formed depends on nothing but the weight's depth, so a
 // token's result is the same bits in any batch.
 #pragma once
+
+#include <utility>
 
 #include "operand.h"
 
@@ -21,22 +23,23 @@ struct Tile {
 };
 
 constexpr int PREFETCH_BYTES = 2048;
+constexpr int VECTORS = PANEL / LANES;  // registers that hold one value for each row of a panel
 
-INLINE void load_weights(const float* w, Vec& a, Vec& b) {
-  a = load(w);
-  b = load(w + LANES);
+INLINE void load_weights(const float* w, Vec (&rows)[VECTORS]) {
+  UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = load(w + v * LANES);
 }
-INLINE void load_weights(const uint16_t* w, Vec& a, Vec& b) {
-#if defined(__AVX2__)  // gcc 12 makes several shuffles of the conversion below
-  __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)w));
-  __m256i high = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(w + LANES)));
-  a = (Vec)_mm256_slli_epi32(low, 16);
-  b = (Vec)_mm256_slli_epi32(high, 16);
+INLINE void load_weights(const uint16_t* w, Vec (&rows)[VECTORS]) {
+#if defined(__AVX512VNNI__)  // gcc 12 makes several shuffles of the portable form
+  rows[0] = (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)w)), 16);
+#elif defined(__AVX2__)
+  UNROLL for (int v = 0; v < VECTORS; v++) {
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(w + v * LANES)));
+    rows[v] = (Vec)_mm256_slli_epi32(words, 16);
+  }
 #else
   uint32_t words[PANEL];
   for (int r = 0; r < PANEL; r++) words[r] = (uint32_t)w[r] << 16;
-  memcpy(&a, words, sizeof a);
-  memcpy(&b, words + LANES, sizeof b);
+  memcpy(rows, words, sizeof words);
 #endif
 }
 
@@ -49,56 +52,68 @@ template <typename W, int T>
 __attribute__((noinline)) void float_tile(const Tile& tile) {
   const W* w = (const W*)tile.weight;
   const float* x = (const float*)tile.operand;
-  Vec low[T], high[T];
-  UNROLL for (int t = 0; t < T; t++) low[t] = high[t] = splat(0);
+  Vec sums[T][VECTORS];
+  UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = splat(0);
   for (int k = 0; k < tile.depth; k++, w += PANEL, x += T) {
     __builtin_prefetch((const char*)w + PREFETCH_BYTES);
-    Vec a, b;
-    load_weights(w, a, b);
+    Vec rows[VECTORS];
+    load_weights(w, rows);
     UNROLL for (int t = 0; t < T; t++) {
-      Vec v = splat(x[t]);
-      low[t] = a * v + low[t];
-      PIN(low[t]);
-      high[t] = b * v + high[t];
-      PIN(high[t]);
+      Vec input = splat(x[t]);
+      UNROLL for (int v = 0; v < VECTORS; v++) {
+        sums[t][v] = rows[v] * input + sums[t][v];
+        PIN(sums[t][v]);
+      }
     }
   }
-  UNROLL for (int t = 0; t < T; t++) {
-    put(tile.out + t * tile.stride, low[t], tile.adds);
-    put(tile.out + t * tile.stride + LANES, high[t], tile.adds);
-  }
+  UNROLL for (int t = 0; t < T; t++)
+    UNROLL for (int v = 0; v < VECTORS; v++)
+      put(tile.out + t * tile.stride + v * LANES, sums[t][v], tile.adds);
 }
 
 #if defined(__AVX2__)
+// sums += products of a pair of inputs with 16 pairs of weights, or with 8 of them.
+INLINE void add_products(IntVec& sums, IntVec weights, IntVec inputs) {
+#if defined(__AVX512VNNI__)
+  sums = (IntVec)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)weights, (__m512i)inputs);
+#else
+  __m256i products = _mm256_madd_epi16((__m256i)weights, (__m256i)inputs);
+  sums = (IntVec)_mm256_add_epi32((__m256i)sums, products);
+#endif
+}
+INLINE IntVec load_codes(const int8_t* w) {
+#if defined(__AVX512VNNI__)
+  return (IntVec)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)w));
+#else
+  return (IntVec)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w));
+#endif
+}
+
 template <int T>
-INLINE void int8_sums(const Tile& tile, IntVec (&low)[T], IntVec (&high)[T]) {
+INLINE void int8_sums(const Tile& tile, IntVec (&sums)[T][VECTORS]) {
   const int8_t* w = (const int8_t*)tile.weight;
   const int32_t* x = (const int32_t*)tile.operand;  // pairs of int16
-  __m256i a[T], b[T];
-  UNROLL for (int t = 0; t < T; t++) a[t] = b[t] = _mm256_setzero_si256();
+  UNROLL for (int t = 0; t < T; t++)
+    UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = (IntVec)splat(0);
   for (int k = 0; k < tile.depth; k += 2, w += 2 * PANEL, x += T) {
-    _mm_prefetch((const char*)w + PREFETCH_BYTES, _MM_HINT_T0);
-    __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w));
-    __m256i w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(w + PANEL)));
+    __builtin_prefetch((const char*)w + PREFETCH_BYTES);
+    IntVec rows[VECTORS];
+    UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = load_codes(w + 2 * LANES * v);
     UNROLL for (int t = 0; t < T; t++) {
       int32_t pair;
       memcpy(&pair, x + t, sizeof pair);
-      __m256i v = _mm256_set1_epi32(pair);
-      PIN(v);
-      a[t] = _mm256_add_epi32(a[t], _mm256_madd_epi16(w0, v));
-      PIN(a[t]);
-      b[t] = _mm256_add_epi32(b[t], _mm256_madd_epi16(w1, v));
-      PIN(b[t]);
+      IntVec inputs = pair - IntVec{};
+      PIN(inputs);
+      UNROLL for (int v = 0; v < VECTORS; v++) {
+        add_products(sums[t][v], rows[v], inputs);
+        PIN(sums[t][v]);
+      }
     }
-  }
-  UNROLL for (int t = 0; t < T; t++) {
-    low[t] = (IntVec)a[t];
-    high[t] = (IntVec)b[t];
   }
 }
 #else
 template <int T>
-INLINE void int8_sums(const Tile& tile, IntVec (&low)[T], IntVec (&high)[T]) {
+INLINE void int8_sums(const Tile& tile, IntVec (&result)[T][VECTORS]) {
   const int8_t* w = (const int8_t*)tile.weight;
   const int16_t* x = (const int16_t*)tile.operand;
   int32_t sums[T][PANEL] = {};
@@ -106,32 +121,40 @@ INLINE void int8_sums(const Tile& tile, IntVec (&low)[T], IntVec (&high)[T]) {
     for (int t = 0; t < T; t++)
       for (int r = 0; r < PANEL; r++)
         sums[t][r] += w[2 * r] * x[2 * t] + w[2 * r + 1] * x[2 * t + 1];
-  for (int t = 0; t < T; t++) {
-    memcpy(&low[t], sums[t], sizeof low[t]);
-    memcpy(&high[t], sums[t] + LANES, sizeof high[t]);
-  }
+  memcpy(result, sums, sizeof sums);
 }
 #endif
 
 template <int T>
 __attribute__((noinline)) void int8_tile(const Tile& tile) {
-  IntVec low[T], high[T];
-  int8_sums<T>(tile, low, high);
-  Vec scale_low = load(tile.row_scales), scale_high = load(tile.row_scales + LANES);
+  IntVec sums[T][VECTORS];
+  int8_sums<T>(tile, sums);
   UNROLL for (int t = 0; t < T; t++) {
     float scale = tile.token_scales[t * tile.token_scale_stride];
-    float* out = tile.out + t * tile.stride;
-    put(out, scale_low * scale * __builtin_convertvector(low[t], Vec), tile.adds);
-    put(out + LANES, scale_high * scale * __builtin_convertvector(high[t], Vec), tile.adds);
+    UNROLL for (int v = 0; v < VECTORS; v++) {
+      Vec product = __builtin_convertvector(sums[t][v], Vec);
+      put(tile.out + t * tile.stride + v * LANES,
+          load(tile.row_scales + v * LANES) * scale * product, tile.adds);
+    }
   }
 }
 
 using TileRun = void (*)(const Tile&);
-template <typename W>
-constexpr TileRun FLOAT_TILES[GROUP] = {float_tile<W, 1>, float_tile<W, 2>, float_tile<W, 3>,
-                                        float_tile<W, 4>, float_tile<W, 5>, float_tile<W, 6>};
-constexpr TileRun INT8_TILES[GROUP] = {int8_tile<1>, int8_tile<2>, int8_tile<3>,
-                                       int8_tile<4>, int8_tile<5>, int8_tile<6>};
+
+// The tiles for 1 to GROUP tokens. No std::array: its functions would be shared between instruction sets.
+struct Tiles {
+  TileRun of[GROUP];
+};
+template <template <int> class Run, int... T>
+constexpr Tiles tiles(std::integer_sequence<int, T...>) {
+  return {{Run<T + 1>::tile...}};
+}
+template <int T> struct FloatRun { static constexpr TileRun tile = float_tile<float, T>; };
+template <int T> struct Bf16Run { static constexpr TileRun tile = float_tile<uint16_t, T>; };
+template <int T> struct Int8Run { static constexpr TileRun tile = int8_tile<T>; };
+using Tokens = std::make_integer_sequence<int, GROUP>;
+constexpr auto FLOAT_TILES = tiles<FloatRun>(Tokens()), BF16_TILES = tiles<Bf16Run>(Tokens()),
+               INT8_TILES = tiles<Int8Run>(Tokens());
 
 constexpr int CACHED_BYTES = 160 * 1024;  // of weights that stay in L2 while the tokens pass
 
@@ -145,26 +168,26 @@ void linear(const Machine& machine, const Op& op, int rows, Range panels) {
   const Buffer &operand = machine.buffers[op.sources[0].buffer],
                &target = machine.buffers[op.target.buffer];
   const float* scales = weight.kind == PANELS_INT8 ? (const float*)machine.tensors[op.tensors[1]].data : nullptr;
-  const TileRun* runs = weight.kind == PANELS_INT8    ? INT8_TILES
-                        : weight.kind == PANELS_BF16 ? FLOAT_TILES<uint16_t>
-                                                     : FLOAT_TILES<float>;
+  const Tiles& runs = weight.kind == PANELS_INT8   ? INT8_TILES
+                     : weight.kind == PANELS_BF16 ? BF16_TILES
+                                                  : FLOAT_TILES;
   int weight_bytes = weight.kind == PANELS_INT8 ? 1 : weight.kind == PANELS_BF16 ? 2 : 4;
   int depth = (int)round_up(weight.columns, PANEL);
-  int blocks = (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK;
+  int blocks = (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, groups = groups_of(rows);
   float* out = target.rows + op.target.column;
   for (int b = 0; b < blocks; b++) {
     int start = b * DEPTH_BLOCK, size = least(DEPTH_BLOCK, depth - start);
-    int step = rows <= GROUP ? panels.last : most(2, CACHED_BYTES / (PANEL * size * weight_bytes));
+    int step = groups == 1 ? panels.last : most(2, CACHED_BYTES / (PANEL * size * weight_bytes));
     for (int first = panels.first; first < panels.last; first += step) {
       int last = least(panels.last, first + step);
-      for (int row = 0; row < rows; row += GROUP) {
-        int tokens = least(GROUP, rows - row);
+      for (int group = 0; group < groups; group++) {
+        int row = first_of(group, rows), tokens = first_of(group + 1, rows) - row;
         int64_t place = (int64_t)row * depth + (int64_t)start * tokens;
         const void* x = scales ? (const void*)(operand.codes + place) : (const void*)(operand.rows + place);
         const float* token_scales = scales ? operand.scales + (int64_t)row * blocks + b : nullptr;
         for (int p = first; p < last; p++) {
           int64_t element = (int64_t)p * PANEL * depth + (int64_t)start * PANEL;
-          runs[tokens - 1]({(const char*)weight.data + element * weight_bytes, x, size,
+          runs.of[tokens - 1]({(const char*)weight.data + element * weight_bytes, x, size,
                             scales ? scales + p * PANEL : nullptr, token_scales, blocks,
                             out + (int64_t)row * target.stride + p * PANEL, target.stride,
                             op.sizes[0] != 0 || b > 0});

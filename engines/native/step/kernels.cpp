@@ -1,4 +1,4 @@
-// One thread's way through a program. Compiled once for any CPU and once for AVX2 with FMA.
+// One thread's way through a program. Compiled once for each instruction set.
 //
 // Threads claim chunks of a phase's jobs and go on when all of its chunks are done: a thread that the
 // system has put aside between two chunks holds nobody up.
@@ -27,7 +27,7 @@ int jobs_of(const Machine& machine, const Step& step, const Op& op, int phase) {
     case LINEAR: return rows_of(step, op) ? panels_of(machine, op) : 0;
     case CONV: return step.num_sequences * channel_blocks(op);
     case SCAN: return step.num_sequences * op.sizes[0];
-    default: return (rows_of(step, op) + GROUP - 1) / GROUP;
+    default: return groups_of(rows_of(step, op));
   }
 }
 
@@ -61,8 +61,6 @@ namespace nemotrt::NEMOTRT_ISA {
 
 void run(const Machine& machine, const Step& step, const Shared& shared, int thread) {
   float* scratch = machine.scratch + thread * machine.scratch_stride;
-  bool is_timed = thread == 0 && step.seconds;
-  double start = is_timed ? now() : 0;
   for (int i = 0, waited = 0; i < machine.num_ops; i++) {
     const Op& op = machine.ops[i];
     for (int p = 0; p < PHASES; p++) {
@@ -73,7 +71,9 @@ void run(const Machine& machine, const Step& step, const Shared& shared, int thr
       while (chunks && (chunk = __atomic_fetch_add(&phase.claimed, 1, __ATOMIC_RELAXED)) < chunks) {
         Range range = {(int32_t)(jobs * chunk / chunks), (int32_t)(jobs * (chunk + 1) / chunks)};
         run_jobs(machine, step, op, p, range, scratch);
-        if (__atomic_add_fetch(&phase.done, 1, __ATOMIC_SEQ_CST) == chunks) announce(*shared.bell);
+        if (__atomic_add_fetch(&phase.done, 1, __ATOMIC_SEQ_CST) < chunks) continue;
+        shared.ends[i] = now();
+        announce(*shared.bell);
       }
       if (op.kind == ATTENTION) sleep_until(*shared.bell, phase, chunks);
     }
@@ -82,10 +82,6 @@ void run(const Machine& machine, const Step& step, const Shared& shared, int thr
       int jobs = jobs_of(machine, step, machine.ops[waited], 0);
       sleep_until(*shared.bell, shared.phases[waited * PHASES], least(jobs, CHUNKS_A_THREAD * machine.num_threads));
     }
-    if (!is_timed) continue;
-    double end = now();
-    step.seconds[i] += end - start;
-    start = end;
   }
 }
 

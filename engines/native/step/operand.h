@@ -1,7 +1,7 @@
 // Puts one row of activations where the matrix kernels read it.
 //
-// A group of T <= GROUP tokens is interleaved by input: float [inputs][T], or int16 [inputs/2][T][2]
-// with one scale per token and DEPTH_BLOCK inputs.
+// The tokens are cut into groups of T <= GROUP, as equal as can be. A group is interleaved by input:
+// float [inputs][T], or int16 [inputs/2][T][2] with one scale per token and DEPTH_BLOCK inputs.
 #pragma once
 
 #include "program.h"
@@ -9,6 +9,18 @@
 
 namespace {
 using namespace nemotrt;
+
+// Tokens that one pass over a panel serves: as many sums as the registers hold.
+#if defined(__AVX512VNNI__)
+constexpr int GROUP = 12;
+#else
+constexpr int GROUP = 6;
+#endif
+
+INLINE int groups_of(int rows) { return (rows + GROUP - 1) / GROUP; }
+INLINE int first_of(int group, int rows) {
+  return (int)((int64_t)group * rows / most(groups_of(rows), 1));
+}
 
 // |code| is at most this, so that DEPTH_BLOCK products with int8 fit int32.
 constexpr float LARGEST_FLOAT = 3.4028234e38f;
@@ -24,7 +36,7 @@ INLINE void pack_float(const float* x, int depth, int tokens, float* out) {
 
 // Rounds one block of inputs (a multiple of 16) to int16 and returns its scale.
 INLINE float pack_block(const float* x, int depth, int tokens, int16_t* out) {
-  typedef int16_t Codes __attribute__((vector_size(16)));
+  typedef int16_t Codes __attribute__((vector_size(2 * LANES)));
   Vec amax = splat(0), probe = splat(0);
   for (int k = 0; k < depth; k += LANES) {
     Vec v = load(x + k);
@@ -52,21 +64,26 @@ INLINE float pack_block(const float* x, int depth, int tokens, int16_t* out) {
   return bound / CODE_MAX;
 }
 
-// Row `row` of `rows`; x has `width` values and room up to a multiple of 16, which is zeroed here.
-INLINE void pack(const Buffer& operand, float* x, int width, int row, int rows) {
+// Where a row lies in an operand: the group's first row and size.
+struct Place {
+  int first, tokens;
+};
+
+// One row; x has `width` values and room up to a multiple of 16, which is zeroed here.
+INLINE void pack(const Buffer& operand, float* x, int width, int row, Place group) {
   int depth = (int)round_up(width, PANEL);
   memset(x + width, 0, (depth - width) * sizeof(float));
-  int first = row / GROUP * GROUP, tokens = least(GROUP, rows - first), place = row - first;
-  int64_t group = (int64_t)first * depth;
+  int column = row - group.first;
+  int64_t start_of_group = (int64_t)group.first * depth;
   if (operand.format == OPERAND_FLOAT) {
-    pack_float(x, depth, tokens, operand.rows + group + place);
+    pack_float(x, depth, group.tokens, operand.rows + start_of_group + column);
     return;
   }
   int blocks = (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK;
   for (int b = 0; b < blocks; b++) {
     int start = b * DEPTH_BLOCK, size = least(DEPTH_BLOCK, depth - start);
-    int16_t* out = operand.codes + group + (int64_t)start * tokens + 2 * place;
-    operand.scales[(int64_t)row * blocks + b] = pack_block(x + start, size, tokens, out);
+    int16_t* out = operand.codes + start_of_group + (int64_t)start * group.tokens + 2 * column;
+    operand.scales[(int64_t)row * blocks + b] = pack_block(x + start, size, group.tokens, out);
   }
 }
 

@@ -12,7 +12,6 @@ constexpr int MAX_STATES = 2;
 constexpr int MAX_SIZES = 4;
 constexpr int MAX_REALS = 2;
 constexpr int PANEL = 16;          // rows of a weight that lie side by side
-constexpr int GROUP = 6;           // tokens that one pass over a panel serves
 constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int32 can sum
 
 enum Kind : int32_t {
@@ -21,7 +20,7 @@ enum Kind : int32_t {
 enum TensorKind : int32_t { VALUES, TABLE_BF16, PANELS_FLOAT, PANELS_BF16, PANELS_INT8, NUM_TENSOR_KINDS };
 enum Format : int32_t { ROWS, OPERAND_FLOAT, OPERAND_INT16, NUM_FORMATS };
 enum RowSet : int32_t { TOKENS, SEQUENCES, NUM_ROW_SETS };
-enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2 };
+enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2, ISA_AVX512 };
 
 struct View {
   int32_t buffer, column, width;
@@ -75,7 +74,7 @@ struct Batch {
 
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// A buffer in memory. Operands hold groups of up to GROUP tokens, interleaved for the kernels.
+// A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).
 struct Buffer {
   int32_t format, stride;
   float* rows;
@@ -103,7 +102,6 @@ struct Step {
   const int32_t* owners;    // sequence of each token
   const int32_t* last_rows; // token of each logits row
   const int32_t* tokens;
-  double* seconds;          // [operations] or nullptr
   int32_t num_sequences, num_tokens, num_rows;
 };
 
@@ -124,12 +122,24 @@ void announce(Bell& bell);
 struct Shared {
   Phase* phases;  // [operations, PHASES], zero before a step
   Bell* bell;
+  double* ends;   // [operations], when each was done: written by the thread that did its last chunk
 };
 
-using Run = void (*)(const Machine&, const Step&, const Shared&, int thread);
-namespace portable { void run(const Machine&, const Step&, const Shared&, int thread); }
+// What nemotrt_probe measures, in bytes or operations a second.
+enum Probe : int32_t { PROBE_READ, PROBE_UPDATE, PROBE_FLOAT, PROBE_INT16, NUM_PROBES };
+
+// What each instruction set has of its own.
+struct Kernels {
+  void (*run)(const Machine&, const Step&, const Shared&, int thread);
+  double (*probe)(int what, float* data, int64_t count);
+};
+#define NEMOTRT_KERNELS                                              \
+  void run(const Machine&, const Step&, const Shared&, int thread);  \
+  double probe(int what, float* data, int64_t count);
+namespace portable { NEMOTRT_KERNELS }
 #if defined(__x86_64__)
-namespace avx2 { void run(const Machine&, const Step&, const Shared&, int thread); }
+namespace avx2 { NEMOTRT_KERNELS }
+namespace avx512 { NEMOTRT_KERNELS }
 #endif
 
 // Returns nullptr, or what is wrong with the program.

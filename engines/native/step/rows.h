@@ -75,9 +75,12 @@ INLINE void row_result(const Machine& machine, const Op& op, int row, float* out
 // One job is a group of tokens, whose operand is interleaved: no two threads write one cache line.
 void row_operation(const Machine& machine, const Op& op, int rows, Range groups, float* scratch) {
   const Buffer& operand = machine.buffers[op.target.buffer];
-  for (int row = groups.first * GROUP; row < least(rows, groups.last * GROUP); row++) {
-    row_result(machine, op, row, scratch);
-    pack(operand, scratch, op.sources[0].width, row, rows);
+  for (int group = groups.first; group < groups.last; group++) {
+    int first = first_of(group, rows), end = first_of(group + 1, rows);
+    for (int row = first; row < end; row++) {
+      row_result(machine, op, row, scratch);
+      pack(operand, scratch, op.sources[0].width, row, {first, end - first});
+    }
   }
 }
 

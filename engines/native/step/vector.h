@@ -1,4 +1,5 @@
-// Eight floats in GCC's vector extension: AVX2 where the unit is compiled for it, else what there is.
+// A register of floats in GCC's vector extension: 16 where the unit is compiled for AVX-512, else 8,
+// in AVX2 registers where it is compiled for that, else in what there is.
 // Everything here is internal to one translation unit, so that no AVX2 code leaks into another.
 #pragma once
 
@@ -6,25 +7,35 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX2__)
+#if defined(__AVX512VNNI__)
 #include <immintrin.h>
-#define PIN(value) asm("" : "+x"(value))  // keeps an accumulator in its register
+#define REGISTER_BYTES 64
+#define PIN(value) asm("" : "+v"(value))  // keeps an accumulator in its register
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define REGISTER_BYTES 32
+#define PIN(value) asm("" : "+x"(value))
 #else
+#define REGISTER_BYTES 32
 #define PIN(value)
 #endif
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
 
 namespace {
 
-typedef float Vec __attribute__((vector_size(32)));
-typedef int32_t IntVec __attribute__((vector_size(32)));
-constexpr int LANES = 8;
+typedef float Vec __attribute__((vector_size(REGISTER_BYTES)));
+typedef int32_t IntVec __attribute__((vector_size(REGISTER_BYTES)));
+constexpr int LANES = REGISTER_BYTES / 4;
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 
+#if defined(__AVX512VNNI__)
+INLINE Vec splat(float x) { return (Vec)_mm512_set1_ps(x); }
+#else
 INLINE Vec splat(float x) { return Vec{x, x, x, x, x, x, x, x}; }
+#endif
 INLINE Vec load(const float* p) {
   Vec v;
   memcpy(&v, p, sizeof v);
@@ -32,7 +43,7 @@ INLINE Vec load(const float* p) {
 }
 INLINE void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
 
-// The first `count` (1 to 8) lanes; the others are zero.
+// The first `count` (1 to LANES) lanes; the others are zero.
 INLINE Vec load(const float* p, int count) {
   if (count >= LANES) return load(p);
   float part[LANES] = {};
@@ -52,11 +63,12 @@ INLINE Vec magnitude(Vec a) {
   return (Vec)((IntVec)a & 0x7fffffff);
 }
 INLINE float sum(Vec v) {
-  typedef float Half __attribute__((vector_size(16)));
-  Half halves[2];
-  memcpy(halves, &v, sizeof v);
-  Half h = halves[0] + halves[1];
-  return (h[0] + h[2]) + (h[1] + h[3]);
+  typedef float Quarter __attribute__((vector_size(16)));
+  Quarter quarters[LANES / 4];
+  memcpy(quarters, &v, sizeof v);
+  Quarter q = quarters[0] + quarters[1];
+  if constexpr (LANES == 16) q += quarters[2] + quarters[3];
+  return (q[0] + q[2]) + (q[1] + q[3]);
 }
 INLINE float largest(Vec v) {
   float a = v[0];

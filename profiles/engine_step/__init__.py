@@ -1,0 +1,1 @@
+"""Where a step of a native engine spends its time, operator by operator, against the roofline."""

@@ -1,0 +1,45 @@
+"""`nemotrt profile engine`: parse, call, print."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences.")
+@click.option(
+    "--held", type=click.IntRange(0), default=128, show_default=True, help="Their tokens."
+)
+@click.option(
+    "--tokens", type=click.IntRange(1), default=1, show_default=True, help="New ones each."
+)
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def engine(
+    engine: Path, batch: int, held: int, tokens: int, steps: int, threads: int | None, as_json: bool
+) -> None:
+    """Show where a step of a native ENGINE spends its time, against this machine's roofline.
+
+    The roofline of an operator is the larger of its bytes over the bandwidth and its operations
+    over the arithmetic rate; both limits are measured in the same run. With --tokens above 1 the
+    steps are prompt chunks.
+    """
+    from nemotrt.engines.manifest import read_manifest, verify_files
+    from nemotrt.profiles.engine_step.measurement import profile_step
+    from nemotrt.profiles.engine_step.work import Load
+
+    manifest = read_manifest(engine)
+    verify_files(engine, manifest)
+    found = profile_step(engine, manifest, Load(batch, held, tokens), steps, threads)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    from rich.console import Console
+
+    from nemotrt.profiles.engine_step.table import profile_table
+
+    Console(width=120).print(profile_table(found))

@@ -1,0 +1,222 @@
+"""Runs steps of a native engine and says where their time went."""
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nemotrt.engines.engine import Feed
+from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.native.engine import NativeEngine
+from nemotrt.engines.native.machine_limits import MachineLimits, measure_limits
+from nemotrt.engines.native.program import Operation, OperationKind, Program, read_program
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.engine_step.roofline import least_seconds
+from nemotrt.profiles.engine_step.work import Load, Work, work_of
+
+NUM_WARMUP_STEPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """All operations of one name in a step; `roofline_ms` is the least that they could take."""
+
+    name: str
+    num_operations: int
+    ms: float
+    share: float  # of the step
+    roofline_ms: float
+    limited_by: str  # "memory", "arithmetic", or "" where nothing but cached activations moves
+    gb_per_s: float
+    gop_per_s: float
+
+    @property
+    def roofline_share(self) -> float:
+        """How much of the roofline's speed is reached."""
+        return self.roofline_ms / self.ms if self.ms else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepProfile:
+    """A step of one engine under one load: medians over `num_steps` steps."""
+
+    schema_version: int
+    load: Load
+    num_steps: int
+    limits: MachineLimits
+    step_ms: float
+    roofline_ms: float
+    outside_ms: float  # of step_ms: Python, and the library's own bookkeeping
+    tokens_per_s: float
+    operators: tuple[OperatorTime, ...]
+
+
+def profile_step(
+    folder: Path,
+    manifest: Manifest,
+    load: Load,
+    num_steps: int = 20,
+    num_threads: int | None = None,
+) -> StepProfile:
+    """Return where the time of a step goes.
+
+    Raises:
+        ConfigError: the engine is of another backend, or its limits don't allow the load.
+    """
+    check_load(manifest, load, num_steps)
+    program = read_program(folder)
+    engine = NativeEngine(folder, manifest.engine_limits, num_threads)
+    try:
+        num_bytes = _bytes_of_a_step(program, load)
+        limits = measure_limits(engine.num_threads, num_bytes)
+        wall_s, op_s = _run(engine, load, num_steps)
+        limits = limits.best_of(measure_limits(engine.num_threads, num_bytes))
+        num_passes = -(-load.num_tokens // engine.pass_tokens)
+    finally:
+        engine.close()
+    step_ms = 1e3 * statistics.median(wall_s)
+    operators = tuple(_operators(program, load, num_passes, op_s, step_ms, limits))
+    return StepProfile(
+        schema_version=1,
+        load=load,
+        num_steps=num_steps,
+        limits=limits,
+        step_ms=step_ms,
+        roofline_ms=sum(operator.roofline_ms for operator in operators),
+        outside_ms=1e3 * statistics.median(wall_s - op_s.sum(axis=1)),
+        tokens_per_s=1e3 * load.num_tokens / step_ms,
+        operators=operators,
+    )
+
+
+def check_load(manifest: Manifest, load: Load, num_steps: int) -> None:
+    """Raise ConfigError unless the engine can run the steps."""
+    if manifest.backend != "native":
+        raise ConfigError(
+            f"this is a {manifest.backend} engine; only native ones time their operations: "
+            "build it with --backend native."
+        )
+    limits = manifest.engine_limits
+    if load.batch > limits.max_batch_size:
+        raise ConfigError(f"the engine has {limits.max_batch_size} slots, not {load.batch}.")
+    if load.tokens > limits.chunk_tokens:
+        raise ConfigError(f"a step takes {limits.chunk_tokens} tokens a slot, not {load.tokens}.")
+    needed = load.held + load.tokens * (num_steps + NUM_WARMUP_STEPS if load.tokens == 1 else 1)
+    if needed > limits.max_seq_len:
+        raise ConfigError(
+            f"{load.held} held tokens and {num_steps} steps need a max_seq_len of {needed}; "
+            f"the engine has {limits.max_seq_len}."
+        )
+
+
+def _bytes_of_a_step(program: Program, load: Load) -> int:
+    """Return what a step moves; the bandwidth is measured over as much, in cache if that is."""
+    works = [work_of(program, operation, load) for operation in program.operations]
+    return int(sum(work.read_bytes + work.update_bytes / 2 for work in works))
+
+
+def _run(
+    engine: NativeEngine, load: Load, num_steps: int
+) -> tuple[
+    np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int, int], np.dtype[np.float64]]
+]:
+    """Return the wall seconds of each step, and [steps, operations] seconds in the library."""
+    rng = np.random.default_rng(0)
+    slots = _begin(engine, load, rng)
+    wall, inside = [], []
+    for index in range(NUM_WARMUP_STEPS + num_steps):
+        if load.tokens > 1 and index:  # each prompt chunk starts from as many held tokens
+            for slot in slots:
+                engine.release(slot)
+            slots = _begin(engine, load, rng)
+        feeds = [Feed(slot, _ids(engine, rng, load.tokens)) for slot in slots]
+        before, start = engine.seconds.copy(), time.perf_counter()
+        engine.step(feeds)
+        wall.append(time.perf_counter() - start)
+        inside.append(engine.seconds - before)
+    return np.array(wall[NUM_WARMUP_STEPS:]), np.array(inside[NUM_WARMUP_STEPS:])
+
+
+def _begin(engine: NativeEngine, load: Load, rng: np.random.Generator) -> list[int]:
+    """Return slots that hold `load.held` tokens each."""
+    slots = [engine.allocate() for _ in range(load.batch)]
+    for slot in slots:
+        for done in range(0, load.held, engine.limits.chunk_tokens):
+            count = min(engine.limits.chunk_tokens, load.held - done)
+            engine.step([Feed(slot, _ids(engine, rng, count))])
+    return slots
+
+
+def _ids(engine: NativeEngine, rng: np.random.Generator, count: int) -> list[int]:
+    """Return random tokens."""
+    ids: list[int] = rng.integers(0, engine.vocab_size, count).tolist()
+    return ids
+
+
+def _operators(
+    program: Program,
+    load: Load,
+    num_passes: int,
+    op_s: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    step_ms: float,
+    limits: MachineLimits,
+) -> Iterator[OperatorTime]:
+    """Yield the operators in the order of their time."""
+    groups: dict[str, list[int]] = {}
+    for name, members in _names(program):
+        groups.setdefault(name, []).extend(members)
+    found = []
+    for name, members in groups.items():
+        ms = 1e3 * statistics.median(op_s[:, members].sum(axis=1))
+        works = [work_of(program, program.operations[i], load, num_passes) for i in members]
+        work = sum(works, Work())
+        least_s, limited_by = least_seconds(work, limits)
+        moved, computed = work.read_bytes + work.update_bytes, work.float_ops + work.int16_ops
+        found.append(
+            OperatorTime(
+                name=name,
+                num_operations=len(members),
+                ms=ms,
+                share=ms / step_ms,
+                roofline_ms=1e3 * least_s,
+                limited_by=limited_by if moved else "",
+                gb_per_s=moved / ms / 1e6 if ms else 0.0,
+                gop_per_s=computed / ms / 1e6 if ms else 0.0,
+            )
+        )
+    yield from sorted(found, key=lambda operator: -operator.ms)
+
+
+def _names(program: Program) -> Iterator[tuple[str, Sequence[int]]]:
+    """Yield operators by name, with their operations' numbers.
+
+    Linears that follow each other on one operand run without waiting, so they share one time.
+    """
+    operations = program.operations
+    start = 0
+    while start < len(operations):
+        end = start + 1
+        while end < len(operations) and _follows(operations[end - 1], operations[end]):
+            end += 1
+        if operations[start].kind is OperationKind.LINEAR:
+            names = [_linear_name(program, operation) for operation in operations[start:end]]
+            yield ", ".join(names), range(start, end)
+        else:
+            yield operations[start].kind.value, range(start, end)
+        start = end
+
+
+def _follows(operation: Operation, following: Operation) -> bool:
+    """Whether the second runs without waiting for the first."""
+    both = operation.kind is following.kind is OperationKind.LINEAR
+    return both and operation.sources[0].buffer == following.sources[0].buffer
+
+
+def _linear_name(program: Program, operation: Operation) -> str:
+    """Return the module's own name of a linear, such as in_proj."""
+    assert operation.tensors[0] is not None  # the program was checked
+    parts = program.tensors[operation.tensors[0]].name.removesuffix(".weight").split(".")
+    return parts[-1]

@@ -1,0 +1,45 @@
+"""A step's profile as a table for a terminal."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from nemotrt.profiles.engine_step.measurement import StepProfile
+
+
+def profile_table(found: StepProfile) -> RenderableType:
+    """Return the operators, the slowest first, and the machine's limits below."""
+    load, limits = found.load, found.limits
+    table = Table(
+        title=f"{load.batch} sequences of {load.held} held tokens, {load.tokens} new each: "
+        f"{found.step_ms:.2f} ms a step, {found.tokens_per_s:.1f} tokens/s"
+    )
+    table.add_column("operator")
+    for name in ("calls", "ms", "share", "roofline ms", "reached", "GB/s", "Gop/s"):
+        table.add_column(name, justify="right")
+    table.add_column("limited by")
+    for item in found.operators:
+        table.add_row(
+            item.name,
+            str(item.num_operations),
+            f"{item.ms:.3f}",
+            f"{item.share:.1%}",
+            *(
+                (f"{item.roofline_ms:.3f}", f"{item.roofline_share:.0%}")
+                if item.limited_by
+                else ("-", "-")
+            ),
+            f"{item.gb_per_s:.1f}",
+            f"{item.gop_per_s:.1f}",
+            item.limited_by or "cached activations",
+        )
+    table.add_row("outside the library", "", f"{found.outside_ms:.3f}", *[""] * 6)
+    reached = found.roofline_ms / found.step_ms
+    return Group(
+        table,
+        f"Roofline {found.roofline_ms:.2f} ms, {reached:.0%} reached. Measured here, "
+        f"{limits.num_threads} threads, over as many bytes as a step moves: read "
+        f"{limits.read_bytes_per_s / 1e9:.1f} GB/s, update in place "
+        f"{limits.update_bytes_per_s / 1e9:.1f} GB/s, float32 "
+        f"{limits.float_ops_per_s / 1e9:.0f} Gop/s, int16 "
+        f"{limits.int16_ops_per_s / 1e9:.0f} Gop/s.",
+    )

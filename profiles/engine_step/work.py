@@ -1,0 +1,100 @@
+"""What one operation of a native program must move and compute in a step, from its shapes alone."""
+
+from dataclasses import dataclass
+
+from nemotrt.engines.native.program import (
+    Operation,
+    OperationKind,
+    Program,
+    TensorKind,
+)
+
+Kind = OperationKind
+FLOAT_BYTES = 4
+# Multiply-adds an element of SSM state and token: decay, input, output. Source: Mamba-2, eq. 16.
+SCAN_MADDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one step is fed: `batch` sequences with `held` tokens each get `tokens` new ones."""
+
+    batch: int
+    held: int
+    tokens: int = 1
+
+    @property
+    def num_tokens(self) -> int:
+        """New tokens of all sequences."""
+        return self.batch * self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The least that an operation must do; activations count as cached, so they are not in it."""
+
+    read_bytes: float = 0  # weights, and the KV cache
+    update_bytes: float = 0  # state that is read and written, both counted
+    float_ops: float = 0
+    int16_ops: float = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        """Return the work of both."""
+        return Work(
+            self.read_bytes + other.read_bytes,
+            self.update_bytes + other.update_bytes,
+            self.float_ops + other.float_ops,
+            self.int16_ops + other.int16_ops,
+        )
+
+
+def work_of(program: Program, operation: Operation, load: Load, num_passes: int = 1) -> Work:
+    """Return the work of one operation in a step that runs in `num_passes` passes.
+
+    A pass reads every weight once. A sequence's state is read and written once a pass, whatever
+    the number of its tokens; its cache is read once a pass too.
+    """
+    if operation.kind is Kind.LINEAR:
+        return _linear(program, operation, load, num_passes)
+    if operation.kind is Kind.EMBED:
+        return Work(read_bytes=load.num_tokens * operation.target.width * FLOAT_BYTES)
+    if operation.kind is Kind.CONV:
+        kernel, width = operation.sizes[0], operation.target.width
+        state = load.batch * (kernel - 1) * width * FLOAT_BYTES
+        madds = load.num_tokens * kernel * width
+        return Work(update_bytes=2 * num_passes * state, float_ops=2 * madds)
+    if operation.kind is Kind.SCAN:
+        heads, head_dim, size, _ = operation.sizes
+        elements = heads * head_dim * size
+        state_bytes = FLOAT_BYTES * program.states[operation.states[0]].num_elements
+        return Work(
+            update_bytes=2 * num_passes * load.batch * state_bytes,
+            float_ops=2 * SCAN_MADDS * load.num_tokens * elements,
+        )
+    if operation.kind is Kind.ATTENTION:
+        return _attention(operation, load)
+    return Work()
+
+
+def _linear(program: Program, operation: Operation, load: Load, num_passes: int) -> Work:
+    """Return the work of a matrix product."""
+    assert operation.tensors[0] is not None  # the program was checked
+    weight = program.tensors[operation.tensors[0]]
+    rows = load.num_tokens if operation.rows == "tokens" else load.batch
+    ops = 2.0 * rows * weight.rows * weight.columns
+    is_int8 = weight.kind is TensorKind.PANELS_INT8
+    return Work(
+        read_bytes=weight.num_bytes * (num_passes if operation.rows == "tokens" else 1),
+        float_ops=0 if is_int8 else ops,
+        int16_ops=ops if is_int8 else 0,
+    )
+
+
+def _attention(operation: Operation, load: Load) -> Work:
+    """Return the work of attention: each new token against all that its sequence then holds."""
+    heads, kv_heads, depth = operation.sizes
+    seen = load.tokens * load.held + load.tokens * (load.tokens + 1) / 2
+    cached = load.batch * (load.held + load.tokens) * kv_heads * depth
+    return Work(
+        read_bytes=2 * FLOAT_BYTES * cached, float_ops=4 * load.batch * seen * heads * depth
+    )
