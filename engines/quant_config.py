@@ -57,18 +57,37 @@ def read_quant_config(checkpoint: Path) -> QuantConfig:
     """
     path = checkpoint / QUANT_CONFIG_FILE
     if not path.is_file():
-        if flat := flat_quantization(checkpoint):
-            raise ConfigError(
-                f"{checkpoint} is quantized in the layout of {flat.get('quant_method')!r}, without "
-                f"{QUANT_CONFIG_FILE}; give ModelOpt's: nemotrt quantize --format modelopt."
-            )
-        return QuantConfig()
+        return _read_flat(checkpoint)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))["quantization"]
         algo, kv_algo = raw.get("quant_algo"), raw.get("kv_cache_quant_algo")
         exclude = frozenset(map(str, raw.get("exclude_modules") or ()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{path} is malformed: {error!r}.") from error
+    return _config(path, algo, kv_algo, exclude)
+
+
+def _read_flat(checkpoint: Path) -> QuantConfig:
+    """Return what config.json alone says: ModelOpt's flat form, or nothing."""
+    flat, path = flat_quantization(checkpoint), checkpoint / "config.json"
+    if not flat:
+        return QuantConfig()
+    if flat.get("quant_method") != "modelopt":
+        raise ConfigError(
+            f"{checkpoint} is quantized in the layout of {flat.get('quant_method')!r}, without "
+            f"{QUANT_CONFIG_FILE}; give ModelOpt's: nemotrt quantize --format modelopt."
+        )
+    try:
+        scheme = flat.get("kv_cache_scheme")
+        kv_algo = {"float": "FP8", "int": "INT8"}[scheme["type"]] if scheme else None
+        exclude = frozenset(map(str, flat.get("ignore") or ()))
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"{path}: quantization_config is malformed: {error!r}.") from error
+    return _config(path, flat.get("quant_algo"), kv_algo, exclude)
+
+
+def _config(path: Path, algo: Any, kv_algo: str | None, exclude: frozenset[str]) -> QuantConfig:
+    """Return the config; `path` names the file in errors."""
     if algo is None:
         return QuantConfig(QuantAlgo.NONE, kv_algo, exclude)
     try:

@@ -15,12 +15,7 @@ from nemotrt.engines.checkpoint import (
     tensor_refs,
 )
 from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.quant_config import (
-    QUANT_CONFIG_FILE,
-    QuantAlgo,
-    QuantConfig,
-    flat_quantization,
-)
+from nemotrt.engines.quant_config import QuantAlgo, QuantConfig, flat_quantization
 from nemotrt.engines.safetensors_file import TensorRef
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.formats import Format
@@ -54,13 +49,8 @@ def open_quantized(folder: Path) -> Checkpoint:
     """
     config = read_model_config(folder)
     flat = flat_quantization(folder)
-    if not flat or (folder / QUANT_CONFIG_FILE).is_file():
+    if not flat or flat.get("quant_method") != Format.COMPRESSED_TENSORS:
         return open_checkpoint(folder)
-    if flat.get("quant_method") != Format.COMPRESSED_TENSORS:
-        raise ConfigError(
-            f"{folder}/config.json: quant_method {flat.get('quant_method')!r} is not supported "
-            f"without {QUANT_CONFIG_FILE}; known: {Format.COMPRESSED_TENSORS}."
-        )
     tensors: dict[str, TensorRef] = {}
     for name, ref in tensor_refs(folder):
         tensors |= _modelopt_spelling(ALIASES.get(name, name), ref)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.quant_config import QUANT_CONFIG_FILE, QuantAlgo
+from nemotrt.engines.quant_config import QUANT_CONFIG_FILE, QuantAlgo, flat_quantization
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.kv_contract import kv_faults
@@ -105,9 +105,12 @@ def _faults(folder: QuantizedFolder) -> Iterator[str]:
 
 def _config_faults(folder: QuantizedFolder) -> Iterator[str]:
     """Yield where config.json and hf_quant_config.json disagree; engines read one or the other."""
-    config = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
-    nested = json.loads((folder.path / QUANT_CONFIG_FILE).read_text(encoding="utf-8"))
-    flat, other = config["quantization_config"], nested["quantization"]
+    if any(sign in name for name in folder.quant.exclude for sign in "*?["):
+        yield "the exclusion list has patterns; only exact names mean the same to every loader"
+    flat, path = flat_quantization(folder.path), folder.path / QUANT_CONFIG_FILE
+    if not flat or not path.is_file():
+        return  # one is enough: engines fall back to the other
+    other = json.loads(path.read_text(encoding="utf-8"))["quantization"]
     if flat.get("quant_method") != "modelopt":
         yield f"config.json: quant_method is {flat.get('quant_method')!r}, not 'modelopt'"
     if flat.get("quant_algo") != other.get("quant_algo"):
@@ -116,5 +119,3 @@ def _config_faults(folder: QuantizedFolder) -> Iterator[str]:
         yield "config.json's ignore and hf_quant_config.json's exclude_modules differ"
     if bool(flat.get("kv_cache_scheme")) != bool(other.get("kv_cache_quant_algo")):
         yield "only one of the two configs says that the KV cache is quantized"
-    if any(sign in name for name in folder.quant.exclude for sign in "*?["):
-        yield "the exclusion list has patterns; only exact names mean the same to every loader"

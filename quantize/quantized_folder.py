@@ -67,8 +67,8 @@ def open_folder(path: Path) -> QuantizedFolder:
         ArtefactError: a file is missing or damaged.
     """
     model = read_model_config(path)
-    flat = flat_quantization(path)
-    if flat is None:
+    flat = flat_quantization(path) or {}
+    if not flat and not (path / QUANT_CONFIG_FILE).is_file():
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
     tensors = {
         ALIASES.get(name, name): ref
@@ -81,5 +81,5 @@ def open_folder(path: Path) -> QuantizedFolder:
     else:
         layout, quant = Format.MODELOPT, read_quant_config(path)
     if quant.algo is QuantAlgo.NONE:
-        raise ConfigError(f"{path} has no {QUANT_CONFIG_FILE}, or it names no algorithm.")
+        raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
     return QuantizedFolder(path, model, layout, quant, tensors, linears)

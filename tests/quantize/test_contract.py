@@ -17,6 +17,7 @@ from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.calibrate import calibrate
 from nemotrt.quantize.calibration import save_calibration
+from nemotrt.quantize.compressed import open_quantized
 from nemotrt.quantize.contract import inspect_quantized
 from nemotrt.quantize.evaluate import evaluate
 from nemotrt.quantize.formats import Format
@@ -248,6 +249,36 @@ def test_only_modelopts_layout_is_opened_as_a_checkpoint(single: Path, tmp_path:
     quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"), options)
     with pytest.raises(ConfigError, match=r"layout of 'compressed-tensors'.*--format modelopt"):
         open_checkpoint(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kv_cache", ["none", "fp8"])
+def test_either_of_modelopts_configs_is_enough(single: Path, tmp_path: Path, kv_cache: str) -> None:
+    options = QuantizeOptions(kv_cache=kv_cache)
+    quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"), options)
+    both = inspect_quantized(tmp_path / "out", single)
+    nested = tmp_path / "out/hf_quant_config.json"
+    nested.rename(tmp_path / "aside")
+    quant = open_checkpoint(tmp_path / "out").quant
+    assert inspect_quantized(tmp_path / "out", single) == both and both.faults == ()
+    (tmp_path / "aside").rename(nested)
+    assert open_checkpoint(tmp_path / "out").quant == quant
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    del config["quantization_config"]
+    (tmp_path / "out/config.json").write_text(json.dumps(config))
+    assert inspect_quantized(tmp_path / "out", single) == both
+
+
+def test_other_ways_to_quantize_are_refused(single: Path, tmp_path: Path) -> None:
+    quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"))
+    (tmp_path / "out/hf_quant_config.json").unlink()
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (tmp_path / "out/config.json").write_text(json.dumps(config))
+    for read in (inspect_quantized, open_checkpoint, open_quantized):
+        with pytest.raises(ConfigError, match="'gptq'"):
+            read(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"quantized already .*gptq"):
+        quantize_checkpoint(tmp_path / "out", tmp_path / "again", load_recipe("int8-wo"))
 
 
 def test_a_plain_checkpoint_is_refused(single: Path) -> None:
