@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
 from nemotrt.profiles.miniature.command import miniature
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nemotrt.profiles.targets.target import Target
 
 PATH = click.Path(path_type=Path)
+PRECISION = click.Choice([str(precision) for precision in Precision])
 
 
 class DefaultGroup(click.Group):
@@ -60,6 +62,7 @@ def profile() -> None:
 @click.option("--osl", type=click.IntRange(1), help="Answer tokens.  [default: 64]")
 @click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
 @click.option("--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ...")
+@click.option("--repeat", type=click.IntRange(1), default=1, help="Runs of the same load.")
 @click.option("-n", "--num-requests", type=click.IntRange(1), help="Measured.  [default: 8 a user]")
 @click.option("--warmup", type=click.IntRange(0), help="Requests before.  [default: 1 a user]")
 @click.option("--request-rate", type=click.FloatRange(0, min_open=True), help="Open loop, per s.")
@@ -68,7 +71,7 @@ def profile() -> None:
 @click.option("--trace-speedup", type=click.FloatRange(0, min_open=True), default=1.0)
 @click.option("--slo", multiple=True, help="Limit for goodput: ttft_ms:500; may be repeated.")
 @click.option("--language", type=click.Choice(["en", "ja", "mixed"]), default="mixed")
-@click.option("--seed", type=int, default=0, help="Of prompts and arrivals.")
+@click.option("--seed", type=int, help="Of prompts and arrivals.  [default: a new one]")
 @click.option("--protocol", type=click.Choice(["triton", "openai", "openai-chat"]))
 @click.option("--model", default="llm", show_default=True, help="The model's name on a server.")
 @click.option("--tokenizer", help="Folder with the model's tokenizer; a server needs it.")
@@ -90,7 +93,12 @@ def profile() -> None:
 )
 @click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
 @click.option("--predict-model", help="Known name or folder.  [default: the engine directory]")
-@click.option("--predict-precision", default="bf16", show_default=True)
+@click.option("--predict-precision", type=PRECISION, help="[default: the target's, else bf16]")
+@click.option(
+    "--precision",
+    type=PRECISION,
+    help="What a server runs in, where it does not say: bf16, fp8, ...",
+)
 @click.option("--gpu", multiple=True, help="Watch it: index, INDEX:MIG, UUID.  [default: all]")
 @click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
 @click.option("--gpu-rate-hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True)
@@ -131,7 +139,8 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     )
     if options["search"] and (options["trace"] or options["request_rate"]):
         raise ConfigError("--search looks for a concurrency: leave out --trace and --request-rate.")
-    workloads = choose(choice, parse_concurrencies(options["concurrency"]))
+    num_repeats = options["repeat"]
+    workloads = choose(choice, parse_concurrencies(options["concurrency"]), num_repeats)
     reach = TargetOptions(
         protocol=Protocol(options["protocol"]) if options["protocol"] else None,
         model=options["model"],
@@ -155,7 +164,7 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     with live_progress(quiet=is_silent) as show:
         watchers = _observers(target, options, show)
         if options["search"]:
-            at = lambda concurrency: choose(choice, (concurrency,))[0]  # noqa: E731
+            at = lambda concurrency: choose(choice, (concurrency,), num_repeats)  # noqa: E731
             results = search(make_target, at, output, force=force, watchers=watchers, drive=drive)
         else:
             results = sweep(
@@ -190,12 +199,14 @@ def _observers(
     prediction = None
     if options["predict"]:
         model = options["predict_model"] or target
-        prediction = PredictionChoice(options["predict"], model, options["predict_precision"])
+        precision = options["predict_precision"] or options["precision"]
+        prediction = PredictionChoice(options["predict"], model, precision)
     return Observers(
         on_progress=show,
         gpus=None if options["no_gpu"] else GpuChoice(options["gpu"], options["gpu_rate_hz"]),
         metrics_url=options["metrics_url"] or "",
         prediction=prediction,
+        facts={"precision": options["precision"]} if options["precision"] else {},
     )
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nemotrt.engines.precision import Precision
 from nemotrt.profiles.composition import compose
 from nemotrt.profiles.load.driver import Drive, LoadRecord, drive, prepare
 from nemotrt.profiles.load.exchange import Phase
@@ -17,7 +18,7 @@ from nemotrt.profiles.load.schedule import num_measured
 from nemotrt.profiles.load.stamping_loop import StampingLoop
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.nvml.watch import GpuChoice, watching
-from nemotrt.profiles.prediction import PredictionChoice, try_predict
+from nemotrt.profiles.prediction import THIS_MACHINE, PredictionChoice, try_predict
 from nemotrt.profiles.recording import machine_facts
 from nemotrt.profiles.result import ProfileResult
 from nemotrt.profiles.targets.openai_http import OpenAiTarget
@@ -48,6 +49,7 @@ class Observers:
         gpus: what NVML samples.
         metrics_url: the server's Prometheus page; "" looks where OpenAI endpoints have it.
         prediction: what the planner is asked for.
+        facts: what the user says of the target, beside what it says itself.
     """
 
     on_progress: Callable[[Progress], None] | None = None
@@ -55,6 +57,7 @@ class Observers:
     gpus: GpuChoice | None = None
     metrics_url: str = ""
     prediction: PredictionChoice | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +93,24 @@ def run(
     with watching(observers.gpus) as watch, _journal(session, started_at) as journal:
         _execute(session, journal)
     result = compose(target, workload, session.record, started_at, watch, server)
-    if observers.prediction is None:
+    result = result.model_copy(update={"target": {**result.target, **observers.facts}})
+    return _with_prediction(result, observers.prediction, workload)
+
+
+def _with_prediction(
+    result: ProfileResult, choice: PredictionChoice | None, workload: Workload
+) -> ProfileResult:
+    """Return the result with what the planner expected, or with why it expects nothing."""
+    if choice is None:
         return result
     limit = result.target.get("max_batch_size")
-    prediction, absence = try_predict(
-        observers.prediction, workload, limit if isinstance(limit, int) else None
-    )
-    notes = (*result.notes, absence) if absence else result.notes
-    return result.model_copy(update={"prediction": prediction, "notes": notes})
+    if choice.precision is None:
+        choice = replace(choice, precision=str(result.target.get("precision", Precision.BF16)))
+    prediction, absence = try_predict(choice, workload, limit if isinstance(limit, int) else None)
+    notes = [*result.notes, *([absence] if absence else [])]
+    if prediction and choice.gpu == THIS_MACHINE and result.target.get("backend") == "native":
+        notes.append("The planner's figures of a CPU are those of ONNX Runtime, not of `native`.")
+    return result.model_copy(update={"prediction": prediction, "notes": tuple(notes)})
 
 
 def _server_metrics(target: Target, observers: Observers) -> ServerMetrics | None:

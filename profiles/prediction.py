@@ -9,6 +9,7 @@ from nemotrt.engines.precision import Precision
 from nemotrt.errors import NemotrtError
 from nemotrt.profiles.load.workload import Workload
 
+THIS_MACHINE = "this-machine"
 PARTS = ("weights", "attention", "ssm", "elementwise", "interconnect", "overhead")
 
 
@@ -18,7 +19,7 @@ class PredictionChoice:
 
     gpu: str
     model: str
-    precision: str = "bf16"
+    precision: str | None = "bf16"  # None: the target's own
     engine: str = "nemotrt"
 
 
@@ -65,7 +66,7 @@ def predict(
     options = DeploymentOptions(
         model=choice.model,
         gpu=choice.gpu,
-        precision=Precision(choice.precision),
+        precision=Precision(choice.precision or Precision.BF16),
         engine=choice.engine,
         isl=workload.isl,
         osl=workload.osl,

@@ -1,5 +1,6 @@
 """Several workloads on one target, one run folder each; the comparison page beside them."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ MAX_CONCURRENCY = 1024
 
 def search(
     make_target: Callable[[Workload], Target],
-    workload_at: Callable[[int], Workload],
+    workloads_at: Callable[[int], list[Workload]],
     output: Path,
     *,
     max_concurrency: int = MAX_CONCURRENCY,
@@ -31,6 +32,8 @@ def search(
 ) -> list[ProfileResult]:
     """Return runs of 1, 2, 4, ... users, until more of them bring less than MIN_GAIN.
 
+    `workloads_at` gives a concurrency's workloads; all but the first repeat the best in the end.
+
     Raises:
         ConfigError: runs are in the way, or the target can't take the workload.
         EnvironmentUnfitError: the target can't be reached.
@@ -39,7 +42,7 @@ def search(
     results: list[ProfileResult] = []
     concurrency, best = 1, 0.0
     while concurrency <= max_concurrency:
-        workload = workload_at(concurrency)
+        workload = workloads_at(concurrency)[0]
         folder = sweep_folder(output, workload)
         _check(folder, force=force)
         result = _measure_one(make_target, workload, folder, watchers, drive)
@@ -48,6 +51,11 @@ def search(
         if result.status is not Status.COMPLETE or rate is None or rate < best * (1 + MIN_GAIN):
             break
         concurrency, best = 2 * concurrency, rate
+    if all(result.status is Status.COMPLETE for result in results):
+        fastest = max(results, key=lambda result: result.metric("tokens_per_s"))
+        for repeat, workload in enumerate(workloads_at(fastest.workload.concurrency)[1:], start=2):
+            folder = sweep_folder(output, workload, repeat)
+            results.append(_measure_one(make_target, workload, folder, watchers, drive))
     write_comparison(results, output / REPORT_FILE)
     return results
 
@@ -73,11 +81,14 @@ def sweep(
         _check(output, force=force)
         return [_measure_one(make_target, workloads[0], output, watchers, drive)]
     clear_runs(output, force=force)
+    counts: Counter[int] = Counter()
+    folders = []
     for workload in workloads:
-        _check(sweep_folder(output, workload), force=force)
+        counts[workload.concurrency] += 1
+        folders.append(sweep_folder(output, workload, counts[workload.concurrency]))
+        _check(folders[-1], force=force)
     results = []
-    for workload in workloads:
-        folder = sweep_folder(output, workload)
+    for workload, folder in zip(workloads, folders, strict=True):
         results.append(_measure_one(make_target, workload, folder, watchers, drive))
         if results[-1].status is not Status.COMPLETE:
             break
@@ -91,9 +102,10 @@ def _check(folder: Path, *, force: bool) -> None:
     check_journal(journal_folder(folder), force=force)
 
 
-def sweep_folder(output: Path, workload: Workload) -> Path:
-    """Return the folder of one of several runs."""
-    return output / f"c{workload.concurrency}"
+def sweep_folder(output: Path, workload: Workload, repeat: int = 1) -> Path:
+    """Return the folder of one of several runs; `repeat` counts those of the same concurrency."""
+    name = f"c{workload.concurrency}"
+    return output / (name if repeat == 1 else f"{name}-{repeat}")
 
 
 def _measure_one(

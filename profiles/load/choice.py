@@ -1,5 +1,7 @@
 """From a preset and the flags that override it to workloads, one a concurrency."""
 
+import random
+import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from nemotrt.profiles.metrics.request_metrics import REQUEST_METRICS
 
 DEFAULT = Preset(description="", isl=256, osl=64, requests_per_user=8)
 OPEN_WARMUP_SHARE = 0.1
+MAX_SEED = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,14 @@ class Choice:
     trace: Path | None = None
     trace_speedup: float = 1.0
     language: str = "mixed"
-    seed: int = 0
+    seed: int | None = None  # None: one that no earlier run had
     slos: tuple[str, ...] = ()
 
 
-def choose(choice: Choice, concurrencies: tuple[int, ...]) -> list[Workload]:
-    """Return a workload for each concurrency; an open loop or a trace has but one.
+def choose(choice: Choice, concurrencies: tuple[int, ...], num_repeats: int = 1) -> list[Workload]:
+    """Return `num_repeats` workloads for each concurrency; an open loop or a trace has but one.
+
+    Each has prompts of its own: a server's prefix cache may hold those of the run before.
 
     Raises:
         ConfigError: an unknown preset or SLO, or flags that exclude each other.
@@ -45,7 +50,7 @@ def choose(choice: Choice, concurrencies: tuple[int, ...]) -> list[Workload]:
         num_requests=choice.num_requests or base.requests_per_user,
         num_warmup=choice.num_warmup or 0,
         language=Language(choice.language),
-        seed=choice.seed,
+        seed=secrets.randbelow(MAX_SEED) if choice.seed is None else choice.seed,
         slos=parse_slos(choice.slos),
     )
     if choice.trace is not None or choice.requests_per_s is not None:
@@ -53,8 +58,8 @@ def choose(choice: Choice, concurrencies: tuple[int, ...]) -> list[Workload]:
             raise ConfigError("--trace and --request-rate exclude each other.")
         if concurrencies != (1,):
             raise ConfigError("--concurrency is for a closed loop: leave out the other pace.")
-        return [_open(common, choice)]
-    return [
+        return [_seeded(_open(common, choice), repeat) for repeat in range(num_repeats)]
+    closed = [
         replace(
             common,
             concurrency=concurrency,
@@ -63,6 +68,13 @@ def choose(choice: Choice, concurrencies: tuple[int, ...]) -> list[Workload]:
         )
         for concurrency in concurrencies
     ]
+    return [_seeded(workload, repeat) for workload in closed for repeat in range(num_repeats)]
+
+
+def _seeded(workload: Workload, repeat: int) -> Workload:
+    """Return the workload with a seed that no other run of the sweep has."""
+    name = f"{workload.seed}:{workload.concurrency}:{repeat}"
+    return replace(workload, seed=random.Random(name).randrange(MAX_SEED))
 
 
 def _open(common: Workload, choice: Choice) -> Workload:

@@ -73,8 +73,8 @@ def _sentences(found: "Miniature") -> list[str]:
     lines = [
         f"In miniature: {found.verdict.sentence}",
         f"{found.num_parameters[0] / 1e6:.1f} and {found.num_parameters[1] / 1e6:.1f} million "
-        f"parameters, {found.isl} tokens in, {found.osl} out; "
-        f"{budget.cache_bytes / 2**20:.1f} MiB hold {budget.hybrid_batch_size} sequences of the "
+        f"parameters on the {hybrid.target['backend']} engine, {found.isl} tokens in, "
+        f"{found.osl} out; {budget.cache_bytes / 2**20:.1f} MiB hold {budget.hybrid_batch_size} sequences of the "
         f"hybrid and {budget.baseline_batch_size} of the baseline.",
     ]
     if found.verdict.predicted_ratio is None or found.verdict.ratio is None:
@@ -116,6 +116,7 @@ def _as_json(found: "Miniature") -> dict[str, Any]:
         "isl": found.isl,
         "osl": found.osl,
         "num_parameters": found.num_parameters,
+        "backend": found.results[0].target["backend"],
         "budget": asdict(found.budget)
         | {
             "hybrid_batch_size": found.budget.hybrid_batch_size,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotrt.errors import ChildProcessFailedError
+from nemotrt.errors import ChildProcessFailedError, NemotrtError
 from nemotrt.profiles import measure
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.measure import Observers, Progress
@@ -15,7 +15,7 @@ from nemotrt.profiles.miniature.pair import make_pair
 from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
 from nemotrt.profiles.planning.weights import num_parameters
 from nemotrt.profiles.prediction import PredictionChoice
-from nemotrt.profiles.result import ProfileResult
+from nemotrt.profiles.result import ProfileResult, Status
 from nemotrt.profiles.targets.in_process import InProcessTarget
 from nemotrt.profiles.verdict.judge import Verdict, judge
 
@@ -51,6 +51,8 @@ def measure_miniature(
 
     Raises:
         ChildProcessFailedError: an engine could not be built.
+        NemotrtError: a run failed.
+        KeyboardInterrupt: a run was interrupted.
     """
     pair = make_pair(isl + osl)
     budget = make_budget(pair, isl + osl)
@@ -67,9 +69,8 @@ def measure_miniature(
         )
         choice = PredictionChoice("this-machine", str(checkpoint), precision="fp32")
         target = InProcessTarget(engine, num_threads=num_threads)
-        results.append(
-            measure.run(target, workload, Observers(on_progress=on_progress, prediction=choice))
-        )
+        observers = Observers(on_progress=on_progress, prediction=choice)
+        results.append(_completed(measure.run(target, workload, observers), name))
     hybrid, baseline = results
     return Miniature(
         isl=isl,
@@ -79,6 +80,15 @@ def measure_miniature(
         # both fill the memory they were given: that is the claim's own rule
         verdict=judge([hybrid], [baseline], 6.0, is_given_concurrency=True),
     )
+
+
+def _completed(result: ProfileResult, name: str) -> ProfileResult:
+    """Return a complete run; half a pair says nothing."""
+    if result.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    if result.status is Status.FAILED:
+        raise NemotrtError(f"the {name} run failed: {result.reason}")
+    return result
 
 
 def _build(checkpoint: Path, engine: Path, batch_size: int, max_seq_len: int) -> None:

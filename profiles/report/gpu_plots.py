@@ -10,12 +10,14 @@ Figure = Callable[[GpuSample], float | None]
 LINES: tuple[tuple[str, str, tuple[tuple[str, str, Figure], ...]], ...] = (
     ("power", "W", (("c1", "power", lambda s: s.power_w),)),
     (
-        "clocks",
+        "SM clock",
         "MHz",
-        (
-            ("c1", "SM clock", lambda s: s.sm_clock_mhz),
-            ("c2", "memory clock", lambda s: s.memory_clock_mhz),
-        ),
+        (("c1", "SM clock", lambda s: s.sm_clock_mhz),),
+    ),
+    (
+        "memory clock",
+        "MHz",
+        (("c2", "memory clock", lambda s: s.memory_clock_mhz),),
     ),
     (
         "utilization",
@@ -63,7 +65,7 @@ def _plot(
         for style, key, figure in lines
     ]
     curves = [curve for curve in curves if curve[2]]
-    if not curves:
+    if not curves or (name == "memory clock" and _is_constant(curves[0][2])):
         return ""
     high = max(value for _, _, points in curves for _, value in points)
     chart = Chart(
@@ -78,3 +80,8 @@ def _plot(
     for style, key, points in curves:
         chart.line([p for p in points if 0 <= p[0] <= result.duration_s], style, key)
     return chart.svg()
+
+
+def _is_constant(points: list[tuple[float, float]]) -> bool:
+    """Return whether all values are one; such a clock is told in the table of the GPU."""
+    return len({value for _, value in points}) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from nemotrt.profiles.metrics.decode_parts import decode_parts
 from nemotrt.profiles.nvml.flags import MAX_LOCKED_SPREAD_MHZ
 from nemotrt.profiles.report.environment import environment
-from nemotrt.profiles.report.plots import plots
+from nemotrt.profiles.report.plots import histograms, timelines
 from nemotrt.profiles.report.prediction_view import (
     explanation,
     part_rows,
@@ -38,8 +38,10 @@ def render(result: ProfileResult) -> str:
         .render(
             result=result,
             verdict=verdict(result),
+            workload=_workload_facts(result),
             cards=[(name, result.metrics[name]) for name in CARDS if name in result.metrics],
-            plots=plots(result),
+            timelines=timelines(result),
+            histograms=histograms(result),
             prediction_rows=prediction_rows(result),
             step_rows=step_rows(result),
             part_rows=part_rows(result, parts),
@@ -48,6 +50,14 @@ def render(result: ProfileResult) -> str:
             num_errors=sum(bool(request.error) for request in result.requests),
         )
     )
+
+
+def _workload_facts(result: ProfileResult) -> dict[str, object]:
+    """Return the workload; a trace by its length, since it may have thousands of lines."""
+    facts = result.workload.model_dump(exclude={"trace"})
+    if result.workload.trace:
+        facts["trace"] = f"{len(result.workload.trace)} requests"
+    return facts
 
 
 def verdict(result: ProfileResult) -> str:

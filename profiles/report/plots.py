@@ -17,19 +17,30 @@ MAX_BARS = 96
 BAR_PIXELS = 9
 
 
-def plots(result: ProfileResult) -> list[str]:
-    """Return the plots that the result has data for, as HTML figures."""
-    drawn = [throughput(result), itl_over_time(result), *gpu_plots(result)]
-    drawn += [timeline(result), occupancy(result)]
+def timelines(result: ProfileResult) -> tuple[list[str], list[str]]:
+    """Return two columns of figures over the time of the run, all with the same time axis.
+
+    The first has the token rate, and under it what the GPU did meanwhile.
+    """
+    first = [throughput(result), *gpu_plots(result)]
+    second = [itl_over_time(result), timeline(result), occupancy(result)]
+    return [figure for figure in first if figure], [figure for figure in second if figure]
+
+
+def histograms(result: ProfileResult) -> list[str]:
+    """Return the latencies' histograms, as HTML figures."""
     measured = [r for r in result.requests if r.phase == "measured" and r.is_complete]
-    if measured:
-        drawn.append(histogram("Time to first token", "ms", [ttft_ms(r) for r in measured]))
-        drawn.append(histogram("End-to-end latency", "ms", [e2e_latency_ms(r) for r in measured]))
-    if measured and all(len(r.arrivals_s) > 1 for r in measured):
+    if not measured:
+        return []
+    drawn = [
+        histogram("Time to first token", "ms", [ttft_ms(r) for r in measured]),
+        histogram("End-to-end latency", "ms", [e2e_latency_ms(r) for r in measured]),
+    ]
+    if all(len(r.arrivals_s) > 1 for r in measured):
         drawn.append(histogram("Time per output token", "ms", [tpot_ms(r) for r in measured]))
         gaps = [gap for r in measured for _, gap in _gaps(r)]
         drawn.append(histogram("Inter-token latency", "ms", gaps))
-    return [figure for figure in drawn if figure]
+    return drawn
 
 
 def throughput(result: ProfileResult) -> str:

@@ -1,5 +1,6 @@
 """What must be equal before two runs may be compared."""
 
+import math
 from collections.abc import Sequence
 
 from nemotrt.profiles.result import ProfileResult, Status
@@ -14,6 +15,9 @@ PRECISION_CLASSES = {
     "fp8-dynamic": "8-bit",
 }
 
+# What may make two GPUs of one name differ.
+GPU_SETTINGS = ("driver", "power_limit_w", "max_sm_clock_mhz", "is_ecc_on", "is_mig")
+
 
 def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
     """Return why the two runs are not comparable, [] if they are."""
@@ -25,7 +29,11 @@ def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
             found.append(f"the {name} run has incomplete requests.")
         if run.driver.is_limit:
             found.append(f"the load driver was the limit of the {name} run.")
-    for name in ("isl", "osl", "arrival"):
+        if run.workload.arrival != "closed":
+            found.append(
+                f"the {name} run was an open loop: its throughput is the rate that was asked for."
+            )
+    for name in ("isl", "osl"):
         ours, theirs = (getattr(run.workload, name) for run in (candidate, baseline))
         if ours != theirs:
             found.append(f"{name} differs: {ours} against {theirs}.")
@@ -47,11 +55,20 @@ def caveats(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
         found += [f"{name}: {note}" for note in run.notes]
         if precision_class(run) is None:
             found.append(f"{name}: the target does not say its precision.")
-        if not run.gpus and run.target["kind"] != "in-process":
+        if hardware(run) == "unknown":
+            found.append(f"{name}: its hardware is not told.")
+        elif not run.gpus and run.target["kind"] != "in-process":
             found.append(f"{name}: no GPU was watched; the hardware is taken to be this machine's.")
     kinds = {str(run.target["kind"]) for run in (candidate, baseline)}
     if len(kinds) > 1:
         found.append(f"the runs went over different protocols: {', '.join(sorted(kinds))}.")
+    if candidate.workload.language != baseline.workload.language:
+        found.append("the prompts are in different languages.")
+    for ours, theirs in zip(candidate.gpus, baseline.gpus, strict=False):
+        for fact in GPU_SETTINGS:
+            values = [getattr(gpu.facts, fact) for gpu in (ours, theirs)]
+            if values[0] != values[1]:
+                found.append(f"the GPUs' {fact} differs: {values[0]} against {values[1]}.")
     return found
 
 
@@ -72,10 +89,11 @@ def precision_class(run: ProfileResult) -> str | None:
     return PRECISION_CLASSES.get(precision)
 
 
-def best_run(runs: Sequence[ProfileResult]) -> tuple[ProfileResult, bool]:
-    """Return the fastest complete run, and whether the sweep shows that it is the best.
+def best_runs(runs: Sequence[ProfileResult]) -> tuple[list[ProfileResult], bool]:
+    """Return the complete runs of the fastest concurrency, and whether it is shown to be that.
 
-    It is shown if a larger concurrency was tried and brought no more than noise.
+    It is shown if a larger concurrency was tried and brought no more than noise. Runs of the same
+    load are repeats; the mean of their logarithms counts.
     """
     complete = [
         run
@@ -83,7 +101,14 @@ def best_run(runs: Sequence[ProfileResult]) -> tuple[ProfileResult, bool]:
         if run.status is Status.COMPLETE and run.metrics["tokens_per_s"].value is not None
     ]
     if not complete:
-        return runs[0], False
-    best = max(complete, key=lambda run: run.metric("tokens_per_s"))
-    is_shown = any(run.workload.concurrency > best.workload.concurrency for run in complete)
-    return best, is_shown
+        return [runs[0]], False
+    groups: dict[int, list[ProfileResult]] = {}
+    for run in complete:
+        groups.setdefault(run.workload.concurrency, []).append(run)
+    best = max(groups, key=lambda users: mean_log_rate(groups[users]))
+    return groups[best], any(users > best for users in groups)
+
+
+def mean_log_rate(runs: Sequence[ProfileResult]) -> float:
+    """Return the mean of the logarithms of the runs' tokens a second."""
+    return sum(math.log(run.metric("tokens_per_s")) for run in runs) / len(runs)

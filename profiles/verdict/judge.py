@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.result import ProfileResult
-from nemotrt.profiles.verdict.comparability import best_run, caveats, obstacles
+from nemotrt.profiles.verdict.comparability import best_runs, caveats, obstacles
 from nemotrt.profiles.verdict.ratio import CONFIDENCE, Ratio, throughput_ratio
 
 METRICS = ("tokens_per_s", "ttft_ms", "tpot_ms", "e2e_latency_ms", "joules_per_token")
@@ -38,7 +38,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The whole judgement; `ratio` is None where no rate can be had."""
+    """The whole judgement; `ratio` is None where no rate can be had.
+
+    Of repeated runs, `candidate` and `baseline` are the first.
+    """
 
     outcome: Outcome
     target: float
@@ -88,8 +91,10 @@ def judge(
     """
     if target <= 0:
         raise ConfigError(f"--target must be above 0, got {target:g}.")
-    (candidate, is_ours_best), (baseline, is_theirs_best) = map(best_run, (candidates, baselines))
-    reasons = obstacles(candidate, baseline)
+    (ours, is_ours_best), (theirs, is_theirs_best) = map(best_runs, (candidates, baselines))
+    candidate, baseline = ours[0], theirs[0]
+    found = [obstacle for a in ours for b in theirs for obstacle in obstacles(a, b)]
+    reasons = list(dict.fromkeys(found))
     for name, is_shown in (("candidate", is_ours_best), ("baseline", is_theirs_best)):
         if not is_shown and not is_given_concurrency:
             reasons.append(
@@ -98,7 +103,7 @@ def judge(
             )
     ratio = None
     try:
-        ratio = throughput_ratio(candidate, baseline)
+        ratio = throughput_ratio(ours, theirs)
     except ConfigError as error:
         reasons.append(error.message)
     return Verdict(
@@ -106,11 +111,18 @@ def judge(
         target=target,
         ratio=ratio,
         reasons=tuple(reasons),
-        caveats=tuple(caveats(candidate, baseline)),
+        caveats=tuple([*caveats(candidate, baseline), *_single_run(ours, theirs)]),
         changes=tuple(_changes(candidate, baseline)),
         candidate=candidate,
         baseline=baseline,
     )
+
+
+def _single_run(ours: list[ProfileResult], theirs: list[ProfileResult]) -> list[str]:
+    """Return what one run a side leaves open."""
+    if min(len(ours), len(theirs)) > 1:
+        return []
+    return ["one run a side: slow drifts and new starts are not in the interval (--repeat 3)."]
 
 
 def _outcome(ratio: Ratio, target: float) -> Outcome:

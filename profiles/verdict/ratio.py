@@ -9,6 +9,7 @@ Source: Law and Kelton, Simulation Modeling and Analysis, sections 4.4 and 9.5.3
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.result import ProfileResult
+from nemotrt.profiles.verdict.comparability import mean_log_rate
 
 CONFIDENCE = 0.95
 MAX_CORRELATION = 0.8  # beyond it the run is too short to say anything
@@ -26,7 +28,8 @@ MAX_CORRELATION = 0.8  # beyond it the run is too short to say anything
 class Ratio:
     """Candidate over baseline; [low, high] holds the true ratio with CONFIDENCE.
 
-    It covers the noise within the runs, not what changes from one start of a server to the next.
+    With one run a side it covers the noise within the runs alone, not what drifts more slowly than
+    a request or changes from one start of a server to the next; repeated runs cover that too.
     """
 
     best: float
@@ -47,20 +50,44 @@ class Spread:
     freedom: float
 
 
-def throughput_ratio(candidate: ProfileResult, baseline: ProfileResult) -> Ratio:
-    """Return the ratio of the two runs' tokens a second, with Welch's interval on its logarithm.
+def throughput_ratio(
+    candidates: Sequence[ProfileResult], baselines: Sequence[ProfileResult]
+) -> Ratio:
+    """Return the ratio of two sides' tokens a second, with Welch's interval on its logarithm.
+
+    A side's rate is the geometric mean of its runs of the same load.
 
     Raises:
         ConfigError: a run has no steady window, or too few requests in it.
     """
-    best = candidate.metric("tokens_per_s") / baseline.metric("tokens_per_s")
-    spreads = [spread_of(run) for run in (candidate, baseline)]
+    sides = candidates, baselines
+    best = math.exp(mean_log_rate(candidates) - mean_log_rate(baselines))
+    spreads = [_side_spread(runs) for runs in sides]
     variance = sum(spread.variance for spread in spreads)
     if variance == 0:
         return Ratio(best, best, best)
     freedom = variance**2 / sum(s.variance**2 / s.freedom for s in spreads)
     reach = student_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(variance)
     return Ratio(best, best * math.exp(-reach), best * math.exp(reach))
+
+
+def _side_spread(runs: Sequence[ProfileResult]) -> Spread:
+    """Return how far the mean of a side's runs may be off.
+
+    What varies between the runs counts if it is more than what varies within them: it has slow
+    drifts and new starts in it too.
+    """
+    within = [spread_of(run) for run in runs]
+    count = len(within)
+    inner = Spread(
+        sum(spread.variance for spread in within) / count**2,
+        sum(spread.freedom for spread in within),
+    )
+    if count == 1:
+        return inner
+    rates = [math.log(run.metric("tokens_per_s")) for run in runs]
+    outer = Spread(float(np.var(rates, ddof=1)) / count, count - 1.0)
+    return max(inner, outer, key=lambda spread: spread.variance)
 
 
 def spread_of(result: ProfileResult) -> Spread:

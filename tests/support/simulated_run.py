@@ -32,7 +32,7 @@ def simulate(
     that neighbours share.
     """
     chance = np.random.default_rng(seed)
-    now_s, drift, index = 0.0, 0.0, 0
+    now_s, drift, index = 0.0, chance.normal(0, drift_noise), 0
     live, ended = [], []
     last_measured = users * (per_user + 1) - 1
     left = [max(round(osl * (user + 1) / users), 1) for user in range(users)]

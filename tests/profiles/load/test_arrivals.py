@@ -117,6 +117,27 @@ def test_a_damaged_trace_is_refused(tmp_path, line):
         read_trace(path)
 
 
+def test_no_two_runs_have_the_same_prompts():
+    """A server that keeps prefixes would know those of the run before."""
+    first, *others = choose(Choice(seed=7), (1, 2), 2), choose(Choice(seed=7), (1, 2), 2)
+    seeds = [workload.seed for workload in first]
+    assert len(set(seeds)) == 4
+    assert [workload.seed for workload in others[0]] == seeds
+    assert choose(Choice(), (1,))[0].seed != choose(Choice(), (1,))[0].seed
+
+
+def test_repeats_have_folders_of_their_own(engine_folder, tmp_path):
+    args = [str(engine_folder), "--repeat", "2", "--isl", "8", "--osl", "4", "-n", "2", "-q"]
+    done = CliRunner().invoke(profile, [*args, "-o", str(tmp_path / "r")])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (tmp_path / "r").glob("c*")) == ["c1", "c1-2"]
+    done = CliRunner().invoke(
+        profile, ["compare", str(tmp_path / "r"), str(tmp_path / "r"), "--at-given-concurrency"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "1.00 times" in done.stdout
+
+
 def test_presets():
     assert set(presets()) == {"8k16k", "1k8k", "32k1k", "128k", "smoke"}
     small, large = choose(Choice(preset="8k16k", isl=100), (2, 8))

@@ -8,10 +8,13 @@ from click.testing import CliRunner
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.miniature.budget import make_budget
+from nemotrt.profiles.miniature.measurement import measure_miniature
 from nemotrt.profiles.miniature.pair import make_pair
 from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
 from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.weights import num_parameters
+from nemotrt.profiles.result import Status
+from support.simulated_run import simulate
 
 
 def kv_elements(model):
@@ -50,6 +53,7 @@ def test_the_command_in_seconds(tmp_path, monkeypatch):
     done = CliRunner().invoke(profile, [*args, "--requests-per-user", "2"])
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout)
+    assert printed["backend"] == "onnxruntime"  # the planner's figures of a CPU are for it
     assert printed["ratio"]["best"] > 0
     assert printed["predicted_ratio"] > 0
     assert (tmp_path / "m" / "hybrid" / "result.json").is_file()
@@ -62,3 +66,19 @@ def test_the_prediction_is_within_a_quarter(tmp_path):
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout)
     assert printed["predicted_ratio"] == pytest.approx(printed["ratio"]["best"], rel=0.25)
+
+
+def test_an_interrupt_ends_it(tmp_path, monkeypatch):
+    """Half a pair says nothing: the second model is not measured, nothing is written."""
+    ended = []
+
+    def interrupted(*args):
+        ended.append(args)
+        return simulate(1, status=Status.INTERRUPTED)
+
+    monkeypatch.setattr("nemotrt.profiles.miniature.measurement._build", lambda *args: None)
+    monkeypatch.setattr("nemotrt.profiles.miniature.measurement.InProcessTarget", lambda *a, **k: a)
+    monkeypatch.setattr("nemotrt.profiles.measure.run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure_miniature(tmp_path, isl=8, osl=16, requests_per_user=2)
+    assert len(ended) == 1

@@ -17,16 +17,37 @@ from support.simulated_run import simulate
 def test_two_runs_of_the_same_thing_are_not_distinguishable():
     runs = [simulate(seed) for seed in range(240)]
     pairs = zip(runs[::2], runs[1::2], strict=True)
-    hits = [throughput_ratio(a, b).is_distinguishable for a, b in pairs]
+    hits = [throughput_ratio([a], [b]).is_distinguishable for a, b in pairs]
     assert sum(hits) <= 0.05 * len(hits)
 
 
 def test_five_percent_is_found():
     pairs = [(simulate(2 * s, speed=1.05), simulate(2 * s + 1)) for s in range(60)]
-    ratios = [throughput_ratio(a, b) for a, b in pairs]
+    ratios = [throughput_ratio([a], [b]) for a, b in pairs]
     assert sum(ratio.low > 1 for ratio in ratios) >= 57
     assert np.mean([ratio.low <= 1.05 <= ratio.high for ratio in ratios]) >= 0.95
     assert np.mean([ratio.best for ratio in ratios]) == pytest.approx(1.05, abs=0.005)
+
+
+SLOW = {"noise": 0.05, "drift_noise": 0.03, "drift_memory": 0.999}
+
+
+def test_repeated_runs_cover_drifts_that_are_slower_than_a_run():
+    """From within one run such a drift can't be seen; three runs a side show it."""
+    runs = [simulate(seed, per_user=3, **SLOW) for seed in range(240)]
+    single = [throughput_ratio([a], [b]) for a, b in zip(runs[::2], runs[1::2], strict=True)]
+    assert np.mean([ratio.is_distinguishable for ratio in single]) > 0.2
+    sides = [runs[i : i + 3] for i in range(0, len(runs), 3)]
+    ratios = [throughput_ratio(a, b) for a, b in zip(sides[::2], sides[1::2], strict=True)]
+    assert sum(ratio.is_distinguishable for ratio in ratios) <= 0.1 * len(ratios)  # of 40
+
+
+def test_what_one_run_leaves_open_is_said():
+    runs = [simulate(seed) for seed in range(4)]
+    one = judge(runs[:1], runs[1:2], 1.0, is_given_concurrency=True)
+    assert any("--repeat" in caveat for caveat in one.caveats)
+    two = judge(runs[:2], runs[2:], 1.0, is_given_concurrency=True)
+    assert not any("--repeat" in caveat for caveat in two.caveats)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +88,16 @@ def test_what_is_not_comparable(changes, reason):
     verdict = judge([simulate(1)], [simulate(2, **changes)], 1.0, is_given_concurrency=True)
     assert verdict.outcome is Outcome.NOT_COMPARABLE
     assert reason in verdict.sentence
+
+
+def test_an_open_loop_is_not_comparable():
+    """Its throughput is the rate that was asked for."""
+    run = simulate(1)
+    paced = run.model_copy(
+        update={"workload": run.workload.model_copy(update={"arrival": "poisson"})}
+    )
+    verdict = judge([paced], [simulate(2)], 1.0, is_given_concurrency=True)
+    assert "the candidate run was an open loop" in verdict.sentence
 
 
 def test_other_lengths_are_not_comparable():
