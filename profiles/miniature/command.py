@@ -74,8 +74,9 @@ def _sentences(found: "Miniature") -> list[str]:
         f"In miniature: {found.verdict.sentence}",
         f"{found.num_parameters[0] / 1e6:.1f} and {found.num_parameters[1] / 1e6:.1f} million "
         f"parameters on the {hybrid.target['backend']} engine, {found.isl} tokens in, "
-        f"{found.osl} out; {budget.cache_bytes / 2**20:.1f} MiB hold {budget.hybrid_batch_size} sequences of the "
-        f"hybrid and {budget.baseline_batch_size} of the baseline.",
+        f"{found.osl} out; {budget.cache_bytes / 2**20:.1f} MiB hold "
+        f"{budget.hybrid_batch_size} sequences of the hybrid and {budget.baseline_batch_size} of "
+        "the baseline.",
     ]
     if found.verdict.predicted_ratio is None or found.verdict.ratio is None:
         return [*lines, *(note for result in found.results for note in result.notes)]
