@@ -13,6 +13,9 @@ NOT_EXECUTED = {
     "tensorrt": "Compiled, not executed: no GPU ran this plan.",
     "tensorrt-llm": "Written, not executed: TensorRT-LLM runs on the GPU host.",
     "edge-llm": "Exported, not executed: the engine is built on the GPU host.",
+    "tensorrt-llm-1.2": (
+        "Written, not executed: trtllm-build 1.2 runs on the GPU host. Its SSM state has 16 bits."
+    ),
 }
 DESCRIPTION = """Build an engine directory from a checkpoint.
 
@@ -41,7 +44,9 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="ENGINE")
 @click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm"]),
+    type=click.Choice(
+        ["onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm", "tensorrt-llm-1.2"]
+    ),
     default=None,
     help="What runs the engine; default tensorrt with --gpu, else onnxruntime.",
 )
@@ -101,7 +106,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="tensorrt-llm: GPUs that share the model.",
+    help="tensorrt-llm, tensorrt-llm-1.2: GPUs that share the model.",
 )
 @click.option(
     "--trust-remote-code",

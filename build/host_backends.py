@@ -10,8 +10,10 @@ from nemotrt.engines.edge_llm import support as edge_llm_support
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensorrt_llm import bundle
+from nemotrt.engines.tensorrt_llm_1_2 import backend as trtllm_1_2
+from nemotrt.engines.tensorrt_llm_1_2 import support as trtllm_1_2_support
 
-HOST_BACKENDS = ("tensorrt-llm", "edge-llm")
+HOST_BACKENDS = ("tensorrt-llm", "edge-llm", "tensorrt-llm-1.2")
 Options = dict[str, str | int | float | bool]
 
 
@@ -28,7 +30,11 @@ class HostChoice:
 
 def check_gpu(backend: str, compute_capability: str, precision: Precision) -> None:
     """Raise ConfigError unless the backend has that precision on that GPU, whatever the model."""
-    checks = {"tensorrt-llm": bundle.check_gpu, "edge-llm": edge_llm_support.check_gpu}
+    checks = {
+        "tensorrt-llm": bundle.check_gpu,
+        "edge-llm": edge_llm_support.check_gpu,
+        "tensorrt-llm-1.2": trtllm_1_2_support.check_gpu,
+    }
     checks[backend](compute_capability, precision)
 
 
@@ -36,7 +42,11 @@ def check(
     backend: str, checkpoint: Checkpoint, compute_capability: str, precision: Precision, tp: int
 ) -> None:
     """Raise ConfigError, before any work, unless the backend takes all of that together."""
-    checks = {"tensorrt-llm": bundle.check, "edge-llm": edge_llm_support.check}
+    checks = {
+        "tensorrt-llm": bundle.check,
+        "edge-llm": edge_llm_support.check,
+        "tensorrt-llm-1.2": trtllm_1_2_support.check,
+    }
     checks[backend](checkpoint, compute_capability, precision, tp)
 
 
@@ -53,6 +63,17 @@ def write(
         options = edge_llm_support.notes(checkpoint, choice.limits)
         options["num_quantized_linears"] = graph.num_quantized_linears
         return options, {"tensorrt-edgellm": version}
+    if backend == "tensorrt-llm-1.2":
+        trtllm_1_2.write_checkpoint(
+            checkpoint,
+            folder,
+            choice.limits,
+            choice.compute_capability,
+            choice.precision,
+            choice.tp_size,
+            report,
+        )
+        return trtllm_1_2.notes(checkpoint, choice.tp_size), {}
     bundle.write_bundle(
         checkpoint,
         folder,

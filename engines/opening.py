@@ -76,5 +76,12 @@ def _open_backend(folder: Path, manifest: Manifest, num_threads: int | None) -> 
             f"{folder} is a graph for Edge-LLM, which serves its engine itself. Build it on the "
             f"GPU host: {host_command(folder)}"
         )
-    known = ("onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm")
+    if manifest.backend == "tensorrt-llm-1.2":
+        from nemotrt.engines.tensorrt_llm_1_2 import backend
+
+        raise EnvironmentUnfitError(
+            f"{folder} is a checkpoint for TensorRT-LLM 1.2, whose engine trtllm-serve runs. Build "
+            f"it on the GPU host: {backend.host_command(folder)}"
+        )
+    known = ("onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm", "tensorrt-llm-1.2")
     raise unknown_name("backend", manifest.backend, known)

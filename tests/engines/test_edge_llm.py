@@ -234,7 +234,7 @@ def test_the_real_export_computes_what_transformers_does(
     target = tmp_path / "e"
     result = build(source, "--gpu", gpu, "--max-seq-len", 512, "-o", target)
     assert result.exit_code == 0, result.stderr
-    model = reference.load(tiny) if name is None else fake_quantized.load(tiny, source)
+    model = reference.from_folder(tiny) if name is None else fake_quantized.load(tiny, source)
     expected = reference.logits(model, PROMPT)[-1]
     found = edge_llm_ops.last_logits(target / "edge_llm" / "llm", PROMPT)
     assert np.linalg.norm(found - expected) <= bound * np.linalg.norm(expected)

@@ -1,0 +1,1 @@
+"""The TensorRT-LLM 1.2 backend: a checkpoint and a model class for `trtllm-build`."""

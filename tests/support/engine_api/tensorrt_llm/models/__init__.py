@@ -1,0 +1,1 @@
+"""Source: 1.2 tensorrt_llm/models."""
