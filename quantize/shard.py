@@ -193,10 +193,10 @@ class _Pieces:
 
     def __exit__(self, kind: object, fault: object, trace: object) -> None:
         """Wait for every piece; after a fault, cancel those that have not started."""
-        while self.flight:
-            if kind is None:
+        try:
+            while self.flight and kind is None:
                 self._finish_oldest()
-                continue
-            future, _ = self.flight.popleft()
-            if not future.cancel():
-                wait([future])
+        finally:
+            for future, _ in self.flight:
+                if not future.cancel():
+                    wait([future])

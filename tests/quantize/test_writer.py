@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from safetensors.torch import load_file
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
-from nemotrt.quantize import partial, writer
+from nemotrt.quantize import partial, shard, writer
 from nemotrt.quantize.recipe import load_recipe
 from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
 
@@ -259,6 +261,28 @@ def test_a_source_that_shrinks_while_it_is_read(
     with pytest.raises(ArtefactError, match="got shorter while it was read"):
         quantize_checkpoint(source, tmp_path / "out", INT8)
     assert leftovers(tmp_path / "out") == []
+
+
+def test_no_piece_outlives_its_files(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a fault the files close: a thread that still wrote might write to another file."""
+    active: list[object] = []
+
+    def convert(fd: int, rows: object, *arguments: object) -> None:
+        active.append(rows)
+        time.sleep(0.1 * len(active))
+        active.remove(rows)
+        raise ArtefactError("a bad weight")
+
+    shards, *_ = writer.plan(checkpoint, INT8, QuantizeOptions())
+    monkeypatch.setattr(shard, "convert_rows", convert)
+    with ThreadPoolExecutor(4) as pool, pytest.raises(ArtefactError, match="a bad weight"):
+        source = checkpoint / shards[0].file_name
+        try:
+            shard.write_shard(source, tmp_path / "out", shards[0], pool, lambda num_bytes: None)
+        finally:
+            assert active == []
 
 
 def interrupted(checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
