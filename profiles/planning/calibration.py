@@ -21,7 +21,7 @@ def calibrate(paths: Sequence[Path], options: DeploymentOptions) -> FitResult:
     Raises:
         ConfigError: no usable row is left.
     """
-    gpu = resolve_gpu(options.gpu)
+    gpu = resolve_gpu(options)
     rows, reasons = [], []
     for path in paths:
         for row in read_results(path, options):

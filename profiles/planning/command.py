@@ -73,6 +73,8 @@ def plan() -> None:
 @config_option
 def plan_model(model: str | None, gpu: str, results: tuple[Path, ...], **flags: Any) -> None:
     """Plan one model on one GPU."""
+    if flags["output"] and not results:
+        raise click.UsageError("--output is the profile that --calibrate writes; give both.")
     if results:
         _calibrate(model or "", gpu, results, flags)
         return

@@ -1,5 +1,7 @@
 """A click group with a default: `plan MODEL` and `plan sweep MODEL` side by side."""
 
+from typing import Any
+
 import click
 
 
@@ -14,6 +16,15 @@ class DefaultGroup(click.Group):
         if args and args[0] not in self.commands and args[0] not in own:
             args = [self.default_name, *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a wrong use of the default shows the group's own usage."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if error.ctx is not None and error.ctx.info_name == self.default_name:
+                error.ctx = ctx
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the default's options, then the subcommands."""

@@ -16,8 +16,28 @@ UNSUPPORTED = {
     "layers_block_type": "mixed layers outside nemotron_h",
     "linear_num_value_heads": "linear attention",
 }
-# Two-matrix MLPs; all others gate. Source: transformers' modeling files of these types.
-UNGATED_TYPES = ("falcon", "gpt_neox", "nemotron", "opt", "phi", "starcoder2")
+# Two-matrix MLPs; all others gate. Source: transformers 5.24, the modeling files of these types.
+UNGATED_TYPES = (
+    "apertus",
+    "arcee",
+    "gpt_neox",
+    "nemotron",
+    "persimmon",
+    "phi",
+    "starcoder2",
+)
+# Types whose head is the embedding unless config.json says otherwise; files leave out defaults.
+# Source: transformers 5.24, the configuration classes of these types.
+TIED_TYPES = (
+    "cohere",
+    "cohere2",
+    "ernie4_5",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "smollm3",
+    "starcoder2",
+)
 
 
 def parse_dense_config(raw: dict[str, Any], source: str) -> ModelConfig:
@@ -51,7 +71,7 @@ def parse_dense_config(raw: dict[str, Any], source: str) -> ModelConfig:
         num_key_value_heads=num_kv_heads,
         head_dim=fields.size("head_dim", max(hidden_size // num_heads, 1)),
         norm_eps=fields.number("rms_norm_eps", 1e-6),
-        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
+        tie_word_embeddings=fields.flag("tie_word_embeddings", model_type in TIED_TYPES),
         max_position_embeddings=fields.size("max_position_embeddings", 131072),
         rope_theta=10000.0,
     )

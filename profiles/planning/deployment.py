@@ -41,10 +41,21 @@ class Deployment:
     def __post_init__(self) -> None:
         """Raise ConfigError where the device cannot run the precision or the heads do not split."""
         check_precision(self.gpu, self.formats.precision)
-        if self.model.num_attention_heads % self.tp:
-            raise ConfigError(
-                f"--tp {self.tp} does not divide {self.model.num_attention_heads} attention heads."
-            )
+        self._check_split()
+
+    def _check_split(self) -> None:
+        """Raise unless every kind of head splits evenly; more GPUs than KV heads share them."""
+        model, tp = self.model, self.tp
+        heads = {
+            "attention heads": model.num_attention_heads,
+            "KV heads": model.num_key_value_heads,
+        }
+        if model.mamba is not None:
+            heads["Mamba heads"] = model.mamba.num_heads
+        for what, count in heads.items():
+            is_shared = what == "KV heads" and tp > count and tp % count == 0
+            if count % tp and not is_shared:
+                raise ConfigError(f"--tp {tp} does not divide {count} {what}.")
 
     @property
     def fit(self) -> Fit:

@@ -9,7 +9,8 @@ from typing import Any
 from nemotrt.engines.config_fields import Fields
 from nemotrt.engines.hf_config import parse_model_config
 from nemotrt.engines.model_config import ModelConfig
-from nemotrt.errors import ArtefactError, unknown_name
+from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.errors import ArtefactError, ConfigError, unknown_name
 from nemotrt.profiles.planning.dense_config import parse_dense_config
 
 MODEL_FOLDER = resources.files("nemotrt.profiles.planning") / "models"
@@ -21,20 +22,25 @@ def known_models() -> list[str]:
 
 
 def load_model(name: str) -> ModelConfig:
-    """Return the model of a known name, a config.json, or a checkpoint folder.
+    """Return the model of a known or shipped name, a config.json, or a checkpoint folder.
 
     Raises:
         ArtefactError: the file is not JSON.
-        ConfigError: no such name, or an architecture that the planner does not know.
+        ConfigError: no such name or file, or an architecture that the planner does not know.
     """
     if name in known_models():
         return _shipped(name)
-    path = Path(name)
+    path = TINY_MODELS.get(name, Path(name))
     if path.is_dir():
         path = path / "config.json"
+        if not path.is_file():
+            raise ConfigError(f"{path.parent} has no config.json.")
     if path.is_file():
         return _parse(_read_object(path), str(path))
-    raise unknown_name("model", name, [*known_models(), "a config.json", "a checkpoint folder"])
+    if path.suffix == ".json" or len(path.parts) > 1:
+        raise ConfigError(f"{path} does not exist; known models: {', '.join(known_models())}.")
+    known = [*known_models(), *TINY_MODELS, "a config.json", "a checkpoint folder"]
+    raise unknown_name("model", name, known)
 
 
 @cache

@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields
 
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import NemotrtError
+from nemotrt.profiles.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.charts import HeatMap
 from nemotrt.profiles.planning.comparison import compare
-from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy, resolve_gpu
+from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.plan import make_plan
 
 
@@ -42,21 +44,29 @@ def sweep(
     lengths: Sequence[tuple[int, int]],
     baseline: str | None = None,
 ) -> Iterator[SweepRow]:
-    """Yield a row for every combination; what cannot run is a row with its problem."""
+    """Yield a row for every combination; what cannot run is a row with its problem.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    for name in (options.model, baseline):
+        if name is not None:
+            load_model(name)
     for gpu in gpus:
         for precision in precisions:
+            one = options.at(gpu=gpu, precision=precision)
+            profile = resolve_gpu(one)
             for isl, osl in lengths:
-                one = options.at(gpu=gpu, precision=precision, isl=isl, osl=osl)
-                yield _row(one, baseline)
+                yield _row(one.at(isl=isl, osl=osl), profile, baseline)
 
 
-def _row(options: DeploymentOptions, baseline: str | None) -> SweepRow:
+def _row(options: DeploymentOptions, gpu: GpuProfile, baseline: str | None) -> SweepRow:
     empty = SweepRow(options.model, options.gpu, options.precision.value, options.isl, options.osl)
     try:
-        deployment = deploy(options)
+        deployment = deploy(options, gpu)
         plan = make_plan(deployment)
         if baseline is not None:
-            plan = compare(deployment, plan, deploy(options.at(model=baseline), deployment.gpu))
+            plan = compare(deployment, plan, deploy(options.at(model=baseline), gpu))
     except NemotrtError as error:
         return SweepRow(
             empty.model, empty.gpu, empty.precision, empty.isl, empty.osl, problem=error.message

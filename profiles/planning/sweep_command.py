@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nemotrt.engines.precision import Precision
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.gpu_profile import known_gpus
 from nemotrt.profiles.planning.limits import check_writable, write_text
 from nemotrt.profiles.planning.options import config_option, deployment_options, to_options
@@ -66,6 +66,8 @@ def sweep_command(
     for path in (flags["csv_path"], flags["plot"]):
         if path and not flags["quiet"]:
             click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)
+    if all(row.problem for row in rows):
+        raise NoFeasiblePlanError(f"no combination can run; the first: {rows[0].problem}")
 
 
 def _lengths(text: str) -> tuple[int, int]:

@@ -184,3 +184,26 @@ def test_other_dense_config(tmp_path: Path) -> None:
         load_model(str(path))
     with pytest.raises(ConfigError, match="did you mean 'qwen3-8b'"):
         load_model("qwen3-9b")
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "llama", "qwen2", "mistral", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "starcoder2",
+        "gpt_neox", "stablelm", "olmo2", "cohere", "granite", "smollm3", "glm", "nemotron", "arcee",
+    ],
+)  # fmt: skip
+def test_dense_configs_against_transformers(tmp_path: Path, model_type: str) -> None:
+    """As many weights as the real class makes, from the config.json that it writes."""
+    import torch
+    import transformers
+
+    sizes = {"num_hidden_layers": 2}
+    if model_type == "nemotron":  # its class has no default that its own model takes
+        sizes["num_key_value_heads"] = 8
+    config = transformers.AutoConfig.for_model(model_type, **sizes)
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    assert num_parameters(load_model(str(tmp_path))) == pytest.approx(expected, rel=2e-3)
