@@ -5,7 +5,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.yaml_file import parse_yaml
@@ -43,6 +51,7 @@ class Corrections(_Strict):
     gemm_bandwidth: Correction | None = None
     gemm_compute: Correction | None = None  # 16-bit and wider
     gemm_compute_8bit: Correction | None = None
+    gemm_compute_decode: Correction | None = None  # of a decode step's few rows, if they differ
     attention_bandwidth: Correction | None = None
     attention_compute: Correction | None = None
     ssm_bandwidth: Correction | None = None
@@ -75,6 +84,20 @@ class Datasheet(_Strict):
     interconnect_gb_per_s: PositiveFloat | None = None  # each way
 
 
+class MeasuredWith(_Strict):
+    """The engine whose own kernels gave a CPU's figures, and its times outside of kernels.
+
+    A profile with this section holds for that engine and precision only.
+    """
+
+    engine: str
+    precision: str
+    step_overhead_ms: NonNegativeFloat
+    launch_overhead_us: NonNegativeFloat  # of each kernel
+    sequence_overhead_us: NonNegativeFloat  # of each sequence of a step
+    source: str = Field(min_length=1)
+
+
 class GpuProfile(_Strict):
     """One device: a GPU, or the CPU that this process runs on."""
 
@@ -88,6 +111,7 @@ class GpuProfile(_Strict):
     sources: dict[str, str]
     notes: str = ""
     corrections: Corrections = Corrections()
+    measured_with: MeasuredWith | None = None  # of a CPU; GPUs serve any engine
 
     @property
     def memory_bytes(self) -> int:

@@ -24,7 +24,7 @@ def calibrate(paths: Sequence[Path], options: DeploymentOptions) -> FitResult:
     gpu = resolve_gpu(options)
     rows, reasons = [], []
     for path in paths:
-        for row in read_results(path, options):
+        for row in read_results(path, options, gpu):
             reason = why_unscorable(row)
             if not reason and row.gpu not in (options.gpu, gpu.name):
                 reason = f"measured on {row.gpu}"

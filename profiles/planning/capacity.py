@@ -1,14 +1,15 @@
 """How many sequences fit, how long one can be, and where the memory goes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.gpu_profile import GpuProfile
+from nemotrt.profiles.planning.engine_profile import Scratch
 from nemotrt.profiles.planning.number_format import StoredType
 from nemotrt.profiles.planning.request_memory import RequestMemory
-from nemotrt.profiles.planning.workspace import workspace_bytes
+from nemotrt.profiles.planning.workspace import Prompt, workspace_bytes
 
 GIB = 2**30
 # The largest batch that TensorRT-LLM's tables and builders use; more is never planned.
@@ -58,15 +59,23 @@ class Fit:
     request: RequestMemory
     activation: StoredType
     max_num_tokens: int
+    cache_tokens: int  # of one sequence's cache
+    scratch: Scratch = Scratch.FUSED
 
     def workspace_bytes(self, batch_size: int) -> int:
         """Return the bytes of activations with `batch_size` sequences."""
-        return workspace_bytes(self.model, self.activation, self.max_num_tokens, batch_size)
+        prompt = Prompt(self.max_num_tokens, self.cache_tokens)
+        return workspace_bytes(self.model, self.activation, prompt, batch_size, self.scratch)
 
     def left_bytes(self, batch_size: int) -> int:
         """Return the bytes for caches and states with `batch_size` sequences; may be negative."""
         fixed = self.budget.weights_bytes + self.workspace_bytes(batch_size)
         return self.budget.usable_bytes - fixed
+
+    def holds(self, batch_size: int, num_tokens: int) -> bool:
+        """Whether `batch_size` sequences of `num_tokens` tokens fit, with caches of that length."""
+        longer = replace(self, cache_tokens=num_tokens)
+        return batch_size * self.request.total_bytes(num_tokens) <= longer.left_bytes(batch_size)
 
     def max_batch_size(self, num_tokens: int) -> int:
         """Return how many sequences of `num_tokens` tokens fit, at most MAX_BATCH_SIZE."""
@@ -80,7 +89,12 @@ class Fit:
 
     def max_seq_len(self, batch_size: int = 1) -> int:
         """Return the longest sequence of which `batch_size` fit; 0 if none does."""
-        return self.request.max_tokens(max(self.left_bytes(batch_size), 0) // batch_size)
+        left = replace(self, cache_tokens=1).left_bytes(batch_size)
+        low, high = 0, self.request.max_tokens(max(left, 0) // batch_size)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.holds(batch_size, middle) else (low, middle - 1)
+        return low
 
     def memory(self, batch_size: int, num_tokens: int) -> Memory:
         """Return where the memory goes with `batch_size` sequences of `num_tokens` tokens."""

@@ -101,14 +101,13 @@ def _first_precision(flags: dict[str, Any]) -> str:
 
 def _choose(options: DeploymentOptions, flags: dict[str, Any]) -> tuple[Deployment, int | None]:
     """Return the deployment, and its batch where the user or a latency target decides it."""
-    deployment = deploy(options)
     target = LatencyTarget(flags["tpot_ms"], flags["ttft_ms"])
     is_any = flags["precision"] == ANY_PRECISION
     if target == LatencyTarget() and not is_any:
-        return deployment, flags["batch_size"]
+        return deploy(options), flags["batch_size"]
     if flags["batch_size"] is not None:
         raise ConfigError("--batch-size cannot be combined with a latency target or any precision.")
-    return best_under(each_precision(deployment) if is_any else [deployment], target)
+    return best_under(each_precision(options) if is_any else [deploy(options)], target)
 
 
 def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str, Any]) -> None:
@@ -175,11 +174,12 @@ def _write(
             write_text(flags["write_limits"], limits_yaml(record), flags["force"])
         if flags["plot"]:
             from nemotrt.profiles.planning.plan_charts import plan_charts
+            from nemotrt.profiles.planning.plan_table import ratio_text
             from nemotrt.profiles.planning.plot_file import write_plot
 
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))
-            write_plot(flags["plot"], charts, title, record.reason or "", flags["force"])
+            write_plot(flags["plot"], charts, title, ratio_text(record), flags["force"])
     for path in written:
         if not flags["quiet"]:
             click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)

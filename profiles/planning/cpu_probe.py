@@ -1,63 +1,90 @@
-"""Measures this CPU's float32 matrix products; run as a process with one BLAS thread each.
+"""Times our CPU engine on the probe models; a process of its own, as engines are heavy.
 
-`python -m nemotrt.profiles.planning.cpu_probe` prints one JSON object. It is a process of its own
-because BLAS reads its number of threads once, and its own threads wait for each other: on a busy
-machine that measures the waiting. Here every CPU works on its own matrix.
+`python -m nemotrt.profiles.planning.cpu_probe BACKEND PRECISION` prints one JSON object: seconds of
+the fastest step by model and load. What a neighbour slows down is slower than that.
 """
 
 import json
-import os
-import threading
+import sys
+import tempfile
 import time
+from pathlib import Path
 
-import numpy as np
+from nemotrt.engines import onnxruntime
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.engine import Engine, Feed, Limits
+from nemotrt.engines.native import backend as native
+from nemotrt.engines.native.engine import NativeEngine
+from nemotrt.engines.precision import Precision
+from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
+from nemotrt.profiles.planning.probe_models import BATCH_SIZE, GEMM_ROWS, PROBE_MODELS
 
-# Larger together than the last-level caches of common servers: the reads come from memory.
-STREAM_BYTES = 512 * 2**20
-# Within a last-level cache, beyond the private ones.
-CACHED_BYTES = 8 * 2**20
-NUM_COLUMNS = 1024
-GEMM_ROWS = 8  # a decode step's batch
-MEASURE_S = 0.8
+PROMPT_TOKENS = 8
+# Each load runs for this long, in these many rounds over all loads, so that a burst of a
+# neighbour's work does not hit all runs of one.
+MEASURE_S, NUM_ROUNDS = 0.15, 3
+LIMITS = Limits(max_batch_size=BATCH_SIZE, max_seq_len=4096, chunk_tokens=GEMM_ROWS)
 
 
-def rate(total_bytes: int, num_rows: int) -> float:
-    """Return the bytes of matrix that all CPUs together multiply by `num_rows` rows in a second.
+def open_probe(folder: Path, name: str, backend: str, precision: Precision) -> Engine:
+    """Return the open engine of a probe model, built in `folder`."""
+    checkpoint, target = folder / name, folder / f"{name}-engine"
+    write_checkpoint(checkpoint, PROBE_MODELS[name])
+    target.mkdir()
+    if backend == "native":
+        native.export(open_checkpoint(checkpoint), target, LIMITS, precision)
+        return NativeEngine(target, LIMITS)
+    onnxruntime.export(open_checkpoint(checkpoint), target, LIMITS, precision)
+    return onnxruntime.OnnxRuntimeEngine(target, LIMITS)
 
-    Each CPU reports its fastest pass while all are at work.
-    """
-    num_cpus = len(os.sched_getaffinity(0))
-    rates = [0.0] * num_cpus
-    start = threading.Barrier(num_cpus)
 
-    def work(index: int) -> None:
-        size = total_bytes // num_cpus // 4 // NUM_COLUMNS
-        matrix = np.ones((NUM_COLUMNS, size), np.float32)
-        rows = np.ones((num_rows, NUM_COLUMNS), np.float32)
-        out = np.empty((num_rows, size), np.float32)
-        np.matmul(rows, matrix, out=out)
-        start.wait()
-        end = time.perf_counter() + MEASURE_S
-        while time.perf_counter() < end:
-            before = time.perf_counter()
-            np.matmul(rows, matrix, out=out)
-            seconds = time.perf_counter() - before
-            rates[index] = max(rates[index], matrix.nbytes / seconds)
+def fastest_s(engine: Engine, num_sequences: int, num_tokens: int) -> float:
+    """Return the seconds of the fastest step of `num_tokens` new tokens for each sequence."""
+    slots = [engine.allocate() for _ in range(num_sequences)]
+    for slot in slots:
+        engine.step([Feed(slot, list(range(PROMPT_TOKENS)))])
+    feeds = [Feed(slot, list(range(num_tokens))) for slot in slots]
+    room = LIMITS.max_seq_len - PROMPT_TOKENS
+    fastest, end = float("inf"), time.perf_counter() + MEASURE_S
+    for _ in range(room // num_tokens):
+        start = time.perf_counter()
+        engine.step(feeds)
+        now = time.perf_counter()
+        fastest = min(fastest, now - start)
+        if now > end:
+            break
+    for slot in slots:
+        engine.release(slot)
+    return fastest
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(num_cpus)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(rates)
+
+def measure(backend: str, precision: Precision) -> dict[str, dict[str, float]]:
+    """Return seconds by model and load: `one`, `batch` of BATCH_SIZE, `prompt` of GEMM_ROWS."""
+    loads = {"one": (1, 1), "batch": (BATCH_SIZE, 1), "prompt": (1, GEMM_ROWS)}
+    wanted = {
+        "linears": ("one", "batch", "prompt"),
+        "cached": ("one",),
+        "states": ("batch",),
+        "small": ("one", "batch"),
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        engines = {name: open_probe(folder, name, backend, precision) for name in PROBE_MODELS}
+        found = {name: dict.fromkeys(wanted[name], float("inf")) for name in engines}
+        for _ in range(NUM_ROUNDS):
+            for name, engine in engines.items():
+                for load in wanted[name]:
+                    seconds = fastest_s(engine, *loads[load])
+                    found[name][load] = min(found[name][load], seconds)
+        for engine in engines.values():
+            engine.close()
+    return found
 
 
 def main() -> None:
-    """Print the three rates."""
-    streamed, cached = rate(STREAM_BYTES, 1), rate(CACHED_BYTES, 1)
-    multiplied = rate(CACHED_BYTES, GEMM_ROWS)
-    flops = 2 * GEMM_ROWS * multiplied / 4
-    print(json.dumps({"stream": streamed, "cached": cached, "flops": flops}))
+    """Print the timings."""
+    backend, precision = sys.argv[1:]
+    print(json.dumps(measure(backend, Precision(precision))))
 
 
 if __name__ == "__main__":

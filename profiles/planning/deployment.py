@@ -1,6 +1,7 @@
 """What a prediction depends on, and how it follows from the words of a user."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from nemotrt.engines.model_config import ModelConfig
@@ -10,7 +11,7 @@ from nemotrt.profiles.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.capacity import GIB, Admission, Budget, Fit
 from nemotrt.profiles.planning.engine_profile import EngineProfile, load_engine
 from nemotrt.profiles.planning.known_models import load_model
-from nemotrt.profiles.planning.number_format import StoredType, check_precision, default_kv_type
+from nemotrt.profiles.planning.number_format import StoredType, check_precision
 from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.planning.request_memory import RequestMemory, request_memory
 from nemotrt.profiles.planning.roofline import Scenario, device
@@ -39,9 +40,22 @@ class Deployment:
     max_num_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where the device cannot run the precision or the heads do not split."""
+        """Raise ConfigError where the device cannot run this, or the heads do not split."""
+        self._check_engine()
         check_precision(self.gpu, self.formats.precision)
         self._check_split()
+
+    def _check_engine(self) -> None:
+        """Raise unless the engine runs on such a device, and on a CPU as it was measured."""
+        engine, gpu = self.engine, self.gpu
+        if engine.device != gpu.kind:
+            raise ConfigError(f"engine {engine.name} does not run on {gpu.name}, a {gpu.kind}.")
+        known = gpu.measured_with
+        if known and (known.engine, known.precision) != (engine.name, self.formats.precision):
+            raise ConfigError(
+                f"{gpu.name} was measured with {known.engine} {known.precision}; "
+                f"{engine.name} {self.formats.precision} needs a measurement of its own."
+            )
 
     def _check_split(self) -> None:
         """Raise unless every kind of head splits evenly; more GPUs than KV heads share them."""
@@ -63,7 +77,8 @@ class Deployment:
         weights = -(-weights_bytes(self.model, self.formats.precision) // self.tp)
         budget = Budget(self.gpu, self.memory_utilization, self.reserve_bytes, weights)
         activation = self.formats.activation
-        return Fit(self.model, budget, self.request, activation, self.max_num_tokens)
+        lengths = self.max_num_tokens, self.isl + self.osl
+        return Fit(self.model, budget, self.request, activation, *lengths, self.engine.scratch)
 
     @property
     def request(self) -> RequestMemory:
@@ -134,10 +149,9 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
     Raises:
         ConfigError: a name is unknown, or the GPU cannot run the precision.
     """
-    gpu = gpu or resolve_gpu(options.gpu)
-    is_ours_on_cpu = gpu.kind == "cpu" and options.engine == "nemotrt"
-    engine = load_engine("nemotrt-cpu" if is_ours_on_cpu else options.engine)
-    kv = options.kv_dtype or default_kv_type(options.precision, engine.is_fp8_kv_default)
+    gpu = gpu or resolve_gpu(options)
+    engine = load_engine(engine_name(options.engine, gpu))
+    kv = options.kv_dtype or engine.kv_type(options.precision)
     if options.osl < 1 or options.isl < 1:
         raise ConfigError("--isl and --osl must be at least 1.")
     return Deployment(
@@ -161,10 +175,23 @@ def with_context(deployment: Deployment, isl: int, osl: int) -> Deployment:
     return replace(deployment, isl=isl, osl=osl)
 
 
-def resolve_gpu(name: str) -> GpuProfile:
-    """Return a GPU profile by name or file; `this-machine` is measured now."""
-    if name == THIS_MACHINE:
-        from nemotrt.profiles.planning.this_machine import measure_this_machine
+def engine_name(name: str, gpu: GpuProfile) -> str:
+    """Return the engine's name; ours on a CPU is what its figures were measured with."""
+    if name != "nemotrt" or gpu.kind == "gpu":
+        return name
+    return gpu.measured_with.engine if gpu.measured_with else "onnxruntime"
 
-        return measure_this_machine()
-    return load_gpu(name)
+
+def resolve_gpu(options: DeploymentOptions) -> GpuProfile:
+    """Return the options' GPU by name or file; `this-machine` is measured, once a process."""
+    if options.gpu == THIS_MACHINE:
+        return this_machine(options.engine, options.precision)
+    return load_gpu(options.gpu)
+
+
+@cache
+def this_machine(engine: str, precision: Precision) -> GpuProfile:
+    """Return this machine's profile for an engine and a precision, measured at the first call."""
+    from nemotrt.profiles.planning.this_machine import measure_this_machine
+
+    return measure_this_machine(engine, precision)

@@ -3,6 +3,7 @@
 from enum import StrEnum
 from functools import cache
 from importlib import resources
+from typing import Literal
 
 from pydantic import (
     BaseModel,
@@ -14,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from nemotrt.engines.precision import Precision
 from nemotrt.errors import unknown_name
+from nemotrt.profiles.planning.number_format import StoredType, default_kv_type
 from nemotrt.profiles.yaml_file import parse_yaml
 
 ENGINE_FOLDER = resources.files("nemotrt.profiles.planning") / "engines"
@@ -26,6 +29,13 @@ class Paging(StrEnum):
     SLOTS = "slots"  # one contiguous cache of max_seq_len a sequence
     BLOCKS = "blocks"  # KV in blocks of tokens; SSM state in a slot
     UNIFIED_PAGES = "unified-pages"  # KV and SSM state in pages of one size
+
+
+class Scratch(StrEnum):
+    """What a prompt's kernels keep beside their inputs and results."""
+
+    FUSED = "fused"  # the SSD scan's tensors a chunk of the model's size, attention tile by tile
+    GRAPH = "graph"  # our ONNX graph in TensorRT: the call is one chunk, attention has a mask
 
 
 class _Strict(BaseModel):
@@ -55,16 +65,27 @@ class EngineProfile(_Strict):
     paging: Paging
     paging_source: str
     tokens_per_block: PositiveInt = 1
+    device: Literal["gpu", "cpu"] = "gpu"
+    scratch: Scratch = Scratch.FUSED
+    # Copies of SSM and convolution states: two where a step reads one and writes the other.
+    num_state_copies: PositiveInt = 1
+    kv_dtype: StoredType | None = None  # where the engine has but one
     # Whether an FP8 checkpoint gets an FP8 KV cache without being asked to.
     is_fp8_kv_default: bool
     fp8_kv_source: str
     max_num_tokens: PositiveInt  # new tokens in one call, unless the user says otherwise
     step_overhead_ms: Overhead  # launches and host work that do not overlap the GPU
     sequence_overhead_us: Overhead  # sampling and bookkeeping, for each sequence of a step
+    # Time of each kernel that nothing hides; a GPU's launches are inside step_overhead_ms.
+    launch_overhead_us: Overhead = Overhead(low=0, best=0, high=0, source="none")
     # K (or V) elements that one SM multiplies in a second, for each query head: set only where
     # the decode attention runs on CUDA cores and reads a shared KV head once a query head.
     attention_elements_per_s_per_sm: PositiveFloat | None = None
     attention_elements_source: str = ""
+
+    def kv_type(self, precision: Precision) -> StoredType:
+        """Return the KV cache's format that `precision` gets without being asked for another."""
+        return self.kv_dtype or default_kv_type(precision, self.is_fp8_kv_default)
 
 
 def known_engines() -> list[str]:

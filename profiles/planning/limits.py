@@ -34,9 +34,14 @@ def write_text(path: Path, text: str, is_overwrite: bool) -> None:
         ConfigError: the file exists, or its folder does not.
     """
     check_writable(path, is_overwrite)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

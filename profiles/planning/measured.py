@@ -66,6 +66,9 @@ class MeasuredRow:
     notes: str
     role: str
     num_gpus: int
+    # New tokens in one call. Source: max_num_tokens of TensorRT-LLM's tables and
+    # max-num-batched-tokens of the ML.ENERGY runs, both 8192.
+    max_num_tokens: int = 8192
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """A plan: what a model does on a GPU at one load, as one record."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nemotrt.engines.precision import Precision
 from nemotrt.profiles.planning.capacity import (
@@ -10,6 +10,7 @@ from nemotrt.profiles.planning.capacity import (
 )
 from nemotrt.profiles.planning.corrections import corrections_of, unmeasured
 from nemotrt.profiles.planning.deployment import Deployment
+from nemotrt.profiles.planning.engine_profile import load_engine
 from nemotrt.profiles.planning.number_format import StoredType
 from nemotrt.profiles.planning.operators import decode_call, operators
 from nemotrt.profiles.planning.roofline import Scenario, device
@@ -156,14 +157,15 @@ def make_plan(
         joules_per_token=_joules_per_token(deployment, rate),
         usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour, rate),
         default_corrections=tuple(unmeasured(deployment.gpu)),
-        notes=_notes(deployment),
+        notes=_notes(deployment, largest),
     )
 
 
 def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTime, ...]:
     """Return each operator of a decode step at the mean context."""
-    on = device(deployment.gpu, deployment.engine, Scenario.BEST)
     call = decode_call(batch_size, mean_context(deployment.isl, deployment.osl))
+    found = tuple(operators(deployment.model, deployment.formats, call, deployment.tp))
+    on = device(deployment.gpu, deployment.engine, Scenario.BEST).on_call(found, is_decode=True)
     return tuple(
         OperatorTime(
             operator.name,
@@ -174,7 +176,7 @@ def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTim
             operator.num_bytes,
             operator.num_flops,
         )
-        for operator in operators(deployment.model, deployment.formats, call, deployment.tp)
+        for operator in found
     )
 
 
@@ -205,7 +207,7 @@ def _usd_per_million_tokens(usd_per_hour: float | None, rate: Range) -> Range | 
     return Range(per_token / rate.high, per_token / rate.best, per_token / rate.low)
 
 
-def _notes(deployment: Deployment) -> tuple[str, ...]:
+def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
     """Return what a reader must know beside the figures."""
     notes = []
     longest, total = deployment.model.max_position_embeddings, deployment.isl + deployment.osl
@@ -213,6 +215,24 @@ def _notes(deployment: Deployment) -> tuple[str, ...]:
         notes.append(f"{total} tokens are more than the {longest} that the model was made for")
     if deployment.formats.precision in (Precision.INT8_SQ, Precision.INT8_WO):
         notes.append("no measured INT8 row exists: its time is the roofline's alone")
+    built = _as_built(deployment)
+    num_built = built.fit.max_batch_size(built.planned_tokens) if built else largest
+    if num_built != largest:
+        notes.append(
+            f"what `nemotrt build --backend tensorrt` makes today keeps SSM states twice and an "
+            f"attention mask: it holds {num_built} (--engine tensorrt)"
+        )
     if deployment.gpu.notes:
         notes.append(deployment.gpu.notes.rstrip("."))
     return tuple(notes)
+
+
+def _as_built(deployment: Deployment) -> Deployment | None:
+    """Return the deployment on our TensorRT backend, where the plan is of our engines' design."""
+    is_design = deployment.engine.name == "nemotrt" and deployment.tp == 1
+    if not is_design or not deployment.model.num_mamba_layers:
+        return None
+    engine = load_engine("tensorrt")
+    formats = replace(deployment.formats, kv=engine.kv_type(deployment.formats.precision))
+    max_num_tokens = min(deployment.max_num_tokens, engine.max_num_tokens)
+    return replace(deployment, engine=engine, formats=formats, max_num_tokens=max_num_tokens)

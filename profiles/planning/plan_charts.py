@@ -12,7 +12,7 @@ from nemotrt.profiles.planning.plan import Plan
 from nemotrt.profiles.planning.roofline import Scenario
 from nemotrt.profiles.planning.search import curve
 
-# Total tokens at which the ratio is drawn; a third is prompt, as in 8k in / 16k out.
+# Total tokens at which the ratio is drawn, beside the plan's own.
 CONTEXTS = tuple(2**power for power in range(10, 18))
 
 
@@ -46,27 +46,28 @@ def memory_chart(plans: Sequence[Plan]) -> StackedBars:
         "GiB",
         tuple(f"{plan.model} x {plan.batch_size}" for plan in plans),
         tuple((name, tuple(n / GIB for n in values)) for name, values in columns.items()),
+        quiet=("free", "withheld"),
     )
 
 
 def throughput_chart(deployments: Sequence[Deployment]) -> LineChart:
-    """Return tokens per second against users, best with its low and high for the first."""
+    """Return tokens per second against users, with the band from low to high."""
     series = []
-    for number, deployment in enumerate(deployments):
+    for deployment in deployments:
         points = curve(deployment)
-        name = deployment.model_name
-        ends = ("low", "best", "high") if number == 0 else ("best",)
-        for end in ends:
-            values = tuple((float(p.concurrency), getattr(p.tokens_per_s, end)) for p in points)
-            series.append(Series(name if end == "best" else f"{end} end", values))
-    return LineChart("Throughput", "users", "tokens/s", tuple(series), is_x_log=True)
+        values = tuple((float(p.concurrency), p.tokens_per_s.best) for p in points)
+        band = tuple((p.tokens_per_s.low, p.tokens_per_s.high) for p in points)
+        series.append(Series(deployment.model_name, values, band=band))
+    title = f"Throughput, {deployments[0].isl} in / {deployments[0].osl} out"
+    return LineChart(title, "users", "tokens/s, low to high", tuple(series), is_x_log=True)
 
 
 def ratio_chart(deployment: Deployment, baseline: Deployment) -> LineChart | None:
     """Return throughput over the baseline's against length, both at their largest batch."""
     points = []
-    for total in CONTEXTS:
-        isl = total // 3
+    share, own = deployment.isl / (deployment.isl + deployment.osl), deployment.isl + deployment.osl
+    for total in sorted({*CONTEXTS, own}):
+        isl = min(max(round(share * total), 1), total - 1)
         rates = []
         for one in (deployment, baseline):
             at = with_context(one, isl, total - isl)
@@ -81,7 +82,10 @@ def ratio_chart(deployment: Deployment, baseline: Deployment) -> LineChart | Non
         return None
     name = f"{deployment.model_name} / {baseline.model_name}"
     series = (Series(name, tuple(points)),)
-    return LineChart("Ratio of throughputs", "tokens a sequence", "ratio", series, is_x_log=True)
+    longest = min(one.fit.max_seq_len() for one in (deployment, baseline))
+    x_label = f"tokens a sequence, {share:.0%} of them prompt (both fit up to {longest:,})"
+    title = "Ratio of throughputs, each at its largest batch"
+    return LineChart(title, x_label, "ratio", series, is_x_log=True)
 
 
 def roofline_chart(deployment: Deployment, plan: Plan) -> LineChart:

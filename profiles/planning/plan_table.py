@@ -26,13 +26,17 @@ def plan_table(plan: Plan) -> RenderableType:
     columns = [_cells(one) for one in plans]
     for name in columns[0]:
         table.add_row(name, *(cells[name] for cells in columns))
-    lines: list[RenderableType] = [table]
-    if plan.ratio is not None:
-        lines.append(f"Ratio {_range(plan.ratio, '.2f')}.")
-    if plan.reason is not None:
-        lines.append(f"Why: {plan.reason}.")
+    lines: list[RenderableType] = [table, *ratio_text(plan).splitlines()]
     lines += [f"Note: {note}." for note in (*plan.notes, *_default_note(plan))]
     return Group(*lines)
+
+
+def ratio_text(plan: Plan) -> str:
+    """Return the ratio to the baseline and why, a line each; nothing without a baseline."""
+    lines = [] if plan.ratio is None else [f"Ratio {_range(plan.ratio, '.2f')}."]
+    if plan.reason is not None:
+        lines.append(f"Why: {plan.reason.rstrip('.')}.")
+    return "\n".join(lines)
 
 
 def _cells(plan: Plan) -> dict[str, str]:
@@ -62,9 +66,9 @@ def _cells(plan: Plan) -> dict[str, str]:
     if plan.queue_ms:
         cells["wait for a slot"] = f"{plan.queue_ms / 1e3:.0f} s"
     if plan.joules_per_token is not None:
-        cells["energy per token"] = f"{_range(plan.joules_per_token, '.2f')} J"
+        cells["energy per token"] = f"{_range(plan.joules_per_token, '.3g')} J"
     if plan.usd_per_million_tokens is not None:
-        cells["price per 10^6 tokens"] = f"{_range(plan.usd_per_million_tokens, '.2f')} USD"
+        cells["price per 10^6 tokens"] = f"{_range(plan.usd_per_million_tokens, '.3g')} USD"
     return cells
 
 

@@ -5,7 +5,7 @@ from nemotrt.profiles.planning.capacity import Budget, Fit
 from nemotrt.profiles.planning.engine_profile import load_engine
 from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.measured import MeasuredRow
-from nemotrt.profiles.planning.number_format import StoredType, default_kv_type
+from nemotrt.profiles.planning.number_format import StoredType
 from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.planning.request_memory import request_memory
 from nemotrt.profiles.planning.roofline import Scenario, device
@@ -16,9 +16,6 @@ from nemotrt.profiles.planning.weights import weights_bytes
 # What the published tables let the engines fill. Source: TensorRT-LLM v0.17 perf-overview.md,
 # kv_cache_free_gpu_mem_fraction 0.95 "in most cases".
 MEMORY_UTILIZATION = 0.95
-# Prompt tokens in one call. Source: max_num_tokens of TensorRT-LLM's tables and
-# max-num-batched-tokens of the ML.ENERGY runs, both 8192.
-MAX_NUM_TOKENS = 8192
 
 
 def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BEST) -> Service:
@@ -30,7 +27,7 @@ def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BES
     if row.precision is None or row.isl is None or row.osl is None:
         raise ValueError(f"{row.name} cannot be predicted")
     model, engine = load_model(row.model), load_engine(row.engine)
-    kv = row.kv or default_kv_type(row.precision, engine.is_fp8_kv_default)
+    kv = row.kv or engine.kv_type(row.precision)
     formats = Formats(row.precision, kv, row.ssm or StoredType.FP32)
     batch_size = row.concurrency
     if batch_size is None:
@@ -39,9 +36,11 @@ def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BES
             Budget(gpu, MEMORY_UTILIZATION, 0, weights_bytes(model, row.precision)),
             request_memory(model, engine, kv, formats.ssm),
             formats.activation,
-            MAX_NUM_TOKENS,
+            row.max_num_tokens,
+            row.isl + row.osl,
+            engine.scratch,
         )
         batch_size = fit.max_batch_size(round(mean_context(row.isl, row.osl)))
     load = Load(row.isl, row.osl, batch_size)
     workload = Workload(model, formats)
-    return serve(workload, device(gpu, engine, scenario), load, batch_size, MAX_NUM_TOKENS)
+    return serve(workload, device(gpu, engine, scenario), load, batch_size, row.max_num_tokens)

@@ -1,45 +1,33 @@
 """Reads a user's own measurements: results of `nemotrt profile`, or a CSV in our columns."""
 
-import json
-from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from nemotrt.errors import ArtefactError
-from nemotrt.profiles.planning.deployment import DeploymentOptions
+from nemotrt.profiles.gpu_profile import GpuProfile
+from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.measured import MeasuredRow, read_rows
+from nemotrt.profiles.planning.this_machine import CPU_ENGINES
+from nemotrt.profiles.result import ProfileResult, Status, read_result
 
-# Where a result keeps a metric's value beside its statistics.
-VALUE_KEYS = ("value", "mean")
+CLOSED_LOOP = "closed"
 
 
-def read_results(path: Path, options: DeploymentOptions) -> list[MeasuredRow]:
-    """Return the measured rows of a file; `options` says what a result leaves open.
+def read_results(path: Path, options: DeploymentOptions, gpu: GpuProfile) -> list[MeasuredRow]:
+    """Return the measured rows of a file or a run's folder.
 
-    A run's folder stands for its result.json. A result needs isl, osl, concurrency and
-    tokens_per_s, at any depth, as numbers or as objects with a value or a mean.
+    A result says lengths, users and throughput; `options` says of which model in which formats.
 
     Raises:
-        ArtefactError: not JSON, not of a complete run, or one of the four is missing.
-        ConfigError: a CSV without our columns.
+        ArtefactError: no result of a complete run, or not of such a deployment.
+        ConfigError: a CSV without our columns, or the throughput could not be computed.
     """
-    if path.is_dir():
-        path = path / "result.json"
     if path.suffix == ".csv":
         return read_rows(path)
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path} is not a profile result: {error}.") from error
-    status = raw.get("status", "complete") if isinstance(raw, dict) else "complete"
-    if status != "complete":
-        raise ArtefactError(f"{path} is of a run that is {status}; it cannot calibrate a GPU.")
-    numbers = {name: _find(raw, name) for name in ("isl", "osl", "concurrency", "tokens_per_s")}
-    missing = [name for name, value in numbers.items() if value is None]
-    if missing:
-        raise ArtefactError(f"{path} has no {', '.join(missing)}; it cannot calibrate a GPU.")
-    known = {name: value for name, value in numbers.items() if value is not None}
+    result = read_result(path)
+    fault = _why_unusable(result, options, gpu)
+    if fault:
+        raise ArtefactError(f"{path} cannot calibrate {gpu.name}: {fault}.")
+    workload = result.workload
     return [
         MeasuredRow(
             number=0,
@@ -49,12 +37,12 @@ def read_results(path: Path, options: DeploymentOptions) -> list[MeasuredRow]:
             kv=options.kv_dtype,
             ssm=options.ssm_dtype,
             engine=options.engine,
-            isl=round(known["isl"]),
+            isl=workload.isl,
             is_isl_assumed=False,
-            osl=round(known["osl"]),
-            concurrency=round(known["concurrency"]),
+            osl=workload.osl,
+            concurrency=workload.concurrency,
             metric="output_tok_s",
-            tokens_per_s=known["tokens_per_s"],
+            tokens_per_s=result.metric("tokens_per_s"),
             itl_ms=None,
             ttft_ms=None,
             kind="fixed_concurrency",
@@ -62,27 +50,22 @@ def read_results(path: Path, options: DeploymentOptions) -> list[MeasuredRow]:
             notes="",
             role="calibration",
             num_gpus=options.tp,
+            max_num_tokens=deploy(options, gpu).max_num_tokens,
         )
     ]
 
 
-def _find(raw: Any, name: str) -> float | None:
-    """Return the number called `name` that is nearest to the top, or None."""
-    queue: deque[Any] = deque([raw])
-    while queue:
-        node = queue.popleft()
-        if isinstance(node, Mapping):
-            number = _number(node.get(name))
-            if number is not None:
-                return number
-            queue.extend(node.values())
-    return None
-
-
-def _number(value: Any) -> float | None:
-    """Return a positive number, also from the mean of an object of statistics."""
-    if isinstance(value, Mapping):
-        value = next((value[key] for key in VALUE_KEYS if value.get(key) is not None), None)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        return None
-    return float(value)
+def _why_unusable(result: ProfileResult, options: DeploymentOptions, gpu: GpuProfile) -> str:
+    """Return why a run does not measure the deployment, or an empty string."""
+    target = result.target
+    if not options.model:
+        return "a result does not say the model's shape; give MODEL"
+    if result.status is not Status.COMPLETE:
+        return f"its run is {result.status.value}"
+    if result.workload.arrival != CLOSED_LOOP:
+        return f"its arrivals are {result.workload.arrival}; a closed loop has a stated load"
+    if target.get("precision", options.precision) != options.precision:
+        return f"it ran {target['precision']}, not {options.precision}"
+    if target.get("backend") in CPU_ENGINES and gpu.kind != "cpu":
+        return f"it ran on a CPU ({target['backend']})"
+    return ""

@@ -21,6 +21,7 @@ class RequestMemory:
     conv_state_bytes: int
     paging: Paging
     tokens_per_block: int
+    num_state_copies: int = 1
     page_bytes: int = 0  # of all layers of a group, unified pages only
     pages_per_block: int = 1  # groups of attention layers
     num_state_pages: int = 0  # groups of Mamba layers
@@ -32,7 +33,11 @@ class RequestMemory:
             num_pages = num_blocks * self.pages_per_block + self.num_state_pages
             return num_pages * self.page_bytes
         kv_bytes = num_blocks * self.tokens_per_block * self.kv_cache_bytes_per_token
-        return kv_bytes + self.ssm_state_bytes + self.conv_state_bytes
+        return kv_bytes + self._state_bytes
+
+    @property
+    def _state_bytes(self) -> int:
+        return self.num_state_copies * (self.ssm_state_bytes + self.conv_state_bytes)
 
     def max_tokens(self, available_bytes: int) -> int:
         """Return the longest sequence that fits; 0 when not even one block does."""
@@ -40,7 +45,7 @@ class RequestMemory:
             num_pages = available_bytes // self.page_bytes - self.num_state_pages
             num_blocks = num_pages // self.pages_per_block
         else:
-            left = available_bytes - self.ssm_state_bytes - self.conv_state_bytes
+            left = available_bytes - self._state_bytes
             block_bytes = self.tokens_per_block * self.kv_cache_bytes_per_token
             num_blocks = left // block_bytes
         return max(num_blocks, 0) * self.tokens_per_block
@@ -62,7 +67,12 @@ def request_memory(
     is_hybrid = model.num_mamba_layers and model.num_attention_layers
     if engine.paging is not Paging.UNIFIED_PAGES or not is_hybrid:
         return RequestMemory(
-            kv_bytes, ssm_bytes, conv_bytes, engine.paging, engine.tokens_per_block
+            kv_bytes,
+            ssm_bytes,
+            conv_bytes,
+            engine.paging,
+            engine.tokens_per_block,
+            engine.num_state_copies,
         )
     layer_state_bytes = math.ceil((ssm_bytes + conv_bytes) / model.num_mamba_layers)
     num_tokens = PAGE_TOKEN_MULTIPLE * math.ceil(

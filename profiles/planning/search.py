@@ -1,13 +1,17 @@
 """The throughput-latency curve, and the best configuration under a latency target."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.profiles.planning.deployment import Deployment
-from nemotrt.profiles.planning.number_format import default_kv_type
-from nemotrt.profiles.planning.operators import Formats
+from nemotrt.profiles.planning.deployment import (
+    THIS_MACHINE,
+    Deployment,
+    DeploymentOptions,
+    deploy,
+    resolve_gpu,
+)
 from nemotrt.profiles.planning.plan import Range
 from nemotrt.profiles.planning.roofline import Scenario
 
@@ -100,14 +104,20 @@ def _largest_batch(deployment: Deployment, target: LatencyTarget, largest: int) 
     return low
 
 
-def each_precision(deployment: Deployment) -> list[Deployment]:
-    """Return the deployment in every precision that its GPU can run, KV cache by default."""
-    found = []
+def each_precision(options: DeploymentOptions) -> list[Deployment]:
+    """Return the deployment in every precision that its GPU can run.
+
+    Raises:
+        ConfigError: a name is unknown, or no precision can run; that of the last one tried.
+    """
+    # A CPU is measured for each precision, a GPU's profile serves all.
+    gpu = None if options.gpu == THIS_MACHINE else resolve_gpu(options)
+    found, refusal = [], None
     for precision in Precision:
-        kv = default_kv_type(precision, deployment.engine.is_fp8_kv_default)
-        formats = Formats(precision, kv, deployment.formats.ssm)
         try:
-            found.append(replace(deployment, formats=formats))
-        except ConfigError:  # the GPU has no such arithmetic
-            continue
+            found.append(deploy(options.at(precision=precision), gpu))
+        except ConfigError as error:  # the device has no such arithmetic
+            refusal = error
+    if refusal is not None and not found:
+        raise refusal
     return found

@@ -41,12 +41,11 @@ def step_time(workload: Workload, device: Device, call: Call) -> StepTime:
     """Return the time of one call, operators one after the other."""
     times = dict.fromkeys(Resource, 0.0)
     found = list(operators(workload.model, workload.formats, call, workload.tp))
-    # A state is written where it was read: its bytes lie in a cache once.
-    written = sum(o.num_bytes / 2 for o in found if o.resource is Resource.SSM)
-    device = device.touching(sum(o.num_bytes for o in found) - written)
+    device = device.on_call(found, call.is_decode)
     for operator in found:
         times[operator.resource] += device.seconds(operator)
-    overhead = device.step_overhead_s + call.num_sequences * device.sequence_overhead_s
+    num_launches = sum(operator.num_launches for operator in found)
+    overhead = device.overhead_s(num_launches, call.num_sequences)
     parts = {resource.value: seconds * 1e3 for resource, seconds in times.items()}
     return StepTime(**parts, overhead=overhead * 1e3, total=sum(parts.values()) + overhead * 1e3)
 

@@ -3,13 +3,19 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from nemotrt.profiles.planning.charts import Chart, HeatMap, LineChart, StackedBars
+from nemotrt.profiles.planning.charts import (
+    SERIES_COLOURS,
+    Chart,
+    HeatMap,
+    LineChart,
+    StackedBars,
+    cell_text,
+    part_colours,
+)
 from nemotrt.profiles.planning.svg_axis import Axis, axis, tick_text
 
 WIDTH, HEIGHT = 640, 380
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 52, 70
-# Okabe and Ito's palette: distinct for colour-blind readers.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 BAR_HEIGHT, BAR_LEFT = 34, 190
 CELL_WIDTH, CELL_HEIGHT = 84, 30
 CHARACTER_WIDTH = 6.4  # of 11-pixel sans serif, on average
@@ -59,11 +65,16 @@ def _rect(x: float, y: float, width: float, height: float, fill: str, title: str
 def _lines(chart: LineChart) -> Iterator[str]:
     points = [point for series in chart.series for point in series.points]
     across = axis([x for x, _ in points], LEFT, WIDTH - RIGHT, chart.is_x_log)
-    up = axis([y for _, y in points], HEIGHT - BOTTOM, TOP, chart.is_y_log)
+    ends = [end for series in chart.series for pair in series.band for end in pair]
+    up = axis([*(y for _, y in points), *ends], HEIGHT - BOTTOM, TOP, chart.is_y_log)
     yield from _grid(across, up, chart)
     for number, series in enumerate(chart.series):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
         pixels = [(across.pixel(x), up.pixel(y)) for x, y in series.points]
+        if series.band:
+            yield _band(
+                [x for x, _ in pixels], [tuple(map(up.pixel, b)) for b in series.band], colour
+            )
         if series.is_line:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
             yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
@@ -72,11 +83,22 @@ def _lines(chart: LineChart) -> Iterator[str]:
         ):
             label = (series.labels[index] if series.labels else "") or series.name
             hover = f"{label}: {tick_text(value_x)}, {value_y:.4g}"
+            if series.band:
+                hover += " ({:.4g} to {:.4g})".format(*series.band[index])
             yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}">'
             yield f"<title>{escape(hover)}</title></circle>"
             if series.labels:
                 yield _text(x + 8, y + 4, series.labels[index].split("\n")[0], size=10)
-    yield from _legend([series.name for series in chart.series], HEIGHT - 16)
+    names = [series.name for series in chart.series]
+    yield from _legend(names, SERIES_COLOURS, HEIGHT - 16)
+
+
+def _band(xs: Sequence[float], ends: Sequence[Sequence[float]], colour: str) -> str:
+    """Return the area between the low and the high ends."""
+    low = [(x, pair[0]) for x, pair in zip(xs, ends, strict=True)]
+    high = [(x, pair[1]) for x, pair in zip(xs, ends, strict=True)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*low, *reversed(high)])
+    return f'<polygon points="{path}" fill="{colour}" fill-opacity="0.15"/>'
 
 
 def _grid(across: Axis, up: Axis, chart: LineChart) -> Iterator[str]:
@@ -92,18 +114,19 @@ def _grid(across: Axis, up: Axis, chart: LineChart) -> Iterator[str]:
     yield _text(LEFT, TOP - 6, chart.y_label, size=11)
 
 
-def _legend(names: Sequence[str], y: float) -> Iterator[str]:
+def _legend(names: Sequence[str], colours: Sequence[str], y: float) -> Iterator[str]:
     """Yield a swatch and a name for each series, side by side."""
     x = float(LEFT) / 2
     for number, name in enumerate(names):
-        yield _rect(x, y - 9, 10, 10, COLOURS[number % len(COLOURS)], name)
+        yield _rect(x, y - 9, 10, 10, colours[number % len(colours)], name)
         yield _text(x + 14, y, name, size=11)
         x += 30 + len(name) * CHARACTER_WIDTH
 
 
 def _bars(chart: StackedBars, height: int) -> Iterator[str]:
     sums = [sum(values[i] for _, values in chart.parts) for i in range(len(chart.categories))]
-    across = axis([*sums, *chart.limits], BAR_LEFT, WIDTH - RIGHT, is_log=False)
+    across = axis(sums, BAR_LEFT, WIDTH - RIGHT, is_log=False)
+    colours = part_colours(chart)
     bottom = height - BOTTOM
     for value in across.ticks():
         yield _line(across.pixel(value), TOP, across.pixel(value), bottom, "#ddd")
@@ -117,12 +140,8 @@ def _bars(chart: StackedBars, height: int) -> Iterator[str]:
             start, at = at, at + values[row]
             width = across.pixel(at) - across.pixel(start)
             hover = f"{category}, {name}: {values[row]:.2f}"
-            colour = COLOURS[number % len(COLOURS)]
-            yield _rect(across.pixel(start), y, width, BAR_HEIGHT, colour, hover)
-        if chart.limits:
-            x = across.pixel(chart.limits[row])
-            yield _line(x, y - 4, x, y + BAR_HEIGHT + 4, "#000")
-    yield from _legend([name for name, _ in chart.parts], height - 16)
+            yield _rect(across.pixel(start), y, width, BAR_HEIGHT, colours[number], hover)
+    yield from _legend([name for name, _ in chart.parts], colours, height - 16)
 
 
 def _cells(chart: HeatMap) -> Iterator[str]:
@@ -137,7 +156,7 @@ def _cells(chart: HeatMap) -> Iterator[str]:
             x = BAR_LEFT + column * CELL_WIDTH
             share = 0.0 if value is None or high == low else (value - low) / (high - low)
             fill = "#eee" if value is None else _shade(share)
-            text = "-" if value is None else f"{value:.4g}"
+            text = cell_text(value)
             hover = f"{name}, {chart.columns[column]}: {text}"
             yield _rect(x, y, CELL_WIDTH - 2, CELL_HEIGHT - 2, fill, hover)
             ink = "#fff" if share > 0.55 else "#222"

@@ -7,12 +7,19 @@ from dataclasses import dataclass, fields
 
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import NemotrtError
-from nemotrt.profiles.gpu_profile import GpuProfile
+from nemotrt.profiles.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.charts import HeatMap
 from nemotrt.profiles.planning.comparison import compare
-from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy, resolve_gpu
+from nemotrt.profiles.planning.deployment import (
+    THIS_MACHINE,
+    DeploymentOptions,
+    deploy,
+    resolve_gpu,
+)
 from nemotrt.profiles.planning.known_models import load_model
+from nemotrt.profiles.planning.number_format import LINEAR_ARITHMETIC
 from nemotrt.profiles.planning.plan import make_plan
+from nemotrt.profiles.planning.this_machine import CPU_PRECISIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +62,27 @@ def sweep(
     for gpu in gpus:
         for precision in precisions:
             one = options.at(gpu=gpu, precision=precision)
-            profile = resolve_gpu(one)
+            # A CPU is measured for each precision, and refuses some.
+            profile = None if gpu == THIS_MACHINE else resolve_gpu(one)
             for isl, osl in lengths:
                 yield _row(one.at(isl=isl, osl=osl), profile, baseline)
 
 
-def _row(options: DeploymentOptions, gpu: GpuProfile, baseline: str | None) -> SweepRow:
+def default_precisions(gpus: Sequence[str]) -> list[Precision]:
+    """Return the precisions that at least one of the GPUs has a rate for."""
+    if THIS_MACHINE in gpus:
+        return list(CPU_PRECISIONS)
+    rates = {rate for gpu in gpus for rate in load_gpu(gpu).datasheet.tflops}
+    return [p for p in Precision if LINEAR_ARITHMETIC[p].value in rates]
+
+
+def _row(options: DeploymentOptions, gpu: GpuProfile | None, baseline: str | None) -> SweepRow:
     empty = SweepRow(options.model, options.gpu, options.precision.value, options.isl, options.osl)
     try:
         deployment = deploy(options, gpu)
         plan = make_plan(deployment)
         if baseline is not None:
-            plan = compare(deployment, plan, deploy(options.at(model=baseline), gpu))
+            plan = compare(deployment, plan, deploy(options.at(model=baseline), deployment.gpu))
     except NemotrtError as error:
         return SweepRow(
             empty.model, empty.gpu, empty.precision, empty.isl, empty.osl, problem=error.message

@@ -1,4 +1,4 @@
-"""The CPU that we run on as a device: memory, bandwidth and GEMM rate, measured in seconds."""
+"""The CPU that we run on as a device: bandwidth and GEMM rate of our engine's own kernels."""
 
 import json
 import os
@@ -6,71 +6,50 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
-from nemotrt.profiles.gpu_profile import Correction, Corrections, Datasheet, GpuProfile
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
+from nemotrt.profiles.gpu_profile import GpuProfile
+from nemotrt.profiles.planning.cpu_rates import Machine, Timings, cpu_profile
 
 CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 PROBE = "nemotrt.profiles.planning.cpu_probe"
-ONNX_RUNTIME_GEMM = (
-    "measured, 2-core Zen 3, 2026-11: ONNX Runtime's float32 MatMul does 67 GFLOP/s at 8 rows, "
-    "where the probe's BLAS does 166; 151 at 128 rows"
-)
-NOT_SEPARATE = "not measured apart: the figure above was measured on the same kind of product"
-CORRECTIONS = Corrections(
-    gemm_bandwidth=Correction(low=0.6, best=0.8, high=1.0, source=NOT_SEPARATE),
-    gemm_compute=Correction(low=0.35, best=0.4, high=0.9, source=ONNX_RUNTIME_GEMM),
-    attention_bandwidth=Correction(low=0.3, best=0.6, high=1.0, source=NOT_SEPARATE),
-    attention_compute=Correction(low=0.2, best=0.5, high=1.0, source=NOT_SEPARATE),
-    ssm_bandwidth=Correction(low=0.2, best=0.4, high=1.0, source=NOT_SEPARATE),
-    ssm_compute=Correction(low=0.1, best=0.3, high=1.0, source=NOT_SEPARATE),
-)
+CPU_ENGINES = ("onnxruntime", "native")
+CPU_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 
-def measure_this_machine() -> GpuProfile:
-    """Return this machine's profile, measured in about three seconds.
-
-    Bandwidths are those of a matrix-vector product over a large and over a cached matrix, as a
-    decode step reads weights; the rate is that of the cached matrix times 8 vectors. bf16 weights
-    are widened in the kernels, so bf16 has the float32 rate. int8 has no rate: nothing measured it.
+def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
+    """Return this machine's profile for an engine and a precision, measured in some seconds.
 
     Raises:
+        ConfigError: no CPU engine of that name, or it has no such precision.
         EnvironmentUnfitError: the memory size cannot be read (not Linux).
         ChildProcessFailedError: the probe failed.
     """
-    memory_mib = _available_mib()
-    rates = _probe()
-    tflops = float(f"{rates['flops'] / 1e12:.4g}")
+    name = "onnxruntime" if engine == "nemotrt" else engine
+    if name not in CPU_ENGINES:
+        raise ConfigError(
+            f"engine {engine} does not run on this machine's CPU; choose {', '.join(CPU_ENGINES)}."
+        )
+    if precision not in CPU_PRECISIONS:
+        raise ConfigError(
+            f"no CPU engine runs {precision}; choose {', '.join(p.value for p in CPU_PRECISIONS)}."
+        )
     num_cpus = len(os.sched_getaffinity(0))
-    source = f"measured by nemotrt.profiles.planning.cpu_probe on {num_cpus} CPUs"
-    return GpuProfile(
-        name="this-machine",
-        title=f"{_cpu_name()}, {num_cpus} CPUs",
-        kind="cpu",
-        architecture="cpu",
-        datasheet=Datasheet(
-            memory_mib=memory_mib,
-            bandwidth_gb_per_s=round(rates["stream"] / 1e9, 2),
-            tflops={"fp32": tflops, "bf16": tflops},
-            cache_mib=_cache_mib(),
-            cache_bandwidth_gb_per_s=round(rates["cached"] / 1e9, 2),
-        ),
-        sources={"memory": "MemAvailable of /proc/meminfo", "bandwidth": source, "tflops": source},
-        corrections=CORRECTIONS,
-    )
+    machine = Machine(f"{_cpu_name()}, {num_cpus} CPUs", _available_mib(), _cache_mib())
+    return cpu_profile(machine, name, precision, _probe(name, precision))
 
 
-def _probe() -> dict[str, float]:
-    """Return the probe's rates: bytes and flops a second."""
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-    command = [sys.executable, "-m", PROBE]
-    run = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
+def _probe(engine: str, precision: Precision) -> Timings:
+    """Return the probe's timings, from a process of its own."""
+    command = [sys.executable, "-m", PROBE, engine, precision.value]
+    run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         last_lines = "\n".join(run.stderr.splitlines()[-5:])
         raise ChildProcessFailedError(
             f"{' '.join(command)} failed with code {run.returncode}:\n{last_lines}"
         )
-    rates: dict[str, float] = json.loads(run.stdout)
-    return rates
+    timings: Timings = json.loads(run.stdout)
+    return timings
 
 
 def _cache_mib() -> float | None:

@@ -122,6 +122,12 @@ def test_latency_target() -> None:
         ([NANO, "--write-limits", "/no/such/folder/l.yaml"], 2, "not a folder"),
         ([NANO, "--batch-size", "99"], 4, "GiB are missing"),
         (["nemotron-nano-12b-v2"], 4, "GiB are missing"),
+        (["/no/such/config.json"], 2, "does not exist; known models: llama-3-8b"),
+        (["/"], 2, "has no config.json"),
+        ([NANO, "--output", "x.yaml"], 2, "give both"),
+        ([NANO, "--isl", "0"], 2, "Usage: plan MODEL [OPTIONS] | COMMAND"),
+        ([NANO, "--tp", "5"], 2, "does not divide 8 KV heads"),
+        ([NANO, "--gpu", "a10g", "--engine", "native"], 2, "does not run on a10g, a gpu"),
         ([NANO, "--tpot-ms", "1"], 4, "cannot be met"),
         (["sweep", NANO, "--lengths", "1x2"], 2, "ISL:OSL"),
     ],
@@ -215,19 +221,30 @@ def test_sweep_to_csv_and_heat_map(tmp_path: Path) -> None:
     assert json.loads(run(*args, "--json").stdout)["rows"][0]["gpu"] == "a10g"
 
 
+def write_run(path: Path, tokens_per_s: float | None, **changes: Any) -> None:
+    """Write a result.json as `nemotrt profile` would, of 4 users of 8k in / 16k out."""
+    workload = {"isl": 8192, "osl": 16384, "num_requests": 8, "concurrency": 4, "num_warmup": 4,
+                "arrival": "closed", "requests_per_s": 0.0, "language": "en", "seed": 0,
+                "slos": {}, "trace": []}  # fmt: skip
+    metric = {"title": "", "unit": "tokens/s", "formula": "", "source": "", "is_better_high": True,
+              "value": tokens_per_s,
+              "not_computable": "too short" if tokens_per_s is None else None}  # fmt: skip
+    predicted = {"gpu": "a10g", "model": NANO, "precision": "bf16", "batch_size": 4, "notes": [],
+                 "tokens_per_s_low": 1, "tokens_per_s": 1, "tokens_per_s_high": 1, "ttft_ms": 1,
+                 "tpot_ms": 1, "decode_step_ms": {}, "bound_by": "", "limited_by": ""}  # fmt: skip
+    run = {"status": "complete", "reason": "", "started_at": "2026-01-01T00:00:00",
+           "clock_start_s": None, "duration_s": 1.0, "target": {"kind": "openai"},
+           "workload": workload, "window_s": None, "metrics": {"tokens_per_s": metric},
+           "driver": {"cpu_share": 0.1, "loop_lag_p99_ms": 0.1, "is_limit": False},
+           "machine": {}, "notes": [], "requests": [], "steps": [],
+           "prediction": predicted}  # fmt: skip
+    path.write_text(json.dumps(run | changes))
+
+
 def test_calibrate_writes_a_profile(tmp_path: Path) -> None:
     result_file, profile = tmp_path / "result.json", tmp_path / "mine.yaml"
     slower = planned("--batch-size", "4")["tokens_per_s"]["best"] * 0.85
-    result_file.write_text(
-        json.dumps(
-            {
-                "status": "complete",
-                "workload": {"isl": 8192, "osl": 16384, "concurrency": 4},
-                "metrics": {"tokens_per_s": {"unit": "tokens/s", "value": slower}},
-                "requests": [{"isl": 1, "osl": 1}],
-            }
-        )
-    )
+    write_run(result_file, slower)
     args = [NANO, "--calibrate", str(result_file), "--output", str(profile), "--json"]
     summary = json.loads(run(*args).stdout)
     assert summary["mape_after"] < summary["mape_before"] / 2
@@ -235,11 +252,28 @@ def test_calibrate_writes_a_profile(tmp_path: Path) -> None:
     assert best is not None and best.best < 0.80
     again = planned("--gpu", str(profile), "--batch-size", "4")["tokens_per_s"]["best"]
     assert again == pytest.approx(slower, rel=0.08)
-    result_file.write_text('{"status": "failed"}')
-    assert "a run that is failed" in run(*args, "--force").stderr
-    result_file.write_text("{}")
-    result = run(*args, "--force")
-    assert result.exit_code == 1 and "has no isl" in result.stderr
+    assert json.loads(run(*args, "--force").stdout)["num_rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "changes", "code", "text"),
+    [
+        (9.0, {"status": "failed"}, 1, "its run is failed"),
+        (9.0, {"target": {"backend": "native"}}, 1, "it ran on a CPU"),
+        (9.0, {"target": {"precision": "fp8"}}, 1, "it ran fp8, not bf16"),
+        (None, {}, 2, "not computable: too short"),  # and not the prediction beside it
+        (9.0, {"workload": {}}, 1, "no profile result: workload.isl"),
+    ],
+)
+def test_runs_that_cannot_calibrate(
+    tmp_path: Path, tokens_per_s: float | None, changes: Any, code: int, text: str
+) -> None:
+    file = tmp_path / "result.json"
+    write_run(file, tokens_per_s, **changes)
+    args = [NANO, "--calibrate", str(tmp_path), "--output", str(tmp_path / "mine.yaml")]
+    result = run(*args)
+    assert result.exit_code == code and text in result.stderr
+    assert not (tmp_path / "mine.yaml").exists()
 
 
 def test_validate_prints_groups() -> None:
@@ -264,3 +298,41 @@ def test_nothing_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_sweep_of_unknown_names_is_no_row() -> None:
+    for args, text in (
+        (["--gpu", "h10"], "did you mean 'h100'"),
+        (["--baseline", "qwen3-9b"], "did you mean 'qwen3-8b'"),
+    ):
+        result = run("sweep", NANO, *args)
+        assert result.exit_code == 2 and text in result.stderr and result.stdout == ""
+
+
+def test_sweep_where_nothing_runs_ends_with_4() -> None:
+    result = run("sweep", NANO, "--gpu", "a10g", "--precision", "fp8")
+    assert result.exit_code == 4 and "no FP8 tensor cores" in result.stdout
+    assert "no combination can run" in result.stderr
+
+
+def test_sweep_without_precisions_takes_what_the_gpus_have() -> None:
+    rows = csv.DictReader(io.StringIO(run("sweep", NANO, "--gpu", "a10g").stdout))
+    assert {row["precision"] for row in rows} == {"bf16", "int8-wo", "int8-sq"}
+
+
+def test_our_plans_of_today_hold_fewer() -> None:
+    """The TensorRT backend keeps states twice; the design in place is what the claim needs."""
+    assert any("it holds 6 (--engine tensorrt)" in note for note in planned()["notes"])
+    built = planned("--engine", "tensorrt")
+    assert built["max_batch_size"] == 6
+    # 24,576 x 16,384 B of cache, and 2 x (135 MiB + 1.9 MiB).
+    assert built["request_bytes"] / 2**20 == pytest.approx(384 + 2 * 136.9, abs=0.1)
+
+
+def test_ratio_chart_has_the_plans_own_length(tmp_path: Path) -> None:
+    path = tmp_path / "plan.html"
+    run(NANO, "--baseline", "qwen3-8b", "--plot", str(path))
+    ratio = planned("--baseline", "qwen3-8b")["ratio"]["best"]
+    titles = [node.text or "" for node in svgs(path)[2].iter() if node.tag.endswith("title")]
+    assert any(f": 24.6k, {ratio:.4g}" in title for title in titles)
+    assert "both fit up to 40,242" in "".join(svgs(path)[2].itertext())

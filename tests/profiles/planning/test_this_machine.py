@@ -1,51 +1,187 @@
-"""The CPU as a device: the probe itself on a tiny matrix, and a plan on known rates."""
+"""The CPU as a device: the probe on real engines, and what its timings are taken to mean."""
 
-import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nemotrt.errors import ChildProcessFailedError
-from nemotrt.profiles.planning import cpu_probe, this_machine
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ChildProcessFailedError, ConfigError
+from nemotrt.profiles.gpu_profile import GpuProfile
+from nemotrt.profiles.planning import cpu_probe, deployment, this_machine
+from nemotrt.profiles.planning.calibration import profile_yaml
 from nemotrt.profiles.planning.command import plan
+from nemotrt.profiles.planning.cpu_rates import Machine, Timings, cpu_profile
+from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.engine_profile import load_engine
+from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.profiles.planning.operators import Formats, decode_call, prefill_call
+from nemotrt.profiles.planning.probe_models import PROBE_MODELS
+from nemotrt.profiles.planning.roofline import Scenario, device
+from nemotrt.profiles.planning.step import Workload, step_time
 
-# 32 GB/s of memory, 200 GB/s of cache, 0.16 TFLOPS.
-RATES = {"stream": 32e9, "cached": 200e9, "flops": 0.16e12}
+MACHINE = Machine("a CPU", 65_536, 32.0)
+LOADS = {
+    "one": decode_call(1, 1),
+    "batch": decode_call(cpu_probe.BATCH_SIZE, 1),
+    "prompt": prefill_call(1, 0, cpu_probe.GEMM_ROWS),
+}
+# Seconds as they were seen on two cores: 87 GB/s, 0.37 TFLOPS, 0.04 TFLOPS in the scan.
+SEEN: Timings = {
+    "linears": {"one": 3.44e-3, "batch": 7.03e-3, "prompt": 23.0e-3},
+    "cached": {"one": 0.106e-3},
+    "states": {"batch": 3.46e-3},
+    "small": {"one": 0.42e-3, "batch": 1.1e-3},
+}
 
 
-def test_probe_measures_something_physical(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_probe, "MEASURE_S", 0.02)
-    assert 1e7 < cpu_probe.rate(2**20, 1) < 1e13
+def timings_on(gpu: GpuProfile, precision: Precision) -> Timings:
+    """The probe's timings on a machine that behaves as the planner says."""
+    formats = Formats(precision, StoredType.FP32, StoredType.FP32)
+    on = device(gpu, load_engine("onnxruntime"), Scenario.BEST)
+
+    def seconds(name: str, load: str) -> float:
+        workload = Workload(parse_model_config(PROBE_MODELS[name]), formats)
+        return step_time(workload, on, LOADS[load]).total / 1e3
+
+    return {name: {load: seconds(name, load) for load in SEEN[name]} for name in SEEN}
 
 
-def test_plan_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this_machine, "_probe", lambda: RATES)
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from([Precision.FP32, Precision.BF16, Precision.INT8_WO]),
+    st.floats(5, 500),
+    st.floats(1, 20),
+    st.floats(0.1, 0.9),
+    st.floats(0.1, 10),
+)
+def test_rates_are_recovered(
+    precision: Precision, bandwidth: float, intensity: float, share: float, launch_us: float
+) -> None:
+    tflops = bandwidth * intensity / 1e3
+    seen = cpu_profile(MACHINE, "onnxruntime", precision, SEEN)
+    raw = seen.model_dump()
+    raw["datasheet"]["bandwidth_gb_per_s"] = bandwidth
+    raw["datasheet"]["cache_bandwidth_gb_per_s"] = 3 * bandwidth
+    raw["datasheet"]["tflops"] = dict.fromkeys(raw["datasheet"]["tflops"], tflops)
+    raw["corrections"]["ssm_compute"] = {"low": 0.01, "best": share, "high": 1, "source": "-"}
+    raw["measured_with"]["launch_overhead_us"] = launch_us
+    true = GpuProfile(**raw)
+    timings = timings_on(true, precision)
+    again = cpu_profile(MACHINE, "onnxruntime", precision, timings)
+    assert again.datasheet.bandwidth_gb_per_s == pytest.approx(bandwidth, rel=0.05)
+    for name, rate in again.datasheet.tflops.items():
+        assert rate == pytest.approx(true.datasheet.tflops[name], rel=0.05)
+    # What matters: the probe's own steps are predicted.
+    replayed = timings_on(again, precision)
+    for name, loads in timings.items():
+        for load, seconds in loads.items():
+            assert replayed[name][load] == pytest.approx(seconds, rel=0.1)
+
+
+def test_a_real_machine_is_predicted() -> None:
+    gpu = cpu_profile(MACHINE, "onnxruntime", Precision.FP32, SEEN)
+    # 268 MB in 2.9 of 3.4 ms, 7 more rows of 134 MFLOP in 3.6 ms, 64 in 20 ms.
+    assert gpu.datasheet.bandwidth_gb_per_s == pytest.approx(92, rel=0.1)
+    assert gpu.datasheet.tflops == pytest.approx({"fp32": 0.43}, rel=0.1)
+    decode, states = gpu.corrections.gemm_compute_decode, gpu.corrections.ssm_compute
+    assert decode is not None and decode.best * 0.43 == pytest.approx(0.26, rel=0.1)
+    # 84 MB in 0.9 of 2.4 ms, 63 MFLOP in the rest.
+    assert states is not None and states.best * 0.43 == pytest.approx(0.042, rel=0.25)
+
+
+def test_noise_that_turns_the_timings_round_still_gives_a_profile() -> None:
+    timings = {**SEEN, "cached": {"one": 1e-6}, "states": {"batch": 1e-6}}
+    gpu = cpu_profile(MACHINE, "onnxruntime", Precision.FP32, timings)
+    assert gpu.corrections.ssm_bandwidth is not None
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "native"])
+def test_the_probe_times_real_engines(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "mamba_num_heads": 2,
+        "mamba_head_dim": 16,
+        "n_groups": 2,
+    }
+    models = {name: {**model, **small} for name, model in PROBE_MODELS.items()}
+    monkeypatch.setattr(cpu_probe, "PROBE_MODELS", models)
+    monkeypatch.setattr(cpu_probe, "MEASURE_S", 0.01)
+    monkeypatch.setattr(cpu_probe, "LIMITS", Limits(cpu_probe.BATCH_SIZE, 128, 64))
+    found = cpu_probe.measure(backend, Precision.FP32)
+    assert {name: set(loads) for name, loads in found.items()} == {
+        name: set(loads) for name, loads in SEEN.items()
+    }
+    assert all(1e-7 < seconds < 10 for loads in found.values() for seconds in loads.values())
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
+    calls = []
+    deployment.this_machine.cache_clear()
+
+    def probe(engine: str, precision: Precision) -> Timings:
+        calls.append((engine, precision.value))
+        return SEEN
+
+    monkeypatch.setattr(this_machine, "_probe", probe)
     monkeypatch.setattr(this_machine, "_available_mib", lambda: 65_536)
-    monkeypatch.setattr(this_machine, "_cache_mib", lambda: 32.0)
-    args = ["nemotron-nano-9b-v2", "--gpu", "this-machine", "--batch-size", "1", "--json"]
-    result = CliRunner().invoke(plan, [*args, "--isl", "64", "--osl", "64"])
+    yield calls
+    deployment.this_machine.cache_clear()
+
+
+def run(*args: str) -> Any:
+    return CliRunner().invoke(plan, [*args, "--isl", "64", "--osl", "64", "--json"])
+
+
+def test_plan_on_this_machine(probed: list[tuple[str, str]]) -> None:
+    result = run("nemotron-nano-9b-v2", "--gpu", "this-machine", "--batch-size", "1",
+                 "--precision", "fp32", "--baseline", "qwen3-8b")  # fmt: skip
     assert result.exit_code == 0, result.output
-    raw = json.loads(result.stdout)
-    assert (raw["gpu"], raw["engine"]) == ("this-machine", "nemotrt-cpu")
-    # 16.6 GB of bf16 weights at 0.8 of 32 GB/s.
-    assert raw["decode_step_ms"]["weights"] == pytest.approx(16.6e9 / 25.6e6, rel=0.02)
-    assert raw["joules_per_token"] is None  # nobody sourced this machine's power
+    assert '"engine": "onnxruntime"' in result.stdout and '"kv_dtype": "fp32"' in result.stdout
+    assert '"joules_per_token": null' in result.stdout  # nobody sourced this machine's power
+    assert probed == [("onnxruntime", "fp32")]  # once, also for the baseline
 
 
-def test_small_models_stay_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(this_machine, "_probe", lambda: RATES)
-    monkeypatch.setattr(this_machine, "_cache_mib", lambda: 32.0)
-    from nemotrt.profiles.planning.engine_profile import load_engine
-    from nemotrt.profiles.planning.operators import Operator, Resource
-    from nemotrt.profiles.planning.roofline import Scenario, device
+def test_any_precision_is_measured_each(probed: list[tuple[str, str]]) -> None:
+    result = run("tiny", "--gpu", "this-machine", "--engine", "native", "--precision", "any")
+    assert result.exit_code == 0, result.output
+    assert probed == [("native", name) for name in ("fp32", "bf16", "int8-wo")]
 
-    on = device(this_machine.measure_this_machine(), load_engine("nemotrt-cpu"), Scenario.FLOOR)
-    operator = Operator("mlp", Resource.WEIGHTS, 8e6)
-    assert on.touching(8e6).memory_seconds(operator) == pytest.approx(8e6 / 200e9)
-    assert on.touching(8e9).memory_seconds(operator) == pytest.approx(8e6 / 32e9)
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--engine", "vllm"], "does not run on this machine's CPU; choose onnxruntime, native"),
+        (["--precision", "fp8"], "no CPU engine runs fp8; choose fp32, bf16, int8-wo"),
+    ],
+)
+def test_what_no_cpu_engine_does(probed: list[Any], args: list[str], text: str) -> None:
+    result = run("tiny", "--gpu", "this-machine", *args)
+    assert result.exit_code == 2 and text in result.stderr
+    assert probed == []
+
+
+def test_a_saved_profile_serves_what_it_was_measured_with(tmp_path: Any, probed: list[Any]) -> None:
+    path = tmp_path / "cpu.yaml"
+    path.write_text(profile_yaml(cpu_profile(MACHINE, "native", Precision.FP32, SEEN)))
+    options = DeploymentOptions("tiny", str(path), Precision.FP32, isl=64, osl=64)
+    assert deploy(options).engine.name == "native"
+    with pytest.raises(ConfigError, match="measured with native fp32; onnxruntime fp32 needs"):
+        deploy(options.at(engine="onnxruntime"))
+    with pytest.raises(ConfigError, match="engine vllm does not run on this-machine, a cpu"):
+        deploy(options.at(engine="vllm"))
+    with pytest.raises(ConfigError, match="engine native does not run on a10g, a gpu"):
+        deploy(options.at(gpu="a10g", engine="native", precision=Precision.BF16))
 
 
 def test_a_failing_probe_is_a_child_process_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(this_machine, "PROBE", "no.such.module")
     with pytest.raises(ChildProcessFailedError, match="failed with code 1"):
-        this_machine.measure_this_machine()
+        this_machine.measure_this_machine("nemotrt", Precision.FP32)

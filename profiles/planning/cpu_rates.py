@@ -1,0 +1,205 @@
+"""From the probe's timings to a CPU's profile: the rates under which the planner predicts them.
+
+A step takes bytes / bandwidth + products / rate + overheads. The same linears for one row and for
+8 give bandwidth and a decode step's rate, for 64 a prompt's; a model of small kernels gives the
+overheads, a model of states the rate of the scan beside reading and writing the state. Each is
+solved with the others as they are, in a few passes, since a little of each is in all timings.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.precision import Precision
+from nemotrt.profiles.gpu_profile import (
+    Correction,
+    Corrections,
+    Datasheet,
+    GpuProfile,
+    MeasuredWith,
+)
+from nemotrt.profiles.planning.engine_profile import load_engine
+from nemotrt.profiles.planning.number_format import LINEAR_ARITHMETIC, StoredType, other_type
+from nemotrt.profiles.planning.operators import Formats, Resource, decode_call, prefill_call
+from nemotrt.profiles.planning.operators import operators as operators_of
+from nemotrt.profiles.planning.probe_models import BATCH_SIZE, GEMM_ROWS, PROBE_MODELS
+from nemotrt.profiles.planning.roofline import Scenario, device
+from nemotrt.profiles.planning.step import StepTime, Workload, step_time
+
+Timings = dict[str, dict[str, float]]  # seconds of the fastest step, by probe model and load
+LOADS = {
+    "one": decode_call(1, 1),
+    "batch": decode_call(BATCH_SIZE, 1),
+    "prompt": prefill_call(1, 0, GEMM_ROWS),
+}
+NUM_PASSES = 8
+NEIGHBOURS = "the probe's fastest steps; a busy machine is slower"
+NOT_SEPARATE = "not measured apart"
+# What noise may drive below zero stays above this.
+LEAST_S = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the operating system says of a CPU."""
+
+    title: str
+    memory_mib: int
+    cache_mib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a CPU does with an engine: bytes, products and seconds."""
+
+    bandwidth: float = 1e12
+    cache_bandwidth: float = 1e12
+    products: float = 1e15  # of a prompt
+    decode_products: float = 1e15
+    state_products: float = 1e15
+    launch_s: float = 0.0
+    sequence_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Solver:
+    """The probe's timings, and what the planner says of them under some rates."""
+
+    machine: Machine
+    engine: str
+    precision: Precision
+    timings: Timings
+
+    @property
+    def formats(self) -> Formats:
+        """The formats of the probe's models."""
+        return Formats(self.precision, StoredType.FP32, StoredType.FP32)
+
+    def planned(self, rates: Rates, name: str, load: str) -> StepTime:
+        """Return the planner's milliseconds of one of the probe's steps."""
+        gpu = profile_of(self.machine, self.engine, self.precision, rates)
+        on = device(gpu, load_engine(self.engine), Scenario.BEST)
+        workload = Workload(_model(name), self.formats)
+        return step_time(workload, on, LOADS[load])
+
+    def kernels_s(self, rates: Rates, name: str, load: str) -> float:
+        """Return the seconds that the kernels of a step were seen to take."""
+        return self.timings[name][load] - self.planned(rates, name, load).overhead / 1e3
+
+    def overheads(self, rates: Rates) -> Rates:
+        """Return the rates with the overheads that the small kernels leave."""
+        one_s, batch_s = (
+            self.timings["small"][load] - (planned.total - planned.overhead) / 1e3
+            for load in ("one", "batch")
+            for planned in [self.planned(rates, "small", load)]
+        )
+        sequence_s = max(batch_s - one_s, 0.0) / (BATCH_SIZE - 1)
+        launch_s = max(one_s - sequence_s, 0.0) / self._operators("small", "one")[2]
+        return replace(rates, launch_s=launch_s, sequence_s=sequence_s)
+
+    def linears(self, rates: Rates) -> Rates:
+        """Return the rates with those that solve the linears' one row, 8 rows and 64 rows."""
+        (few_bytes, few_flops, _), (more_bytes, more_flops, _), (bytes_, flops, _) = (
+            self._operators("linears", load) for load in LOADS
+        )
+        few_s, more_s, all_s = (self.kernels_s(rates, "linears", load) for load in LOADS)
+        determinant = few_bytes * more_flops - more_bytes * few_flops
+        byte_s = max((few_s * more_flops - more_s * few_flops) / determinant, LEAST_S / few_bytes)
+        product_s = max((more_s * few_bytes - few_s * more_bytes) / determinant, LEAST_S / flops)
+        products = flops / max(all_s - bytes_ * byte_s, LEAST_S)
+        return replace(
+            rates, bandwidth=1 / byte_s, products=products, decode_products=1 / product_s
+        )
+
+    def cache(self, rates: Rates) -> Rates:
+        """Return the rates with the cache's bandwidth, which is memory's at least."""
+        num_bytes, num_flops, _ = self._operators("cached", "one")
+        left_s = self.kernels_s(rates, "cached", "one") - num_flops / rates.decode_products
+        bandwidth = max(num_bytes / max(left_s, LEAST_S), rates.bandwidth)
+        return replace(rates, cache_bandwidth=bandwidth)
+
+    def states(self, rates: Rates) -> Rates:
+        """Return the rates with that of the scan's products, beside moving the states."""
+        planned = self.planned(rates, "states", "batch")
+        seen_s = self.timings["states"]["batch"] - (planned.total - planned.ssm) / 1e3
+        found = operators_of(_model("states"), self.formats, LOADS["batch"])
+        scan = next(o for o in found if o.resource is Resource.SSM)
+        products_s = max(seen_s - scan.num_bytes / rates.bandwidth, LEAST_S)
+        return replace(rates, state_products=scan.num_flops / products_s)
+
+    def _operators(self, name: str, load: str) -> tuple[float, float, int]:
+        """Return the bytes and products beside attention and states, and all launches."""
+        found = list(operators_of(_model(name), self.formats, LOADS[load]))
+        counted = [o for o in found if o.resource in (Resource.WEIGHTS, Resource.ELEMENTWISE)]
+        num_launches = sum(o.num_launches for o in found)
+        return sum(o.num_bytes for o in counted), sum(o.num_flops for o in counted), num_launches
+
+
+@cache
+def _model(name: str) -> ModelConfig:
+    return parse_model_config(PROBE_MODELS[name])
+
+
+def cpu_profile(
+    machine: Machine, engine: str, precision: Precision, timings: Timings
+) -> GpuProfile:
+    """Return the profile under which the planner predicts the probe's own timings."""
+    solver = Solver(machine, engine, precision, timings)
+    rates = Rates()
+    for _ in range(NUM_PASSES):
+        for solve in (solver.linears, solver.cache, solver.overheads, solver.states):
+            rates = solve(rates)
+    return profile_of(machine, engine, precision, rates)
+
+
+def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates) -> GpuProfile:
+    """Return a CPU of these rates."""
+    peak = max(rates.products, rates.decode_products)
+    arithmetics = {LINEAR_ARITHMETIC[precision], other_type(precision)}
+    source = f"measured with {engine} {precision}: {NEIGHBOURS}"
+    return GpuProfile(
+        name="this-machine",
+        title=machine.title,
+        kind="cpu",
+        architecture="cpu",
+        datasheet=Datasheet(
+            memory_mib=machine.memory_mib,
+            bandwidth_gb_per_s=_rounded(rates.bandwidth / 1e9),
+            tflops=dict.fromkeys((a.value for a in arithmetics), _rounded(peak / 1e12)),
+            cache_mib=machine.cache_mib,
+            cache_bandwidth_gb_per_s=_rounded(rates.cache_bandwidth / 1e9),
+        ),
+        sources={"memory": "MemAvailable of /proc/meminfo", "bandwidth": source, "tflops": source},
+        corrections=_corrections(source, rates, peak),
+        measured_with=MeasuredWith(
+            engine=engine,
+            precision=precision.value,
+            step_overhead_ms=0.0,
+            launch_overhead_us=_rounded(rates.launch_s * 1e6),
+            sequence_overhead_us=_rounded(rates.sequence_s * 1e6),
+            source=source,
+        ),
+    )
+
+
+def _corrections(source: str, rates: Rates, peak: float) -> Corrections:
+    """Return the shares; the probe's fastest steps are seldom beaten, and often missed."""
+
+    def seen(share: float) -> Correction:
+        return Correction(low=0.8 * share, best=share, high=min(1.1 * share, 1.0), source=source)
+
+    return Corrections(
+        gemm_bandwidth=seen(1.0),
+        gemm_compute=seen(rates.products / peak),
+        gemm_compute_decode=seen(rates.decode_products / peak),
+        ssm_bandwidth=seen(1.0),
+        ssm_compute=seen(min(rates.state_products / peak, 1.0)),
+        attention_bandwidth=Correction(low=0.3, best=0.6, high=1.0, source=NOT_SEPARATE),
+        attention_compute=Correction(low=0.2, best=0.5, high=1.0, source=NOT_SEPARATE),
+    )
+
+
+def _rounded(value: float) -> float:
+    """Return four significant figures."""
+    return float(f"{value:.4g}")

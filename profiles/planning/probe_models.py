@@ -1,0 +1,36 @@
+"""The random models whose steps tell what a CPU does: each is dominated by one thing."""
+
+from typing import Any
+
+# Prompt rows of the second measurement of the linears: enough for a GEMM's full rate.
+GEMM_ROWS = 64
+BATCH_SIZE = 8
+_BASE = {
+    "model_type": "nemotron_h",
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "ssm_state_size": 128,
+    "conv_kernel": 4,
+    "chunk_size": 128,
+    "vocab_size": 256,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 4096,
+}
+
+
+def _model(pattern: str, hidden: int, inner: int, heads: int, head: int, **more: Any) -> Any:
+    sizes = {"hidden_size": hidden, "intermediate_size": inner}
+    mamba = {"mamba_num_heads": heads, "mamba_head_dim": head, "n_groups": min(heads, 8)}
+    return {**_BASE, "hybrid_override_pattern": pattern, **sizes, **mamba, **more}
+
+
+# 67 million weights, which no last-level cache holds in any precision; 4 million, which most do;
+# 1.3 MB of state a layer and sequence beside small weights; and many kernels that are small, yet
+# large enough to be shared by all threads.
+PROBE_MODELS = {
+    "linears": _model("--------", 1024, 4096, 2, 16),
+    "cached": _model("----", 512, 1024, 2, 16),
+    "states": _model("MMMM", 256, 256, 32, 80),
+    "small": _model("M-*-M-*-M-*-M-*-", 256, 768, 8, 64, num_attention_heads=4, head_dim=64),
+}

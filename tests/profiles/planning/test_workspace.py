@@ -1,0 +1,70 @@
+"""Activations: by hand, and against what the real compiler says that its plans need."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemotrt.engines import tensorrt
+from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.engines.precision import Precision
+from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
+from nemotrt.profiles.planning.engine_profile import Scratch
+from nemotrt.profiles.planning.known_models import load_model
+from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.profiles.planning.workspace import Prompt, workspace_bytes
+
+BF16 = StoredType.BF16
+
+
+def test_of_a_dense_model_by_hand() -> None:
+    # Residual 2 x 4096 and gate, up, product 3 x 12288 channels of 2 bytes for 10 tokens.
+    expected = 10 * 2 * (2 * 4096 + 3 * 12288)
+    model = load_model("qwen3-8b")
+    assert workspace_bytes(model, BF16, Prompt(10, 100), 1, Scratch.FUSED) == expected
+    # The mask: 33 bytes for each of 10 x 100,000 pairs, beside q, k, v and the result.
+    attention = 10 * 2 * (2 * 4096 + 2 * 4096 + 2 * 1024) + 33 * 10 * 100_000
+    assert workspace_bytes(model, BF16, Prompt(10, 100_000), 1, Scratch.GRAPH) == attention
+
+
+def one_layer(pattern: str, mamba_heads: int) -> dict[str, Any]:
+    return {
+        "model_type": "nemotron_h",
+        "hybrid_override_pattern": pattern,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "mamba_num_heads": mamba_heads,
+        "mamba_head_dim": 80,
+        "ssm_state_size": 128,
+        "n_groups": 8,
+        "conv_kernel": 4,
+        "chunk_size": 128,
+        "vocab_size": 256,
+        "tie_word_embeddings": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mamba_heads", "num_tokens", "max_seq_len"),
+    [("M", 128, 512, 1024), ("M", 128, 256, 1024), ("M", 32, 512, 1024), ("*", 8, 512, 8192)],
+)
+def test_against_the_compiler(
+    tmp_path: Path, pattern: str, mamba_heads: int, num_tokens: int, max_seq_len: int
+) -> None:
+    config = one_layer(pattern, mamba_heads)
+    write_checkpoint(tmp_path / "checkpoint", config)
+    checkpoint = open_checkpoint(tmp_path / "checkpoint")
+    # One sequence a prompt call, as in a call of 512 tokens; attention has no kernel for batch 1.
+    limits = Limits(1 if pattern == "M" else 8, max_seq_len, num_tokens)
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    tensorrt.export(checkpoint, folder, limits, Precision.BF16, is_embedded=False)
+    compiled = tensorrt.compile_plan(folder, limits, "8.6", tensorrt.CompileOptions(0))
+    prompt = Prompt(num_tokens, max_seq_len)
+    planned = workspace_bytes(parse_model_config(config), BF16, prompt, 8, Scratch.GRAPH)
+    assert planned == pytest.approx(max(compiled.report.activation_bytes), rel=0.15)
