@@ -1,18 +1,13 @@
 """The device memory of a TensorRT engine: weights, caches, states, and the plan's scratch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.tensorrt.compiler import prefill_batch
 from nemotrt.engines.tensorrt.device_state import SIDES
 from nemotrt.profiles.planning.capacity import Fit
-from nemotrt.profiles.planning.workspace import workspace_bytes
-
-BF16_BYTES = 2
-# What TensorRT's fused attention of prompt chunks reads: keys and values copied for every query
-# head. Source: layer reports of tensorrt-rtx 1.7.1.116, kernels before _gemm_mha_v2.
-COPIES_OF_CACHE = 2
+from nemotrt.profiles.planning.engine_profile import Scratch
+from nemotrt.profiles.planning.workspace import Prompt, workspace_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +41,6 @@ def scratch_bytes(fit: Fit, limits: Limits) -> int:
 
     Tests hold it against the compiler's own figure: 0.9 to 1.3 times as much.
     """
-    tokens = prefill_batch(limits) * limits.chunk_tokens
-    model = _with_chunk(fit.model, limits.chunk_tokens)
-    kept = workspace_bytes(model, fit.activation, tokens, limits.max_batch_size)
-    width = COPIES_OF_CACHE * model.q_size + limits.chunk_tokens  # copies, and the mask
-    copies = prefill_batch(limits) * limits.max_seq_len * width * BF16_BYTES
-    return kept + (copies if model.num_attention_layers else 0)
-
-
-def _with_chunk(model: ModelConfig, chunk_tokens: int) -> ModelConfig:
-    """Return the model as our graph runs it: a prompt chunk is one chunk of the scan."""
-    if model.mamba is None:
-        return model
-    return replace(model, mamba=replace(model.mamba, chunk_size=chunk_tokens))
+    prompt = Prompt(limits.chunk_tokens, limits.max_seq_len, prefill_batch(limits))
+    batch = limits.max_batch_size
+    return workspace_bytes(fit.model, fit.activation, prompt, batch, Scratch.GRAPH)

@@ -35,7 +35,7 @@ class Scratch(StrEnum):
     """What a prompt's kernels keep beside their inputs and results."""
 
     FUSED = "fused"  # the SSD scan's tensors a chunk of the model's size, attention tile by tile
-    GRAPH = "graph"  # our ONNX graph in TensorRT: the call is one chunk, attention has a mask
+    GRAPH = "graph"  # our ONNX graph in TensorRT: the call is one chunk, attention copies its cache
 
 
 class _Strict(BaseModel):
