@@ -219,8 +219,8 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
     num_built = built.fit.max_batch_size(built.planned_tokens) if built else largest
     if num_built != largest:
         notes.append(
-            f"what `nemotrt build --backend tensorrt` makes today keeps SSM states twice and copies "
-            f"of a cache: it holds {num_built} (--engine tensorrt)"
+            f"an engine of `nemotrt build --backend tensorrt` keeps SSM states twice and copies of "
+            f"a cache, so it holds {num_built} (--engine tensorrt)"
         )
     if deployment.gpu.notes:
         notes.append(deployment.gpu.notes.rstrip("."))

@@ -322,7 +322,7 @@ def test_sweep_without_precisions_takes_what_the_gpus_have() -> None:
 
 def test_our_plans_of_today_hold_fewer() -> None:
     """The TensorRT backend keeps states twice; the design in place is what the claim needs."""
-    assert any("it holds 5 (--engine tensorrt)" in note for note in planned()["notes"])
+    assert any("so it holds 5 (--engine tensorrt)" in note for note in planned()["notes"])
     built = planned("--engine", "tensorrt")
     assert built["max_batch_size"] == 5
     # 24,576 x 16,384 B of cache, and 2 x (135 MiB + 1.9 MiB).
