@@ -117,7 +117,10 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
     if spec.backend in CPU_BACKENDS:
         if spec.gpu is not None:
             raise ConfigError(f"backend {spec.backend} runs on the CPU; leave out --gpu.")
-        (native if spec.backend == "native" else onnxruntime).check(precision)
+        if spec.backend == "native":
+            native.check(precision, stored)
+        else:
+            onnxruntime.check(precision)
         return precision
     if spec.gpu is None:
         raise ConfigError(f"backend {spec.backend} needs --gpu, such as a10g or a100.")

@@ -19,6 +19,7 @@ from nemotrt.errors import ArtefactError
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+ALL = slice(None)
 # Some transformers versions (<= 5.15) save the embedding under another name than the hub's.
 ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
 
@@ -43,8 +44,8 @@ class Checkpoint:
         """Whether the checkpoint has tensor `name`."""
         return name in self.tensors
 
-    def floats(self, name: str) -> npt.NDArray[np.float32]:
-        """Return tensor `name` as float32, exact for bfloat16 and float16.
+    def floats(self, name: str, rows: slice = ALL) -> npt.NDArray[np.float32]:
+        """Return tensor `name`, or some of its rows, as float32: exact for bfloat16 and float16.
 
         Raises:
             ArtefactError: the tensor is missing, not floating point, or holds NaN or infinity.
@@ -52,7 +53,7 @@ class Checkpoint:
         ref = self[name]
         if not ref.is_float:
             raise ArtefactError(f"{ref.path}: tensor {name} is {ref.dtype}, expected a float.")
-        values = ref.map().astype(np.float32)
+        values = (ref.map()[rows] if ref.shape else ref.map()).astype(np.float32)
         bad = int(values.size - np.count_nonzero(np.isfinite(values)))
         if bad:
             raise ArtefactError(

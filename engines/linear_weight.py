@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint import ALL, Checkpoint
 from nemotrt.errors import ArtefactError
 
 INT8_MAX = 127
@@ -47,21 +47,21 @@ class LinearWeight:
             )
         return np.broadcast_to(scale, (ref.shape[0],)).copy()
 
-    def floats(self) -> npt.NDArray[np.float32]:
-        """Return the weight as float32 [out, in], dequantized if it is stored as codes.
+    def floats(self, rows: slice = ALL) -> npt.NDArray[np.float32]:
+        """Return rows of the weight as float32 [out, in], dequantized if it is stored as codes.
 
         A SmoothQuant `pre_quant_scale`, which multiplies the input, is folded into the columns.
         """
         if not self.is_quantized:
-            return self.checkpoint.floats(self.name)
-        codes = self.checkpoint[self.name].map().astype(np.float32)
-        weight = codes * self.scale()[:, None]
+            return self.checkpoint.floats(self.name, rows)
+        codes = self.checkpoint[self.name].map()[rows].astype(np.float32)
+        weight = codes * self.scale()[rows, None]
         if self.has_input_factor:
             weight *= self.checkpoint.floats(self._input_factor)[None, :]
         return weight
 
-    def int8(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        """Return (codes [out, in], scale [out]) with weight = codes * scale.
+    def int8(self, rows: slice = ALL) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Return (codes [out, in], scale [out]) of some rows, with weight = codes * scale.
 
         Codes behind a `pre_quant_scale` are dequantized with it first. Those and any float weight
         are rounded here: scale = amax / 127 per output channel, as ModelOpt's INT8 weight-only
@@ -69,9 +69,9 @@ class LinearWeight:
         """
         ref = self.checkpoint[self.name]
         if ref.dtype == "I8" and not self.has_input_factor:
-            return ref.map(), self.scale()
-        weight = self.floats()
-        amax = np.abs(weight).max(axis=1)
+            return ref.map()[rows], self.scale()[rows]
+        weight = self.floats(rows)
+        amax = np.maximum(weight.max(axis=1), -weight.min(axis=1))
         scale = np.where(amax > 0, amax / np.float32(INT8_MAX), np.float32(1)).astype(np.float32)
-        codes = np.rint(weight / scale[:, None]).astype(np.int8)
-        return codes, scale
+        weight /= scale[:, None]
+        return np.rint(weight, out=weight).astype(np.int8), scale

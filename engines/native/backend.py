@@ -15,25 +15,32 @@ from nemotrt.engines.native.program import PROGRAM_FILE
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 
-PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
+# What any checkpoint can be built in; the other precisions need codes that the checkpoint stores.
+ANY_CHECKPOINT = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 
-def check(precision: Precision) -> None:
+def check(precision: Precision, stored: Precision | None = None) -> None:
     """Raise unless this backend runs `precision`, and can run on this machine.
 
+    Args:
+        precision: of the engine.
+        stored: the checkpoint's own, if it is quantized.
+
     Raises:
-        ConfigError: it has no such precision.
+        ConfigError: the checkpoint does not hold what the precision needs.
         EnvironmentUnfitError: there is neither a compiled step nor a C++ compiler.
     """
-    if precision not in PRECISIONS:
-        names = ", ".join(PRECISIONS)
-        raise ConfigError(f"backend native has no precision {precision}; it has {names}.")
+    if precision not in ANY_CHECKPOINT and precision is not stored:
+        names = ", ".join(ANY_CHECKPOINT)
+        raise ConfigError(
+            f"backend native builds {precision} from a checkpoint quantized to it: first run "
+            f"nemotrt quantize --recipe {precision}. From any checkpoint it builds {names}."
+        )
     check_available()
 
 
 def export(checkpoint: Checkpoint, folder: Path, limits: Limits, precision: Precision) -> None:
     """Write the program and its packed weights to `folder`."""
-    check(precision)
     emitter = NativeEmitter(checkpoint, folder, limits.max_seq_len, precision)
     describe(checkpoint.config, emitter)
     text = emitter.program().model_dump_json(indent=1)

@@ -40,6 +40,17 @@ class TensorKind(StrEnum):
     PANELS_FLOAT = "panels_float"  # a linear's weight, 16 rows interleaved
     PANELS_BF16 = "panels_bf16"
     PANELS_INT8 = "panels_int8"  # pairs of inputs interleaved; a scale per row is a tensor apart
+    PANELS_FLOAT8 = "panels_float8"  # E4M3; a scale per row is a tensor apart
+
+
+ELEMENT_BYTES = {
+    TensorKind.VALUES: 4,
+    TensorKind.TABLE_BF16: 2,
+    TensorKind.PANELS_FLOAT: 4,
+    TensorKind.PANELS_BF16: 2,
+    TensorKind.PANELS_INT8: 1,
+    TensorKind.PANELS_FLOAT8: 1,
+}
 
 
 class BufferFormat(StrEnum):
@@ -84,10 +95,10 @@ class TensorSpec(Strict):
     @property
     def num_bytes(self) -> int:
         """Size in the weights file; panels are padded to 16 rows and 16 columns."""
-        size = {TensorKind.TABLE_BF16: 2, TensorKind.PANELS_BF16: 2, TensorKind.PANELS_INT8: 1}
+        size = ELEMENT_BYTES[self.kind]
         if self.kind in (TensorKind.VALUES, TensorKind.TABLE_BF16):
-            return self.rows * self.columns * size.get(self.kind, 4)
-        return round_up(self.rows) * round_up(self.columns) * size.get(self.kind, 4)
+            return self.rows * self.columns * size
+        return round_up(self.rows) * round_up(self.columns) * size
 
 
 class StateSpec(Strict):

@@ -113,13 +113,14 @@ def _linear_fault(program: Program, operation: Operation) -> str | None:
     weight = program.tensors[weight_index]
     source, target = operation.sources[0], operation.target
     is_int8 = weight.kind is TensorKind.PANELS_INT8
+    has_scale = weight.kind in (TensorKind.PANELS_INT8, TensorKind.PANELS_FLOAT8)
     wanted = BufferFormat.OPERAND_INT16 if is_int8 else BufferFormat.OPERAND_FLOAT
     if program.buffers[source.buffer].format is not wanted:
         return f"{weight.kind} needs an {wanted}"
     if (weight.rows, weight.columns) != (target.width, source.width):
         return f"{weight.name} is [{weight.rows}, {weight.columns}]"
-    if is_int8 != (scale_index is not None):
-        return "an int8 weight needs a scale, and only that"
+    if has_scale != (scale_index is not None):
+        return "int8 and float8 weights need a scale, and only those"
     if target.column + round_up(target.width) > round_up(program.buffers[target.buffer].width):
         return "its last panel does not fit the target"
     return None

@@ -4,9 +4,10 @@
 // token's result is the same bits in any batch.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
-#include "operand.h"
+#include "rows.h"
 
 namespace {
 
@@ -43,6 +44,35 @@ INLINE void load_weights(const uint16_t* w, Vec (&rows)[VECTORS]) {
 #endif
 }
 
+// E4M3 codes; the values are 2^-8 of what they stand for, which float_tile makes good.
+struct Float8 {
+  uint8_t code;
+};
+constexpr float FLOAT8_FACTOR = 256;
+
+INLINE void load_weights(const Float8* w, Vec (&rows)[VECTORS]) {
+#if defined(__AVX2__)
+  // As half floats: sign, one exponent bit less, the same exponent and fraction further up.
+  __m128i codes = _mm_loadu_si128((const __m128i*)w);
+  __m256i words = _mm256_slli_epi16(_mm256_cvtepu8_epi16(codes), 8);
+  __m256i halves = _mm256_and_si256(_mm256_srai_epi16(words, 1), _mm256_set1_epi16((short)0xbfff));
+#if defined(__AVX512VNNI__)
+  rows[0] = (Vec)_mm512_cvtph_ps(halves);
+#else
+  rows[0] = (Vec)_mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+  rows[1] = (Vec)_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
+#endif
+#else
+  float values[PANEL];
+  for (int r = 0; r < PANEL; r++) {
+    uint32_t bits = (uint32_t)(w[r].code & 0x80) << 24 | (uint32_t)(w[r].code & 0x7f) << 20;
+    memcpy(values + r, &bits, sizeof bits);
+    values[r] *= 0x1p112f;
+  }
+  memcpy(rows, values, sizeof values);
+#endif
+}
+
 INLINE void put(float* out, Vec value, bool adds) {
   store(out, adds ? load(out) + value : value);
 }
@@ -66,9 +96,13 @@ __attribute__((noinline)) void float_tile(const Tile& tile) {
       }
     }
   }
+  constexpr bool HAS_SCALE = std::is_same_v<W, Float8>;
   UNROLL for (int t = 0; t < T; t++)
-    UNROLL for (int v = 0; v < VECTORS; v++)
-      put(tile.out + t * tile.stride + v * LANES, sums[t][v], tile.adds);
+    UNROLL for (int v = 0; v < VECTORS; v++) {
+      Vec sum = sums[t][v];
+      if (HAS_SCALE) sum *= load(tile.row_scales + v * LANES) * FLOAT8_FACTOR;
+      put(tile.out + t * tile.stride + v * LANES, sum, tile.adds);
+    }
 }
 
 #if defined(__AVX2__)
@@ -151,10 +185,21 @@ constexpr Tiles tiles(std::integer_sequence<int, T...>) {
 }
 template <int T> struct FloatRun { static constexpr TileRun tile = float_tile<float, T>; };
 template <int T> struct Bf16Run { static constexpr TileRun tile = float_tile<uint16_t, T>; };
+template <int T> struct Float8Run { static constexpr TileRun tile = float_tile<Float8, T>; };
 template <int T> struct Int8Run { static constexpr TileRun tile = int8_tile<T>; };
 using Tokens = std::make_integer_sequence<int, GROUP>;
-constexpr auto FLOAT_TILES = tiles<FloatRun>(Tokens()), BF16_TILES = tiles<Bf16Run>(Tokens()),
-               INT8_TILES = tiles<Int8Run>(Tokens());
+constexpr Tiles FLOAT_TILES = tiles<FloatRun>(Tokens()), BF16_TILES = tiles<Bf16Run>(Tokens()),
+                FLOAT8_TILES = tiles<Float8Run>(Tokens()), INT8_TILES = tiles<Int8Run>(Tokens());
+
+INLINE const Tiles& tiles_of(int kind) {
+  switch (kind) {
+    case PANELS_FLOAT: return FLOAT_TILES;
+    case PANELS_BF16: return BF16_TILES;
+    case PANELS_FLOAT8: return FLOAT8_TILES;
+    default: return INT8_TILES;
+  }
+}
+INLINE int bytes_of(int kind) { return kind == PANELS_FLOAT ? 4 : kind == PANELS_BF16 ? 2 : 1; }
 
 constexpr int CACHED_BYTES = 160 * 1024;  // of weights that stay in L2 while the tokens pass
 
@@ -167,11 +212,10 @@ void linear(const Machine& machine, const Op& op, int rows, Range panels) {
   const Tensor& weight = machine.tensors[op.tensors[0]];
   const Buffer &operand = machine.buffers[op.sources[0].buffer],
                &target = machine.buffers[op.target.buffer];
-  const float* scales = weight.kind == PANELS_INT8 ? (const float*)machine.tensors[op.tensors[1]].data : nullptr;
-  const Tiles& runs = weight.kind == PANELS_INT8   ? INT8_TILES
-                     : weight.kind == PANELS_BF16 ? BF16_TILES
-                                                  : FLOAT_TILES;
-  int weight_bytes = weight.kind == PANELS_INT8 ? 1 : weight.kind == PANELS_BF16 ? 2 : 4;
+  bool is_int8 = weight.kind == PANELS_INT8, has_scale = is_int8 || weight.kind == PANELS_FLOAT8;
+  const float* scales = has_scale ? values(machine, op.tensors[1]) : nullptr;
+  const Tiles& runs = tiles_of(weight.kind);
+  int weight_bytes = bytes_of(weight.kind);
   int depth = (int)round_up(weight.columns, PANEL);
   int blocks = (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, groups = groups_of(rows);
   float* out = target.rows + op.target.column;
@@ -183,8 +227,8 @@ void linear(const Machine& machine, const Op& op, int rows, Range panels) {
       for (int group = 0; group < groups; group++) {
         int row = first_of(group, rows), tokens = first_of(group + 1, rows) - row;
         int64_t place = (int64_t)row * depth + (int64_t)start * tokens;
-        const void* x = scales ? (const void*)(operand.codes + place) : (const void*)(operand.rows + place);
-        const float* token_scales = scales ? operand.scales + (int64_t)row * blocks + b : nullptr;
+        const void* x = is_int8 ? (const void*)(operand.codes + place) : (const void*)(operand.rows + place);
+        const float* token_scales = is_int8 ? operand.scales + (int64_t)row * blocks + b : nullptr;
         for (int p = first; p < last; p++) {
           int64_t element = (int64_t)p * PANEL * depth + (int64_t)start * PANEL;
           runs.of[tokens - 1]({(const char*)weight.data + element * weight_bytes, x, size,

@@ -17,7 +17,8 @@ constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int3
 enum Kind : int32_t {
   EMBED, NORM, LINEAR, RELU2, SWIGLU, CONV, SCAN, GATED_NORM, ATTENTION, PACK, LAST_TOKEN, NUM_KINDS
 };
-enum TensorKind : int32_t { VALUES, TABLE_BF16, PANELS_FLOAT, PANELS_BF16, PANELS_INT8, NUM_TENSOR_KINDS };
+enum TensorKind : int32_t { VALUES, TABLE_BF16, PANELS_FLOAT, PANELS_BF16, PANELS_INT8, PANELS_FLOAT8,
+                           NUM_TENSOR_KINDS };
 enum Format : int32_t { ROWS, OPERAND_FLOAT, OPERAND_INT16, NUM_FORMATS };
 enum RowSet : int32_t { TOKENS, SEQUENCES, NUM_ROW_SETS };
 enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2, ISA_AVX512 };

@@ -13,7 +13,7 @@ constexpr int MAX_COUNT = 1 << 20;
 constexpr int MAX_WIDTH = 1 << 26;
 constexpr int MAX_CONV_KERNEL = 16;
 constexpr int ALIGNMENT = 64;
-constexpr int BYTES_OF[NUM_TENSOR_KINDS] = {4, 2, 4, 2, 1};
+constexpr int BYTES_OF[NUM_TENSOR_KINDS] = {4, 2, 4, 2, 1, 1};
 
 class Check {
  public:
@@ -212,7 +212,8 @@ class Check {
       return fail("buffer %d is no operand of weight %d", x.buffer, t);
     if (x.column != 0 || held_width_[x.buffer] != x.width || held_rows_[x.buffer] != op.rows + 1)
       return fail("operand %d does not hold these rows", x.buffer);
-    if (is_int8 && !tensor(op, 1, 1, round_up(weight.rows, PANEL))) return false;
+    bool has_scale = is_int8 || weight.kind == PANELS_FLOAT8;
+    if (has_scale && !tensor(op, 1, 1, round_up(weight.rows, PANEL))) return false;
     if (!width(x, weight.columns) || !rows_view(y, op.rows) || !width(y, weight.rows)) return false;
     int64_t padded = y.column + round_up(y.width, PANEL);
     if (padded > round_up(p.buffers[y.buffer].width, PANEL)) return fail("its last panel does not fit");
