@@ -5,6 +5,7 @@ from enum import StrEnum
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.plugins.kernel_dims import KernelDims
 from nemotrt.engines.plugins.kernel_image import check_compiler
+from nemotrt.engines.plugins.kernel_library import driver
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
@@ -27,7 +28,7 @@ def check_plugins(config: ModelConfig, gpu: str, *, has_local_gpu: bool) -> None
 
     Raises:
         ConfigError: the model has no Mamba layers, or the kernels don't fit its dimensions.
-        EnvironmentUnfitError: another machine's GPU, or no compiler for the kernels.
+        EnvironmentUnfitError: another machine's GPU, no cuda-python, or nothing compiles kernels.
     """
     if config.mamba is None:
         raise ConfigError(f"{config.model_type} has no Mamba layers; leave out --mamba plugin.")
@@ -38,4 +39,5 @@ def check_plugins(config: ModelConfig, gpu: str, *, has_local_gpu: bool) -> None
             "compiles ahead of time, has no plugin layer. Build on a host with "
             f"{gpu} ({HOST_INSTALL}), or with --mamba native."
         )
+    driver()
     check_compiler()

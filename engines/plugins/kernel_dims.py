@@ -42,11 +42,11 @@ class KernelDims:
             mamba.num_groups,
             mamba.conv_kernel,
         )
-        dims._check()
+        dims.check()
         return dims
 
-    def _check(self) -> None:
-        """Raise unless the kernels fit a block of the GPU."""
+    def check(self) -> None:
+        """Raise ConfigError unless the kernels fit a block of the GPU."""
         if not 2 <= self.conv_kernel <= CHUNK:
             raise ConfigError(f"the Mamba plugins take a conv_kernel of 2 to {CHUNK}.")
         if self.prefill_threads > MAX_THREADS or self.tile_bytes > MAX_STATIC_SHARED_BYTES:

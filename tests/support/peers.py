@@ -23,6 +23,15 @@ PEERS = {
         "transformers<5.15",
     ),
     "llm-compressor": ("llmcompressor==0.14.0.1", "torch==2.13.0"),
+    "cuda": (  # compilers of kernels, and a reader of what they make; no GPU is needed
+        "click>=8.1",
+        "cuda-bindings==13.5.0",
+        "numpy>=2",
+        "nvidia-cuda-cuobjdump==13.4.92",
+        "nvidia-cuda-nvcc==13.5.37",
+        "nvidia-cuda-nvrtc==13.5.37",
+    ),
+    "tensorrt-stubs": ("--no-deps", "tensorrt-stubs==10.13.0.35.1"),
 }
 
 

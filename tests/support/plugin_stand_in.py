@@ -23,7 +23,9 @@ import tensorrt_rtx_bindings as trt
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from nemotrt.engines.plugins import registration
 from nemotrt.engines.plugins.kernel_dims import KernelDims
+from nemotrt.engines.plugins.plugin_fields import NAMESPACE, VERSION
 from support import tensorrt_stand_in
 from support.cuda_stand_in import Cuda
 from support.emulated_kernels import EmulatedKernels, emulated
@@ -35,19 +37,27 @@ NUMPY = {
     trt.DataType.INT64: np.dtype(np.int64),
 }
 MODULES = ("mamba_plugin", "layers")
+OPERATORS = ("CausalConv", "SsdScan")
 
 
 @contextmanager
 def ordinary_tensorrt() -> Iterator[ModuleType]:
-    """Yield the module `layers`, imported with the bindings in ordinary TensorRT's place."""
+    """Yield the module `layers`, imported with the bindings in ordinary TensorRT's place.
+
+    What is registered within the block is no longer after it.
+    """
     names = ["tensorrt", *(f"nemotrt.engines.plugins.{name}" for name in MODULES)]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registration, "LIBRARIES", {})
+        patch.setattr(registration, "CREATORS", [])
         for name in names:
             patch.delitem(sys.modules, name, raising=False)
         patch.setitem(sys.modules, "tensorrt", trt)
         try:
             yield import_module(names[-1])
         finally:
+            for creator in registration.CREATORS:
+                assert trt.get_plugin_registry().deregister_creator(creator)
             for name in names[1:]:
                 sys.modules.pop(name, None)
 
@@ -193,10 +203,6 @@ def evaluator(graph: Path, creators: list[Any]) -> ReferenceEvaluator:
 class PluginTensorRT(tensorrt_stand_in.TensorRT):
     """The module, for a graph with plugins; states are updated in place."""
 
-    def __init__(self, creators: list[Any], *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.evaluator = evaluator(self.graph, creators)
-
     def Runtime(self, logger: Any) -> Any:
         return Runtime(self)
 
@@ -207,6 +213,12 @@ class Runtime(tensorrt_stand_in.Runtime):
 
 
 class Engine(tensorrt_stand_in.ICudaEngine):
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        registry = trt.get_plugin_registry()
+        creators = [registry.get_creator(name, VERSION, NAMESPACE) for name in OPERATORS]
+        self.evaluator = evaluator(module.graph, creators)
+
     def create_execution_context(self, strategy: Any = None) -> Any:
         return Context(self, strategy)
 
@@ -221,5 +233,5 @@ class Context(tensorrt_stand_in.IExecutionContext):
             name: arrays[name].astype(np.float32) if arrays[name].dtype == bf16 else arrays[name]
             for name in self.engine.inputs
         }
-        found: list[np.ndarray] = self.engine.module.evaluator.run(None, given)
+        found: list[np.ndarray] = self.engine.evaluator.run(None, given)
         return found

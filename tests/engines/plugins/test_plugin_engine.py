@@ -15,17 +15,16 @@ from nemotrt.build.engine_builder import model_summary
 from nemotrt.engines import tensorrt
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.manifest import CheckpointEntry, LimitsEntry, Manifest, WeightInput
+from nemotrt.engines.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest, WeightInput
 from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.plugins import kernel_library, registration
 from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.kernel_dims import KernelDims
 from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
-from nemotrt.engines.plugins.kernel_library import KernelLibrary
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_digest import tensor_digest
 from nemotrt.engines.tensorrt import compiler
-from nemotrt.engines.tensorrt.cuda import Cuda
+from nemotrt.engines.tensorrt import engine as engine_module
 from nemotrt.engines.tensorrt.engine import TensorRTEngine
 from nemotrt.errors import ArtefactError
 from support import cuda_stand_in, plugin_stand_in, reference
@@ -41,6 +40,7 @@ def write_engine(source: Path, folder: Path) -> Manifest:
     bound = tensorrt.export(checkpoint, folder, LIMITS, Precision.BF16, mamba=MambaLayers.PLUGIN)
     (folder / tensorrt.PLAN_FILE).touch()
     (folder / KERNELS_FILE).write_bytes(IMAGE)
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
     assert checkpoint.config.mamba
     return Manifest(
         backend="tensorrt",
@@ -62,7 +62,7 @@ def write_engine(source: Path, folder: Path) -> Manifest:
         },
         tools={"tensorrt": "11.1"},
         options={"mamba": "plugin", "mamba_kernels": KernelDims.of(checkpoint.config.mamba).key},
-        files={},
+        files={tensorrt.PLAN_FILE: FileEntry(num_bytes=0, sha256="0" * 64)},
     )
 
 
@@ -75,20 +75,21 @@ def model() -> Any:
 def opened(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[TensorRTEngine, plugin_stand_in.Driver]]:
-    """An engine over the stand-ins, and the driver that its kernels run on."""
+    """An engine directory opened on the stand-ins, and the driver that its kernels run on."""
     manifest = write_engine(reference.save(model, tmp_path / "c"), tmp_path / "e")
     mamba = open_checkpoint(tmp_path / "c").config.mamba
     assert mamba
     driver = plugin_stand_in.Driver(KernelDims.of(mamba), IMAGE)
+    cuda, profiles = cuda_stand_in.Cuda(), compiler.profiles(LIMITS)
+    trt = plugin_stand_in.PluginTensorRT(cuda, tmp_path / "e" / GRAPH_FILE, LIMITS, profiles)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(kernel_library, "driver", lambda: driver)
-    libraries = {KernelDims.of(mamba).key: KernelLibrary(IMAGE)}
-    cuda = cuda_stand_in.Cuda()
-    with plugin_stand_in.ordinary_tensorrt() as layers:
-        creators = layers.creators(libraries)
-        trt = plugin_stand_in.PluginTensorRT(
-            creators, cuda, tmp_path / "e" / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS)
-        )
-        yield TensorRTEngine(trt, Cuda(cuda), tmp_path / "e", manifest), driver
+    monkeypatch.setattr(engine_module, "local_compute_capability", lambda: "9.0")
+    monkeypatch.setattr(engine_module, "_module", lambda manifest: "tensorrt")
+    monkeypatch.setattr(engine_module, "load_module", lambda name: trt)
+    monkeypatch.setattr(engine_module, "cuda_api", lambda: cuda)
+    with plugin_stand_in.ordinary_tensorrt():
+        yield engine_module.open_engine(tmp_path / "e", manifest), driver
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -134,29 +135,21 @@ def test_states_have_one_side(opened: Any) -> None:
     assert len(engine._cuda._api.graphs) == 1
 
 
-def test_opening_registers_the_engine_s_own_kernels(
-    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = reference.save(model, tmp_path / "c")
-    manifest = write_engine(source, tmp_path / "e")
-    (tmp_path / "e" / "config.json").write_bytes((source / "config.json").read_bytes())
-    monkeypatch.setattr(registration, "LIBRARIES", {})
-    monkeypatch.setattr(registration, "CREATORS", [])
+def test_engines_share_creators_and_have_their_own_kernels(model: Any, tmp_path: Path) -> None:
+    manifest = write_engine(reference.save(model, tmp_path / "c"), tmp_path / "e")
     with plugin_stand_in.ordinary_tensorrt() as layers:
         registration.register_plugins(tmp_path / "e", manifest)
-        registration.register_plugins(tmp_path / "e", manifest)  # a second engine
+        registration.register_plugins(tmp_path / "e", manifest)
+        registration.register(tmp_path / "e" / KERNELS_FILE, "another")
         registry = layers.trt.get_plugin_registry()
         for creator in registration.CREATORS:
             assert registry.get_creator(creator.name, "1", "nemotrt") is creator
-            assert registry.deregister_creator(creator)
-    assert [creator.name for creator in registration.CREATORS] == ["CausalConv", "SsdScan"]
-    assert list(registration.LIBRARIES) == [manifest.options["mamba_kernels"]]
+        assert [creator.name for creator in registration.CREATORS] == ["CausalConv", "SsdScan"]
+        assert list(registration.LIBRARIES) == [manifest.options["mamba_kernels"], "another"]
 
 
 def test_kernels_of_another_version_are_refused(model: Any, tmp_path: Path) -> None:
-    source = reference.save(model, tmp_path / "c")
-    manifest = write_engine(source, tmp_path / "e")
-    (tmp_path / "e" / "config.json").write_bytes((source / "config.json").read_bytes())
+    manifest = write_engine(reference.save(model, tmp_path / "c"), tmp_path / "e")
     manifest.options["mamba_kernels"] = "0" * 16
     with pytest.raises(ArtefactError, match="kernels of another version"):
         registration.register_plugins(tmp_path / "e", manifest)

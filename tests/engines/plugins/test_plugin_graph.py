@@ -98,6 +98,7 @@ def test_quantized_linears_around_plugins(
     np.testing.assert_array_equal(plugin.feed(chunks), native.feed(chunks))
 
 
+@pytest.mark.slow  # the build on a GPU host's stand-in compiles the bodies too
 def test_without_our_plugins_tensorrt_compiles_the_bodies(tmp_path: Path) -> None:
     """The real compiler, for the A10G: the same file is a native plan where no plugin is known."""
     checkpoint = open_checkpoint(TINY_MODELS["tiny"])
