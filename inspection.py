@@ -114,17 +114,25 @@ def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
         "backend": manifest.backend,
         "gpu": f"{manifest.gpu}{capability}" if manifest.gpu else "none",
         "precision": manifest.precision,
-        "executed": "yes" if manifest.executed else "no: compiled, no GPU ran this plan",
+        "executed": "yes" if manifest.executed else "no: no GPU was there to run it",
         "model": f"{model['model_type']} {model['layers']}",
         "max_batch_size": limits.max_batch_size,
         "max_seq_len": limits.max_seq_len,
         "chunk_tokens": limits.chunk_tokens,
         "checkpoint": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
-        "weights": f"{len(manifest.weights)} bound at load" if manifest.weights else "inside",
+        "weights": _where_weights_are(manifest),
+        "notes": ", ".join(f"{name} {value}" for name, value in manifest.options.items()),
         "tools": ", ".join(f"{name} {number}" for name, number in manifest.tools.items()),
         "files": f"{len(manifest.files)}, {size / 1e6:.1f} MB"
         + (", every SHA-256 verified" if is_verified else ""),
     }
+
+
+def _where_weights_are(manifest: Manifest) -> str:
+    """Return where the engine's weights come from."""
+    if manifest.weights:
+        return f"{len(manifest.weights)} bound at load"
+    return "in the checkpoint" if manifest.backend == "tensorrt-llm" else "inside"
 
 
 def _print(report: dict[str, Any], rows: dict[str, Any], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""How a request's sampling is spelled in `tensorrt_llm.SamplingParams`.
+"""How sampling is spelled in `tensorrt_llm.SamplingParams`, and log-probabilities in its outputs.
 
 Source: TensorRT-LLM's tensorrt_llm/sampling_params.py, 1.2 and 1.3 release candidates.
 """
@@ -45,3 +45,21 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
     if params.logprobs is not None:
         fields["logprobs"] = max(1, params.logprobs)  # 0 means none to it
     return fields
+
+
+def read_logprobs(
+    found: Any, token: int, num_top: int | None
+) -> tuple[float | None, tuple[tuple[int, float], ...]]:
+    """Return a token's log-probability and the `num_top` likeliest, None and () if not asked for.
+
+    `found` maps ids to objects with a `logprob`, the token's own among them; some versions give
+    that one alone, as a number. A forced token has none.
+    """
+    if num_top is None or found is None:
+        return None, ()
+    if isinstance(found, float):
+        return found, ()
+    ranked = sorted(found.items(), key=lambda item: -item[1].logprob)
+    top = tuple((int(name), float(entry.logprob)) for name, entry in ranked[:num_top])
+    chosen = found.get(token)
+    return None if chosen is None else float(chosen.logprob), top

@@ -1,13 +1,15 @@
 """Drives `tensorrt_llm.LLM`, which batches on its own, by the methods of our scheduler."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemotrt.engines.guide import ThinkingBudget
 from nemotrt.engines.request import FinishReason, Request, Token, Update
 from nemotrt.engines.request_scheduler import Sized, check_request
-from nemotrt.engines.tensorrt_llm.sampling import sampling_fields
+from nemotrt.engines.tensorrt_llm.sampling import read_logprobs, sampling_fields
 from nemotrt.engines.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
@@ -19,13 +21,33 @@ REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 @dataclass(slots=True)
+class Gain:
+    """What one step brings a request, while it is put together."""
+
+    tokens: list[Token] = field(default_factory=list)
+    text: str = ""
+    reason: FinishReason | None = None
+
+
+@dataclass(slots=True)
 class Sequence:
     """A request that the LLM has."""
 
     request: Request
-    number: int
     text: TextStream
+    number: int = -1  # of its stream
     output: list[int] = field(default_factory=list)
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that it may still gain."""
+        return self.request.params.max_tokens - len(self.output)
+
+    @property
+    def forced(self) -> int | None:
+        """The token that must come next, None where the model is free."""
+        guide = self.request.guide
+        return None if guide is None else guide.forced()
 
     @property
     def num_fed(self) -> int:
@@ -73,29 +95,27 @@ class LLMScheduler:
         """Hand a request to the LLM.
 
         Raises:
-            ConfigError: the request can't be run, its id is in use, or it is steered token by
-                token: that runs inside the LLM's processes, which we don't reach.
+            ConfigError: the request can't be run, its id is in use, or it has a grammar: that masks
+                logits, which are in the LLM's processes.
         """
         if request.request_id in self.running:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
-        if request.guide is not None:
-            raise ConfigError(
-                "backend tensorrt-llm has no guided decoding and no thinking budget; leave out "
-                "guided_decoding_guide_type and max_thinking_tokens."
-            )
+        _check_guide(request)
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
-        params = self._make_params(**sampling_fields(request.params, self.eos_ids))
         if not self.running:
             self._heard_s = time.monotonic()
-        number = self._streams.start(request.prompt, params)
-        text = TextStream(self.tokenizer, request.params.stop)
-        sequence = Sequence(request, number, text)
-        self.running[request.request_id] = self._by_number[number] = sequence
+        sequence = Sequence(request, TextStream(self.tokenizer, request.params.stop))
+        self.running[request.request_id] = sequence
+        if sequence.forced is None:
+            self._start(sequence)
+        else:
+            self._ended.append(self._go_on(sequence, Gain()))
 
     def cancel(self, request_id: str) -> None:
         """Abort a request. An unknown id is ignored: it has just ended."""
         if request_id in self.running:
-            self._abort(self.running[request_id])
+            self._stop(self.running[request_id])
+            self._forget(self.running[request_id])
             self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
 
     def step(self) -> list[Update]:
@@ -122,32 +142,74 @@ class LLMScheduler:
         return updates
 
     def _advance(self, sequence: Sequence, news: Gained) -> Update:
-        """Return what a request gained, and forget it if that was the last."""
-        request_id = sequence.request.request_id
+        """Return what a response brought a request."""
         if news.fault is not None:
             return self._fail(sequence, news.fault)
-        tokens, shown, reason = [], "", None
+        gain = Gain()
         for position, token in enumerate(news.ids):
-            is_end = self._is_end(sequence.request, token)
-            sequence.output.append(token)
-            piece, text = ("", "") if is_end else sequence.text.push(token)
-            shown += text
-            logprobs = news.logprobs[position] if position < len(news.logprobs) else None
-            tokens.append(_token(token, piece, logprobs, sequence.request.params.logprobs))
-            if is_end or sequence.text.is_stopped:
-                reason = FinishReason.STOP
+            found = news.logprobs[position] if position < len(news.logprobs) else None
+            self._add(sequence, token, found, gain)
+            if gain.reason is not None:
                 break
-        if reason is None and news.finish_reason is not None:
+            if sequence.forced is not None:
+                self._stop(sequence)
+                return self._go_on(sequence, gain)
+        if gain.reason is None and news.finish_reason is not None:
             if news.finish_reason not in REASONS:
                 return self._fail(sequence, RuntimeError(f"it ended by {news.finish_reason!r}"))
-            reason = REASONS[news.finish_reason]
-        if reason is not None:
-            shown += sequence.text.flush()
-            if news.finish_reason is None:
-                self._abort(sequence)  # at a stop string, of which the LLM knows nothing
-            else:
-                self._forget(sequence)
-        return Update(request_id, tuple(tokens), shown, reason)
+            gain.reason = REASONS[news.finish_reason]
+        if gain.reason is not None and news.finish_reason is None:
+            self._stop(sequence)  # at a stop string, of which the LLM knows nothing
+        return self._update(sequence, gain)
+
+    def _add(self, sequence: Sequence, token: int, found: Any, gain: Gain) -> None:
+        """Take a token into a sequence; say so if it ends it."""
+        request = sequence.request
+        is_end = self._is_end(request, token)
+        piece, text = ("", "") if is_end else sequence.text.push(token)
+        sequence.output.append(token)
+        if request.guide is not None:
+            request.guide.push(token, piece)
+        logprob, top = read_logprobs(found, token, request.params.logprobs)
+        gain.tokens.append(Token(token, piece, logprob, top))
+        gain.text += text
+        if is_end or sequence.text.is_stopped:
+            gain.reason = FinishReason.STOP
+
+    def _go_on(self, sequence: Sequence, gain: Gain) -> Update:
+        """Add the tokens that a thinking budget forces, and let the LLM go on behind them.
+
+        The prompt and all that came are fed again: the model card's way, with two requests.
+        """
+        while gain.reason is None and (token := sequence.forced) is not None:
+            self._add(sequence, token, None, gain)
+            if gain.reason is None and sequence.num_left == 0:
+                gain.reason = FinishReason.LENGTH
+        if gain.reason is None:
+            self._start(sequence)
+        return self._update(sequence, gain)
+
+    def _start(self, sequence: Sequence) -> None:
+        """Give the LLM what there is of a sequence, to be continued."""
+        params = sequence.request.params
+        num_done = len(sequence.output)
+        left = dataclasses.replace(
+            params,
+            max_tokens=params.max_tokens - num_done,
+            min_tokens=max(params.min_tokens - num_done, 0),
+        )
+        fields = sampling_fields(left, self.eos_ids)
+        prompt = (*sequence.request.prompt, *sequence.output)
+        sequence.number = self._streams.start(prompt, self._make_params(**fields))
+        self._by_number[sequence.number] = sequence
+
+    def _update(self, sequence: Sequence, gain: Gain) -> Update:
+        """Return what a request gained, and forget it if that was the last."""
+        if gain.reason is not None:
+            gain.text += sequence.text.flush()
+            self._forget(sequence)
+        name = sequence.request.request_id
+        return Update(name, tuple(gain.tokens), gain.text, gain.reason)
 
     def _is_end(self, request: Request, token: int) -> bool:
         """Whether a token ends the request's text."""
@@ -163,27 +225,27 @@ class LLMScheduler:
         name = sequence.request.request_id
         return Update(name, finish_reason=FinishReason.ERROR, error=str(fault))
 
-    def _abort(self, sequence: Sequence) -> None:
-        """Give a request up and forget it."""
+    def _stop(self, sequence: Sequence) -> None:
+        """Let the LLM give a sequence up; nothing more is heard of it."""
         self._streams.abort(sequence.number)
-        self._forget(sequence)
+        self._by_number.pop(sequence.number, None)
 
     def _forget(self, sequence: Sequence) -> None:
         del self.running[sequence.request.request_id]
-        del self._by_number[sequence.number]
+        self._by_number.pop(sequence.number, None)
 
 
-def _token(token: int, piece: str, found: Any, num_top: int | None) -> Token:
-    """Return a token with what the LLM says of its probability.
-
-    `found` maps token ids to objects with a `logprob`; some versions give the chosen token's alone,
-    as a number.
-    """
-    if num_top is None or found is None:
-        return Token(token, piece)
-    if isinstance(found, float):
-        return Token(token, piece, found)
-    ranked = sorted(found.items(), key=lambda item: -item[1].logprob)
-    top = tuple((int(name), float(entry.logprob)) for name, entry in ranked[:num_top])
-    chosen = found.get(token)
-    return Token(token, piece, None if chosen is None else float(chosen.logprob), top)
+def _check_guide(request: Request) -> None:
+    """Raise ConfigError for what can't be steered from outside of the LLM."""
+    if request.guide is None:
+        return
+    if not isinstance(request.guide, ThinkingBudget):
+        raise ConfigError(
+            "backend tensorrt-llm has no guided decoding; leave out guided_decoding_guide_type."
+        )
+    params = request.params
+    if params.presence_penalty or params.frequency_penalty:
+        raise ConfigError(
+            "backend tensorrt-llm closes a trace by a second request, which knows not what the "
+            "first one said: presence_penalty and frequency_penalty exclude max_thinking_tokens."
+        )

@@ -1,10 +1,11 @@
 # mypy: ignore-errors
 """Nemotron-H for TensorRT-LLM 1.2: `trtllm-build --model_cls_file` loads this file.
 
-It needs nothing but tensorrt_llm 1.2.x and its TensorRT 10, and is copied into the checkpoint's
-folder. A block is x + mixer(norm(x)), where the mixer is Mamba-2 (plugins MambaConv1d and
-SelectiveScan), attention without position embedding (plugin GPTAttention), or an MLP with squared
-ReLU. Not executed: no GPU; its calls are checked against 1.2's signatures.
+It is one file because that option takes one; it needs nothing but tensorrt_llm 1.2.x and its
+TensorRT 10, and is copied into the checkpoint's folder. A block is x + mixer(norm(x)), where the
+mixer is Mamba-2 (plugins MambaConv1d and SelectiveScan), attention without position embedding
+(plugin GPTAttention), or an MLP with squared ReLU. Not executed: no GPU; its calls are checked
+against 1.2's signatures.
 """
 
 from collections import OrderedDict

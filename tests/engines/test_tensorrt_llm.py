@@ -51,6 +51,8 @@ def test_a_bundle_says_how_to_serve_the_checkpoint(
         },
         "cuda_graph_config": {"enable_padding": True, "batch_sizes": [1, 2, 4, 8, 16]},
     }
+    seen = CliRunner().invoke(main, ["inspect", str(target)]).stdout
+    assert all(words in seen for words in ("in the checkpoint", "no GPU was there", "tp_size 2"))
     pods = CliRunner().invoke(main, ["serve", "k8s", str(target), "--image", "i", "--claim", "c"])
     assert "nvidia.com/gpu: '2'" in pods.stdout
     manifest = read_manifest(target)

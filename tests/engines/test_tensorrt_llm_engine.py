@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines import guide
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.generation import collect, generate
-from nemotrt.engines.guide import ThinkingBudget
+from nemotrt.engines.guide import AfterThinking, ThinkingBudget
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.request import FinishReason, Request, Update
 from nemotrt.engines.sampling import SamplingParams
@@ -27,6 +29,8 @@ from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
 LIMITS = Limits(max_batch_size=3, max_seq_len=96, chunk_tokens=16)
 PROMPT = (1, 700, 23, 1999, 4)
 SHORT = SamplingParams(max_tokens=4)
+PENALIZED = SamplingParams(max_tokens=4, presence_penalty=0.5)
+BUDGET = ThinkingBudget(1, lambda text: [5])
 STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
 
 
@@ -153,6 +157,34 @@ def test_requests_of_any_mix_do_not_disturb_each_other(
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("budget", [0, 1, 7])
+@pytest.mark.parametrize("max_tokens", [3, 8, 30])
+def test_a_thinking_budget_is_kept_by_a_second_request(
+    budget: int,
+    max_tokens: int,
+    opened: OpenEngine,
+    cpu: OpenEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The closing tag is due at once, in the middle, or cut short by max_tokens."""
+    monkeypatch.setattr(guide, "GRACE_TOKENS", 2)
+    found = []
+    for engine in (cpu, opened):
+        tokenizer = engine.tokenizer
+        assert tokenizer is not None
+        thinking = ThinkingBudget(budget, partial(tokenizer.encode, add_special_tokens=False))
+        params = SamplingParams(max_tokens=max_tokens, min_tokens=2, ignore_eos=True)
+        scheduler = engine.scheduler()
+        scheduler.submit(Request("r", PROMPT, params, thinking))
+        updates: list[Update] = []
+        while not scheduler.is_idle:
+            updates += scheduler.step()
+        found.append(collect(updates, 5))
+    assert found[0] == found[1]
+    if max_tokens == 30:
+        assert "</think>" in found[1]["text"]
+
+
 def test_a_cancelled_request_ends_at_once_and_says_no_more(opened: OpenEngine) -> None:
     scheduler = opened.scheduler()
     params = SamplingParams(max_tokens=80, ignore_eos=True)
@@ -179,7 +211,8 @@ def test_a_cancelled_request_ends_at_once_and_says_no_more(opened: OpenEngine) -
         (Request("r", ()), "empty"),
         (Request("r", (4096,)), "0 to 4095"),
         (Request("r", PROMPT, SamplingParams(max_tokens=92)), "is 97 tokens; the engine holds 96"),
-        (Request("r", PROMPT, SHORT, ThinkingBudget(1, lambda text: [5])), "no thinking budget"),
+        (Request("r", PROMPT, SHORT, AfterThinking(BUDGET, BUDGET)), "no guided decoding"),
+        (Request("r", PROMPT, PENALIZED, BUDGET), "exclude max_thinking_tokens"),
     ],
 )
 def test_what_it_can_not_run_is_refused(
