@@ -5,6 +5,7 @@ from nemotrt.build.plan_memory import device_memory
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
+from nemotrt.engines.tensorrt.device_state import SIDES
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.capacity import GIB
 from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
@@ -17,7 +18,11 @@ MAX_SLOTS = 256
 
 
 def plan_limits(
-    checkpoint: Checkpoint, gpu: str, precision: Precision, given: GivenLimits
+    checkpoint: Checkpoint,
+    gpu: str,
+    precision: Precision,
+    given: GivenLimits,
+    num_sides: int = SIDES,
 ) -> Limits:
     """Return limits that fit the GPU: the planner's lengths, and as many sequences as fit.
 
@@ -26,6 +31,7 @@ def plan_limits(
         gpu: a known name.
         precision: of the linears; the cache is bfloat16.
         given: limits that are fixed already.
+        num_sides: copies of a sequence's states; 1 where they are updated in place.
 
     Raises:
         NoFeasiblePlanError: not one sequence fits.
@@ -39,20 +45,26 @@ def plan_limits(
     usable = fit.budget.usable_bytes
     for batch in range(MAX_SLOTS, 0, -1):
         limits = Limits(batch, one.max_seq_len, one.chunk_tokens)
-        if device_memory(fit, limits).total_bytes <= usable:
+        if device_memory(fit, limits, num_sides).total_bytes <= usable:
             return limits
     raise NoFeasiblePlanError(
         f"one sequence of {one.max_seq_len} tokens needs "
-        f"{device_memory(fit, one).total_bytes / GIB:.1f} GiB on {planned.gpu.name}, which has "
-        f"{usable / GIB:.1f} GiB for an engine: choose a smaller --max-seq-len or "
+        f"{device_memory(fit, one, num_sides).total_bytes / GIB:.1f} GiB on {planned.gpu.name}, "
+        f"which has {usable / GIB:.1f} GiB for an engine: choose a smaller --max-seq-len or "
         "--chunk-tokens, a quantized checkpoint, or a larger GPU."
     )
 
 
-def missing_bytes(checkpoint: Checkpoint, gpu: str, precision: Precision, limits: Limits) -> int:
+def missing_bytes(
+    checkpoint: Checkpoint,
+    gpu: str,
+    precision: Precision,
+    limits: Limits,
+    num_sides: int = SIDES,
+) -> int:
     """Return the bytes that an engine needs beyond what the GPU has for it; 0 where it fits."""
     fit = plan_deployment(checkpoint, gpu, precision).fit
-    return max(device_memory(fit, limits).total_bytes - fit.budget.usable_bytes, 0)
+    return max(device_memory(fit, limits, num_sides).total_bytes - fit.budget.usable_bytes, 0)
 
 
 def plan_deployment(checkpoint: Checkpoint, gpu: str, precision: Precision) -> Deployment:

@@ -16,7 +16,7 @@ class DeviceMemory:
 
     weights_bytes: int
     kv_cache_bytes: int
-    state_bytes: int  # convolution windows and SSM states, both sides
+    state_bytes: int  # convolution windows and SSM states, all sides
     scratch_bytes: int
 
     @property
@@ -25,13 +25,16 @@ class DeviceMemory:
         return self.weights_bytes + self.kv_cache_bytes + self.state_bytes + self.scratch_bytes
 
 
-def device_memory(fit: Fit, limits: Limits) -> DeviceMemory:
-    """Return what an engine of `limits` allocates on the GPU of `fit`."""
+def device_memory(fit: Fit, limits: Limits, num_sides: int = SIDES) -> DeviceMemory:
+    """Return what an engine of `limits` allocates on the GPU of `fit`.
+
+    States that are updated in place have one side.
+    """
     batch, request = limits.max_batch_size, fit.request
     return DeviceMemory(
         weights_bytes=fit.budget.weights_bytes,
         kv_cache_bytes=batch * limits.max_seq_len * request.kv_cache_bytes_per_token,
-        state_bytes=SIDES * batch * (request.ssm_state_bytes + request.conv_state_bytes),
+        state_bytes=num_sides * batch * (request.ssm_state_bytes + request.conv_state_bytes),
         scratch_bytes=scratch_bytes(fit, limits),
     )
 

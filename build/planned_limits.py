@@ -10,6 +10,7 @@ from nemotrt.build.plan_limits import missing_bytes, plan_limits
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
+from nemotrt.engines.tensorrt.device_state import SIDES
 from nemotrt.engines.tensorrt_llm.llm_args import FREE_GPU_MEMORY_FRACTION
 from nemotrt.profiles.planning.capacity import GIB
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
@@ -45,8 +46,9 @@ def resolve_limits(
     if spec.gpu is None or spec.backend not in ("tensorrt", *PLANNED_AS):
         return dataclasses.replace(spec, limits=given.over(spec.limits))
     if spec.backend == "tensorrt":
-        limits = plan_limits(checkpoint, spec.gpu, precision, given)
-        if lack := missing_bytes(checkpoint, spec.gpu, precision, limits):
+        num_sides = 1 if spec.has_plugins else SIDES
+        limits = plan_limits(checkpoint, spec.gpu, precision, given, num_sides)
+        if lack := missing_bytes(checkpoint, spec.gpu, precision, limits, num_sides):
             many = f"{limits.max_batch_size} sequences of {limits.max_seq_len} tokens"
             say(f"Warning: {many} need {lack / GIB:.1f} GiB more than {spec.gpu} has.")
     else:

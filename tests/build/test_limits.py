@@ -15,6 +15,7 @@ from nemotrt.build.planned_limits import resolve_limits
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
+from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from support.sparse_checkpoint import write_sparse
@@ -43,6 +44,13 @@ def test_as_many_sequences_as_fit(nano: Checkpoint) -> None:
     assert missing_bytes(nano, "a10g", BF16, limits) == 0
     more = dataclasses.replace(limits, max_batch_size=6)
     assert 0 < missing_bytes(nano, "a10g", BF16, more) < 658 * MIB
+
+
+def test_states_that_are_updated_in_place_leave_room_for_more(nano: Checkpoint) -> None:
+    """By hand, as above, with one side."""
+    spec = BuildSpec("tensorrt", "a10g", mamba=MambaLayers.PLUGIN)
+    limits = resolve_limits(nano, spec, BF16, GivenLimits()).limits
+    assert limits.max_batch_size == (0.95 * 22587 - 16956 - 1.5 * 480) // (384 + 135 + 1.9) == 7
 
 
 def test_a_larger_gpu_a_smaller_precision_and_shorter_sequences_take_more(nano: Checkpoint) -> None:
