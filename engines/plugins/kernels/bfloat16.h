@@ -18,9 +18,7 @@ __device__ __forceinline__ unsigned pack(float low, float high) {
 #endif
 }
 
-__device__ __forceinline__ bf16 narrow(float value) {
-  return static_cast<bf16>(pack(value, 0.0f));
-}
+__device__ __forceinline__ bf16 narrow(float value) { return static_cast<bf16>(pack(value, 0.0f)); }
 
 __device__ __forceinline__ float low_half(unsigned packed) { return __uint_as_float(packed << 16); }
 

@@ -13,9 +13,11 @@ constexpr int WIDTH = INNER + CHANNELS + HEADS;       // a row of in_proj's resu
 constexpr int CONV_OFFSET = INNER;
 constexpr int DT_OFFSET = INNER + CHANNELS;
 
-__host__ __device__ constexpr int round_up(int value, int step) { return (value + step - 1) / step * step; }
+__host__ __device__ constexpr int round_up(int value, int step) {
+  return (value + step - 1) / step * step;
+}
 
-// A sequence's new tokens; TensorRT times kernels on inputs that mean nothing, so never out of range.
+// A sequence's new tokens, never out of range: TensorRT times kernels on inputs that mean nothing.
 __device__ __forceinline__ int new_tokens(const long long* lengths, int sequence, int tokens) {
   const long long length = lengths[sequence];
   return length < 0 ? 0 : length > tokens ? tokens : static_cast<int>(length);

@@ -9,14 +9,16 @@
 #include "dims.h"
 #include "time_step.h"
 
-__host__ __device__ constexpr int power_of_two(int value) { return value <= 1 ? 1 : 2 * power_of_two((value + 1) / 2); }
+__host__ __device__ constexpr int power_of_two(int value) {
+  return value <= 1 ? 1 : 2 * power_of_two((value + 1) / 2);
+}
 
 constexpr int DECODE_WARPS = 4;
 constexpr int VECTOR = STATE % 4 == 0 ? 4 : 1;  // states that a lane moves at once
 constexpr int ROW_LANES = STATE / VECTOR >= 32 ? 32 : power_of_two(STATE / VECTOR);
 constexpr int ROW_STEPS = (STATE + VECTOR * ROW_LANES - 1) / (VECTOR * ROW_LANES);
-constexpr int ROWS_AT_ONCE = 32 / ROW_LANES;         // rows of a warp side by side
-constexpr int DECODE_ROWS = NEMOTRT_DECODE_ROWS;     // rows (channels) of a block
+constexpr int ROWS_AT_ONCE = 32 / ROW_LANES;                        // rows of a warp side by side
+constexpr int DECODE_ROWS = NEMOTRT_DECODE_ROWS;                    // rows (channels) of a block
 constexpr int DEPTH = DECODE_ROWS / (DECODE_WARPS * ROWS_AT_ONCE);  // rows of a lane, all in flight
 static_assert(DEPTH > 0 && DECODE_ROWS == DEPTH * DECODE_WARPS * ROWS_AT_ONCE, "rows don't divide");
 
@@ -26,13 +28,17 @@ __device__ __forceinline__ void load_states(float (&to)[4], const float* from) {
   to[0] = loaded.x, to[1] = loaded.y, to[2] = loaded.z, to[3] = loaded.w;
 }
 
-__device__ __forceinline__ void load_states(float (&to)[1], const float* from) { to[0] = __ldcs(from); }
+__device__ __forceinline__ void load_states(float (&to)[1], const float* from) {
+  to[0] = __ldcs(from);
+}
 
 __device__ __forceinline__ void store_states(float* to, const float (&from)[4]) {
   __stcs(reinterpret_cast<float4*>(to), make_float4(from[0], from[1], from[2], from[3]));
 }
 
-__device__ __forceinline__ void store_states(float* to, const float (&from)[1]) { __stcs(to, from[0]); }
+__device__ __forceinline__ void store_states(float* to, const float (&from)[1]) {
+  __stcs(to, from[0]);
+}
 
 // As many bfloat16 values, of B or C.
 __device__ __forceinline__ void load_values(float (&to)[VECTOR], const bf16* from) {
@@ -40,7 +46,8 @@ __device__ __forceinline__ void load_values(float (&to)[VECTOR], const bf16* fro
     const uint2 loaded = *reinterpret_cast<const uint2*>(from);
     const unsigned words[2] = {loaded.x, loaded.y};
 #pragma unroll
-    for (int i = 0; i < VECTOR; ++i) to[i] = i % 2 ? high_half(words[i / 2]) : low_half(words[i / 2]);
+    for (int i = 0; i < VECTOR; ++i)
+      to[i] = i % 2 ? high_half(words[i / 2]) : low_half(words[i / 2]);
   } else {
 #pragma unroll
     for (int i = 0; i < VECTOR; ++i) to[i] = widen(from[i]);
@@ -100,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(32 * DECODE_WARPS)
     float sum = 0.0f;
 #pragma unroll
     for (int step = 0; step < ROW_STEPS; ++step) {
-      float(&own)[VECTOR] = state[d][step];
+      float (&own)[VECTOR] = state[d][step];
 #pragma unroll
       for (int i = 0; i < VECTOR; ++i) {
         own[i] = own[i] * kept + added * b[step][i];

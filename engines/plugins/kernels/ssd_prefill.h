@@ -5,8 +5,8 @@
 // float32, from the first chunk to the last: read once, written once. Inside a chunk
 //     y = exp(a) (C state') + ((C B') exp(a - a') dt' if token' <= token) x + D x
 //     state = exp(a_last) state + (dt exp(a_last - a) x)' B
-// with a the sum of dt A up to a token. B, C and x are bfloat16; every float32 factor (state, scores,
-// weighted x) is the sum of two bfloat16, so the products keep 16 bits where one would keep 8.
+// with a the sum of dt A up to a token. B, C and x are bfloat16; every float32 factor (state,
+// scores, weighted x) is the sum of two bfloat16, so the products keep 16 bits where one keeps 8.
 // Source: Mamba-2 paper, arXiv 2405.21060, section 6.
 #pragma once
 
@@ -33,11 +33,12 @@ struct ChunkTile {
   float after[CHUNK];   // dt exp(last sum - sum): what the state after the chunk has of the token
 };
 
-// Rows of `width` values, `stride` apart, into a padded tile; zeros past `num_rows` and past `width`.
+// Rows of `width` values into a padded tile; zeros past `num_rows` and past `width`.
 template <int width, int padded>
 __device__ __forceinline__ void load_rows(bf16 (&tile)[CHUNK][padded + SKEW], const bf16* from,
                                           int num_rows) {
-  constexpr bool is_aligned = HEAD_DIM % 8 == 0 && STATE % 8 == 0;  // so each row starts at 16 bytes
+  constexpr bool is_aligned =
+      HEAD_DIM % 8 == 0 && STATE % 8 == 0;  // so each row starts at 16 bytes
   constexpr int step = is_aligned ? 8 : 1;
   for (int i = threadIdx.x; i < CHUNK * (padded / step); i += PREFILL_THREADS) {
     const int row = i / (padded / step), column = i % (padded / step) * step;
@@ -119,7 +120,7 @@ __device__ __forceinline__ void read_state(float (&y)[CHUNK / 8][4], const Chunk
     unsigned high[4], low[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float(&from)[4] = state[k / 8 + i / 2];
+      const float (&from)[4] = state[k / 8 + i / 2];
       const Split parts = split(from[i % 2 * 2], from[i % 2 * 2 + 1]);
       high[i] = parts.high, low[i] = parts.low;
     }
@@ -158,7 +159,8 @@ __device__ __forceinline__ void read_tokens(float (&y)[CHUNK / 8][4], const Chun
 }
 
 // state = state * exp(last sum) + the chunk's tokens.
-__device__ __forceinline__ void update_state(float (&state)[STATE_PAD / 8][4], const ChunkTile& tile,
+__device__ __forceinline__ void update_state(float (&state)[STATE_PAD / 8][4],
+                                             const ChunkTile& tile,
                                              const unsigned (&x)[CHUNK / 16][4]) {
   const int lane = threadIdx.x % 32;
   const float kept = tile.before[CHUNK - 1];
@@ -192,8 +194,8 @@ __device__ __forceinline__ void update_state(float (&state)[STATE_PAD / 8][4], c
 
 // Copy the state of a warp's channels between memory and accumulators; the padding stays zero.
 template <bool is_load>
-__device__ __forceinline__ void move_state(float (&state)[STATE_PAD / 8][4],
-                                           const float* from, float* to) {
+__device__ __forceinline__ void move_state(float (&state)[STATE_PAD / 8][4], const float* from,
+                                           float* to) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int part = 0; part < STATE_PAD / 8; ++part) {
@@ -254,7 +256,8 @@ extern "C" __global__ void __launch_bounds__(PREFILL_THREADS, STATE_PAD <= 128 ?
     unsigned x[CHUNK / 16][4];
 #pragma unroll
     for (int k = 0; k < CHUNK; k += 16) {
-      load_transposed(x[k / 16], &tile.x[k + lane / 16 * 8 + lane % 8][warp * 16 + lane / 8 % 2 * 8]);
+      load_transposed(x[k / 16],
+                      &tile.x[k + lane / 16 * 8 + lane % 8][warp * 16 + lane / 8 % 2 * 8]);
     }
     float sums[CHUNK / 8][4] = {};
     read_state(sums, tile, state);
@@ -265,7 +268,8 @@ extern "C" __global__ void __launch_bounds__(PREFILL_THREADS, STATE_PAD <= 128 ?
       for (int i = 0; i < 4; ++i) {
         const int token = part * 8 + lane % 4 * 2 + i % 2, p = warp * 16 + i / 2 * 8 + lane / 4;
         if (token < num_rows && p < HEAD_DIM) {
-          y_rows[static_cast<long long>(token) * INNER + p] = sums[part][i] + through * widen(tile.x[token][p]);
+          y_rows[static_cast<long long>(token) * INNER + p] =
+              sums[part][i] + through * widen(tile.x[token][p]);
         }
       }
     }

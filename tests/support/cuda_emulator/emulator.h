@@ -1,7 +1,7 @@
 // Runs CUDA kernels on the host, every thread of a block as a fiber: barriers, shuffles and matrix
-// instructions make a fiber wait for the others. Between two of them threads run in random order, and
-// some warps far ahead of others, so a missing barrier shows. A barrier that not all threads reach
-// ends the process.
+// instructions make a fiber wait for the others. Between two of them threads run in random order,
+// and some warps far ahead of others, so a missing barrier shows. A barrier that not all threads
+// reach ends the process.
 #pragma once
 
 #include <sys/mman.h>
@@ -50,9 +50,13 @@ inline float __uint_as_float(unsigned bits) {
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline float __fdividef(float a, float b) { return a / b; }
 template <class T>
-T __ldcs(const T* from) { return *from; }
+T __ldcs(const T* from) {
+  return *from;
+}
 template <class T>
-void __stcs(T* to, T value) { *to = value; }
+void __stcs(T* to, T value) {
+  *to = value;
+}
 
 namespace emulator {
 
@@ -98,7 +102,9 @@ inline unsigned round_bf16(float value) {
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-inline unsigned pack_bf16(float low, float high) { return round_bf16(low) | round_bf16(high) << 16; }
+inline unsigned pack_bf16(float low, float high) {
+  return round_bf16(low) | round_bf16(high) << 16;
+}
 
 inline float half_of(unsigned pair, int which) {
   return __uint_as_float(which ? pair & 0xffff0000u : pair << 16);
