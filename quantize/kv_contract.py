@@ -20,6 +20,8 @@ def kv_faults(
     An FP8 cache may have no scales: loaders then take 1. An INT8 cache must have them, and what no
     config speaks of would not be read.
     """
+    if kv_algo not in (None, "FP8", "INT8"):
+        yield f"the KV cache is {kv_algo}, which is neither FP8 nor INT8"
     shape = () if layout is Format.MODELOPT else (1,)
     for block in blocks(model):
         if block.kind is not LayerKind.ATTENTION:

@@ -55,8 +55,13 @@ LOADERS: dict[tuple[Format, QuantAlgo], dict[str, str]] = {
     },
 }
 
-# An INT8 KV cache changes "yes". Source: TensorRT-LLM's tests of its PyTorch backend refuse hybrid
-# models and paged context; vLLM's validator lets any 8 bit scheme pass and then takes FP8.
+# A quantized KV cache changes "yes". Source: TensorRT-LLM's tests of its PyTorch backend refuse
+# hybrid models and paged context; vLLM's validator lets any 8 bit scheme pass and then takes FP8.
+BUILD_CACHE = {
+    "none": "yes",
+    "FP8": "yes; the KV cache is FP8 in backends tensorrt-llm, tensorrt-llm-1.2 and edge-llm only",
+    "INT8": "yes; no backend takes the int8 KV cache",
+}
 VLLM_INT8_CACHE = {
     Format.MODELOPT: "yes, with the KV cache in 16 bit: it reads FP8 scales only",
     Format.COMPRESSED_TENSORS: "yes, but it takes the int8 KV cache for FP8",
@@ -67,11 +72,9 @@ DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache 
 
 def loader_verdicts(layout: Format, quant: QuantConfig, model: ModelConfig) -> dict[str, str]:
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
-    verdicts = {BUILD: "yes"}
+    verdicts = {BUILD: BUILD_CACHE.get(quant.kv_cache_algo or "none", "yes")}
     if layout is not Format.MODELOPT:
         verdicts[BUILD] = "no: it builds from --format modelopt"
-    elif quant.kv_cache_algo is not None:
-        verdicts[BUILD] = "yes; only backend tensorrt-llm quantizes the KV cache"
     verdicts |= LOADERS[layout, quant.algo]
     if quant.kv_cache_algo != "INT8":
         return verdicts

@@ -125,12 +125,13 @@ def test_configs_that_disagree_are_named(single: Path, tmp_path: Path) -> None:
     path = tmp_path / "out/hf_quant_config.json"
     nested = json.loads(path.read_text())
     nested["quantization"]["exclude_modules"].remove("lm_head")
-    nested["quantization"]["kv_cache_quant_algo"] = "FP8"
+    nested["quantization"]["kv_cache_quant_algo"] = "NVFP4"
     path.write_text(json.dumps(nested))
     faults = " ".join(inspect_quantized(tmp_path / "out").faults)
     assert "lm_head is not excluded" in faults
     assert "exclude_modules differ" in faults
     assert "only one of the two configs" in faults
+    assert "the KV cache is NVFP4" in faults
 
 
 K_SCALE = "backbone.layers.4.mixer.k_proj.k_scale"
