@@ -72,17 +72,20 @@ def _evaluate_checkpoint(
         raise ConfigError(f"{second.path} is another model than {first.path}.")
     every = np.concatenate(list(tokens.values()))
     streams = embed(first, every), embed(second, every)
+    ends = np.cumsum([len(rows) for rows in tokens.values()]).tolist()
+    places = {
+        name: slice(end - len(rows), end)
+        for (name, rows), end in zip(tokens.items(), ends, strict=True)
+    }
     layers, linears = [], LinearErrors(first, second)
     for number, block in enumerate(blocks(first.config)):
-        layers.append(_run_both(number, block, linears, streams))
+        layers.append(_run_both(number, block, linears, streams, places))
         progress(1)
-    texts, begin = [], 0
     heads = _heads(first, second)
-    for name, rows in tokens.items():
-        part = slice(begin, begin + len(rows))
-        pair = streams[0][part], streams[1][part]
-        texts.append(_compare(name, rows, (first, second), pair, heads))
-        begin += len(rows)
+    texts = [
+        _compare(name, rows, (first, second), (streams[0][place], streams[1][place]), heads)
+        for (name, rows), place in zip(tokens.items(), places.values(), strict=True)
+    ]
     layers.sort(key=lambda layer: -layer.relative_error)
     linears.found.sort(key=lambda linear: -linear.output_error)
     return Quality(
@@ -104,19 +107,28 @@ def _open(folder: Path) -> Checkpoint:
 
 
 def _run_both(
-    number: int, block: Block, linears: LinearErrors, streams: tuple[Floats, Floats]
+    number: int,
+    block: Block,
+    linears: LinearErrors,
+    streams: tuple[Floats, Floats],
+    places: dict[str, slice],
 ) -> LayerError:
-    """Run one block of both models over their streams, in place, and compare."""
+    """Run one block of both models over their streams, in place, and compare.
+
+    `places` are the sequences of each text.
+    """
     before = streams[0].copy()
     linears.run_block(number, block, streams[0])
     both = np.concatenate([before, streams[1]])  # the block's weights are converted once
     for _ in run_block(linears.candidate, block, both, QuantizedEmitter):
         pass
     alone, streams[1][:] = np.split(both, 2)
+    change, added = alone - streams[0], streams[0] - before
     return LayerError(
         layer=number,
         kind=block.kind.value,
-        relative_error=_relative(alone - streams[0], streams[0] - before),
+        relative_error=_relative(change, added),
+        by_text={name: _relative(change[place], added[place]) for name, place in places.items()},
         stream_relative_error=_relative(streams[1] - streams[0], streams[0]),
     )
 

@@ -56,8 +56,11 @@ def evaluate(
         raise ConfigError(f"--page {page}: the folder {page.parent} does not exist.")
     reference, target = resolve_checkpoint(against), resolve_checkpoint(candidate)
     paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
+    stems = [path.stem for path in paths]
     tokens = {
-        path.stem: token_windows(reference, read_texts(path), sequence_tokens, sequences)
+        path.stem if stems.count(path.stem) == 1 else str(path): token_windows(
+            reference, read_texts(path), sequence_tokens, sequences
+        )
         for path in paths
     }
     total = quality.num_steps(reference, target, tokens)
@@ -93,8 +96,9 @@ def _print(result: "Quality") -> None:
         return
     click.echo("worst layers, relative error of what they add:")
     for layer in result.layers[:5]:
+        texts = ", ".join(f"{name} {error:.4f}" for name, error in layer.by_text.items())
         click.echo(
-            f"  {layer.layer:3} {layer.kind:9} {layer.relative_error:8.4f}   "
+            f"  {layer.layer:3} {layer.kind:9} {layer.relative_error:8.4f} ({texts})   "
             f"stream after it {layer.stream_relative_error:.4f}"
         )
     if result.linears:

@@ -28,6 +28,7 @@ class LayerError:
     layer: int
     kind: str
     relative_error: float  # of what the block adds to the residual stream
+    by_text: dict[str, float]  # the same, over each text alone
     stream_relative_error: float  # of the residual stream after it
 
 

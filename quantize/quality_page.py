@@ -8,7 +8,7 @@ from nemotrt.quantize.quality import LayerError, Quality
 
 PLOT_WIDTH, MIN_PITCH, MAX_PITCH, HEIGHT = 880, 14, 36, 180
 KINDS = ("mamba", "mlp", "attention")
-MAX_LINEARS = 20
+MAX_LAYERS, MAX_LINEARS = 10, 20
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --faint: #667; --line: #ccd;
   --mamba: #2a7f62; --mlp: #6c7fa8; --attention: #c8553d }
@@ -79,6 +79,7 @@ def _inside(quality: Quality) -> str:
     page = (
         "<h2>Error of each layer</h2><p>Relative error of what the layer adds to the residual "
         f'stream, on the reference\'s input.</p><p class="key">{key}</p>{_bars(layers)}'
+        f"{_worst_layers(quality)}"
     )
     if not quality.linears:
         return page
@@ -99,6 +100,24 @@ def _inside(quality: Quality) -> str:
         f"{len(worst)} of {len(quality.linears)}, largest error of the output first.</p>"
         f"{_table(heads, rows)}"
     )
+
+
+def _worst_layers(quality: Quality) -> str:
+    """Return the table of the worst layers, each text in a column of its own."""
+    worst = quality.layers[:MAX_LAYERS]
+    texts = [text.name for text in quality.texts]
+    heads = ("layer", "kind", "error", *(f"on {name}" for name in texts), "stream after it")
+    rows = (
+        (
+            str(layer.layer),
+            layer.kind,
+            f"{layer.relative_error:.4f}",
+            *(f"{layer.by_text[name]:.4f}" for name in texts),
+            f"{layer.stream_relative_error:.4f}",
+        )
+        for layer in worst
+    )
+    return f"<p>The {len(worst)} worst of {len(quality.layers)}:</p>{_table(heads, rows)}"
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

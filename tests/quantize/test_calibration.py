@@ -364,5 +364,12 @@ def test_evaluate_command(checkpoint: Path, tmp_path: Path) -> None:
     assert "<svg" in html and "http" not in html
     printed = CliRunner().invoke(evaluate_command, arguments).stdout
     assert "short" in printed and "worst layers" in printed
+    (tmp_path / "more").mkdir()
+    twin = tmp_path / "more/short.txt"
+    twin.write_text(text.read_text())
+    both = CliRunner().invoke(evaluate_command, [*arguments, "--text", str(twin)]).stdout
+    assert f"{text} " in both and f"{twin} " in both
+    nowhere = [*arguments, "--page", str(tmp_path / "none/page.html")]
+    assert CliRunner().invoke(main, ["evaluate", *nowhere]).exit_code == 2
     other = CliRunner().invoke(evaluate_command, ["tiny-dense", "--against", "tiny"])
     assert other.exit_code == 2 and "another model" in other.stderr

@@ -106,5 +106,22 @@ def test_folded_and_unfolded_smoothing_have_the_same_errors(
         assert item.output_error < 0.05
 
 
+def test_layers_have_an_error_of_each_text(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Alone or together with another, a text shows the same; the whole is between the two."""
+    source = make_checkpoint()
+    quantize_checkpoint(source, tmp_path / "out", load_recipe("fp8-dynamic"))
+    one, other = IDS[:1], IDS[1:]
+    both = evaluate(source, tmp_path / "out", {"one": one, "other": other}).layers
+    alone = {item.layer: item for item in evaluate(source, tmp_path / "out", {"x": one}).layers}
+    for layer in both:
+        assert layer.by_text["one"] == pytest.approx(alone[layer.layer].by_text["x"], rel=1e-4)
+        assert alone[layer.layer].by_text["x"] == alone[layer.layer].relative_error
+        low, high = sorted(layer.by_text.values())
+        assert low <= layer.relative_error <= high
+    assert any(layer.relative_error > 0 for layer in both)
+
+
 def test_nothing_quantized_has_no_linears(checkpoint: Path) -> None:
     assert evaluate(checkpoint, checkpoint, {"x": IDS}).linears == ()

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from nemotrt.quantize.quality import LayerError, LinearError, Quality, Tally, TextQuality
-from nemotrt.quantize.quality_page import MAX_LINEARS, quality_page
+from nemotrt.quantize.quality_page import MAX_LAYERS, MAX_LINEARS, quality_page
 
 TEXT = TextQuality("<b>en</b>", 10, 8.0, 8.8, 0.01, 0.95)
-LAYERS = tuple(LayerError(n, "mlp" if n % 2 else "mamba", 0.1 / (n + 1), 0.2) for n in range(56))
+LAYERS = tuple(
+    LayerError(n, "mlp" if n % 2 else "mamba", 0.1 / (n + 1), {"<b>en</b>": 0.0625}, 0.2)
+    for n in range(56)
+)
 LINEARS = tuple(LinearError(n, f"layers.{n}", 0.1, 0.2, 0.3) for n in range(30))
 VOID = {"meta", "line"}
 
@@ -40,7 +43,8 @@ def test_a_checkpoints_page() -> None:
     page = quality_page(Quality("ref", "a/<x>", None, "FP8", (TEXT,), LAYERS, LINEARS))
     found = Balance(page)
     assert found.stack == [] and found.counts["rect"] == 56
-    assert found.counts["tr"] == 2 + 1 + MAX_LINEARS
+    assert found.counts["tr"] == 2 + (1 + MAX_LAYERS) + (1 + MAX_LINEARS)
+    assert page.count("0.0625") == MAX_LAYERS and "The 10 worst of 56" in page
     assert "<b>en" not in page and "&lt;b&gt;en" in page and "&lt;x&gt;" in page
     assert "+10.000%" in page and "95.00%" in page
     assert "20 of 30" in page and "attention</span>" not in page
