@@ -59,6 +59,8 @@ def test_nvcc_makes_one_fatbin_that_fits(
     assert kernel_image.compile_image(dims, "8.0", image) == "nvcc"
     found = resources(cuda_packages, image)
     assert {gpu for gpu, _ in found} == set(SHARED_BYTES)
+    kernel_image.compile_image(dims, "9.0", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == image.read_bytes()
     for (gpu, kernel), used in found.items():
         assert used["LOCAL"] == 0 and used["STACK"] <= 16, (gpu, kernel)
         threads = dims.prefill_threads if kernel == "ssd_prefill" else 128

@@ -49,7 +49,8 @@ PLUGIN_LAYER = """
             registry = _rtx.get_plugin_registry()
             for name in ("CausalConv", "SsdScan"):  # else the real parser would take them
                 assert registry.deregister_creator(registry.get_creator(name, "1", "nemotrt"))
-            return self.real.parse_from_file(path)
+            with open(path, "rb") as file:
+                return self.real.parse(file.read(), path)
 
 
     def _create(node):
