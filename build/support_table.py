@@ -1,7 +1,11 @@
 """`nemotrt build --list`: which GPU takes which precision by which backend, checked how."""
 
+import contextlib
+
 from nemotrt.build import host_backends
 from nemotrt.build.engine_builder import compute_capability
+from nemotrt.engines import onnxruntime
+from nemotrt.engines.native import backend as native
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensorrt import flavour
 from nemotrt.errors import ConfigError
@@ -10,6 +14,13 @@ from nemotrt.profiles.gpu_profile import known_gpus
 COMPILED = "compiled, not executed"
 ON_HOST = "compiles on its host, not tried"
 WRITTEN = {"edge-llm": "exported, not executed"}
+LEGEND = {
+    COMPILED: "here, by TensorRT for RTX; its layers checked, its ONNX file run in ONNX Runtime "
+    "against the CPU engine",
+    ON_HOST: "by ordinary TensorRT from the same ONNX file; driven in tests over a stand-in",
+    "written, not executed": "for the engine on the GPU host; names and types as it has them",
+    "exported, not executed": "by NVIDIA's exporter, here; the engine is built on the GPU host",
+}
 NO_FP8 = "no: no FP8 arithmetic"
 FP8 = (Precision.FP8, Precision.FP8_DYNAMIC)
 
@@ -46,11 +57,31 @@ def _host(backend: str, capability: str, precision: Precision) -> str:
 
 
 def lines() -> list[str]:
-    """Return the table as aligned text."""
-    table = rows()
-    cells = [list(table[0]), *(list(row.values()) for row in table)]
+    """Return the table as aligned text, GPUs of one compute capability together, and a legend."""
+    merged: dict[tuple[str, ...], list[str]] = {}
+    for found in rows():
+        rest = tuple(value for name, value in found.items() if name != "gpu")
+        merged.setdefault(rest, []).append(found["gpu"])
+    table = [[", ".join(gpus), *rest] for rest, gpus in merged.items()]
+    table.sort(key=lambda line: flavour.capability_number(line[1]))
+    cells = [list(rows()[0]), *table]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
+    text = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     ]
+    return [*text, "", *_cpu_lines(), "", *(f"{word}: {how}" for word, how in LEGEND.items())]
+
+
+def _cpu_lines() -> list[str]:
+    """Return what each CPU backend builds."""
+    found = []
+    checks = {"onnxruntime": onnxruntime.check, "native": native.check}
+    for backend, check in checks.items():
+        taken = []
+        for precision in Precision:
+            with contextlib.suppress(ConfigError):
+                check(precision)
+                taken.append(precision.value)
+        found.append(f"cpu, {backend}: {', '.join(taken)}: run and tested here")
+    return found

@@ -1,7 +1,8 @@
 """Compiles a graph into a plan, in a process of its own.
 
 The process has a fixed address space where the system allows that, so the same graph gives the
-same plan; its memory is measured by itself, and Ctrl-C ends it at once.
+same plan but for the numbers of a few internal tensors, which hang on the timing of the compiler's
+threads. Its memory is measured by itself, and Ctrl-C ends it at once.
 """
 
 import json
@@ -49,7 +50,7 @@ class Compiled:
 
     seconds: float
     peak_bytes: int
-    is_reproducible: bool  # the address space was fixed: the same input gives the same bytes
+    is_address_space_fixed: bool  # else another build orders the plan's tensors in another way
     report: LayerReport
 
 
@@ -106,7 +107,7 @@ def compile_plan(
     return Compiled(
         seconds=time.monotonic() - start,
         peak_bytes=done["peak_bytes"],
-        is_reproducible=done["is_address_space_fixed"],
+        is_address_space_fixed=done["is_address_space_fixed"],
         report=_report(done["layers"], done["activation_bytes"]),
     )
 

@@ -1,6 +1,7 @@
 """`nemotrt inspect ENGINE --layers`: what the compiler made of the graph, and what follows."""
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,7 +41,18 @@ def print_layers(folder: Path, manifest: Manifest, *, as_json: bool = False) -> 
         )
         for how, count in sorted(found.counts(word).items()):
             click.echo(f"  {count:4} linears: {how}")
+        for kind, count in _by_type(report, profile):
+            click.echo(f"  {count:4} kernels write {kind}")
     click.echo(f"faults: {'; '.join(found.faults) or 'none'}")
+
+
+def _by_type(report: LayerReport, profile: int) -> list[tuple[str, int]]:
+    """Return what a profile's kernels write -> how many of them do, the most frequent first."""
+    written = Counter(
+        "+".join(dict.fromkeys(tensor.dtype for tensor in layer.outputs)) or "nothing"
+        for layer in report.kernels(profile)
+    )
+    return written.most_common()
 
 
 def _print_kernels(report: LayerReport, profile: int, word: str) -> None:
