@@ -18,8 +18,8 @@ from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_digest import tensor_digests
 from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, check_layers
 
-# What a second build of the same input may have otherwise. Source: 41 builds of a slice of the 9B and
-# 16 of the tiny model, byte by byte, tensorrt-rtx 1.7.1.116, 2026-11: two differed, in seven bytes.
+# What a second build of the same input may have otherwise. Source: 41 builds of a slice of the 9B
+# and 16 of the tiny model, tensorrt-rtx 1.7.1.116, 2026-11: two plans differed, in seven bytes.
 RENUMBERED = "the numbers of a few internal tensors of engine.plan"
 REORDERED = "the order and numbers of internal tensors, in engine.plan and layers.json"
 Options = dict[str, str | int | float | bool]
