@@ -11,16 +11,17 @@ from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import Datasheet, GpuProfile, known_gpus, load_gpu
-from nemotrt.profiles.planning.deployment import Deployment
+from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
 from nemotrt.profiles.planning.engine_profile import load_engine
 from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.number_format import StoredType, check_precision
 from nemotrt.profiles.planning.operators import Formats, decode_call, operators
 from nemotrt.profiles.planning.plan import Range, make_plan
+from nemotrt.profiles.planning.request_memory import request_memory
 from nemotrt.profiles.planning.roofline import Scenario, device
 from nemotrt.profiles.planning.serving import Load, Service, serve
 from nemotrt.profiles.planning.step import Workload, decode_step_time, prefill_s
-from nemotrt.profiles.planning.weights import num_parameters
+from nemotrt.profiles.planning.weights import num_parameters, weights_bytes
 
 Make = Callable[..., Deployment]
 BF16 = Formats(Precision.BF16, StoredType.BF16, StoredType.FP32)
@@ -216,3 +217,53 @@ def test_a_missing_figure_raises(deployment: Make) -> None:
         deployment(precision=Precision.FP32)
     with pytest.raises(ConfigError, match="does not divide 40 attention heads"):
         deployment(gpu="h100", tp=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    MODELS,
+    st.sampled_from([Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8]),
+    st.sampled_from(["nemotrt", "vllm", "tensorrt-llm", "sglang"]),
+    st.floats(100, 10_000),
+    st.floats(10, 5_000),
+    BATCHES,
+    LENGTHS,
+)
+def test_no_step_beats_a_random_gpu(
+    model: str,
+    precision: Precision,
+    engine: str,
+    bandwidth: float,
+    tflops: float,
+    batch: int,
+    context: int,
+) -> None:
+    """Bytes that must move and products that must be made, counted apart from the operators."""
+    gpu = gpu_with(
+        bandwidth_gb_per_s=bandwidth, tflops=dict.fromkeys(("bf16", "int8", "fp8"), tflops)
+    )
+    config, profile = load_model(model), load_engine(engine)
+    formats = Formats(precision, profile.kv_type(precision), StoredType.FP32)
+    step = decode_step_time(
+        Workload(config, formats), device(gpu, profile, Scenario.HIGH), batch, context
+    )
+    request = request_memory(config, load_engine("nemotrt"), formats.kv, formats.ssm)
+    embeddings = 2 * config.vocab_size * config.hidden_size
+    states = 2 * (request.ssm_state_bytes + request.conv_state_bytes)  # read and written
+    moved = weights_bytes(config, precision) - embeddings
+    moved += batch * (context * request.kv_cache_bytes_per_token + states)
+    products = 2 * batch * (num_parameters(config) - embeddings / 2)
+    # Scales and norms are not counted by the operators: a thousandth.
+    assert step.total >= 0.999 * max(moved / bandwidth / 1e6, products / tflops / 1e9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(MODELS, st.integers(24_000, 200_000), st.integers(1, 100_000), LENGTHS, LENGTHS)
+def test_more_memory_serves_no_less(model: str, mib: int, more: int, isl: int, osl: int) -> None:
+    options = DeploymentOptions(model, "h100", isl=isl, osl=osl)
+    rates = []
+    for memory_mib in (mib, mib + more):
+        one = deploy(options, gpu_with(memory_mib=memory_mib))
+        batch = one.fit.max_batch_size(one.planned_tokens)
+        rates.append(one.serve(batch, batch, Scenario.BEST).tokens_per_s if batch else 0.0)
+    assert rates[1] >= rates[0] * 0.98  # a lone last prompt wastes its chunk
