@@ -36,8 +36,8 @@ LOADS = {
 NUM_PASSES = 8
 NEIGHBOURS = "the probe's fastest steps; a busy machine is slower"
 NOT_SEPARATE = "not measured apart"
-# What noise may drive below zero stays above this.
-LEAST_S = 1e-9
+# What noise may drive below zero is this share of the whole step at least.
+LEAST_SHARE, LEAST_S = 0.1, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Machine:
     title: str
     memory_mib: int
     cache_mib: float | None
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +104,20 @@ class Solver:
         (few_bytes, few_flops, _), (more_bytes, more_flops, _), (bytes_, flops, _) = (
             self._operators("linears", load) for load in LOADS
         )
-        few_s, more_s, all_s = (self.kernels_s(rates, "linears", load) for load in LOADS)
+        few_s, more_s, all_s = (
+            max(self.kernels_s(rates, "linears", load), LEAST_SHARE * self.timings["linears"][load])
+            for load in LOADS
+        )
         determinant = few_bytes * more_flops - more_bytes * few_flops
-        byte_s = max((few_s * more_flops - more_s * few_flops) / determinant, LEAST_S / few_bytes)
-        product_s = max((more_s * few_bytes - few_s * more_bytes) / determinant, LEAST_S / flops)
-        products = flops / max(all_s - bytes_ * byte_s, LEAST_S)
+        byte_s = max(
+            (few_s * more_flops - more_s * few_flops) / determinant,
+            LEAST_SHARE * few_s / few_bytes,
+        )
+        product_s = max(
+            (more_s * few_bytes - few_s * more_bytes) / determinant,
+            LEAST_SHARE * more_s / more_flops,
+        )
+        products = flops / max(all_s - bytes_ * byte_s, LEAST_SHARE * all_s)
         return replace(
             rates, bandwidth=1 / byte_s, products=products, decode_products=1 / product_s
         )
@@ -115,8 +125,9 @@ class Solver:
     def cache(self, rates: Rates) -> Rates:
         """Return the rates with the cache's bandwidth, which is memory's at least."""
         num_bytes, num_flops, _ = self._operators("cached", "one")
+        all_s = self.timings["cached"]["one"]
         left_s = self.kernels_s(rates, "cached", "one") - num_flops / rates.decode_products
-        bandwidth = max(num_bytes / max(left_s, LEAST_S), rates.bandwidth)
+        bandwidth = max(num_bytes / max(left_s, LEAST_SHARE * all_s), rates.bandwidth)
         return replace(rates, cache_bandwidth=bandwidth)
 
     def states(self, rates: Rates) -> Rates:
@@ -125,6 +136,7 @@ class Solver:
         seen_s = self.timings["states"]["batch"] - (planned.total - planned.ssm) / 1e3
         found = operators_of(_model("states"), self.formats, LOADS["batch"])
         scan = next(o for o in found if o.resource is Resource.SSM)
+        # The profile holds it to the peak: where moving the states takes all, nothing is left.
         products_s = max(seen_s - scan.num_bytes / rates.bandwidth, LEAST_S)
         return replace(rates, state_products=scan.num_flops / products_s)
 
@@ -171,6 +183,7 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
             cache_bandwidth_gb_per_s=_rounded(rates.cache_bandwidth / 1e9),
         ),
         sources={"memory": "MemAvailable of /proc/meminfo", "bandwidth": source, "tflops": source},
+        notes=machine.notes,
         corrections=_corrections(source, rates, peak),
         measured_with=MeasuredWith(
             engine=engine,

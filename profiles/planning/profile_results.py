@@ -27,16 +27,16 @@ def read_results(path: Path, options: DeploymentOptions, gpu: GpuProfile) -> lis
     fault = _why_unusable(result, options, gpu)
     if fault:
         raise ArtefactError(f"{path} cannot calibrate {gpu.name}: {fault}.")
-    workload = result.workload
+    workload, deployment = result.workload, deploy(options, gpu)
     return [
         MeasuredRow(
             number=0,
             model=options.model,
             gpu=options.gpu,
             precision=options.precision,
-            kv=options.kv_dtype,
+            kv=deployment.formats.kv,
             ssm=options.ssm_dtype,
-            engine=options.engine,
+            engine=deployment.engine.name,
             isl=workload.isl,
             is_isl_assumed=False,
             osl=workload.osl,
@@ -50,7 +50,7 @@ def read_results(path: Path, options: DeploymentOptions, gpu: GpuProfile) -> lis
             notes="",
             role="calibration",
             num_gpus=options.tp,
-            max_num_tokens=deploy(options, gpu).max_num_tokens,
+            max_num_tokens=deployment.max_num_tokens,
         )
     ]
 

@@ -13,6 +13,7 @@ from nemotrt.profiles.planning.cpu_rates import Machine, Timings, cpu_profile
 
 CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 PROBE = "nemotrt.profiles.planning.cpu_probe"
+BUSY_SHARE = 0.5  # of the CPUs, by the load average; a plan says when it was measured above that
 CPU_ENGINES = ("onnxruntime", "native")
 CPU_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
@@ -35,7 +36,10 @@ def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
             f"no CPU engine runs {precision}; choose {', '.join(p.value for p in CPU_PRECISIONS)}."
         )
     num_cpus = len(os.sched_getaffinity(0))
-    machine = Machine(f"{_cpu_name()}, {num_cpus} CPUs", _available_mib(), _cache_mib())
+    title, busy = f"{_cpu_name()}, {num_cpus} CPUs", os.getloadavg()[0]
+    notes = f"measured while {busy:.1f} processes ran on {num_cpus} CPUs: too slow by as much"
+    is_busy = busy > BUSY_SHARE * num_cpus
+    machine = Machine(title, _available_mib(), _cache_mib(), notes if is_busy else "")
     return cpu_profile(machine, name, precision, _probe(name, precision))
 
 

@@ -96,9 +96,12 @@ def test_a_real_machine_is_predicted() -> None:
 
 
 def test_noise_that_turns_the_timings_round_still_gives_a_profile() -> None:
-    timings = {**SEEN, "cached": {"one": 1e-6}, "states": {"batch": 1e-6}}
+    """No rate is beyond what a tenth of its step would allow."""
+    linears = {"one": 7e-3, "batch": 6e-3, "prompt": 5e-3}
+    timings = {**SEEN, "linears": linears, "cached": {"one": 1e-6}, "states": {"batch": 1e-6}}
     gpu = cpu_profile(MACHINE, "onnxruntime", Precision.FP32, timings)
-    assert gpu.corrections.ssm_bandwidth is not None
+    assert gpu.datasheet.bandwidth_gb_per_s < 10 * 268e6 / 7e-3 / 1e9 * 1.05
+    assert gpu.datasheet.tflops["fp32"] < 10 * 64 * 134e6 / 5e-3 / 1e12 * 1.05
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "native"])
