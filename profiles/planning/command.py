@@ -1,6 +1,7 @@
 """`nemotrt plan`: how much fits, how fast it runs and why, before a GPU is rented."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.planning.comparison import compare
 from nemotrt.profiles.planning.default_group import DefaultGroup
-from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.deployment import (
+    THIS_MACHINE,
+    Deployment,
+    DeploymentOptions,
+    deploy,
+)
 from nemotrt.profiles.planning.limits import check_writable, limits_yaml, write_text
 from nemotrt.profiles.planning.options import (
     DEFAULTS,
@@ -62,7 +68,7 @@ def plan() -> None:
 @deployment_options
 @click.option("--calibrate", "results", type=click.Path(exists=True, path_type=Path),
               multiple=True, help="Fit the GPU's corrections to these runs.")  # fmt: skip
-@click.option("--output", type=FILE, help="Profile file that --calibrate writes.")
+@click.option("--output", type=FILE, help="Write the fitted or measured GPU profile here.")
 @click.option("--write-limits", type=FILE, help="Write the limits for `nemotrt build`.")
 @click.option("--plot", type=FILE, help="Write charts to an .html or .png file.")
 @click.option("--curve", "is_curve", is_flag=True, help="Add the throughput-latency curve.")
@@ -73,8 +79,10 @@ def plan() -> None:
 @config_option
 def plan_model(model: str | None, gpu: str, results: tuple[Path, ...], **flags: Any) -> None:
     """Plan one model on one GPU."""
-    if flags["output"] and not results:
-        raise click.UsageError("--output is the profile that --calibrate writes; give both.")
+    if flags["output"] and not results and gpu != THIS_MACHINE:
+        raise click.UsageError("--output is what --calibrate or --gpu this-machine writes.")
+    if gpu == THIS_MACHINE and sys.stderr.isatty() and not flags["quiet"]:
+        click.echo("measuring this machine, about ten seconds", err=True)
     if results:
         _calibrate(model or "", gpu, results, flags)
         return
@@ -146,8 +154,9 @@ def _check_outputs(flags: dict[str, Any]) -> None:
         from nemotrt.profiles.planning.plot_file import check_plot_path
 
         check_plot_path(flags["plot"], flags["force"] or flags["dry_run"])
-    if flags["write_limits"]:
-        check_writable(flags["write_limits"], flags["force"] or flags["dry_run"])
+    for path in (flags["write_limits"], flags["output"]):
+        if path:
+            check_writable(path, flags["force"] or flags["dry_run"])
 
 
 def _print(deployment: Deployment, record: Plan, flags: dict[str, Any]) -> None:
@@ -168,8 +177,12 @@ def _write(
     deployment: Deployment, record: Plan, baseline: Deployment | None, flags: dict[str, Any]
 ) -> None:
     """Write the limits and the charts that were asked for."""
-    written = [path for path in (flags["write_limits"], flags["plot"]) if path]
+    written = [path for path in (flags["write_limits"], flags["plot"], flags["output"]) if path]
     if not flags["dry_run"]:
+        if flags["output"]:
+            from nemotrt.profiles.planning.calibration import profile_yaml
+
+            write_text(flags["output"], profile_yaml(deployment.gpu), flags["force"])
         if flags["write_limits"]:
             write_text(flags["write_limits"], limits_yaml(record), flags["force"])
         if flags["plot"]:

@@ -124,7 +124,7 @@ def test_latency_target() -> None:
         (["nemotron-nano-12b-v2"], 4, "GiB are missing"),
         (["/no/such/config.json"], 2, "does not exist; known models: llama-3-8b"),
         (["/"], 2, "has no config.json"),
-        ([NANO, "--output", "x.yaml"], 2, "give both"),
+        ([NANO, "--output", "x.yaml"], 2, "--output is what --calibrate or"),
         ([NANO, "--isl", "0"], 2, "Usage: plan MODEL [OPTIONS] | COMMAND"),
         ([NANO, "--tp", "5"], 2, "does not divide 8 KV heads"),
         ([NANO, "--gpu", "a10g", "--engine", "native"], 2, "does not run on a10g, a gpu"),

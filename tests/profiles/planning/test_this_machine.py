@@ -14,7 +14,6 @@ from nemotrt.engines.precision import Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.profiles.gpu_profile import GpuProfile
 from nemotrt.profiles.planning import cpu_probe, deployment, this_machine
-from nemotrt.profiles.planning.calibration import profile_yaml
 from nemotrt.profiles.planning.command import plan
 from nemotrt.profiles.planning.cpu_rates import Machine, Timings, cpu_profile
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
@@ -173,7 +172,9 @@ def test_what_no_cpu_engine_does(probed: list[Any], args: list[str], text: str) 
 
 def test_a_saved_profile_serves_what_it_was_measured_with(tmp_path: Any, probed: list[Any]) -> None:
     path = tmp_path / "cpu.yaml"
-    path.write_text(profile_yaml(cpu_profile(MACHINE, "native", Precision.FP32, SEEN)))
+    native = ("--engine", "native", "--precision", "fp32")
+    saved = run("tiny", "--gpu", "this-machine", *native, "--output", str(path))
+    assert saved.exit_code == 0, saved.output
     options = DeploymentOptions("tiny", str(path), Precision.FP32, isl=64, osl=64)
     assert deploy(options).engine.name == "native"
     with pytest.raises(ConfigError, match="measured with native fp32; onnxruntime fp32 needs"):
