@@ -29,6 +29,7 @@ PEERS = {
         "numpy>=2",
         "nvidia-cuda-cuobjdump==13.4.92",
         "nvidia-cuda-nvcc==13.5.37",
+        "nvidia-cuda-nvdisasm==13.5.37",
         "nvidia-cuda-nvrtc==13.5.37",
     ),
     "tensorrt-stubs": ("--no-deps", "tensorrt-stubs==10.13.0.35.1"),

@@ -82,7 +82,8 @@ def test_the_instructions_are_those_that_were_meant(
     image = tmp_path / "image"
     kernel_image.compile_image(NINE_B, "8.6", image)
     command = [cuda_packages / TOOLS / "cuobjdump", "-sass", "-arch", "sm_86", image]
-    listing = subprocess.check_output(command, text=True)
+    path = f"{cuda_packages / TOOLS}:{os.environ['PATH']}"  # nvdisasm is there too
+    listing = subprocess.check_output(command, text=True, env=os.environ | {"PATH": path})
     code = dict(re.findall(r"Function : (\w+)(.*?)(?=Function :|\Z)", listing, re.DOTALL))
     moves = re.findall(r"(LDG|STG)\.E\.EF\.128", code["ssd_decode"])
     assert moves == ["LDG"] * 10 + ["STG"] * 10
@@ -135,7 +136,7 @@ REPAIRS = {
     r"\bin: list\[": "inp: list[",
     r"channel_axis: int\) -> IScaleLayer": "channel_axis: int = ...) -> IScaleLayer",
     r"def get_aliased_input\(self: int\)": "def get_aliased_input(self, output_index: int)",
-    r"\bFallbackString\b": "str",
+    r"name: FallbackString": "name: str",
 }
 MYPY = """
     [mypy]

@@ -5,6 +5,7 @@ graph, our plugin classes launch on a stand-in for the driver, and the kernels r
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from nemotrt.engines.plugins import kernel_library, registration
 from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.kernel_dims import KernelDims
 from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
+from nemotrt.engines.plugins.kernel_library import KernelLibrary
+from nemotrt.engines.plugins.plugin_fields import CausalConvFields, SsdScanFields
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_digest import tensor_digest
 from nemotrt.engines.tensorrt import compiler
@@ -28,6 +31,7 @@ from nemotrt.engines.tensorrt import engine as engine_module
 from nemotrt.engines.tensorrt.engine import TensorRTEngine
 from nemotrt.errors import ArtefactError
 from support import cuda_stand_in, plugin_stand_in, reference
+from support.mamba_oracle import conv_oracle, draw, scan_oracle, worst
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=64, chunk_tokens=40)
 IMAGE = b"an image"
@@ -133,6 +137,32 @@ def test_states_have_one_side(opened: Any) -> None:
     for _ in range(4):
         engine.step([Feed(slot, [3])])
     assert len(engine._cuda._api.graphs) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lengths", [[1, 0, 1], [34, 5]])
+def test_a_layer_of_the_9b_at_its_full_widths(
+    lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fields, launches and kernels as they are for the real model, against the recurrence."""
+    dims = KernelDims(128, 80, 128, 8, 4)
+    driver = plugin_stand_in.Driver(dims, IMAGE)
+    monkeypatch.setattr(kernel_library, "driver", lambda: driver)
+    layer = draw(dims, lengths, max(lengths))
+    conv = CausalConvFields(dims.key, dims.channels, dims.conv_kernel, dims.width)
+    scan = SsdScanFields(dims.key, 128, 80, 128, 8, dims.width, dims.decode_rows, *layer.limits)
+    with plugin_stand_in.ordinary_tensorrt() as layers:
+        creators = layers.creators({dims.key: KernelLibrary(IMAGE)})
+        values = [layer.projected, layer.window, layer.weight, layer.bias, layer.lengths]
+        xbc, _ = plugin_stand_in.run_plugin(creators[0], asdict(conv), values)
+        heads = [layer.dt_bias, layer.decay, layer.skip]
+        values = [xbc, layer.projected, layer.state, *heads, layer.lengths]
+        y, state = plugin_stand_in.run_plugin(creators[1], asdict(scan), values)
+    assert (xbc == conv_oracle(layer)[0]).mean() > 0.999
+    expected, after = scan_oracle(layer, xbc)
+    assert worst(state, after) < 2e-5
+    for i, length in enumerate(lengths):
+        assert worst(y[i, : length or 1], expected[i, : length or 1]) < 2e-5
 
 
 def test_engines_share_creators_and_have_their_own_kernels(model: Any, tmp_path: Path) -> None:
