@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all check bench docs models validate clean
+.PHONY: help setup demo test test-all check bench bench-cpu docs models validate clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,9 @@ check: setup  ## Format, lint, types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench-cpu: setup  ## Compare CPU engines: ours, llama.cpp (built once), transformers; minutes.
+	$(BIN)/python benchmarks/cpu/run.py
 
 bench: setup  ## Run the benchmarks; compare ratios, not absolute times.
 	@for script in $(filter-out %_host.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

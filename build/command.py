@@ -84,6 +84,13 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     help="onnxruntime, int8-wo: keep activations in float32 (slower, 4 bytes a weight in memory).",
 )
 @click.option(
+    "--ssm-state",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="native: how the Mamba state is kept; float16 halves its memory and traffic, at an error.",
+)
+@click.option(
     "--embed-weights",
     "is_embedded",
     is_flag=True,
@@ -137,6 +144,7 @@ def build(
     chunk_tokens: int | None,
     limits_file: Path | None,
     is_exact: bool,
+    ssm_state: str,
     is_embedded: bool,
     workspace_gib: float | None,
     mamba: str,
@@ -153,6 +161,7 @@ def build(
     from nemotrt.build.planned_limits import resolve_limits
     from nemotrt.engines.artefact import check_target
     from nemotrt.engines.checkpoint import open_checkpoint
+    from nemotrt.engines.native.program import StateFormat
     from nemotrt.engines.plugins.choice import MambaLayers
     from nemotrt.engines.tiny_models import resolve_checkpoint
 
@@ -168,6 +177,7 @@ def build(
         tp_size,
         is_code_trusted,
         MambaLayers(mamba),
+        StateFormat(ssm_state),
     )
     check_target(output, force=force)
     opened = open_checkpoint(source)

@@ -21,6 +21,7 @@ from nemotrt.engines.manifest import (
 )
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.native import backend as native
+from nemotrt.engines.native.program import StateFormat
 from nemotrt.engines.plugins.choice import MambaLayers, check_plugins
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
@@ -46,7 +47,7 @@ class BuildSpec:
     `is_embedded` puts the weights into a TensorRT plan; `workspace_bytes` bounds its scratch
     memory, 0 leaves that to TensorRT. `tp_size` is the number of GPUs that share the model, where a
     backend has that; `is_code_trusted` lets TensorRT-LLM import the checkpoint's own code. `mamba`
-    says whose layers a TensorRT plan's Mamba layers are.
+    says whose layers a TensorRT plan's Mamba layers are; `ssm_state` is the native engine's choice.
     """
 
     backend: str = "onnxruntime"
@@ -59,6 +60,7 @@ class BuildSpec:
     tp_size: int = 1
     is_code_trusted: bool = False
     mamba: MambaLayers = MambaLayers.NATIVE
+    ssm_state: StateFormat = StateFormat.FLOAT32
 
     @property
     def has_plugins(self) -> bool:
@@ -108,6 +110,8 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
         raise ConfigError(f"--exact is for backend onnxruntime; {spec.backend} has no such choice.")
     if spec.has_plugins and spec.backend != "tensorrt":
         raise ConfigError(f"--mamba plugin is for backend tensorrt, not {spec.backend}.")
+    if spec.ssm_state is not StateFormat.FLOAT32 and spec.backend != "native":
+        raise ConfigError(f"--ssm-state is for backend native, not {spec.backend}.")
     stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
     precision = spec.precision or stored or default_precision(checkpoint, spec.backend)
     if stored and precision is not stored and spec.backend not in CPU_BACKENDS:
@@ -173,7 +177,8 @@ def _build(
         options["is_exact"] = spec.is_exact
         tools = onnxruntime.tools()
     elif spec.backend == "native":
-        native.export(checkpoint, folder, spec.limits, precision)
+        native.export(checkpoint, folder, spec.limits, precision, spec.ssm_state)
+        options["ssm_state"] = spec.ssm_state.value
         tools = native.tools()
     elif spec.backend in HOST_BACKENDS:
         assert spec.gpu is not None  # check_spec

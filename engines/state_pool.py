@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 PAGE_BYTES = mmap.PAGESIZE
+FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class StateBuffer:
-    """One state tensor, [rows, ...] float32 in anonymous memory.
+    """One state tensor, [rows, ...] in anonymous memory, float32 unless it says otherwise.
 
     `token_axis` is the axis of the row that grows with the held tokens, for KV caches.
     """
@@ -24,14 +25,19 @@ class StateBuffer:
 
     @classmethod
     def zeros(
-        cls, rows: int, shape: tuple[int, ...], token_axis: int | None = None
+        cls,
+        rows: int,
+        shape: tuple[int, ...],
+        token_axis: int | None = None,
+        dtype: np.dtype[Any] = FLOAT32,
     ) -> "StateBuffer":
         """Return a buffer of zeros; no page is resident yet."""
-        row_bytes = int(np.prod(shape)) * 4
+        row_elements = int(np.prod(shape))
+        row_bytes = row_elements * dtype.itemsize
         # private: MADV_DONTNEED zeroes private memory only
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         memory = mmap.mmap(-1, max(rows * row_bytes, 1), flags=flags)
-        array = np.frombuffer(memory, np.float32, rows * row_bytes // 4).reshape(rows, *shape)
+        array = np.frombuffer(memory, dtype, rows * row_elements).reshape(rows, *shape)
         return cls(array, memory, row_bytes, token_axis)
 
     def clear(self, row: int) -> None:
@@ -44,8 +50,8 @@ class StateBuffer:
             return
         self.memory.madvise(mmap.MADV_DONTNEED, first, last - first)
         flat = self.array[row].reshape(-1)
-        flat[: (first - start) // 4] = 0
-        flat[flat.size - (end - last) // 4 :] = 0
+        flat[: (first - start) // flat.itemsize] = 0
+        flat[flat.size - (end - last) // flat.itemsize :] = 0
 
     def held(self, row: int, tokens: int) -> npt.NDArray[Any]:
         """Return the part of a row that holds `tokens` tokens' state."""

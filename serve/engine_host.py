@@ -59,6 +59,8 @@ class EngineHost:
         if element is not None:
             per_token = float(sizes["kv_elements_per_token"] or 0) * element
             state = float(sizes["ssm_state_elements_per_request"] or 0)
+            if self.opened.manifest.options.get("ssm_state") == "float16":
+                state /= 2  # counted in elements of the others' size
             state += float(sizes["conv_state_elements_per_request"] or 0)
             gauges["kv_cache_bytes"] = gauges["held_tokens"] * per_token
             gauges["ssm_state_bytes"] = gauges["slots_in_use"] * state * element

@@ -11,7 +11,7 @@ from nemotrt.engines.native.compiler import source_hash
 from nemotrt.engines.native.emitter import NativeEmitter
 from nemotrt.engines.native.engine import NativeEngine
 from nemotrt.engines.native.library import check_available
-from nemotrt.engines.native.program import PROGRAM_FILE
+from nemotrt.engines.native.program import PROGRAM_FILE, StateFormat
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 
@@ -39,9 +39,15 @@ def check(precision: Precision, stored: Precision | None = None) -> None:
     check_available()
 
 
-def export(checkpoint: Checkpoint, folder: Path, limits: Limits, precision: Precision) -> None:
+def export(
+    checkpoint: Checkpoint,
+    folder: Path,
+    limits: Limits,
+    precision: Precision,
+    ssm_state: StateFormat = StateFormat.FLOAT32,
+) -> None:
     """Write the program and its packed weights to `folder`."""
-    emitter = NativeEmitter(checkpoint, folder, limits.max_seq_len, precision)
+    emitter = NativeEmitter(checkpoint, folder, limits.max_seq_len, precision, ssm_state)
     describe(checkpoint.config, emitter)
     text = emitter.program().model_dump_json(indent=1)
     (folder / PROGRAM_FILE).write_text(text + "\n", encoding="utf-8")

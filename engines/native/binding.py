@@ -12,6 +12,7 @@ from nemotrt.engines.native.program import (
     Operation,
     OperationKind,
     Program,
+    StateFormat,
     TensorKind,
     View,
 )
@@ -22,6 +23,7 @@ ERROR_BYTES = 512
 KINDS = {kind: number for number, kind in enumerate(OperationKind)}
 TENSOR_KINDS = {kind: number for number, kind in enumerate(TensorKind)}
 FORMATS = {kind: number for number, kind in enumerate(BufferFormat)}
+STATE_FORMATS = {kind: number for number, kind in enumerate(StateFormat)}
 ROW_SETS = {"tokens": 0, "sequences": 1}
 
 
@@ -70,7 +72,7 @@ class CTensor(Structure):
 class CState(Structure):
     """A state's buffer over all slots."""
 
-    _fields_ = (("slot_elements", c_int64), ("data", c_void_p))
+    _fields_ = (("slot_elements", c_int64), ("data", c_void_p), ("format", c_int32))
 
 
 class CProgram(Structure):
@@ -118,12 +120,14 @@ class CBatch(Structure):
     )
 
 
-def open_program(program: Program, states: Sequence[tuple[int, int]], **limits: int) -> c_void_p:
+def open_program(
+    program: Program, states: Sequence[tuple[int, int, int]], **limits: int
+) -> c_void_p:
     """Return the library's handle of an open program.
 
     Args:
         program: its operations, buffers and tensors.
-        states: (elements of a slot, address) of each state.
+        states: (elements of a slot, address, format) of each state.
         limits: the remaining fields of CProgram.
 
     Raises:

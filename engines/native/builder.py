@@ -15,6 +15,7 @@ from nemotrt.engines.native.program import (
     OperationKind,
     Program,
     RowSet,
+    StateFormat,
     StateSpec,
     View,
     round_up,
@@ -75,9 +76,9 @@ class ProgramBuilder:
             operations=tuple(self._operations),
         )
 
-    def state(self, name: str, *shape: int) -> int:
+    def state(self, name: str, *shape: int, kind: StateFormat = StateFormat.FLOAT32) -> int:
         """Declare a state and return its index."""
-        self._states.append(StateSpec(name=name, shape=shape))
+        self._states.append(StateSpec(name=name, shape=shape, format=kind))
         return len(self._states) - 1
 
     def whole(self, buffer: int, width: int) -> View:

@@ -10,7 +10,7 @@ from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.model_config import MambaConfig, ModelConfig
 from nemotrt.engines.native.builder import LAST, LOGITS, RESIDUAL, ProgramBuilder, Value
 from nemotrt.engines.native.packed_weights import PackedWeights
-from nemotrt.engines.native.program import OperationKind, Program, View
+from nemotrt.engines.native.program import OperationKind, Program, StateFormat, View
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.rotary import rotary_tables
 from nemotrt.engines.tensor_names import Block
@@ -23,9 +23,15 @@ class NativeEmitter:
     """Packs weights and appends operations as the description names them."""
 
     def __init__(
-        self, checkpoint: Checkpoint, folder: Path, max_seq_len: int, precision: Precision
+        self,
+        checkpoint: Checkpoint,
+        folder: Path,
+        max_seq_len: int,
+        precision: Precision,
+        ssm_state: StateFormat = StateFormat.FLOAT32,
     ) -> None:
         """Start an empty program whose weights go to `folder`."""
+        self.ssm_state = ssm_state
         self.checkpoint = checkpoint
         self.config: ModelConfig = checkpoint.config
         self.max_seq_len = max_seq_len
@@ -105,7 +111,7 @@ class NativeEmitter:
             self.builder.columns(mamba.inner_size),
             *(x, b, c, dt),
             tensors=tensors,
-            states=(self.builder.state(f"ssm_{block.index}", *shape),),
+            states=(self.builder.state(f"ssm_{block.index}", *shape, kind=self.ssm_state),),
             sizes=(*shape, mamba.num_groups),
             reals=tuple(min(limit, UNLIMITED) for limit in mamba.time_step_limit),
         )

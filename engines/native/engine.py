@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nemotrt.engines.engine import Feed, Limits, check_feeds
 from nemotrt.engines.native.binding import (
+    STATE_FORMATS,
     InstructionSet,
     close_program,
     open_program,
@@ -59,7 +60,10 @@ class NativeEngine:
         if fault or program.max_seq_len != limits.max_seq_len:
             raise ArtefactError(f"{folder}: {fault or 'the program has another max_seq_len'}.")
         rows = limits.max_batch_size
-        self._states = {s.name: StateBuffer.zeros(rows, s.shape) for s in program.states}
+        self._states = {
+            s.name: StateBuffer.zeros(rows, s.shape, dtype=np.dtype(s.format.value))
+            for s in program.states
+        }
         for name, state in self._states.items():
             if not name.startswith(("k_", "v_")) and state.row_bytes >= HUGE_PAGE_WORTH_BYTES:
                 state.memory.madvise(mmap.MADV_HUGEPAGE)
@@ -71,7 +75,10 @@ class NativeEngine:
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self._handle = open_program(
             program,
-            [(s.row_bytes // 4, s.array.ctypes.data) for s in self._states.values()],
+            [
+                (s.num_elements, self._states[s.name].array.ctypes.data, STATE_FORMATS[s.format])
+                for s in program.states
+            ],
             weights=self._weights.ctypes.data,
             weights_bytes=self._weights.size,
             max_slots=rows,

@@ -101,16 +101,29 @@ class TensorSpec(Strict):
         return round_up(self.rows) * round_up(self.columns) * size
 
 
+class StateFormat(StrEnum):
+    """The type of a state's elements, in the order of `StateFormat` in step/program.h."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"  # for a scan's state only
+
+
 class StateSpec(Strict):
-    """Carried state of one slot, float32."""
+    """Carried state of one slot."""
 
     name: str
     shape: tuple[Size, ...]
+    format: StateFormat = StateFormat.FLOAT32
 
     @property
     def num_elements(self) -> int:
         """Elements of one slot."""
         return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of one slot."""
+        return self.num_elements * (2 if self.format is StateFormat.FLOAT16 else 4)
 
 
 class Operation(Strict):

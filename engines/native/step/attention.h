@@ -8,7 +8,7 @@ namespace {
 constexpr int KEY_BLOCK = 64;
 
 INLINE float* cache_of(const Machine& machine, const StateSpec& state, int slot, int head, int depth) {
-  return state.data + slot * state.slot_elements + (int64_t)head * machine.max_seq_len * depth;
+  return (float*)state.data + slot * state.slot_elements + (int64_t)head * machine.max_seq_len * depth;
 }
 
 // Normalizes and rotates one head of a query or key as the model asks; `out` may be `x`.

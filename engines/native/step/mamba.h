@@ -44,7 +44,7 @@ void causal_conv(const Machine& machine, const Step& step, const Op& op, Range j
   for (int job = jobs.first; job < jobs.last; job++) {
     int s = job / blocks, first = job % blocks * CHANNEL_BLOCK;
     const Sequence& sequence = step.sequences[s];
-    float* window = state.data + sequence.slot * state.slot_elements;
+    float* window = (float*)state.data + sequence.slot * state.slot_elements;
     const float* in = row_of(machine, op.sources[0], step.starts[s]);
     float* out = target_row(machine, op, step.starts[s]);
     for (int c = first; c < least(channels, first + CHANNEL_BLOCK); c += LANES) {
@@ -63,8 +63,8 @@ constexpr int SCAN_TOKENS = 64;  // whose decays are computed together
 constexpr int PREFETCH_ROWS = 12;
 
 // R rows of one head's state, [R, size]: state = decay * state + x B; y = C state + D x.
-template <int R, bool FULL>
-INLINE void advance(float* state, int size, float decay, const float* x, float dt, const float* b,
+template <int R, bool FULL, typename S>
+INLINE void advance(S* state, int size, float decay, const float* x, float dt, const float* b,
                     const float* c, float skip, float* y, bool prefetches) {
   Vec in[R], sums[R], d = splat(decay);
   UNROLL for (int r = 0; r < R; r++) {
@@ -75,7 +75,7 @@ INLINE void advance(float* state, int size, float decay, const float* x, float d
     int n = FULL ? LANES : size - k;
     Vec bv = load(b + k, n), cv = load(c + k, n);
     UNROLL for (int r = 0; r < R; r++) {
-      float* place = state + r * size + k;
+      S* place = state + r * size + k;
       if (prefetches && (k & LANES) == 0) __builtin_prefetch(place + PREFETCH_ROWS * size, 1);
       Vec next = bv * in[r] + d * load(place, n);
       store(place, next, n);
@@ -85,9 +85,9 @@ INLINE void advance(float* state, int size, float decay, const float* x, float d
   UNROLL for (int r = 0; r < R; r++) y[r] = sum(sums[r]) + skip * x[r];
 }
 
-template <int R>
+template <int R, typename S>
 INLINE void scan_rows(const Machine& machine, const Op& op, int first, int count, int head, int row,
-                      const float* decays, const float* steps, float* state, float skip,
+                      const float* decays, const float* steps, S* state, float skip,
                       bool prefetches) {
   int head_dim = op.sizes[1], size = op.sizes[2], group = head / (op.sizes[0] / op.sizes[3]);
   int64_t column = (int64_t)head * head_dim + row;
@@ -105,8 +105,9 @@ INLINE void scan_rows(const Machine& machine, const Op& op, int first, int count
 
 INLINE float softplus(float x) { return x > 20 ? x : log1pf(expf(x)); }
 
-// One job is a sequence and a head.
-void scan(const Machine& machine, const Step& step, const Op& op, Range jobs) {
+// One job is a sequence and a head; S is the type of the state's elements.
+template <typename S>
+void scan_as(const Machine& machine, const Step& step, const Op& op, Range jobs) {
   const StateSpec& states = machine.states[op.states[0]];
   const float *bias = values(machine, op.tensors[0]), *rate = values(machine, op.tensors[1]),
               *skip = values(machine, op.tensors[2]);
@@ -114,7 +115,7 @@ void scan(const Machine& machine, const Step& step, const Op& op, Range jobs) {
   for (int job = jobs.first; job < jobs.last; job++) {
     int s = job / heads, head = job % heads;
     const Sequence& sequence = step.sequences[s];
-    float* state = states.data + sequence.slot * states.slot_elements + (int64_t)head * head_dim * size;
+    S* state = (S*)states.data + sequence.slot * states.slot_elements + (int64_t)head * head_dim * size;
     float decays[SCAN_TOKENS], steps[SCAN_TOKENS];
     for (int done = 0; done < sequence.count; done += SCAN_TOKENS) {
       int first = step.starts[s] + done, count = least(SCAN_TOKENS, sequence.count - done);
@@ -134,6 +135,11 @@ void scan(const Machine& machine, const Step& step, const Op& op, Range jobs) {
                      state + (int64_t)row * size, skip[head], false);
     }
   }
+}
+
+void scan(const Machine& machine, const Step& step, const Op& op, Range jobs) {
+  if (machine.states[op.states[0]].format == HALF) return scan_as<uint16_t>(machine, step, op, jobs);
+  return scan_as<float>(machine, step, op, jobs);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ enum Kind : int32_t {
 enum TensorKind : int32_t { VALUES, TABLE_BF16, PANELS_FLOAT, PANELS_BF16, PANELS_INT8, PANELS_FLOAT8,
                            NUM_TENSOR_KINDS };
 enum Format : int32_t { ROWS, OPERAND_FLOAT, OPERAND_INT16, NUM_FORMATS };
+enum StateFormat : int32_t { FLOAT, HALF, NUM_STATE_FORMATS };
 enum RowSet : int32_t { TOKENS, SEQUENCES, NUM_ROW_SETS };
 enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2, ISA_AVX512 };
 
@@ -47,7 +48,8 @@ struct TensorSpec {
 };
 struct StateSpec {
   int64_t slot_elements;
-  float* data;  // [max_slots, slot_elements]
+  void* data;      // [max_slots, slot_elements]
+  int32_t format;  // HALF for the state of a scan only
 };
 
 struct ProgramSpec {

@@ -86,7 +86,9 @@ class Check {
 
   bool states() {
     for (int i = 0; i < p.num_states; i++)
-      if (!p.states[i].data || p.states[i].slot_elements < 1) return fail("state %d is empty", i);
+      if (!p.states[i].data || p.states[i].slot_elements < 1 || p.states[i].format < 0 ||
+          p.states[i].format >= NUM_STATE_FORMATS)
+        return fail("state %d is empty or of format %d", i, p.states[i].format);
     return true;
   }
 
@@ -138,6 +140,7 @@ class Check {
   bool state(const Op& op, int place, int64_t elements) {
     int s = op.states[place];
     if (s < 0 || s >= p.num_states) return fail("no state %d", s);
+    if (p.states[s].format == HALF && op.kind != SCAN) return fail("state %d must be float32", s);
     return p.states[s].slot_elements == elements ||
            fail("state %d has %lld elements a slot, expected %lld", s,
                 (long long)p.states[s].slot_elements, (long long)elements);

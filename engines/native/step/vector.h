@@ -57,6 +57,62 @@ INLINE void store(float* p, Vec v, int count) {
   memcpy(p, part, count * sizeof(float));
 }
 
+// Half floats: the value nearest to each, ties to even.
+#if defined(__AVX512VNNI__)
+INLINE Vec load(const uint16_t* p) {
+  return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+}
+INLINE void store(uint16_t* p, Vec v) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(__AVX2__)
+INLINE Vec load(const uint16_t* p) {
+  return (Vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+}
+INLINE void store(uint16_t* p, Vec v) {
+  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#else
+INLINE float half_to_float(uint16_t half) {
+  uint32_t bits = (half & 0x7c00) == 0x7c00 ? 0x7f800000 | (uint32_t)(half & 0x3ff) << 13
+                                            : (uint32_t)(half & 0x7fff) << 13;
+  float value;
+  memcpy(&value, &bits, sizeof bits);
+  if ((half & 0x7c00) != 0x7c00) value *= 0x1p112f;
+  return half & 0x8000 ? -value : value;
+}
+INLINE uint16_t float_to_half(float value) {
+  uint32_t bits, sign;
+  memcpy(&bits, &value, sizeof bits);
+  sign = bits >> 16 & 0x8000;
+  float size = fabsf(value);
+  if (!(size < 65520.f)) return sign | (size != size ? 0x7e00 : 0x7c00);
+  size *= 0x1p-112f;  // a float whose bits above the 13th are the half's
+  memcpy(&bits, &size, sizeof bits);
+  return sign | (bits + 0xfff + (bits >> 13 & 1)) >> 13;
+}
+INLINE Vec load(const uint16_t* p) {
+  Vec v;
+  for (int i = 0; i < LANES; i++) v[i] = half_to_float(p[i]);
+  return v;
+}
+INLINE void store(uint16_t* p, Vec v) {
+  for (int i = 0; i < LANES; i++) p[i] = float_to_half(v[i]);
+}
+#endif
+INLINE Vec load(const uint16_t* p, int count) {
+  if (count >= LANES) return load(p);
+  uint16_t part[LANES] = {};
+  memcpy(part, p, count * sizeof *p);
+  return load(part);
+}
+INLINE void store(uint16_t* p, Vec v, int count) {
+  if (count >= LANES) return store(p, v);
+  uint16_t part[LANES];
+  store(part, v);
+  memcpy(p, part, count * sizeof *p);
+}
+
 INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
 INLINE Vec magnitude(Vec a) {

@@ -15,6 +15,7 @@ from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.native.binding import InstructionSet
 from nemotrt.engines.native.engine import NativeEngine
 from nemotrt.engines.native.library import load_library
+from nemotrt.engines.native.program import StateFormat
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 from support import reference
@@ -182,6 +183,32 @@ def test_time_step_limit_of_the_config_is_applied(tmp_path: Path) -> None:
     assert np.abs(unlimited - expected).max() > 100 * TOLERANCE, "the limit must matter"
     (found,) = feed_in_pieces(engine, tokens, [16])
     np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_16_bit_state_costs_little_and_changes_nothing_else(tmp_path: Path) -> None:
+    """Half floats in every kernel; the same bits in any pieces, and an error far below a logit."""
+    model = reference.nemotron_h("M-M*M-", ssm_state_size=20)
+    reference.save(model, tmp_path / "c")
+    spec = BuildSpec("native", limits=LIMITS, ssm_state=StateFormat.FLOAT16)
+    build_engine(tmp_path / "c", tmp_path / "e", spec)
+    rng = np.random.default_rng(3)
+    tokens = rng.integers(0, 96, 60).tolist()
+    expected = reference.logits(model, tokens)[-1]
+    for kind in KERNELS:
+        engine = NativeEngine(tmp_path / "e", LIMITS, 2, kind)
+        assert engine._states["ssm_0"].array.dtype == np.float16
+        whole = feed_in_pieces(engine, tokens, [16, 16, 16, 12])[-1]
+        np.testing.assert_array_equal(feed_in_pieces(engine, tokens, [1] * 60)[-1], whole)
+        error = np.abs(whole - expected).max() / expected.std()
+        assert 1e-6 < error < 5e-3, f"{kind.name}: {error:.2g} standard deviations"
+        engine.close()
+
+
+def test_a_16_bit_state_is_for_the_native_backend(tmp_path: Path) -> None:
+    reference.save(reference.nemotron_h("M"), tmp_path / "c")
+    spec = BuildSpec(limits=LIMITS, ssm_state=StateFormat.FLOAT16)
+    with pytest.raises(ConfigError, match="--ssm-state is for backend native"):
+        build_engine(tmp_path / "c", tmp_path / "e", spec)
 
 
 def test_memory_follows_held_tokens_not_the_maximum(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.native.binding import close_program, open_program, run_step
+from nemotrt.engines.native.binding import STATE_FORMATS, close_program, open_program, run_step
 from nemotrt.engines.native.engine import NativeEngine
 from nemotrt.engines.native.packing import panels
 from nemotrt.engines.native.program import (
@@ -125,7 +125,10 @@ def run_unchecked(program: Program, weights: np.ndarray) -> bool:
     try:
         handle = open_program(
             program,
-            [(size, state.ctypes.data) for size, state in zip(sizes, states, strict=True)],
+            [
+                (size, state.ctypes.data, STATE_FORMATS[spec.format])
+                for size, state, spec in zip(sizes, states, program.states, strict=True)
+            ],
             weights=weights.ctypes.data,
             weights_bytes=weights.size,
             max_slots=2,

