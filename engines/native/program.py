@@ -64,6 +64,7 @@ class BufferFormat(StrEnum):
 RowSet = Literal["tokens", "sequences"]
 Count = Annotated[int, pydantic.Field(ge=0, lt=1 << 31)]  # int32 in the library
 Size = Annotated[int, pydantic.Field(ge=1, lt=1 << 31)]
+Width = Annotated[int, pydantic.Field(ge=1, le=1 << 26)]
 Offset = Annotated[int, pydantic.Field(ge=0, lt=1 << 62)]
 
 
@@ -80,7 +81,7 @@ class BufferSpec(Strict):
 
     format: BufferFormat
     rows: RowSet
-    width: Size
+    width: Width
 
 
 class TensorSpec(Strict):
@@ -88,8 +89,8 @@ class TensorSpec(Strict):
 
     name: str
     kind: TensorKind
-    rows: Size
-    columns: Size
+    rows: Width
+    columns: Width
     offset: Offset
 
     @property
@@ -146,7 +147,7 @@ class Program(Strict):
     vocab_size: Size
     max_seq_len: Size
     logits: Count  # the buffer that holds them
-    buffers: tuple[BufferSpec, ...]
+    buffers: Annotated[tuple[BufferSpec, ...], pydantic.Field(max_length=64)]
     tensors: tuple[TensorSpec, ...]
     states: tuple[StateSpec, ...]
     operations: tuple[Operation, ...]

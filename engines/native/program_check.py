@@ -9,10 +9,12 @@ from nemotrt.engines.native.program import (
     Operation,
     OperationKind,
     Program,
+    RowSet,
     TensorKind,
     View,
     round_up,
 )
+from nemotrt.engines.native.program_shapes import misfit_of
 
 Kind = OperationKind
 
@@ -62,10 +64,42 @@ def fault_of(program: Program, weights_bytes: int) -> str | None:
         return f"buffer {program.logits} can't hold the logits"
     if not program.operations:
         return "there are no operations"
+    held: dict[int, tuple[int, RowSet]] = {}  # what each operand holds: columns, rows
     for index, operation in enumerate(program.operations):
-        fault = _operation_fault(program, operation)
+        fault = _operation_fault(program, operation) or misfit_of(program, operation)
+        if not fault and operation.kind is Kind.LINEAR:
+            before = program.operations[index - 1] if index else None
+            fault = _order_fault(program, operation, before, held)
         if fault:
             return f"operation {index} ({operation.kind}): {fault}"
+        if SIGNATURES[operation.kind].has_operand:
+            held[operation.target.buffer] = operation.target.width, operation.rows
+    last = program.operations[-1]
+    if last.kind is not Kind.LINEAR or last.target.buffer != program.logits:
+        return "the last operation must be the linear that writes the logits"
+    return None
+
+
+def _order_fault(
+    program: Program,
+    operation: Operation,
+    before: Operation | None,
+    held: dict[int, tuple[int, RowSet]],
+) -> str | None:
+    """Return what is wrong with a linear after the operations before it."""
+    source, target = operation.sources[0], operation.target
+    if held.get(source.buffer) != (source.width, operation.rows) or source.column:
+        return f"operand {source.buffer} does not hold these rows"
+    buffer = program.buffers[target.buffer]
+    if buffer.rows != operation.rows:
+        return f"buffer {target.buffer} has other rows"
+    if target.buffer == program.logits and (operation.sizes[0] or target.column):
+        return "logits can't be added to"
+    if before is None or before.kind is not Kind.LINEAR or before.target.buffer != target.buffer:
+        return None
+    start, end = before.target.column, before.target.column + round_up(before.target.width)
+    if target.column < end and start < target.column + round_up(target.width):
+        return "it overlaps the linear before it"  # the two run without waiting
     return None
 
 
@@ -121,6 +155,10 @@ def _linear_fault(program: Program, operation: Operation) -> str | None:
         return f"{weight.name} is [{weight.rows}, {weight.columns}]"
     if has_scale != (scale_index is not None):
         return "int8 and float8 weights need a scale, and only those"
+    if scale_index is not None:
+        scale = program.tensors[scale_index]
+        if scale.kind is not TensorKind.VALUES or scale.columns != round_up(weight.rows):
+            return f"{scale.name} is no scale of {weight.rows} rows"
     if target.column + round_up(target.width) > round_up(program.buffers[target.buffer].width):
         return "its last panel does not fit the target"
     return None

@@ -114,12 +114,37 @@ def test_the_library_survives_mutated_programs(folder: Path) -> None:
             program = Program.model_validate(changed)
         except ValueError:
             continue
-        opened += run_unchecked(program, weights)
+        opened += run_unchecked(program, weights) is None
     assert opened, "no mutated program was worth running"
 
 
-def run_unchecked(program: Program, weights: np.ndarray) -> bool:
-    """Run a program that only the library checks; return whether it opened it."""
+def test_what_python_accepts_the_library_accepts(folder: Path) -> None:
+    """Python names every fault first, and refuses nothing that is sound."""
+    rng = random.Random(11)
+    whole = read_program(folder).model_dump(mode="json")
+    weights = np.fromfile(folder / WEIGHTS_FILE, np.uint8)
+    accepted = refused = 0
+    for _ in range(2 * FUZZ_CASES):
+        part = rng.choice(
+            ["operations", "operations", "operations", "buffers", "tensors", "states"]
+        )
+        changed = whole | {part: mutate(whole[part], rng)}
+        try:
+            program = Program.model_validate(changed)
+        except ValueError:
+            continue
+        if any(state.num_elements > 1 << 20 for state in program.states):
+            continue
+        if fault_of(program, weights.size) is None:
+            assert run_unchecked(program, weights) is None
+            accepted += 1
+        else:
+            refused += 1
+    assert accepted > 10 and refused > 100, (accepted, refused)
+
+
+def run_unchecked(program: Program, weights: np.ndarray) -> str | None:
+    """Run a program that only the library checks; return why it refuses it."""
     sizes = [min(int(np.prod(state.shape)), 1 << 20) for state in program.states]
     states = [np.zeros((2, size), np.float32) for size in sizes]
     try:
@@ -138,13 +163,13 @@ def run_unchecked(program: Program, weights: np.ndarray) -> bool:
         )
     except ArtefactError as error:
         assert "refuses the program" in error.message
-        return False
+        return error.message
     logits = np.empty((2, round_up(program.vocab_size)), np.float32)
     seconds = np.zeros(len(program.operations))
     tokens = np.array([1, 2, 3, 4], np.int32)
     run_step(handle, [(1, 0, 3, 1), (0, 5, 1, 1)], tokens, logits, seconds)
     close_program(handle)
-    return True
+    return None
 
 
 def test_the_library_checks_the_batch(folder: Path) -> None:
