@@ -4,16 +4,17 @@ usage: python benchmarks/quantize.py [FOLDER] [--layers PATTERN] [--vocab 16384]
                                      [--without-llm-compressor]
 
 Without FOLDER the checkpoint and all outputs are in a temporary folder, and gone at the end. By
-default it has as many layers at full width as the disk has room for, at most nine (2.7 GB). A
+default it has as many layers at full width as the disk has room for, at most 18 (5.3 GB). A
 FOLDER keeps its checkpoint for the next time; all 56 layers need 36 GB there:
 
     python benchmarks/quantize.py FOLDER --layers full --vocab 131072 --without-llm-compressor
 
-Each tool runs as a process of its own, in turn, `--rounds` times. `x cp` is the median over the
-rounds of the ratio to cp in that round, `x ours` that to the same scheme by nemotrt. The static
-recipes take a calibration of random activations: its making isn't timed. Memory is the peak of
-RssAnon, sampled every 10 ms: what the process holds beside mapped files and the page cache.
-llm-compressor is installed in an environment of its own, once: a download of minutes.
+Each tool runs as a process of its own, in turn, `--rounds` times (llm-compressor, which takes
+minutes, once). `x cp` is the median over the rounds of the ratio to cp in that round, `x ours` that
+to the same scheme by nemotrt. The static recipes take a calibration of random activations: its
+making isn't timed. Memory is the peak of RssAnon, sampled every 10 ms: what the process holds
+beside mapped files and the page cache. llm-compressor is installed in an environment of its own,
+once: a download of minutes.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from support.wide_checkpoint import (
 )
 
 # Layer patterns by size: the default is the first that fits.
-PATTERNS = ("M-M*-M-M-", "M-M*-", "M-")
+PATTERNS = (FULL_PATTERN[:18], "M-M*-M-M-", "M-M*-", "M-")
 OURS = {"FP8_DYNAMIC": "fp8-dynamic", "W8A8": "int8-wo"}  # scheme -> recipe of the same weights
 LLM_COMPRESSOR = """
 import sys
@@ -92,12 +93,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def pick_layers(args: argparse.Namespace) -> str:
-    """Return the layers that were asked for, or the most that fit three times in half the disk."""
+    """Return the layers that were asked for, or the most that fit three times on the disk."""
     if args.layers != "auto":
         return FULL_PATTERN if args.layers == "full" else args.layers
     free = shutil.disk_usage(args.folder).free
     for layers in PATTERNS:
-        if 6 * num_bytes(layers, args.vocab) < free:
+        if 3 * num_bytes(layers, args.vocab) < free:
             return layers
     sys.exit(f"{args.folder} has {free / 1e9:.1f} GB free: too little for two layers.")
 
@@ -110,7 +111,7 @@ def round_of_runs(args: argparse.Namespace, source: Path, number: int) -> Iterat
         command = [sys.executable, "-m", "nemotrt", "quantize", str(source), "--recipe", recipe]
         command += ["--calibration", f"{source}-calibration", "-o", str(target), "--quiet"]
         yield measure(number, f"nemotrt {recipe}", command, target)
-    if args.without_llm_compressor:
+    if number or args.without_llm_compressor:
         return
     python = str(peer_python("llm-compressor"))
     for scheme in OURS:

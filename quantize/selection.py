@@ -20,7 +20,8 @@ def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -
     """Return what `recipe` quantizes in the model; `keep_feeders` spares attention's Mamba feeders.
 
     Raises:
-        ConfigError: the recipe does not place every linear of the model in quantize or keep.
+        ConfigError: the recipe does not place every linear of the model in quantize or keep, or
+            there are no feeders to spare.
     """
     quantized = recipe.quantize.get(config.model_type)
     if quantized is None:
@@ -30,6 +31,8 @@ def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -
         )
     kept = recipe.keep.get(config.model_type, {})
     spared = _feeders(config) if keep_feeders else frozenset()
+    if keep_feeders and not spared:
+        raise ConfigError("--keep attention-feeders: no Mamba layer of this model feeds attention.")
     every = linear_names(config)
     weights = []
     for position, block in enumerate(blocks(config)):

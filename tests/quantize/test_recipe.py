@@ -63,6 +63,12 @@ def test_keep_attention_feeders() -> None:
     assert {name.split(".")[-2] for name in spared} == {"in_proj", "out_proj"}
 
 
+def test_a_model_without_feeders_has_none_to_keep() -> None:
+    config = parse_model_config(NANO | {"hybrid_override_pattern": "M-M-", "num_hidden_layers": 4})
+    with pytest.raises(ConfigError, match="no Mamba layer of this model feeds attention"):
+        select(config, load_recipe("fp8"), keep_feeders=True)
+
+
 @pytest.mark.parametrize("gpu", ["a10g", "a100", "a100-40"])
 def test_fp8_is_refused_before_ada(gpu: str) -> None:
     with pytest.raises(ConfigError, match=r"no FP8 tensor cores before 8.9. Use --recipe int8-wo"):
