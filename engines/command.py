@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +61,23 @@ def generate(
     wanted = Prompt(prompt, prompt_ids, chat, system)
     wanted.check()
     opened = open_engine(engine, num_threads=threads)
-    ids, defaults = prepare(opened, wanted)
-    limits = opened.manifest.limits
-    params = SamplingParams(
-        max_tokens=max_tokens or max(min(128, limits.max_seq_len - len(ids)), 1),
-        temperature=defaults["temperature"] if temperature is None else temperature,
-        top_p=defaults["top_p"] if top_p is None else top_p,
-        **sampling,
-    )
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
     updates = []
-    for update in generation.generate(opened.scheduler(), ids, params):
-        updates.append(update)
-        if stream:
-            click.echo(update.text, nl=False)
-    result = generation.collect(updates, len(ids))
+    with closing(opened.engine):
+        ids, defaults = prepare(opened, wanted)
+        limits = opened.manifest.limits
+        params = SamplingParams(
+            max_tokens=max_tokens or max(min(128, limits.max_seq_len - len(ids)), 1),
+            temperature=defaults["temperature"] if temperature is None else temperature,
+            top_p=defaults["top_p"] if top_p is None else top_p,
+            **sampling,
+        )
+        for update in generation.generate(opened.scheduler(), ids, params):
+            updates.append(update)
+            if stream:
+                click.echo(update.text, nl=False)
+        result = generation.collect(updates, len(ids))
     if stream:
         click.echo()
     elif as_json:

@@ -79,12 +79,16 @@ class EngineHost:
         return listener
 
     def serve(self, listener: socket.socket) -> None:
-        """Accept clients in a thread; return when the loop has ended and everything is sent."""
+        """Accept clients in a thread; return when the loop has ended and everything is sent.
+
+        The engine is closed then: what a backend keeps for the next start is written.
+        """
         self.loop.start()
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         self.loop.join()
         for connection in self._open_connections():
             connection.close()
+        self.opened.engine.close()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

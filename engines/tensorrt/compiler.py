@@ -32,7 +32,10 @@ PREFILL_TOKENS = 512
 PREFILL_BATCH = 4  # sequences whose prompt chunks one call may take, at most
 DECODE_PROFILE, PREFILL_PROFILE = 0, 1
 REPORT_S = 0.25  # progress is shown at most this often
-KEPT = ("PATH", "LD_LIBRARY_PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
+KEPT = (
+    *("PATH", "LD_LIBRARY_PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,16 +215,22 @@ def open_engine(folder: Path, manifest: Manifest) -> TensorRTEngine:
             f"{folder} is a TensorRT plan for {manifest.gpu}, and this machine has no NVIDIA GPU. "
             "Build with --backend onnxruntime to run on the CPU."
         )
+    _check_gpu(folder, manifest, found)
+    trt = load_module(_module(manifest))
+    register_plugins(folder, manifest)
+    kernels = kernel_file(manifest.files[PLAN_FILE].sha256)
+    with opened(cuda_api()) as cuda:
+        _check_gpu(folder, manifest, cuda.compute_capability)  # CUDA may order the GPUs otherwise
+        return TensorRTEngine(trt, cuda, folder, manifest, kernels)
+
+
+def _check_gpu(folder: Path, manifest: Manifest, found: str) -> None:
+    """Raise EnvironmentUnfitError unless the plan is for a GPU of compute capability `found`."""
     if found != manifest.compute_capability:
         raise EnvironmentUnfitError(
             f"{folder} was compiled for {manifest.gpu} (compute capability "
             f"{manifest.compute_capability}); this machine's GPU has {found}. Build it again."
         )
-    trt = load_module(_module(manifest))
-    register_plugins(folder, manifest)
-    kernels = kernel_file(manifest.files[PLAN_FILE].sha256)
-    with opened(cuda_api()) as cuda:
-        return TensorRTEngine(trt, cuda, folder, manifest, kernels)
 
 
 def _module(manifest: Manifest) -> str:

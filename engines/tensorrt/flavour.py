@@ -4,6 +4,7 @@ TensorRT for RTX compiles ahead of time, without a GPU, for the compute capabili
 AHEAD_OF_TIME. Ordinary TensorRT compiles for the GPU of the host that it runs on.
 """
 
+import os
 from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import PackageNotFoundError, version
@@ -119,15 +120,24 @@ def tools(compute_capability: str, *, has_plugins: bool = False) -> dict[str, st
 
 
 def local_compute_capability() -> str | None:
-    """Return the compute capability of this machine's first GPU, such as "9.0"; None without."""
+    """Return the compute capability of the first GPU that CUDA sees, such as "9.0"; None without.
+
+    CUDA_VISIBLE_DEVICES is read as CUDA reads it, numbers in the order of the PCI bus.
+    """
     import pynvml
 
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if not visible or visible.startswith("-"):
+        return None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return None
     try:
-        device = pynvml.nvmlDeviceGetHandleByIndex(0)
+        if visible.isdigit():
+            device = pynvml.nvmlDeviceGetHandleByIndex(int(visible))
+        else:
+            device = pynvml.nvmlDeviceGetHandleByUUID(visible)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
     except pynvml.NVMLError:
         return None

@@ -15,7 +15,13 @@ from nemotrt.cli import main
 from nemotrt.engines import tensorrt
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.manifest import CheckpointEntry, LimitsEntry, Manifest, WeightInput
+from nemotrt.engines.manifest import (
+    CheckpointEntry,
+    LimitsEntry,
+    Manifest,
+    WeightInput,
+    write_manifest,
+)
 from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.request import Request
@@ -314,11 +320,40 @@ def test_opening_refuses_what_can_not_run(
         engine_module.open_engine(tmp_path / "e", manifest)
 
 
+def test_generate_runs_on_the_stand_ins(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command as on a GPU host, all the way; then with a GPU that CUDA orders first."""
+    source = reference.save(model, tmp_path / "c")
+    manifest = write_engine(source, tmp_path / "e", Precision.BF16)
+    shutil.copyfile(source / "config.json", tmp_path / "e" / "config.json")
+    write_manifest(tmp_path / "e", manifest)
+    cuda = cuda_stand_in.Cuda()
+    graph = tmp_path / "e" / GRAPH_FILE
+    trt = stand_in.RtxTensorRT(cuda, graph, LIMITS, compiler.profiles(LIMITS))
+    monkeypatch.setattr(engine_module, "local_compute_capability", lambda: "8.6")
+    monkeypatch.setattr(engine_module, "_module", lambda manifest: "tensorrt_rtx_bindings")
+    monkeypatch.setattr(engine_module, "load_module", lambda name: trt)
+    monkeypatch.setattr(engine_module, "cuda_api", lambda: cuda)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = ["generate", str(tmp_path / "e"), "--prompt-ids", "5,9,11", "--max-tokens", "6"]
+    result = CliRunner().invoke(main, [*command, "--temperature", "0"])
+    assert result.exit_code == 0, result.stderr
+    tokens = [5, 9, 11]
+    for _ in range(6):
+        tokens.append(int(reference.logits(model, tokens)[-1].argmax()))
+    assert result.stdout.strip() == ",".join(map(str, tokens[3:]))
+    assert not cuda.is_stream_open and cuda.device == {}  # closed
+    assert len(list((tmp_path / "cache" / "nemotrt").glob("kernels-*"))) == 1
+    monkeypatch.setattr(cuda_stand_in.Cuda, "MINOR", 0)
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 3 and "this machine's GPU has 8.0" in result.stderr
+    assert not cuda.is_stream_open
+
+
 def test_generate_exits_3_without_a_gpu(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nemotrt.engines.manifest import write_manifest
-
     source = reference.save(model, tmp_path / "c")
     manifest = write_engine(source, tmp_path / "e", Precision.BF16)
     shutil.copyfile(source / "config.json", tmp_path / "e" / "config.json")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pynvml
 import pytest
 from click.testing import CliRunner
 
@@ -74,3 +75,27 @@ def test_layers_in_unknown_words_are_no_fault_of_the_plan(
     assert report == LayerReport((), (1, 2))
     found = check_layers(report, read_model_config(compiled_tiny("bf16", "a100")))
     assert found.faults == (UNREADABLE,)
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [(None, "8.6"), ("1", "9.0"), ("1,0", "9.0"), ("GPU-b", "9.0"), ("", None), ("-1", None)],
+)
+def test_the_gpu_is_the_one_that_cuda_sees(
+    visible: str | None, found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host with an A10G and an H100."""
+    gpus = {0: (8, 6), 1: (9, 0), "GPU-b": (9, 0)}
+    for name, value in {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetHandleByIndex": gpus.__getitem__,
+        "nvmlDeviceGetHandleByUUID": gpus.__getitem__,
+        "nvmlDeviceGetCudaComputeCapability": lambda handle: handle,
+    }.items():
+        monkeypatch.setattr(pynvml, name, value)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert flavour.local_compute_capability() == found
