@@ -119,6 +119,13 @@ def _abilities(packages: dict[str, Package], has_gpu: bool) -> tuple[Ability, ..
             "tensorrt-rtx-cu13-libs",
         ),
         needs("run plans here (tensorrt)", "cuda-python", gpu=True),
+        needs(
+            "compile plans with Mamba plugins here (tensorrt)",
+            "tensorrt",
+            "cuda-python",
+            gpu=True,
+            also=_missing_kernel_compiler(),
+        ),
         needs("serve with TensorRT-LLM here", "tensorrt-llm", gpu=True),
         needs("export for TensorRT Edge-LLM here (edge-llm)", also=_missing_edge_llm()),
         needs("serve with Triton Inference Server", also=_missing_triton()),
@@ -132,6 +139,17 @@ def _missing_native() -> str:
 
     try:
         check_available()
+    except EnvironmentUnfitError as error:
+        return error.message
+    return ""
+
+
+def _missing_kernel_compiler() -> str:
+    """Return what compiling the Mamba plugins' kernels lacks, "" for nothing."""
+    from nemotrt.engines.plugins.kernel_image import check_compiler
+
+    try:
+        check_compiler()
     except EnvironmentUnfitError as error:
         return error.message
     return ""

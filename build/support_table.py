@@ -23,6 +23,10 @@ LEGEND = {
 }
 NO_FP8 = "no: no FP8 arithmetic"
 FP8 = (Precision.FP8, Precision.FP8_DYNAMIC)
+PLUGINS = (
+    "tensorrt --mamba plugin: each precision of tensorrt, on the GPU's own host: kernels compiled "
+    "and emulated, plugins driven over stand-ins; not executed"
+)
 
 
 def rows() -> list[dict[str, str]]:
@@ -70,7 +74,14 @@ def lines() -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     ]
-    return [*text, "", *_cpu_lines(), "", *(f"{word}: {how}" for word, how in LEGEND.items())]
+    return [
+        *text,
+        "",
+        *_cpu_lines(),
+        PLUGINS,
+        "",
+        *(f"{word}: {how}" for word, how in LEGEND.items()),
+    ]
 
 
 def _cpu_lines() -> list[str]:
