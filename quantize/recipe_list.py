@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.quantize.recipe import Leaves, Recipe, load_recipe, recipe_names
+from nemotrt.quantize.recipe import RECIPE_FOLDER, Leaves, Recipe, load_recipe, recipe_names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,6 +40,7 @@ def _lines(recipe: Recipe) -> Iterator[str]:
     yield from textwrap.wrap(recipe.description, 96, initial_indent="  ", subsequent_indent="  ")
     for verb, leaves in (("quantizes", recipe.quantize), ("keeps", recipe.keep)):
         yield from _leaf_lines(verb, leaves)
+    yield f"  {RECIPE_FOLDER / recipe.name}.yaml"
     yield ""
 
 

@@ -28,6 +28,8 @@ def test_recipes_are_described() -> None:
         assert f"\n{name}: " in "\n" + result.stdout
     assert "fp8: FP8, compute capability 8.9 or later, a calibration" in result.stdout
     assert "nemotron_h keeps attention q_proj k_proj v_proj o_proj" in result.stdout
+    files = [Path(line.strip()) for line in result.stdout.splitlines() if line.endswith(".yaml")]
+    assert len(files) == len(recipe_names()) and all(path.is_file() for path in files)
 
 
 def test_a_run_prints_one_line(checkpoint: Path, tmp_path: Path) -> None:
