@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nemotrt.quantize.writer import QuantizeOptions, Setting
 
 # Of this call alone: not what decided the output.
-NOT_SAVED = (*NOT_SETTINGS, "output", "force", "resume", "dry-run", "json", "quiet")
+NOT_SAVED = (*NOT_SETTINGS, "output", "force", "resume", "sync", "dry-run", "json", "quiet")
 
 
 @click.command()
@@ -50,6 +50,7 @@ NOT_SAVED = (*NOT_SETTINGS, "output", "force", "resume", "dry-run", "json", "qui
 @click.option("--percentile", type=click.FloatRange(50, 100), default=99.99, show_default=True)
 @click.option("--no-fold", is_flag=True, help="Keep SmoothQuant's factors as pre_quant_scale.")
 @click.option("--resume", is_flag=True, help="Finish a run that was killed.")
+@click.option("--sync", is_flag=True, help="Outlive a power failure: force all to the disk first.")
 @click.option("--force", is_flag=True, help="Replace the output folder.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -70,6 +71,7 @@ def quantize(
     percentile: float,
     no_fold: bool,
     resume: bool,
+    sync: bool,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -97,6 +99,7 @@ def quantize(
         calibration_options=CalibrationOptions(clip, percentile, not no_fold),
         force=force,
         resume=resume,
+        sync=sync,
         settings=_settings(),
     )
     silent = quiet or as_json

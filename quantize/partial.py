@@ -39,12 +39,13 @@ class Partial:
 
 @contextmanager
 def filling_folder(
-    target: Path, plan: str, *, force: bool = False, resume: bool = False
+    target: Path, plan: str, *, force: bool = False, resume: bool = False, sync: bool = False
 ) -> Iterator[Partial]:
     """Yield the hidden folder beside `target`; on success it takes that name.
 
     A fault in the input removes the folder; a kill, Ctrl-C or a full disk leaves it for `resume`,
-    and what an earlier run finished outlives a disk that is still full.
+    and what an earlier run finished outlives a disk that is still full. With `sync` all is on the
+    disk before the name appears, and the name before this returns.
     `plan` is a digest of all that decides the output's bytes.
 
     Raises:
@@ -59,6 +60,8 @@ def filling_folder(
         partial = _take_up(path, plan) if resume else _start(path, plan)
         try:
             yield partial
+            if sync:
+                _force_to_disk(*path.iterdir(), path)
         except NemotrtError as error:
             if not (isinstance(error, EnvironmentUnfitError) and partial.finished):
                 shutil.rmtree(path, ignore_errors=True)
@@ -68,6 +71,18 @@ def filling_folder(
         for name in (JOURNAL_FILE, LOCK_FILE):
             (path / name).unlink(missing_ok=True)
         _take_name(path, target)
+    if sync:
+        _force_to_disk(target.parent)
+
+
+def _force_to_disk(*paths: Path) -> None:
+    """Return once the files and folders would outlive a power failure."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _what_failed(error: OSError, path: Path) -> str:

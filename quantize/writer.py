@@ -45,6 +45,7 @@ class QuantizeOptions:
     calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
     force: bool = False
     resume: bool = False
+    sync: bool = False  # onto the disk before the output appears
     settings: dict[str, Setting] = field(default_factory=dict)  # the call's, for the record
 
 
@@ -93,7 +94,8 @@ def quantize_checkpoint(
     shards, selection, digest = plan(source, recipe, options, progress=progress)
     kv_algo = None if options.kv_cache == "none" else options.kv_cache.upper()
     quant = QuantConfig(recipe.algo, kv_algo)
-    with filling_folder(target, digest, force=options.force, resume=options.resume) as partial:
+    how = {"force": options.force, "resume": options.resume, "sync": options.sync}
+    with filling_folder(target, digest, **how) as partial:
         _check_disk(partial, shards)
         _write_shards(source, partial, shards, progress)
         write_index(partial.path, source, shards)

@@ -12,13 +12,15 @@ from click.testing import CliRunner, Result
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.engine import Limits
+from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.opening import open_engine
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.evaluate import evaluate, num_steps
+from nemotrt.quantize.formats import Format
 from nemotrt.quantize.recipe import load_recipe
-from nemotrt.quantize.writer import quantize_checkpoint
+from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
 from support.reference import from_folder
 
 TOKENS = {"x": np.arange(5 * 24).reshape(5, 24) * 7 % 96, "y": np.arange(24).reshape(1, 24)}
@@ -68,6 +70,26 @@ def test_an_int8_engine_is_as_good_as_its_checkpoint(source: Path, tmp_path: Pat
         assert one.perplexity == pytest.approx(other.perplexity, rel=1e-4)
         assert one.mean_kl_divergence == pytest.approx(other.mean_kl_divergence, rel=0.2)
         assert one.mean_kl_divergence > 0
+
+
+def test_the_int8_engine_has_the_logits_of_compressed_tensors(source: Path, tmp_path: Path) -> None:
+    """The engine reads ModelOpt's layout, transformers the other through compressed-tensors."""
+    recipe = load_recipe("int8-wo")
+    for layout in Format:
+        quantize_checkpoint(source, tmp_path / layout, recipe, QuantizeOptions(layout=layout))
+    folder = built(tmp_path / Format.MODELOPT, tmp_path / "engine", Precision.INT8_WO)
+    engine = open_engine(folder).engine
+    slot, row = engine.allocate(), TOKENS["x"][0, : LIMITS.max_seq_len]
+    found = np.concatenate([engine.step([Feed(slot, [int(token)])]) for token in row])
+    engine.close()
+    model = from_folder(tmp_path / Format.COMPRESSED_TENSORS)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(row[None]), use_cache=False).logits[0].numpy()
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error < 1e-5
+    with torch.no_grad():
+        plain = from_folder(source)(torch.from_numpy(row[None]), use_cache=False).logits[0].numpy()
+    assert np.linalg.norm(plain - expected) / np.linalg.norm(expected) > 20 * error
 
 
 def test_another_model_and_too_long_sequences_are_refused(

@@ -201,6 +201,26 @@ def test_the_source_is_never_the_target(checkpoint: Path) -> None:
         quantize_checkpoint(checkpoint, checkpoint, INT8, QuantizeOptions(force=True))
 
 
+def test_sync_forces_every_file_to_the_disk_before_the_name_appears(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, forced = tmp_path / "out", {}
+
+    def fsync(fd: int) -> None:
+        forced[os.fstat(fd).st_ino] = target.exists()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    quantize_checkpoint(checkpoint, target, INT8)
+    assert forced == {}
+    quantize_checkpoint(checkpoint, target, INT8, QuantizeOptions(force=True, sync=True))
+    shutil.rmtree(target)
+    forced.clear()
+    quantize_checkpoint(checkpoint, target, INT8, QuantizeOptions(sync=True))
+    for path in (*target.iterdir(), target):
+        assert forced[path.stat().st_ino] is False, path
+    assert forced[tmp_path.stat().st_ino] is True
+
+
 def test_a_disk_that_is_too_small_is_found_before_the_work(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
