@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import mmap
 import os
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from nemotrt.engines.native.compiler import find_compiler
 from nemotrt.engines.plugins.kernel_dims import SOURCES, KernelDims
 
 HARNESS = Path(__file__).parent / "cuda_emulator" / "emulated.cpp"
+ALIGNMENT = 16  # of what a kernel may read at once
 FLAGS = ["-std=c++20", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-Wall", "-Wextra"]
 FLAGS += ["-Werror", "-Wno-unknown-pragmas"]
 
@@ -34,13 +36,21 @@ class EmulatedKernels:
         arguments: Sequence[Any],
         seed: int = 0,
     ) -> None:
-        """Run a kernel; arrays are passed by address, the rest as ctypes values."""
+        """Run a kernel; arrays are passed by address, the rest as ctypes values.
+
+        Arrays lie before a page that can't be touched: a kernel that passes their end dies.
+        """
+        arrays = {id(x): x for x in arguments if isinstance(x, np.ndarray)}
+        copies = {key: guarded(x) for key, x in arrays.items()}
         values = [
-            ctypes.c_void_p(x.ctypes.data) if isinstance(x, np.ndarray) else x for x in arguments
+            ctypes.c_void_p(copies[id(x)].ctypes.data) if isinstance(x, np.ndarray) else x
+            for x in arguments
         ]
         places = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         assert self._library.num_parameters(name.encode()) == len(values)
         self.launch_raw(name, grid, threads, ctypes.addressof(places), seed)
+        for key, x in arrays.items():
+            x[...] = copies[key]
 
     def launch_raw(
         self, name: str, grid: tuple[int, int, int], threads: int, parameters: int, seed: int = 0
@@ -53,6 +63,19 @@ class EmulatedKernels:
             name.encode(), shape, threads, pointer, ctypes.c_uint64(seed)
         )
         assert missing == 0, name
+
+
+def guarded(array: np.ndarray) -> np.ndarray:
+    """Return a copy that ends, but for its alignment, where the next page can't be touched."""
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(address + size), mmap.PAGESIZE, 0) == 0
+    start = (size - array.nbytes) // ALIGNMENT * ALIGNMENT
+    copy = np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 @functools.cache
