@@ -170,6 +170,19 @@ def test_lengths_that_mean_nothing_stay_inside(length: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dims", DIMS)
+def test_nothing_is_undefined(dims: KernelDims) -> None:
+    """Alignment of vector accesses, bounds of arrays, shifts: the sanitizer ends the process."""
+    flags = ["-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-O1", "-Wno-error"]
+    kernels = EmulatedKernels(compile_kernels(dims, SOURCES, flags))
+    for tokens, name in ((37, "ssd_prefill"), (1, "ssd_prefill"), (1, "ssd_decode")):
+        layer = draw(dims, [tokens, tokens // 2], tokens)
+        xbc, _ = run_conv(layer, kernels)
+        _, after = run_scan(layer, xbc, kernels, name)
+        assert worst(after, scan_oracle(layer, xbc)[1]) < 2e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(3))
 def test_a_barrier_that_is_left_out_shows(index: int, tmp_path: Path) -> None:
     """The emulator is no oracle that always agrees: each barrier of the prefill kernel matters."""
