@@ -83,6 +83,7 @@ def check_environment() -> None:
 
 def run_demo(folder: Path, *, quiet: bool) -> Steps:
     """Do every step; each artefact in `folder` is replaced as a whole."""
+    from nemotrt.build.default_backend import default_backend
     from nemotrt.build.engine_builder import BuildSpec, build_engine
     from nemotrt.engines.checkpoint import open_checkpoint
     from nemotrt.engines.engine import Limits
@@ -103,7 +104,12 @@ def run_demo(folder: Path, *, quiet: bool) -> Steps:
         result = quantize_checkpoint(source, quantized, recipe, options)
         made(f"checkpoint-int8, {result.num_linears} linears, {result.target_bytes / 1e6:.1f} MB")
     with steps.step("Build the CPU engine") as made:
-        build_engine(quantized, folder / "engine-cpu", BuildSpec(limits=limits), force=True)
+        build_engine(
+            quantized,
+            folder / "engine-cpu",
+            BuildSpec(default_backend(None)[0], limits=limits),
+            force=True,
+        )
         made("engine-cpu")
     for gpu in ("a10g", "a100"):
         with steps.step(f"Compile the TensorRT plan for {gpu}") as made:

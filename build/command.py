@@ -48,7 +48,8 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
         ["onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm", "tensorrt-llm-1.2"]
     ),
     default=None,
-    help="What runs the engine; default tensorrt with --gpu, else onnxruntime.",
+    help="What runs the engine; default tensorrt with --gpu, else native, or onnxruntime without a "
+    "C++ compiler.",
 )
 @click.option("--gpu", help="Target of the GPU backends: a10g, a100, ...")
 @click.option(
@@ -156,6 +157,7 @@ def build(
     as_json: bool,
 ) -> None:
     """Parse, build, print."""
+    from nemotrt.build.default_backend import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
     from nemotrt.build.given_limits import GivenLimits, read_limits
     from nemotrt.build.planned_limits import resolve_limits
@@ -166,8 +168,12 @@ def build(
     from nemotrt.engines.tiny_models import resolve_checkpoint
 
     source = resolve_checkpoint(checkpoint)
+    if backend is None:
+        backend, note = default_backend(gpu, is_exact=is_exact)
+        if note and not quiet:
+            click.echo(note, err=True)
     spec = BuildSpec(
-        backend or ("tensorrt" if gpu else "onnxruntime"),
+        backend,
         gpu,
         Precision(precision) if precision else None,
         DEFAULT_LIMITS,

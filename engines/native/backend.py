@@ -7,10 +7,11 @@ from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.description import describe
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.native.binding import InstructionSet
 from nemotrt.engines.native.compiler import source_hash
 from nemotrt.engines.native.emitter import NativeEmitter
 from nemotrt.engines.native.engine import NativeEngine
-from nemotrt.engines.native.library import check_available
+from nemotrt.engines.native.library import check_available, load_library
 from nemotrt.engines.native.program import PROGRAM_FILE, StateFormat
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
@@ -51,6 +52,15 @@ def export(
     describe(checkpoint.config, emitter)
     text = emitter.program().model_dump_json(indent=1)
     (folder / PROGRAM_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def has_vector_kernels() -> bool:
+    """Whether this CPU runs more than the portable kernels, which ONNX Runtime outruns.
+
+    Raises:
+        EnvironmentUnfitError: the library can't be compiled or loaded.
+    """
+    return bool(load_library().nemotrt_best_isa() > InstructionSet.PORTABLE)
 
 
 def tools() -> dict[str, str]:

@@ -26,7 +26,8 @@ def run(*arguments: Any) -> Result:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("build") / "engine"
-    result = run("build", "tiny", "-o", target, "--max-seq-len", 256)
+    command = ("build", "tiny", "--backend", "onnxruntime", "-o", target)
+    result = run(*command, "--max-seq-len", 256)
     assert result.exit_code == 0, result.output
     return target
 

@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
+from nemotrt.engines.manifest import read_manifest
 from nemotrt.engines.native import library
+from nemotrt.engines.native.binding import InstructionSet
 from nemotrt.engines.native.compiler import compile_library, find_compiler, source_hash
 from nemotrt.errors import EnvironmentUnfitError
 
@@ -37,8 +39,21 @@ def test_without_a_compiler_the_native_backend_is_refused(
     assert result.exit_code == 3
     assert "no C++ compiler" in result.output and "--backend onnxruntime" in result.output
     assert not (empty_cache / "engine").exists()
-    result = CliRunner().invoke(main, ["build", "tiny", "-o", target, "--quiet"])
+    result = CliRunner().invoke(main, ["build", "tiny", "-o", target])
     assert result.exit_code == 0, "onnxruntime serves"
+    assert "building for onnxruntime: no compiled step" in result.stderr
+    assert read_manifest(Path(target)).backend == "onnxruntime"
+
+
+def test_native_is_the_default_on_a_cpu_with_vector_kernels(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["build", "tiny", "-o", str(tmp_path / "e")])
+    assert result.exit_code == 0
+    has_vectors = library.load_library().nemotrt_best_isa() > InstructionSet.PORTABLE
+    expected = "native" if has_vectors else "onnxruntime"
+    assert read_manifest(tmp_path / "e").backend == expected
+    exact = ["build", "tiny", "--exact", "--precision", "int8-wo", "-o", str(tmp_path / "x")]
+    assert CliRunner().invoke(main, exact).exit_code == 0
+    assert read_manifest(tmp_path / "x").backend == "onnxruntime"
 
 
 def test_a_library_in_the_cache_is_used_and_nothing_else_is_left_there(empty_cache: Path) -> None:

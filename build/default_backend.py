@@ -1,0 +1,23 @@
+"""Which backend a build takes when none is named."""
+
+from nemotrt.engines.native import backend as native
+from nemotrt.errors import EnvironmentUnfitError
+
+
+def default_backend(gpu: str | None, *, is_exact: bool = False) -> tuple[str, str]:
+    """Return (backend, a note for the user or ""): tensorrt for a GPU, else the fastest here.
+
+    On the CPU that is native where its step is compiled or can be, with vector kernels; `is_exact`
+    is onnxruntime's choice.
+    """
+    if gpu is not None:
+        return "tensorrt", ""
+    if is_exact:
+        return "onnxruntime", ""
+    try:
+        native.check_available()
+        if native.has_vector_kernels():
+            return "native", ""
+    except EnvironmentUnfitError as error:
+        return "onnxruntime", f"building for onnxruntime: {error.message}"
+    return "onnxruntime", ""
