@@ -1,6 +1,7 @@
 """Which backend a build takes when none is named."""
 
-from nemotrt.engines.native import backend as native
+from nemotrt.engines.native.backend import has_vector_kernels
+from nemotrt.engines.native.library import check_available
 from nemotrt.errors import EnvironmentUnfitError
 
 
@@ -15,8 +16,8 @@ def default_backend(gpu: str | None, *, is_exact: bool = False) -> tuple[str, st
     if is_exact:
         return "onnxruntime", ""
     try:
-        native.check_available()
-        if native.has_vector_kernels():
+        check_available()
+        if has_vector_kernels():
             return "native", ""
     except EnvironmentUnfitError as error:
         return "onnxruntime", f"building for onnxruntime: {error.message}"
