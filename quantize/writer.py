@@ -85,12 +85,12 @@ def quantize_checkpoint(
 
     Raises:
         ArtefactError: the source is damaged, or a weight holds NaN or infinity.
-        ConfigError: the recipe doesn't fit the model, or `target` is in the way.
+        ConfigError: the recipe doesn't fit the model, or `target` is in the way, or holds the
+            source.
         EnvironmentUnfitError: the disk is too small.
     """
     begin = time.perf_counter()
-    if source.resolve() == target.resolve():
-        raise ConfigError(f"the output is the checkpoint itself: {target}.")
+    _check_apart(target, source, options.calibration)
     shards, selection, digest = plan(source, recipe, options, progress=progress)
     kv_algo = None if options.kv_cache == "none" else options.kv_cache.upper()
     quant = QuantConfig(recipe.algo, kv_algo)
@@ -170,6 +170,16 @@ def work_bytes(source: Path, recipe: Recipe, options: QuantizeOptions) -> int:
         selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
         total += sum(checkpoint[name].num_bytes for name in selection.weights)
     return total
+
+
+def _check_apart(target: Path, source: Path, calibration: Path | None) -> None:
+    """Raise if replacing `target` would remove what is read."""
+    folder = target.resolve()
+    if folder == source.resolve():
+        raise ConfigError(f"the output is the checkpoint itself: {target}.")
+    for path in (source, calibration):
+        if path is not None and path.resolve().is_relative_to(folder):
+            raise ConfigError(f"the output {target} holds {path}, which is read; give another.")
 
 
 def _check_disk(partial: Partial, shards: list[Shard]) -> None:

@@ -201,6 +201,18 @@ def test_the_source_is_never_the_target(checkpoint: Path) -> None:
         quantize_checkpoint(checkpoint, checkpoint, INT8, QuantizeOptions(force=True))
 
 
+def test_what_is_read_is_never_replaced(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "models/nano"
+    shutil.copytree(make_checkpoint(), source)
+    before = folder_bytes(source)
+    with pytest.raises(ConfigError, match=r"holds .*nano, which is read"):
+        quantize_checkpoint(source, tmp_path / "models", INT8, QuantizeOptions(force=True))
+    assert folder_bytes(source) == before
+    quantize_checkpoint(source, tmp_path / "models/nano-int8", INT8)
+
+
 def test_sync_forces_every_file_to_the_disk_before_the_name_appears(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
