@@ -85,7 +85,7 @@ def quantize(
     from nemotrt.engines.artefact import check_target
     from nemotrt.engines.tiny_models import resolve_checkpoint
     from nemotrt.quantize.adjust import CalibrationOptions
-    from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint, work_bytes
+    from nemotrt.quantize.writer import QuantizeOptions, plan, quantize_checkpoint, work_bytes
 
     chosen = choose_recipe(recipe, gpu, kv_cache)
     if not chosen.is_static and kv_cache == "none":
@@ -107,6 +107,7 @@ def quantize(
     if calibration is not None and not dry_run:
         from nemotrt.quantize.calibrate import ensure_calibration
 
+        plan(source, chosen, options, is_calibrated=False)  # what can't be done shows before
         ensure_calibration(
             source,
             calibration,

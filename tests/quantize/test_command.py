@@ -21,6 +21,19 @@ def test_help() -> None:
     assert "int8-wo" in result.output and "a10g" in result.output
 
 
+def test_a_recipe_that_does_not_fit_shows_before_the_calibration(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "{description: x, algo: FP8, min_compute_capability: 8.9, quantize: {nemotron_h: {}}}"
+    )
+    arguments = ["--recipe", recipe, "--calibration", tmp_path / "c", "-o", tmp_path / "out"]
+    result = run(checkpoint, *arguments)
+    assert result.exit_code == 2 and "says neither quantize nor keep" in result.stderr
+    assert list(tmp_path.iterdir()) == [recipe]
+
+
 def test_recipes_are_described() -> None:
     result = run("--list-recipes")
     assert result.exit_code == 0
