@@ -93,17 +93,28 @@ def test_the_instructions_are_those_that_were_meant(
 
 
 NVRTC = """
-    import inspect, json, sys
+    import ctypes, inspect, json, sys
     from pathlib import Path
     from cuda.bindings import driver, nvrtc
     from nemotrt.engines.plugins import kernel_image
     from nemotrt.engines.plugins.kernel_dims import KernelDims
+    from nemotrt.engines.plugins.kernel_library import KernelLibrary
 
     kernel_image.find_nvcc = lambda: None
     dims = KernelDims(128, 80, 128, 8, 4)
     for capability in ("8.0", "8.6", "9.0"):
         target = Path(sys.argv[1]) / capability
         assert kernel_image.compile_image(dims, capability, target) == "nvrtc"
+    # The bindings take our arguments: what fails is the driver, or without one its library.
+    for kernels in ({}, {"ssd_decode": 5}):  # loading, then launching
+        library = KernelLibrary(b"image")
+        library._kernels = kernels
+        try:
+            library.launch("ssd_decode", (1, 1, 1), 32, [ctypes.c_int(1)], 7)
+        except TypeError:
+            raise
+        except Exception:
+            pass
     apis = {"nvrtc": nvrtc, "driver": driver}
     print(json.dumps({
         name: list(inspect.signature(getattr(apis[kind], name)).parameters)
