@@ -155,8 +155,9 @@ def _linear_faults(
         yield f"{name} has other values"
     if not is_quantized:
         return
-    scale_name = f"{weight}_scale"
-    if scale_name not in graph.weights or not _is_dequantized(graph, weight):
+    # the exporter keeps equal scales once, so a scale's name says nothing
+    scale_name = graph.takers[weight][0].input[1] if _is_dequantized(graph, weight) else ""
+    if scale_name not in graph.weights:
         yield f"{name} is quantized, and used without its scale"
         return
     scale = graph.values(scale_name)

@@ -28,6 +28,7 @@ class Graph:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self.data = bytearray()
+        self.scales: dict[bytes, str] = {}
 
     def weight(self, name: str, values: np.ndarray, kind: int) -> str:
         tensor = TensorProto(name=name, data_type=kind, dims=values.shape)
@@ -52,7 +53,10 @@ class Graph:
         scale = checkpoint.floats(f"{name}_scale").astype(kind)
         scale = scale * 2 if self.fault == "other scales" else scale
         number = TensorProto.FLOAT16 if is_fp8 else TensorProto.FLOAT
-        scale_name = self.weight(f"{weight}_scale", scale, number)
+        scale_name = self.scales.get(scale.tobytes())  # equal scales are kept once
+        if scale_name is None:
+            scale_name = self.weight(f"{weight}_scale", scale, number)
+            self.scales[scale.tobytes()] = scale_name
         self.node("QuantizeLinear", [x], f"codes of {name}")
         self.node("DequantizeLinear", [f"codes of {name}"], f"rounded {name}")
         codes = self.weight(weight, ref.map(), TYPES[ref.dtype])
