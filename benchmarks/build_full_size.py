@@ -53,8 +53,9 @@ def build(source: Path, target: Path, gpu: str, times: int) -> None:
         plan = manifest.files[tensorrt.PLAN_FILE]
         digests.add(plan.sha256)
         print(
-            f"{manifest.precision:8} {gpu:5} {seconds:6.0f} s in all, {cost.seconds:.0f} s and "
-            f"{cost.peak_bytes / 2**30:.2f} GiB to compile, plan {plan.num_bytes / 1e6:.1f} MB",
+            f"{manifest.precision:8} {gpu:5} {seconds:6.0f} s in all, {cost.seconds:.0f} s "
+            f"({cost.cpu_seconds:.0f} s of CPU) and {cost.peak_bytes / 2**30:.2f} GiB to compile, "
+            f"plan {plan.num_bytes / 1e6:.1f} MB",
             flush=True,
         )
     if times > 1:

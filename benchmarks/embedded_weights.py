@@ -59,7 +59,8 @@ def compare(checkpoint: Checkpoint, precision: Precision, gpu: str, folder: Path
         plan_bytes = (target / tensorrt.PLAN_FILE).stat().st_size
         print(
             f"{precision:8} {gpu:5} {'embedded' if is_embedded else 'bound':8} "
-            f"{found.seconds:4.0f} s, peak {found.peak_bytes / weights_bytes:.1f} x the weights, "
+            f"{found.cpu_seconds:4.0f} s of CPU, "
+            f"peak {found.peak_bytes / weights_bytes:.1f} x the weights, "
             f"plan {plan_bytes / 1e6:.0f} MB ({plan_bytes / weights_bytes:.2f} x)"
         )
         for word in PROFILES.values():

@@ -52,6 +52,7 @@ class Compiled:
     """What a compilation cost, and what it made."""
 
     seconds: float
+    cpu_seconds: float  # of the compiler's process: what a quiet machine would take, about
     peak_bytes: int
     is_address_space_fixed: bool  # else another build orders the plan's tensors in another way
     report: LayerReport
@@ -109,6 +110,7 @@ def compile_plan(
     done = _run(request, folder, report)
     return Compiled(
         seconds=time.monotonic() - start,
+        cpu_seconds=done["cpu_seconds"],
         peak_bytes=done["peak_bytes"],
         is_address_space_fixed=done["is_address_space_fixed"],
         report=_report(done["layers"], done["activation_bytes"]),

@@ -78,9 +78,11 @@ def _compile(trt: Any, request: dict[str, Any], emit: Any) -> None:
     layers, activation_bytes = log.layers, log.activation_bytes
     if not request["target"]:
         layers, activation_bytes = _inspect(trt, log, plan)
+    used = resource.getrusage(resource.RUSAGE_SELF)
     emit(
         done={
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "cpu_seconds": used.ru_utime + used.ru_stime,
+            "peak_bytes": used.ru_maxrss * 1024,
             "is_address_space_fixed": os.environ[FIXED] == "1",
             "layers": layers,
             "activation_bytes": activation_bytes,

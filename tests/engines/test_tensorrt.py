@@ -1,10 +1,12 @@
 """TensorRT plans, really compiled here for GPUs that are not here."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -13,12 +15,14 @@ from nemotrt.build.plan_limits import plan_deployment
 from nemotrt.build.plan_memory import scratch_bytes
 from nemotrt.cli import main
 from nemotrt.engines import tensorrt
-from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import Manifest, read_manifest
+from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import linear_names
 from nemotrt.engines.tensorrt import graph_export
+from nemotrt.engines.tensorrt.engine import FED
 from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, LayerCheck, check_layers
 from nemotrt.engines.tensorrt.layer_report import read_report
 from nemotrt.engines.tensorrt.layer_table import print_layers
@@ -37,6 +41,23 @@ def check(folder: Path, source: Path, manifest: Manifest) -> LayerCheck:
     stored = {name: weight.dtype for name, weight in manifest.weights.items()}
     config = open_checkpoint(source).config
     return check_layers(report, config, stored, manifest.precision)
+
+
+def check_bindings(folder: Path, manifest: Manifest, checkpoint: Checkpoint) -> None:
+    """The manifest says which tensor feeds which input of the very graph, and how it looks."""
+    graph = onnx.load(str(folder / GRAPH_FILE), load_external_data=False).graph
+    inputs = {value.name: value.type.tensor_type for value in graph.input}
+    states = ("conv_", "ssm_", "k_cache_", "v_cache_")
+    fed = {name for name in inputs if name in FED or name.startswith(states)}
+    assert set(manifest.weights) == set(inputs) - fed
+    for name, weight in manifest.weights.items():
+        ref = checkpoint[weight.tensor]
+        assert name == weight.tensor
+        assert weight.sha256 == hashlib.sha256(ref.read(0, ref.num_bytes)).hexdigest()
+        assert weight.shape == (ref.shape[::-1] if weight.is_transposed else ref.shape)
+        assert weight.shape == tuple(dim.dim_value for dim in inputs[name].shape.dim)
+        kinds = {"BF16": "BFLOAT16", "I8": "INT8", "F8_E4M3": "FLOAT8E4M3FN"}
+        assert inputs[name].elem_type == onnx.TensorProto.DataType.Value(kinds[weight.dtype])
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +90,7 @@ def test_plans_compile_with_the_weights_outside(
     assert len(plan) > 100_000
     checkpoint = open_checkpoint(source)
     assert set(manifest.weights) >= set(linear_names(checkpoint.config))
-    for input_name, weight in manifest.weights.items():
-        assert weight.shape == checkpoint[weight.tensor].shape
-        assert input_name == weight.tensor
+    check_bindings(folder, manifest, checkpoint)
     largest = max(manifest.weights, key=lambda name: checkpoint[name].num_bytes)
     assert checkpoint[largest].num_bytes > 1_000_000
     assert checkpoint[largest].map().tobytes() not in plan
@@ -109,6 +128,7 @@ def test_quantized_linears_run_in_their_own_type(
     for profile in ("decode", "prefill"):
         assert found.counts(profile)[how] == len(quantized) > 10
     assert {w.is_transposed for w in quantized} == {precision == "int8-wo"}
+    check_bindings(folder, manifest, open_checkpoint(quantized_tiny(precision)))
 
 
 def test_the_same_input_gives_the_same_engine_and_progress_is_told(

@@ -40,11 +40,13 @@ from support import tensorrt_stand_in as stand_in
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 
 
-def write_engine(source: Path, folder: Path, precision: Precision) -> Manifest:
+def write_engine(
+    source: Path, folder: Path, precision: Precision, *, is_embedded: bool = False
+) -> Manifest:
     """Write all of an engine directory but the plan, for which an empty file stands."""
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(source)
-    bound = tensorrt.export(checkpoint, folder, LIMITS, precision)
+    bound = tensorrt.export(checkpoint, folder, LIMITS, precision, is_embedded=is_embedded)
     (folder / tensorrt.PLAN_FILE).touch()
     return Manifest(
         backend="tensorrt",
@@ -76,9 +78,11 @@ def open_on_stand_in(
     folder: Path,
     precision: Precision = Precision.BF16,
     flavour: type[stand_in.TensorRT] = stand_in.RtxTensorRT,
+    *,
+    is_embedded: bool = False,
 ) -> tuple[TensorRTEngine, stand_in.TensorRT]:
     """Return an engine over the stand-in, and the stand-in."""
-    manifest = write_engine(source, folder, precision)
+    manifest = write_engine(source, folder, precision, is_embedded=is_embedded)
     cuda = cuda_stand_in.Cuda()
     trt = flavour(cuda, folder / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS))
     kernels = folder.parent / "kernels"
@@ -245,6 +249,21 @@ def test_quantized_plans_compute_the_checkpoint_s_own_arithmetic(
     # a value at a rounding boundary may take the neighbouring code
     assert relative_error(found, expected) < 5e-3
     engine.close()
+
+
+@pytest.mark.parametrize("name", ["bf16", "int8-wo", "int8-sq", "fp8"])
+def test_embedded_weights_compute_the_same(
+    name: str, quantized_tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = TINY_MODELS["tiny"] if name == "bf16" else quantized_tiny(name)
+    found = []
+    for is_embedded in (False, True):
+        folder = tmp_path / str(is_embedded)
+        engine, _ = open_on_stand_in(source, folder, Precision(name), is_embedded=is_embedded)
+        slot = engine.allocate()
+        found.append([engine.step([Feed(slot, tokens)])[0] for tokens in ([100, 7, 8], [9], [5])])
+        engine.close()
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3, rtol=0)
 
 
 def test_close_frees_everything(small: Any) -> None:

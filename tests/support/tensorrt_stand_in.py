@@ -142,6 +142,8 @@ class ICudaEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
+        # constant int8 weights: in float32, not with activations that ONNX Runtime quantizes
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         rewrite = as_rounded_bfloat16 if module.is_rounded else as_float32
         with TemporaryDirectory() as folder:
             # beside the graph's constants, which lie in a file of their own
