@@ -32,6 +32,7 @@ PREFILL_TOKENS = 512
 PREFILL_BATCH = 4  # sequences whose prompt chunks one call may take, at most
 DECODE_PROFILE, PREFILL_PROFILE = 0, 1
 REPORT_S = 0.25  # progress is shown at most this often
+PLUGIN_FAULT = "[ERROR] Exception "  # how the binding begins what a plugin of ours raised
 KEPT = (
     *("PATH", "LD_LIBRARY_PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
@@ -185,7 +186,8 @@ def _failure(
 ) -> ChildProcessFailedError:
     """Return the error for a compiler that refused (`refusals`) or died."""
     if refusals:
-        words = explain(refusals, graph)
+        raised = [line for line in stderr.splitlines() if line.startswith(PLUGIN_FAULT)]
+        words = " ".join([explain(refusals, graph), *dict.fromkeys(raised)])
         return ChildProcessFailedError(f"TensorRT can't compile the graph, {words}")
     how = f"by signal {-code}" if code < 0 else f"with code {code}"
     hint = " (the system's memory ran out?)" if code == -9 else ""

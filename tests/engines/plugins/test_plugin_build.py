@@ -5,16 +5,19 @@ import stat
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.emitters.mamba_plugins import MambaPluginEmitter
 from nemotrt.engines.manifest import read_manifest
 from nemotrt.engines.plugins import choice, kernel_image, kernel_library
 from nemotrt.engines.plugins.kernel_dims import KernelDims
 from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
+from nemotrt.engines.plugins.plugin_fields import PluginFields
 from nemotrt.engines.tensorrt import flavour
 from nemotrt.engines.tiny_models import TINY_MODELS
 from support import host_tensorrt
@@ -91,6 +94,7 @@ PLUGIN_LAYER = """
 
     Builder = _PluginBuilder
 """
+REST = "globals().update({name: x for name, x in vars(_rtx).items() if name not in globals()})"
 
 
 def build(folder: Path, *arguments: str, model: str = "tiny") -> Result:
@@ -140,6 +144,24 @@ def test_a_build_on_the_gpu_s_host(gpu_host: Path, tmp_path: Path) -> None:
     targets = [x for x in command if x.startswith("-gencode")]
     assert targets == [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 86, 90)]
     assert set(dims.defines) <= set(command)
+
+
+def test_what_a_plugin_raises_is_shown(
+    gpu_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node without a field, read by the real parser: our words are on the process's stderr."""
+    text = textwrap.dedent(host_tensorrt.MODULE)
+    (gpu_host / "tensorrt.py").write_text(text[: text.index(textwrap.dedent(PLUGIN_LAYER))] + REST)
+    whole = MambaPluginEmitter._attributes
+
+    def lacking(fields: PluginFields) -> dict[str, Any]:
+        return {name: x for name, x in whole(fields).items() if name != "width"}
+
+    monkeypatch.setattr(MambaPluginEmitter, "_attributes", staticmethod(lacking))
+    result = build(tmp_path, "--gpu", "h100")
+    assert result.exit_code == 5
+    assert "at node CausalConv_0: " in result.stderr
+    assert "ValueError: CausalConv needs the fields width." in result.stderr
 
 
 def test_a_native_build_says_so(compiled_tiny: Callable[[str, str], Path]) -> None:
