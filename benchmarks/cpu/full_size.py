@@ -5,7 +5,6 @@ Needs 20 GB of disk and about 11 GiB of memory. `python benchmarks/cpu/full_size
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -113,7 +112,7 @@ def run(folder: Path) -> None:
             seconds.append(time.perf_counter() - start)
         rates = batch / min(seconds), batch / float(np.median(seconds))
         print(f"decode, batch {batch}: {rates[0]:.2f} tokens/s at best, {rates[1]:.2f} median")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resident_bytes("VmHWM")
     planned = 8 * state
     print(
         f"peak resident {peak / GB:.3f} GB = weights {weights / GB:.3f} + state of 8 sequences "

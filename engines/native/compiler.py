@@ -35,6 +35,8 @@ SANITIZER_FLAGS = (
     "-fno-sanitize-recover=undefined",
 )
 
+THREAD_SANITIZER_FLAGS = ("-g", "-O1", "-fsanitize=thread")
+
 
 def find_compiler() -> list[str] | None:
     """Return the C++ compiler's command, from CXX or the usual names; None without one."""

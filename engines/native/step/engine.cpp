@@ -93,7 +93,7 @@ class Engine {
   Engine(const ProgramSpec& spec, Kernels kernels)
       : spec_(spec), kernels_(kernels), ops_(spec.ops, spec.ops + spec.num_ops),
         states_(spec.states, spec.states + spec.num_states),
-        phases_(spec.num_ops * PHASES), ends_(spec.num_ops), team_(spec.num_threads) {
+        phases_(spec.num_ops * PHASES), ends_(spec.num_ops * PHASES), team_(spec.num_threads) {
     for (int i = 0; i < spec.num_tensors; i++) {
       const TensorSpec& t = spec.tensors[i];
       tensors_.push_back({t.kind, t.rows, t.columns, spec.weights + t.offset});
@@ -149,7 +149,7 @@ class Engine {
     team_.run([&](int thread) { kernels_.run(machine_, step, shared, thread); });
     for (size_t i = 0; batch.seconds && i < ends_.size(); i++) {
       if (ends_[i] <= latest) continue;  // it had no jobs, or ended before one that ran beside it
-      batch.seconds[i] += ends_[i] - latest;
+      batch.seconds[i / PHASES] += ends_[i] - latest;
       latest = ends_[i];
     }
   }

@@ -72,7 +72,7 @@ void run(const Machine& machine, const Step& step, const Shared& shared, int thr
         Range range = {(int32_t)(jobs * chunk / chunks), (int32_t)(jobs * (chunk + 1) / chunks)};
         run_jobs(machine, step, op, p, range, scratch);
         if (__atomic_add_fetch(&phase.done, 1, __ATOMIC_SEQ_CST) < chunks) continue;
-        shared.ends[i] = now();
+        shared.ends[i * PHASES + p] = now();
         announce(*shared.bell);
       }
       if (op.kind == ATTENTION) sleep_until(*shared.bell, phase, chunks);

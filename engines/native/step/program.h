@@ -125,7 +125,7 @@ void announce(Bell& bell);
 struct Shared {
   Phase* phases;  // [operations, PHASES], zero before a step
   Bell* bell;
-  double* ends;   // [operations], when each was done: written by the thread that did its last chunk
+  double* ends;   // [operations, PHASES], when each was done, by the thread that did its last chunk
 };
 
 // What nemotrt_probe measures, in bytes or operations a second.
