@@ -1,7 +1,8 @@
 """Compiles the Mamba kernels: by nvcc into a fatbin of every target, else by NVRTC for one GPU.
 
 nvcc comes with CUDA's toolkit or the package nvidia-cuda-nvcc; NVRTC, which the extra `tensorrt`
-installs, is enough. The sources include no header of CUDA's, so NVRTC needs none.
+installs, is enough, and takes the place of an nvcc that fails. The sources include no header of
+CUDA's, so NVRTC needs none.
 """
 
 import os
@@ -34,14 +35,21 @@ def compile_image(dims: KernelDims, compute_capability: str, target: Path) -> st
 
     Raises:
         EnvironmentUnfitError: there is neither nvcc nor NVRTC.
-        ChildProcessFailedError: the compiler refuses.
+        ChildProcessFailedError: nvcc refuses and there is no NVRTC, or NVRTC refuses.
     """
-    nvcc = find_nvcc()
-    if nvcc is None:
-        target.write_bytes(_by_nvrtc(load_nvrtc(), dims, compute_capability))
-        return "nvrtc"
-    _by_nvcc(nvcc, dims, sorted({*TARGETS, compute_capability}), target)
-    return "nvcc"
+    nvcc, refusal = find_nvcc(), None
+    if nvcc is not None:
+        try:
+            _by_nvcc(nvcc, dims, sorted({*TARGETS, compute_capability}), target)
+            return "nvcc"
+        except ChildProcessFailedError as error:  # an old one, or one without a host compiler
+            refusal = error
+    try:
+        nvrtc = load_nvrtc()
+    except EnvironmentUnfitError as error:
+        raise refusal or error from None
+    target.write_bytes(_by_nvrtc(nvrtc, dims, compute_capability))
+    return "nvrtc"
 
 
 def find_nvcc() -> Path | None:

@@ -61,9 +61,15 @@ def test_nvcc_is_found_where_it_usually_is(tmp_path: Path, monkeypatch: pytest.M
         assert kernel_image.find_nvcc() == place
 
 
-def test_nvrtc_takes_nvcc_s_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvrtc = Nvrtc(0)
-    monkeypatch.setattr(kernel_image, "find_nvcc", lambda: None)
+@pytest.mark.parametrize("has_nvcc", [False, True])
+def test_nvrtc_takes_nvcc_s_place(
+    has_nvcc: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is none, and where it fails: too old for the GPU, or no host compiler."""
+    nvrtc, nvcc = Nvrtc(0), tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho Unsupported gpu architecture >&2\nexit 1\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setattr(kernel_image, "find_nvcc", lambda: nvcc if has_nvcc else None)
     monkeypatch.setattr(kernel_image, "load_nvrtc", lambda: nvrtc)
     assert kernel_image.compile_image(NINE_B, "9.0", tmp_path / "image") == "nvrtc"
     assert (tmp_path / "image").read_bytes() == b"cubin" and nvrtc.is_destroyed

@@ -1,35 +1,23 @@
-"""The plugins as TensorRT meets them: creators, fields, types, shapes, and the real ONNX parser.
+"""The plugins as TensorRT meets them: creators, fields, types, shapes, launches.
 
-Their base classes are the real binding's: TensorRT for RTX has the interface, and a parser that
-creates plugins, but no network that takes them.
+Their base classes are the real binding's: TensorRT for RTX has the whole interface, and no network
+that takes plugins.
 """
 
 import gc
 import inspect
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import tensorrt_rtx_bindings as trt
 
-from nemotrt.engines import tensorrt
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.plugins import kernel_library
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.kernel_library import KernelLibrary
 from nemotrt.engines.plugins.plugin_fields import CausalConvFields, SsdScanFields
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from support import plugin_stand_in
 from support.plugin_stand_in import Sizes, dynamic, field
@@ -282,57 +270,3 @@ def test_the_plugins_speak_the_interface(layers: ModuleType, fields: Any) -> Non
             assert len(ours) == signature.count(": "), f"{name}: {signature}"
             assert name in vars(plugin) or name in vars(plugin.__mro__[1]), name
     assert "get_aliased_input" in vars(plugin.__mro__[1])
-
-
-PARSE = """
-    import json, sys
-    import tensorrt_rtx_bindings as trt
-
-    sys.modules["tensorrt"] = trt
-    from pathlib import Path
-    from nemotrt.engines.plugins import registration
-
-    is_registered = sys.argv[2] == "registered"
-    if is_registered:
-        Path("image").write_bytes(b"image")
-        registration.register(Path("image"), sys.argv[3])
-        layers = sys.modules[registration.LAYERS_MODULE]
-        for kind in (layers.CausalConv, layers.SsdScan):
-            original = kind.__init__
-            def noted(self, fields, libraries, original=original):
-                original(self, fields, libraries)
-                print(fields, flush=True)
-            kind.__init__ = noted
-    logger = trt.Logger(trt.Logger.ERROR)
-    network = trt.Builder(logger).create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    print(parser.parse_from_file(sys.argv[1]), network.num_layers > 100, flush=True)
-"""
-
-
-def parse(folder: Path, *arguments: str) -> list[str]:
-    """Let TensorRT's own parser read the graph in a process of its own; return what it prints."""
-    command = [sys.executable, "-c", textwrap.dedent(PARSE), GRAPH_FILE, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.stdout.splitlines()
-
-
-def test_tensorrt_s_own_parser_creates_the_plugin(tmp_path: Path) -> None:
-    """The node's name, namespace and attributes reach our creator, though the body is there too.
-
-    The process ends there: the network of TensorRT for RTX takes no plugin.
-    """
-    checkpoint = open_checkpoint(TINY_MODELS["tiny"])
-    tensorrt.export(
-        checkpoint, tmp_path, Limits(4, 64, 16), Precision.BF16, mamba=MambaLayers.PLUGIN
-    )
-    mamba = checkpoint.config.mamba
-    assert mamba
-    node = next(x for x in onnx.load(tmp_path / GRAPH_FILE).graph.node if x.op_type == "CausalConv")
-    values = {x.name: onnx.helper.get_attribute_value(x) for x in node.attribute}
-    expected = CausalConvFields(
-        values["kernels"].decode(), mamba.conv_dim, mamba.conv_kernel, mamba.in_proj_size
-    )
-    assert parse(tmp_path, "registered", expected.kernels) == [repr(expected)]
-    # and without the plugins it reads the bodies
-    assert parse(tmp_path, "absent", "") == ["True True"]
