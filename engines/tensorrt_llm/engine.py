@@ -76,7 +76,7 @@ def open_engine(folder: Path, manifest: Manifest) -> LLMEngine:
     command = serve_command(manifest.checkpoint.path, folder)
     try:
         package = importlib.import_module("tensorrt_llm")
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a CUDA library that it loads is missing
         raise EnvironmentUnfitError(
             f"TensorRT-LLM is not here ({error}). On the GPU host: {INSTALL}; or without nemotrt: "
             f"{command}"

@@ -22,6 +22,7 @@ from nemotrt.engines.manifest import read_manifest
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.tiny_models import TINY_MODELS
 from support import edge_llm_ops, fake_quantized, reference
+from support.sparse_checkpoint import write_sparse
 
 TESTS = Path(__file__).parents[1]
 PROMPT = [1, 700, 23, 1999, 4, 17, 88, 2001, 5, 9, 300, 12, 45]
@@ -262,6 +263,25 @@ def test_the_real_export_computes_what_transformers_does(
     exported = json.loads((target / "edge_llm" / "llm" / "config.json").read_text())
     assert exported["recurrent_state_dtype"] == "fp16"
     assert exported["use_rope"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "int8-sq"])
+def test_a_slice_of_the_9b_s_widths_exports(
+    precision: str, real_exporter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One layer of each kind at hidden 4480, 128 heads of 80, MLP 15680, attention 40 over 8."""
+    monkeypatch.setenv(exporter.ENVIRONMENT_VARIABLE, str(real_exporter))
+    source = write_sparse(tmp_path / "m", "nemotron-nano-9b-v2", precision, is_slice=True)
+    for pattern in ("token*", "chat_template*"):  # the exporter asks for both
+        for path in TINY_MODELS["tiny"].glob(pattern):
+            shutil.copyfile(path, source / path.name)
+    options = ("--max-batch-size", 4, "--max-seq-len", 4096)
+    result = build(source, "--gpu", "a10g", *options, "-o", tmp_path / "e")
+    assert result.exit_code == 0, result.stderr
+    num_quantized = 0 if precision == "bf16" else 4
+    assert read_manifest(tmp_path / "e").options["num_quantized_linears"] == num_quantized
+    shutil.rmtree(tmp_path / "e")
 
 
 def _with_float16_scales(source: Path, target: Path) -> Path:
