@@ -1,4 +1,5 @@
-// Linears as outer products: a panel of 16 weight rows times a group of tokens.
+// Linears as outer products: a panel of 16 weight rows times a group of tokens. Of few tokens, several
+// panels at once: sums that do not wait for each other, and weights that come in several streams.
 //
 // The order in which a token's sums are formed depends on nothing but the weight's depth, so a
 // token's result is the same bits in any batch.
@@ -15,6 +16,7 @@ struct Tile {
   const void* weight;
   const void* operand;
   int depth;
+  int64_t panel_elements;  // from one panel to the next
   const float* row_scales;
   const float* token_scales;
   int token_scale_stride;
@@ -25,6 +27,13 @@ struct Tile {
 
 constexpr int PREFETCH_BYTES = 2048;
 constexpr int VECTORS = PANEL / LANES;  // registers that hold one value for each row of a panel
+
+constexpr int MAX_SUMS = VECTORS == 1 ? 12 : 8;  // registers that a tile of several panels sums in
+
+// How many panels a tile of T tokens takes.
+constexpr int panels_at_once(int tokens) {
+  return tokens * VECTORS * 4 <= MAX_SUMS ? 4 : tokens * VECTORS * 2 <= MAX_SUMS ? 2 : 1;
+}
 
 INLINE void load_weights(const float* w, Vec (&rows)[VECTORS]) {
   UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = load(w + v * LANES);
@@ -78,30 +87,35 @@ INLINE void put(float* out, Vec value, bool adds) {
 }
 
 // noinline and the unrolled loops keep the accumulators in registers (gcc -O3 spills them else).
-template <typename W, int T>
+template <typename W, int T, int P>
 __attribute__((noinline)) void float_tile(const Tile& tile) {
   const W* w = (const W*)tile.weight;
   const float* x = (const float*)tile.operand;
-  Vec sums[T][VECTORS];
-  UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = splat(0);
+  Vec sums[P][T][VECTORS];
+  UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
+    UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = splat(0);
   for (int k = 0; k < tile.depth; k++, w += PANEL, x += T) {
-    __builtin_prefetch((const char*)w + PREFETCH_BYTES);
-    Vec rows[VECTORS];
-    load_weights(w, rows);
-    UNROLL for (int t = 0; t < T; t++) {
-      Vec input = splat(x[t]);
-      UNROLL for (int v = 0; v < VECTORS; v++) {
-        sums[t][v] = rows[v] * input + sums[t][v];
-        PIN(sums[t][v]);
+    UNROLL for (int p = 0; p < P; p++) {
+      const W* panel = w + p * tile.panel_elements;
+      __builtin_prefetch((const char*)panel + PREFETCH_BYTES);
+      Vec rows[VECTORS];
+      load_weights(panel, rows);
+      UNROLL for (int t = 0; t < T; t++) {
+        Vec input = splat(x[t]);
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+          sums[p][t][v] = rows[v] * input + sums[p][t][v];
+          PIN(sums[p][t][v]);
+        }
       }
     }
   }
   constexpr bool HAS_SCALE = std::is_same_v<W, Float8>;
-  UNROLL for (int t = 0; t < T; t++)
+  UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
     UNROLL for (int v = 0; v < VECTORS; v++) {
-      Vec sum = sums[t][v];
-      if (HAS_SCALE) sum *= load(tile.row_scales + v * LANES) * FLOAT8_FACTOR;
-      put(tile.out + t * tile.stride + v * LANES, sum, tile.adds);
+      int row = p * PANEL + v * LANES;
+      Vec sum = sums[p][t][v];
+      if (HAS_SCALE) sum *= load(tile.row_scales + row) * FLOAT8_FACTOR;
+      put(tile.out + t * tile.stride + row, sum, tile.adds);
     }
 }
 
@@ -123,70 +137,76 @@ INLINE IntVec load_codes(const int8_t* w) {
 #endif
 }
 
-template <int T>
-INLINE void int8_sums(const Tile& tile, IntVec (&sums)[T][VECTORS]) {
+template <int T, int P>
+INLINE void int8_sums(const Tile& tile, IntVec (&sums)[P][T][VECTORS]) {
   const int8_t* w = (const int8_t*)tile.weight;
   const int32_t* x = (const int32_t*)tile.operand;  // pairs of int16
-  UNROLL for (int t = 0; t < T; t++)
-    UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = (IntVec)splat(0);
+  UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
+    UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = (IntVec)splat(0);
   for (int k = 0; k < tile.depth; k += 2, w += 2 * PANEL, x += T) {
-    __builtin_prefetch((const char*)w + PREFETCH_BYTES);
-    IntVec rows[VECTORS];
-    UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = load_codes(w + 2 * LANES * v);
-    UNROLL for (int t = 0; t < T; t++) {
-      int32_t pair;
-      memcpy(&pair, x + t, sizeof pair);
-      IntVec inputs = pair - IntVec{};
-      PIN(inputs);
-      UNROLL for (int v = 0; v < VECTORS; v++) {
-        add_products(sums[t][v], rows[v], inputs);
-        PIN(sums[t][v]);
+    UNROLL for (int p = 0; p < P; p++) {
+      const int8_t* panel = w + p * tile.panel_elements;
+      __builtin_prefetch((const char*)panel + PREFETCH_BYTES);
+      IntVec rows[VECTORS];
+      UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = load_codes(panel + 2 * LANES * v);
+      UNROLL for (int t = 0; t < T; t++) {
+        int32_t pair;
+        memcpy(&pair, x + t, sizeof pair);
+        IntVec inputs = pair - IntVec{};
+        PIN(inputs);
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+          add_products(sums[p][t][v], rows[v], inputs);
+          PIN(sums[p][t][v]);
+        }
       }
     }
   }
 }
 #else
-template <int T>
-INLINE void int8_sums(const Tile& tile, IntVec (&result)[T][VECTORS]) {
-  const int8_t* w = (const int8_t*)tile.weight;
-  const int16_t* x = (const int16_t*)tile.operand;
-  int32_t sums[T][PANEL] = {};
-  for (int k = 0; k < tile.depth; k += 2, w += 2 * PANEL, x += 2 * T)
-    for (int t = 0; t < T; t++)
-      for (int r = 0; r < PANEL; r++)
-        sums[t][r] += w[2 * r] * x[2 * t] + w[2 * r + 1] * x[2 * t + 1];
-  memcpy(result, sums, sizeof sums);
+template <int T, int P>
+INLINE void int8_sums(const Tile& tile, IntVec (&result)[P][T][VECTORS]) {
+  for (int p = 0; p < P; p++) {
+    const int8_t* w = (const int8_t*)tile.weight + p * tile.panel_elements;
+    const int16_t* x = (const int16_t*)tile.operand;
+    int32_t sums[T][PANEL] = {};
+    for (int k = 0; k < tile.depth; k += 2, w += 2 * PANEL, x += 2 * T)
+      for (int t = 0; t < T; t++)
+        for (int r = 0; r < PANEL; r++)
+          sums[t][r] += w[2 * r] * x[2 * t] + w[2 * r + 1] * x[2 * t + 1];
+    memcpy(result[p], sums, sizeof sums);
+  }
 }
 #endif
 
-template <int T>
+template <int T, int P>
 __attribute__((noinline)) void int8_tile(const Tile& tile) {
-  IntVec sums[T][VECTORS];
-  int8_sums<T>(tile, sums);
-  UNROLL for (int t = 0; t < T; t++) {
+  IntVec sums[P][T][VECTORS];
+  int8_sums<T, P>(tile, sums);
+  UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) {
     float scale = tile.token_scales[t * tile.token_scale_stride];
     UNROLL for (int v = 0; v < VECTORS; v++) {
-      Vec product = __builtin_convertvector(sums[t][v], Vec);
-      put(tile.out + t * tile.stride + v * LANES,
-          load(tile.row_scales + v * LANES) * scale * product, tile.adds);
+      int row = p * PANEL + v * LANES;
+      Vec product = __builtin_convertvector(sums[p][t][v], Vec);
+      put(tile.out + t * tile.stride + row, load(tile.row_scales + row) * scale * product, tile.adds);
     }
   }
 }
 
 using TileRun = void (*)(const Tile&);
 
-// The tiles for 1 to GROUP tokens. No std::array: its functions would be shared between instruction sets.
+// The tiles for 1 to GROUP tokens, of one panel and of panels_at_once(). No std::array: its functions
+// would be shared between instruction sets.
 struct Tiles {
-  TileRun of[GROUP];
+  TileRun one[GROUP], several[GROUP];
 };
-template <template <int> class Run, int... T>
+template <template <int, int> class Run, int... T>
 constexpr Tiles tiles(std::integer_sequence<int, T...>) {
-  return {{Run<T + 1>::tile...}};
+  return {{Run<T + 1, 1>::tile...}, {Run<T + 1, panels_at_once(T + 1)>::tile...}};
 }
-template <int T> struct FloatRun { static constexpr TileRun tile = float_tile<float, T>; };
-template <int T> struct Bf16Run { static constexpr TileRun tile = float_tile<uint16_t, T>; };
-template <int T> struct Float8Run { static constexpr TileRun tile = float_tile<Float8, T>; };
-template <int T> struct Int8Run { static constexpr TileRun tile = int8_tile<T>; };
+template <int T, int P> struct FloatRun { static constexpr TileRun tile = float_tile<float, T, P>; };
+template <int T, int P> struct Bf16Run { static constexpr TileRun tile = float_tile<uint16_t, T, P>; };
+template <int T, int P> struct Float8Run { static constexpr TileRun tile = float_tile<Float8, T, P>; };
+template <int T, int P> struct Int8Run { static constexpr TileRun tile = int8_tile<T, P>; };
 using Tokens = std::make_integer_sequence<int, GROUP>;
 constexpr Tiles FLOAT_TILES = tiles<FloatRun>(Tokens()), BF16_TILES = tiles<Bf16Run>(Tokens()),
                 FLOAT8_TILES = tiles<Float8Run>(Tokens()), INT8_TILES = tiles<Int8Run>(Tokens());
@@ -229,12 +249,14 @@ void linear(const Machine& machine, const Op& op, int rows, Range panels) {
         int64_t place = (int64_t)row * depth + (int64_t)start * tokens;
         const void* x = is_int8 ? (const void*)(operand.codes + place) : (const void*)(operand.rows + place);
         const float* token_scales = is_int8 ? operand.scales + (int64_t)row * blocks + b : nullptr;
-        for (int p = first; p < last; p++) {
+        int several = panels_at_once(tokens);
+        for (int p = first, taken; p < last; p += taken) {
+          taken = last - p >= several ? several : 1;
           int64_t element = (int64_t)p * PANEL * depth + (int64_t)start * PANEL;
-          runs.of[tokens - 1]({(const char*)weight.data + element * weight_bytes, x, size,
-                            scales ? scales + p * PANEL : nullptr, token_scales, blocks,
-                            out + (int64_t)row * target.stride + p * PANEL, target.stride,
-                            op.sizes[0] != 0 || b > 0});
+          TileRun run = taken > 1 ? runs.several[tokens - 1] : runs.one[tokens - 1];
+          run({(const char*)weight.data + element * weight_bytes, x, size, (int64_t)PANEL * depth,
+               scales ? scales + p * PANEL : nullptr, token_scales, blocks,
+               out + (int64_t)row * target.stride + p * PANEL, target.stride, op.sizes[0] != 0 || b > 0});
         }
       }
     }
