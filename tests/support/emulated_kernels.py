@@ -15,7 +15,7 @@ import numpy as np
 from nemotrt.engines.native.compiler import find_compiler
 from nemotrt.engines.plugins.kernel_dims import SOURCES, KernelDims
 
-HARNESS = Path(__file__).parent / "cuda_emulator" / "emulated.cpp"
+HARNESS = Path(__file__).parent / "cuda_emulator"
 ALIGNMENT = 16  # of what a kernel may read at once
 FLAGS = ["-std=c++20", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-Wall", "-Wextra"]
 FLAGS += ["-Werror", "-Wno-unknown-pragmas"]
@@ -84,12 +84,22 @@ def emulated(dims: KernelDims) -> EmulatedKernels:
     return EmulatedKernels(compile_kernels(dims, SOURCES))
 
 
-def compile_kernels(dims: KernelDims, sources: Path, flags: Sequence[str] = ()) -> Path:
-    """Compile the kernels in `sources` for the host."""
+def compile_kernels(
+    dims: KernelDims, sources: Path, flags: Sequence[str] = (), *, harness: str = "emulated.cpp"
+) -> Path:
+    """Compile the kernels in `sources` for the host, with a file of the emulator's folder."""
     command = find_compiler()
     assert command, "the kernels' arithmetic is tested with a C++ compiler: apt-get install g++"
     target = Path(_folder().name) / f"{dims.key}-{os.urandom(4).hex()}.so"
-    options = [*FLAGS, *flags, *dims.defines, f"-I{sources}", str(HARNESS), "-o", str(target)]
+    options = [
+        *FLAGS,
+        *flags,
+        *dims.defines,
+        f"-I{sources}",
+        str(HARNESS / harness),
+        "-o",
+        str(target),
+    ]
     subprocess.run([*command, *options], check=True, capture_output=True, text=True)
     return target
 
