@@ -37,6 +37,7 @@ class TokenStreams:
         self._numbers = itertools.count()
         self._gained: queue.SimpleQueue[Gained] = queue.SimpleQueue()
         self._results: dict[int, Any] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="token streams", daemon=True
@@ -46,7 +47,7 @@ class TokenStreams:
     def start(self, prompt: Sequence[int], params: Any) -> int:
         """Start a request and return its number; it is heard of through `take` alone."""
         number = next(self._numbers)
-        asyncio.run_coroutine_threadsafe(self._follow(number, list(prompt), params), self._loop)
+        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), params)
         return number
 
     def abort(self, number: int) -> None:
@@ -74,19 +75,29 @@ class TokenStreams:
         self._thread.join()
         self._loop.close()
 
-    async def _follow(self, number: int, prompt: list[int], params: Any) -> None:
-        """Pass on each response of one request."""
+    def _launch(self, number: int, prompt: list[int], params: Any) -> None:
+        """Hand a request to the LLM at once, so that an abort behind it finds it."""
         try:
             result = self._llm.generate_async(prompt, sampling_params=params, streaming=True)
-            self._results[number] = result
-            num_seen = 0
+        except Exception as error:  # whoever takes it knows whether it is fatal
+            self._gained.put(Gained(number, fault=error))
+            return
+        self._results[number] = result
+        task = self._loop.create_task(self._follow(number, result))
+        self._tasks.add(task)  # the loop itself keeps no reference
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, number: int, result: Any) -> None:
+        """Pass on each response of one request."""
+        num_seen = 0
+        try:
             async for response in result:
                 output = response.outputs[0]
                 ids = tuple(output.token_ids[num_seen:])
                 logprobs = tuple((output.logprobs or ())[num_seen:])
                 num_seen += len(ids)
                 self._gained.put(Gained(number, ids, logprobs, output.finish_reason))
-        except Exception as error:  # whoever takes it knows whether it is fatal
+        except Exception as error:  # as above
             self._gained.put(Gained(number, fault=error))
         finally:
             self._results.pop(number, None)

@@ -3,6 +3,8 @@
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.model_config import Activation
 from nemotrt.engines.precision import Precision
+from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.tensor_names import linear_names
 from nemotrt.engines.tensorrt.flavour import FP8_CAPABILITY, capability_number
 from nemotrt.engines.tensorrt_llm.llm_args import TP_SIZES
 from nemotrt.engines.tensorrt_llm_1_2.mixed_gemm import row_alignment
@@ -10,11 +12,13 @@ from nemotrt.engines.tensorrt_llm_1_2.tensor_parallel import check_divides, sect
 from nemotrt.errors import ConfigError
 
 # Source: TensorRT-LLM 1.2 kernels/selectiveScan: chunk 128 or 256, state a multiple of 16 (64 in a
-# prompt); layers/ssm.py: the padding of in_proj is not known to its quantized linears.
+# prompt); layers/ssm.py: the gated norm's epsilon, and a padding of in_proj that its quantized
+# linears don't know; models/convert_utils.py: weight-only codes every linear at loading, by name.
 CAPABILITIES = ("8.0", "8.6", "8.9", "9.0")
 PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
 MIN_STATE_SIZE = 64
 PADDED_HEADS = 8
+GATED_NORM_EPS = 1e-5
 FP8_ALIGNMENT = 16  # columns of a product, of cuBLASLt's FP8 kernels
 
 
@@ -44,6 +48,8 @@ def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision,
     """Raise ConfigError unless 1.2 builds the checkpoint for `tp` of those GPUs."""
     check_gpu(compute_capability, precision)
     _check_model(checkpoint)
+    if precision is Precision.INT8_WO:
+        _check_all_quantized(checkpoint)
     legal = tp_sizes(checkpoint, compute_capability, precision)
     if tp not in legal:
         why = "; ".join(_faults(checkpoint, compute_capability, precision, tp)) or "out of range"
@@ -80,9 +86,24 @@ def _check_model(checkpoint: Checkpoint) -> None:
         )
     if mamba.chunk_size not in (128, 256):
         raise ConfigError(f"1.2's scan has chunks of 128 or 256; the model has {mamba.chunk_size}.")
+    if config.norm_eps != GATED_NORM_EPS:
+        raise ConfigError(
+            f"1.2's Mamba-2 has a norm of epsilon {GATED_NORM_EPS}; the model's is "
+            f"{config.norm_eps}."
+        )
     if mamba.is_dt_limited:
         raise ConfigError(
             "1.2's scan does not clamp the time step; the model's config asks for it."
+        )
+
+
+def _check_all_quantized(checkpoint: Checkpoint) -> None:
+    """Raise ConfigError for a linear that 1.2 would code by itself, against its own list."""
+    floats = [name for name in linear_names(checkpoint.config) if checkpoint[name].is_float]
+    if floats and checkpoint.quant.algo is QuantAlgo.INT8_WEIGHT_ONLY:
+        raise ConfigError(
+            f"{floats[0]} and {len(floats) - 1} more are not quantized, and 1.2 would do that when "
+            "it loads int8-wo; use a recipe that quantizes every linear."
         )
 
 

@@ -591,6 +591,35 @@ def test_what_it_does_not_build_is_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "M-M-"}, "without any attention"),
+        ({"chunk_size": 64}, "chunks of 128 or 256; the model has 64"),
+        ({"ssm_state_size": 48}, "states of 64 or more, in sixteens; the model has 48"),
+        ({"layer_norm_epsilon": 1e-6}, "norm of epsilon 1e-05; the model's is 1e-06"),
+    ],
+)
+def test_a_model_that_its_plugins_do_not_take_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    sizes = {"ssm_state_size": 64, "chunk_size": 128} | changes
+    reference.save(reference.nemotron_h(sizes.pop("layers", "M-*-"), **sizes), tmp_path / "m")
+    with pytest.raises(ConfigError, match=message):
+        support.check(open_checkpoint(tmp_path / "m"), "8.6", Precision.BF16, 1)
+
+
+def test_weight_only_needs_every_linear(quantized: Callable[[str], Path], tmp_path: Path) -> None:
+    copy = tmp_path / "m"
+    shutil.copytree(quantized("int8-wo"), copy)
+    tensors = load_file(copy / "model.safetensors")
+    name = "backbone.layers.0.mixer.in_proj.weight"
+    tensors[name] = tensors[name].astype(np.float32)
+    save_file(tensors, copy / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"in_proj\.weight and 0 more are not quantized"):
+        support.check(open_checkpoint(copy), "8.6", Precision.INT8_WO, 1)
+
+
 def test_a_linear_that_is_quantized_in_part_is_refused(
     quantized: Callable[[str], Path], tmp_path: Path
 ) -> None:

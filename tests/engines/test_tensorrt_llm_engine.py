@@ -205,6 +205,19 @@ def test_a_cancelled_request_ends_at_once_and_says_no_more(opened: OpenEngine) -
     assert tokens == [t["id"] for t in run(opened, max_tokens=80, ignore_eos=True)["tokens"]]
 
 
+def test_a_request_that_is_cancelled_as_soon_as_it_came_reaches_the_llm(
+    opened: OpenEngine,
+) -> None:
+    """Else the LLM would run it to its end for nobody."""
+    scheduler, llm = opened.scheduler(), opened.engine._llm  # type: ignore[attr-defined]
+    num_before = len(llm.aborted)
+    for number in range(20):
+        scheduler.submit(Request(str(number), PROMPT, SamplingParams(max_tokens=80)))
+        scheduler.cancel(str(number))
+    run(opened, max_tokens=2)  # behind them in the same queue
+    assert len(llm.aborted) == num_before + 20
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [

@@ -187,6 +187,7 @@ class RequestOutput:
             self._loop = None
 
     def abort(self) -> None:
+        self._llm.aborted.append(self.request_id)
         self._llm._inbox.put(("cancel", self.request_id))
 
     def __aiter__(self) -> "RequestOutput":
@@ -254,6 +255,7 @@ class LLM:
         if self.args.tensor_parallel_size > 1:
             raise RuntimeError("Only 1 GPUs are available, but more are required.")
         self.is_shut_down = False
+        self.aborted: list[str] = []
         limits = Limits(self.args.max_batch_size or 1, self.args.max_seq_len or 1, 16)
         self._folder = tempfile.TemporaryDirectory()
         target = Path(self._folder.name) / "engine"
