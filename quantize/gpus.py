@@ -7,7 +7,7 @@ import yaml
 
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.quantize.formats import Format
-from nemotrt.quantize.recipe import Recipe, load_recipe
+from nemotrt.quantize.recipe import Encoding, Recipe, load_recipe
 
 GPU_FILE = Path(__file__).parent / "gpus.yaml"
 FP8_COMPUTE_CAPABILITY = 8.9
@@ -46,10 +46,11 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     chosen = load_recipe(recipe or choice.recipe)
     have = choice.compute_capability
     if have < chosen.min_compute_capability:
+        is_fp8 = chosen.encoding is not Encoding.INT8_PER_CHANNEL
+        why = f": no FP8 tensor cores before {FP8_COMPUTE_CAPABILITY}" if is_fp8 else ""
         raise ConfigError(
             f"{chosen.name} needs compute capability {chosen.min_compute_capability}, "
-            f"{gpu} has {have}: no FP8 tensor cores before 8.9. "
-            f"Use --recipe {chosen.alternative or choice.recipe}."
+            f"{gpu} has {have}{why}. Use --recipe {chosen.alternative or choice.recipe}."
         )
     if kv_cache == "fp8" and have < FP8_COMPUTE_CAPABILITY:
         raise ConfigError(

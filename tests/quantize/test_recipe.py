@@ -77,6 +77,14 @@ def test_fp8_is_refused_before_ada(gpu: str) -> None:
         choose_recipe("int8-wo", gpu, "fp8")
 
 
+def test_a_recipe_of_yours_is_refused_for_its_own_reason(tmp_path: Path) -> None:
+    mine = written(
+        tmp_path, "{description: x, algo: W8A16, min_compute_capability: 9, quantize: {}}"
+    )
+    with pytest.raises(ConfigError, match=r"mine needs compute capability 9.0, a100 has 8.0\. Use"):
+        choose_recipe(mine, "a100")
+
+
 def test_gpus_choose() -> None:
     assert choose_recipe(None, "a10g").name == "int8-wo"
     assert choose_recipe(None, "h100").name == "fp8-dynamic"
