@@ -76,19 +76,27 @@ def check(compute_capability: str, precision: Precision, *, has_plugins: bool = 
 def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:
     """Return the flavour that compiles for the GPU on this machine.
 
-    Only ordinary TensorRT has a plugin layer.
+    For its own GPU a host's ordinary TensorRT comes first: it measures kernels there, and it alone
+    has a plugin layer.
 
     Raises:
         EnvironmentUnfitError: neither can; the message says what to install where.
     """
     rtx, host = flavours()
     has_target = compute_capability in AHEAD_OF_TIME and not has_plugins
+    is_here = compute_capability == local_compute_capability()
+    has_host = util.find_spec(host.module) is not None
+    if is_here and has_host and _is_new_enough(host):
+        return host
     if has_target and util.find_spec(rtx.module) is not None:
         return rtx
-    if compute_capability == local_compute_capability():
-        if util.find_spec(host.module) is not None:
-            _check_version(host)
-            return host
+    if is_here and has_host:
+        wanted = ".".join(map(str, HOST_MIN_VERSION))
+        raise EnvironmentUnfitError(
+            f"TensorRT {host.version()} has no KV cache update; take {wanted} or later: "
+            f"{HOST_INSTALL}."
+        )
+    if is_here:
         raise EnvironmentUnfitError(
             f"compiling for this host's own GPU needs TensorRT: {HOST_INSTALL}."
         )
@@ -102,15 +110,10 @@ def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:
     )
 
 
-def _check_version(host: Flavour) -> None:
-    """Raise EnvironmentUnfitError where the host's TensorRT lacks layers that the graph needs."""
-    found = host.version()
-    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
-    if numbers < HOST_MIN_VERSION:
-        wanted = ".".join(map(str, HOST_MIN_VERSION))
-        raise EnvironmentUnfitError(
-            f"TensorRT {found} has no KV cache update; take {wanted} or later: {HOST_INSTALL}."
-        )
+def _is_new_enough(host: Flavour) -> bool:
+    """Whether the host's TensorRT has the layers that the graph needs."""
+    numbers = tuple(int(part) for part in host.version().split(".")[:2] if part.isdigit())
+    return numbers >= HOST_MIN_VERSION
 
 
 def tools(compute_capability: str, *, has_plugins: bool = False) -> dict[str, str]:

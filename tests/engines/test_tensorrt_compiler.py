@@ -67,6 +67,10 @@ def test_the_host_s_own_gpu_takes_ordinary_tensorrt(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(flavour, "version", lambda package: "10.15.1.29")
     assert flavour.choose("9.0").name == "tensorrt"
     assert flavour.choose("8.6").name == "tensorrt-rtx"
+    monkeypatch.setattr(flavour, "local_compute_capability", lambda: "8.6")
+    assert flavour.choose("8.6").name == "tensorrt"
+    monkeypatch.setattr(flavour, "version", lambda package: "10.9.0.34")  # too old for the graph
+    assert flavour.choose("8.6").name == "tensorrt-rtx"
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8_WO, Precision.INT8_SQ])

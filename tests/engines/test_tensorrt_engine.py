@@ -364,7 +364,7 @@ def test_generate_runs_on_the_stand_ins(
     assert result.stdout.strip() == ",".join(map(str, tokens[3:]))
     assert not cuda.is_stream_open and cuda.device == {}  # closed
     assert len(list((tmp_path / "cache" / "nemotrt").glob("kernels-*"))) == 1
-    monkeypatch.setattr(cuda_stand_in.Cuda, "MINOR", 0)
+    monkeypatch.setattr(cuda_stand_in.Cuda, "CAPABILITY", (8, 0))
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 3 and "this machine's GPU has 8.0" in result.stderr
     assert not cuda.is_stream_open

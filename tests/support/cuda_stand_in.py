@@ -31,7 +31,7 @@ class Cuda:
     """cuda.bindings.runtime with one stream, whose handle is 7."""
 
     STREAM = 7
-    MINOR = 6  # of the compute capability, 8.6
+    CAPABILITY = (8, 6)
     cudaMemcpyKind = cudaMemcpyKind
     cudaStreamCaptureMode = cudaStreamCaptureMode
     cudaDeviceAttr = cudaDeviceAttr
@@ -65,7 +65,7 @@ class Cuda:
         return (0 if device == 0 else 101,)
 
     def cudaDeviceGetAttribute(self, attr: cudaDeviceAttr, device: int) -> tuple[int, int]:
-        return 0, {75: 8, 76: self.MINOR}[attr]
+        return 0, self.CAPABILITY[attr - 75]
 
     def cudaGetErrorString(self, error: int) -> tuple[int, bytes]:
         return 0, b"stand-in error"
