@@ -34,6 +34,8 @@ class ServiceSpec:
     environment: dict[str, str]
     start_timeout_s: float = 600.0
     stop_timeout_s: float = 10.0
+    is_whole: Callable[[int], bool] = lambda pid: True  # at each tick once ready; costs nothing
+    before_stop: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None  # cleans up once the process is gone
 
 
@@ -70,12 +72,15 @@ class Service:
             self._restart_later(process)
         elif self.health is Health.STARTING:
             self._see_start(process)
+        elif not self.spec.is_whole(process.pid):
+            self._restart_later(process)
         elif probe:
             self._probe(process)
 
     def stop(self) -> None:
         """End the process gracefully within its time, then its whole group."""
         if self.process is not None:
+            self.spec.before_stop()
             self.process.terminate()
             self.process.wait(self.spec.stop_timeout_s)
             self._bury(self.process)

@@ -15,6 +15,7 @@ from nemotrt.serve.triton_model.relay import SOCKET_VARIABLE
 from nemotrt.serve.triton_probe import TritonProbe
 from nemotrt.serve.triton_runtime import TritonRuntime
 from nemotrt.serve.triton_server import clean_shared_memory, server_command
+from nemotrt.serve.triton_stub import TritonStub
 
 STOP_MARGIN_S = 10.0  # for sending what a drain's last step brought
 TRITON_START_S = 120.0
@@ -62,6 +63,8 @@ def triton_service(
         log=folder.log("triton"),
         is_ready=probe.is_ready,
         is_well=probe.is_well,
+        is_whole=TritonStub().is_alive,
+        before_stop=probe.close,  # Triton waits for its connections
         environment={**runtime.environment(), SOCKET_VARIABLE: socket_path},
         start_timeout_s=TRITON_START_S,
         stop_timeout_s=2 * STOP_MARGIN_S,

@@ -132,7 +132,9 @@ def prompt_ids(inputs: Inputs, opened: OpenEngine) -> tuple[int, ...]:
     return tuple(opened.tokenizer.encode(text, add_special_tokens=inputs.add_special_tokens))
 
 
-def sampling_params(inputs: Inputs, num_prompt_tokens: int, max_seq_len: int) -> SamplingParams:
+def sampling_params(
+    inputs: Inputs, num_prompt_tokens: int, max_seq_len: int, vocab_size: int
+) -> SamplingParams:
     """Return the sampling; max_tokens is cut to what the engine still holds, its default.
 
     Raises:
@@ -149,6 +151,9 @@ def sampling_params(inputs: Inputs, num_prompt_tokens: int, max_seq_len: int) ->
     if temperature is None:
         temperature = 1.0 if is_sampling else 0.0  # NVIDIA's backend: greedy unless asked
     end_ids = () if inputs.end_id is None else (inputs.end_id,)
+    stop_ids = (*inputs.stop_token_ids, *end_ids)
+    if not all(0 <= token < vocab_size for token in stop_ids):
+        raise ConfigError(f"stop_token_ids and end_id must be 0 to {vocab_size - 1}.")
     return SamplingParams(
         max_tokens=room if inputs.max_tokens is None else min(inputs.max_tokens, room),
         min_tokens=inputs.min_tokens,
@@ -160,7 +165,7 @@ def sampling_params(inputs: Inputs, num_prompt_tokens: int, max_seq_len: int) ->
         presence_penalty=inputs.presence_penalty,
         frequency_penalty=inputs.frequency_penalty,
         stop=inputs.stop_words,
-        stop_token_ids=(*inputs.stop_token_ids, *end_ids),
+        stop_token_ids=stop_ids,
         ignore_eos=inputs.ignore_eos,
         logprobs=inputs.num_top_log_probs if inputs.return_log_probs else None,
     )
@@ -182,7 +187,8 @@ def make_submission(
     now = time.monotonic()
     inputs = read_inputs(values)
     ids = prompt_ids(inputs, opened)
-    params = sampling_params(inputs, len(ids), opened.engine.limits.max_seq_len)
+    engine = opened.engine
+    params = sampling_params(inputs, len(ids), engine.limits.max_seq_len, engine.vocab_size)
     text = ""
     if not inputs.exclude_input_in_output:
         text = inputs.text_input or (opened.tokenizer.decode(ids) if opened.tokenizer else "")

@@ -41,6 +41,10 @@ class TritonProbe:
         """Whether the model's own process answers: a `stop` for no request goes to it and back."""
         return self._is_success("POST", f"{self._model}/generate", {"stop": True})
 
+    def close(self) -> None:
+        """Give the connection up; the next question makes another."""
+        self._connection.close()
+
     def _is_success(self, method: str, path: str, body: dict[str, bool] | None = None) -> bool:
         """Whether one exchange succeeds; Triton logs every connection to a Unix socket."""
         connection = self._connection

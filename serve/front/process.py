@@ -15,6 +15,7 @@ from nemotrt.serve.front.engine_files import read_engine_files
 from nemotrt.serve.front.upstream import Upstream
 
 GRACE_S = 15
+KEEP_ALIVE_S = 75  # clients and load balancers (60 s) give a connection up first, so none races us
 PATH = click.Path(path_type=Path)
 
 
@@ -74,6 +75,7 @@ def serve_front(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
         log_config=None,
     )
 

@@ -120,6 +120,7 @@ def test_models_and_health(client, server) -> None:
         ({"prompt": []}, 400, "prompt must have 1 to 128 entries"),
         ({"prompt": "x " * 3000}, 400, "the engine holds 1024"),
         ({"prompt": [10**6]}, 400, "prompt ids must be 0 to"),
+        ({"stop_token_ids": [10**6], "min_tokens": 2}, 400, "stop_token_ids and end_id must be"),
         ({"min_tokens": 9, "max_tokens": 4}, 400, "min_tokens must be 0 to max_tokens"),
         ({"stream_options": {"include_usage": True}}, 400, "stream_options needs stream"),
     ],
