@@ -143,10 +143,8 @@ def _vector(
         return part.astype(np.float32 if dtype == "F32" else BF16, copy=False)
 
     ref = checkpoint[source]
-    shape = load(np.empty(ref.shape, np.int8)).shape if ref.shape[1:] else None
-    if shape is None:
-        count = ref.shape[0] if rows is None else sum(row.stop - row.start for row in rows)
-        shape = (count,)
+    count = ref.shape[0] if rows is None else sum(row.stop - row.start for row in rows)
+    shape = (count, *ref.shape[1:], *((1,) if change is _image else ()))
     return RankTensor(target, dtype, shape, partial(load, ref.map()))
 
 
