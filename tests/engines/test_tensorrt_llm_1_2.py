@@ -197,61 +197,109 @@ def joined(files: list[dict[str, np.ndarray]], name: str, sections: list[int]) -
     return np.concatenate([np.concatenate(piece) for piece in pieces])
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("recipe", ["bf16", "int8-sq", "fp8"])
-def test_the_ranks_files_together_are_the_checkpoint(
-    recipe: str, size: int, quantized: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """Every tensor, put together again by names and shapes of our own, bit for bit."""
-    source = open_checkpoint(quantized(recipe))
-    files = _rank_files(source, size, tmp_path)
+def whole(files: list[dict[str, np.ndarray]], name: str, source: Checkpoint) -> np.ndarray:
+    """Return the ranks' shards of a tensor put together, by rules written down here alone."""
     config, mamba = source.config, source.config.mamba
     assert mamba is not None
     inner, state = mamba.inner_size, mamba.num_groups * mamba.state_size
-    in_proj = [inner, inner, state, state, mamba.num_heads]
-    rows = {"ssm.in_proj": ("in_proj", in_proj), "mlp.fc": ("up_proj", [config.intermediate_size])}
-    columns = {"ssm.out_proj": "out_proj", "mlp.proj": "down_proj", "attention.dense": "o_proj"}
-    names = {0: "M", 1: "-", 2: "*", 3: "M", 4: "-"}
-    seen = 0
-    for layer in names:
-        ours, hub = f"transformer.layers.{layer}", f"backbone.layers.{layer}.mixer"
-        for target, (leaf, sections) in rows.items():
-            if f"{ours}.{target}.weight" in files[0]:
-                stored = bits(source[f"{hub}.{leaf}.weight"].map())
-                found = joined(files, f"{ours}.{target}.weight", sections)
-                np.testing.assert_array_equal(bits(found), stored)
-                seen += 1
-                if recipe == "int8-sq":
-                    scales = joined(files, f"{ours}.{target}.weights_scaling_factor", sections)
-                    expected = source.floats(f"{hub}.{leaf}.weight_scale")
-                    np.testing.assert_array_equal(scales, expected)
-        for target, leaf in columns.items():
-            if f"{ours}.{target}.weight" in files[0]:
-                found = np.concatenate([f[f"{ours}.{target}.weight"] for f in files], 1)
-                stored = source[f"{hub}.{leaf}.weight"].map()
-                np.testing.assert_array_equal(bits(found), bits(stored))
-                seen += 1
-        if names[layer] == "M":
-            for leaf, sections in (("conv1d.weight", [inner, state, state]), ("D", [64])):
-                found = joined(files, f"{ours}.ssm.{leaf}", sections).astype(np.float32)
-                expected = source.floats(f"{hub}.{leaf}")
-                np.testing.assert_array_equal(found.reshape(expected.shape), expected)
-            decay = joined(files, f"{ours}.ssm.A", [mamba.num_heads])
-            np.testing.assert_array_equal(decay, -np.exp(source.floats(f"{hub}.A_log")))
-    assert seen == len([n for n in linear_names(config) if n[-13] not in "qkv"]) - 0
-    head = np.concatenate([file["lm_head.weight"] for file in files])
-    np.testing.assert_array_equal(bits(head), bits(source["lm_head.weight"].map()))
-    for file in files:
-        whole = file["transformer.vocab_embedding.weight"]
-        np.testing.assert_array_equal(bits(whole), bits(source["backbone.embeddings.weight"].map()))
+    row_sections = {
+        "in_proj": [inner, inner, state, state, mamba.num_heads],
+        "conv1d": [inner, state, state],
+        "ssm": [mamba.num_heads],  # A, D, dt_bias
+        "norm": [inner],
+        "fc": [config.intermediate_size],
+        "lm_head": [config.vocab_size],
+    }
+    module, leaf = name.split(".")[-2:]
+    shards = [file[name] for file in files]
+    is_row_parallel = module in ("out_proj", "proj", "dense")
+    if is_row_parallel and leaf in ("weight", "prequant_scaling_factor"):
+        return np.concatenate(shards, -1)
+    is_scalar = shards[0].shape == (1,)
+    if module in row_sections and not is_scalar and leaf != "prequant_scaling_factor":
+        return joined(files, name, row_sections[module])
+    for shard in shards[1:]:  # held by every rank
+        np.testing.assert_array_equal(bits(shard), bits(shards[0]))
+    return shards[0]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("recipe", ["bf16", "int8-sq-unfolded", "fp8"])
+def test_the_ranks_files_together_are_the_checkpoint(
+    recipe: str, size: int, quantized: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Every tensor of every file, bit for bit."""
+    source = open_checkpoint(quantized(recipe))
+    files = _rank_files(source, size, tmp_path)
+    for name in files[0]:
+        if name.endswith(".qkv.weight"):
+            _check_qkv(files, name, source)
+            continue
+        found = whole(files, name, source)
+        expected = _stored(source, name, found)
+        assert found.size == expected.size, name
+        np.testing.assert_array_equal(bits(found).ravel(), bits(expected).ravel(), name)
+    linears = sum(name.endswith(("proj.weight", "fc.weight", "dense.weight")) for name in files[0])
+    assert linears == len(linear_names(source.config)) - 3  # q, k and v are one
+
+
+def _stored(source: Checkpoint, name: str, found: np.ndarray) -> np.ndarray:
+    """Return what the checkpoint has under the hub's name for one of 1.2's tensors."""
+    layer = next(filter(str.isdigit, name.split(".")), "")
+    hub = f"backbone.layers.{layer}.mixer"
+    module, leaf = name.split(".")[-2:]
+    linears = {"in_proj": "in_proj", "out_proj": "out_proj", "fc": "up_proj", "proj": "down_proj"}
+    linears["dense"] = "o_proj"
+    if module == "attention":  # the larger of the cache's scales serves both
+        scales = [source.floats(f"{hub}.{x}_proj.{x}_scale") for x in "kv"]
+        return np.maximum(*scales).reshape(1)
+    if module in linears:
+        leaves = {
+            "weight": "weight",
+            "weights_scaling_factor": "weight_scale",
+            "activation_scaling_factor": "input_scale",
+            "prequant_scaling_factor": "pre_quant_scale",
+        }
+        stored = f"{hub}.{linears[module]}.{leaves[leaf]}"
+        if leaf == "prequant_scaling_factor" and stored not in source:
+            return np.ones(found.shape, np.float32)
+        return source[stored].map()
+    if leaf == "A":
+        return -np.exp(source.floats(f"{hub}.A_log"))
+    names = {
+        "vocab_embedding": "backbone.embeddings.weight",
+        "ln_f": "backbone.norm_f.weight",
+        "lm_head": "lm_head.weight",
+        "input_layernorm": f"backbone.layers.{layer}.norm.weight",
+        "conv1d": f"{hub}.conv1d.{leaf}",
+        "norm": f"{hub}.norm.weight",
+        "ssm": f"{hub}.{leaf}",
+    }
+    stored_values = source[names[module]].map()
+    return stored_values.astype(np.float32) if module == "ssm" else stored_values
+
+
+def _check_qkv(files: list[dict[str, np.ndarray]], name: str, source: Checkpoint) -> None:
+    """Queries are shared out; a KV head is held by each rank whose queries read it."""
+    config, size = source.config, len(files)
+    hub = f"backbone.layers.{name.split('.')[2]}.mixer"
+    q, k, v = (source[f"{hub}.{leaf}_proj.weight"].map() for leaf in "qkv")
+    num_q = config.q_size // size
+    np.testing.assert_array_equal(bits(np.concatenate([f[name][:num_q] for f in files])), bits(q))
+    for rank, file in enumerate(files):
+        rest = file[name][num_q:]
+        for part, whole_part in zip(np.split(rest, 2), (k, v), strict=True):
+            num_heads = len(part) // config.head_dim
+            first = rank * config.num_key_value_heads // size
+            rows = slice(first * config.head_dim, (first + num_heads) * config.head_dim)
+            np.testing.assert_array_equal(bits(part), bits(whole_part[rows]))
 
 
 def bits(values: np.ndarray) -> np.ndarray:
-    """Return the bits, so that NaN codes and signs of zero count too."""
-    kinds = {1: np.uint8, 2: np.uint16, 4: np.uint32}
-    if values.dtype == np.float32:  # a float32 checkpoint's weights, exact in bfloat16
-        return np.ascontiguousarray(values).view(np.uint32) >> 16
-    return np.ascontiguousarray(values).view(kinds[values.dtype.itemsize])
+    """Return the bits, so that NaN codes and signs of zero count too; 16 bits as float32's."""
+    if values.dtype.itemsize == 2:
+        values = values.astype(np.float32)
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
 def _rank_files(source: Checkpoint, size: int, folder: Path) -> list[dict[str, np.ndarray]]:

@@ -322,6 +322,20 @@ def test_arguments_that_are_not_tensorrt_llm_s_are_found_at_opening(
         open_engine(target, verify=False)
 
 
+def test_what_tensorrt_llm_says_against_a_start_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two GPUs where the LLM sees one."""
+    monkeypatch.syspath_prepend(str(STAND_IN))
+    target = tmp_path / "b"
+    spec = BuildSpec("tensorrt-llm", "a10g", limits=LIMITS, tp_size=2)
+    build_engine(resolve_checkpoint("tiny"), target, spec)
+    found = CliRunner().invoke(main, ["generate", str(target), "--prompt-ids", "1"])
+    assert found.exit_code == 3
+    assert "TensorRT-LLM 1.2.1 can't start" in found.stderr
+    assert "Only 1 GPUs are available" in found.stderr
+
+
 def test_generate_runs_a_bundle(
     bundle: Path, cpu: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
