@@ -122,6 +122,7 @@ def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
         "checkpoint": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
         "weights": _where_weights_are(manifest),
         "notes": ", ".join(f"{name} {value}" for name, value in manifest.options.items()),
+        **plan_rows(manifest),
         "tools": ", ".join(f"{name} {number}" for name, number in manifest.tools.items()),
         "files": f"{len(manifest.files)}, {size / 1e6:.1f} MB"
         + (", every SHA-256 verified" if is_verified else ""),
@@ -133,6 +134,17 @@ def _where_weights_are(manifest: Manifest) -> str:
     if manifest.weights:
         return f"{len(manifest.weights)} bound at load"
     return "in the checkpoint" if manifest.backend == "tensorrt-llm" else "inside"
+
+
+def plan_rows(manifest: Manifest) -> dict[str, Any]:
+    """Return what a TensorRT build notes of its plan; nothing for the other backends."""
+    options = manifest.options
+    if "layer_faults" not in options:
+        return {}
+    return {
+        "layers": options["layer_faults"] or "as they should be (--layers prints them)",
+        "rebuild differs in": options.get("rebuild_differs_in", "unknown"),
+    }
 
 
 def _print(report: dict[str, Any], rows: dict[str, Any], as_json: bool) -> None:

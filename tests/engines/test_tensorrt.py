@@ -172,6 +172,9 @@ def test_the_layers_can_be_printed(
     assert sum(line.endswith("4 SSM states in float32") for line in lines) == 2
     assert lines[-1] == "faults: none"
     assert any(line.endswith("kernels write Float") for line in lines)
+    result = CliRunner().invoke(main, ["inspect", str(folder)])
+    assert "as they should be (--layers prints them)" in result.stdout
+    assert "internal tensors of engine.plan" in result.stdout
     print_layers(folder, read_manifest(folder), as_json=True)
     report = json.loads(capsys.readouterr().out)
     assert report["check"]["num_kernels"] == {
