@@ -207,7 +207,7 @@ class EngineLoop:
         live = self._live.get(update.request_id)
         if live is None:
             return
-        fields = live.delivery.fields(update, now_s, self._chunk_s * len(self._live))
+        fields = live.delivery.fields(update, now_s, self._chunk_s * len(self.scheduler.running))
         if update.finish_reason is FinishReason.CANCELLED and live.error is not None:
             fields = live.error
         if update.finish_reason is FinishReason.ERROR:

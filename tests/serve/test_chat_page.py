@@ -1,4 +1,4 @@
-"""The chat page in a real Chromium, against the whole stack without Triton."""
+"""The chat page in a real Chromium, against the whole stack."""
 
 import os
 import shutil
@@ -12,15 +12,15 @@ from playwright.sync_api import Page, expect, sync_playwright
 from nemotrt.serve.launcher import serve_engine
 
 TESTS = Path(__file__).parents[1]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def address(engine_folder) -> Iterator[str]:
+def address(engine_folder, triton_runtime) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         patch.setenv("SCRIPTED_STEP_MS", "10")
-        options = ("--engine-module", "support.scripted_host", "--no-triton")
+        options = ("--engine-module", "support.scripted_host")
         with serve_engine(engine_folder, *options, drain_s=5) as server:
             yield server.openai_url.removesuffix("/v1")
 

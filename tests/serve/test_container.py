@@ -19,7 +19,10 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.tiny_models import resolve_checkpoint
 from nemotrt.serve.launcher import serve_engine
 from nemotrt.serve.triton_runtime import find_runtime
 
@@ -177,6 +180,27 @@ def test_an_engine_that_cannot_start_is_said_in_tritons_log(engine_folder, tmp_p
     assert server.process.wait(60) != 0
     log = server.log.read_text()
     assert "cannot start /no/engine" in log and "not an engine directory" in log
+
+
+def test_a_bundles_llm_runs_behind_that_model(engine_folder, solo, tmp_path) -> None:
+    """TensorRT-LLM's `LLM` is stood in for; Triton, model, engine's process, scheduler are real."""
+    limits = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)
+    spec = BuildSpec("tensorrt-llm", "h100", limits=limits)
+    build_engine(resolve_checkpoint("tiny-dense"), tmp_path / "bundle", spec)
+    options = ("--target", "container", "--python", sys.executable, "--name", "nano")
+    nemotrt("serve", "repo", tmp_path / "bundle", "-o", tmp_path / "r", *options)
+    stand_in = Path(__file__).parents[1] / "support" / "llm_api"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(stand_in), prepend=os.pathsep)
+        server = Triton(tmp_path / "r", tmp_path / "log")
+    try:
+        wait_until(lambda: server.process.poll() is not None or is_success(f"{server.url}/ready"))
+        assert server.process.poll() is None, server.log.read_text()[-3000:]
+        expected = solo("The city of", max_tokens=20)["text"]
+        assert server.ask("The city of", 20).json()["text_output"] == expected
+    finally:
+        server.process.terminate()
+        server.process.wait(60)
 
 
 def test_nemotrt_serve_runs_the_tritonserver_of_an_image(

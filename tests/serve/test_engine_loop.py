@@ -13,6 +13,7 @@ from nemotrt.engines.request import Request
 from nemotrt.errors import ConfigError
 from nemotrt.serve import engine_loop
 from nemotrt.serve.admission import AdmissionQueue, QueueLimits
+from nemotrt.serve.delivery import Delivery
 from nemotrt.serve.engine_loop import EngineLoop
 from nemotrt.serve.gpu_gauges import GAUGES
 from nemotrt.serve.submission import Submission, make_submission
@@ -65,6 +66,25 @@ def test_streamed_pieces_join_to_the_same_text(loop, opened, solo) -> None:
     assert client.last["finish_reason"]
     text = "".join(fields.get("text_output", "") for fields in client.fields)
     assert text == solo("The", max_tokens=30)["text"]
+
+
+def test_requests_that_wait_do_not_slow_the_streams_that_run(opened, monkeypatch) -> None:
+    """The chunks of a second are shared among the running; 8 slots, 24 requests."""
+    loop = EngineLoop(opened.scheduler(), QueueLimits(), max_chunks_per_s=100)
+    intervals: list[float] = []
+    fields = Delivery.fields
+
+    def spy(self: Delivery, update: Any, now_s: float, interval_s: float) -> Any:
+        intervals.append(interval_s)
+        return fields(self, update, now_s, interval_s)
+
+    monkeypatch.setattr(Delivery, "fields", spy)
+    clients = [submit(loop, opened, f"r{number}", stream=True)[1] for number in range(24)]
+    loop.start()
+    assert all(client.last["finish_reason"] == "length" for client in clients)
+    loop.stop(0)
+    loop.join()
+    assert max(intervals) == pytest.approx(8 / 100)
 
 
 def test_a_cancelled_request_frees_its_slot_before_the_next_step(opened) -> None:

@@ -16,14 +16,15 @@ from transformers import AutoTokenizer
 
 from nemotrt.serve.launcher import serve_engine
 
+pytestmark = pytest.mark.triton
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def base_url(engine_folder) -> Iterator[str]:
+def base_url(engine_folder, triton_runtime) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
-        options = ("--engine-module", "support.scripted_host", "--no-triton")
+        options = ("--engine-module", "support.scripted_host")
         with serve_engine(engine_folder, *options, "--reasoning-in-content", drain_s=5) as server:
             yield server.openai_url
 

@@ -9,12 +9,12 @@ import pytest
 
 from nemotrt.serve.launcher import serve_engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def address(engine_folder) -> Iterator[str]:
-    with serve_engine(engine_folder, "--no-triton", "--threads", "1", drain_s=5) as server:
+def address(engine_folder, triton_runtime) -> Iterator[str]:
+    with serve_engine(engine_folder, "--threads", "1", drain_s=5) as server:
         yield server.openai_url.removesuffix("/v1")
 
 
