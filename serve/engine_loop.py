@@ -163,7 +163,9 @@ class EngineLoop:
 
     def _admit(self) -> None:
         """Give the scheduler as many requests as it has free slots, so that ours is the order."""
-        while len(self.waiting) and self._has_free_slot() and not self.scheduler.waiting:
+        if self.scheduler.waiting:
+            return  # it holds some back for their memory: they go first
+        while len(self.waiting) and self._has_free_slot():
             submission = self.waiting.pop()
             try:
                 self.scheduler.submit(submission.request)

@@ -68,6 +68,25 @@ def test_streamed_pieces_join_to_the_same_text(loop, opened, solo) -> None:
     assert text == solo("The", max_tokens=30)["text"]
 
 
+def test_a_burst_fills_every_free_slot_before_the_next_step(opened, monkeypatch) -> None:
+    loop = EngineLoop(opened.scheduler(), QueueLimits())
+    sizes: list[int] = []
+    step = loop.scheduler.step
+
+    def spy() -> Any:
+        updates = step()
+        sizes.append(len(loop.scheduler.running))
+        return updates
+
+    monkeypatch.setattr(loop.scheduler, "step", spy)
+    clients = [submit(loop, opened, f"r{n}", max_tokens=4 + n)[1] for n in range(8)]
+    loop.stop(20)
+    loop.start()
+    assert all(client.last["text_output"] for client in clients)
+    loop.join()
+    assert max(sizes[:2]) == 8  # the first request alone woke the loop
+
+
 def test_requests_that_wait_do_not_slow_the_streams_that_run(opened, monkeypatch) -> None:
     """The chunks of a second are shared among the running; 8 slots, 24 requests."""
     loop = EngineLoop(opened.scheduler(), QueueLimits(), max_chunks_per_s=100)
