@@ -121,8 +121,10 @@ def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
         "chunk_tokens": limits.chunk_tokens,
         "checkpoint": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
         "weights": _where_weights_are(manifest),
-        "notes": ", ".join(f"{name} {value}" for name, value in manifest.options.items()),
         **plan_rows(manifest),
+        "notes": ", ".join(
+            f"{name} {value}" for name, value in manifest.options.items() if name not in PLAN_NOTES
+        ),
         "tools": ", ".join(f"{name} {number}" for name, number in manifest.tools.items()),
         "files": f"{len(manifest.files)}, {size / 1e6:.1f} MB"
         + (", every SHA-256 verified" if is_verified else ""),
@@ -134,6 +136,9 @@ def _where_weights_are(manifest: Manifest) -> str:
     if manifest.weights:
         return f"{len(manifest.weights)} bound at load"
     return "in the checkpoint" if manifest.backend == "tensorrt-llm" else "inside"
+
+
+PLAN_NOTES = ("layer_faults", "rebuild_differs_in")
 
 
 def plan_rows(manifest: Manifest) -> dict[str, Any]:

@@ -168,7 +168,9 @@ def _linear(layers: Sequence[Layer], weight: str, profile: str) -> LinearKernel 
     operand = next((x for x in kernel.inputs if x.name == weight), None)
     is_copied = bool(readers) and operand is None
     others = [x for x in kernel.inputs if x is not operand]
-    if operand is None:  # a constant, or a copy: the compiler's own name; it comes last
+    if operand is None:  # a constant, whose name goes on after ours
+        operand = next((x for x in kernel.weights if x.name.startswith(weight)), None)
+    if operand is None:  # a copy, or merged: under the compiler's own name; it comes last
         operand, others = kernel.inputs[-1], list(kernel.inputs[:-1])
     activation = next((x for x in reversed(others) if x.dtype in NUMBERS), operand)
     return LinearKernel(

@@ -13,12 +13,13 @@ from typing import Any
 TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[(.*?)\],.*?Datatype: (\w+)")
 FIELDS = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\], "
-    r"(?:Constants: \[.*?\], )?Outputs: \[(?P<outputs>.*?)\], "
+    r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<outputs>.*?)\], "
     r"TacticName: (?P<tactic>.*?),.*?Metadata: (?P<metadata>.*)"
 )
 PROFILE = re.compile(r" \[profile (\d+)\]")
 GRAPH = re.compile(r"_myl(\d+)_\d+$")
 NODE = re.compile(r"\[ONNX Layer: node_of_(.*?)\]")
+WEIGHT = ".weight"  # in the names of the graph's constants; the compiler's own have other names
 BOOKKEEPING = ("wait", "signal", "shape_call", "allocate", "deallocate")
 
 
@@ -42,6 +43,7 @@ class Layer:
     outputs: tuple[Tensor, ...]
     nodes: tuple[str, ...]  # the ONNX nodes that went into it, by their first output
     tactic: str
+    weights: tuple[Tensor, ...] = ()  # the graph's constants that the plan holds for it
 
     @property
     def is_kernel(self) -> bool:
@@ -81,7 +83,9 @@ def read_report(value: dict[str, Any]) -> LayerReport:
         inputs, outputs = (
             tuple(Tensor(**tensor) for tensor in item[side]) for side in ("inputs", "outputs")
         )
-        rest = {"inputs": inputs, "outputs": outputs, "nodes": tuple(item["nodes"])}
+        weights = tuple(Tensor(**tensor) for tensor in item.get("weights", ()))
+        nodes = tuple(item["nodes"])
+        rest = {"inputs": inputs, "outputs": outputs, "nodes": nodes, "weights": weights}
         layers.append(Layer(**(item | rest)))
     return LayerReport(tuple(layers), tuple(value["activation_bytes"]))
 
@@ -102,6 +106,7 @@ def _parse(line: str) -> Layer:
         outputs=_tensors(match["outputs"]),
         nodes=tuple(dict.fromkeys(NODE.findall(PROFILE.sub("", match["metadata"])))),
         tactic=match["tactic"],
+        weights=tuple(x for x in _tensors(match["constants"] or "") if WEIGHT in x.name),
     )
 
 

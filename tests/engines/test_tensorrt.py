@@ -17,6 +17,7 @@ from nemotrt.cli import main
 from nemotrt.engines import tensorrt
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
+from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.manifest import Manifest, read_manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.precision import Precision
@@ -212,14 +213,44 @@ def test_a_report_that_is_not_as_it_should_be_is_told(plan_of: Callable[[str], P
     }
 
 
-def test_embedded_weights_are_inside(tmp_path: Path) -> None:
-    command = ["build", "tiny", "--gpu", "a10g", "--embed-weights", "--max-seq-len", "64"]
-    result = CliRunner().invoke(main, [*command, "--chunk-tokens", "16", "-o", str(tmp_path / "e")])
+@pytest.mark.parametrize(
+    ("precision", "how", "num_merged"),
+    [("bf16", "bf16 x bf16 ", 2), ("int8-wo", "bf16 x int8 fused", 0)],
+)
+def test_embedded_weights_are_inside(
+    precision: str,
+    how: str,
+    num_merged: int,
+    quantized_tiny: Callable[[str], Path],
+    compiled_tiny: Callable[[str, str], Path],
+    tmp_path: Path,
+) -> None:
+    """In their own type; and q, k and v of the two attentions are one GEMM, in 16 bits."""
+    source = TINY_MODELS["tiny"] if precision == "bf16" else quantized_tiny(precision)
+    command = ["build", str(source), "--gpu", "a10g", "--embed-weights", "--max-batch-size", "4"]
+    limits = ["--max-seq-len", "64", "--chunk-tokens", "16"]
+    result = CliRunner().invoke(main, [*command, *limits, "-o", str(tmp_path / "e")])
     assert result.exit_code == 0, result.stderr
     manifest = read_manifest(tmp_path / "e")
     assert manifest.weights == {}
-    total = sum(ref.num_bytes for ref in open_checkpoint(TINY_MODELS["tiny"]).tensors.values())
+    total = sum(ref.num_bytes for ref in open_checkpoint(source).tensors.values())
     assert manifest.files[tensorrt.PLAN_FILE].num_bytes > total
+    found = check(tmp_path / "e", source, manifest)
+    assert found.faults == ()
+    modules = {name.removesuffix(".weight") for name in linear_names(read_model_config(source))}
+    for profile in ("decode", "prefill"):
+        ways = [x.how for x in found.linears if x.linear in modules and x.profile == profile]
+        assert all(way.startswith(how) for way in ways)
+    assert num_merged_linears(tmp_path / "e") == num_merged
+    assert num_merged_linears(compiled_tiny(precision, "a10g")) == 0
+
+
+def num_merged_linears(folder: Path) -> int:
+    """Count the kernels of a decode step that are several linears."""
+    report = read_report(json.loads((folder / LAYERS_FILE).read_text()))
+    return sum(
+        sum(node.endswith("_proj") for node in layer.nodes) > 1 for layer in report.kernels(0)
+    )
 
 
 def test_embedding_needs_memory_that_is_there(
