@@ -28,7 +28,7 @@ struct Tile {
 constexpr int PREFETCH_BYTES = 2048;
 constexpr int VECTORS = PANEL / LANES;  // registers that hold one value for each row of a panel
 
-constexpr int MAX_SUMS = VECTORS == 1 ? 12 : 8;  // registers that a tile of several panels sums in
+constexpr int MAX_SUMS = VECTORS == 1 ? 24 : 8;  // registers that a tile of several panels sums in
 
 // How many panels a tile of T tokens takes.
 constexpr int panels_at_once(int tokens) {
@@ -95,17 +95,18 @@ __attribute__((noinline)) void float_tile(const Tile& tile) {
   UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
     UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = splat(0);
   for (int k = 0; k < tile.depth; k++, w += PANEL, x += T) {
+    Vec rows[P][VECTORS];
     UNROLL for (int p = 0; p < P; p++) {
       const W* panel = w + p * tile.panel_elements;
       __builtin_prefetch((const char*)panel + PREFETCH_BYTES);
-      Vec rows[VECTORS];
-      load_weights(panel, rows);
-      UNROLL for (int t = 0; t < T; t++) {
-        Vec input = splat(x[t]);
-        UNROLL for (int v = 0; v < VECTORS; v++) {
-          sums[p][t][v] = rows[v] * input + sums[p][t][v];
-          PIN(sums[p][t][v]);
-        }
+      load_weights(panel, rows[p]);
+    }
+    UNROLL for (int t = 0; t < T; t++) {
+      Vec input = splat(x[t]);
+      if (P > 1) PIN(input);  // loaded once for all panels
+      UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < VECTORS; v++) {
+        sums[p][t][v] = rows[p][v] * input + sums[p][t][v];
+        PIN(sums[p][t][v]);
       }
     }
   }
@@ -144,20 +145,20 @@ INLINE void int8_sums(const Tile& tile, IntVec (&sums)[P][T][VECTORS]) {
   UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
     UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = (IntVec)splat(0);
   for (int k = 0; k < tile.depth; k += 2, w += 2 * PANEL, x += T) {
+    IntVec rows[P][VECTORS];
     UNROLL for (int p = 0; p < P; p++) {
       const int8_t* panel = w + p * tile.panel_elements;
       __builtin_prefetch((const char*)panel + PREFETCH_BYTES);
-      IntVec rows[VECTORS];
-      UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = load_codes(panel + 2 * LANES * v);
-      UNROLL for (int t = 0; t < T; t++) {
-        int32_t pair;
-        memcpy(&pair, x + t, sizeof pair);
-        IntVec inputs = pair - IntVec{};
-        PIN(inputs);
-        UNROLL for (int v = 0; v < VECTORS; v++) {
-          add_products(sums[p][t][v], rows[v], inputs);
-          PIN(sums[p][t][v]);
-        }
+      UNROLL for (int v = 0; v < VECTORS; v++) rows[p][v] = load_codes(panel + 2 * LANES * v);
+    }
+    UNROLL for (int t = 0; t < T; t++) {
+      int32_t pair;
+      memcpy(&pair, x + t, sizeof pair);
+      IntVec inputs = pair - IntVec{};
+      PIN(inputs);
+      UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < VECTORS; v++) {
+        add_products(sums[p][t][v], rows[p][v], inputs);
+        PIN(sums[p][t][v]);
       }
     }
   }
