@@ -213,6 +213,34 @@ def test_a_report_that_is_not_as_it_should_be_is_told(plan_of: Callable[[str], P
     }
 
 
+def test_states_and_inputs_of_another_type_are_told(
+    compiled_tiny: Callable[[str, str], Path], quantized_tiny: Callable[[str], Path]
+) -> None:
+    """Faults put into a real int8-sq report: a 16 bit state, a copied one, a bf16 input."""
+    folder, source = compiled_tiny("int8-sq", "a10g"), quantized_tiny("int8-sq")
+    manifest = read_manifest(folder)
+    raw = json.loads((folder / LAYERS_FILE).read_text())
+    module = "backbone.layers.1.mixer.up_proj"
+    for layer in raw["layers"]:
+        for item in (*layer["inputs"], *layer["outputs"]):
+            if item["name"] == "ssm_out_0":
+                item["dtype"] = "Half"
+        if layer["profile"] == 0 and any(item["name"] == "ssm_1" for item in layer["inputs"]):
+            state = next(item for item in layer["inputs"] if item["name"] == "ssm_1")
+            layer["outputs"].append({**state, "name": "__mye_copy"})
+        if layer["profile"] == 1 and any(x["name"] == f"{module}.weight" for x in layer["inputs"]):
+            layer["inputs"][0]["dtype"] = "BFloat16"
+    stored = {name: weight.dtype for name, weight in manifest.weights.items()}
+    config = read_model_config(source)
+    found = check_layers(read_report(raw), config, stored, manifest.precision)
+    assert set(found.faults) == {
+        "decode: 3 of 4 SSM states in float32",
+        "prefill: 3 of 4 SSM states in float32",
+        "decode: ssm_1 is copied",
+        f"prefill: {module} runs as bf16 x int8 gemm",
+    }
+
+
 @pytest.mark.parametrize(
     ("precision", "how", "num_merged"),
     [("bf16", "bf16 x bf16 ", 2), ("int8-wo", "bf16 x int8 fused", 0)],
