@@ -38,6 +38,26 @@ PRECISIONS = {
     "fp8": Precision.FP8,
     "fp8?": Precision.FP8,
 }
+COLUMNS = (
+    "model",
+    "gpu",
+    "n_gpus",
+    "precision",
+    "kv_dtype",
+    "ssm_state_dtype",
+    "engine",
+    "engine_version",
+    "isl",
+    "osl",
+    "concurrency",
+    "metric",
+    "tokens_per_s",
+    "itl_ms",
+    "ttft_ms",
+    "kind",
+    "source",
+    "notes",
+)
 # How far the row's own latencies may contradict the concurrency that it states (Little's law).
 MAX_CONCURRENCY_MISMATCH = 0.25
 
@@ -94,13 +114,20 @@ def read_rows(path: Path | None = None) -> list[MeasuredRow]:
     """Return the rows of a CSV in the collection's columns; the shipped ones by default.
 
     Raises:
-        ConfigError: a column is missing.
+        ConfigError: a column is missing, or a row is damaged.
     """
     text = (path or SHIPPED_ROWS).read_text(encoding="utf-8")
-    try:
-        return [_row(number, raw) for number, raw in enumerate(csv.DictReader(io.StringIO(text)))]
-    except KeyError as error:
-        raise ConfigError(f"{path}: column {error} is missing.") from error
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ConfigError(f"{path} has no column {', '.join(missing)}.")
+    rows = []
+    for number, raw in enumerate(reader):
+        try:
+            rows.append(_row(number, raw))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{path}, row {number + 1}: {error}.") from error
+    return rows
 
 
 def why_unscorable(row: MeasuredRow) -> str:

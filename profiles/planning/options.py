@@ -105,11 +105,19 @@ def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         raise ConfigError(f"{path} is not YAML: {error}.") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping of option names.")
-    known = {p.name for p in ctx.command.params if p.name != "config"}
-    values = {str(key).replace("-", "_"): value for key, value in raw.items()}
-    for key in values:
-        if key not in known:
-            raise unknown_name(f"key in {path}", key, sorted(name for name in known if name))
+    # Keys are the flags without dashes in front, or the argument's name.
+    known = {
+        name.lstrip("-").replace("-", "_"): str(p.name)
+        for p in ctx.command.params
+        if p.name != "config"
+        for name in p.opts
+    }
+    values = {}
+    for key, value in raw.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise unknown_name(f"key in {path}", str(key), sorted(known))
+        values[known[name]] = value
     ctx.default_map = {**(ctx.default_map or {}), **values}
 
 

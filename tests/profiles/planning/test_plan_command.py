@@ -172,6 +172,8 @@ def test_config_file_and_flags_over_it(tmp_path: Path) -> None:
     path.write_text("gpu: h100\nisl: 64\nmemory-utilization: 0.9\n")
     raw = planned("--config", str(path), "--isl", "32")
     assert (raw["gpu"], raw["isl"], raw["memory_utilization"]) == ("h100", 32, 0.9)
+    path.write_text("model: qwen3-8b\njson: true\nwrite-limits: limits.yaml\ndry_run: true\n")
+    assert json.loads(run("--config", str(path)).stdout)["model"] == "qwen3-8b"
     path.write_text("gpus: h100\n")
     result = run(NANO, "--config", str(path))
     assert result.exit_code == 2 and "did you mean 'gpu'" in result.stderr

@@ -105,5 +105,13 @@ def test_fit_recovers_a_known_share(rows: list[MeasuredRow]) -> None:
 def test_rows_need_their_columns(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("model,gpu\nqwen3-8b,A10G\n")
-    with pytest.raises(ConfigError, match=r"column .* is missing"):
+    with pytest.raises(ConfigError, match=r"has no column n_gpus, precision"):
         read_rows(path)
+    path.write_text("")
+    with pytest.raises(ConfigError, match=r"has no column model"):
+        read_rows(path)
+    header, first = SHIPPED_ROWS.read_text().splitlines()[:2]
+    for damaged in (first.replace("16414.6988", "many"), "llama-3.1-8b,H100-80-SXM"):
+        path.write_text(f"{header}\n{damaged}\n")
+        with pytest.raises(ConfigError, match="row 1: "):
+            read_rows(path)
