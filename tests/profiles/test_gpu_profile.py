@@ -18,6 +18,9 @@ def test_shipped_profiles_are_whole() -> None:
         assert gpu.name == name
         assert gpu.datasheet.num_sms and gpu.datasheet.tdp_w and gpu.datasheet.l2_mib
         assert {"memory", "bandwidth", "tflops", "tdp", "interconnect"} <= set(gpu.sources)
+        everything = " ".join(gpu.sources.values())
+        assert "l2" in gpu.sources or "L2" in everything
+        assert "sm" in gpu.sources or " SM" in everything
         has_fp8 = float(gpu.compute_capability or 0) >= 8.9
         assert ("fp8" in gpu.datasheet.tflops) == has_fp8
 
