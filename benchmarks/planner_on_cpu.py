@@ -9,7 +9,7 @@ slow both. The planner has only the probe's models to go by, not these.
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -49,24 +49,28 @@ MID = {
 }
 PROMPT, NUM_STEPS, NUM_ROUNDS = 32, 40, 3
 BATCH_SIZES = (1, 8)
-LIMITS = Limits(max_batch_size=8, max_seq_len=128, chunk_tokens=64)
+LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=64)
 SLACK = 0.25
 
 
-def decode_ms(engine: Engine, batch_size: int) -> list[float]:
-    """Return the milliseconds of decode steps."""
-    rng = np.random.default_rng(1)
-    slots = [engine.allocate() for _ in range(batch_size)]
+def prompted(engine: Engine) -> list[int]:
+    """Return slots that hold a prompt, as many as the largest batch."""
+    rng = np.random.default_rng(0)
+    slots = [engine.allocate() for _ in range(max(BATCH_SIZES))]
     for slot in slots:
         engine.step([Feed(slot, rng.integers(3, engine.vocab_size, PROMPT).tolist())])
+    return slots
+
+
+def decode_ms(engine: Engine, slots: Sequence[int]) -> list[float]:
+    """Return the milliseconds of decode steps."""
+    rng = np.random.default_rng(1)
     times = []
     for _ in range(NUM_STEPS):
         feeds = [Feed(slot, [int(rng.integers(3, engine.vocab_size))]) for slot in slots]
         start = time.perf_counter()
         engine.step(feeds)
         times.append(1e3 * (time.perf_counter() - start))
-    for slot in slots:
-        engine.release(slot)
     return times
 
 
@@ -78,9 +82,10 @@ def compare(folder: Path, checkpoint: Path, backend: str, precision: Precision) 
     measured: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
     planned: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
     profile = folder / "this-machine.yaml"
+    slots = prompted(engine)
     for _ in range(NUM_ROUNDS):
         for size in BATCH_SIZES:
-            measured[size] += decode_ms(engine, size)
+            measured[size] += decode_ms(engine, slots[:size])
         profile.write_text(profile_yaml(measure_this_machine(backend, precision)))
         options = DeploymentOptions(str(checkpoint), str(profile), precision, backend)
         deployment = deploy(options.at(isl=PROMPT, osl=NUM_STEPS))

@@ -92,9 +92,8 @@ class MeasuredWith(_Strict):
 
     engine: str
     precision: str
-    step_overhead_ms: NonNegativeFloat
     launch_overhead_us: NonNegativeFloat  # of each kernel
-    sequence_overhead_us: NonNegativeFloat  # of each sequence of a step
+    row_overhead_us: NonNegativeFloat  # of each kernel for each sequence
     source: str = Field(min_length=1)
 
 

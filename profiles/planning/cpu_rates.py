@@ -60,7 +60,7 @@ class Rates:
     decode_products: float = 1e15
     state_products: float = 1e15
     launch_s: float = 0.0
-    sequence_s: float = 0.0
+    row_s: float = 0.0  # of each kernel for each sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ class Solver:
     @property
     def formats(self) -> Formats:
         """The formats of the probe's models."""
-        return Formats(self.precision, StoredType.FP32, StoredType.FP32)
+        widened = load_engine(self.engine).widened
+        return Formats(self.precision, StoredType.FP32, StoredType.FP32, widened)
 
     def planned(self, rates: Rates, name: str, load: str) -> StepTime:
         """Return the planner's milliseconds of one of the probe's steps."""
@@ -89,15 +90,16 @@ class Solver:
         return self.timings[name][load] - self.planned(rates, name, load).overhead / 1e3
 
     def overheads(self, rates: Rates) -> Rates:
-        """Return the rates with the overheads that the small kernels leave."""
-        one_s, batch_s = (
-            self.timings["small"][load] - (planned.total - planned.overhead) / 1e3
-            for load in ("one", "batch")
-            for planned in [self.planned(rates, "small", load)]
-        )
-        sequence_s = max(batch_s - one_s, 0.0) / (BATCH_SIZE - 1)
-        launch_s = max(one_s - sequence_s, 0.0) / self._operators("small", "one")[2]
-        return replace(rates, launch_s=launch_s, sequence_s=sequence_s)
+        """Return the rates with what the small kernels leave for a launch and for its rows."""
+        left_s = {}
+        for load in ("one", "batch"):
+            planned, all_s = self.planned(rates, "small", load), self.timings["small"][load]
+            kernels_s = (planned.total - planned.overhead) / 1e3
+            left_s[load] = max(all_s - kernels_s, LEAST_SHARE * all_s)
+        num_launches = self._operators("small", "one")[2]
+        row_s = max(left_s["batch"] - left_s["one"], 0.0) / (BATCH_SIZE - 1)
+        launch_s = max(left_s["one"] - row_s, 0.0)
+        return replace(rates, launch_s=launch_s / num_launches, row_s=row_s / num_launches)
 
     def linears(self, rates: Rates) -> Rates:
         """Return the rates with those that solve the linears' one row, 8 rows and 64 rows."""
@@ -144,7 +146,9 @@ class Solver:
         """Return the bytes and products beside attention and states, and all launches."""
         found = list(operators_of(_model(name), self.formats, LOADS[load]))
         counted = [o for o in found if o.resource in (Resource.WEIGHTS, Resource.ELEMENTWISE)]
+        launches = load_engine(self.engine).launches
         num_launches = sum(o.num_launches for o in found)
+        num_launches = launches.of(_model(name)) if launches else num_launches
         return sum(o.num_bytes for o in counted), sum(o.num_flops for o in counted), num_launches
 
 
@@ -168,7 +172,8 @@ def cpu_profile(
 def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates) -> GpuProfile:
     """Return a CPU of these rates."""
     peak = max(rates.products, rates.decode_products)
-    arithmetics = {LINEAR_ARITHMETIC[precision], other_type(precision)}
+    widened = load_engine(engine).widened
+    arithmetics = {LINEAR_ARITHMETIC[precision], widened or other_type(precision)}
     source = f"measured with {engine} {precision}: {NEIGHBOURS}"
     return GpuProfile(
         name="this-machine",
@@ -188,9 +193,8 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
         measured_with=MeasuredWith(
             engine=engine,
             precision=precision.value,
-            step_overhead_ms=0.0,
             launch_overhead_us=_rounded(rates.launch_s * 1e6),
-            sequence_overhead_us=_rounded(rates.sequence_s * 1e6),
+            row_overhead_us=_rounded(rates.row_s * 1e6),
             source=source,
         ),
     )

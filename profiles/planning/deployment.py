@@ -74,9 +74,10 @@ class Deployment:
     @property
     def fit(self) -> Fit:
         """The questions about memory, on one of the GPUs."""
-        weights = -(-weights_bytes(self.model, self.formats.precision) // self.tp)
+        formats = self.formats
+        weights = -(-weights_bytes(self.model, formats.precision, formats.widened) // self.tp)
         budget = Budget(self.gpu, self.memory_utilization, self.reserve_bytes, weights)
-        activation = self.formats.activation
+        activation = formats.activation
         lengths = self.max_num_tokens, self.isl + self.osl
         return Fit(self.model, budget, self.request, activation, *lengths, self.engine.scratch)
 
@@ -159,7 +160,7 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
         model=load_model(options.model),
         gpu=gpu,
         engine=engine,
-        formats=Formats(options.precision, kv, options.ssm_dtype),
+        formats=Formats(options.precision, kv, options.ssm_dtype, engine.widened),
         isl=options.isl,
         osl=options.osl,
         tp=options.tp,

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from nemotrt.engines.model_config import LayerKind, ModelConfig
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import unknown_name
 from nemotrt.profiles.planning.number_format import StoredType, default_kv_type
@@ -57,6 +58,25 @@ class Overhead(_Strict):
         return self
 
 
+class Launches(_Strict):
+    """Kernels of a layer of each kind, and of a step beside its layers."""
+
+    mamba: PositiveInt
+    mlp: PositiveInt
+    attention: PositiveInt
+    step: PositiveInt
+    source: str = Field(min_length=1)
+
+    def of(self, model: ModelConfig) -> int:
+        """Return the kernels of one call."""
+        layers = {
+            LayerKind.MAMBA: self.mamba,
+            LayerKind.MLP: self.mlp,
+            LayerKind.ATTENTION: self.attention,
+        }
+        return self.step + sum(layers[kind] for kind in model.layers)
+
+
 class EngineProfile(_Strict):
     """One serving engine."""
 
@@ -70,6 +90,9 @@ class EngineProfile(_Strict):
     # Copies of SSM and convolution states: two where a step reads one and writes the other.
     num_state_copies: PositiveInt = 1
     kv_dtype: StoredType | None = None  # where the engine has but one
+    # What 16-bit linears, the head and activations are in memory, where that is not 16 bits.
+    widened: StoredType | None = None
+    launches: Launches | None = None  # where kernels are not one an operator of the planner
     # Whether an FP8 checkpoint gets an FP8 KV cache without being asked to.
     is_fp8_kv_default: bool
     fp8_kv_source: str

@@ -76,11 +76,18 @@ class Formats:
     precision: Precision
     kv: StoredType
     ssm: StoredType
+    widened: StoredType | None = None  # of 16-bit linears, the head and activations
 
     @property
     def activation(self) -> StoredType:
         """The format between the operators."""
-        return other_type(self.precision)
+        return self.widened or other_type(self.precision)
+
+    @property
+    def linear(self) -> StoredType:
+        """How the linears inside the blocks lie in memory."""
+        stored = LINEAR_WEIGHTS[self.precision]
+        return self.widened if self.widened and stored is StoredType.BF16 else stored
 
 
 def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> Iterator[Operator]:
@@ -88,7 +95,7 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
     width = formats.activation.num_bytes
     hidden, tokens = model.hidden_size, call.num_tokens
     for name, num_layers, rows, columns in _linears(model):
-        weight = rows * columns * LINEAR_WEIGHTS[formats.precision].num_bytes
+        weight = rows * columns * formats.linear.num_bytes
         activations = tokens * (rows + columns) * width
         yield Operator(
             name,

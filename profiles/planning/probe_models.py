@@ -19,18 +19,21 @@ _BASE = {
 }
 
 
+HEADS = {"num_attention_heads": 4, "head_dim": 64}
+
+
 def _model(pattern: str, hidden: int, inner: int, heads: int, head: int, **more: Any) -> Any:
     sizes = {"hidden_size": hidden, "intermediate_size": inner}
-    mamba = {"mamba_num_heads": heads, "mamba_head_dim": head, "n_groups": min(heads, 8)}
+    mamba = {"mamba_num_heads": heads, "mamba_head_dim": head, "n_groups": max(heads // 4, 1)}
     return {**_BASE, "hybrid_override_pattern": pattern, **sizes, **mamba, **more}
 
 
-# 67 million weights, which no last-level cache holds in any precision; 4 million, which most do;
-# 1.3 MB of state a layer and sequence beside small weights; and many kernels that are small, yet
-# large enough to be shared by all threads.
+# linears: 67 million weights, which no last-level cache holds in any precision, and a head.
+# cached: 4 million, which most caches hold. states: 1.3 MB a layer and sequence, beside small weights.
+# small: kernels of little work, though enough to be shared by all threads.
 PROBE_MODELS = {
-    "linears": _model("--------", 1024, 4096, 2, 16),
-    "cached": _model("----", 512, 1024, 2, 16),
+    "linears": _model("--------", 512, 8192, 2, 16, vocab_size=32768),
+    "cached": _model("--", 1024, 1024, 2, 16),
     "states": _model("MMMM", 256, 256, 32, 80),
-    "small": _model("M-*-M-*-M-*-M-*-", 256, 768, 8, 64, num_attention_heads=4, head_dim=64),
+    "small": _model("M-*-M-*-M-*-M-*-", 256, 512, 8, 64, ssm_state_size=64, **HEADS),
 }

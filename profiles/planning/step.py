@@ -44,7 +44,9 @@ def step_time(workload: Workload, device: Device, call: Call) -> StepTime:
     device = device.on_call(found, call.is_decode)
     for operator in found:
         times[operator.resource] += device.seconds(operator)
-    num_launches = sum(operator.num_launches for operator in found)
+    launches = device.engine.launches
+    counted = sum(operator.num_launches for operator in found)
+    num_launches = launches.of(workload.model) if launches else counted
     overhead = device.overhead_s(num_launches, call.num_sequences)
     parts = {resource.value: seconds * 1e3 for resource, seconds in times.items()}
     return StepTime(**parts, overhead=overhead * 1e3, total=sum(parts.values()) + overhead * 1e3)

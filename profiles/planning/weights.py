@@ -8,6 +8,7 @@ from nemotrt.engines.tensor_names import expected_shapes, linear_names
 from nemotrt.profiles.planning.number_format import (
     LINEAR_WEIGHTS,
     PER_CHANNEL_SCALES,
+    StoredType,
     other_type,
 )
 
@@ -19,18 +20,26 @@ def num_parameters(model: ModelConfig) -> int:
     return sum(math.prod(shape) for shape in expected_shapes(model).values())
 
 
-def weights_bytes(model: ModelConfig, precision: Precision) -> int:
+def weights_bytes(
+    model: ModelConfig, precision: Precision, widened: StoredType | None = None
+) -> int:
     """Return the bytes of all weights: linears quantized, embeddings, head and norms not.
 
+    `widened` is what an engine makes of 16-bit linears and the head when it loads them.
     Source: ModelOpt's unified layout, which leaves lm_head and the embeddings in 16 bits.
     """
     linears = set(linear_names(model))
+    linear = LINEAR_WEIGHTS[precision]
+    if widened and linear is StoredType.BF16:
+        linear = widened
     total = 0
     for name, shape in expected_shapes(model).items():
         if name not in linears:
-            total += math.prod(shape) * other_type(precision).num_bytes
+            is_head = name.startswith("lm_head")
+            stored = widened if widened and is_head else other_type(precision)
+            total += math.prod(shape) * stored.num_bytes
             continue
-        total += math.prod(shape) * LINEAR_WEIGHTS[precision].num_bytes
+        total += math.prod(shape) * linear.num_bytes
         if precision in PER_CHANNEL_SCALES:
             total += shape[0] * SCALE_BYTES
         elif precision is Precision.FP8:
