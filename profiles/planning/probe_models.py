@@ -29,7 +29,7 @@ def _model(pattern: str, hidden: int, inner: int, heads: int, head: int, **more:
 
 
 # linears: 67 million weights, which no last-level cache holds in any precision, and a head.
-# cached: 4 million, which most caches hold. states: 1.3 MB a layer and sequence, beside small weights.
+# cached: 4 million, which most caches hold. states: 1.3 MB a layer and sequence.
 # small: kernels of little work, though enough to be shared by all threads.
 PROBE_MODELS = {
     "linears": _model("--------", 512, 8192, 2, 16, vocab_size=32768),
