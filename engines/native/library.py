@@ -16,7 +16,10 @@ from nemotrt.errors import EnvironmentUnfitError
 
 LIBRARY_VARIABLE = "NEMOTRT_NATIVE_LIBRARY"  # a library to use as it is
 INSTALLED = Path(__file__).parent / LIBRARY_FILE  # where the build hook puts it
-LOSS = "the native engine can't run here; --backend onnxruntime does, slower"
+# "half to a third": make bench-cpu, 2-core Zen 5, 2026-11
+LOSS = (
+    "the native engine can't run here; --backend onnxruntime does, at half to a third of its speed"
+)
 NO_COMPILER = (
     f"no compiled step and no C++ compiler (c++, g++ or clang++): {LOSS}. "
     "Install one, such as g++ (apt-get install g++)."
