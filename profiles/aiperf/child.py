@@ -10,7 +10,8 @@ from pathlib import Path
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
 
 INTERRUPT_TIMEOUT_S = 60.0  # it writes its exports before it goes
-NUM_LAST_LINES = 5
+NUM_LINES = 3
+MAX_LINE_CHARS = 400
 # It takes a folder for a name on the Hub if these are set.
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -50,9 +51,15 @@ async def run_aiperf(command: list[str], log: Path) -> None:
         finally:
             _kill_group(process.pid)
     if code:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        last = "\n".join([line for line in lines if line.strip()][-NUM_LAST_LINES:])
-        raise ChildProcessFailedError(f"AIPerf failed with code {code}:\n{last}")
+        text = log.read_text(encoding="utf-8", errors="replace")
+        raise ChildProcessFailedError(f"AIPerf failed with code {code}:\n{_reason(text)}")
+
+
+def _reason(text: str) -> str:
+    """Return the first errors in AIPerf's log, or its last lines."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line[:MAX_LINE_CHARS] for line in lines if " ERROR " in line]
+    return "\n".join(errors[:NUM_LINES] or lines[-NUM_LINES:])
 
 
 async def _interrupt(process: asyncio.subprocess.Process) -> None:

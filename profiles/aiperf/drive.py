@@ -8,7 +8,12 @@ from pathlib import Path
 
 from nemotrt.errors import NemotrtError
 from nemotrt.profiles.aiperf.child import find_aiperf, run_aiperf
-from nemotrt.profiles.aiperf.invocation import arguments, openai_target, write_dataset
+from nemotrt.profiles.aiperf.invocation import (
+    arguments,
+    openai_target,
+    write_dataset,
+    write_tokenizer,
+)
 from nemotrt.profiles.imports.aiperf import RECORDS_FILE, AiperfRequest, read_records
 from nemotrt.profiles.load.driver import Drive, LoadRecord, check_complete
 from nemotrt.profiles.load.exchange import Exchange
@@ -33,8 +38,10 @@ def aiperf_driver(program: str = "aiperf") -> Drive:
         with tempfile.TemporaryDirectory(prefix="nemotrt-aiperf-") as scratch:
             folder = Path(scratch)
             dataset, output = folder / "prompts.jsonl", folder / "artifacts"
+            tokenizer = folder / "tokenizer"
             write_dataset(dataset, server, workload, prompts)
-            command = [path, *arguments(server, workload, dataset, output)]
+            write_tokenizer(tokenizer, server)
+            command = [path, *arguments(server, workload, dataset, tokenizer, output)]
             record.start_s = time.perf_counter()
             try:
                 await run_aiperf(command, folder / "aiperf.log")

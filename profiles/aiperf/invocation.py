@@ -45,11 +45,21 @@ def write_dataset(
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def arguments(target: OpenAiTarget, workload: Workload, dataset: Path, output: Path) -> list[str]:
+def write_tokenizer(folder: Path, target: OpenAiTarget) -> None:
+    """Write the prompts' tokenizer in the form that AIPerf loads; it would fetch one otherwise."""
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(target.maker.tokenizer.to_json(), encoding="utf-8")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def arguments(
+    target: OpenAiTarget, workload: Workload, dataset: Path, tokenizer: Path, output: Path
+) -> list[str]:
     """Return the arguments of `aiperf`."""
     found = ["profile", "--model", target.model, "--url", target.client.url, "--streaming"]
     found += ["--endpoint-type", ENDPOINT_TYPES[target.endpoint], "--use-legacy-max-tokens"]
-    found += ["--use-server-token-count", "--tokenizer", "builtin"]  # it counts nothing itself
+    found += ["--use-server-token-count", "--tokenizer", str(tokenizer)]
     found += ["--input-file", str(dataset), "--custom-dataset-type", "single_turn"]
     found += ["--dataset-sampling-strategy", "sequential", "--output-artifact-dir", str(output)]
     found += ["--request-timeout-seconds", str(max(target.client.stall_timeout_s, 1.0) * 10)]

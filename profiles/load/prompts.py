@@ -32,7 +32,7 @@ class PromptMaker:
 
     def __init__(self, tokenizer: Tokenizer, language: Language, seed: int) -> None:
         """Use `tokenizer` to count."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._language = language
         self._seed = seed
 
@@ -48,12 +48,12 @@ class PromptMaker:
         """
         ids = self._encoded(index, isl)
         for end in range(isl, max(isl - MAX_TRIMMED_TOKENS, 0), -1):
-            text = self._tokenizer.decode(ids[:end]).rstrip("\ufffd")
-            missing = isl - len(self._tokenizer.encode(text))
+            text = self.tokenizer.decode(ids[:end]).rstrip("\ufffd")
+            missing = isl - len(self.tokenizer.encode(text))
             if missing < 0:
                 continue
             text += FILLER * missing
-            found = self._tokenizer.encode(text)
+            found = self.tokenizer.encode(text)
             if len(found) == isl:
                 return Prompt(tuple(found), text)
         raise ConfigError(f"this tokenizer gives no text of exactly {isl} tokens; change --isl.")
@@ -67,7 +67,7 @@ class PromptMaker:
             wanted = len(text) + 4 * isl + 64
             while len(text) < wanted:
                 text += next(pieces)
-            ids = self._tokenizer.encode(text)
+            ids = self.tokenizer.encode(text)
             if len(ids) >= isl:
                 return ids
 

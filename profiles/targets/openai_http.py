@@ -12,12 +12,13 @@ from nemotrt.profiles.targets.target import TargetError
 from nemotrt.profiles.targets.token_count import TokenCount
 from nemotrt.profiles.targets.triton_http import check_answers, parse_event
 
-# `ignore_eos` and `min_tokens` are extensions that vLLM and trtllm-serve share.
+# `ignore_eos`, `min_tokens` and `continuous_usage_stats` (counts with every chunk) are extensions
+# that vLLM and trtllm-serve share.
 EXACT = {
     "ignore_eos": True,
     "temperature": 0.0,
     "stream": True,
-    "stream_options": {"include_usage": True},
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
 }
 DONE = b"[DONE]"
 
@@ -43,7 +44,7 @@ class OpenAiTarget:
     ) -> None:
         """Talk to `model` through `client`; `extra` are further fields of every request."""
         self.client, self.model, self.endpoint = client, model, endpoint
-        self._maker = maker
+        self.maker = maker
         self._extra = dict(extra or {})
 
     @property
@@ -54,7 +55,7 @@ class OpenAiTarget:
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""
-        return self._maker.text(index, isl)
+        return self.maker.text(index, isl)
 
     async def open(self) -> None:
         """Check that the server answers."""

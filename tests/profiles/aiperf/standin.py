@@ -47,7 +47,7 @@ def main():
     fault, gap_ms = script.get("fault", ""), script.get("gap_ms", 10)
     lines = [json.loads(line) for line in Path(args.input_file).read_text().splitlines()]
     if fault == "die":
-        print("Cause: no server", file=sys.stderr)
+        print("05:13 ERROR no server\n\nLog File: aiperf.log", file=sys.stderr)
         sys.exit(1)
     folder = Path(args.output_artifact_dir)
     folder.mkdir(parents=True)

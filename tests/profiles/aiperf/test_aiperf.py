@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nemotrt.profiles.aiperf.invocation import arguments, write_dataset
+from nemotrt.profiles.aiperf.invocation import arguments, write_dataset, write_tokenizer
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.load.workload import Arrival, TraceEntry, Workload
 from nemotrt.profiles.result import read_result
@@ -57,7 +57,7 @@ def test_its_records_are_our_result(scripted, standin, tmp_path):
     [
         ({"fault": "short"}, "brought 7 tokens in 7 responses where 8 were asked for"),
         ({"fault": "isl"}, "read 17 prompt tokens where 16 were meant"),
-        ({"fault": "die"}, "AIPerf failed with code 1"),
+        ({"fault": "die"}, "AIPerf failed with code 1:\n05:13 ERROR no server"),
     ],
 )
 def test_a_fault_fails_the_run(scripted, standin, tmp_path, monkeypatch, script, reason):
@@ -105,7 +105,8 @@ def dataset(tmp_path, workload):
     prompts = [target.prompt(i, workload.isl) for i in range(len(workload.trace) or 6)]
     write_dataset(tmp_path / "d.jsonl", target, workload, prompts)
     lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
-    return lines, arguments(target, workload, tmp_path / "d.jsonl", tmp_path / "out")
+    paths = (tmp_path / name for name in ("d.jsonl", "tokenizer", "out"))
+    return lines, arguments(target, workload, *paths)
 
 
 def test_the_dataset_is_our_schedule(tmp_path):
@@ -118,6 +119,19 @@ def test_the_dataset_is_our_schedule(tmp_path):
     assert found[-6:] == [
         *("--request-count", "4", "--warmup-request-count", "2", "--concurrency", "2")
     ]
+
+
+def test_the_tokenizer_is_what_transformers_loads(tmp_path):
+    """AIPerf loads it so, without a network."""
+    from transformers import AutoTokenizer
+
+    target = open_target(
+        "http://127.0.0.1:1/v1", Workload(8, 8, 1), TargetOptions(tokenizer="tiny")
+    )
+    write_tokenizer(tmp_path / "t", target)
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "t")
+    text = target.prompt(0, 40).text
+    assert loaded.encode(text) == target.maker.tokenizer.encode(text)
 
 
 def test_open_loops_and_traces(tmp_path):
