@@ -65,7 +65,8 @@ class Stream:
         if self.is_openai:
             choice = {"index": 0, "finish_reason": "length" if is_last else None}
             choice |= {"delta": {"content": text}} if self.is_chat else {"text": text}
-            event = {"choices": [choice], "usage": None}
+            kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+            event = {"object": kind, "choices": [choice], "usage": None}
             if self.reports == "each":
                 event["usage"] = self.usage()
             return event, is_last
@@ -207,7 +208,8 @@ class ScriptedServer:
         text = f"data: {json.dumps(event)}\n\n"
         if is_last and stream.is_openai:
             if stream.options.get("include_usage"):
-                text += f"data: {json.dumps({'choices': [], 'usage': stream.usage()})}\n\n"
+                usage = {"object": event["object"], "choices": [], "usage": stream.usage()}
+                text += f"data: {json.dumps(usage)}\n\n"
             text += "data: [DONE]\n\n"
         stream.log["sends_s"].append(time.perf_counter())
         self.write(stream, text, is_last)
