@@ -1,5 +1,6 @@
 """Requests over Triton's gRPC; a call a request, so that closing one cancels that one alone."""
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable
 from functools import cached_property
@@ -16,6 +17,7 @@ LENGTH = struct.Struct("<I")
 FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?"}
 IS_LIST = {spec.name: spec.is_list for spec in OUTPUTS}
 READY_TIMEOUT_S = 2.0
+END_TIMEOUT_S = 5.0
 
 
 class TritonUpstream:
@@ -25,6 +27,7 @@ class TritonUpstream:
         """Prepare; the channel belongs to the event loop of its first use."""
         self._address = address
         self._model_name = model_name
+        self._ending: set[asyncio.Task[None]] = set()
 
     @cached_property
     def _channel(self) -> Any:
@@ -56,8 +59,17 @@ class TritonUpstream:
         except grpc.aio.AioRpcError as error:
             raise UpstreamError("engine_unavailable", str(error.details())) from error
         finally:
-            call.cancel()
+            if is_final:
+                self._end(call)
+            else:
+                call.cancel()
         raise UpstreamError("engine_failed", "the server ended the stream before the answer did.")
+
+    def _end(self, call: Any) -> None:
+        """See a call to its end in the background."""
+        task = asyncio.create_task(read_to_end(call))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def is_ready(self) -> bool:
         """Whether Triton says so; the engine process is asked elsewhere."""
@@ -71,6 +83,19 @@ class TritonUpstream:
     async def close(self) -> None:
         """Close the channel and what runs on it."""
         await self._channel.close()
+
+
+async def read_to_end(call: Any) -> None:
+    """Read what follows a call's last response: its end.
+
+    A call that is cancelled there costs tritonserver 2 KB for good (measured, Triton 2.51).
+    """
+    try:
+        async with asyncio.timeout(END_TIMEOUT_S):
+            async for _ in call:
+                pass
+    except (TimeoutError, grpc.aio.AioRpcError):
+        call.cancel()
 
 
 def infer_request(model_name: str, inputs: Fields) -> Any:
