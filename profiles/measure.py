@@ -18,7 +18,7 @@ from nemotrt.profiles.load.schedule import num_measured
 from nemotrt.profiles.load.stamping_loop import StampingLoop
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.nvml.watch import GpuChoice, watching
-from nemotrt.profiles.prediction import THIS_MACHINE, PredictionChoice, try_predict
+from nemotrt.profiles.prediction import CPU_ENGINES, THIS_MACHINE, PredictionChoice, try_predict
 from nemotrt.profiles.recording import machine_facts
 from nemotrt.profiles.result import ProfileResult
 from nemotrt.profiles.targets.openai_http import OpenAiTarget
@@ -106,10 +106,11 @@ def _with_prediction(
     limit = result.target.get("max_batch_size")
     if choice.precision is None:
         choice = replace(choice, precision=str(result.target.get("precision", Precision.BF16)))
+    backend = str(result.target.get("backend", ""))
+    if choice.gpu == THIS_MACHINE and backend in CPU_ENGINES:
+        choice = replace(choice, engine=backend)
     prediction, absence = try_predict(choice, workload, limit if isinstance(limit, int) else None)
     notes = [*result.notes, *([absence] if absence else [])]
-    if prediction and choice.gpu == THIS_MACHINE and result.target.get("backend") == "native":
-        notes.append("The planner's figures of a CPU are those of ONNX Runtime, not of `native`.")
     return result.model_copy(update={"prediction": prediction, "notes": tuple(notes)})
 
 

@@ -20,6 +20,7 @@ from nemotrt.profiles.targets.in_process import InProcessTarget
 from nemotrt.profiles.verdict.judge import Verdict, judge
 
 CHUNK_TOKENS = 128
+BACKEND = "onnxruntime"  # runs on any CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,13 @@ def _build(checkpoint: Path, engine: Path, batch_size: int, max_seq_len: int) ->
     """Build an engine, as a user would."""
     command = [sys.executable, "-m", "nemotrt", "build", str(checkpoint), "-o", str(engine)]
     command += ["--max-batch-size", str(batch_size), "--max-seq-len", str(max_seq_len)]
-    command += ["--chunk-tokens", str(min(CHUNK_TOKENS, max_seq_len)), "--quiet"]
+    command += [
+        "--backend",
+        BACKEND,
+        "--chunk-tokens",
+        str(min(CHUNK_TOKENS, max_seq_len)),
+        "--quiet",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last_lines = "\n".join(done.stderr.splitlines()[-5:])

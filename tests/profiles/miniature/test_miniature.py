@@ -53,7 +53,7 @@ def test_the_command_in_seconds(tmp_path, monkeypatch):
     done = CliRunner().invoke(profile, [*args, "--requests-per-user", "2"])
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout)
-    assert printed["backend"] == "onnxruntime"  # the planner's figures of a CPU are for it
+    assert printed["backend"] == "onnxruntime"
     assert printed["ratio"]["best"] > 0
     assert printed["predicted_ratio"] > 0
     assert (tmp_path / "m" / "hybrid" / "result.json").is_file()
