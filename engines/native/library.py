@@ -12,6 +12,7 @@ from nemotrt.engines.native.compiler import (
     find_compiler,
     source_hash,
 )
+from nemotrt.engines.user_cache import user_cache
 from nemotrt.errors import EnvironmentUnfitError
 
 LIBRARY_VARIABLE = "NEMOTRT_NATIVE_LIBRARY"  # a library to use as it is
@@ -68,8 +69,7 @@ def check_available() -> None:
 
 def _cache_folder() -> Path:
     """Return the user's cache of compiled libraries."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "nemotrt" / "native"
+    return user_cache() / "native"
 
 
 def _compile(target: Path) -> None:

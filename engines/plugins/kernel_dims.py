@@ -73,8 +73,8 @@ class KernelDims:
 
     @property
     def prefill_threads(self) -> int:
-        """Threads of a prefill block: a warp for each 16 channels of a head."""
-        return 32 * math.ceil(self.head_dim / 16)
+        """Threads of a prefill block."""
+        return prefill_threads(self.head_dim)
 
     @property
     def tile_bytes(self) -> int:
@@ -110,6 +110,11 @@ class KernelDims:
         for name, text in sources().items():
             digest.update(f"\n{name}\n{text}".encode())
         return digest.hexdigest()[:16]
+
+
+def prefill_threads(head_dim: int) -> int:
+    """Return the threads of a prefill block: a warp for each 16 channels of a head."""
+    return 32 * math.ceil(head_dim / 16)
 
 
 def sources() -> dict[str, str]:

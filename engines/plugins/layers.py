@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorrt as trt
 
+from nemotrt.engines.plugins.kernel_dims import prefill_threads
 from nemotrt.engines.plugins.mamba_plugin import Libraries, MambaPlugin, plugin_fields, sizes
 from nemotrt.engines.plugins.plugin_fields import (
     NAMESPACE,
@@ -124,7 +125,7 @@ class SsdScan(MambaPlugin):
             grid = f.num_heads, -(-f.head_dim // f.decode_rows), batch
             self._launch("ssd_decode", grid, DECODE_THREADS, arguments, stream)
         else:
-            threads = 32 * -(-f.head_dim // 16)
+            threads = prefill_threads(f.head_dim)
             arguments.append(ctypes.c_int(tokens))
             self._launch("ssd_prefill", (f.num_heads, batch, 1), threads, arguments, stream)
 

@@ -22,6 +22,7 @@ from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
 from nemotrt.engines.tensorrt.flavour import AHEAD_OF_TIME, Flavour, choose
 from nemotrt.engines.tensorrt.layer_report import LayerReport, parse_layers
 from nemotrt.engines.tensorrt.refusals import explain
+from nemotrt.engines.user_cache import user_cache
 from nemotrt.errors import ChildProcessFailedError
 
 PLAN_FILE = "engine.plan"
@@ -131,8 +132,7 @@ def timing_cache(flavour: Flavour) -> Path | None:
     """Return where a flavour keeps its measurements of kernels; one without a GPU makes none."""
     if flavour.is_ahead_of_time:
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = home / "nemotrt" / f"timing-{flavour.name}-{flavour.version()}"
+    path = user_cache() / f"timing-{flavour.name}-{flavour.version()}"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.user_cache import user_cache
+
 STRATEGIES = "DynamicShapesKernelSpecializationStrategy"
 
 
@@ -55,5 +57,4 @@ class JitKernels:
 
 def kernel_file(plan_sha256: str) -> Path:
     """Return where the kernels of a plan are kept, in the user's cache."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "nemotrt" / f"kernels-{plan_sha256[:16]}"
+    return user_cache() / f"kernels-{plan_sha256[:16]}"

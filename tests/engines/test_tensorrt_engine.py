@@ -19,7 +19,6 @@ from nemotrt.engines.manifest import (
     CheckpointEntry,
     LimitsEntry,
     Manifest,
-    WeightInput,
     write_manifest,
 )
 from nemotrt.engines.onnx_graph import GRAPH_FILE
@@ -27,7 +26,6 @@ from nemotrt.engines.precision import Precision
 from nemotrt.engines.request import Request
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.scheduler import Scheduler
-from nemotrt.engines.tensor_digest import tensor_digest
 from nemotrt.engines.tensorrt import compiler
 from nemotrt.engines.tensorrt import engine as engine_module
 from nemotrt.engines.tensorrt.cuda import Cuda
@@ -36,6 +34,7 @@ from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from support import cuda_stand_in, fake_quantized, reference
 from support import tensorrt_stand_in as stand_in
+from support.weight_inputs import weight_inputs
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 
@@ -57,16 +56,7 @@ def write_engine(
         limits=LimitsEntry(max_batch_size=4, max_seq_len=64, chunk_tokens=16),
         model=model_summary(checkpoint.config),
         checkpoint=CheckpointEntry(path=str(source), fingerprint=checkpoint.fingerprint()),
-        weights={
-            name: WeightInput(
-                tensor=weight.tensor,
-                dtype=weight.dtype,
-                shape=weight.shape,
-                is_transposed=weight.is_transposed,
-                sha256=tensor_digest(checkpoint[weight.tensor]),
-            )
-            for name, weight in bound.items()
-        },
+        weights=weight_inputs(checkpoint, bound),
         tools={"tensorrt-rtx": "1"},
         options={},
         files={},

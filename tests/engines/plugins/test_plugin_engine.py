@@ -16,7 +16,7 @@ from nemotrt.build.engine_builder import model_summary
 from nemotrt.engines import tensorrt
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest, WeightInput
+from nemotrt.engines.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.plugins import kernel_library, registration
 from nemotrt.engines.plugins.choice import MambaLayers
@@ -25,13 +25,13 @@ from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
 from nemotrt.engines.plugins.kernel_library import KernelLibrary
 from nemotrt.engines.plugins.plugin_fields import CausalConvFields, SsdScanFields
 from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensor_digest import tensor_digest
 from nemotrt.engines.tensorrt import compiler
 from nemotrt.engines.tensorrt import engine as engine_module
 from nemotrt.engines.tensorrt.engine import TensorRTEngine
 from nemotrt.errors import ArtefactError
 from support import cuda_stand_in, plugin_stand_in, reference
 from support.mamba_oracle import conv_oracle, draw, scan_oracle, worst
+from support.weight_inputs import weight_inputs
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=64, chunk_tokens=40)
 IMAGE = b"an image"
@@ -55,15 +55,7 @@ def write_engine(source: Path, folder: Path) -> Manifest:
         limits=LimitsEntry(max_batch_size=3, max_seq_len=64, chunk_tokens=40),
         model=model_summary(checkpoint.config),
         checkpoint=CheckpointEntry(path=str(source), fingerprint=checkpoint.fingerprint()),
-        weights={
-            name: WeightInput(
-                tensor=weight.tensor,
-                dtype=weight.dtype,
-                shape=weight.shape,
-                sha256=tensor_digest(checkpoint[weight.tensor]),
-            )
-            for name, weight in bound.items()
-        },
+        weights=weight_inputs(checkpoint, bound),
         tools={"tensorrt": "11.1"},
         options={"mamba": "plugin", "mamba_kernels": KernelDims.of(checkpoint.config.mamba).key},
         files={tensorrt.PLAN_FILE: FileEntry(num_bytes=0, sha256="0" * 64)},
