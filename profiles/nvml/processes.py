@@ -12,18 +12,19 @@ def programs(pids: Iterable[int]) -> list[str]:
     Those that this user can't see, or that have ended, are taken for themselves.
     """
     groups: list[set[int]] = []
-    for pid in sorted(set(pids)):
-        kin = {pid, *_ancestors(pid)}
-        related = [group for group in groups if group & kin or _share_group(pid, group)]
+    for pid in dict.fromkeys(pids):  # in any order: a child's number may be below its parent's
+        related = [group for group in groups if any(_is_kin(pid, other) for other in group)]
         groups = [group for group in groups if group not in related]
         groups.append({pid}.union(*related))
     return [_text(group) for group in sorted(groups, key=min)]
 
 
-def _share_group(pid: int, others: set[int]) -> bool:
-    """Return whether a process is in the process group of one of the others."""
-    own = _process_group(pid)
-    return own is not None and any(_process_group(other) == own for other in others)
+def _is_kin(pid: int, other: int) -> bool:
+    """Return whether two processes share a process group or one descends from the other."""
+    group = _process_group(pid)
+    if group is not None and group == _process_group(other):
+        return True
+    return other in _ancestors(pid) or pid in _ancestors(other)
 
 
 def _process_group(pid: int) -> int | None:

@@ -248,12 +248,17 @@ def test_flags():
     assert flags(trace_of(idle, is_persistence_on=True), 0, 10) == []
 
 
-def test_a_server_and_its_workers_are_one_program():
-    """A child, a child in a session of its own, and one that has nothing to do with us."""
+@pytest.mark.parametrize("order", [1, -1], ids=["parent first", "parent last"])
+def test_a_server_and_its_workers_are_one_program(order):
+    """A child, a child in a session of its own, and one that has nothing to do with us.
+
+    Numbers of processes wrap around, so that a child's may be below its parent's.
+    """
     sleep = ["sleep", "30"]
     children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]
     try:
-        own, *others = programs([os.getpid(), *(child.pid for child in children), 2**22 + 1])
+        pids = [os.getpid(), *(child.pid for child in children), 2**22 + 1]
+        own, *others = programs(pids[::order])
     finally:
         for child in children:
             child.kill()
