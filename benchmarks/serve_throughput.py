@@ -1,15 +1,21 @@
 """Tokens per second of the whole stack (OpenAI -> Triton -> engine) beside the bare engine's.
 
-python benchmarks/serve_throughput.py --engine tiny --streams 32 --streams 128
-python benchmarks/serve_throughput.py --engine paced --step-ms 5 --streams 128
+Run: python benchmarks/serve_throughput.py [--engine tiny] [--streams 32] [--rounds 5]
+
+Bare and stack take turns in pairs, while the one server stays up; `share` is the median of the
+pairs' ratios, so what slows the machine for longer than a pair slows both sides. `paced` is an
+engine whose steps take a fixed time and no CPU: what it offers is known.
 """
 
 import asyncio
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -21,11 +27,27 @@ from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.request import Request
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.tiny_models import resolve_checkpoint
+from nemotrt.serve.front.access import KEYS_VARIABLE
 from nemotrt.serve.launcher import serve_engine
 from nemotrt.serve.run_folder import ServerState
 
 HERE = Path(__file__).parent
 PROMPT = "The engine and the server"
+ENGINES = ("paced", "tiny", "tiny-dense")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The bare engine and the whole stack, one right after the other."""
+
+    bare_tokens_per_s: float
+    stack_tokens_per_s: float
+    cpu_us_per_token: dict[str, float]  # of the stack's processes
+
+    @property
+    def share(self) -> float:
+        """What of the bare engine's rate the stack has."""
+        return self.stack_tokens_per_s / self.bare_tokens_per_s
 
 
 def bare_tokens_per_s(opened: OpenEngine, num_streams: int, num_tokens: int) -> float:
@@ -78,55 +100,79 @@ def cpu_s(server: ServerState) -> dict[str, float]:
     return times
 
 
+def one_pair(opened: OpenEngine, server: ServerState, num_streams: int, num_tokens: int) -> Pair:
+    """Measure the bare engine, then the stack."""
+    bare = bare_tokens_per_s(opened, num_streams, num_tokens)
+    before = cpu_s(server)
+    stack = asyncio.run(all_streams(server, num_streams, num_tokens))
+    spent_us = {name: 1e6 * (spent - before[name]) for name, spent in cpu_s(server).items()}
+    total = num_streams * num_tokens
+    return Pair(bare, stack, {name: us / total for name, us in spent_us.items()})
+
+
+def summary(pairs: Sequence[Pair]) -> dict[str, object]:
+    """Return every pair's rates and the medians."""
+    cost = {
+        name: round(statistics.median(pair.cpu_us_per_token[name] for pair in pairs))
+        for name in pairs[0].cpu_us_per_token
+    }
+    return {
+        "bare_tokens_per_s": [round(pair.bare_tokens_per_s) for pair in pairs],
+        "stack_tokens_per_s": [round(pair.stack_tokens_per_s) for pair in pairs],
+        "shares": [round(pair.share, 3) for pair in pairs],
+        "share": round(statistics.median(pair.share for pair in pairs), 3),
+        "cpu_us_per_token": cost,
+    }
+
+
+def build(kind: str, folder: Path, max_streams: int) -> OpenEngine:
+    """Build the engine into `folder` and open it in this process."""
+    limits = Limits(max_batch_size=max_streams, max_seq_len=2048, chunk_tokens=32)
+    name = "tiny-dense" if kind == "paced" else kind
+    build_engine(resolve_checkpoint(name), folder, BuildSpec(limits=limits))
+    if kind != "paced":
+        return open_engine(folder, num_threads=1)
+    from serve_paced_host import open_paced
+
+    return open_paced(folder)
+
+
 @click.command()
-@click.option("--engine", "kind", type=click.Choice(["tiny", "tiny-dense", "paced"]), required=True)
-@click.option("--streams", type=int, multiple=True, default=(32, 128))
-@click.option("--tokens", type=int, default=200)
-@click.option("--step-ms", type=float, default=5.0)
+@click.option("--engine", "kinds", type=click.Choice(ENGINES), multiple=True, default=ENGINES[:2])
+@click.option("--streams", type=click.IntRange(1), multiple=True, default=(32, 128))
+@click.option("--tokens", type=click.IntRange(2), default=200)
+@click.option("--step-ms", type=float, default=5.0, help="Of the paced engine.")
 @click.option("--no-triton", is_flag=True)
 @click.option("--max-chunks-per-s", type=float, default=2000)
-@click.option("--runs", type=int, default=2)
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Pairs of each measurement.")
 def main(
-    kind: str,
+    kinds: tuple[str, ...],
     streams: tuple[int, ...],
     tokens: int,
     step_ms: float,
     no_triton: bool,
     max_chunks_per_s: float,
-    runs: int,
+    rounds: int,
 ) -> None:
-    """Print one JSON object a measurement."""
+    """Print one JSON object for each engine and number of streams."""
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "PACED_STEP_MS": str(step_ms)}
+    os.environ.pop(KEYS_VARIABLE, None)  # our clients send none
     sys.path.insert(0, str(HERE))
-    folder = Path(tempfile.mkdtemp()) / "engine"
-    limits = Limits(max_batch_size=max(streams), max_seq_len=2048, chunk_tokens=32)
-    name = "tiny-dense" if kind == "paced" else kind
-    build_engine(resolve_checkpoint(name), folder, BuildSpec(limits=limits))
-    if kind == "paced":
-        from serve_paced_host import open_paced
-
-        opened = open_paced(folder)
-        options = ["--engine-module", "serve_paced_host"]
-    else:
-        opened = open_engine(folder, num_threads=1)
-        options = ["--threads", "1"]
-    options += ["--no-triton"] if no_triton else []
-    options += ["--max-chunks-per-s", str(max_chunks_per_s)]
-    for count in streams:
-        for _ in range(runs):
-            bare = bare_tokens_per_s(opened, count, tokens)
-            with serve_engine(folder, *options) as server:
-                asyncio.run(all_streams(server, min(count, 8), 8))
-                before = cpu_s(server)
-                full = asyncio.run(all_streams(server, count, tokens))
-                cost = {n: (t - before[n]) * 1e6 / count / tokens for n, t in cpu_s(server).items()}
-            row = {"engine": kind, "triton": not no_triton, "streams": count, "tokens": tokens}
-            row |= {"bare_tokens_per_s": round(bare), "stack_tokens_per_s": round(full)}
-            row |= {"share": round(full / bare, 3)}
-            click.echo(
-                json.dumps(row | {"cpu_us_per_token": {n: round(c) for n, c in cost.items()}})
-            )
+    common = ["--max-chunks-per-s", str(max_chunks_per_s), *["--no-triton"] * no_triton]
+    for kind in kinds:
+        how = ["--engine-module", "serve_paced_host"] if kind == "paced" else ["--threads", "1"]
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "engine"
+            opened = build(kind, folder, max(streams))
+            with serve_engine(folder, *how, *common) as server:
+                for count in streams:
+                    row = {"engine": kind, "triton": not no_triton, "streams": count}
+                    row |= {"tokens": tokens, "load_average": round(os.getloadavg()[0], 1)}
+                    one_pair(opened, server, count, 8)  # warm-up of both
+                    pairs = [one_pair(opened, server, count, tokens) for _ in range(rounds)]
+                    click.echo(json.dumps(row | summary(pairs)))
+            opened.engine.close()
 
 
 if __name__ == "__main__":
