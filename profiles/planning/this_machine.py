@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nemotrt.engines.cpu_backend import default_cpu_backend
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.gpu_profile import GpuProfile
@@ -21,13 +22,14 @@ CPU_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
     """Return this machine's profile for an engine and a precision, measured in some seconds.
 
+    `engine` "nemotrt" is what a build takes on this machine.
+
     Raises:
         ConfigError: no CPU engine of that name, or it has no such precision.
         EnvironmentUnfitError: the memory size cannot be read (not Linux).
         ChildProcessFailedError: the probe failed.
     """
-    name = "onnxruntime" if engine == "nemotrt" else engine
-    if name not in CPU_ENGINES:
+    if engine not in ("nemotrt", *CPU_ENGINES):
         raise ConfigError(
             f"engine {engine} does not run on this machine's CPU; choose {', '.join(CPU_ENGINES)}."
         )
@@ -35,6 +37,7 @@ def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
         raise ConfigError(
             f"no CPU engine runs {precision}; choose {', '.join(p.value for p in CPU_PRECISIONS)}."
         )
+    name = default_cpu_backend()[0] if engine == "nemotrt" else engine
     num_cpus = len(os.sched_getaffinity(0))
     title, busy = f"{_cpu_name()}, {num_cpus} CPUs", os.getloadavg()[0]
     notes = f"measured while {busy:.1f} processes ran on {num_cpus} CPUs: too slow by as much"
