@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import llama_build
+import psutil
 from models import checkpoint
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
@@ -69,6 +70,11 @@ class Peer:
         answer: dict[str, Any] = json.loads(line)
         self.peak_bytes = answer.get("peak_bytes", 0)
         return answer
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the child has used, in steps of some milliseconds."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
 
     def close(self) -> None:
         """End the child."""

@@ -37,7 +37,9 @@ CASES = (
 )
 LIMITS = Limits(max_batch_size=32, max_seq_len=1024, chunk_tokens=512)
 TURN_S = 0.25  # about how long an engine works before the next one does
-SETTLE_S = 0.02  # a library's threads may spin on after a call, on the cores of the next one
+# A library's threads may spin on after a call, on the cores of the next one; llama.cpp's do so for
+# tenths of a second. So each turn waits until nobody works.
+SETTLE_S, MAX_SETTLE_S = 0.05, 5.0
 NUM_COMPARED = 64  # tokens whose logits are compared
 # A turn of these takes seconds: they need not be shown to be slow again and again.
 SLOW_ENGINES, SLOW_ROUNDS = ("transformers",), 2
@@ -80,7 +82,7 @@ def measure(peers: list[Peer], case: Case, rounds: int) -> dict[str, list[float]
             label = peer.entry.label
             if peer.entry.engine in SLOW_ENGINES and index > SLOW_ROUNDS:
                 continue
-            time.sleep(SETTLE_S)
+            settle(peers)
             for _ in range(turns[label]):
                 if load.tokens > 1:
                     peer.ask(do="begin", batch=load.batch, held=load.held)
@@ -88,6 +90,17 @@ def measure(peers: list[Peer], case: Case, rounds: int) -> dict[str, list[float]
                 seconds[label] += found if index else []
             turns[label] = max(1, min(8, int(TURN_S / found[0])))
     return seconds
+
+
+def settle(peers: list[Peer]) -> None:
+    """Return when no engine has used a CPU for `SETTLE_S` seconds."""
+    end = time.perf_counter() + MAX_SETTLE_S
+    used, before = sum(peer.cpu_s() for peer in peers), -1.0
+    while used > before:
+        if time.perf_counter() > end:
+            raise SystemExit(f"an engine works on without a call for {MAX_SETTLE_S:g} s")
+        time.sleep(SETTLE_S)
+        used, before = sum(peer.cpu_s() for peer in peers), used
 
 
 def roofline_s(program: Program, entry: Entry, load: Load, limits: MachineLimits) -> float:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+MEMORY_SHARE = 0.3  # of the machine's memory, whatever its argument is called; 0.92 by default
+
 
 class VllmRunner:
     """A feed of one token is measured as the next token of `batch` running requests."""
@@ -30,6 +32,7 @@ class VllmRunner:
             skip_tokenizer_init=True,
             enforce_eager=True,
             enable_prefix_caching=False,
+            gpu_memory_utilization=MEMORY_SHARE,
         )
         self._batch = self._count = 0
         self._is_running = False
