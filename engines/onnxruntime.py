@@ -98,9 +98,9 @@ class OnnxRuntimeEngine:
         """Free a slot and clear its state."""
         self._slots.release(slot)
         row = self._slots.row_of[slot]
-        self._held[row] = 0
         for state in self._states.values():
-            state.clear(row)
+            state.clear(row, int(self._held[row]))
+        self._held[row] = 0
 
     def held_tokens(self, slot: int) -> int:
         """Tokens that the slot's state holds."""

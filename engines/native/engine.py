@@ -61,11 +61,11 @@ class NativeEngine:
             raise ArtefactError(f"{folder}: {fault or 'the program has another max_seq_len'}.")
         rows = limits.max_batch_size
         self._states = {
-            s.name: StateBuffer.zeros(rows, s.shape, dtype=np.dtype(s.format.value))
+            s.name: StateBuffer.zeros(rows, s.shape, _token_axis(s.name), np.dtype(s.format.value))
             for s in program.states
         }
-        for name, state in self._states.items():
-            if not name.startswith(("k_", "v_")) and state.row_bytes >= HUGE_PAGE_WORTH_BYTES:
+        for state in self._states.values():
+            if state.token_axis is None and state.row_bytes >= HUGE_PAGE_WORTH_BYTES:
                 state.memory.madvise(mmap.MADV_HUGEPAGE)
         self.operations = program.operations
         self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
@@ -102,11 +102,11 @@ class NativeEngine:
         return self._slots.allocate()
 
     def release(self, slot: int) -> None:
-        """Free a slot; its state becomes zero and its memory goes back to the system."""
+        """Free a slot; its state becomes zero."""
         self._slots.release(slot)
-        self._held[slot] = 0
         for state in self._states.values():
-            state.clear(slot)
+            state.clear(slot, self._held[slot])
+        self._held[slot] = 0
 
     def held_tokens(self, slot: int) -> int:
         """Tokens that the slot's state holds."""
@@ -159,6 +159,11 @@ class NativeEngine:
         """End the threads of an engine that nobody closed."""
         if getattr(self, "_handle", None) is not None:
             self.close()
+
+
+def _token_axis(state: str) -> int | None:
+    """Return the axis of a cache that grows with the held tokens, [heads, tokens, depth]."""
+    return 1 if state.startswith(("k_", "v_")) else None
 
 
 def _map_weights(path: Path) -> npt.NDArray[np.uint8]:
