@@ -151,16 +151,24 @@ def _serve_and_profile(steps: Steps) -> None:
     with ExitStack() as stack:
         with steps.step("Start tritonserver") as made:
             state = stack.enter_context(serve_engine(engine))
-            made(f"ready at {state.http_url}")
+            address = state.http_url or state.openai_url  # with API keys Triton has no port
+            made(f"ready at {address}")
         with steps.step("Measure it: 64 in, 64 out, 4 users") as made:
-            assert state.http_url is not None  # served with Triton
-            options = TargetOptions(tokenizer=str(engine))
-            result = measure.run(open_target(state.http_url, workload, options), workload)
+            options = TargetOptions(tokenizer=str(engine), headers=_key_header())
+            result = measure.run(open_target(address, workload, options), workload)
             write_folder(result, steps.folder / "profile", force=True)
             made(
                 f"profile/report.html: {result.metric('tokens_per_s'):.0f} tokens/s, "
                 f"ttft {result.metric('ttft_ms'):.1f} ms, tpot {result.metric('tpot_ms'):.1f} ms"
             )
+
+
+def _key_header() -> dict[str, str]:
+    """Return what a request to our server must carry: a key, if the environment has any."""
+    from nemotrt.serve.front.access import environment_keys
+
+    keys = environment_keys()
+    return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
 
 def print_table(steps: Steps, output: Path) -> None:

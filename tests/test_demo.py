@@ -10,7 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt import demo
+from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.tiny_models import resolve_checkpoint
 
 
 @pytest.mark.triton
@@ -36,6 +39,24 @@ def test_the_whole_chain(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 2
     assert "--force" in again.stderr
+
+
+@pytest.mark.triton
+def test_it_serves_and_measures_behind_the_users_api_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEMOTRT_API_KEYS", " a-key-of-mine, another")
+    limits = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=64)
+    build_engine(
+        resolve_checkpoint("tiny-dense"), tmp_path / "engine-cpu", BuildSpec(limits=limits)
+    )
+    steps = demo.Steps(tmp_path, quiet=True)
+    demo._serve_and_profile(steps)
+    written = (tmp_path / "profile" / "result.json").read_text()
+    profile = json.loads(written)
+    assert profile["status"] == "complete"
+    assert profile["target"]["address"].startswith("http://127.0.0.1:")
+    assert "a-key-of-mine" not in written + str(steps.rows)
 
 
 def test_missing_parts_are_named_before_anything_is_done(

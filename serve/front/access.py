@@ -49,13 +49,19 @@ def _presented_key(authorization: str) -> str:
         return ""
 
 
+def environment_keys() -> list[str]:
+    """Return the keys in $NEMOTRT_API_KEYS, separated by commas."""
+    keys = (key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(","))
+    return [key for key in keys if key]
+
+
 def read_api_keys(path: Path | None) -> ApiKeys:
     """Return the keys in a file, one a line, and in $NEMOTRT_API_KEYS, separated by commas.
 
     Raises:
         ConfigError: the file is missing or has no key, or others may read it.
     """
-    keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",")]
+    keys = environment_keys()
     if path is not None:
         if not path.is_file():
             raise ConfigError(f"there is no file of API keys at {path}.")
@@ -66,7 +72,7 @@ def read_api_keys(path: Path | None) -> ApiKeys:
         if not found:
             raise ConfigError(f"{path} has no API key.")
         keys += found
-    return ApiKeys(tuple(hashlib.sha256(key.encode()).digest() for key in keys if key))
+    return ApiKeys(tuple(hashlib.sha256(key.encode()).digest() for key in keys))
 
 
 class AccessGate:
