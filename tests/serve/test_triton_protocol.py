@@ -11,6 +11,7 @@ import pytest
 import tritonclient.grpc as grpc
 import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http
+import tritonclient.http.aio as http_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from nemotrt.serve.run_folder import ServerState
@@ -145,6 +146,33 @@ def test_http_client_sees_the_model(server) -> None:
             client.load_model("llm")
         with pytest.raises(InferenceServerException, match="restricted"):
             client.get_system_shared_memory_status()
+
+
+def test_http_asyncio(server) -> None:
+    """Everything that Triton's HTTP has for a decoupled model; what it makes is in curl's tests."""
+    tensor = http.InferInput("max_tokens", [1], "INT32")
+    tensor.set_data_from_numpy(np.array([4], np.int32))
+
+    async def run() -> None:
+        async with http_aio.InferenceServerClient(
+            server.http_url.removeprefix("http://")
+        ) as client:
+            checks = (client.is_server_live(), client.is_server_ready())
+            assert all(await asyncio.gather(*checks, client.is_model_ready("llm")))
+            assert not await client.is_model_ready("no-such-model")
+            metadata = await client.get_model_metadata("llm")
+            assert {item["name"] for item in metadata["inputs"]} == set(INPUT_BY_NAME)
+            config = await client.get_model_config("llm")
+            assert config["model_transaction_policy"]["decoupled"] is True
+            statistics = await client.get_inference_statistics("llm")
+            assert [found["name"] for found in statistics["model_stats"]] == ["llm"]
+            with pytest.raises(InferenceServerException, match="decoupled"):
+                await client.infer("llm", [tensor])
+            with pytest.raises(InferenceServerException, match="restricted"):
+                await client.unload_model("llm")
+            assert await client.is_model_ready("llm")
+
+    asyncio.run(run())
 
 
 def curl(url: str, body: object) -> str:
