@@ -61,7 +61,9 @@ def profile() -> None:
 @click.option("--isl", type=click.IntRange(1), help="Prompt tokens.  [default: 256]")
 @click.option("--osl", type=click.IntRange(1), help="Answer tokens.  [default: 64]")
 @click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
-@click.option("--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ...")
+@click.option(
+    "--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ..., then between."
+)
 @click.option("--repeat", type=click.IntRange(1), default=1, help="Runs of the same load.")
 @click.option("-n", "--num-requests", type=click.IntRange(1), help="Measured.  [default: 8 a user]")
 @click.option("--warmup", type=click.IntRange(0), help="Requests before.  [default: 1 a user]")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemotrt.profiles import measure
+from nemotrt.profiles.best_concurrency import MAX_CONCURRENCY, next_concurrency
 from nemotrt.profiles.load.driver import Drive, drive
 from nemotrt.profiles.load.journal import check_journal, discard_journal, journal_folder
 from nemotrt.profiles.load.workload import Workload
@@ -14,10 +15,6 @@ from nemotrt.profiles.report.comparison import write_comparison
 from nemotrt.profiles.result import ProfileResult, Status
 from nemotrt.profiles.run_folder import REPORT_FILE, check_folder, clear_runs, write_folder
 from nemotrt.profiles.targets.target import Target
-
-# A doubling of users that brings less than this has found the knee.
-MIN_GAIN = 0.03
-MAX_CONCURRENCY = 1024
 
 
 def search(
@@ -30,7 +27,7 @@ def search(
     watchers: Observers | None = None,
     drive: Drive = drive,
 ) -> list[ProfileResult]:
-    """Return runs of 1, 2, 4, ... users, until more of them bring less than MIN_GAIN.
+    """Return runs of the concurrencies that lead to the best, in the order of their measurement.
 
     `workloads_at` gives a concurrency's workloads; all but the first repeat the best in the end.
 
@@ -40,20 +37,20 @@ def search(
     """
     clear_runs(output, force=force)
     results: list[ProfileResult] = []
-    concurrency, best = 1, 0.0
-    while concurrency <= max_concurrency:
+    rates: dict[int, float] = {}
+    while (concurrency := next_concurrency(rates, max_concurrency)) is not None:
         workload = workloads_at(concurrency)[0]
         folder = sweep_folder(output, workload)
         _check(folder, force=force)
         result = _measure_one(make_target, workload, folder, watchers, drive)
         results.append(result)
         rate = result.metrics["tokens_per_s"].value
-        if result.status is not Status.COMPLETE or rate is None or rate < best * (1 + MIN_GAIN):
+        if result.status is not Status.COMPLETE or rate is None:
             break
-        concurrency, best = 2 * concurrency, rate
+        rates[concurrency] = rate
     if all(result.status is Status.COMPLETE for result in results):
-        fastest = max(results, key=lambda result: result.metric("tokens_per_s"))
-        for repeat, workload in enumerate(workloads_at(fastest.workload.concurrency)[1:], start=2):
+        best = max(rates, key=lambda users: rates[users])
+        for repeat, workload in enumerate(workloads_at(best)[1:], start=2):
             folder = sweep_folder(output, workload, repeat)
             results.append(_measure_one(make_target, workload, folder, watchers, drive))
     write_comparison(results, output / REPORT_FILE)

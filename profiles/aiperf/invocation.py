@@ -19,13 +19,16 @@ def openai_target(target: Target) -> OpenAiTarget:
     """Return `target` if AIPerf can measure it.
 
     Raises:
-        ConfigError: it is no OpenAI-compatible endpoint.
+        ConfigError: it is no OpenAI-compatible endpoint. AIPerf 0.13 has a type for any HTTP API
+            (`template`), but takes the text alone from its answers, so it would count their tokens
+            by tokenizing it again, which is not what the server made.
     """
     if isinstance(target, OpenAiTarget):
         return target
     raise ConfigError(
-        f"AIPerf measures OpenAI-compatible endpoints here, not {target.facts['kind']}: give the "
-        "server's address with /v1 at the end, or leave out --driver."
+        f"AIPerf measures OpenAI-compatible endpoints here, not {target.facts['kind']}: it knows "
+        "none of Triton's own protocols, and could not count what an answer's tokens were. Give "
+        "the server's OpenAI address, with /v1 at the end, or leave out --driver."
     )
 
 

@@ -92,11 +92,17 @@ def test_without_aiperf_it_says_how_to_get_it(scripted, tmp_path):
     assert not folder.exists()
 
 
-def test_a_triton_address_is_refused(scripted, standin, tmp_path):
-    args = [scripted.url, "--driver", "aiperf", "--aiperf", str(standin), *LOAD]
+@pytest.mark.parametrize("kind", ["http", "grpc", "engine"])
+def test_what_aiperf_cannot_measure_is_refused(
+    scripted, scripted_grpc, engine_folder, standin, tmp_path, kind
+):
+    target = {"http": scripted.url, "grpc": scripted_grpc.url, "engine": str(engine_folder)}[kind]
+    args = [target, "--driver", "aiperf", "--aiperf", str(standin), *LOAD]
     done = CliRunner().invoke(profile, [*args, "-o", str(tmp_path / "run")])
     assert done.exit_code == 2
-    assert "with /v1 at the end" in done.output
+    for part in ("could not count", "with /v1 at the end, or leave out --driver"):
+        assert part in " ".join(done.output.split())
+    assert not (tmp_path / "run").exists()
 
 
 def dataset(tmp_path, workload):
