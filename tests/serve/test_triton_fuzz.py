@@ -1,12 +1,14 @@
 """Tensors of any name, type, shape and bytes, straight into gRPC: errors, and a living server."""
 
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -86,6 +88,9 @@ SETTINGS = settings(
 @example([("text_input", "BYTES", [1], struct.pack("<I", 3) + b"\xff\xfe\xfd")], False)
 @example([("text_input", "BYTES", [2**31 - 1], b"")], False)
 @example([("input_ids", "INT32", [2**61], b"")], False)
+@example([("max_tokens", "INT32", [2**62], b"")], True)
+@example([("stop_words", "BYTES", [2**62], b"")], True)
+@example([("stop_words", "BYTES", [2**62 + 1], struct.pack("<I", 1) + b"x")], True)
 @example([("input_ids", "INT32", [-1], b"\0" * 4)], False)
 @example([("max_tokens", "INT32", [1], b"\0" * 4000)], True)
 def test_any_tensors_at_all(stub, tensors, has_text) -> None:
@@ -125,19 +130,57 @@ def test_the_server_has_lived_through_it(stub, server) -> None:
     assert state.processes == server.processes
 
 
-def test_the_tensor_that_kills_tritons_stub_costs_seconds(stub, server) -> None:
+@pytest.fixture
+def others(server, solo) -> Iterator[list[tuple[int, str]]]:
+    """A client of the OpenAI endpoint that asks again and again; the statuses and texts it gets."""
+    answers: list[tuple[int, str]] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        body = {"model": "llm", "prompt": "The", "max_tokens": 16, "temperature": 0}
+        with httpx.Client(base_url=server.openai_url, timeout=30) as client:
+            while not is_over.wait(0.02):
+                answer = client.post("completions", json=body)
+                told = answer.json()
+                text = told["choices"][0]["text"] if answer.is_success else told["error"]["message"]
+                answers.append((answer.status_code, text))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield answers
+    is_over.set()
+    thread.join()
+    assert answers[-1][0] == 200
+    assert {text for status, text in answers if status == 200} == {
+        solo("The", max_tokens=16)["text"]
+    }
+    assert all(text for _, text in answers)
+    assert {status for status, _ in answers} <= {200, 500, 502, 503}
+
+
+@pytest.mark.parametrize(
+    ("shape", "raw"), [([2**62], b""), ([2**62 + 1], b"\7\0\0\0")], ids=["empty", "one"]
+)
+def test_the_tensor_that_kills_tritons_stub_costs_seconds(stub, server, others, shape, raw) -> None:
     """4 * 2^62 bytes overflow to the 0 that came; Triton 2.51 lets it through, numpy throws."""
+    state = RunFolder(Path(server.run_folder))
+    before = state.read_state()
+    assert before is not None
     request = infer_request("llm", {})
-    request.inputs.add(name="input_ids", datatype="INT32", shape=[2**62])
-    request.raw_input_contents.append(b"")
+    request.inputs.add(name="input_ids", datatype="INT32", shape=shape)
+    request.raw_input_contents.append(raw)
     with pytest.raises(AssertionError):
         first_answer(stub, request)
     until_s = time.monotonic() + 60
-    state = RunFolder(Path(server.run_folder))
+    num_starts = before.restarts["triton"] + 1
     while (now := state.read_state()) is None or not (
-        now.restarts["triton"] == 1 and now.status == "ready"
+        now.restarts["triton"] == num_starts and now.status == "ready"
     ):
         assert time.monotonic() < until_s
         time.sleep(0.05)
-    assert now.restarts == {"engine": 0, "triton": 1, "front": 0}
+    assert now.restarts == {"engine": 0, "triton": num_starts, "front": 0}
     assert is_well(stub)
+    num_answers = len(others)
+    while len(others) < num_answers + 3:
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
