@@ -87,11 +87,12 @@ def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
     with count_progress("comparing, linears", total, quiet=as_json or not original) as progress:
         found = inspect_quantized(folder, original, progress)
     report = {"schema_version": 1, **dataclasses.asdict(found), "path": str(found.path)}
+    loads = "once mended, loads in" if found.faults else "loads in"
     rows = {
         "format": found.format,
         "quant_algo": found.algo,
         "quantized": f"{found.num_quantized} linears, {found.num_kept} kept",
-        **{f"loads in {engine}": verdict for engine, verdict in found.loaders.items()},
+        **{f"{loads} {engine}": verdict for engine, verdict in found.loaders.items()},
     }
     if found.weight_errors:
         errors = sorted(found.weight_errors.items(), key=lambda item: item[1])

@@ -12,6 +12,7 @@ from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
 from nemotrt.quantize.progress import byte_progress, readable_size
 from nemotrt.quantize.recipe import Recipe, recipe_names
 from nemotrt.quantize.recipe_list import recipes_option
+from nemotrt.quantize.unused_options import unused_note
 
 if TYPE_CHECKING:
     from nemotrt.quantize.writer import QuantizeOptions, Setting
@@ -103,6 +104,10 @@ def quantize(
         settings=_settings(),
     )
     silent = quiet or as_json
+    is_calibrated = calibration is not None
+    note = unused_note(chosen, kv_cache, _changed(), is_calibrated=is_calibrated, clip=clip)
+    if note and not quiet:
+        click.echo(note, err=True)
     check_target(output, force=force)
     if calibration is not None and not dry_run:
         from nemotrt.quantize.calibrate import ensure_calibration
@@ -146,6 +151,17 @@ def _is_given(*names: str) -> bool:
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
     return any(context.get_parameter_source(name) is not default for name in names)
+
+
+def _changed() -> set[str]:
+    """Return the options, without dashes, whose value is not the default."""
+    context = click.get_current_context()
+    return {
+        option_name(option)
+        for option in context.command.params
+        if isinstance(option, click.Option)
+        and context.params.get(str(option.name)) not in (None, False, option.default)
+    }
 
 
 def _settings() -> "dict[str, Setting]":

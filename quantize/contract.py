@@ -1,8 +1,9 @@
 """Checks a quantized checkpoint against what the loaders demand, without running one.
 
-Rules: both config files agree; quantized and excluded modules are together all linears, by exact
-name; every quantized weight has its scales, of the right type and shape, positive and finite; no
-NaN code; every channel reaches the largest code, so no range is wasted.
+Rules: the tensors are the model's and its scales, all of them and no other; both config files
+agree; quantized and excluded modules are together all linears, by exact name; every quantized
+weight has its scales, of the right type and shape, positive and finite; no NaN code; every channel
+reaches the largest code, so no range is wasted.
 """
 
 import json
@@ -20,7 +21,9 @@ from nemotrt.quantize.linear_contract import linear_faults
 from nemotrt.quantize.loaders import loader_verdicts
 from nemotrt.quantize.plan import check_plain
 from nemotrt.quantize.quantized_folder import QuantizedFolder, open_folder
+from nemotrt.quantize.selection import split_fused
 from nemotrt.quantize.source_error import Compared, compare_with_source
+from nemotrt.quantize.tensor_contract import tensor_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def _faults(folder: QuantizedFolder) -> Iterator[str]:
     """Yield each broken rule in one line."""
     if folder.layout is Format.MODELOPT:
         yield from _config_faults(folder)
+    yield from tensor_faults(folder)
     yield from kv_faults(folder.model, folder.layout, folder.quant.kv_cache_algo, folder.tensors)
     if not folder.excludes("lm_head"):
         yield "lm_head is not excluded: loaders would take its 16 bit weight for codes"
@@ -92,6 +96,8 @@ def _faults(folder: QuantizedFolder) -> Iterator[str]:
         module = name.removesuffix(".weight")
         if module.endswith(".conv1d") and module != name and not folder.excludes(module):
             yield f"{module} is not excluded"
+    quantized = {f"{module}.weight" for module in folder.linears if folder.codes(module)}
+    yield from split_fused(folder.model, quantized)
     for module in folder.linears:
         codes = folder.codes(module)
         if codes is None:

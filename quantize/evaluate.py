@@ -92,11 +92,18 @@ def _evaluate_checkpoint(
         reference=str(first.path),
         candidate=str(second.path),
         backend=None,
-        precision=second.quant.algo.value,
+        precision=_precision(second),
         texts=tuple(texts),
         layers=tuple(layers),
         linears=tuple(linears.found),
     )
+
+
+def _precision(checkpoint: Checkpoint) -> str:
+    """Return how the linears are quantized, and the KV cache if it is."""
+    quant = checkpoint.quant
+    cache = f", {quant.kv_cache_algo} KV cache" if quant.kv_cache_algo else ""
+    return f"{quant.algo.value}{cache}"
 
 
 def _open(folder: Path) -> Checkpoint:

@@ -25,10 +25,14 @@ class QuantizedEmitter(SequenceEmitter):
 
     def cached(self, what: str, heads: str) -> str:
         """Round keys or values as the quantized cache stores them."""
-        if self.checkpoint.quant.kv_cache_algo is None:
+        algo = self.checkpoint.quant.kv_cache_algo
+        if algo is None:
             return heads
-        scale = self.graph.constant(self.checkpoint.floats(what).reshape(()))
-        is_int8 = self.checkpoint.quant.kv_cache_algo == "INT8"
+        is_int8 = algo == "INT8"
+        if is_int8 or what in self.checkpoint:
+            scale = self.graph.constant(self.checkpoint.floats(what).reshape(()))
+        else:  # an FP8 cache may have no scales: loaders take 1
+            scale = self.graph.scalar(1.0)
         rounded = (_int8 if is_int8 else _fp8)(self.graph, heads, scale)
         return self.graph.op("Mul", rounded, scale)
 

@@ -40,13 +40,17 @@ def linear_entries(
         yield from _modelopt(linear, input_scale, pre_quant_scale)
         return
     if pre_quant_scale is not None:
-        raise ConfigError(
-            "compressed-tensors has no place for pre_quant_scale: fold the smoothing instead."
-        )
+        check_unfolded(layout)
     if recipe.algo is QuantAlgo.INT8_WEIGHT_ONLY:
         yield from _packed(linear)
     else:
         yield from _compressed_tensors(linear, input_scale)
+
+
+def check_unfolded(layout: Format) -> None:
+    """Raise ConfigError if `layout` can't hold SmoothQuant's factors beside the weights."""
+    if layout is not Format.MODELOPT:
+        raise ConfigError(f"{layout} has no place for pre_quant_scale; leave --no-fold away.")
 
 
 def _code_type(linear: Linear) -> str:

@@ -12,6 +12,7 @@ from nemotrt.quantize.quantized_folder import QuantizedFolder
 
 E4M3_MAX_CODE, E4M3_NAN = 0x7E, 0x7F
 CHUNK_ROWS = 512
+FLOATS = ("F32", "BF16", "F16")  # of pre_quant_scale, which has the activations' type
 
 
 def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Iterator[str]:
@@ -26,11 +27,15 @@ def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Ite
     wanted = {"weight_scale": expected}
     if folder.algo in (QuantAlgo.FP8, QuantAlgo.INT8_SMOOTHQUANT):
         wanted["input_scale"] = () if is_modelopt else (1,)
+    if f"{module}.pre_quant_scale" in folder.tensors:
+        wanted["pre_quant_scale"] = codes.shape[1:]
     for leaf, shape in wanted.items():
         ref = folder.tensors.get(f"{module}.{leaf}")
         if ref is None:
             yield f"{module}.{leaf} is missing"
-        elif ref.dtype not in types or ref.shape != shape:
+        elif (
+            ref.dtype not in (types if leaf != "pre_quant_scale" else FLOATS) or ref.shape != shape
+        ):
             found = f"{ref.dtype} {list(ref.shape)}"
             yield f"{module}.{leaf} is {found}, expected {types[0]} {list(shape)}"
         elif not (np.isfinite(values := ref.map().astype(np.float32)).all() and (values > 0).all()):

@@ -129,8 +129,9 @@ def _take_up(path: Path, plan: str) -> Partial:
 
 def _take_name(path: Path, target: Path) -> None:
     """Rename `path` to `target`, moving an older folder out of the way first."""
-    old = target.parent / f".{target.name}.replaced-{os.getpid()}"
+    old = target.parent / f".{target.name}.replaced"
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a run that was killed right here
         target.rename(old)
     path.rename(target)
     shutil.rmtree(old, ignore_errors=True)

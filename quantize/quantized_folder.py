@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotrt.engines.checkpoint import ALIASES, shard_paths
+from nemotrt.engines.checkpoint import ALIASES, tensor_refs
 from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.quant_config import (
@@ -14,7 +14,7 @@ from nemotrt.engines.quant_config import (
     flat_quantization,
     read_quant_config,
 )
-from nemotrt.engines.safetensors_file import TensorRef, read_header
+from nemotrt.engines.safetensors_file import TensorRef
 from nemotrt.engines.tensor_names import linear_names
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.compressed import read_compressed_config
@@ -70,11 +70,7 @@ def open_folder(path: Path) -> QuantizedFolder:
     flat = flat_quantization(path) or {}
     if not flat and not (path / QUANT_CONFIG_FILE).is_file():
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
-    tensors = {
-        ALIASES.get(name, name): ref
-        for shard in shard_paths(path)
-        for name, ref in read_header(shard)[0].items()
-    }
+    tensors = {ALIASES.get(name, name): ref for name, ref in tensor_refs(path)}
     linears = [name.removesuffix(".weight") for name in linear_names(model)]
     if flat.get("quant_method") == Format.COMPRESSED_TENSORS:
         layout, quant = Format.COMPRESSED_TENSORS, read_compressed_config(path, flat)

@@ -1,11 +1,16 @@
 """Which linears of a model a recipe quantizes, and which modules it names as left alone."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from nemotrt.engines.model_config import LayerKind, ModelConfig
 from nemotrt.engines.tensor_names import blocks, linear_names
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.quantize.recipe import Recipe
+
+# Linears that engines run as one. Source: the models in vLLM and TensorRT-LLM; vLLM refuses a part
+# that is quantized alone, TensorRT-LLM takes its codes for 16 bit weights.
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -
     if keep_feeders and not spared:
         raise ConfigError("--keep attention-feeders: no Mamba layer of this model feeds attention.")
     every = linear_names(config)
+    _check_leaves(recipe.name, config, quantized)
     weights = []
     for position, block in enumerate(blocks(config)):
         for name in (name for name in every if name.startswith(block.prefix)):
@@ -48,7 +54,34 @@ def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -
                 )
     if not weights:
         raise ConfigError(f"recipe {recipe.name} quantizes no linear of this model.")
+    if split := next(split_fused(config, set(weights)), None):
+        raise ConfigError(f"recipe {recipe.name}: {split}; quantize or keep them together.")
     return Selection(tuple(weights), _exclude(config, every, set(weights)))
+
+
+def _check_leaves(
+    recipe: str, config: ModelConfig, quantized: dict[LayerKind, tuple[str, ...]]
+) -> None:
+    """Raise ConfigError if a recipe would quantize a linear that its kind of block hasn't."""
+    every = linear_names(config)
+    for block in blocks(config):
+        prefix = block.prefix
+        known = [name[len(prefix) : -len(".weight")] for name in every if name.startswith(prefix)]
+        for leaf in quantized.get(block.kind, ()):
+            if leaf not in known:
+                raise unknown_name(f"linear of {block.kind} in recipe {recipe}", leaf, known)
+
+
+def split_fused(config: ModelConfig, weights: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong with each set of fused linears of which `weights` has some, not all."""
+    every = set(linear_names(config))
+    for block in blocks(config):
+        for leaves in FUSED:
+            names = {leaf: block.name(f"{leaf}.weight") for leaf in leaves}
+            chosen = [leaf for leaf, name in names.items() if name in weights]
+            if every.issuperset(names.values()) and 0 < len(chosen) < len(leaves):
+                parts = f"{block.prefix}{{{','.join(leaves)}}}"
+                yield f"engines run {parts} as one, but only {', '.join(chosen)} is quantized"
 
 
 def _feeders(config: ModelConfig) -> frozenset[int]:

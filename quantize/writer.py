@@ -17,7 +17,7 @@ from nemotrt.quantize.calibration import load_calibration
 from nemotrt.quantize.carry import carry_files, write_index
 from nemotrt.quantize.column_amax import num_threads
 from nemotrt.quantize.configs import write_configs
-from nemotrt.quantize.formats import Format
+from nemotrt.quantize.formats import Format, check_unfolded
 from nemotrt.quantize.layout import Shard
 from nemotrt.quantize.loaders import loader_verdicts
 from nemotrt.quantize.partial import Partial, filling_folder
@@ -129,6 +129,8 @@ def plan(
     Without its calibration the plan lacks static scales and smoothing; it can't be written then.
     """
     check_plain(source)
+    if recipe.algo is QuantAlgo.INT8_SMOOTHQUANT and not options.calibration_options.fold:
+        check_unfolded(options.layout)
     checkpoint = open_checkpoint(source)
     selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
     adjustments = Adjustments()

@@ -62,6 +62,21 @@ def test_it_says_who_loads_it(checkpoint: Path, tmp_path: Path) -> None:
     assert run(*arguments, "--force", "--quiet").output == ""
 
 
+def test_options_that_decide_nothing_are_said(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = [checkpoint, "--recipe", "int8-wo", "-o", tmp_path / "out"]
+    assert "nothing to do" not in run(*arguments).stderr
+    more = ["--force", "--clip", "mse", "--percentile", 99, "--no-fold", "--sequences", 3]
+    note = "--sequences, --clip, --percentile, --no-fold: nothing to do for int8-wo\n"
+    assert run(*arguments, *more).stderr.startswith(note)
+    record = json.loads((tmp_path / "out/nemotrt_quantize.json").read_text())
+    (tmp_path / "again.yaml").write_text(json.dumps(record["settings"] | {"clip": "amax"}))
+    result = run(checkpoint, "--config", tmp_path / "again.yaml", "-o", tmp_path / "again")
+    assert result.stderr.startswith("--sequences, --percentile, --no-fold: nothing")
+    static = ["--recipe", "fp8", "--calibration", tmp_path / "c", "-o", tmp_path / "fp8"]
+    static += ["--sequences", 1, "--sequence-tokens", 8, "--percentile", 99]
+    assert run("tiny", *static).stderr.startswith("--percentile: nothing to do for fp8\n")
+
+
 def test_keep_attention_feeders(checkpoint: Path, tmp_path: Path) -> None:
     """M-MM*-: the Mamba layer 3 feeds attention; it stays, and both configs say so."""
     arguments = [checkpoint, "--recipe", "fp8-dynamic", "--keep", "attention-feeders"]
@@ -105,6 +120,11 @@ def test_a_dry_run_needs_no_calibration_yet(checkpoint: Path, tmp_path: Path) ->
         (["--gpu", "a100", "--kv-cache", "fp8"], 2, "--kv-cache fp8 needs"),
         (["--recipe", "int4"], 2, "unknown recipe 'int4'"),
         (["--recipe", "int8-wo", "--format", "gguf"], 2, "unknown format 'gguf'"),
+        (
+            ["--recipe=int8-sq", "--no-fold", "--format=compressed-tensors", "--calibration=new"],
+            2,
+            "no place for pre_quant_scale",  # and no calibration was made first
+        ),
         ([], 2, "--recipe, or --gpu"),
     ],
 )

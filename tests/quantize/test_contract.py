@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.quantize.adjust import CalibrationOptions
 from nemotrt.quantize.calibrate import calibrate
 from nemotrt.quantize.calibration import save_calibration
 from nemotrt.quantize.compressed import open_quantized
@@ -94,6 +95,47 @@ def no_scale(tensors: Tensors) -> None:
     del tensors[f"{IN_PROJ}.weight_scale"]
 
 
+def no_norm(tensors: Tensors) -> None:
+    del tensors["backbone.layers.0.norm.weight"]
+
+
+def short_norm(tensors: Tensors) -> None:
+    tensors["backbone.norm_f.weight"] = tensors["backbone.norm_f.weight"][1:].clone()
+
+
+def no_kept_linear(tensors: Tensors) -> None:
+    del tensors["backbone.layers.4.mixer.o_proj.weight"]
+
+
+def stray_scale(tensors: Tensors) -> None:
+    tensors[f"{IN_PROJ}.input_scale"] = torch.ones(())
+
+
+def stray_tensor(tensors: Tensors) -> None:
+    """TensorRT-LLM would take it for an SSM parameter: it has a capital D."""
+    tensors["backbone.layers.0.mixer.oldD"] = torch.ones(3)
+
+
+def int8_codes(tensors: Tensors) -> None:
+    """Codes of -126 .. 126, which as int8 would pass for a full range but for one."""
+    codes = tensors[f"{IN_PROJ}.weight"].view(torch.int8).clone()
+    codes[:, 0] = 127
+    tensors[f"{IN_PROJ}.weight"] = codes
+
+
+def missing_column(tensors: Tensors) -> None:
+    codes = tensors[f"{IN_PROJ}.weight"].view(torch.uint8)[:, :-1].clone()
+    codes[:, 0] = 0x7E
+    tensors[f"{IN_PROJ}.weight"] = codes.view(torch.float8_e4m3fn)
+
+
+def plain_v_proj(tensors: Tensors) -> None:
+    """v_proj back in 16 bit: engines that fuse q, k and v would read codes as weights."""
+    del tensors["model.layers.0.self_attn.v_proj.weight_scale"]
+    plain = tensors["model.layers.0.self_attn.v_proj.weight"].to(torch.bfloat16)
+    tensors["model.layers.0.self_attn.v_proj.weight"] = plain
+
+
 def half_range(tensors: Tensors) -> None:
     tensors[f"{IN_PROJ}.weight"][2] = 1.0
 
@@ -106,6 +148,13 @@ def half_range(tensors: Tensors) -> None:
         (wrong_shape, r"is F32 \[.*, 1\], expected F32 \["),
         (no_scale, "in_proj.weight_scale is missing"),
         (half_range, "channel 2: the largest code is 56, not 126"),
+        (no_norm, "layers.0.norm.weight is missing"),
+        (short_norm, r"norm_f.weight is BF16 \[31\], expected floats \[32\]"),
+        (no_kept_linear, "layers.4.mixer.o_proj.weight is missing"),
+        (stray_scale, "in_proj.input_scale is no tensor of this model in this format"),
+        (stray_tensor, "mixer.oldD is no tensor of this model"),
+        (int8_codes, r"codes of .*in_proj are I8 .*expected F8_E4M3"),
+        (missing_column, r"codes of .*in_proj are F8_E4M3 \[.*, 31\], expected .*, 32\]"),
     ],
 )
 def test_damage_is_named(
@@ -118,6 +167,71 @@ def test_damage_is_named(
     save_file(tensors, path)
     (fault,) = inspect_quantized(tmp_path / "out").faults
     assert re.search(message, fault), fault
+
+
+def test_a_part_of_a_fused_linear_is_named(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_checkpoint("qwen3", num_shards=1)
+    quantize_checkpoint(source, tmp_path / "out", load_recipe("fp8-dynamic"))
+    path = tmp_path / "out/model.safetensors"
+    tensors = load_file(path)
+    plain_v_proj(tensors)
+    save_file(tensors, path)
+    for name in ("config.json", "hf_quant_config.json"):
+        text = (tmp_path / "out" / name).read_text()
+        more = '"lm_head", "model.layers.0.self_attn.v_proj"'
+        (tmp_path / "out" / name).write_text(text.replace('"lm_head"', more))
+    (fault,) = inspect_quantized(tmp_path / "out").faults
+    assert fault.endswith("{q_proj,k_proj,v_proj} as one, but only q_proj, k_proj is quantized")
+
+
+@pytest.mark.parametrize("edit", ["another shard", "left out", "too much"])
+def test_an_index_that_lies_is_named(checkpoint: Path, tmp_path: Path, edit: str) -> None:
+    quantize_checkpoint(checkpoint, tmp_path / "out", load_recipe("int8-wo"))
+    path, name = tmp_path / "out/model.safetensors.index.json", f"{IN_PROJ}.weight_scale"
+    index = json.loads(path.read_text())
+    if edit == "another shard":
+        index["weight_map"][name] = max(set(index["weight_map"].values()))
+    elif edit == "left out":
+        del index["weight_map"][name]
+    else:
+        name = "more"
+        index["weight_map"][name] = min(index["weight_map"].values())
+    path.write_text(json.dumps(index))
+    (fault,) = inspect_quantized(tmp_path / "out").faults
+    assert fault.startswith(f"model.safetensors.index.json has {name} in")
+
+
+@pytest.mark.parametrize("damage", [0.0, float("nan")])
+def test_a_damaged_pre_quant_scale_is_named(
+    single: Path, calibration: Path, tmp_path: Path, damage: float
+) -> None:
+    how = CalibrationOptions(fold=False)
+    options = QuantizeOptions(calibration=calibration, calibration_options=how)
+    quantize_checkpoint(single, tmp_path / "out", load_recipe("int8-sq"), options)
+    assert inspect_quantized(tmp_path / "out", single).faults == ()
+    path = tmp_path / "out/model.safetensors"
+    tensors = load_file(path)
+    tensors[f"{IN_PROJ}.pre_quant_scale"][5] = damage
+    save_file(tensors, path)
+    (fault,) = inspect_quantized(tmp_path / "out").faults
+    assert fault == f"{IN_PROJ}.pre_quant_scale holds a value that is not positive and finite"
+
+
+def test_an_fp8_cache_without_scales_is_read_with_scale_one(single: Path, tmp_path: Path) -> None:
+    quantize_checkpoint(
+        single, tmp_path / "out", load_recipe("int8-wo"), QuantizeOptions(kv_cache="fp8")
+    )
+    tokens = {"x": np.arange(32).reshape(2, 16)}
+    expected = evaluate(single, tmp_path / "out", tokens).texts  # scales of 1: no calibration
+    path = tmp_path / "out/model.safetensors"
+    save_file(
+        {k: v for k, v in load_file(path).items() if k[-7:] not in ("k_scale", "v_scale")}, path
+    )
+    assert inspect_quantized(tmp_path / "out").faults == ()
+    found = evaluate(single, tmp_path / "out", tokens)
+    assert found.texts == expected and found.precision == "W8A16, FP8 KV cache"
 
 
 def test_configs_that_disagree_are_named(single: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.torch import load_file, save_file
@@ -161,6 +161,61 @@ def test_any_finite_weight_comes_back_within_the_formats_bound(weight: np.ndarra
     twice = np.abs(exact) * 2.0**-8  # ModelOpt rounds the quotient to bfloat16 first
     bound = np.maximum(np.abs(exact) / 16, float(scale) * 2.0**-10) * 1.0000001 + twice
     assert np.isfinite(back).all() and (np.abs(back - exact) <= bound + 448 * floor).all()
+
+
+TORCH_TYPES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 0.0}
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("dtype", TORCH_TYPES)
+@settings(
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(weight=weights())
+def test_any_finite_file_comes_back_within_the_formats_bound(
+    tmp_path: Path, dtype: torch.dtype, encoding: Encoding, weight: np.ndarray
+) -> None:
+    """Read back by safetensors and torch, in every type that can be quantized."""
+    tensor = torch.from_numpy(weight).to(dtype)
+    tensor[~torch.isfinite(tensor)] = -1
+    save_file({"w": tensor}, tmp_path / "in")
+    found = quantize_file(tmp_path / "in", tmp_path / "out", encoding)
+    scale = found["w.weight_scale"].double().reshape(-1, 1)
+    exact, back = tensor.double(), found["w.weight"].double() * scale
+    assert torch.isfinite(back).all() and torch.isfinite(scale).all() and (scale > 0).all()
+    if encoding is Encoding.INT8_PER_CHANNEL:
+        bound = scale * 0.5000001
+    else:
+        bound = torch.maximum(exact.abs() / 16, scale * 2.0**-10) * 1.0000001
+    if encoding is Encoding.FP8_PER_TENSOR:
+        bound = bound + exact.abs() * TORCH_TYPES[dtype]  # the quotient is rounded twice
+    assert ((back - exact).abs() <= bound + 448 * 2.0**-149).all()
+    if encoding is not Encoding.FP8_PER_TENSOR:
+        assert (scale[(exact == 0).all(1)] == 1).all()
+    signs = found["w.weight"].view(torch.uint8) >> 7  # E4M3 has a negative zero, int8 has none
+    if encoding is not Encoding.INT8_PER_CHANNEL:
+        assert torch.equal(signs.bool(), torch.signbit(tensor))
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("value", [0.0, -0.0])
+def test_a_tensor_of_zeros_has_scale_one(tmp_path: Path, encoding: Encoding, value: float) -> None:
+    """ModelOpt gives it NaN codes for FP8: the one place where ours must not be its bits."""
+    save_file({"w": torch.full((3, 5), value, dtype=torch.bfloat16)}, tmp_path / "in")
+    found = quantize_file(tmp_path / "in", tmp_path / "out", encoding)
+    assert (found["w.weight_scale"] == 1).all() and (found["w.weight"].float() == 0).all()
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("value", [0.0, 1e-40, -3.0, 448.0, 449.0, 3e38])
+def test_a_file_of_one_element(tmp_path: Path, encoding: Encoding, value: float) -> None:
+    save_file({"w": torch.tensor([[value]], dtype=torch.bfloat16)}, tmp_path / "in")
+    found = quantize_file(tmp_path / "in", tmp_path / "out", encoding)
+    exact = float(torch.tensor(value, dtype=torch.bfloat16))
+    back = float(found["w.weight"].double()) * float(found["w.weight_scale"].double())
+    assert back == pytest.approx(exact, rel=1e-6, abs=1e-40)
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,5 +1,6 @@
 """Recipes: what the built-in ones say, and what a wrong one is told."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,32 @@ def test_a_wrong_recipe_is_told_where(tmp_path: Path, text: str, message: str) -
     with pytest.raises(ConfigError, match=message) as caught:
         load_recipe(written(tmp_path, text))
     assert "mine.yaml" in caught.value.message and "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("quantize", "keep", "message"),
+    [
+        (
+            "attention: [q_proj, k_proj, o_proj]",
+            "attention: [v_proj], mamba: [in_proj, out_proj], mlp: [up_proj, down_proj]",
+            r"14.mixer.{q_proj,k_proj,v_proj} as one, but only q_proj, k_proj is quantized",
+        ),
+        (
+            "mlp: [up_proj, down_proj, lm_head]",
+            "mamba: [in_proj, out_proj], attention: [q_proj, k_proj, v_proj, o_proj]",
+            "unknown linear of mlp in recipe mine 'lm_head'",
+        ),
+    ],
+)
+def test_what_no_engine_could_run_is_refused(
+    tmp_path: Path, quantize: str, keep: str, message: str
+) -> None:
+    text = (
+        "{description: x, algo: W8A16, min_compute_capability: 8, "
+        f"quantize: {{nemotron_h: {{{quantize}}}}}, keep: {{nemotron_h: {{{keep}}}}}}}"
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        select(parse_model_config(NANO), load_recipe(written(tmp_path, text)))
 
 
 def test_a_recipe_must_place_every_linear(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -24,7 +25,9 @@ from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from nemotrt.quantize import partial, shard, writer
-from nemotrt.quantize.recipe import load_recipe
+from nemotrt.quantize.calibrate import calibrate
+from nemotrt.quantize.calibration import save_calibration
+from nemotrt.quantize.recipe import load_recipe, recipe_names
 from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
 
 INT8 = load_recipe("int8-wo")
@@ -161,17 +164,25 @@ def test_a_zero_row_and_an_equal_row(make_checkpoint: Callable[..., Path], tmp_p
     assert (codes[1] == 127).all() and scales[1] == torch.tensor(0.5) / 127
 
 
-@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_bad_weight_is_named_and_nothing_is_left(
-    make_checkpoint: Callable[..., Path], tmp_path: Path, value: str
+    make_checkpoint: Callable[..., Path], tmp_path: Path, value: str, recipe: str
 ) -> None:
+    """Whatever the recipe: the calibration may be of better days."""
+
     def edit(tensors: dict[str, torch.Tensor]) -> None:
         tensors[f"{IN_PROJ}.weight"][7, 3] = float(value)
 
+    ids = np.arange(32).reshape(2, 16)
+    save_calibration(calibrate(open_checkpoint(make_checkpoint()), ids), tmp_path / "c")
+    options = QuantizeOptions(calibration=tmp_path / "c")
     with pytest.raises(
         ArtefactError, match=r"in_proj.weight holds NaN or infinity, first in row 7"
     ):
-        quantize_checkpoint(make_checkpoint(edit=edit), tmp_path / "out", FP8_DYNAMIC)
+        quantize_checkpoint(
+            make_checkpoint(edit=edit), tmp_path / "out", load_recipe(recipe), options
+        )
     assert leftovers(tmp_path / "out") == []
 
 
@@ -397,7 +408,7 @@ def test_two_processes_do_not_fill_one_folder(checkpoint: Path, tmp_path: Path) 
 
 # Runs `nemotrt quantize`, killing itself at the n-th call that changes the disk.
 KILLED_RUN = """
-import os, signal, sys
+import os, shutil, signal, sys
 from pathlib import Path
 count = 0
 def deadly(function):
@@ -408,10 +419,10 @@ def deadly(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **named)
     return call
-for name in ("pwrite", "copy_file_range", "ftruncate"):
+changes = "pwrite copy_file_range ftruncate replace rename unlink mkdir rmdir"
+for name in changes.split():
     setattr(os, name, deadly(getattr(os, name)))
-for name in ("write_text", "replace", "rename", "unlink", "mkdir"):
-    setattr(Path, name, deadly(getattr(Path, name)))
+Path.write_text = deadly(Path.write_text)
 from nemotrt.quantize.command import quantize
 quantize.main(sys.argv[2:], standalone_mode=False)
 print(count)
@@ -419,27 +430,46 @@ print(count)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["int8-wo", "int8-sq"])
 def test_fifty_kills_at_random_moments(
-    make_checkpoint: Callable[..., Path], tmp_path: Path
+    make_checkpoint: Callable[..., Path], tmp_path: Path, recipe: str
 ) -> None:
-    """Whenever SIGKILL comes, the target is absent or whole, and --resume completes it."""
-    source, target = make_checkpoint(), tmp_path / "out"
-    quantize_checkpoint(source, tmp_path / "whole", INT8)
-    arguments = [str(source), "--recipe", "int8-wo", "-o", str(target), "--resume", "--quiet"]
+    """Whenever SIGKILL comes, the target is absent or whole, and --resume completes it.
+
+    One recipe fills a new folder, the other replaces an older output, which may stay till the end.
+    """
+    source, target, older = make_checkpoint(), tmp_path / "out", tmp_path / "before"
+    calibration = tmp_path / "c"
+    save_calibration(calibrate(open_checkpoint(source), np.arange(32).reshape(2, 16)), calibration)
+    quantize_checkpoint(source, older, FP8_DYNAMIC)
+    options = QuantizeOptions(calibration=calibration)
+    quantize_checkpoint(source, tmp_path / "whole", load_recipe(recipe), options)
+    arguments = [str(source), "--recipe", recipe, "-o", str(target), "--resume", "--quiet"]
+    replaces = recipe == "int8-sq"
+    if replaces:
+        arguments += ["--force", "--calibration", str(calibration)]
 
     def run(deadly_call: int) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", KILLED_RUN, str(deadly_call), *arguments]
         return subprocess.run(command, cwd="/", capture_output=True, text=True)
 
+    def begin() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        if replaces:
+            shutil.copytree(older, target)
+
+    begin()
     num_calls = int(run(0).stdout)
-    expected = folder_bytes(target)
+    expected, before = folder_bytes(target), folder_bytes(older)
     assert num_calls > 60 and same_but_the_record(expected, folder_bytes(tmp_path / "whole"))
-    for deadly_call in random.sample(range(1, num_calls + 1), 50):
-        shutil.rmtree(target)
+    last = {num_calls - number for number in range(10)}  # the renames, and what is removed
+    moments = {*last, *random.sample(range(1, num_calls - 9), 40)}
+    for deadly_call in sorted(moments, key=lambda call: random.random()):
+        begin()
         assert run(deadly_call).returncode == -signal.SIGKILL
-        if target.exists():
-            assert folder_bytes(target) == expected
+        if target.exists() and folder_bytes(target) == expected and not replaces:
             continue
+        assert not target.exists() or (replaces and folder_bytes(target) in (before, expected))
         assert run(0).returncode == 0
         assert folder_bytes(target) == expected
         assert leftovers(target) == ["out"]
