@@ -1,6 +1,8 @@
 """`nemotrt quantize` as a user runs it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,25 @@ def test_ctrl_c_exits_130_and_resume_finishes(
     assert result.exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == [".out.quantizing"]
     assert run(checkpoint, "--recipe", "int8-wo", "-o", tmp_path / "out", "--resume").exit_code == 0
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # to import either is an error
+from nemotrt.cli import main
+few = ["--sequences", "1", "--sequence-tokens", "16"]
+main(["quantize", "tiny", "--recipe", "int8-sq", "--kv-cache", "int8", "--calibration", "c",
+    "-o", "out", *few], standalone_mode=False)
+main(["inspect", "out", "--source", "tiny"], standalone_mode=False)
+main(["evaluate", "out", "--against", "tiny", *few], standalone_mode=False)
+"""
+
+
+def test_all_of_it_runs_without_torch_and_transformers(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "W8A8_SQ_PER_CHANNEL, INT8 KV cache" in done.stdout and "worst linears" in done.stdout
 
 
 def test_a_static_recipe_calibrates_once(tmp_path: Path) -> None:

@@ -419,7 +419,7 @@ def deadly(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **named)
     return call
-changes = "pwrite copy_file_range ftruncate replace rename unlink mkdir rmdir"
+changes = "pwrite copy_file_range sendfile ftruncate replace rename unlink mkdir rmdir"
 for name in changes.split():
     setattr(os, name, deadly(getattr(os, name)))
 Path.write_text = deadly(Path.write_text)
