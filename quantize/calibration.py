@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from nemotrt.engines.artefact import writing_folder
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.safetensors_file import read_header
+from nemotrt.engines.safetensors_file import TensorRef, read_header
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.layout import Shard, literal
-from nemotrt.quantize.observe import Floats, Observation
+from nemotrt.quantize.observe import NUM_BINS, Observation
 
 SUMMARY_FILE = "calibration.json"
 TENSOR_FILE = "calibration.safetensors"
@@ -94,20 +94,43 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
     """
     try:
         summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-        names, made_for = list(summary["amax"]), str(summary["checkpoint"])
+        amaxes = {str(name): float(value) for name, value in summary["amax"].items()}
+        made_for = str(summary["checkpoint"])
         sizes = int(summary["num_sequences"]), int(summary["num_tokens"])
         digest = str(summary["tokens_sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{folder} is not a calibration: {error!r}.") from error
-    if made_for != identity(open_checkpoint(checkpoint)):
+    source = open_checkpoint(checkpoint)
+    if made_for != identity(source):
         raise ConfigError(f"the calibration {folder} was made for another checkpoint.")
     refs, _ = read_header(folder / TENSOR_FILE)
     observations = {}
-    for name in names:
-        try:
-            amax, histogram = refs[f"{name}.channel_amax"], refs[f"{name}.histogram"]
-        except KeyError as error:
-            raise ArtefactError(f"{folder}: {TENSOR_FILE} has no {error}.") from None
-        amaxes: Floats = np.array(amax.map())
-        observations[name] = Observation(amaxes, np.array(histogram.map()))
+    for name, amax in amaxes.items():
+        width = source[name].shape[1] if name in source else source.config.kv_size
+        seen = _read(folder / TENSOR_FILE, refs, name, width)
+        if seen.amax != amax:
+            raise ArtefactError(
+                f"{folder}: {SUMMARY_FILE} says that the amax of {name} is {amax}, "
+                f"{TENSOR_FILE} that it is {seen.amax}."
+            )
+        observations[name] = seen
     return Calibration(made_for, *sizes, digest, observations)
+
+
+def _read(path: Path, refs: dict[str, TensorRef], name: str, num_channels: int) -> Observation:
+    """Return the observation of `name`; raise ArtefactError unless it is one of magnitudes."""
+    found = []
+    for leaf, dtype, size in (
+        ("channel_amax", "F32", num_channels),
+        ("histogram", "I64", NUM_BINS),
+    ):
+        ref = refs.get(f"{name}.{leaf}")
+        if ref is None:
+            raise ArtefactError(f"{path} has no {name}.{leaf}.")
+        values = np.array(ref.map())
+        if (ref.dtype, ref.shape) != (dtype, (size,)) or not (
+            np.isfinite(values) & (values >= 0)
+        ).all():
+            raise ArtefactError(f"{path}: {name}.{leaf} is not {size} magnitudes of type {dtype}.")
+        found.append(values)
+    return Observation(*found)

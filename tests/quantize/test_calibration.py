@@ -1,6 +1,7 @@
 """Calibration, SmoothQuant and quality against transformers and figures one can check by hand."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint import open_checkpoint
@@ -35,6 +36,7 @@ from support.reference import from_folder
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96
 INT8_SQ, FP8 = load_recipe("int8-sq"), load_recipe("fp8")
 TINY = TINY_MODELS["tiny"]
+IN_PROJ = "backbone.layers.0.mixer.in_proj.weight"
 
 
 def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
@@ -109,6 +111,50 @@ def test_a_calibration_is_for_one_checkpoint(
             load_calibration(calibrated[1], other)
     with pytest.raises(ArtefactError, match="is not a calibration"):
         load_calibration(calibrated[0], calibrated[0])
+
+
+@pytest.mark.parametrize(
+    ("leaf", "damage"),
+    [
+        ("channel_amax", lambda values: values.fill_(float("nan"))),
+        ("channel_amax", lambda values: -values),
+        ("channel_amax", lambda values: values[:7].clone()),
+        ("channel_amax", lambda values: values.int()),
+        ("channel_amax", lambda values: values * 2),  # not what the summary says
+        ("histogram", lambda values: values[:7].clone()),
+        ("histogram", lambda values: values.float()),
+        ("histogram", lambda values: values - 1),
+        ("histogram", lambda values: None),
+    ],
+)
+def test_a_damaged_calibration_is_refused(
+    calibrated: tuple[Path, Path],
+    tmp_path: Path,
+    leaf: str,
+    damage: Callable[[torch.Tensor], torch.Tensor | None],
+) -> None:
+    source, folder = calibrated
+    shutil.copytree(folder, tmp_path / "c")
+    path, name = tmp_path / "c/calibration.safetensors", f"{IN_PROJ}.{leaf}"
+    tensors = load_file(path)
+    tensors[name] = damage(tensors[name])
+    save_file({key: value for key, value in tensors.items() if value is not None}, path)
+    with pytest.raises(ArtefactError, match=IN_PROJ):
+        quantize_checkpoint(
+            source, tmp_path / "out", FP8, QuantizeOptions(calibration=tmp_path / "c")
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("amax", [None, ["x"], {"x": "large"}])
+def test_a_damaged_summary_is_refused(
+    calibrated: tuple[Path, Path], tmp_path: Path, amax: object
+) -> None:
+    shutil.copytree(calibrated[1], tmp_path / "c")
+    path = tmp_path / "c/calibration.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"amax": amax}))
+    with pytest.raises(ArtefactError, match="is not a calibration"):
+        load_calibration(tmp_path / "c", calibrated[0])
 
 
 def test_clips() -> None:
