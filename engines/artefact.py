@@ -1,12 +1,13 @@
 """A folder that appears whole or not at all: written beside its target, then renamed."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 
 @contextmanager
@@ -16,19 +17,30 @@ def writing_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     A killed process leaves only a hidden `.NAME.partial-PID` folder, which never looks finished.
 
     Raises:
-        ConfigError: `target` exists and `force` is false, or its parent is not a folder.
+        ConfigError: `target` exists and `force` is false.
+        EnvironmentUnfitError: the folder can't be made there, or the disk is full.
     """
     check_target(target, force=force)
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    make_folder(partial)
     try:
         yield partial
         _take_name(partial, target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise EnvironmentUnfitError(f"no space left to write {target}; make room.") from error
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and its parents; raise EnvironmentUnfitError if the system refuses."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise EnvironmentUnfitError(f"a folder can't be made in {path.parent}: {why}.") from error
 
 
 def check_target(target: Path, *, force: bool = False) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nemotrt.engines.artefact import check_target
+from nemotrt.engines.artefact import check_target, make_folder
 from nemotrt.errors import ConfigError, EnvironmentUnfitError, NemotrtError
 
 JOURNAL_FILE = ".journal.json"
@@ -54,7 +54,7 @@ def filling_folder(
     """
     check_target(target, force=force)
     path = target.parent / f".{target.name}.quantizing"
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     with (path / LOCK_FILE).open("w") as lock:
         _lock(lock.fileno(), path)
         partial = _take_up(path, plan) if resume else _start(path, plan)

@@ -1,5 +1,6 @@
 """`nemotrt quantize` as a user runs it."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -136,6 +137,30 @@ def test_refusals(
     result = run(checkpoint, "-o", tmp_path / "out", *arguments)
     assert result.exit_code == code
     assert message in result.stderr and "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_where_no_folder_can_be(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    below = tmp_path / "file/out"
+    message = f"a folder can't be made in {tmp_path / 'file'}: Not a directory"
+    result = run(checkpoint, "--recipe", "int8-wo", "-o", below)
+    assert result.exit_code == 3 and message in result.stderr
+    few = ["--sequences", 1, "--sequence-tokens", 8]
+    result = run("tiny", "--recipe", "fp8", "--calibration", below, "-o", tmp_path / "out", *few)
+    assert result.exit_code == 3 and message in result.stderr
+
+
+def test_a_disk_that_fills_up_in_the_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, *arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    arguments = ["--recipe", "fp8", "--calibration", tmp_path / "c", "-o", tmp_path / "out"]
+    result = run("tiny", *arguments, "--sequences", 1, "--sequence-tokens", 8)
+    assert result.exit_code == 3 and "no space left to write" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
