@@ -48,8 +48,9 @@ class ChildProcessFailedError(NemotrtError):
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" for the known name nearest to `name`, "." if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else "."
+    by_lower = {item.lower(): item for item in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else "."
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ConfigError:

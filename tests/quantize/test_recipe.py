@@ -100,6 +100,8 @@ def test_gpus_choose() -> None:
     [
         ("fp8-dynamc", None, "did you mean 'fp8-dynamic'"),
         ("fp8", "h10", "unknown GPU 'h10'"),
+        (None, "A10G", "unknown GPU 'A10G'; did you mean 'a10g'"),
+        ("Int8-WO", None, "did you mean 'int8-wo'"),
         (None, None, "--recipe, or --gpu"),
     ],
 )
