@@ -47,6 +47,8 @@ def check_target(target: Path, *, force: bool = False) -> None:
     """Raise ConfigError if `target` is in the way; call it before long work starts."""
     if target.exists() and not force:
         raise ConfigError(f"{target} exists; give another output or --force to replace it.")
+    if target.is_symlink() and not target.exists():
+        raise ConfigError(f"{target} is a link to nothing; give another output.")
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file, not a folder; --force replaces folders only.")
 

@@ -151,6 +151,15 @@ def test_an_output_where_no_folder_can_be(checkpoint: Path, tmp_path: Path) -> N
     assert result.exit_code == 3 and message in result.stderr
 
 
+def test_an_output_that_links_to_nothing_shows_before_the_work(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").symlink_to("nowhere")
+    result = run(checkpoint, "--recipe", "int8-wo", "-o", tmp_path / "out", "--force")
+    assert result.exit_code == 2 and "is a link to nothing" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_disk_that_fills_up_in_the_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
