@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nemotrt.engines.cpu_backend import default_cpu_backend
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.gpu_profile import GpuProfile
@@ -37,13 +36,20 @@ def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
         raise ConfigError(
             f"no CPU engine runs {precision}; choose {', '.join(p.value for p in CPU_PRECISIONS)}."
         )
-    name = default_cpu_backend()[0] if engine == "nemotrt" else engine
+    name = _default_engine() if engine == "nemotrt" else engine
     num_cpus = len(os.sched_getaffinity(0))
     title, busy = f"{_cpu_name()}, {num_cpus} CPUs", os.getloadavg()[0]
     notes = f"measured while {busy:.1f} processes ran on {num_cpus} CPUs: too slow by as much"
     is_busy = busy > BUSY_SHARE * num_cpus
     machine = Machine(title, _available_mib(), _cache_mib(), notes if is_busy else "")
     return cpu_profile(machine, name, precision, _probe(name, precision))
+
+
+def _default_engine() -> str:
+    """Return the engine that a build takes here."""
+    from nemotrt.engines.cpu_backend import default_cpu_backend  # heavy: it loads the step
+
+    return default_cpu_backend()[0]
 
 
 def _probe(engine: str, precision: Precision) -> Timings:

@@ -154,11 +154,16 @@ def test_the_planners_expectation_stands_beside(tmp_path):
 
 
 def test_search_stops_at_the_knee(engine_folder, tmp_path):
-    """The engine holds 8; 16 users bring nothing over 8, so the search ends there or before."""
+    """The engine holds 8; 16 users bring nothing over 8, so the search ends there or before.
+
+    Between the powers of two beside the best it looks closer.
+    """
     args = [str(engine_folder), "--search", "--isl", "8", "--osl", "6", "-n", "8", "-q"]
     done = CliRunner().invoke(profile, [*args, "-o", str(tmp_path / "s"), "--warmup", "1"])
     assert done.exit_code == 0, done.output
     runs = sorted(int(folder.name[1:]) for folder in (tmp_path / "s").glob("c*"))
-    assert runs == [2**k for k in range(len(runs))]
-    assert 2 <= len(runs) <= 6
+    powers = [run for run in runs if run & (run - 1) == 0]
+    assert powers == [2**k for k in range(len(powers))]
+    assert 2 <= len(powers) <= 6
+    assert len(runs) <= len(powers) + 6 and max(runs) == max(powers)
     assert "at best, with" in (tmp_path / "s" / "report.html").read_text()
