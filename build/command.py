@@ -70,7 +70,8 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option(
     "--chunk-tokens",
     type=click.IntRange(1),
-    help="Prompt tokens a step.  [default: 128; tensorrt: 512; other GPU backends: the planner's]",
+    help="Prompt tokens a step; edge-llm and tensorrt-llm-1.2 take no longer prompt.  [default: "
+    "128; tensorrt: 512; tensorrt-llm: the planner's; the other two: 8192]",
 )
 @click.option(
     "--limits",

@@ -13,7 +13,7 @@ from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensorrt.device_state import SIDES
 from nemotrt.engines.tensorrt_llm.llm_args import FREE_GPU_MEMORY_FRACTION
 from nemotrt.profiles.planning.capacity import GIB
-from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
 from nemotrt.profiles.planning.number_format import StoredType
 
 # What each backend adds to the hardware, in the planner's words, and what it says of memory: the
@@ -24,6 +24,11 @@ PLANNED_AS = {
     "edge-llm": ("nemotrt", 1.0),
 }
 SIXTEEN_BIT_STATE = ("tensorrt-llm-1.2", "edge-llm")
+# These take a prompt whole, so the chunk is the longest prompt. 1.2 packs what runs in a step;
+# Edge-LLM's context profile has a longest prompt for every sequence. Source: its developer guide,
+# Engine Builder (0.4.0; not seen for 0.11).
+WHOLE_PROMPTS = ("tensorrt-llm-1.2", "edge-llm")
+ALL_PROMPTS_AT_ONCE = ("edge-llm",)
 MIN_CHUNK_TOKENS = 128
 
 
@@ -57,6 +62,8 @@ def resolve_limits(
         )
     if given.max_batch_size is None:
         many = f"{limits.max_batch_size} sequences of {limits.max_seq_len} tokens"
+        if spec.backend in WHOLE_PROMPTS:
+            many += f", prompts of {limits.chunk_tokens} at most,"
         say(f"Planned, not measured: {many} fit {spec.gpu}; --max-batch-size sets another number.")
     return dataclasses.replace(spec, limits=limits)
 
@@ -72,7 +79,8 @@ def planned_limits(
 ) -> Limits:
     """Return how many sequences the planner sees fit, at what length, and the prompt chunk.
 
-    The length is the planner's own load (8k in, 16k out), at most what the model was trained for.
+    For WHOLE_PROMPTS the chunk is the longest prompt, which leaves a token to be generated. The
+    lengths are the planner's own load (8k in, 16k out), at most what the model was trained for.
 
     Args:
         checkpoint: the model.
@@ -85,7 +93,7 @@ def planned_limits(
     Raises:
         NoFeasiblePlanError: not one sequence of that length fits.
     """
-    engine, share = PLANNED_AS[backend]
+    engine, _ = PLANNED_AS[backend]
     options = DeploymentOptions(
         model=str(checkpoint.path / "config.json"),
         gpu=gpu,
@@ -97,14 +105,30 @@ def planned_limits(
     )
     longest = checkpoint.config.max_position_embeddings
     seq_len = given.max_seq_len or min(options.isl + options.osl, longest)
+    if backend in WHOLE_PROMPTS:
+        prompt = min(given.chunk_tokens or options.isl, max(seq_len - 1, 1))
+        options = options.at(max_num_tokens=prompt)
     osl = max(seq_len * 2 // 3, 1)
     deployment = deploy(options.at(isl=max(seq_len - osl, 1), osl=osl))
-    if given.max_batch_size is None:
-        batch_size = max(math.floor(share * deployment.max_batch_size()), 1)
-    else:
-        batch_size = given.max_batch_size
+    batch_size = given.max_batch_size or _max_batch_size(deployment, backend)
+    if backend in WHOLE_PROMPTS:
+        return Limits(batch_size, seq_len, deployment.max_num_tokens)
     chunk = max(deployment.max_num_tokens - batch_size, MIN_CHUNK_TOKENS)
     return given.over(Limits(batch_size, seq_len, min(chunk, seq_len)))
+
+
+def _max_batch_size(deployment: Deployment, backend: str) -> int:
+    """Return how many sequences fit; at least one, or NoFeasiblePlanError."""
+    _, share = PLANNED_AS[backend]
+    fitting = deployment.max_batch_size()
+    if backend not in ALL_PROMPTS_AT_ONCE:
+        return max(math.floor(share * fitting), 1)
+    prompt = deployment.max_num_tokens
+    for batch_size in range(fitting, 1, -1):
+        together = dataclasses.replace(deployment, max_num_tokens=batch_size * prompt)
+        if together.fit.holds(batch_size, deployment.planned_tokens):
+            return batch_size
+    return 1
 
 
 def _kv_type(checkpoint: Checkpoint, precision: Precision) -> StoredType:

@@ -21,7 +21,7 @@ class Running(Protocol):
         """Tokens generated so far."""
 
 
-class Sized(Protocol):
+class HasLimits(Protocol):
     """What a scheduler says of the engine below it."""
 
     @property
@@ -37,7 +37,7 @@ class RequestScheduler(Protocol):
     """Requests in, tokens out; not thread-safe: one thread submits, cancels and steps."""
 
     @property
-    def engine(self) -> Sized:
+    def engine(self) -> HasLimits:
         """The engine below."""
 
     @property
@@ -71,7 +71,7 @@ class SchedulesItself(Protocol):
 
 
 def check_request(
-    request: Request, engine: Sized, max_tokens: int, tokenizer: Tokenizer | None
+    request: Request, engine: HasLimits, max_tokens: int, tokenizer: Tokenizer | None
 ) -> None:
     """Raise ConfigError unless `engine` can run the request in `max_tokens` tokens.
 

@@ -24,7 +24,7 @@ exec "$EDGE_LLM/build/examples/llm/llm_build" \\
   --onnxDir "$here/{folder}/llm" \\
   --engineDir "${{1:-$here/engine}}" \\
   --maxBatchSize {limits.max_batch_size} \\
-  --maxInputLen {max_input_len} \\
+  --maxInputLen {limits.chunk_tokens} \\
   --maxKVCacheCapacity {limits.max_seq_len}
 """
 
@@ -50,9 +50,7 @@ def write_export(
     found = check_graph(graph_folder, checkpoint)
     config = json.loads((graph_folder / "config.json").read_text(encoding="utf-8"))
     version = str(config.get("edgellm_version", "unknown"))
-    text = SCRIPT.format(
-        version=version, folder=EXPORT_FOLDER, limits=limits, max_input_len=limits.max_seq_len - 1
-    )
+    text = SCRIPT.format(version=version, folder=EXPORT_FOLDER, limits=limits)
     script = folder / SCRIPT_FILE
     script.write_text(text, encoding="utf-8")
     script.chmod(0o755)

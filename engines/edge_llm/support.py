@@ -84,5 +84,5 @@ def notes(checkpoint: Checkpoint, limits: Limits) -> dict[str, str | int | float
         "activations": "fp16",
         "ssm_state": "fp16",
         "kv_cache": kv_cache,
-        "max_input_len": limits.max_seq_len - 1,
+        "max_input_len": limits.chunk_tokens,
     }

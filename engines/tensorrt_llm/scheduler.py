@@ -8,7 +8,7 @@ from typing import Any
 
 from nemotrt.engines.guide import ThinkingBudget
 from nemotrt.engines.request import FinishReason, Request, Token, Update
-from nemotrt.engines.request_scheduler import Sized, check_request
+from nemotrt.engines.request_scheduler import HasLimits, check_request
 from nemotrt.engines.tensorrt_llm.sampling import read_logprobs, sampling_fields
 from nemotrt.engines.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.text_stream import TextStream
@@ -68,7 +68,7 @@ class LLMScheduler:
 
     def __init__(
         self,
-        engine: Sized,
+        engine: HasLimits,
         streams: TokenStreams,
         make_params: Callable[..., Any],
         tokenizer: Tokenizer | None = None,

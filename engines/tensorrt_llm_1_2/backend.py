@@ -28,7 +28,7 @@ exec trtllm-build \\
   --output_dir "${{1:-$here/engine}}" \\
   --workers {tp_size} \\
   --max_batch_size {limits.max_batch_size} \\
-  --max_input_len {max_input_len} \\
+  --max_input_len {limits.chunk_tokens} \\
   --max_seq_len {limits.max_seq_len} \\
   --max_num_tokens {max_num_tokens} \\
   --max_beam_width 1 \\
@@ -55,7 +55,7 @@ def write_checkpoint(
     """Write CHECKPOINT_FOLDER with a file a rank, and SCRIPT_FILE, to `folder`.
 
     A prompt goes in whole: 1.2 has no chunked context with recurrent state, so a step takes as
-    many tokens as the longest prompt has.
+    many tokens as the longest prompt has: the limits' chunk.
     """
     target = folder / CHECKPOINT_FOLDER
     target.mkdir()
@@ -66,15 +66,13 @@ def write_checkpoint(
         report(f"rank {number} of {tp_size}")
         tensors = list(rank_tensors(checkpoint, Rank(number, tp_size), compute_capability))
         write_tensors(target / f"rank{number}.safetensors", tensors)
-    max_input_len = max(limits.max_seq_len - 1, 1)
     script = folder / SCRIPT_FILE
     text = SCRIPT.format(
         folder=CHECKPOINT_FOLDER,
         model_file=MODEL_FILE,
         tp_size=tp_size,
         limits=limits,
-        max_input_len=max_input_len,
-        max_num_tokens=max_input_len + limits.max_batch_size,
+        max_num_tokens=limits.chunk_tokens + limits.max_batch_size,
         dtype=DTYPE,
         gemm="fp8" if precision is Precision.FP8 else DTYPE,
     )
