@@ -53,6 +53,38 @@ def test_states_that_are_updated_in_place_leave_room_for_more(nano: Checkpoint) 
     assert limits.max_batch_size == (0.95 * 22587 - 16956 - 1.5 * 480) // (384 + 135 + 1.9) == 7
 
 
+def test_whole_prompts_are_given_their_room(nano: Checkpoint) -> None:
+    """By hand, as above: with a 16-bit state a sequence takes 384 + 67.5 + 1.9 MiB.
+
+    A prompt's token takes 300,800 bytes in the Mamba block: in_proj's 22656 outputs and the
+    convolution's 12288 in bfloat16, twice 10240 channels and twice 128 heads of a 128-token chunk
+    in float32, and the residual stream twice. 1.2 runs one prompt at a time and keeps a fifth of
+    the memory free; Edge-LLM has room for a prompt of every sequence.
+    """
+    sequence, token_mib = 384 + 67.5 + 1.9, 300_800 / MIB
+    left = 0.95 * 22587 - 16956
+
+    def limits(backend: str, *given: int | None) -> Limits:
+        return resolve_limits(nano, BuildSpec(backend, "a10g"), BF16, GivenLimits(*given)).limits
+
+    for prompt in (8192, 4000, 1000):
+        packed = limits("tensorrt-llm-1.2", None, None, prompt)
+        fitting = (left - prompt * token_mib) // sequence
+        assert packed == Limits(int(0.8 * fitting), 24576, prompt)
+        together = limits("edge-llm", None, None, prompt)
+        fitting = left // (sequence + prompt * token_mib)
+        assert together == Limits(int(fitting), 24576, prompt)
+    for backend in ("tensorrt-llm-1.2", "edge-llm"):
+        assert limits(backend).chunk_tokens == 8192
+        assert limits(backend, 3, 512) == Limits(3, 512, 511)
+        assert limits(backend, 3, 512, 64) == Limits(3, 512, 64)
+
+
+def test_a_prompt_that_does_not_fit_is_no_feasible_plan(nano: Checkpoint) -> None:
+    with pytest.raises(NoFeasiblePlanError, match="GiB of activations"):
+        resolve_limits(nano, BuildSpec("edge-llm", "a10g"), BF16, GivenLimits(None, None, 24000))
+
+
 def test_a_larger_gpu_a_smaller_precision_and_shorter_sequences_take_more(nano: Checkpoint) -> None:
     def batch(gpu: str, precision: Precision, **given: int) -> int:
         return plan_limits(nano, gpu, precision, GivenLimits(**given)).max_batch_size
