@@ -1,7 +1,8 @@
 """A Triton server over gRPC, with NVIDIA's own client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from nemotrt.errors import EnvironmentUnfitError
@@ -11,6 +12,7 @@ from nemotrt.profiles.load.stamping_loop import arrival_s
 from nemotrt.profiles.targets.target import TargetError
 from nemotrt.profiles.targets.token_count import TokenCount
 from nemotrt.profiles.targets.triton_model import TritonModel, triton_model
+from nemotrt.profiles.targets.triton_stream import Stop, StreamEndedError, TritonStream
 
 
 class TritonGrpcTarget:
@@ -50,6 +52,7 @@ class TritonGrpcTarget:
         self._stall_timeout_s = stall_timeout_s
         self._client: Any = None
         self._declared = TritonModel({})
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def facts(self) -> Mapping[str, str | int]:
@@ -77,46 +80,82 @@ class TritonGrpcTarget:
         self._declared = triton_model(metadata)
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
-        """Stream one answer."""
+        """Stream one answer; left early, the request is stopped."""
         count = TokenCount(exchange)
         values = self._declared.values(prompt, exchange.osl, self._extra)
-        inputs = [self._tensor(name, value) for name, value in values.items()]
-
-        async def requests() -> AsyncIterator[dict[str, Any]]:
-            exchange.mark_sent(arrival_s())
-            yield {
-                "model_name": self._model,
-                "inputs": inputs,
-                "enable_empty_final_response": True,
-            }
-
-        answers = self._client.stream_infer(requests(), headers=self._headers)
+        request_id = uuid.uuid4().hex
+        stream = self._call(request_id, values, lambda: exchange.mark_sent(arrival_s()))
+        is_over = False
         try:
-            while True:
+            while not is_over:
                 async with asyncio.timeout(self._stall_timeout_s):
-                    result, error = await anext(answers)
+                    arrived_s, result, error = await stream.next()
                 if error is not None:
+                    is_over = True
                     raise TargetError(f"the server answered an error: {error}")
                 response = result.get_response()
-                _note(result, response, arrival_s(), exchange, count)
-                if response.parameters["triton_final_response"].bool_param:
-                    break
+                _note(result, response, arrived_s, exchange, count)
+                is_over = response.parameters["triton_final_response"].bool_param
         except TimeoutError:
             raise TargetError(f"the server sent nothing for {self._stall_timeout_s:g} s.") from None
-        except StopAsyncIteration:
+        except StreamEndedError:
             raise TargetError("the server ended the stream before the final response.") from None
         except self._sync.InferenceServerException as error:
             raise TargetError(f"the server broke off: {error.message()}") from error
         except self._rpc_error as error:  # the client passes on what comes amid a stream
             raise TargetError(f"the server broke off: {error.details()}.") from error
         finally:
-            answers.cancel()
+            self._leave(stream, None if is_over else self._stopper(request_id))
         count.settle()
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Wait for the last calls to end, and disconnect."""
+        await asyncio.gather(*self._ending, return_exceptions=True)
         if self._client is not None:
             await self._client.close()
+
+    def _call(
+        self,
+        request_id: str,
+        values: Mapping[str, Any],
+        note_sent: Callable[[], None] = lambda: None,
+    ) -> TritonStream:
+        """Return the responses to one request."""
+        inputs = [self._tensor(name, value) for name, value in values.items()]
+
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            note_sent()
+            yield {
+                "model_name": self._model,
+                "request_id": request_id,
+                "inputs": inputs,
+                "enable_empty_final_response": True,
+            }
+
+        return TritonStream(self._client.stream_infer(requests(), headers=self._headers))
+
+    def _leave(self, stream: TritonStream, stop: Stop | None) -> None:
+        """Let a call end in the background."""
+        task = asyncio.create_task(stream.end(stop))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _stopper(self, request_id: str) -> Stop:
+        """Return what asks the model to end a request, in the words of NVIDIA's models and ours."""
+
+        async def stop() -> bool:
+            if "stop" not in self._declared.inputs:
+                return False
+            stream = self._call(request_id, {"stop": True})
+            try:
+                _, _, error = await stream.next()
+            except (StreamEndedError, self._sync.InferenceServerException, self._rpc_error):
+                return False
+            finally:
+                self._leave(stream, None)
+            return error is None
+
+        return stop
 
     def _tensor(self, name: str, value: Any) -> Any:
         """Return an input tensor of one element."""

@@ -1,61 +1,20 @@
 """A client that goes ends its request without a gRPC cancellation, which crashes Triton 2.51."""
 
 import asyncio
-import struct
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
 import pytest
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from nemotrt.serve.front.triton_upstream import TritonUpstream
-
-
-class Model(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Speaks Triton's protocol: an answer without end, until a `stop` with its id comes."""
-
-    def __init__(self) -> None:
-        self.num_ignored_stops = 0
-        self.stops: list[str] = []
-        self.whole: list[str] = []  # the calls that were not cancelled
-        self._stopped: dict[str, threading.Event] = {}
-
-    def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:  # noqa: N802
-        [request] = requests
-        if [tensor.name for tensor in request.inputs] == ["stop"]:
-            self.stops.append(request.id)
-            if len(self.stops) > self.num_ignored_stops:
-                self._stopped[request.id].set()
-            yield answer(text_output="")
-            return
-        stopped = self._stopped.setdefault(request.id, threading.Event())
-        while not stopped.wait(0.02):
-            yield answer(text_output="x")
-        yield answer(text_output="", finish_reason="cancelled")
-        self.whole.append(request.id)
-
-
-def answer(**texts: str) -> Any:
-    found = service_pb2.ModelStreamInferResponse()
-    for name, text in texts.items():
-        found.infer_response.outputs.add(name=name, datatype="BYTES", shape=[1])
-        raw = struct.pack("<I", len(text)) + text.encode()
-        found.infer_response.raw_output_contents.append(raw)
-    return found
+from support.endless_triton import EndlessModel, serving
 
 
 @pytest.fixture
-def served() -> Iterator[tuple[Model, str]]:
-    model = Model()
-    server = grpc.server(ThreadPoolExecutor(8))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(model, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield model, f"127.0.0.1:{port}"
-    server.stop(None).wait()
+def served() -> Iterator[tuple[EndlessModel, str]]:
+    model = EndlessModel()
+    with serving(model) as address:
+        yield model, address
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -105,7 +64,7 @@ def test_what_stops_by_itself_is_not_asked(served) -> None:
         upstream = TritonUpstream(address, "llm")
         answers = upstream.generate({"text_input": "The"})
         found = [await anext(answers)]
-        for stopped in model._stopped.values():
+        for stopped in model.stopped.values():
             stopped.set()
         found += [fields async for fields in answers]
         await until(lambda: model.whole)
