@@ -3,14 +3,14 @@
 Run: python benchmarks/planner_on_cpu.py [--backend native] [--precision int8-wo]
 
 A shared machine's memory bandwidth may double and halve within minutes. So each round measures the
-engine, probes, and measures the engine again; the median of the rounds' errors counts. The planner
-has only the probe's models to go by, not these.
+engine, probes, and measures the engine again; the median of the rounds' errors counts. Both look
+for the fastest step in as much time. The planner has only the probe's models to go by, not these.
 """
 
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
 from nemotrt.profiles.planning.calibration import profile_yaml
+from nemotrt.profiles.planning.cpu_probe import MEASURE_S
+from nemotrt.profiles.planning.cpu_probe import NUM_ROUNDS as NUM_PROBE_ROUNDS
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.roofline import Scenario
@@ -68,25 +70,22 @@ class Round:
         return self.measured_ms / self.planned_ms - 1
 
 
-def prompted(engine: Engine) -> list[int]:
-    """Return slots that hold a prompt, as many as the largest batch."""
-    rng = np.random.default_rng(0)
-    slots = [engine.allocate() for _ in range(max(BATCH_SIZES))]
-    for slot in slots:
-        engine.step([Feed(slot, rng.integers(3, engine.vocab_size, PROMPT).tolist())])
-    return slots
-
-
-def decode_ms(engine: Engine, slots: Sequence[int]) -> float:
-    """Return the milliseconds of the fastest of some decode steps, as the probe counts too."""
+def decode_ms(engine: Engine, num_sequences: int) -> float:
+    """Return the milliseconds of the fastest decode step in some time, as the probe counts too."""
     rng = np.random.default_rng(1)
-    times = []
-    for _ in range(NUM_STEPS):
-        feeds = [Feed(slot, [int(rng.integers(3, engine.vocab_size))]) for slot in slots]
-        start = time.perf_counter()
-        engine.step(feeds)
-        times.append(1e3 * (time.perf_counter() - start))
-    return min(times)
+    fastest_s, end = float("inf"), time.perf_counter() + MEASURE_S * NUM_PROBE_ROUNDS
+    while time.perf_counter() < end:
+        slots = [engine.allocate() for _ in range(num_sequences)]
+        for slot in slots:
+            engine.step([Feed(slot, rng.integers(3, engine.vocab_size, PROMPT).tolist())])
+        for _ in range(NUM_STEPS):
+            feeds = [Feed(slot, [int(rng.integers(3, engine.vocab_size))]) for slot in slots]
+            start = time.perf_counter()
+            engine.step(feeds)
+            fastest_s = min(fastest_s, time.perf_counter() - start)
+        for slot in slots:
+            engine.release(slot)
+    return 1e3 * fastest_s
 
 
 def compare(folder: Path, checkpoint: Path, backend: str, precision: Precision) -> Iterator[str]:
@@ -95,12 +94,11 @@ def compare(folder: Path, checkpoint: Path, backend: str, precision: Precision) 
     build_engine(checkpoint, target, BuildSpec(backend, None, precision, LIMITS))
     engine = open_engine(target, verify=False).engine
     profile = folder / "this-machine.yaml"
-    slots = prompted(engine)
     rounds: list[dict[int, Round]] = []
     for _ in range(NUM_ROUNDS):
-        before = {size: decode_ms(engine, slots[:size]) for size in BATCH_SIZES}
+        before = {size: decode_ms(engine, size) for size in BATCH_SIZES}
         profile.write_text(profile_yaml(measure_this_machine(backend, precision)))
-        after = {size: decode_ms(engine, slots[:size]) for size in BATCH_SIZES}
+        after = {size: decode_ms(engine, size) for size in BATCH_SIZES}
         options = DeploymentOptions(str(checkpoint), str(profile), precision, backend)
         deployment = deploy(options.at(isl=PROMPT, osl=NUM_STEPS))
         planned = {s: deployment.serve(s, s, Scenario.BEST).step.total for s in BATCH_SIZES}

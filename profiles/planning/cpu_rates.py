@@ -75,8 +75,7 @@ class Solver:
     @property
     def formats(self) -> Formats:
         """The formats of the probe's models."""
-        widened = load_engine(self.engine).widened
-        return Formats(self.precision, StoredType.FP32, StoredType.FP32, widened)
+        return load_engine(self.engine).formats(self.precision, StoredType.FP32, StoredType.FP32)
 
     def planned(self, rates: Rates, name: str, load: str) -> StepTime:
         """Return the planner's milliseconds of one of the probe's steps."""

@@ -75,7 +75,8 @@ class Deployment:
     def fit(self) -> Fit:
         """The questions about memory, on one of the GPUs."""
         formats = self.formats
-        weights = -(-weights_bytes(self.model, formats.precision, formats.widened) // self.tp)
+        stored = formats.precision, formats.widened, formats.head
+        weights = -(-weights_bytes(self.model, *stored) // self.tp)
         budget = Budget(self.gpu, self.memory_utilization, self.reserve_bytes, weights)
         activation = formats.activation
         lengths = self.max_num_tokens, self.isl + self.osl
@@ -160,7 +161,7 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
         model=load_model(options.model),
         gpu=gpu,
         engine=engine,
-        formats=Formats(options.precision, kv, options.ssm_dtype, engine.widened),
+        formats=engine.formats(options.precision, kv, options.ssm_dtype),
         isl=options.isl,
         osl=options.osl,
         tp=options.tp,

@@ -19,6 +19,7 @@ from nemotrt.engines.model_config import LayerKind, ModelConfig
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import unknown_name
 from nemotrt.profiles.planning.number_format import StoredType, default_kv_type
+from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.yaml_file import parse_yaml
 
 ENGINE_FOLDER = resources.files("nemotrt.profiles.planning") / "engines"
@@ -92,6 +93,9 @@ class EngineProfile(_Strict):
     kv_dtype: StoredType | None = None  # where the engine has but one
     # What 16-bit linears, the head and activations are in memory, where that is not 16 bits.
     widened: StoredType | None = None
+    # Whether it quantizes the head of a 16-bit checkpoint with the linears.
+    quantizes_head: bool = False
+    quantizes_head_source: str = ""
     launches: Launches | None = None  # where kernels are not one an operator of the planner
     # Whether an FP8 checkpoint gets an FP8 KV cache without being asked to.
     is_fp8_kv_default: bool
@@ -109,6 +113,10 @@ class EngineProfile(_Strict):
     def kv_type(self, precision: Precision) -> StoredType:
         """Return the KV cache's format that `precision` gets without being asked for another."""
         return self.kv_dtype or default_kv_type(precision, self.is_fp8_kv_default)
+
+    def formats(self, precision: Precision, kv: StoredType, ssm: StoredType) -> Formats:
+        """Return the number formats of a plan with this engine."""
+        return Formats(precision, kv, ssm, self.widened, self.quantizes_head)
 
 
 def known_engines() -> list[str]:

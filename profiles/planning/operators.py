@@ -77,6 +77,7 @@ class Formats:
     kv: StoredType
     ssm: StoredType
     widened: StoredType | None = None  # of 16-bit linears, the head and activations
+    quantizes_head: bool = False  # the head is stored as the linears are
 
     @property
     def activation(self) -> StoredType:
@@ -88,6 +89,16 @@ class Formats:
         """How the linears inside the blocks lie in memory."""
         stored = LINEAR_WEIGHTS[self.precision]
         return self.widened if self.widened and stored is StoredType.BF16 else stored
+
+    @property
+    def head(self) -> StoredType:
+        """How the head lies in memory."""
+        return self.linear if self.quantizes_head else self.activation
+
+    @property
+    def head_arithmetic(self) -> StoredType:
+        """What the head is multiplied in."""
+        return LINEAR_ARITHMETIC[self.precision] if self.quantizes_head else self.activation
 
 
 def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> Iterator[Operator]:
@@ -105,9 +116,10 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
             LINEAR_ARITHMETIC[formats.precision],
             num_layers,
         )
-    head = model.vocab_size * (hidden * width + call.num_sequences * 4)  # float32 logits
+    float32_logits = call.num_sequences * 4
+    head = model.vocab_size * (hidden * formats.head.num_bytes + float32_logits)
     head_flops = 2 * call.num_sequences * model.vocab_size * hidden
-    yield Operator("lm_head", Resource.WEIGHTS, head / tp, head_flops / tp, formats.activation)
+    yield Operator("lm_head", Resource.WEIGHTS, head / tp, head_flops / tp, formats.head_arithmetic)
     if model.num_attention_layers:
         yield _attention(model, formats, call, tp)
     if model.num_mamba_layers:

@@ -9,9 +9,9 @@ from pathlib import Path
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.gpu_profile import GpuProfile
+from nemotrt.profiles.planning.cpu_cache import last_level_cache_mib
 from nemotrt.profiles.planning.cpu_rates import Machine, Timings, cpu_profile
 
-CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 PROBE = "nemotrt.profiles.planning.cpu_probe"
 BUSY_SHARE = 0.5  # of the CPUs, by the load average; a plan says when it was measured above that
 CPU_ENGINES = ("onnxruntime", "native")
@@ -41,7 +41,7 @@ def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
     title, busy = f"{_cpu_name()}, {num_cpus} CPUs", os.getloadavg()[0]
     notes = f"measured while {busy:.1f} processes ran on {num_cpus} CPUs: too slow by as much"
     is_busy = busy > BUSY_SHARE * num_cpus
-    machine = Machine(title, _available_mib(), _cache_mib(), notes if is_busy else "")
+    machine = Machine(title, _available_mib(), last_level_cache_mib(), notes if is_busy else "")
     return cpu_profile(machine, name, precision, _probe(name, precision))
 
 
@@ -63,16 +63,6 @@ def _probe(engine: str, precision: Precision) -> Timings:
         )
     timings: Timings = json.loads(run.stdout)
     return timings
-
-
-def _cache_mib() -> float | None:
-    """Return the size of the last-level cache, or None where Linux does not say."""
-    try:
-        texts = [path.read_text() for path in CACHE_FOLDER.glob("index*/size")]
-    except OSError:
-        return None
-    sizes = [int(text.strip().removesuffix("K")) / 1024 for text in texts if "K" in text]
-    return max(sizes, default=None)
 
 
 def _available_mib() -> int:

@@ -21,11 +21,15 @@ def num_parameters(model: ModelConfig) -> int:
 
 
 def weights_bytes(
-    model: ModelConfig, precision: Precision, widened: StoredType | None = None
+    model: ModelConfig,
+    precision: Precision,
+    widened: StoredType | None = None,
+    head: StoredType | None = None,
 ) -> int:
     """Return the bytes of all weights: linears quantized, embeddings, head and norms not.
 
-    `widened` is what an engine makes of 16-bit linears and the head when it loads them.
+    `widened` is what an engine makes of 16-bit linears when it loads them; `head` is what it makes
+    of the head, None what the checkpoint has.
     Source: ModelOpt's unified layout, which leaves lm_head and the embeddings in 16 bits.
     """
     linears = set(linear_names(model))
@@ -35,8 +39,7 @@ def weights_bytes(
     total = 0
     for name, shape in expected_shapes(model).items():
         if name not in linears:
-            is_head = name.startswith("lm_head")
-            stored = widened if widened and is_head else other_type(precision)
+            stored = head if head and name.startswith("lm_head") else other_type(precision)
             total += math.prod(shape) * stored.num_bytes
             continue
         total += math.prod(shape) * linear.num_bytes

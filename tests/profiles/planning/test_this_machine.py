@@ -1,5 +1,6 @@
 """The CPU as a device: the probe on real engines, and what its timings are taken to mean."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from nemotrt.engines import onnxruntime
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.engines.native import backend as native
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.profiles.gpu_profile import GpuProfile
@@ -31,7 +33,7 @@ from nemotrt.profiles.planning.operators import Formats, decode_call, prefill_ca
 from nemotrt.profiles.planning.probe_models import PROBE_MODELS
 from nemotrt.profiles.planning.roofline import Scenario, device
 from nemotrt.profiles.planning.step import Workload, step_time
-from nemotrt.profiles.planning.weights import num_parameters
+from nemotrt.profiles.planning.weights import num_parameters, weights_bytes
 
 MACHINE = Machine("a CPU", 65_536, 32.0)
 LOADS = {
@@ -131,6 +133,40 @@ def test_the_probe_times_real_engines(monkeypatch: pytest.MonkeyPatch, backend: 
         name: set(loads) for name, loads in SEEN.items()
     }
     assert all(1e-7 < seconds < 10 for loads in found.values() for seconds in loads.values())
+
+
+class Steps:
+    """An engine that does nothing, and counts how often."""
+
+    limits = cpu_probe.LIMITS
+
+    def __init__(self) -> None:
+        self.num = 0
+
+    def held_tokens(self, slot: int) -> int:
+        return 0
+
+    def step(self, feeds: Any) -> None:
+        self.num += 1
+
+
+def test_the_cache_is_filled_before_each_step_and_out_of_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu_probe, "MEASURE_S", 0.05)
+    engine: Any = Steps()
+    filled = []
+    seconds = cpu_probe.fastest_s(
+        engine, [0], 1, 1, lambda: (filled.append(engine.num), time.sleep(0.005))
+    )
+    assert seconds < 0.004
+    assert filled == list(range(engine.num)) and 1 < engine.num <= 11
+
+
+def test_the_filler_reads_more_than_the_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cache_mib, num_bytes in ((3.0, 6 * 2**20), (None, 64 * 2**20)):
+        monkeypatch.setattr(cpu_probe, "last_level_cache_mib", lambda found=cache_mib: found)
+        assert 8 * cpu_probe.cache_filler()() == num_bytes  # it sums ones of 8 bytes
 
 
 @pytest.fixture
@@ -237,3 +273,20 @@ def test_16_bit_weights_take_four_bytes_in_onnx_runtime(probed: list[Any]) -> No
     assert planned == pytest.approx(4 * num_parameters(model) - 2 * embeddings, rel=1e-3)
     native = deploy(options.at(engine="native")).fit.budget.weights_bytes
     assert native == pytest.approx(2 * num_parameters(model), rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8-wo"])
+def test_planned_weights_are_those_of_a_native_engine(tmp_path: Path, precision: str) -> None:
+    """Its file has them all, the head in the linears' format, and rounds rows up to panels."""
+    config = {**PROBE_MODELS["small"], "hidden_size": 512, "vocab_size": 8192}
+    write_checkpoint(tmp_path / "c", config)
+    (tmp_path / "e").mkdir()
+    native.export(
+        open_checkpoint(tmp_path / "c"), tmp_path / "e", Limits(1, 64, 16), Precision(precision)
+    )
+    stored = max(path.stat().st_size for path in (tmp_path / "e").iterdir())
+    formats = load_engine("native").formats(Precision(precision), StoredType.FP32, StoredType.FP32)
+    planned = weights_bytes(
+        parse_model_config(config), formats.precision, formats.widened, formats.head
+    )
+    assert stored == pytest.approx(planned, rel=0.02)
