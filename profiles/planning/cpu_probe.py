@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,9 @@ from nemotrt.profiles.planning.probe_models import BATCH_SIZE, GEMM_ROWS, PROBE_
 # Each load runs for this long, in these many rounds over all loads, so that a burst of a
 # neighbour's work does not hit all runs of one.
 MEASURE_S, NUM_ROUNDS = 0.15, 3
-FROM_MEMORY = ("linears", "states")
+LOADS = {"one": (1, 1), "batch": (BATCH_SIZE, 1), "prompt": (1, GEMM_ROWS)}  # sequences, tokens
+FROM_MEMORY = {"linears": ("one", "batch", "prompt"), "states": ("batch",)}
+FROM_CACHE = {"cached": ("one",), "states": ("one",), "small": ("one", "batch")}
 UNKNOWN_CACHE_MIB = 32.0
 LIMITS = Limits(max_batch_size=BATCH_SIZE, max_seq_len=4096, chunk_tokens=GEMM_ROWS)
 
@@ -53,12 +55,21 @@ def cache_filler() -> Callable[[], object]:
     return np.ones(num_bytes // 8).sum  # ones: untouched zeros would all be one page
 
 
+def _leave_cache() -> None:
+    """Leave in the cache what the last step left there."""
+
+
+def _turns(loads: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    """Return (model, load) one by one."""
+    return [(name, load) for name, several in loads.items() for load in several]
+
+
 def fastest_s(
     engine: Engine,
     slots: list[int],
     num_sequences: int,
     num_tokens: int,
-    prepare: Callable[[], object] = lambda: None,
+    prepare: Callable[[], object],
 ) -> float:
     """Return the seconds of the fastest step of `num_tokens` new tokens for each sequence.
 
@@ -81,25 +92,18 @@ def fastest_s(
 
 def measure(backend: str, precision: Precision) -> dict[str, dict[str, float]]:
     """Return seconds by model and load: `one`, `batch` of BATCH_SIZE, `prompt` of GEMM_ROWS."""
-    loads = {"one": (1, 1), "batch": (BATCH_SIZE, 1), "prompt": (1, GEMM_ROWS)}
-    wanted = {
-        "linears": ("one", "batch", "prompt"),
-        "cached": ("one",),
-        "states": ("batch",),
-        "small": ("one", "batch"),
-    }
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         engines = {name: open_probe(folder, name, backend, precision) for name in PROBE_MODELS}
-        found = {name: dict.fromkeys(wanted[name], float("inf")) for name in engines}
         fill_cache = cache_filler()
+        turns = [(*turn, fill_cache) for turn in _turns(FROM_MEMORY)]
+        turns += [(*turn, _leave_cache) for turn in _turns(FROM_CACHE)]
+        found: dict[str, dict[str, float]] = {name: {} for name in engines}
         slots = {name: [e.allocate() for _ in range(BATCH_SIZE)] for name, e in engines.items()}
         for _ in range(NUM_ROUNDS):
-            for name, engine in engines.items():
-                prepare = fill_cache if name in FROM_MEMORY else lambda: None
-                for load in wanted[name]:
-                    seconds = fastest_s(engine, slots[name], *loads[load], prepare)
-                    found[name][load] = min(found[name][load], seconds)
+            for name, load, prepare in turns:
+                seconds = fastest_s(engines[name], slots[name], *LOADS[load], prepare)
+                found[name][load] = min(found[name].get(load, seconds), seconds)
         for engine in engines.values():
             engine.close()
     return found

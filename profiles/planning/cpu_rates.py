@@ -2,8 +2,9 @@
 
 A step takes bytes / bandwidth + products / rate + overheads. The same linears for one row and for
 8 give bandwidth and a decode step's rate, for 64 a prompt's; a model of small kernels gives the
-overheads, a model of states the rate of the scan beside reading and writing the state. Each is
-solved with the others as they are, in a few passes, since a little of each is in all timings.
+overheads, a model of states the rate of the scan, in the cache, and that of moving states in
+memory. Each is solved with the others as they are, in a few passes, since a little of each is in
+all timings.
 """
 
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ NEIGHBOURS = "the probe's fastest steps; a busy machine is slower"
 NOT_SEPARATE = "not measured apart"
 # What noise may drive below zero is this share of the whole step at least.
 LEAST_SHARE, LEAST_S = 0.1, 1e-9
+# A state counts when it is read and when it is written, and is looked up once.
+MOST_IN_PLACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Rates:
     cache_bandwidth: float = 1e12
     products: float = 1e15  # of a prompt
     decode_products: float = 1e15
+    state_bandwidth: float = 1e12
     state_products: float = 1e15
     launch_s: float = 0.0
     row_s: float = 0.0  # of each kernel for each sequence
@@ -132,14 +136,32 @@ class Solver:
         return replace(rates, cache_bandwidth=bandwidth)
 
     def states(self, rates: Rates) -> Rates:
-        """Return the rates with that of the scan's products, beside moving the states."""
-        planned = self.planned(rates, "states", "batch")
-        seen_s = self.timings["states"]["batch"] - (planned.total - planned.ssm) / 1e3
-        found = operators_of(_model("states"), self.formats, LOADS["batch"])
-        scan = next(o for o in found if o.resource is Resource.SSM)
+        """Return the rates with the scan's: its products, and states in memory.
+
+        One sequence's states stay in the cache, where moving them is soon done.
+        """
+        peak = max(rates.products, rates.decode_products)
+        _, num_flops = self._scan("one")
+        at_peak = self.planned(replace(rates, state_products=peak), "states", "one")
+        moved_s = at_peak.ssm / 1e3 - num_flops / peak
         # The profile holds it to the peak: where moving the states takes all, nothing is left.
-        products_s = max(seen_s - scan.num_bytes / rates.bandwidth, LEAST_S)
-        return replace(rates, state_products=scan.num_flops / products_s)
+        state_products = num_flops / max(self._scan_s(rates, "one") - moved_s, LEAST_S)
+        num_bytes, num_flops = self._scan("batch")
+        seen_s = self._scan_s(rates, "batch")
+        left_s = max(seen_s - num_flops / min(state_products, peak), LEAST_SHARE * seen_s)
+        state_bandwidth = min(num_bytes / left_s, MOST_IN_PLACE * rates.bandwidth)
+        return replace(rates, state_products=state_products, state_bandwidth=state_bandwidth)
+
+    def _scan_s(self, rates: Rates, load: str) -> float:
+        """Return the seconds that the scan was seen to take beside the rest of its model."""
+        planned, all_s = self.planned(rates, "states", load), self.timings["states"][load]
+        return max(all_s - (planned.total - planned.ssm) / 1e3, LEAST_S)
+
+    def _scan(self, load: str) -> tuple[float, float]:
+        """Return the bytes and products of the scan."""
+        found = operators_of(_model("states"), self.formats, LOADS[load])
+        scan = next(o for o in found if o.resource is Resource.SSM)
+        return scan.num_bytes, scan.num_flops
 
     def _operators(self, name: str, load: str) -> tuple[float, float, int]:
         """Return the bytes and products beside attention and states, and all launches."""
@@ -171,6 +193,8 @@ def cpu_profile(
 def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates) -> GpuProfile:
     """Return a CPU of these rates."""
     peak = max(rates.products, rates.decode_products)
+    bandwidth = max(rates.bandwidth, rates.state_bandwidth)
+    cache_bandwidth = rates.cache_bandwidth * bandwidth / rates.bandwidth  # before its share
     widened = load_engine(engine).widened
     arithmetics = {LINEAR_ARITHMETIC[precision], widened or other_type(precision)}
     source = f"measured with {engine} {precision}: {NEIGHBOURS}"
@@ -181,14 +205,14 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
         architecture="cpu",
         datasheet=Datasheet(
             memory_mib=machine.memory_mib,
-            bandwidth_gb_per_s=_rounded(rates.bandwidth / 1e9),
+            bandwidth_gb_per_s=_rounded(bandwidth / 1e9),
             tflops=dict.fromkeys((a.value for a in arithmetics), _rounded(peak / 1e12)),
             cache_mib=machine.cache_mib,
-            cache_bandwidth_gb_per_s=_rounded(rates.cache_bandwidth / 1e9),
+            cache_bandwidth_gb_per_s=_rounded(cache_bandwidth / 1e9),
         ),
         sources={"memory": "MemAvailable of /proc/meminfo", "bandwidth": source, "tflops": source},
         notes=machine.notes,
-        corrections=_corrections(source, rates, peak),
+        corrections=_corrections(source, rates, bandwidth, peak),
         measured_with=MeasuredWith(
             engine=engine,
             precision=precision.value,
@@ -199,17 +223,17 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
     )
 
 
-def _corrections(source: str, rates: Rates, peak: float) -> Corrections:
+def _corrections(source: str, rates: Rates, bandwidth: float, peak: float) -> Corrections:
     """Return the shares; the probe's fastest steps are seldom beaten, and often missed."""
 
     def seen(share: float) -> Correction:
         return Correction(low=0.8 * share, best=share, high=min(1.1 * share, 1.0), source=source)
 
     return Corrections(
-        gemm_bandwidth=seen(1.0),
+        gemm_bandwidth=seen(rates.bandwidth / bandwidth),
         gemm_compute=seen(rates.products / peak),
         gemm_compute_decode=seen(rates.decode_products / peak),
-        ssm_bandwidth=seen(1.0),
+        ssm_bandwidth=seen(rates.state_bandwidth / bandwidth),
         ssm_compute=seen(min(rates.state_products / peak, 1.0)),
         attention_bandwidth=Correction(low=0.3, best=0.6, high=1.0, source=NOT_SEPARATE),
         attention_compute=Correction(low=0.2, best=0.5, high=1.0, source=NOT_SEPARATE),
