@@ -60,6 +60,11 @@ class LinearWeight:
             weight *= self.checkpoint.floats(self._input_factor)[None, :]
         return weight
 
+    @property
+    def has_codes(self) -> bool:
+        """Whether the checkpoint stores int8 codes that apply to the input as it is."""
+        return self.checkpoint[self.name].dtype == "I8" and not self.has_input_factor
+
     def int8(self, rows: slice = ALL) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """Return (codes [out, in], scale [out]) of some rows, with weight = codes * scale.
 
@@ -67,11 +72,24 @@ class LinearWeight:
         are rounded here: scale = amax / 127 per output channel, as ModelOpt's INT8 weight-only
         recipe does; a row of zeros takes scale 1.
         """
-        ref = self.checkpoint[self.name]
-        if ref.dtype == "I8" and not self.has_input_factor:
-            return ref.map()[rows], self.scale()[rows]
+        codes, scales = self.int8_blocks(rows, self.checkpoint[self.name].shape[1])
+        return codes, scales[0]
+
+    def int8_blocks(
+        self, rows: slice, block: int
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Return (codes [out, in], scales [blocks, out]): as `int8`, a scale for `block` inputs.
+
+        Stored codes have one scale for all inputs: [1, out].
+        """
+        if self.has_codes:
+            return self.checkpoint[self.name].map()[rows], self.scale()[None, rows]
         weight = self.floats(rows)
-        amax = np.maximum(weight.max(axis=1), -weight.min(axis=1))
-        scale = np.where(amax > 0, amax / np.float32(INT8_MAX), np.float32(1)).astype(np.float32)
-        weight /= scale[:, None]
-        return np.rint(weight, out=weight).astype(np.int8), scale
+        scales = []
+        for start in range(0, weight.shape[1], block):
+            part = weight[:, start : start + block]
+            amax = np.maximum(part.max(axis=1), -part.min(axis=1))
+            scale = np.where(amax > 0, amax / np.float32(INT8_MAX), 1).astype(np.float32)
+            part /= scale[:, None]
+            scales.append(scale)
+        return np.rint(weight, out=weight).astype(np.int8), np.stack(scales)

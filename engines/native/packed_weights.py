@@ -10,7 +10,13 @@ from ml_dtypes import bfloat16
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.linear_weight import LinearWeight
 from nemotrt.engines.native.packing import WeightsFile
-from nemotrt.engines.native.program import BufferFormat, TensorKind, TensorSpec, round_up
+from nemotrt.engines.native.program import (
+    DEPTH_BLOCK,
+    BufferFormat,
+    TensorKind,
+    TensorSpec,
+    round_up,
+)
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.errors import ArtefactError
@@ -57,21 +63,22 @@ class PackedWeights:
         linear = LinearWeight(self.checkpoint, name)
         shape = self.checkpoint[name].shape
         if self._is_int8(linear):
-            scale = np.zeros(round_up(shape[0]), np.float32)
+            num_blocks = 1 if linear.has_codes else -(-shape[1] // DEPTH_BLOCK)
+            scale = np.zeros((num_blocks, round_up(shape[0])), np.float32)
 
             def codes(part: slice) -> npt.NDArray[Any]:
-                found, scale[part] = linear.int8(part)
+                found, scale[:, part] = linear.int8_blocks(part, DEPTH_BLOCK)
                 return found
 
             weight = self._file.add_rows(name, TensorKind.PANELS_INT8, shape, codes)
             return weight, self.values(f"{name}_scale", scale), BufferFormat.OPERAND_INT16
         if self._is_float8(linear):
-            scale = np.zeros(round_up(shape[0]), np.float32)
-            scale[: shape[0]] = linear.scale()
+            row_scale = np.zeros(round_up(shape[0]), np.float32)
+            row_scale[: shape[0]] = linear.scale()
             weight = self._file.add_rows(
                 name, TensorKind.PANELS_FLOAT8, shape, lambda part: self._float8(name, part)
             )
-            return weight, self.values(f"{name}_scale", scale), BufferFormat.OPERAND_FLOAT
+            return weight, self.values(f"{name}_scale", row_scale), BufferFormat.OPERAND_FLOAT
 
         def floats(part: slice) -> npt.NDArray[Any]:
             return linear.floats(part).astype(self._float)

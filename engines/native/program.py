@@ -13,6 +13,7 @@ from nemotrt.errors import ArtefactError
 PROGRAM_FILE = "program.json"
 WEIGHTS_FILE = "weights.bin"
 PANEL = 16  # rows of a packed weight that lie side by side; inputs are padded to it too
+DEPTH_BLOCK = 2048  # inputs whose products with int8 are summed exactly
 ALIGNMENT = 4096  # of every tensor in the weights file: a page
 
 
@@ -39,7 +40,9 @@ class TensorKind(StrEnum):
     TABLE_BF16 = "table_bf16"  # bfloat16, row after row
     PANELS_FLOAT = "panels_float"  # a linear's weight, 16 rows interleaved
     PANELS_BF16 = "panels_bf16"
-    PANELS_INT8 = "panels_int8"  # pairs of inputs interleaved; a scale per row is a tensor apart
+    # Pairs of inputs interleaved. The scales are a tensor apart: one per row, or one per row and
+    # DEPTH_BLOCK inputs.
+    PANELS_INT8 = "panels_int8"
     PANELS_FLOAT8 = "panels_float8"  # E4M3; a scale per row is a tensor apart
 
 

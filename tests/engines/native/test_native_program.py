@@ -73,6 +73,19 @@ def test_python_names_the_fault(folder: Path, change: dict[str, Any], message: s
     assert message in str(fault_of(program, 1 << 40))
 
 
+def test_blocks_of_scales_are_as_many_as_the_weight_s(folder: Path) -> None:
+    """These weights have one block of inputs."""
+    program = read_program(folder)
+    tensors = [
+        tensor.model_copy(update={"rows": 2}) if tensor.name.endswith("_scale") else tensor
+        for tensor in program.tensors
+    ]
+    program = program.model_copy(update={"tensors": tuple(tensors)})
+    assert "_scale has 2 blocks" in str(fault_of(program, 1 << 40))
+    refused = run_unchecked(program, np.zeros(1 << 22, np.uint8))
+    assert "2 blocks of scales" in str(refused)
+
+
 def test_a_damaged_engine_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS_FILE).write_bytes((folder / WEIGHTS_FILE).read_bytes()[:4096])
     for text, message in [

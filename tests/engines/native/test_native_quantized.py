@@ -16,7 +16,8 @@ from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.native.binding import InstructionSet
 from nemotrt.engines.native.engine import NativeEngine
 from nemotrt.engines.native.library import load_library
-from nemotrt.engines.native.program import TensorKind, read_program
+from nemotrt.engines.native.program import DEPTH_BLOCK, TensorKind, read_program
+from nemotrt.engines.precision import Precision
 from nemotrt.errors import ArtefactError
 from support import reference
 
@@ -87,6 +88,56 @@ def test_logits_are_those_of_the_decoded_weights(
         engine.close()
         tolerance = INT16_ERROR if is_int8 else 1e-4
         np.testing.assert_allclose(rows, expected[[0, 7, 9]], atol=tolerance, rtol=0)
+
+
+DEEP = {"intermediate_size": 2 * DEPTH_BLOCK + 400}  # three blocks of inputs, the last not whole
+
+
+def rounded_by_block(model: Any) -> Any:
+    """Give the model int8 weights, with a scale for each output and DEPTH_BLOCK inputs."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("proj.weight", "lm_head.weight")):
+                for part in weight.split(DEPTH_BLOCK, dim=1):
+                    scale = part.abs().amax(1, keepdim=True) / 127
+                    part.copy_((part / scale).round() * scale)
+    return model
+
+
+def check_logits(folder: Path, expected: np.ndarray, tokens: list[int]) -> None:
+    """Compare one prompt's last logits, by each kind of kernels, of one token and of several."""
+    for isa in KERNELS:
+        engine = NativeEngine(folder, LIMITS, 1, InstructionSet(isa))
+        slot = engine.allocate()
+        rows = [engine.step([Feed(slot, part)])[0].copy() for part in (tokens[:1], tokens[1:])]
+        engine.close()
+        np.testing.assert_allclose(rows, expected[[0, -1]], atol=INT16_ERROR, rtol=0)
+
+
+def test_floats_are_rounded_with_a_scale_for_each_block_of_inputs(tmp_path: Path) -> None:
+    """Finer than a scale a row: its error is less, and it shows."""
+    model = reference.nemotron_h("-*-", **DEEP)
+    reference.save(model, tmp_path / "c")
+    spec = BuildSpec("native", precision=Precision.INT8_WO, limits=LIMITS)
+    build_engine(tmp_path / "c", tmp_path / "e", spec)
+    scales = [t for t in read_program(tmp_path / "e").tensors if t.name.endswith("_scale")]
+    assert {tensor.rows for tensor in scales} == {1, 3}
+    tokens = [5, 17, 80, 3, 3, 41, 62, 9, 11, 90]
+    exact = reference.logits(model, tokens)
+    expected = reference.logits(rounded_by_block(model), tokens)
+    assert np.abs(exact - expected).max() > 2 * INT16_ERROR, "the codes must matter"
+    check_logits(tmp_path / "e", expected, tokens)
+
+
+def test_stored_codes_keep_the_scale_of_their_row(tmp_path: Path) -> None:
+    model = reference.nemotron_h("-*-", **DEEP)
+    reference.save(model, tmp_path / "c")
+    quantize(tmp_path / "c", tmp_path / "q", "W8A16")
+    build_engine(tmp_path / "q", tmp_path / "e", BuildSpec("native", limits=LIMITS))
+    program = read_program(tmp_path / "e")
+    assert {t.rows for t in program.tensors if t.name.endswith("_scale")} == {1}
+    tokens = [5, 17, 80, 3, 3, 41]
+    check_logits(tmp_path / "e", reference.logits(decoded(model, tmp_path / "q"), tokens), tokens)
 
 
 def test_every_float8_code_is_decoded_exactly(tmp_path: Path) -> None:
