@@ -36,7 +36,7 @@ CASES = (
     *(Case(f"prefill, {count} tokens", Load(1, 0, count)) for count in (128, 512)),
 )
 LIMITS = Limits(max_batch_size=32, max_seq_len=1024, chunk_tokens=512)
-TURN_S = 0.25  # about how long an engine works before the next one does
+TURN_S, MAX_CALLS = 0.25, 32  # about how long an engine works before the next one does
 # A library's threads may spin on after a call, on the cores of the next one; llama.cpp's do so for
 # tenths of a second. So each turn waits until nobody works.
 SETTLE_S, MAX_SETTLE_S = 0.05, 5.0
@@ -83,13 +83,25 @@ def measure(peers: list[Peer], case: Case, rounds: int) -> dict[str, list[float]
             if peer.entry.engine in SLOW_ENGINES and index > SLOW_ROUNDS:
                 continue
             settle(peers)
-            for _ in range(turns[label]):
-                if load.tokens > 1:
-                    peer.ask(do="begin", batch=load.batch, held=load.held)
-                found = peer.ask(do="feed", tokens=load.tokens, times=1)["seconds"]
-                seconds[label] += found if index else []
-            turns[label] = max(1, min(8, int(TURN_S / found[0])))
+            found = take_turn(peer, load, turns[label])
+            seconds[label] += found if index else []
+            turns[label] = max(1, min(MAX_CALLS, int(TURN_S / found[-1])))
     return seconds
+
+
+def take_turn(peer: Peer, load: Load, num_calls: int) -> list[float]:
+    """Return the seconds of an engine's calls.
+
+    Decode steps follow each other at once, as in generation; a prompt begins with empty slots.
+    """
+    if load.tokens == 1:
+        seconds: list[float] = peer.ask(do="feed", tokens=1, times=num_calls)["seconds"]
+        return seconds
+    found = []
+    for _ in range(num_calls):
+        peer.ask(do="begin", batch=load.batch, held=load.held)
+        found += peer.ask(do="feed", tokens=load.tokens, times=1)["seconds"]
+    return found
 
 
 def settle(peers: list[Peer]) -> None:
