@@ -106,7 +106,7 @@ def planned_limits(
     longest = checkpoint.config.max_position_embeddings
     seq_len = given.max_seq_len or min(options.isl + options.osl, longest)
     if backend in WHOLE_PROMPTS:
-        prompt = min(given.chunk_tokens or options.isl, max(seq_len - 1, 1))
+        prompt = given.chunk_tokens or min(options.isl, max(seq_len - 1, 1))
         options = options.at(max_num_tokens=prompt)
     osl = max(seq_len * 2 // 3, 1)
     deployment = deploy(options.at(isl=max(seq_len - osl, 1), osl=osl))

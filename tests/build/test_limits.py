@@ -78,6 +78,9 @@ def test_whole_prompts_are_given_their_room(nano: Checkpoint) -> None:
         assert limits(backend).chunk_tokens == 8192
         assert limits(backend, 3, 512) == Limits(3, 512, 511)
         assert limits(backend, 3, 512, 64) == Limits(3, 512, 64)
+        assert limits(backend, 3, 512, 512) == Limits(3, 512, 512)
+        with pytest.raises(ConfigError, match=r"chunk_tokens \(513\) exceeds max_seq_len"):
+            limits(backend, 3, 512, 513)
 
 
 def test_a_prompt_that_does_not_fit_is_no_feasible_plan(nano: Checkpoint) -> None:
