@@ -14,6 +14,8 @@ from nemotrt.profiles.targets.token_count import TokenCount
 from nemotrt.profiles.targets.triton_model import TritonModel, triton_model
 from nemotrt.profiles.targets.triton_stream import Stop, StreamEndedError, TritonStream
 
+Arrived = tuple[float, Any, Any]  # when it came, the result, the error
+
 
 class TritonGrpcTarget:
     """Streams over ModelStreamInfer; one stream a request."""
@@ -119,7 +121,7 @@ class TritonGrpcTarget:
         request_id: str,
         values: Mapping[str, Any],
         note_sent: Callable[[], None] = lambda: None,
-    ) -> TritonStream:
+    ) -> TritonStream[Arrived]:
         """Return the responses to one request."""
         inputs = [self._tensor(name, value) for name, value in values.items()]
 
@@ -132,9 +134,10 @@ class TritonGrpcTarget:
                 "enable_empty_final_response": True,
             }
 
-        return TritonStream(self._client.stream_infer(requests(), headers=self._headers))
+        answers = self._client.stream_infer(requests(), headers=self._headers)
+        return TritonStream(_stamped(answers), answers.cancel)
 
-    def _leave(self, stream: TritonStream, stop: Stop | None) -> None:
+    def _leave(self, stream: TritonStream[Arrived], stop: Stop | None) -> None:
         """Let a call end in the background."""
         task = asyncio.create_task(stream.end(stop))
         self._ending.add(task)
@@ -164,6 +167,12 @@ class TritonGrpcTarget:
         tensor = self._sync.InferInput(name, list(array.shape), declared.datatype)
         tensor.set_data_from_numpy(array)
         return tensor
+
+
+async def _stamped(answers: Any) -> AsyncIterator[Arrived]:
+    """Yield tritonclient's (result, error) with the time of their arrival."""
+    async for result, error in answers:
+        yield arrival_s(), result, error
 
 
 def _note(

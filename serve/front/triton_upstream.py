@@ -3,13 +3,14 @@
 import asyncio
 import struct
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import cached_property
+from collections.abc import AsyncIterator, Callable
+from functools import cached_property, partial
 from typing import Any
 
 import grpc  # type: ignore[import-untyped, unused-ignore]
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from nemotrt.profiles.targets.triton_stream import Stop, StreamEndedError, TritonStream
 from nemotrt.serve.front.upstream import Fields, UpstreamError, split_error
 from nemotrt.serve.triton_model.tensors import INPUT_BY_NAME, OUTPUTS
 
@@ -18,9 +19,8 @@ LENGTH = struct.Struct("<I")
 FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?"}
 IS_LIST = {spec.name: spec.is_list for spec in OUTPUTS}
 READY_TIMEOUT_S = 2.0
-END_TIMEOUT_S = 5.0
-STOP_AGAIN_S = 0.2
-Answers = asyncio.Queue[Any]  # ModelStreamInferResponse each, an UpstreamError at the end
+ENDED_EARLY = "the server ended the stream before the answer did."
+Stream = TritonStream[Any]  # of ModelStreamInferResponse
 
 
 class TritonUpstream:
@@ -30,7 +30,7 @@ class TritonUpstream:
         """Prepare; the channel belongs to the event loop of its first use."""
         self._address = address
         self._model_name = model_name
-        self._background: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     @cached_property
     def _channel(self) -> Any:
@@ -50,40 +50,49 @@ class TritonUpstream:
         """Yield the model's responses; closing it early asks the model to stop the request."""
         request = infer_request(self._model_name, inputs)
         request.id = uuid.uuid4().hex
-        call = self._stub.ModelStreamInfer(iter([request]))
-        answers: Answers = asyncio.Queue()
-        self._start(read_to_end(call, answers))
-        is_final = False
+        stream = self._call(request)
+        is_over = False
         try:
-            while not isinstance(answer := await answers.get(), UpstreamError):
+            while not is_over:
+                answer = await stream.next()
                 if answer.error_message:
-                    is_final = True
+                    is_over = True
                     raise split_error(answer.error_message)
                 fields = output_fields(answer.infer_response)
-                is_final = "finish_reason" in fields
-                yield fields | {"final": is_final}
-                if is_final:
-                    return
-            is_final = True
-            raise answer
+                is_over = "finish_reason" in fields
+                yield fields | {"final": is_over}
+        except StreamEndedError:
+            is_over = True
+            raise UpstreamError("engine_failed", ENDED_EARLY) from None
+        except grpc.aio.AioRpcError as error:
+            is_over = True
+            raise UpstreamError("engine_unavailable", str(error.details())) from error
         finally:
-            if not is_final:
-                self._start(self._stop(call, request.id))
-            cancel_later(call)
+            self._leave(stream, None if is_over else partial(self._stop, request.id))
 
-    async def _stop(self, call: Any, request_id: str) -> None:
-        """Ask the model to end a request until its call has ended; the first may overtake it."""
+    def _call(self, request: Any) -> Stream:
+        """Return the responses to one request."""
+        call = self._stub.ModelStreamInfer(iter([request]))
+        return TritonStream(call, call.cancel)
+
+    async def _stop(self, request_id: str) -> bool:
+        """Ask the model to end a request."""
         request = infer_request(self._model_name, {"stop": True})
         request.id = request_id
-        while not call.done():
-            await read_to_end(self._stub.ModelStreamInfer(iter([request]), timeout=END_TIMEOUT_S))
-            await asyncio.sleep(STOP_AGAIN_S)
+        stream = self._call(request)
+        try:
+            await stream.next()
+        except (StreamEndedError, grpc.aio.AioRpcError):
+            return False
+        finally:
+            self._leave(stream, None)
+        return True
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` in the background."""
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def _leave(self, stream: Stream, stop: Stop | None) -> None:
+        """Let a call end in the background."""
+        task = asyncio.create_task(stream.end(stop))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def is_ready(self) -> bool:
         """Whether Triton says so; the engine process is asked elsewhere."""
@@ -97,34 +106,6 @@ class TritonUpstream:
     async def close(self) -> None:
         """Close the channel and what runs on it."""
         await self._channel.close()
-
-
-async def read_to_end(call: Any, answers: Answers | None = None) -> None:
-    """Put a call's responses, and the error in which it ends, into `answers`.
-
-    It is a task of its own because grpc cancels a call whose reader is cancelled.
-    """
-    end = UpstreamError("engine_failed", "the server ended the stream before the answer did.")
-    try:
-        async for answer in call:
-            if answers is not None:
-                answers.put_nowait(answer)
-    except grpc.aio.AioRpcError as error:
-        end = UpstreamError("engine_unavailable", str(error.details()))
-    finally:
-        if answers is not None:
-            answers.put_nowait(end)
-
-
-def cancel_later(call: Any) -> None:
-    """Cancel a call that has not ended in END_TIMEOUT_S, and by then should have.
-
-    Triton 2.51 may crash when calls are cancelled (once in 27,000 requests of the storm in
-    tests/serve; a race in its gRPC frontend, fixed upstream later), and a call that is cancelled
-    after its last response costs it 2 KB for good (measured).
-    """
-    timer = asyncio.get_running_loop().call_later(END_TIMEOUT_S, call.cancel)
-    call.add_done_callback(lambda _: timer.cancel())
 
 
 def infer_request(model_name: str, inputs: Fields) -> Any:
