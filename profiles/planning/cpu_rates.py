@@ -66,6 +66,16 @@ class Rates:
     launch_s: float = 0.0
     row_s: float = 0.0  # of each kernel for each sequence
 
+    @property
+    def peak_products(self) -> float:
+        """Return what the shares of compute are of."""
+        return max(self.products, self.decode_products)
+
+    @property
+    def peak_bandwidth(self) -> float:
+        """Return what the shares of bandwidth are of."""
+        return max(self.bandwidth, self.state_bandwidth)
+
 
 @dataclass(frozen=True, slots=True)
 class Solver:
@@ -140,7 +150,7 @@ class Solver:
 
         One sequence's states stay in the cache, where moving them is soon done.
         """
-        peak = max(rates.products, rates.decode_products)
+        peak = rates.peak_products
         _, num_flops = self._scan("one")
         at_peak = self.planned(replace(rates, state_products=peak), "states", "one")
         moved_s = at_peak.ssm / 1e3 - num_flops / peak
@@ -192,9 +202,9 @@ def cpu_profile(
 
 def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates) -> GpuProfile:
     """Return a CPU of these rates."""
-    peak = max(rates.products, rates.decode_products)
-    bandwidth = max(rates.bandwidth, rates.state_bandwidth)
-    cache_bandwidth = rates.cache_bandwidth * bandwidth / rates.bandwidth  # before its share
+    cache_bandwidth = (
+        rates.cache_bandwidth * rates.peak_bandwidth / rates.bandwidth
+    )  # before its share
     widened = load_engine(engine).widened
     arithmetics = {LINEAR_ARITHMETIC[precision], widened or other_type(precision)}
     source = f"measured with {engine} {precision}: {NEIGHBOURS}"
@@ -205,14 +215,16 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
         architecture="cpu",
         datasheet=Datasheet(
             memory_mib=machine.memory_mib,
-            bandwidth_gb_per_s=_rounded(bandwidth / 1e9),
-            tflops=dict.fromkeys((a.value for a in arithmetics), _rounded(peak / 1e12)),
+            bandwidth_gb_per_s=_rounded(rates.peak_bandwidth / 1e9),
+            tflops=dict.fromkeys(
+                (a.value for a in arithmetics), _rounded(rates.peak_products / 1e12)
+            ),
             cache_mib=machine.cache_mib,
             cache_bandwidth_gb_per_s=_rounded(cache_bandwidth / 1e9),
         ),
         sources={"memory": "MemAvailable of /proc/meminfo", "bandwidth": source, "tflops": source},
         notes=machine.notes,
-        corrections=_corrections(source, rates, bandwidth, peak),
+        corrections=_corrections(source, rates),
         measured_with=MeasuredWith(
             engine=engine,
             precision=precision.value,
@@ -223,12 +235,13 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
     )
 
 
-def _corrections(source: str, rates: Rates, bandwidth: float, peak: float) -> Corrections:
+def _corrections(source: str, rates: Rates) -> Corrections:
     """Return the shares; the probe's fastest steps are seldom beaten, and often missed."""
 
     def seen(share: float) -> Correction:
         return Correction(low=0.8 * share, best=share, high=min(1.1 * share, 1.0), source=source)
 
+    bandwidth, peak = rates.peak_bandwidth, rates.peak_products
     return Corrections(
         gemm_bandwidth=seen(rates.bandwidth / bandwidth),
         gemm_compute=seen(rates.products / peak),

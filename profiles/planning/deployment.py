@@ -75,8 +75,7 @@ class Deployment:
     def fit(self) -> Fit:
         """The questions about memory, on one of the GPUs."""
         formats = self.formats
-        stored = formats.precision, formats.widened, formats.head
-        weights = -(-weights_bytes(self.model, *stored) // self.tp)
+        weights = -(-weights_bytes(self.model, formats) // self.tp)
         budget = Budget(self.gpu, self.memory_utilization, self.reserve_bytes, weights)
         activation = formats.activation
         lengths = self.max_num_tokens, self.isl + self.osl

@@ -33,7 +33,7 @@ def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BES
     if batch_size is None:
         fit = Fit(
             model,
-            Budget(gpu, MEMORY_UTILIZATION, 0, weights_bytes(model, row.precision)),
+            Budget(gpu, MEMORY_UTILIZATION, 0, weights_bytes(model, formats)),
             request_memory(model, engine, kv, formats.ssm),
             formats.activation,
             row.max_num_tokens,

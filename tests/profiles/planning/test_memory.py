@@ -15,6 +15,7 @@ from nemotrt.profiles.planning.deployment import Deployment
 from nemotrt.profiles.planning.engine_profile import load_engine
 from nemotrt.profiles.planning.known_models import known_models, load_model
 from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.planning.request_memory import request_memory
 from nemotrt.profiles.planning.weights import num_parameters, weights_bytes
 
@@ -36,7 +37,7 @@ Make = Callable[..., Deployment]
 def test_weights(name: str, billions: float, gib: float) -> None:
     model = load_model(name)
     assert num_parameters(model) / 1e9 == pytest.approx(billions, abs=0.001)
-    assert weights_bytes(model, Precision.BF16) / GIB == pytest.approx(gib, abs=0.005)
+    assert weights_bytes(model, formats(Precision.BF16)) / GIB == pytest.approx(gib, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +89,18 @@ def test_longest_sequence_inverts_the_cost(num_tokens: int, engine: str) -> None
     assert request.max_tokens(cost - 1) < longest
 
 
+def formats(precision: Precision) -> Formats:
+    return Formats(precision, StoredType.BF16, StoredType.FP32)
+
+
 def test_quantized_weights_leave_embeddings_and_head() -> None:
     model = load_model("nemotron-nano-9b-v2")
     outside = 2 * 131_072 * 4480
-    fp8 = weights_bytes(model, Precision.FP8)
-    assert fp8 < weights_bytes(model, Precision.BF16) / 2 + outside * 1.01
+    fp8 = weights_bytes(model, formats(Precision.FP8))
+    assert fp8 < weights_bytes(model, formats(Precision.BF16)) / 2 + outside * 1.01
     # ModelOpt's README measured 9.6 GiB; some of its layers stay in 16 bits.
     assert fp8 / GIB == pytest.approx(9.6, rel=0.03)
-    assert fp8 < weights_bytes(model, Precision.FP8_DYNAMIC) < fp8 * 1.01
+    assert fp8 < weights_bytes(model, formats(Precision.FP8_DYNAMIC)) < fp8 * 1.01
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,5 @@ def test_planned_weights_are_those_of_a_native_engine(tmp_path: Path, precision:
     )
     stored = max(path.stat().st_size for path in (tmp_path / "e").iterdir())
     formats = load_engine("native").formats(Precision(precision), StoredType.FP32, StoredType.FP32)
-    planned = weights_bytes(
-        parse_model_config(config), formats.precision, formats.widened, formats.head
-    )
+    planned = weights_bytes(parse_model_config(config), formats)
     assert stored == pytest.approx(planned, rel=0.02)

@@ -250,7 +250,7 @@ def test_no_step_beats_a_random_gpu(
     request = request_memory(config, load_engine("nemotrt"), formats.kv, formats.ssm)
     embeddings = 2 * config.vocab_size * config.hidden_size
     states = 2 * (request.ssm_state_bytes + request.conv_state_bytes)  # read and written
-    moved = weights_bytes(config, precision) - embeddings
+    moved = weights_bytes(config, formats) - embeddings
     moved += batch * (context * request.kv_cache_bytes_per_token + states)
     products = 2 * batch * (num_parameters(config) - embeddings / 2)
     # Scales and norms are not counted by the operators: a thousandth.
