@@ -15,6 +15,7 @@ from nemotrt.engines.native.program import (
     BufferFormat,
     TensorKind,
     TensorSpec,
+    num_blocks,
     round_up,
 )
 from nemotrt.engines.precision import Precision
@@ -63,8 +64,8 @@ class PackedWeights:
         linear = LinearWeight(self.checkpoint, name)
         shape = self.checkpoint[name].shape
         if self._is_int8(linear):
-            num_blocks = 1 if linear.has_codes else -(-shape[1] // DEPTH_BLOCK)
-            scale = np.zeros((num_blocks, round_up(shape[0])), np.float32)
+            num_scales = 1 if linear.has_codes else num_blocks(shape[1])
+            scale = np.zeros((num_scales, round_up(shape[0])), np.float32)
 
             def codes(part: slice) -> npt.NDArray[Any]:
                 found, scale[:, part] = linear.int8_blocks(part, DEPTH_BLOCK)

@@ -156,6 +156,11 @@ class Program(Strict):
     operations: tuple[Operation, ...]
 
 
+def num_blocks(inputs: int) -> int:
+    """Return how many blocks of DEPTH_BLOCK a linear's inputs are in."""
+    return -(-inputs // DEPTH_BLOCK)
+
+
 def round_up(size: int, step: int = PANEL) -> int:
     """Return the next multiple of `step`."""
     return -(-size // step) * step

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from nemotrt.engines.native.program import (
     ALIGNMENT,
-    DEPTH_BLOCK,
     BufferFormat,
     Operation,
     OperationKind,
@@ -13,6 +12,7 @@ from nemotrt.engines.native.program import (
     RowSet,
     TensorKind,
     View,
+    num_blocks,
     round_up,
 )
 from nemotrt.engines.native.program_shapes import misfit_of
@@ -160,8 +160,7 @@ def _linear_fault(program: Program, operation: Operation) -> str | None:
         scale = program.tensors[scale_index]
         if scale.kind is not TensorKind.VALUES or scale.columns != round_up(weight.rows):
             return f"{scale.name} is no scale of {weight.rows} rows"
-        num_blocks = -(-weight.columns // DEPTH_BLOCK)
-        if scale.rows != 1 and (scale.rows != num_blocks or not is_int8):
+        if scale.rows != 1 and (scale.rows != num_blocks(weight.columns) or not is_int8):
             return f"{scale.name} has {scale.rows} blocks"
     if target.column + round_up(target.width) > round_up(program.buffers[target.buffer].width):
         return "its last panel does not fit the target"

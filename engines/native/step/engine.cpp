@@ -167,7 +167,7 @@ class Engine {
     Buffer buffer = {spec.format, (int32_t)stride, nullptr, nullptr, nullptr};
     if (spec.format == OPERAND_INT16) {
       buffer.codes = allocate<int16_t>(rows * stride);
-      buffer.scales = allocate<float>(rows * ((stride + DEPTH_BLOCK - 1) / DEPTH_BLOCK));
+      buffer.scales = allocate<float>(rows * blocks_of(stride));
     } else if (!is_logits) {
       buffer.rows = allocate<float>(rows * stride);
     }

@@ -235,15 +235,14 @@ void linear(const Machine& machine, const Op& op, int rows, Range panels) {
                &target = machine.buffers[op.target.buffer];
   bool is_int8 = weight.kind == PANELS_INT8, has_scale = is_int8 || weight.kind == PANELS_FLOAT8;
   const float* scales = has_scale ? values(machine, op.tensors[1]) : nullptr;
-  bool has_block_scales = has_scale && machine.tensors[op.tensors[1]].rows > 1;
+  int64_t scale_step = has_scale && machine.tensors[op.tensors[1]].rows > 1 ? round_up(weight.rows, PANEL) : 0;
   const Tiles& runs = tiles_of(weight.kind);
   int weight_bytes = bytes_of(weight.kind);
   int depth = (int)round_up(weight.columns, PANEL);
-  int blocks = (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, groups = groups_of(rows);
+  int blocks = blocks_of(depth), groups = groups_of(rows);
   float* out = target.rows + op.target.column;
   for (int b = 0; b < blocks; b++) {
     int start = b * DEPTH_BLOCK, size = least(DEPTH_BLOCK, depth - start);
-    const float* row_scales = has_block_scales ? scales + (int64_t)b * round_up(weight.rows, PANEL) : scales;
     int step = groups == 1 ? panels.last : most(2, CACHED_BYTES / (PANEL * size * weight_bytes));
     for (int first = panels.first; first < panels.last; first += step) {
       int last = least(panels.last, first + step);
@@ -258,7 +257,7 @@ void linear(const Machine& machine, const Op& op, int rows, Range panels) {
           int64_t element = (int64_t)p * PANEL * depth + (int64_t)start * PANEL;
           TileRun run = taken > 1 ? runs.several[tokens - 1] : runs.one[tokens - 1];
           run({(const char*)weight.data + element * weight_bytes, x, size, (int64_t)PANEL * depth,
-               row_scales ? row_scales + p * PANEL : nullptr, token_scales, blocks,
+               scales ? scales + b * scale_step + p * PANEL : nullptr, token_scales, blocks,
                out + (int64_t)row * target.stride + p * PANEL, target.stride, op.sizes[0] != 0 || b > 0});
         }
       }

@@ -79,7 +79,7 @@ INLINE void pack(const Buffer& operand, float* x, int width, int row, Place grou
     pack_float(x, depth, group.tokens, operand.rows + start_of_group + column);
     return;
   }
-  int blocks = (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK;
+  int blocks = blocks_of(depth);
   for (int b = 0; b < blocks; b++) {
     int start = b * DEPTH_BLOCK, size = least(DEPTH_BLOCK, depth - start);
     int16_t* out = operand.codes + start_of_group + (int64_t)start * group.tokens + 2 * column;

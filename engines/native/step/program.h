@@ -76,6 +76,7 @@ struct Batch {
 };
 
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+constexpr int blocks_of(int64_t inputs) { return (int)((inputs + DEPTH_BLOCK - 1) / DEPTH_BLOCK); }
 
 // A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).
 struct Buffer {

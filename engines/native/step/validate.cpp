@@ -218,8 +218,7 @@ class Check {
     bool has_scale = is_int8 || weight.kind == PANELS_FLOAT8;
     if (has_scale && !tensor(op, 1, 1, round_up(weight.rows, PANEL))) return false;
     int scale_rows = has_scale ? p.tensors[op.tensors[1]].rows : 1;
-    int64_t blocks = (round_up(weight.columns, PANEL) + DEPTH_BLOCK - 1) / DEPTH_BLOCK;
-    if (scale_rows != 1 && (scale_rows != blocks || !is_int8)) return fail("%d blocks of scales", scale_rows);
+    if (scale_rows != 1 && (scale_rows != blocks_of(weight.columns) || !is_int8)) return fail("%d blocks of scales", scale_rows);
     if (!width(x, weight.columns) || !rows_view(y, op.rows) || !width(y, weight.rows)) return false;
     int64_t padded = y.column + round_up(y.width, PANEL);
     if (padded > round_up(p.buffers[y.buffer].width, PANEL)) return fail("its last panel does not fit");
