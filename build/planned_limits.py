@@ -123,10 +123,10 @@ def _max_batch_size(deployment: Deployment, backend: str) -> int:
     fitting = deployment.max_batch_size()
     if backend not in ALL_PROMPTS_AT_ONCE:
         return max(math.floor(share * fitting), 1)
-    prompt = deployment.max_num_tokens
+    fit, prompt = deployment.fit, deployment.max_num_tokens
     for batch_size in range(fitting, 1, -1):
-        together = dataclasses.replace(deployment, max_num_tokens=batch_size * prompt)
-        if together.fit.holds(batch_size, deployment.planned_tokens):
+        together = dataclasses.replace(fit, max_num_tokens=batch_size * prompt)
+        if together.holds(batch_size, deployment.planned_tokens):
             return batch_size
     return 1
 
