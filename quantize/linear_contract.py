@@ -24,20 +24,18 @@ def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Ite
     if not is_modelopt:
         expected = (1,) if per_tensor else (rows, 1)
     types = ("F32",) if is_modelopt else ("F32", "BF16")  # of llm-compressor
-    wanted = {"weight_scale": expected}
+    wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"weight_scale": (types, expected)}
     if folder.algo in (QuantAlgo.FP8, QuantAlgo.INT8_SMOOTHQUANT):
-        wanted["input_scale"] = () if is_modelopt else (1,)
+        wanted["input_scale"] = types, () if is_modelopt else (1,)
     if f"{module}.pre_quant_scale" in folder.tensors:
-        wanted["pre_quant_scale"] = codes.shape[1:]
-    for leaf, shape in wanted.items():
+        wanted["pre_quant_scale"] = FLOATS, codes.shape[1:]
+    for leaf, (dtypes, shape) in wanted.items():
         ref = folder.tensors.get(f"{module}.{leaf}")
         if ref is None:
             yield f"{module}.{leaf} is missing"
-        elif (
-            ref.dtype not in (types if leaf != "pre_quant_scale" else FLOATS) or ref.shape != shape
-        ):
+        elif ref.dtype not in dtypes or ref.shape != shape:
             found = f"{ref.dtype} {list(ref.shape)}"
-            yield f"{module}.{leaf} is {found}, expected {types[0]} {list(shape)}"
+            yield f"{module}.{leaf} is {found}, expected {dtypes[0]} {list(shape)}"
         elif not (np.isfinite(values := ref.map().astype(np.float32)).all() and (values > 0).all()):
             yield f"{module}.{leaf} holds a value that is not positive and finite"
     scale = folder.tensors.get(f"{module}.weight_scale")
