@@ -1,6 +1,7 @@
 """What may steer one request's tokens from inside the engine's loop, and the thinking budget."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,14 +11,50 @@ THINK_CLOSE = "</think>"
 GRACE_TOKENS = 500  # Source: model card, "Reasoning Budget Control"
 
 
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Every token may come next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """One token must come next, whatever the logits say."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Only the tokens of a mask may come next.
+
+    `mask` is [vocab], with at least one True.
+    """
+
+    mask: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Nothing may come next: the text is whole, and the request ends by `stop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The guide can't say what may come next: the request fails with the reason."""
+
+    reason: str
+
+
+Rule = Free | Forced | Allowed | Complete | Broken
+FREE = Free()
+COMPLETE = Complete()
+
+
 class Guide(Protocol):
-    """Steers one sequence: asked before each token, told of it afterwards."""
+    """Steers one sequence: asked for a rule before each token, told of the token afterwards."""
 
-    def forced(self) -> int | None:
-        """The token that must come next, None where the model is free."""
-
-    def allowed(self) -> npt.NDArray[np.bool_] | None:
-        """[vocab] whether each token may come next, None where all may."""
+    def rule(self) -> Rule:
+        """Return what the next token must be; no rule stands for two of them."""
 
     def push(self, token: int, text: str) -> None:
         """Learn the token that was chosen and the text that it completed."""
@@ -45,12 +82,9 @@ class ThinkingBudget:
         """Whether the trace and its closing tag are out."""
         return self._is_closed and not self._queue
 
-    def forced(self) -> int | None:
-        """Return the next token of the closing tag, None outside of it."""
-        return self._queue[0] if self._queue else None
-
-    def allowed(self) -> None:
-        """Allow every token."""
+    def rule(self) -> Rule:
+        """Force the next token of the closing tag; outside of it the model is free."""
+        return Forced(self._queue[0]) if self._queue else FREE
 
     def push(self, token: int, text: str) -> None:
         """Count the token; start closing the trace where it is due."""
@@ -84,13 +118,9 @@ class AfterThinking:
         self._thinking = thinking
         self._answer = answer
 
-    def forced(self) -> int | None:
-        """Return what the guide in charge forces."""
-        return self._guide.forced()
-
-    def allowed(self) -> npt.NDArray[np.bool_] | None:
-        """Return what the guide in charge allows."""
-        return self._guide.allowed()
+    def rule(self) -> Rule:
+        """Return the rule of the guide in charge."""
+        return self._guide.rule()
 
     def push(self, token: int, text: str) -> None:
         """Tell the guide that was in charge of the token."""

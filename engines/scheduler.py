@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nemotrt.engines.engine import Engine, Feed
+from nemotrt.engines.guide import FREE, Allowed, Broken, Complete, Forced, Rule
 from nemotrt.engines.request import FinishReason, Request, Token, Update
 from nemotrt.engines.request_scheduler import check_request
-from nemotrt.engines.sampling import Sampler
+from nemotrt.engines.sampling import Choice, Sampler
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -29,6 +30,7 @@ class Sequence:
     text: TextStream
     num_fed: int = 0  # prompt tokens that the engine has
     output: list[int] = field(default_factory=list)
+    rule: Rule = FREE  # what the next token must be
 
     @property
     def is_decoding(self) -> bool:
@@ -39,6 +41,12 @@ class Sequence:
     def planned_tokens(self) -> int:
         """Tokens that the sequence may come to hold."""
         return len(self.request.prompt) + self.request.params.max_tokens
+
+    def follow(self, token: int, piece: str) -> None:
+        """Tell the guide of a token, and take its next rule."""
+        if self.request.guide is not None:
+            self.request.guide.push(token, piece)
+            self.rule = self.request.guide.rule()
 
 
 class Scheduler:
@@ -131,11 +139,17 @@ class Scheduler:
             if planned > self.max_held_tokens:
                 return
             self.waiting.popleft()
+            rule = FREE if request.guide is None else request.guide.rule()
+            if isinstance(rule, Complete | Broken):  # nothing may come at all
+                self._ended.append(_ended_at_once(request.request_id, rule))
+                planned -= len(request.prompt) + request.params.max_tokens
+                continue
             self.running[request.request_id] = Sequence(
                 request,
                 self.engine.allocate(),
                 Sampler(request.params, np.array(request.prompt, np.int64), self.eos_ids),
                 TextStream(self.tokenizer, request.params.stop),
+                rule=rule,
             )
 
     def _plan(self) -> list[tuple[Sequence, Feed]]:
@@ -153,31 +167,48 @@ class Scheduler:
         return fed
 
     def _advance(self, sequence: Sequence, logits: np.ndarray) -> Update:
-        """Sample a token, and end the sequence if the token or a limit says so."""
+        """Sample a token, and end the sequence if the token, its guide or a limit says so."""
         params = sequence.request.params
-        guide = sequence.request.guide
-        if guide is None:
-            choice = sequence.sampler.choose(logits)
-        else:
-            choice = sequence.sampler.choose(logits, guide.forced(), guide.allowed())
+        choice = _choose(sequence, logits)
         sequence.output.append(choice.token)
         is_eos = choice.token in self.eos_ids and not params.ignore_eos
         ends = is_eos or choice.token in params.stop_token_ids
         piece, text = ("", "") if ends else sequence.text.push(choice.token)
-        if guide is not None:
-            guide.push(choice.token, piece)
+        if not ends:
+            sequence.follow(choice.token, piece)
+        error = sequence.rule.reason if isinstance(sequence.rule, Broken) else ""
         reason = None
-        if ends or sequence.text.is_stopped:
+        if ends or sequence.text.is_stopped or isinstance(sequence.rule, Complete):
             reason = FinishReason.STOP
+        elif error:
+            reason = FinishReason.ERROR
         elif len(sequence.output) == params.max_tokens:
             reason = FinishReason.LENGTH
         if reason is not None:
             text += sequence.text.flush()
             self._end(sequence)
         token = Token(choice.token, piece, choice.logprob, choice.top_logprobs)
-        return Update(sequence.request.request_id, (token,), text, reason)
+        return Update(sequence.request.request_id, (token,), text, reason, error)
 
     def _end(self, sequence: Sequence) -> None:
         """Free a sequence's slot."""
         del self.running[sequence.request.request_id]
         self.engine.release(sequence.slot)
+
+
+def _choose(sequence: Sequence, logits: np.ndarray) -> Choice:
+    """Return the next token under the sequence's rule."""
+    match sequence.rule:
+        case Forced(token):
+            return sequence.sampler.choose(logits, forced=token)
+        case Allowed(mask):
+            return sequence.sampler.choose(logits, allowed=mask)
+        case _:  # Complete and Broken have ended the sequence
+            return sequence.sampler.choose(logits)
+
+
+def _ended_at_once(request_id: str, rule: Complete | Broken) -> Update:
+    """Return the end of a request whose guide allows no first token."""
+    if isinstance(rule, Broken):
+        return Update(request_id, finish_reason=FinishReason.ERROR, error=rule.reason)
+    return Update(request_id, finish_reason=FinishReason.STOP)

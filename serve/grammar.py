@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from nemotrt.engines.guide import COMPLETE, Allowed, Broken, Rule
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError, EnvironmentUnfitError, unknown_name
 
@@ -15,7 +15,7 @@ MAX_GUIDE_CHARACTERS = 1 << 18
 
 
 class GrammarGuide:
-    """Allows the tokens that keep one sequence within a grammar, the end once it is complete."""
+    """Allows the tokens that keep one sequence within a grammar, the end once it may end."""
 
     def __init__(self, matcher: Any, vocab_size: int) -> None:
         """Start at the grammar's beginning."""
@@ -25,19 +25,20 @@ class GrammarGuide:
         self._vocab_size = vocab_size
         self._bitmask = allocate_token_bitmask(1, vocab_size)
 
-    def forced(self) -> None:
-        """Force nothing: a single choice is a mask too."""
-
-    def allowed(self) -> npt.NDArray[np.bool_] | None:
-        """Return the mask; None once the grammar has come to its end or met a limit."""
+    def rule(self) -> Rule:
+        """Return the mask, or that the text is complete, or the grammar's fault."""
         from llguidance.numpy import fill_next_token_bitmask
 
-        if self._matcher.is_error() or self._matcher.is_stopped():
-            return None
+        if self._matcher.is_error():
+            return Broken(f"the grammar failed: {_first_line(self._matcher.get_error())}")
+        if self._matcher.is_stopped():
+            return COMPLETE
         fill_next_token_bitmask(self._matcher, self._bitmask, 0)
+        if self._matcher.is_error():
+            return Broken(f"the grammar failed: {_first_line(self._matcher.get_error())}")
         bits = np.unpackbits(self._bitmask[0].view(np.uint8), bitorder="little")
         mask = bits[: self._vocab_size].astype(np.bool_)
-        return mask if mask.any() else None
+        return Allowed(mask) if mask.any() else Broken("the grammar allows no token.")
 
     def push(self, token: int, text: str) -> None:
         """Advance the grammar."""
@@ -79,7 +80,7 @@ class GrammarCompiler:
         grammar = writers[kind]()
         fault = LLMatcher.validate_grammar(grammar, tokenizer)
         if fault:
-            raise ConfigError(f"the {kind} grammar is refused: {fault.strip().splitlines()[0]}")
+            raise ConfigError(f"the {kind} grammar is refused: {_first_line(fault)}")
         return GrammarGuide(LLMatcher(tokenizer, grammar), self._vocab_size)
 
     @cached_property
@@ -106,3 +107,8 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ConfigError("the JSON schema must be an object.")
     return schema
+
+
+def _first_line(fault: str) -> str:
+    """Return the first line of llguidance's words."""
+    return fault.strip().splitlines()[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemotrt.engines.guide import ThinkingBudget
+from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.request import FinishReason, Request, Token, Update
 from nemotrt.engines.request_scheduler import HasLimits, check_request
 from nemotrt.engines.tensorrt_llm.sampling import read_logprobs, sampling_fields
@@ -47,7 +47,8 @@ class Sequence:
     def forced(self) -> int | None:
         """The token that must come next, None where the model is free."""
         guide = self.request.guide
-        return None if guide is None else guide.forced()
+        rule = FREE if guide is None else guide.rule()
+        return rule.token if isinstance(rule, Forced) else None
 
     @property
     def num_fed(self) -> int:

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.guide import GRACE_TOKENS, AfterThinking, ThinkingBudget
-from nemotrt.engines.request import Request
+from nemotrt.engines.guide import (
+    COMPLETE,
+    FREE,
+    GRACE_TOKENS,
+    AfterThinking,
+    Allowed,
+    Broken,
+    Forced,
+    Rule,
+    ThinkingBudget,
+)
+from nemotrt.engines.request import FinishReason, Request
 from nemotrt.engines.sampling import Sampler, SamplingParams
 from nemotrt.engines.scheduler import Scheduler
 
@@ -18,8 +28,9 @@ def run(budget: ThinkingBudget, free_text: str, count: int) -> str:
     """Return `count` characters of a model that writes `free_text` again and again."""
     output = ""
     for index in range(count):
-        forced = budget.forced()
-        token = ord(free_text[index % len(free_text)]) if forced is None else forced
+        rule = budget.rule()
+        free = ord(free_text[index % len(free_text)])
+        token = rule.token if isinstance(rule, Forced) else free
         budget.push(token, chr(token))
         output += chr(token)
     return output
@@ -81,11 +92,12 @@ class Then:
 
     count = 0
 
-    def forced(self):
-        return 2 if self.count == 2 else None
-
-    def allowed(self):
-        return np.array([False, False, False, True]) if self.count == 3 else None
+    def rule(self) -> Rule:
+        if self.count == 2:
+            return Forced(2)
+        if self.count == 3:
+            return Allowed(np.array([False, False, False, True]))
+        return FREE
 
     def push(self, token, text):
         self.count += 1
@@ -106,9 +118,42 @@ def test_another_guide_takes_over_after_the_trace() -> None:
     answer = Then()
     guide = AfterThinking(ThinkingBudget(0, encode), answer)
     for character in "</think>\n\n":
-        assert guide.forced() == ord(character) and guide.allowed() is None
+        assert guide.rule() == Forced(ord(character))
         guide.push(ord(character), character)
     assert answer.count == 0
     guide.push(1, "a")
     guide.push(1, "b")
-    assert guide.forced() == 2
+    assert guide.rule() == Forced(2)
+
+
+class EndsAfter:
+    """Is free for some tokens, then as told."""
+
+    def __init__(self, num_tokens: int, end: Rule) -> None:
+        self.num_left = num_tokens
+        self.end = end
+
+    def rule(self) -> Rule:
+        return FREE if self.num_left > 0 else self.end
+
+    def push(self, token: int, text: str) -> None:
+        self.num_left -= 1
+
+
+@pytest.mark.parametrize("num_tokens", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("end", "reason", "error"),
+    [(COMPLETE, FinishReason.STOP, ""), (Broken("why"), FinishReason.ERROR, "why")],
+)
+def test_a_complete_or_broken_guide_ends_the_request(num_tokens, end, reason, error) -> None:
+    scheduler = Scheduler(Ones())
+    params = SamplingParams(max_tokens=max(num_tokens, 1))  # complete at the limit is complete
+    scheduler.submit(Request("r", (0, 0), params, EndsAfter(num_tokens, end)))
+    scheduler.submit(Request("free", (0, 0), SamplingParams(max_tokens=6)))
+    updates = []
+    while not scheduler.is_idle:
+        updates += scheduler.step()
+    mine = [update for update in updates if update.request_id == "r"]
+    assert sum(len(update.tokens) for update in mine) == num_tokens
+    assert (mine[-1].finish_reason, mine[-1].error) == (reason, error)
+    assert sum(len(update.tokens) for update in updates if update.request_id == "free") == 6
