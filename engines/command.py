@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, NemotrtError
 
 ENGINE = click.Path(path_type=Path, exists=False)
 
@@ -54,6 +54,7 @@ def generate(
     from nemotrt.engines import generation
     from nemotrt.engines.opening import open_engine
     from nemotrt.engines.prompt import Prompt, prepare
+    from nemotrt.engines.request import FinishReason
     from nemotrt.engines.sampling import SamplingParams
 
     if prompt == "-":
@@ -77,11 +78,13 @@ def generate(
             updates.append(update)
             if stream:
                 click.echo(update.text, nl=False)
+        if updates[-1].finish_reason is FinishReason.ERROR:
+            raise NemotrtError(f"the request failed: {updates[-1].error}")
         result = generation.collect(updates, len(ids))
     if stream:
         click.echo()
     elif as_json:
-        click.echo(json.dumps(result, ensure_ascii=False))
+        click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
     elif opened.tokenizer is None:
         click.echo(",".join(str(token["id"]) for token in result["tokens"]))
     else:

@@ -16,6 +16,16 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
+class ErrorCode(StrEnum):
+    """What kind of fault ended a request; clients and metrics see it."""
+
+    ENGINE_FAILED = "engine_failed"
+    LOGITS_NOT_FINITE = "logits_not_finite"
+
+
+NOT_FINITE = "the engine's logits are not finite: NaN or infinity among them."
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A prompt and how to continue it; `request_id` is the caller's, unique among the live ones.
@@ -48,3 +58,4 @@ class Update:
     text: str = ""
     finish_reason: FinishReason | None = None
     error: str = ""
+    error_code: ErrorCode = ErrorCode.ENGINE_FAILED  # with finish_reason `error` alone

@@ -1,4 +1,8 @@
-"""From logits to a token: penalties, temperature, top-k, top-p, and log-probabilities."""
+"""From logits to a token: penalties, temperature, top-k, top-p, and log-probabilities.
+
+Logits are finite: no backend masks a token by minus infinity, so whatever is not finite is a fault
+of the engine, which the scheduler ends the request by. Only the sampler masks.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +13,8 @@ import numpy.typing as npt
 from nemotrt.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.floating]  # float64 where penalties have changed the logits
+LARGEST = 1e300  # sums and differences of such scores are finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class Sampler:
         """Return the next token for `logits` [vocab], and remember it.
 
         Args:
-            logits: the model's own.
+            logits: the model's own, all finite.
             forced: the token to return whatever the logits say.
             allowed: [vocab] which tokens may be chosen; at least one.
         """
@@ -104,42 +110,58 @@ class Sampler:
 
     def _pick(self, logits: Floats, allowed: npt.NDArray[np.bool_] | None) -> int:
         """Return the likeliest or a drawn token of those that are allowed."""
-        scores = self._penalized(logits)
+        scores = self._penalized(logits) if self.params.has_penalties else logits
         if allowed is not None:
-            scores = np.where(allowed, scores, np.float32(-np.inf))
+            scores = np.where(allowed, scores, -np.inf)
+        if self._num_chosen < self.params.min_tokens and self._forbidden_early.size:
+            scores = self._without_early_ends(scores)
         return self._draw(scores) if self.params.temperature > 0 else int(scores.argmax())
 
-    def _penalized(self, logits: Floats) -> Floats:
-        """Return the logits with penalties applied and early ends forbidden."""
+    def _penalized(self, logits: Floats) -> Scores:
+        """Return the logits with penalties applied, as finite as they were."""
         params = self.params
-        forbid = self._num_chosen < params.min_tokens and self._forbidden_early.size
-        if not (params.has_penalties or forbid):
-            return logits
-        scores = logits.copy()
+        scores = logits.astype(np.float64)
         chosen = np.fromiter(self._counts, np.int64, len(self._counts))
         if params.repetition_penalty != 1:
             seen = np.union1d(self._prompt, chosen)
-            seen_scores = scores[seen]
-            factor = np.float32(params.repetition_penalty)
-            scores[seen] = np.where(seen_scores > 0, seen_scores / factor, seen_scores * factor)
+            factor, old = params.repetition_penalty, scores[seen]
+            with np.errstate(over="ignore"):  # a factor of 1e-300 goes past float64's range
+                new = np.where(old > 0, old / factor, old * factor)
+            scores[seen] = np.clip(new, -LARGEST, LARGEST)
         if chosen.size:
-            counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+            counts = np.fromiter(self._counts.values(), np.float64, len(self._counts))
             scores[chosen] -= params.presence_penalty + params.frequency_penalty * counts
-        if forbid:
-            scores[self._forbidden_early] = -np.inf
         return scores
 
-    def _draw(self, scores: Floats) -> int:
+    def _without_early_ends(self, scores: Scores) -> Scores:
+        """Forbid what would end the text; where nothing else may come, the end wins."""
+        rest = scores.copy()
+        rest[self._forbidden_early] = -np.inf
+        return rest if rest.max() > -np.inf else scores
+
+    def _draw(self, scores: Scores) -> int:
         """Sample after temperature, top-k and top-p, in that order."""
         params = self.params
         order = likeliest(scores, params.top_k or scores.size)
-        scaled = scores[order].astype(np.float64) / params.temperature
-        weights = np.exp(scaled - scaled[0])
+        sorted_scores = scores[order].astype(np.float64)
+        with np.errstate(over="ignore"):  # a temperature of 1e-300 leaves the likeliest alone
+            weights = np.exp((sorted_scores - sorted_scores[0]) / params.temperature)
         cumulative = np.cumsum(weights)
         # the smallest set whose mass reaches top_p: keep a token while the mass before it is below
         kept = int(np.count_nonzero(cumulative - weights < params.top_p * cumulative[-1]))
         point = self._random.random() * cumulative[kept - 1]
         return int(order[min(np.searchsorted(cumulative[:kept], point, side="right"), kept - 1)])
+
+
+def is_finite(logits: Floats) -> bool:
+    """Whether every logit of [vocab] is a finite number.
+
+    The sum of squares tells it in 13 us for 131,072 logits, unless it overflows itself.
+    Source: measured, 2 cores of a shared x86 server, 2026-11-29; `np.isfinite` takes 28 us.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = float(np.dot(logits, logits))
+    return math.isfinite(squares) or bool(np.isfinite(logits).all())
 
 
 def log_softmax(logits: Floats) -> npt.NDArray[np.float64]:

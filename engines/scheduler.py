@@ -12,9 +12,16 @@ import numpy as np
 
 from nemotrt.engines.engine import Engine, Feed
 from nemotrt.engines.guide import FREE, Allowed, Broken, Complete, Forced, Rule
-from nemotrt.engines.request import FinishReason, Request, Token, Update
+from nemotrt.engines.request import (
+    NOT_FINITE,
+    ErrorCode,
+    FinishReason,
+    Request,
+    Token,
+    Update,
+)
 from nemotrt.engines.request_scheduler import check_request
-from nemotrt.engines.sampling import Choice, Sampler
+from nemotrt.engines.sampling import Choice, Sampler, is_finite
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -46,7 +53,7 @@ class Sequence:
         """Tell the guide of a token, and take its next rule."""
         if self.request.guide is not None:
             self.request.guide.push(token, piece)
-            self.rule = self.request.guide.rule()
+            self.rule = _rule(self.request)
 
 
 class Scheduler:
@@ -139,7 +146,7 @@ class Scheduler:
             if planned > self.max_held_tokens:
                 return
             self.waiting.popleft()
-            rule = FREE if request.guide is None else request.guide.rule()
+            rule = _rule(request)
             if isinstance(rule, Complete | Broken):  # nothing may come at all
                 self._ended.append(_ended_at_once(request.request_id, rule))
                 planned -= len(request.prompt) + request.params.max_tokens
@@ -169,6 +176,9 @@ class Scheduler:
     def _advance(self, sequence: Sequence, logits: np.ndarray) -> Update:
         """Sample a token, and end the sequence if the token, its guide or a limit says so."""
         params = sequence.request.params
+        if not is_finite(logits):
+            self._end(sequence)
+            return _not_finite(sequence)
         choice = _choose(sequence, logits)
         sequence.output.append(choice.token)
         is_eos = choice.token in self.eos_ids and not params.ignore_eos
@@ -196,6 +206,14 @@ class Scheduler:
         self.engine.release(sequence.slot)
 
 
+def _rule(request: Request) -> Rule:
+    """Return what the next token must be; a mask without a token is a fault, not token 0."""
+    rule = FREE if request.guide is None else request.guide.rule()
+    if isinstance(rule, Allowed) and not rule.mask.any():
+        return Broken("the guide allows no token.")
+    return rule
+
+
 def _choose(sequence: Sequence, logits: np.ndarray) -> Choice:
     """Return the next token under the sequence's rule."""
     match sequence.rule:
@@ -205,6 +223,17 @@ def _choose(sequence: Sequence, logits: np.ndarray) -> Choice:
             return sequence.sampler.choose(logits, allowed=mask)
         case _:  # Complete and Broken have ended the sequence
             return sequence.sampler.choose(logits)
+
+
+def _not_finite(sequence: Sequence) -> Update:
+    """Return the end of a request for which the engine computed no numbers."""
+    return Update(
+        sequence.request.request_id,
+        text=sequence.text.flush(),
+        finish_reason=FinishReason.ERROR,
+        error=NOT_FINITE,
+        error_code=ErrorCode.LOGITS_NOT_FINITE,
+    )
 
 
 def _ended_at_once(request_id: str, rule: Complete | Broken) -> Update:

@@ -71,7 +71,7 @@ def evaluate(
 
         page.write_text(quality_page(result), encoding="utf-8")
     if as_json:
-        click.echo(json.dumps({"schema_version": 1} | asdict(result)))
+        click.echo(json.dumps({"schema_version": 1} | asdict(result), allow_nan=False))
     else:
         _print(result)
 

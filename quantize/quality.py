@@ -1,12 +1,16 @@
 """What a comparison finds: figures a text, a layer and a linear; and how a text's are summed."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.errors import NemotrtError
+
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+LARGEST_LOSS = 700.0  # nats; exp of more than 709 is beyond float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,18 @@ class Tally:
     num_tokens: int = 0
 
     def add(self, reference: Floats, candidate: Floats, following: Ids) -> None:
-        """Take in two logits [positions, vocab] and the token that follows each position."""
+        """Take in two logits [positions, vocab] and the token that follows each position.
+
+        Raises:
+            NemotrtError: a logit is not finite: nothing that is summed from it would be a figure.
+        """
+        for who, logits in (("reference", reference), ("candidate", candidate)):
+            if not np.isfinite(logits).all():
+                raise NemotrtError(
+                    f"text {self.name}: the {who}'s logits are not finite (NaN or infinity), "
+                    f"within the positions {self.num_tokens} to "
+                    f"{self.num_tokens + len(following) - 1}; no quality can be computed."
+                )
         first, second = _log_softmax(reference), _log_softmax(candidate)
         positions = np.arange(len(following))
         for place, value in enumerate((first, second)):
@@ -80,8 +95,18 @@ class Tally:
         self.num_tokens += len(following)
 
     def result(self) -> TextQuality:
-        """Return the means."""
-        perplexities = [float(np.exp(loss / self.num_tokens)) for loss in self.losses]
+        """Return the means.
+
+        Raises:
+            NemotrtError: a perplexity exceeds what a float can hold.
+        """
+        means = [loss / self.num_tokens for loss in self.losses]
+        if not max(means) < LARGEST_LOSS:
+            raise NemotrtError(
+                f"text {self.name}: the mean loss of the reference is {means[0]:g} nats, of the "
+                f"candidate {means[1]:g}; its exponential is no number."
+            )
+        perplexities = [math.exp(mean) for mean in means]
         return TextQuality(
             name=self.name,
             num_tokens=self.num_tokens,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nemotrt.engines.opening import OpenEngine
+from nemotrt.engines.request import NOT_FINITE, ErrorCode
 from nemotrt.errors import NemotrtError
 from nemotrt.serve.delivery import Fields, failure
 from nemotrt.serve.engine_loop import EngineLoop
@@ -117,12 +118,29 @@ class Connection:
         """Return the scheduler's name for the client's request `number`."""
         return f"{self._name}:{number}"
 
+    def _encoded(self, frame: Frame) -> bytes:
+        """Return a frame's bytes; a request whose numbers JSON does not have ends with an error."""
+        try:
+            return encode(frame)
+        except ValueError:
+            items = [(number, self._checked(number, fields)) for number, fields in frame["items"]]
+            return encode({**frame, "items": items})
+
+    def _checked(self, number: int, fields: Fields) -> Fields:
+        """Return a request's fields, or the end of the request if they can't be sent."""
+        try:
+            encode(fields)
+        except ValueError:
+            self._loop.cancel(self._request_id(number))
+            return failure(ErrorCode.LOGITS_NOT_FINITE, NOT_FINITE)
+        return fields
+
     def _write(self) -> None:
         """Write frames until told to end or the client is gone."""
         with self._socket:
             try:
                 while (frame := self._outbox.get()) is not None:
-                    self._socket.sendall(encode(frame))
+                    self._socket.sendall(self._encoded(frame))
                 self._socket.shutdown(socket.SHUT_RDWR)
             except OSError:
                 return  # the reader sees the same end and cleans up

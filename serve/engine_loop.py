@@ -213,7 +213,7 @@ class EngineLoop:
         if update.finish_reason is FinishReason.CANCELLED and live.error is not None:
             fields = live.error
         if update.finish_reason is FinishReason.ERROR:
-            fields = failure("engine_failed", update.error)
+            fields = failure(update.error_code, update.error)
         if update.finish_reason is not None:
             self._finish(live.submission, fields or {})
         elif fields is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from nemotrt.engines.request import Update
+from nemotrt.engines.request import ErrorCode, Update
 from nemotrt.serve.submission import Submission
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -46,6 +46,9 @@ class Telemetry:
             return Counter(f"nemotrt_{name}", text, labels, registry=registry)
 
         self._requests = counter("requests", "Requests that have ended, by how.", ("outcome",))
+        self._not_finite = counter(
+            "nonfinite_logits", "Requests that ended because the engine's logits were not finite."
+        )
         self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of admitted requests.")
         self._output_tokens = counter("output_tokens", "Generated tokens.")
         self._steps = counter("steps", "Engine steps.")
@@ -85,6 +88,8 @@ class Telemetry:
     def ended(self, request_id: str, outcome: str) -> None:
         """Close a request's timeline; `outcome` is its finish reason or error code."""
         self._requests.labels(outcome).inc()
+        if outcome == ErrorCode.LOGITS_NOT_FINITE:
+            self._not_finite.inc()
         timeline = self._timelines.pop(request_id, None)
         if timeline is None or timeline.first_token_s is None or timeline.last_token_s is None:
             return

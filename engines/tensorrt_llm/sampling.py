@@ -3,6 +3,7 @@
 Source: TensorRT-LLM's tensorrt_llm/sampling_params.py, 1.2 and 1.3 release candidates.
 """
 
+import math
 from typing import Any
 
 from nemotrt.engines.sampling import SamplingParams
@@ -45,6 +46,18 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
     if params.logprobs is not None:
         fields["logprobs"] = max(1, params.logprobs)  # 0 means none to it
     return fields
+
+
+def are_finite(found: Any) -> bool:
+    """Whether a token's log-probabilities are numbers; None, for "not asked", has none that fail.
+
+    They are all that shows of the LLM's logits, which never leave its processes.
+    """
+    if found is None:
+        return True
+    if isinstance(found, float):
+        return math.isfinite(found)
+    return all(math.isfinite(entry.logprob) for entry in found.values())
 
 
 def read_logprobs(

@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
-from nemotrt.engines.request import FinishReason, Request, Token, Update
+from nemotrt.engines.request import (
+    NOT_FINITE,
+    ErrorCode,
+    FinishReason,
+    Request,
+    Token,
+    Update,
+)
 from nemotrt.engines.request_scheduler import HasLimits, check_request
-from nemotrt.engines.tensorrt_llm.sampling import read_logprobs, sampling_fields
+from nemotrt.engines.tensorrt_llm.sampling import are_finite, read_logprobs, sampling_fields
 from nemotrt.engines.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
@@ -149,6 +156,8 @@ class LLMScheduler:
         gain = Gain()
         for position, token in enumerate(news.ids):
             found = news.logprobs[position] if position < len(news.logprobs) else None
+            if not are_finite(found):
+                return self._end_not_finite(sequence)
             self._add(sequence, token, found, gain)
             if gain.reason is not None:
                 break
@@ -225,6 +234,17 @@ class LLMScheduler:
         self._forget(sequence)
         name = sequence.request.request_id
         return Update(name, finish_reason=FinishReason.ERROR, error=str(fault))
+
+    def _end_not_finite(self, sequence: Sequence) -> Update:
+        """End one request for which the LLM computed no numbers."""
+        self._stop(sequence)
+        self._forget(sequence)
+        return Update(
+            sequence.request.request_id,
+            finish_reason=FinishReason.ERROR,
+            error=NOT_FINITE,
+            error_code=ErrorCode.LOGITS_NOT_FINITE,
+        )
 
     def _stop(self, sequence: Sequence) -> None:
         """Let the LLM give a sequence up; nothing more is heard of it."""

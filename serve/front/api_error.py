@@ -15,6 +15,7 @@ STATUS = {
     "shutting_down": 503,
     "engine_unavailable": 503,
     "engine_failed": 500,
+    "logits_not_finite": 500,
 }
 HEADERS = {401: {"WWW-Authenticate": 'Basic realm="nemotrt"'}, 503: {"Retry-After": "1"}}
 

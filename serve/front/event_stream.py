@@ -57,7 +57,7 @@ class EventStream:
 
 def event(chunk: dict[str, Any]) -> bytes:
     """Return one event."""
-    text = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(chunk, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return f"data: {text}\n\n".encode()
 
 

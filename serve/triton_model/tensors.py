@@ -3,6 +3,7 @@
 Source: tensorrtllm_backend, all_models/inflight_batcher_llm/ensemble/config.pbtxt.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -72,7 +73,8 @@ def input_value(name: str, elements: Iterable[Any]) -> Any:
     """Return an input tensor's flat elements as the JSON value that the wire carries.
 
     Raises:
-        ValueError: the name is unknown, the count is wrong, or a string is not UTF-8.
+        ValueError: the name is unknown, the count is wrong, a string is not UTF-8, or a number
+            is not finite.
     """
     spec = INPUT_BY_NAME.get(name)
     if spec is None:
@@ -86,7 +88,9 @@ def input_value(name: str, elements: Iterable[Any]) -> Any:
 
 
 def _plain(name: str, element: Any) -> Any:
-    """Return a string for Triton's bytes, and anything else as it is."""
+    """Return a string for Triton's bytes, and a finite number or a boolean as it is."""
+    if isinstance(element, float) and not math.isfinite(element):
+        raise ValueError(f"{name} must be a finite number, got {element}.")
     if not isinstance(element, bytes):
         return element
     try:

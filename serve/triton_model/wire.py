@@ -19,7 +19,7 @@ Frame = dict[str, Any]
 
 def encode(frame: Frame) -> bytes:
     """Return the bytes of a frame."""
-    body = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     return HEADER.pack(len(body)) + body
 
 

@@ -117,3 +117,24 @@ def test_what_is_no_engine(tmp_path: Path) -> None:
     result = run(tmp_path, "x")
     assert result.exit_code == 1
     assert "no engine.json" in result.stderr
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("options", [[], ["--json", "--logprobs", 1], ["--stream"]])
+def test_logits_that_are_not_finite_fail_the_command(
+    tiny_engine: Path, monkeypatch: pytest.MonkeyPatch, bad: float, options: list[Any]
+) -> None:
+    from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
+
+    step = OnnxRuntimeEngine.step
+
+    def spoiled(self: Any, feeds: Any) -> Any:
+        logits = np.array(step(self, feeds))
+        logits[:, 3] = bad
+        return logits
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "step", spoiled)
+    found = run(tiny_engine, "The", "--max-tokens", 4, *options)
+    assert found.exit_code == 1
+    assert "the engine's logits are not finite" in found.stderr
+    assert "NaN" not in found.stdout and "Infinity" not in found.stdout

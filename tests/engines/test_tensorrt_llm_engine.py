@@ -1,5 +1,7 @@
 """The engine over TensorRT-LLM's LLM, on a stand-in that has its signatures and rules."""
 
+import dataclasses
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -344,3 +346,30 @@ def test_generate_runs_a_bundle(
     found = CliRunner().invoke(main, ["generate", str(bundle), "--prompt-ids", ids])
     assert found.exit_code == 0, found.output
     assert found.stdout.strip() == str(run(cpu, max_tokens=91)["text"]).strip()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_log_probabilities_that_are_not_finite_end_their_request(
+    bad: float, opened: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are all that shows of logits that are not; the LLM goes on with the others."""
+    scheduler = opened.scheduler()
+    take = scheduler._streams.take  # type: ignore[attr-defined]
+
+    def spoiled(wait_s: float) -> Any:
+        gained = take(wait_s)
+        for news in gained:
+            for found in news.logprobs:
+                next(iter(found.values())).logprob = bad
+        return gained
+
+    monkeypatch.setattr(scheduler._streams, "take", spoiled)  # type: ignore[attr-defined]
+    params = SamplingParams(max_tokens=6, ignore_eos=True)
+    scheduler.submit(Request("bad", PROMPT, dataclasses.replace(params, logprobs=1)))
+    scheduler.submit(Request("good", PROMPT, params))
+    updates: list[Update] = []
+    while not scheduler.is_idle:
+        updates += scheduler.step()
+    bad_end = next(u for u in updates if u.request_id == "bad" and u.finish_reason)
+    assert (bad_end.finish_reason, bad_end.error_code) == ("error", "logits_not_finite")
+    assert sum(len(u.tokens) for u in updates if u.request_id == "good") == 6

@@ -1,5 +1,6 @@
 """The in-process target: an engine that fails, and one without a tokenizer."""
 
+import numpy as np
 import pytest
 
 from nemotrt.errors import ConfigError
@@ -47,3 +48,23 @@ def test_prompts_without_a_tokenizer_are_random_ids(engine_folder):
     assert prompts[0] == prompts[2] != prompts[1]
     assert all(len(prompt.ids) == 50 for prompt in prompts)
     assert measure.run(target, LOAD).status == "complete"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_fail_their_requests_alone(engine_folder, bad):
+    target = InProcessTarget(engine_folder)
+    engine = target._opened.engine
+    step, calls = engine.step, []
+
+    def spoiled(feeds):
+        calls.append(feeds)
+        logits = np.array(step(feeds))
+        if len(calls) == 3:
+            logits[0, 5] = bad
+        return logits
+
+    engine.step = spoiled
+    result = measure.run(target, LOAD)
+    errors = [request.error for request in result.requests if request.error]
+    assert len(errors) == 1 and "the engine's logits are not finite" in errors[0]
+    assert result.status == "failed" and "not finite" in result.reason
