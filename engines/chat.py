@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from nemotrt.errors import ArtefactError, ConfigError
 
-THINK_OPEN = "<think>"
 # Model card of NVIDIA-Nemotron-Nano-9B-v2: "temperature 0.6, top_p 0.95 for reasoning True and
 # greedy search for reasoning False".
 REASONING_DEFAULTS: dict[str, float] = {"temperature": 0.6, "top_p": 0.95}
@@ -31,8 +30,13 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         try:
             self._template = environment.from_string(source)
+            self._source = source
         except TemplateSyntaxError as error:
             raise ArtefactError(f"the chat template is malformed: {error}.") from error
+
+    def mentions(self, text: str) -> bool:
+        """Whether the template has `text` in its source."""
+        return text in self._source
 
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **variables: Any
@@ -71,14 +75,9 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
     return None
 
 
-def is_reasoning(prompt: str) -> bool:
-    """Whether the rendered prompt leaves the reasoning trace open for the model."""
-    return prompt.rstrip().endswith(THINK_OPEN)
-
-
-def sampling_defaults(prompt: str) -> dict[str, float]:
-    """Return the model card's sampling settings for a rendered chat prompt."""
-    return dict(REASONING_DEFAULTS if is_reasoning(prompt) else PLAIN_DEFAULTS)
+def sampling_defaults(*, reasons: bool) -> dict[str, float]:
+    """Return the model card's sampling settings for an answer with reasoning or without."""
+    return dict(REASONING_DEFAULTS if reasons else PLAIN_DEFAULTS)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

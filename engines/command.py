@@ -66,7 +66,8 @@ def generate(
         raise ConfigError("--stream and --json exclude each other.")
     updates = []
     with closing(opened.engine):
-        ids, defaults = prepare(opened, wanted)
+        prepared = prepare(opened, wanted)
+        ids, defaults = prepared.ids, prepared.defaults
         limits = opened.manifest.limits
         params = SamplingParams(
             max_tokens=max_tokens or max(min(128, limits.max_seq_len - len(ids)), 1),
@@ -74,7 +75,7 @@ def generate(
             top_p=defaults["top_p"] if top_p is None else top_p,
             **sampling,
         )
-        for update in generation.generate(opened.scheduler(), ids, params):
+        for update in generation.generate(opened.scheduler(), ids, params, prepared.trace):
             updates.append(update)
             if stream:
                 click.echo(update.text, nl=False)

@@ -3,16 +3,23 @@
 from collections.abc import Iterator
 from typing import Any
 
+from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import Request, Update
 from nemotrt.engines.request_scheduler import RequestScheduler
 from nemotrt.engines.sampling import SamplingParams
 
 
 def generate(
-    scheduler: RequestScheduler, prompt: tuple[int, ...], params: SamplingParams
+    scheduler: RequestScheduler,
+    prompt: tuple[int, ...],
+    params: SamplingParams,
+    trace: Trace = Trace.CLOSED,
 ) -> Iterator[Update]:
-    """Yield an Update a token until the request ends; the last one has a finish reason."""
-    scheduler.submit(Request("generate", prompt, params))
+    """Yield an Update a token until the request ends; the last one has a finish reason.
+
+    `trace` is where the prompt leaves a reasoning trace, which stop strings don't end.
+    """
+    scheduler.submit(Request("generate", prompt, params, trace=trace))
     while not scheduler.is_idle:
         yield from scheduler.step()
 

@@ -7,7 +7,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-THINK_CLOSE = "</think>"
+from nemotrt.engines.reasoning import THINK_CLOSE, Split, Trace, TraceReader
+from nemotrt.engines.tag_tokens import NO_TAGS, TagTokens
+
+MAX_GAP_NEWLINES = 2  # between the closing tag and the answer, as the models write it
 GRACE_TOKENS = 500  # Source: model card, "Reasoning Budget Control"
 
 
@@ -60,27 +63,57 @@ class Guide(Protocol):
         """Learn the token that was chosen and the text that it completed."""
 
 
+class TextGuide(Guide, Protocol):
+    """A guide of the answer, which may begin within a token and is told of that by text."""
+
+    def push_text(self, text: str) -> None:
+        """Learn text that is no token of its own: the rest of one."""
+
+    def restart(self) -> None:
+        """Forget everything: what was pushed turned out to be no answer."""
+
+
 class ThinkingBudget:
     """Ends a reasoning trace at the first newline past its budget, or 500 tokens past it.
 
-    The closing tag is forced token by token in the loop: one request, nothing is fed twice.
+    The closing tag is forced token by token in the loop: one request, nothing is fed twice. A trace
+    that the model opens itself counts from its opening tag; without a trace the model is free.
     """
 
-    def __init__(self, max_thinking_tokens: float, encode: Callable[[str], Sequence[int]]) -> None:
-        """Start inside an open trace; `encode` gives a text's ids without special tokens."""
+    def __init__(
+        self,
+        max_thinking_tokens: float,
+        encode: Callable[[str], Sequence[int]],
+        trace: Trace = Trace.OPEN,
+        *,
+        is_at_newline: bool = True,
+    ) -> None:
+        """Start where the prompt leaves the trace.
+
+        Args:
+            max_thinking_tokens: the generated tokens of the trace that are not hurried.
+            encode: gives a text's ids without special tokens.
+            trace: where the prompt leaves it.
+            is_at_newline: the trace may end at once, for the prompt is at a newline.
+        """
         self._max_tokens = max_thinking_tokens
         self._at_newline = tuple(encode(f"{THINK_CLOSE}\n\n"))
         self._at_limit = tuple(encode(f"\n{THINK_CLOSE}\n\n"))
         self._num_tokens = 0
-        self._tail = ""
+        self._reader = TraceReader(trace)
         self._queue: list[int] = []
-        self._is_closed = False
-        self._close_if_due("\n")
+        if trace is Trace.OPEN:
+            self._close_if_due(is_newline=is_at_newline)
 
     @property
-    def is_over(self) -> bool:
-        """Whether the trace and its closing tag are out."""
-        return self._is_closed and not self._queue
+    def trace(self) -> Trace:
+        """Where the text stands; a trace is open until all of its closing tag is out."""
+        return Trace.OPEN if self._queue else self._reader.trace
+
+    @property
+    def pending(self) -> str:
+        """What may yet become the opening tag."""
+        return self._reader.pending
 
     def rule(self) -> Rule:
         """Force the next token of the closing tag; outside of it the model is free."""
@@ -88,44 +121,106 @@ class ThinkingBudget:
 
     def push(self, token: int, text: str) -> None:
         """Count the token; start closing the trace where it is due."""
+        self.follow(text)
+
+    def follow(self, text: str) -> Split:
+        """Do as `push`, and return what the text brought either side."""
+        before = self._reader.trace
+        split = self._reader.push(text)
         if self._queue:
             self._queue.pop(0)
-            return
-        if self._is_closed:
-            return
-        self._num_tokens += 1
-        self._tail = (self._tail + text)[-2 * len(THINK_CLOSE) :]
-        if THINK_CLOSE in self._tail:
-            self._is_closed = True
-        else:
-            self._close_if_due(text)
+            if not self._queue and self._reader.trace is Trace.OPEN:
+                self._reader = TraceReader(Trace.CLOSED)  # its tokenizer spells the tag otherwise
+        elif self._reader.trace is Trace.OPEN:
+            self._num_tokens += before is Trace.OPEN
+            # a trace that has just been opened may end before it begins
+            self._close_if_due(is_newline=text.endswith("\n") or before is Trace.BEFORE)
+        return split
 
-    def _close_if_due(self, text: str) -> None:
+    def _close_if_due(self, *, is_newline: bool) -> None:
         """Queue the closing tag at a newline past the budget, or once the grace is used up."""
         if self._num_tokens < self._max_tokens:
             return
-        is_newline = text.endswith("\n")
         if is_newline or self._num_tokens >= self._max_tokens + GRACE_TOKENS:
             self._queue = list(self._at_newline if is_newline else self._at_limit)
-            self._is_closed = True
 
 
 class AfterThinking:
-    """Leaves the trace to its budget; what follows it to another guide."""
+    """Leaves the trace to its budget; what follows it to another guide.
 
-    def __init__(self, thinking: ThinkingBudget, answer: Guide) -> None:
-        """Start inside an open trace."""
+    Where the model may still open a trace, its tag is allowed beside what the answer allows. The
+    closing tag may be followed by two newlines; the answer is told of what comes behind them, by
+    text where a token of the tag carries it.
+    """
+
+    def __init__(
+        self, thinking: ThinkingBudget, answer: TextGuide, tags: TagTokens = NO_TAGS
+    ) -> None:
+        """Start where `thinking` starts; `tags` are the tokenizer's ways to write tags."""
         self._thinking = thinking
         self._answer = answer
+        self._tags = tags
+        self._num_newlines_left = 0
+        self._last: Rule = FREE  # of the answer
+        self._is_answer_ahead = True  # all tokens so far may be the answer's, and it knows them
 
     def rule(self) -> Rule:
         """Return the rule of the guide in charge."""
-        return self._guide.rule()
+        match self._thinking.trace:
+            case Trace.OPEN:
+                return self._thinking.rule()
+            case Trace.BEFORE:
+                return self._either()
+            case Trace.CLOSED:
+                rule = self._answer.rule()
+                return _with(rule, self._tags.newlines_up_to(self._num_newlines_left))
 
     def push(self, token: int, text: str) -> None:
         """Tell the guide that was in charge of the token."""
-        self._guide.push(token, text)
+        before = self._thinking.trace
+        if before is Trace.CLOSED:
+            self._push_answer(token, text)
+            return
+        split = self._thinking.follow(text)
+        if before is Trace.BEFORE:
+            self._push_undecided(token, text)
+        if self._thinking.trace is Trace.CLOSED and before is Trace.OPEN:
+            gap = len(split.outside) - len(split.outside.rstrip("\n"))
+            self._num_newlines_left = 0 if split.content else max(0, MAX_GAP_NEWLINES - gap)
+            if split.content:
+                self._answer.push_text(split.content)
 
-    @property
-    def _guide(self) -> Guide:
-        return self._answer if self._thinking.is_over else self._thinking
+    def _either(self) -> Rule:
+        """Return what the answer allows, and the tokens that go on with an opening tag."""
+        opening = self._tags.opening_after(self._thinking.pending.lstrip())
+        if self._is_answer_ahead:
+            self._last = self._answer.rule()
+            return _with(self._last, opening)
+        return _with(Allowed(np.zeros(self._tags.vocab_size, np.bool_)), opening)
+
+    def _push_undecided(self, token: int, text: str) -> None:
+        """Let the answer know a token that may be its own; take it back once a trace is open."""
+        if self._thinking.trace is Trace.OPEN:
+            self._answer.restart()
+            return
+        allowed = self._last
+        is_answer = not isinstance(allowed, Allowed) or bool(allowed.mask[token])
+        self._is_answer_ahead = self._is_answer_ahead and is_answer
+        if self._is_answer_ahead:
+            self._answer.push(token, text)
+
+    def _push_answer(self, token: int, text: str) -> None:
+        """Count newlines that stand between the tag and the answer; the rest is the answer's."""
+        is_gap = 0 < len(text) <= self._num_newlines_left and not text.strip("\n")
+        self._num_newlines_left = self._num_newlines_left - len(text) if is_gap else 0
+        if not is_gap:
+            self._answer.push(token, text)
+
+
+def _with(rule: Rule, tokens: Sequence[int]) -> Rule:
+    """Return a rule that allows `tokens` too; one that ends the request stays as it is."""
+    if not (isinstance(rule, Allowed) and tokens):
+        return rule
+    mask = rule.mask.copy()
+    mask[list(tokens)] = True
+    return Allowed(mask)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from nemotrt.engines.chat import PLAIN_DEFAULTS, sampling_defaults
+from nemotrt.engines.chat import sampling_defaults
 from nemotrt.engines.opening import OpenEngine
+from nemotrt.engines.reasoning import Trace
+from nemotrt.engines.turn import read_turn
 from nemotrt.errors import ConfigError
 
 
@@ -26,27 +28,48 @@ class Prompt:
             raise ConfigError("--system goes with --chat.")
 
 
-def prepare(opened: OpenEngine, prompt: Prompt) -> tuple[tuple[int, ...], dict[str, float]]:
-    """Return the prompt's ids and the sampling defaults that go with it.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prompt's ids, the sampling defaults that go with it, and where it leaves the trace."""
+
+    ids: tuple[int, ...]
+    defaults: dict[str, float]
+    trace: Trace
+
+
+def prepare(opened: OpenEngine, prompt: Prompt) -> Prepared:
+    """Return what the scheduler needs of a prompt.
 
     Raises:
         ConfigError: the ids are malformed, or the engine has no tokenizer or chat template.
     """
     if prompt.ids is not None:
         try:
-            return tuple(int(item) for item in prompt.ids.split(",")), PLAIN_DEFAULTS
+            ids = tuple(int(item) for item in prompt.ids.split(","))
         except ValueError:
             raise ConfigError(f"--prompt-ids {prompt.ids!r} is not a list like 5,9,12.") from None
+        return _prepared(opened, ids, is_chat=False)
     assert prompt.text is not None  # check()
     if opened.tokenizer is None:
         raise ConfigError("the engine has no tokenizer; give --prompt-ids.")
     if not prompt.is_chat:
-        return tuple(opened.tokenizer.encode(prompt.text)), PLAIN_DEFAULTS
+        return _prepared(opened, tuple(opened.tokenizer.encode(prompt.text)), is_chat=False)
     if opened.template is None:
         raise ConfigError("the engine has no chat template; leave out --chat.")
     messages = [{"role": "user", "content": prompt.text}]
     if prompt.system is not None:
         messages.insert(0, {"role": "system", "content": prompt.system})
     text = opened.template.render(messages)
-    ids = opened.tokenizer.encode(text, add_special_tokens=False)
-    return tuple(ids), sampling_defaults(text)
+    ids = tuple(opened.tokenizer.encode(text, add_special_tokens=False))
+    return _prepared(opened, ids, is_chat=True)
+
+
+def _prepared(opened: OpenEngine, ids: tuple[int, ...], *, is_chat: bool) -> Prepared:
+    """Return the ids with what their text says; the card's settings are for chats."""
+    if opened.tokenizer is None:
+        return Prepared(ids, sampling_defaults(reasons=False), Trace.CLOSED)
+    is_known = all(0 <= token < opened.tokenizer.vocab_size for token in ids)
+    text = opened.tokenizer.decode(ids, skip_special_tokens=False) if is_known else ""
+    turn = read_turn(text, opened.template)
+    defaults = sampling_defaults(reasons=is_chat and turn.expects_trace)
+    return Prepared(ids, defaults, turn.trace)

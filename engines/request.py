@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nemotrt.engines.guide import Guide
+from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.sampling import SamplingParams
 
 
@@ -30,13 +31,16 @@ NOT_FINITE = "the engine's logits are not finite: NaN or infinity among them."
 class Request:
     """A prompt and how to continue it; `request_id` is the caller's, unique among the live ones.
 
-    `guide` may force or forbid tokens; it belongs to this request alone.
+    `guide` may force or forbid tokens; it belongs to this request alone. `trace` is where the
+    prompt leaves a reasoning trace: stop strings end the answer alone, never the trace. CLOSED
+    makes everything the answer.
     """
 
     request_id: str
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     guide: Guide | None = None
+    trace: Trace = Trace.CLOSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,14 @@ class Sequence:
         """Tokens that the sequence may come to hold."""
         return len(self.request.prompt) + self.request.params.max_tokens
 
+    def show(self, token: int) -> tuple[str, str]:
+        """Return the text of the token that has just come, and what may be shown now.
+
+        A stop string counts once `min_tokens` are out, and never in what a guide forces.
+        """
+        is_early = len(self.output) < self.request.params.min_tokens
+        return self.text.push(token, may_stop=not (is_early or isinstance(self.rule, Forced)))
+
     def follow(self, token: int, piece: str) -> None:
         """Tell the guide of a token, and take its next rule."""
         if self.request.guide is not None:
@@ -155,7 +163,7 @@ class Scheduler:
                 request,
                 self.engine.allocate(),
                 Sampler(request.params, np.array(request.prompt, np.int64), self.eos_ids),
-                TextStream(self.tokenizer, request.params.stop),
+                TextStream(self.tokenizer, request.params.stop, request.trace),
                 rule=rule,
             )
 
@@ -183,7 +191,7 @@ class Scheduler:
         sequence.output.append(choice.token)
         is_eos = choice.token in self.eos_ids and not params.ignore_eos
         ends = is_eos or choice.token in params.stop_token_ids
-        piece, text = ("", "") if ends else sequence.text.push(choice.token)
+        piece, text = ("", "") if ends else sequence.show(choice.token)
         if not ends:
             sequence.follow(choice.token, piece)
         error = sequence.rule.reason if isinstance(sequence.rule, Broken) else ""
@@ -196,6 +204,8 @@ class Scheduler:
             reason = FinishReason.LENGTH
         if reason is not None:
             text += sequence.text.flush()
+            if reason is FinishReason.LENGTH and sequence.text.is_stopped:
+                reason = FinishReason.STOP
             self._end(sequence)
         token = Token(choice.token, piece, choice.logprob, choice.top_logprobs)
         return Update(sequence.request.request_id, (token,), text, reason, error)

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.reasoning import THINK_CLOSE, THINK_OPEN
 from nemotrt.errors import ArtefactError, EnvironmentUnfitError
 
 TOKENIZER_FILES = (
@@ -30,6 +32,11 @@ class Tokenizer:
         """Number of ids, with the added tokens."""
         return int(self._backend.get_vocab_size())
 
+    def token_id(self, text: str) -> int | None:
+        """Return the id of the token that is spelled `text` in the vocabulary, None without one."""
+        token: int | None = self._backend.token_to_id(text)
+        return token
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of `text`; special tokens written in it become their ids."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
@@ -46,11 +53,25 @@ class Tokenizer:
         return text
 
     def decoder(self) -> Callable[[int], str]:
-        """Return a function from the next id to the text that it completes, "" if none yet."""
+        """Return a function from the next id to the text that it completes, "" if none yet.
+
+        Special tokens have no text, but for the tags of a reasoning trace.
+        """
         from tokenizers.decoders import DecodeStream
 
         stream = DecodeStream(skip_special_tokens=True)
-        return lambda token: stream.step(self._backend, token) or ""
+        tags = self._special_tags
+
+        def text(token: int) -> str:
+            return tags.get(token) or stream.step(self._backend, token) or ""
+
+        return text
+
+    @cached_property
+    def _special_tags(self) -> dict[int, str]:
+        """The tags of a reasoning trace that are special tokens: text all the same, by id."""
+        ids = {tag: self.token_id(tag) for tag in (THINK_OPEN, THINK_CLOSE)}
+        return {i: tag for tag, i in ids.items() if i is not None and not self.decode([i])}
 
 
 def load_tokenizer(folder: Path) -> Tokenizer | None:

@@ -17,11 +17,12 @@ MAX_GUIDE_CHARACTERS = 1 << 18
 class GrammarGuide:
     """Allows the tokens that keep one sequence within a grammar, the end once it may end."""
 
-    def __init__(self, matcher: Any, vocab_size: int) -> None:
+    def __init__(self, matcher: Any, vocab_size: int, tokenizer: Any) -> None:
         """Start at the grammar's beginning."""
         from llguidance.numpy import allocate_token_bitmask
 
         self._matcher = matcher
+        self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._bitmask = allocate_token_bitmask(1, vocab_size)
 
@@ -43,6 +44,14 @@ class GrammarGuide:
     def push(self, token: int, text: str) -> None:
         """Advance the grammar."""
         self._matcher.consume_token(token)
+
+    def push_text(self, text: str) -> None:
+        """Advance the grammar by text that is no token of its own: the rest of one."""
+        self._matcher.consume_tokens(self._tokenizer.greedy_tokenize(text))
+
+    def restart(self) -> None:
+        """Go back to the grammar's beginning."""
+        self._matcher.reset()
 
 
 class GrammarCompiler:
@@ -81,7 +90,7 @@ class GrammarCompiler:
         fault = LLMatcher.validate_grammar(grammar, tokenizer)
         if fault:
             raise ConfigError(f"the {kind} grammar is refused: {_first_line(fault)}")
-        return GrammarGuide(LLMatcher(tokenizer, grammar), self._vocab_size)
+        return GrammarGuide(LLMatcher(tokenizer, grammar), self._vocab_size, tokenizer)
 
     @cached_property
     def _llguidance_tokenizer(self) -> Any:

@@ -9,16 +9,16 @@ from typing import Any
 
 import pydantic
 
-from nemotrt.engines.chat import is_reasoning
-from nemotrt.engines.guide import AfterThinking, Guide, ThinkingBudget
+from nemotrt.engines.guide import AfterThinking, Guide, TextGuide, ThinkingBudget
 from nemotrt.engines.opening import OpenEngine
+from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import Request
 from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.engines.tag_tokens import tag_tokens
+from nemotrt.engines.turn import Turn, read_turn
 from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar import GrammarCompiler
 
-TAIL_TOKENS = 16  # enough to hold "<think>" in any tokenizer
 MAX_BYTES_PER_TOKEN = 64  # a longer text can't fit: refused before it costs a tokenizer's time
 
 
@@ -60,6 +60,7 @@ class Inputs(pydantic.BaseModel):
     stop_token_ids: tuple[int, ...] = pydantic.Field(default=(), strict=False)
     ignore_eos: bool = False
     max_thinking_tokens: int | None = None
+    stop_in_reasoning: bool = False
     priority: int = 0
     timeout_ms: int | None = None
 
@@ -193,27 +194,49 @@ def make_submission(
     if not inputs.exclude_input_in_output:
         text = inputs.text_input or (opened.tokenizer.decode(ids) if opened.tokenizer else "")
     deadline = None if inputs.timeout_ms is None else now + inputs.timeout_ms / 1000
-    request = Request(request_id, ids, params, _guide(inputs, ids, opened.tokenizer, grammars))
+    turn = _turn(inputs, ids, opened)
+    trace = Trace.CLOSED if inputs.stop_in_reasoning else turn.trace
+    guide = _guide(inputs, turn, opened, grammars)
+    request = Request(request_id, ids, params, guide, trace)
     return Submission(request, inputs, text, now, deadline, owner, deliver)
 
 
+def _turn(inputs: Inputs, ids: tuple[int, ...], opened: OpenEngine) -> Turn:
+    """Return where the prompt leaves the assistant's turn, as far as the request depends on it."""
+    is_steered = inputs.stop_words or inputs.guided_decoding_guide_type
+    if opened.tokenizer is None or not (is_steered or inputs.max_thinking_tokens is not None):
+        return Turn(Trace.CLOSED, expects_trace=False, is_at_newline=False)
+    text = inputs.text_input
+    if text is None:
+        text = opened.tokenizer.decode(ids, skip_special_tokens=False)
+    return read_turn(text, opened.template)
+
+
 def _guide(
-    inputs: Inputs,
-    ids: tuple[int, ...],
-    tokenizer: Tokenizer | None,
-    grammars: GrammarCompiler | None,
+    inputs: Inputs, turn: Turn, opened: OpenEngine, grammars: GrammarCompiler | None
 ) -> Guide | None:
-    """Return what steers the request: a budget while it thinks, a grammar for what it answers."""
-    grammar: Guide | None = None
+    """Return what steers the request: a budget while it thinks, a grammar for what it answers.
+
+    A grammar leaves room for a trace only where one is open, or the chat template lets the model
+    open one; a budget holds for any trace.
+    """
+    grammar: TextGuide | None = None
     if inputs.guided_decoding_guide_type:
         if grammars is None:
             raise ConfigError("the engine has no tokenizer; leave out guided_decoding_guide_type.")
         kind, guide = inputs.guided_decoding_guide_type, inputs.guided_decoding_guide or ""
         grammar = grammars.guide(kind, guide)
-    if tokenizer is None or (inputs.max_thinking_tokens is None and grammar is None):
-        return None
-    if not is_reasoning(tokenizer.decode(ids[-TAIL_TOKENS:])):
-        return grammar
+        if not turn.expects_trace:
+            return grammar
+    tokenizer = opened.tokenizer
+    if tokenizer is None and inputs.max_thinking_tokens is not None:
+        raise ConfigError("the engine has no tokenizer; leave out max_thinking_tokens.")
+    is_limited = inputs.max_thinking_tokens is not None and turn.trace is not Trace.CLOSED
+    if tokenizer is None or not (grammar or is_limited):
+        return None  # a trace that can't open needs no limit
     limit = math.inf if inputs.max_thinking_tokens is None else inputs.max_thinking_tokens
-    thinking = ThinkingBudget(limit, partial(tokenizer.encode, add_special_tokens=False))
-    return thinking if grammar is None else AfterThinking(thinking, grammar)
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    thinking = ThinkingBudget(limit, encode, turn.trace, is_at_newline=turn.is_at_newline)
+    if grammar is None:
+        return thinking
+    return AfterThinking(thinking, grammar, tag_tokens(tokenizer, opened.engine.vocab_size))

@@ -112,7 +112,7 @@ class LLMScheduler:
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()
-        sequence = Sequence(request, TextStream(self.tokenizer, request.params.stop))
+        sequence = Sequence(request, TextStream(self.tokenizer, request.params.stop, request.trace))
         self.running[request.request_id] = sequence
         if sequence.forced is None:
             self._start(sequence)
@@ -176,7 +176,8 @@ class LLMScheduler:
         """Take a token into a sequence; say so if it ends it."""
         request = sequence.request
         is_end = self._is_end(request, token)
-        piece, text = ("", "") if is_end else sequence.text.push(token)
+        may_stop = sequence.forced is None and len(sequence.output) + 1 >= request.params.min_tokens
+        piece, text = ("", "") if is_end else sequence.text.push(token, may_stop=may_stop)
         sequence.output.append(token)
         if request.guide is not None:
             request.guide.push(token, piece)
@@ -217,6 +218,8 @@ class LLMScheduler:
         """Return what a request gained, and forget it if that was the last."""
         if gain.reason is not None:
             gain.text += sequence.text.flush()
+            if gain.reason is FinishReason.LENGTH and sequence.text.is_stopped:
+                gain.reason = FinishReason.STOP
             self._forget(sequence)
         name = sequence.request.request_id
         return Update(name, tuple(gain.tokens), gain.text, gain.reason)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from nemotrt.engines.reasoning import Split, TraceReader
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.logprobs import chat_logprobs
-from nemotrt.serve.front.reasoning import ReasoningSplitter, Split
 from nemotrt.serve.front.tool_calls import CallDelta, ToolCallParser
 from nemotrt.serve.front.upstream import Fields
 
@@ -14,7 +14,7 @@ Delta = dict[str, Any]
 class ChatAnswer:
     """Takes fields as they come, gives deltas, and keeps the whole for a plain response."""
 
-    def __init__(self, index: int, files: EngineFiles, splitter: ReasoningSplitter | None) -> None:
+    def __init__(self, index: int, files: EngineFiles, splitter: TraceReader | None) -> None:
         """Start choice `index`; without a splitter the trace stays in the content."""
         self.index = index
         self.num_input_tokens = 0

@@ -5,13 +5,13 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from nemotrt.engines.chat import is_reasoning
+from nemotrt.engines.reasoning import TraceReader
+from nemotrt.engines.turn import read_turn
 from nemotrt.serve.front.api_error import from_upstream
 from nemotrt.serve.front.chat_answer import ChatAnswer
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.inputs import chat_inputs, chat_prompt, choices_of
 from nemotrt.serve.front.merge_streams import merged
-from nemotrt.serve.front.reasoning import ReasoningSplitter
 from nemotrt.serve.front.schema import ChatRequest
 from nemotrt.serve.front.upstream import Upstream, UpstreamError
 
@@ -30,12 +30,13 @@ class ChatCall:
             ApiError: the chat template refuses the messages.
         """
         prompt = chat_prompt(request, files)
-        self.inputs = choices_of(chat_inputs(request, prompt), request.n)
+        turn = read_turn(prompt, files.template)
         is_split = request.separate_reasoning
         is_split = separate_reasoning if is_split is None else is_split
-        is_open = is_reasoning(prompt)
+        inputs = chat_inputs(request, prompt, turn, separate_reasoning=is_split)
+        self.inputs = choices_of(inputs, request.n)
         self._answers = [
-            ChatAnswer(i, files, ReasoningSplitter(is_open=is_open) if is_split else None)
+            ChatAnswer(i, files, TraceReader(turn.trace) if is_split else None)
             for i in range(request.n)
         ]
         if request.tools and request.tool_choice != "none":

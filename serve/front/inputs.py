@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from nemotrt.engines.chat import is_reasoning, sampling_defaults
+from nemotrt.engines.chat import sampling_defaults
+from nemotrt.engines.turn import Turn
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.api_error import ApiError
 from nemotrt.serve.front.engine_files import EngineFiles
@@ -32,9 +33,14 @@ def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
         raise ApiError(400, error.message, param="messages") from error
 
 
-def chat_inputs(request: ChatRequest, prompt: str) -> Inputs:
-    """Return the tensors of a chat; what is not given is as the model card says."""
-    defaults = sampling_defaults(prompt)
+def chat_inputs(
+    request: ChatRequest, prompt: str, turn: Turn, *, separate_reasoning: bool
+) -> Inputs:
+    """Return the tensors of a chat; what is not given is as the model card says.
+
+    Where the trace is part of the content, a stop string ends it too.
+    """
+    defaults = sampling_defaults(reasons=turn.expects_trace)
     inputs = _sampling_inputs(request)
     inputs["text_input"] = prompt
     inputs["add_special_tokens"] = False  # the template has written them
@@ -45,7 +51,9 @@ def chat_inputs(request: ChatRequest, prompt: str) -> Inputs:
     max_tokens = request.max_completion_tokens or request.max_tokens
     if max_tokens is not None:
         inputs["max_tokens"] = max_tokens
-    if request.max_thinking_tokens is not None and is_reasoning(prompt):
+    if not separate_reasoning:
+        inputs["stop_in_reasoning"] = True
+    if request.max_thinking_tokens is not None:
         inputs["max_thinking_tokens"] = request.max_thinking_tokens
     if request.logprobs:
         inputs |= _logprob_inputs(request.top_logprobs or 0)

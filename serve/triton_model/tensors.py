@@ -51,6 +51,7 @@ INPUTS = (
     TensorSpec("stop_token_ids", "INT32", is_list=True),
     TensorSpec("ignore_eos", "BOOL"),
     TensorSpec("max_thinking_tokens", "INT32"),
+    TensorSpec("stop_in_reasoning", "BOOL"),  # stop_words end a reasoning trace too
     TensorSpec("priority", "INT32"),
     TensorSpec("timeout_ms", "INT32"),
 )

@@ -8,15 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from nemotrt.engines.chat import (
-    ChatTemplate,
-    is_reasoning,
-    load_chat_template,
-    sampling_defaults,
-)
+from nemotrt.engines.chat import ChatTemplate, load_chat_template, sampling_defaults
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.turn import read_turn
 from nemotrt.errors import ArtefactError, ConfigError
 
 FOLDER = TINY_MODELS["tiny"]
@@ -75,8 +71,9 @@ def test_chat_template_renders_as_transformers(
 )
 def test_reasoning_and_its_defaults(messages: list[dict[str, Any]], reasons: bool) -> None:
     prompt = TEMPLATE.render(messages)
-    assert is_reasoning(prompt) is reasons
-    assert sampling_defaults(prompt) == (
+    turn = read_turn(prompt, TEMPLATE)
+    assert turn.expects_trace is reasons
+    assert sampling_defaults(reasons=turn.expects_trace) == (
         {"temperature": 0.6, "top_p": 0.95} if reasons else {"temperature": 0.0, "top_p": 1.0}
     )
     assert prompt.endswith("<think>\n" if reasons else "<think></think>")
