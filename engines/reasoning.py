@@ -5,11 +5,13 @@ A prompt says where it leaves the trace (`trace_of`), the generated text goes on
 `reasoning_content` and `content` all follow the same reader, so they never disagree.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
+TAG = re.compile(THINK_OPEN)
 
 
 class Trace(StrEnum):
@@ -42,11 +44,23 @@ def trace_of(prompt: str, header: str) -> Trace:
     """
     start = prompt.rfind(header) if header else -1
     turn = prompt[start + len(header) :] if start >= 0 else prompt
-    opened, closed = turn.rfind(THINK_OPEN), turn.rfind(THINK_CLOSE)
-    if opened > closed:
+    end = turn.rfind(THINK_CLOSE)
+    if _opens(turn, max(end, 0)):
         return Trace.OPEN
     has_begun = start >= 0 and turn.strip()  # a turn that the client has begun is no start
-    return Trace.CLOSED if closed >= 0 or has_begun else Trace.BEFORE
+    return Trace.CLOSED if end >= 0 or has_begun else Trace.BEFORE
+
+
+def _opens(text: str, start: int) -> bool:
+    """Whether a `<think>` from `start` on opens a trace, and is no word of a sentence.
+
+    It begins the text or a line, follows another tag, or is the last that was written.
+    """
+    first, last = len(text) - len(text.lstrip()), len(text.rstrip())
+    for found in TAG.finditer(text, start):
+        if found.start() == first or found.end() == last or text[found.start() - 1] in "\n>":
+            return True
+    return False
 
 
 class TraceReader:

@@ -1,5 +1,6 @@
 """Where a prompt leaves the assistant's turn, told by its text and the chat template."""
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,4 +48,4 @@ def turn_header(template: ChatTemplate) -> str:
         return ""
     is_longer = asked.startswith(told) and asked != told
     opening = asked[len(told) :] if is_longer else asked.rpartition(PROBE)[2]
-    return opening.partition(THINK_OPEN)[0].strip()
+    return re.split(f"{THINK_OPEN}|{THINK_CLOSE}", opening)[0].strip()

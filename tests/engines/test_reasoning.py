@@ -94,7 +94,9 @@ HEADER = "<A>"
         ("<U>hi<A><think></think>", HEADER, Trace.CLOSED),
         ("<U>hi<A><think>\n\n</think>\n\n", HEADER, Trace.CLOSED),
         ("<U>hi<A><think>a</think>The answer", HEADER, Trace.CLOSED),
-        ("<U>hi<A><think>a</think>b<think>c", HEADER, Trace.OPEN),
+        ("<U>hi<A><think>a</think>b\n<think>c", HEADER, Trace.OPEN),
+        ("<U>hi<A><think></think>The <think> tag", HEADER, Trace.CLOSED),  # a word of an answer
+        ("<U>hi<A><think>\nof <think> they say", HEADER, Trace.OPEN),  # a word of a trace
         ("<U>hi<A>The answer", HEADER, Trace.CLOSED),  # begun without a trace
         ("<U>what is <think>?<A>", HEADER, Trace.BEFORE),  # a user's words
         ("<U>what is <think>?<A>Well", HEADER, Trace.CLOSED),
@@ -103,6 +105,8 @@ HEADER = "<A>"
         ("once upon a time", HEADER, Trace.BEFORE),  # no turn: one text
         ("Q: 1+1?\n<think>hm", HEADER, Trace.OPEN),
         ("Q: 1+1?\n<think>hm", "", Trace.OPEN),
+        ("Q: 1+1? A: <think>", "", Trace.OPEN),
+        ("Explain the <think> tag.", "", Trace.BEFORE),
         ("Q: 1+1?\n<think>hm</think>", "", Trace.CLOSED),
         ("", "", Trace.BEFORE),
     ],

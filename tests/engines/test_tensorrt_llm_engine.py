@@ -22,6 +22,7 @@ from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.generation import collect, generate
 from nemotrt.engines.guide import AfterThinking, ThinkingBudget
 from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import FinishReason, Request, Update
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.tensorrt_llm import scheduler as scheduler_module
@@ -373,3 +374,36 @@ def test_log_probabilities_that_are_not_finite_end_their_request(
     bad_end = next(u for u in updates if u.request_id == "bad" and u.finish_reason)
     assert (bad_end.finish_reason, bad_end.error_code) == ("error", "logits_not_finite")
     assert sum(len(u.tokens) for u in updates if u.request_id == "good") == 6
+
+
+@pytest.mark.parametrize("min_tokens", [0, 4, 9, 15])
+@pytest.mark.parametrize("trace", list(Trace))
+def test_stop_strings_count_where_ours_count_them(
+    min_tokens: int, trace: Trace, opened: OpenEngine, cpu: OpenEngine
+) -> None:
+    text = some_text(cpu)
+    params = SamplingParams(
+        max_tokens=30, min_tokens=min_tokens, ignore_eos=True, stop=(text[4:6], text[12:14])
+    )
+    found = []
+    for engine in (cpu, opened):
+        scheduler, updates = engine.scheduler(), []
+        scheduler.submit(Request("r", PROMPT, params, trace=trace))
+        while not scheduler.is_idle:
+            updates += scheduler.step()
+        found.append(collect(updates, 5))
+    assert found[0] == found[1]
+    assert found[0]["finish_reason"] == ("length" if trace is Trace.OPEN else "stop")
+
+
+@pytest.mark.parametrize("stop", ["\n\n", "</think>"])
+def test_a_forced_tag_stops_nothing(stop: str, opened: OpenEngine) -> None:
+    tokenizer, scheduler = opened.tokenizer, opened.scheduler()
+    assert tokenizer is not None
+    thinking = ThinkingBudget(0, partial(tokenizer.encode, add_special_tokens=False))
+    params = SamplingParams(max_tokens=8, ignore_eos=True, stop=(stop,))
+    scheduler.submit(Request("r", PROMPT, params, thinking))
+    updates: list[Update] = []
+    while not scheduler.is_idle:
+        updates += scheduler.step()
+    assert "".join(update.text for update in updates).startswith("</think>\n\n")

@@ -203,7 +203,7 @@ def test_a_tag_that_is_one_token_is_written_by_it_alone() -> None:
 
 
 def test_the_tags_of_the_tiny_tokenizer() -> None:
-    """Its own way to write the tag, `<`, `th`, `ink`, `>\\n`, is among the ways that are allowed."""
+    """Its own way to write the tag is among those that are allowed: `<`, `th`, `ink`, `>\\n`."""
     tags = tag_tokens(TINY, 4096)
     written = ""
     for token in TINY.encode("<think>\n", add_special_tokens=False):

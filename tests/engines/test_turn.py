@@ -36,6 +36,10 @@ R1 = ChatTemplate(
     "<Assistant>{{ m.content.split('</think>')[-1] }}<End>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<Assistant><think>\n{% endif %}"
 )
+V31 = ChatTemplate(  # DeepSeek-V3.1's kind: without thinking the prompt has the closing tag alone
+    "{% for m in messages %}<User>{{ m.content }}{% endfor %}{% if add_generation_prompt %}"
+    "<Assistant>{{ '<think>' if thinking else '</think>' }}{% endif %}"
+)
 REFUSES = ChatTemplate("{{ raise_exception('no') }}")
 TAGS = ["", "<think>", "</think>", "<think>a</think>", "is <think> a tag?", "</think><think>"]
 
@@ -52,6 +56,7 @@ def user(text: str) -> dict[str, Any]:
         (PLAIN, "[assistant]"),
         (ALWAYS_ASKS, "[/INST]"),
         (R1, "<Assistant>"),
+        (V31, "<Assistant>"),
         (REFUSES, ""),
     ],
 )
@@ -69,6 +74,8 @@ def test_how_a_turn_begins(template: ChatTemplate, header: str) -> None:
         (PLAIN, {}, Trace.BEFORE, False),
         (ALWAYS_ASKS, {}, Trace.BEFORE, False),
         (R1, {}, Trace.OPEN, True),
+        (V31, {}, Trace.CLOSED, False),
+        (V31, {"thinking": True}, Trace.OPEN, True),
     ],
 )
 def test_what_a_user_writes_does_not_count(
