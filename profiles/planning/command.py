@@ -142,7 +142,7 @@ def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str,
         "output": None if flags["dry_run"] else str(output),
     }
     if flags["is_json"]:
-        click.echo(json.dumps(summary, indent=2))
+        click.echo(json.dumps(summary, allow_nan=False, indent=2))
         return
     click.echo(
         f"{fitted.gpu.name}: {fitted.num_rows} rows, mean error {fitted.mape_before:.1%} before, "
@@ -168,7 +168,7 @@ def _print(deployment: Deployment, record: Plan, flags: dict[str, Any]) -> None:
         raw = asdict(record)
         if flags["is_curve"]:
             raw["curve"] = [asdict(point) for point in points]
-        click.echo(json.dumps(raw, indent=2))
+        click.echo(json.dumps(raw, allow_nan=False, indent=2))
         return
     from nemotrt.profiles.planning.plan_table import curve_table, plan_table, print_tables
 

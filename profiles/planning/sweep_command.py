@@ -57,7 +57,8 @@ def sweep_command(
     if flags["csv_path"] and not flags["dry_run"]:
         write_text(flags["csv_path"], to_csv(rows), is_overwrite)
     if flags["is_json"]:
-        click.echo(json.dumps({"schema_version": 1, "rows": [asdict(r) for r in rows]}, indent=2))
+        found = {"schema_version": 1, "rows": [asdict(row) for row in rows]}
+        click.echo(json.dumps(found, allow_nan=False, indent=2))
     elif not flags["csv_path"]:
         click.echo(to_csv(rows), nl=False)
     if flags["plot"] and not flags["dry_run"]:
