@@ -24,7 +24,7 @@ from nemotrt.engines.native import backend as native
 from nemotrt.engines.native.program import StateFormat
 from nemotrt.engines.plugins.choice import MambaLayers, check_plugins
 from nemotrt.engines.precision import Precision
-from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.quant_config import QUANTIZED_PRECISION
 from nemotrt.engines.tokenizer import TOKENIZER_FILES
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.gpu_profile import load_gpu
@@ -32,12 +32,6 @@ from nemotrt.profiles.gpu_profile import load_gpu
 CPU_BACKENDS = ("onnxruntime", "native")
 BACKENDS = (*CPU_BACKENDS, "tensorrt", *HOST_BACKENDS)
 DEFAULT_LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
-QUANTIZED_PRECISION = {
-    QuantAlgo.INT8_WEIGHT_ONLY: Precision.INT8_WO,
-    QuantAlgo.INT8_SMOOTHQUANT: Precision.INT8_SQ,
-    QuantAlgo.FP8: Precision.FP8,
-    QuantAlgo.FP8_PER_CHANNEL: Precision.FP8_DYNAMIC,
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.precision import Precision
 from nemotrt.errors import ArtefactError, ConfigError
 
 QUANT_CONFIG_FILE = "hf_quant_config.json"
@@ -19,6 +20,15 @@ class QuantAlgo(StrEnum):
     INT8_SMOOTHQUANT = "W8A8_SQ_PER_CHANNEL"
     FP8 = "FP8"
     FP8_PER_CHANNEL = "FP8_PER_CHANNEL_PER_TOKEN"
+
+
+# The precision of an engine that takes a checkpoint's codes as they are.
+QUANTIZED_PRECISION = {
+    QuantAlgo.INT8_WEIGHT_ONLY: Precision.INT8_WO,
+    QuantAlgo.INT8_SMOOTHQUANT: Precision.INT8_SQ,
+    QuantAlgo.FP8: Precision.FP8,
+    QuantAlgo.FP8_PER_CHANNEL: Precision.FP8_DYNAMIC,
+}
 
 
 @dataclass(frozen=True, slots=True)

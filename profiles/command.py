@@ -95,7 +95,9 @@ def profile() -> None:
 )
 @click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
 @click.option("--predict-model", help="Known name or folder.  [default: the engine directory]")
-@click.option("--predict-precision", type=PRECISION, help="[default: the target's, else bf16]")
+@click.option(
+    "--predict-precision", type=PRECISION, help="[default: the target's, else the model's]"
+)
 @click.option(
     "--precision",
     type=PRECISION,

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 from nemotrt.profiles.evaluation import evaluate, steady_window
 from nemotrt.profiles.load.driver import LoadRecord
+from nemotrt.profiles.load.exchange import Counting
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.metrics.run_view import RunView
 from nemotrt.profiles.nvml.flags import flags
@@ -31,6 +32,10 @@ from nemotrt.profiles.targets.target import Target
 NOTABLE_LATENESS_S = 0.1
 # Heartbeats of an idle machine come 0.1 to 1 ms late.
 NOTABLE_LAG_MS = 5.0
+UNCOUNTED = (
+    "The server does not say how many tokens it read and wrote: each response counts as one token, "
+    "and prompts have the length that --tokenizer gives them."
+)
 
 
 def compose(
@@ -65,6 +70,8 @@ def compose(
     status, reason = _status(record)
     has_own_clock = isinstance(target, InProcessTarget)
     notes = _driver_notes(driver, requests, has_own_clock=has_own_clock)
+    if any(exchange.counting is Counting.RESPONSES for exchange in record.exchanges):
+        notes.append(UNCOUNTED)
     notes += [*record.notes, *_gpu_notes(watch, gpus, window)]
     if server is not None and server.failure and len(server.urls) == 1:  # it was asked for
         notes.append(f"No server metrics: {server.failure}")

@@ -1,5 +1,7 @@
 """Every metric of a run, from its requests."""
 
+import math
+
 from nemotrt.profiles.metrics.catalogue import METRICS
 from nemotrt.profiles.metrics.metric import Metric, NotComputableError
 from nemotrt.profiles.metrics.run_view import RunView
@@ -58,6 +60,9 @@ def _evaluated(metric: Metric, view: RunView) -> MetricValue:
         samples = metric.samples(view)
     except NotComputableError as error:
         return value.model_copy(update={"not_computable": error.message})
+    if not all(math.isfinite(sample) for sample in samples):
+        reason = f"{metric.name} has samples that are no numbers."
+        return value.model_copy(update={"not_computable": reason})
     if metric.is_distribution:
         return value.model_copy(update={"statistics": summarize(samples)})
     return value.model_copy(update={"value": samples[0]})

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nemotrt.engines.precision import Precision
 from nemotrt.profiles.composition import compose
 from nemotrt.profiles.load.driver import Drive, LoadRecord, drive, prepare
 from nemotrt.profiles.load.exchange import Phase
@@ -104,8 +103,8 @@ def _with_prediction(
     if choice is None:
         return result
     limit = result.target.get("max_batch_size")
-    if choice.precision is None:
-        choice = replace(choice, precision=str(result.target.get("precision", Precision.BF16)))
+    if choice.precision is None and "precision" in result.target:
+        choice = replace(choice, precision=str(result.target["precision"]))
     backend = str(result.target.get("backend", ""))
     if choice.gpu == THIS_MACHINE and backend in CPU_ENGINES:
         choice = replace(choice, engine=backend)

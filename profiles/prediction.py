@@ -20,7 +20,7 @@ class PredictionChoice:
 
     gpu: str
     model: str
-    precision: str | None = "bf16"  # None: the target's own
+    precision: str | None = None  # None: the target's own, else the model's
     engine: str = "nemotrt"
 
 
@@ -67,7 +67,7 @@ def predict(
     options = DeploymentOptions(
         model=choice.model,
         gpu=choice.gpu,
-        precision=Precision(choice.precision or Precision.BF16),
+        precision=None if choice.precision is None else Precision(choice.precision),
         engine=choice.engine,
         isl=workload.isl,
         osl=workload.osl,

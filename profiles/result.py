@@ -50,8 +50,8 @@ class RequestRecord(Strict):
 
     @property
     def is_complete(self) -> bool:
-        """Whether every token that was asked for came back."""
-        return not self.error and self.num_output_tokens == self.osl
+        """Whether every token that was asked for came back; an answer without one is none."""
+        return not self.error and 0 < self.num_output_tokens == self.osl
 
 
 class StepRecord(Strict):

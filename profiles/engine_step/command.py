@@ -36,7 +36,7 @@ def engine(
     verify_files(engine, manifest)
     found = profile_step(engine, manifest, Load(batch, held, tokens), steps, threads)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found)))
+        click.echo(json.dumps(dataclasses.asdict(found), allow_nan=False))
         return
     from rich.console import Console
 

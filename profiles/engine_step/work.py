@@ -7,10 +7,10 @@ from nemotrt.engines.native.program import (
     OperationKind,
     Program,
     TensorKind,
+    TensorSpec,
 )
 
 Kind = OperationKind
-FLOAT_BYTES = 4
 # Multiply-adds an element of SSM state and token: decay, input, output. Source: Mamba-2, eq. 16.
 SCAN_MADDS = 3
 
@@ -57,29 +57,28 @@ def work_of(program: Program, operation: Operation, load: Load, num_passes: int 
     if operation.kind is Kind.LINEAR:
         return _linear(program, operation, load, num_passes)
     if operation.kind is Kind.EMBED:
-        return Work(read_bytes=load.num_tokens * operation.target.width * FLOAT_BYTES)
+        table = _tensor(program, operation)
+        return Work(read_bytes=load.num_tokens * table.num_bytes / table.rows)
     if operation.kind is Kind.CONV:
-        kernel, width = operation.sizes[0], operation.target.width
-        state = load.batch * (kernel - 1) * width * FLOAT_BYTES
-        madds = load.num_tokens * kernel * width
+        state = load.batch * program.states[operation.states[0]].num_bytes
+        madds = load.num_tokens * operation.sizes[0] * operation.target.width
         return Work(update_bytes=2 * num_passes * state, float_ops=2 * madds)
     if operation.kind is Kind.SCAN:
         heads, head_dim, size, _ = operation.sizes
         elements = heads * head_dim * size
-        state_bytes = FLOAT_BYTES * program.states[operation.states[0]].num_elements
+        state = load.batch * program.states[operation.states[0]].num_bytes
         return Work(
-            update_bytes=2 * num_passes * load.batch * state_bytes,
+            update_bytes=2 * num_passes * state,
             float_ops=2 * SCAN_MADDS * load.num_tokens * elements,
         )
     if operation.kind is Kind.ATTENTION:
-        return _attention(operation, load)
+        return _attention(program, operation, load)
     return Work()
 
 
 def _linear(program: Program, operation: Operation, load: Load, num_passes: int) -> Work:
     """Return the work of a matrix product."""
-    assert operation.tensors[0] is not None  # the program was checked
-    weight = program.tensors[operation.tensors[0]]
+    weight = _tensor(program, operation)
     rows = load.num_tokens if operation.rows == "tokens" else load.batch
     ops = 2.0 * rows * weight.rows * weight.columns
     is_int8 = weight.kind is TensorKind.PANELS_INT8
@@ -90,11 +89,19 @@ def _linear(program: Program, operation: Operation, load: Load, num_passes: int)
     )
 
 
-def _attention(operation: Operation, load: Load) -> Work:
+def _attention(program: Program, operation: Operation, load: Load) -> Work:
     """Return the work of attention: each new token against all that its sequence then holds."""
-    heads, kv_heads, depth = operation.sizes
+    heads, _, depth = operation.sizes
     seen = load.tokens * load.held + load.tokens * (load.tokens + 1) / 2
-    cached = load.batch * (load.held + load.tokens) * kv_heads * depth
+    caches = [program.states[number] for number in operation.states]  # [KV heads, tokens, depth]
+    token_bytes = sum(cache.num_bytes / cache.shape[1] for cache in caches)
     return Work(
-        read_bytes=2 * FLOAT_BYTES * cached, float_ops=4 * load.batch * seen * heads * depth
+        read_bytes=load.batch * (load.held + load.tokens) * token_bytes,
+        float_ops=4 * load.batch * seen * heads * depth,
     )
+
+
+def _tensor(program: Program, operation: Operation) -> TensorSpec:
+    """Return the weight that an operation reads."""
+    assert operation.tensors[0] is not None  # the program was checked
+    return program.tensors[operation.tensors[0]]

@@ -107,7 +107,7 @@ def _request(index: int, record: dict[str, Any]) -> AiperfRequest:
         credited_s=metadata.get("credit_issued_ns", metadata["request_start_ns"]) / NS_PER_S,
         start_s=start_s,
         isl=int(isl or error_isl or 1),
-        osl=int(osl or 1),
+        osl=int(osl or 0),
         num_input_tokens=None if num_input is None else int(num_input),
         gaps_s=tuple(gap_ms / MS_PER_S for gap_ms in gaps_ms),
         error=error,

@@ -1,9 +1,11 @@
 """A profile result from another tool's requests."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nemotrt.errors import ArtefactError
 from nemotrt.profiles.evaluation import evaluate, steady_window
 from nemotrt.profiles.metrics.run_view import RunView
 from nemotrt.profiles.result import (
@@ -101,15 +103,26 @@ def imported_request(
 ) -> RequestRecord:
     """Return a request from its start, its time to first token and the gaps after it.
 
-    Tokens are spread evenly over the responses: other tools do not tell how many each held.
+    Tokens are spread evenly over the responses: other tools do not tell how many each held. An
+    answer without a token has failed, whatever the tool says of it.
+
+    Raises:
+        ArtefactError: a time is no number, or negative.
     """
+    if (
+        not all(math.isfinite(value) for value in (due_s, sent_s, *gaps_s))
+        or min(gaps_s, default=0.0) < 0
+    ):
+        raise ArtefactError(f"request {index} has times that are no durations: {list(gaps_s)[:5]}.")
+    if osl < 1:
+        gaps_s = []
     arrivals_s = list(itertools.accumulate(gaps_s, initial=sent_s))[1:]
     return RequestRecord.model_validate(
         {
             "index": index,
             "phase": phase,
             "isl": isl,
-            "osl": osl,
+            "osl": max(osl, 1),
             "due_s": due_s,
             "sent_s": sent_s,
             "admitted_s": None,

@@ -12,6 +12,14 @@ class Phase(StrEnum):
     COOL_DOWN = "cool-down"  # keeps the load up until the last measured request has ended
 
 
+class Counting(StrEnum):
+    """Who counted the tokens of an answer."""
+
+    TARGET = "target"  # the target itself, which makes them
+    SERVER = "server"  # the server reported them
+    RESPONSES = "responses"  # nobody: each response is taken for one token
+
+
 @dataclass(slots=True)
 class Exchange:
     """A request on its way; times are seconds of `time.perf_counter`.
@@ -33,6 +41,7 @@ class Exchange:
     arrivals_s: list[float] = field(default_factory=list)
     arrival_tokens: list[int] = field(default_factory=list)
     tokens_so_far: int = 0  # for a progress bar: not corrected when the server counts otherwise
+    counting: Counting = Counting.TARGET
     finish_reason: str = ""
     error: str = ""
 

@@ -46,7 +46,7 @@ class Journal:
         """Start a journal in `folder`, in place of an older one."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / HEAD_FILE).write_text(json.dumps(head) + "\n", encoding="utf-8")
+        (folder / HEAD_FILE).write_text(json.dumps(head, allow_nan=False) + "\n", encoding="utf-8")
         self._folder = folder
         self._requests = (folder / REQUESTS_FILE).open("w", encoding="utf-8", buffering=1)
         self._arrivals = (folder / ARRIVALS_FILE).open("wb", buffering=0)
@@ -98,7 +98,7 @@ class Journal:
 
     def _line(self, exchange: Exchange, event: str, values: Mapping[str, Any]) -> None:
         line = {"index": exchange.index, "event": event, **values}
-        self._requests.write(json.dumps(line) + "\n")
+        self._requests.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def _sent(exchange: Exchange, start_s: float) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.profiles.metrics.student import student_quantile
 from nemotrt.profiles.result import ProfileResult, RequestRecord
 
 Array = npt.NDArray[np.float64]
 MIN_GAPS = 50
+CONFIDENCE = 0.95
 NUM_BINS = 200
 # A share that is not known to within this part of a step is not told.
 MAX_REACH_SHARE = 0.25
@@ -41,10 +43,14 @@ class DecodeParts:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A fitted straight line: its slope, the slope's standard error, and the means it goes by."""
+    """A fitted straight line: its slope, the slope's standard error, and the means it goes by.
+
+    `freedom` is of that error: the points that were fitted, less two.
+    """
 
     slope: float
     error: float
+    freedom: float
     mean_x: float
     mean_y: float
 
@@ -61,7 +67,8 @@ def decode_parts(result: ProfileResult) -> DecodeParts | None:
     if starts_s.size < MIN_GAPS:
         return None
     line = _fit(_held_tokens(running, starts_s), step_ms)
-    attention_ms, reach_ms = line.slope * line.mean_x, 1.96 * line.error * line.mean_x
+    reach = student_quantile(0.5 + CONFIDENCE / 2, line.freedom) * line.error
+    attention_ms, reach_ms = line.slope * line.mean_x, reach * line.mean_x
     is_told = reach_ms <= MAX_REACH_SHARE * line.mean_y
     return DecodeParts(
         num_gaps=int(starts_s.size),
@@ -120,11 +127,11 @@ def _fit(x: Array, y: Array) -> _Line:
     off = xs - xs.mean()
     spread = float(off @ off)
     if spread <= 1e-9 * xs.size * max(float(xs.mean()) ** 2, 1e-9):
-        return _Line(0.0, math.inf, float(xs.mean()), float(ys.mean()))
+        return _Line(0.0, math.inf, float(xs.size - 2), float(xs.mean()), float(ys.mean()))
     slope = float(off @ ys) / spread
     rest = ys - ys.mean() - slope * off
     variance = float(rest @ rest) / max(xs.size - 2, 1) / spread
     neighbours = float(rest[1:] @ rest[:-1]) / max(float(rest @ rest), 1e-30)
     correlation = min(max(neighbours, 0.0), 0.9)
     error = math.sqrt(variance * (1 + correlation) / (1 - correlation))
-    return _Line(slope, error, float(xs.mean()), float(ys.mean()))
+    return _Line(slope, error, float(xs.size - 2), float(xs.mean()), float(ys.mean()))

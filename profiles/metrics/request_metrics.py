@@ -15,17 +15,17 @@ def e2e_latency_ms(request: RequestRecord) -> float:
 
 
 def tpot_ms(request: RequestRecord) -> float:
-    """Return the mean time of a token after the first one.
+    """Return the mean time of a token after the first response, which may hold several.
 
     Raises:
-        NotComputableError: the answer has one token, or all came in one response.
+        NotComputableError: no token came after the first response.
     """
-    num_tokens = request.num_output_tokens
-    if num_tokens < 2:
+    if request.num_output_tokens < 2:
         raise NotComputableError("tpot_ms needs an answer of at least 2 tokens (osl >= 2).")
-    if len(request.arrivals_s) < 2:
+    num_later = sum(request.arrival_tokens[1:])
+    if not num_later:
         raise NotComputableError("tpot_ms needs an answer that comes in at least 2 responses.")
-    return 1e3 * (request.arrivals_s[-1] - request.arrivals_s[0]) / (num_tokens - 1)
+    return 1e3 * (request.arrivals_s[-1] - request.arrivals_s[0]) / num_later
 
 
 REQUEST_METRICS = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "e2e_latency_ms": e2e_latency_ms}

@@ -97,11 +97,17 @@ def _is_inside(run: RunView, at_s: float) -> bool:
 
 
 def _meets(request: RequestRecord, slos: Mapping[str, float]) -> bool:
-    """Return whether a request keeps every limit; one that has no tpot_ms can't break it."""
+    """Return whether a request keeps every limit; an answer of one token can't break tpot_ms's.
+
+    Raises:
+        NotComputableError: an answer of more tokens came in one response, so nobody knows.
+    """
     for name, limit in slos.items():
         try:
             value = REQUEST_METRICS[name](request)
         except NotComputableError:
+            if request.num_output_tokens > 1:
+                raise
             continue
         if value > limit:
             return False

@@ -60,7 +60,7 @@ def miniature(
         write_folder(result, folder, force=force)
     write_comparison(found.results, output / REPORT_FILE, verdict=" ".join(_sentences(found)))
     if as_json:
-        click.echo(json.dumps(_as_json(found)))
+        click.echo(json.dumps(_as_json(found), allow_nan=False))
     elif not quiet:
         for sentence in _sentences(found):
             click.echo(sentence)

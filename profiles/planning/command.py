@@ -48,8 +48,8 @@ def plan() -> None:
 @click.option("--gpu", default=DEFAULTS.gpu, show_default=True, metavar="NAME|FILE",
               help="GPU name, profile file, or this-machine.")  # fmt: skip
 @click.option("--precision", type=click.Choice([*(p.value for p in Precision), ANY_PRECISION]),
-              default=DEFAULTS.precision.value, show_default=True,
-              help="Precision of the linears; any: the fastest within the target.")  # fmt: skip
+              help="Precision of the linears; any: the fastest within the target "
+              "[default: the checkpoint's own, else bf16].")  # fmt: skip
 @click.option("--isl", type=click.IntRange(min=1), default=DEFAULTS.isl, show_default=True,
               help="Tokens of a prompt.")  # fmt: skip
 @click.option("--osl", type=click.IntRange(min=1), default=DEFAULTS.osl, show_default=True,
@@ -94,17 +94,19 @@ def plan_model(model: str | None, gpu: str, results: tuple[Path, ...], **flags: 
     record = make_plan(deployment, flags["concurrency"], batch_size, flags["usd_per_hour"])
     baseline = None
     if flags["baseline"]:
-        same = options.at(model=flags["baseline"], precision=deployment.formats.precision)
+        is_own = options.precision is None and flags["precision"] != ANY_PRECISION
+        precision = None if is_own else deployment.formats.precision
+        same = options.at(model=flags["baseline"], precision=precision)
         baseline = deploy(same, deployment.gpu)
         record = compare(deployment, record, baseline, flags["usd_per_hour"])
     _print(deployment, record, flags)
     _write(deployment, record, baseline, flags)
 
 
-def _first_precision(flags: dict[str, Any]) -> str:
-    """Return a precision to read the other options with; `any` is resolved afterwards."""
-    chosen: str = flags["precision"]
-    return Precision.BF16.value if chosen == ANY_PRECISION else chosen
+def _first_precision(flags: dict[str, Any]) -> str | None:
+    """Return the precision that was given, if any; `any` is resolved afterwards."""
+    chosen: str | None = flags["precision"]
+    return None if chosen == ANY_PRECISION else chosen
 
 
 def _choose(options: DeploymentOptions, flags: dict[str, Any]) -> tuple[Deployment, int | None]:
@@ -140,7 +142,7 @@ def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str,
         "output": None if flags["dry_run"] else str(output),
     }
     if flags["is_json"]:
-        click.echo(json.dumps(summary, indent=2))
+        click.echo(json.dumps(summary, allow_nan=False, indent=2))
         return
     click.echo(
         f"{fitted.gpu.name}: {fitted.num_rows} rows, mean error {fitted.mape_before:.1%} before, "
@@ -166,7 +168,7 @@ def _print(deployment: Deployment, record: Plan, flags: dict[str, Any]) -> None:
         raw = asdict(record)
         if flags["is_curve"]:
             raw["curve"] = [asdict(point) for point in points]
-        click.echo(json.dumps(raw, indent=2))
+        click.echo(json.dumps(raw, allow_nan=False, indent=2))
         return
     from nemotrt.profiles.planning.plan_table import curve_table, plan_table, print_tables
 
@@ -187,12 +189,13 @@ def _write(
             write_text(flags["write_limits"], limits_yaml(record), flags["force"])
         if flags["plot"]:
             from nemotrt.profiles.planning.plan_charts import plan_charts
-            from nemotrt.profiles.planning.plan_table import ratio_text
+            from nemotrt.profiles.planning.plan_table import note_lines, ratio_text
             from nemotrt.profiles.planning.plot_file import write_plot
 
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))
-            write_plot(flags["plot"], charts, title, ratio_text(record), flags["force"])
+            text = "\n".join((*ratio_text(record).splitlines(), *note_lines(record)))
+            write_plot(flags["plot"], charts, title, text, flags["force"])
     for path in written:
         if not flags["quiet"]:
             click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)

@@ -112,7 +112,7 @@ def measure(backend: str, precision: Precision) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Print the timings."""
     backend, precision = sys.argv[1:]
-    print(json.dumps(measure(backend, Precision(precision))))
+    print(json.dumps(measure(backend, Precision(precision)), allow_nan=False))
 
 
 if __name__ == "__main__":

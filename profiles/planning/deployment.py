@@ -10,8 +10,13 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.capacity import GIB, Admission, Budget, Fit
 from nemotrt.profiles.planning.engine_profile import EngineProfile, load_engine
-from nemotrt.profiles.planning.known_models import load_model
-from nemotrt.profiles.planning.number_format import StoredType, check_precision
+from nemotrt.profiles.planning.known_models import load_source
+from nemotrt.profiles.planning.model_source import ModelSource
+from nemotrt.profiles.planning.number_format import (
+    PlanPrecision,
+    StoredType,
+    check_precision,
+)
 from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.planning.request_memory import RequestMemory, request_memory
 from nemotrt.profiles.planning.roofline import Scenario, device
@@ -27,7 +32,7 @@ class Deployment:
     """Everything that a prediction depends on."""
 
     model_name: str
-    model: ModelConfig
+    source: ModelSource
     gpu: GpuProfile
     engine: EngineProfile
     formats: Formats
@@ -70,6 +75,11 @@ class Deployment:
             is_shared = what == "KV heads" and tp > count and tp % count == 0
             if count % tp and not is_shared:
                 raise ConfigError(f"--tp {tp} does not divide {count} {what}.")
+
+    @property
+    def model(self) -> ModelConfig:
+        """The model's sizes."""
+        return self.source.model
 
     @property
     def fit(self) -> Fit:
@@ -121,18 +131,21 @@ class Deployment:
 class DeploymentOptions:
     """What `nemotrt plan` takes; the defaults are the command's defaults.
 
+    None stands for what was not given: precision, KV and SSM types are then the model's own, as
+    its files say, and else the engine's.
+
     memory_utilization: the share of CUDA-visible memory that the engine may fill. Source: the
     5 % framework buffer of Nemotron Nano 2 (arXiv 2508.14444); the CUDA context lives in it.
     """
 
     model: str
     gpu: str = "a10g"
-    precision: Precision = Precision.BF16
+    precision: PlanPrecision | None = None
     engine: str = "nemotrt"
     isl: int = 8192
     osl: int = 16384
     kv_dtype: StoredType | None = None
-    ssm_dtype: StoredType = StoredType.FP32
+    ssm_dtype: StoredType | None = None
     tp: int = 1
     memory_utilization: float = 0.95
     reserve_gib: float = 0.0
@@ -150,17 +163,17 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
     Raises:
         ConfigError: a name is unknown, or the GPU cannot run the precision.
     """
+    source, precision = load_source(options.model), precision_of(options)
     gpu = gpu or resolve_gpu(options)
     engine = load_engine(engine_name(options.engine, gpu))
-    kv = options.kv_dtype or engine.kv_type(options.precision)
     if options.osl < 1 or options.isl < 1:
         raise ConfigError("--isl and --osl must be at least 1.")
     return Deployment(
         model_name=options.model,
-        model=load_model(options.model),
+        source=source,
         gpu=gpu,
         engine=engine,
-        formats=engine.formats(options.precision, kv, options.ssm_dtype),
+        formats=formats_of(source, engine, gpu, precision, options.kv_dtype, options.ssm_dtype),
         isl=options.isl,
         osl=options.osl,
         tp=options.tp,
@@ -169,6 +182,41 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
         admission=options.admission,
         max_num_tokens=options.max_num_tokens or engine.max_num_tokens,
     )
+
+
+def precision_of(options: DeploymentOptions) -> PlanPrecision:
+    """Return the options' precision, else the checkpoint's own; bfloat16 for a float model."""
+    if options.precision is not None:
+        return options.precision
+    quantization = load_source(options.model).quantization if options.model else None
+    return quantization.precision if quantization else Precision.BF16
+
+
+def formats_of(
+    source: ModelSource,
+    engine: EngineProfile,
+    gpu: GpuProfile,
+    precision: PlanPrecision,
+    kv: StoredType | None = None,
+    ssm: StoredType | None = None,
+) -> Formats:
+    """Return the formats of a plan; a KV or SSM type that is None is the model's or the engine's.
+
+    An engine with one KV type keeps that. An FP8 cache that only the checkpoint asks for needs a
+    GPU with FP8; else it has 16 bits.
+    """
+    if kv is None:
+        stored = engine.kv_dtype or source.kv
+        if stored is StoredType.FP8 and StoredType.FP8.value not in gpu.datasheet.tflops:
+            stored = StoredType.BF16
+        kv = stored or engine.kv_type(precision)
+    formats = engine.formats(precision, kv, ssm or source.ssm or StoredType.FP32)
+    if source.quantization is None:
+        return formats
+    # An engine that quantizes a 16 bit checkpoint's head takes a quantized one's as it is.
+    formats = replace(formats, quantizes_head=False)
+    is_own = precision is source.quantization.precision
+    return replace(formats, stored=source.weights) if is_own else formats
 
 
 def with_context(deployment: Deployment, isl: int, osl: int) -> Deployment:
@@ -186,12 +234,12 @@ def engine_name(name: str, gpu: GpuProfile) -> str:
 def resolve_gpu(options: DeploymentOptions) -> GpuProfile:
     """Return the options' GPU by name or file; `this-machine` is measured, once a process."""
     if options.gpu == THIS_MACHINE:
-        return this_machine(options.engine, options.precision)
+        return this_machine(options.engine, precision_of(options))
     return load_gpu(options.gpu)
 
 
 @cache
-def this_machine(engine: str, precision: Precision) -> GpuProfile:
+def this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
     """Return this machine's profile for an engine and a precision, measured at the first call."""
     from nemotrt.profiles.planning.this_machine import measure_this_machine
 

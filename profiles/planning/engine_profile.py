@@ -16,9 +16,8 @@ from pydantic import (
 )
 
 from nemotrt.engines.model_config import LayerKind, ModelConfig
-from nemotrt.engines.precision import Precision
 from nemotrt.errors import unknown_name
-from nemotrt.profiles.planning.number_format import StoredType, default_kv_type
+from nemotrt.profiles.planning.number_format import PlanPrecision, StoredType, default_kv_type
 from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.yaml_file import parse_yaml
 
@@ -110,12 +109,12 @@ class EngineProfile(_Strict):
     attention_elements_per_s_per_sm: PositiveFloat | None = None
     attention_elements_source: str = ""
 
-    def kv_type(self, precision: Precision) -> StoredType:
+    def kv_type(self, precision: PlanPrecision) -> StoredType:
         """Return the KV cache's format that `precision` gets without being asked for another."""
         return self.kv_dtype or default_kv_type(precision, self.is_fp8_kv_default)
 
-    def formats(self, precision: Precision, kv: StoredType, ssm: StoredType) -> Formats:
-        """Return the number formats of a plan with this engine."""
+    def formats(self, precision: PlanPrecision, kv: StoredType, ssm: StoredType) -> Formats:
+        """Return the number formats of a plan of a 16 bit checkpoint with this engine."""
         return Formats(precision, kv, ssm, self.widened, self.quantizes_head)
 
 

@@ -10,8 +10,9 @@ from nemotrt.engines.config_fields import Fields
 from nemotrt.engines.hf_config import parse_model_config
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.errors import ArtefactError, ConfigError, unknown_name
+from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.planning.dense_config import parse_dense_config
+from nemotrt.profiles.planning.model_source import ModelSource, read_json_object, read_source
 
 MODEL_FOLDER = resources.files("nemotrt.profiles.planning") / "models"
 
@@ -25,8 +26,19 @@ def load_model(name: str) -> ModelConfig:
     """Return the model of a known or shipped name, a config.json, or a checkpoint folder.
 
     Raises:
-        ArtefactError: the file is not JSON.
-        ConfigError: no such name or file, or an architecture that the planner does not know.
+        ArtefactError: a file is damaged.
+        ConfigError: no such name or file, or a model that the planner does not know.
+    """
+    return load_source(name).model
+
+
+def load_source(name: str) -> ModelSource:
+    """Return the model of a name, as `load_model`, and what its files say of its formats.
+
+    Raises:
+        ArtefactError: a file is damaged.
+        ConfigError: no such name or file, or an architecture or a quantization that the planner
+            does not know.
     """
     if name in known_models():
         return _shipped(name)
@@ -36,7 +48,8 @@ def load_model(name: str) -> ModelConfig:
         if not path.is_file():
             raise ConfigError(f"{path.parent} has no config.json.")
     if path.is_file():
-        return _parse(_read_object(path), str(path))
+        raw = read_json_object(path)
+        return read_source(raw, _parse(raw, str(path)), path)
     if path.suffix == ".json" or len(path.parts) > 1:
         raise ConfigError(f"{path} does not exist; known models: {', '.join(known_models())}.")
     known = [*known_models(), *TINY_MODELS, "a config.json", "a checkpoint folder"]
@@ -44,9 +57,9 @@ def load_model(name: str) -> ModelConfig:
 
 
 @cache
-def _shipped(name: str) -> ModelConfig:
-    raw = json.loads((MODEL_FOLDER / f"{name}.json").read_text())
-    return _parse(raw["config"], f"{name}.json")
+def _shipped(name: str) -> ModelSource:
+    raw = json.loads((MODEL_FOLDER / f"{name}.json").read_text())["config"]
+    return read_source(raw, _parse(raw, f"{name}.json"), f"{name}.json")
 
 
 def _parse(raw: dict[str, Any], source: str) -> ModelConfig:
@@ -55,13 +68,3 @@ def _parse(raw: dict[str, Any], source: str) -> ModelConfig:
     if model_type in ("nemotron_h", "qwen3"):
         return parse_model_config(raw, source)
     return parse_dense_config(raw, source)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(raw, dict):
-        raise ArtefactError(f"{path} is not a JSON object.")
-    return raw

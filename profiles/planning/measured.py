@@ -9,7 +9,7 @@ from pathlib import Path
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.planning.known_models import known_models
-from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.profiles.planning.number_format import PlanPrecision, StoredType
 
 SHIPPED_ROWS = resources.files("nemotrt.profiles.planning") / "data" / "throughput_measured.csv"
 # The spellings of the collection, and the names that the planner knows.
@@ -69,7 +69,7 @@ class MeasuredRow:
     number: int
     model: str
     gpu: str
-    precision: Precision | None
+    precision: PlanPrecision | None
     kv: StoredType | None
     ssm: StoredType | None
     engine: str

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nemotrt.engines.model_config import Activation, LayerKind, ModelConfig
-from nemotrt.engines.precision import Precision
 from nemotrt.profiles.planning.number_format import (
     LINEAR_ARITHMETIC,
     LINEAR_WEIGHTS,
+    PlanPrecision,
     StoredType,
     other_type,
 )
+from nemotrt.profiles.planning.stored_weights import PLACES, StoredWeights
 
 
 class Resource(StrEnum):
@@ -71,13 +72,18 @@ def prefill_call(num_sequences: int, start: int, num_tokens: int) -> Call:
 
 @dataclass(frozen=True, slots=True)
 class Formats:
-    """The number formats of a plan."""
+    """The number formats of a plan.
 
-    precision: Precision
+    `stored` is what a quantized checkpoint holds. Without it every linear of the blocks is in
+    `precision`.
+    """
+
+    precision: PlanPrecision
     kv: StoredType
     ssm: StoredType
     widened: StoredType | None = None  # of 16-bit linears, the head and activations
     quantizes_head: bool = False  # the head is stored as the linears are
+    stored: StoredWeights | None = None
 
     @property
     def activation(self) -> StoredType:
@@ -86,39 +92,47 @@ class Formats:
 
     @property
     def linear(self) -> StoredType:
-        """How the linears inside the blocks lie in memory."""
+        """How the quantized linears lie in memory, or all of them in a 16 or 32 bit precision."""
         stored = LINEAR_WEIGHTS[self.precision]
         return self.widened if self.widened and stored is StoredType.BF16 else stored
 
     @property
-    def head(self) -> StoredType:
-        """How the head lies in memory."""
-        return self.linear if self.quantizes_head else self.activation
+    def arithmetic(self) -> StoredType:
+        """What the quantized linears are multiplied in."""
+        return LINEAR_ARITHMETIC[self.precision]
+
+    def head_bytes(self, num_weights: int) -> float:
+        """Return what a head of so many weights takes in memory."""
+        if self.stored and self.stored.head_bytes is not None:
+            return self.stored.head_bytes
+        head = self.linear if self.quantizes_head else self.activation
+        return num_weights * head.num_bits / 8
 
     @property
     def head_arithmetic(self) -> StoredType:
         """What the head is multiplied in."""
-        return LINEAR_ARITHMETIC[self.precision] if self.quantizes_head else self.activation
+        is_stored = self.stored is not None and self.stored.head_bytes is not None
+        return self.arithmetic if is_stored or self.quantizes_head else self.activation
 
 
 def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> Iterator[Operator]:
     """Yield what the call costs one of `tp` GPUs; widths are split, the residual stream is not."""
     width = formats.activation.num_bytes
     hidden, tokens = model.hidden_size, call.num_tokens
-    for name, num_layers, rows, columns in _linears(model):
-        weight = rows * columns * formats.linear.num_bytes
-        activations = tokens * (rows + columns) * width
+    for part in linears(model, formats):
+        num_weights = part.num_layers * part.rows * part.columns
+        activations = part.num_layers * tokens * (part.rows + part.columns) * width
         yield Operator(
-            name,
+            part.name,
             Resource.WEIGHTS,
-            num_layers * (weight + activations) / tp,
-            num_layers * 2 * tokens * rows * columns / tp,
-            LINEAR_ARITHMETIC[formats.precision],
-            num_layers,
+            (part.num_bytes + activations) / tp,
+            2 * tokens * num_weights / tp,
+            part.arithmetic,
+            num_launches=part.num_layers,
         )
-    float32_logits = call.num_sequences * 4
-    head = model.vocab_size * (hidden * formats.head.num_bytes + float32_logits)
-    head_flops = 2 * call.num_sequences * model.vocab_size * hidden
+    num_weights = model.vocab_size * hidden
+    head = formats.head_bytes(num_weights) + model.vocab_size * call.num_sequences * 4  # float32
+    head_flops = 2 * call.num_sequences * num_weights
     yield Operator("lm_head", Resource.WEIGHTS, head / tp, head_flops / tp, formats.head_arithmetic)
     if model.num_attention_layers:
         yield _attention(model, formats, call, tp)
@@ -134,19 +148,51 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
         )
 
 
-def _linears(model: ModelConfig) -> Iterator[tuple[str, int, int, int]]:
-    """Yield (name, layers, rows, columns) of the linears inside the blocks."""
+@dataclass(frozen=True, slots=True)
+class Linears:
+    """The linears that one operator stands for: alike in place, shape and format."""
+
+    name: str
+    num_layers: int
+    rows: int
+    columns: int
+    num_bytes: float  # of the weights of all these layers
+    arithmetic: StoredType
+
+
+def linears(model: ModelConfig, formats: Formats) -> Iterator[Linears]:
+    """Yield the linears inside the blocks; layers that a checkpoint leaves in 16 bits apart."""
+    for name, (rows, columns) in _shapes(model).items():
+        num_layers, num_weights = model.count(PLACES[name][0]), rows * columns
+        if formats.stored is None:
+            num_bytes = num_layers * num_weights * formats.linear.num_bits / 8
+            yield Linears(name, num_layers, rows, columns, num_bytes, formats.arithmetic)
+            continue
+        coded = formats.stored.linears[name]
+        if coded.num_layers:
+            num_bytes = coded.num_bytes
+            yield Linears(name, coded.num_layers, rows, columns, num_bytes, formats.arithmetic)
+        if kept := num_layers - coded.num_layers:
+            num_bytes = kept * num_weights * formats.activation.num_bytes
+            title = f"{name} (16 bit)" if coded.num_layers else name
+            yield Linears(title, kept, rows, columns, num_bytes, formats.activation)
+
+
+def _shapes(model: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return rows and columns of each operator's linears in one layer; those that there are."""
     hidden = model.hidden_size
-    if num_layers := model.count(LayerKind.ATTENTION):
-        yield "qkv_proj", num_layers, model.q_size + 2 * model.kv_size, hidden
-        yield "o_proj", num_layers, hidden, model.q_size
-    if num_layers := model.count(LayerKind.MLP):
+    shapes = {}
+    if model.num_attention_layers:
+        shapes["qkv_proj"] = model.q_size + 2 * model.kv_size, hidden
+        shapes["o_proj"] = hidden, model.q_size
+    if model.count(LayerKind.MLP):
         num_inputs = 2 if model.activation is Activation.SWIGLU else 1
-        yield "mlp_up", num_layers, num_inputs * model.intermediate_size, hidden
-        yield "mlp_down", num_layers, hidden, model.intermediate_size
-    if model.mamba and (num_layers := model.count(LayerKind.MAMBA)):
-        yield "mamba_in_proj", num_layers, model.mamba.in_proj_size, hidden
-        yield "mamba_out_proj", num_layers, hidden, model.mamba.inner_size
+        shapes["mlp_up"] = num_inputs * model.intermediate_size, hidden
+        shapes["mlp_down"] = hidden, model.intermediate_size
+    if model.mamba and model.num_mamba_layers:
+        shapes["mamba_in_proj"] = model.mamba.in_proj_size, hidden
+        shapes["mamba_out_proj"] = hidden, model.mamba.inner_size
+    return shapes
 
 
 def _attention(model: ModelConfig, formats: Formats, call: Call, tp: int) -> Operator:

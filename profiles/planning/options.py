@@ -16,8 +16,8 @@ from nemotrt.profiles.planning.number_format import StoredType
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULTS = DeploymentOptions("")
-KV_TYPES = (StoredType.BF16, StoredType.FP8, StoredType.FP32)
-SSM_TYPES = (StoredType.FP32, StoredType.BF16)
+KV_TYPES = (StoredType.BF16, StoredType.FP8, StoredType.INT8, StoredType.FP32)
+SSM_TYPES = (StoredType.FP32, StoredType.BF16, StoredType.FP16)
 
 
 def deployment_options(function: F) -> F:
@@ -34,14 +34,13 @@ def deployment_options(function: F) -> F:
             click.option(
                 "--kv-dtype",
                 type=click.Choice([t.value for t in KV_TYPES]),
-                help="Number format of the KV cache [default: what the engine does].",
+                help="Number format of the KV cache "
+                "[default: the checkpoint's, else the engine's].",
             ),
             click.option(
                 "--ssm-dtype",
                 type=click.Choice([t.value for t in SSM_TYPES]),
-                default=DEFAULTS.ssm_dtype.value,
-                show_default=True,
-                help="Number format of the SSM state.",
+                help="Number format of the SSM state [default: the checkpoint's, else fp32].",
             ),
             click.option(
                 "--tp",
@@ -123,16 +122,17 @@ def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
 def to_options(model: str, gpu: str, values: dict[str, Any]) -> DeploymentOptions:
     """Return the deployment options of parsed flags; extra keys are ignored."""
-    kv = values["kv_dtype"]
+    precision = values.get("precision")
+    kv, ssm = values["kv_dtype"], values["ssm_dtype"]
     return DeploymentOptions(
         model=model,
         gpu=gpu,
-        precision=Precision(values.get("precision", Precision.BF16)),
+        precision=None if precision is None else Precision(precision),
         engine=values["engine"],
         isl=values.get("isl", DEFAULTS.isl),
         osl=values.get("osl", DEFAULTS.osl),
         kv_dtype=None if kv is None else StoredType(kv),
-        ssm_dtype=StoredType(values["ssm_dtype"]),
+        ssm_dtype=None if ssm is None else StoredType(ssm),
         tp=values["tp"],
         memory_utilization=values["memory_utilization"],
         reserve_gib=values["reserve_gib"],

@@ -8,16 +8,23 @@ from nemotrt.profiles.planning.capacity import (
     Admission,
     Memory,
 )
+from nemotrt.profiles.planning.contradictions import contradictions
 from nemotrt.profiles.planning.corrections import corrections_of, unmeasured
 from nemotrt.profiles.planning.deployment import Deployment
 from nemotrt.profiles.planning.engine_profile import load_engine
-from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.profiles.planning.number_format import FilePrecision, PlanPrecision, StoredType
 from nemotrt.profiles.planning.operators import decode_call, operators
 from nemotrt.profiles.planning.roofline import Scenario, device
 from nemotrt.profiles.planning.step import StepTime, mean_context
 from nemotrt.profiles.planning.weights import num_parameters
 
 SCHEMA_VERSION = 1
+# Precisions of which no published row is known.
+UNMEASURED: dict[PlanPrecision, str] = {
+    Precision.INT8_SQ: "INT8",
+    Precision.INT8_WO: "INT8",
+    FilePrecision.INT4_WO: "INT4",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Plan:
     model: str
     gpu: str
     engine: str
-    precision: Precision
+    precision: PlanPrecision
     kv_dtype: StoredType
     ssm_dtype: StoredType
     tp: int
@@ -209,12 +216,13 @@ def _usd_per_million_tokens(usd_per_hour: float | None, rate: Range) -> Range | 
 
 def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
     """Return what a reader must know beside the figures."""
-    notes = []
+    notes = list(contradictions(deployment))
     longest, total = deployment.model.max_position_embeddings, deployment.isl + deployment.osl
     if total > longest:
         notes.append(f"{total} tokens are more than the {longest} that the model was made for")
-    if deployment.formats.precision in (Precision.INT8_SQ, Precision.INT8_WO):
-        notes.append("no measured INT8 row exists: its time is the roofline's alone")
+    if deployment.formats.precision in UNMEASURED:
+        bits = UNMEASURED[deployment.formats.precision]
+        notes.append(f"no measured {bits} row exists: its time is the roofline's alone")
     built = _as_built(deployment)
     num_built = built.fit.max_batch_size(built.planned_tokens) if built else largest
     if num_built != largest:

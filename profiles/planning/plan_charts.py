@@ -6,7 +6,7 @@ from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.capacity import GIB, Memory
 from nemotrt.profiles.planning.charts import Chart, LineChart, Series, StackedBars
 from nemotrt.profiles.planning.deployment import Deployment, with_context
-from nemotrt.profiles.planning.number_format import LINEAR_ARITHMETIC, peak_tflops
+from nemotrt.profiles.planning.number_format import peak_tflops
 from nemotrt.profiles.planning.operators import Resource
 from nemotrt.profiles.planning.plan import Plan
 from nemotrt.profiles.planning.roofline import Scenario
@@ -91,7 +91,7 @@ def ratio_chart(deployment: Deployment, baseline: Deployment) -> LineChart | Non
 def roofline_chart(deployment: Deployment, plan: Plan) -> LineChart:
     """Return each operator's intensity and rate under the datasheet's roof."""
     datasheet = deployment.gpu.datasheet
-    arithmetic = LINEAR_ARITHMETIC[deployment.formats.precision]
+    arithmetic = deployment.formats.arithmetic
     peak = peak_tflops(deployment.gpu, arithmetic) * 1e12
     bandwidth = datasheet.bandwidth_gb_per_s * 1e9
     ridge = peak / bandwidth

@@ -27,8 +27,14 @@ def plan_table(plan: Plan) -> RenderableType:
     for name in columns[0]:
         table.add_row(name, *(cells[name] for cells in columns))
     lines: list[RenderableType] = [table, *ratio_text(plan).splitlines()]
-    lines += [f"Note: {note}." for note in (*plan.notes, *_default_note(plan))]
-    return Group(*lines)
+    return Group(*lines, *note_lines(plan))
+
+
+def note_lines(plan: Plan) -> list[str]:
+    """Return what must be known beside the figures, a line each; the baseline's own too."""
+    theirs = plan.baseline.notes if plan.baseline else ()
+    notes = [*plan.notes, *(note for note in theirs if note not in plan.notes)]
+    return [f"Note: {note}." for note in (*notes, *_default_note(plan))]
 
 
 def ratio_text(plan: Plan) -> str:
@@ -42,6 +48,7 @@ def ratio_text(plan: Plan) -> str:
 def _cells(plan: Plan) -> dict[str, str]:
     step = plan.decode_step_ms
     cells = {
+        "linears, KV cache, states": f"{plan.precision}, {plan.kv_dtype}, {plan.ssm_dtype}",
         "weights": f"{plan.weights_bytes / GIB:.2f} GiB",
         "KV cache per token": f"{plan.kv_cache_bytes_per_token:,} B",
         "SSM state per request": f"{plan.ssm_state_bytes_per_request / MIB:.1f} MiB",

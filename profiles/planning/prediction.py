@@ -2,11 +2,10 @@
 
 from nemotrt.profiles.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.capacity import Budget, Fit
+from nemotrt.profiles.planning.deployment import formats_of
 from nemotrt.profiles.planning.engine_profile import load_engine
-from nemotrt.profiles.planning.known_models import load_model
+from nemotrt.profiles.planning.known_models import load_source
 from nemotrt.profiles.planning.measured import MeasuredRow
-from nemotrt.profiles.planning.number_format import StoredType
-from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.planning.request_memory import request_memory
 from nemotrt.profiles.planning.roofline import Scenario, device
 from nemotrt.profiles.planning.serving import Load, Service, serve
@@ -26,15 +25,15 @@ def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BES
     """
     if row.precision is None or row.isl is None or row.osl is None:
         raise ValueError(f"{row.name} cannot be predicted")
-    model, engine = load_model(row.model), load_engine(row.engine)
-    kv = row.kv or engine.kv_type(row.precision)
-    formats = Formats(row.precision, kv, row.ssm or StoredType.FP32)
+    source, engine = load_source(row.model), load_engine(row.engine)
+    model = source.model
+    formats = formats_of(source, engine, gpu, row.precision, row.kv, row.ssm)
     batch_size = row.concurrency
     if batch_size is None:
         fit = Fit(
             model,
             Budget(gpu, MEMORY_UTILIZATION, 0, weights_bytes(model, formats)),
-            request_memory(model, engine, kv, formats.ssm),
+            request_memory(model, engine, formats.kv, formats.ssm),
             formats.activation,
             row.max_num_tokens,
             row.isl + row.osl,

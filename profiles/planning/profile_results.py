@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.gpu_profile import GpuProfile
-from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy, precision_of
 from nemotrt.profiles.planning.measured import MeasuredRow, read_rows
 from nemotrt.profiles.planning.this_machine import CPU_ENGINES
 from nemotrt.profiles.result import ProfileResult, Status, read_result
@@ -33,9 +33,9 @@ def read_results(path: Path, options: DeploymentOptions, gpu: GpuProfile) -> lis
             number=0,
             model=options.model,
             gpu=options.gpu,
-            precision=options.precision,
+            precision=deployment.formats.precision,
             kv=deployment.formats.kv,
-            ssm=options.ssm_dtype,
+            ssm=deployment.formats.ssm,
             engine=deployment.engine.name,
             isl=workload.isl,
             is_isl_assumed=False,
@@ -64,8 +64,9 @@ def _why_unusable(result: ProfileResult, options: DeploymentOptions, gpu: GpuPro
         return f"its run is {result.status.value}"
     if result.workload.arrival != CLOSED_LOOP:
         return f"its arrivals are {result.workload.arrival}; a closed loop has a stated load"
-    if target.get("precision", options.precision) != options.precision:
-        return f"it ran {target['precision']}, not {options.precision}"
+    precision = precision_of(options)
+    if target.get("precision", precision) != precision:
+        return f"it ran {target['precision']}, not {precision}"
     if target.get("backend") in CPU_ENGINES and gpu.kind != "cpu":
         return f"it ran on a CPU ({target['backend']})"
     return ""

@@ -12,6 +12,7 @@ from nemotrt.profiles.planning.deployment import (
     deploy,
     resolve_gpu,
 )
+from nemotrt.profiles.planning.known_models import load_source
 from nemotrt.profiles.planning.plan import Range
 from nemotrt.profiles.planning.roofline import Scenario
 
@@ -105,7 +106,7 @@ def _largest_batch(deployment: Deployment, target: LatencyTarget, largest: int) 
 
 
 def each_precision(options: DeploymentOptions) -> list[Deployment]:
-    """Return the deployment in every precision that its GPU can run.
+    """Return the deployment in every precision that its GPU can run, the checkpoint's own too.
 
     Raises:
         ConfigError: a name is unknown, or no precision can run; that of the last one tried.
@@ -113,7 +114,9 @@ def each_precision(options: DeploymentOptions) -> list[Deployment]:
     # A CPU is measured for each precision, a GPU's profile serves all.
     gpu = None if options.gpu == THIS_MACHINE else resolve_gpu(options)
     found, refusal = [], None
-    for precision in Precision:
+    own = load_source(options.model).quantization
+    extra = [] if own is None or own.precision in [*Precision] else [own.precision]
+    for precision in (*Precision, *extra):
         try:
             found.append(deploy(options.at(precision=precision), gpu))
         except ConfigError as error:  # the device has no such arithmetic

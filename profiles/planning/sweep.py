@@ -10,14 +10,15 @@ from nemotrt.errors import NemotrtError
 from nemotrt.profiles.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.charts import HeatMap
 from nemotrt.profiles.planning.comparison import compare
+from nemotrt.profiles.planning.contradictions import contradictions
 from nemotrt.profiles.planning.deployment import (
     THIS_MACHINE,
     DeploymentOptions,
     deploy,
     resolve_gpu,
 )
-from nemotrt.profiles.planning.known_models import load_model
-from nemotrt.profiles.planning.number_format import LINEAR_ARITHMETIC
+from nemotrt.profiles.planning.known_models import load_source
+from nemotrt.profiles.planning.number_format import LINEAR_ARITHMETIC, PlanPrecision
 from nemotrt.profiles.planning.plan import make_plan
 from nemotrt.profiles.planning.this_machine import CPU_PRECISIONS
 
@@ -42,6 +43,7 @@ class SweepRow:
     joules_per_token: float | None = None
     ratio: float | None = None
     problem: str = ""
+    note: str = ""  # where a row is not of what a checkpoint stores
 
 
 def sweep(
@@ -53,19 +55,28 @@ def sweep(
 ) -> Iterator[SweepRow]:
     """Yield a row for every combination; what cannot run is a row with its problem.
 
+    Without `precisions` a quantized checkpoint is planned as it is, any other model in each
+    precision that the GPUs have; so is a baseline.
+
     Raises:
         ConfigError: a name is unknown.
     """
     for name in (options.model, baseline):
         if name is not None:
-            load_model(name)
+            load_source(name)
+    is_chosen = bool(precisions)
+    own = load_source(options.model).quantization
+    planned: list[PlanPrecision] = [*precisions]
+    if not planned:
+        planned = [own.precision] if own else [*default_precisions(gpus)]
     for gpu in gpus:
-        for precision in precisions:
+        for precision in planned:
             one = options.at(gpu=gpu, precision=precision)
             # A CPU is measured for each precision, and refuses some.
             profile = None if gpu == THIS_MACHINE else resolve_gpu(one)
             for isl, osl in lengths:
-                yield _row(one.at(isl=isl, osl=osl), profile, baseline)
+                at = one.at(isl=isl, osl=osl)
+                yield _row(at, profile, baseline and _baseline(at, baseline, is_chosen))
 
 
 def default_precisions(gpus: Sequence[str]) -> list[Precision]:
@@ -76,13 +87,27 @@ def default_precisions(gpus: Sequence[str]) -> list[Precision]:
     return [p for p in Precision if LINEAR_ARITHMETIC[p].value in rates]
 
 
-def _row(options: DeploymentOptions, gpu: GpuProfile | None, baseline: str | None) -> SweepRow:
-    empty = SweepRow(options.model, options.gpu, options.precision.value, options.isl, options.osl)
+def _baseline(options: DeploymentOptions, name: str, is_chosen: bool) -> DeploymentOptions:
+    """Return the baseline's options: in the row's precision, unless it has one and none is given.
+
+    A float baseline of a quantized checkpoint is planned in 16 bits, as it is stored.
+    """
+    quantized = [load_source(each).quantization for each in (options.model, name)]
+    is_own = not is_chosen and any(quantized)
+    return options.at(model=name, **({"precision": None} if is_own else {}))
+
+
+def _row(
+    options: DeploymentOptions, gpu: GpuProfile | None, baseline: DeploymentOptions | None
+) -> SweepRow:
+    empty = SweepRow(options.model, options.gpu, str(options.precision), options.isl, options.osl)
     try:
         deployment = deploy(options, gpu)
-        plan = make_plan(deployment)
+        plan, notes = make_plan(deployment), [*contradictions(deployment)]
         if baseline is not None:
-            plan = compare(deployment, plan, deploy(options.at(model=baseline), deployment.gpu))
+            other = deploy(baseline, deployment.gpu)
+            plan = compare(deployment, plan, other)
+            notes += contradictions(other)
     except NemotrtError as error:
         return SweepRow(
             empty.model, empty.gpu, empty.precision, empty.isl, empty.osl, problem=error.message
@@ -103,6 +128,7 @@ def _row(options: DeploymentOptions, gpu: GpuProfile | None, baseline: str | Non
         plan.max_seq_len_at_batch_1,
         plan.joules_per_token.best if plan.joules_per_token else None,
         plan.ratio.best if plan.ratio else None,
+        note="; ".join(notes),
     )
 
 

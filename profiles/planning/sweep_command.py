@@ -12,7 +12,7 @@ from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.gpu_profile import known_gpus
 from nemotrt.profiles.planning.limits import check_writable, write_text
 from nemotrt.profiles.planning.options import config_option, deployment_options, to_options
-from nemotrt.profiles.planning.sweep import default_precisions, heat_maps, sweep, to_csv
+from nemotrt.profiles.planning.sweep import heat_maps, sweep, to_csv
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
@@ -24,7 +24,8 @@ DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
               help="GPU; repeat for several [default: all].")  # fmt: skip
 @click.option("--precision", "precisions", multiple=True,
               type=click.Choice([p.value for p in Precision]),
-              help="Precision; repeat for several [default: what the GPUs have].")  # fmt: skip
+              help="Precision; repeat for several "
+              "[default: the checkpoint's own, else what the GPUs have].")  # fmt: skip
 @click.option("--lengths", multiple=True, metavar="ISL:OSL", default=DEFAULT_LENGTHS,
               show_default=True, help="Prompt and answer tokens; repeat for several.")  # fmt: skip
 @click.option("--baseline", metavar="MODEL", help="Model to compare with.")
@@ -51,19 +52,21 @@ def sweep_command(
     pairs = [_lengths(text) for text in lengths]
     options = to_options(model, "a10g", flags)
     names = gpus or tuple(known_gpus())
-    chosen = [Precision(p) for p in precisions] or default_precisions(names)
+    chosen = [Precision(p) for p in precisions]
     rows = list(sweep(options, names, chosen, pairs, flags["baseline"]))
     if flags["csv_path"] and not flags["dry_run"]:
         write_text(flags["csv_path"], to_csv(rows), is_overwrite)
     if flags["is_json"]:
-        click.echo(json.dumps({"schema_version": 1, "rows": [asdict(r) for r in rows]}, indent=2))
+        found = {"schema_version": 1, "rows": [asdict(row) for row in rows]}
+        click.echo(json.dumps(found, allow_nan=False, indent=2))
     elif not flags["csv_path"]:
         click.echo(to_csv(rows), nl=False)
     if flags["plot"] and not flags["dry_run"]:
         from nemotrt.profiles.planning.plot_file import write_plot
 
         title = f"{model}: planned throughput (predicted)"
-        write_plot(flags["plot"], list(heat_maps(rows)), title, "", is_overwrite)
+        notes = "\n".join(dict.fromkeys(f"Note: {row.note}." for row in rows if row.note))
+        write_plot(flags["plot"], list(heat_maps(rows)), title, notes, is_overwrite)
     for path in (flags["csv_path"], flags["plot"]):
         if path and not flags["quiet"]:
             click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)

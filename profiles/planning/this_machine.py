@@ -11,6 +11,7 @@ from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfi
 from nemotrt.profiles.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.cpu_cache import last_level_cache_mib
 from nemotrt.profiles.planning.cpu_rates import Machine, Timings, cpu_profile
+from nemotrt.profiles.planning.number_format import PlanPrecision
 
 PROBE = "nemotrt.profiles.planning.cpu_probe"
 BUSY_SHARE = 0.5  # of the CPUs, by the load average; a plan says when it was measured above that
@@ -18,7 +19,7 @@ CPU_ENGINES = ("onnxruntime", "native")
 CPU_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 
-def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
+def measure_this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
     """Return this machine's profile for an engine and a precision, measured in some seconds.
 
     `engine` "nemotrt" is what a build takes on this machine.
@@ -32,7 +33,7 @@ def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
         raise ConfigError(
             f"engine {engine} does not run on this machine's CPU; choose {', '.join(CPU_ENGINES)}."
         )
-    if precision not in CPU_PRECISIONS:
+    if not isinstance(precision, Precision) or precision not in CPU_PRECISIONS:
         raise ConfigError(
             f"no CPU engine runs {precision}; choose {', '.join(p.value for p in CPU_PRECISIONS)}."
         )

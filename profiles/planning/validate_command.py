@@ -25,7 +25,7 @@ def validate_command(rows_path: Path | None, is_each: bool, is_json: bool) -> No
 
     found = validate(read_rows(rows_path))
     if is_json:
-        click.echo(json.dumps({"schema_version": 1, **_to_dict(found)}, indent=2))
+        click.echo(json.dumps({"schema_version": 1, **_to_dict(found)}, allow_nan=False, indent=2))
         return
     from nemotrt.profiles.planning.plan_table import print_tables
 

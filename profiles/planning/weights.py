@@ -1,4 +1,4 @@
-"""The bytes of a model's weights, tensor by tensor."""
+"""The bytes of a model's weights: what a checkpoint stores, or what a precision makes of it."""
 
 import math
 
@@ -6,7 +6,7 @@ from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import expected_shapes, linear_names
 from nemotrt.profiles.planning.number_format import PER_CHANNEL_SCALES, other_type
-from nemotrt.profiles.planning.operators import Formats
+from nemotrt.profiles.planning.operators import Formats, linears
 
 SCALE_BYTES = 4  # float32
 
@@ -21,17 +21,24 @@ def weights_bytes(model: ModelConfig, formats: Formats) -> int:
 
     Source: ModelOpt's unified layout, which leaves lm_head and the embeddings in 16 bits.
     """
-    precision, linears = formats.precision, set(linear_names(model))
-    total = 0
-    for name, shape in expected_shapes(model).items():
-        if name not in linears:
-            is_head = name.startswith("lm_head")
-            stored = formats.head if is_head else other_type(precision)
-            total += math.prod(shape) * stored.num_bytes
+    names, shapes, total = set(linear_names(model)), expected_shapes(model), 0.0
+    for name, shape in shapes.items():
+        if name in names:
             continue
-        total += math.prod(shape) * formats.linear.num_bytes
-        if precision in PER_CHANNEL_SCALES:
-            total += shape[0] * SCALE_BYTES
-        elif precision is Precision.FP8:
-            total += 2 * SCALE_BYTES  # weight_scale and input_scale
-    return total
+        count = math.prod(shape)
+        if name.startswith("lm_head"):
+            total += formats.head_bytes(count)
+        else:
+            total += count * other_type(formats.precision).num_bytes
+    total += sum(part.num_bytes for part in linears(model, formats))
+    if formats.stored is None:
+        total += sum(scale_bytes(formats, shapes[name]) for name in names)
+    return round(total)
+
+
+def scale_bytes(formats: Formats, shape: tuple[int, ...]) -> int:
+    """Return the bytes of the scales that ModelOpt writes beside one linear."""
+    if formats.precision in PER_CHANNEL_SCALES:
+        return shape[0] * SCALE_BYTES
+    is_static = formats.precision is Precision.FP8
+    return 2 * SCALE_BYTES if is_static else 0  # weight_scale and input_scale

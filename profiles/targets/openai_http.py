@@ -8,6 +8,7 @@ from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
 from nemotrt.profiles.targets.event_stream import EventStream
 from nemotrt.profiles.targets.http_client import HttpClient
+from nemotrt.profiles.targets.http_connection import NotAnEventError
 from nemotrt.profiles.targets.target import TargetError
 from nemotrt.profiles.targets.token_count import TokenCount
 from nemotrt.profiles.targets.triton_http import check_answers, parse_event
@@ -79,6 +80,8 @@ class OpenAiTarget:
         await self.client.post(path, self._body(prompt, exchange.osl), take, exchange.mark_sent)
         if stream.is_broken_off or not is_done:
             raise TargetError("the server ended its stream without [DONE].")
+        if not exchange.finish_reason:
+            raise TargetError("the server ended its stream without a finish reason.")
         if is_chat:
             count.num_input_tokens = None  # holds the chat template too
         count.settle()
@@ -113,6 +116,8 @@ class OpenAiTarget:
             count.total = completed if completed is not None else count.total
             return
         choice = event["choices"][0]
+        if not isinstance(choice, dict):
+            raise NotAnEventError(f"the server sent {choice!r} where a choice belongs")
         delta = choice.get("delta") or {}
         text = choice.get("text") or delta.get("content") or delta.get("reasoning_content") or ""
         text = text or delta.get("reasoning") or ("tool call" if delta.get("tool_calls") else "")

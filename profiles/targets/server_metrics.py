@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -127,7 +128,9 @@ def parse_metrics(text: str) -> dict[str, float]:
         if split := SPLIT_BY.search(labels):
             name = f"{name}:{split[1]}"
         try:
-            values[name] = values.get(name, 0.0) + float(number)
+            value = float(number)
         except ValueError:
             continue  # not a sample
+        if math.isfinite(value):  # a summary without observations says NaN
+            values[name] = values.get(name, 0.0) + value
     return values

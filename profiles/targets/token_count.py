@@ -2,7 +2,7 @@
 
 import itertools
 
-from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.exchange import Counting, Exchange
 from nemotrt.profiles.targets.target import TargetError
 
 
@@ -42,13 +42,15 @@ class TokenCount:
         """
         exchange = self._exchange
         counts = [number for number in self._reported if number is not None]
+        is_told = self.total is not None or bool(counts)
+        exchange.counting = Counting.SERVER if is_told else Counting.RESPONSES
         if counts and len(counts) == len(self._reported):
             is_total = all(now > then for then, now in itertools.pairwise(counts))
             earlier = [0, *counts[:-1]] if is_total else [0] * len(counts)
             exchange.arrival_tokens[:] = [
                 now - then for now, then in zip(counts, earlier, strict=True)
             ]
-        elif self.total is not None or counts:
+        elif is_told:
             spread(exchange, counts[-1] if self.total is None else self.total)
         found = self.num_input_tokens
         if found is not None and found != exchange.isl:

@@ -100,8 +100,10 @@ def parse_event(data: bytes) -> dict[str, Any]:
         raise NotAnEventError(f"the server sent an event that is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise NotAnEventError(f"the server sent {data[:80]!r} where an object belongs")
-    if value.get("error"):
-        raise NotAnEventError(f"the server answered an error: {value['error']}")
+    # vLLM up to 0.9 streams {"object": "error", "message": ...}
+    if value.get("error") or value.get("object") == "error":
+        error = value.get("error") or value.get("message") or value
+        raise NotAnEventError(f"the server answered an error: {error}")
     return value
 
 

@@ -47,7 +47,7 @@ def compare(
     if output is not None:
         write_comparison([*ours, *theirs], output, verdict=verdict.sentence)
     if as_json:
-        click.echo(json.dumps(_as_json(verdict)))
+        click.echo(json.dumps(_as_json(verdict), allow_nan=False))
     else:
         _print(verdict)
     if gate and verdict.outcome != "met":

@@ -11,12 +11,12 @@ Source: Law and Kelton, Simulation Modeling and Analysis, sections 4.4 and 9.5.3
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.errors import ConfigError
+from nemotrt.profiles.metrics.student import student_quantile
 from nemotrt.profiles.result import ProfileResult
 from nemotrt.profiles.verdict.comparability import mean_log_rate
 
@@ -63,12 +63,24 @@ def throughput_ratio(
     sides = candidates, baselines
     best = math.exp(mean_log_rate(candidates) - mean_log_rate(baselines))
     spreads = [_side_spread(runs) for runs in sides]
-    variance = sum(spread.variance for spread in spreads)
-    if variance == 0:
+    both = _sum(spreads)
+    if both.variance == 0:
         return Ratio(best, best, best)
-    freedom = variance**2 / sum(s.variance**2 / s.freedom for s in spreads)
-    reach = student_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(variance)
+    reach = student_quantile(0.5 + CONFIDENCE / 2, both.freedom) * math.sqrt(both.variance)
     return Ratio(best, best * math.exp(-reach), best * math.exp(reach))
+
+
+def _sum(spreads: Sequence[Spread]) -> Spread:
+    """Return the spread of a sum of independent parts, with Welch and Satterthwaite's freedom.
+
+    Source: Satterthwaite, An approximate distribution of estimates of variance components,
+    Biometrics Bulletin 2 (1946). A part without variance adds no uncertainty, so none to that.
+    """
+    varying = [spread for spread in spreads if spread.variance > 0]
+    variance = sum(spread.variance for spread in varying)
+    if not varying:
+        return Spread(0.0, math.inf)
+    return Spread(variance, variance**2 / sum(s.variance**2 / s.freedom for s in varying))
 
 
 def _side_spread(runs: Sequence[ProfileResult]) -> Spread:
@@ -79,10 +91,8 @@ def _side_spread(runs: Sequence[ProfileResult]) -> Spread:
     """
     within = [spread_of(run) for run in runs]
     count = len(within)
-    inner = Spread(
-        sum(spread.variance for spread in within) / count**2,
-        sum(spread.freedom for spread in within),
-    )
+    total = _sum(within)
+    inner = Spread(total.variance / count**2, total.freedom)
     if count == 1:
         return inner
     rates = [math.log(run.metric("tokens_per_s")) for run in runs]
@@ -131,19 +141,3 @@ def _neighbour_correlation(rest: npt.NDArray[np.float64], bias: int) -> float:
     """
     found = float(rest[:-1] @ rest[1:] / (rest @ rest)) + bias / rest.size
     return min(max(found, 0.0), MAX_CORRELATION)
-
-
-def student_quantile(share: float, freedom: float) -> float:
-    """Return Student's t quantile by its expansion in 1/freedom; within 1 % from 4 on.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
-    """
-    z = NormalDist().inv_cdf(share)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return sum(term / freedom**power for power, term in enumerate(terms))

@@ -26,6 +26,15 @@ INPUTS = [
     )
 ]
 FAULTS = ("die", "stall", "truncate", "short", "error", "refuse", "not-json", "wrong-input")
+# Ends of an OpenAI stream that are none, and errors in the words of older servers.
+FAULTS += ("no-done", "no-finish", "empty", "old-error", "no-choice")
+ANSWERS = {
+    "error": '{"error": "boom"}',
+    "old-error": '{"object": "error", "message": "boom", "code": 500}',
+    "not-json": "tok",
+    "no-choice": '{"choices": [null]}',
+    "empty": '{"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}\n\ndata: [DONE]',
+}
 
 
 class Stream:
@@ -63,7 +72,8 @@ class Stream:
             self.fault == "short" and self.num_sent > self.after
         )
         if self.is_openai:
-            choice = {"index": 0, "finish_reason": "length" if is_last else None}
+            has_reason = is_last and self.fault != "no-finish"
+            choice = {"index": 0, "finish_reason": "length" if has_reason else None}
             choice |= {"delta": {"content": text}} if self.is_chat else {"text": text}
             kind = "chat.completion.chunk" if self.is_chat else "text_completion"
             event = {"object": kind, "choices": [choice], "usage": None}
@@ -200,9 +210,8 @@ class ScriptedServer:
             stream.transport.write(b'1f\r\ndata: {"text_ou')
             stream.transport.close()
             return
-        if at_fault and stream.fault in ("error", "not-json"):
-            text = '{"error": "boom"}' if stream.fault == "error" else "tok"
-            self.write(stream, f"data: {text}\n\n", True)
+        if at_fault and stream.fault in ANSWERS:
+            self.write(stream, f"data: {ANSWERS[stream.fault]}\n\n", True)
             return
         event, is_last = stream.event()
         text = f"data: {json.dumps(event)}\n\n"
@@ -210,7 +219,7 @@ class ScriptedServer:
             if stream.options.get("include_usage"):
                 usage = {"object": event["object"], "choices": [], "usage": stream.usage()}
                 text += f"data: {json.dumps(usage)}\n\n"
-            text += "data: [DONE]\n\n"
+            text += "" if stream.fault == "no-done" else "data: [DONE]\n\n"
         stream.log["sends_s"].append(time.perf_counter())
         self.write(stream, text, is_last)
         if not is_last:

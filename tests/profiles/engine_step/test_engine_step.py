@@ -10,13 +10,14 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.native.machine_limits import MachineLimits, measure_limits
-from nemotrt.engines.native.program import OperationKind, read_program
+from nemotrt.engines.native.program import OperationKind, StateFormat, read_program
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.profiles.engine_step.roofline import least_seconds
 from nemotrt.profiles.engine_step.work import Load, Work, work_of
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
+SOME = (OperationKind.SCAN, OperationKind.CONV, OperationKind.ATTENTION, OperationKind.EMBED)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,26 @@ def test_work_follows_from_the_shapes(folder: Path) -> None:
     weights = config["vocab_size"] * config["hidden_size"]
     assert found.read_bytes == weights, "only the last tokens reach the head"
     assert (found.int16_ops, found.float_ops) == (2 * 3 * weights, 0)
+
+
+@pytest.mark.parametrize(("state", "width"), [("float32", 4), ("float16", 2)])
+def test_states_count_the_bytes_that_they_have(state: str, width: int, tmp_path: Path) -> None:
+    """3 sequences, each state read and written: 6 heads x 80 x 128 elements a Mamba layer.
+
+    The convolution's window of 3 tokens is float32 in both, and so are the caches; an embedding's
+    row is 256 bfloat16 numbers.
+    """
+    spec = BuildSpec("native", None, Precision.BF16, LIMITS, ssm_state=StateFormat(state))
+    build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
+    program = read_program(tmp_path / "e")
+    first = {kind: next(op for op in program.operations if op.kind is kind) for kind in SOME}
+    load = Load(batch=3, held=10)
+    found = {kind: work_of(program, operation, load) for kind, operation in first.items()}
+    assert found[OperationKind.SCAN].update_bytes == 2 * 3 * 6 * 80 * 128 * width
+    conv_dim = 6 * 80 + 2 * 2 * 128
+    assert found[OperationKind.CONV].update_bytes == 2 * 3 * 3 * conv_dim * 4
+    assert found[OperationKind.ATTENTION].read_bytes == 3 * 11 * 2 * 2 * 64 * 4
+    assert found[OperationKind.EMBED].read_bytes == 3 * 256 * 2
 
 
 def test_the_roofline_is_the_slower_of_memory_and_arithmetic() -> None:

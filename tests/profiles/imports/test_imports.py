@@ -95,3 +95,58 @@ def test_aiperf(own, tmp_path):
     path.write_text("{}\n")
     with pytest.raises(ArtefactError, match="no AIPerf export"):
         read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"output_lens": [0, 4], "ttfts": [0.0, 0.1], "itls": [[], [0.1] * 3]}, "no token came"),
+        ({"errors": ["boom", ""]}, "boom"),
+    ],
+)
+def test_an_answer_without_a_token_has_failed(changes, reason, tmp_path):
+    """vLLM's benchmark writes a length of 0 and a time to first token of 0 for it."""
+    path = tmp_path / "vllm.json"
+    path.write_text(json.dumps({**TWO, **changes}))
+    result = read_run(path)
+    assert (result.status, reason in result.reason) == ("failed", True)
+    assert [request.is_complete for request in result.requests] == [False, True]
+    assert result.metric("ttft_ms") == pytest.approx(100), "of the request that was answered"
+
+
+TWO = {
+    "output_throughput": 1.0,
+    "input_lens": [8, 8],
+    "output_lens": [4, 4],
+    "ttfts": [0.1, 0.1],
+    "itls": [[0.1] * 3, [0.1] * 3],
+    "start_times": [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ttfts": [float("nan"), 0.1]},
+        {"itls": [[0.1, -1.0], [0.1]]},
+        {"start_times": [float("inf"), 0.0]},
+        {"output_lens": ["4", None]},
+        {"ttfts": "no list"},
+        {"itls": [None, None]},
+    ],
+)
+def test_times_that_are_none_are_refused(changes, tmp_path):
+    path = tmp_path / "vllm.json"
+    path.write_text(json.dumps({**TWO, **changes}))
+    with pytest.raises(ArtefactError):
+        read_run(path)
+
+
+def test_an_aiperf_record_of_no_token_has_failed(own, tmp_path):
+    lines = [as_aiperf(r) for r in own.requests if r.phase == "measured"]
+    lines[0]["metrics"]["output_sequence_length"]["value"] = 0
+    path = tmp_path / "profile_export.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = read_run(path)
+    assert result.status == "failed"
+    assert "no token came back" in result.reason

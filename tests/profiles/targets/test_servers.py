@@ -32,13 +32,42 @@ def test_openai(scripted, protocol, reports):
     assert result.metric("ttft_ms", "min") >= 30
 
 
+def test_an_answer_without_a_token_is_no_success(scripted):
+    """The stream is whole: a finish reason, [DONE], and nothing said."""
+    script = {"script": {"fault": "empty", "after": 0}}
+    result = profile(f"{scripted.url}/v1", script)
+    assert result.status == "failed"
+    assert "brought 0 tokens in 0 responses where" in result.reason
+    assert not any(request.is_complete for request in result.requests)
+
+
+def test_a_server_that_counts_nothing_is_noted(scripted):
+    """Without usage each response is one token, which is the user's to know."""
+    for fields, is_noted in (({}, False), ({"stream_options": None}, True)):
+        result = profile(f"{scripted.url}/v1", fields)
+        assert result.status == "complete", result.reason
+        notes = [note for note in result.notes if "each response counts as one token" in note]
+        assert len(notes) == is_noted
+
+
 def test_an_address_that_ends_in_v1_is_openai(scripted):
     assert profile(f"{scripted.url}/v1", {}).target["kind"] == "openai-completions"
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("short", "brought 4 tokens"), ("truncate", "closed"), ("error", "boom"), ("refuse", "503")],
+    [
+        ("short", "brought 4 tokens"),
+        ("truncate", "closed"),
+        ("error", "boom"),
+        ("old-error", "boom"),
+        ("refuse", "503"),
+        ("not-json", "not JSON"),
+        ("no-choice", "None where a choice belongs"),
+        ("no-done", r"without \[DONE\]"),
+        ("no-finish", "without a finish reason"),
+        ("empty", "brought 3 tokens in 3 responses where"),
+    ],
 )
 def test_openai_faults(scripted, fault, reason):
     result = profile(f"{scripted.url}/v1", {"script": {"fault": fault}})

@@ -1,16 +1,19 @@
 """Ratios and verdicts, on simulated runs whose true throughput is known."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from nemotrt.profiles.command import profile
+from nemotrt.profiles.metrics.student import student_quantile
 from nemotrt.profiles.prediction import Prediction
 from nemotrt.profiles.result import DriverRecord, Status, write_result
+from nemotrt.profiles.verdict import ratio
 from nemotrt.profiles.verdict.judge import Outcome, judge
-from nemotrt.profiles.verdict.ratio import student_quantile, throughput_ratio
+from nemotrt.profiles.verdict.ratio import Spread, throughput_ratio
 from support.simulated_run import simulate
 
 
@@ -50,11 +53,50 @@ def test_what_one_run_leaves_open_is_said():
     assert not any("--repeat" in caveat for caveat in two.caveats)
 
 
-@pytest.mark.parametrize(
-    ("freedom", "expected"), [(4, 2.776), (9, 2.262), (19, 2.093), (38, 2.024), (1e9, 1.960)]
-)
-def test_student_quantile_is_the_tables(freedom, expected):
-    assert student_quantile(0.975, freedom) == pytest.approx(expected, rel=0.01)
+def rates(values):
+    """Runs whose logarithms of tokens a second are `values`."""
+    runs = [simulate(1) for _ in values]
+    for run, value in zip(runs, values, strict=True):
+        entry = run.metrics["tokens_per_s"]
+        run.metrics["tokens_per_s"] = entry.model_copy(update={"value": math.exp(value)})
+    return runs
+
+
+def test_two_runs_a_side_take_the_t_of_their_few_degrees_of_freedom(monkeypatch):
+    """By hand: rates 0 and 0.2 have a mean's variance of 0.02 / 2 and one degree of freedom.
+
+    Against a baseline that never varies the reach is t(0.975, 1) = 12.706 times 0.1; against
+    one that varies as much it is t(0.975, 2) = 4.303 times sqrt(0.02).
+    """
+    monkeypatch.setattr(ratio, "spread_of", lambda run: Spread(0.0, 5.0))
+    candidates = rates([0.0, 0.2])
+    alone = throughput_ratio(candidates, rates([0.0, 0.0]))
+    assert math.log(alone.high / alone.best) == pytest.approx(12.7062 * 0.1, rel=1e-5)
+    both = throughput_ratio(candidates, rates([0.0, 0.2]))
+    assert math.log(both.best / both.low) == pytest.approx(4.30265 * math.sqrt(0.02), rel=1e-5)
+
+
+def test_welchs_freedom_is_a_fraction(monkeypatch):
+    """By hand: variances 4 and 1 with 2 and 6 degrees give 25 / (16 / 2 + 1 / 6) = 3.0612."""
+    within = {}
+    monkeypatch.setattr(ratio, "spread_of", lambda run: within[id(run)])
+    sides = [rates([0.0]) for _ in range(2)]
+    spreads = Spread(4e-4, 2.0), Spread(1e-4, 6.0)
+    for side, spread in zip(sides, spreads, strict=True):
+        within[id(side[0])] = spread
+    found = throughput_ratio(*sides)
+    freedom = 25 / (16 / 2 + 1 / 6)
+    expected = student_quantile(0.975, freedom) * math.sqrt(5e-4)
+    assert math.log(found.high) == pytest.approx(expected, rel=1e-9)
+    assert student_quantile(0.975, 4) < student_quantile(0.975, freedom)
+    # Runs of one side whose own noise is larger than what differs between them: the same rule.
+    pair = rates([0.0, 0.0])
+    for run, spread in zip(pair, spreads, strict=True):
+        within[id(run)] = spread
+    within[id(sides[1][0])] = Spread(0.0, 3.0)
+    mixed = throughput_ratio(pair, sides[1])
+    expected = student_quantile(0.975, freedom) * math.sqrt(5e-4 / 4)
+    assert math.log(mixed.high) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
