@@ -242,8 +242,9 @@ def gpu(
     choice = GpuChoice(gpu, rate_hz)
     traces = record(choice, output, duration_s, show, lambda text: click.echo(text, err=True))
     for trace in traces:
+        name = trace.facts.name or "(name not told)"
         click.echo(
-            f"GPU {trace.facts.index} {trace.facts.name or '(name not told)'}: {len(trace.samples)} samples, "
+            f"GPU {trace.facts.index} {name}: {len(trace.samples)} samples, "
             f"{trace.num_missed} missed, sampler used {trace.sampler_cpu_share:.1%} of a core"
             + (f"; {trace.lost}" if trace.lost else "")
         )

@@ -1,5 +1,6 @@
 """The machine's GPUs in Prometheus form, asked of NVML at each scrape; nothing without a GPU."""
 
+import atexit
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -68,10 +69,13 @@ class GpuGauges(Collector):
         """Find the GPUs; none is no fault."""
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self._session = ExitStack()
         self._gpus: list[WatchedGpu] = []
+        session = ExitStack()
+        # Held to the end: a session that the garbage collector closes, in the middle of another
+        # call of the binding's, waits for a lock that this very thread holds.
+        atexit.register(session.close)
         try:
-            found = select_devices(self._session.enter_context(nvml_session()))
+            found = select_devices(session.enter_context(nvml_session()))
         except EnvironmentUnfitError as error:
             log.info("%s", error.message)
             return
