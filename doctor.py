@@ -6,13 +6,13 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.profiles.nvml.inventory import Gpu, find_gpus
 
 # distribution -> what it is for; the extra that installs it, "" for the base installation
 PACKAGES = {
@@ -49,15 +49,6 @@ class Ability:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU that NVML sees."""
-
-    name: str
-    memory_bytes: int
-    compute_capability: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Diagnosis:
     """All that doctor found."""
 
@@ -76,7 +67,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Look at the machine; nothing heavy is imported."""
     packages = tuple(_package(name) for name in PACKAGES)
-    gpus, note = _gpus()
+    gpus, note = find_gpus()
     return Diagnosis(
         schema_version=1,
         python=platform.python_version(),
@@ -194,28 +185,6 @@ def _cpu_flags() -> tuple[str, ...]:
     return tuple(flag for flag in wanted if flag in flags)
 
 
-def _gpus() -> tuple[tuple[Gpu, ...], str]:
-    """Return the GPUs, or the reason why there are none."""
-    if find_spec("pynvml") is None:
-        return (), "nvidia-ml-py is not installed"
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return (), f"NVML: {error}"
-    try:
-        found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-            memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-            found.append(Gpu(str(pynvml.nvmlDeviceGetName(handle)), memory, f"{major}.{minor}"))
-        return tuple(found), "" if found else "the driver sees no GPU"
-    finally:
-        pynvml.nvmlShutdown()
-
-
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as one JSON object.")
 def doctor(as_json: bool) -> None:
@@ -234,11 +203,9 @@ def _print(found: Diagnosis) -> None:
         "platform": found.platform,
         "cpu": f"{found.cpu_cores} cores, {' '.join(found.cpu_flags) or 'no known extension'}",
         "memory": f"{found.memory_bytes / 2**30:.1f} GiB",
-        "gpu": "; ".join(
-            f"{gpu.name}, {gpu.memory_bytes / 2**30:.1f} GiB, {gpu.compute_capability}"
-            for gpu in found.gpus
-        )
-        or f"none ({found.gpu_note})",
+        "gpu": "; ".join(map(str, found.gpus)) + (f" ({found.gpu_note})" if found.gpu_note else "")
+        if found.gpus
+        else f"none ({found.gpu_note})",
     }
     for name, value in facts.items():
         click.echo(f"{name:10} {value}")

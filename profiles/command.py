@@ -241,10 +241,12 @@ def gpu(
         for facts, sample in [] if quiet else samples:
             click.echo(sample_line(facts, sample), err=True)
 
-    traces = record(GpuChoice(gpu, rate_hz), output, duration_s, show)
+    choice = GpuChoice(gpu, rate_hz)
+    traces = record(choice, output, duration_s, show, lambda text: click.echo(text, err=True))
     for trace in traces:
+        name = trace.facts.name or "(name not told)"
         click.echo(
-            f"GPU {trace.facts.index} {trace.facts.name}: {len(trace.samples)} samples, "
+            f"GPU {trace.facts.index} {name}: {len(trace.samples)} samples, "
             f"{trace.num_missed} missed, sampler used {trace.sampler_cpu_share:.1%} of a core"
             + (f"; {trace.lost}" if trace.lost else "")
         )

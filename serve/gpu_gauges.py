@@ -1,5 +1,6 @@
 """The machine's GPUs in Prometheus form, asked of NVML at each scrape; nothing without a GPU."""
 
+import atexit
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.nvml.device import Device, DeviceLostError, select_devices
-from nemotrt.profiles.nvml.gpu_trace import GpuSample
+from nemotrt.profiles.nvml.gpu_trace import MAX_STILL_S, GpuSample
 from nemotrt.profiles.nvml.library import nvml_session
 from nemotrt.profiles.nvml.reading import read_facts, read_sample
 
@@ -42,6 +43,25 @@ GAUGES = (
 )  # fmt: skip
 
 
+@dataclass(slots=True)
+class WatchedGpu:
+    """A GPU, what it is called, and what its energy counter last did."""
+
+    device: Device
+    labels: tuple[str, str]
+    memory_bytes: int | None
+    energy_mj: int = 0
+    moved_s: float = 0.0
+
+    def counts_energy(self, sample: GpuSample) -> bool:
+        """Whether the counter moves; one that stands still, or never started, says nothing."""
+        if sample.energy_mj is None:
+            return False
+        if sample.energy_mj != self.energy_mj:
+            self.energy_mj, self.moved_s = sample.energy_mj, sample.at_s
+        return sample.energy_mj > 0 and sample.at_s - self.moved_s < MAX_STILL_S
+
+
 class GpuGauges(Collector):
     """Holds an NVML session for as long as the process lives."""
 
@@ -49,51 +69,58 @@ class GpuGauges(Collector):
         """Find the GPUs; none is no fault."""
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self._session = ExitStack()
-        self._devices: list[tuple[Device, tuple[str, str], int | None]] = []
+        self._gpus: list[WatchedGpu] = []
+        session = ExitStack()
+        # Held to the end: a session that the garbage collector closes, in the middle of another
+        # call of the binding's, waits for a lock that this very thread holds.
+        atexit.register(session.close)
         try:
-            nvml = self._session.enter_context(nvml_session())
-            for device in select_devices(nvml):
-                facts = read_facts(device)
-                labels = (str(device.index), facts.uuid or "")
-                self._devices.append((device, labels, facts.memory_bytes))
+            found = select_devices(session.enter_context(nvml_session()))
         except EnvironmentUnfitError as error:
             log.info("%s", error.message)
+            return
+        if found.absence:
+            log.info("%s", found.absence)
+        for device in found.devices:
+            try:
+                facts = read_facts(device)
+            except DeviceLostError as error:
+                log.error("%s", error.message)
+                continue
+            labels = (str(device.index), facts.uuid or "")
+            self._gpus.append(WatchedGpu(device, labels, facts.memory_bytes))
 
     def text(self) -> str:
         """Return the exposition; empty without a GPU."""
-        return generate_latest(self._registry).decode() if self._devices else ""
+        return generate_latest(self._registry).decode() if self._gpus else ""
 
     def collect(self) -> Iterator[Metric]:
         """Yield a family a figure; a GPU that is lost is left out from then on."""
         samples = self._samples()
         for figure in GAUGES:
             gauge = GaugeMetricFamily(f"nemotrt_gpu_{figure.name}", figure.text, labels=LABELS)
-            for labels, sample, _ in samples:
+            for gpu, sample in samples:
                 value = figure.of(sample)
                 if value is not None:
-                    gauge.add_metric(labels, value)
+                    gauge.add_metric(gpu.labels, value)
             yield gauge
         memory = GaugeMetricFamily("nemotrt_gpu_memory_bytes", "Memory.", labels=LABELS)
         energy = CounterMetricFamily(
             "nemotrt_gpu_energy_joules", "Energy since the driver was loaded.", labels=LABELS
         )
-        for labels, sample, memory_bytes in samples:
-            if memory_bytes is not None:
-                memory.add_metric(labels, memory_bytes)
-            if sample.energy_mj is not None:
-                energy.add_metric(labels, sample.energy_mj / MJ_PER_J)
+        for gpu, sample in samples:
+            if gpu.memory_bytes is not None:
+                memory.add_metric(gpu.labels, gpu.memory_bytes)
+            if sample.energy_mj is not None and gpu.counts_energy(sample):
+                energy.add_metric(gpu.labels, sample.energy_mj / MJ_PER_J)
         yield from (memory, energy)
 
-    def _samples(self) -> list[tuple[tuple[str, str], GpuSample, int | None]]:
+    def _samples(self) -> list[tuple[WatchedGpu, GpuSample]]:
         found = []
-        for entry in list(self._devices):
-            device, labels, memory_bytes = entry
+        for gpu in list(self._gpus):
             try:
-                sample = read_sample(device, time.monotonic(), with_slow=False)
+                found.append((gpu, read_sample(gpu.device, time.monotonic(), with_slow=False)))
             except DeviceLostError as error:
                 log.error("%s", error.message)
-                self._devices.remove(entry)
-                continue
-            found.append((labels, sample, memory_bytes))
+                self._gpus.remove(gpu)
         return found

@@ -99,7 +99,8 @@ def test_doctor_json() -> None:
     assert names["tensorrt-llm"]["install"] == "pip install 'nemotrt[tensorrt-llm]'"
     usable = {ability["name"]: ability for ability in found["abilities"]}
     assert usable["build and run on the CPU (onnxruntime)"]["is_usable"]
-    assert not usable["run plans here (tensorrt)"]["is_usable"]
+    needs_gpu = usable["run plans here (tensorrt)"]  # without a GPU: tests/profiles/nvml
+    assert not needs_gpu["is_usable"] or (found["gpus"] and names["cuda-python"]["version"])
     assert all(ability["is_usable"] != bool(ability["hint"]) for ability in usable.values())
 
 

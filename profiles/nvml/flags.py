@@ -33,6 +33,10 @@ def flags(trace: GpuTrace, start_s: float, end_s: float) -> list[str]:
             f"{who}: the SM clock moved from {clocks[0]} to {clocks[1]} MHz under load; lock "
             "it with `nvidia-smi -lgc`."
         )
+    if trace.has_still_counter(start_s, end_s):
+        energy = trace.energy(start_s, end_s)
+        instead = "there is no energy" if energy is None else f"the energy is {energy.source}"
+        found.append(f"{who}: its energy counter stood still; {instead}.")
     if _did_nothing(samples):
         found.append(
             f"{who} did nothing: name the server's GPUs with --gpu, or this one's energy counts."

@@ -9,6 +9,9 @@ import pydantic
 COUNTER_BITS = 64
 # A counter step beyond this power is no wrap but a reset; no NVIDIA card draws as much.
 MAX_PLAUSIBLE_W = 5000.0
+# A GPU that answers draws power, so its counter of millijoules moves at each update; the sensors
+# behind it are at most averages over a second (nvml.h, nvmlDeviceGetPowerUsage).
+MAX_STILL_S = 1.0
 MS_PER_S = 1e3
 BUSY_PERCENT = 50
 
@@ -24,21 +27,21 @@ class GpuFacts(Strict):
 
     index: int
     is_mig: bool
-    name: str | None
-    uuid: str | None
-    driver: str | None
+    name: str | None = None
+    uuid: str | None = None
+    driver: str | None = None
     cuda_driver: str | None = None
-    vbios: str | None
-    memory_bytes: int | None
-    power_limit_w: float | None
+    vbios: str | None = None
+    memory_bytes: int | None = None
+    power_limit_w: float | None = None
     power_source: str | None = None  # NVML's query: instantaneous, or averaged over 1 s
-    max_sm_clock_mhz: int | None
-    application_sm_clock_mhz: int | None
-    is_ecc_on: bool | None
-    is_persistence_on: bool | None
-    is_mig_mode_on: bool | None
-    pcie_generation: int | None
-    pcie_width: int | None
+    max_sm_clock_mhz: int | None = None
+    application_sm_clock_mhz: int | None = None
+    is_ecc_on: bool | None = None
+    is_persistence_on: bool | None = None
+    is_mig_mode_on: bool | None = None
+    pcie_generation: int | None = None
+    pcie_width: int | None = None
 
 
 class GpuSample(Strict):
@@ -102,9 +105,12 @@ class GpuTrace(Strict):
         return (min(clocks), max(clocks)) if clocks else None
 
     def energy(self, start_s: float, end_s: float) -> Energy | None:
-        """Return the energy from `start_s` to `end_s`, None where the samples don't cover it."""
-        counted = [(s.at_s, s.energy_mj) for s in self.samples if s.energy_mj is not None]
-        if (joules := _counted(counted, start_s, end_s)) is not None:
+        """Return the energy from `start_s` to `end_s`, None where the samples don't cover it.
+
+        A counter that stands still, and a power of 0 W throughout, are sensors that are not there.
+        """
+        joules = _counted(self._counts, start_s, end_s)
+        if joules and not self.has_still_counter(start_s, end_s):
             return Energy(joules=joules, source=EnergySource.COUNTER)
         powers = [(s.at_s, s.power_w) for s in self.samples if s.power_w is not None]
         if not _covers([at_s for at_s, _ in powers], start_s, end_s, self.interval_s):
@@ -113,7 +119,23 @@ class GpuTrace(Strict):
         inside = times[(times > start_s) & (times < end_s)]
         points = np.concatenate(([start_s], inside, [end_s]))
         joules = float(np.trapezoid(np.interp(points, times, watts), points))
-        return Energy(joules=joules, source=EnergySource.INTEGRAL)
+        return Energy(joules=joules, source=EnergySource.INTEGRAL) if joules > 0 else None
+
+    def has_still_counter(self, start_s: float, end_s: float) -> bool:
+        """Return whether the energy counter stands still in [start_s, end_s] for a notable time."""
+        since_s: float | None = None
+        last: int | None = None
+        for at_s, count in self._counts:
+            if last is None or since_s is None or count != last:
+                since_s, last = at_s, count
+            elif min(at_s, end_s) - max(since_s, start_s) >= min(MAX_STILL_S, end_s - start_s) > 0:
+                return True
+        return False
+
+    @property
+    def _counts(self) -> list[tuple[float, int]]:
+        """The energy counter, wherever it was told."""
+        return [(s.at_s, s.energy_mj) for s in self.samples if s.energy_mj is not None]
 
 
 def _covers(times: list[float], start_s: float, end_s: float, interval_s: float) -> bool:

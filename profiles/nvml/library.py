@@ -1,7 +1,7 @@
 """NVML, opened and closed; nothing else in the package calls it without a session."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from nemotrt.errors import EnvironmentUnfitError
@@ -18,21 +18,33 @@ REASONS = {
 }
 
 
+class NvmlAbsentError(EnvironmentUnfitError):
+    """NVML can't be had here, for `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        """Say that there are no GPU figures."""
+        super().__init__(f"No GPU figures: {reason}.")
+        self.reason = reason
+
+
 @contextmanager
 def nvml_session() -> Iterator[Any]:
     """Yield the initialized `pynvml` module.
 
     Raises:
-        EnvironmentUnfitError: there is no NVIDIA GPU or driver to talk to.
+        NvmlAbsentError: there is no NVIDIA GPU or driver to talk to.
     """
-    import pynvml
-
+    try:
+        import pynvml
+    except ImportError as error:
+        raise NvmlAbsentError("nvidia-ml-py is not installed") from error
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         reason = REASONS.get(type(error).__name__, f"NVML does not start: {error}")
-        raise EnvironmentUnfitError(f"No GPU figures: {reason}.") from error
+        raise NvmlAbsentError(reason) from error
     try:
         yield pynvml
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):  # nothing is asked any more
+            pynvml.nvmlShutdown()

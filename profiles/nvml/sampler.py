@@ -22,14 +22,20 @@ class Sampler:
     """
 
     def __init__(self, devices: list[Device], rate_hz: float = DEFAULT_RATE_HZ) -> None:
-        """Read the devices' facts; raises DeviceLostError if one does not answer."""
+        """Read the devices' facts; one that is lost already has none, and no sample."""
         if not 0 < rate_hz <= 1000:
             raise ConfigError(f"the sample rate must be above 0, at most 1000 Hz, got {rate_hz}.")
         self._devices = devices
         self._interval_s = 1 / rate_hz
-        self._facts: list[GpuFacts] = [read_facts(device) for device in devices]
+        self._facts: list[GpuFacts] = []
         self._samples: list[list[GpuSample]] = [[] for _ in devices]
         self._lost = [""] * len(devices)
+        for place, device in enumerate(devices):
+            try:
+                self._facts.append(read_facts(device))
+            except DeviceLostError as error:
+                self._facts.append(GpuFacts(index=device.index, is_mig=device.is_mig))
+                self._lost[place] = error.message
         self._num_missed = 0
         self._cpu_s = self._wall_s = 0.0
         self._stop = threading.Event()

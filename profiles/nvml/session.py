@@ -3,8 +3,10 @@
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
+from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.nvml.device import select_devices
 from nemotrt.profiles.nvml.gpu_trace import GpuFacts, GpuSample, GpuTrace
 from nemotrt.profiles.nvml.library import nvml_session
@@ -18,8 +20,16 @@ def record(
     output: Path,
     duration_s: float | None,
     on_sample: Callable[[list[tuple[GpuFacts, GpuSample]]], None] = lambda samples: None,
+    on_absence: Callable[[str], None] = lambda absence: None,
 ) -> list[GpuTrace]:
     """Return the traces, written to `output`, after `duration_s`, Ctrl-C or SIGTERM.
+
+    Args:
+        choice: which GPUs, how often.
+        output: the table.
+        duration_s: None waits for a signal.
+        on_sample: called each second with every GPU's last sample.
+        on_absence: called once if GPUs are there that can't be asked.
 
     Raises:
         EnvironmentUnfitError: there is no GPU to watch.
@@ -27,7 +37,13 @@ def record(
     """
     start_s = time.perf_counter()
     before = signal.getsignal(signal.SIGTERM)
-    with nvml_session() as nvml, Sampler(select_devices(nvml, choice.names), choice.rate_hz) as it:
+    with ExitStack() as stack:
+        found = select_devices(stack.enter_context(nvml_session()), choice.names)
+        if not found.devices:
+            raise EnvironmentUnfitError(found.absence)
+        if found.absence:
+            on_absence(found.absence)
+        it = stack.enter_context(Sampler(found.devices, choice.rate_hz))
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             while duration_s is None or time.perf_counter() - start_s < duration_s:
@@ -41,5 +57,7 @@ def record(
         finally:
             signal.signal(signal.SIGTERM, before)
     traces = it.traces(start_s)
+    if not any(trace.samples for trace in traces):
+        raise EnvironmentUnfitError("; ".join(trace.lost or "no sample." for trace in traces))
     write_table(traces, output)
     return traces

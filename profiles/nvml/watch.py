@@ -21,7 +21,7 @@ class GpuChoice:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A sampler, or why there is none."""
+    """A sampler, or why there is none; `absence` also names GPUs that it leaves out."""
 
     sampler: Sampler | None = None
     absence: str = ""
@@ -36,7 +36,7 @@ def watching(choice: GpuChoice | None) -> Iterator[Watch]:
     """Yield a Watch that samples until the block ends.
 
     Raises:
-        EnvironmentUnfitError: GPUs were named, and NVML does not start.
+        EnvironmentUnfitError: GPUs were named, and NVML does not start, or they can't be asked.
         ConfigError: a name means nothing here.
     """
     if choice is None:
@@ -45,13 +45,14 @@ def watching(choice: GpuChoice | None) -> Iterator[Watch]:
     with ExitStack() as stack:
         try:
             nvml = stack.enter_context(nvml_session())
+            found = select_devices(nvml, choice.names)
         except EnvironmentUnfitError as error:
             if choice.names:
                 raise
             yield Watch(absence=error.message)
             return
-        devices = select_devices(nvml, choice.names)
-        if not devices:
-            yield Watch(absence="No GPU figures: the driver sees no GPU.")
+        if not found.devices:
+            yield Watch(absence=found.absence)
             return
-        yield Watch(stack.enter_context(Sampler(devices, choice.rate_hz)))
+        sampler = stack.enter_context(Sampler(found.devices, choice.rate_hz))
+        yield Watch(sampler, found.absence)

@@ -2,10 +2,12 @@
 
 import ctypes
 import importlib.metadata
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pynvml
 import pytest
 
 A10G = {
@@ -51,14 +53,16 @@ def standin_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def nvml_script(standin_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Return a function that scripts the stand-in: the A10G above, with changes; None removes."""
-    ctypes.CDLL(str(standin_library))  # the loader finds it by its SONAME from now on
+    # a GPU host's own library may be loaded already
+    monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(standin_library)))
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
     path = tmp_path / "nvml.txt"
     monkeypatch.setenv("NVML_STANDIN", str(path))
 
     def write(**changes: str | None) -> None:
-        lines = A10G | {key.replace("gpu", "", 1): value for key, value in changes.items()}
-        named = {_dotted(key): value for key, value in lines.items()}
-        path.write_text("".join(f"{k} {v}\n" for k, v in named.items() if v is not None))
+        named = A10G | {_dotted(key): value for key, value in changes.items()}
+        text = "".join(f"{k} {v}\n" for k, v in named.items() if v is not None)
+        path.write_text(text, errors="surrogateescape")
 
     write()
     return write
@@ -66,5 +70,4 @@ def nvml_script(standin_library: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def _dotted(key: str) -> str:
     """Return "0.power_mw" for the keyword gpu0_power_mw, as in the script."""
-    index, _, name = key.partition("_")
-    return f"{index}.{name}" if index.isdecimal() else key
+    return re.sub(r"^gpu(\d+)_", r"\1.", key)

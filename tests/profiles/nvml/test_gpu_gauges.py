@@ -32,6 +32,20 @@ def test_a_figure_that_the_gpu_lacks_is_left_out(nvml_script) -> None:
     assert "nemotrt_gpu_power_w" not in scraped(GpuGauges())
 
 
+def test_an_energy_counter_that_stands_still_is_left_out(nvml_script, monkeypatch) -> None:
+    """A rate over it would say 0 W."""
+    now_s = [100.0]
+    monkeypatch.setattr("nemotrt.serve.gpu_gauges.time.monotonic", lambda: now_s[0])
+    nvml_script(gpu0_energy_mj="5000 5000 6000 6000", gpu1_energy_mj="0", gpus="2")
+    gauges = GpuGauges()
+    seen = []
+    for _ in range(4):
+        seen.append(scraped(gauges).get("nemotrt_gpu_energy_joules_total"))
+        now_s[0] += 15
+    assert seen == [5, None, 6, None]
+    assert 'energy_joules_total{gpu="1"' not in gauges.text()  # it never counted
+
+
 def test_a_lost_gpu_is_left_out(nvml_script) -> None:
     nvml_script(gpu0_power_mw="100000 !15")
     gauges = GpuGauges()
@@ -40,5 +54,5 @@ def test_a_lost_gpu_is_left_out(nvml_script) -> None:
 
 
 def test_without_a_gpu_there_is_nothing(nvml_script) -> None:
-    nvml_script(gpugpus="0")
+    nvml_script(gpus="0")
     assert GpuGauges().text() == ""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.command import profile
+from nemotrt.profiles.metrics.metric import NotComputableError
 from nemotrt.profiles.metrics.run_view import RunView
 from nemotrt.profiles.metrics.window_metrics import energy_j
 from nemotrt.profiles.nvml.device import select_devices
@@ -37,7 +38,7 @@ MIG = {
 
 def look(names=()):
     with nvml_session() as nvml:
-        [device] = select_devices(nvml, names)
+        [device] = select_devices(nvml, names).devices
         return read_facts(device), read_sample(device, 1.5, with_slow=True)
 
 
@@ -132,7 +133,7 @@ def test_without_a_driver_it_says_so(nvml_script, code, message):
 
 def sample_for(seconds, rate_hz):
     start_s = time.perf_counter()
-    with nvml_session() as nvml, Sampler(select_devices(nvml), rate_hz) as sampler:
+    with nvml_session() as nvml, Sampler(select_devices(nvml).devices, rate_hz) as sampler:
         time.sleep(seconds)
     return sampler.traces(start_s)[0]
 
@@ -196,6 +197,40 @@ def test_a_counter_that_was_reset_is_not_believed():
     found = trace_of(samples).energy(0, 2)
     assert found is not None
     assert (found.joules, found.source) == (pytest.approx(100), EnergySource.INTEGRAL)
+
+
+@pytest.mark.parametrize("still_from_s", [0, 2, 5])
+@pytest.mark.parametrize("power_w", [50.0, 0.0, None])
+def test_a_counter_that_stands_still_is_not_believed(still_from_s, power_w):
+    """Within the window or from before it: the power says the energy, or nothing does."""
+    samples = [
+        GpuSample(at_s=t / 2, energy_mj=7000 + 25_000 * min(t, 2 * still_from_s), power_w=power_w)
+        for t in range(20)
+    ]
+    trace = trace_of(samples)
+    found = trace.energy(1, 9)
+    [text] = [text for text in flags(trace, 1, 9) if "counter" in text]
+    if power_w:
+        assert found is not None
+        assert (found.joules, found.source) == (pytest.approx(400), EnergySource.INTEGRAL)
+        assert "stood still; the energy is integrated power" in text
+    else:
+        assert found is None
+        assert "stood still; there is no energy" in text
+    view = RunView((), (), 1.0, 9.0, 0.0, gpus=(trace,))
+    if not power_w:
+        with pytest.raises(NotComputableError):
+            energy_j(view)
+
+
+def test_a_counter_that_moves_late_is_believed():
+    """The driver updates it some ten times a second, and it may be asked more often."""
+    samples = [GpuSample(at_s=t / 50, energy_mj=1000 + 10_000 * (t // 5)) for t in range(200)]
+    trace = trace_of(samples)
+    assert flags(trace, 0.5, 3.5) == []
+    found = trace.energy(0.5, 3.5)
+    assert found is not None
+    assert (found.joules, found.source) == (pytest.approx(300, rel=0.02), EnergySource.COUNTER)
 
 
 def test_power_is_integrated_by_trapezoids():
