@@ -32,6 +32,14 @@ PEERS = {
         "nvidia-cuda-nvdisasm==13.5.37",
         "nvidia-cuda-nvrtc==13.5.37",
     ),
+    # clients of the server, unchanged
+    "instructor": ("instructor==1.17.0", "httpx>=0.28"),
+    "langchain": ("langchain-openai==1.7.4", "httpx>=0.28"),
+    "litellm": ("litellm==1.110.2", "httpx>=0.28"),
+    "openai": ("openai==3.57.0", "httpx>=0.28"),
+    "openai_agents": ("openai-agents==0.24.0", "httpx>=0.28"),
+    "pydantic_ai": ("pydantic-ai-slim[openai]==2.68.0", "httpx>=0.28"),
+    "smolagents": ("smolagents[openai]==1.26.0", "httpx>=0.28"),
     "tensorrt-stubs": ("--no-deps", "tensorrt-stubs==10.13.0.35.1"),
 }
 

@@ -1,0 +1,163 @@
+"""The `openai` package: whole, streamed, parsed, and an SDK answer handed back as it is."""
+
+import asyncio
+import json
+from enum import StrEnum
+
+import openai
+import pydantic
+from checks import KEY, MODEL, base_url, check, main, plain_chat
+
+SETTINGS = {"temperature": 0, "max_tokens": 24}
+client = openai.OpenAI(base_url=base_url(), api_key=KEY, max_retries=0)
+
+
+class Color(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Point(pydantic.BaseModel):
+    x: bool
+    color: Color
+
+
+class Line(pydantic.BaseModel):
+    """Two points: the schema has $defs."""
+
+    start: Point
+    end: Point
+
+
+@check
+def chat_whole_and_streamed() -> None:
+    messages = [{"role": "user", "content": "Hello /no_think"}]
+    expected = plain_chat("Hello /no_think", **SETTINGS)
+    request = {"model": MODEL, "messages": messages, **SETTINGS}
+    assert client.chat.completions.create(**request).choices[0].message.content == expected
+    chunks = client.chat.completions.create(**request, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected
+
+
+@check
+def chat_async() -> None:
+    async def run() -> list[str | None]:
+        async with openai.AsyncOpenAI(base_url=base_url(), api_key=KEY) as own:
+            messages = [{"role": "user", "content": "Hello /no_think"}]
+            request = {"model": MODEL, "messages": messages, **SETTINGS}
+            answers = [own.chat.completions.create(**request) for _ in range(4)]
+            return [a.choices[0].message.content for a in await asyncio.gather(*answers)]
+
+    assert set(asyncio.run(run())) == {plain_chat("Hello /no_think", **SETTINGS)}
+
+
+@check
+def parse_a_pydantic_model() -> None:
+    for seed in range(4):
+        answer = client.chat.completions.parse(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Draw a line. /no_think"}],
+            response_format=Line,
+            temperature=0.7,
+            seed=seed,
+            max_tokens=200,
+        ).choices[0]
+        assert answer.finish_reason == "stop" and isinstance(answer.message.parsed, Line)
+
+
+@check
+def parse_with_reasoning() -> None:
+    answer = client.chat.completions.parse(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Draw a line."}],
+        response_format=Line,
+        extra_body={"max_thinking_tokens": 12},
+        max_tokens=700,
+        seed=1,
+    ).choices[0]
+    assert answer.finish_reason == "stop" and isinstance(answer.message.parsed, Line)
+
+
+@check
+def pydantic_function_tool_required_and_named() -> None:
+    tools = [openai.pydantic_function_tool(Line), openai.pydantic_function_tool(Point)]
+    named = {"type": "function", "function": {"name": "Point"}}
+    for choice in ("required", named):
+        answer = client.chat.completions.parse(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Draw. /no_think"}],
+            tools=tools,
+            tool_choice=choice,
+            parallel_tool_calls=False,
+            max_tokens=200,
+        ).choices[0]
+        assert answer.finish_reason == "tool_calls" and not answer.message.content
+        [call] = answer.message.tool_calls
+        assert isinstance(call.function.parsed_arguments, Line | Point)
+        assert choice == "required" or call.function.name == "Point"
+
+
+@check
+def an_answer_is_handed_back_as_model_dump() -> None:
+    tools = [openai.pydantic_function_tool(Point)]
+    messages = [{"role": "user", "content": "Draw a point. /no_think"}]
+    request = {"model": MODEL, "tools": tools, "max_tokens": 120, "temperature": 0}
+    message = client.chat.completions.create(
+        messages=messages, tool_choice="required", **request
+    ).choices[0]
+    messages.append(message.message.model_dump())
+    for call in message.message.tool_calls:
+        result = {"role": "tool", "tool_call_id": call.id, "content": json.dumps({"ok": True})}
+        messages.append(result)
+    answer = client.chat.completions.create(messages=messages, tool_choice="auto", **request)
+    messages.append(answer.choices[0].message.model_dump())
+    messages.append({"role": "user", "content": "Thank you. /no_think"})
+    again = client.chat.completions.create(messages=messages, tool_choice="none", **request)
+    assert again.usage.prompt_tokens > answer.usage.prompt_tokens
+
+
+@check
+def streamed_events_equal_the_whole() -> None:
+    request = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Draw. /no_think"}],
+        "tools": [openai.pydantic_function_tool(Point)],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "max_tokens": 120,
+        "temperature": 0,
+    }
+    whole = client.chat.completions.create(**request).choices[0].message.tool_calls[0].function
+    with client.chat.completions.stream(**request) as stream:
+        final = stream.get_final_completion().choices[0].message.tool_calls[0].function
+    assert (final.name, final.arguments) == (whole.name, whole.arguments)
+
+
+@check
+def json_object_ends_by_itself() -> None:
+    for seed in range(4):
+        answer = client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "JSON, please. /no_think"}],
+            response_format={"type": "json_object"},
+            max_tokens=400,
+            seed=seed,
+            temperature=0.3,
+        ).choices[0]
+        if answer.finish_reason == "stop":
+            assert isinstance(json.loads(answer.message.content), dict)
+
+
+@check
+def completions_with_logprobs() -> None:
+    answer = client.completions.create(
+        model=MODEL, prompt="The engine", max_tokens=0, echo=True, logprobs=1, temperature=0
+    ).choices[0]
+    assert answer.text == "The engine"
+    assert answer.logprobs.token_logprobs[0] is None
+    assert all(value <= 0 for value in answer.logprobs.token_logprobs[1:])
+    assert "".join(answer.logprobs.tokens) == "The engine"
+
+
+if __name__ == "__main__":
+    main()

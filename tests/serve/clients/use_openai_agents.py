@@ -1,0 +1,80 @@
+"""openai-agents over chat completions: text, an output type, tools, streams."""
+
+import asyncio
+from typing import Literal
+
+import openai
+import pydantic
+from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool
+from agents import set_tracing_disabled
+from checks import KEY, MODEL, base_url, check, main, plain_chat
+
+set_tracing_disabled(True)
+settings = ModelSettings(temperature=0, max_tokens=200)
+
+
+class Part(pydantic.BaseModel):
+    kind: Literal["wheel", "door"]
+
+
+class Car(pydantic.BaseModel):
+    part: Part
+    is_new: bool
+
+
+@function_tool
+def paint(is_red: bool) -> str:
+    """Paint the car."""
+    return "done"
+
+
+def model() -> OpenAIChatCompletionsModel:
+    """Return the model with a client of its own, which belongs to one event loop."""
+    client = openai.AsyncOpenAI(base_url=base_url(), api_key=KEY, max_retries=0)
+    return OpenAIChatCompletionsModel(model=MODEL, openai_client=client)
+
+
+def run(agent: Agent, text: str) -> object:
+    return asyncio.run(Runner.run(agent, text, max_turns=4)).final_output
+
+
+@check
+def text() -> None:
+    agent = Agent(name="a", model=model(), model_settings=settings)
+    assert run(agent, "Hello /no_think") == plain_chat(
+        "Hello /no_think", temperature=0, max_tokens=200
+    )
+
+
+@check
+def text_streamed() -> None:
+    async def stream() -> object:
+        result = Runner.run_streamed(
+            Agent(name="a", model=model(), model_settings=settings), "Hello /no_think"
+        )
+        async for _ in result.stream_events():
+            pass
+        return result.final_output
+
+    assert asyncio.run(stream()) == plain_chat("Hello /no_think", temperature=0, max_tokens=200)
+
+
+@check
+def output_type() -> None:
+    agent = Agent(name="a", model=model(), model_settings=settings, output_type=Car)
+    assert isinstance(run(agent, "A car. /no_think"), Car)
+
+
+@check
+def a_forced_tool_then_the_answer() -> None:
+    forced = ModelSettings(
+        temperature=0, max_tokens=200, tool_choice="required", parallel_tool_calls=False
+    )
+    agent = Agent(name="a", model=model(), model_settings=forced, tools=[paint], output_type=Car)
+    result = asyncio.run(Runner.run(agent, "Paint. /no_think", max_turns=4))
+    assert isinstance(result.final_output, Car)
+    assert any(item.type == "tool_call_output_item" for item in result.new_items)
+
+
+if __name__ == "__main__":
+    main()
