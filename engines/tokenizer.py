@@ -30,6 +30,11 @@ class Tokenizer:
         """Number of ids, with the added tokens."""
         return int(self._backend.get_vocab_size())
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids that stand for something, with the added tokens."""
+        return tuple(self._backend.get_vocab(with_added_tokens=True).values())
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of `text`; special tokens written in it become their ids."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids

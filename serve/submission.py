@@ -205,10 +205,12 @@ def _guide(
 ) -> Guide | None:
     """Return what steers the request: a budget while it thinks, a grammar for what it answers."""
     grammar: Guide | None = None
-    if inputs.guided_decoding_guide_type:
+    kind, guide = inputs.guided_decoding_guide_type or "", inputs.guided_decoding_guide or ""
+    if guide and not kind:
+        raise ConfigError("guided_decoding_guide needs guided_decoding_guide_type; give both.")
+    if kind:
         if grammars is None:
             raise ConfigError("the engine has no tokenizer; leave out guided_decoding_guide_type.")
-        kind, guide = inputs.guided_decoding_guide_type, inputs.guided_decoding_guide or ""
         grammar = grammars.guide(kind, guide)
     if tokenizer is None or (inputs.max_thinking_tokens is None and grammar is None):
         return None
