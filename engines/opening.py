@@ -23,6 +23,12 @@ class OpenEngine:
     template: ChatTemplate | None
     eos_ids: tuple[int, ...]
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every id that ends a sequence: the configuration's and the tokenizer's."""
+        own = () if self.tokenizer is None else self.tokenizer.eos_ids
+        return tuple(dict.fromkeys((*self.eos_ids, *own)))
+
     def scheduler(self) -> RequestScheduler:
         """Return a scheduler over the engine: ours, or the engine's own."""
         if isinstance(self.engine, SchedulesItself):

@@ -189,7 +189,9 @@ class Scheduler:
             return _not_finite(sequence)
         choice = _choose(sequence, logits)
         sequence.output.append(choice.token)
-        is_eos = choice.token in self.eos_ids and not params.ignore_eos
+        # a mask has an end only where the text may end: there is nothing to ignore
+        ignores_eos = params.ignore_eos and not isinstance(sequence.rule, Allowed)
+        is_eos = choice.token in self.eos_ids and not ignores_eos
         ends = is_eos or choice.token in params.stop_token_ids
         piece, text = ("", "") if ends else sequence.show(choice.token)
         if not ends:

@@ -37,6 +37,11 @@ class Tokenizer:
         token: int | None = self._backend.token_to_id(text)
         return token
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids that stand for something, with the added tokens."""
+        return tuple(self._backend.get_vocab(with_added_tokens=True).values())
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of `text`; special tokens written in it become their ids."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids

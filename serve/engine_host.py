@@ -45,7 +45,9 @@ class EngineHost:
         )
         tokenizer = opened.tokenizer
         self._grammars = (
-            None if tokenizer is None else GrammarCompiler(tokenizer, opened.engine.vocab_size)
+            None
+            if tokenizer is None
+            else GrammarCompiler(tokenizer, opened.engine.vocab_size, opened.end_ids)
         )
         self._gpus = GpuGauges()
         self._connections: list[Connection] = []

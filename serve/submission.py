@@ -221,10 +221,12 @@ def _guide(
     open one; a budget holds for any trace.
     """
     grammar: TextGuide | None = None
-    if inputs.guided_decoding_guide_type:
+    kind, guide = inputs.guided_decoding_guide_type or "", inputs.guided_decoding_guide or ""
+    if guide and not kind:
+        raise ConfigError("guided_decoding_guide needs guided_decoding_guide_type; give both.")
+    if kind:
         if grammars is None:
             raise ConfigError("the engine has no tokenizer; leave out guided_decoding_guide_type.")
-        kind, guide = inputs.guided_decoding_guide_type, inputs.guided_decoding_guide or ""
         grammar = grammars.guide(kind, guide)
         if not turn.expects_trace:
             return grammar

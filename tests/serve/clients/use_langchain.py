@@ -50,7 +50,12 @@ def invoke_and_stream() -> None:
 
 @check
 def batch_and_roles() -> None:
-    messages = [SystemMessage("/no_think"), HumanMessage("Hello"), AIMessage("Hi."), HumanMessage("?")]
+    messages = [
+        SystemMessage("/no_think"),
+        HumanMessage("Hello"),
+        AIMessage("Hi."),
+        HumanMessage("?"),
+    ]
     one, two = llm.batch([messages, messages])
     assert one.content == two.content and one.usage_metadata["input_tokens"] > 0
 

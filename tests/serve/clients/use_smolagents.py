@@ -1,7 +1,14 @@
 """smolagents: the model, and both agents as far as a tiny model carries them."""
 
 from checks import KEY, MODEL, base_url, check, main, plain_chat
-from smolagents import ChatMessage, CodeAgent, MessageRole, OpenAIServerModel, ToolCallingAgent, tool
+from smolagents import (
+    ChatMessage,
+    CodeAgent,
+    MessageRole,
+    OpenAIServerModel,
+    ToolCallingAgent,
+    tool,
+)
 
 SETTINGS = {"temperature": 0, "max_tokens": 60}
 model = OpenAIServerModel(model_id=MODEL, api_base=base_url(), api_key=KEY, **SETTINGS)
