@@ -70,11 +70,11 @@ def test_how_a_turn_begins(template: ChatTemplate, header: str) -> None:
     [
         (NVIDIA, {}, Trace.OPEN, True),
         (QWEN3, {}, Trace.BEFORE, True),
-        (QWEN3, {"enable_thinking": False}, Trace.CLOSED, False),
+        (QWEN3, {"enable_thinking": False}, Trace.ENDED, False),
         (PLAIN, {}, Trace.BEFORE, False),
         (ALWAYS_ASKS, {}, Trace.BEFORE, False),
         (R1, {}, Trace.OPEN, True),
-        (V31, {}, Trace.CLOSED, False),
+        (V31, {}, Trace.ENDED, False),
         (V31, {"thinking": True}, Trace.OPEN, True),
     ],
 )
@@ -93,7 +93,7 @@ def test_what_a_user_writes_does_not_count(
 def test_no_think_of_nvidias_template(words: str) -> None:
     system = {"role": "system", "content": "/no_think"}
     turn = read_turn(NVIDIA.render([system, user(words.replace("/think", "think"))]), NVIDIA)
-    assert (turn.trace, turn.expects_trace) == (Trace.CLOSED, False)
+    assert (turn.trace, turn.expects_trace) == (Trace.ENDED, False)
 
 
 @pytest.mark.parametrize(
