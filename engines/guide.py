@@ -150,7 +150,7 @@ class AfterThinking:
 
     Where the model may still open a trace, its tag is allowed beside what the answer allows. The
     closing tag may be followed by two newlines; the answer is told of what comes behind them, by
-    text where a token of the tag carries it.
+    text where a token of the tag carries it. The text can't end within the trace.
     """
 
     def __init__(
@@ -160,6 +160,7 @@ class AfterThinking:
         self._thinking = thinking
         self._answer = answer
         self._tags = tags
+        self._within_trace = _all_but(tags.ends, tags.vocab_size)
         self._num_newlines_left = 0
         self._last: Rule = FREE  # of the answer
         self._is_answer_ahead = True  # all tokens so far may be the answer's, and it knows them
@@ -168,10 +169,11 @@ class AfterThinking:
         """Return the rule of the guide in charge."""
         match self._thinking.trace:
             case Trace.OPEN:
-                return self._thinking.rule()
+                rule = self._thinking.rule()
+                return self._within_trace if rule == FREE else rule
             case Trace.BEFORE:
                 return self._either()
-            case Trace.CLOSED:
+            case _:
                 rule = self._answer.rule()
                 return _with(rule, self._tags.newlines_up_to(self._num_newlines_left))
 
@@ -215,6 +217,15 @@ class AfterThinking:
         self._num_newlines_left = self._num_newlines_left - len(text) if is_gap else 0
         if not is_gap:
             self._answer.push(token, text)
+
+
+def _all_but(tokens: Sequence[int], vocab_size: int) -> Rule:
+    """Return the rule that allows every other token."""
+    if not tokens:
+        return FREE
+    mask = np.ones(vocab_size, np.bool_)
+    mask[list(tokens)] = False
+    return Allowed(mask)
 
 
 def _with(rule: Rule, tokens: Sequence[int]) -> Rule:

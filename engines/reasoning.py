@@ -19,6 +19,7 @@ class Trace(StrEnum):
 
     BEFORE = "before"  # nothing has been said: the model may open a trace, at the very start
     OPEN = "open"
+    ENDED = "ended"  # its closing tag was written last: newlines that follow belong to it
     CLOSED = "closed"  # what comes is the answer, whatever it says
 
 
@@ -47,6 +48,8 @@ def trace_of(prompt: str, header: str) -> Trace:
     end = turn.rfind(THINK_CLOSE)
     if _opens(turn, max(end, 0)):
         return Trace.OPEN
+    if turn.rstrip("\n").endswith(THINK_CLOSE):
+        return Trace.ENDED
     has_begun = start >= 0 and turn.strip()  # a turn that the client has begun is no start
     return Trace.CLOSED if end >= 0 or has_begun else Trace.BEFORE
 
@@ -71,9 +74,9 @@ class TraceReader:
 
     def __init__(self, trace: Trace) -> None:
         """Start where the prompt leaves the trace."""
-        self.trace = trace
+        self.trace = Trace.CLOSED if trace is Trace.ENDED else trace
         self.pending = ""  # what may yet become a tag, or a newline beside one
-        self._trim = trace is Trace.OPEN  # newlines at the start of a side
+        self._trim = trace in (Trace.OPEN, Trace.ENDED)  # newlines at the start of a side
 
     def push(self, text: str) -> Split:
         """Add a piece; hold back what may become a tag or a newline before it."""

@@ -1,5 +1,6 @@
 """The ways in which a tokenizer's tokens write the tags of a reasoning trace."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nemotrt.engines.reasoning import THINK_OPEN
@@ -11,12 +12,13 @@ class TagTokens:
     """Ids with their texts.
 
     `opening` are the tokens of which an opening tag is made, and those that end it with newlines;
-    `newlines` are the tokens of newlines alone.
+    `newlines` are the tokens of newlines alone; `ends` are those that end a sequence.
     """
 
     vocab_size: int
     opening: tuple[tuple[int, str], ...] = ()
     newlines: tuple[tuple[int, str], ...] = ()
+    ends: tuple[int, ...] = ()
 
     def opening_after(self, written: str) -> list[int]:
         """Return the tokens that go on with an opening tag of which `written` stands there."""
@@ -30,8 +32,11 @@ class TagTokens:
 NO_TAGS = TagTokens(0)  # allows nothing beside the answer
 
 
-def tag_tokens(tokenizer: Tokenizer, vocab_size: int) -> TagTokens:
-    """Return a tokenizer's; a tag that is one token is written by that token alone."""
+def tag_tokens(tokenizer: Tokenizer, vocab_size: int, ends: Iterable[int] = ()) -> TagTokens:
+    """Return a tokenizer's; a tag that is one token is written by that token alone.
+
+    `ends` are ids that end a sequence, beside the tokenizer's.
+    """
     whole = tokenizer.token_id(THINK_OPEN)
     parts = [whole] if whole is not None else _parts(tokenizer)
     newlines = [tokens[0] for text in ("\n", "\n\n") if len(tokens := _ids(tokenizer, text)) == 1]
@@ -39,6 +44,7 @@ def tag_tokens(tokenizer: Tokenizer, vocab_size: int) -> TagTokens:
         vocab_size,
         tuple((token, text) for token in parts if (text := _text(tokenizer, token))),
         tuple((token, text) for token in newlines if not (text := _text(tokenizer, token)).strip()),
+        tuple(end for end in {*tokenizer.eos_ids, *ends} if 0 <= end < vocab_size),
     )
 
 

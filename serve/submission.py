@@ -233,7 +233,8 @@ def _guide(
     tokenizer = opened.tokenizer
     if tokenizer is None and inputs.max_thinking_tokens is not None:
         raise ConfigError("the engine has no tokenizer; leave out max_thinking_tokens.")
-    is_limited = inputs.max_thinking_tokens is not None and turn.trace is not Trace.CLOSED
+    can_think = turn.trace in (Trace.BEFORE, Trace.OPEN)
+    is_limited = can_think and inputs.max_thinking_tokens is not None
     if tokenizer is None or not (grammar or is_limited):
         return None  # a trace that can't open needs no limit
     limit = math.inf if inputs.max_thinking_tokens is None else inputs.max_thinking_tokens
@@ -241,4 +242,5 @@ def _guide(
     thinking = ThinkingBudget(limit, encode, turn.trace, is_at_newline=turn.is_at_newline)
     if grammar is None:
         return thinking
-    return AfterThinking(thinking, grammar, tag_tokens(tokenizer, opened.engine.vocab_size))
+    tags = tag_tokens(tokenizer, opened.engine.vocab_size, opened.eos_ids)
+    return AfterThinking(thinking, grammar, tags)

@@ -153,7 +153,7 @@ def test_a_stop_string_of_a_chat_ends_the_answer_not_the_trace(tiny_engine: Path
     assert (ids.trace, ids.ids) == (Trace.OPEN, prepared.ids)
     assert ids.defaults["temperature"] == 0
     quiet = prepare(opened, Prompt("Hi", is_chat=True, system="/no_think"))
-    assert quiet.trace is Trace.CLOSED and quiet.defaults["temperature"] == 0
+    assert quiet.trace is Trace.ENDED and quiet.defaults["temperature"] == 0
     assert prepare(opened, Prompt("Once")).trace is Trace.BEFORE
     opened.engine.close()
     options = ["--chat", "--temperature", 0, "--max-tokens", 40, "--json"]

@@ -75,6 +75,13 @@ def test_the_answer_is_what_follows_the_tag_and_its_newlines(trace, gap, answer,
     assert reader.trace is Trace.CLOSED
 
 
+@pytest.mark.parametrize("gap", ["", "\n", "\n\n"])
+def test_newlines_after_a_tag_at_the_prompts_end_belong_to_it(gap) -> None:
+    reader = TraceReader(Trace.ENDED)
+    parts = [reader.push(character) for character in f"{gap}a\nb<think>"] + [reader.flush()]
+    assert "".join(part.content for part in parts) == "a\nb<think>"
+
+
 def test_a_closed_text_never_opens() -> None:
     reader = TraceReader(Trace.CLOSED)
     text = "<think>a</think>b"
@@ -91,8 +98,8 @@ HEADER = "<A>"
         ("<U>hi<A>\n", HEADER, Trace.BEFORE),
         ("<U>hi<A><think>\n", HEADER, Trace.OPEN),
         ("<U>hi<A><think>\nlong ago\n\nit was", HEADER, Trace.OPEN),
-        ("<U>hi<A><think></think>", HEADER, Trace.CLOSED),
-        ("<U>hi<A><think>\n\n</think>\n\n", HEADER, Trace.CLOSED),
+        ("<U>hi<A><think></think>", HEADER, Trace.ENDED),
+        ("<U>hi<A><think>\n\n</think>\n\n", HEADER, Trace.ENDED),
         ("<U>hi<A><think>a</think>The answer", HEADER, Trace.CLOSED),
         ("<U>hi<A><think>a</think>b\n<think>c", HEADER, Trace.OPEN),
         ("<U>hi<A><think></think>The <think> tag", HEADER, Trace.CLOSED),  # a word of an answer
@@ -107,7 +114,8 @@ HEADER = "<A>"
         ("Q: 1+1?\n<think>hm", "", Trace.OPEN),
         ("Q: 1+1? A: <think>", "", Trace.OPEN),
         ("Explain the <think> tag.", "", Trace.BEFORE),
-        ("Q: 1+1?\n<think>hm</think>", "", Trace.CLOSED),
+        ("Q: 1+1?\n<think>hm</think>", "", Trace.ENDED),
+        ("Q: 1+1?\n<think>hm</think>2", "", Trace.CLOSED),
         ("", "", Trace.BEFORE),
     ],
 )

@@ -19,6 +19,7 @@ from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.tag_tokens import TagTokens, tag_tokens
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.engines.tokenizer import load_tokenizer
+from nemotrt.serve.grammar import GrammarCompiler, GrammarGuide
 from support.pieces import PieceTokenizer
 
 TINY = load_tokenizer(TINY_MODELS["tiny"])
@@ -240,13 +241,15 @@ def test_no_tags_allow_nothing_more() -> None:
     assert isinstance(rule, Allowed) and rule.mask.sum() == 1
 
 
+def real_grammar(kind: str, guide: str) -> GrammarGuide:
+    return GrammarCompiler(TINY, 4096).guide(kind, guide)
+
+
 @pytest.mark.parametrize("opens", [True, False])
 @pytest.mark.parametrize("answer", ['{"a": 1}', "{}"])
 def test_the_real_grammar_after_a_trace(opens, answer) -> None:
     """Tiny's own tokens; the one that closes the tag carries the answer's first character."""
-    from nemotrt.serve.grammar import GrammarCompiler
-
-    grammar = GrammarCompiler(TINY, 4096).guide("json", "")
+    grammar = real_grammar("json", "")
     trace = Trace.BEFORE if opens else Trace.OPEN
     thinking = ThinkingBudget(float("inf"), TINY.encode, trace)
     guide = AfterThinking(thinking, grammar, tag_tokens(TINY, 4096))
@@ -265,9 +268,7 @@ def test_the_real_grammar_after_a_trace(opens, answer) -> None:
 @pytest.mark.parametrize(("regex", "is_kept"), [(">yes", True), ("yes", False)])
 def test_the_real_grammar_is_told_of_text_within_the_closing_token(regex, is_kept) -> None:
     """`>>` is one token of tiny's: the tag's end and the answer's beginning."""
-    from nemotrt.serve.grammar import GrammarCompiler
-
-    grammar = GrammarCompiler(TINY, 4096).guide("regex", regex)
+    grammar = real_grammar("regex", regex)
     guide = AfterThinking(
         ThinkingBudget(float("inf"), TINY.encode), grammar, tag_tokens(TINY, 4096)
     )
@@ -286,9 +287,7 @@ def test_the_real_grammar_is_told_of_text_within_the_closing_token(regex, is_kep
 
 
 def test_the_real_grammar_forgets_what_turned_out_to_be_a_tag() -> None:
-    from nemotrt.serve.grammar import GrammarCompiler
-
-    grammar = GrammarCompiler(TINY, 4096).guide("regex", "<TOOL>|<b>")
+    grammar = real_grammar("regex", "<TOOL>|<b>")
     thinking = ThinkingBudget(float("inf"), TINY.encode, Trace.BEFORE)
     guide = AfterThinking(thinking, grammar, tag_tokens(TINY, 4096))
     for text in ("<think>\n", "hm</think>\n\n", "<b>"):

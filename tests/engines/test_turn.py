@@ -1,5 +1,8 @@
 """Where prompts leave the assistant's turn, over chat templates of several kinds."""
 
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from nemotrt.engines.chat import ChatTemplate, load_chat_template
 from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.engines.turn import read_turn, turn_header
+from nemotrt.errors import ArtefactError, ConfigError
 
 NVIDIA = load_chat_template(TINY_MODELS["tiny"])
 assert NVIDIA is not None
@@ -70,11 +74,11 @@ def test_how_a_turn_begins(template: ChatTemplate, header: str) -> None:
     [
         (NVIDIA, {}, Trace.OPEN, True),
         (QWEN3, {}, Trace.BEFORE, True),
-        (QWEN3, {"enable_thinking": False}, Trace.CLOSED, False),
+        (QWEN3, {"enable_thinking": False}, Trace.ENDED, False),
         (PLAIN, {}, Trace.BEFORE, False),
         (ALWAYS_ASKS, {}, Trace.BEFORE, False),
         (R1, {}, Trace.OPEN, True),
-        (V31, {}, Trace.CLOSED, False),
+        (V31, {}, Trace.ENDED, False),
         (V31, {"thinking": True}, Trace.OPEN, True),
     ],
 )
@@ -93,7 +97,7 @@ def test_what_a_user_writes_does_not_count(
 def test_no_think_of_nvidias_template(words: str) -> None:
     system = {"role": "system", "content": "/no_think"}
     turn = read_turn(NVIDIA.render([system, user(words.replace("/think", "think"))]), NVIDIA)
-    assert (turn.trace, turn.expects_trace) == (Trace.CLOSED, False)
+    assert (turn.trace, turn.expects_trace) == (Trace.ENDED, False)
 
 
 @pytest.mark.parametrize(
@@ -133,3 +137,36 @@ def test_a_text_without_a_turn_expects_no_trace(template: ChatTemplate | None) -
 )
 def test_where_an_open_trace_may_end_at_once(prompt: str, expected: bool) -> None:
     assert read_turn(prompt, None).is_at_newline is expected
+
+
+@pytest.mark.slow
+def test_every_template_of_a_registry_package() -> None:
+    """llama.cpp's source package has dozens; the oracle is the prompt's end for a plain question.
+
+    What the user writes, and earlier turns, change nothing of it.
+    """
+    path = Path(__file__).parents[2] / "benchmarks/cpu/llama_build.py"
+    spec = spec_from_file_location("llama_build", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["llama_build"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    num_tried = 0
+    for source in sorted((module.source_folder() / "models/templates").glob("*.jinja")):
+        chats = [[user("hi")]]
+        for words in TAGS:
+            spoken = [user("hi"), {"role": "assistant", "content": f"<think>a</think>{words}"}]
+            chats += [[user(words or "hi")], [*spoken, user(f"{words} again")]]
+        try:
+            template = ChatTemplate(source.read_text(encoding="utf-8"))
+            prompts = [template.render(chat) for chat in chats]
+        except (ArtefactError, ConfigError):
+            continue  # it needs other messages, or variables
+        num_tried += 1
+        end = prompts[0].rstrip()
+        expected = Trace.BEFORE
+        expected = Trace.OPEN if end.endswith("<think>") else expected
+        expected = Trace.ENDED if end.endswith("</think>") else expected
+        assert turn_header(template), source.name
+        found = [read_turn(prompt, template).trace for prompt in prompts]
+        assert found == [expected] * len(found), source.name
+    assert num_tried > 40

@@ -159,6 +159,32 @@ def test_stop_strings_end_the_answer_alone(stack, template, messages, opening, s
         assert both(client, messages=messages, stop=[stop])[1] == "Yes. And"
 
 
+@pytest.mark.parametrize(
+    ("template", "messages", "kwargs"),
+    [
+        (NVIDIA, NO_THINK, {}),
+        (QWEN3, USER, {"enable_thinking": False}),
+        (NVIDIA, [*USER, {"role": "assistant", "content": "I know.</think>"}], {}),
+    ],
+)
+def test_newlines_behind_a_tag_of_the_prompt_stop_nothing(
+    stack, template, messages, kwargs
+) -> None:
+    with stack(template, "\n\nYes.\n\nNo.") as client:
+        found = both(client, messages=messages, stop="\n\n", chat_template_kwargs=kwargs)
+    assert found[:3] == ("", "Yes.", "stop")
+
+
+@pytest.mark.parametrize(("template", "messages", "opening"), OPENERS)
+def test_a_text_with_a_grammar_does_not_end_within_its_trace(
+    stack, template, messages, opening
+) -> None:
+    """Else an empty content would pass for an answer by `stop`."""
+    with stack(template, f"{opening}One.") as client:
+        found = both(client, messages=messages, response_format=JSON_FORMAT, max_tokens=40)
+    assert found[1:] == ("", "length", 40)
+
+
 def test_where_the_trace_is_content_a_stop_string_ends_it(stack) -> None:
     with stack(NVIDIA, "One.\n\nTwo.</think>\n\nYes.") as client:
         found = both(client, messages=USER, stop=["\n\n"], separate_reasoning=False)
