@@ -85,13 +85,13 @@ def wanted(schema: dict[str, Any]) -> Any:
 
 
 def answer(client: openai.OpenAI, **request: Any) -> Any:
-    request = {"model": "llm", "messages": asked(), "max_tokens": 400, "temperature": 0, **request}
+    request = {"model": "llm", "messages": asked(), "max_tokens": 160, "temperature": 0, **request}
     return client.chat.completions.create(**request).choices[0]
 
 
 def streamed(client: openai.OpenAI, **request: Any) -> tuple[str, list[tuple[str, str]], str]:
     """Return (content, [(name, arguments)], finish reason) of a streamed answer."""
-    request = {"model": "llm", "messages": asked(), "max_tokens": 400, "temperature": 0, **request}
+    request = {"model": "llm", "messages": asked(), "max_tokens": 160, "temperature": 0, **request}
     content, reason = "", ""
     calls: list[list[str]] = []
     for chunk in client.chat.completions.create(stream=True, **request):
@@ -128,7 +128,7 @@ def test_a_truncated_answer_says_so(client) -> None:
 
 
 def test_json_object_is_one_object(client) -> None:
-    for seed in range(4):
+    for seed in range(2):
         choice = answer(client, response_format={"type": "json_object"}, temperature=1, seed=seed)
         if choice.finish_reason == "stop":
             assert isinstance(json.loads(choice.message.content), dict)
@@ -138,7 +138,7 @@ def test_json_object_is_one_object(client) -> None:
 
 @pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
 def test_a_forced_call_is_the_whole_answer(client, choice) -> None:
-    for seed in range(4):
+    for seed in range(2):
         request = {"tools": TOOLS, "tool_choice": choice, "temperature": 0.7, "seed": seed}
         found = answer(client, **request)
         assert not found.message.content
@@ -153,7 +153,7 @@ def test_a_forced_call_is_the_whole_answer(client, choice) -> None:
 
 
 def test_a_format_beside_tools_is_calls_or_the_answer(client) -> None:
-    for seed in range(6):
+    for seed in range(3):
         request = {"tools": TOOLS, "response_format": wanted(COLOURS), "temperature": 2}
         found = answer(client, **request, seed=seed)
         if found.message.tool_calls:

@@ -85,12 +85,58 @@ def schemas(draw: st.DrawFn) -> Schema:
 
 
 KEYWORDS = st.sampled_from(
-    """$ref $id $anchor $defs $schema $dynamicRef $recursiveRef definitions type enum const items
-    prefixItems additionalItems minItems maxItems contains uniqueItems properties required
-    patternProperties additionalProperties propertyNames minProperties maxProperties dependencies
-    dependentRequired minLength maxLength pattern format minimum maximum exclusiveMinimum
-    exclusiveMaximum multipleOf anyOf oneOf allOf not if then else unevaluatedProperties nullable
-    x-guidance title default examples contentEncoding""".split()
+    [
+        "$ref",
+        "$id",
+        "$anchor",
+        "$defs",
+        "$schema",
+        "$dynamicRef",
+        "$recursiveRef",
+        "definitions",
+        "type",
+        "enum",
+        "const",
+        "items",
+        "prefixItems",
+        "additionalItems",
+        "minItems",
+        "maxItems",
+        "contains",
+        "uniqueItems",
+        "properties",
+        "required",
+        "patternProperties",
+        "additionalProperties",
+        "propertyNames",
+        "minProperties",
+        "maxProperties",
+        "dependencies",
+        "dependentRequired",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "not",
+        "if",
+        "then",
+        "else",
+        "unevaluatedProperties",
+        "nullable",
+        "x-guidance",
+        "title",
+        "default",
+        "examples",
+        "contentEncoding",
+    ]
 )
 ODD = st.one_of(
     SCALARS,
