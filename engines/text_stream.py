@@ -1,5 +1,6 @@
 """Tokens to text as they come: whole characters only, and no part of a stop string."""
 
+from nemotrt.engines.stop_matcher import StopMatcher
 from nemotrt.engines.tokenizer import Tokenizer
 
 
@@ -9,7 +10,7 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer | None, stop: tuple[str, ...] = ()) -> None:
         """Start an empty text; without a tokenizer every text is empty."""
         self._decoder = tokenizer.decoder() if tokenizer else None
-        self._stop = stop
+        self._stop = StopMatcher(stop)
         self._held = ""
         self.is_stopped = False
 
@@ -18,30 +19,18 @@ class TextStream:
         if self._decoder is None:
             return "", ""
         piece = self._decoder(token)
+        start = self._stop.push(piece)
+        num_before = len(self._held)
         self._held += piece
-        return piece, self._release()
+        if start is not None:
+            self.is_stopped = True
+            text, self._held = self._held[: num_before + start], ""
+            return piece, text
+        cut = len(self._held) - self._stop.num_pending
+        text, self._held = self._held[:cut], self._held[cut:]
+        return piece, text
 
     def flush(self) -> str:
         """Return what was held back, once no more tokens come."""
         rest, self._held = ("" if self.is_stopped else self._held), ""
         return rest
-
-    def _release(self) -> str:
-        """Cut the held text at a stop string, or keep the longest tail that may begin one."""
-        found = [position for s in self._stop if (position := self._held.find(s)) >= 0]
-        if found:
-            self.is_stopped = True
-            text, self._held = self._held[: min(found)], ""
-            return text
-        tail = max((_overlap(self._held, s) for s in self._stop), default=0)
-        cut = len(self._held) - tail
-        text, self._held = self._held[:cut], self._held[cut:]
-        return text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of `text` that begins `stop`."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:size]):
-            return size
-    return 0
