@@ -23,6 +23,7 @@ from nemotrt.serve.connection import Connection
 from nemotrt.serve.engine_loop import MAX_CHUNKS_PER_S, EngineLoop
 from nemotrt.serve.gpu_gauges import GpuGauges
 from nemotrt.serve.grammar import GrammarCompiler
+from nemotrt.serve.preparation import Preparation
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
@@ -47,6 +48,7 @@ class EngineHost:
         self._grammars = (
             None if tokenizer is None else GrammarCompiler(tokenizer, opened.engine.vocab_size)
         )
+        self._preparation = Preparation()
         self._gpus = GpuGauges()
         self._connections: list[Connection] = []
         self._lock = threading.Lock()
@@ -83,9 +85,12 @@ class EngineHost:
 
         The engine is closed then: what a backend keeps for the next start is written.
         """
+        if self._grammars is not None:
+            self._grammars.warm_up()
         self.loop.start()
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         self.loop.join()
+        self._preparation.close()
         for connection in self._open_connections():
             connection.close()
         self.opened.engine.close()
@@ -94,7 +99,13 @@ class EngineHost:
         while True:
             client, _ = listener.accept()
             connection = Connection(
-                client, self.opened, self.loop, self._forget, self.metrics, self._grammars
+                client,
+                self.opened,
+                self.loop,
+                self._forget,
+                self.metrics,
+                self._grammars,
+                self._preparation,
             )
             with self._lock:
                 self._connections.append(connection)

@@ -53,6 +53,7 @@ class EngineLoop:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._live: dict[str, LiveRequest] = {}
         self._stop_at_s: float | None = None
+        self.is_draining = False
         self._thread = threading.Thread(target=self._run, name="engine loop", daemon=True)
 
     def start(self) -> None:
@@ -78,6 +79,7 @@ class EngineLoop:
         def begin() -> None:
             self._stop_at_s = deadline
 
+        self.is_draining = True  # at once: a step may last
         self._inbox.put(begin)
 
     def join(self) -> None:
@@ -85,8 +87,9 @@ class EngineLoop:
         self._thread.join()
 
     def status(self) -> dict[str, int]:
-        """Return how many requests wait and run, and the steps so far."""
+        """Return how many requests wait and run, the steps so far, and whether it is stopping."""
         return {
+            "is_draining": self.is_draining,
             "num_waiting": len(self.waiting),
             "num_running": len(self.scheduler.running),
             "max_batch_size": self.scheduler.engine.limits.max_batch_size,
@@ -145,6 +148,9 @@ class EngineLoop:
     def _enqueue(self, submission: Submission) -> None:
         """Take a request into the queue, or refuse it."""
         request_id = submission.request.request_id
+        if request_id in self._live:
+            submission.deliver(failure("invalid_request", "the request's number is in use."))
+            return
         self.telemetry.submitted(submission)
         if self._stop_at_s is not None:
             self._refuse(submission, SHUTTING_DOWN)

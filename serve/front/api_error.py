@@ -9,6 +9,7 @@ from nemotrt.serve.front.upstream import UpstreamError
 # Reason behind the front -> HTTP status. 503 asks a client to come again.
 STATUS = {
     "invalid_request": 400,
+    "answer_too_large": 400,
     "deadline_exceeded": 504,
     "queue_full": 503,
     "queue_timeout": 503,

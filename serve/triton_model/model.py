@@ -15,6 +15,7 @@ from .engine_process import EngineProcess  # noqa: TID251
 from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay  # noqa: TID251
 from .responder import Channel, Fields, Responder  # noqa: TID251
 from .tensors import INPUT_BY_NAME, OUTPUTS, input_value  # noqa: TID251
+from .wire import FrameTooLargeError  # noqa: TID251
 
 PYTHON_VARIABLE = "NEMOTRT_PYTHON"  # an interpreter that has nemotrt
 DTYPES = {"STRING": np.object_, "INT32": np.int32, "FP32": np.float32}
@@ -57,7 +58,7 @@ class TritonPythonModel:
                 channel.push({"text_output": "", "final": True})
                 return
             request_id = self._relay.submit(inputs, channel.push)
-        except ValueError as error:
+        except (ValueError, FrameTooLargeError) as error:
             channel.push(failure("invalid_request", error))
             return
         except EngineUnavailableError as error:

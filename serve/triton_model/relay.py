@@ -4,10 +4,11 @@ import itertools
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .wire import Frame, encode, read_frames  # noqa: TID251
+from .wire import Frame, encode, read_frames, updates  # noqa: TID251
 
 Listener = Callable[[dict[str, Any]], None]
 RECONNECT_S = 0.1
@@ -41,11 +42,13 @@ class Relay:
 
         Raises:
             EngineUnavailableError: the engine process is not there.
+            FrameTooLargeError: the engine process would refuse so much.
         """
         request_id = next(self._ids)
+        data = encode({"op": "submit", "id": request_id, "inputs": inputs})
         self._listeners[request_id] = listener
         try:
-            self._send({"op": "submit", "id": request_id, "inputs": inputs})
+            self._send(data)
         except EngineUnavailableError:
             if self._listeners.pop(request_id, None) is not None:
                 raise
@@ -54,7 +57,7 @@ class Relay:
     def cancel(self, request_id: int) -> None:
         """Ask the engine to end a request; its last update comes as usual."""
         try:
-            self._send({"op": "cancel", "id": request_id})
+            self._send(encode({"op": "cancel", "id": request_id}))
         except EngineUnavailableError:
             return  # the broken connection has ended the request already
 
@@ -66,8 +69,7 @@ class Relay:
             _shut(connection)
         self._thread.join()
 
-    def _send(self, frame: Frame) -> None:
-        data = encode(frame)
+    def _send(self, data: bytes) -> None:
         with self._lock:
             if self._socket is None:
                 raise EngineUnavailableError("the engine process is starting or restarting.")
@@ -97,23 +99,35 @@ class Relay:
                 time.sleep(RECONNECT_S)
 
     def _dispatch(self, frame: Frame) -> None:
-        """Hand each update to its request's listener; a final one ends the request."""
-        if frame.get("op") != "updates":
-            return
-        for request_id, fields in frame["items"]:
+        """Hand each update to its request's listener; a final one ends the request.
+
+        Raises:
+            ConnectionError: the frame makes no sense.
+        """
+        for request_id, fields in updates(frame):
             is_final = fields.get("final")
             listeners = self._listeners
             listener = listeners.pop(request_id, None) if is_final else listeners.get(request_id)
-            if listener is not None:
+            if listener is None:
+                continue
+            try:
                 listener(fields)
+            except Exception:  # one request's fields make no sense: the others go on
+                traceback.print_exc()
+                self._listeners.pop(request_id, None)
+                listener(_failure("the engine process sent what makes no sense."))
 
     def _fail_live(self) -> None:
         """End every live request with an error."""
-        error = {"code": "engine_failed", "message": "the engine process ended; try again."}
         for request_id in list(self._listeners):
             listener = self._listeners.pop(request_id, None)
             if listener is not None:
-                listener({"final": True, "error": error})
+                listener(_failure("the engine process ended; try again."))
+
+
+def _failure(message: str) -> dict[str, Any]:
+    """Return the last fields of a request whose engine is lost."""
+    return {"final": True, "error": {"code": "engine_failed", "message": message}}
 
 
 def _shut(connection: socket.socket) -> None:
