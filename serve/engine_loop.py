@@ -15,8 +15,9 @@ from nemotrt.serve.admission import AdmissionQueue, QueueLimits
 from nemotrt.serve.delivery import Delivery, Fields, failure
 from nemotrt.serve.submission import Submission
 from nemotrt.serve.telemetry import Telemetry
+from nemotrt.serve.triton_model.wire import STOPPING
 
-SHUTTING_DOWN = failure("shutting_down", "the server is stopping; try another one.")
+SHUTTING_DOWN = failure(**STOPPING)
 # A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this
 # bounds their share of the machine. Chosen, not derived: benchmarks/serve_throughput.py compares.
 MAX_CHUNKS_PER_S = 2000.0

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +19,15 @@ from starlette.types import ASGIApp
 
 from nemotrt.serve.engine_probe import ask_engine, engine_status
 from nemotrt.serve.front.access import MAX_BODY_BYTES, AccessGate, ApiKeys
-from nemotrt.serve.front.api_error import ApiError
+from nemotrt.serve.front.api_error import ApiError, from_upstream
 from nemotrt.serve.front.chat_endpoint import ChatCall
 from nemotrt.serve.front.completion_endpoint import CompletionCall
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.event_stream import ClientGoneError, EventStream, answer_unless_gone
 from nemotrt.serve.front.openapi import openapi_document
 from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling
-from nemotrt.serve.front.upstream import Upstream
+from nemotrt.serve.front.upstream import Upstream, UpstreamError
+from nemotrt.serve.triton_model.wire import STOPPING
 
 PAGE = Path(__file__).parent / "page.html"
 PAGE_HEADERS = {
@@ -50,6 +51,7 @@ class FrontSpec:
     engine_socket: Path | None = None  # asked for its health; None: only the upstream is
     separate_reasoning: bool = True
     max_body_bytes: int = MAX_BODY_BYTES
+    is_draining: Callable[[], bool] = lambda: False  # whether the whole server is stopping
 
 
 class Front:
@@ -87,12 +89,21 @@ class Front:
 
     async def ready(self, request: Request) -> Response:
         """Answer GET /health and /health/ready: 200 where a request would be answered."""
-        is_ready = await self.spec.upstream.is_ready()
-        if is_ready and self.spec.engine_socket is not None:
-            is_ready = await asyncio.to_thread(engine_status, self.spec.engine_socket) is not None
-        return JSONResponse(
-            {"status": "ready" if is_ready else "starting"}, 200 if is_ready else 503
-        )
+        status = await self._status()
+        return JSONResponse({"status": status}, 200 if status == "ready" else 503)
+
+    async def _status(self) -> str:
+        """Return "ready", "draining" from the moment the server begins to stop, or "starting"."""
+        if self.spec.is_draining():
+            return "draining"
+        if not await self.spec.upstream.is_ready():
+            return "starting"
+        if self.spec.engine_socket is None:
+            return "ready"
+        engine = await asyncio.to_thread(engine_status, self.spec.engine_socket)
+        if engine is None:
+            return "starting"
+        return "draining" if engine["is_draining"] else "ready"
 
     async def live(self, request: Request) -> Response:
         """Answer GET /health/live."""
@@ -129,8 +140,11 @@ class Front:
         """Return the checked body.
 
         Raises:
-            ApiError: it is no JSON, a field is unknown or wrong, or there is no such model.
+            ApiError: it is no JSON, a field is unknown or wrong, there is no such model, or the
+                server is stopping.
         """
+        if self.spec.is_draining():
+            raise from_upstream(UpstreamError(**STOPPING))
         try:
             body = kind.model_validate_json(await request.body())
         except pydantic.ValidationError as error:

@@ -96,6 +96,17 @@ def _plain(name: str, element: Any) -> Any:
 
 
 def merge(older: dict[str, Any], newer: dict[str, Any]) -> None:
-    """Add the fields of a later update to those of an earlier one, in place."""
+    """Add the fields of a later update to those of an earlier one, in place.
+
+    Lists of `older` grow themselves, and a text is taken out while it grows: then it has one
+    owner, and Python adds to its end. Both would else be copied whole at every token.
+    """
     for name, value in newer.items():
-        older[name] = older[name] + value if name in APPENDED and name in older else value
+        if name not in APPENDED or name not in older:
+            older[name] = value
+        elif isinstance(value, list):
+            older[name].extend(value)
+        else:
+            text = older.pop(name)
+            text += value
+            older[name] = text

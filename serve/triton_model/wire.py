@@ -14,6 +14,8 @@ from typing import Any
 
 MAX_FRAME_BYTES = 64 << 20
 HEADER = struct.Struct(">I")
+# What a request hears that comes while the server stops, or outlives its drain.
+STOPPING = {"code": "shutting_down", "message": "the server is stopping; try another one."}
 Frame = dict[str, Any]
 Item = tuple[int, dict[str, Any]]
 

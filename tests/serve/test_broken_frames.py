@@ -1,6 +1,7 @@
 """What makes no sense on a socket ends that connection: no request hangs, nobody else is harmed."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -219,10 +220,8 @@ def answer(path: Path) -> dict[str, Any]:
 def test_the_engine_answers_others_whatever_a_client_sends(host, frames) -> None:
     engine_host, path = host
     with connected(path) as bad:
-        try:
+        with contextlib.suppress(OSError):  # it may hang up on us
             bad.sendall(b"".join(frames))
-        except OSError:
-            pass  # it has hung up on us, as it may
         assert answer(path).get("finish_reason") == "length"
     assert engine_host.loop.failure is None
 
