@@ -19,11 +19,12 @@ from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar import GrammarCompiler
 from nemotrt.serve.request_limits import (
-    MAX_BYTES_PER_TOKEN,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKEN_IDS,
     check_count,
+    check_room,
     check_stops,
+    check_text,
 )
 
 TAIL_TOKENS = 16  # enough to hold "<think>" in any tokenizer
@@ -127,16 +128,6 @@ def read_inputs(values: dict[str, Any], max_seq_len: int) -> Inputs:
     return inputs
 
 
-def check_room(num_prompt_tokens: int, max_seq_len: int) -> int:
-    """Return the tokens that a prompt leaves for the output; ConfigError for none."""
-    if num_prompt_tokens >= max_seq_len:
-        raise ConfigError(
-            f"the prompt has {num_prompt_tokens} tokens; the engine holds {max_seq_len} "
-            "with the output."
-        )
-    return max_seq_len - num_prompt_tokens
-
-
 def prompt_ids(inputs: Inputs, opened: OpenEngine) -> tuple[int, ...]:
     """Return the prompt's ids, from text or as they came.
 
@@ -152,11 +143,7 @@ def prompt_ids(inputs: Inputs, opened: OpenEngine) -> tuple[int, ...]:
     text = inputs.text_input or ""
     if opened.tokenizer is None:
         raise ConfigError("the engine has no tokenizer; give input_ids.")
-    limit = opened.engine.limits.max_seq_len
-    if len(text) > limit * MAX_BYTES_PER_TOKEN:
-        raise ConfigError(
-            f"text_input has {len(text)} characters; the engine holds {limit} tokens."
-        )
+    check_text("text_input", len(text), opened.engine.limits.max_seq_len)
     return tuple(opened.tokenizer.encode(text, add_special_tokens=inputs.add_special_tokens))
 
 

@@ -1,5 +1,6 @@
 """Errors as OpenAI's clients expect them."""
 
+from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -32,6 +33,10 @@ class ApiError(Exception):
         self.message = message
         self.code = code
         self.param = param
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pass to another process with all that it says."""
+        return partial(ApiError, code=self.code, param=self.param), (self.status, self.message)
 
     @property
     def body(self) -> dict[str, Any]:
