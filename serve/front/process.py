@@ -13,6 +13,7 @@ import uvicorn
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.access import MAX_BODY_BYTES, read_api_keys
 from nemotrt.serve.front.app import FrontSpec, create_app
+from nemotrt.serve.front.bounded_http import BoundedProtocol
 from nemotrt.serve.front.engine_files import read_engine_files
 from nemotrt.serve.front.upstream import Upstream
 from nemotrt.serve.front_probe import STOP_NOTICE
@@ -74,6 +75,7 @@ def serve_front(
     )
     uvicorn.run(
         create_app(spec),
+        http=BoundedProtocol,
         host=host,
         port=port,
         ssl_certfile=tls_certificate,
