@@ -88,12 +88,13 @@ class EngineLoop:
         self._thread.join()
 
     def status(self) -> dict[str, int]:
-        """Return how many requests wait and run, the steps so far, and whether it is stopping."""
+        """Return how many requests wait and run, the limits, and whether the loop is stopping."""
         return {
             "is_draining": self.is_draining,
             "num_waiting": len(self.waiting),
             "num_running": len(self.scheduler.running),
             "max_batch_size": self.scheduler.engine.limits.max_batch_size,
+            "max_seq_len": self.scheduler.engine.limits.max_seq_len,
             "num_steps": self.num_steps,
         }
 

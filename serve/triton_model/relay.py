@@ -8,10 +8,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .wire import Frame, encode, read_frames, updates  # noqa: TID251
+from .wire import Frame, encode, max_seq_len, read_frames, updates  # noqa: TID251
 
 Listener = Callable[[dict[str, Any]], None]
 RECONNECT_S = 0.1
+STARTING = "the engine process is starting or restarting."
 SOCKET_VARIABLE = "NEMOTRT_ENGINE_SOCKET"
 
 
@@ -31,11 +32,23 @@ class Relay:
         self._path = path
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._max_seq_len: int | None = None  # what the engine says when the line is up
         self._listeners: dict[int, Listener] = {}
         self._ids = itertools.count(1)
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
+
+    @property
+    def max_seq_len(self) -> int:
+        """Tokens that a sequence may have.
+
+        Raises:
+            EngineUnavailableError: the engine process is not there to say so.
+        """
+        if self._max_seq_len is None:
+            raise EngineUnavailableError(STARTING)
+        return self._max_seq_len
 
     def submit(self, inputs: dict[str, Any], listener: Listener) -> int:
         """Send a request; `listener` gets its updates on the relay's thread. Return its id.
@@ -72,7 +85,7 @@ class Relay:
     def _send(self, data: bytes) -> None:
         with self._lock:
             if self._socket is None:
-                raise EngineUnavailableError("the engine process is starting or restarting.")
+                raise EngineUnavailableError(STARTING)
             try:
                 self._socket.sendall(data)
             except OSError as error:
@@ -86,6 +99,7 @@ class Relay:
             with connection:
                 try:
                     connection.connect(self._path)
+                    connection.sendall(encode({"op": "status", "id": 0}))
                     with self._lock:
                         self._socket = connection
                     for frame in read_frames(connection):
@@ -93,7 +107,7 @@ class Relay:
                 except OSError:
                     pass  # not there yet, or gone: what follows says so to every live request
                 with self._lock:
-                    self._socket = None
+                    self._socket = self._max_seq_len = None
             self._fail_live()
             if not self._is_closed:
                 time.sleep(RECONNECT_S)
@@ -104,6 +118,9 @@ class Relay:
         Raises:
             ConnectionError: the frame makes no sense.
         """
+        if frame.get("op") == "status":
+            self._max_seq_len = max_seq_len(frame)
+            return
         for request_id, fields in updates(frame):
             is_final = fields.get("final")
             listeners = self._listeners

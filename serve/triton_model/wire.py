@@ -85,6 +85,14 @@ def updates(frame: Frame) -> list[Item]:
     return [_item(item) for item in items]
 
 
+def max_seq_len(frame: Frame) -> int:
+    """Return an engine's limit from its "status" frame; ConnectionError where it has none."""
+    limit = frame.get("max_seq_len")
+    if not isinstance(limit, int):
+        raise ConnectionError("an engine's status has no max_seq_len.")
+    return limit
+
+
 def _item(item: Any) -> Item:
     """Return one request's number and fields; an error in them has its code and message."""
     match item:
