@@ -21,7 +21,7 @@ from nemotrt.serve.front.access import MAX_BODY_BYTES, AccessGate, ApiKeys
 from nemotrt.serve.front.api_error import ApiError, from_upstream
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.event_stream import ClientGoneError, EventStream, answer_unless_gone
-from nemotrt.serve.front.openapi import openapi_document
+from nemotrt.serve.front.openapi import openapi_bytes
 from nemotrt.serve.front.prepare import CallSettings, Endpoint, unknown_model
 from nemotrt.serve.front.upstream import Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
@@ -117,7 +117,7 @@ class Front:
 
     async def openapi(self, request: Request) -> Response:
         """Answer GET /openapi.json."""
-        return JSONResponse(openapi_document())
+        return Response(openapi_bytes(), media_type="application/json")
 
     async def page(self, request: Request) -> Response:
         """Answer GET / with the chat page."""

@@ -17,6 +17,8 @@ from nemotrt.serve.request_limits import (
 
 Text = Annotated[str, Field(max_length=1 << 24)]
 Int32 = Annotated[int, Field(ge=0, lt=2**31)]
+# Counted by check_limits(): of a union, pydantic would tell of the wrong branch.
+StopStrings = Annotated[list[str], Field(json_schema_extra={"maxItems": MAX_STOP_STRINGS})]
 Ids = Annotated[list[Int32], Field(min_length=1)]
 
 
@@ -140,7 +142,7 @@ class Sampling(Strict):
     n: int = Field(default=1, ge=1, le=16)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    stop: str | Annotated[list[str], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop: str | StopStrings | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     presence_penalty: float = Field(default=0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0, ge=-2, le=2)
