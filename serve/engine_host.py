@@ -27,6 +27,7 @@ from nemotrt.serve.preparation import Preparation
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
+SWITCH_S = 0.0005  # how long a thread that prepares a request may keep the engine's loop waiting
 STATE_ELEMENT_BYTES = {"native": 4, "onnxruntime": 4}  # their state is float32
 
 
@@ -143,6 +144,7 @@ def main(
 ) -> None:
     """Serve ENGINE on a Unix socket until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    sys.setswitchinterval(SWITCH_S)
     opened = open_engine(engine, num_threads=threads)
     host = EngineHost(opened, QueueLimits(max_queue_size, max_queue_s), max_chunks_per_s)
 

@@ -1,6 +1,7 @@
 """Grammars that mask logits: JSON, JSON schemas, regular expressions, Lark, through llguidance."""
 
 import json
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from nemotrt.errors import ConfigError, EnvironmentUnfitError, unknown_name
 from nemotrt.serve.grammar_cache import GrammarCache
 from nemotrt.serve.request_limits import MAX_GUIDE_CHARACTERS, check_count
 
+log = logging.getLogger("nemotrt.engine")
 # llguidance's measure of work at a lexer's first mask, about 0.1 s; its default allows 1.5 s.
 # Source: measured, llguidance 1.9.1, 2-core machine, 2026-11-29.
 LEXER_FUEL = 250_000
@@ -59,11 +61,11 @@ class GrammarCompiler:
         self._cache = GrammarCache()
 
     def warm_up(self) -> None:
-        """Load what every grammar needs, where it is installed: it holds all threads up."""
+        """Load what every grammar needs, before anyone waits: it holds all threads up."""
         try:
             _ = self._llguidance_tokenizer
-        except EnvironmentUnfitError:
-            return  # the first request with a grammar hears of it
+        except Exception as error:  # a foreign library; requests with a grammar hear of it again
+            log.warning("requests with a grammar will fail: %s", error)
 
     def has(self, kind: str, guide: str) -> bool:
         """Whether the grammar is compiled already."""

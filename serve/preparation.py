@@ -4,14 +4,16 @@ Tokenizing and compiling grammars leave the other Python threads running, but ta
 requests. Those have threads apart from the rest, so that a large request delays large ones alone.
 """
 
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import Any
 
 MAX_WAITING = 256  # requests that wait for a thread of one lane
 LIGHT_CHARACTERS = 2000  # about a millisecond's work: not worth a thread's wake-up
 LARGE_CHARACTERS = 1 << 16
+NICENESS = 5
 NUM_THREADS = 2  # of the lane for what is neither light nor large
 
 
@@ -20,8 +22,9 @@ class Lane:
 
     def __init__(self, name: str, num_threads: int) -> None:
         """Start nothing yet."""
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix=f"prepare {name}")
-        self._lock = Lock()
+        name = f"prepare {name}"
+        self._pool = ThreadPoolExecutor(num_threads, name, initializer=_give_way)
+        self._lock = threading.Lock()
         self._num_waiting = 0
 
     def run(self, work: Callable[[], None]) -> bool:
@@ -61,6 +64,11 @@ class Preparation:
         """Drop what waits."""
         self._small.close()
         self._large.close()
+
+
+def _give_way() -> None:
+    """Let the engine's threads go first where there are fewer cores than work."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def work_size(inputs: dict[str, Any], *, is_compiled: bool) -> int:
