@@ -43,8 +43,12 @@ class Tokenizer:
         return tuple(self._backend.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the ids of `text`; special tokens written in it become their ids."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        """Return the ids of `text`; special tokens written in it become their ids.
+
+        Other Python threads run meanwhile, which only the library's batched call lets them.
+        """
+        (encoding,) = self._backend.encode_batch([text], add_special_tokens=add_special_tokens)
+        ids: list[int] = encoding.ids
         return ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:

@@ -57,8 +57,12 @@ class ChildProcess:
 
     def terminate(self) -> None:
         """Ask the process itself, not its group, to end."""
+        self.notify(signal.SIGTERM)
+
+    def notify(self, number: signal.Signals) -> None:
+        """Send a signal to the process itself, if it still runs."""
         if self.exit_code is None:
-            self._process.terminate()
+            self._process.send_signal(number)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether the process ends within `timeout_s`."""

@@ -23,9 +23,11 @@ from nemotrt.serve.connection import Connection
 from nemotrt.serve.engine_loop import MAX_CHUNKS_PER_S, EngineLoop
 from nemotrt.serve.gpu_gauges import GpuGauges
 from nemotrt.serve.grammar import GrammarCompiler
+from nemotrt.serve.preparation import Preparation
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
+SWITCH_S = 0.0005  # how long a thread that prepares a request may keep the engine's loop waiting
 STATE_ELEMENT_BYTES = {"native": 4, "onnxruntime": 4}  # their state is float32
 
 
@@ -49,6 +51,7 @@ class EngineHost:
             if tokenizer is None
             else GrammarCompiler(tokenizer, opened.engine.vocab_size, opened.end_ids)
         )
+        self._preparation = Preparation()
         self._gpus = GpuGauges()
         self._connections: list[Connection] = []
         self._lock = threading.Lock()
@@ -85,9 +88,12 @@ class EngineHost:
 
         The engine is closed then: what a backend keeps for the next start is written.
         """
+        if self._grammars is not None:
+            self._grammars.warm_up()
         self.loop.start()
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         self.loop.join()
+        self._preparation.close()
         for connection in self._open_connections():
             connection.close()
         self.opened.engine.close()
@@ -96,7 +102,13 @@ class EngineHost:
         while True:
             client, _ = listener.accept()
             connection = Connection(
-                client, self.opened, self.loop, self._forget, self.metrics, self._grammars
+                client,
+                self.opened,
+                self.loop,
+                self._forget,
+                self.metrics,
+                self._grammars,
+                self._preparation,
             )
             with self._lock:
                 self._connections.append(connection)
@@ -134,6 +146,7 @@ def main(
 ) -> None:
     """Serve ENGINE on a Unix socket until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    sys.setswitchinterval(SWITCH_S)
     opened = open_engine(engine, num_threads=threads)
     host = EngineHost(opened, QueueLimits(max_queue_size, max_queue_s), max_chunks_per_s)
 

@@ -15,8 +15,9 @@ from nemotrt.serve.admission import AdmissionQueue, QueueLimits
 from nemotrt.serve.delivery import Delivery, Fields, failure
 from nemotrt.serve.submission import Submission
 from nemotrt.serve.telemetry import Telemetry
+from nemotrt.serve.triton_model.wire import STOPPING
 
-SHUTTING_DOWN = failure("shutting_down", "the server is stopping; try another one.")
+SHUTTING_DOWN = failure(**STOPPING)
 # A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this
 # bounds their share of the machine. Chosen, not derived: benchmarks/serve_throughput.py compares.
 MAX_CHUNKS_PER_S = 2000.0
@@ -53,6 +54,7 @@ class EngineLoop:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._live: dict[str, LiveRequest] = {}
         self._stop_at_s: float | None = None
+        self.is_draining = False
         self._thread = threading.Thread(target=self._run, name="engine loop", daemon=True)
 
     def start(self) -> None:
@@ -78,6 +80,7 @@ class EngineLoop:
         def begin() -> None:
             self._stop_at_s = deadline
 
+        self.is_draining = True  # at once: a step may last
         self._inbox.put(begin)
 
     def join(self) -> None:
@@ -85,11 +88,13 @@ class EngineLoop:
         self._thread.join()
 
     def status(self) -> dict[str, int]:
-        """Return how many requests wait and run, and the steps so far."""
+        """Return how many requests wait and run, the limits, and whether the loop is stopping."""
         return {
+            "is_draining": self.is_draining,
             "num_waiting": len(self.waiting),
             "num_running": len(self.scheduler.running),
             "max_batch_size": self.scheduler.engine.limits.max_batch_size,
+            "max_seq_len": self.scheduler.engine.limits.max_seq_len,
             "num_steps": self.num_steps,
         }
 
@@ -145,6 +150,9 @@ class EngineLoop:
     def _enqueue(self, submission: Submission) -> None:
         """Take a request into the queue, or refuse it."""
         request_id = submission.request.request_id
+        if request_id in self._live:
+            submission.deliver(failure("invalid_request", "the request's number is in use."))
+            return
         self.telemetry.submitted(submission)
         if self._stop_at_s is not None:
             self._refuse(submission, SHUTTING_DOWN)

@@ -1,10 +1,12 @@
-"""Asks the front whether it lives."""
+"""Asks the front whether it lives, and how it is told that the server stops."""
 
 import http.client
+import signal
 import ssl
 from dataclasses import dataclass
 
 PROBE_TIMEOUT_S = 5.0
+STOP_NOTICE = signal.SIGUSR1
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 

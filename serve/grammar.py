@@ -1,5 +1,6 @@
 """Grammars that mask logits: JSON, JSON schemas, regular expressions, Lark, through llguidance."""
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,15 +12,20 @@ from nemotrt.engines.guide import COMPLETE, Allowed, Broken, Rule
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.serve.deep_stack import on_deep_stack
+from nemotrt.serve.grammar_cache import GrammarCache
 from nemotrt.serve.grammar_text import grammar_text
+from nemotrt.serve.request_limits import MAX_GUIDE_CHARACTERS, check_count
 
-MAX_GUIDE_CHARACTERS = 1 << 18
+log = logging.getLogger("nemotrt.engine")
 # llguidance's compiler recurses along chains of references and rules: up to 0.5 KiB of stack per
 # character. Source: measured, llguidance 1.9.1, 2026-11-29.
 STACK_BYTES, STACK_BYTES_PER_CHARACTER = 16 << 20, 2 << 10
 # Four items for an optional property; a mask then takes up to 50 ms. The library's own limit, 2000,
 # is less than 500 properties. Source: measured, llguidance 1.9.1, 2-core machine, 2026-11-29.
 MAX_ITEMS_IN_ROW = 10_000
+# llguidance's measure of work at a lexer's first mask, about 0.1 s; its default allows 1.5 s.
+# Source: measured, llguidance 1.9.1, 2-core machine, 2026-11-29.
+LEXER_FUEL = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,18 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._end_ids = [token for token in end_ids if 0 <= token < vocab_size]
+        self._cache = GrammarCache()
+
+    def warm_up(self) -> None:
+        """Load what every grammar needs, before anyone waits: it holds all threads up."""
+        try:
+            _ = self._vocabulary
+        except Exception as error:  # a foreign library; requests with a grammar hear of it again
+            log.warning("requests with a grammar will fail: %s", error)
+
+    def has(self, kind: str, guide: str) -> bool:
+        """Whether the grammar is compiled already."""
+        return self._cache.has(kind, guide)
 
     def guide(self, kind: str, guide: str) -> GrammarGuide:
         """Return a guide.
@@ -123,16 +141,16 @@ class GrammarCompiler:
             guide: the schema, expression or grammar; nothing for json.
 
         Raises:
-            ConfigError: the kind is unknown, or the grammar is malformed, allows no text, or has
-                what llguidance can't keep.
+            ConfigError: the kind is unknown, or the grammar is malformed or too large, allows no
+                text, or has what llguidance can't keep.
             EnvironmentUnfitError: llguidance is not installed.
         """
-        if len(guide) > MAX_GUIDE_CHARACTERS:
-            raise ConfigError(f"the grammar exceeds {MAX_GUIDE_CHARACTERS} characters.")
-        return GrammarGuide(self._matcher(kind, guide), self._vocabulary)
+        check_count("the grammar", len(guide), MAX_GUIDE_CHARACTERS, "characters")
+        matcher = self._cache.matcher(kind, guide, lambda: self._matcher(kind, guide))
+        return GrammarGuide(matcher, self._vocabulary)
 
     def _matcher(self, kind: str, guide: str) -> Any:
-        """Return a matcher at the grammar's start, whose first mask has been computed."""
+        """Return a new matcher whose first mask is computed; llguidance lets other threads run."""
         vocabulary = self._vocabulary
         stack_bytes = STACK_BYTES + STACK_BYTES_PER_CHARACTER * len(guide)
         try:
@@ -170,7 +188,9 @@ def _compiled(kind: str, guide: str, vocabulary: Vocabulary) -> tuple[Any, str]:
     """Return a matcher, and what is wrong with it."""
     from llguidance import LLMatcher, LLParserLimits
 
-    limits = LLParserLimits(max_items_in_row=MAX_ITEMS_IN_ROW, verbose_errors=False)
+    limits = LLParserLimits(
+        max_items_in_row=MAX_ITEMS_IN_ROW, initial_lexer_fuel=LEXER_FUEL, verbose_errors=False
+    )
     grammar = grammar_text(kind, guide)
     matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=limits)
     if not matcher.is_error() and (warnings := matcher.get_grammar_warnings()):

@@ -1,6 +1,7 @@
 """One supervised process: how it is started, and how to know that it is ready and well."""
 
 import enum
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class ServiceSpec:
     start_timeout_s: float = 600.0
     stop_timeout_s: float = 10.0
     is_whole: Callable[[int], bool] = lambda pid: True  # at each tick once ready; costs nothing
+    stop_notice: signal.Signals | None = None  # says that the server stops, this service later
     before_stop: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None  # cleans up once the process is gone
 
@@ -76,6 +78,11 @@ class Service:
             self._restart_later(process)
         elif probe:
             self._probe(process)
+
+    def announce_stop(self) -> None:
+        """Tell the process that the server begins to stop."""
+        if self.process is not None and self.spec.stop_notice is not None:
+            self.process.notify(self.spec.stop_notice)
 
     def stop(self) -> None:
         """End the process gracefully within its time, then its whole group."""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from nemotrt.serve.engine_probe import EngineProbe
-from nemotrt.serve.front_probe import FrontProbe
+from nemotrt.serve.front_probe import STOP_NOTICE, FrontProbe
 from nemotrt.serve.run_folder import RunFolder
 from nemotrt.serve.serve_spec import ServeSpec
 from nemotrt.serve.service import ServiceSpec
@@ -75,7 +75,10 @@ def triton_service(
 def front_service(
     spec: ServeSpec, folder: RunFolder, triton: TritonAddress | None, port: int
 ) -> ServiceSpec:
-    """Return the OpenAI front; it is stopped last, so that it passes on how requests end."""
+    """Return the OpenAI front; it is stopped last, so that it passes on how requests end.
+
+    It is told at the beginning, and from then on says so to whoever asks for its health.
+    """
     command = [sys.executable, "-m", "nemotrt.serve.front.process", str(spec.engine)]
     command += ["--model-name", spec.model_name, "--engine-socket", str(folder.engine_socket)]
     command += ["--host", spec.host, "--port", str(port)]
@@ -101,4 +104,5 @@ def front_service(
         environment={},
         start_timeout_s=TRITON_START_S,
         stop_timeout_s=2 * STOP_MARGIN_S,
+        stop_notice=STOP_NOTICE,
     )

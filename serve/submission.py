@@ -14,12 +14,19 @@ from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import Request
 from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.stop_matcher import prepare_stops
 from nemotrt.engines.tag_tokens import tag_tokens
 from nemotrt.engines.turn import Turn, read_turn
 from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar import GrammarCompiler
-
-MAX_BYTES_PER_TOKEN = 64  # a longer text can't fit: refused before it costs a tokenizer's time
+from nemotrt.serve.request_limits import (
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
+    check_count,
+    check_room,
+    check_stops,
+    check_text,
+)
 
 
 class Inputs(pydantic.BaseModel):
@@ -94,18 +101,29 @@ class Submission:
     deliver: Callable[[dict[str, Any]], None]
 
 
-def read_inputs(values: dict[str, Any]) -> Inputs:
-    """Return the checked inputs.
+def read_inputs(values: dict[str, Any], max_seq_len: int) -> Inputs:
+    """Return the checked inputs; lists are counted before anything walks over them.
 
     Raises:
-        ConfigError: a name is unknown, a value has the wrong type, or a feature is missing.
+        ConfigError: a name is unknown, a value has the wrong type or is too long, or a feature is
+            missing.
     """
+    for name, limit in (
+        ("stop_words", MAX_STOP_STRINGS),
+        ("bad_words", MAX_STOP_STRINGS),
+        ("stop_token_ids", MAX_STOP_TOKEN_IDS),
+    ):
+        if isinstance(values.get(name), list):
+            check_count(name, len(values[name]), limit)
+    if isinstance(values.get("input_ids"), list):
+        check_room(len(values["input_ids"]), max_seq_len)
     try:
         inputs = Inputs.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where}: {first['msg']}.") from None
+    check_stops("stop_words", inputs.stop_words)
     inputs.check_supported()
     return inputs
 
@@ -125,11 +143,7 @@ def prompt_ids(inputs: Inputs, opened: OpenEngine) -> tuple[int, ...]:
     text = inputs.text_input or ""
     if opened.tokenizer is None:
         raise ConfigError("the engine has no tokenizer; give input_ids.")
-    limit = opened.engine.limits.max_seq_len
-    if len(text) > limit * MAX_BYTES_PER_TOKEN:
-        raise ConfigError(
-            f"text_input has {len(text)} characters; the engine holds {limit} tokens."
-        )
+    check_text("text_input", len(text), opened.engine.limits.max_seq_len)
     return tuple(opened.tokenizer.encode(text, add_special_tokens=inputs.add_special_tokens))
 
 
@@ -141,12 +155,7 @@ def sampling_params(
     Raises:
         ConfigError: a value is out of range, or the prompt leaves no room.
     """
-    room = max_seq_len - num_prompt_tokens
-    if room < 1:
-        raise ConfigError(
-            f"the prompt has {num_prompt_tokens} tokens; the engine holds {max_seq_len} "
-            "with the output."
-        )
+    room = check_room(num_prompt_tokens, max_seq_len)
     is_sampling = inputs.top_k > 1 or inputs.top_p < 1
     temperature = inputs.temperature
     if temperature is None:
@@ -179,14 +188,17 @@ def make_submission(
     owner: Any,
     deliver: Callable[[dict[str, Any]], None],
     grammars: GrammarCompiler | None = None,
+    *,
+    arrived_s: float | None = None,
 ) -> Submission:
-    """Return the submission for a request's input tensors.
+    """Return the submission for a request's input tensors, which came at `arrived_s`, or now.
 
     Raises:
         ConfigError: something in it is wrong or too long.
     """
-    now = time.monotonic()
-    inputs = read_inputs(values)
+    now = time.monotonic() if arrived_s is None else arrived_s
+    inputs = read_inputs(values, opened.engine.limits.max_seq_len)
+    prepare_stops(inputs.stop_words)
     ids = prompt_ids(inputs, opened)
     engine = opened.engine
     params = sampling_params(inputs, len(ids), engine.limits.max_seq_len, engine.vocab_size)

@@ -164,6 +164,8 @@ class Supervisor:
         self._is_stopping = True
         self._save_state()
         for service in self.services:
+            service.announce_stop()
+        for service in self.services:
             service.stop()
             self._show_logs()
         self.folder.remove_state()

@@ -75,7 +75,8 @@ class Telemetry:
         self._prompt_tokens.inc(len(submission.request.prompt))
 
     def updated(self, update: Update, now_s: float) -> None:
-        """Note the tokens that a step brought a request."""
+        """Note the tokens that a step brought a request, at once: the counter's rate is read."""
+        self._output_tokens.inc(len(update.tokens))
         timeline = self._timelines.get(update.request_id)
         if timeline is None or not update.tokens:
             return
@@ -93,7 +94,6 @@ class Telemetry:
         timeline = self._timelines.pop(request_id, None)
         if timeline is None or timeline.first_token_s is None or timeline.last_token_s is None:
             return
-        self._output_tokens.inc(timeline.num_output_tokens)
         self._e2e.observe(timeline.last_token_s - timeline.submitted_s)
         if timeline.num_output_tokens > 1:
             duration_s = timeline.last_token_s - timeline.first_token_s

@@ -16,6 +16,7 @@ from nemotrt.serve.front.api_error import ApiError
 KEYS_VARIABLE = "NEMOTRT_API_KEYS"
 OPEN_PATHS = ("/health", "/health/live", "/health/ready")
 MAX_BODY_BYTES = 16 << 20
+MAX_BODIES = 16  # of that size; the bytes of all requests in flight together
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class AccessGate:
         self._app = app
         self._keys = keys
         self._max_body_bytes = max_body_bytes
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or answer with an error."""
@@ -95,30 +97,49 @@ class AccessGate:
         except ApiError as error:
             await error.response()(scope, receive, send)
             return
-        await self._app(scope, self._counted(receive), send)
+        body = Body(receive, self)
+        try:
+            await self._app(scope, body.receive, send)
+        finally:
+            self._held_bytes -= body.num_bytes
+
+    def take(self, body: "Body", num_new: int) -> None:
+        """Account for more bytes of a body: a chunked one says its size only so.
+
+        Raises:
+            ApiError: it is too large, or all bodies together are.
+        """
+        if body.num_bytes + num_new > self._max_body_bytes:
+            raise self._too_large()
+        if self._held_bytes + num_new > MAX_BODIES * self._max_body_bytes:
+            raise ApiError(503, "too many large requests; try later.", code="queue_full")
+        body.num_bytes += num_new
+        self._held_bytes += num_new
 
     def _check(self, path: str, headers: Headers) -> None:
         """Raise ApiError for a request that is not let in."""
         if path not in OPEN_PATHS and not self._keys.admits(headers.get("authorization")):
             raise ApiError(401, "a valid API key is needed.", code="invalid_api_key")
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_body_bytes:
+        if length.isdecimal() and int(length[:20]) > self._max_body_bytes:
             raise self._too_large()
-
-    def _counted(self, receive: Receive) -> Receive:
-        """Return `receive` that stops at the limit; a chunked body says its size only so."""
-        num_bytes = 0
-
-        async def counting() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_body_bytes:
-                raise self._too_large()
-            return message
-
-        return counting
 
     def _too_large(self) -> ApiError:
         limit = self._max_body_bytes
         return ApiError(413, f"the body exceeds {limit} bytes.", code="request_too_large")
+
+
+class Body:
+    """One request's messages, counted."""
+
+    def __init__(self, receive: Receive, gate: AccessGate) -> None:
+        """Start with none."""
+        self.num_bytes = 0
+        self._receive = receive
+        self._gate = gate
+
+    async def receive(self) -> Message:
+        """Return the next message; ApiError once the body is too large."""
+        message = await self._receive()
+        self._gate.take(self, len(message.get("body", b"")))
+        return message

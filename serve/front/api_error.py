@@ -1,5 +1,6 @@
 """Errors as OpenAI's clients expect them."""
 
+from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -9,6 +10,7 @@ from nemotrt.serve.front.upstream import UpstreamError
 # Reason behind the front -> HTTP status. 503 asks a client to come again.
 STATUS = {
     "invalid_request": 400,
+    "answer_too_large": 400,
     "deadline_exceeded": 504,
     "queue_full": 503,
     "queue_timeout": 503,
@@ -32,6 +34,10 @@ class ApiError(Exception):
         self.message = message
         self.code = code
         self.param = param
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pass to another process with all that it says."""
+        return partial(ApiError, code=self.code, param=self.param), (self.status, self.message)
 
     @property
     def body(self) -> dict[str, Any]:

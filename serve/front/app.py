@@ -2,31 +2,30 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pydantic
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nemotrt.serve.engine_probe import ask_engine, engine_status
 from nemotrt.serve.front.access import MAX_BODY_BYTES, AccessGate, ApiKeys
-from nemotrt.serve.front.api_error import ApiError
-from nemotrt.serve.front.chat_endpoint import ChatCall
-from nemotrt.serve.front.completion_endpoint import CompletionCall
+from nemotrt.serve.front.api_error import ApiError, from_upstream
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.event_stream import ClientGoneError, EventStream, answer_unless_gone
-from nemotrt.serve.front.openapi import openapi_document
-from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling
-from nemotrt.serve.front.upstream import Upstream
+from nemotrt.serve.front.openapi import openapi_bytes
+from nemotrt.serve.front.prepare import CallSettings, Endpoint, unknown_model
+from nemotrt.serve.front.upstream import Upstream, UpstreamError
+from nemotrt.serve.front.workshop import Workshop
+from nemotrt.serve.triton_model.wire import STOPPING
 
 PAGE = Path(__file__).parent / "page.html"
 PAGE_HEADERS = {
@@ -36,7 +35,6 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that has gone
-Body = TypeVar("Body", bound=Sampling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,7 @@ class FrontSpec:
     engine_socket: Path | None = None  # asked for its health; None: only the upstream is
     separate_reasoning: bool = True
     max_body_bytes: int = MAX_BODY_BYTES
+    is_draining: Callable[[], bool] = lambda: False  # whether the whole server is stopping
 
 
 class Front:
@@ -58,24 +57,23 @@ class Front:
     def __init__(self, spec: FrontSpec) -> None:
         """Keep what they need."""
         self.spec = spec
+        settings = CallSettings(spec.model_name, spec.files, spec.separate_reasoning)
+        self.workshop = Workshop(settings)
         self._created = int(time.time())
 
     async def chat(self, request: Request) -> ASGIApp:
         """Answer POST /v1/chat/completions."""
-        body = await self._body(request, ChatRequest)
-        call = ChatCall(body, self.spec.files, separate_reasoning=self.spec.separate_reasoning)
-        return await self._answer(call, body, request)
+        return await self._answer(Endpoint.CHAT, request)
 
     async def completions(self, request: Request) -> ASGIApp:
         """Answer POST /v1/completions."""
-        body = await self._body(request, CompletionRequest)
-        return await self._answer(CompletionCall(body, self.spec.files), body, request)
+        return await self._answer(Endpoint.COMPLETIONS, request)
 
     async def models(self, request: Request) -> Response:
         """Answer GET /v1/models and GET /v1/models/NAME."""
         name = request.path_params.get("name")
         if name is not None and name != self.spec.model_name:
-            raise self._unknown_model(name)
+            raise unknown_model(name, self.spec.model_name)
         model = {
             "id": self.spec.model_name,
             "object": "model",
@@ -87,12 +85,21 @@ class Front:
 
     async def ready(self, request: Request) -> Response:
         """Answer GET /health and /health/ready: 200 where a request would be answered."""
-        is_ready = await self.spec.upstream.is_ready()
-        if is_ready and self.spec.engine_socket is not None:
-            is_ready = await asyncio.to_thread(engine_status, self.spec.engine_socket) is not None
-        return JSONResponse(
-            {"status": "ready" if is_ready else "starting"}, 200 if is_ready else 503
-        )
+        status = await self._status()
+        return JSONResponse({"status": status}, 200 if status == "ready" else 503)
+
+    async def _status(self) -> str:
+        """Return "ready", "draining" from the moment the server begins to stop, or "starting"."""
+        if self.spec.is_draining():
+            return "draining"
+        if not await self.spec.upstream.is_ready():
+            return "starting"
+        if self.spec.engine_socket is None:
+            return "ready"
+        engine = await asyncio.to_thread(engine_status, self.spec.engine_socket)
+        if engine is None:
+            return "starting"
+        return "draining" if engine["is_draining"] else "ready"
 
     async def live(self, request: Request) -> Response:
         """Answer GET /health/live."""
@@ -110,40 +117,25 @@ class Front:
 
     async def openapi(self, request: Request) -> Response:
         """Answer GET /openapi.json."""
-        return JSONResponse(openapi_document())
+        return Response(openapi_bytes(), media_type="application/json")
 
     async def page(self, request: Request) -> Response:
         """Answer GET / with the chat page."""
         return FileResponse(PAGE, headers=PAGE_HEADERS)
 
-    async def _answer(
-        self, call: ChatCall | CompletionCall, body: Sampling, request: Request
-    ) -> ASGIApp:
-        """Return a stream or a whole answer."""
-        if body.stream:
-            return EventStream(call.chunks(self.spec.upstream))
-        work = call.completion(self.spec.upstream)
-        return JSONResponse(await answer_unless_gone(work, request))
-
-    async def _body(self, request: Request, kind: type[Body]) -> Body:
-        """Return the checked body.
+    async def _answer(self, endpoint: Endpoint, request: Request) -> ASGIApp:
+        """Return a stream or a whole answer.
 
         Raises:
-            ApiError: it is no JSON, a field is unknown or wrong, or there is no such model.
+            ApiError: the body is refused, or the server is stopping.
         """
-        try:
-            body = kind.model_validate_json(await request.body())
-        except pydantic.ValidationError as error:
-            raise _invalid(error) from None
-        if body.model != self.spec.model_name:
-            raise self._unknown_model(body.model)
-        if body.stream_options is not None and not body.stream:
-            raise ApiError(400, "stream_options needs stream.", param="stream_options")
-        return body
-
-    def _unknown_model(self, name: str) -> ApiError:
-        known = self.spec.model_name
-        return ApiError(404, f"there is no model {name!r}; known: {known}.", code="model_not_found")
+        if self.spec.is_draining():
+            raise from_upstream(UpstreamError(**STOPPING))
+        prepared = await self.workshop.prepare(endpoint, await request.body())
+        if prepared.is_stream:
+            return EventStream(prepared.call.chunks(self.spec.upstream))
+        work = prepared.call.completion(self.spec.upstream)
+        return JSONResponse(await answer_unless_gone(work, request))
 
 
 def create_app(spec: FrontSpec) -> Starlette:
@@ -152,7 +144,9 @@ def create_app(spec: FrontSpec) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        front.workshop.warm_up()
         yield
+        front.workshop.close()
         await spec.upstream.close()
 
     routes = [
@@ -172,6 +166,7 @@ def create_app(spec: FrontSpec) -> Starlette:
         ApiError: _api_error,
         HTTPException: _http_error,
         ClientGoneError: _client_gone,
+        ClientDisconnect: _client_gone,
         Exception: _fault,
     }
     return Starlette(
@@ -196,13 +191,3 @@ async def _client_gone(request: Request, error: ClientGoneError) -> Response:
 async def _fault(request: Request, error: Exception) -> Response:
     """Answer for a bug of ours; the server logs its traceback."""
     return ApiError(500, "the server has a fault; its log says more.", code="fault").response()
-
-
-def _invalid(error: pydantic.ValidationError) -> ApiError:
-    """Return the error for a body that does not fit its schema: the first fault, by its field."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return ApiError(400, f"{where} is not supported; leave it out.", param=where)
-    message = first["msg"] if not where else f"{where}: {first['msg']}."
-    return ApiError(400, message, param=where or None)

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from nemotrt.serve.front.api_error import ApiError, from_upstream
+from nemotrt.serve.front.api_error import from_upstream
 from nemotrt.serve.front.chat_endpoint import usage
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.inputs import choices_of, completion_inputs
@@ -14,7 +14,6 @@ from nemotrt.serve.front.merge_streams import merged
 from nemotrt.serve.front.schema import CompletionRequest
 from nemotrt.serve.front.upstream import Fields, Upstream, UpstreamError
 
-MAX_PROMPTS = 128
 Json = dict[str, Any]
 
 
@@ -66,18 +65,11 @@ class CompletionCall:
     """One request on its way through; prompts times n choices."""
 
     def __init__(self, request: CompletionRequest, files: EngineFiles) -> None:
-        """Lay out the choices.
-
-        Raises:
-            ApiError: there is no prompt, or too many.
-        """
-        prompts = _prompts(request)
-        if not 1 <= len(prompts) <= MAX_PROMPTS:
-            raise ApiError(400, f"prompt must have 1 to {MAX_PROMPTS} entries.", param="prompt")
+        """Lay out the choices."""
         self.inputs: list[Fields] = []
         self._choices: list[CompletionChoice] = []
         self._n = request.n
-        for prompt in prompts:
+        for prompt in request.prompts:
             self.inputs += choices_of(completion_inputs(request, prompt), request.n)
             echoed = _text(prompt, files) if request.echo else ""
             for _ in range(request.n):
@@ -123,16 +115,6 @@ class CompletionCall:
     def _usage(self) -> Json:
         num_input_tokens = sum(choice.num_input_tokens for choice in self._choices[:: self._n])
         return usage(num_input_tokens, sum(choice.num_output_tokens for choice in self._choices))
-
-
-def _prompts(request: CompletionRequest) -> list[str | list[int]]:
-    """Return the prompts as a list of texts or of ids."""
-    prompt = request.prompt
-    if isinstance(prompt, str):
-        return [prompt]
-    if prompt and isinstance(prompt[0], int):
-        return [[item for item in prompt if isinstance(item, int)]]
-    return [item for item in prompt if not isinstance(item, int)]
 
 
 def _text(prompt: str | list[int], files: EngineFiles) -> str:

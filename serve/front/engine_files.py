@@ -1,8 +1,9 @@
 """What the front reads from an engine directory: its tokenizer, chat template and limits."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from nemotrt.engines.chat import ChatTemplate, load_chat_template
 from nemotrt.engines.engine import Limits
@@ -17,6 +18,13 @@ class EngineFiles:
     tokenizer: Tokenizer | None
     template: ChatTemplate | None
     limits: Limits
+    folder: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pass to another process as the folder's name: each process reads it once."""
+        if self.folder is None:
+            raise TypeError("these engine files are of no folder; they stay in their process.")
+        return read_engine_files, (self.folder,)
 
     @cached_property
     def texts(self) -> dict[int, str]:
@@ -36,7 +44,8 @@ class EngineFiles:
         return self.tokenizer.decode([token], skip_special_tokens=False)
 
 
+@cache
 def read_engine_files(folder: Path) -> EngineFiles:
     """Return what the front needs of the engine directory `folder`."""
     limits = read_manifest(folder).engine_limits
-    return EngineFiles(load_tokenizer(folder), load_chat_template(folder), limits)
+    return EngineFiles(load_tokenizer(folder), load_chat_template(folder), limits, folder)

@@ -2,12 +2,93 @@
 
 import asyncio
 import itertools
-import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from nemotrt.serve.front.upstream import Fields, UpstreamError
-from nemotrt.serve.triton_model.wire import HEADER, MAX_FRAME_BYTES, Frame, encode
+from nemotrt.serve.triton_model.wire import (
+    HEADER,
+    Frame,
+    FrameTooLargeError,
+    decode,
+    encode,
+    frame_size,
+    updates,
+)
+
+log = logging.getLogger("nemotrt.front")
+LOST = {"code": "engine_failed", "message": "the engine process ended; try again."}
+STARTING = "the engine process is starting."
+
+
+class EngineLine:
+    """One connection, and the requests that wait for what it brings."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Start reading."""
+        self.is_broken = False
+        self._reader = reader
+        self._writer = writer
+        self._queues: dict[int, asyncio.Queue[Fields]] = {}
+        self._reading = asyncio.create_task(self._read())
+
+    def open(self, number: int) -> asyncio.Queue[Fields]:
+        """Return where the updates of request `number` arrive; the last one is an error at worst.
+
+        Raises:
+            UpstreamError: the connection has broken.
+        """
+        if self.is_broken:
+            raise UpstreamError("engine_unavailable", STARTING)
+        return self._queues.setdefault(number, asyncio.Queue())
+
+    def close(self, number: int) -> None:
+        """Forget a request."""
+        self._queues.pop(number, None)
+
+    async def send(self, data: bytes) -> None:
+        """Send a frame.
+
+        Raises:
+            UpstreamError: the connection has broken.
+        """
+        self.send_soon(data)
+        try:
+            await self._writer.drain()
+        except OSError as error:
+            raise UpstreamError("engine_unavailable", STARTING) from error
+
+    def send_soon(self, data: bytes) -> None:
+        """Send a frame without waiting."""
+        if not self.is_broken:
+            self._writer.write(data)
+
+    def disconnect(self) -> None:
+        """End the connection."""
+        self._reading.cancel()
+
+    async def _read(self) -> None:
+        """Hand out updates until the connection breaks; then fail what waits, whatever broke it."""
+        try:
+            while True:
+                size = frame_size(await self._reader.readexactly(HEADER.size))
+                self._dispatch(decode(await self._reader.readexactly(size)))
+        except asyncio.IncompleteReadError:
+            pass  # gone: every open request hears of it below
+        except OSError as error:
+            log.error("the connection to the engine process is lost: %s", error)
+        finally:
+            self.is_broken = True
+            self._writer.close()
+            for queue in self._queues.values():
+                queue.put_nowait({"final": True, "error": LOST})
+
+    def _dispatch(self, frame: Frame) -> None:
+        """Hand each update to its request; ConnectionError for a frame that makes no sense."""
+        for number, fields in updates(frame):
+            if number in self._queues:
+                self._queues[number].put_nowait(fields)
 
 
 class EngineUpstream:
@@ -16,19 +97,24 @@ class EngineUpstream:
     def __init__(self, path: Path) -> None:
         """Prepare; the first request connects."""
         self._path = path
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._line: EngineLine | None = None
         self._ids = itertools.count(1)
-        self._queues: dict[int, asyncio.Queue[Fields]] = {}
         self._connecting = asyncio.Lock()
 
     async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
         """Yield the engine's updates."""
         number = next(self._ids)
-        queue = self._queues[number] = asyncio.Queue()
+        try:
+            data = encode({"op": "submit", "id": number, "inputs": inputs})
+            line = await self._connected()
+        except FrameTooLargeError as error:
+            raise UpstreamError("invalid_request", str(error)) from error
+        except OSError as error:
+            raise UpstreamError("engine_unavailable", STARTING) from error
+        queue = line.open(number)
         is_final = False
         try:
-            await self._send({"op": "submit", "id": number, "inputs": inputs})
+            await line.send(data)
             while not is_final:
                 fields = await queue.get()
                 is_final = bool(fields.get("final"))
@@ -36,9 +122,9 @@ class EngineUpstream:
                     raise UpstreamError(fields["error"]["code"], fields["error"]["message"])
                 yield fields
         finally:
-            self._queues.pop(number, None)
-            if not is_final and self._writer is not None:
-                self._writer.write(encode({"op": "cancel", "id": number}))
+            line.close(number)
+            if not is_final:
+                line.send_soon(encode({"op": "cancel", "id": number}))
 
     async def is_ready(self) -> bool:
         """Whether the engine process accepts connections."""
@@ -50,43 +136,12 @@ class EngineUpstream:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._reading is not None:
-            self._reading.cancel()
-        if self._writer is not None:
-            self._writer.close()
+        if self._line is not None:
+            self._line.disconnect()
 
-    async def _send(self, frame: Frame) -> None:
-        try:
-            writer = await self._connected()
-            writer.write(encode(frame))
-            await writer.drain()
-        except OSError as error:
-            raise UpstreamError("engine_unavailable", "the engine process is starting.") from error
-
-    async def _connected(self) -> asyncio.StreamWriter:
+    async def _connected(self) -> EngineLine:
         """Return the connection, made anew where it is broken."""
         async with self._connecting:
-            if self._writer is None:
-                reader, self._writer = await asyncio.open_unix_connection(self._path)
-                self._reading = asyncio.create_task(self._read(reader))
-            return self._writer
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Hand out updates until the connection breaks; then fail what was live."""
-        try:
-            while True:
-                (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
-                if size > MAX_FRAME_BYTES:
-                    break
-                frame = json.loads(await reader.readexactly(size))
-                for number, fields in frame.get("items", ()):
-                    if number in self._queues:
-                        self._queues[number].put_nowait(fields)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # gone: every live request hears of it below
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
-        error = {"code": "engine_failed", "message": "the engine process ended; try again."}
-        for queue in self._queues.values():
-            queue.put_nowait({"final": True, "error": error})
+            if self._line is None or self._line.is_broken:
+                self._line = EngineLine(*await asyncio.open_unix_connection(self._path))
+            return self._line

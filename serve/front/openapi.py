@@ -1,11 +1,13 @@
 """The OpenAPI document, made from the request schemas."""
 
+import json
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from nemotrt.serve.front.bounded_http import BODY_S, HEAD_S, MAX_HEAD_BYTES, MAX_HEADERS
 from nemotrt.serve.front.schema import ChatRequest, CompletionRequest
 
 Json = dict[str, Any]
@@ -30,10 +32,18 @@ ERRORS = {
     "400": "The request is wrong.",
     "401": "There is no valid API key.",
     "404": "There is no such model.",
+    "408": f"The headers took more than {HEAD_S:g} s, or the body more than {BODY_S:g} s.",
     "413": "The body is too large.",
+    "431": f"There are more than {MAX_HEADERS} headers or {MAX_HEAD_BYTES} bytes of them.",
     "503": "Try again later.",
     "504": "The request's own deadline is over.",
 }
+
+
+@cache
+def openapi_bytes() -> bytes:
+    """Return the document as JSON, made once."""
+    return json.dumps(openapi_document()).encode()
 
 
 @cache

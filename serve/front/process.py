@@ -1,7 +1,9 @@
 """The front's own process: `python -m nemotrt.serve.front.process ENGINE ...`."""
 
 import logging
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import uvicorn
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.access import MAX_BODY_BYTES, read_api_keys
 from nemotrt.serve.front.app import FrontSpec, create_app
+from nemotrt.serve.front.bounded_http import BoundedProtocol
 from nemotrt.serve.front.engine_files import read_engine_files
 from nemotrt.serve.front.upstream import Upstream
+from nemotrt.serve.front_probe import STOP_NOTICE
 
 GRACE_S = 15
 KEEP_ALIVE_S = 75  # clients and load balancers (60 s) give a connection up first, so none races us
@@ -57,6 +61,8 @@ def serve_front(
         ConfigError: the file of API keys is missing, empty, or open to others.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    draining = threading.Event()
+    signal.signal(STOP_NOTICE, lambda number, frame: draining.set())
     spec = FrontSpec(
         model_name=model_name,
         files=read_engine_files(engine),
@@ -65,9 +71,11 @@ def serve_front(
         engine_socket=engine_socket,
         separate_reasoning=not reasoning_in_content,
         max_body_bytes=max_body_bytes,
+        is_draining=draining.is_set,
     )
     uvicorn.run(
         create_app(spec),
+        http=BoundedProtocol,
         host=host,
         port=port,
         ssl_certfile=tls_certificate,

@@ -5,10 +5,38 @@ A field that is not here is refused by name, never ignored.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from nemotrt.serve.request_limits import (
+    MAX_MESSAGES,
+    MAX_PROMPTS,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
+    MAX_TOOLS,
+)
 
 Text = Annotated[str, Field(max_length=1 << 24)]
 Int32 = Annotated[int, Field(ge=0, lt=2**31)]
+# Counted by check_limits(): of a union, pydantic would tell of the wrong branch.
+StopStrings = Annotated[list[str], Field(json_schema_extra={"maxItems": MAX_STOP_STRINGS})]
+Ids = Annotated[list[Int32], Field(min_length=1)]
+
+
+def _prompt_kind(value: Any) -> str:
+    """Return which form of a prompt a value is to be read as: trying all four costs much."""
+    first = value[0] if isinstance(value, list) and value else value
+    if not isinstance(value, list):
+        return "text"
+    return {int: "ids", list: "lists of ids"}.get(type(first), "texts")
+
+
+Prompt = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[list[Text], Tag("texts"), Field(max_length=MAX_PROMPTS)]
+    | Annotated[Ids, Tag("ids")]
+    | Annotated[list[Ids], Tag("lists of ids"), Field(max_length=MAX_PROMPTS)],
+    Discriminator(_prompt_kind),
+]
 
 
 class Strict(BaseModel):
@@ -114,7 +142,7 @@ class Sampling(Strict):
     n: int = Field(default=1, ge=1, le=16)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    stop: str | list[str] | None = None
+    stop: str | StopStrings | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     presence_penalty: float = Field(default=0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0, ge=-2, le=2)
@@ -123,7 +151,7 @@ class Sampling(Strict):
     repetition_penalty: float = Field(default=1, gt=0, le=100)
     min_tokens: Int32 = 0
     ignore_eos: bool = False
-    stop_token_ids: list[Int32] = Field(default=[], max_length=64)
+    stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)
     priority: int = Field(default=0, ge=-(2**31), lt=2**31)
     timeout_ms: Int32 | None = Field(default=None, ge=1)
 
@@ -136,11 +164,11 @@ class Sampling(Strict):
 class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: Int32 | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: Literal[True] | None = None
     response_format: ResponseFormat | None = None
@@ -152,8 +180,17 @@ class ChatRequest(Sampling):
 class CompletionRequest(Sampling):
     """POST /v1/completions; `prompt` is a text, texts, ids, or lists of ids."""
 
-    prompt: Text | list[Text] | list[Int32] | list[list[Int32]]
+    prompt: Prompt
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
     max_thinking_tokens: Int32 | None = None
     add_special_tokens: bool = True
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts as a list of texts or of ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return self.prompt  # type: ignore[return-value]

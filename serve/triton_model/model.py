@@ -14,7 +14,14 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found,
 from .engine_process import EngineProcess  # noqa: TID251
 from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay  # noqa: TID251
 from .responder import Channel, Fields, Responder  # noqa: TID251
-from .tensors import INPUT_BY_NAME, OUTPUTS, input_value  # noqa: TID251
+from .tensors import (  # noqa: TID251
+    INPUT_BY_NAME,
+    OUTPUTS,
+    check_bytes,
+    check_elements,
+    input_value,
+)
+from .wire import FrameTooLargeError  # noqa: TID251
 
 PYTHON_VARIABLE = "NEMOTRT_PYTHON"  # an interpreter that has nemotrt
 DTYPES = {"STRING": np.object_, "INT32": np.int32, "FP32": np.float32}
@@ -51,13 +58,13 @@ class TritonPythonModel:
         """Read, check and submit one request; every fault goes to its own client."""
         channel = self._responder.open(request.get_response_sender())
         try:
-            inputs = read_inputs(request)
+            inputs = read_inputs(request, self._relay.max_seq_len)
             if inputs.get("stop"):
                 self._stop(request.request_id())
                 channel.push({"text_output": "", "final": True})
                 return
             request_id = self._relay.submit(inputs, channel.push)
-        except ValueError as error:
+        except (ValueError, FrameTooLargeError) as error:
             channel.push(failure("invalid_request", error))
             return
         except EngineUnavailableError as error:
@@ -98,11 +105,12 @@ def start_engine(parameters: dict[str, Any]) -> EngineProcess:
     return process
 
 
-def read_inputs(request: Any) -> dict[str, Any]:
+def read_inputs(request: Any, max_seq_len: int) -> dict[str, Any]:
     """Return a request's tensors by name, as plain values.
 
     Raises:
-        ValueError: a tensor is unknown, has a wrong size or type, or is no UTF-8.
+        ValueError: a tensor is unknown, has a wrong size or type, is too large for any request,
+            or is no UTF-8.
     """
     inputs = {}
     for tensor in request.inputs():
@@ -110,7 +118,11 @@ def read_inputs(request: Any) -> dict[str, Any]:
         spec = INPUT_BY_NAME.get(tensor.name())
         if spec is not None and spec.rank != array.ndim:
             raise ValueError(f"{tensor.name()} must have 1 dimension, got {array.ndim}.")
-        inputs[tensor.name()] = input_value(tensor.name(), array.reshape(-1).tolist())
+        check_elements(tensor.name(), array.size, max_seq_len)
+        elements = array.reshape(-1).tolist()
+        if spec is not None and spec.type == "STRING":
+            check_bytes(tensor.name(), sum(map(len, elements)), max_seq_len)
+        inputs[tensor.name()] = input_value(tensor.name(), elements)
     if request.timeout():
         inputs.setdefault("timeout_ms", max(1, request.timeout() // 1000))
     return inputs

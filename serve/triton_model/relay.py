@@ -4,13 +4,15 @@ import itertools
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .wire import Frame, encode, read_frames  # noqa: TID251
+from .wire import Frame, encode, max_seq_len, read_frames, updates  # noqa: TID251
 
 Listener = Callable[[dict[str, Any]], None]
 RECONNECT_S = 0.1
+STARTING = "the engine process is starting or restarting."
 SOCKET_VARIABLE = "NEMOTRT_ENGINE_SOCKET"
 
 
@@ -30,22 +32,36 @@ class Relay:
         self._path = path
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._max_seq_len: int | None = None  # what the engine says when the line is up
         self._listeners: dict[int, Listener] = {}
         self._ids = itertools.count(1)
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
 
+    @property
+    def max_seq_len(self) -> int:
+        """Tokens that a sequence may have.
+
+        Raises:
+            EngineUnavailableError: the engine process is not there to say so.
+        """
+        if self._max_seq_len is None:
+            raise EngineUnavailableError(STARTING)
+        return self._max_seq_len
+
     def submit(self, inputs: dict[str, Any], listener: Listener) -> int:
         """Send a request; `listener` gets its updates on the relay's thread. Return its id.
 
         Raises:
             EngineUnavailableError: the engine process is not there.
+            FrameTooLargeError: the engine process would refuse so much.
         """
         request_id = next(self._ids)
+        data = encode({"op": "submit", "id": request_id, "inputs": inputs})
         self._listeners[request_id] = listener
         try:
-            self._send({"op": "submit", "id": request_id, "inputs": inputs})
+            self._send(data)
         except EngineUnavailableError:
             if self._listeners.pop(request_id, None) is not None:
                 raise
@@ -54,7 +70,7 @@ class Relay:
     def cancel(self, request_id: int) -> None:
         """Ask the engine to end a request; its last update comes as usual."""
         try:
-            self._send({"op": "cancel", "id": request_id})
+            self._send(encode({"op": "cancel", "id": request_id}))
         except EngineUnavailableError:
             return  # the broken connection has ended the request already
 
@@ -66,11 +82,10 @@ class Relay:
             _shut(connection)
         self._thread.join()
 
-    def _send(self, frame: Frame) -> None:
-        data = encode(frame)
+    def _send(self, data: bytes) -> None:
         with self._lock:
             if self._socket is None:
-                raise EngineUnavailableError("the engine process is starting or restarting.")
+                raise EngineUnavailableError(STARTING)
             try:
                 self._socket.sendall(data)
             except OSError as error:
@@ -84,6 +99,7 @@ class Relay:
             with connection:
                 try:
                     connection.connect(self._path)
+                    connection.sendall(encode({"op": "status", "id": 0}))
                     with self._lock:
                         self._socket = connection
                     for frame in read_frames(connection):
@@ -91,29 +107,44 @@ class Relay:
                 except OSError:
                     pass  # not there yet, or gone: what follows says so to every live request
                 with self._lock:
-                    self._socket = None
+                    self._socket = self._max_seq_len = None
             self._fail_live()
             if not self._is_closed:
                 time.sleep(RECONNECT_S)
 
     def _dispatch(self, frame: Frame) -> None:
-        """Hand each update to its request's listener; a final one ends the request."""
-        if frame.get("op") != "updates":
+        """Hand each update to its request's listener; a final one ends the request.
+
+        Raises:
+            ConnectionError: the frame makes no sense.
+        """
+        if frame.get("op") == "status":
+            self._max_seq_len = max_seq_len(frame)
             return
-        for request_id, fields in frame["items"]:
+        for request_id, fields in updates(frame):
             is_final = fields.get("final")
             listeners = self._listeners
             listener = listeners.pop(request_id, None) if is_final else listeners.get(request_id)
-            if listener is not None:
+            if listener is None:
+                continue
+            try:
                 listener(fields)
+            except Exception:  # one request's fields make no sense: the others go on
+                traceback.print_exc()
+                self._listeners.pop(request_id, None)
+                listener(_failure("the engine process sent what makes no sense."))
 
     def _fail_live(self) -> None:
         """End every live request with an error."""
-        error = {"code": "engine_failed", "message": "the engine process ended; try again."}
         for request_id in list(self._listeners):
             listener = self._listeners.pop(request_id, None)
             if listener is not None:
-                listener({"final": True, "error": error})
+                listener(_failure("the engine process ended; try again."))
+
+
+def _failure(message: str) -> dict[str, Any]:
+    """Return the last fields of a request whose engine is lost."""
+    return {"final": True, "error": {"code": "engine_failed", "message": message}}
 
 
 def _shut(connection: socket.socket) -> None:

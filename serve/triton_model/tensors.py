@@ -66,8 +66,28 @@ OUTPUTS = (
     TensorSpec("top_log_prob_ids", "INT32", is_list=True, rank=2),
     TensorSpec("top_log_probs", "FP32", is_list=True, rank=2),
 )
+# Limits that keep a tensor from the engine's process; that one checks the finer ones.
+MIN_ELEMENTS = 1024
+MIN_TEXT_BYTES = 1 << 20  # a grammar
+MAX_BYTES_PER_TOKEN = 256  # 64 characters, of 4 bytes
 INPUT_BY_NAME = {spec.name: spec for spec in INPUTS}
 APPENDED = ("text_output", *(spec.name for spec in OUTPUTS if spec.is_list))
+
+
+def check_elements(name: str, count: int, max_seq_len: int) -> None:
+    """Raise ValueError for more elements than any request needs, before anything walks them."""
+    _check(f"{name} has {count} elements", count, max(max_seq_len, MIN_ELEMENTS), max_seq_len)
+
+
+def check_bytes(name: str, count: int, max_seq_len: int) -> None:
+    """Raise ValueError for a longer text than any request needs."""
+    limit = max(max_seq_len * MAX_BYTES_PER_TOKEN, MIN_TEXT_BYTES)
+    _check(f"{name} has {count} bytes", count, limit, max_seq_len)
+
+
+def _check(what: str, count: int, limit: int, max_seq_len: int) -> None:
+    if count > limit:
+        raise ValueError(f"{what}; the engine holds {max_seq_len} tokens.")
 
 
 def input_value(name: str, elements: Iterable[Any]) -> Any:
@@ -101,6 +121,17 @@ def _plain(name: str, element: Any) -> Any:
 
 
 def merge(older: dict[str, Any], newer: dict[str, Any]) -> None:
-    """Add the fields of a later update to those of an earlier one, in place."""
+    """Add the fields of a later update to those of an earlier one, in place.
+
+    Lists of `older` grow themselves, and a text is taken out while it grows: then it has one
+    owner, and Python adds to its end. Both would else be copied whole at every token.
+    """
     for name, value in newer.items():
-        older[name] = older[name] + value if name in APPENDED and name in older else value
+        if name not in APPENDED or name not in older:
+            older[name] = value
+        elif isinstance(value, list):
+            older[name].extend(value)
+        else:
+            text = older.pop(name)
+            text += value
+            older[name] = text

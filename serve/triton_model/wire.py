@@ -14,12 +14,26 @@ from typing import Any
 
 MAX_FRAME_BYTES = 64 << 20
 HEADER = struct.Struct(">I")
+# What a request hears that comes while the server stops, or outlives its drain.
+STOPPING = {"code": "shutting_down", "message": "the server is stopping; try another one."}
 Frame = dict[str, Any]
+Item = tuple[int, dict[str, Any]]
+
+
+class FrameTooLargeError(Exception):
+    """A frame that the other side would refuse."""
 
 
 def encode(frame: Frame) -> bytes:
-    """Return the bytes of a frame."""
+    """Return the bytes of a frame.
+
+    Raises:
+        FrameTooLargeError: the peer would take it for a broken one, and disconnect.
+        ValueError: a number is NaN or infinite, which JSON does not have.
+    """
     body = json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    if len(body) > MAX_FRAME_BYTES:
+        raise FrameTooLargeError(f"{len(body)} bytes in one piece; the limit is {MAX_FRAME_BYTES}.")
     return HEADER.pack(len(body)) + body
 
 
@@ -34,21 +48,57 @@ def read_frames(connection: socket.socket) -> Iterator[Frame]:
         while header := stream.read(HEADER.size):
             if len(header) < HEADER.size:
                 raise ConnectionError("the peer closed in the middle of a frame.")
-            (size,) = HEADER.unpack(header)
-            if size > MAX_FRAME_BYTES:
-                raise ConnectionError(f"a frame of {size} bytes exceeds {MAX_FRAME_BYTES}.")
+            size = frame_size(header)
             body = stream.read(size)
             if len(body) < size:
                 raise ConnectionError("the peer closed in the middle of a frame.")
-            yield _decode(body)
+            yield decode(body)
 
 
-def _decode(body: bytes) -> Frame:
-    """Return the frame in `body`."""
+def frame_size(header: bytes) -> int:
+    """Return the length of the body after `header`; ConnectionError for one that is too large."""
+    size = int(HEADER.unpack(header)[0])
+    if size > MAX_FRAME_BYTES:
+        raise ConnectionError(f"a frame of {size} bytes exceeds {MAX_FRAME_BYTES}.")
+    return size
+
+
+def decode(body: bytes) -> Frame:
+    """Return the frame in `body`; ConnectionError for what is none."""
     try:
         frame = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConnectionError(f"a frame is not JSON: {error}.") from error
     if not isinstance(frame, dict):
         raise ConnectionError("a frame is not a JSON object.")
     return frame
+
+
+def updates(frame: Frame) -> list[Item]:
+    """Return what an engine's frame brings to requests, by their numbers.
+
+    Raises:
+        ConnectionError: it is no "updates" frame, or has another shape than those.
+    """
+    items = frame.get("items")
+    if frame.get("op") != "updates" or not isinstance(items, list):
+        raise ConnectionError(f"an engine's frame is no updates: {frame.get('op')!r}.")
+    return [_item(item) for item in items]
+
+
+def max_seq_len(frame: Frame) -> int:
+    """Return an engine's limit from its "status" frame; ConnectionError where it has none."""
+    limit = frame.get("max_seq_len")
+    if not isinstance(limit, int):
+        raise ConnectionError("an engine's status has no max_seq_len.")
+    return limit
+
+
+def _item(item: Any) -> Item:
+    """Return one request's number and fields; an error in them has its code and message."""
+    match item:
+        case [int(number), {"error": {"code": str(), "message": str()}, **_rest}]:
+            return number, item[1]
+        case [int(number), dict(fields)] if "error" not in fields:
+            return number, fields
+    raise ConnectionError("an update is no number and fields.")

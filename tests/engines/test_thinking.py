@@ -242,7 +242,7 @@ def test_no_tags_allow_nothing_more() -> None:
 
 
 def real_grammar(kind: str, guide: str) -> GrammarGuide:
-    return GrammarCompiler(TINY, 4096).guide(kind, guide)
+    return GrammarCompiler(TINY, 4096, TINY.eos_ids).guide(kind, guide)
 
 
 @pytest.mark.parametrize("opens", [True, False])

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.peers import PEERS, peer_python
 
 from nemotrt.serve.launcher import serve_engine
+from support.peers import PEERS, peer_python
 
 pytestmark = pytest.mark.slow
 SCRIPTS = sorted((Path(__file__).parent / "clients").glob("use_*.py"))

@@ -170,6 +170,54 @@ def test_metrics_count_and_time(loop, opened) -> None:
     assert "nemotrt_slots 8.0" in text
 
 
+def output_tokens(loop: EngineLoop) -> float:
+    text = loop.telemetry.text(loop.gauges())
+    return float(re.search(r"^nemotrt_output_tokens_total (\S+)$", text, re.MULTILINE).group(1))
+
+
+def test_output_tokens_are_counted_as_they_come(opened) -> None:
+    """At each step the counter has what clients have; a request's end adds nothing of its own."""
+    counts: list[tuple[float, int]] = []
+    loop = EngineLoop(
+        opened.scheduler(),
+        QueueLimits(),
+        lambda: counts.append((output_tokens(loop), sum(c.num_tokens for c in clients))),
+        max_chunks_per_s=1e9,
+    )
+    clients = [Counting() for _ in range(3)]
+    for number, client in enumerate(clients):
+        inputs = {"text_input": "The", "max_tokens": 20, "ignore_eos": True, "stream": True}
+        inputs |= {"return_output_ids": True}
+        name = str(number)
+        loop.submit(make_submission(name, inputs, opened, client, client.deliver))
+    loop.start()
+    wait_for = time.monotonic() + 20
+    while len(clients[0].fields) < 5 and time.monotonic() < wait_for:
+        time.sleep(0.001)
+    loop.cancel("0")
+    assert {c.last["finish_reason"] for c in clients} <= {"length", "cancelled"}
+    loop.stop(0)
+    loop.join()
+    assert all(counted == heard for counted, heard in counts)
+    assert len({counted for counted, _ in counts}) > 5  # it grows with the steps
+    assert output_tokens(loop) == sum(client.num_tokens for client in clients)
+
+
+class Counting(Client):
+    """Counts its tokens."""
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(fields.get("output_ids", ())) for fields in self.fields)
+
+
+def test_a_number_in_use_is_refused_and_the_first_request_goes_on(loop, opened) -> None:
+    _, first = submit(loop, opened, max_tokens=100, ignore_eos=True)
+    _, second = submit(loop, opened)
+    assert second.last["error"]["code"] == "invalid_request"
+    assert first.last["finish_reason"] == "length"
+
+
 def test_the_dashboard_shows_metrics_that_exist() -> None:
     text = (Path(engine_loop.__file__).parent / "grafana.json").read_text()
     shown = set(re.findall(r"nemotrt_[a-z0-9_]+", text))

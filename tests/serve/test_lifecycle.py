@@ -141,6 +141,48 @@ def test_sigterm_under_load_ends_every_accepted_request(start, option) -> None:
         wait_until(lambda: not server.is_alive)
 
 
+@pytest.mark.parametrize("option", [(), ("--no-triton",)], ids=["triton", "direct"])
+def test_health_says_draining_from_the_signal_to_the_end(start, option) -> None:
+    with start(*option, step_ms=20, drain_s=20) as server:
+        threads, results = in_threads(2, lambda _: ask(server))
+        wait_until(lambda: engine(server).get("num_running") == 2)
+        root = server.openai_url.removesuffix("/v1")
+        assert httpx.get(f"{root}/health", timeout=10).json() == {"status": "ready"}
+        os.kill(server.pid, signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{root}/health", timeout=10).status_code == 503)
+        refused = ask(server)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "shutting_down"
+        seen = []
+        while server.is_alive:
+            try:
+                for path in ("/health", "/health/ready", "/health/live"):
+                    answer = httpx.get(f"{root}{path}", timeout=10)
+                    seen.append((path, answer.status_code, answer.json()["status"]))
+            except httpx.TransportError:
+                break  # the front itself has ended, the last of all
+            time.sleep(0.05)
+        for thread in threads:
+            thread.join(40)
+        assert [r.status_code for r in results] == [200, 200]
+        assert set(seen) == {
+            ("/health", 503, "draining"),
+            ("/health/ready", 503, "draining"),
+            ("/health/live", 200, "live"),
+        }
+
+
+def test_health_says_draining_where_the_engine_alone_is_told_to_stop(start) -> None:
+    with start("--no-triton", step_ms=20, drain_s=20) as server:
+        threads, _ = in_threads(1, lambda _: ask(server))
+        wait_until(lambda: engine(server).get("num_running") == 1)
+        os.kill(server.processes["engine"], signal.SIGTERM)
+        health = f"{server.openai_url.removesuffix('/v1')}/health"
+        wait_until(lambda: httpx.get(health, timeout=10).json() == {"status": "draining"})
+        assert ask(server).json()["error"]["code"] == "shutting_down"
+        threads[0].join(40)
+
+
 def test_what_outlives_the_drain_is_told_why(start) -> None:
     with start("--no-triton", step_ms=100, drain_s=0.5) as server:
         threads, results = in_threads(3, lambda _: ask(server))

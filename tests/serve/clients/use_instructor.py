@@ -64,12 +64,10 @@ def a_list() -> None:
 @check
 def partial() -> None:
     own = client(instructor.Mode.TOOLS)
-    last = None
-    for last in own.chat.completions.create_partial(
-        response_model=Car, messages=MESSAGES, **SETTINGS
-    ):
-        pass
-    assert last is not None and isinstance(last.is_new, bool)
+    cars = list(
+        own.chat.completions.create_partial(response_model=Car, messages=MESSAGES, **SETTINGS)
+    )
+    assert isinstance(cars[-1].is_new, bool)
 
 
 if __name__ == "__main__":

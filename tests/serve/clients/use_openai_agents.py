@@ -5,8 +5,14 @@ from typing import Literal
 
 import openai
 import pydantic
-from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool
-from agents import set_tracing_disabled
+from agents import (
+    Agent,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    Runner,
+    function_tool,
+    set_tracing_disabled,
+)
 from checks import KEY, MODEL, base_url, check, main, plain_chat
 
 set_tracing_disabled(True)

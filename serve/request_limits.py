@@ -1,0 +1,48 @@
+"""What one request may ask for; the engine's process, Triton's model and the front share these.
+
+A request beyond a limit is refused with the limit's name and value before the work begins.
+"""
+
+from nemotrt.errors import ConfigError
+
+MAX_STOP_STRINGS = 64
+MAX_STOP_CHARACTERS = 8192  # of all stop strings of a request: 8 ms to compile
+MAX_STOP_TOKEN_IDS = 64
+MAX_BYTES_PER_TOKEN = 64  # a longer text can't fit: refused before it costs a tokenizer's time
+MAX_GUIDE_CHARACTERS = 1 << 18
+MAX_MESSAGES = 4096
+MAX_PARTS = 8192  # content parts and tool calls of a chat's messages
+MAX_TOOLS = 512
+MAX_PROMPTS = 128
+MAX_CHOICES = 512  # prompts times n
+MAX_PROMPT_IDS = 1 << 18  # of all prompts of a request; one of max_seq_len always fits
+
+
+def check_count(name: str, count: int, limit: int, unit: str = "entries") -> None:
+    """Raise ConfigError where `name` has more than it may."""
+    if count > limit:
+        raise ConfigError(f"{name} has {count} {unit}; the limit is {limit}.")
+
+
+def check_stops(name: str, stop: list[str] | tuple[str, ...]) -> None:
+    """Raise ConfigError for too many stop strings, or too long ones."""
+    check_count(name, len(stop), MAX_STOP_STRINGS)
+    check_count(name, sum(map(len, stop)), MAX_STOP_CHARACTERS, "characters in all")
+
+
+def check_text(name: str, num_characters: int, max_seq_len: int) -> None:
+    """Raise ConfigError for a text that can't fit, however it is tokenized."""
+    if num_characters > max_seq_len * MAX_BYTES_PER_TOKEN:
+        raise ConfigError(
+            f"{name} has {num_characters} characters; the engine holds {max_seq_len} tokens."
+        )
+
+
+def check_room(num_prompt_tokens: int, max_seq_len: int) -> int:
+    """Return the tokens that a prompt leaves for the output; ConfigError for none."""
+    if num_prompt_tokens >= max_seq_len:
+        raise ConfigError(
+            f"the prompt has {num_prompt_tokens} tokens; the engine holds {max_seq_len} "
+            "with the output."
+        )
+    return max_seq_len - num_prompt_tokens

@@ -1,0 +1,187 @@
+"""Heads, bodies and connections that never end, on the real front's protocol."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from nemotrt.serve.front import access, bounded_http
+from nemotrt.serve.front.access import AccessGate, ApiKeys
+from nemotrt.serve.front.api_error import ApiError
+from nemotrt.serve.front.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, BoundedProtocol
+
+BOUND_S = 20
+Talk = Callable[[bytes], bytes]
+
+
+async def echo(request: Request) -> Response:
+    try:
+        return JSONResponse({"num_bytes": len(await request.body())})
+    except ClientDisconnect:
+        return Response(status_code=499)
+
+
+async def early(request: Request) -> Response:
+    return JSONResponse({"early": True})
+
+
+async def refused(request: Request, error: Any) -> Response:
+    return error.response()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    app = Starlette(
+        routes=[
+            Route("/", echo, methods=["GET", "POST"]),
+            Route("/early", early, methods=["POST"]),
+        ],
+        middleware=[Middleware(AccessGate, keys=ApiKeys(), max_body_bytes=1000)],
+        exception_handlers={ApiError: refused},
+    )
+    config = uvicorn.Config(app, port=0, http=BoundedProtocol, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        pass
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join()
+
+
+def sent(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
+    """Return all that the server says to some bytes before it hangs up."""
+
+    async def run() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+        except OSError:
+            pass  # it has hung up
+        try:
+            return await asyncio.wait_for(reader.read(), BOUND_S)
+        except OSError:
+            return b""
+        finally:
+            writer.close()
+
+    return asyncio.run(run())
+
+
+def status(answer: bytes) -> tuple[int, str]:
+    """Return an answer's status and error code."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    value = json.loads(body)
+    return int(head.split()[1]), value.get("error", {}).get("code", "")
+
+
+CLOSE = b"host: x\r\nconnection: close\r\n"
+
+
+def test_an_ordinary_request_is_answered(port) -> None:
+    headers = b"".join(b"x-%d: 1\r\n" % i for i in range(MAX_HEADERS - 3))
+    body = b"POST / HTTP/1.1\r\n" + CLOSE + headers + b"content-length: 5\r\n\r\nhello"
+    assert status(sent(port, body)) == (200, "")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"".join(b"x-%d: 1\r\n" % i for i in range(MAX_HEADERS + 1)) + b"\r\n"],
+        [b"x: " + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n"],
+        [b"x: ", *[b"a" * 4096] * 20],  # one header without an end
+        [b"x-%d: aaaaaaaa\r\n" % i for i in range(5000)],
+        [b"".join(b"x-%d: %s\r\n" % (i, b"a" * 1000) for i in range(60)) + b"\r\n"],
+    ],
+    ids=["many", "long", "endless", "endless many", "many long"],
+)
+def test_a_head_beyond_a_limit_is_refused_by_name(port, pieces) -> None:
+    answer = sent(port, b"GET / HTTP/1.1\r\n" + CLOSE, *pieces)
+    assert answer == b"" or status(answer) == (431, "headers_too_large")
+
+
+def test_an_address_without_an_end_is_refused(port) -> None:
+    whole = b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\n" + CLOSE + b"\r\n"
+    assert status(sent(port, whole)) == (431, "headers_too_large")
+    assert status(sent(port, b"GET /", *[b"a" * 4096] * 9, pause_s=0.01))[0] == 431
+
+
+def test_what_is_no_http_is_refused(port) -> None:
+    assert status(sent(port, b"\x16\x03\x01 no\r\n\r\n")) == (400, "http_error")
+
+
+def test_a_slow_head_and_a_slow_body_run_out_of_time(port, monkeypatch) -> None:
+    monkeypatch.setattr(bounded_http, "HEAD_S", 0.3)
+    monkeypatch.setattr(bounded_http, "BODY_S", 0.3)
+    head = b"POST / HTTP/1.1\r\n" + CLOSE
+    assert status(sent(port, head, b"x: 1\r\n")) == (408, "request_timeout")
+    slow = sent(port, head + b"content-length: 100\r\n\r\n", *[b"a"] * 5, pause_s=0.02)
+    assert status(slow) == (408, "request_timeout")
+    chunked = sent(port, head + b"transfer-encoding: chunked\r\n\r\n", b"1\r\na\r\n")
+    assert status(chunked) == (408, "request_timeout")
+    late = sent(port, head.replace(b"/ ", b"/early ", 1) + b"content-length: 100\r\n\r\n", b"a")
+    assert status(late) == (200, "")  # answered before the body's end; then hung up
+
+
+def test_a_body_beyond_the_limit_is_refused(port) -> None:
+    head = b"POST / HTTP/1.1\r\n" + CLOSE
+    for length in (b"1001", b"9" * 30, b"9" * 15):
+        answer = sent(port, head + b"content-length: " + length + b"\r\n\r\n")
+        assert status(answer)[0] in (400, 413)
+    chunks = [b"100\r\n" + b"a" * 256 + b"\r\n"] * 5
+    assert status(sent(port, head + b"transfer-encoding: chunked\r\n\r\n", *chunks))[0] == 413
+
+
+def test_bodies_together_have_a_limit_which_ends_with_them(port, monkeypatch) -> None:
+    monkeypatch.setattr(access, "MAX_BODIES", 1)
+    body = b"POST / HTTP/1.1\r\n" + CLOSE + b"content-length: 900\r\n\r\n"
+
+    async def run() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(body + b"a" * 899)
+        await writer.drain()
+        await asyncio.sleep(0.3)
+        second = await asyncio.to_thread(sent, port, body + b"a" * 900)
+        assert status(second) == (503, "queue_full")
+        writer.write(b"a")
+        assert status(await asyncio.wait_for(reader.read(), BOUND_S)) == (200, "")
+        writer.close()
+
+    asyncio.run(run())
+    assert status(sent(port, body + b"a" * 900)) == (200, "")
+
+
+def test_idle_connections_make_room_for_new_ones(port, monkeypatch) -> None:
+    monkeypatch.setattr(bounded_http, "most_connections", lambda: 20)
+
+    async def run() -> int:
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        for _, writer in idle[::2]:
+            writer.write(b"GET / HTTP/1.1\r\nx: ")  # a head that does not come
+        request = b"GET / HTTP/1.1\r\n" + CLOSE + b"\r\n"
+        for _ in range(5):
+            assert status(await asyncio.to_thread(sent, port, request)) == (200, "")
+        await asyncio.sleep(0.2)
+        num_open = sum(not reader.at_eof() for reader, _ in idle)
+        for _, writer in idle:
+            writer.close()
+        return num_open
+
+    assert asyncio.run(run()) <= 20
+
+
+def test_the_limit_of_connections_fits_the_limit_of_files() -> None:
+    assert 1 <= bounded_http.most_connections.__wrapped__() <= bounded_http.MAX_CONNECTIONS
