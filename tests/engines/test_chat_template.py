@@ -9,7 +9,6 @@ from shutil import copytree
 from typing import Any
 
 import pytest
-from support.chats import CHATS, TOOLS
 from transformers import AutoTokenizer
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
@@ -18,6 +17,7 @@ from nemotrt.engines.engine import Limits
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.engines.tokenizer_config import read_tokenizer_config, special_tokens
 from nemotrt.errors import ArtefactError, ConfigError
+from support.chats import CHATS, TOOLS
 
 FOLDER = TINY_MODELS["tiny"]
 REFERENCE = AutoTokenizer.from_pretrained(FOLDER)
