@@ -70,14 +70,12 @@ class ChatTemplate:
     ) -> str:
         """Return the prompt text for `messages`, each with a `role`.
 
-        `variables` are what else the template reads. A field that is None counts as not there. A template that can't do without a message's
-        `content` gets an empty one.
+        `variables` are what else the template reads. A field that is None counts as not there. A
+        template that can't do without a message's `content` gets an empty one.
 
         Raises:
             ConfigError: there is no message, one lacks its role, or the template refuses them.
         """
-        from jinja2 import UndefinedError
-
         template = self._template(has_tools=tools is not None)
         given = {
             "documents": None,
@@ -87,16 +85,16 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         turns = _turns(messages)
-        try:
+        forms = [turns]
+        if not all("content" in turn for turn in turns):
+            forms.append([{"content": "", **turn} for turn in turns])
+        faults: list[Exception] = []
+        for form in forms:
             try:
-                return template.render({**given, "messages": turns})
-            except UndefinedError:
-                if all("content" in turn for turn in turns):
-                    raise
-            filled = [{"content": "", **turn} for turn in turns]
-            return template.render({**given, "messages": filled})
-        except Exception as error:  # a template is foreign code: it may raise anything
-            raise ConfigError(f"the chat template refuses the messages: {error}.") from error
+                return template.render({**given, "messages": form})
+            except Exception as error:  # a template is foreign code: it may raise anything
+                faults.append(error)
+        raise ConfigError(f"the chat template refuses the messages: {faults[0]}.") from faults[0]
 
     def _template(self, *, has_tools: bool) -> "Template":
         """Return the template for a chat with or without tools."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nemotrt.engines.chat import PLAIN_DEFAULTS, sampling_defaults
+from nemotrt.engines.chat_render import render_chat
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.errors import ConfigError
 
@@ -47,6 +48,6 @@ def prepare(opened: OpenEngine, prompt: Prompt) -> tuple[tuple[int, ...], dict[s
     messages = [{"role": "user", "content": prompt.text}]
     if prompt.system is not None:
         messages.insert(0, {"role": "system", "content": prompt.system})
-    text = opened.template.render(messages)
+    text = render_chat(opened.template, messages)
     ids = opened.tokenizer.encode(text, add_special_tokens=False)
     return tuple(ids), sampling_defaults(text)

@@ -44,7 +44,7 @@ class PlainDict:
 class PlainNamespace(Namespace):
     """`namespace` whose attributes never begin with an underscore."""
 
-    def __init__(*args: Any, **named: Any) -> None:  # noqa: N805, so that `self=` is a name
+    def __init__(*args: Any, **named: Any) -> None:
         """Set the attributes."""
         self, *items = args
         attributes = dict(*items, **named)

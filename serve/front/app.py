@@ -25,7 +25,7 @@ from nemotrt.serve.front.completion_endpoint import CompletionCall
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.event_stream import ClientGoneError, EventStream, answer_unless_gone
 from nemotrt.serve.front.openapi import openapi_document
-from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling
+from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling, StreamOptions
 from nemotrt.serve.front.upstream import Upstream
 
 PAGE = Path(__file__).parent / "page.html"
@@ -137,7 +137,7 @@ class Front:
             raise _invalid(error) from None
         if body.model != self.spec.model_name:
             raise self._unknown_model(body.model)
-        if body.stream_options is not None and not body.stream:
+        if body.stream_options not in (None, StreamOptions()) and not body.stream:
             raise ApiError(400, "stream_options needs stream.", param="stream_options")
         return body
 
@@ -201,7 +201,8 @@ async def _fault(request: Request, error: Exception) -> Response:
 def _invalid(error: pydantic.ValidationError) -> ApiError:
     """Return the error for a body that does not fit its schema: the first fault, by its field."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in parts if not part.startswith("("))  # tags of unions
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"{where} is not supported; leave it out.", param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."

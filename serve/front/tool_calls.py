@@ -34,9 +34,10 @@ class CallDelta:
 class ToolCallParser:
     """Separates content from tool calls; feed it the answer without its reasoning."""
 
-    def __init__(self) -> None:
-        """Start outside of a block of calls."""
+    def __init__(self, max_calls: int | None = None) -> None:
+        """Start outside of a block of calls; what follows the call `max_calls` is left out."""
         self.num_calls = 0  # that have ended
+        self._max_calls = max_calls
         self._read: Callable[[str, int], int] = self._outside
         self._matched = 0  # characters of the tag under way
         self._space: list[str] = []  # white space that may stand before a block
@@ -47,10 +48,15 @@ class ToolCallParser:
         self._content: list[str] = []
         self._deltas: list[CallDelta] = []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the last call that is wanted has ended."""
+        return self.num_calls == self._max_calls
+
     def push(self, text: str) -> tuple[str, list[CallDelta]]:
         """Add a piece; return the content and the tool-call parts that it completed."""
         position = 0
-        while position < len(text):
+        while position < len(text) and not self.is_full:
             position = self._read(text, position)
         return self._collect()
 

@@ -17,7 +17,7 @@ from nemotrt.engines.engine import Limits
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.engines.tokenizer_config import read_tokenizer_config, special_tokens
 from nemotrt.errors import ArtefactError, ConfigError
-from support.chats import CHATS, TOOLS
+from support.chats import BARE_TOOL, CHATS, TOOLS
 
 FOLDER = TINY_MODELS["tiny"]
 REFERENCE = AutoTokenizer.from_pretrained(FOLDER)
@@ -80,7 +80,7 @@ def differences(source: str) -> list[str]:
     """Return the chats of which our text is another one than transformers'."""
     template, found = ChatTemplate(source, TOKENS), []
     for name, messages in CHATS.items():
-        for tools in (None, TOOLS):
+        for tools in (None, TOOLS, [BARE_TOOL]):
             (text, refusal), (expected, reason) = (
                 ours(template, messages, tools=tools),
                 reference(source, messages, tools=tools),

@@ -20,8 +20,19 @@ TOOLS: list[dict[str, Any]] = [
             },
         },
     },
-    {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}},
+    {
+        "type": "function",
+        "function": {
+            "name": "now",
+            "description": "Tells the time.",
+            "parameters": {"type": "object", "properties": {}},
+        },
+    },
 ]
+BARE_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "now", "parameters": {"type": "object"}},
+}
 ARGUMENTS = {"bill_total": 100, "names": ["Zoë", "<b>"], "rate": 0.5, "deep": {"x": None}}
 ARGUMENTS_TEXT = '{"bill_total": 100, "names": ["Zoë", "<b>"], "rate": 0.5}'
 
