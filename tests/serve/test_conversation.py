@@ -162,11 +162,6 @@ def test_system_messages_at_the_start_are_merged_where_the_template_has_room_for
         (ONE_SYSTEM, [system("S"), USER, system("Hi")], "messages.2.content"),
         (NO_SYSTEM, [system("Hi"), USER], "messages.0.content"),
         (
-            FIRST_PART,
-            [{"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]}],
-            "",
-        ),
-        (
             ONE_SYSTEM,
             [USER, {"role": "assistant", "tool_calls": [call("{}")]}],
             "messages.1.tool_calls.0.function",
