@@ -20,7 +20,7 @@ from jinja2.utils import Namespace
 class GenerationBlock(Extension):
     """`{% generation %}` marks what an assistant wrote, for training; here it only has a scope."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012, as Jinja declares it
 
     def parse(self, parser: Parser) -> nodes.Node:
         """Return the block's body."""
