@@ -308,6 +308,13 @@ def test_values_of_our_own_fields_that_are_their_defaults(client, upstream, chan
     assert ask(client, upstream, {**CHAT_BODY, **change}) == ask(client, upstream, CHAT_BODY)
 
 
+@pytest.mark.parametrize("kind", ["text", "json_object"])
+def test_a_schema_beside_another_format_is_refused(client, upstream, kind) -> None:
+    wanted = {"type": kind, "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    status, _, text = ask(client, upstream, {**CHAT_BODY, "response_format": wanted})
+    assert status == 400 and "json_schema goes with type 'json_schema' alone" in text
+
+
 def test_two_bounds_of_the_output_hold_together(client, upstream) -> None:
     for pair in ((7, 5), (5, 7)):
         bounds = dict(zip(("max_tokens", "max_completion_tokens"), pair, strict=True))
