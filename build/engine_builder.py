@@ -26,6 +26,7 @@ from nemotrt.engines.plugins.choice import MambaLayers, check_plugins
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QUANTIZED_PRECISION
 from nemotrt.engines.tokenizer import TOKENIZER_FILES
+from nemotrt.engines.tokenizer_config import carry_templates
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.gpu_profile import load_gpu
 
@@ -91,6 +92,7 @@ def build_engine(
         for name in ("config.json", *TOKENIZER_FILES):
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
+        carry_templates(source, folder)
         report("checksums")
         write_manifest(folder, manifest)
     return manifest

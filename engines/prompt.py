@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nemotrt.engines.chat import sampling_defaults
+from nemotrt.engines.chat_render import render_chat
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.turn import read_turn
@@ -59,7 +60,7 @@ def prepare(opened: OpenEngine, prompt: Prompt) -> Prepared:
     messages = [{"role": "user", "content": prompt.text}]
     if prompt.system is not None:
         messages.insert(0, {"role": "system", "content": prompt.system})
-    text = opened.template.render(messages)
+    text = render_chat(opened.template, messages)
     ids = tuple(opened.tokenizer.encode(text, add_special_tokens=False))
     return _prepared(opened, ids, is_chat=True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nemotrt.engines.checkpoint import INDEX_FILE
 from nemotrt.engines.quant_config import QUANT_CONFIG_FILE
+from nemotrt.engines.tokenizer_config import carry_templates
 from nemotrt.quantize.layout import Shard
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
@@ -30,6 +31,7 @@ def carry_files(source: Path, target: Path) -> None:
     """Copy what is not weights; links are followed."""
     for path in carried_files(source):
         shutil.copyfile(path, target / path.name)
+    carry_templates(source, target)
 
 
 def write_index(target: Path, source: Path, shards: list[Shard]) -> None:

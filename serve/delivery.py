@@ -20,7 +20,7 @@ class Delivery:
         self._num_input_tokens = len(submission.request.prompt)
         self._num_output_tokens = 0
         self._cum_log_prob = 0.0
-        self._held: Fields = {"text_output": submission.prompt_text}
+        self._held: Fields = {"text_output": submission.prompt_text, **self._count_fields()}
 
     def fields(self, update: Update, now_s: float, interval_s: float) -> Fields | None:
         """Return what to send for `update`, None if nothing yet.
@@ -53,11 +53,15 @@ class Delivery:
                 fields["top_log_probs"] = [[p for _, p in t.top_logprobs] for t in tokens]
         return fields
 
+    def _count_fields(self) -> Fields:
+        """Return the prompt's length, which the first response and the last one say."""
+        if not self._inputs.return_num_input_tokens:
+            return {}
+        return {"num_input_tokens": self._num_input_tokens}
+
     def _last_fields(self, finish_reason: str) -> Fields:
         """Return the fields that come once, at the end."""
-        fields: Fields = {"final": True, "finish_reason": finish_reason}
-        if self._inputs.return_num_input_tokens:
-            fields["num_input_tokens"] = self._num_input_tokens
+        fields: Fields = {"final": True, "finish_reason": finish_reason, **self._count_fields()}
         if self._inputs.return_num_output_tokens or self._inputs.return_progress:
             fields["num_output_tokens"] = self._num_output_tokens
         if self._inputs.return_log_probs:

@@ -43,7 +43,7 @@ class Inputs(pydantic.BaseModel):
     stop_words: tuple[str, ...] = pydantic.Field(default=(), strict=False)
     bad_words: tuple[str, ...] = pydantic.Field(default=(), strict=False)
     end_id: int | None = None
-    pad_id: int | None = None
+    pad_id: int | None = None  # nothing is padded, so it can't change the answer
     top_k: int = 0
     top_p: float = 1.0
     temperature: float | None = None
@@ -74,9 +74,12 @@ class Inputs(pydantic.BaseModel):
     def check_supported(self) -> None:
         """Raise ConfigError for what no engine here does, rather than leave it unheeded."""
         refusals = {
-            "bad_words": bool(self.bad_words),
+            "bad_words": any(self.bad_words),  # NVIDIA's clients send empty words for none
             "beam_width above 1": self.beam_width != 1,
+            "length_penalty": self.length_penalty != 1,
             "num_return_sequences above 1": self.num_return_sequences != 1,
+            "guided_decoding_guide without its type": bool(self.guided_decoding_guide)
+            and not self.guided_decoding_guide_type,
         }
         for name, is_asked in refusals.items():
             if is_asked:
@@ -174,7 +177,7 @@ def sampling_params(
         repetition_penalty=inputs.repetition_penalty,
         presence_penalty=inputs.presence_penalty,
         frequency_penalty=inputs.frequency_penalty,
-        stop=inputs.stop_words,
+        stop=tuple(word for word in inputs.stop_words if word),
         stop_token_ids=stop_ids,
         ignore_eos=inputs.ignore_eos,
         logprobs=inputs.num_top_log_probs if inputs.return_log_probs else None,

@@ -34,7 +34,7 @@ def _check_chat(body: ChatRequest, limits: Limits) -> None:
     for message in body.messages:
         calls = message.tool_calls or []
         content = message.content or ""
-        texts = [call.function.arguments for call in calls]
+        texts = [call.function.arguments or "" for call in calls]
         texts += [] if isinstance(content, str) else [part.text for part in content]
         num_parts += len(texts)
         num_characters += sum(map(len, texts))

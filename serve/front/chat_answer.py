@@ -33,9 +33,9 @@ class ChatAnswer:
         delta = {"role": "assistant", "content": ""}
         return {"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def expect_tool_calls(self) -> None:
-        """Look for tool calls in the content."""
-        self._parser = ToolCallParser()
+    def expect_tool_calls(self, *, max_calls: int | None = None) -> None:
+        """Look for tool calls in the content; the answer ends with the call `max_calls`."""
+        self._parser = ToolCallParser(max_calls)
 
     def push(self, fields: Fields) -> list[Delta]:
         """Add fields; return the choice's part of the chunks to send, none or several."""
@@ -53,10 +53,12 @@ class ChatAnswer:
         logprobs = chat_logprobs(fields, self._files)
         if logprobs is not None:
             self._logprobs += logprobs["content"]
+        self.num_input_tokens = fields.get("num_input_tokens", self.num_input_tokens)
         self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
-        if is_final:
-            self._finish(fields)
-        return self._choices(deltas, logprobs, is_final)
+        is_full = self._parser is not None and self._parser.is_full
+        if is_final or is_full:
+            self._finish("stop" if is_full else fields["finish_reason"])
+        return self._choices(deltas, logprobs, is_final or is_full)
 
     def message(self) -> Delta:
         """Return the whole choice of a plain response."""
@@ -100,12 +102,9 @@ class ChatAnswer:
         part = {"index": delta.index, "function": {"arguments": delta.arguments}}
         return {"tool_calls": [part]}
 
-    def _finish(self, fields: Fields) -> None:
-        """Keep the counts and say why the answer ended."""
-        reason = fields["finish_reason"]
+    def _finish(self, reason: str) -> None:
+        """Say why the answer ended."""
         self.finish_reason = "tool_calls" if self._calls and reason == "stop" else reason
-        self.num_input_tokens = fields["num_input_tokens"]
-        self.num_output_tokens = fields["num_output_tokens"]
 
     def _choices(self, deltas: list[Delta], logprobs: Any, is_final: bool) -> list[Delta]:
         """Return the chunks' choices; the last one has the reason."""

@@ -9,8 +9,9 @@ from nemotrt.engines.reasoning import TraceReader
 from nemotrt.engines.turn import read_turn
 from nemotrt.serve.front.api_error import from_upstream
 from nemotrt.serve.front.chat_answer import ChatAnswer
+from nemotrt.serve.front.conversation import chat_prompt
 from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.inputs import chat_inputs, chat_prompt, choices_of
+from nemotrt.serve.front.inputs import chat_inputs, choices_of
 from nemotrt.serve.front.merge_streams import merged
 from nemotrt.serve.front.schema import ChatRequest
 from nemotrt.serve.front.upstream import Upstream, UpstreamError
@@ -40,8 +41,11 @@ class ChatCall:
             for i in range(request.n)
         ]
         if request.tools and request.tool_choice != "none":
+            is_single = request.parallel_tool_calls is False
+            if is_single:  # the answer ends with its first call, which has to be seen at once
+                self.inputs = [i | {"stream": True, "return_progress": True} for i in self.inputs]
             for answer in self._answers:
-                answer.expect_tool_calls()
+                answer.expect_tool_calls(max_calls=1 if is_single else None)
         options = request.stream_options
         self._with_usage = bool(options and options.include_usage)
         self._with_progress = bool(options and options.continuous_usage_stats)
@@ -62,7 +66,7 @@ class ChatCall:
             base["usage"] = None
         head: list[Json] = [base | {"choices": [answer.first_choice()]} for answer in self._answers]
         try:
-            async for index, fields in merged(upstream, self.inputs):
+            async for index, fields in merged(upstream, self.inputs, self._is_done):
                 choices = self._answers[index].push(fields)
                 if self._with_progress:
                     base["usage"] = self._usage()
@@ -81,13 +85,16 @@ class ChatCall:
             ApiError: a request behind the front was refused or failed.
         """
         try:
-            async for index, fields in merged(upstream, self.inputs):
+            async for index, fields in merged(upstream, self.inputs, self._is_done):
                 self._answers[index].push(fields)
         except UpstreamError as error:
             raise from_upstream(error) from error
         choices = [answer.message() for answer in self._answers]
         body = {"object": "chat.completion", "choices": choices, "usage": self._usage()}
         return self._base | body
+
+    def _is_done(self, index: int) -> bool:
+        return self._answers[index].finish_reason is not None
 
     def _usage(self) -> Json:
         return usage(

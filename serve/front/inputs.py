@@ -4,33 +4,12 @@ from typing import Any
 
 from nemotrt.engines.chat import sampling_defaults
 from nemotrt.engines.turn import Turn
-from nemotrt.errors import ConfigError
-from nemotrt.serve.front.api_error import ApiError
-from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.guided import guide_inputs
-from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Message, Sampling
+from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling
 
 OPENAI_TEMPERATURE = 1.0  # Source: OpenAI's API reference, completions
 DEFAULT_COMPLETION_TOKENS = 16  # Source: OpenAI's API reference, completions
 Inputs = dict[str, Any]
-
-
-def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
-    """Return the text that the chat template makes of the messages and tools.
-
-    Raises:
-        ApiError: the engine has no template, or the template refuses the messages.
-    """
-    if files.template is None:
-        raise ApiError(400, "the engine has no chat template; use /v1/completions.")
-    tools = [tool.model_dump(exclude_none=True) for tool in request.tools or []]
-    variables = dict(request.chat_template_kwargs or {})
-    if tools and request.tool_choice != "none":
-        variables["tools"] = tools
-    try:
-        return files.template.render([_message(m) for m in request.messages], **variables)
-    except ConfigError as error:
-        raise ApiError(400, error.message, param="messages") from error
 
 
 def chat_inputs(
@@ -48,9 +27,9 @@ def chat_inputs(
         inputs["temperature"] = defaults["temperature"]
         if request.top_p is None:
             inputs["top_p"] = defaults["top_p"]
-    max_tokens = request.max_completion_tokens or request.max_tokens
-    if max_tokens is not None:
-        inputs["max_tokens"] = max_tokens
+    bounds = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
+    if bounds:
+        inputs["max_tokens"] = min(bounds)
     if not separate_reasoning:
         inputs["stop_in_reasoning"] = True
     if request.max_thinking_tokens is not None:
@@ -81,23 +60,11 @@ def choices_of(inputs: Inputs, count: int) -> list[Inputs]:
     return [inputs | {"seed": (inputs["seed"] + i) % 2**64} for i in range(count)]
 
 
-def _message(message: Message) -> dict[str, Any]:
-    """Return a message as chat templates know it."""
-    content = message.content
-    if isinstance(content, list):
-        content = "".join(part.text for part in content)
-    if message.tool_calls:
-        calls = [call.model_dump(exclude_none=True) for call in message.tool_calls]
-        return {"role": "assistant", "content": content or "", "tool_calls": calls}
-    role = "system" if message.role == "developer" else message.role
-    return {"role": role, "content": content or ""}
-
-
 def _sampling_inputs(request: Sampling) -> Inputs:
     """Return the tensors that both endpoints share; what is not given stays out."""
     inputs: Inputs = {
         "stream": request.stream,
-        "top_k": request.top_k,
+        "top_k": max(request.top_k, 0),
         "repetition_penalty": request.repetition_penalty,
         "presence_penalty": request.presence_penalty,
         "frequency_penalty": request.frequency_penalty,

@@ -1,14 +1,18 @@
 """Several asynchronous streams as one, in the order in which they bring something."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from nemotrt.serve.front.upstream import Fields, Upstream, UpstreamError
 
 
-async def merged(upstream: Upstream, inputs: list[Fields]) -> AsyncIterator[tuple[int, Fields]]:
+async def merged(
+    upstream: Upstream, inputs: list[Fields], is_done: Callable[[int], bool] = lambda index: False
+) -> AsyncIterator[tuple[int, Fields]]:
     """Yield (index, fields) of all requests; closing the iterator cancels what still runs.
+
+    A request of which `is_done` says so, after its fields were yielded, is cancelled too.
 
     Raises:
         UpstreamError: one of them failed.
@@ -18,19 +22,25 @@ async def merged(upstream: Upstream, inputs: list[Fields]) -> AsyncIterator[tupl
         try:
             async for fields in stream:
                 yield 0, fields
+                if is_done(0):
+                    break
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
         return
     queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
     tasks = [asyncio.create_task(_pump(upstream, i, one, queue)) for i, one in enumerate(inputs)]
     try:
-        num_live = len(tasks)
-        while num_live:
+        live = set(range(len(tasks)))
+        while live:
             index, item = await queue.get()
+            if index not in live:
+                continue
             if isinstance(item, UpstreamError):
                 raise item
             yield index, item
-            num_live -= bool(item.get("final"))
+            if item.get("final") or is_done(index):
+                live.remove(index)
+                tasks[index].cancel()
     finally:
         for task in tasks:
             task.cancel()

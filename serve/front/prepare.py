@@ -14,7 +14,7 @@ from nemotrt.serve.front.body_limits import check_limits
 from nemotrt.serve.front.chat_endpoint import ChatCall
 from nemotrt.serve.front.completion_endpoint import CompletionCall
 from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling
+from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling, StreamOptions
 
 Body = TypeVar("Body", bound=Sampling)
 
@@ -68,7 +68,7 @@ def _read(kind: type[Body], raw: bytes, settings: CallSettings) -> Body:
     if body.model != settings.model_name:
         raise unknown_model(body.model, settings.model_name)
     check_limits(body, settings.files.limits)
-    if body.stream_options is not None and not body.stream:
+    if body.stream_options not in (None, StreamOptions()) and not body.stream:
         raise ApiError(400, "stream_options needs stream.", param="stream_options")
     return body
 
@@ -81,7 +81,8 @@ def unknown_model(name: str, known: str) -> ApiError:
 def _invalid(error: pydantic.ValidationError) -> ApiError:
     """Return the error for a body that does not fit its schema: the first fault, by its field."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in parts if not part.startswith("("))  # tags of unions
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"{where} is not supported; leave it out.", param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."

@@ -1,18 +1,24 @@
 """Parses `<TOOLCALL>[{"name": ..., "arguments": ...}, ...]</TOOLCALL>` while it comes.
 
-A call's name goes out as soon as it is known, its arguments as they come. What turns out not to be
-a call is handed back as content: nothing is ever lost.
+A call's name goes out as soon as it is known to be one, its arguments as they come. What turns out
+not to be a call is handed back as content: nothing is ever lost. White space before a block of
+calls, and after it where nothing else follows, belongs to the format. How the text was cut makes
+no difference.
+
+As lenient as NVIDIA's own parser, nemotron_toolcall_parser_no_streaming.py of the model's
+repository: one object without a list, a missing bracket, keys in any order, no arguments.
 """
 
-import json
-import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from nemotrt.serve.front.call_object import CallObject
+from nemotrt.serve.front.json_reader import SPACE, Status
 
 OPEN = "<TOOLCALL>"
 CLOSE = "</TOOLCALL>"
-HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
-GAP = re.compile(r"[\s,]*")
+BETWEEN = frozenset(SPACE + ",[]}")  # what may stand between the calls of a block
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,71 +31,49 @@ class CallDelta:
     call_id: str | None = None
 
 
-@dataclass(slots=True)
-class ValueScanner:
-    """Finds where a JSON value ends."""
-
-    depth: int = 0
-    in_string: bool = False
-    is_escaped: bool = False
-
-    def end(self, text: str) -> int | None:
-        """Return how much of `text` belongs to the value, None if it may go on."""
-        for position, character in enumerate(text):
-            if self.in_string:
-                self._string(character)
-                if self.in_string or self.depth:
-                    continue
-                return position + 1
-            if character == '"':
-                self.in_string = True
-            elif character in "{[":
-                self.depth += 1
-            elif character in "}]":
-                self.depth -= 1
-                if self.depth <= 0:
-                    return position + 1 if self.depth == 0 else position
-            elif character == "," and not self.depth:
-                return position
-        return None
-
-    def _string(self, character: str) -> None:
-        if self.is_escaped:
-            self.is_escaped = False
-        elif character == "\\":
-            self.is_escaped = True
-        elif character == '"':
-            self.in_string = False
-
-
 class ToolCallParser:
     """Separates content from tool calls; feed it the answer without its reasoning."""
 
-    def __init__(self) -> None:
-        """Start outside of a list of calls."""
-        self.num_calls = 0
-        self._state = self._outside
-        self._held = ""
-        self._raw = ""  # of the call under way, in case it turns out not to be one
-        self._scanner = ValueScanner()
-        self._string = ""  # arguments that come as a JSON string are decoded when whole
+    def __init__(self, max_calls: int | None = None) -> None:
+        """Start outside of a block of calls; what follows the call `max_calls` is left out."""
+        self.num_calls = 0  # that have ended
+        self._max_calls = max_calls
+        self._read: Callable[[str, int], int] = self._outside
+        self._matched = 0  # characters of the tag under way
+        self._space: list[str] = []  # white space that may stand before a block
+        self._raw: list[str] = []  # of the block since its last call, in case it is no call
+        self._has_calls = False  # the block, or the last one where only space has followed it
+        self._object = CallObject()
+        self._is_announced = False
         self._content: list[str] = []
         self._deltas: list[CallDelta] = []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the last call that is wanted has ended."""
+        return self.num_calls == self._max_calls
+
     def push(self, text: str) -> tuple[str, list[CallDelta]]:
         """Add a piece; return the content and the tool-call parts that it completed."""
-        self._held += text
-        while self._state():
-            pass
+        position = 0
+        while position < len(text) and not self.is_full:
+            position = self._read(text, position)
         return self._collect()
 
     def flush(self) -> tuple[str, list[CallDelta]]:
         """Return what is held, once no more text comes; a broken call comes as it is."""
-        if self._string:
-            self._deltas.append(CallDelta(self.num_calls, self._string))
-            self.num_calls += 1
-        self._content.append(self._raw + self._held)
-        self._raw = self._held = self._string = ""
+        if self._read == self._call:
+            self._object.flush()
+            self._hand_over()
+        elif self._read != self._outside:
+            self._raw = [] if self._has_calls else [*self._raw, CLOSE[: self._matched]]
+            self._matched = 0
+        if self._read != self._outside:
+            self._give_up()
+        self._show(OPEN[: self._matched])
+        if not self._has_calls:
+            self._content += self._space
+        self._matched, self._space = 0, []
         return self._collect()
 
     def _collect(self) -> tuple[str, list[CallDelta]]:
@@ -97,133 +81,110 @@ class ToolCallParser:
         self._content, self._deltas = [], []
         return content, deltas
 
-    def _outside(self) -> bool:
-        """Pass content on up to a list of calls."""
-        start = self._held.find(OPEN)
-        if start >= 0:
-            self._content.append(self._held[:start].rstrip())
-            self._held = self._held[start + len(OPEN) :]
-            self._raw = OPEN
-            self._state = self._list_start
-            return True
-        keep = next((n for n in range(len(OPEN) - 1, 0, -1) if self._held.endswith(OPEN[:n])), 0)
-        cut = len(self._held) - keep
-        cut = len(self._held[:cut].rstrip()) if keep else cut
-        self._content.append(self._held[:cut])
-        self._held = self._held[cut:]
-        return False
+    def _show(self, text: str) -> None:
+        """Pass on content, and the white space before it."""
+        if text:
+            self._content += [*self._space, text]
+            self._space, self._has_calls = [], False
 
-    def _list_start(self) -> bool:
-        """Enter the list."""
-        text = self._held.lstrip()
-        if not text:
-            return False
-        if text[0] != "[":
-            return self._give_up()
-        self._consume(len(self._held) - len(text) + 1)
-        self._state = self._between
-        return True
+    def _show_but_space(self, text: str) -> None:
+        """Pass on content; the white space at its end waits for what follows."""
+        body = text.rstrip()
+        self._show(body)
+        self._space.append(text[len(body) :])
 
-    def _between(self) -> bool:
-        """Find the next call or the list's end."""
-        match = GAP.match(self._held)
-        text = self._held[match.end() :] if match else self._held
-        if not text:
-            return False
-        if text[0] == "]":
-            self._consume(len(self._held) - len(text) + 1)
-            self._state = self._list_end
-            return True
-        head = HEAD.match(text)
-        if head is None:
-            return self._give_up() if not _may_become_head(text) else False
-        if head.end() == len(text):
-            return False  # the first character of the arguments decides how they are read
-        name = json.loads(head.group(1))
-        self._consume(len(self._held) - len(text) + head.end())
-        call_id = f"call_{secrets.token_hex(12)}"
-        self._deltas.append(CallDelta(self.num_calls, name=name, call_id=call_id))
-        self._scanner = ValueScanner()
-        self._string = ""
-        self._state = self._string_arguments if self._held[0] == '"' else self._arguments
-        self._raw = ""
-        return True
+    def _outside(self, text: str, position: int) -> int:
+        """Pass content on up to a block."""
+        if text[position] == OPEN[self._matched]:
+            self._matched += 1
+            if self._matched == len(OPEN):
+                self._matched, self._has_calls, self._raw = 0, False, [OPEN]
+                self._read = self._block_start
+            return position + 1
+        if self._matched:
+            self._show(OPEN[: self._matched])
+            self._matched = 0
+            return position
+        end = text.find(OPEN[0], position)
+        end = len(text) if end < 0 else end
+        self._show_but_space(text[position:end])
+        return end
 
-    def _arguments(self) -> bool:
-        """Pass arguments on as they come."""
-        end = self._scanner.end(self._held)
-        piece = self._held if end is None else self._held[:end]
-        self._held = self._held[len(piece) :]
-        if piece:
-            self._deltas.append(CallDelta(self.num_calls, piece))
-        if end is None:
-            return False
+    def _block_start(self, text: str, position: int) -> int:
+        character = text[position]
+        if character not in SPACE:
+            self._read = self._between
+            if character not in "[{":
+                return self._give_up(position)
+        if character != "{":
+            self._raw.append(character)
+            position += 1
+        return position
+
+    def _between(self, text: str, position: int) -> int:
+        """Find the next call or the block's end."""
+        character = text[position]
+        if character == "{":
+            self._object, self._is_announced, self._read = CallObject(), False, self._call
+            self._raw.append(character)
+            return position + 1
+        if character == CLOSE[0]:
+            self._read = self._closing
+            return position
+        if character not in BETWEEN:
+            return self._give_up(position)
+        self._raw.append(character)
+        if character == "]" and self._has_calls:
+            self._raw = []
+        return position + 1
+
+    def _call(self, text: str, position: int) -> int:
+        """Read a call; if it breaks off after its name has gone out, what follows it goes on."""
+        end = self._object.push(text, position)
+        self._raw.append(text[position:end])
+        self._hand_over()
+        if self._object.status is Status.OPEN:
+            return end
+        if not self._is_announced:
+            return self._give_up(end)
         self.num_calls += 1
-        self._state = self._call_end
-        return True
+        self._read = self._between
+        return end
 
-    def _string_arguments(self) -> bool:
-        """Collect arguments that are a JSON text within a string."""
-        end = self._scanner.end(self._held)
-        self._string += self._held if end is None else self._held[:end]
-        self._held = "" if end is None else self._held[end:]
-        if end is None:
-            return False
-        try:
-            decoded = json.loads(self._string, strict=False)
-        except ValueError:
-            decoded = self._string
-        self._deltas.append(CallDelta(self.num_calls, decoded))
-        self._string = ""
-        self.num_calls += 1
-        self._state = self._call_end
-        return True
+    def _hand_over(self) -> None:
+        """Hand over what is new of a call."""
+        call = self._object
+        if not call.is_call:
+            return
+        if not self._is_announced:
+            self._is_announced = self._has_calls = True
+            self._space = []
+            call_id = f"call_{secrets.token_hex(12)}"
+            self._deltas.append(CallDelta(self.num_calls, name=call.name, call_id=call_id))
+        self._raw = []
+        if arguments := call.take():
+            self._deltas.append(CallDelta(self.num_calls, arguments))
 
-    def _call_end(self) -> bool:
-        """Leave a call."""
-        text = self._held.lstrip()
-        if not text:
-            return False
-        if text[0] != "}":
-            return self._give_up()
-        self._held = text[1:]
-        self._state = self._between
-        return True
+    def _closing(self, text: str, position: int) -> int:
+        """Read the closing tag."""
+        if text[position] == CLOSE[self._matched]:
+            self._matched += 1
+            if self._matched == len(CLOSE):
+                self._matched = 0
+                self._raw = [] if self._has_calls else [*self._raw, CLOSE]
+                self._give_up()
+            return position + 1
+        matched, self._matched = self._matched, 0
+        if matched == 1:  # it may open another block
+            self._give_up()
+            self._matched = 1
+            return position
+        self._raw.append(CLOSE[:matched])
+        return self._give_up(position)
 
-    def _list_end(self) -> bool:
-        """Leave the list; the closing tag may be missing at the end of an answer."""
-        text = self._held.lstrip()
-        if text.startswith(CLOSE):
-            self._held = text[len(CLOSE) :]
-            self._raw = ""
-            self._state = self._outside
-            return True
-        if CLOSE.startswith(text):
-            self._raw = ""
-            self._held = text
-            return False
-        return self._give_up()
-
-    def _consume(self, size: int) -> None:
-        """Move text to what would be handed back."""
-        self._raw += self._held[:size]
-        self._held = self._held[size:]
-
-    def _give_up(self) -> bool:
-        """Hand back what has been read of something that is no call."""
-        self._content.append(self._raw + self._held)
-        self._raw = self._held = ""
-        self._state = self._outside
-        return False
-
-
-def _may_become_head(text: str) -> bool:
-    """Whether more text could make `text` the start of a call."""
-    compact = re.sub(r'("(?:[^"\\]|\\.)*")|\s+', lambda match: match.group(1) or "", text)
-    start = '{"name":"'
-    if start.startswith(compact):
-        return True
-    if not compact.startswith(start):
-        return False
-    after = re.sub(r'^(?:[^"\\]|\\.)*', "", compact[len(start) :])
-    return after in ("", "\\") or '","arguments":'.startswith(after)
+    def _give_up(self, position: int = 0) -> int:
+        """Leave the block; hand back what has been read of something that is no call."""
+        raw, self._raw = "".join(self._raw), []
+        self._show_but_space(raw)
+        self._read = self._outside
+        return position

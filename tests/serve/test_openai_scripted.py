@@ -142,13 +142,63 @@ def test_tool_results_reach_the_prompt(client) -> None:
     assert answer.choices[0].message.content == "18 dollars"
 
 
+def test_a_single_call_where_no_more_are_wanted(client) -> None:
+    """The engine is stopped: it never comes to say the rest."""
+    messages = say(f"I need a tool.</think>\n\nLet me see. {CALLS}{' and more' * 40}")
+    request = {"messages": messages, "tools": TOOLS, "parallel_tool_calls": False}
+    for choice in ("auto", "required"):
+        answer = client.chat.completions.create(model="llm", tool_choice=choice, **request)
+        [found] = answer.choices[0].message.tool_calls
+        assert found.function.name == "calculate_tip"
+        assert answer.choices[0].finish_reason == "tool_calls"
+        assert answer.usage.prompt_tokens > 0 and 0 < answer.usage.completion_tokens < 100
+    _, content, calls, reason = streamed(client, **request)
+    assert [json.loads(call["arguments"]) for call in calls] == ARGUMENTS[:1]
+    assert (content, reason) == ("Let me see.", "tool_calls")
+
+
+def test_an_answer_is_handed_back_as_the_sdk_has_it(client) -> None:
+    """The commonest loop of an agent: the message's own model_dump, then the tool's result."""
+    messages = say(f"I need a tool.</think>\n\nLet me see. {CALLS}")
+    answer = client.chat.completions.create(model="llm", messages=messages, tools=TOOLS).choices[0]
+    messages.append(answer.message.model_dump())
+    for call in answer.message.tool_calls:
+        said = {"role": "tool", "tool_call_id": call.id, "content": "SAY[[<END>18 dollars]]SAY"}
+        messages.append(said)
+    answer = client.chat.completions.create(model="llm", messages=messages, tools=TOOLS).choices[0]
+    assert answer.message.content == "18 dollars"
+    messages.append(answer.message)  # the SDK serializes it
+    messages.append({"role": "user", "content": "SAY[[<END>Bye.]]SAY"})
+    answer = client.chat.completions.create(model="llm", messages=messages, tools=TOOLS).choices[0]
+    assert answer.message.content == "Bye."
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        ('{"name": "calculate_tip", "arguments": {"bill_total": 1}}', '{"bill_total": 1}'),
+        ('[{"arguments": {"bill_total": 1}, "name": "calculate_tip"}', '{"bill_total": 1}'),
+        ('[{"id": 7, "name": "calculate_tip"}]', "{}"),
+        ('[{"name": "calculate_tip", "arguments": null}]', "{}"),
+    ],
+)
+def test_forms_that_nvidias_own_parser_takes(client, body, arguments) -> None:
+    messages = say(f"Hm.</think>\n\n<TOOLCALL>{body}</TOOLCALL>\n")
+    answer = client.chat.completions.create(model="llm", messages=messages, tools=TOOLS).choices[0]
+    [found] = answer.message.tool_calls
+    assert (found.function.name, found.function.arguments) == ("calculate_tip", arguments)
+    assert answer.message.content == ""
+    _, content, calls, _ = streamed(client, messages=messages, tools=TOOLS)
+    assert (content, [call["arguments"] for call in calls]) == ("", [arguments])
+
+
 @pytest.mark.parametrize(
     "text", ["<TOOLCALL>[oops]</TOOLCALL>", "<TOOLCALL>{}", 'a <TOOLCALL>[{"nam', "<TOOLC"]
 )
 def test_a_malformed_call_is_surfaced_as_content(client, text) -> None:
     messages = say(text, system="/no_think")
     answer = client.chat.completions.create(model="llm", messages=messages, tools=TOOLS).choices[0]
-    assert answer.message.content.replace(" ", "") == text.replace(" ", "")
+    assert answer.message.content == text
     assert not answer.message.tool_calls and answer.finish_reason == "stop"
 
 

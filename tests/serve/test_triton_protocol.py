@@ -195,6 +195,14 @@ def test_curl_on_generate(server, solo) -> None:
     assert answer["text_output"] == solo("A server", max_tokens=10)["text"]
 
 
+def test_the_curl_of_nvidias_readme(server, solo) -> None:
+    """Its empty words ask for nothing. Source: README of tensorrtllm_backend."""
+    body = {"text_input": "What is machine learning?", "max_tokens": 20}
+    body |= {"bad_words": "", "stop_words": ""}
+    answer = json.loads(curl(f"{server.http_url}/v2/models/llm/generate", body))
+    assert answer["text_output"] == solo("What is machine learning?", max_tokens=20)["text"]
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
