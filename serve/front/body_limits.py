@@ -37,6 +37,7 @@ def _check_chat(body: ChatRequest, limits: Limits) -> None:
         texts = [call.function.arguments or "" for call in calls]
         texts += [] if isinstance(content, str) else [part.text for part in content]
         num_parts += len(texts)
+        texts += [message.reasoning_content or "", message.reasoning or ""]
         num_characters += sum(map(len, texts))
         num_characters += len(content) if isinstance(content, str) else 0
     name = "messages"
