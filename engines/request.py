@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nemotrt.engines.guide import Guide
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.sampling import SamplingParams, Score
 
 
 class FinishReason(StrEnum):
@@ -40,11 +40,24 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptToken:
+    """One token of the prompt; nothing comes before the first one, so that has no score."""
+
+    id: int
+    score: Score | None
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
-    """What one step brought a request; `text` never holds part of a stop string or a character."""
+    """What one step brought a request; `text` never holds part of a stop string or a character.
+
+    `prompt` is the whole prompt, once, with the first token or the end, if its log-probabilities
+    were asked for.
+    """
 
     request_id: str
     tokens: tuple[Token, ...] = ()
     text: str = ""
     finish_reason: FinishReason | None = None
     error: str = ""
+    prompt: tuple[PromptToken, ...] = ()
