@@ -19,6 +19,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar import GrammarCompiler
 
 TAIL_TOKENS = 16  # enough to hold "<think>" in any tokenizer
+MAX_PROMPT_LOG_PROBS = 1 << 18  # of one request: what a response and its clients' threads bear
 MAX_BYTES_PER_TOKEN = 64  # a longer text can't fit: refused before it costs a tokenizer's time
 
 
@@ -62,6 +63,8 @@ class Inputs(pydantic.BaseModel):
     max_thinking_tokens: int | None = None
     priority: int = 0
     timeout_ms: int | None = None
+    return_prompt_log_probs: bool = False
+    num_top_prompt_log_probs: int = 0
 
     def check_supported(self) -> None:
         """Raise ConfigError for what no engine here does, rather than leave it unheeded."""
@@ -78,6 +81,10 @@ class Inputs(pydantic.BaseModel):
         for name, (value, least) in limits.items():
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}.")
+        if self.num_top_log_probs and not self.return_log_probs:
+            raise ConfigError("num_top_log_probs needs return_log_probs.")
+        if self.num_top_prompt_log_probs and not self.return_prompt_log_probs:
+            raise ConfigError("num_top_prompt_log_probs needs return_prompt_log_probs.")
 
 
 @dataclass(slots=True)
@@ -141,7 +148,13 @@ def sampling_params(
         ConfigError: a value is out of range, or the prompt leaves no room.
     """
     room = max_seq_len - num_prompt_tokens
-    if room < 1:
+    shows_prompt = inputs.return_prompt_log_probs or not inputs.exclude_input_in_output
+    if inputs.max_tokens == 0 and not shows_prompt:
+        raise ConfigError(
+            "max_tokens must be at least 1, got 0: that is for a prompt that is returned "
+            "(return_prompt_log_probs, or exclude_input_in_output false; echo in the OpenAI API)."
+        )
+    if room < (inputs.max_tokens != 0):
         raise ConfigError(
             f"the prompt has {num_prompt_tokens} tokens; the engine holds {max_seq_len} "
             "with the output."
@@ -168,7 +181,26 @@ def sampling_params(
         stop_token_ids=stop_ids,
         ignore_eos=inputs.ignore_eos,
         logprobs=inputs.num_top_log_probs if inputs.return_log_probs else None,
+        prompt_logprobs=_num_prompt_logprobs(inputs, num_prompt_tokens),
     )
+
+
+def _num_prompt_logprobs(inputs: Inputs, num_prompt_tokens: int) -> int | None:
+    """Return how many likeliest tokens go with each of the prompt's, None for no scores.
+
+    Raises:
+        ConfigError: together they are more than one response may carry.
+    """
+    if not inputs.return_prompt_log_probs:
+        return None
+    total = num_prompt_tokens * (1 + inputs.num_top_prompt_log_probs)
+    if total > MAX_PROMPT_LOG_PROBS:
+        raise ConfigError(
+            f"{num_prompt_tokens} prompt tokens with {inputs.num_top_prompt_log_probs} likeliest "
+            f"each are {total} log-probabilities; a response carries {MAX_PROMPT_LOG_PROBS}. "
+            "Ask for fewer, or send the prompt in parts."
+        )
+    return inputs.num_top_prompt_log_probs
 
 
 def make_submission(

@@ -52,6 +52,8 @@ INPUTS = (
     TensorSpec("max_thinking_tokens", "INT32"),
     TensorSpec("priority", "INT32"),
     TensorSpec("timeout_ms", "INT32"),
+    TensorSpec("return_prompt_log_probs", "BOOL"),
+    TensorSpec("num_top_prompt_log_probs", "INT32"),
 )
 OUTPUTS = (
     TensorSpec("text_output", "STRING"),
@@ -63,6 +65,12 @@ OUTPUTS = (
     TensorSpec("output_log_probs", "FP32", is_list=True),
     TensorSpec("top_log_prob_ids", "INT32", is_list=True, rank=2),
     TensorSpec("top_log_probs", "FP32", is_list=True, rank=2),
+    # ours, with the first response: the prompt; the rest are of its tokens after the first
+    TensorSpec("prompt_ids", "INT32", is_list=True),
+    TensorSpec("prompt_log_probs", "FP32", is_list=True),
+    TensorSpec("prompt_log_prob_ranks", "INT32", is_list=True),
+    TensorSpec("top_prompt_log_prob_ids", "INT32", is_list=True, rank=2),
+    TensorSpec("top_prompt_log_probs", "FP32", is_list=True, rank=2),
 )
 INPUT_BY_NAME = {spec.name: spec for spec in INPUTS}
 APPENDED = ("text_output", *(spec.name for spec in OUTPUTS if spec.is_list))
