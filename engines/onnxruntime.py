@@ -67,9 +67,7 @@ class OnnxRuntimeEngine:
         """Open the graph in `folder`; `num_threads` defaults to the cores of this process."""
         self._limits = limits
         self._session = _session(folder, num_threads or len(os.sched_getaffinity(0)))
-        self._inputs = [
-            item for item in self._session.get_inputs() if item.name not in FED
-        ]
+        self._inputs = [item for item in self._session.get_inputs() if item.name not in FED]
         names = {item.name for item in self._session.get_inputs()}
         self._has_rows = NUM_LOGITS in names  # engines of earlier versions: one row a call
         self._vocab_size = int(self._session.get_outputs()[-1].shape[-1])

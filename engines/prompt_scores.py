@@ -30,7 +30,9 @@ class PromptScores:
             return
         if start == 0:
             self._tokens.append(PromptToken(self._prompt[0], None))
-        for token, row in zip(self._prompt[start + 1 :], rows, strict=False):  # the last is no one's
+        for token, row in zip(
+            self._prompt[start + 1 :], rows, strict=False
+        ):  # the last is no one's
             self._tokens.append(PromptToken(token, score(row, token, self._num_top)))
 
     def take(self) -> tuple[PromptToken, ...]:

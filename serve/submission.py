@@ -66,6 +66,12 @@ class Inputs(pydantic.BaseModel):
     return_prompt_log_probs: bool = False
     num_top_prompt_log_probs: int = 0
 
+    @property
+    def tells_of_prompt(self) -> bool:
+        """Whether the answer says something without any output."""
+        is_returned = self.return_prompt_log_probs or not self.exclude_input_in_output
+        return is_returned or self.return_num_input_tokens
+
     def check_supported(self) -> None:
         """Raise ConfigError for what no engine here does, rather than leave it unheeded."""
         refusals = {
@@ -148,11 +154,10 @@ def sampling_params(
         ConfigError: a value is out of range, or the prompt leaves no room.
     """
     room = max_seq_len - num_prompt_tokens
-    shows_prompt = inputs.return_prompt_log_probs or not inputs.exclude_input_in_output
-    if inputs.max_tokens == 0 and not shows_prompt:
+    if inputs.max_tokens == 0 and not inputs.tells_of_prompt:
         raise ConfigError(
-            "max_tokens must be at least 1, got 0: that is for a prompt that is returned "
-            "(return_prompt_log_probs, or exclude_input_in_output false; echo in the OpenAI API)."
+            "max_tokens must be at least 1, got 0: that is for an answer that tells of the prompt "
+            "(return_prompt_log_probs, return_num_input_tokens, exclude_input_in_output false)."
         )
     if room < (inputs.max_tokens != 0):
         raise ConfigError(

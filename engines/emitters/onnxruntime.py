@@ -202,4 +202,3 @@ class OnnxRuntimeEmitter(StandardEmitter):
         g = self.graph
         wanted = g.input(NUM_LOGITS, TensorProto.INT64, [1])
         return g.op("Slice", x, g.op("Neg", wanted), g.ints(2**31 - 1), g.ints(1))
-

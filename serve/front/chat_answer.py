@@ -26,7 +26,8 @@ class ChatAnswer:
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._calls: list[Delta] = []
-        self._logprobs: list[Any] = []
+        self._logprobs: list[Any] | None = None
+        self.prompt: Fields | None = None  # with the prompt's log-probabilities
 
     def first_choice(self) -> Delta:
         """Return the choice of the first chunk, which has the role."""
@@ -52,7 +53,10 @@ class ChatAnswer:
         deltas += [self._call(delta) for delta in calls]
         logprobs = chat_logprobs(fields, self._files)
         if logprobs is not None:
-            self._logprobs += logprobs["content"]
+            self._logprobs = (self._logprobs or []) + logprobs["content"]
+        if "prompt_ids" in fields:
+            self.prompt = fields
+        self.num_input_tokens = fields.get("num_input_tokens", self.num_input_tokens)
         self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
         if is_final:
             self._finish(fields)
@@ -65,7 +69,9 @@ class ChatAnswer:
             message["reasoning_content"] = "".join(self._reasoning) or None
         if self._calls:
             message["tool_calls"] = self._calls
-        logprobs = {"content": self._logprobs, "refusal": None} if self._logprobs else None
+        logprobs = None
+        if self._logprobs is not None:
+            logprobs = {"content": self._logprobs, "refusal": None}
         return {
             "index": self.index,
             "message": message,
@@ -101,11 +107,9 @@ class ChatAnswer:
         return {"tool_calls": [part]}
 
     def _finish(self, fields: Fields) -> None:
-        """Keep the counts and say why the answer ended."""
+        """Say why the answer ended."""
         reason = fields["finish_reason"]
         self.finish_reason = "tool_calls" if self._calls and reason == "stop" else reason
-        self.num_input_tokens = fields["num_input_tokens"]
-        self.num_output_tokens = fields["num_output_tokens"]
 
     def _choices(self, deltas: list[Delta], logprobs: Any, is_final: bool) -> list[Delta]:
         """Return the chunks' choices; the last one has the reason."""

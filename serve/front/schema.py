@@ -126,6 +126,7 @@ class Sampling(Strict):
     stop_token_ids: list[Int32] = Field(default=[], max_length=64)
     priority: int = Field(default=0, ge=-(2**31), lt=2**31)
     timeout_ms: Int32 | None = Field(default=None, ge=1)
+    prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
 
     @property
     def stop_words(self) -> list[str]:
@@ -153,6 +154,7 @@ class CompletionRequest(Sampling):
     """POST /v1/completions; `prompt` is a text, texts, ids, or lists of ids."""
 
     prompt: Text | list[Text] | list[Int32] | list[list[Int32]]
+    max_tokens: Int32 | None = None  # 0: the prompt alone, which echo or prompt_logprobs show
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
     max_thinking_tokens: Int32 | None = None

@@ -24,7 +24,17 @@ def shipped(name: str) -> Tokenizer:
 
 def sentencepiece(decoder: Any) -> Tokenizer:
     """A tokenizer in Llama's way: spaces are U+2581, unknown characters are their bytes."""
-    pieces = ["<unk>", "▁the", "▁", "a", "b", "é", "ん", "▁ab", *(f"<0x{i:02X}>" for i in range(256))]
+    pieces = [
+        "<unk>",
+        "▁the",
+        "▁",
+        "a",
+        "b",
+        "é",
+        "ん",
+        "▁ab",
+        *(f"<0x{i:02X}>" for i in range(256)),
+    ]
     vocab = {piece: index for index, piece in enumerate(pieces)}
     backend = Backend(models.BPE(vocab, [], byte_fallback=True, unk_token="<unk>"))
     backend.decoder = decoder
@@ -122,7 +132,9 @@ def test_every_id_has_bytes_of_its_own(name: str) -> None:
 
 def test_bytes_of_other_families() -> None:
     llama = PIECES["llama"]
-    ids = [llama._backend.token_to_id(piece) for piece in ("▁the", "<0xE3>", "ん", "<think>", "<s>")]
+    ids = [
+        llama._backend.token_to_id(piece) for piece in ("▁the", "<0xE3>", "ん", "<think>", "<s>")
+    ]
     assert [llama.token_bytes(token) for token in ids] == [
         b" the",
         b"\xe3",
