@@ -27,6 +27,12 @@ def model() -> Any:
     return reference.load(FOLDER)
 
 
+@pytest.mark.parametrize("extra", [[], ["--stream"]])
+def test_logprobs_without_json_are_refused(tiny_engine: Path, extra: list[str]) -> None:
+    result = run(tiny_engine, "The", "--logprobs", 2, *extra)
+    assert result.exit_code == 2 and "--logprobs needs --json" in result.stderr
+
+
 @pytest.mark.parametrize("prompt", ["The Debian package", "このコマンドは"])
 def test_greedy_text_and_logprobs_are_transformers(
     tiny_engine: Path, model: Any, prompt: str

@@ -27,11 +27,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.triton]
 
 MAX_LENGTH = 120  # of the client's windows, so that the longer documents take several
 QUESTIONS = [
-    ("The Debian package", ["manager", "is installed", "banana xylophone"]),
+    ("The Debian package", ["is the same", "is installed", "banana xylophone"]),
     ("このコマンドは", ["使えない", "system", "\U0001f600"]),
     ("def main", ["(self):", "potato", "return"]),
-    ("What is", ["the name of", "zzz", "qqq q"]),
-    ("In the", ["following example", "#", "]]]]"]),
+    ("What is", ["the name of", "not able", "the Data"]),
+    ("In the", ["following example", "selected document", "Data tool"]),
 ]
 DOCUMENTS = [
     "The engine reads a file and writes another one. " * 2,
@@ -169,6 +169,7 @@ def test_multiple_choice(run) -> None:
             assert float(logprob) == pytest.approx(expected, abs=1e-3)
             assert str(is_greedy) == str(greedy)
             has_greedy |= greedy
+    assert has_greedy, "no answer is what the model would say: is_greedy was never true"
     right = math.ceil(len(QUESTIONS) / 2)
     assert results["tiny_choice"]["acc,none"] == pytest.approx(right / len(QUESTIONS))
 
