@@ -19,7 +19,7 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
     ends = () if params.ignore_eos else eos_ids
     stop_ids = [*ends[1:], *params.stop_token_ids]
     fields: dict[str, Any] = {
-        "max_tokens": params.max_tokens,
+        "max_tokens": max(1, params.max_tokens),  # it takes no 0: what comes then is dropped
         "end_id": ends[0] if ends else NO_END_ID,
         "pad_id": eos_ids[0] if eos_ids else 0,
         "ignore_eos": not ends,
@@ -42,6 +42,10 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
         value = getattr(params, name)
         if value != neutral:
             fields[name] = value
+    if params.prompt_logprobs is not None:
+        # Not its own `prompt_logprobs`: of the likeliest tokens some versions give no others, so
+        # that the prompt's own tokens are missing among them.
+        fields["return_context_logits"] = True
     if params.logprobs is not None:
         fields["logprobs"] = max(1, params.logprobs)  # 0 means none to it
     return fields

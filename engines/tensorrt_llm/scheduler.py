@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
-from nemotrt.engines.request import FinishReason, Request, Token, Update
+from nemotrt.engines.prompt_scores import PromptScores
+from nemotrt.engines.request import FinishReason, PromptToken, Request, Token, Update
 from nemotrt.engines.request_scheduler import HasLimits, check_request
+from nemotrt.engines.sampling import is_finite
 from nemotrt.engines.tensorrt_llm.sampling import read_logprobs, sampling_fields
 from nemotrt.engines.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.text_stream import TextStream
@@ -27,6 +31,7 @@ class Gain:
     tokens: list[Token] = field(default_factory=list)
     text: str = ""
     reason: FinishReason | None = None
+    prompt: tuple[PromptToken, ...] = ()
 
 
 @dataclass(slots=True)
@@ -35,8 +40,10 @@ class Sequence:
 
     request: Request
     text: TextStream
+    scores: PromptScores
     number: int = -1  # of its stream
     output: list[int] = field(default_factory=list)
+    is_scored: bool = False  # whether the prompt's logits have come
 
     @property
     def num_left(self) -> int:
@@ -105,7 +112,11 @@ class LLMScheduler:
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()
-        sequence = Sequence(request, TextStream(self.tokenizer, request.params.stop))
+        sequence = Sequence(
+            request,
+            TextStream(self.tokenizer, request.params.stop),
+            PromptScores(request.prompt, request.params.prompt_logprobs),
+        )
         self.running[request.request_id] = sequence
         if sequence.forced is None:
             self._start(sequence)
@@ -147,7 +158,15 @@ class LLMScheduler:
         if news.fault is not None:
             return self._fail(sequence, news.fault)
         gain = Gain()
-        for position, token in enumerate(news.ids):
+        if sequence.scores.is_wanted and not sequence.is_scored:
+            fault = self._score(sequence, news.context_logits)
+            if fault is not None:
+                self._stop(sequence)
+                return self._fail(sequence, fault)
+            gain.prompt = sequence.scores.take()
+        if sequence.num_left == 0:
+            gain.reason = FinishReason.LENGTH  # max_tokens 0: the prompt alone was wanted
+        for position, token in enumerate(news.ids if gain.reason is None else ()):
             found = news.logprobs[position] if position < len(news.logprobs) else None
             self._add(sequence, token, found, gain)
             if gain.reason is not None:
@@ -162,6 +181,19 @@ class LLMScheduler:
         if gain.reason is not None and news.finish_reason is None:
             self._stop(sequence)  # at a stop string, of which the LLM knows nothing
         return self._update(sequence, gain)
+
+    def _score(self, sequence: Sequence, logits: Any) -> ValueError | None:
+        """Score the prompt by its logits; return what is wrong with them, None if nothing is."""
+        shape = (len(sequence.request.prompt), self.engine.vocab_size)
+        if logits is None or tuple(logits.shape) != shape:
+            found = "none" if logits is None else f"{tuple(logits.shape)}"
+            return ValueError(f"TensorRT-LLM gave no context logits of shape {shape}: {found}.")
+        rows = np.asarray(logits.float().cpu())
+        if not all(is_finite(row) for row in rows):
+            return ValueError("the engine's logits are not finite.")
+        sequence.scores.add(0, rows)
+        sequence.is_scored = True
+        return None
 
     def _add(self, sequence: Sequence, token: int, found: Any, gain: Gain) -> None:
         """Take a token into a sequence; say so if it ends it."""
@@ -210,7 +242,7 @@ class LLMScheduler:
             gain.text += sequence.text.flush()
             self._forget(sequence)
         name = sequence.request.request_id
-        return Update(name, tuple(gain.tokens), gain.text, gain.reason)
+        return Update(name, tuple(gain.tokens), gain.text, gain.reason, prompt=gain.prompt)
 
     def _is_end(self, request: Request, token: int) -> bool:
         """Whether a token ends the request's text."""
@@ -245,6 +277,11 @@ def _check_guide(request: Request) -> None:
             "backend tensorrt-llm has no guided decoding; leave out guided_decoding_guide_type."
         )
     params = request.params
+    if params.prompt_logprobs is not None:
+        raise ConfigError(
+            "backend tensorrt-llm closes a trace by a second request with a longer prompt: "
+            "prompt_logprobs exclude max_thinking_tokens."
+        )
     if params.presence_penalty or params.frequency_penalty:
         raise ConfigError(
             "backend tensorrt-llm closes a trace by a second request, which knows not what the "
