@@ -5,7 +5,9 @@ Source: TensorRT-LLM's tensorrt_llm/sampling_params.py, 1.2 and 1.3 release cand
 
 from typing import Any
 
-from nemotrt.engines.sampling import SamplingParams
+import numpy as np
+
+from nemotrt.engines.sampling import Floats, SamplingParams, is_finite
 
 NO_END_ID = -1  # TensorRT-LLM's own value for "nothing ends the sequence"
 
@@ -67,3 +69,18 @@ def read_logprobs(
     top = tuple((int(name), float(entry.logprob)) for name, entry in ranked[:num_top])
     chosen = found.get(token)
     return None if chosen is None else float(chosen.logprob), top
+
+
+def context_rows(found: Any, shape: tuple[int, int]) -> Floats:
+    """Return the logits of a prompt [tokens, vocab], given as a torch tensor.
+
+    Raises:
+        ValueError: there are none, or others than the prompt's (of a prefix that was reused).
+    """
+    if found is None or tuple(found.shape) != shape:
+        given = "none" if found is None else f"{tuple(found.shape)}"
+        raise ValueError(f"TensorRT-LLM gave no context logits of shape {shape}: {given}.")
+    rows: Floats = np.asarray(found.float().cpu())
+    if not all(is_finite(row) for row in rows):
+        raise ValueError("the engine's logits are not finite.")
+    return rows

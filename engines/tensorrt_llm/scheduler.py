@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.prompt_scores import PromptScores
 from nemotrt.engines.request import FinishReason, PromptToken, Request, Token, Update
 from nemotrt.engines.request_scheduler import HasLimits, check_request
-from nemotrt.engines.sampling import is_finite
-from nemotrt.engines.tensorrt_llm.sampling import read_logprobs, sampling_fields
+from nemotrt.engines.tensorrt_llm.sampling import context_rows, read_logprobs, sampling_fields
 from nemotrt.engines.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
@@ -159,10 +156,13 @@ class LLMScheduler:
             return self._fail(sequence, news.fault)
         gain = Gain()
         if sequence.scores.is_wanted and not sequence.is_scored:
-            fault = self._score(sequence, news.context_logits)
-            if fault is not None:
+            shape = (len(sequence.request.prompt), self.engine.vocab_size)
+            try:
+                sequence.scores.add(0, context_rows(news.context_logits, shape))
+            except ValueError as fault:
                 self._stop(sequence)
                 return self._fail(sequence, fault)
+            sequence.is_scored = True
             gain.prompt = sequence.scores.take()
         if sequence.num_left == 0:
             gain.reason = FinishReason.LENGTH  # max_tokens 0: the prompt alone was wanted
@@ -181,19 +181,6 @@ class LLMScheduler:
         if gain.reason is not None and news.finish_reason is None:
             self._stop(sequence)  # at a stop string, of which the LLM knows nothing
         return self._update(sequence, gain)
-
-    def _score(self, sequence: Sequence, logits: Any) -> ValueError | None:
-        """Score the prompt by its logits; return what is wrong with them, None if nothing is."""
-        shape = (len(sequence.request.prompt), self.engine.vocab_size)
-        if logits is None or tuple(logits.shape) != shape:
-            found = "none" if logits is None else f"{tuple(logits.shape)}"
-            return ValueError(f"TensorRT-LLM gave no context logits of shape {shape}: {found}.")
-        rows = np.asarray(logits.float().cpu())
-        if not all(is_finite(row) for row in rows):
-            return ValueError("the engine's logits are not finite.")
-        sequence.scores.add(0, rows)
-        sequence.is_scored = True
-        return None
 
     def _add(self, sequence: Sequence, token: int, found: Any, gain: Gain) -> None:
         """Take a token into a sequence; say so if it ends it."""

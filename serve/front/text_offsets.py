@@ -46,17 +46,16 @@ def prompt_offsets(prompt: str, ids: Sequence[int], tokenizer: Tokenizer) -> lis
     A token that the text does not have (a beginning-of-sequence token) takes no room. Where a
     tokenizer normalizes, its tokens are not the text: then each counts by its own length.
     """
-    text, done = prompt.encode("utf-8", "replace"), 0
+    text, done, is_first = prompt.encode("utf-8", "replace"), 0, True
     offsets = TextOffsets(tokenizer, 0)
     places = []
     for token in ids:
-        own = tokenizer.token_bytes(token) or b""
-        if not text.startswith(own, done):
-            without_space = own[1:] if own[:1] == b" " else own
-            if tokenizer.is_special(token):
-                own = b""
-            elif text.startswith(without_space, done):
-                own = without_space
+        if tokenizer.is_special(token):
+            own = tokenizer.token_bytes(token) or b""
+            own = own if text.startswith(own, done) else b""
+        else:
+            own = tokenizer.shown_bytes(token, is_first=is_first)
+            is_first = False
         shown = text[done : done + len(own)]
         done += len(shown)
         places.append(offsets.add_bytes(shown))
