@@ -48,7 +48,8 @@ class PacedEngine:
         now_s = time.monotonic()
         time.sleep(max(0.0, self._due_s - now_s))
         self._due_s = max(self._due_s, now_s) + self._step_s
-        return self._logits[: len(feeds)]
+        num_rows = sum(feed.num_logits for feed in feeds)
+        return np.broadcast_to(self._logits[0], (num_rows, self.vocab_size))
 
     def close(self) -> None:
         """Nothing to free."""

@@ -29,7 +29,20 @@ ENGINE = click.Path(path_type=Path, exists=False)
 @click.option("--repetition-penalty", type=float, default=1.0)
 @click.option("--stop", multiple=True, help="End at this text; may be repeated.")
 @click.option("--ignore-eos", is_flag=True, help="Go on past the end-of-sequence token.")
-@click.option("--logprobs", type=click.IntRange(0, 100), default=None, metavar="N")
+@click.option(
+    "--logprobs",
+    type=click.IntRange(0, 100),
+    default=None,
+    metavar="N",
+    help="Log-probabilities of each token and the N likeliest, with --json.",
+)
+@click.option(
+    "--prompt-logprobs",
+    type=click.IntRange(0, 100),
+    default=None,
+    metavar="N",
+    help="The same of each prompt token, with --json.",
+)
 @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 def generate(
@@ -61,6 +74,10 @@ def generate(
         prompt = sys.stdin.read()
     wanted = Prompt(prompt, prompt_ids, chat, system)
     wanted.check()
+    for name in ("logprobs", "prompt_logprobs"):
+        if sampling[name] is not None and not as_json:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} needs --json: a text has no place for them.")
     opened = open_engine(engine, num_threads=threads)
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")

@@ -1,6 +1,6 @@
 """What a backend offers once an engine is open: slots of state, and one step over some of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,10 +31,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """New tokens for one slot: a prompt chunk, or the last sampled token."""
+    """New tokens for one slot: a prompt chunk, or the last sampled token.
+
+    `num_logits` is how many of the tokens, counted from the last one, bring a row of logits.
+    """
 
     slot: int
     tokens: Sequence[int]
+    num_logits: int = 1
 
 
 class Engine(Protocol):
@@ -58,15 +62,41 @@ class Engine(Protocol):
         """Tokens that the slot's state holds."""
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
-        """Feed each slot its new tokens; return [len(feeds), vocab], each after its last token.
+        """Feed each slot its new tokens; return the logits after the tokens that bring some.
+
+        The rows [sum of num_logits, vocab] stand feed after feed, token after token.
 
         Raises:
-            ConfigError: a slot is not allocated or given twice, a token is out of range, or a
-                limit is exceeded. No state has changed then.
+            ConfigError: a slot is not allocated or given twice, a token is out of range, more
+                rows are wanted than there are tokens, or a limit is exceeded. No state has
+                changed then.
         """
 
     def close(self) -> None:
         """Free everything."""
+
+
+def step_by_rows(
+    step: Callable[[Sequence[Feed]], npt.NDArray[np.float32]], feeds: Sequence[Feed]
+) -> npt.NDArray[np.float32]:
+    """Return the logits of all rows from a step that gives one row a feed.
+
+    What comes before a feed's first row runs as one piece, what follows token by token: exact,
+    and as slow as decoding.
+    """
+    rows: list[list[npt.NDArray[np.float32]]] = [[] for _ in feeds]
+    for turn in range(max(feed.num_logits for feed in feeds)):
+        live = [index for index, feed in enumerate(feeds) if turn < feed.num_logits]
+        pieces = [_piece(feeds[index], turn) for index in live]
+        for index, row in zip(live, step(pieces), strict=True):
+            rows[index].append(row)
+    return np.stack([row for own in rows for row in own])
+
+
+def _piece(feed: Feed, turn: int) -> Feed:
+    """Return the tokens of a feed that bring its row number `turn`."""
+    end = len(feed.tokens) - feed.num_logits + turn + 1
+    return Feed(feed.slot, feed.tokens[end - 1 if turn else 0 : end])
 
 
 def check_feeds(engine: Engine, feeds: Sequence[Feed]) -> None:
@@ -81,6 +111,10 @@ def check_feeds(engine: Engine, feeds: Sequence[Feed]) -> None:
         if not 1 <= count <= limits.chunk_tokens:
             raise ConfigError(
                 f"slot {feed.slot} is fed {count} tokens; a step takes 1 to {limits.chunk_tokens}."
+            )
+        if not 1 <= feed.num_logits <= count:
+            raise ConfigError(
+                f"slot {feed.slot}: num_logits must be 1 to {count}, got {feed.num_logits}."
             )
         if held + count > limits.max_seq_len:
             raise ConfigError(

@@ -1,10 +1,10 @@
 """One prompt in, tokens out: the simplest use of a scheduler."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.request import Request, Update
+from nemotrt.engines.request import PromptToken, Request, Update
 from nemotrt.engines.request_scheduler import RequestScheduler
 from nemotrt.engines.sampling import SamplingParams
 
@@ -27,14 +27,16 @@ def generate(
 def collect(updates: list[Update], num_prompt_tokens: int) -> dict[str, Any]:
     """Return the JSON form of a finished request: tokens, text, finish_reason, usage."""
     tokens = [token for update in updates for token in update.tokens]
+    prompt = [token for update in updates for token in update.prompt]
     return {
         "schema_version": 1,
+        **({"prompt": [_prompt_token(token) for token in prompt]} if prompt else {}),
         "tokens": [
             {
                 "id": token.id,
                 "text": token.text,
                 "logprob": token.logprob,
-                "top_logprobs": [{"id": i, "logprob": p} for i, p in token.top_logprobs],
+                "top_logprobs": _top(token.top_logprobs),
             }
             for token in tokens
         ],
@@ -46,3 +48,16 @@ def collect(updates: list[Update], num_prompt_tokens: int) -> dict[str, Any]:
             "total_tokens": num_prompt_tokens + len(tokens),
         },
     }
+
+
+def _prompt_token(token: PromptToken) -> dict[str, Any]:
+    """Return a prompt token; of the first one nothing but its id is known."""
+    if token.score is None:
+        return {"id": token.id}
+    score = token.score
+    top = _top(score.top_logprobs)
+    return {"id": token.id, "logprob": score.logprob, "rank": score.rank, "top_logprobs": top}
+
+
+def _top(pairs: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
+    return [{"id": token, "logprob": logprob} for token, logprob in pairs]

@@ -11,14 +11,15 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.description import describe
-from nemotrt.engines.engine import Feed, Limits, check_feeds
+from nemotrt.engines.engine import Feed, Limits, check_feeds, step_by_rows
 from nemotrt.engines.manifest import Manifest
-from nemotrt.engines.onnx_graph import GRAPH_FILE
+from nemotrt.engines.onnx_graph import GRAPH_FILE, NUM_LOGITS
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.slot_table import SlotTable
 from nemotrt.engines.state_pool import StateBuffer
 from nemotrt.errors import ArtefactError, ConfigError
 
+FED = ("input_ids", "past", NUM_LOGITS)
 PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 
@@ -66,9 +67,9 @@ class OnnxRuntimeEngine:
         """Open the graph in `folder`; `num_threads` defaults to the cores of this process."""
         self._limits = limits
         self._session = _session(folder, num_threads or len(os.sched_getaffinity(0)))
-        self._inputs = [
-            item for item in self._session.get_inputs() if item.name not in ("input_ids", "past")
-        ]
+        self._inputs = [item for item in self._session.get_inputs() if item.name not in FED]
+        names = {item.name for item in self._session.get_inputs()}
+        self._has_rows = NUM_LOGITS in names  # engines of earlier versions: one row a call
         self._vocab_size = int(self._session.get_outputs()[-1].shape[-1])
         self._slots = SlotTable(limits.max_batch_size)
         self._held = np.zeros(limits.max_batch_size, np.int64)  # by row
@@ -110,15 +111,21 @@ class OnnxRuntimeEngine:
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots; single tokens as one batch, longer chunks one at a time."""
         check_feeds(self, feeds)
-        logits = np.empty((len(feeds), self._vocab_size), np.float32)
+        return self._step(feeds) if self._has_rows else step_by_rows(self._step, feeds)
+
+    def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
+        """Run the feeds in groups; return all their rows."""
+        rows: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(feeds)
         single = [index for index, feed in enumerate(feeds) if len(feed.tokens) == 1]
         chunks = [[index] for index, feed in enumerate(feeds) if len(feed.tokens) > 1]
         for group in ([single] if single else []) + chunks:
-            logits[group] = self._run([feeds[index] for index in group])
-        return logits
+            found = self._run([feeds[index] for index in group])
+            for index, own in zip(group, found, strict=True):
+                rows[index] = own
+        return np.concatenate(rows)
 
     def _run(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
-        """Run sequences with equally many new tokens as one batch; [len(feeds), vocab]."""
+        """Run sequences with equally many new tokens as one batch; [len(feeds), rows, vocab]."""
         first, swaps = self._slots.gather([feed.slot for feed in feeds])
         for a, b in swaps:
             self._swap_rows(a, b)
@@ -128,6 +135,8 @@ class OnnxRuntimeEngine:
         binding = self._session.io_binding()
         binding.bind_cpu_input("input_ids", ids)
         binding.bind_cpu_input("past", self._held[rows])
+        if self._has_rows:
+            binding.bind_cpu_input(NUM_LOGITS, np.array([feeds[0].num_logits], np.int64))
         binding.bind_output("logits", "cpu")
         for name, state in self._states.items():
             kind, _, index = name.rpartition("_")
@@ -137,7 +146,7 @@ class OnnxRuntimeEngine:
             binding.bind_output(f"{kind}_out_{index}", *place)
         self._session.run_with_iobinding(binding)
         self._held[rows] += ids.shape[1]
-        by_row = binding.get_outputs()[0].numpy()[:, 0]
+        by_row = binding.get_outputs()[0].numpy()
         order = [self._slots.row_of[feed.slot] - first for feed in feeds]
         result: npt.NDArray[np.float32] = by_row[order]
         return result

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from nemotrt.engines.guide import Guide
 from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.sampling import SamplingParams, Score
 
 
 class FinishReason(StrEnum):
@@ -54,8 +54,20 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptToken:
+    """One token of the prompt; nothing comes before the first one, so that has no score."""
+
+    id: int
+    score: Score | None
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
-    """What one step brought a request; `text` never holds part of a stop string or a character."""
+    """What one step brought a request; `text` never holds part of a stop string or a character.
+
+    `prompt` is the whole prompt, once, with the first token or the end, if its log-probabilities
+    were asked for.
+    """
 
     request_id: str
     tokens: tuple[Token, ...] = ()
@@ -63,3 +75,4 @@ class Update:
     finish_reason: FinishReason | None = None
     error: str = ""
     error_code: ErrorCode = ErrorCode.ENGINE_FAILED  # with finish_reason `error` alone
+    prompt: tuple[PromptToken, ...] = ()

@@ -38,10 +38,11 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None  # None: none; N: the chosen token's and the N likeliest
+    prompt_logprobs: int | None = None  # the same of each prompt token
 
     def __post_init__(self) -> None:
         """Check every value's range."""
-        self._require("max_tokens", self.max_tokens >= 1, "at least 1")
+        self._require("max_tokens", self.max_tokens >= 0, "0 (the prompt alone) or more")
         self._require("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens")
         self._require("temperature", 0 <= self.temperature < math.inf, "0 or more")
         self._require("top_k", self.top_k >= 0, "0 (all) or more")
@@ -50,7 +51,9 @@ class SamplingParams:
         self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
         for name in ("presence_penalty", "frequency_penalty"):
             self._require(name, -2 <= getattr(self, name) <= 2, "-2 to 2")
-        self._require("logprobs", self.logprobs is None or 0 <= self.logprobs <= 100, "0 to 100")
+        for name in ("logprobs", "prompt_logprobs"):
+            num_top = getattr(self, name)
+            self._require(name, num_top is None or 0 <= num_top <= 100, "0 to 100")
         self._require("stop", all(self.stop), "non-empty strings")
 
     def _require(self, name: str, is_valid: bool, legal: str) -> None:
@@ -61,6 +64,15 @@ class SamplingParams:
     def has_penalties(self) -> bool:
         """Whether the tokens so far change the logits."""
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the model's own distribution says of a token; the likeliest has rank 1."""
+
+    logprob: float
+    rank: int
+    top_logprobs: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +114,8 @@ class Sampler:
         self._num_chosen += 1
         if self.params.logprobs is None:
             return Choice(token)
-        logprobs = log_softmax(logits)
-        top = likeliest(logprobs, self.params.logprobs)
-        return Choice(
-            token, float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in top)
-        )
+        found = score(logits, token, self.params.logprobs)
+        return Choice(token, found.logprob, found.top_logprobs)
 
     def _pick(self, logits: Floats, allowed: npt.NDArray[np.bool_] | None) -> int:
         """Return the likeliest or a drawn token of those that are allowed."""
@@ -162,6 +171,13 @@ def is_finite(logits: Floats) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         squares = float(np.dot(logits, logits))
     return math.isfinite(squares) or bool(np.isfinite(logits).all())
+
+
+def score(logits: Floats, token: int, num_top: int) -> Score:
+    """Return what `logits` [vocab] say of `token`, and of the `num_top` likeliest."""
+    logprobs = log_softmax(logits)
+    top = tuple((int(i), float(logprobs[i])) for i in likeliest(logprobs, num_top))
+    return Score(float(logprobs[token]), 1 + int(np.count_nonzero(logits > logits[token])), top)
 
 
 def log_softmax(logits: Floats) -> npt.NDArray[np.float64]:

@@ -6,12 +6,13 @@ so an admitted request always runs to its end.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from nemotrt.engines.engine import Engine, Feed
 from nemotrt.engines.guide import FREE, Allowed, Broken, Complete, Forced, Rule
+from nemotrt.engines.prompt_scores import MAX_LOGITS_PER_STEP, PromptScores
 from nemotrt.engines.request import (
     NOT_FINITE,
     ErrorCode,
@@ -35,6 +36,7 @@ class Sequence:
     slot: int
     sampler: Sampler
     text: TextStream
+    scores: PromptScores
     num_fed: int = 0  # prompt tokens that the engine has
     output: list[int] = field(default_factory=list)
     rule: Rule = FREE  # what the next token must be
@@ -138,11 +140,20 @@ class Scheduler:
         if not fed:
             return updates
         logits = self.engine.step([feed for _, feed in fed])
-        for (sequence, feed), row in zip(fed, logits, strict=True):
+        done = 0
+        for sequence, feed in fed:
+            rows = logits[done : done + feed.num_logits]
+            done += feed.num_logits
             if not sequence.is_decoding:
+                if sequence.scores.is_wanted and not all(is_finite(row) for row in rows):
+                    self._end(sequence)
+                    updates.append(_not_finite(sequence))
+                    continue
+                sequence.scores.add(sequence.num_fed, rows)
                 sequence.num_fed += len(feed.tokens)
             if sequence.is_decoding:
-                updates.append(self._advance(sequence, row))
+                update = self._advance(sequence, rows[-1])
+                updates.append(replace(update, prompt=sequence.scores.take()))
         return updates
 
     def _admit(self) -> None:
@@ -164,6 +175,7 @@ class Scheduler:
                 self.engine.allocate(),
                 Sampler(request.params, np.array(request.prompt, np.int64), self.eos_ids),
                 TextStream(self.tokenizer, request.params.stop, request.trace),
+                PromptScores(request.prompt, request.params.prompt_logprobs),
                 rule=rule,
             )
 
@@ -172,12 +184,19 @@ class Scheduler:
         sequences = self.running.values()
         fed = [(s, Feed(s.slot, s.output[-1:])) for s in sequences if s.is_decoding]
         budget = self.max_num_tokens - len(fed)
+        rows_left = max(1, MAX_LOGITS_PER_STEP // self.engine.vocab_size)  # that score prompts
         for sequence in sequences:
             prompt, start = sequence.request.prompt, sequence.num_fed
             if sequence.is_decoding or budget == 0:
                 continue
             size = min(len(prompt) - start, self.engine.limits.chunk_tokens, budget)
-            fed.append((sequence, Feed(sequence.slot, prompt[start : start + size])))
+            num_logits = 1
+            if sequence.scores.is_wanted:
+                num_logits = size = min(size, rows_left)
+                rows_left -= size
+                if not size:
+                    continue
+            fed.append((sequence, Feed(sequence.slot, prompt[start : start + size], num_logits)))
             budget -= size
         return fed
 
@@ -187,6 +206,9 @@ class Scheduler:
         if not is_finite(logits):
             self._end(sequence)
             return _not_finite(sequence)
+        if params.max_tokens == 0:
+            self._end(sequence)
+            return Update(sequence.request.request_id, finish_reason=FinishReason.LENGTH)
         choice = _choose(sequence, logits)
         sequence.output.append(choice.token)
         # a mask has an end only where the text may end: there is nothing to ignore

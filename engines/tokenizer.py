@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.reasoning import THINK_CLOSE, THINK_OPEN
+from nemotrt.engines.token_bytes import ToBytes, drops_first_space, token_reader
 from nemotrt.errors import ArtefactError, EnvironmentUnfitError
 
 TOKENIZER_FILES = (
@@ -55,6 +56,47 @@ class Tokenizer:
         """Return the text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
+
+    def is_special(self, token: int) -> bool:
+        """Whether a decoded text shows nothing of the token."""
+        return token in self._special_ids
+
+    def token_bytes(self, token: int) -> bytes | None:
+        """Return what a token stands for, None for an id that is in no vocabulary."""
+        entry: str | None = self._backend.id_to_token(token)
+        if entry is None:
+            return None
+        if self._reader is None:
+            return self.decode([token], skip_special_tokens=False).encode()
+        return self._reader(entry)
+
+    def shown_bytes(self, token: int, *, is_first: bool) -> bytes:
+        """Return what a token adds to a decoded text, b"" for a special one.
+
+        `is_first` says that it is the text's first token: some decoders drop its space.
+        """
+        if self.is_special(token):
+            return b""
+        shown = self.token_bytes(token) or b""
+        return shown[1:] if is_first and self._drops_space and shown[:1] == b" " else shown
+
+    @cached_property
+    def _decoder(self) -> Any:
+        """The `decoder` of tokenizer.json."""
+        return json.loads(self.to_json())["decoder"]
+
+    @cached_property
+    def _reader(self) -> ToBytes | None:
+        return token_reader(self._decoder)
+
+    @cached_property
+    def _drops_space(self) -> bool:
+        return drops_first_space(self._decoder)
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(token for token, entry in added.items() if entry.special)
 
     def to_json(self) -> str:
         """Return the content of tokenizer.json."""

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from nemotrt.engines.request import Token, Update
+from nemotrt.engines.request import PromptToken, Token, Update
 from nemotrt.serve.submission import Submission
 from nemotrt.serve.triton_model.tensors import merge
 
@@ -19,7 +19,7 @@ class Delivery:
         self._inputs = submission.inputs
         self._num_input_tokens = len(submission.request.prompt)
         self._num_output_tokens = 0
-        self._cum_log_prob = 0.0
+        self._log_probs: list[float | None] = []  # None: TensorRT-LLM has none of a forced token
         self._held: Fields = {"text_output": submission.prompt_text, **self._count_fields()}
 
     def fields(self, update: Update, now_s: float, interval_s: float) -> Fields | None:
@@ -29,6 +29,8 @@ class Delivery:
         """
         self._num_output_tokens += len(update.tokens)
         merge(self._held, {"text_output": update.text, **self._token_fields(update.tokens)})
+        if update.prompt:
+            self._held |= _prompt_fields(update.prompt)
         if update.finish_reason is not None:
             self._held |= self._last_fields(str(update.finish_reason))
         elif not self._inputs.stream or now_s < self._sent_s + interval_s:
@@ -45,9 +47,8 @@ class Delivery:
         if self._inputs.return_output_ids:
             fields["output_ids"] = [token.id for token in tokens]
         if self._inputs.return_log_probs:
-            log_probs = [token.logprob or 0.0 for token in tokens]
-            self._cum_log_prob += sum(log_probs)
-            fields["output_log_probs"] = log_probs
+            fields["output_log_probs"] = [token.logprob for token in tokens]
+            self._log_probs += fields["output_log_probs"]
             if self._inputs.num_top_log_probs:
                 fields["top_log_prob_ids"] = [[i for i, _ in t.top_logprobs] for t in tokens]
                 fields["top_log_probs"] = [[p for _, p in t.top_logprobs] for t in tokens]
@@ -65,8 +66,21 @@ class Delivery:
         if self._inputs.return_num_output_tokens or self._inputs.return_progress:
             fields["num_output_tokens"] = self._num_output_tokens
         if self._inputs.return_log_probs:
-            fields["cum_log_probs"] = self._cum_log_prob
+            known = [p for p in self._log_probs if p is not None]
+            fields["cum_log_probs"] = sum(known) if len(known) == len(self._log_probs) else None
         return fields
+
+
+def _prompt_fields(prompt: tuple[PromptToken, ...]) -> Fields:
+    """Return the fields of a prompt's log-probabilities; nothing scores its first token."""
+    fields: Fields = {"prompt_ids": [token.id for token in prompt]}
+    scores = [token.score for token in prompt if token.score is not None]
+    fields["prompt_log_probs"] = [score.logprob for score in scores]
+    fields["prompt_log_prob_ranks"] = [score.rank for score in scores]
+    if any(score.top_logprobs for score in scores):
+        fields["top_prompt_log_prob_ids"] = [[i for i, _ in s.top_logprobs] for s in scores]
+        fields["top_prompt_log_probs"] = [[p for _, p in s.top_logprobs] for s in scores]
+    return fields
 
 
 def failure(code: str, message: str) -> Fields:

@@ -15,6 +15,7 @@ MAX_PARTS = 8192  # content parts and tool calls of a chat's messages
 MAX_TOOLS = 512
 MAX_PROMPTS = 128
 MAX_CHOICES = 512  # prompts times n
+MAX_PROMPT_LOG_PROBS = 1 << 18  # what a response and its clients' threads bear
 MAX_PROMPT_IDS = 1 << 18  # of all prompts of a request; one of max_seq_len always fits
 
 
@@ -38,9 +39,9 @@ def check_text(name: str, num_characters: int, max_seq_len: int) -> None:
         )
 
 
-def check_room(num_prompt_tokens: int, max_seq_len: int) -> int:
-    """Return the tokens that a prompt leaves for the output; ConfigError for none."""
-    if num_prompt_tokens >= max_seq_len:
+def check_room(num_prompt_tokens: int, max_seq_len: int, *, min_output: int = 1) -> int:
+    """Return the tokens that a prompt leaves for the output; ConfigError below `min_output`."""
+    if num_prompt_tokens + min_output > max_seq_len:
         raise ConfigError(
             f"the prompt has {num_prompt_tokens} tokens; the engine holds {max_seq_len} "
             "with the output."

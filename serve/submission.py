@@ -20,6 +20,7 @@ from nemotrt.engines.turn import Turn, read_turn
 from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar import GrammarCompiler
 from nemotrt.serve.request_limits import (
+    MAX_PROMPT_LOG_PROBS,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKEN_IDS,
     check_count,
@@ -70,6 +71,14 @@ class Inputs(pydantic.BaseModel):
     stop_in_reasoning: bool = False
     priority: int = 0
     timeout_ms: int | None = None
+    return_prompt_log_probs: bool = False
+    num_top_prompt_log_probs: int = 0
+
+    @property
+    def tells_of_prompt(self) -> bool:
+        """Whether the answer says something without any output."""
+        is_returned = self.return_prompt_log_probs or not self.exclude_input_in_output
+        return is_returned or self.return_num_input_tokens
 
     def check_supported(self) -> None:
         """Raise ConfigError for what no engine here does, rather than leave it unheeded."""
@@ -89,6 +98,10 @@ class Inputs(pydantic.BaseModel):
         for name, (value, least) in limits.items():
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}.")
+        if self.num_top_log_probs and not self.return_log_probs:
+            raise ConfigError("num_top_log_probs needs return_log_probs.")
+        if self.num_top_prompt_log_probs and not self.return_prompt_log_probs:
+            raise ConfigError("num_top_prompt_log_probs needs return_prompt_log_probs.")
 
 
 @dataclass(slots=True)
@@ -119,7 +132,7 @@ def read_inputs(values: dict[str, Any], max_seq_len: int) -> Inputs:
         if isinstance(values.get(name), list):
             check_count(name, len(values[name]), limit)
     if isinstance(values.get("input_ids"), list):
-        check_room(len(values["input_ids"]), max_seq_len)
+        check_room(len(values["input_ids"]), max_seq_len, min_output=0)
     try:
         inputs = Inputs.model_validate(values)
     except pydantic.ValidationError as error:
@@ -158,7 +171,12 @@ def sampling_params(
     Raises:
         ConfigError: a value is out of range, or the prompt leaves no room.
     """
-    room = check_room(num_prompt_tokens, max_seq_len)
+    if inputs.max_tokens == 0 and not inputs.tells_of_prompt:
+        raise ConfigError(
+            "max_tokens must be at least 1, got 0: that is for an answer that tells of the prompt "
+            "(return_prompt_log_probs, return_num_input_tokens, exclude_input_in_output false)."
+        )
+    room = check_room(num_prompt_tokens, max_seq_len, min_output=int(inputs.max_tokens != 0))
     is_sampling = inputs.top_k > 1 or inputs.top_p < 1
     temperature = inputs.temperature
     if temperature is None:
@@ -181,7 +199,26 @@ def sampling_params(
         stop_token_ids=stop_ids,
         ignore_eos=inputs.ignore_eos,
         logprobs=inputs.num_top_log_probs if inputs.return_log_probs else None,
+        prompt_logprobs=_num_prompt_logprobs(inputs, num_prompt_tokens),
     )
+
+
+def _num_prompt_logprobs(inputs: Inputs, num_prompt_tokens: int) -> int | None:
+    """Return how many likeliest tokens go with each of the prompt's, None for no scores.
+
+    Raises:
+        ConfigError: together they are more than one response may carry.
+    """
+    if not inputs.return_prompt_log_probs:
+        return None
+    total = num_prompt_tokens * (1 + inputs.num_top_prompt_log_probs)
+    if total > MAX_PROMPT_LOG_PROBS:
+        raise ConfigError(
+            f"{num_prompt_tokens} prompt tokens with {inputs.num_top_prompt_log_probs} likeliest "
+            f"each are {total} log-probabilities; a response carries {MAX_PROMPT_LOG_PROBS}. "
+            "Ask for fewer, or send the prompt in parts."
+        )
+    return inputs.num_top_prompt_log_probs
 
 
 def make_submission(

@@ -1,6 +1,7 @@
 """ONNX Runtime's fused operators for its CPU provider, each equal to the standard form.
 
     input_ids [B, T] int64; past [B] int64: every sequence has T new tokens (no padding)
+    num_logits [1] int64: how many of them, counted from the last one, bring a row of logits
     conv_i [B, K-1, conv_dim]; ssm_i [B, heads, state, head_dim]  (head_dim last, unlike standard)
     k_cache_i, v_cache_i [B, kv_heads, S, head_dim], S chosen by the caller
 
@@ -16,7 +17,7 @@ from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.emitters.standard import F32, StandardEmitter, transposed
 from nemotrt.engines.linear_weight import LinearWeight
 from nemotrt.engines.model_config import MambaConfig, ModelConfig
-from nemotrt.engines.onnx_graph import MICROSOFT, OnnxGraph
+from nemotrt.engines.onnx_graph import MICROSOFT, NUM_LOGITS, OnnxGraph
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import Block
 
@@ -28,6 +29,8 @@ INT8_INPUT = 4  # accuracy_level: int8 input; 1 (float32 input) ran 130 times sl
 
 class OnnxRuntimeEmitter(StandardEmitter):
     """Emits fused contrib operators; weights in `precision`, arithmetic in float32."""
+
+    logits_rows = "L"
 
     def __init__(
         self,
@@ -195,6 +198,7 @@ class OnnxRuntimeEmitter(StandardEmitter):
         return self.graph.op("RotaryEmbedding", x, cos, sin, self.positions, num_heads=num_heads)
 
     def last_token(self, x: str) -> str:
-        """Slice the last position."""
+        """Slice the last positions, as many as the caller wants the logits of."""
         g = self.graph
-        return g.op("Slice", x, g.ints(-1), g.ints(2**31 - 1), g.ints(1))
+        wanted = g.input(NUM_LOGITS, TensorProto.INT64, [1])
+        return g.op("Slice", x, g.op("Neg", wanted), g.ints(2**31 - 1), g.ints(1))

@@ -40,6 +40,7 @@ class StandardEmitter:
 
     compute = F32
     is_first_apart = False  # see ssd_scan.scan
+    logits_rows: int | str = 1  # of each sequence; a name where the caller says how many
 
     def __init__(self, checkpoint: Checkpoint, graph: OnnxGraph, max_seq_len: int) -> None:
         """Declare the inputs and the masks that every layer shares."""
@@ -242,4 +243,4 @@ class StandardEmitter:
     def logits(self, x: str) -> None:
         """Name the result `logits`, in float32."""
         self.graph.op("Cast", x, to=F32, name="logits")
-        self.graph.output("logits", F32, ["B", 1, self.config.vocab_size])
+        self.graph.output("logits", F32, ["B", self.logits_rows, self.config.vocab_size])

@@ -104,7 +104,7 @@ class CProgram(Structure):
 class CSequence(Structure):
     """New tokens of one slot."""
 
-    _fields_ = tuple((name, c_int32) for name in ("slot", "past", "count", "wants_logits"))
+    _fields_ = tuple((name, c_int32) for name in ("slot", "past", "count", "num_logits"))
 
 
 class CBatch(Structure):
@@ -168,9 +168,9 @@ def run_step(
 
     Args:
         handle: an open program.
-        sequences: (slot, past, count, whether it wants logits) of each sequence.
+        sequences: (slot, past, count, rows of logits wanted) of each sequence.
         tokens: all new tokens, int32.
-        logits: float32 [sequences that want them, vocabulary rounded up to 16], written here.
+        logits: float32 [rows wanted, vocabulary rounded up to 16], written here.
         seconds: float64 [operations], to which the time of each is added.
 
     Raises:

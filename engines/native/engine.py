@@ -30,11 +30,11 @@ HUGE_PAGE_WORTH_BYTES = 1 << 20  # a slot's state of one layer, from which huge 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Tokens of one feed that run in one pass; the last piece's logits are wanted."""
+    """Tokens of one feed that run in one pass; the last `num_logits` of them bring logits."""
 
     slot: int
     tokens: Sequence[int]
-    is_last: bool
+    num_logits: int
 
 
 class NativeEngine:
@@ -117,18 +117,19 @@ class NativeEngine:
         """Feed the slots, as many tokens a pass as the working memory holds."""
         check_feeds(self, feeds)
         assert self._handle is not None
-        logits = np.empty((len(feeds), round_up(self._vocab_size)), np.float32)
+        num_rows = sum(feed.num_logits for feed in feeds)
+        logits = np.empty((num_rows, round_up(self._vocab_size)), np.float32)
         row = 0
         for pieces in self._passes(feeds):
             sequences = [
-                (piece.slot, self._held[piece.slot], len(piece.tokens), int(piece.is_last))
+                (piece.slot, self._held[piece.slot], len(piece.tokens), piece.num_logits)
                 for piece in pieces
             ]
             tokens = np.array([token for piece in pieces for token in piece.tokens], np.int32)
             run_step(self._handle, sequences, tokens, logits[row:], self.seconds)
             for piece in pieces:
                 self._held[piece.slot] += len(piece.tokens)
-                row += piece.is_last
+                row += piece.num_logits
         return logits[:, : self._vocab_size]
 
     def _passes(self, feeds: Sequence[Feed]) -> Iterator[list[Piece]]:
@@ -136,7 +137,7 @@ class NativeEngine:
         pieces: list[Piece] = []
         room = self.pass_tokens
         for feed in feeds:
-            done = 0
+            done, unheard = 0, len(feed.tokens) - feed.num_logits  # tokens without logits
             while done < len(feed.tokens):
                 if not room:
                     yield pieces
@@ -144,7 +145,8 @@ class NativeEngine:
                 tokens = feed.tokens[done : done + room]
                 done += len(tokens)
                 room -= len(tokens)
-                pieces.append(Piece(feed.slot, tokens, done == len(feed.tokens)))
+                num_logits = max(0, min(len(tokens), done - unheard))
+                pieces.append(Piece(feed.slot, tokens, num_logits))
         if pieces:
             yield pieces
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.engine import Feed, check_feeds
+from nemotrt.engines.engine import Feed, check_feeds, step_by_rows
 from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.registration import register_plugins
@@ -118,8 +118,15 @@ class TensorRTEngine:
         return int(self._held[self._slots.row_of[slot]])
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
-        """Feed the slots; single tokens as one batch, longer chunks a few at a time, padded."""
+        """Feed the slots; single tokens as one batch, longer chunks a few at a time, padded.
+
+        A plan gives one row of logits a call: tokens that bring more of them run one by one.
+        """
         check_feeds(self, feeds)
+        return step_by_rows(self._step, feeds)
+
+    def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
+        """Run the feeds in groups; return [len(feeds), vocab]."""
         logits = np.empty((len(feeds), self._vocab_size), np.float32)
         for group in self._groups(feeds):
             logits[group] = self._run([feeds[index] for index in group])

@@ -6,7 +6,9 @@ Source: TensorRT-LLM's tensorrt_llm/sampling_params.py, 1.2 and 1.3 release cand
 import math
 from typing import Any
 
-from nemotrt.engines.sampling import SamplingParams
+import numpy as np
+
+from nemotrt.engines.sampling import Floats, SamplingParams, is_finite
 
 NO_END_ID = -1  # TensorRT-LLM's own value for "nothing ends the sequence"
 
@@ -20,7 +22,7 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
     ends = () if params.ignore_eos else eos_ids
     stop_ids = [*ends[1:], *params.stop_token_ids]
     fields: dict[str, Any] = {
-        "max_tokens": params.max_tokens,
+        "max_tokens": max(1, params.max_tokens),  # it takes no 0: what comes then is dropped
         "end_id": ends[0] if ends else NO_END_ID,
         "pad_id": eos_ids[0] if eos_ids else 0,
         "ignore_eos": not ends,
@@ -43,6 +45,10 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
         value = getattr(params, name)
         if value != neutral:
             fields[name] = value
+    if params.prompt_logprobs is not None:
+        # Not its own `prompt_logprobs`: of the likeliest tokens some versions give no others, so
+        # that the prompt's own tokens are missing among them.
+        fields["return_context_logits"] = True
     if params.logprobs is not None:
         fields["logprobs"] = max(1, params.logprobs)  # 0 means none to it
     return fields
@@ -76,3 +82,18 @@ def read_logprobs(
     top = tuple((int(name), float(entry.logprob)) for name, entry in ranked[:num_top])
     chosen = found.get(token)
     return None if chosen is None else float(chosen.logprob), top
+
+
+def context_rows(found: Any, shape: tuple[int, int]) -> Floats:
+    """Return the logits of a prompt [tokens, vocab], given as a torch tensor.
+
+    Raises:
+        ValueError: there are none, or others than the prompt's (of a prefix that was reused).
+    """
+    if found is None or tuple(found.shape) != shape:
+        given = "none" if found is None else f"{tuple(found.shape)}"
+        raise ValueError(f"TensorRT-LLM gave no context logits of shape {shape}: {given}.")
+    rows: Floats = np.asarray(found.float().cpu())
+    if not all(is_finite(row) for row in rows):
+        raise ValueError("the engine's logits are not finite.")
+    return rows

@@ -7,16 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
+from nemotrt.engines.prompt_scores import PromptScores
 from nemotrt.engines.request import (
     NOT_FINITE,
     ErrorCode,
     FinishReason,
+    PromptToken,
     Request,
     Token,
     Update,
 )
 from nemotrt.engines.request_scheduler import HasLimits, check_request
-from nemotrt.engines.tensorrt_llm.sampling import are_finite, read_logprobs, sampling_fields
+from nemotrt.engines.tensorrt_llm.sampling import (
+    are_finite,
+    context_rows,
+    read_logprobs,
+    sampling_fields,
+)
 from nemotrt.engines.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
@@ -34,6 +41,7 @@ class Gain:
     tokens: list[Token] = field(default_factory=list)
     text: str = ""
     reason: FinishReason | None = None
+    prompt: tuple[PromptToken, ...] = ()
 
 
 @dataclass(slots=True)
@@ -42,8 +50,10 @@ class Sequence:
 
     request: Request
     text: TextStream
+    scores: PromptScores
     number: int = -1  # of its stream
     output: list[int] = field(default_factory=list)
+    is_scored: bool = False  # whether the prompt's logits have come
 
     @property
     def num_left(self) -> int:
@@ -112,7 +122,11 @@ class LLMScheduler:
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()
-        sequence = Sequence(request, TextStream(self.tokenizer, request.params.stop, request.trace))
+        sequence = Sequence(
+            request,
+            TextStream(self.tokenizer, request.params.stop, request.trace),
+            PromptScores(request.prompt, request.params.prompt_logprobs),
+        )
         self.running[request.request_id] = sequence
         if sequence.forced is None:
             self._start(sequence)
@@ -154,7 +168,18 @@ class LLMScheduler:
         if news.fault is not None:
             return self._fail(sequence, news.fault)
         gain = Gain()
-        for position, token in enumerate(news.ids):
+        if sequence.scores.is_wanted and not sequence.is_scored:
+            shape = (len(sequence.request.prompt), self.engine.vocab_size)
+            try:
+                sequence.scores.add(0, context_rows(news.context_logits, shape))
+            except ValueError as fault:
+                self._stop(sequence)
+                return self._fail(sequence, fault)
+            sequence.is_scored = True
+            gain.prompt = sequence.scores.take()
+        if sequence.num_left == 0:
+            gain.reason = FinishReason.LENGTH  # max_tokens 0: the prompt alone was wanted
+        for position, token in enumerate(news.ids if gain.reason is None else ()):
             found = news.logprobs[position] if position < len(news.logprobs) else None
             if not are_finite(found):
                 return self._end_not_finite(sequence)
@@ -222,7 +247,7 @@ class LLMScheduler:
                 gain.reason = FinishReason.STOP
             self._forget(sequence)
         name = sequence.request.request_id
-        return Update(name, tuple(gain.tokens), gain.text, gain.reason)
+        return Update(name, tuple(gain.tokens), gain.text, gain.reason, prompt=gain.prompt)
 
     def _is_end(self, request: Request, token: int) -> bool:
         """Whether a token ends the request's text."""
@@ -268,6 +293,11 @@ def _check_guide(request: Request) -> None:
             "backend tensorrt-llm has no guided decoding; leave out guided_decoding_guide_type."
         )
     params = request.params
+    if params.prompt_logprobs is not None:
+        raise ConfigError(
+            "backend tensorrt-llm closes a trace by a second request with a longer prompt: "
+            "prompt_logprobs exclude max_thinking_tokens."
+        )
     if params.presence_penalty or params.frequency_penalty:
         raise ConfigError(
             "backend tensorrt-llm closes a trace by a second request, which knows not what the "

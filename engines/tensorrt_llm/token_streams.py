@@ -18,7 +18,8 @@ class Gained:
     """What one response brought: new token ids, their log-probabilities, and how it ended.
 
     `logprobs` is one mapping of token id to a `Logprob` for each id, or empty. `fault` is the
-    exception that ended the request.
+    exception that ended the request. `context_logits` [prompt tokens, vocab] come with the first
+    response, if they were asked for.
     """
 
     number: int
@@ -26,6 +27,7 @@ class Gained:
     logprobs: tuple[Any, ...] = ()
     finish_reason: str | None = None
     fault: BaseException | None = None
+    context_logits: Any = None
 
 
 class TokenStreams:
@@ -95,8 +97,11 @@ class TokenStreams:
                 output = response.outputs[0]
                 ids = tuple(output.token_ids[num_seen:])
                 logprobs = tuple((output.logprobs or ())[num_seen:])
+                context = getattr(response, "context_logits", None) if not num_seen else None
                 num_seen += len(ids)
-                self._gained.put(Gained(number, ids, logprobs, output.finish_reason))
+                reason = output.finish_reason
+                news = Gained(number, ids, logprobs, reason, context_logits=context)
+                self._gained.put(news)
         except Exception as error:  # as above
             self._gained.put(Gained(number, fault=error))
         finally:

@@ -26,7 +26,8 @@ class ChatAnswer:
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._calls: list[Delta] = []
-        self._logprobs: list[Any] = []
+        self._logprobs: list[Any] | None = None
+        self.prompt: Fields | None = None  # with the prompt's log-probabilities
 
     def first_choice(self) -> Delta:
         """Return the choice of the first chunk, which has the role."""
@@ -52,7 +53,10 @@ class ChatAnswer:
         deltas += [self._call(delta) for delta in calls]
         logprobs = chat_logprobs(fields, self._files)
         if logprobs is not None:
+            self._logprobs = self._logprobs or []
             self._logprobs += logprobs["content"]
+        if "prompt_ids" in fields:
+            self.prompt = fields
         self.num_input_tokens = fields.get("num_input_tokens", self.num_input_tokens)
         self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
         is_full = self._parser is not None and self._parser.is_full
@@ -67,7 +71,9 @@ class ChatAnswer:
             message["reasoning_content"] = "".join(self._reasoning) or None
         if self._calls:
             message["tool_calls"] = self._calls
-        logprobs = {"content": self._logprobs, "refusal": None} if self._logprobs else None
+        logprobs = None
+        if self._logprobs is not None:
+            logprobs = {"content": self._logprobs, "refusal": None}
         return {
             "index": self.index,
             "message": message,

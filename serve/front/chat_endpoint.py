@@ -12,6 +12,7 @@ from nemotrt.serve.front.chat_answer import ChatAnswer
 from nemotrt.serve.front.conversation import chat_prompt
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.inputs import chat_inputs, choices_of
+from nemotrt.serve.front.logprobs import prompt_logprobs
 from nemotrt.serve.front.merge_streams import merged
 from nemotrt.serve.front.schema import ChatRequest
 from nemotrt.serve.front.upstream import Upstream, UpstreamError
@@ -32,6 +33,8 @@ class ChatCall:
         """
         prompt = chat_prompt(request, files)
         turn = read_turn(prompt, files.template)
+        self._files = files
+        self._num_prompt_top = request.prompt_logprobs
         is_split = request.separate_reasoning
         is_split = separate_reasoning if is_split is None else is_split
         inputs = chat_inputs(request, prompt, turn, separate_reasoning=is_split)
@@ -64,14 +67,14 @@ class ChatCall:
         base = {**self._base, "object": "chat.completion.chunk"}
         if self._with_usage:
             base["usage"] = None
-        head: list[Json] = [base | {"choices": [answer.first_choice()]} for answer in self._answers]
+        head = [answer.first_choice() for answer in self._answers]
         try:
             async for index, fields in merged(upstream, self.inputs, self._is_done):
                 choices = self._answers[index].push(fields)
                 if self._with_progress:
                     base["usage"] = self._usage()
                 if head or choices:
-                    yield [*head, *(base | {"choices": [choice]} for choice in choices)]
+                    yield [base | {"choices": [choice]} for choice in (*head, *choices)]
                     head = []
         except UpstreamError as error:
             raise from_upstream(error) from error
@@ -90,16 +93,18 @@ class ChatCall:
         except UpstreamError as error:
             raise from_upstream(error) from error
         choices = [answer.message() for answer in self._answers]
-        body = {"object": "chat.completion", "choices": choices, "usage": self._usage()}
+        body: Json = {"object": "chat.completion", "choices": choices, "usage": self._usage()}
+        prompt = self._answers[0].prompt
+        if self._num_prompt_top is not None and prompt is not None:
+            body["prompt_logprobs"] = prompt_logprobs(prompt, self._files, self._num_prompt_top)
         return self._base | body
 
     def _is_done(self, index: int) -> bool:
         return self._answers[index].finish_reason is not None
 
     def _usage(self) -> Json:
-        return usage(
-            self._answers[0].num_input_tokens, sum(a.num_output_tokens for a in self._answers)
-        )
+        num_input_tokens = max(answer.num_input_tokens for answer in self._answers)  # one prompt
+        return usage(num_input_tokens, sum(a.num_output_tokens for a in self._answers))
 
 
 def usage(num_input_tokens: int, num_output_tokens: int) -> Json:

@@ -27,21 +27,33 @@ class EngineFiles:
         return read_engine_files, (self.folder,)
 
     @cached_property
-    def texts(self) -> dict[int, str]:
-        """Texts of single ids, as far as they have been asked for."""
+    def names(self) -> dict[int, str]:
+        """Names of single ids, as far as they have been asked for."""
         return {}
 
-    def token_text(self, token: int) -> str:
-        """Return what a token says by itself; part of a character is U+FFFD."""
-        text = self.texts.get(token)
-        if text is None:
-            text = "" if self.tokenizer is None else self._decode(token)
-            self.texts[token] = text
-        return text
+    def token_name(self, token: int) -> str:
+        """Return what a token is called: its text, its bytes if it is no text, or its id.
 
-    def _decode(self, token: int) -> str:
-        assert self.tokenizer is not None  # token_text()
-        return self.tokenizer.decode([token], skip_special_tokens=False)
+        The form `bytes:` with hexadecimal escapes is OpenAI's.
+        """
+        name = self.names.get(token)
+        if name is None:
+            name = self.names[token] = _name(token, self.token_bytes(token))
+        return name
+
+    def token_bytes(self, token: int) -> bytes | None:
+        """Return what a token stands for, None where no vocabulary has it."""
+        return None if self.tokenizer is None else self.tokenizer.token_bytes(token)
+
+
+def _name(token: int, own: bytes | None) -> str:
+    """Return the name of a token with these bytes."""
+    if own is None:
+        return f"token_id:{token}"
+    try:
+        return own.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
 
 
 @cache

@@ -4,6 +4,7 @@ from typing import Any
 
 from nemotrt.engines.chat import sampling_defaults
 from nemotrt.engines.turn import Turn
+from nemotrt.serve.front.api_error import ApiError
 from nemotrt.serve.front.guided import guide_inputs
 from nemotrt.serve.front.schema import ChatRequest, CompletionRequest, Sampling
 
@@ -27,6 +28,8 @@ def chat_inputs(
         inputs["temperature"] = defaults["temperature"]
         if request.top_p is None:
             inputs["top_p"] = defaults["top_p"]
+    if request.top_logprobs and not request.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs: true.", param="top_logprobs")
     bounds = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
     if bounds:
         inputs["max_tokens"] = min(bounds)
@@ -36,21 +39,43 @@ def chat_inputs(
         inputs["max_thinking_tokens"] = request.max_thinking_tokens
     if request.logprobs:
         inputs |= _logprob_inputs(request.top_logprobs or 0)
+    if request.prompt_logprobs is not None:
+        inputs |= _prompt_logprob_inputs(request, request.prompt_logprobs)
     return inputs | guide_inputs(request)
 
 
 def completion_inputs(request: CompletionRequest, prompt: str | list[int]) -> Inputs:
-    """Return the tensors of one prompt's completion."""
+    """Return the tensors of one prompt's completion.
+
+    Raises:
+        ApiError: a field has no effect without another one.
+    """
     inputs = _sampling_inputs(request)
     inputs["text_input" if isinstance(prompt, str) else "input_ids"] = prompt
     inputs["add_special_tokens"] = request.add_special_tokens
     inputs.setdefault("temperature", OPENAI_TEMPERATURE)
-    inputs["max_tokens"] = request.max_tokens or DEFAULT_COMPLETION_TOKENS
+    inputs["max_tokens"] = _completion_tokens(request)
     if request.max_thinking_tokens is not None:
         inputs["max_thinking_tokens"] = request.max_thinking_tokens
     if request.logprobs is not None:
         inputs |= _logprob_inputs(request.logprobs)
+    shown = [request.logprobs] if request.echo else []
+    wanted = [num_top for num_top in (*shown, request.prompt_logprobs) if num_top is not None]
+    if wanted:
+        inputs |= _prompt_logprob_inputs(request, max(wanted))
     return inputs
+
+
+def _completion_tokens(request: CompletionRequest) -> int:
+    """Return the output's length; 0 is for a prompt that the answer shows.
+
+    Raises:
+        ApiError: the answer would hold nothing.
+    """
+    if request.max_tokens == 0 and not request.echo and request.prompt_logprobs is None:
+        text = "max_tokens must be at least 1; 0 needs echo or prompt_logprobs."
+        raise ApiError(400, text, param="max_tokens")
+    return DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
 
 
 def choices_of(inputs: Inputs, count: int) -> list[Inputs]:
@@ -85,6 +110,18 @@ def _sampling_inputs(request: Sampling) -> Inputs:
     if request.stream_options is not None and request.stream_options.continuous_usage_stats:
         inputs["return_progress"] = True
     return inputs | {name: value for name, value in optional.items() if value is not None}
+
+
+def _prompt_logprob_inputs(request: Sampling, num_top: int) -> Inputs:
+    """Return the tensors that ask for the log-probabilities of the prompt.
+
+    Raises:
+        ApiError: the answer is a stream, whose chunks have no place for prompt_logprobs.
+    """
+    if request.stream and request.prompt_logprobs is not None:
+        text = "prompt_logprobs needs stream: false; completions stream them by echo and logprobs."
+        raise ApiError(400, text, param="prompt_logprobs")
+    return {"return_prompt_log_probs": True, "num_top_prompt_log_probs": num_top}
 
 
 def _logprob_inputs(num_top: int) -> Inputs:

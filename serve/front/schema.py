@@ -247,6 +247,7 @@ class Sampling(Strict):
     stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)
     priority: int = Field(default=0, ge=-(2**31), lt=2**31)
     timeout_ms: Int32 | None = Field(default=None, ge=1)
+    prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
 
     @property
     def stop_words(self) -> list[str]:
@@ -279,6 +280,7 @@ class CompletionRequest(Sampling):
     neutral: ClassVar[Table] = COMPLETION
 
     prompt: Prompt
+    max_tokens: Int32 | None = None  # 0: the prompt alone, which echo or prompt_logprobs show
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
     max_thinking_tokens: Int32 | None = None

@@ -1,6 +1,7 @@
 """Requests over Triton's gRPC, a call a request; one that nobody waits for is stopped by its id."""
 
 import asyncio
+import math
 import struct
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -159,4 +160,9 @@ def _numbers(code: str) -> Callable[[bytes], list[Any]]:
     return lambda raw: list(struct.unpack(f"<{len(raw) // 4}{code}", raw))
 
 
-_unpackers = {"BYTES": _strings, "INT32": _numbers("i"), "FP32": _numbers("f")}
+def _reals(raw: bytes) -> list[float | None]:
+    """Return the numbers of an FP32 tensor; NaN stands for one that the engine has not."""
+    return [None if math.isnan(value) else value for value in _numbers("f")(raw)]
+
+
+_unpackers = {"BYTES": _strings, "INT32": _numbers("i"), "FP32": _reals}

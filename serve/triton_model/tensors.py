@@ -54,6 +54,8 @@ INPUTS = (
     TensorSpec("stop_in_reasoning", "BOOL"),  # stop_words end a reasoning trace too
     TensorSpec("priority", "INT32"),
     TensorSpec("timeout_ms", "INT32"),
+    TensorSpec("return_prompt_log_probs", "BOOL"),
+    TensorSpec("num_top_prompt_log_probs", "INT32"),
 )
 OUTPUTS = (
     TensorSpec("text_output", "STRING"),
@@ -65,6 +67,12 @@ OUTPUTS = (
     TensorSpec("output_log_probs", "FP32", is_list=True),
     TensorSpec("top_log_prob_ids", "INT32", is_list=True, rank=2),
     TensorSpec("top_log_probs", "FP32", is_list=True, rank=2),
+    # ours, with the first response: the prompt; the rest are of its tokens after the first
+    TensorSpec("prompt_ids", "INT32", is_list=True),
+    TensorSpec("prompt_log_probs", "FP32", is_list=True),
+    TensorSpec("prompt_log_prob_ranks", "INT32", is_list=True),
+    TensorSpec("top_prompt_log_prob_ids", "INT32", is_list=True, rank=2),
+    TensorSpec("top_prompt_log_probs", "FP32", is_list=True, rank=2),
 )
 # Limits that keep a tensor from the engine's process; that one checks the finer ones.
 MIN_ELEMENTS = 1024

@@ -27,6 +27,26 @@ def model() -> Any:
     return reference.load(FOLDER)
 
 
+@pytest.mark.parametrize("option", ["--logprobs", "--prompt-logprobs"])
+@pytest.mark.parametrize("extra", [[], ["--stream"]])
+def test_logprobs_without_json_are_refused(
+    tiny_engine: Path, option: str, extra: list[str]
+) -> None:
+    result = run(tiny_engine, "The", option, 2, *extra)
+    assert result.exit_code == 2 and f"{option} needs --json" in result.stderr
+
+
+def test_prompt_logprobs_are_transformers(tiny_engine: Path, model: Any) -> None:
+    arguments = ["--max-tokens", 1, "--json", "--prompt-logprobs", 2]
+    found = json.loads(run(tiny_engine, "The Debian package", *arguments).stdout)["prompt"]
+    ids = AutoTokenizer.from_pretrained(FOLDER).encode("The Debian package")
+    rows = torch.log_softmax(torch.from_numpy(reference.logits(model, ids)), -1).numpy()
+    assert [token["id"] for token in found] == ids and set(found[0]) == {"id"}
+    for token, row in zip(found[1:], rows, strict=False):
+        assert token["logprob"] == pytest.approx(row[token["id"]], abs=1e-4)
+        assert [top["id"] for top in token["top_logprobs"]] == np.argsort(-row)[:2].tolist()
+
+
 @pytest.mark.parametrize("prompt", ["The Debian package", "このコマンドは"])
 def test_greedy_text_and_logprobs_are_transformers(
     tiny_engine: Path, model: Any, prompt: str

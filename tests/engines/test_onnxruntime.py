@@ -3,8 +3,10 @@
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.linear_weight import LinearWeight
+from nemotrt.engines.onnx_graph import GRAPH_FILE, NUM_LOGITS
 from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
@@ -72,6 +75,59 @@ def test_any_schedule_gives_the_solo_logits(
     finally:
         for slot, _ in live:
             engine.release(slot)
+
+
+@pytest.fixture(scope="module", params=["with rows", "one row a call"])
+def rows_engine(
+    model: object, engine: OnnxRuntimeEngine, request: pytest.FixtureRequest, tmp_path_factory: Any
+) -> OnnxRuntimeEngine:
+    """The engine, and one of an earlier version, whose graph gives the last token's row alone."""
+    if request.param == "with rows":
+        return engine
+    folder = tmp_path_factory.mktemp("earlier")
+    checkpoint = reference.save(model, folder / "checkpoint")
+    build_engine(checkpoint, folder / "e", BuildSpec(precision=Precision.FP32, limits=LIMITS))
+    path = folder / "e" / GRAPH_FILE
+    proto = onnx.load(path, load_external_data=False)
+    kept = [item for item in proto.graph.input if item.name != NUM_LOGITS]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.int64), NUM_LOGITS))
+    path.write_bytes(proto.SerializeToString())
+    return OnnxRuntimeEngine(folder / "e", LIMITS, num_threads=1)
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_each_token_of_a_piece_has_its_logits(
+    rows_engine: OnnxRuntimeEngine, model: object, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    prompts = [rng.integers(0, 96, int(rng.integers(1, 40))).tolist() for _ in range(4)]
+    slots = [rows_engine.allocate() for _ in prompts]
+    done = [0] * 4
+    while live := [i for i in rng.permutation(4).tolist() if done[i] < len(prompts[i])]:
+        feeds, expected = [], []
+        for i in live:
+            size = min(int(rng.integers(1, 17)), len(prompts[i]) - done[i])
+            wanted = int(rng.integers(1, size + 1))
+            feeds.append(Feed(slots[i], prompts[i][done[i] : done[i] + size], wanted))
+            done[i] += size
+            expected.append(reference.logits(model, prompts[i][: done[i]])[-wanted:])
+        found = rows_engine.step(feeds)
+        np.testing.assert_allclose(found, np.concatenate(expected), atol=TOLERANCE, rtol=0)
+        assert [rows_engine.held_tokens(slots[i]) for i in live] == [done[i] for i in live]
+    for slot in slots:
+        rows_engine.release(slot)
+
+
+@pytest.mark.parametrize("num_logits", [0, 4])
+def test_more_rows_than_tokens_are_refused(engine: OnnxRuntimeEngine, num_logits: int) -> None:
+    slot = engine.allocate()
+    with pytest.raises(ConfigError, match="num_logits must be 1 to 3"):
+        engine.step([Feed(slot, [1, 2, 3], num_logits)])
+    assert engine.held_tokens(slot) == 0
+    engine.release(slot)
 
 
 def test_a_freed_slot_leaves_nothing_behind(engine: OnnxRuntimeEngine) -> None:

@@ -134,7 +134,8 @@ def test_log_softmax_is_torchs(values: list[float]) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"max_tokens": 0},
+        {"max_tokens": -1},
+        {"prompt_logprobs": 101},
         {"min_tokens": 129},
         {"temperature": -1},
         {"temperature": math.nan},

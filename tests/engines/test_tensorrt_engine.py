@@ -111,6 +111,18 @@ def test_a_prompt_and_single_tokens_give_the_reference_logits(small: Any, model:
     assert engine.held_tokens(slot) == 20
 
 
+def test_each_token_of_a_piece_has_its_logits(small: Any, model: Any) -> None:
+    """A plan gives one row a call, so the tokens that bring rows run one by one."""
+    engine, _ = small
+    tokens = [int(t) for t in np.random.default_rng(1).integers(0, 96, 20)]
+    expected = reference.logits(model, tokens)
+    slots = [engine.allocate(), engine.allocate()]
+    found = engine.step([Feed(slots[0], tokens[:12], 12), Feed(slots[1], tokens[:9], 3)])
+    for row, index in zip(found, [*range(12), 6, 7, 8], strict=True):
+        assert relative_error(row, expected[index]) < 1e-2
+    assert [engine.held_tokens(slot) for slot in slots] == [12, 9]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_any_schedule_gives_what_each_sequence_gives_alone(
     seed: int, small: Any, model: Any, tmp_path: Path

@@ -99,6 +99,36 @@ def test_greedy_tokens_and_text_are_the_cpu_engines(
     assert (theirs["text"], theirs["finish_reason"]) == (ours["text"], ours["finish_reason"])
 
 
+@pytest.mark.parametrize("num_top", [0, 3])
+@pytest.mark.parametrize("max_tokens", [0, 5])
+def test_prompt_logprobs_are_the_cpu_engines(
+    num_top: int, max_tokens: int, opened: OpenEngine, cpu: OpenEngine
+) -> None:
+    """From the context logits; it takes no max_tokens of 0, so what it then gives is dropped."""
+    params = {"max_tokens": max_tokens, "prompt_logprobs": num_top, "ignore_eos": True}
+    ours, theirs = run(cpu, **params), run(opened, **params)
+    assert theirs == ours
+    assert [token["id"] for token in theirs["prompt"]] == list(PROMPT)
+    assert len(theirs["tokens"]) == max_tokens and theirs["finish_reason"] == "length"
+
+
+def test_context_logits_that_are_not_the_prompts_fail_the_request(
+    opened: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a library that reuses a prefix: its rows would be another token's."""
+    monkeypatch.setattr(sys.modules["tensorrt_llm"].LLM, "CONTEXT_ROWS", 3)
+    params = SamplingParams(max_tokens=4, prompt_logprobs=1)
+    [update] = generate(opened.scheduler(), PROMPT, params)
+    assert update.finish_reason is FinishReason.ERROR and "context logits" in update.error
+    assert len(run(opened, max_tokens=4, ignore_eos=True)["tokens"]) == 4
+
+
+def test_prompt_logprobs_and_a_budget_exclude_each_other(opened: OpenEngine) -> None:
+    params = SamplingParams(max_tokens=4, prompt_logprobs=1)
+    with pytest.raises(ConfigError, match="prompt_logprobs exclude max_thinking_tokens"):
+        opened.scheduler().submit(Request("r", PROMPT, params, BUDGET))
+
+
 def test_a_stop_string_ends_the_text_and_frees_the_llm(opened: OpenEngine, cpu: OpenEngine) -> None:
     stop = some_text(cpu)[10:13]
     params = {"max_tokens": 40, "ignore_eos": True, "stop": (stop,)}

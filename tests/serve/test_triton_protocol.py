@@ -99,6 +99,56 @@ def test_every_output_tensor(server, solo, opened) -> None:
     assert result.as_numpy("top_log_probs").shape == (6, 3)
 
 
+def test_prompt_log_probs_come_with_the_first_response(server, solo, opened) -> None:
+    """Tensors over gRPC: the prompt once, its scores from the second token on."""
+    ids = opened.tokenizer.encode(PROMPTS[0])
+    scored = solo(PROMPTS[0], max_tokens=3, prompt_logprobs=2)["prompt"]
+    asked = {"return_prompt_log_probs": True, "num_top_prompt_log_probs": 2}
+    for extra in ({"max_tokens": 0}, {"max_tokens": 3, "stream": True}):
+        [results] = stream(server, [{"input_ids": ids, **asked, **extra}])
+        first, *others = results
+        assert first.as_numpy("prompt_ids").tolist() == ids
+        log_probs = [token["logprob"] for token in scored[1:]]
+        np.testing.assert_allclose(first.as_numpy("prompt_log_probs"), log_probs, rtol=1e-4)
+        ranks = [token["rank"] for token in scored[1:]]
+        assert first.as_numpy("prompt_log_prob_ranks").tolist() == ranks
+        tops = [[item["id"] for item in token["top_logprobs"]] for token in scored[1:]]
+        assert first.as_numpy("top_prompt_log_prob_ids").tolist() == tops
+        assert first.as_numpy("top_prompt_log_probs").shape == (len(ids) - 1, 2)
+        assert all(other.as_numpy("prompt_ids") is None for other in others)
+        assert results[-1].as_numpy("finish_reason")[0].decode() == "length"
+
+
+@pytest.mark.parametrize("num_top", [0, 2])
+def test_a_prompt_of_one_token_has_no_scores(server, num_top) -> None:
+    asked = {"return_prompt_log_probs": True, "num_top_prompt_log_probs": num_top}
+    [[result]] = stream(server, [{"input_ids": [7], "max_tokens": 0, **asked}])
+    assert result.as_numpy("prompt_ids").tolist() == [7]
+    assert result.as_numpy("prompt_log_probs").tolist() == []
+
+
+def test_the_prompts_length_comes_first_and_last(server, opened) -> None:
+    ids = opened.tokenizer.encode(PROMPTS[0])
+    asked = {"return_num_input_tokens": True, "max_tokens": 5, "stream": True}
+    [results] = stream(server, [{"input_ids": ids, **asked}])
+    for result in (results[0], results[-1]):
+        assert result.as_numpy("num_input_tokens").tolist() == [len(ids)]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"num_top_log_probs": 2}, "num_top_log_probs needs return_log_probs"),
+        ({"num_top_prompt_log_probs": 2}, "num_top_prompt_log_probs needs return_prompt"),
+        ({"return_prompt_log_probs": True, "num_top_prompt_log_probs": 101}, "prompt_logprobs"),
+    ],
+)
+def test_log_probabilities_without_effect_are_refused(server, inputs, message) -> None:
+    with pytest.raises(InferenceServerException, match=message):
+        stream(server, [{"text_input": "x", **inputs}])
+
+
 def test_sampling_is_reproducible_with_a_seed(server, solo) -> None:
     params = {"temperature": 0.9, "top_p": 0.9, "top_k": 40, "seed": 2**63 + 5}
     inputs = {"text_input": "The", "max_tokens": 16, **params}

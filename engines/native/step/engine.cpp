@@ -121,7 +121,8 @@ class Engine {
       used[s.slot] = true;
       if (s.past < 0 || s.count < 1 || s.count > spec_.max_seq_len || s.past > spec_.max_seq_len - s.count)
         fault = "a sequence exceeds max_seq_len";
-      if (s.wants_logits && !batch.logits) fault = "no room for the logits";
+      if (s.num_logits < 0 || s.num_logits > s.count) fault = "more logits than tokens";
+      if (s.num_logits && !batch.logits) fault = "no room for the logits";
       total += s.count;
     }
     if (!fault && (total != batch.num_tokens || total > spec_.max_tokens)) fault = "too many tokens";
@@ -132,16 +133,16 @@ class Engine {
   }
 
   void step(const Batch& batch) {
-    std::vector<int32_t> starts, owners, last_rows;
+    std::vector<int32_t> starts, owners, logits_rows;
     for (int i = 0; i < batch.num_sequences; i++) {
       const Sequence& s = batch.sequences[i];
       starts.push_back((int32_t)owners.size());
       owners.insert(owners.end(), s.count, i);
-      if (s.wants_logits) last_rows.push_back((int32_t)owners.size() - 1);
+      for (int row = s.num_logits; row > 0; row--) logits_rows.push_back((int32_t)owners.size() - row);
     }
     buffers_[spec_.logits].rows = batch.logits;
-    Step step = {batch.sequences, starts.data(), owners.data(), last_rows.data(), batch.tokens,
-                 batch.num_sequences, batch.num_tokens, (int32_t)last_rows.size()};
+    Step step = {batch.sequences, starts.data(), owners.data(), logits_rows.data(), batch.tokens,
+                 batch.num_sequences, batch.num_tokens, (int32_t)logits_rows.size()};
     std::fill(phases_.begin(), phases_.end(), Phase{});
     std::fill(ends_.begin(), ends_.end(), 0.);
     Shared shared = {phases_.data(), &bell_, ends_.data()};
@@ -163,7 +164,7 @@ class Engine {
 
   void add_buffer(const BufferSpec& spec, bool is_logits) {
     int64_t stride = round_up(spec.width, PANEL);
-    int64_t rows = spec.rows == TOKENS ? spec_.max_tokens : std::min(spec_.max_slots, spec_.max_tokens);
+    int64_t rows = spec_.max_tokens;  // each token may bring logits
     Buffer buffer = {spec.format, (int32_t)stride, nullptr, nullptr, nullptr};
     if (spec.format == OPERAND_INT16) {
       buffer.codes = allocate<int16_t>(rows * stride);

@@ -65,12 +65,13 @@ struct ProgramSpec {
 };
 
 struct Sequence {
-  int32_t slot, past, count, wants_logits;
+  int32_t slot, past, count;
+  int32_t num_logits;  // rows wanted, of its last tokens
 };
 struct Batch {
   const Sequence* sequences;
   const int32_t* tokens;  // of all sequences, one after the other
-  float* logits;          // [sequences that want them, logits stride]
+  float* logits;          // [rows wanted of all sequences, logits stride]
   double* seconds;        // [operations], added to, or nullptr
   int32_t num_sequences, num_tokens;
 };
@@ -104,7 +105,7 @@ struct Step {
   const Sequence* sequences;
   const int32_t* starts;    // first token of each sequence
   const int32_t* owners;    // sequence of each token
-  const int32_t* last_rows; // token of each logits row
+  const int32_t* logits_rows; // token of each logits row
   const int32_t* tokens;
   int32_t num_sequences, num_tokens, num_rows;
 };

@@ -104,7 +104,7 @@ void embed(const Machine& machine, const Step& step, const Op& op, Range rows) {
 
 void last_token(const Machine& machine, const Step& step, const Op& op, Range rows) {
   for (int row = rows.first; row < rows.last; row++)
-    memcpy(target_row(machine, op, row), row_of(machine, op.sources[0], step.last_rows[row]),
+    memcpy(target_row(machine, op, row), row_of(machine, op.sources[0], step.logits_rows[row]),
            op.target.width * sizeof(float));
 }
 

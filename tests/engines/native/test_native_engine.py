@@ -114,6 +114,40 @@ def test_company_and_pieces_change_no_bit(engine: NativeEngine, seed: int) -> No
         engine.release(slot)
 
 
+@given(seed=st.integers(0, 2**31))
+@few
+def test_each_token_has_the_same_logits_in_any_piece(engine: NativeEngine, seed: int) -> None:
+    """Rows of any number of a piece's last tokens are bit for bit those of single tokens."""
+    rng = np.random.default_rng(seed)
+    prompts = [rng.integers(0, 96, int(rng.integers(1, 40))).tolist() for _ in range(4)]
+    alone = [feed_in_pieces(engine, prompt, [1] * len(prompt)) for prompt in prompts]
+    slots = [engine.allocate() for _ in prompts]
+    done = [0] * 4
+    while live := [i for i in range(4) if done[i] < len(prompts[i])]:
+        feeds, expected = [], []
+        for i in live:
+            size = min(int(rng.integers(1, 17)), len(prompts[i]) - done[i])
+            wanted = int(rng.integers(1, size + 1))
+            feeds.append(Feed(slots[i], prompts[i][done[i] : done[i] + size], wanted))
+            done[i] += size
+            expected += alone[i][done[i] - wanted : done[i]]
+        np.testing.assert_array_equal(engine.step(feeds), expected)
+    for slot in slots:
+        engine.release(slot)
+
+
+def test_rows_of_logits_in_several_passes(tmp_path: Path) -> None:
+    """More rows than one pass holds, from sequences that begin within a pass."""
+    limits = Limits(max_batch_size=3, max_seq_len=512, chunk_tokens=300)
+    model = reference.nemotron_h("M*-")
+    engine = NativeEngine(build(model, tmp_path, limits=limits), limits, 2)
+    prompts = [[(7 * i + j) % 96 for j in range(n)] for i, n in enumerate((290, 3, 300))]
+    wanted = [290, 1, 270]
+    feeds = [Feed(engine.allocate(), p, n) for p, n in zip(prompts, wanted, strict=True)]
+    rows = [reference.logits(model, p)[-n:] for p, n in zip(prompts, wanted, strict=True)]
+    np.testing.assert_allclose(engine.step(feeds), np.concatenate(rows), atol=TOLERANCE, rtol=0)
+
+
 def test_a_step_longer_than_the_working_memory_runs_in_passes(tmp_path: Path) -> None:
     limits = Limits(max_batch_size=3, max_seq_len=512, chunk_tokens=300)
     model = reference.nemotron_h("M*-")

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines import opening, request, sampling
-from nemotrt.engines.engine import Limits
+from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.scheduler import Scheduler
 
 __version__ = "1.2.1"
@@ -179,6 +180,7 @@ class RequestOutput:
         self.request_id = name
         self.outputs = [CompletionOutput(0)]
         self.finished = False
+        self.context_logits: Any = None  # a torch tensor [prompt tokens, vocab]
         self._llm, self._params = llm, params
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -235,6 +237,7 @@ class LLM:
 
     CHUNKS = 0
     HIDES_END = False
+    CONTEXT_ROWS: int | None = None  # how many of the prompt's rows of logits it gives
     FAULT: BaseException | None = None
 
     def __init__(
@@ -261,6 +264,7 @@ class LLM:
         target = Path(self._folder.name) / "engine"
         build_engine(Path(model), target, BuildSpec(limits=limits))
         self._engine = opening.open_engine(target, num_threads=1).engine
+        self._context_engine = opening.open_engine(target, num_threads=1).engine
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._results: dict[str, RequestOutput] = {}
         self._random = random.Random(self.CHUNKS)
@@ -287,6 +291,8 @@ class LLM:
             raise ValueError("prompt length plus max_tokens should not exceed max_seq_len")
         self._count += 1
         result = RequestOutput(self, str(self._count), params)
+        if params.return_context_logits:
+            result.context_logits = self._context_logits(inputs)
         self._results[result.request_id] = result
         self._inbox.put(("submit", _request(result.request_id, inputs, params)))
         return result
@@ -295,8 +301,18 @@ class LLM:
         self._inbox.put(("stop", None))
         self._thread.join()
         self._engine.close()
+        self._context_engine.close()
         self._folder.cleanup()
         self.is_shut_down = True
+
+    def _context_logits(self, prompt: list[int]) -> Any:
+        import torch
+
+        slot, size = self._context_engine.allocate(), 16
+        pieces = [prompt[start : start + size] for start in range(0, len(prompt), size)]
+        rows = [self._context_engine.step([Feed(slot, p, len(p))]).copy() for p in pieces]
+        self._context_engine.release(slot)
+        return torch.from_numpy(np.concatenate(rows))[: self.CONTEXT_ROWS]
 
     def _run(self) -> None:
         scheduler = Scheduler(self._engine)

@@ -1,0 +1,41 @@
+"""The log-probabilities of a prompt's own tokens, taken from the logits as its chunks come in."""
+
+from collections.abc import Sequence
+
+from nemotrt.engines.request import PromptToken
+from nemotrt.engines.sampling import Floats, score
+
+# Logits of one step that score prompts, 16 MiB: whatever its length, no more of a prompt's logits
+# are held at once, and other requests' tokens wait no longer. One row always goes.
+MAX_LOGITS_PER_STEP = 1 << 22
+
+
+class PromptScores:
+    """Scores each token by the row after the one before it; empty unless asked for."""
+
+    def __init__(self, prompt: Sequence[int], num_top: int | None) -> None:
+        """Start a prompt; `num_top` is how many likeliest tokens to keep, None for no scores."""
+        self._prompt = prompt
+        self._num_top = num_top
+        self._tokens: list[PromptToken] = []
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether every prompt token must bring logits."""
+        return self._num_top is not None
+
+    def add(self, start: int, rows: Floats) -> None:
+        """Take the logits [tokens, vocab] after the prompt's tokens from `start` on."""
+        if self._num_top is None:
+            return
+        if start == 0:
+            self._tokens.append(PromptToken(self._prompt[0], None))
+        for token, row in zip(
+            self._prompt[start + 1 :], rows, strict=False
+        ):  # the last is no one's
+            self._tokens.append(PromptToken(token, score(row, token, self._num_top)))
+
+    def take(self) -> tuple[PromptToken, ...]:
+        """Return the whole prompt, once."""
+        tokens, self._tokens = tuple(self._tokens), []
+        return tokens
