@@ -25,7 +25,7 @@ from nemotrt.engines.native.program import StateFormat
 from nemotrt.engines.plugins.choice import MambaLayers, check_plugins
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tokenizer import TOKENIZER_FILES
+from nemotrt.engines.tokenizer import TOKENIZER_FILES, check_tokenizer
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.gpu_profile import load_gpu
 
@@ -112,6 +112,7 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
         raise ConfigError(f"--mamba plugin is for backend tensorrt, not {spec.backend}.")
     if spec.ssm_state is not StateFormat.FLOAT32 and spec.backend != "native":
         raise ConfigError(f"--ssm-state is for backend native, not {spec.backend}.")
+    check_tokenizer(checkpoint.path)
     stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
     precision = spec.precision or stored or default_precision(checkpoint, spec.backend)
     if stored and precision is not stored and spec.backend not in CPU_BACKENDS:

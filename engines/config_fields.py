@@ -60,6 +60,16 @@ class Fields:
             raise self.fail(name, f"must be true or false, got {value!r}")
         return value
 
+    def token_ids(self, name: str, vocab_size: int | None) -> tuple[int, ...]:
+        """Return a field of one token id, several or none; `vocab_size` None: of no known model."""
+        value = self.raw.get(name)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(token) is int and token >= 0 for token in ids):
+            raise self.fail(name, f"must be token ids, got {value!r}")
+        if vocab_size is not None and (beyond := [token for token in ids if token >= vocab_size]):
+            raise self.fail(name, f"has {beyond[0]}, which is no token: vocab_size is {vocab_size}")
+        return tuple(ids)
+
     def refuse(self, name: str, allowed: Any) -> None:
         """Raise unless field `name` is absent or has the one value that is supported."""
         if self.has(name) and self.raw[name] != allowed:

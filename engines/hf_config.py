@@ -72,16 +72,13 @@ def _attention(fields: Fields) -> dict[str, Any]:
 
 def _shared(fields: Fields) -> dict[str, Any]:
     """Return what both architectures spell alike."""
-    eos = fields.raw.get("eos_token_id")
-    eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if not all(isinstance(token, int) and token >= 0 for token in eos_ids):
-        raise fields.fail("eos_token_id", f"must be token ids, got {eos!r}")
+    vocab_size = fields.size("vocab_size")
     return {
         "model_type": fields.text("model_type"),
-        "vocab_size": fields.size("vocab_size"),
+        "vocab_size": vocab_size,
         "intermediate_size": fields.size("intermediate_size"),
         "max_position_embeddings": fields.size("max_position_embeddings", 131072),
-        "eos_token_ids": tuple(eos_ids),
+        "eos_token_ids": fields.token_ids("eos_token_id", vocab_size),
         "dtype": str(fields.raw.get("dtype") or fields.raw.get("torch_dtype") or "bfloat16"),
         **_attention(fields),
     }

@@ -166,6 +166,10 @@ def test_time_step_limit_spellings(limit: Any, expected: tuple[float, float]) ->
         ({"layer_norm_epsilon": -1.0}, "must be positive"),
         ({"layer_norm_epsilon": math.nan}, "must be positive and finite"),
         ({"eos_token_id": "12"}, "eos_token_id must be token ids"),
+        ({"eos_token_id": True}, "eos_token_id must be token ids"),
+        ({"eos_token_id": [12, -1]}, "eos_token_id must be token ids"),
+        ({"eos_token_id": [12, 2.0]}, "eos_token_id must be token ids"),
+        ({"eos_token_id": [12, 131072]}, "has 131072, which is no token: vocab_size is 131072"),
         ({"tie_word_embeddings": "no"}, "must be true or false"),
     ],
 )
