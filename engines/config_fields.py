@@ -1,6 +1,7 @@
 """Typed access to a config dictionary; every fault names the file and the field."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from nemotrt.errors import ConfigError
@@ -9,14 +10,18 @@ from nemotrt.errors import ConfigError
 class Fields:
     """Typed access to a config dictionary; every fault names the file and the field."""
 
-    def __init__(self, raw: dict[str, Any], source: str) -> None:
-        """Wrap `raw`, which came from `source`."""
-        self.raw = raw
+    def __init__(
+        self, raw: dict[str, Any], source: str, aliases: Mapping[str, str] | None = None
+    ) -> None:
+        """Wrap `raw`, which came from `source`; an older name in `aliases` overrides the newer."""
+        found = {new: old for old, new in (aliases or {}).items() if raw.get(old) is not None}
+        self.raw = raw | {new: raw[old] for new, old in found.items()}
         self.source = source
+        self._spelled = found
 
     def fail(self, name: str, problem: str) -> ConfigError:
-        """Return the error that says what is wrong with field `name`."""
-        return ConfigError(f"{self.source}: {name} {problem}.")
+        """Return the error that says what is wrong with field `name`, as the file spells it."""
+        return ConfigError(f"{self.source}: {self._spelled.get(name, name)} {problem}.")
 
     def has(self, name: str) -> bool:
         """Whether field `name` is present and not null."""
