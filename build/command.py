@@ -188,6 +188,9 @@ def build(
     )
     check_target(output, force=force)
     opened = open_checkpoint(source)
+    if not quiet:
+        for line in opened.notes():
+            click.echo(line, err=True)
     chosen = check_spec(opened, spec)
     given = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
     if limits_file:

@@ -1,6 +1,7 @@
 """Checkpoint plus choices in, engine directory out."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from nemotrt.engines.native.program import StateFormat
 from nemotrt.engines.plugins.choice import MambaLayers, check_plugins
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.stored_head import settled_json
 from nemotrt.engines.tokenizer import TOKENIZER_FILES, check_tokenizer
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.gpu_profile import load_gpu
@@ -94,7 +96,9 @@ def build_engine(
     precision = check_spec(checkpoint, spec)
     with writing_folder(target, force=force) as folder:
         manifest = _build(checkpoint, folder, spec, precision, report)
-        for name in ("config.json", *TOKENIZER_FILES):
+        config = settled_json(source, checkpoint.config)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         report("checksums")

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.checkpoint import with_stored_head
 from nemotrt.engines.config_fields import Fields
 from nemotrt.engines.hf_config import parse_model_config
 from nemotrt.engines.model_config import ModelConfig
@@ -32,9 +33,10 @@ def load_model(name: str) -> ModelConfig:
         return _shipped(name)
     path = TINY_MODELS.get(name, Path(name))
     if path.is_dir():
-        path = path / "config.json"
-        if not path.is_file():
-            raise ConfigError(f"{path.parent} has no config.json.")
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"{path} has no config.json.")
+        model = _parse(_read_object(path / "config.json"), str(path / "config.json"))
+        return with_stored_head(path, model)
     if path.is_file():
         return _parse(_read_object(path), str(path))
     if path.suffix == ".json" or len(path.parts) > 1:
