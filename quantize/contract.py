@@ -122,8 +122,6 @@ def _faults(folder: QuantizedFolder) -> Iterator[str]:
 
 def _config_faults(folder: QuantizedFolder) -> Iterator[str]:
     """Yield where config.json and hf_quant_config.json disagree; engines read one or the other."""
-    if any(sign in name for name in folder.quant.exclude for sign in "*?["):
-        yield "the exclusion list has patterns; only exact names mean the same to every loader"
     flat, path = flat_quantization(folder.path), folder.path / QUANT_CONFIG_FILE
     if not flat or not path.is_file():
         return  # one is enough: engines fall back to the other

@@ -42,8 +42,10 @@ class QuantizedFolder:
     def excludes(self, module: str) -> bool:
         """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
         names = self.quant.exclude
-        if self.layout is Format.MODELOPT or module in names:
-            return module in names
+        if self.layout is Format.MODELOPT:
+            return self.quant.excludes(module)
+        if module in names:
+            return True
         regexes = (name.removeprefix("re:") for name in names if name.startswith("re:"))
         try:
             return any(re.match(regex, module) for regex in regexes)
