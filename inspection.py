@@ -57,8 +57,9 @@ def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_ve
         "num_tensors": len(checkpoint.tensors),
         "num_bytes": sum(ref.num_bytes for ref in checkpoint.tensors.values()),
         "fingerprint": checkpoint.fingerprint(),
+        "notes": list(checkpoint.notes()),
     }
-    _print(found, found, as_json)
+    _print(found, found | {"notes": "; ".join(checkpoint.notes()) or "none"}, as_json)
 
 
 def is_quantized(folder: Path) -> bool:
@@ -98,6 +99,8 @@ def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
         errors = sorted(found.weight_errors.items(), key=lambda item: item[1])
         (_, least), (name, most) = errors[0], errors[-1]
         rows["weight errors"] = f"{least:.4f} .. {most:.4f} of each weight's RMS; worst {name}"
+    if found.notes:
+        rows["notes"] = "; ".join(found.notes)
     _print(report, rows, as_json)
     if found.faults:
         for fault in found.faults[1:]:

@@ -1,11 +1,14 @@
 """`nemotrt build`."""
 
 import json
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from nemotrt.build.backend_options import check_options, only_for
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.progress import stage_printer
 
@@ -83,45 +86,57 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     "--exact",
     "is_exact",
     is_flag=True,
-    help="onnxruntime, int8-wo: keep activations in float32 (slower, 4 bytes a weight in memory).",
+    help=only_for(
+        "--exact", "int8-wo keeps activations in float32 (slower, 4 bytes a weight in memory)."
+    ),
 )
 @click.option(
     "--ssm-state",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="native: how the Mamba state is kept; float16 halves its memory and traffic, at an error.",
+    help=only_for(
+        "--ssm-state", "the Mamba state; float16 halves its memory and traffic, at an error."
+    ),
 )
 @click.option(
     "--embed-weights",
     "is_embedded",
     is_flag=True,
-    help="tensorrt: put the weights into the plan (memory: about three times their size).",
+    help=only_for(
+        "--embed-weights", "put the weights into the plan (memory: about three times their size)."
+    ),
 )
 @click.option(
     "--workspace-gib",
     type=click.FloatRange(0, min_open=True),
-    help="tensorrt: bound the plan's scratch memory.  [default: TensorRT's own choice]",
+    help=only_for(
+        "--workspace-gib", "bound the plan's scratch memory.  [default: TensorRT's own choice]"
+    ),
 )
 @click.option(
     "--mamba",
     type=click.Choice(["native", "plugin"]),
     default="native",
     show_default=True,
-    help="tensorrt: TensorRT's own Mamba layers, or our plugins (only on the GPU's own host).",
+    help=only_for(
+        "--mamba", "TensorRT's own Mamba layers, or our plugins (only on the GPU's own host)."
+    ),
 )
 @click.option(
     "--tp-size",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="tensorrt-llm, tensorrt-llm-1.2: GPUs that share the model.",
+    help=only_for("--tp-size", "GPUs that share the model."),
 )
 @click.option(
     "--trust-remote-code",
     "is_code_trusted",
     is_flag=True,
-    help="tensorrt-llm: let it import the checkpoint's own Python code, as 1.2 needs.",
+    help=only_for(
+        "--trust-remote-code", "let it import the checkpoint's own Python code, as 1.2 needs."
+    ),
 )
 @click.option(
     "--list",
@@ -134,7 +149,9 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("--force", is_flag=True, help="Replace an existing ENGINE.")
 @click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the manifest as JSON; --dry-run: the choices."
+)
 def build(
     checkpoint: str,
     output: Path,
@@ -173,6 +190,7 @@ def build(
         backend, note = default_backend(gpu, is_exact=is_exact)
         if note and not quiet:
             click.echo(note, err=True)
+    check_options(backend, _given_flags())
     spec = BuildSpec(
         backend,
         gpu,
@@ -188,11 +206,18 @@ def build(
     )
     check_target(output, force=force)
     opened = open_checkpoint(source)
+    if not quiet:
+        for line in opened.notes():
+            click.echo(line, err=True)
     chosen = check_spec(opened, spec)
     given = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
     if limits_file:
         given = given.or_else(read_limits(limits_file, gpu, chosen))
     spec = resolve_limits(opened, spec, chosen, given, say=partial(click.echo, err=True))
+    if dry_run and as_json:
+        found = {"schema_version": 1} | asdict(replace(spec, precision=chosen))
+        click.echo(json.dumps(found, default=str))
+        return
     if dry_run:
         click.echo(f"would build {source} with {spec.backend}, {chosen}, into {output}", err=True)
         return
@@ -207,3 +232,14 @@ def build(
         click.echo(f"The compiler's layers are not as expected: {faults}", err=True)
     if not manifest.executed:
         click.echo(NOT_EXECUTED[manifest.backend], err=True)
+
+
+def _given_flags() -> list[str]:
+    """Return the flags that the command line has, at whatever value."""
+    context = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if isinstance(option, click.Option)
+        and context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT
+    ]

@@ -1,11 +1,13 @@
 """Checkpoint plus choices in, engine directory out."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from nemotrt.build import host_backends
+from nemotrt.build.backend_options import BACKEND_OPTIONS, check_options
 from nemotrt.build.host_backends import HOST_BACKENDS, HostChoice
 from nemotrt.build.plan_builder import PlanSpec, build_plan
 from nemotrt.engines import onnxruntime, tensorrt
@@ -22,15 +24,16 @@ from nemotrt.engines.manifest import (
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.native import backend as native
 from nemotrt.engines.native.program import StateFormat
+from nemotrt.engines.opening import CPU_BACKENDS
 from nemotrt.engines.plugins.choice import MambaLayers, check_plugins
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QUANTIZED_PRECISION
-from nemotrt.engines.tokenizer import TOKENIZER_FILES
+from nemotrt.engines.stored_head import settled_json
+from nemotrt.engines.tokenizer import TOKENIZER_FILES, check_tokenizer
 from nemotrt.engines.tokenizer_config import carry_templates
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.gpu_profile import load_gpu
 
-CPU_BACKENDS = ("onnxruntime", "native")
 BACKENDS = (*CPU_BACKENDS, "tensorrt", *HOST_BACKENDS)
 DEFAULT_LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
 
@@ -89,7 +92,9 @@ def build_engine(
     precision = check_spec(checkpoint, spec)
     with writing_folder(target, force=force) as folder:
         manifest = _build(checkpoint, folder, spec, precision, report)
-        for name in ("config.json", *TOKENIZER_FILES):
+        config = settled_json(source, checkpoint.config)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         carry_templates(source, folder)
@@ -102,14 +107,14 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
     """Return the precision to build in; raises where the choices don't go together."""
     if spec.backend not in BACKENDS:
         raise unknown_name("backend", spec.backend, BACKENDS)
-    if spec.is_exact and spec.backend != "onnxruntime":
-        raise ConfigError(f"--exact is for backend onnxruntime; {spec.backend} has no such choice.")
-    if spec.has_plugins and spec.backend != "tensorrt":
-        raise ConfigError(f"--mamba plugin is for backend tensorrt, not {spec.backend}.")
-    if spec.ssm_state is not StateFormat.FLOAT32 and spec.backend != "native":
-        raise ConfigError(f"--ssm-state is for backend native, not {spec.backend}.")
+    check_options(spec.backend, chosen_flags(spec))
+    check_tokenizer(checkpoint.path)
     stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
     precision = spec.precision or stored or default_precision(checkpoint, spec.backend)
+    if spec.ssm_state is not StateFormat.FLOAT32 and checkpoint.config.mamba is None:
+        raise ConfigError(
+            f"--ssm-state is for models with Mamba layers; {checkpoint.config.model_type} has none."
+        )
     if stored and precision is not stored and spec.backend not in CPU_BACKENDS:
         raise ConfigError(
             f"{checkpoint.path} is quantized to {stored}; it can't be built as {precision}."
@@ -140,6 +145,16 @@ def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
     if spec.is_embedded and spec.backend == "tensorrt":
         tensorrt.check_memory(checkpoint)
     return precision
+
+
+def chosen_flags(spec: BuildSpec) -> list[str]:
+    """Return the flags of the options that a spec sets to something else than their default."""
+    default = BuildSpec()
+    return [
+        option.flag
+        for option in BACKEND_OPTIONS
+        if getattr(spec, option.field) != getattr(default, option.field)
+    ]
 
 
 def compute_capability(gpu: str) -> str:

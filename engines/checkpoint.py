@@ -14,6 +14,8 @@ from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.quant_config import QuantConfig, read_quant_config
 from nemotrt.engines.safetensors_file import TensorRef, read_header
+from nemotrt.engines.stored_head import HEAD, settle_head
+from nemotrt.engines.stored_names import left_out, left_out_note, missing_message
 from nemotrt.engines.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError
 
@@ -32,13 +34,15 @@ class Checkpoint:
     config: ModelConfig
     tensors: dict[str, TensorRef]
     quant: QuantConfig = field(default_factory=QuantConfig)
+    contradictions: tuple[str, ...] = ()  # of the folder's files, and which of them holds
 
     def __getitem__(self, name: str) -> TensorRef:
         """Return where tensor `name` lies."""
         try:
             return self.tensors[name]
         except KeyError:
-            raise ArtefactError(f"{self.path}: tensor {name} is missing.") from None
+            message = missing_message(name, self.tensors)
+            raise ArtefactError(f"{self.path}: {message}") from None
 
     def __contains__(self, name: str) -> bool:
         """Whether the checkpoint has tensor `name`."""
@@ -61,6 +65,15 @@ class Checkpoint:
             )
         return values
 
+    def notes(self, fate: str = "left out") -> tuple[str, ...]:
+        """Return what a user should know of the folder, a line each.
+
+        `fate` says what becomes of the tensors that are no part of the model.
+        """
+        used = {*expected_shapes(self.config), HEAD}
+        note = left_out_note(left_out(self.tensors, used), fate)
+        return (*self.contradictions, note) if note else self.contradictions
+
     def fingerprint(self) -> str:
         """Return a digest of config.json and of every tensor's name, type, shape and place.
 
@@ -81,48 +94,89 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ArtefactError: a shard is missing or damaged, or a tensor is missing or has a wrong shape.
         ConfigError: config.json describes a model that is not supported.
     """
-    config = read_model_config(path)
-    quant = read_quant_config(path)
-    tensors = {ALIASES.get(name, name): ref for name, ref in tensor_refs(path)}
-    checkpoint = Checkpoint(path, config, tensors, quant)
+    told, quant = read_model_config(path), read_quant_config(path)
+    config, tensors = settle_head(told, dict(tensor_refs(path)))
+    checkpoint = Checkpoint(path, config, tensors, quant, contradictions(path, told, config))
     check_shapes(checkpoint)
     return checkpoint
+
+
+def with_stored_head(path: Path, config: ModelConfig) -> ModelConfig:
+    """Return the config with the head that folder `path` stores; a folder may have no weights."""
+    has_weights = (path / SINGLE_FILE).is_file() or (path / INDEX_FILE).is_file()
+    if not (config.tie_word_embeddings and has_weights):
+        return config
+    return settle_head(config, dict(tensor_refs(path)))[0]
+
+
+def contradictions(path: Path, told: ModelConfig, config: ModelConfig) -> tuple[str, ...]:
+    """Return what contradicts itself in a folder, a line each, and what is taken.
+
+    `told` is what its config.json says, `config` what its tensors are.
+    """
+    found = []
+    has_both = (path / SINGLE_FILE).is_file() and (path / INDEX_FILE).is_file()
+    if has_both and set(_weight_map(path).values()) != {SINGLE_FILE}:
+        found.append(
+            f"{SINGLE_FILE} is read, as in transformers; {INDEX_FILE} beside it names other files "
+            "and is not: remove what is stale"
+        )
+    if told.tie_word_embeddings and not config.tie_word_embeddings:
+        found.append(
+            f"config.json ties the head to the embeddings, but {HEAD} is stored and differs: it "
+            "is the head, as in transformers"
+        )
+    return tuple(found)
 
 
 def shard_paths(path: Path) -> list[Path]:
     """Return the safetensors files of the checkpoint folder `path`, in order.
 
+    A single file goes before an index, as in transformers.
+
     Raises:
         ArtefactError: there are none, or the index is malformed or names a missing file.
     """
-    index = path / INDEX_FILE
-    if not index.is_file():
-        if not (path / SINGLE_FILE).is_file():
-            raise ArtefactError(f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
+    if (path / SINGLE_FILE).is_file():
         return [path / SINGLE_FILE]
-    try:
-        names: Any = sorted(
-            set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"{index} is malformed: {error}.") from error
+    if not (path / INDEX_FILE).is_file():
+        raise ArtefactError(f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
+    names = sorted(set(_weight_map(path).values()))
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-            raise ArtefactError(
-                f"{index} names the shard {name!r}, which is not a plain file name."
-            )
         if not (path / name).is_file():
             raise ArtefactError(f"{path}: shard {name} is missing; {INDEX_FILE} names it.")
     return [path / name for name in names]
 
 
+def _weight_map(path: Path) -> dict[str, str]:
+    """Return the index's map from a tensor's name to its shard."""
+    index = path / INDEX_FILE
+    try:
+        names: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = list(names.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"{index} is malformed: {error}.") from error
+    for name in shards:
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise ArtefactError(
+                f"{index} names the shard {name!r}, which is not a plain file name."
+            )
+    return dict(names)
+
+
 def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:
-    """Yield each tensor of each shard; a name in two shards is an error."""
+    """Yield each tensor of each shard by its hub name; a name in two shards is an error."""
     seen: dict[str, Path] = {}
     for shard in shard_paths(path):
-        for name, ref in read_header(shard)[0].items():
+        for stored, ref in read_header(shard)[0].items():
+            name = ALIASES.get(stored, stored)
             if name in seen:
-                raise ArtefactError(f"tensor {name} is in both {seen[name].name} and {shard.name}.")
+                raise ArtefactError(
+                    f"{path}: tensor {name} is in both {seen[name].name} and {shard.name}, and "
+                    "loaders take one or the other. Leave the file that was laid over the "
+                    "checkpoint out of its index, or merge the two: "
+                    "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)."
+                )
             seen[name] = shard
             yield name, ref
 

@@ -1,6 +1,7 @@
 """Typed access to a config dictionary; every fault names the file and the field."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from nemotrt.errors import ConfigError
@@ -9,14 +10,18 @@ from nemotrt.errors import ConfigError
 class Fields:
     """Typed access to a config dictionary; every fault names the file and the field."""
 
-    def __init__(self, raw: dict[str, Any], source: str) -> None:
-        """Wrap `raw`, which came from `source`."""
-        self.raw = raw
+    def __init__(
+        self, raw: dict[str, Any], source: str, aliases: Mapping[str, str] | None = None
+    ) -> None:
+        """Wrap `raw`, which came from `source`; an older name in `aliases` overrides the newer."""
+        found = {new: old for old, new in (aliases or {}).items() if raw.get(old) is not None}
+        self.raw = raw | {new: raw[old] for new, old in found.items()}
         self.source = source
+        self._spelled = found
 
     def fail(self, name: str, problem: str) -> ConfigError:
-        """Return the error that says what is wrong with field `name`."""
-        return ConfigError(f"{self.source}: {name} {problem}.")
+        """Return the error that says what is wrong with field `name`, as the file spells it."""
+        return ConfigError(f"{self.source}: {self._spelled.get(name, name)} {problem}.")
 
     def has(self, name: str) -> bool:
         """Whether field `name` is present and not null."""
@@ -59,6 +64,16 @@ class Fields:
         if not isinstance(value, bool):
             raise self.fail(name, f"must be true or false, got {value!r}")
         return value
+
+    def token_ids(self, name: str, vocab_size: int | None) -> tuple[int, ...]:
+        """Return a field of one token id, several or none; `vocab_size` None: of no known model."""
+        value = self.raw.get(name)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(token) is int and token >= 0 for token in ids):
+            raise self.fail(name, f"must be token ids, got {value!r}")
+        if vocab_size is not None and (beyond := [token for token in ids if token >= vocab_size]):
+            raise self.fail(name, f"has {beyond[0]}, which is no token: vocab_size is {vocab_size}")
+        return tuple(ids)
 
     def refuse(self, name: str, allowed: Any) -> None:
         """Raise unless field `name` is absent or has the one value that is supported."""

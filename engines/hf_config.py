@@ -1,11 +1,11 @@
 """Reads a Hugging Face config.json into a ModelConfig, in every spelling that is in use."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.config_fields import Fields
+from nemotrt.engines.json_file import read_json_object
 from nemotrt.engines.model_config import Activation, LayerKind, MambaConfig, ModelConfig
 from nemotrt.errors import ArtefactError, ConfigError
 
@@ -17,6 +17,16 @@ LAYER_WORDS = {
     "mlp": LayerKind.MLP,
     "attention": LayerKind.ATTENTION,
     "full_attention": LayerKind.ATTENTION,
+}
+# Older spellings, which win over the newer ones beside them. Source: transformers 5.24,
+# configuration_nemotron_h.py, __post_init__ and attribute_map.
+NEMOTRON_H_ALIASES = {
+    "mamba_n_groups": "n_groups",
+    "mamba_d_conv": "conv_kernel",
+    "mamba_chunk_size": "chunk_size",
+    "mamba_conv_bias": "use_conv_bias",
+    "mamba_dt_limit": "time_step_limit",
+    "layer_types": "layers_block_type",
 }
 MOE_HINT = "mixture-of-experts layers are not supported; use a dense Nemotron-H checkpoint"
 
@@ -32,13 +42,7 @@ def read_model_config(checkpoint: Path) -> ModelConfig:
     path = checkpoint / "config.json"
     if not path.is_file():
         raise ArtefactError(f"{checkpoint} is not a checkpoint: it has no config.json.")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(raw, dict):
-        raise ArtefactError(f"{path} is not a JSON object.")
-    return parse_model_config(raw, str(path))
+    return parse_model_config(read_json_object(path), str(path))
 
 
 def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> ModelConfig:
@@ -46,7 +50,7 @@ def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> Mode
     fields = Fields(raw, source)
     model_type = fields.text("model_type")
     if model_type == "nemotron_h":
-        return _nemotron_h(fields)
+        return _nemotron_h(Fields(raw, source, NEMOTRON_H_ALIASES))
     if model_type == "qwen3":
         return _qwen3(fields)
     raise ConfigError(
@@ -54,36 +58,36 @@ def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> Mode
     )
 
 
-def _attention(fields: Fields) -> dict[str, Any]:
-    """Return the attention dimensions, checked against each other."""
+def _attention(fields: Fields, num_kv_heads: int) -> dict[str, Any]:
+    """Return the attention dimensions, checked against each other; null K/V heads: as many as Q."""
     num_heads = fields.size("num_attention_heads")
-    num_kv_heads = fields.size("num_key_value_heads", num_heads)
+    is_absent = "num_key_value_heads" not in fields.raw
+    num_kv_heads = fields.size("num_key_value_heads", num_kv_heads if is_absent else num_heads)
     if num_heads % num_kv_heads:
         raise fields.fail("num_key_value_heads", f"({num_kv_heads}) must divide {num_heads} heads")
     hidden = fields.size("hidden_size")
-    name = "attention_head_dim" if fields.has("attention_head_dim") else "head_dim"
     return {
         "hidden_size": hidden,
         "num_attention_heads": num_heads,
         "num_key_value_heads": num_kv_heads,
-        "head_dim": fields.size(name, max(hidden // num_heads, 1)),
+        "head_dim": fields.size("head_dim", fields.size("attention_head_dim", 128)),
     }
 
 
-def _shared(fields: Fields) -> dict[str, Any]:
-    """Return what both architectures spell alike."""
-    eos = fields.raw.get("eos_token_id")
-    eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if not all(isinstance(token, int) and token >= 0 for token in eos_ids):
-        raise fields.fail("eos_token_id", f"must be token ids, got {eos!r}")
+def _shared(fields: Fields, *, num_kv_heads: int, max_positions: int) -> dict[str, Any]:
+    """Return what both architectures spell alike; they differ in what an absent field means.
+
+    Source of these and of all defaults here: the config classes of transformers 5.24.
+    """
+    vocab_size = fields.size("vocab_size")
     return {
         "model_type": fields.text("model_type"),
-        "vocab_size": fields.size("vocab_size"),
+        "vocab_size": vocab_size,
         "intermediate_size": fields.size("intermediate_size"),
-        "max_position_embeddings": fields.size("max_position_embeddings", 131072),
-        "eos_token_ids": tuple(eos_ids),
+        "max_position_embeddings": fields.size("max_position_embeddings", max_positions),
+        "eos_token_ids": fields.token_ids("eos_token_id", vocab_size),
         "dtype": str(fields.raw.get("dtype") or fields.raw.get("torch_dtype") or "bfloat16"),
-        **_attention(fields),
+        **_attention(fields, num_kv_heads),
     }
 
 
@@ -94,24 +98,23 @@ def _nemotron_h(fields: Fields) -> ModelConfig:
     fields.refuse("mlp_hidden_act", "relu2")
     fields.refuse("mamba_hidden_act", "silu")
     layers = _nemotron_h_layers(fields)
-    eps_name = "layer_norm_epsilon" if fields.has("layer_norm_epsilon") else "norm_eps"
     return ModelConfig(
         layers=layers,
         activation=Activation.RELU2,
-        norm_eps=fields.number(eps_name, 1e-5),
+        norm_eps=fields.number("layer_norm_epsilon", fields.number("norm_eps", 1e-5)),
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         mamba=_mamba(fields) if LayerKind.MAMBA in layers else None,
-        **_shared(fields),
+        **_shared(fields, num_kv_heads=8, max_positions=4096),
     )
 
 
 def _nemotron_h_layers(fields: Fields) -> tuple[LayerKind, ...]:
-    """Return the blocks from the hub's pattern string or from transformers' list of words."""
-    for name in ("hybrid_override_pattern", "layers_block_type", "layer_types"):
-        if fields.has(name):
-            break
-    else:
-        raise fields.fail("hybrid_override_pattern", "(or layers_block_type) is missing")
+    """Return the blocks from transformers' list of words, else from the hub's pattern string."""
+    name = "layers_block_type"
+    if not fields.has(name):
+        name = "hybrid_override_pattern"
+        if not fields.has(name):
+            raise fields.fail(name, "(or layers_block_type) is missing")
     value = fields.raw[name]
     known = PATTERN_LETTERS if isinstance(value, str) else LAYER_WORDS
     if not isinstance(value, str | list) or not value:
@@ -134,10 +137,9 @@ def _nemotron_h_layers(fields: Fields) -> tuple[LayerKind, ...]:
 
 def _mamba(fields: Fields) -> MambaConfig:
     num_heads = fields.size("mamba_num_heads")
-    name = "n_groups" if fields.has("n_groups") else "mamba_n_groups"
-    num_groups = fields.size(name)
+    num_groups = fields.size("n_groups")
     if num_heads % num_groups:
-        raise fields.fail(name, f"({num_groups}) must divide mamba_num_heads ({num_heads})")
+        raise fields.fail("n_groups", f"({num_groups}) must divide mamba_num_heads ({num_heads})")
     kernel = fields.size("conv_kernel")
     if kernel < 2:
         raise fields.fail("conv_kernel", "must be at least 2")
@@ -179,7 +181,7 @@ def _qwen3(fields: Fields) -> ModelConfig:
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         rope_theta=_rope_theta(fields),
         has_qk_norm=True,
-        **_shared(fields),
+        **_shared(fields, num_kv_heads=32, max_positions=32768),
     )
 
 

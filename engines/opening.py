@@ -10,7 +10,9 @@ from nemotrt.engines.manifest import Manifest, read_manifest, verify_files
 from nemotrt.engines.request_scheduler import RequestScheduler, SchedulesItself
 from nemotrt.engines.scheduler import Scheduler
 from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
-from nemotrt.errors import EnvironmentUnfitError, unknown_name
+from nemotrt.errors import ConfigError, EnvironmentUnfitError, unknown_name
+
+CPU_BACKENDS = ("onnxruntime", "native")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,26 @@ def open_engine(folder: Path, *, verify: bool = True, num_threads: int | None = 
 
     Raises:
         ArtefactError: the folder is no engine directory, or a file has changed.
+        ConfigError: `num_threads` is given for a backend that computes elsewhere.
         EnvironmentUnfitError: the backend can't run on this machine.
     """
     manifest = read_manifest(folder)
+    check_threads(manifest, num_threads)
     if verify:
         verify_files(folder, manifest)
     config = read_model_config(folder)
     tokenizer, template = load_tokenizer(folder), load_chat_template(folder)
     engine = _open_backend(folder, manifest, num_threads)
     return OpenEngine(manifest, engine, tokenizer, template, config.eos_token_ids)
+
+
+def check_threads(manifest: Manifest, num_threads: int | None) -> None:
+    """Raise ConfigError if CPU threads are given for an engine that has no use for them."""
+    if num_threads is not None and manifest.backend not in CPU_BACKENDS:
+        names = " and ".join(CPU_BACKENDS)
+        raise ConfigError(
+            f"--threads is for backends {names}; this engine is {manifest.backend}'s."
+        )
 
 
 def _open_backend(folder: Path, manifest: Manifest, num_threads: int | None) -> Engine:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,18 @@ QUANTIZED_PRECISION = {
 
 @dataclass(frozen=True, slots=True)
 class QuantConfig:
-    """The quantization of a checkpoint; `exclude` holds exact module names."""
+    """The quantization of a checkpoint; `exclude` holds module names, or patterns of them."""
 
     algo: QuantAlgo = QuantAlgo.NONE
     kv_cache_algo: str | None = None
     exclude: frozenset[str] = frozenset()
+
+    def excludes(self, module: str) -> bool:
+        """Whether the list has `module`, by its name or a shell pattern such as `*mixer*`.
+
+        Source: TensorRT-LLM and vLLM 0.33 match ModelOpt's list by fnmatch.
+        """
+        return module in self.exclude or any(fnmatchcase(module, name) for name in self.exclude)
 
 
 def flat_quantization(checkpoint: Path) -> dict[str, Any] | None:

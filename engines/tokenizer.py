@@ -6,8 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.config_fields import Fields
+from nemotrt.engines.json_file import json_object_if_there
 from nemotrt.engines.reasoning import THINK_CLOSE, THINK_OPEN
 from nemotrt.engines.token_bytes import ToBytes, drops_first_space, token_reader
+from nemotrt.engines.tokenizer_config import read_tokenizer_config, special_token
+from nemotrt.engines.tokenizer_state import settle
 from nemotrt.errors import ArtefactError, EnvironmentUnfitError
 
 TOKENIZER_FILES = (
@@ -129,7 +133,8 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     """Return the tokenizer in `folder`, or None if the folder has none.
 
     Raises:
-        ArtefactError: the tokenizer is damaged.
+        ArtefactError: the tokenizer is damaged, or has ids beyond the model's vocabulary.
+        ConfigError: an end-of-sequence id is beyond it.
         EnvironmentUnfitError: it needs transformers to be converted, which is not installed.
     """
     path = folder / "tokenizer.json"
@@ -140,33 +145,65 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             backend = Backend.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise ArtefactError(f"{path} is not a tokenizer: {error}.") from error
-        return Tokenizer(backend, eos_ids(folder, backend.token_to_id))
+        settle(backend, read_tokenizer_config(folder), str(folder / "tokenizer_config.json"))
+        return _checked(folder, backend)
     if any((folder / name).is_file() for name in SLOW_FILES):
         return _convert(folder)
     return None
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Raise unless the tokenizer in `folder`, if there is one, fits the model beside it.
+
+    A tokenizer that only transformers reads is left to whoever opens it.
+
+    Raises:
+        ArtefactError: it is damaged, or has ids beyond the model's vocabulary.
+        ConfigError: an end-of-sequence id is beyond it.
+    """
+    if (folder / "tokenizer.json").is_file():
+        load_tokenizer(folder)
+    else:
+        eos_ids(folder, lambda text: None)
+
+
 def eos_ids(folder: Path, token_to_id: Callable[[str], int | None]) -> tuple[int, ...]:
-    """Return the ids that end a sequence: generation_config.json's and the tokenizer's own."""
-    found: list[int] = []
-    ids = _json(folder / "generation_config.json").get("eos_token_id")
-    found += ids if isinstance(ids, list) else [] if ids is None else [ids]
-    eos = _json(folder / "tokenizer_config.json").get("eos_token")
-    eos = eos.get("content") if isinstance(eos, dict) else eos
-    if isinstance(eos, str) and (token := token_to_id(eos)) is not None:
-        found.append(token)
+    """Return the ids that end a sequence: generation_config.json's and the tokenizer's own.
+
+    Raises:
+        ConfigError: an id is no token of the vocabulary that config.json gives.
+    """
+    path = folder / "generation_config.json"
+    found = Fields(json_object_if_there(path), str(path)).token_ids(
+        "eos_token_id", _vocab_size(folder)
+    )
+    eos = special_token(read_tokenizer_config(folder), "eos_token")
+    if eos is not None and (token := token_to_id(eos)) is not None:
+        found = (*found, token)
     return tuple(dict.fromkeys(found))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`, {} if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path} is not JSON: {error}.") from error
-    return value if isinstance(value, dict) else {}
+def _checked(folder: Path, backend: Any) -> Tokenizer:
+    """Return the tokenizer if the model has a row for each of its ids.
+
+    Raises:
+        ArtefactError: an id is beyond the vocabulary, whose row a model would look up in vain.
+    """
+    vocab_size = _vocab_size(folder)
+    text, largest = max(backend.get_vocab().items(), key=lambda item: item[1], default=("", -1))
+    if vocab_size is not None and largest >= vocab_size:
+        raise ArtefactError(
+            f"{folder}: the tokenizer has {text!r} as id {largest}, config.json a vocab_size of "
+            f"{vocab_size}: the model has no embedding for it. Take the tokenizer that belongs to "
+            "the model, or resize the model's embeddings."
+        )
+    return Tokenizer(backend, eos_ids(folder, backend.token_to_id))
+
+
+def _vocab_size(folder: Path) -> int | None:
+    """Return the vocabulary that config.json gives the model, None where there is none."""
+    size = json_object_if_there(folder / "config.json").get("vocab_size")
+    return size if isinstance(size, int) and not isinstance(size, bool) else None
 
 
 def _convert(folder: Path) -> Tokenizer:
@@ -179,4 +216,5 @@ def _convert(folder: Path) -> Tokenizer:
             "pip install 'nemotrt[transformers]'."
         ) from None
     fast = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return Tokenizer(fast.backend_tokenizer, [fast.eos_token_id])
+    settle(fast.backend_tokenizer, {}, str(folder))
+    return _checked(folder, fast.backend_tokenizer)

@@ -1,10 +1,10 @@
 """What tokenizer_config.json and the files beside it say: special tokens and chat templates."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.json_file import json_object_if_there
 from nemotrt.errors import ArtefactError
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -22,10 +22,10 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: a file is not a JSON object.
     """
-    config = _json_object(folder / "tokenizer_config.json")
+    config = json_object_if_there(folder / "tokenizer_config.json")
     if "added_tokens_decoder" in config:
         return config
-    return config | _json_object(folder / "special_tokens_map.json")
+    return config | json_object_if_there(folder / "special_tokens_map.json")
 
 
 def special_tokens(config: dict[str, Any]) -> dict[str, str]:
@@ -39,11 +39,17 @@ def special_tokens(config: dict[str, Any]) -> dict[str, str]:
         own |= extra
     found = {name: text for name, text in own.items() if isinstance(text, str)}
     for name in NAMED_TOKENS:
-        token = config.get(f"{name}_token")
-        text = token.get("content") if isinstance(token, dict) else token
-        if isinstance(text, str):
+        text = special_token(config, f"{name}_token")
+        if text is not None:
             found[f"{name}_token"] = text
     return found
+
+
+def special_token(config: dict[str, Any], name: str) -> str | None:
+    """Return the text of a named special token, None where the config has none."""
+    value = config.get(name)
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
 
 
 def template_sources(folder: Path, config: dict[str, Any]) -> dict[str, str]:
@@ -90,16 +96,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ArtefactError(f"{path} is not UTF-8: {error.reason} at {error.start}.") from error
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`, {} if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise ArtefactError(f"{path} must be a JSON object.")
-    return value

@@ -11,6 +11,7 @@ from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.tensor_names import blocks
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration import Calibration
+from nemotrt.quantize.common_amax import common_amaxes
 from nemotrt.quantize.kernels import FP8_MAX, INT8_MAX
 from nemotrt.quantize.observe import METHODS
 from nemotrt.quantize.plan import Adjustments
@@ -58,7 +59,7 @@ def adjust(
             checkpoint, selection, recipe, calibration, fold=how.fold, progress=progress
         )
     else:
-        adjustments, smoothed = Adjustments(), {}
+        adjustments, smoothed = Adjustments(amaxes=common_amaxes(checkpoint, selection)), {}
     code_max = INT8_MAX if recipe.encoding is Encoding.INT8_PER_CHANNEL else FP8_MAX
     scales = {}
     for weight in selection.weights:

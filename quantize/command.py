@@ -136,6 +136,8 @@ def quantize(
             f"{readable_size(result.source_bytes)} -> {readable_size(result.target_bytes)} "
             f"in {result.seconds:.1f} s ({result.gb_per_s:.2f} GB/s)"
         )
+        for line in result.notes:
+            click.echo(line, err=True)
         click.echo(f"{_who_loads(result.loaders)}; nemotrt inspect {output} says why", err=True)
 
 
@@ -178,12 +180,15 @@ def _settings() -> "dict[str, Setting]":
 
 def _print_plan(source: Path, recipe: Recipe, options: "QuantizeOptions", *, as_json: bool) -> None:
     """Print what would be quantized, what would stay, and the size."""
-    from nemotrt.quantize.writer import plan
+    from nemotrt.engines.checkpoint import open_checkpoint
+    from nemotrt.quantize.writer import COPIED, plan
 
     missing = options.calibration is not None and not options.calibration.exists()
     shards, selection, _ = plan(source, recipe, options, is_calibrated=not missing)
     if missing:
         click.echo(f"{options.calibration} is not there: it would be calibrated first.", err=True)
+    for line in open_checkpoint(source).notes(COPIED):
+        click.echo(line, err=True)
     target_bytes = sum(shard.num_bytes for shard in shards)
     if as_json:
         value = {

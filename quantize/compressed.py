@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint import (
-    ALIASES,
     Checkpoint,
     check_shapes,
     open_checkpoint,
@@ -17,6 +16,7 @@ from nemotrt.engines.checkpoint import (
 from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.quant_config import QuantAlgo, QuantConfig, flat_quantization
 from nemotrt.engines.safetensors_file import TensorRef
+from nemotrt.engines.stored_head import settle_head
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.formats import Format
 
@@ -47,13 +47,13 @@ def open_quantized(folder: Path) -> Checkpoint:
         ArtefactError: a file or tensor is missing, damaged or of a wrong shape.
         ConfigError: the model or how it is quantized is not supported.
     """
-    config = read_model_config(folder)
     flat = flat_quantization(folder)
     if not flat or flat.get("quant_method") != Format.COMPRESSED_TENSORS:
         return open_checkpoint(folder)
     tensors: dict[str, TensorRef] = {}
     for name, ref in tensor_refs(folder):
-        tensors |= _modelopt_spelling(ALIASES.get(name, name), ref)
+        tensors |= _modelopt_spelling(name, ref)
+    config, tensors = settle_head(read_model_config(folder), tensors)
     checkpoint = Checkpoint(folder, config, tensors, read_compressed_config(folder, flat))
     check_shapes(checkpoint)
     return checkpoint

@@ -5,7 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.quant_config import QUANT_CONFIG_FILE, QuantAlgo
+from nemotrt.engines.stored_head import settled_json
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.recipe import Encoding, Recipe
 from nemotrt.quantize.selection import Selection
@@ -17,7 +19,7 @@ KV_SCHEMES: dict[str, dict[str, Any]] = {
 
 
 def write_configs(
-    source: Path,
+    checkpoint: Checkpoint,
     target: Path,
     recipe: Recipe,
     layout: Format,
@@ -25,7 +27,7 @@ def write_configs(
     kv_cache: str = "none",
 ) -> None:
     """Write config.json, and for ModelOpt's layout hf_quant_config.json, into `target`."""
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = settled_json(checkpoint.path, checkpoint.config)
     if layout is Format.MODELOPT:
         config["quantization_config"] = _modelopt_flat(recipe, selection, kv_cache)
         _write(target / QUANT_CONFIG_FILE, _modelopt_nested(recipe, selection, kv_cache))

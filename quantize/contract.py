@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.quant_config import QUANT_CONFIG_FILE, QuantAlgo, flat_quantization
+from nemotrt.engines.stored_head import HEAD
+from nemotrt.engines.stored_names import left_out_note
+from nemotrt.engines.tensor_names import expected_shapes
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.kv_contract import kv_faults
@@ -23,7 +25,7 @@ from nemotrt.quantize.plan import check_plain
 from nemotrt.quantize.quantized_folder import QuantizedFolder, open_folder
 from nemotrt.quantize.selection import split_fused
 from nemotrt.quantize.source_error import Compared, compare_with_source
-from nemotrt.quantize.tensor_contract import tensor_faults
+from nemotrt.quantize.tensor_contract import is_skipped, tensor_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Inspection:
     faults: tuple[str, ...]
     loaders: dict[str, str]
     weight_errors: dict[str, float]  # relative RMS error by module; empty without a source
+    notes: tuple[str, ...] = ()  # no faults, but worth knowing
 
 
 def inspect_quantized(
@@ -70,7 +73,15 @@ def inspect_quantized(
         faults=tuple(faults),
         loaders=loader_verdicts(folder.layout, folder.quant, folder.model),
         weight_errors=errors,
+        notes=_notes(folder),
     )
+
+
+def _notes(folder: QuantizedFolder) -> tuple[str, ...]:
+    """Return which files contradict each other, and which tensors loaders pass over."""
+    used = {*expected_shapes(folder.model), HEAD}
+    note = left_out_note([name for name in folder.tensors if is_skipped(name) and name not in used])
+    return (*folder.contradictions, note) if note else folder.contradictions
 
 
 def _compare(
@@ -79,7 +90,7 @@ def _compare(
     """Compare every tensor with the source's."""
     check_plain(source)
     reference = open_checkpoint(source)
-    if reference.config != read_model_config(folder.path):
+    if reference.config != folder.model:
         raise ConfigError(f"{folder.path} is another model than {source}.")
     return compare_with_source(reference, folder.tensors, quantized, folder.algo, progress)
 
@@ -111,8 +122,6 @@ def _faults(folder: QuantizedFolder) -> Iterator[str]:
 
 def _config_faults(folder: QuantizedFolder) -> Iterator[str]:
     """Yield where config.json and hf_quant_config.json disagree; engines read one or the other."""
-    if any(sign in name for name in folder.quant.exclude for sign in "*?["):
-        yield "the exclusion list has patterns; only exact names mean the same to every loader"
     flat, path = flat_quantization(folder.path), folder.path / QUANT_CONFIG_FILE
     if not flat or not path.is_file():
         return  # one is enough: engines fall back to the other

@@ -27,6 +27,7 @@ class Linear:
     columns: npt.NDArray[np.float32] = field(default_factory=lambda: NO_FACTORS)  # [in]
     rows: npt.NDArray[np.float32] = field(default_factory=lambda: NO_FACTORS)  # [out]
     is_offset_binary: bool = False  # int8 codes as code + 128
+    amax: np.float32 | None = None  # of all weights that share its scale; None: its own alone
 
     @property
     def module(self) -> str:

@@ -7,8 +7,10 @@ import numpy.typing as npt
 
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.safetensors_file import TensorRef
+from nemotrt.quantize.common_amax import has_one_scale
 from nemotrt.quantize.formats import Format
 from nemotrt.quantize.quantized_folder import QuantizedFolder
+from nemotrt.quantize.selection import sharing_scale
 
 E4M3_MAX_CODE, E4M3_NAN = 0x7E, 0x7F
 CHUNK_ROWS = 512
@@ -40,10 +42,12 @@ def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Ite
             yield f"{module}.{leaf} holds a value that is not positive and finite"
     scale = folder.tensors.get(f"{module}.weight_scale")
     if scale is not None:
-        yield from _code_faults(module, codes, scale)
+        yield from _code_faults(folder, module, codes, scale)
 
 
-def _code_faults(module: str, codes: TensorRef, scale: TensorRef) -> Iterator[str]:
+def _code_faults(
+    folder: QuantizedFolder, module: str, codes: TensorRef, scale: TensorRef
+) -> Iterator[str]:
     """Yield NaN codes, and channels whose largest code is not the format's."""
     largest, is_fp8 = _row_maxima(codes), codes.dtype == "F8_E4M3"
     if is_fp8 and (largest == E4M3_NAN).any():
@@ -51,6 +55,8 @@ def _code_faults(module: str, codes: TensorRef, scale: TensorRef) -> Iterator[st
         return
     if scale.num_bytes == scale.numpy_dtype.itemsize:
         largest = largest.max(initial=0, keepdims=True)
+        for other in _sharing(folder, module):  # one of them has the largest weight
+            largest = np.maximum(largest, _row_maxima(other).max(initial=0))
     full = E4M3_MAX_CODE if is_fp8 else 127
     values = scale.map().astype(np.float32).reshape(-1)
     if largest.size != values.size:
@@ -60,6 +66,15 @@ def _code_faults(module: str, codes: TensorRef, scale: TensorRef) -> Iterator[st
     if wasted.any():
         row = int(np.flatnonzero(wasted)[0])
         yield f"{module}, channel {row}: the largest code is {int(largest[row])}, not {full}"
+
+
+def _sharing(folder: QuantizedFolder, module: str) -> Iterator[TensorRef]:
+    """Yield the codes of the other modules that have one scale together with `module`."""
+    group = sharing_scale(folder.model).get(f"{module}.weight", ())
+    if has_one_scale(folder.tensors, group):
+        for other in (name.removesuffix(".weight") for name in group):
+            if other != module and (codes := folder.codes(other)) is not None:
+                yield codes
 
 
 def _row_maxima(codes: TensorRef) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ class Adjustments:
     input_scales: dict[str, float] = field(default_factory=dict)  # module -> static scale
     columns: dict[str, Floats] = field(default_factory=dict)  # module -> factor an input channel
     rows: dict[str, Floats] = field(default_factory=dict)  # module -> factor a weight scale
+    amaxes: dict[str, np.float32] = field(default_factory=dict)  # weight -> its group's largest
     pre_quant_scales: dict[str, Floats] = field(default_factory=dict)
     tensors: dict[str, bytes] = field(default_factory=dict)  # tensor -> its new bytes
     kv_scales: dict[str, float] = field(default_factory=dict)  # `...k_proj.k_scale` -> scale
@@ -93,7 +94,7 @@ def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adju
     linear = Linear(name, ref, recipe.encoding)
     columns = adjustments.columns.get(linear.module, linear.columns)
     rows = adjustments.rows.get(linear.module, linear.rows)
-    return Linear(name, ref, recipe.encoding, columns, rows)
+    return replace(linear, columns=columns, rows=rows, amax=adjustments.amaxes.get(name))
 
 
 def check_plain(folder: Path) -> None:

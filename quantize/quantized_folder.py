@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotrt.engines.checkpoint import ALIASES, tensor_refs
+from nemotrt.engines.checkpoint import contradictions, tensor_refs
 from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.quant_config import (
@@ -15,6 +15,7 @@ from nemotrt.engines.quant_config import (
     read_quant_config,
 )
 from nemotrt.engines.safetensors_file import TensorRef
+from nemotrt.engines.stored_head import settle_head
 from nemotrt.engines.tensor_names import linear_names
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.compressed import read_compressed_config
@@ -31,6 +32,7 @@ class QuantizedFolder:
     quant: QuantConfig
     tensors: dict[str, TensorRef]
     linears: list[str]
+    contradictions: tuple[str, ...] = ()  # as of a Checkpoint
 
     @property
     def algo(self) -> QuantAlgo:
@@ -40,8 +42,10 @@ class QuantizedFolder:
     def excludes(self, module: str) -> bool:
         """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
         names = self.quant.exclude
-        if self.layout is Format.MODELOPT or module in names:
-            return module in names
+        if self.layout is Format.MODELOPT:
+            return self.quant.excludes(module)
+        if module in names:
+            return True
         regexes = (name.removeprefix("re:") for name in names if name.startswith("re:"))
         try:
             return any(re.match(regex, module) for regex in regexes)
@@ -66,11 +70,11 @@ def open_folder(path: Path) -> QuantizedFolder:
         ConfigError: it is not quantized, or in none of our formats.
         ArtefactError: a file is missing or damaged.
     """
-    model = read_model_config(path)
+    told = read_model_config(path)
     flat = flat_quantization(path) or {}
     if not flat and not (path / QUANT_CONFIG_FILE).is_file():
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
-    tensors = {ALIASES.get(name, name): ref for name, ref in tensor_refs(path)}
+    model, tensors = settle_head(told, dict(tensor_refs(path)))
     linears = [name.removesuffix(".weight") for name in linear_names(model)]
     if flat.get("quant_method") == Format.COMPRESSED_TENSORS:
         layout, quant = Format.COMPRESSED_TENSORS, read_compressed_config(path, flat)
@@ -78,4 +82,5 @@ def open_folder(path: Path) -> QuantizedFolder:
         layout, quant = Format.MODELOPT, read_quant_config(path)
     if quant.algo is QuantAlgo.NONE:
         raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
-    return QuantizedFolder(path, model, layout, quant, tensors, linears)
+    found = contradictions(path, told, model)
+    return QuantizedFolder(path, model, layout, quant, tensors, linears, found)

@@ -13,6 +13,11 @@ from nemotrt.quantize.recipe import Recipe
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
+# Whose fused linears have one scale per tensor together. Source: ModelOpt 0.47's exports: it finds
+# what shares an input in Qwen3, and leaves q, k and v of Nemotron-H apart.
+COMMON_SCALE_TYPES = ("qwen3",)
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Weights to quantize, in model order, and the exact names of the modules left alone."""
@@ -82,6 +87,19 @@ def split_fused(config: ModelConfig, weights: Collection[str]) -> Iterator[str]:
             if every.issuperset(names.values()) and 0 < len(chosen) < len(leaves):
                 parts = f"{block.prefix}{{{','.join(leaves)}}}"
                 yield f"engines run {parts} as one, but only {', '.join(chosen)} is quantized"
+
+
+def sharing_scale(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Return weight -> the weights with which it has one scale per tensor, itself among them."""
+    if config.model_type not in COMMON_SCALE_TYPES:
+        return {}
+    every = set(linear_names(config))
+    groups = (
+        tuple(block.name(f"{leaf}.weight") for leaf in leaves)
+        for block in blocks(config)
+        for leaves in FUSED
+    )
+    return {name: group for group in groups if every.issuperset(group) for name in group}
 
 
 def _feeders(config: ModelConfig) -> frozenset[int]:

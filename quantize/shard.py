@@ -153,12 +153,15 @@ def _copy(src: int, content: Copied, sink: Sink, offset: int, pieces: "_Pieces")
 def _convert(
     src: int, linear: Linear, sink: Sink, codes: int, scales: int, pieces: "_Pieces"
 ) -> None:
-    """Start the chunks of a linear; a per-tensor scale needs a first pass for the amax."""
+    """Start the chunks of a linear; a per-tensor scale needs a first pass for its own amax."""
     chunks = split_rows(linear)
     scale = np.float32(1)
     if linear.encoding is Encoding.FP8_PER_TENSOR:
-        amaxes = pieces.pool.map(partial(rows_amax, src), chunks)
-        scale = tensor_scale(max(amaxes, default=np.float32(0)))
+        amax = linear.amax
+        if amax is None:
+            amaxes = pieces.pool.map(partial(rows_amax, src), chunks)
+            amax = max(amaxes, default=np.float32(0))
+        scale = tensor_scale(amax)
         stored = scale * linear.rows[0] if linear.rows.size else scale
         sink.put(scales, np.float32(stored).tobytes())
     row_bytes = linear.source.num_bytes // max(1, linear.num_rows)

@@ -9,7 +9,7 @@ so a scale, channel or tensor that is not the source's shows. A lower bound does
 that are codes already have no error.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.safetensors_file import TensorRef
 from nemotrt.quantize.code_rows import CodeRows, chunks, code_rows
+from nemotrt.quantize.common_amax import has_one_scale, tensor_amax
+from nemotrt.quantize.selection import sharing_scale
 from nemotrt.quantize.unfold import NOTHING, Factors, folded_factors, rounded_columns, row_amax
 
 Floats = npt.NDArray[np.float32]
@@ -53,11 +55,13 @@ def compare_with_source(
     is_smooth = algo is QuantAlgo.INT8_SMOOTHQUANT
     factors, norms = folded_factors(source, tensors) if is_smooth else ({}, {})
     faults = [fault for norm in norms for fault in _norm_faults(norm, norms, factors, modules)]
-    errors = {}
+    errors, groups = {}, sharing_scale(source.config)
     for module in modules:
         weight = f"{module}.weight"
+        group = groups.get(weight, ())
+        sharing = [source[name] for name in group] if has_one_scale(tensors, group) else []
         errors[module], fault = weight_error(
-            source[weight], tensors, module, factors.get(weight, NOTHING)
+            source[weight], tensors, module, factors.get(weight, NOTHING), sharing
         )
         faults += [fault] if fault else []
         progress(1)
@@ -70,12 +74,16 @@ def compare_with_source(
 
 
 def weight_error(
-    ref: TensorRef, tensors: Mapping[str, TensorRef], module: str, factors: Factors
+    ref: TensorRef,
+    tensors: Mapping[str, TensorRef],
+    module: str,
+    factors: Factors,
+    sharing: Sequence[TensorRef] = (),
 ) -> tuple[float, str | None]:
     """Return the relative RMS error of `module`'s weight, and its worst channel if it can't be.
 
-    The weight is compared as it was rounded: times its smoothing factors. NaN where there is
-    nothing to compare.
+    The weight is compared as it was rounded: times its smoothing factors. One scale per tensor is
+    of the largest weight of all in `sharing`. NaN where there is nothing to compare.
     """
     found = code_rows(tensors, module)
     if found is None:
@@ -85,7 +93,8 @@ def weight_error(
     columns = rounded_columns(tensors, module, factors)
     amax = row_amax(ref, columns)
     if found.is_per_tensor:
-        amax = np.full_like(amax, amax.max(initial=0.0))
+        others = max((float(tensor_amax(other)) for other in sharing), default=0.0)
+        amax = np.full_like(amax, max(amax.max(initial=0.0), others))
     steps = found.scale_of(amax, ref.dtype)
     scales = found.scales() / factors.rows if factors.rows.size else found.scales()
     squares, excess = np.zeros(2), np.empty(ref.shape[0], np.float32)

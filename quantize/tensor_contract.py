@@ -39,10 +39,15 @@ def tensor_faults(folder: QuantizedFolder) -> Iterator[str]:
             yield from _float_faults(name, folder.tensors.get(name), shape)
     known = set(shapes) | set(_scale_names(folder, quantized))
     for name in folder.tensors:
-        if name in known or name.endswith(SKIPPED_ENDS) or name.startswith(SKIPPED_STARTS):
+        if name in known or is_skipped(name):
             continue
         yield f"{name} is no tensor of this model in this format: loaders refuse or misread it"
     yield from _index_faults(folder)
+
+
+def is_skipped(name: str) -> bool:
+    """Whether loaders pass over a tensor of that name."""
+    return name.endswith(SKIPPED_ENDS) or name.startswith(SKIPPED_STARTS)
 
 
 def _float_faults(name: str, ref: TensorRef | None, shape: tuple[int, ...]) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """Calibration and evaluation text: JSON Lines, plain text, or the set that ships with nemotrt."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.json_lines import json_lines
 from nemotrt.engines.tokenizer import load_tokenizer
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.forward import windows
@@ -18,23 +19,31 @@ def read_texts(path: Path) -> list[str]:
 
     Raises:
         ArtefactError: the file can't be read.
-        ConfigError: a line is not an object with a `text`.
+        ConfigError: a line is not an object whose `text` is a string.
     """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ArtefactError(f"{path} can't be read: {error}.") from error
-    if path.suffix != ".jsonl":
-        return [content]
-    texts = []
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            texts.append(str(json.loads(line)["text"]))
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(f'{path}, line {number}: expected {{"text": ...}}.') from None
-    return texts
+    if path.suffix.lower() != ".jsonl":
+        return [text]
+    try:
+        return [_text(number, line) for number, line in json_lines(content)]
+    except ValueError as error:
+        raise ConfigError(f'{path}, {error}: expected {{"text": "..."}}.') from None
+
+
+def _text(number: int, line: dict[str, Any]) -> str:
+    """Return the text of one line; half of a surrogate pair is no text."""
+    text = line.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"line {number} has text {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"line {number} has a text that is no Unicode ({error.reason})") from None
+    return text
 
 
 def token_windows(

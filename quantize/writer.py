@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from nemotrt.engines.checkpoint import open_checkpoint, shard_paths
-from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.quant_config import QuantAlgo, QuantConfig
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.quantize.adjust import CalibrationOptions, adjust
@@ -28,6 +27,7 @@ from nemotrt.quantize.selection import Selection, select
 from nemotrt.quantize.shard import Progress, is_shard_whole, write_shard
 
 RECORD_FILE = "nemotrt_quantize.json"  # what was asked, beside what it gave
+COPIED = "copied as they are"
 BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own; Source: stat(2)
 
 
@@ -63,6 +63,7 @@ class QuantizeResult:
     target_bytes: int
     seconds: float
     loaders: dict[str, str]  # engine -> "yes..." or "no..." with the reason
+    notes: tuple[str, ...] = ()  # of the source: contradictions, and tensors that are not its model
 
     @property
     def gb_per_s(self) -> float:
@@ -100,7 +101,8 @@ def quantize_checkpoint(
         _write_shards(source, partial, shards, progress)
         write_index(partial.path, source, shards)
         carry_files(source, partial.path)
-        write_configs(source, partial.path, recipe, options.layout, selection, options.kv_cache)
+        checkpoint = open_checkpoint(source)
+        write_configs(checkpoint, partial.path, recipe, options.layout, selection, options.kv_cache)
         _write_record(partial.path, recipe, options)
     return QuantizeResult(
         target=target,
@@ -112,7 +114,8 @@ def quantize_checkpoint(
         source_bytes=source_bytes(source),
         target_bytes=sum(shard.num_bytes for shard in shards),
         seconds=time.perf_counter() - begin,
-        loaders=loader_verdicts(options.layout, quant, read_model_config(source)),
+        loaders=loader_verdicts(options.layout, quant, checkpoint.config),
+        notes=checkpoint.notes(COPIED),
     )
 
 

@@ -14,6 +14,8 @@ from nemotrt.serve.repository_command import repo
 
 ENGINE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
+TRITON_PORTS = ("http_port", "grpc_port", "metrics_port")
+OF_TRITON = (*TRITON_PORTS, "runtime")
 PORT = click.IntRange(0, 65535)
 
 
@@ -193,11 +195,20 @@ def _spec(
     **options: Any,
 ) -> Any:
     """Return the checked ServeSpec of the command line; what is not given keeps its default."""
+    from nemotrt.engines.manifest import MANIFEST_FILE, read_manifest
+    from nemotrt.engines.opening import check_threads
     from nemotrt.serve.admission import QueueLimits
     from nemotrt.serve.serve_spec import ServeSpec
 
+    if no_triton and (foreign := [name for name in OF_TRITON if options[name] is not None]):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise ConfigError(f"{flags}: of Triton, which --no-triton leaves out.")
+    if options["threads"] is not None and (engine / MANIFEST_FILE).is_file():
+        check_threads(read_manifest(engine), options["threads"])
+    if no_triton:
+        options |= dict.fromkeys(TRITON_PORTS, 0)  # none of them is taken
     if free_ports:
-        for name in ("port", "http_port", "grpc_port", "metrics_port"):
+        for name in ("port", *TRITON_PORTS):
             options[name] = options[name] or 0
     queue = QueueLimits(
         max_queue_size or QueueLimits().max_queue_size,

@@ -7,6 +7,7 @@ from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.precision import Precision
+from nemotrt.engines.stored_head import HEAD, is_flag_wrong
 from nemotrt.engines.tensorrt.flavour import FP8_CAPABILITY, capability_number
 from nemotrt.engines.tensorrt_llm.llm_args import TP_SIZES, llm_args, to_yaml
 from nemotrt.errors import ArtefactError, ConfigError
@@ -37,8 +38,18 @@ def check_gpu(compute_capability: str, precision: Precision) -> None:
 
 
 def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision, tp: int) -> None:
-    """Raise ConfigError unless TensorRT-LLM serves the checkpoint on `tp` of those GPUs."""
+    """Raise ConfigError unless TensorRT-LLM serves the checkpoint on `tp` of those GPUs.
+
+    Source: TensorRT-LLM's _torch/models/modeling_utils.py: with a tie in config.json, lm_head is
+    the embedding and its own tensor is skipped.
+    """
     check_gpu(compute_capability, precision)
+    if is_flag_wrong(checkpoint.path, checkpoint.config):
+        raise ConfigError(
+            f"{checkpoint.path}: config.json ties the head to the embeddings, but stores another "
+            f"{HEAD}. TensorRT-LLM believes config.json and would drop it: set "
+            "tie_word_embeddings to false there."
+        )
     legal = tp_sizes(checkpoint)
     if tp not in legal:
         mamba = checkpoint.config.mamba

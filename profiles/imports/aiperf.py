@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.json_lines import json_lines
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.imports.composition import Imported, compose, imported_request
 from nemotrt.profiles.result import ProfileResult, RequestRecord
@@ -44,8 +45,8 @@ def read_records(file: Path) -> list[AiperfRequest]:
         ArtefactError: a record is damaged, or was not streamed.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return [_request(index, json.loads(line)) for index, line in enumerate(lines) if line]
+        lines = json_lines(file.read_bytes())
+        return [_request(index, line) for index, (_, line) in enumerate(lines)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{file} is no AIPerf export of a streamed run: {error!r}.") from error
 

@@ -1,8 +1,10 @@
 """Reads a trace: one JSON object a line with timestamp (ms), input_length, output_length."""
 
-import json
+import math
 from pathlib import Path
+from typing import Any
 
+from nemotrt.engines.json_lines import json_lines
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.load.workload import TraceEntry
 
@@ -21,14 +23,12 @@ def read_trace(path: Path, *, speedup: float = 1.0) -> tuple[TraceEntry, ...]:
         ConfigError: no such file, or a line is not of this form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = list(json_lines(path.read_bytes()))
+    except OSError as error:
         raise ConfigError(f"the trace {path} can't be read: {error}.") from error
-    entries = [
-        _entry(f"{path}:{number}", line, speedup)
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    except ValueError as error:
+        raise ConfigError(f"the trace {path}, {error}.") from error
+    entries = [_entry(f"{path}:{number}", line, speedup) for number, line in lines]
     if not entries:
         raise ConfigError(f"the trace {path} has no requests.")
     entries.sort(key=lambda entry: entry.due_s)
@@ -36,16 +36,12 @@ def read_trace(path: Path, *, speedup: float = 1.0) -> tuple[TraceEntry, ...]:
     return tuple(TraceEntry(e.due_s - first_s, e.isl, e.osl) for e in entries)
 
 
-def _entry(where: str, line: str, speedup: float) -> TraceEntry:
+def _entry(where: str, line: dict[str, Any], speedup: float) -> TraceEntry:
     """Return one line's request."""
-    try:
-        value = json.loads(line)
-        timestamp, isl, osl = (value[key] for key in KEYS)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{where} must be a JSON object with {', '.join(KEYS)}: {error!r}."
-        ) from error
-    is_number = isinstance(timestamp, int | float) and not isinstance(timestamp, bool)
-    if not is_number or not (isinstance(isl, int) and isinstance(osl, int) and isl > 0 < osl):
+    if missing := [key for key in KEYS if key not in line]:
+        raise ConfigError(f"{where} of the trace has no {', '.join(missing)}.")
+    timestamp, isl, osl = (line[key] for key in KEYS)
+    is_time = type(timestamp) in (int, float) and math.isfinite(timestamp)
+    if not is_time or not (type(isl) is type(osl) is int and isl > 0 < osl):
         raise ConfigError(f"{where}: timestamp must be milliseconds, the lengths positive counts.")
     return TraceEntry(timestamp / 1e3 / speedup, isl, osl)

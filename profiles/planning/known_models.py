@@ -6,13 +6,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.checkpoint import with_stored_head
 from nemotrt.engines.config_fields import Fields
 from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.engines.json_file import read_json_object
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.planning.dense_config import parse_dense_config
-from nemotrt.profiles.planning.model_source import ModelSource, read_json_object, read_source
+from nemotrt.profiles.planning.model_source import ModelSource, read_source
 
 MODEL_FOLDER = resources.files("nemotrt.profiles.planning") / "models"
 
@@ -44,9 +46,11 @@ def load_source(name: str) -> ModelSource:
         return _shipped(name)
     path = TINY_MODELS.get(name, Path(name))
     if path.is_dir():
-        path = path / "config.json"
-        if not path.is_file():
-            raise ConfigError(f"{path.parent} has no config.json.")
+        config = path / "config.json"
+        if not config.is_file():
+            raise ConfigError(f"{path} has no config.json.")
+        raw = read_json_object(config)
+        return read_source(raw, with_stored_head(path, _parse(raw, str(config))), config)
     if path.is_file():
         raw = read_json_object(path)
         return read_source(raw, _parse(raw, str(path)), path)

@@ -1,14 +1,14 @@
 """A model and what its files say of the formats that its numbers have."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.json_file import read_json_object
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.quant_config import QUANT_CONFIG_FILE
 from nemotrt.engines.tensor_names import expected_shapes, linear_names
-from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.errors import ConfigError
 from nemotrt.profiles.planning.number_format import StoredType
 from nemotrt.profiles.planning.quantization import (
     Quantization,
@@ -91,23 +91,6 @@ def _quantization(
             f"{by_config.title} with {by_config.kv}; only one can be true."
         )
     return nested
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        ArtefactError: it can't be read, or is no JSON object.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtefactError(f"{path} can't be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ArtefactError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(raw, dict):
-        raise ArtefactError(f"{path} is not a JSON object.")
-    return raw
 
 
 def _float_type(raw: dict[str, Any], name: str, source: str) -> StoredType:

@@ -63,6 +63,7 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
         ArtefactError: the engine directory is damaged.
     """
     options = options or TargetOptions()
+    _check_options(address, options)
     if address.startswith(("http://", "https://")):
         return _http_target(address, workload, options)
     if address.startswith("grpc://"):
@@ -86,6 +87,20 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
         seed=workload.seed,
         num_threads=options.num_threads,
     )
+
+
+def _check_options(address: str, options: TargetOptions) -> None:
+    """Raise ConfigError for an option that this kind of target has no use for."""
+    is_server = "://" in address
+    given = {
+        "--threads": is_server and options.num_threads is not None,
+        "--protocol": not is_server and options.protocol is not None,
+        "--header": not is_server and bool(options.headers),
+        "--extra": not is_server and bool(options.extra),
+    }
+    for flag in (flag for flag, is_foreign in given.items() if is_foreign):
+        what = "an engine directory, not a server" if is_server else "a server, not an engine"
+        raise ConfigError(f"{flag} is for {what}: the target is {address}.")
 
 
 def _http_target(address: str, workload: Workload, options: TargetOptions) -> Target:

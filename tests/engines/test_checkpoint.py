@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from nemotrt.cli import main
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.safetensors_file import read_header
 from nemotrt.errors import ArtefactError, ConfigError
@@ -197,6 +199,105 @@ def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> 
         open_checkpoint(folder).floats(UP)
 
 
+def test_a_single_file_goes_before_a_stale_index(folder: Path) -> None:
+    """As in transformers; the second reading says that the two contradict each other."""
+    shards = [load_file(path) for path in folder.glob("*.safetensors")]
+    changed = {name: torch.roll(t, 1, 0) for shard in shards for name, t in shard.items()}
+    save_file(changed, folder / "model.safetensors", {"format": "pt"})
+    found, model = open_checkpoint(folder), reference.load(folder)
+    for name, parameter in model.named_parameters():
+        hub = name.replace("model.", "backbone.")
+        np.testing.assert_array_equal(found.floats(hub), parameter.detach().numpy(), err_msg=name)
+    (note,) = found.notes()
+    assert note.startswith("model.safetensors is read") and "remove what is stale" in note
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(changed, "model.safetensors")}))
+    assert open_checkpoint(folder).notes() == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("backbone.", "model."),
+        ("backbone.", "language_model.backbone."),
+        ("backbone.", "base_model.model.backbone."),
+        ("backbone.", ""),
+    ],
+)
+def test_other_prefixes_get_the_cure(tmp_path: Path, old: str, new: str) -> None:
+    reference.save(reference.nemotron_h(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    renamed = {name.replace(old, new): tensor for name, tensor in load_file(path).items()}
+    save_file(renamed, path, {"format": "pt"})
+    with pytest.raises(ArtefactError) as caught:
+        open_checkpoint(tmp_path)
+    assert f"put backbone. for {new or 'the prefix that the names lack,'}" in caught.value.message
+    if new:  # the cure cures
+        exec("from safe" + caught.value.message.partition(": from safe")[2], {"FILE": path})
+        assert open_checkpoint(tmp_path).notes() == ()
+
+
+def test_shards_laid_over_a_checkpoint_get_the_cure(folder: Path, tmp_path: Path) -> None:
+    first, second, *_ = sorted(folder.glob("*.safetensors"))
+    kept = load_file(first)
+    save_file(load_file(second) | {name: kept[name] for name in [*kept][:1]}, second)
+    with pytest.raises(ArtefactError, match="merge the two: AutoModelForCausalLM"):
+        open_checkpoint(folder)
+    reference.load(folder).save_pretrained(tmp_path / "anew")
+    assert open_checkpoint(tmp_path / "anew").notes() == ()
+
+
+MTP = {f"mtp.layers.0.{name}": torch.zeros(2) for name in ("norm.weight", "eh_proj.weight")}
+EXTRA = {"backbone.layers.0.mixer.extra": torch.zeros(2), "vision.w": torch.zeros(1)}
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        (MTP, "2 tensors are no part of this model, {}: mtp.* (2)"),
+        (
+            MTP | EXTRA,
+            "4 tensors are no part of this model, {}: backbone.layers.0.mixer.extra, mtp.* (2), "
+            "vision.w",
+        ),
+        ({"vision.w": torch.zeros(1)}, "1 tensor is no part of this model, {}: vision.w"),
+        (
+            {f"backbone.x{number}": torch.zeros(1) for number in range(7)},
+            "7 tensors are no part of this model, {}: backbone.x0, backbone.x1, backbone.x2, "
+            "backbone.x3, backbone.x4 and 2 more",
+        ),
+    ],
+)
+def test_what_the_model_leaves_out_is_said(
+    tmp_path: Path, more: dict[str, torch.Tensor], note: str
+) -> None:
+    folder = reference.save(reference.nemotron_h(), tmp_path / "ckpt")
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | more, path, {"format": "pt"})
+    for fate, command in (
+        ("left out", ["inspect", str(folder)]),
+        ("left out", ["build", str(folder), "--backend", "native", "-o", str(tmp_path / "e")]),
+        ("copied as they are", ["quantize", str(folder), "--recipe", "int8-wo", "--dry-run"]),
+        ("copied as they are", ["quantize", str(folder), "--recipe", "int8-wo"]),
+    ):
+        output = ["-o", str(tmp_path / "q")] if command[0] == "quantize" else []
+        result = CliRunner().invoke(main, [*command, *output])
+        assert result.exit_code == 0, result.output
+        assert note.format(fate) in result.output
+    seen = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).stdout)
+    assert seen["notes"] == [note.format("left out")]
+
+
+def test_a_quantized_folder_s_notes_are_those_of_its_skipped_tensors(tmp_path: Path) -> None:
+    folder = reference.save(reference.nemotron_h(), tmp_path / "ckpt")
+    save_file(load_file(folder / "model.safetensors") | MTP, folder / "model.safetensors")
+    command = ["quantize", str(folder), "--recipe", "int8-wo", "-o", str(tmp_path / "q")]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "q")])
+    assert result.exit_code == 0, result.output
+    assert "2 tensors are no part of this model, left out: mtp.* (2)" in result.stdout
+
+
 def test_missing_and_odd_shards(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     healthy = index.read_text()
@@ -216,7 +317,7 @@ def test_missing_and_odd_shards(folder: Path) -> None:
         open_checkpoint(folder)
     other = load_file(sorted(folder.glob("*.safetensors"))[0])
     save_file(duplicate | {next(iter(other)): other[next(iter(other))]}, shard)
-    with pytest.raises(ArtefactError, match="is in both"):
+    with pytest.raises(ArtefactError, match=r"is in both .* Leave the file that was laid over"):
         open_checkpoint(folder)
 
 

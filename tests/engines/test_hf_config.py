@@ -1,14 +1,17 @@
 """config.json in every spelling, and one clear line for each that is not supported."""
 
+import inspect
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import NemotronHConfig, Qwen3Config
 
-from nemotrt.engines.hf_config import parse_model_config, read_model_config
-from nemotrt.engines.model_config import LayerKind
+from nemotrt.engines.hf_config import NEMOTRON_H_ALIASES, parse_model_config, read_model_config
+from nemotrt.engines.model_config import LayerKind, MambaConfig
 from nemotrt.engines.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError, ConfigError
 from support import reference
@@ -113,6 +116,107 @@ def test_layer_words_equal_the_pattern(field: str, words: tuple[str, str]) -> No
     assert parse_model_config(raw) == parse_model_config(NANO_9B)
 
 
+def as_transformers_reads(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return what transformers' own config class makes of `raw`, under our names."""
+    told = {key: value for key, value in raw.items() if key != "model_type"}
+    config = (NemotronHConfig if raw["model_type"] == "nemotron_h" else Qwen3Config)(**told)
+    eos = config.eos_token_id
+    found = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_position_embeddings,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "eos_token_ids": tuple(eos) if isinstance(eos, list) else (eos,),
+    }
+    if raw["model_type"] == "qwen3":
+        rope = config.rope_parameters["rope_theta"]
+        return found | {"norm_eps": config.rms_norm_eps, "rope_theta": rope}
+    mamba = MambaConfig(
+        config.mamba_num_heads,
+        config.mamba_head_dim,
+        config.ssm_state_size,
+        config.n_groups,
+        config.conv_kernel,
+        config.chunk_size,
+        tuple(config.time_step_limit),
+    )
+    pattern = config.hybrid_override_pattern
+    return found | {"norm_eps": config.layer_norm_epsilon, "pattern": pattern, "mamba": mamba}
+
+
+# Every field by every name that transformers takes it by; a null or an absent one has a default.
+SPELLINGS: list[dict[str, Any]] = [
+    {},
+    {"n_groups": None, "mamba_n_groups": 4},
+    {"n_groups": 2, "mamba_n_groups": 4},
+    {"conv_kernel": None, "mamba_d_conv": 3},
+    {"conv_kernel": 4, "mamba_d_conv": 3},
+    {"chunk_size": None, "mamba_chunk_size": 256},
+    {"chunk_size": 128, "mamba_chunk_size": 256},
+    {"time_step_limit": None, "mamba_dt_limit": [0.0, 0.5]},
+    {"mamba_dt_limit": [0.0, 0.5]},
+    {"mamba_conv_bias": True, "use_conv_bias": False},
+    {"mamba_expand": 3, "mamba_dt_min": 0.01, "mamba_dt_max": 0.2, "mamba_dt_init_floor": 1e-3},
+    {"layers_block_type": ["mamba", "mlp", "attention"], "num_hidden_layers": 3},
+    {"layers_block_type": ["linear_attention", "full_attention"], "num_hidden_layers": 2},
+    {
+        "hybrid_override_pattern": None,
+        "layer_types": ["mamba", "mlp", "full_attention"],
+        "num_hidden_layers": 3,
+    },
+    {"num_hidden_layers": None},
+    {"num_key_value_heads": ...},
+    {"head_dim": ...},
+    {"max_position_embeddings": ...},
+    {"layer_norm_epsilon": ...},
+    {"chunk_size": ...},
+    {"time_step_limit": ...},
+    {"tie_word_embeddings": ...},
+    {"tie_word_embeddings": True},
+    {"eos_token_id": [2, 12]},
+    {"num_local_experts": 4, "num_nextn_predict_layers": 2, "mtp_hybrid_override_pattern": "*-"},
+]
+
+
+@pytest.mark.parametrize("change", SPELLINGS, ids=str)
+def test_every_spelling_is_read_as_transformers_reads_it(change: dict[str, Any]) -> None:
+    """`...` takes the field away; null beside an older name is no spelling of transformers'."""
+    raw = {key: value for key, value in (NANO_9B | change).items() if value is not ...}
+    config = parse_model_config(raw)
+    theirs = {key: value for key, value in raw.items() if value is not None}
+    for name, value in as_transformers_reads(theirs).items():
+        assert getattr(config, name) == value, name
+
+
+@pytest.mark.parametrize("name", [None, "num_key_value_heads", "head_dim", "rms_norm_eps"])
+@pytest.mark.parametrize("other", ["max_position_embeddings", "rope_theta", "tie_word_embeddings"])
+def test_what_a_qwen3_config_leaves_out(name: str | None, other: str) -> None:
+    raw = {k: v for k, v in QWEN3_8B.items() if k not in (name, other)} | {"eos_token_id": 3}
+    config = parse_model_config(raw)
+    for field, value in as_transformers_reads(raw).items():
+        assert getattr(config, field) == value, field
+
+
+def test_every_alias_of_transformers_is_one_of_ours() -> None:
+    """Whatever its source renames, we rename, unless the field decides nothing here."""
+    without_effect = {"mamba_expand", "mamba_dt_min", "mamba_dt_max", "mamba_dt_init_floor"}
+    source = inspect.getsource(NemotronHConfig.__post_init__)
+    renamed = set(re.findall(r'kwargs\.pop\("(mamba_\w+)"\)', source))
+    assert len(renamed) == 9
+    attributes = set(NemotronHConfig.attribute_map) - {"num_local_experts"}
+    assert set(NEMOTRON_H_ALIASES) == renamed - without_effect | attributes
+
+
+def test_a_fault_names_the_field_as_the_file_spells_it() -> None:
+    raw = {k: v for k, v in NANO_9B.items() if k != "conv_kernel"} | {"mamba_d_conv": 1}
+    with pytest.raises(ConfigError, match="mamba_d_conv must be at least 2"):
+        parse_model_config(raw)
+
+
 @pytest.mark.parametrize("model", [reference.nemotron_h(), reference.qwen3()])
 def test_what_transformers_writes_is_read(model: Any, tmp_path: Path) -> None:
     """transformers 5 adds MoE keys to dense models and spells infinity its own way."""
@@ -166,6 +270,10 @@ def test_time_step_limit_spellings(limit: Any, expected: tuple[float, float]) ->
         ({"layer_norm_epsilon": -1.0}, "must be positive"),
         ({"layer_norm_epsilon": math.nan}, "must be positive and finite"),
         ({"eos_token_id": "12"}, "eos_token_id must be token ids"),
+        ({"eos_token_id": True}, "eos_token_id must be token ids"),
+        ({"eos_token_id": [12, -1]}, "eos_token_id must be token ids"),
+        ({"eos_token_id": [12, 2.0]}, "eos_token_id must be token ids"),
+        ({"eos_token_id": [12, 131072]}, "has 131072, which is no token: vocab_size is 131072"),
         ({"tie_word_embeddings": "no"}, "must be true or false"),
     ],
 )

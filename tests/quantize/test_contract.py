@@ -248,6 +248,38 @@ def test_configs_that_disagree_are_named(single: Path, tmp_path: Path) -> None:
     assert "the KV cache is NVFP4" in faults
 
 
+def exclude(folder: Path, names: list[str]) -> None:
+    """Let both configs of a ModelOpt folder exclude these names."""
+    for name, keys in (
+        ("hf_quant_config.json", ("quantization", "exclude_modules")),
+        ("config.json", ("quantization_config", "ignore")),
+    ):
+        config = json.loads((folder / name).read_text())
+        config[keys[0]][keys[1]] = names
+        (folder / name).write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (["lm_head", "*conv1d", "*[qkvo]_proj"], None),
+        (["*lm_head*", "backbone.layers.?.mixer.conv1d", "backbone.layers.4.mixer.*"], None),
+        (["lm_head", "*conv1d", "*[qkv]_proj"], "o_proj is neither quantized nor excluded"),
+        (["lm_head", "*mixer*"], "in_proj is quantized and excluded"),
+        (["*LM_HEAD*", "*mixer.conv1d", "*[qkvo]_proj"], "lm_head is not excluded"),
+        (["lm_head", "re:.*conv1d", "*[qkvo]_proj"], "conv1d is not excluded"),
+    ],
+)
+def test_patterns_exclude_as_the_loaders_match_them(
+    single: Path, tmp_path: Path, names: list[str], fault: str | None
+) -> None:
+    """Layer 4 is the model's attention; fnmatch is what vLLM and TensorRT-LLM call."""
+    quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"))
+    exclude(tmp_path / "out", names)
+    faults = inspect_quantized(tmp_path / "out").faults
+    assert (not faults) if fault is None else fault in " ".join(faults), faults
+
+
 K_SCALE = "backbone.layers.4.mixer.k_proj.k_scale"
 
 

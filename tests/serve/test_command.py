@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,30 @@ def test_the_model_needs_only_the_standard_library_and_numpy() -> None:
             words = line.split()
             if words[:1] in (["import"], ["from"]) and not words[1].startswith("."):
                 assert words[1].split(".")[0] in allowed, (path.name, line)
+
+
+@pytest.mark.parametrize("flag", ["--http-port", "--grpc-port", "--metrics-port", "--runtime"])
+def test_triton_s_options_go_not_with_no_triton(flag: str, engine_folder, tmp_path) -> None:
+    result = nemotrt("serve", engine_folder, "--no-triton", flag, "9999", code=2)
+    assert f"{flag}: of Triton, which --no-triton leaves out" in result.output
+
+
+def test_without_triton_its_ports_are_free_for_ours(engine_folder, tmp_path) -> None:
+    """8000 is Triton's by default, which does not run here."""
+    run_dir = ("--dry-run", "--run-dir", tmp_path / "run")
+    nemotrt("serve", engine_folder, "--no-triton", "--port", 8000, *run_dir)
+
+
+def test_threads_are_for_engines_of_the_cpu(engine_folder, tmp_path) -> None:
+    engine = shutil.copytree(engine_folder, tmp_path / "e")
+    manifest = json.loads((engine / "engine.json").read_text()) | {"backend": "tensorrt"}
+    (engine / "engine.json").write_text(json.dumps(manifest))
+    words = "--threads is for backends onnxruntime and native; this engine is tensorrt's."
+    for command in (
+        ("serve", engine, "--no-triton", "--threads", 1),
+        ("generate", engine, "x", "--threads", 1),
+    ):
+        assert words in " ".join(nemotrt(*command, code=2).output.split())
 
 
 def test_serve_without_the_runtime_names_the_command(engine_folder, tmp_path) -> None:

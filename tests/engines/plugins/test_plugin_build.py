@@ -184,7 +184,7 @@ def test_a_native_build_says_so(compiled_tiny: Callable[[str, str], Path]) -> No
             "Build on a host with h100 (pip install 'nemotrt[tensorrt]')",
         ),
         (["--gpu", "a10g"], "tiny-dense", 2, "qwen3 has no Mamba layers"),
-        (["--backend", "native"], "tiny", 2, "--mamba plugin is for backend tensorrt, not native"),
+        (["--backend", "native"], "tiny", 2, "--mamba is for backend tensorrt, not native"),
         (["--gpu", "h100", "--backend", "tensorrt-llm"], "tiny", 2, "not tensorrt-llm"),
     ],
 )

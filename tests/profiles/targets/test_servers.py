@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles import measure
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.targets.event_stream import EventStream
@@ -145,3 +145,20 @@ def test_events_survive_any_cut(texts, end, data):
 
 def test_data_of_several_lines_is_joined():
     assert EventStream().feed(b"data: a\ndata:b\n\ndata: c\n") == [b"a\nb"]
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "message"),
+    [
+        ("http://x:1", TargetOptions(num_threads=1), "--threads is for an engine directory"),
+        ("grpc://x:1", TargetOptions(num_threads=1), "--threads is for an engine directory"),
+        ("folder", TargetOptions(protocol=Protocol.OPENAI), "--protocol is for a server"),
+        ("folder", TargetOptions(headers={"a": "b"}), "--header is for a server"),
+        ("folder", TargetOptions(extra={"a": 1}), "--extra is for a server"),
+    ],
+)
+def test_options_of_the_other_kind_of_target_are_refused(
+    address: str, options: TargetOptions, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_target(address, SMALL, options)
