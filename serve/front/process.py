@@ -13,6 +13,7 @@ from nemotrt.serve.front.access import MAX_BODY_BYTES, read_api_keys
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.engine_files import read_engine_files
 from nemotrt.serve.front.upstream import Upstream
+from nemotrt.serve.tls import check_tls
 
 GRACE_S = 15
 KEEP_ALIVE_S = 75  # clients and load balancers (60 s) give a connection up first, so none races us
@@ -54,9 +55,10 @@ def serve_front(
 
     Raises:
         ArtefactError: `engine` is no engine directory.
-        ConfigError: the file of API keys is missing, empty, or open to others.
+        ConfigError: the file of API keys is missing, empty, or open to others, or TLS can't start.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    check_tls(tls_certificate, tls_key)
     spec = FrontSpec(
         model_name=model_name,
         files=read_engine_files(engine),
