@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve import parent_death
+from nemotrt.serve.going_on import going_on
 
 NUM_LOG_LINES = 15
+MAX_LOG_BYTES = 1 << 16  # that are read for them
 KILL_WAIT_S = 5.0
 
 
@@ -35,7 +39,10 @@ class ChildProcess:
         tied = [sys.executable, "-IS", parent_death.__file__, *command]
         self.log = log
         self.started_s = time.monotonic()
-        with log.open("ab") as output:
+        with ExitStack() as stack:
+            output: IO[bytes] | int = subprocess.DEVNULL
+            with going_on(f"write {log}"):  # a server without logs is better than none
+                output = stack.enter_context(log.open("ab"))
             self._process = subprocess.Popen(
                 tied if ends_with_us else command,
                 stdin=_lifeline() if ends_with_us else subprocess.DEVNULL,
@@ -109,6 +116,9 @@ def _reap_group(group: int) -> None:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """Return the last lines of a log."""
-    text = path.read_bytes()[-(1 << 16) :].decode(errors="replace")
-    return text.splitlines()[-count:]
+    """Return the last lines of a log; none of one that can't be read."""
+    text = b""
+    with going_on(f"read {path}"), path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - MAX_LOG_BYTES, 0))
+        text = stream.read()
+    return text.decode(errors="replace").splitlines()[-count:]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nemotrt.errors import ChildProcessFailedError, ConfigError
+from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.deploy_command import compose, k8s
 from nemotrt.serve.front.command import front
 from nemotrt.serve.repository_command import repo
@@ -93,7 +93,7 @@ def run(
     level = logging.ERROR if quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     spec = _spec(engine, **options)
-    folder = create_run_folder(run_dir or runs_root() / f"{engine.absolute().name}")
+    folder = create_run_folder(run_dir or runs_root() / (engine.resolve().name or "engine"))
     supervisor = Supervisor(spec, folder, stop_with_parent=stop_with_parent)
     if dry_run:
         click.echo(
@@ -120,33 +120,33 @@ def install(runtime: Path | None, force: bool) -> None:
 @serve.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool) -> None:
-    """List this user's servers."""
-    from nemotrt.serve.run_folder import list_states
+    """List this user's servers, wherever their run folders are."""
+    from nemotrt.serve.server_list import list_states
 
-    states = [state for _, state in list_states()]
+    states = list(list_states())
     if as_json:
         servers = [{**dataclasses.asdict(s), "is_alive": s.is_alive} for s in states]
         click.echo(json.dumps({"schema_version": 1, "servers": servers}))
         return
     for state in states:
         word = state.status if state.is_alive else "dead"
-        click.echo(f"{state.name}: {word}, pid {state.pid}, {_urls(state)}")
+        click.echo(f"{state.name}: {word}, pid {state.pid}, {_urls(state)}, {state.run_folder}")
     if not states:
         click.echo("No server runs.", err=True)
 
 
 @serve.command()
 @click.argument("name", required=False)
+@click.option("--run-dir", type=FOLDER, help="The server's, where two have one name.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the server stops, or Ctrl-C.")
-def logs(name: str | None, follow: bool) -> None:
+def logs(name: str | None, run_dir: Path | None, follow: bool) -> None:
     """Print the logs of server NAME; NAME may be left out when there is only one."""
     import time
 
     from nemotrt.serve.log_follower import LogFollower
-    from nemotrt.serve.run_folder import list_states
+    from nemotrt.serve.server_list import choose_server
 
-    states = {state.name: state for _, state in list_states()}
-    state = _chosen(states, name)
+    state = choose_server(name, run_dir, is_alive=False)
     follower = LogFollower(sorted(Path(state.run_folder).glob("*.log")))
     is_alive = True
     while is_alive:
@@ -158,14 +158,14 @@ def logs(name: str | None, follow: bool) -> None:
 
 @serve.command()
 @click.argument("name", required=False)
+@click.option("--run-dir", type=FOLDER, help="The server's, where two have one name.")
 @click.option("--timeout-s", type=float, default=90.0, show_default=True)
-def stop(name: str | None, timeout_s: float) -> None:
+def stop(name: str | None, run_dir: Path | None, timeout_s: float) -> None:
     """Stop the server NAME gracefully; NAME may be left out when there is only one."""
     from nemotrt.serve.launcher import wait_stopped
-    from nemotrt.serve.run_folder import list_states
+    from nemotrt.serve.server_list import choose_server
 
-    alive = {state.name: state for _, state in list_states() if state.is_alive}
-    state = _chosen(alive, name)
+    state = choose_server(name, run_dir, is_alive=True)
     if not wait_stopped(state, timeout_s):
         raise ChildProcessFailedError(f"server {state.name}, pid {state.pid}, is still stopping.")
     click.echo(f"{state.name} stopped")
@@ -173,16 +173,6 @@ def stop(name: str | None, timeout_s: float) -> None:
 
 for command in (repo, front, k8s, compose):
     serve.add_command(command)
-
-
-def _chosen(states: dict[str, Any], name: str | None) -> Any:
-    """Return the state of the server NAME, or of the only one."""
-    known = ", ".join(states) or "none"
-    if name is None and len(states) != 1:
-        raise ConfigError(f"there are {len(states)} servers ({known}); give a NAME.")
-    if name is not None and name not in states:
-        raise ConfigError(f"there is no server {name!r}; there are: {known}.")
-    return states[name or next(iter(states))]
 
 
 def _spec(

@@ -34,8 +34,8 @@ def serve_engine(
         ChildProcessFailedError: the server did not start; the message has its last lines.
     """
     folder = RunFolder(Path(tempfile.mkdtemp(prefix="nemotrt-")))
-    command = [sys.executable, "-m", "nemotrt", "serve", str(engine), "--stop-with-parent"]
-    command += ["--run-dir", str(folder.path), "--drain-s", str(drain_s)]
+    command = [sys.executable, "-m", "nemotrt", "serve", str(engine.absolute())]
+    command += ["--stop-with-parent", "--run-dir", str(folder.path), "--drain-s", str(drain_s)]
     command += ["--free-ports", *options]
     server = ChildProcess(
         command, folder.log("serve"), {"PYTHONUNBUFFERED": "1"}, ends_with_us=False

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MAX_LINE_BYTES = 1 << 16  # a longer one is shown in pieces
+MAX_READ_BYTES = 1 << 24  # at one look
 
 
 class LogFollower:
@@ -29,10 +30,12 @@ class LogFollower:
                 return []
             with path.open("rb") as stream:
                 stream.seek(offset)
-                data = stream.read(size - offset)
+                data = stream.read(min(size - offset, MAX_READ_BYTES))
         except FileNotFoundError:
             self._offsets[path] = 0
             return []
+        except OSError:
+            return []  # perhaps at the next look
         end = data.rfind(b"\n") + 1
         if not end and len(data) >= MAX_LINE_BYTES:
             end = len(data)

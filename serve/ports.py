@@ -23,9 +23,10 @@ def _bound(host: str, port: int) -> socket.socket:
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         holder.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host can have that name
         holder.close()
+        why = getattr(error, "strerror", None) or error
         raise EnvironmentUnfitError(
-            f"cannot use {host}:{port}: {error.strerror}; give another port, or 0 for a free one."
+            f"cannot use {host}:{port}: {why}; give another port, or 0 for a free one."
         ) from error
     return holder

@@ -1,6 +1,7 @@
 """Writes the model repository that tritonserver loads; the same inputs give the same bytes."""
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,7 @@ from nemotrt.serve.triton_model.tensors import INPUTS, OUTPUTS, TensorSpec
 
 MODEL_FOLDER = Path(__file__).parent / "triton_model"
 DEFAULT_NAME = "llm"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 INCLUDED = "engine"  # inside the version folder
 
 
@@ -43,11 +45,22 @@ class RepositorySpec:
     engine_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that the name can be a folder and part of an address."""
-        if not self.model_name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            raise ConfigError(
-                f"model name {self.model_name!r} may have letters, digits, '-', '_' and '.'."
-            )
+        """Check what Triton and the container are told."""
+        check_model_name(self.model_name)
+        if self.engine_path is not None and not self.engine_path.startswith("/"):
+            raise ConfigError(f"the engine's path {self.engine_path!r} must begin with '/'.")
+
+
+def check_model_name(name: str) -> None:
+    """Raise ConfigError unless Triton can load a model of that name.
+
+    It is a folder, part of an address, and part of the line of bash that starts the model.
+    """
+    if not MODEL_NAME.fullmatch(name):
+        raise ConfigError(
+            f"model name {name!r} must begin with a letter or digit; it may have ASCII letters, "
+            "digits, '-', '_' and '.'."
+        )
 
 
 def write_repository(engine: Path, target: Path, spec: RepositorySpec, *, force: bool) -> None:

@@ -2,13 +2,12 @@
 
 import json
 import os
+import shlex
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 ROOT_VARIABLE = "NEMOTRT_RUN_DIR"
 MAX_SOCKET_PATH_BYTES = 107  # Source: linux/un.h, sun_path
@@ -50,11 +49,6 @@ class RunFolder:
         """Where the engine process listens."""
         return self.path / "engine.sock"
 
-    @property
-    def repository(self) -> Path:
-        """The model repository that Triton loads."""
-        return self.path / "repository"
-
     def log(self, service: str) -> Path:
         """Return the log file of a process."""
         return self.path / f"{service}.log"
@@ -66,12 +60,20 @@ class RunFolder:
         partial.rename(self.path / STATE_FILE)
 
     def read_state(self) -> ServerState | None:
-        """Return the state, None before the server has written one."""
+        """Return the state, None before the server has written one.
+
+        Raises:
+            ArtefactError: server.json is damaged, or another version's.
+        """
+        path = self.path / STATE_FILE
         try:
-            values: dict[str, Any] = json.loads((self.path / STATE_FILE).read_text("utf-8"))
+            return ServerState(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
             return None
-        return ServerState(**values)
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtefactError(
+                f"{path} can't be read: {error}; if no server runs there, remove it."
+            ) from error
 
     def remove_state(self) -> None:
         """Remove server.json: the server is no more."""
@@ -82,11 +84,28 @@ def runs_root() -> Path:
     """Return the folder of run folders: $NEMOTRT_RUN_DIR, or this user's runtime folder."""
     override = os.environ.get(ROOT_VARIABLE)
     if override:
-        return Path(override)
+        return Path(override).absolute()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "nemotrt"
     return Path(tempfile.gettempdir()) / f"nemotrt-{os.getuid()}"
+
+
+def make_runs_root() -> Path:
+    """Return `runs_root()`, made if need be.
+
+    Raises:
+        ConfigError: it is a name in a folder that all share, and another user has taken it.
+        OSError: it can't be made.
+    """
+    root = runs_root()
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if root.parent == Path(tempfile.gettempdir()) and ROOT_VARIABLE not in os.environ:
+        found = root.lstat()
+        if found.st_uid != os.getuid() or root.is_symlink():
+            raise ConfigError(f"{root} belongs to another user; set {ROOT_VARIABLE}.")
+        root.chmod(0o700)
+    return root
 
 
 def create_run_folder(path: Path) -> RunFolder:
@@ -94,31 +113,32 @@ def create_run_folder(path: Path) -> RunFolder:
 
     Raises:
         ConfigError: a live server has it, another user owns it, or the path is too long.
+        EnvironmentUnfitError: it can't be made or written.
     """
     folder = RunFolder(path.absolute())
     if len(os.fsencode(folder.engine_socket)) > MAX_SOCKET_PATH_BYTES:
         raise ConfigError(f"{folder.path} is too long for a socket; set {ROOT_VARIABLE} shorter.")
-    for parent in (folder.path.parent, folder.path):
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.path.stat().st_uid != os.getuid():
-        raise ConfigError(f"{folder.path} belongs to another user; set {ROOT_VARIABLE}.")
-    folder.path.chmod(0o700)
+    try:
+        if folder.path.parent == runs_root():
+            make_runs_root()
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.path.stat().st_uid != os.getuid():
+            raise ConfigError(f"{folder.path} belongs to another user; set {ROOT_VARIABLE}.")
+        folder.path.chmod(0o700)
+        with tempfile.TemporaryFile(dir=folder.path):
+            pass  # it can be written
+    except OSError as error:
+        raise EnvironmentUnfitError(
+            f"the run folder {folder.path} can't be written: {error.strerror}; "
+            f"set {ROOT_VARIABLE}, or give another --run-dir."
+        ) from error
     state = folder.read_state()
     if state is not None and state.is_alive and state.pid != os.getpid():
         raise ConfigError(
-            f"a server named {path.name!r} runs already, pid {state.pid}; "
-            f"give another --name, or: nemotrt serve stop {path.name}"
+            f"a server named {state.name!r} runs already in {folder.path}, pid {state.pid}; give "
+            f"this one a --run-dir of its own, or: nemotrt serve stop {shlex.quote(state.name)}"
         )
     return folder
-
-
-def list_states() -> Iterator[tuple[RunFolder, ServerState]]:
-    """Yield every server that has left a state, dead or alive, by name."""
-    for path in sorted(runs_root().glob(f"*/{STATE_FILE}")):
-        folder = RunFolder(path.parent)
-        state = folder.read_state()
-        if state is not None:
-            yield folder, state
 
 
 def is_alive(pid: int) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 from nemotrt.errors import ConfigError
 from nemotrt.serve.admission import QueueLimits
 from nemotrt.serve.engine_loop import MAX_CHUNKS_PER_S
-from nemotrt.serve.repository import DEFAULT_NAME
+from nemotrt.serve.repository import DEFAULT_NAME, check_model_name
+from nemotrt.serve.tls import check_tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,9 @@ class ServeSpec:
         fixed = [port for port in ports if port]
         if len(set(fixed)) != len(fixed):
             raise ConfigError(f"ports must differ, got {ports}.")
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ConfigError("TLS needs both --tls-certificate and --tls-key.")
-        for path in (self.tls_certificate, self.tls_key):
-            if path is not None and not path.is_file():
-                raise ConfigError(f"there is no file {path}.")
+        if self.use_triton:
+            check_model_name(self.model_name)
+        check_tls(self.tls_certificate, self.tls_key)
         if self.max_chunks_per_s <= 0:
             raise ConfigError(f"max_chunks_per_s must be above 0, got {self.max_chunks_per_s}.")
         if self.drain_s < 0:

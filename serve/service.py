@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.serve.child_process import ChildProcess
+from nemotrt.serve.going_on import going_on
 
 MAX_BACKOFF_S = 30.0
 FIRST_BACKOFF_S = 0.2
@@ -55,7 +56,11 @@ class Service:
         self._start_at_s = 0.0
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process.
+
+        Raises:
+            OSError: the system has no room for another process.
+        """
         self.process = ChildProcess(self.spec.command(), self.spec.log, self.spec.environment)
         self.health = Health.STARTING
         self._num_failed_probes = 0
@@ -69,7 +74,10 @@ class Service:
         process = self.process
         if process is None:
             if time.monotonic() >= self._start_at_s:
-                self.start()
+                with going_on(f"start {self.spec.name}"):
+                    self.start()
+                if self.process is None:
+                    self._start_at_s = self._next_start_s()
         elif process.exit_code is not None:
             self._restart_later(process)
         elif self.health is Health.STARTING:
@@ -114,12 +122,18 @@ class Service:
         now = time.monotonic()
         if now - process.started_s > CALM_S:
             self._backoff_s = FIRST_BACKOFF_S
-        self._start_at_s = now + self._backoff_s
-        self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+        self._start_at_s = self._next_start_s()
         self.num_restarts += 1
+
+    def _next_start_s(self) -> float:
+        """Return when a start may be tried; each next one is later."""
+        at_s = time.monotonic() + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+        return at_s
 
     def _bury(self, process: ChildProcess) -> None:
         process.kill_group()
-        self.spec.after()
+        with going_on(f"clean up after {self.spec.name}"):
+            self.spec.after()
         self.process = None
         self.health = Health.DOWN

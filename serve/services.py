@@ -16,6 +16,7 @@ from nemotrt.serve.triton_probe import TritonProbe
 from nemotrt.serve.triton_runtime import TritonRuntime
 from nemotrt.serve.triton_server import clean_shared_memory, server_command
 from nemotrt.serve.triton_stub import TritonStub
+from nemotrt.serve.triton_workspace import TritonWorkspace
 
 STOP_MARGIN_S = 10.0  # for sending what a drain's last step brought
 TRITON_START_S = 120.0
@@ -23,7 +24,7 @@ TRITON_START_S = 120.0
 
 def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
     """Return the engine process; told to stop, it drains first."""
-    command = [sys.executable, "-m", spec.engine_module, str(spec.engine)]
+    command = [sys.executable, "-m", spec.engine_module, str(spec.engine.absolute())]
     command += ["--socket", str(folder.engine_socket), "--drain-s", str(spec.drain_s)]
     command += ["--max-queue-size", str(spec.queue.max_queue_size)]
     command += ["--max-queue-s", str(spec.queue.max_queue_s)]
@@ -44,12 +45,14 @@ def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
 
 
 def triton_service(
-    spec: ServeSpec, folder: RunFolder, runtime: TritonRuntime, address: TritonAddress
+    spec: ServeSpec,
+    folder: RunFolder,
+    runtime: TritonRuntime,
+    workspace: TritonWorkspace,
+    address: TritonAddress,
 ) -> ServiceSpec:
     """Return Triton; it is stopped after the engine has drained, so it has little left to send."""
-    server = server_command(
-        runtime, folder.repository, address, exit_timeout_s=math.ceil(STOP_MARGIN_S)
-    )
+    server = server_command(runtime, workspace, address, exit_timeout_s=math.ceil(STOP_MARGIN_S))
     socket_path = str(folder.engine_socket)
     probe = TritonProbe(address, spec.model_name)
 
@@ -79,9 +82,10 @@ def front_service(
 
     It is told at the beginning, and from then on says so to whoever asks for its health.
     """
-    command = [sys.executable, "-m", "nemotrt.serve.front.process", str(spec.engine)]
-    command += ["--model-name", spec.model_name, "--engine-socket", str(folder.engine_socket)]
-    command += ["--host", spec.host, "--port", str(port)]
+    module = "nemotrt.serve.front.process"
+    command = [sys.executable, "-m", module, str(spec.engine.absolute())]
+    command += [f"--model-name={spec.model_name}", "--engine-socket", str(folder.engine_socket)]
+    command += [f"--host={spec.host}", "--port", str(port)]
     command += ["--max-body-bytes", str(spec.max_body_bytes)]
     if triton is not None:
         command += ["--triton", triton.target(Protocol.GRPC)]

@@ -5,24 +5,30 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from nemotrt.engines.manifest import read_manifest
+from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.serve.front.access import read_api_keys
+from nemotrt.serve.going_on import going_on
 from nemotrt.serve.log_follower import LogFollower
 from nemotrt.serve.ports import choose_ports
 from nemotrt.serve.repository import RepositorySpec, write_repository
 from nemotrt.serve.run_folder import RunFolder, ServerState
 from nemotrt.serve.serve_spec import ServeSpec
+from nemotrt.serve.server_list import register, unregister
 from nemotrt.serve.service import Health, Service
 from nemotrt.serve.services import engine_service, front_service, triton_service
 from nemotrt.serve.triton_address import LOOPBACK, Protocol, TritonAddress
 from nemotrt.serve.triton_runtime import find_runtime
 from nemotrt.serve.triton_server import clean_shared_memory
+from nemotrt.serve.triton_workspace import TritonWorkspace, is_plain, plan_workspace
 
 log = logging.getLogger("nemotrt.serve")
 TICK_S = 0.05
 PROBE_INTERVAL_S = 1.0
+WRITE_INTERVAL_S = 1.0  # between two tries to write a state
 
 
 class Supervisor:
@@ -36,6 +42,7 @@ class Supervisor:
         Raises:
             ArtefactError: ENGINE is no engine directory.
             EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
+            ConfigError: the API keys can't be read.
         """
         read_manifest(spec.engine)
         self.spec = spec
@@ -43,11 +50,15 @@ class Supervisor:
         has_keys = bool(read_api_keys(spec.api_key_file).digests)
         (self.port,) = choose_ports(spec.host, [spec.port])
         self.triton: TritonAddress | None = None
+        self._workspace: TritonWorkspace | None = None
         self.services = [Service(engine_service(spec, folder))]
         if spec.use_triton:
             runtime = find_runtime(spec.runtime)
-            self.triton = _triton_address(spec, folder, has_keys=has_keys)
-            self.services.append(Service(triton_service(spec, folder, runtime, self.triton)))
+            self._workspace = plan_workspace(runtime)
+            sockets = folder.path if is_plain(folder.path) else self._workspace.path
+            self.triton = _triton_address(spec, sockets, has_keys=has_keys)
+            service = triton_service(spec, folder, runtime, self._workspace, self.triton)
+            self.services.append(Service(service))
         self.services.append(Service(front_service(spec, folder, self.triton, self.port)))
         self._logs = LogFollower(service.spec.log for service in self.services)
         self._parent = os.getppid() if stop_with_parent else None
@@ -55,6 +66,7 @@ class Supervisor:
         self._is_stopping = False
         self._is_interrupted = False
         self._written: ServerState | None = None
+        self._write_again_s = 0.0
 
     def run(
         self,
@@ -68,31 +80,51 @@ class Supervisor:
             on_log: called with each line that a process writes to its log.
 
         Raises:
+            EnvironmentUnfitError: the run folder can't be written.
             ChildProcessFailedError: a process did not become ready at its first start.
             KeyboardInterrupt: it was Ctrl-C, and everything is stopped now.
         """
         self._on_log = on_log
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_stop)
-        if self.triton is not None:
-            repository = RepositorySpec(self.spec.model_name)
-            write_repository(self.spec.engine, self.folder.repository, repository, force=True)
-            self.triton.remove_sockets()
-        (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
-        clean_shared_memory(os.getpid())
-        for service in self.services:
-            service.spec.log.unlink(missing_ok=True)  # of an earlier server of that name
         try:
+            self._write_files()
             for service in self.services:
                 self._bring_up(service)
             if not self._must_stop:
                 self._save_state()
-                on_ready(self.state)
+                with going_on("say that the server is ready"):
+                    on_ready(self.state)
                 self._watch()
         finally:
             self._stop()
+            if self._workspace is not None:
+                self._workspace.remove()
         if self._is_interrupted:
             raise KeyboardInterrupt
+
+    def _write_files(self) -> None:
+        """Write what the processes need before they start."""
+        try:
+            if self._workspace is not None:
+                self._workspace.create()
+                repository = RepositorySpec(self.spec.model_name)
+                write_repository(
+                    self.spec.engine, self._workspace.repository, repository, force=True
+                )
+            if self.triton is not None:
+                self.triton.remove_sockets()  # of an earlier server
+            (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
+            clean_shared_memory(os.getpid())
+            for service in self.services:
+                service.spec.log.unlink(missing_ok=True)  # of an earlier server of that name
+            self.folder.write_state(self.state)
+        except OSError as error:
+            raise EnvironmentUnfitError(
+                f"the server's files can't be written: {error}; make room, or give another "
+                "--run-dir or TMPDIR."
+            ) from error
+        register(self.folder)
 
     @property
     def state(self) -> ServerState:
@@ -107,7 +139,7 @@ class Supervisor:
             engine=str(self.spec.engine.absolute()),
             model_name=self.spec.model_name,
             run_folder=str(self.folder.path),
-            openai_url=f"{scheme}://{self.spec.host}:{self.port}/v1",
+            openai_url=f"{scheme}://{_address(self.spec.host)}:{self.port}/v1",
             http_url=triton.url(Protocol.HTTP) if triton else None,
             grpc_url=triton.target(Protocol.GRPC) if triton else None,
             metrics_url=triton.url(Protocol.METRICS, "/metrics") if triton else None,
@@ -135,7 +167,10 @@ class Supervisor:
         """Start a service and wait until it is ready."""
         if self._must_stop:
             return
-        service.start()
+        try:
+            service.start()
+        except OSError as error:
+            raise EnvironmentUnfitError(f"{service.spec.name} can't start: {error}.") from error
         while service.health is not Health.READY and not self._must_stop:
             self._save_state()
             self._show_logs()
@@ -168,18 +203,26 @@ class Supervisor:
         for service in self.services:
             service.stop()
             self._show_logs()
-        self.folder.remove_state()
+        with going_on("take the server off the list"):
+            unregister(self.folder)
+            self.folder.remove_state()
 
     def _show_logs(self) -> None:
         if self._on_log is not None:
-            for line in self._logs.lines():
-                self._on_log(line)
+            with going_on("show the logs"):  # our own stderr may be a file on a full disk
+                for line in self._logs.lines():
+                    self._on_log(line)
 
     def _save_state(self) -> None:
+        """Write what has changed; a disk that is full now may have room at the next look."""
         state = self.state
-        if state != self._written:
+        if state == self._written or time.monotonic() < self._write_again_s:
+            return
+        self._write_again_s = time.monotonic() + WRITE_INTERVAL_S
+        with going_on("write the server's state"):
             self.folder.write_state(state)
             self._written = state
+            self._write_again_s = 0.0
 
     def _ask_stop(self, number: int, frame: FrameType | None) -> None:
         log.info("%s: stopping", signal.Signals(number).name)
@@ -187,10 +230,15 @@ class Supervisor:
         self._is_interrupted = number == signal.SIGINT
 
 
-def _triton_address(spec: ServeSpec, folder: RunFolder, *, has_keys: bool) -> TritonAddress:
+def _address(host: str) -> str:
+    """Return a host as addresses have it."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _triton_address(spec: ServeSpec, sockets: Path, *, has_keys: bool) -> TritonAddress:
     """Return where Triton is to listen; it checks no keys, so where there are some it is inside."""
     if has_keys:
-        return TritonAddress(sockets=folder.path)
+        return TritonAddress(sockets=sockets)
     wanted = [spec.http_port, spec.grpc_port, spec.metrics_port]
     http, grpc, metrics = choose_ports(LOOPBACK, wanted)
     return TritonAddress((http, grpc, metrics))

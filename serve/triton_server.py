@@ -7,6 +7,7 @@ from pathlib import Path
 from nemotrt.serve.run_folder import is_alive
 from nemotrt.serve.triton_address import Protocol, TritonAddress
 from nemotrt.serve.triton_runtime import TritonRuntime
+from nemotrt.serve.triton_workspace import TritonWorkspace
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_PREFIX = "nemotrt"
@@ -20,13 +21,17 @@ def shared_memory_prefix(pid: int) -> str:
 
 
 def server_command(
-    runtime: TritonRuntime, repository: Path, address: TritonAddress, *, exit_timeout_s: int
+    runtime: TritonRuntime,
+    workspace: TritonWorkspace,
+    address: TritonAddress,
+    *,
+    exit_timeout_s: int,
 ) -> list[str]:
-    """Return the command that serves `repository`."""
+    """Return the command that serves the workspace's repository."""
     command = [
         str(runtime.server),
-        f"--model-repository={repository}",
-        f"--backend-directory={runtime.backends}",
+        f"--model-repository={workspace.repository}",
+        f"--backend-directory={workspace.backends}",
         f"--cache-directory={runtime.caches}",
     ]
     for protocol in Protocol:

@@ -12,7 +12,7 @@ from nemotrt.engines.native.compiler import (
     find_compiler,
     source_hash,
 )
-from nemotrt.engines.user_cache import user_cache
+from nemotrt.engines.user_cache import user_cache, usual_cache
 from nemotrt.errors import EnvironmentUnfitError
 
 LIBRARY_VARIABLE = "NEMOTRT_NATIVE_LIBRARY"  # a library to use as it is
@@ -53,23 +53,31 @@ def library_path() -> Path:
         return Path(named)
     if INSTALLED.is_file():
         return INSTALLED
-    cached = _cache_folder() / source_hash() / LIBRARY_FILE
-    if not cached.is_file():
-        _compile(cached)
+    cached = _cached()
+    if cached is None:
+        cached = user_cache() / _cache_name()
+        if not cached.is_file():
+            _compile(cached)
     return cached
 
 
 def check_available() -> None:
     """Raise EnvironmentUnfitError unless the library is there or there is a compiler for it."""
-    cached = _cache_folder() / source_hash() / LIBRARY_FILE
-    is_there = LIBRARY_VARIABLE in os.environ or INSTALLED.is_file() or cached.is_file()
+    is_there = LIBRARY_VARIABLE in os.environ or INSTALLED.is_file() or _cached() is not None
     if not is_there and find_compiler() is None:
         raise EnvironmentUnfitError(NO_COMPILER)
 
 
-def _cache_folder() -> Path:
-    """Return the user's cache of compiled libraries."""
-    return user_cache() / "native"
+def _cached() -> Path | None:
+    """Return the library in the user's cache, which may be read-only; None if it is not there."""
+    usual = usual_cache()
+    path = None if usual is None else usual / _cache_name()
+    return path if path is not None and path.is_file() else None
+
+
+def _cache_name() -> Path:
+    """Return the library's path in a cache."""
+    return Path("native") / source_hash() / LIBRARY_FILE
 
 
 def _compile(target: Path) -> None:

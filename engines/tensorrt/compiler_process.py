@@ -64,7 +64,9 @@ def _compile(trt: Any, request: dict[str, Any], emit: Any) -> None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace_bytes"])
     cache = Path(request["timing_cache"]) if request["timing_cache"] else None
     if cache:
-        known = cache.read_bytes() if cache.is_file() else b""
+        known = b""
+        with contextlib.suppress(OSError):  # none yet, or none that can be read
+            known = cache.read_bytes()
         config.set_timing_cache(config.create_timing_cache(known), False)
     monitor = _monitor(trt, emit)
     config.progress_monitor = monitor
@@ -74,7 +76,8 @@ def _compile(trt: Any, request: dict[str, Any], emit: Any) -> None:
         return
     Path(request["plan"]).write_bytes(plan)
     if cache:
-        cache.write_bytes(config.get_timing_cache().serialize())
+        with contextlib.suppress(OSError):  # the plan is there; the next one takes longer
+            cache.write_bytes(config.get_timing_cache().serialize())
     layers, activation_bytes = log.layers, log.activation_bytes
     if not request["target"]:
         layers, activation_bytes = _inspect(trt, log, plan)

@@ -5,12 +5,15 @@ Decode waits for them, so that a captured graph has the final ones; prompt chunk
 vary, run with the general ones until theirs are ready.
 """
 
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.user_cache import user_cache
+from nemotrt.engines.user_cache import user_cache, usual_cache
 
+log = logging.getLogger("nemotrt.engine")
 STRATEGIES = "DynamicShapesKernelSpecializationStrategy"
 
 
@@ -26,8 +29,9 @@ class JitKernels:
         """Take the kernels of `file`, unless TensorRT finds that they are for another machine."""
         self._trt, self._engine, self._file = trt, engine, file
         self._cache = engine.create_runtime_config().create_runtime_cache()
-        if file is not None and file.is_file():
-            self._cache.deserialize(file.read_bytes())
+        if file is not None:
+            with suppress(OSError):  # none yet, or none that can be read: they are compiled
+                self._cache.deserialize(file.read_bytes())
 
     def settings(self, *, is_decode: bool) -> Any:
         """Return what a new context is created with."""
@@ -43,18 +47,25 @@ class JitKernels:
         return settings
 
     def save(self) -> None:
-        """Keep the kernels for the next time that the plan is opened."""
+        """Keep the kernels for the next time that the plan is opened, if the disk takes them."""
         if self._file is None:
             return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(self._cache.serialize())
             temporary.replace(self._file)
+        except OSError as error:
+            log.warning("the plan's kernels are compiled anew at the next start: %s", error)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def kernel_file(plan_sha256: str) -> Path:
-    """Return where the kernels of a plan are kept, in the user's cache."""
-    return user_cache() / f"kernels-{plan_sha256[:16]}"
+    """Return where the kernels of a plan are kept, in the user's cache, which may be read-only."""
+    name = f"kernels-{plan_sha256[:16]}"
+    usual = usual_cache()
+    if usual is not None and (usual / name).is_file():
+        return usual / name
+    return user_cache() / name

@@ -60,7 +60,7 @@ def read_api_keys(path: Path | None) -> ApiKeys:
     """Return the keys in a file, one a line, and in $NEMOTRT_API_KEYS, separated by commas.
 
     Raises:
-        ConfigError: the file is missing or has no key, or others may read it.
+        ConfigError: the file is missing, unreadable or has no key, or others may read it.
     """
     keys = environment_keys()
     if path is not None:
@@ -68,7 +68,10 @@ def read_api_keys(path: Path | None) -> ApiKeys:
             raise ConfigError(f"there is no file of API keys at {path}.")
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"others may read {path}; run: chmod 600 {path}")
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        try:
+            lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the API keys in {path} can't be read: {error}.") from error
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
             raise ConfigError(f"{path} has no API key.")

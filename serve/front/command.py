@@ -38,6 +38,8 @@ def front(engine: Path, **options: Any) -> None:
     check_packages(use_triton=True)
     from nemotrt.serve.front.process import serve_front
     from nemotrt.serve.ports import choose_ports
+    from nemotrt.serve.tls import check_tls
 
+    check_tls(options["tls_certificate"], options["tls_key"])
     choose_ports(options["host"], [options["port"]])
     serve_front(engine, engine_socket=None, **options)

@@ -17,6 +17,7 @@ from nemotrt.serve.front.bounded_http import BoundedProtocol
 from nemotrt.serve.front.engine_files import read_engine_files
 from nemotrt.serve.front.upstream import Upstream
 from nemotrt.serve.front_probe import STOP_NOTICE
+from nemotrt.serve.tls import check_tls
 
 GRACE_S = 15
 KEEP_ALIVE_S = 75  # clients and load balancers (60 s) give a connection up first, so none races us
@@ -58,9 +59,10 @@ def serve_front(
 
     Raises:
         ArtefactError: `engine` is no engine directory.
-        ConfigError: the file of API keys is missing, empty, or open to others.
+        ConfigError: the file of API keys is missing, empty, or open to others, or TLS can't start.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    check_tls(tls_certificate, tls_key)
     draining = threading.Event()
     signal.signal(STOP_NOTICE, lambda number, frame: draining.set())
     spec = FrontSpec(

@@ -252,7 +252,7 @@ def test_the_queue_is_bounded_in_size_and_time(direct) -> None:
 
 
 def test_priority_goes_before_arrival(direct) -> None:
-    threads, _ = in_threads(8, lambda _: ask(direct, max_tokens=60))
+    threads, _ = in_threads(8, lambda _: ask(direct, max_tokens=110))
     wait_until(lambda: engine(direct).get("num_running") == 8)
     ends: dict[int, float] = {}
 
