@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from nemotrt.engines.text_file import read_text
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.yaml_file import parse_yaml
 
@@ -149,4 +150,4 @@ def _shipped(name: str) -> GpuProfile:
 def _read(path: Path, source: str) -> GpuProfile:
     if not path.is_file():
         raise ConfigError(f"GPU profile {path} does not exist; known: {', '.join(known_gpus())}.")
-    return parse_yaml(GpuProfile, path.read_text(encoding="utf-8"), source)
+    return parse_yaml(GpuProfile, read_text(path), source)

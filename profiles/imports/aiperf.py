@@ -1,10 +1,10 @@
 """AIPerf's profile_export.jsonl: one record a request."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.text_file import parse_json, read_json, read_text
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.imports.composition import Imported, compose, imported_request
 from nemotrt.profiles.result import ProfileResult, RequestRecord
@@ -44,9 +44,10 @@ def read_records(file: Path) -> list[AiperfRequest]:
         ArtefactError: a record is damaged, or was not streamed.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return [_request(index, json.loads(line)) for index, line in enumerate(lines) if line]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        lines = read_text(file, ArtefactError).split("\n")  # splitlines() cuts at U+2028 too
+        records = [parse_json(line, str(file)) for line in lines if line.strip()]
+        return [_request(index, record) for index, record in enumerate(records)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{file} is no AIPerf export of a streamed run: {error!r}.") from error
 
 
@@ -129,10 +130,9 @@ def _model(config: dict[str, Any]) -> str:
 
 def _config(path: Path) -> dict[str, Any]:
     """Return the run's configuration from the summary beside the records, {} without one."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not path.is_file():
         return {}
+    raw = read_json(path)
     config = raw.get("input_config") if isinstance(raw, dict) else None
     return config if isinstance(config, dict) else {}
 

@@ -1,8 +1,9 @@
 """Reads a trace: one JSON object a line with timestamp (ms), input_length, output_length."""
 
-import json
+import math
 from pathlib import Path
 
+from nemotrt.engines.text_file import parse_json, read_text
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.load.workload import TraceEntry
 
@@ -20,10 +21,7 @@ def read_trace(path: Path, *, speedup: float = 1.0) -> tuple[TraceEntry, ...]:
     Raises:
         ConfigError: no such file, or a line is not of this form.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the trace {path} can't be read: {error}.") from error
+    lines = read_text(path).split("\n")  # splitlines() would cut at U+2028 too
     entries = [
         _entry(f"{path}:{number}", line, speedup)
         for number, line in enumerate(lines, start=1)
@@ -38,14 +36,14 @@ def read_trace(path: Path, *, speedup: float = 1.0) -> tuple[TraceEntry, ...]:
 
 def _entry(where: str, line: str, speedup: float) -> TraceEntry:
     """Return one line's request."""
+    value = parse_json(line, where, ConfigError)
     try:
-        value = json.loads(line)
         timestamp, isl, osl = (value[key] for key in KEYS)
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ConfigError(
             f"{where} must be a JSON object with {', '.join(KEYS)}: {error!r}."
         ) from error
-    is_number = isinstance(timestamp, int | float) and not isinstance(timestamp, bool)
-    if not is_number or not (isinstance(isl, int) and isinstance(osl, int) and isl > 0 < osl):
+    is_time = type(timestamp) in (int, float) and math.isfinite(timestamp) and timestamp >= 0
+    if not is_time or not all(type(length) is int and length > 0 for length in (isl, osl)):
         raise ConfigError(f"{where}: timestamp must be milliseconds, the lengths positive counts.")
     return TraceEntry(timestamp / 1e3 / speedup, isl, osl)

@@ -1,6 +1,5 @@
 """A model and what its files say of the formats that its numbers have."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.quant_config import QUANT_CONFIG_FILE
 from nemotrt.engines.tensor_names import expected_shapes, linear_names
+from nemotrt.engines.text_file import read_json
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.profiles.planning.number_format import StoredType
 from nemotrt.profiles.planning.quantization import (
@@ -99,12 +99,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: it can't be read, or is no JSON object.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtefactError(f"{path} can't be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ArtefactError(f"{path} is not JSON: {error}.") from error
+    raw = read_json(path)
     if not isinstance(raw, dict):
         raise ArtefactError(f"{path} is not a JSON object.")
     return raw

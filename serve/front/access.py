@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nemotrt.engines.text_file import read_text
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.api_error import ApiError
 
@@ -67,7 +68,7 @@ def read_api_keys(path: Path | None) -> ApiKeys:
             raise ConfigError(f"there is no file of API keys at {path}.")
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"others may read {path}; run: chmod 600 {path}")
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
             raise ConfigError(f"{path} has no API key.")
