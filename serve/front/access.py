@@ -72,6 +72,8 @@ def read_api_keys(path: Path | None) -> ApiKeys:
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
             raise ConfigError(f"{path} has no API key.")
+        if not all(key.isprintable() for key in found):
+            raise ConfigError(f"{path} is no file of API keys: a line holds control characters.")
         keys += found
     return ApiKeys(tuple(hashlib.sha256(key.encode()).digest() for key in keys))
 
