@@ -21,6 +21,9 @@ from nemotrt.profiles.yaml_file import parse_yaml
 
 GPU_FOLDER = resources.files("nemotrt.profiles") / "gpus"
 
+# Of products; the keys of a datasheet's rates.
+Arithmetic = Literal["fp32", "bf16", "int8", "fp8"]
+
 
 class _Strict(BaseModel):
     """A frozen section of a YAML file that refuses unknown keys."""
@@ -74,7 +77,7 @@ class Datasheet(_Strict):
 
     memory_mib: PositiveInt  # visible to CUDA, not the nominal size
     bandwidth_gb_per_s: PositiveFloat
-    tflops: dict[Literal["fp32", "bf16", "int8", "fp8"], PositiveFloat]  # dense
+    tflops: dict[Arithmetic, PositiveFloat]  # dense
     l2_mib: PositiveFloat | None = None
     # A CPU's last-level cache: what fits in it is read at its own bandwidth. GPUs leave this out:
     # no model that is planned for one fits its L2.

@@ -32,7 +32,7 @@ def read_texts(path: Path) -> list[str]:
             continue
         try:
             texts.append(str(json.loads(line)["text"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ConfigError(f'{path}, line {number}: expected {{"text": ...}}.') from None
     return texts
 
