@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
+from nemotrt.engines.text_file import read_text
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import load_gpu
 from nemotrt.profiles.yaml_file import parse_yaml
@@ -68,7 +69,7 @@ def read_limits(path: Path, gpu: str | None, precision: Precision) -> GivenLimit
     Raises:
         ConfigError: it is not such a file, or it was planned for something else.
     """
-    found = parse_yaml(LimitsFile, path.read_text(encoding="utf-8"), str(path))
+    found = parse_yaml(LimitsFile, read_text(path), str(path))
     wanted = {"gpu": load_gpu(gpu).name if gpu else found.gpu, "precision": precision}
     for name, value in wanted.items():
         if getattr(found, name) != value:

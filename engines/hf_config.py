@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.config_fields import Fields
-from nemotrt.engines.json_file import read_json_object
 from nemotrt.engines.model_config import Activation, LayerKind, MambaConfig, ModelConfig
+from nemotrt.engines.text_file import read_json_object
 from nemotrt.errors import ArtefactError, ConfigError
 
 PATTERN_LETTERS = {"M": LayerKind.MAMBA, "-": LayerKind.MLP, "*": LayerKind.ATTENTION}

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.json_file import read_json_object
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.safetensors_file import TensorRef
 from nemotrt.engines.tensor_names import model_names
+from nemotrt.engines.text_file import read_json_object
 
 HEAD = "lm_head.weight"
 BLOCK_BYTES = 1 << 24

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.config_fields import Fields
-from nemotrt.engines.json_file import json_object_if_there
 from nemotrt.engines.reasoning import THINK_CLOSE, THINK_OPEN
+from nemotrt.engines.text_file import json_object_if_there
 from nemotrt.engines.token_bytes import ToBytes, drops_first_space, token_reader
 from nemotrt.engines.tokenizer_config import read_tokenizer_config, special_token
 from nemotrt.engines.tokenizer_state import settle

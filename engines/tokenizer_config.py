@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.json_file import json_object_if_there
+from nemotrt.engines.text_file import json_object_if_there
 from nemotrt.errors import ArtefactError
 
 TEMPLATE_FILE = "chat_template.jinja"

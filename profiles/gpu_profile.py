@@ -15,10 +15,14 @@ from pydantic import (
     model_validator,
 )
 
+from nemotrt.engines.text_file import read_text
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.yaml_file import parse_yaml
 
 GPU_FOLDER = resources.files("nemotrt.profiles") / "gpus"
+
+# Of products; the keys of a datasheet's rates.
+Arithmetic = Literal["fp32", "bf16", "int8", "fp8"]
 
 
 class _Strict(BaseModel):
@@ -73,7 +77,7 @@ class Datasheet(_Strict):
 
     memory_mib: PositiveInt  # visible to CUDA, not the nominal size
     bandwidth_gb_per_s: PositiveFloat
-    tflops: dict[Literal["fp32", "bf16", "int8", "fp8"], PositiveFloat]  # dense
+    tflops: dict[Arithmetic, PositiveFloat]  # dense
     l2_mib: PositiveFloat | None = None
     # A CPU's last-level cache: what fits in it is read at its own bandwidth. GPUs leave this out:
     # no model that is planned for one fits its L2.
@@ -149,4 +153,4 @@ def _shipped(name: str) -> GpuProfile:
 def _read(path: Path, source: str) -> GpuProfile:
     if not path.is_file():
         raise ConfigError(f"GPU profile {path} does not exist; known: {', '.join(known_gpus())}.")
-    return parse_yaml(GpuProfile, path.read_text(encoding="utf-8"), source)
+    return parse_yaml(GpuProfile, read_text(path), source)

@@ -172,6 +172,8 @@ def read_result(path: Path) -> ProfileResult:
         return ProfileResult.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         raise ArtefactError(f"{file} does not exist; give a profile run's folder.") from None
+    except OSError as error:
+        raise ArtefactError(f"{file} can't be read: {error.strerror}.") from error
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"

@@ -1,11 +1,11 @@
 """A run's folder: result.json and report.html, whole or not at all."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.artefact import check_target, writing_folder
+from nemotrt.engines.text_file import read_json
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.imports.aiperf import RECORDS_FILE, read_aiperf
 from nemotrt.profiles.imports.vllm_bench import read_vllm_bench
@@ -66,10 +66,9 @@ def read_run(path: Path) -> ProfileResult:
 
 def _vllm_result(path: Path) -> dict[str, Any] | None:
     """Return the JSON object if it is a result of vLLM's benchmark."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # read_result says what is wrong
+    if not path.is_file():
+        return None  # read_result says what is missing
+    raw = read_json(path)
     return raw if isinstance(raw, dict) and "output_throughput" in raw else None
 
 

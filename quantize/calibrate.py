@@ -98,6 +98,11 @@ def ensure_calibration(
         return
     check_plain(source)
     tokens = token_windows(source, read_texts(text or DEFAULT_TEXT), num_tokens, num_sequences)
+    if not len(tokens):
+        raise ConfigError(
+            f"the calibration text {text or DEFAULT_TEXT} is shorter than one sequence of "
+            f"{num_tokens} tokens; give more text."
+        )
     if folder.exists():
         if load_calibration(folder, source).tokens_digest != tokens_digest(tokens):
             raise ConfigError(

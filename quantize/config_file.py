@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import yaml
 
+from nemotrt.engines.text_file import read_yaml
 from nemotrt.errors import ArtefactError, ConfigError, unknown_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,12 +50,7 @@ def option_name(option: click.Option) -> str:
 
 def _read(path: Path) -> dict[Any, Any]:
     """Return the mapping in the file; an empty file sets nothing."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path} can't be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    raw = read_yaml(path, ArtefactError)
     if raw is None:
         return {}
     if not isinstance(raw, dict):

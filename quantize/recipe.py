@@ -5,11 +5,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nemotrt.engines.model_config import LayerKind
 from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.text_file import read_yaml
 from nemotrt.errors import ArtefactError, ConfigError, nearest_hint, unknown_name
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
@@ -87,13 +87,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         if name_or_path not in recipe_names():
             raise unknown_name("recipe", name_or_path, recipe_names())
         path = RECIPE_FOLDER / f"{name_or_path}.yaml"
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"recipe {path} can't be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}.") from error
-    return _parse(raw, path)
+    return _parse(read_yaml(path, ArtefactError), path)
 
 
 def _parse(raw: Any, path: Path) -> Recipe:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nemotrt.errors import ChildProcessFailedError
+from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.serve.deploy_command import compose, k8s
 from nemotrt.serve.front.command import front
 from nemotrt.serve.repository_command import repo

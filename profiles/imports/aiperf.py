@@ -1,11 +1,11 @@
 """AIPerf's profile_export.jsonl: one record a request."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.json_lines import json_lines
+from nemotrt.engines.text_file import read_json
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.imports.composition import Imported, compose, imported_request
 from nemotrt.profiles.result import ProfileResult, RequestRecord
@@ -47,7 +47,7 @@ def read_records(file: Path) -> list[AiperfRequest]:
     try:
         lines = json_lines(file.read_bytes())
         return [_request(index, line) for index, (_, line) in enumerate(lines)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{file} is no AIPerf export of a streamed run: {error!r}.") from error
 
 
@@ -130,10 +130,9 @@ def _model(config: dict[str, Any]) -> str:
 
 def _config(path: Path) -> dict[str, Any]:
     """Return the run's configuration from the summary beside the records, {} without one."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not path.is_file():
         return {}
+    raw = read_json(path)
     config = raw.get("input_config") if isinstance(raw, dict) else None
     return config if isinstance(config, dict) else {}
 

@@ -142,7 +142,7 @@ def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             counted_anew = request.pop("counted_anew") or []
             if len(counted_anew) == len(request["arrivals_s"]):
                 request["arrival_tokens"] = counted_anew
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtefactError(f"{folder} is no journal of a profile run: {error!r}.") from error
     return head, list(requests.values())
 

@@ -25,7 +25,7 @@ def read_trace(path: Path, *, speedup: float = 1.0) -> tuple[TraceEntry, ...]:
     try:
         lines = list(json_lines(path.read_bytes()))
     except OSError as error:
-        raise ConfigError(f"the trace {path} can't be read: {error}.") from error
+        raise ConfigError(f"the trace {path} can't be read: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigError(f"the trace {path}, {error}.") from error
     entries = [_entry(f"{path}:{number}", line, speedup) for number, line in lines]
@@ -41,7 +41,7 @@ def _entry(where: str, line: dict[str, Any], speedup: float) -> TraceEntry:
     if missing := [key for key in KEYS if key not in line]:
         raise ConfigError(f"{where} of the trace has no {', '.join(missing)}.")
     timestamp, isl, osl = (line[key] for key in KEYS)
-    is_time = type(timestamp) in (int, float) and math.isfinite(timestamp)
-    if not is_time or not (type(isl) is type(osl) is int and isl > 0 < osl):
+    is_time = type(timestamp) in (int, float) and math.isfinite(timestamp) and timestamp >= 0
+    if not is_time or not all(type(length) is int and length > 0 for length in (isl, osl)):
         raise ConfigError(f"{where}: timestamp must be milliseconds, the lengths positive counts.")
     return TraceEntry(timestamp / 1e3 / speedup, isl, osl)

@@ -9,11 +9,13 @@ all timings.
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import cast
 
 from nemotrt.engines.hf_config import parse_model_config
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.precision import Precision
 from nemotrt.profiles.gpu_profile import (
+    Arithmetic,
     Correction,
     Corrections,
     Datasheet,
@@ -21,8 +23,9 @@ from nemotrt.profiles.gpu_profile import (
     MeasuredWith,
 )
 from nemotrt.profiles.planning.engine_profile import load_engine
+from nemotrt.profiles.planning.formats import Formats
 from nemotrt.profiles.planning.number_format import LINEAR_ARITHMETIC, StoredType, other_type
-from nemotrt.profiles.planning.operators import Formats, Resource, decode_call, prefill_call
+from nemotrt.profiles.planning.operators import Resource, decode_call, prefill_call
 from nemotrt.profiles.planning.operators import operators as operators_of
 from nemotrt.profiles.planning.probe_models import BATCH_SIZE, GEMM_ROWS, PROBE_MODELS
 from nemotrt.profiles.planning.roofline import Scenario, device
@@ -217,7 +220,8 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
             memory_mib=machine.memory_mib,
             bandwidth_gb_per_s=_rounded(rates.peak_bandwidth / 1e9),
             tflops=dict.fromkeys(
-                (a.value for a in arithmetics), _rounded(rates.peak_products / 1e12)
+                (cast("Arithmetic", a.value) for a in arithmetics),
+                _rounded(rates.peak_products / 1e12),
             ),
             cache_mib=machine.cache_mib,
             cache_bandwidth_gb_per_s=_rounded(cache_bandwidth / 1e9),

@@ -10,6 +10,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.capacity import GIB, Admission, Budget, Fit
 from nemotrt.profiles.planning.engine_profile import EngineProfile, load_engine
+from nemotrt.profiles.planning.formats import Formats
 from nemotrt.profiles.planning.known_models import load_source
 from nemotrt.profiles.planning.model_source import ModelSource
 from nemotrt.profiles.planning.number_format import (
@@ -17,7 +18,6 @@ from nemotrt.profiles.planning.number_format import (
     StoredType,
     check_precision,
 )
-from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.planning.request_memory import RequestMemory, request_memory
 from nemotrt.profiles.planning.roofline import Scenario, device
 from nemotrt.profiles.planning.serving import Load, Service, serve

@@ -17,8 +17,8 @@ from pydantic import (
 
 from nemotrt.engines.model_config import LayerKind, ModelConfig
 from nemotrt.errors import unknown_name
+from nemotrt.profiles.planning.formats import Formats
 from nemotrt.profiles.planning.number_format import PlanPrecision, StoredType, default_kv_type
-from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.yaml_file import parse_yaml
 
 ENGINE_FOLDER = resources.files("nemotrt.profiles.planning") / "engines"

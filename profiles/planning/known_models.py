@@ -9,8 +9,8 @@ from typing import Any
 from nemotrt.engines.checkpoint import with_stored_head
 from nemotrt.engines.config_fields import Fields
 from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.json_file import read_json_object
 from nemotrt.engines.model_config import ModelConfig
+from nemotrt.engines.text_file import read_json_object
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.planning.dense_config import parse_dense_config

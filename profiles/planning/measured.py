@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from nemotrt.engines.precision import Precision
+from nemotrt.engines.text_file import read_text
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.planning.known_models import known_models
 from nemotrt.profiles.planning.number_format import PlanPrecision, StoredType
@@ -116,7 +117,7 @@ def read_rows(path: Path | None = None) -> list[MeasuredRow]:
     Raises:
         ConfigError: a column is missing, or a row is damaged.
     """
-    text = (path or SHIPPED_ROWS).read_text(encoding="utf-8")
+    text = SHIPPED_ROWS.read_text(encoding="utf-8") if path is None else read_text(path)
     reader = csv.DictReader(io.StringIO(text))
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:

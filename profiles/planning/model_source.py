@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.json_file import read_json_object
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.quant_config import QUANT_CONFIG_FILE
 from nemotrt.engines.tensor_names import expected_shapes, linear_names
+from nemotrt.engines.text_file import read_json_object
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.planning.number_format import StoredType
 from nemotrt.profiles.planning.quantization import (

@@ -1,10 +1,11 @@
 """How many bytes a number takes in each place, and which arithmetic its products run in."""
 
 from enum import StrEnum
+from typing import cast
 
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.gpu_profile import GpuProfile
+from nemotrt.profiles.gpu_profile import Arithmetic, GpuProfile
 
 
 class StoredType(StrEnum):
@@ -88,7 +89,7 @@ def peak_tflops(gpu: GpuProfile, arithmetic: StoredType) -> float:
     Raises:
         ConfigError: the device has no such arithmetic, or nobody sourced its rate.
     """
-    rate = gpu.datasheet.tflops.get(arithmetic.value)
+    rate = gpu.datasheet.tflops.get(cast("Arithmetic", arithmetic.value))
     if rate is None:
         known = ", ".join(sorted(gpu.datasheet.tflops))
         raise ConfigError(f"{gpu.name} has no {arithmetic} rate in its profile; it has: {known}.")

@@ -5,14 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nemotrt.engines.model_config import Activation, LayerKind, ModelConfig
-from nemotrt.profiles.planning.number_format import (
-    LINEAR_ARITHMETIC,
-    LINEAR_WEIGHTS,
-    PlanPrecision,
-    StoredType,
-    other_type,
-)
-from nemotrt.profiles.planning.stored_weights import PLACES, StoredWeights
+from nemotrt.profiles.planning.formats import Formats
+from nemotrt.profiles.planning.linears import linears
+from nemotrt.profiles.planning.number_format import StoredType
 
 
 class Resource(StrEnum):
@@ -70,51 +65,6 @@ def prefill_call(num_sequences: int, start: int, num_tokens: int) -> Call:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Formats:
-    """The number formats of a plan.
-
-    `stored` is what a quantized checkpoint holds. Without it every linear of the blocks is in
-    `precision`.
-    """
-
-    precision: PlanPrecision
-    kv: StoredType
-    ssm: StoredType
-    widened: StoredType | None = None  # of 16-bit linears, the head and activations
-    quantizes_head: bool = False  # the head is stored as the linears are
-    stored: StoredWeights | None = None
-
-    @property
-    def activation(self) -> StoredType:
-        """The format between the operators."""
-        return self.widened or other_type(self.precision)
-
-    @property
-    def linear(self) -> StoredType:
-        """How the quantized linears lie in memory, or all of them in a 16 or 32 bit precision."""
-        stored = LINEAR_WEIGHTS[self.precision]
-        return self.widened if self.widened and stored is StoredType.BF16 else stored
-
-    @property
-    def arithmetic(self) -> StoredType:
-        """What the quantized linears are multiplied in."""
-        return LINEAR_ARITHMETIC[self.precision]
-
-    def head_bytes(self, num_weights: int) -> float:
-        """Return what a head of so many weights takes in memory."""
-        if self.stored and self.stored.head_bytes is not None:
-            return self.stored.head_bytes
-        head = self.linear if self.quantizes_head else self.activation
-        return num_weights * head.num_bits / 8
-
-    @property
-    def head_arithmetic(self) -> StoredType:
-        """What the head is multiplied in."""
-        is_stored = self.stored is not None and self.stored.head_bytes is not None
-        return self.arithmetic if is_stored or self.quantizes_head else self.activation
-
-
 def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> Iterator[Operator]:
     """Yield what the call costs one of `tp` GPUs; widths are split, the residual stream is not."""
     width = formats.activation.num_bytes
@@ -146,53 +96,6 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
         yield Operator(
             "all_reduce", Resource.INTERCONNECT, num_blocks * sent, num_launches=num_blocks
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Linears:
-    """The linears that one operator stands for: alike in place, shape and format."""
-
-    name: str
-    num_layers: int
-    rows: int
-    columns: int
-    num_bytes: float  # of the weights of all these layers
-    arithmetic: StoredType
-
-
-def linears(model: ModelConfig, formats: Formats) -> Iterator[Linears]:
-    """Yield the linears inside the blocks; layers that a checkpoint leaves in 16 bits apart."""
-    for name, (rows, columns) in _shapes(model).items():
-        num_layers, num_weights = model.count(PLACES[name][0]), rows * columns
-        if formats.stored is None:
-            num_bytes = num_layers * num_weights * formats.linear.num_bits / 8
-            yield Linears(name, num_layers, rows, columns, num_bytes, formats.arithmetic)
-            continue
-        coded = formats.stored.linears[name]
-        if coded.num_layers:
-            num_bytes = coded.num_bytes
-            yield Linears(name, coded.num_layers, rows, columns, num_bytes, formats.arithmetic)
-        if kept := num_layers - coded.num_layers:
-            num_bytes = kept * num_weights * formats.activation.num_bytes
-            title = f"{name} (16 bit)" if coded.num_layers else name
-            yield Linears(title, kept, rows, columns, num_bytes, formats.activation)
-
-
-def _shapes(model: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return rows and columns of each operator's linears in one layer; those that there are."""
-    hidden = model.hidden_size
-    shapes = {}
-    if model.num_attention_layers:
-        shapes["qkv_proj"] = model.q_size + 2 * model.kv_size, hidden
-        shapes["o_proj"] = hidden, model.q_size
-    if model.count(LayerKind.MLP):
-        num_inputs = 2 if model.activation is Activation.SWIGLU else 1
-        shapes["mlp_up"] = num_inputs * model.intermediate_size, hidden
-        shapes["mlp_down"] = hidden, model.intermediate_size
-    if model.mamba and model.num_mamba_layers:
-        shapes["mamba_in_proj"] = model.mamba.in_proj_size, hidden
-        shapes["mamba_out_proj"] = hidden, model.mamba.inner_size
-    return shapes
 
 
 def _attention(model: ModelConfig, formats: Formats, call: Call, tp: int) -> Operator:

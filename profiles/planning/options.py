@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import yaml
 
 from nemotrt.engines.precision import Precision
+from nemotrt.engines.text_file import read_yaml
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.planning.capacity import Admission
 from nemotrt.profiles.planning.deployment import DeploymentOptions
@@ -98,10 +98,8 @@ def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     """Make the file's values the command's defaults."""
     if path is None:
         return
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}.") from error
+    raw = read_yaml(path)
+    raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping of option names.")
     # Keys are the flags without dashes in front, or the argument's name.

@@ -4,14 +4,8 @@ import math
 from dataclasses import dataclass
 
 from nemotrt.engines.model_config import ModelConfig
-from nemotrt.profiles.planning.operators import (
-    Call,
-    Formats,
-    Resource,
-    decode_call,
-    operators,
-    prefill_call,
-)
+from nemotrt.profiles.planning.formats import Formats
+from nemotrt.profiles.planning.operators import Call, Resource, decode_call, operators, prefill_call
 from nemotrt.profiles.planning.roofline import Device
 
 

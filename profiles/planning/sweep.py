@@ -76,7 +76,8 @@ def sweep(
             profile = None if gpu == THIS_MACHINE else resolve_gpu(one)
             for isl, osl in lengths:
                 at = one.at(isl=isl, osl=osl)
-                yield _row(at, profile, baseline and _baseline(at, baseline, is_chosen))
+                other = _baseline(at, baseline, is_chosen) if baseline is not None else None
+                yield _row(at, profile, other)
 
 
 def default_precisions(gpus: Sequence[str]) -> list[Precision]:

@@ -5,8 +5,9 @@ import math
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import expected_shapes, linear_names
+from nemotrt.profiles.planning.formats import Formats
+from nemotrt.profiles.planning.linears import linears
 from nemotrt.profiles.planning.number_format import PER_CHANNEL_SCALES, other_type
-from nemotrt.profiles.planning.operators import Formats, linears
 
 SCALE_BYTES = 4  # float32
 

@@ -102,8 +102,8 @@ def parse_event(data: bytes) -> dict[str, Any]:
         raise NotAnEventError(f"the server sent {data[:80]!r} where an object belongs")
     # vLLM up to 0.9 streams {"object": "error", "message": ...}
     if value.get("error") or value.get("object") == "error":
-        error = value.get("error") or value.get("message") or value
-        raise NotAnEventError(f"the server answered an error: {error}")
+        what = value.get("error") or value.get("message") or value
+        raise NotAnEventError(f"the server answered an error: {what}")
     return value
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nemotrt.engines.text_file import read_text
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.api_error import ApiError
 
@@ -68,13 +69,12 @@ def read_api_keys(path: Path | None) -> ApiKeys:
             raise ConfigError(f"there is no file of API keys at {path}.")
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"others may read {path}; run: chmod 600 {path}")
-        try:
-            lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the API keys in {path} can't be read: {error}.") from error
+        lines = [line.strip() for line in read_text(path).splitlines()]
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
             raise ConfigError(f"{path} has no API key.")
+        if not all(key.isprintable() for key in found):
+            raise ConfigError(f"{path} is no file of API keys: a line holds control characters.")
         keys += found
     return ApiKeys(tuple(hashlib.sha256(key.encode()).digest() for key in keys))
 

@@ -13,9 +13,9 @@ from nemotrt.errors import ArtefactError, ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.capacity import GIB, Admission
 from nemotrt.profiles.planning.deployment import Deployment
 from nemotrt.profiles.planning.engine_profile import load_engine
+from nemotrt.profiles.planning.formats import Formats
 from nemotrt.profiles.planning.known_models import known_models, load_model
 from nemotrt.profiles.planning.number_format import StoredType
-from nemotrt.profiles.planning.operators import Formats
 from nemotrt.profiles.planning.request_memory import request_memory
 from nemotrt.profiles.planning.weights import num_parameters, weights_bytes
 

@@ -25,7 +25,7 @@ from nemotrt.engines.tensor_names import linear_names
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy, formats_of
 from nemotrt.profiles.planning.engine_profile import load_engine
-from nemotrt.profiles.planning.operators import linears
+from nemotrt.profiles.planning.linears import linears
 from nemotrt.profiles.planning.weights import weights_bytes
 from nemotrt.quantize.recipe import recipe_names
 

@@ -27,9 +27,10 @@ from nemotrt.profiles.planning.command import plan
 from nemotrt.profiles.planning.cpu_rates import Machine, Timings, cpu_profile
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.engine_profile import load_engine
+from nemotrt.profiles.planning.formats import Formats
 from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.number_format import StoredType
-from nemotrt.profiles.planning.operators import Formats, decode_call, prefill_call
+from nemotrt.profiles.planning.operators import decode_call, prefill_call
 from nemotrt.profiles.planning.probe_models import PROBE_MODELS
 from nemotrt.profiles.planning.roofline import Scenario, device
 from nemotrt.profiles.planning.step import Workload, step_time

@@ -13,9 +13,10 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import Datasheet, GpuProfile, known_gpus, load_gpu
 from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
 from nemotrt.profiles.planning.engine_profile import load_engine
+from nemotrt.profiles.planning.formats import Formats
 from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.number_format import StoredType, check_precision
-from nemotrt.profiles.planning.operators import Formats, decode_call, operators
+from nemotrt.profiles.planning.operators import decode_call, operators
 from nemotrt.profiles.planning.plan import Range, make_plan
 from nemotrt.profiles.planning.request_memory import request_memory
 from nemotrt.profiles.planning.roofline import Scenario, device

@@ -1,0 +1,83 @@
+"""A text, JSON or YAML file that somebody hands over: read whole, or refused by its name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nemotrt.errors import ArtefactError, ConfigError, NemotrtError
+
+
+def read_text(path: Path, error: type[NemotrtError] = ConfigError) -> str:
+    """Return the text of a UTF-8 file, without the byte order mark that some editors write.
+
+    Raises:
+        NemotrtError: of class `error`, where it can't be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as fault:
+        raise error(f"{path} can't be read: {fault.strerror or fault}.") from fault
+    except UnicodeDecodeError as fault:
+        where = f"byte {fault.start} is {fault.object[fault.start]:#04x}"
+        raise error(f"{path} is not UTF-8 text: {where}; save it as UTF-8.") from fault
+
+
+def read_json(path: Path, error: type[NemotrtError] = ArtefactError) -> Any:
+    """Return the value in a JSON file.
+
+    Raises:
+        NemotrtError: of class `error`, where it can't be read or is not JSON.
+    """
+    return parse_json(read_text(path, error), str(path), error)
+
+
+def parse_json(text: str, source: str, error: type[NemotrtError] = ArtefactError) -> Any:
+    """Return the value of a JSON text; `source` names it in the error.
+
+    Raises:
+        NemotrtError: of class `error`, where it is not JSON, or nested beyond all sense.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as fault:
+        raise error(f"{source} is not JSON: {fault}.") from fault
+    except RecursionError:
+        raise error(f"{source} is nested too deeply.") from None
+
+
+def read_yaml(path: Path, error: type[NemotrtError] = ConfigError) -> Any:
+    """Return the value in a YAML file; None where it is empty.
+
+    Raises:
+        NemotrtError: of class `error`, where it can't be read; ConfigError: it is not YAML.
+    """
+    text = read_text(path, error)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as fault:  # ValueError: a date such as 2026-13-45
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(fault).split())}.") from fault
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply.") from None
+
+
+def read_json_object(path: Path, error: type[NemotrtError] = ArtefactError) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        NemotrtError: of class `error`, where it can't be read, or is no JSON object.
+    """
+    value = read_json(path, error)
+    if not isinstance(value, dict):
+        raise error(f"{path} is not a JSON object.")
+    return value
+
+
+def json_object_if_there(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, {} where there is no such file.
+
+    Raises:
+        ArtefactError: it can't be read, or is no JSON object.
+    """
+    return read_json_object(path) if path.is_file() else {}

@@ -1,0 +1,308 @@
+"""Every file that a user can hand to a command, damaged in every way: one line, never a traceback.
+
+The options are found by walking click's commands, so a new one fails here until it is placed.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from nemotrt.cli import main
+
+Arguments = Callable[[str, "Folders"], list[str]]
+
+
+class Folders:
+    """What a command needs beside the file under test."""
+
+    def __init__(self, engine: Path, quantized: Path, root: Path) -> None:
+        self.engine, self.quantized, self.root = str(engine), str(quantized), root
+        self.count = 0
+
+    def new(self, suffix: str = "") -> str:
+        """A path at which nothing is."""
+        self.count += 1
+        return str(self.root / f"new{self.count}{suffix}")
+
+
+QUANTIZE = ("quantize", "tiny", "-q", "--recipe")
+PROFILE = ("--isl", "8", "--osl", "4", "-n", "2", "-c", "1")
+# The file's suffix, and the command that reads it; by command and parameter.
+READ: dict[tuple[str, str], tuple[str, Arguments]] = {
+    ("plan model", "--config"): (".yaml", lambda f, o: ["plan", "tiny", "--config", f]),
+    ("plan model", "--calibrate"): (
+        ".csv",
+        lambda f, o: ["plan", "tiny", "--calibrate", f, "--output", o.new(".yaml")],
+    ),
+    ("plan model", "--gpu"): (".yaml", lambda f, o: ["plan", "tiny", "--gpu", f]),
+    ("plan model", "model"): (".json", lambda f, o: ["plan", f]),
+    ("plan model", "--baseline"): (".json", lambda f, o: ["plan", "tiny", "--baseline", f]),
+    ("plan sweep", "--config"): (".yaml", lambda f, o: ["plan", "sweep", "tiny", "--config", f]),
+    ("plan sweep", "--gpu"): (".yaml", lambda f, o: ["plan", "sweep", "tiny", "--gpu", f]),
+    ("plan sweep", "model"): (".json", lambda f, o: ["plan", "sweep", f]),
+    ("plan sweep", "--baseline"): (
+        ".json",
+        lambda f, o: ["plan", "sweep", "tiny", "--baseline", f],
+    ),
+    ("plan validate", "--rows"): (".csv", lambda f, o: ["plan", "validate", "--rows", f]),
+    ("quantize", "--config"): (
+        ".yaml",
+        lambda f, o: [*QUANTIZE, "int8-wo", "-o", o.new(), "--config", f],
+    ),
+    ("quantize", "--recipe"): (".yaml", lambda f, o: [*QUANTIZE, f, "-o", o.new()]),
+    ("quantize", "--calibration"): (
+        "",
+        lambda f, o: [*QUANTIZE, "int8-sq", "-o", o.new(), "--calibration", f],
+    ),
+    ("quantize", "--text"): (
+        ".jsonl",
+        lambda f, o: [
+            *QUANTIZE,
+            "int8-sq",
+            "-o",
+            o.new(),
+            "--calibration",
+            o.new(),
+            "--text",
+            f,
+        ],
+    ),
+    ("quantize", "checkpoint"): (
+        "",
+        lambda f, o: ["quantize", f, "--recipe", "int8-wo", "-o", o.new()],
+    ),
+    ("evaluate", "candidate"): ("", lambda f, o: ["evaluate", f, "--against", "tiny"]),
+    ("evaluate", "--against"): ("", lambda f, o: ["evaluate", o.engine, "--against", f]),
+    ("evaluate", "--text"): (
+        ".jsonl",
+        lambda f, o: ["evaluate", o.engine, "--against", "tiny", "--text", f],
+    ),
+    ("build", "checkpoint"): (
+        "",
+        lambda f, o: ["build", f, "--backend", "onnxruntime", "-o", o.new()],
+    ),
+    ("build", "--limits"): (
+        ".yaml",
+        lambda f, o: ["build", "tiny", "--backend", "onnxruntime", "-o", o.new(), "--limits", f],
+    ),
+    ("inspect", "folder"): ("", lambda f, o: ["inspect", f]),
+    ("inspect", "--source"): ("", lambda f, o: ["inspect", o.quantized, "--source", f]),
+    ("generate", "engine"): ("", lambda f, o: ["generate", f, "hello"]),
+    ("serve compose", "engine"): ("", lambda f, o: ["serve", "compose", f, "--image", "i"]),
+    ("serve front", "engine"): ("", lambda f, o: ["serve", "front", f, "--triton", "h:1"]),
+    ("serve front", "--api-key-file"): (
+        ".txt",
+        lambda f, o: ["serve", "front", o.engine, "--triton", "h:1", "--api-key-file", f],
+    ),
+    ("serve k8s", "engine"): (
+        "",
+        lambda f, o: ["serve", "k8s", f, "--image", "i", "--claim", "c"],
+    ),
+    ("serve repo", "engine"): ("", lambda f, o: ["serve", "repo", f, "-o", o.new()]),
+    ("serve run", "engine"): ("", lambda f, o: ["serve", "run", f, "--no-triton"]),
+    ("serve run", "--api-key-file"): (
+        ".txt",
+        lambda f, o: [
+            "serve",
+            "run",
+            o.engine,
+            "--no-triton",
+            "--run-dir",
+            o.new(),
+            "--api-key-file",
+            f,
+        ],
+    ),
+    ("serve run", "--runtime"): (
+        "",
+        lambda f, o: ["serve", "run", o.engine, "--run-dir", o.new(), "--runtime", f],
+    ),
+    ("profile compare", "candidate"): (".json", lambda f, o: ["compare", f, f]),
+    ("profile compare", "baseline"): (".jsonl", lambda f, o: ["compare", f, f]),
+    ("profile report", "runs"): (".jsonl", lambda f, o: ["report", f]),
+    ("profile engine", "engine"): ("", lambda f, o: ["profile", "engine", f]),
+    ("profile run", "target"): ("", lambda f, o: ["profile", "run", f, "-o", o.new()]),
+    ("profile run", "--trace"): (
+        ".jsonl",
+        lambda f, o: ["profile", "run", o.engine, "-o", o.new(), "--trace", f],
+    ),
+    ("profile run", "--tokenizer"): (
+        "",
+        lambda f, o: [
+            "profile",
+            "run",
+            "http://127.0.0.1:9",
+            "-o",
+            o.new(),
+            "--tokenizer",
+            f,
+        ],
+    ),
+    ("profile run", "--aiperf"): (
+        "",
+        lambda f, o: [
+            "profile",
+            "run",
+            "http://127.0.0.1:9",
+            "-o",
+            o.new(),
+            "--tokenizer",
+            "tiny",
+            "--driver",
+            "aiperf",
+            "--aiperf",
+            f,
+        ],
+    ),
+}
+# Text parameters that name a file or a folder; click's own types tell the others.
+NAMES = {
+    ("plan model", "model"),
+    ("plan model", "--gpu"),
+    ("plan model", "--baseline"),
+    ("plan sweep", "model"),
+    ("plan sweep", "--gpu"),
+    ("plan sweep", "--baseline"),
+    ("quantize", "checkpoint"),
+    ("quantize", "--recipe"),
+    ("evaluate", "candidate"),
+    ("evaluate", "--against"),
+    ("build", "checkpoint"),
+    ("inspect", "--source"),
+    ("profile run", "target"),
+    ("profile run", "--tokenizer"),
+    ("profile run", "--aiperf"),
+}
+# What a command writes, or makes.
+WRITTEN = {
+    "--output",
+    "--write-limits",
+    "--plot",
+    "--csv",
+    "--page",
+    "--run-dir",
+}
+# Parameters that are tried elsewhere, and where.
+ELSEWHERE = {
+    ("serve run", "--tls-certificate"): "tests/serve",
+    ("serve run", "--tls-key"): "tests/serve",
+    ("serve front", "--tls-certificate"): "tests/serve",
+    ("serve front", "--tls-key"): "tests/serve",
+    ("serve install", "--runtime"): "tests/serve: it is written",
+    ("compare", "candidate"): "the same command as `profile compare`",
+    ("compare", "baseline"): "the same command as `profile compare`",
+    ("report", "runs"): "the same command as `profile report`",
+}
+BYTES = {
+    "latin-1": b"model: na\xefve\nkey: \xff\n",
+    "utf-16": '{"a": 1}'.encode("utf-16"),
+    "empty": b"",
+    "zeros": bytes(64),
+    "deep": b"[" * 100_000,
+    "list": b"[1, 2]\n",
+    "number": b"5\n",
+    "nan": b'{"a": NaN}\n',
+    "mark": b"\xef\xbb\xbf",
+}
+ODD = ("folder", "unreadable", "missing", "loop")
+# Not faults: an empty YAML sets nothing; a calibration that is not there is made.
+FINE = {
+    ("plan model", "--config", "empty"),
+    ("plan sweep", "--config", "empty"),
+    ("quantize", "--config", "empty"),
+    ("plan model", "--config", "mark"),
+    ("plan sweep", "--config", "mark"),
+    ("quantize", "--config", "mark"),
+    ("quantize", "--calibration", "missing"),
+}
+# Any text is a key, so these would start a server.
+KEY_FILES = ("deep", "list", "number", "nan")
+
+
+def cases() -> Iterator[tuple[str, str, str]]:
+    for command, parameter in READ:
+        for kind in (*BYTES, *ODD):
+            if parameter != "--api-key-file" or kind not in KEY_FILES:
+                yield command, parameter, kind
+
+
+def commands(
+    command: click.Command, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by its words."""
+    if not isinstance(command, click.Group):
+        yield " ".join(path), command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from commands(found, (*path, name))
+
+
+def path_parameters() -> Iterator[tuple[str, str]]:
+    for name, command in commands(main):
+        for parameter in command.params:
+            option = max(parameter.opts, key=len)
+            if isinstance(parameter.type, click.Path | click.File) or (name, option) in NAMES:
+                yield name, option
+
+
+def test_every_path_has_its_place() -> None:
+    found = set(path_parameters())
+    placed = set(READ) | set(ELSEWHERE) | {(n, o) for n, o in found if o in WRITTEN}
+    assert found <= placed, "a new parameter: say how it is read"
+    assert set(READ) <= found
+
+
+def damaged(root: Path, kind: str, suffix: str) -> Path:
+    path = root / f"{kind}-handed{suffix}"
+    if kind in BYTES:
+        path.write_bytes(BYTES[kind])
+        path.chmod(0o600)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "unreadable":
+        path.symlink_to("/proc/self/mem")  # opens, and fails to be read, also for root
+    elif kind == "loop":
+        path.symlink_to(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("quantized") / "q"
+    done = CliRunner().invoke(main, [*QUANTIZE, "int8-wo", "-o", str(target)])
+    assert done.exit_code == 0, done.output
+    return target
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="Linux's /proc")
+@pytest.mark.parametrize(("command", "parameter", "kind"), [*cases()])
+def test_a_damaged_file_is_one_line(
+    command: str, parameter: str, kind: str, tmp_path: Path, tiny_engine: Path, quantized: Path
+) -> None:
+    suffix, arguments = READ[command, parameter]
+    path = damaged(tmp_path, kind, suffix)
+    done = CliRunner().invoke(main, arguments(str(path), Folders(tiny_engine, quantized, tmp_path)))
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    if (command, parameter, kind) in FINE:
+        assert done.exit_code == 0, done.stderr
+        return
+    assert done.exit_code in (1, 2, 3, 5), done.output
+    said = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1, done.stderr
+    assert path.stem in said[0]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """Windows' editors write one."""
+    config = tmp_path / "plan.yaml"
+    config.write_bytes(b"\xef\xbb\xbfisl: 100\n")
+    done = CliRunner().invoke(main, ["plan", "tiny", "--config", str(config), "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert '"isl": 100' in done.stdout
