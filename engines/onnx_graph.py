@@ -106,6 +106,12 @@ class OnnxGraph:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return name
 
+    def optional_input(self, name: str, default: npt.NDArray[Any]) -> str:
+        """Declare a graph input that a caller may leave out, and return its name."""
+        self.initializers.append(numpy_helper.from_array(default, name))
+        dtype = helper.np_dtype_to_tensor_dtype(default.dtype)
+        return self.input(name, dtype, default.shape)
+
     def output(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         """Declare a graph output and return its name."""
         self.outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))

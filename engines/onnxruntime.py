@@ -19,7 +19,7 @@ from nemotrt.engines.slot_table import SlotTable
 from nemotrt.engines.state_pool import StateBuffer
 from nemotrt.errors import ArtefactError, ConfigError
 
-FED = ("input_ids", "past", NUM_LOGITS)
+FED = ("input_ids", "past")
 PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 
@@ -68,8 +68,8 @@ class OnnxRuntimeEngine:
         self._limits = limits
         self._session = _session(folder, num_threads or len(os.sched_getaffinity(0)))
         self._inputs = [item for item in self._session.get_inputs() if item.name not in FED]
-        names = {item.name for item in self._session.get_inputs()}
-        self._has_rows = NUM_LOGITS in names  # engines of earlier versions: one row a call
+        optional = {item.name for item in self._session.get_overridable_initializers()}
+        self._has_rows = NUM_LOGITS in optional  # engines of earlier versions: one row a call
         self._vocab_size = int(self._session.get_outputs()[-1].shape[-1])
         self._slots = SlotTable(limits.max_batch_size)
         self._held = np.zeros(limits.max_batch_size, np.int64)  # by row
@@ -135,8 +135,9 @@ class OnnxRuntimeEngine:
         binding = self._session.io_binding()
         binding.bind_cpu_input("input_ids", ids)
         binding.bind_cpu_input("past", self._held[rows])
+        wanted = np.array([feeds[0].num_logits], np.int64)
         if self._has_rows:
-            binding.bind_cpu_input(NUM_LOGITS, np.array([feeds[0].num_logits], np.int64))
+            binding.bind_input(NUM_LOGITS, "cpu", 0, np.int64, wanted.shape, wanted.ctypes.data)
         binding.bind_output("logits", "cpu")
         for name, state in self._states.items():
             kind, _, index = name.rpartition("_")

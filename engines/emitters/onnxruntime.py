@@ -1,7 +1,7 @@
 """ONNX Runtime's fused operators for its CPU provider, each equal to the standard form.
 
     input_ids [B, T] int64; past [B] int64: every sequence has T new tokens (no padding)
-    num_logits [1] int64: how many of them, counted from the last one, bring a row of logits
+    num_logits [1] int64, default 1: how many of them, from the last one, bring a row of logits
     conv_i [B, K-1, conv_dim]; ssm_i [B, heads, state, head_dim]  (head_dim last, unlike standard)
     k_cache_i, v_cache_i [B, kv_heads, S, head_dim], S chosen by the caller
 
@@ -200,5 +200,5 @@ class OnnxRuntimeEmitter(StandardEmitter):
     def last_token(self, x: str) -> str:
         """Slice the last positions, as many as the caller wants the logits of."""
         g = self.graph
-        wanted = g.input(NUM_LOGITS, TensorProto.INT64, [1])
+        wanted = g.optional_input(NUM_LOGITS, np.ones(1, np.int64))
         return g.op("Slice", x, g.op("Neg", wanted), g.ints(2**31 - 1), g.ints(1))

@@ -92,7 +92,6 @@ def rows_engine(
     kept = [item for item in proto.graph.input if item.name != NUM_LOGITS]
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.int64), NUM_LOGITS))
     path.write_bytes(proto.SerializeToString())
     return OnnxRuntimeEngine(folder / "e", LIMITS, num_threads=1)
 
