@@ -8,7 +8,8 @@ from nemotrt.engines.chat_render import render_chat
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.api_error import ApiError
 from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.schema import ChatRequest, Message, ToolCall
+from nemotrt.serve.front.message_schema import Message, ToolCall
+from nemotrt.serve.front.schema import ChatRequest
 
 Json = dict[str, Any]
 # What the server gives the template itself, so that a request can't.
