@@ -63,7 +63,7 @@ class Tokenizer:
 
     def is_special(self, token: int) -> bool:
         """Whether a decoded text shows nothing of the token."""
-        return token in self._special_ids
+        return token in self._special_ids and token not in self._special_tags
 
     def token_bytes(self, token: int) -> bytes | None:
         """Return what a token stands for, None for an id that is in no vocabulary."""

@@ -18,6 +18,7 @@ from nemotrt.engines.request import (
     Update,
 )
 from nemotrt.engines.request_scheduler import HasLimits, check_request
+from nemotrt.engines.sampling import is_finite
 from nemotrt.engines.tensorrt_llm.sampling import (
     are_finite,
     context_rows,
@@ -171,10 +172,13 @@ class LLMScheduler:
         if sequence.scores.is_wanted and not sequence.is_scored:
             shape = (len(sequence.request.prompt), self.engine.vocab_size)
             try:
-                sequence.scores.add(0, context_rows(news.context_logits, shape))
+                rows = context_rows(news.context_logits, shape)
             except ValueError as fault:
                 self._stop(sequence)
                 return self._fail(sequence, fault)
+            if not all(is_finite(row) for row in rows):
+                return self._end_not_finite(sequence)
+            sequence.scores.add(0, rows)
             sequence.is_scored = True
             gain.prompt = sequence.scores.take()
         if sequence.num_left == 0:

@@ -9,7 +9,8 @@ from nemotrt.engines.turn import read_turn
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.api_error import ApiError
 from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.schema import ChatRequest, Message, ToolCall
+from nemotrt.serve.front.message_schema import Message, ToolCall
+from nemotrt.serve.front.schema import ChatRequest
 
 Json = dict[str, Any]
 # What the server gives the template itself, so that a request can't.

@@ -160,7 +160,7 @@ def ask(client: TestClient, upstream: SayingUpstream, body: Any) -> tuple[int, A
     return answer.status_code, list(upstream.asked), text
 
 
-def fields_of(model: type[schema.Strict]) -> set[str]:
+def fields_of(model: type[schema.Sampling]) -> set[str]:
     return set(model.model_fields) - {"model", "messages", "prompt"}
 
 
