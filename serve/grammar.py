@@ -69,7 +69,7 @@ class GrammarGuide:
         except BaseException as error:
             self._fault = f"the grammar failed: {_fault_of(error)}"
             return
-        if not fits:
+        if not fits and not self._matcher.is_error():
             self._fault = f"the answer begins with {text!r}, which its grammar does not allow."
 
     def _try(self, text: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 from nemotrt.errors import ConfigError
@@ -15,6 +16,8 @@ OPTIONS = "x-guidance"
 MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 VALUES = ("const", "enum", "default", "examples")  # hold no schemas, whatever they look like
 LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+LARGEST_EXACT = 2**53
+NUM_DIGITS = 15  # of a decimal that float64 always tells from its neighbours
 LARGEST_INTEGER = 2**63 - 1024  # the last float64 below 2^63
 Schema = dict[str, Any]
 
@@ -42,10 +45,12 @@ def bounded_schema(schema: Schema) -> Schema:
     Raises:
         ConfigError: it has options of llguidance's, or asks for what the grammar can't keep.
     """
-    if OPTIONS in schema:
-        raise ConfigError(f"the JSON schema's {OPTIONS} is not supported; leave it out.")
     for node in _schemas(schema):
+        if OPTIONS in node:
+            raise ConfigError(f"the JSON schema's {OPTIONS} is not supported; leave it out.")
         _check_min_properties(node)
+        for name in ("const", "enum"):
+            _check_exact(name, node.get(name))
         _round_bounds(node)
     options = {"whitespace_flexible": False, "whitespace_pattern": WHITESPACE}
     return {OPTIONS: options, **schema}
@@ -92,8 +97,35 @@ def _check_min_properties(node: Schema) -> None:
         )
 
 
+def _check_exact(name: str, value: Any) -> None:
+    """Refuse a number that the grammar would write as another."""
+    values = [value]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int | float) and not _is_exact(value):
+            raise ConfigError(
+                f"the JSON schema's {name} has the number {value}, which the grammar would round: "
+                "beyond 2^53, or more than 15 digits; let it be a string."
+            )
+
+
+def _is_exact(value: int | float) -> bool:
+    """Whether llguidance reads the number that is meant, and not its neighbour.
+
+    Source: serde_json without float_roundtrip, whose parse is exact for 53 bits and 10^22.
+    """
+    if isinstance(value, int):
+        return abs(value) <= LARGEST_EXACT
+    _, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    if len(digits) > NUM_DIGITS or abs(value) > LARGEST_EXACT:
+        return False
+    return int(exponent) >= -22
+
+
 def _round_bounds(node: Schema) -> None:
-    """Round an integer's bounds inwards to what llguidance reads: float64, within 64 bits."""
+    """Round bounds inwards to what llguidance reads: an integer's within 64 bits."""
     is_integer = node.get("type") == "integer"
     for names, direction in ((LOWER, 1), (UPPER, -1)):
         for name in names:
@@ -104,6 +136,10 @@ def _round_bounds(node: Schema) -> None:
                 node[name] = -LARGEST_INTEGER * direction
             elif isinstance(bound, int) and abs(bound) <= LARGEST_INTEGER:
                 node[name] = _inward(bound, direction)
+            elif isinstance(bound, float):
+                rounding = ROUND_CEILING if direction > 0 else ROUND_FLOOR
+                context = Context(prec=NUM_DIGITS, rounding=rounding)
+                node[name] = float(context.create_decimal(repr(bound)))
 
 
 def _inward(bound: int, direction: int) -> int:

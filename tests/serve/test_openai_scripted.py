@@ -181,6 +181,23 @@ def test_json_schema_masks_the_answer_but_not_the_trace(client) -> None:
     assert answer.message.content.startswith('{"name"')
 
 
+def test_a_format_beside_tools_leaves_both_ways_open(client) -> None:
+    colours = {"type": "json_schema", "json_schema": {"name": "c", "schema": {"enum": ["red"]}}}
+    request = {"model": "llm", "tools": TOOLS, "response_format": colours}
+    calls = CALLS.replace(', "note": "]}\\"é"', "")
+    for think in ("", "Let me see.</think>\n\n"):
+        system = "" if think else "/no_think"
+        messages = say(f'{think}"red"', system=system)
+        answer = client.chat.completions.create(messages=messages, **request).choices[0]
+        assert (answer.message.content, answer.finish_reason) == ('"red"', "stop")
+        assert not answer.message.tool_calls
+        messages = say(f"{think}{calls}", system=system)
+        answer = client.chat.completions.create(messages=messages, **request).choices[0]
+        found = [json.loads(call.function.arguments) for call in answer.message.tool_calls]
+        assert found == [{"bill_total": 100}, {"bill_total": 7}]
+        assert (answer.message.content, answer.finish_reason) == ("", "tool_calls")
+
+
 def test_a_required_tool_is_called(client) -> None:
     for choice in ("required", {"type": "function", "function": {"name": "calculate_tip"}}):
         answer = client.chat.completions.create(
