@@ -12,6 +12,7 @@ LARK_TOKEN = re.compile(
     r'(?P<string>"(?:\\.|[^"\\\n])*")'
     r"|(?P<comment>(?:#|//)[^\n]*)"
     r"|(?P<regex>/(?:\\.|[^/\\])+/)"
+    r"|(?P<special><[^<>\s]+>)"
     r"|%(?P<directive>json|regex|llguidance)\b",
     re.DOTALL,
 )

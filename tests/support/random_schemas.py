@@ -20,7 +20,9 @@ VALUES = st.recursive(
 )
 BOUNDS = st.integers(-(2**63), 2**63) | st.integers(-20, 20) | st.floats(-1e3, 1e3)
 SIZES = st.integers(0, 4)
-REFERENCES = st.sampled_from(["#", "#/$defs/A", "#/$defs/a~1b~0c%25d", "#anchor", "#/$defs/A/items"])
+REFERENCES = st.sampled_from(
+    ["#", "#/$defs/A", "#/$defs/a~1b~0c%25d", "#anchor", "#/$defs/A/items"]
+)
 ANY = st.just({})
 
 
@@ -83,18 +85,74 @@ def schemas(draw: st.DrawFn) -> Schema:
 
 
 KEYWORDS = st.sampled_from(
-    """$ref $id $anchor $defs $schema $dynamicRef $recursiveRef definitions type enum const items
-    prefixItems additionalItems minItems maxItems contains uniqueItems properties required
-    patternProperties additionalProperties propertyNames minProperties maxProperties dependencies
-    dependentRequired minLength maxLength pattern format minimum maximum exclusiveMinimum
-    exclusiveMaximum multipleOf anyOf oneOf allOf not if then else unevaluatedProperties nullable
-    x-guidance title default examples contentEncoding""".split()
+    [
+        "$ref",
+        "$id",
+        "$anchor",
+        "$defs",
+        "$schema",
+        "$dynamicRef",
+        "$recursiveRef",
+        "definitions",
+        "type",
+        "enum",
+        "const",
+        "items",
+        "prefixItems",
+        "additionalItems",
+        "minItems",
+        "maxItems",
+        "contains",
+        "uniqueItems",
+        "properties",
+        "required",
+        "patternProperties",
+        "additionalProperties",
+        "propertyNames",
+        "minProperties",
+        "maxProperties",
+        "dependencies",
+        "dependentRequired",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "not",
+        "if",
+        "then",
+        "else",
+        "unevaluatedProperties",
+        "nullable",
+        "x-guidance",
+        "title",
+        "default",
+        "examples",
+        "contentEncoding",
+    ]
 )
 ODD = st.one_of(
     SCALARS,
     REFERENCES,
     st.sampled_from(
-        ["string", "object", "array", "integer", "zebra", "(", "[a-", "http://localhost:1/x", "date"]
+        [
+            "string",
+            "object",
+            "array",
+            "integer",
+            "zebra",
+            "(",
+            "[a-",
+            "http://localhost:1/x",
+            "date",
+        ]
     ),
     st.floats(),
     st.sampled_from([10**19, -(10**300), 10**400, 1e-320, 5e300, 0, -1]),
