@@ -157,3 +157,27 @@ def test_a_complete_or_broken_guide_ends_the_request(num_tokens, end, reason, er
     assert sum(len(update.tokens) for update in mine) == num_tokens
     assert (mine[-1].finish_reason, mine[-1].error) == (reason, error)
     assert sum(len(update.tokens) for update in updates if update.request_id == "free") == 6
+
+
+class EndOrTwo:
+    """A text of any number of twos, which token 3 ends."""
+
+    def rule(self) -> Rule:
+        return Allowed(np.array([False, False, True, True]))
+
+    def push(self, token: int, text: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_an_end_that_a_mask_allows_is_the_end(ignore_eos) -> None:
+    """Token 3 is as likely as 2 here; ignored, it would be followed by more."""
+    scheduler = Scheduler(Ones(), eos_ids=(3,))
+    params = SamplingParams(max_tokens=30, temperature=1.0, seed=1, ignore_eos=ignore_eos)
+    scheduler.submit(Request("r", (0, 0), params, EndOrTwo()))
+    updates = []
+    while not scheduler.is_idle:
+        updates += scheduler.step()
+    tokens = [token.id for update in updates for token in update.tokens]
+    assert tokens == [2] * (len(tokens) - 1) + [3]
+    assert updates[-1].finish_reason is FinishReason.STOP
