@@ -351,6 +351,17 @@ def test_text_before_the_first_token(tokenizer, grammars) -> None:
     )
 
 
+def test_a_restarted_grammar_begins_again(tokenizer, grammars) -> None:
+    guide = grammars.guide("json_schema", json.dumps(PAIR))
+    for before in ('{"a": ', '{"a": true, "b": "red"}', ">>", ""):
+        guide.push_text(before)
+        guide.restart()
+        assert isinstance(guide.rule(), Allowed)
+    text, reason, _ = run(tokenizer, guide)
+    assert reason is FinishReason.STOP
+    jsonschema.validate(json.loads(text), PAIR)
+
+
 class PanicException(BaseException):
     """As pyo3 raises it: no Exception."""
 
