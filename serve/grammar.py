@@ -78,6 +78,10 @@ class GrammarGuide:
         if not fits and not self._matcher.is_error():
             self._fault = f"the answer begins with {text!r}, which its grammar does not allow."
 
+    def restart(self) -> None:
+        """Go back to the grammar's beginning: what was pushed turned out to be no answer."""
+        self._fault = "" if self._matcher.reset() else "the grammar can't begin again."
+
     def _try(self, text: str) -> bool:
         """Advance by a text, or not at all; return whether it fits."""
         tokens = self._vocabulary.tokenizer.greedy_tokenize(text)
