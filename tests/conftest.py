@@ -1,14 +1,28 @@
 """Fixtures that several folders share: the shipped tiny models, built once a session."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
+
+# A machine may be busy: an example's time is no property of what it shows.
+hypothesis.settings.register_profile(
+    "nemotrt",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("nemotrt")
+
+# What a shell starts with `&` ignores Ctrl-C, and so does what it starts; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=32)
 
