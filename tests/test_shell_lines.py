@@ -1,4 +1,4 @@
-"""What shells and parsers of others are given: any path is one word, no name is more than a name."""
+"""What others' shells and parsers are given: any path is one word, a name is only a name."""
 
 import json
 import shlex
