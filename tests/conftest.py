@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import pynvml
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
@@ -34,6 +35,18 @@ def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = BuildSpec(precision=Precision.FP32, limits=TINY_LIMITS)
     build_engine(TINY_MODELS["tiny"], target, spec)
     return target
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the host's GPUs, so that a test finds the same on any machine."""
+    if request.node.get_closest_marker("gpu") is not None:
+        return
+
+    def absent(flags: int) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInitWithFlags", absent)
 
 
 @pytest.fixture(autouse=True)
