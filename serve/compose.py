@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotrt.serve.deploy_names import NameForm, check_name
 from nemotrt.serve.kubernetes import ENGINE_MOUNT, GRACE_MARGIN_S, PORTS, RUN_FOLDER, serve_command
+from nemotrt.serve.repository import check_model_name
 
 HEALTH = (
     "import urllib.request; "
@@ -24,9 +26,16 @@ class ComposeSpec:
     port: int = PORTS["openai"]
     drain_s: int = 60
 
+    def __post_init__(self) -> None:
+        """Check the names."""
+        check_model_name(self.model_name)
+        check_name("--name", self.name, NameForm.SERVICE)
+        check_name("--image", self.image, NameForm.IMAGE)
+
 
 def compose_file(spec: ComposeSpec) -> dict[str, Any]:
     """Return the file: one service, as closed as the Kubernetes manifests make a pod."""
+    source = str(spec.engine).replace("$", "$$")  # else compose puts a variable's value there
     service: dict[str, Any] = {
         "image": spec.image,
         "command": serve_command(spec.model_name, spec.drain_s),
@@ -37,9 +46,7 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
             "NEMOTRT_API_KEYS": "${NEMOTRT_API_KEYS:-}",
         },
         "ports": [f"127.0.0.1:{spec.port}:{PORTS['openai']}"],
-        "volumes": [
-            {"type": "bind", "source": str(spec.engine), "target": ENGINE_MOUNT, "read_only": True}
-        ],
+        "volumes": [{"type": "bind", "source": source, "target": ENGINE_MOUNT, "read_only": True}],
         "read_only": True,
         "tmpfs": ["/tmp", f"{RUN_FOLDER}:uid=1000,mode=0700"],
         "shm_size": "1gb",  # Triton's stubs

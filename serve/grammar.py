@@ -110,11 +110,6 @@ class GrammarGuide:
         is_whole = not (mask & ~vocabulary.is_end).any()
         return COMPLETE if is_whole else Allowed(mask)
 
-    def restart(self) -> None:
-        """Go back to the grammar's beginning."""
-        self._matcher.reset()
-        self._fault = ""
-
 
 class GrammarCompiler:
     """Makes guides for one tokenizer, which is loaded at the first use."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotrt.errors import ConfigError
+from nemotrt.serve.deploy_names import NameForm, check_name, check_sub_path
+from nemotrt.serve.repository import check_model_name
 
 Manifest = dict[str, Any]
 PORTS = {"openai": 9000}
@@ -31,13 +33,23 @@ class ClusterSpec:
     namespace: str = "default"
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the ranges and the names."""
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise ConfigError(
                 f"replicas must be 1 or more, at most {self.max_replicas}; got {self.min_replicas}."
             )
         if self.num_gpus < 0:
             raise ConfigError(f"num_gpus must be 0 or more, got {self.num_gpus}.")
+        check_model_name(self.model_name)
+        check_name("--name", self.name, NameForm.LABEL)
+        check_name("--namespace", self.namespace, NameForm.LABEL)
+        check_name("--claim", self.claim, NameForm.SUBDOMAIN)
+        check_name("--image", self.image, NameForm.IMAGE)
+        if self.key_secret is not None:
+            check_name("--key-secret", self.key_secret, NameForm.SUBDOMAIN)
+        if self.gpu_product is not None:
+            check_name("--gpu-product", self.gpu_product, NameForm.VALUE)
+        check_sub_path(self.engine_path)
 
 
 def manifests(spec: ClusterSpec) -> list[Manifest]:

@@ -51,6 +51,7 @@ def repo(
     from nemotrt.engines.manifest import read_manifest
     from nemotrt.serve.admission import QueueLimits
     from nemotrt.serve.repository import RepositorySpec, Target, model_config, write_repository
+    from nemotrt.serve.triton_workspace import is_plain
 
     limits = {"--max-queue-size": max_queue_size, "--max-queue-s": max_queue_s}
     given = {name: v for name, v in (limits | {"--threads": threads}).items() if v is not None}
@@ -75,3 +76,9 @@ def repo(
         return
     write_repository(engine, output, spec, force=force)
     click.echo(f"{output}: model {model_name!r} for {target_name}")
+    if not is_plain(output.absolute()):
+        click.echo(
+            "note: Triton starts the model by a line of bash with the repository's path in it; "
+            "let it load REPO by a path of ASCII letters, digits, '.', '_' and '-'.",
+            err=True,
+        )

@@ -1,14 +1,29 @@
 """Fixtures that several folders share: the shipped tiny models, built once a session."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
+import pynvml
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
+
+# A machine may be busy: an example's time is no property of what it shows.
+hypothesis.settings.register_profile(
+    "nemotrt",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("nemotrt")
+
+# What a shell starts with `&` ignores Ctrl-C, and so does what it starts; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=32)
 
@@ -20,6 +35,18 @@ def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = BuildSpec(precision=Precision.FP32, limits=TINY_LIMITS)
     build_engine(TINY_MODELS["tiny"], target, spec)
     return target
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the host's GPUs, so that a test finds the same on any machine."""
+    if request.node.get_closest_marker("gpu") is not None:
+        return
+
+    def absent(flags: int) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInitWithFlags", absent)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Exports a checkpoint to Edge-LLM's graph, checks it, and says how the GPU host goes on."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,14 @@ from nemotrt.engines.edge_llm.graph_check import ExportedGraph, check_graph
 from nemotrt.engines.engine import Limits
 
 EXPORT_FOLDER = "edge_llm"
+VERSION = re.compile(r"[0-9A-Za-z.+_-]+")
 SCRIPT_FILE = "build_on_host.sh"
 # Source: TensorRT Edge-LLM 0.11, docs "Quick Start" and examples/llm/llm_build.cpp.
 SCRIPT = """#!/bin/sh
 # Builds the TensorRT engine on the GPU host. Written by nemotrt; no GPU ran it.
 # EDGE_LLM is a checkout of TensorRT Edge-LLM {version}, built for this GPU (CMake).
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 : "${{EDGE_LLM:?set it to the folder of TensorRT Edge-LLM}}"
 export EDGELLM_PLUGIN_PATH="${{EDGELLM_PLUGIN_PATH:-$EDGE_LLM/build/libNvInfer_edgellm_plugin.so}}"
 exec "$EDGE_LLM/build/examples/llm/llm_build" \\
@@ -49,7 +51,9 @@ def write_export(
     report("edge-llm: check")
     found = check_graph(graph_folder, checkpoint)
     config = json.loads((graph_folder / "config.json").read_text(encoding="utf-8"))
-    version = str(config.get("edgellm_version", "unknown"))
+    version = str(config.get("edgellm_version"))
+    if not VERSION.fullmatch(version):  # it goes into a script
+        version = "unknown"
     text = SCRIPT.format(version=version, folder=EXPORT_FOLDER, limits=limits)
     script = folder / SCRIPT_FILE
     script.write_text(text, encoding="utf-8")

@@ -41,7 +41,10 @@ THREAD_SANITIZER_FLAGS = ("-g", "-O1", "-fsanitize=thread")
 def find_compiler() -> list[str] | None:
     """Return the C++ compiler's command, from CXX or the usual names; None without one."""
     for command in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
-        words = shlex.split(command)
+        try:
+            words = shlex.split(command)
+        except ValueError:  # a quote that is not closed
+            continue
         if words and shutil.which(words[0]):
             return words
     return None

@@ -98,5 +98,6 @@ def check_checkpoint(manifest: Manifest) -> None:
 
 def serve_command(checkpoint: str, folder: Path) -> str:
     """Return the command that serves the bundle without nemotrt."""
-    words = ["trtllm-serve", checkpoint, "--extra_llm_api_options", str(folder / ARGS_FILE)]
+    options = str((folder / ARGS_FILE).absolute())
+    words = ["trtllm-serve", str(Path(checkpoint).absolute()), "--extra_llm_api_options", options]
     return shlex.join(words)

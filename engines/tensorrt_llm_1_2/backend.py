@@ -20,7 +20,7 @@ SCRIPT_FILE = "build_on_host.sh"
 SCRIPT = """#!/bin/sh
 # Builds the TensorRT engine on the GPU host, with tensorrt_llm 1.2.x. Written by nemotrt; not run.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 exec trtllm-build \\
   --checkpoint_dir "$here/{folder}" \\
   --model_cls_file "$here/{folder}/{model_file}" \\

@@ -42,6 +42,7 @@ async def run_aiperf(command: list[str], log: Path) -> None:
             stderr=asyncio.subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # Ctrl-C on the terminal is ours to pass on
+            preexec_fn=_heed_interrupts,
         )
         try:
             code = await process.wait()
@@ -60,6 +61,11 @@ def _reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line[:MAX_LINE_CHARS] for line in lines if " ERROR " in line]
     return "\n".join(errors[:NUM_LINES] or lines[-NUM_LINES:])
+
+
+def _heed_interrupts() -> None:
+    """Let the process be interrupted: what a shell starts with `&` ignores it, and so do heirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def _interrupt(process: asyncio.subprocess.Process) -> None:

@@ -60,7 +60,7 @@ def arguments(
     target: OpenAiTarget, workload: Workload, dataset: Path, tokenizer: Path, output: Path
 ) -> list[str]:
     """Return the arguments of `aiperf`."""
-    found = ["profile", "--model", target.model, "--url", target.client.url, "--streaming"]
+    found = ["profile", f"--model={target.model}", f"--url={target.client.url}", "--streaming"]
     found += ["--endpoint-type", ENDPOINT_TYPES[target.endpoint], "--use-legacy-max-tokens"]
     found += ["--use-server-token-count", "--tokenizer", str(tokenizer)]
     found += ["--input-file", str(dataset), "--custom-dataset-type", "single_turn"]
@@ -69,7 +69,7 @@ def arguments(
     found += ["--export-level", "records", "--ui", "none"]
     found += ["--no-gpu-telemetry", "--no-server-metrics"]  # ours run beside it
     for name, value in target.client.headers.items():
-        found += ["--header", f"{name}:{value}"]
+        found += [f"--header={name}:{value}"]
     return found + _pace(workload)
 
 

@@ -1,5 +1,6 @@
 """The engine in a process that the model itself starts, for a Triton without our supervisor."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -87,11 +88,15 @@ class EngineProcess:
             self._kill_group()
             if time.monotonic() - started_s > CALM_S:
                 backoff_s = FIRST_BACKOFF_S
-            print(f"the engine's process ended with exit code {code}; restarting it", flush=True)
+            with contextlib.suppress(OSError):  # the log's disk may be full
+                print(f"the engine's process ended with code {code}; restarting it", flush=True)
             if self._is_closing.wait(backoff_s):
                 return
             backoff_s, started_s = min(2 * backoff_s, MAX_BACKOFF_S), time.monotonic()
-            self._process = self._start()
+            try:
+                self._process = self._start()
+            except OSError:
+                continue  # no room for a process now; its forerunner's end is seen again
             if self._is_closing.is_set():
                 self._process.terminate()  # close() has seen its forerunner
 

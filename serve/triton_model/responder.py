@@ -5,6 +5,7 @@ on a 2-core machine with Triton 2.51), so the engine's step must never wait for 
 a response carries several tokens instead of one.
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -102,7 +103,8 @@ class Responder:
             try:
                 channel.drain()
             except Exception:  # one broken request must not take the thread from the others
-                traceback.print_exc()
+                with contextlib.suppress(OSError):  # the log's disk may be full
+                    traceback.print_exc()
                 channel.is_done = True
                 self._cancel(channel.request_id)
             if channel.is_done:

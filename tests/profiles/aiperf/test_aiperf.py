@@ -68,17 +68,20 @@ def test_a_fault_fails_the_run(scripted, standin, tmp_path, monkeypatch, script,
     assert read_result(folder).status == "failed"
 
 
-def test_an_interrupt_keeps_what_it_recorded(scripted, standin, tmp_path):
+@pytest.mark.parametrize("trap", ["", "trap '' INT;"], ids=["foreground", "background"])
+def test_an_interrupt_keeps_what_it_recorded(scripted, standin, tmp_path, trap):
+    """What a script starts with `&` ignores SIGINT; AIPerf, which we interrupt, must not."""
     flag = tmp_path / "flag"
     script = {"fault": "hang", "flag": str(flag)}
     command = [sys.executable, "-m", "nemotrt", "profile", f"{scripted.url}/v1", *LOAD, "-q"]
     command += ["--driver", "aiperf", "--aiperf", str(standin), "-o", str(tmp_path / "run")]
+    command = ["bash", "-c", f'{trap} exec "$@"', "-", *command]
     process = subprocess.Popen(command, env=os.environ | {"AIPERF_STANDIN": json.dumps(script)})
     deadline_s = time.monotonic() + 60
     while not flag.exists():
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM if trap else signal.SIGINT)
     assert process.wait(timeout=60) == 130
     result = read_result(tmp_path / "run")
     assert result.status == "interrupted"

@@ -35,6 +35,7 @@ A10G = {
     "0.pcie_rx": "3400",
     "0.num_processes": "1",
 }
+INIT = pynvml.nvmlInitWithFlags
 Script = Callable[..., None]
 
 
@@ -53,6 +54,7 @@ def standin_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def nvml_script(standin_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Return a function that scripts the stand-in: the A10G above, with changes; None removes."""
+    monkeypatch.setattr(pynvml, "nvmlInitWithFlags", INIT)  # the other tests' has no GPU
     # a GPU host's own library may be loaded already
     monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(standin_library)))
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
