@@ -9,7 +9,7 @@ from typing import Any
 from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.request import FinishReason, Request, Token, Update
 from nemotrt.engines.request_scheduler import HasLimits, check_request
-from nemotrt.engines.tensorrt_llm.sampling import read_logprobs, sampling_fields
+from nemotrt.engines.tensorrt_llm.sampling import check_min_tokens, read_logprobs, sampling_fields
 from nemotrt.engines.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
@@ -97,11 +97,13 @@ class LLMScheduler:
 
         Raises:
             ConfigError: the request can't be run, its id is in use, or it has a grammar: that masks
-                logits, which are in the LLM's processes.
+                logits, which are in the LLM's processes; or several ends would ignore its
+                min_tokens.
         """
         if request.request_id in self.running:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         _check_guide(request)
+        check_min_tokens(request.params, self.eos_ids)
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()
