@@ -1,7 +1,8 @@
 """Which engines load a quantized checkpoint, by format and algorithm, and why not.
 
-Source: the loaders of TensorRT-LLM's PyTorch backend (2026-08 and -09 snapshots), vLLM 0.33.0 and
-transformers 5.23; none was run here on a GPU. docs/quantization.md has the details.
+Source: the loaders of TensorRT-LLM's PyTorch backend (2026-08 and -09 snapshots), read; vLLM 0.32
+and 0.33, whose readers the slow tests run; transformers 5.19 and 5.24, run. None ran here on a GPU.
+docs/quantization.md has the details.
 """
 
 from nemotrt.engines.model_config import LayerKind, ModelConfig
@@ -49,14 +50,16 @@ LOADERS: dict[tuple[Format, QuantAlgo], dict[str, str]] = {
         TRANSFORMERS: "yes, with compressed-tensors installed",
     },
     (Format.COMPRESSED_TENSORS, QuantAlgo.INT8_SMOOTHQUANT): {
-        TRT_LLM: "no, and take care: it reads this layout as FP8 and degrades silently",
+        TRT_LLM: "no: refuses static activation scales in compressed-tensors",
         VLLM: "yes",
         TRANSFORMERS: "yes, with compressed-tensors installed",
     },
 }
 
 # A quantized KV cache changes "yes". Source: TensorRT-LLM's tests of its PyTorch backend refuse
-# hybrid models and paged context; vLLM's validator lets any 8 bit scheme pass and then takes FP8.
+# hybrid models and paged context; vLLM's validator of compressed-tensors takes FP8 alone, and its
+# reader of ModelOpt's layout passes over the rest; transformers quantizes the cache through
+# compressed-tensors, which looks for an attention argument that transformers 5.24 has renamed.
 BUILD_CACHE = {
     "none": "yes",
     "FP8": "yes; the KV cache is FP8 in backends tensorrt-llm, tensorrt-llm-1.2 and edge-llm only",
@@ -64,8 +67,11 @@ BUILD_CACHE = {
 }
 VLLM_INT8_CACHE = {
     Format.MODELOPT: "yes, with the KV cache in 16 bit: it reads FP8 scales only",
-    Format.COMPRESSED_TENSORS: "yes, but it takes the int8 KV cache for FP8",
+    Format.COMPRESSED_TENSORS: "no: refuses an int8 KV cache; use --kv-cache fp8 or none",
 }
+TRANSFORMERS_CACHE = (
+    "yes, with compressed-tensors installed; the KV cache by its scales in 5.19, in 16 bit in 5.24"
+)
 HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
 DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
 
@@ -76,6 +82,8 @@ def loader_verdicts(layout: Format, quant: QuantConfig, model: ModelConfig) -> d
     if layout is not Format.MODELOPT:
         verdicts[BUILD] = "no: it builds from --format modelopt"
     verdicts |= LOADERS[layout, quant.algo]
+    if quant.kv_cache_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
+        verdicts[TRANSFORMERS] = TRANSFORMERS_CACHE
     if quant.kv_cache_algo != "INT8":
         return verdicts
     if verdicts[TRT_LLM].startswith("yes"):

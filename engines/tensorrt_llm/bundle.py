@@ -30,7 +30,7 @@ def check_gpu(compute_capability: str, precision: Precision) -> None:
         names = ", ".join(PRECISIONS)
         raise ConfigError(f"backend tensorrt-llm has no precision {precision}; it has {names}.")
     is_fp8 = precision in (Precision.FP8, Precision.FP8_DYNAMIC)
-    if is_fp8 and capability_number(compute_capability) < FP8_CAPABILITY:
+    if is_fp8 and not _has_fp8(compute_capability):
         raise ConfigError(
             f"compute capability {compute_capability} has no FP8 arithmetic; "
             "use a checkpoint in int8-wo or bf16."
@@ -50,12 +50,40 @@ def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision,
             f"{HEAD}. TensorRT-LLM believes config.json and would drop it: set "
             "tie_word_embeddings to false there."
         )
+    _check_cache(checkpoint, compute_capability)
     legal = tp_sizes(checkpoint)
     if tp not in legal:
         mamba = checkpoint.config.mamba
         groups = f"; the model's {mamba.num_groups} groups must divide by it" if mamba else ""
         sizes = ", ".join(map(str, legal))
         raise ConfigError(f"--tp-size must be one of {sizes}{groups}; got {tp}.")
+
+
+def _check_cache(checkpoint: Checkpoint, compute_capability: str) -> None:
+    """Raise ConfigError unless the GPU has the KV cache that the checkpoint asks for.
+
+    Source: TensorRT-LLM's model_loader.py: dtype `auto` takes the checkpoint's own, and no dtype
+    gives 16 bits to a checkpoint that asks for less.
+    """
+    algo = checkpoint.quant.kv_cache_algo
+    if algo is None:
+        return
+    if algo != "FP8":
+        raise ConfigError(
+            f"the checkpoint asks for a {algo} KV cache, which backend tensorrt-llm has not; "
+            "quantize it with --kv-cache none or fp8."
+        )
+    if not _has_fp8(compute_capability):
+        raise ConfigError(
+            f"the checkpoint asks for an FP8 KV cache, which TensorRT-LLM gives it whatever the "
+            f"GPU; compute capability {compute_capability} has no FP8. Quantize it with "
+            "--kv-cache none."
+        )
+
+
+def _has_fp8(compute_capability: str) -> bool:
+    """Whether the GPU computes in FP8."""
+    return capability_number(compute_capability) >= FP8_CAPABILITY
 
 
 def tp_sizes(checkpoint: Checkpoint) -> tuple[int, ...]:
@@ -76,11 +104,15 @@ def write_bundle(
     tp_size: int = 1,
     is_code_trusted: bool = False,
 ) -> None:
-    """Write ARGS_FILE to `folder`; an FP8 KV cache only where the GPU computes in FP8."""
-    is_fp8_gpu = capability_number(compute_capability) >= FP8_CAPABILITY
+    """Write ARGS_FILE to `folder`, with the KV cache that the checkpoint asks for.
+
+    Raises:
+        ConfigError: the GPU has no such cache.
+    """
+    _check_cache(checkpoint, compute_capability)
     args = llm_args(
         limits,
-        has_fp8_cache=checkpoint.quant.kv_cache_algo == "FP8" and is_fp8_gpu,
+        has_fp8_cache=checkpoint.quant.kv_cache_algo == "FP8",
         tp_size=tp_size,
         is_code_trusted=is_code_trusted,
     )

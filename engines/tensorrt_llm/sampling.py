@@ -9,8 +9,30 @@ from typing import Any
 import numpy as np
 
 from nemotrt.engines.sampling import Floats, SamplingParams
+from nemotrt.errors import ConfigError
 
 NO_END_ID = -1  # TensorRT-LLM's own value for "nothing ends the sequence"
+
+
+def check_min_tokens(params: SamplingParams, eos_ids: tuple[int, ...]) -> None:
+    """Raise ConfigError where TensorRT-LLM would end a text before its `min_tokens`.
+
+    Source: TensorRT-LLM's _torch/pyexecutor/sampler.py, _apply_min_length_penalty: it forbids
+    `end_id` alone; a stop token may come all the same.
+    """
+    ends = _ends(params, eos_ids)
+    if params.min_tokens and len(ends) > 1:
+        raise ConfigError(
+            f"backend tensorrt-llm keeps one end of sequence from coming before min_tokens; this "
+            f"request has {len(ends)}: {', '.join(map(str, ends))}. Leave out min_tokens, or give "
+            "ignore_eos."
+        )
+
+
+def _ends(params: SamplingParams, eos_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the ids that end the text, the model's own first."""
+    eos = () if params.ignore_eos else eos_ids
+    return tuple(dict.fromkeys((*eos, *params.stop_token_ids)))
 
 
 def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[str, Any]:
@@ -18,9 +40,12 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
 
     Stop strings and text are ours (TextStream), so `detokenize` is off; a stop token is left in the
     output, where we see which it was. `top_k=1` is the one spelling of greedy in every version.
+    With `min_tokens` the only end is `end_id`, whosever it is: check_min_tokens().
     """
-    ends = () if params.ignore_eos else eos_ids
-    stop_ids = [*ends[1:], *params.stop_token_ids]
+    ends = _ends(params, eos_ids)
+    if params.ignore_eos and not params.min_tokens:
+        ends = ()
+    stop_ids = [*ends[1:], *(token for token in params.stop_token_ids if token not in ends)]
     fields: dict[str, Any] = {
         "max_tokens": max(1, params.max_tokens),  # it takes no 0: what comes then is dropped
         "end_id": ends[0] if ends else NO_END_ID,

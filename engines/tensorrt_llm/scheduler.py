@@ -21,6 +21,7 @@ from nemotrt.engines.request_scheduler import HasLimits, check_request
 from nemotrt.engines.sampling import is_finite
 from nemotrt.engines.tensorrt_llm.sampling import (
     are_finite,
+    check_min_tokens,
     context_rows,
     read_logprobs,
     sampling_fields,
@@ -115,11 +116,13 @@ class LLMScheduler:
 
         Raises:
             ConfigError: the request can't be run, its id is in use, or it has a grammar: that masks
-                logits, which are in the LLM's processes.
+                logits, which are in the LLM's processes; or several ends would ignore its
+                min_tokens.
         """
         if request.request_id in self.running:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         _check_guide(request)
+        check_min_tokens(request.params, self.eos_ids)
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()

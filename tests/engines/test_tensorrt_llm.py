@@ -117,12 +117,36 @@ def test_what_does_not_fit_is_no_feasible_plan(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_ampere_gets_no_fp8_cache(quantized_tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    """The cache's type is the GPU's to allow, whatever the checkpoint has scales for."""
-    source = open_checkpoint(quantized_tiny("fp8"))
-    for capability, dtype in (("8.6", "auto"), ("9.0", "fp8")):
-        bundle.write_bundle(source, tmp_path, Limits(8, 1024, 128), capability)
-        assert read_llm_args(tmp_path / "llm_args.yaml")["kv_cache_config"]["dtype"] == dtype
+@pytest.mark.parametrize(
+    ("kv_cache", "gpu", "dtype"),
+    [
+        ("none", "a10g", "auto"),
+        ("none", "h100", "auto"),
+        ("fp8", "h100", "fp8"),
+        ("fp8", "l4", "fp8"),
+        ("fp8", "a10g", None),
+        ("fp8", "a100", None),
+        ("int8", "a10g", None),
+        ("int8", "h100", None),
+    ],
+)
+def test_the_cache_is_the_checkpoint_s_or_the_gpu_is_refused(
+    kv_cache: str, gpu: str, dtype: str | None, tmp_path: Path
+) -> None:
+    """`auto` is the checkpoint's own type to TensorRT-LLM, which Ampere does not compute in."""
+    command = ["quantize", "tiny", "--recipe", "int8-wo", "--kv-cache", kv_cache, "-q"]
+    command += ["--calibration", str(tmp_path / "c"), "--sequences", "2"]
+    result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "q")])
+    assert result.exit_code == 0, result.output
+    code, stderr = run(str(tmp_path / "q"), "--gpu", gpu, "-o", str(tmp_path / "b"))
+    words = " ".join(stderr.split())
+    if dtype is None:
+        assert code == 2, words
+        assert f"{kv_cache.upper()} KV cache" in words and "--kv-cache none" in words
+        assert not (tmp_path / "b").exists()
+    else:
+        assert code == 0, words
+        assert read_llm_args(tmp_path / "b/llm_args.yaml")["kv_cache_config"]["dtype"] == dtype
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 31, 96, 129, 500, 2048])

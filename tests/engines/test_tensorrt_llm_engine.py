@@ -82,7 +82,7 @@ def some_text(cpu: OpenEngine) -> str:
         {"max_tokens": 24, "ignore_eos": True},
         {"max_tokens": 12, "repetition_penalty": 1.4, "ignore_eos": True},
         {"max_tokens": 12, "presence_penalty": 1.5, "frequency_penalty": -0.5, "ignore_eos": True},
-        {"max_tokens": 60, "min_tokens": 50},
+        {"max_tokens": 60, "min_tokens": 50, "ignore_eos": True},
         {"max_tokens": 6, "logprobs": 0, "ignore_eos": True},
         {"max_tokens": 6, "logprobs": 3, "ignore_eos": True},
     ],
@@ -127,6 +127,19 @@ def test_prompt_logprobs_and_a_budget_exclude_each_other(opened: OpenEngine) -> 
     params = SamplingParams(max_tokens=4, prompt_logprobs=1)
     with pytest.raises(ConfigError, match="prompt_logprobs exclude max_thinking_tokens"):
         opened.scheduler().submit(Request("r", PROMPT, params, BUDGET))
+
+
+def test_min_tokens_is_for_one_end(opened: OpenEngine, cpu: OpenEngine) -> None:
+    """TensorRT-LLM forbids `end_id` alone: the model's three ends would end the text early."""
+    with pytest.raises(ConfigError, match=r"has 3: 12, 2, 11\. Leave out min_tokens"):
+        run(opened, max_tokens=60, min_tokens=50)
+    ids = [t["id"] for t in run(cpu, max_tokens=30, ignore_eos=True)["tokens"]]
+    one, other, *_ = dict.fromkeys(ids)
+    with pytest.raises(ConfigError, match="this request has 2"):
+        run(opened, max_tokens=30, min_tokens=9, ignore_eos=True, stop_token_ids=(one, other))
+    for token in (one, other):  # one end is kept, whosever it is
+        params = {"max_tokens": 30, "min_tokens": 9, "ignore_eos": True, "stop_token_ids": (token,)}
+        assert run(opened, **params) == run(cpu, **params)
 
 
 def test_a_stop_string_ends_the_text_and_frees_the_llm(opened: OpenEngine, cpu: OpenEngine) -> None:

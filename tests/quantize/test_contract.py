@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.adjust import CalibrationOptions
@@ -22,6 +23,7 @@ from nemotrt.quantize.compressed import open_quantized
 from nemotrt.quantize.contract import inspect_quantized
 from nemotrt.quantize.evaluate import evaluate
 from nemotrt.quantize.formats import Format
+from nemotrt.quantize.loaders import LOADERS, TRT_LLM
 from nemotrt.quantize.recipe import load_recipe, recipe_names
 from nemotrt.quantize.texts import read_texts, token_windows
 from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
@@ -280,6 +282,12 @@ def test_patterns_exclude_as_the_loaders_match_them(
     assert (not faults) if fault is None else fault in " ".join(faults), faults
 
 
+def test_our_int8_sq_in_compressed_tensors_is_refused_by_tensorrt_llm() -> None:
+    """Static scales per tensor: its reader takes channel and token, or blocks, and raises."""
+    verdict = LOADERS[Format.COMPRESSED_TENSORS, QuantAlgo.INT8_SMOOTHQUANT][TRT_LLM]
+    assert verdict == "no: refuses static activation scales in compressed-tensors"
+
+
 K_SCALE = "backbone.layers.4.mixer.k_proj.k_scale"
 
 
@@ -322,7 +330,12 @@ def test_an_int8_cache_changes_who_loads_it(
         verdicts[kv_cache] = inspect_quantized(tmp_path / kv_cache).loaders
     assert verdicts["fp8"]["TensorRT-LLM (PyTorch)"] == verdicts["fp8"]["vLLM"] == "yes"
     assert verdicts["int8"]["TensorRT-LLM (PyTorch)"].startswith("no: refuses an int8 KV cache")
-    assert verdicts["int8"]["vLLM"].startswith("yes, ")
+    vllm = (
+        "yes, with the KV cache in 16 bit" if layout is Format.MODELOPT else "no: refuses an int8"
+    )
+    assert verdicts["int8"]["vLLM"].startswith(vllm)
+    in_transformers = verdicts["fp8"]["transformers"]
+    assert ("the KV cache by its scales" in in_transformers) == (layout is not Format.MODELOPT)
     assert verdicts["int8"]["nemotrt build"][:3] == ("yes" if layout is Format.MODELOPT else "no:")
 
 

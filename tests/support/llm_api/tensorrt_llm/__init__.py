@@ -337,6 +337,8 @@ class LLM:
 
 
 def _request(name: str, prompt: list[int], params: SamplingParams) -> request.Request:
+    # The real one forbids end_id alone before min_tokens; our scheduler below forbids them all.
+    assert not (params.min_tokens and params.stop_token_ids), "a stop token may come early"
     ends = (*(params.stop_token_ids or ()), *(() if params.ignore_eos else (params.end_id or 0,)))
     fields = sampling.SamplingParams(
         max_tokens=params.max_tokens,
