@@ -69,7 +69,8 @@ def agree(imported, own, phases):
     arrivals = [a - origin_s for r in own.requests if r.phase in phases for a in r.arrivals_s]
     count = sum(start_s - 1e-6 < at_s <= end_s + 1e-6 for at_s in arrivals)
     rate = imported.metric("tokens_per_s")
-    assert rate == pytest.approx(count / (end_s - start_s), abs=2.1 / (end_s - start_s))
+    # Users in step put up to 3 responses within a rounding of either edge.
+    assert rate == pytest.approx(count / (end_s - start_s), abs=6.1 / (end_s - start_s))
     assert imported.workload.concurrency == 3
 
 
