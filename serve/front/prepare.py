@@ -81,7 +81,8 @@ def unknown_model(name: str, known: str) -> ApiError:
 def _invalid(error: pydantic.ValidationError) -> ApiError:
     """Return the error for a body that does not fit its schema: the first fault, by its field."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    parts = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in parts if not part.startswith("("))  # tags of unions
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"{where} is not supported; leave it out.", param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."
