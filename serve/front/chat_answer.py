@@ -26,6 +26,7 @@ class ChatAnswer:
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._calls: list[Delta] = []
+        self._arguments: list[list[str]] = []  # of each call, in pieces
         self._logprobs: list[Any] | None = None
         self.prompt: Fields | None = None  # with the prompt's log-probabilities
 
@@ -70,7 +71,10 @@ class ChatAnswer:
         if self._splitter is not None:
             message["reasoning_content"] = "".join(self._reasoning) or None
         if self._calls:
-            message["tool_calls"] = self._calls
+            message["tool_calls"] = [
+                {**call, "function": {**call["function"], "arguments": "".join(pieces)}}
+                for call, pieces in zip(self._calls, self._arguments, strict=True)
+            ]
         logprobs = None
         if self._logprobs is not None:
             logprobs = {"content": self._logprobs, "refusal": None}
@@ -102,9 +106,10 @@ class ChatAnswer:
         if delta.name is not None:
             function = {"name": delta.name, "arguments": delta.arguments}
             call = {"id": delta.call_id, "type": "function", "function": function}
-            self._calls.append({**call, "function": dict(function)})
+            self._calls.append(call)
+            self._arguments.append([delta.arguments])
             return {"tool_calls": [{"index": delta.index, **call}]}
-        self._calls[delta.index]["function"]["arguments"] += delta.arguments
+        self._arguments[delta.index].append(delta.arguments)
         part = {"index": delta.index, "function": {"arguments": delta.arguments}}
         return {"tool_calls": [part]}
 

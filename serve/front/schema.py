@@ -28,15 +28,15 @@ def _prompt_kind(value: Any) -> str:
     """Return which form of a prompt a value is to be read as: trying all four costs much."""
     first = value[0] if isinstance(value, list) and value else value
     if not isinstance(value, list):
-        return "text"
-    return {int: "ids", list: "lists of ids"}.get(type(first), "texts")
+        return "(text)"
+    return {int: "(ids)", list: "(lists of ids)"}.get(type(first), "(texts)")
 
 
 Prompt = Annotated[
-    Annotated[Text, Tag("text")]
-    | Annotated[list[Text], Tag("texts"), Field(max_length=MAX_PROMPTS)]
-    | Annotated[Ids, Tag("ids")]
-    | Annotated[list[Ids], Tag("lists of ids"), Field(max_length=MAX_PROMPTS)],
+    Annotated[Text, Tag("(text)")]
+    | Annotated[list[Text], Tag("(texts)"), Field(max_length=MAX_PROMPTS)]
+    | Annotated[Ids, Tag("(ids)")]
+    | Annotated[list[Ids], Tag("(lists of ids)"), Field(max_length=MAX_PROMPTS)],
     Discriminator(_prompt_kind),
 ]
 

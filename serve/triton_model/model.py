@@ -6,6 +6,7 @@ the model starts it, from what config.pbtxt says.
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def start_engine(parameters: dict[str, Any]) -> EngineProcess:
     return process
 
 
-def read_inputs(request: Any, max_seq_len: int) -> dict[str, Any]:
+def read_inputs(request: Any, max_seq_len: Callable[[], int]) -> dict[str, Any]:
     """Return a request's tensors by name, as plain values.
 
     Raises:

@@ -39,7 +39,6 @@ class Relay:
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
 
-    @property
     def max_seq_len(self) -> int:
         """Tokens that a sequence may have.
 

@@ -4,7 +4,7 @@ Source: tensorrtllm_backend, all_models/inflight_batcher_llm/ensemble/config.pbt
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 
@@ -82,20 +82,19 @@ INPUT_BY_NAME = {spec.name: spec for spec in INPUTS}
 APPENDED = ("text_output", *(spec.name for spec in OUTPUTS if spec.is_list))
 
 
-def check_elements(name: str, count: int, max_seq_len: int) -> None:
-    """Raise ValueError for more elements than any request needs, before anything walks them."""
-    _check(f"{name} has {count} elements", count, max(max_seq_len, MIN_ELEMENTS), max_seq_len)
+def check_elements(name: str, count: int, max_seq_len: Callable[[], int]) -> None:
+    """Raise ValueError for more elements than any request needs, before anything walks them.
+
+    The engine is asked for its limit only where a tensor is large.
+    """
+    if count > MIN_ELEMENTS and count > max_seq_len():
+        raise ValueError(f"{name} has {count} elements; the engine holds {max_seq_len()} tokens.")
 
 
-def check_bytes(name: str, count: int, max_seq_len: int) -> None:
+def check_bytes(name: str, count: int, max_seq_len: Callable[[], int]) -> None:
     """Raise ValueError for a longer text than any request needs."""
-    limit = max(max_seq_len * MAX_BYTES_PER_TOKEN, MIN_TEXT_BYTES)
-    _check(f"{name} has {count} bytes", count, limit, max_seq_len)
-
-
-def _check(what: str, count: int, limit: int, max_seq_len: int) -> None:
-    if count > limit:
-        raise ValueError(f"{what}; the engine holds {max_seq_len} tokens.")
+    if count > MIN_TEXT_BYTES and count > max_seq_len() * MAX_BYTES_PER_TOKEN:
+        raise ValueError(f"{name} has {count} bytes; the engine holds {max_seq_len()} tokens.")
 
 
 def input_value(name: str, elements: Iterable[Any]) -> Any:

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.serve.triton_model.tensors import INPUTS, OUTPUTS, input_value, merge
+from nemotrt.serve.triton_model.tensors import (
+    INPUTS,
+    MIN_ELEMENTS,
+    MIN_TEXT_BYTES,
+    OUTPUTS,
+    check_bytes,
+    check_elements,
+    input_value,
+    merge,
+)
 from nemotrt.serve.triton_model.wire import HEADER, MAX_FRAME_BYTES, encode, read_frames
 
 FRAMES = st.lists(st.dictionaries(st.text(), st.integers() | st.text()), max_size=5)
@@ -55,6 +64,20 @@ def test_input_values_are_checked() -> None:
             input_value(name, elements)
     with pytest.raises(ValueError, match="text_input is not UTF-8"):
         input_value("text_input", [b"\xff"])
+
+
+def test_a_tensors_size_is_checked_and_the_engine_asked_only_for_large_ones() -> None:
+    def unknown() -> int:
+        raise AssertionError("no engine is needed")
+
+    check_elements("input_ids", MIN_ELEMENTS, unknown)
+    check_bytes("text_input", MIN_TEXT_BYTES, unknown)
+    check_elements("input_ids", 5000, lambda: 5000)
+    check_bytes("text_input", 5 << 20, lambda: 20480)
+    with pytest.raises(ValueError, match="input_ids has 5001 elements; the engine holds 5000"):
+        check_elements("input_ids", 5001, lambda: 5000)
+    with pytest.raises(ValueError, match="text_input has 5242881 bytes"):
+        check_bytes("text_input", (5 << 20) + 1, lambda: 20480)
 
 
 def test_merging_appends_what_grows_and_replaces_the_rest() -> None:
