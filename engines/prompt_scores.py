@@ -30,12 +30,13 @@ class PromptScores:
             return
         if start == 0:
             self._tokens.append(PromptToken(self._prompt[0], None))
-        for token, row in zip(
-            self._prompt[start + 1 :], rows, strict=False
-        ):  # the last is no one's
+        scored = self._prompt[start + 1 :]  # one fewer than rows at the prompt's end
+        for token, row in zip(scored, rows, strict=False):
             self._tokens.append(PromptToken(token, score(row, token, self._num_top)))
 
     def take(self) -> tuple[PromptToken, ...]:
         """Return the whole prompt, once."""
+        if not self._tokens:
+            return ()
         tokens, self._tokens = tuple(self._tokens), []
         return tokens

@@ -153,7 +153,9 @@ class Scheduler:
                 sequence.num_fed += len(feed.tokens)
             if sequence.is_decoding:
                 update = self._advance(sequence, rows[-1])
-                updates.append(replace(update, prompt=sequence.scores.take()))
+                if prompt := sequence.scores.take():
+                    update = replace(update, prompt=prompt)
+                updates.append(update)
         return updates
 
     def _admit(self) -> None:

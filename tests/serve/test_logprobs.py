@@ -199,6 +199,18 @@ def test_streams_carry_the_echo_first(served) -> None:
             assert [item for part in own for item in part[column]] == values, column
 
 
+def test_tokens_that_a_stop_string_cut_off_keep_their_entries(served) -> None:
+    body = {"prompt": PROMPTS[0], "max_tokens": 20, "ignore_eos": True, "logprobs": 1, "seed": 1}
+    [whole] = served.post("completions", **body)["choices"]
+    stop = whole["text"][7:10]
+    answer = served.post("completions", **body, stop=stop)
+    [cut] = answer["choices"]
+    assert cut["text"] == whole["text"][: whole["text"].index(stop)]
+    count = answer["usage"]["completion_tokens"]
+    assert 0 < count < 20
+    assert cut["logprobs"] == {name: column[:count] for name, column in whole["logprobs"].items()}
+
+
 def test_echo_alone_brings_no_log_probabilities(served) -> None:
     body = {"prompt": "The", "echo": True, "max_tokens": 0}
     [choice] = served.post("completions", **body)["choices"]
