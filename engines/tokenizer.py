@@ -32,6 +32,13 @@ class Tokenizer:
         self._backend = backend
         self.eos_ids = tuple(eos_ids)
 
+    @classmethod
+    def from_json(cls, text: str, eos_ids: Sequence[int] = ()) -> "Tokenizer":
+        """Return the tokenizer that `to_json` wrote."""
+        from tokenizers import Tokenizer as Backend
+
+        return cls(Backend.from_str(text), eos_ids)
+
     @property
     def vocab_size(self) -> int:
         """Number of ids, with the added tokens."""

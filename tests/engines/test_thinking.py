@@ -19,7 +19,8 @@ from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.tag_tokens import TagTokens, tag_tokens
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.engines.tokenizer import load_tokenizer
-from nemotrt.serve.grammar import GrammarCompiler, GrammarGuide
+from nemotrt.serve.grammar import GrammarCompiler
+from nemotrt.serve.grammar_guide import GrammarGuide
 from support.pieces import PieceTokenizer
 
 TINY = load_tokenizer(TINY_MODELS["tiny"])

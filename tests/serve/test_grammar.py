@@ -209,7 +209,7 @@ def test_a_grammar_that_errs_ends_the_request_with_the_reason(tokenizer, grammar
     """The grammar is fine for a while; then a row is too large for its parser."""
     guide = grammars.guide("json_schema", json.dumps(optional(4000)))
     text, reason, error = run(tokenizer, guide)
-    assert reason is FinishReason.ERROR and "max is 10000" in error
+    assert reason is FinishReason.ERROR and "max is 4000" in error
     assert text.strip() in ("{", '{"', '{"property_', '{"p')  # nothing after the fault
 
 

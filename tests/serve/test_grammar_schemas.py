@@ -14,7 +14,8 @@ from nemotrt.engines.guide import Allowed, Broken, Complete
 from nemotrt.engines.tiny_models import resolve_checkpoint
 from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.errors import ConfigError
-from nemotrt.serve.grammar import GrammarCompiler, GrammarGuide
+from nemotrt.serve.grammar import GrammarCompiler
+from nemotrt.serve.grammar_guide import GrammarGuide
 from nemotrt.serve.grammar_text import bounded_lark
 from nemotrt.serve.json_schema import MAX_WHITESPACE_CHARACTERS
 from support.random_schemas import ODD_SCHEMAS, schemas
