@@ -5,6 +5,7 @@ AHEAD_OF_TIME. Ordinary TensorRT compiles for the GPU of the host that it runs o
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import PackageNotFoundError, version
@@ -137,7 +138,7 @@ def local_compute_capability() -> str | None:
     except pynvml.NVMLError:
         return None
     try:
-        if visible.isdigit():
+        if visible.isdecimal():
             device = pynvml.nvmlDeviceGetHandleByIndex(int(visible))
         else:
             device = pynvml.nvmlDeviceGetHandleByUUID(visible)
@@ -145,7 +146,8 @@ def local_compute_capability() -> str | None:
     except pynvml.NVMLError:
         return None
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):  # nothing is asked any more
+            pynvml.nvmlShutdown()
     return f"{major}.{minor}"
 
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
+from nemotrt.engines.tensorrt.flavour import local_compute_capability
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.nvml.device import select_devices
 from nemotrt.profiles.nvml.inventory import Gpu, find_gpus
@@ -79,12 +80,14 @@ def test_each_call_with_each_code(nvml_script, tmp_path: Path) -> None:
     nvml_script(**WHOLE)
     _, [whole] = look()
     [whole_gpu], _ = find_gpus()
+    assert local_compute_capability() == "8.6"
     for function in functions:
         for name, code in CODES.items():
             nvml_script(**WHOLE, **{function: f"!{code}"})
             context = f"{function} fails with {name}"
             check_look(function, name, whole, context)
             check_inventory(function, whole_gpu, context)
+            assert local_compute_capability() in ("8.6", None), context
             text = GpuGauges().text()
             values = [float(line.split()[-1]) for line in text.splitlines() if line[0] != "#"]
             assert all(value > 0 for value in values), context  # never 0 for "not told"
