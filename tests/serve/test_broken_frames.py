@@ -85,8 +85,11 @@ class FakeEngine:
                 return
             with client:
                 try:
-                    next(read_frames(client), None)
-                    client.sendall(self.answer)
+                    for frame in read_frames(client):
+                        if frame["op"] == "submit":
+                            client.sendall(self.answer)
+                            break
+                        client.sendall(encode({"op": "status", "max_seq_len": 9}))
                 except OSError:
                     continue
 
