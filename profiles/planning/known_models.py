@@ -6,7 +6,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.checkpoint import with_stored_head
 from nemotrt.engines.config_fields import Fields
 from nemotrt.engines.hf_config import parse_model_config
 from nemotrt.engines.model_config import ModelConfig
@@ -36,6 +35,10 @@ def load_model(name: str) -> ModelConfig:
         if not (path / "config.json").is_file():
             raise ConfigError(f"{path} has no config.json.")
         model = _parse(_read_object(path / "config.json"), str(path / "config.json"))
+        if not model.tie_word_embeddings:
+            return model
+        from nemotrt.engines.checkpoint import with_stored_head  # numpy: only where it must be
+
         return with_stored_head(path, model)
     if path.is_file():
         return _parse(_read_object(path), str(path))
