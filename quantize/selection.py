@@ -13,8 +13,9 @@ from nemotrt.quantize.recipe import Recipe
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-# Whose fused linears have one scale per tensor together. Source: ModelOpt 0.47's exports: it finds
-# what shares an input in Qwen3, and leaves q, k and v of Nemotron-H apart.
+# Whose fused linears have one scale per tensor together: the common maximum, to which vLLM and
+# TensorRT-LLM would requantize scales of their own. ModelOpt 0.47's export leaves FP8 scales apart
+# (_fuse_shared_input_modules); Nemotron-H, whose recipes keep attention, stays as it writes it.
 COMMON_SCALE_TYPES = ("qwen3",)
 
 

@@ -6,7 +6,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.checkpoint import with_stored_head
 from nemotrt.engines.config_fields import Fields
 from nemotrt.engines.hf_config import parse_model_config
 from nemotrt.engines.model_config import ModelConfig
@@ -50,7 +49,12 @@ def load_source(name: str) -> ModelSource:
         if not config.is_file():
             raise ConfigError(f"{path} has no config.json.")
         raw = read_json_object(config)
-        return read_source(raw, with_stored_head(path, _parse(raw, str(config))), config)
+        model = _parse(raw, str(config))
+        if model.tie_word_embeddings:
+            from nemotrt.engines.checkpoint import with_stored_head  # numpy: only where it must be
+
+            model = with_stored_head(path, model)
+        return read_source(raw, model, config)
     if path.is_file():
         raw = read_json_object(path)
         return read_source(raw, _parse(raw, str(path)), path)

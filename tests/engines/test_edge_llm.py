@@ -173,7 +173,11 @@ def test_linears_of_equal_scales_share_one_in_the_graph(
         ("int8-wo", ("--gpu", "a10g"), "use int8-sq or bf16"),
         ("fp8", ("--gpu", "a100"), "no FP8 arithmetic; use a checkpoint in int8-sq or bf16"),
         ("fp8-dynamic", ("--gpu", "l4"), "static FP8 scales only; use fp8"),
-        (None, ("--gpu", "a10g", "--tp-size", "2"), "--tp-size must be 1"),
+        (
+            None,
+            ("--gpu", "a10g", "--tp-size", "2"),
+            "--tp-size is for backend tensorrt-llm and tensorrt-llm-1.2, not edge-llm",
+        ),
     ],
 )
 def test_what_edge_llm_does_not_take_is_refused_before_any_work(

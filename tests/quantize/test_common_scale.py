@@ -1,4 +1,4 @@
-"""Static FP8: linears that engines run as one have one scale in Qwen3, as ModelOpt exports them."""
+"""Static FP8: linears that engines run as one have one scale in Qwen3, the common maximum."""
 
 from collections.abc import Callable
 from pathlib import Path

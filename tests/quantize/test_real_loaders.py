@@ -16,6 +16,13 @@ from nemotrt.quantize.loaders import TRANSFORMERS, VLLM
 from nemotrt.quantize.recipe import recipe_names
 from support.peers import peer_python
 
+# Runs a script as if these were not installed: built for another torch, they stop transformers.
+RUN = """
+import runpy, sys
+sys.modules |= dict.fromkeys(("torchvision", "torchaudio", "torchcodec"))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 ORACLES = Path(__file__).parent / "oracles"
 
 
@@ -37,7 +44,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def ask(python: str | Path, oracle: str, folders: list[Path]) -> dict[str, object]:
-    command = [str(python), str(ORACLES / oracle), *map(str, folders)]
+    command = [str(python), "-c", RUN, str(ORACLES / oracle), *map(str, folders)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
