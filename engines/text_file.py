@@ -30,7 +30,15 @@ def read_json(path: Path, error: type[NemotrtError] = ArtefactError) -> Any:
     Raises:
         NemotrtError: of class `error`, where it can't be read or is not JSON.
     """
-    return parse_json(read_text(path, error), str(path), error)
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise error(f"{path} can't be read: {fault.strerror or fault}.") from fault
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise error(f"{path} is not JSON: it is not UTF-8 text ({fault}).") from fault
+    return parse_json(text, str(path), error)
 
 
 def parse_json(text: str, source: str, error: type[NemotrtError] = ArtefactError) -> Any:

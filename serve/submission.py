@@ -87,12 +87,12 @@ class Inputs(pydantic.BaseModel):
             "beam_width above 1": self.beam_width != 1,
             "length_penalty": self.length_penalty != 1,
             "num_return_sequences above 1": self.num_return_sequences != 1,
-            "guided_decoding_guide without its type": bool(self.guided_decoding_guide)
-            and not self.guided_decoding_guide_type,
         }
         for name, is_asked in refusals.items():
             if is_asked:
                 raise ConfigError(f"{name} is not supported; leave it out.")
+        if self.guided_decoding_guide and not self.guided_decoding_guide_type:
+            raise ConfigError("guided_decoding_guide needs guided_decoding_guide_type; give both.")
         limits = {"timeout_ms": (self.timeout_ms, 1)}
         limits["max_thinking_tokens"] = (self.max_thinking_tokens, 0)
         for name, (value, least) in limits.items():
@@ -274,8 +274,6 @@ def _guide(
     """
     grammar: TextGuide | None = None
     kind, guide = inputs.guided_decoding_guide_type or "", inputs.guided_decoding_guide or ""
-    if guide and not kind:
-        raise ConfigError("guided_decoding_guide needs guided_decoding_guide_type; give both.")
     if kind:
         if grammars is None:
             raise ConfigError("the engine has no tokenizer; leave out guided_decoding_guide_type.")

@@ -1,6 +1,7 @@
 """How much one request may hold, checked before a prompt is made of it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nemotrt.engines.engine import Limits
@@ -59,7 +60,10 @@ def _check_completion(body: CompletionRequest, limits: Limits) -> None:
         if isinstance(prompt, str):
             _check(name, check_text, name, len(prompt), limits.max_seq_len)
         else:
-            _check(name, check_room, len(prompt), limits.max_seq_len)
+            min_output = int(body.max_tokens != 0)
+            _check(
+                name, partial(check_room, min_output=min_output), len(prompt), limits.max_seq_len
+            )
 
 
 def _check(field: str, check: Callable[..., Any], *arguments: Any) -> None:

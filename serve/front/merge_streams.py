@@ -6,6 +6,8 @@ from typing import Any
 
 from nemotrt.serve.front.upstream import Fields, Upstream, UpstreamError
 
+ENDED_EARLY = UpstreamError("engine_failed", "the stream ended before the answer did.")
+
 
 async def merged(
     upstream: Upstream, inputs: list[Fields], is_done: Callable[[int], bool] = lambda index: False
@@ -22,11 +24,11 @@ async def merged(
         try:
             async for fields in stream:
                 yield 0, fields
-                if is_done(0):
-                    break
+                if fields.get("final") or is_done(0):
+                    return
+            raise ENDED_EARLY
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
-        return
     queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
     tasks = [asyncio.create_task(_pump(upstream, i, one, queue)) for i, one in enumerate(inputs)]
     try:
@@ -35,7 +37,7 @@ async def merged(
             index, item = await queue.get()
             if index not in live:
                 continue
-            if isinstance(item, UpstreamError):
+            if isinstance(item, Exception):
                 raise item
             yield index, item
             if item.get("final") or is_done(index):
@@ -50,12 +52,13 @@ async def merged(
 async def _pump(
     upstream: Upstream, index: int, inputs: Fields, queue: asyncio.Queue[tuple[int, Any]]
 ) -> None:
-    """Put one request's fields, or its error, into the common queue."""
+    """Put one request's fields into the common queue, and what ends them: its reader waits."""
     stream = upstream.generate(inputs)
     try:
         async for fields in stream:
             queue.put_nowait((index, fields))
-    except UpstreamError as error:
+        queue.put_nowait((index, ENDED_EARLY))  # nobody waits for it after the last fields
+    except Exception as error:
         queue.put_nowait((index, error))
     finally:
         await stream.aclose()  # type: ignore[attr-defined]

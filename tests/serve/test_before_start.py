@@ -67,7 +67,7 @@ def test_a_pair_that_fits_is_taken(engine_folder, tmp_path) -> None:
 
 def test_api_keys(engine_folder, tmp_path) -> None:
     keys = tmp_path / "keys"
-    for content, message in [(b"\xff\xfe", "can't be read"), (b"# none\n", "has no API key")]:
+    for content, message in [(b"\xff\xfe", "is not UTF-8"), (b"# none\n", "has no API key")]:
         keys.write_bytes(content)
         keys.chmod(0o600)
         check(serve(engine_folder, tmp_path, "--api-key-file", keys), 2, message)

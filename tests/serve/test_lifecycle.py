@@ -251,22 +251,23 @@ def test_the_queue_is_bounded_in_size_and_time(direct) -> None:
     assert [a.json()["error"]["code"] for a in late] == ["queue_timeout"] * 9
 
 
-def test_priority_goes_before_arrival(direct) -> None:
-    threads, _ = in_threads(8, lambda _: ask(direct, max_tokens=110))
-    wait_until(lambda: engine(direct).get("num_running") == 8)
-    ends: dict[int, float] = {}
+def test_priority_goes_before_arrival(start) -> None:
+    with start("--no-triton", "--max-queue-size", "9", "--max-queue-s", "60") as server:
+        threads, _ = in_threads(8, lambda _: ask(server, max_tokens=110))
+        wait_until(lambda: engine(server).get("num_running") == 8)
+        ends: dict[int, float] = {}
 
-    def timed(priority: int) -> None:
-        if ask(direct, max_tokens=20, priority=priority).is_success:
-            ends[priority] = time.monotonic()
+        def timed(priority: int) -> None:
+            if ask(server, max_tokens=20, priority=priority).is_success:
+                ends[priority] = time.monotonic()
 
-    low, _ = in_threads(8, lambda i: timed(100 + i))
-    wait_until(lambda: engine(direct)["num_waiting"] == 8)
-    high, _ = in_threads(1, lambda i: timed(-1))
-    wait_until(lambda: engine(direct)["num_waiting"] == 9)
-    for thread in (*threads, *low, *high):
-        thread.join(30)
-    assert ends[-1] < ends[107]
+        low, _ = in_threads(8, lambda i: timed(100 + i))
+        wait_until(lambda: engine(server)["num_waiting"] == 8)
+        high, _ = in_threads(1, lambda i: timed(-1))
+        wait_until(lambda: engine(server)["num_waiting"] == 9)
+        for thread in (*threads, *low, *high):
+            thread.join(60)
+        assert ends[-1] < ends[107]
 
 
 def test_a_deadline_ends_a_request(direct) -> None:

@@ -196,7 +196,11 @@ def test_streams_carry_the_echo_first(served) -> None:
     for one, text, own in zip(whole, texts, parts, strict=True):
         assert text == one["text"]
         for column, values in one["logprobs"].items():
-            assert [item for part in own for item in part[column]] == values, column
+            found = [item for part in own for item in part[column]]
+            assert len(found) == len(values)
+            for item, value in zip(found, values, strict=True):  # batches differ: so do last bits
+                expected = value if column == "tokens" else pytest.approx(value, abs=1e-4)
+                assert item == (None if value is None else expected), column
 
 
 def test_tokens_that_a_stop_string_cut_off_keep_their_entries(served) -> None:

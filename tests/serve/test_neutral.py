@@ -52,6 +52,7 @@ BOTH_VALUES: dict[str, Any] = {
     "stop_token_ids": [9],
     "priority": -2,
     "timeout_ms": 5000,
+    "prompt_logprobs": 1,
 }
 CHAT_VALUES: dict[str, Any] = {
     **BOTH_VALUES,
@@ -102,9 +103,15 @@ class SayingUpstream:
         self.asked.append(inputs)
         ids = FILES.tokenizer.encode(self.said, add_special_tokens=False)  # type: ignore[union-attr]
         is_whole = False
+        text_of = FILES.tokenizer.decoder()  # type: ignore[union-attr]
         try:
             for count, token in enumerate(ids, 1):
-                fields: Fields = {"text_output": FILES.token_text(token), "num_input_tokens": 3}
+                fields: Fields = {"text_output": text_of(token), "num_input_tokens": 3}
+                if inputs.get("return_prompt_log_probs") and count == 1:
+                    fields |= {"prompt_ids": [5, 6, 7], "prompt_log_probs": [-1.0, -2.0]}
+                    fields |= {"prompt_log_prob_ranks": [1, 2]}
+                    fields |= {"top_prompt_log_prob_ids": [[6, 5], [7, 5]]}
+                    fields |= {"top_prompt_log_probs": [[-1.0, -3.0], [-2.0, -4.0]]}
                 if inputs.get("return_output_ids"):
                     fields |= {"output_ids": [token], "output_log_probs": [-0.5]}
                 if inputs.get("num_top_log_probs"):
@@ -169,7 +176,7 @@ def fields_of(model: type[schema.Sampling]) -> set[str]:
     [(schema.ChatRequest, CHAT_VALUES), (schema.CompletionRequest, COMPLETION_VALUES)],
 )
 def test_the_sweeps_know_every_field(model, values) -> None:
-    assert set(values) == fields_of(model) - {"prompt_logprobs"}
+    assert set(values) == fields_of(model)
 
 
 CASES = [(CHAT_BODY, n) for n in CHAT_VALUES] + [(COMPLETION_BODY, n) for n in COMPLETION_VALUES]

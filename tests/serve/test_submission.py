@@ -16,7 +16,7 @@ def params(**tensors: Any) -> SamplingParams:
         name: input_value(name, value if isinstance(value, list) else [value])
         for name, value in tensors.items()
     }
-    return sampling_params(read_inputs({"text_input": "x", **values}), 3, 100, 50)
+    return sampling_params(read_inputs({"text_input": "x", **values}, max_seq_len=1024), 3, 100, 50)
 
 
 def test_the_wire_and_the_model_have_the_same_tensors() -> None:
@@ -50,7 +50,10 @@ def test_empty_and_neutral_tensors_change_nothing(tensors) -> None:
         ({"length_penalty": 2.0}, "length_penalty is not supported"),
         ({"beam_width": 2}, "beam_width above 1 is not supported"),
         ({"num_return_sequences": 2}, "num_return_sequences above 1 is not supported"),
-        ({"guided_decoding_guide": b"{}"}, "guided_decoding_guide without its type"),
+        (
+            {"guided_decoding_guide": b"{}"},
+            "guided_decoding_guide needs guided_decoding_guide_type",
+        ),
     ],
 )
 def test_what_no_engine_here_does_is_refused_by_name(tensors, message) -> None:

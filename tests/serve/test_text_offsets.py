@@ -119,7 +119,9 @@ def test_the_token_itself_is_among_the_likeliest(files: EngineFiles) -> None:
 
 def test_a_log_probability_that_the_engine_lacks_is_none_not_zero() -> None:
     """TensorRT-LLM has none of a forced token; over Triton that is NaN, in JSON null."""
-    inputs = read_inputs({"input_ids": [1], "return_log_probs": True, "return_output_ids": True})
+    inputs = read_inputs(
+        {"input_ids": [1], "return_log_probs": True, "return_output_ids": True}, max_seq_len=1024
+    )
     request = Request("r", (1,))
     submission = Submission(request, inputs, "", 0.0, None, None, lambda fields: None)
     tokens = (Token(5, "x", -0.5), Token(6, "y", None))
