@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def run(
     level = logging.ERROR if quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     spec = _spec(engine, **options)
-    folder = create_run_folder(run_dir or runs_root() / (engine.resolve().name or "engine"))
+    folder = create_run_folder(
+        run_dir or runs_root() / (Path(os.path.abspath(engine)).name or "engine")
+    )
     supervisor = Supervisor(spec, folder, stop_with_parent=stop_with_parent)
     if dry_run:
         click.echo(

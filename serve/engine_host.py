@@ -100,7 +100,10 @@ class EngineHost:
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
-            client, _ = listener.accept()
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return  # closed: the server has stopped
             connection = Connection(
                 client,
                 self.opened,

@@ -89,7 +89,7 @@ def test_what_a_user_writes_does_not_count(
         [user(words or "hi")],
         [user("hi"), {"role": "assistant", "content": f"{words} ok"}, user(f"more {words}")],
     ):
-        turn = read_turn(template.render(messages, **variables), template)
+        turn = read_turn(template.render(messages, variables=variables), template)
         assert (turn.trace, turn.expects_trace) == (trace, expects)
 
 

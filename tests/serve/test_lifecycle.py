@@ -144,7 +144,7 @@ def test_sigterm_under_load_ends_every_accepted_request(start, option) -> None:
 @pytest.mark.parametrize("option", [(), ("--no-triton",)], ids=["triton", "direct"])
 def test_health_says_draining_from_the_signal_to_the_end(start, option) -> None:
     with start(*option, step_ms=20, drain_s=20) as server:
-        threads, results = in_threads(2, lambda _: ask(server))
+        threads, results = in_threads(2, lambda _: ask(server, max_tokens=250))
         wait_until(lambda: engine(server).get("num_running") == 2)
         root = server.openai_url.removesuffix("/v1")
         assert httpx.get(f"{root}/health", timeout=10).json() == {"status": "ready"}
@@ -174,7 +174,7 @@ def test_health_says_draining_from_the_signal_to_the_end(start, option) -> None:
 
 def test_health_says_draining_where_the_engine_alone_is_told_to_stop(start) -> None:
     with start("--no-triton", step_ms=20, drain_s=20) as server:
-        threads, _ = in_threads(1, lambda _: ask(server))
+        threads, _ = in_threads(1, lambda _: ask(server, max_tokens=250))
         wait_until(lambda: engine(server).get("num_running") == 1)
         os.kill(server.processes["engine"], signal.SIGTERM)
         health = f"{server.openai_url.removesuffix('/v1')}/health"

@@ -255,7 +255,7 @@ def test_the_cards_settings_follow_the_same_turn(template, messages, kwargs, tem
     from nemotrt.serve.front.schema import ChatRequest
 
     request = ChatRequest(model="llm", messages=messages)
-    prompt = template.render(messages, **kwargs)
+    prompt = template.render(messages, variables=kwargs)
     turn = read_turn(prompt, template)
     inputs = chat_inputs(request, prompt, turn, separate_reasoning=True)
     assert inputs["temperature"] == temperature
