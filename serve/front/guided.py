@@ -14,6 +14,8 @@ ANY_OBJECT: Schema = {"type": "object"}
 def guide_inputs(request: ChatRequest) -> Inputs:
     """Return the tensors of the grammar, none where the answer is free.
 
+    A forced call leaves no content that a response format could be about.
+
     Raises:
         ApiError: the format lacks its schema, or the chosen tool is not among the tools.
     """
@@ -21,8 +23,6 @@ def guide_inputs(request: ChatRequest) -> Inputs:
     has_format = wanted is not None and wanted.type != "text"
     is_parallel = request.parallel_tool_calls in (None, True)
     if request.tool_choice not in (None, "none", "auto"):
-        if has_format:
-            raise ApiError(400, "response_format and a forced tool exclude each other.")
         return _guide("lark", calls_grammar(_functions(request), is_parallel=is_parallel))
     if wanted is None or not has_format:
         return {}

@@ -74,8 +74,10 @@ COMPLETION_VALUES: dict[str, Any] = {
     "max_thinking_tokens": 4,
     "add_special_tokens": False,
 }
-# Bounds of which another field's is the lower one, or which have nothing to bound.
+# Bounds of which another field's is the lower one, or which have nothing to bound; a forced call
+# leaves no content that could have a format.
 MASKED = {
+    ("response_format", "tool_choice", "response_format"),
     ("max_tokens", "max_tokens", "max_completion_tokens"),
     ("max_thinking_tokens", "max_thinking_tokens", "chat_template_kwargs"),
 }

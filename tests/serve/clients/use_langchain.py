@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+import openai
 import pydantic
 from checks import KEY, MODEL, base_url, check, main, plain_chat
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
@@ -105,10 +106,15 @@ def structured_by_json_schema() -> None:
 
 @check
 def structured_by_json_mode() -> None:
-    model = llm.with_structured_output(Loose, method="json_mode", include_raw=True)
-    answer = model.invoke("Some JSON: /no_think")
-    if answer["raw"].response_metadata["finish_reason"] == "stop":
-        assert isinstance(answer["parsed"], Loose)
+    parsed = []
+    for seed in range(8):  # some of the tiny model's strings have no end
+        own = llm.model_copy(update={"seed": seed, "temperature": 1.0})
+        model = own.with_structured_output(Loose, method="json_mode")
+        try:
+            parsed.append(model.invoke("Some JSON: /no_think"))
+        except openai.LengthFinishReasonError:
+            continue
+    assert parsed and all(isinstance(answer, Loose) for answer in parsed)
 
 
 @check

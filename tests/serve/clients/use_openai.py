@@ -109,10 +109,12 @@ def an_answer_is_handed_back_as_model_dump() -> None:
     for call in message.message.tool_calls:
         result = {"role": "tool", "tool_call_id": call.id, "content": json.dumps({"ok": True})}
         messages.append(result)
+    # the tiny model writes closing tags at will, behind which templates cut an answer
+    request["stop"] = ["</think>"]
     answer = client.chat.completions.create(messages=messages, tool_choice="auto", **request)
     messages.append(answer.choices[0].message.model_dump())
     messages.append({"role": "user", "content": "Thank you. /no_think"})
-    again = client.chat.completions.create(messages=messages, tool_choice="none", **request)
+    again = client.chat.completions.create(messages=messages, tool_choice="auto", **request)
     assert again.usage.prompt_tokens > answer.usage.prompt_tokens
 
 
@@ -156,7 +158,7 @@ def completions_with_logprobs() -> None:
     assert answer.text == "The engine"
     assert answer.logprobs.token_logprobs[0] is None
     assert all(value <= 0 for value in answer.logprobs.token_logprobs[1:])
-    assert "".join(answer.logprobs.tokens) == "The engine"
+    assert "".join(answer.logprobs.tokens).removeprefix("<s>") == "The engine"
 
 
 if __name__ == "__main__":
