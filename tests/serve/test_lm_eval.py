@@ -21,7 +21,7 @@ from nemotrt.engines.engine import Limits
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.serve.launcher import serve_engine
 from support import reference
-from support.client_environment import client_environment
+from support.peers import peer_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton]
 
@@ -98,8 +98,8 @@ class Oracle:
 
 
 @pytest.fixture(scope="module")
-def lm_eval(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return client_environment(tmp_path_factory.mktemp("clients") / "environment") / "lm_eval"
+def lm_eval() -> Path:
+    return peer_python("lm_eval").with_name("lm_eval")
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-dense"])
