@@ -297,7 +297,8 @@ TARGETS = [
     *((precision, gpu) for precision in ("bf16", "int8-wo", "int8-sq") for gpu in ("a10g", "a100")),
     ("fp8", "l4"),
 ]
-MODELS = ("nemotron-nano-9b-v2", "nemotron-nano-12b-v2", "qwen3-8b")
+SLOW_MODEL = pytest.param("nemotron-nano-12b-v2", marks=pytest.mark.slow)
+MODELS = ("nemotron-nano-9b-v2", SLOW_MODEL, "qwen3-8b")
 # What the linears that a recipe quantizes run as, in both profiles.
 HOW = {
     "bf16": ("bf16 x bf16",),

@@ -141,7 +141,13 @@ def test_sigterm_under_load_ends_every_accepted_request(start, option) -> None:
         wait_until(lambda: not server.is_alive)
 
 
-@pytest.mark.parametrize("option", [(), ("--no-triton",)], ids=["triton", "direct"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param((), id="triton"),
+        pytest.param(("--no-triton",), id="direct", marks=pytest.mark.slow),
+    ],
+)
 def test_health_says_draining_from_the_signal_to_the_end(start, option) -> None:
     with start(*option, step_ms=20, drain_s=20) as server:
         threads, results = in_threads(2, lambda _: ask(server, max_tokens=250))
