@@ -60,7 +60,10 @@ TOOLS: list[Any] = [
 NAMED: Any = {"type": "function", "function": {"name": "person"}}
 
 
-@pytest.fixture(scope="module", params=["tiny-dense over triton", "tiny"])
+SLOW_TINY = pytest.param("tiny", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["tiny-dense over triton", SLOW_TINY])
 def server(request, tmp_path_factory, triton_runtime) -> Iterator[ServerState]:
     model, _, way = request.param.partition(" over ")
     folder: Path = tmp_path_factory.mktemp("grammar") / "engine"

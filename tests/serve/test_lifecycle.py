@@ -178,6 +178,7 @@ def test_health_says_draining_from_the_signal_to_the_end(start, option) -> None:
         }
 
 
+@pytest.mark.slow
 def test_health_says_draining_where_the_engine_alone_is_told_to_stop(start) -> None:
     with start("--no-triton", step_ms=20, drain_s=20) as server:
         threads, _ = in_threads(1, lambda _: ask(server, max_tokens=250))

@@ -67,7 +67,7 @@ class Served:
     scope="module",
     params=[
         "tiny",
-        pytest.param("tiny-dense", marks=pytest.mark.triton),
+        pytest.param("tiny-dense", marks=[pytest.mark.triton, pytest.mark.slow]),
     ],
 )
 def served(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Served]:

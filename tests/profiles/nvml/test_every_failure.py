@@ -153,7 +153,16 @@ def test_the_nth_call_fails(nvml_script, tmp_path: Path, code: int) -> None:
         assert bool(trace.lost) == (code == 15 and n < num_calls - 1)  # the last is nvmlShutdown
 
 
-@pytest.mark.parametrize("name", ["NO_PERMISSION", "GPU_IS_LOST", "DEPRECATED", "UNKNOWN"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GPU_IS_LOST",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("NO_PERMISSION", "DEPRECATED", "UNKNOWN")
+        ),
+    ],
+)
 def test_the_commands_say_what_is_missing(nvml_script, tmp_path: Path, name: str) -> None:
     functions = called_functions(nvml_script, tmp_path / "calls.txt")
     code = CODES[f"NVML_ERROR_{name}"]
