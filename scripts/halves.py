@@ -1,0 +1,36 @@
+"""Runs the tests in two halves side by side: those of the server, and the rest.
+
+usage: python scripts/halves.py [PYTEST OPTIONS]
+
+A test keeps about one core busy, so two cores halve the time. The server's half is shown once the
+rest has ended; the exit code is the worse of both.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SERVER = ["tests/serve"]
+REST = ["tests", "--ignore=tests/serve"]
+
+
+def main() -> int:
+    """Return the exit code."""
+    command = [Path(sys.executable).parent / "pytest", "-q", *sys.argv[1:]]
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        server = subprocess.Popen([*command, *SERVER], stdout=output, stderr=subprocess.STDOUT)
+        try:
+            rest = subprocess.run([*command, *REST], check=False).returncode
+        except KeyboardInterrupt:
+            server.wait()
+            return 130
+        code = max(rest, server.wait())
+        output.seek(0)
+        print(f"\n{' '.join(SERVER)}:", flush=True)
+        sys.stdout.writelines(output)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
