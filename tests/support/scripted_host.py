@@ -23,6 +23,7 @@ from nemotrt.serve import engine_host
 SAY = re.compile(r"SAY\[\[(.*?)\]\]SAY", re.DOTALL)
 OPENINGS = ("<think>\n", "</think>", "SAY:")
 CLOSE = "</think>\n\n"
+CERTAIN = 200.0  # no seed draws another token: at 20.0, one of a million did
 CLOSE_IN_PROMPT = "<END>"  # the chat template takes "/think" out of what users write
 
 
@@ -104,7 +105,7 @@ class ScriptedEngine:
             script.fed += feed.tokens
             if "DIE" in self._tokenizer.decode(list(feed.tokens)):
                 raise RuntimeError("told to fail")
-            logits[row, script.next()] = 20.0
+            logits[row, script.next()] = CERTAIN
         return logits
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class ThinksAndAnswers:
                 self.prompts.append(
                     self._tokenizer.decode(list(feed.tokens), skip_special_tokens=False)
                 )
-            row[self._next(self._said[feed.slot])] = 20.0
+            row[self._next(self._said[feed.slot])] = 200.0  # no seed draws another
         return logits
 
     def close(self) -> None:
