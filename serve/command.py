@@ -12,6 +12,7 @@ from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.serve.deploy_command import compose, k8s
 from nemotrt.serve.front.command import front
 from nemotrt.serve.repository_command import repo
+from nemotrt.serve.request_limits import BODY_DEFAULT
 
 ENGINE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
@@ -60,7 +61,7 @@ def serve() -> None:
 @click.option("--api-key-file", type=FOLDER, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
 @click.option("--tls-certificate", type=FOLDER)
 @click.option("--tls-key", type=FOLDER)
-@click.option("--max-body-bytes", type=click.IntRange(1), help="Of a request.  [default: 16 MiB]")
+@click.option("--max-body-bytes", type=click.IntRange(1), help=f"Of a request.  {BODY_DEFAULT}")
 @click.option("--max-queue-size", type=click.IntRange(1), help="Waiting requests.  [default: 512]")
 @click.option("--max-queue-s", type=float, help="Longest wait for a slot.  [default: 300]")
 @click.option("--max-chunks-per-s", type=float, help="Of all streams.  [default: 2000]")

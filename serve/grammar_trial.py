@@ -10,7 +10,6 @@ It reads a line of JSON with the tokenizer, then one with each guide; it answers
 """
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -20,12 +19,12 @@ import weakref
 from typing import Any
 
 from nemotrt.errors import ConfigError
+from nemotrt.serve.give_way import give_way
 
 # A schema of 4,000 required properties takes 0.3 s. Source: measured, llguidance 1.9.1, 2-core
 # machine, 2026-11-29.
 MAX_COMPILE_S = 2.0  # of the processor's time
 MAX_MEMORY_BYTES = 8 << 30  # of addresses, most of which are never touched
-NICENESS = 5
 MODULE = "nemotrt.serve.grammar_trial"
 
 
@@ -112,7 +111,7 @@ def main() -> None:
     from nemotrt.engines.tokenizer import Tokenizer
     from nemotrt.serve.grammar_compile import grammar_vocabulary
 
-    os.nice(NICENESS)
+    give_way()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,12 +3,16 @@
 A request beyond a limit is refused with the limit's name and value before the work begins.
 """
 
+from collections.abc import Callable, Sequence
+
 from nemotrt.errors import ConfigError
 
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARACTERS = 8192  # of all stop strings of a request: 8 ms to compile
 MAX_STOP_TOKEN_IDS = 64
 MAX_BYTES_PER_TOKEN = 64  # a longer text can't fit: refused before it costs a tokenizer's time
+USUAL_CHARACTERS_PER_TOKEN = 8  # few texts have more; those are tokenized to their end at once
+TOKENS_AT_A_CUT = 64
 MAX_GUIDE_CHARACTERS = 1 << 18
 MAX_MESSAGES = 4096
 MAX_PARTS = 8192  # content parts and tool calls of a chat's messages
@@ -17,6 +21,16 @@ MAX_PROMPTS = 128
 MAX_CHOICES = 512  # prompts times n
 MAX_PROMPT_LOG_PROBS = 1 << 18  # what a response and its clients' threads bear
 MAX_PROMPT_IDS = 1 << 18  # of all prompts of a request; one of max_seq_len always fits
+
+# A body: what stands beside the text and bounds itself, and each character of the longest prompt as
+# JSON writes it.
+BODY_BYTES, BODY_BYTES_PER_TOKEN, MAX_BODY_BYTES = 4 << 20, 4 * MAX_BYTES_PER_TOKEN, 16 << 20
+BODY_DEFAULT = "[default: by the engine's max_seq_len, 16 MiB at most]"
+
+
+def most_body_bytes(max_seq_len: int) -> int:
+    """Return the size from which a body holds more than an engine of this length can take."""
+    return min(MAX_BODY_BYTES, BODY_BYTES + BODY_BYTES_PER_TOKEN * max_seq_len)
 
 
 def check_count(name: str, count: int, limit: int, unit: str = "entries") -> None:
@@ -36,6 +50,20 @@ def check_text(name: str, num_characters: int, max_seq_len: int) -> None:
     if num_characters > max_seq_len * MAX_BYTES_PER_TOKEN:
         raise ConfigError(
             f"{name} has {num_characters} characters; the engine holds {max_seq_len} tokens."
+        )
+
+
+def check_head(text: str, max_seq_len: int, encode: Callable[[str], Sequence[int]]) -> None:
+    """Raise ConfigError where a text's beginning alone is more tokens than the engine holds.
+
+    So a text that is far too long costs no more than one that fits. The cut may change some tokens
+    beside it.
+    """
+    head = text[: max_seq_len * USUAL_CHARACTERS_PER_TOKEN]
+    if len(head) < len(text) and len(encode(head)) > max_seq_len + TOKENS_AT_A_CUT:
+        raise ConfigError(
+            f"the prompt has more than {max_seq_len} tokens; the engine holds {max_seq_len} with "
+            "the output."
         )
 
 

@@ -34,7 +34,7 @@ class ServeSpec:
     api_key_file: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
-    max_body_bytes: int = 16 << 20
+    max_body_bytes: int | None = None  # None: what the engine can take
 
     def __post_init__(self) -> None:
         """Check the ranges."""

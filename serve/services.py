@@ -86,7 +86,8 @@ def front_service(
     command = [sys.executable, "-m", module, str(spec.engine.absolute())]
     command += [f"--model-name={spec.model_name}", "--engine-socket", str(folder.engine_socket)]
     command += [f"--host={spec.host}", "--port", str(port)]
-    command += ["--max-body-bytes", str(spec.max_body_bytes)]
+    if spec.max_body_bytes is not None:
+        command += ["--max-body-bytes", str(spec.max_body_bytes)]
     if triton is not None:
         command += ["--triton", triton.target(Protocol.GRPC)]
     if spec.reasoning_in_content:

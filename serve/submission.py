@@ -24,6 +24,7 @@ from nemotrt.serve.request_limits import (
     MAX_STOP_STRINGS,
     MAX_STOP_TOKEN_IDS,
     check_count,
+    check_head,
     check_room,
     check_stops,
     check_text,
@@ -159,8 +160,11 @@ def prompt_ids(inputs: Inputs, opened: OpenEngine) -> tuple[int, ...]:
     text = inputs.text_input or ""
     if opened.tokenizer is None:
         raise ConfigError("the engine has no tokenizer; give input_ids.")
-    check_text("text_input", len(text), opened.engine.limits.max_seq_len)
-    return tuple(opened.tokenizer.encode(text, add_special_tokens=inputs.add_special_tokens))
+    max_seq_len = opened.engine.limits.max_seq_len
+    check_text("text_input", len(text), max_seq_len)
+    encode = partial(opened.tokenizer.encode, add_special_tokens=inputs.add_special_tokens)
+    check_head(text, max_seq_len, encode)
+    return tuple(encode(text))
 
 
 def sampling_params(

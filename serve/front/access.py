@@ -16,7 +16,6 @@ from nemotrt.serve.front.api_error import ApiError
 
 KEYS_VARIABLE = "NEMOTRT_API_KEYS"
 OPEN_PATHS = ("/health", "/health/live", "/health/ready")
-MAX_BODY_BYTES = 16 << 20
 MAX_BODIES = 16  # of that size; the bytes of all requests in flight together
 
 
@@ -82,7 +81,7 @@ def read_api_keys(path: Path | None) -> ApiKeys:
 class AccessGate:
     """Middleware: refuses requests without a key, and bodies that are too large."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, max_body_bytes: int) -> None:
         """Stand before `app`."""
         self._app = app
         self._keys = keys

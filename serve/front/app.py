@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nemotrt.serve.engine_probe import ask_engine, engine_status
-from nemotrt.serve.front.access import MAX_BODY_BYTES, AccessGate, ApiKeys
+from nemotrt.serve.front.access import AccessGate, ApiKeys
 from nemotrt.serve.front.api_error import ApiError, from_upstream
 from nemotrt.serve.front.engine_files import EngineFiles
 from nemotrt.serve.front.event_stream import ClientGoneError, EventStream, answer_unless_gone
@@ -25,6 +25,7 @@ from nemotrt.serve.front.openapi import openapi_bytes
 from nemotrt.serve.front.prepare import CallSettings, Endpoint, unknown_model
 from nemotrt.serve.front.upstream import Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
+from nemotrt.serve.request_limits import most_body_bytes
 from nemotrt.serve.triton_model.wire import STOPPING
 
 PAGE = Path(__file__).parent / "page.html"
@@ -47,7 +48,7 @@ class FrontSpec:
     keys: ApiKeys = field(default_factory=ApiKeys)
     engine_socket: Path | None = None  # asked for its health; None: only the upstream is
     separate_reasoning: bool = True
-    max_body_bytes: int = MAX_BODY_BYTES
+    max_body_bytes: int | None = None  # None: what the engine can take
     is_draining: Callable[[], bool] = lambda: False  # whether the whole server is stopping
 
 
@@ -161,7 +162,8 @@ def create_app(spec: FrontSpec) -> Starlette:
         Route("/openapi.json", front.openapi),
         Route("/", front.page),
     ]
-    gate = Middleware(AccessGate, keys=spec.keys, max_body_bytes=spec.max_body_bytes)
+    most = spec.max_body_bytes or most_body_bytes(spec.files.limits.max_seq_len)
+    gate = Middleware(AccessGate, keys=spec.keys, max_body_bytes=most)
     handlers: dict[Any, Any] = {
         ApiError: _api_error,
         HTTPException: _http_error,

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from nemotrt.serve.request_limits import BODY_DEFAULT
+
 FOLDER = click.Path(path_type=Path)
 
 
@@ -24,9 +26,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--api-key-file", type=FOLDER, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
 @click.option("--tls-certificate", type=FOLDER)
 @click.option("--tls-key", type=FOLDER)
-@click.option(
-    "--max-body-bytes", type=click.IntRange(1), default=16 << 20, help="[default: 16 MiB]"
-)
+@click.option("--max-body-bytes", type=click.IntRange(1), help=f"Of a request.  {BODY_DEFAULT}")
 def front(engine: Path, **options: Any) -> None:
     """Answer OpenAI's API before a Triton that runs already.
 

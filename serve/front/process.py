@@ -11,7 +11,7 @@ import click
 import uvicorn
 
 from nemotrt.errors import ConfigError
-from nemotrt.serve.front.access import MAX_BODY_BYTES, read_api_keys
+from nemotrt.serve.front.access import read_api_keys
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.bounded_http import BoundedProtocol
 from nemotrt.serve.front.engine_files import read_engine_files
@@ -35,7 +35,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--api-key-file", type=PATH, default=None)
 @click.option("--tls-certificate", type=PATH, default=None)
 @click.option("--tls-key", type=PATH, default=None)
-@click.option("--max-body-bytes", type=int, default=MAX_BODY_BYTES)
+@click.option("--max-body-bytes", type=int, default=None)
 def main(**options: Any) -> None:
     """Answer OpenAI's API for ENGINE until SIGTERM."""
     serve_front(**options)
@@ -53,7 +53,7 @@ def serve_front(
     api_key_file: Path | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
-    max_body_bytes: int,
+    max_body_bytes: int | None,
 ) -> None:
     """Answer OpenAI's API until SIGTERM, before Triton or before the engine's process.
 

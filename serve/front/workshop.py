@@ -14,11 +14,11 @@ from functools import partial
 
 from nemotrt.serve.front.api_error import ApiError
 from nemotrt.serve.front.prepare import CallSettings, Endpoint, Prepared, prepare
+from nemotrt.serve.give_way import give_way
 
 SMALL_BYTES = 4096  # prepared at once: at most some milliseconds
 LARGE_BYTES = 1 << 18  # such bodies have a process apart, so that they delay each other alone
 MAX_WAITING = 64  # bodies that wait for one process
-NICENESS = 5  # the event loop and the engine go first
 
 
 class Bench:
@@ -99,7 +99,7 @@ class Workshop:
 
 def _begin() -> None:
     """Give way to others, leave Ctrl-C to the parent, and end with it however it ends."""
-    os.nice(NICENESS)
+    give_way()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None  # this process was spawned
