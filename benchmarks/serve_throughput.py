@@ -1,6 +1,6 @@
 """Tokens per second of the whole stack (OpenAI -> Triton -> engine) beside the bare engine's.
 
-Run: python benchmarks/serve_throughput.py [--engine tiny] [--streams 32] [--rounds 5]
+Run: python benchmarks/serve_throughput.py [--engine tiny] [--vocabulary shipped] [--streams 32]
 
 Bare and stack take turns in pairs, while the one server stays up; `share` is the median of the
 pairs' ratios, so what slows the machine for longer than a pair slows both sides. `paced` is an
@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import psutil
@@ -34,6 +35,7 @@ from nemotrt.serve.run_folder import ServerState
 HERE = Path(__file__).parent
 PROMPT = "The engine and the server"
 ENGINES = ("paced", "tiny", "tiny-dense")
+SAMPLING = {"greedy": {}, "card": {"temperature": 0.6, "top_p": 0.95}}  # Source: model card
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ class Pair:
         return self.stack_tokens_per_s / self.bare_tokens_per_s
 
 
-def bare_tokens_per_s(opened: OpenEngine, num_streams: int, num_tokens: int) -> float:
+def bare_tokens_per_s(
+    opened: OpenEngine, num_streams: int, num_tokens: int, sampling: dict[str, float]
+) -> float:
     """Return the scheduler's own rate, in this process."""
     assert opened.tokenizer is not None
     prompt = tuple(opened.tokenizer.encode(PROMPT))
-    params = SamplingParams(max_tokens=num_tokens, ignore_eos=True)
+    params = SamplingParams(max_tokens=num_tokens, ignore_eos=True, **sampling)  # type: ignore[arg-type]
     scheduler = opened.scheduler()
     for number in range(num_streams):
         scheduler.submit(Request(str(number), prompt, params))
@@ -65,10 +69,11 @@ def bare_tokens_per_s(opened: OpenEngine, num_streams: int, num_tokens: int) -> 
     return num_done / (time.perf_counter() - start_s)
 
 
-async def one_stream(server: ServerState, num_tokens: int) -> int:
+async def one_stream(server: ServerState, num_tokens: int, sampling: dict[str, float]) -> int:
     """Run one streamed request over a raw socket; return its token count from `usage`."""
     host, _, port = server.openai_url.removeprefix("http://").removesuffix("/v1").partition(":")
-    body = {"model": "llm", "prompt": PROMPT, "max_tokens": num_tokens, "temperature": 0}
+    body: dict[str, Any] = {"model": "llm", "prompt": PROMPT, "max_tokens": num_tokens}
+    body |= {"temperature": 0} | sampling
     body |= {"stream": True, "ignore_eos": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
@@ -82,10 +87,13 @@ async def one_stream(server: ServerState, num_tokens: int) -> int:
     return int(usage[: usage.index(b",")])
 
 
-async def all_streams(server: ServerState, num_streams: int, num_tokens: int) -> float:
+async def all_streams(
+    server: ServerState, num_streams: int, num_tokens: int, sampling: dict[str, float]
+) -> float:
     """Return tokens per second over all streams, from the first request to the last byte."""
     start_s = time.perf_counter()
-    counts = await asyncio.gather(*(one_stream(server, num_tokens) for _ in range(num_streams)))
+    streams = (one_stream(server, num_tokens, sampling) for _ in range(num_streams))
+    counts = await asyncio.gather(*streams)
     return sum(counts) / (time.perf_counter() - start_s)
 
 
@@ -100,11 +108,17 @@ def cpu_s(server: ServerState) -> dict[str, float]:
     return times
 
 
-def one_pair(opened: OpenEngine, server: ServerState, num_streams: int, num_tokens: int) -> Pair:
-    """Measure the bare engine, then the stack."""
-    bare = bare_tokens_per_s(opened, num_streams, num_tokens)
+def one_pair(
+    opened: OpenEngine,
+    server: ServerState,
+    num_streams: int,
+    num_tokens: int,
+    sampling: dict[str, float],
+) -> Pair:
+    """Measure the bare engine, then the stack; without `sampling` both are greedy."""
+    bare = bare_tokens_per_s(opened, num_streams, num_tokens, sampling)
     before = cpu_s(server)
-    stack = asyncio.run(all_streams(server, num_streams, num_tokens))
+    stack = asyncio.run(all_streams(server, num_streams, num_tokens, sampling))
     spent_us = {name: 1e6 * (spent - before[name]) for name, spent in cpu_s(server).items()}
     total = num_streams * num_tokens
     return Pair(bare, stack, {name: us / total for name, us in spent_us.items()})
@@ -125,11 +139,17 @@ def summary(pairs: Sequence[Pair]) -> dict[str, object]:
     }
 
 
-def build(kind: str, folder: Path, max_streams: int) -> OpenEngine:
+def build(kind: str, vocabulary: str, folder: Path, max_streams: int) -> OpenEngine:
     """Build the engine into `folder` and open it in this process."""
     limits = Limits(max_batch_size=max_streams, max_seq_len=2048, chunk_tokens=32)
     name = "tiny-dense" if kind == "paced" else kind
-    build_engine(resolve_checkpoint(name), folder, BuildSpec(limits=limits))
+    if vocabulary == "real":
+        from support.real_size import write_checkpoint
+
+        checkpoint = write_checkpoint(folder.parent / "checkpoint", name)
+    else:
+        checkpoint = resolve_checkpoint(name)
+    build_engine(checkpoint, folder, BuildSpec(limits=limits))
     if kind != "paced":
         return open_engine(folder, num_threads=1)
     from serve_paced_host import open_paced
@@ -139,6 +159,8 @@ def build(kind: str, folder: Path, max_streams: int) -> OpenEngine:
 
 @click.command()
 @click.option("--engine", "kinds", type=click.Choice(ENGINES), multiple=True, default=ENGINES[:2])
+@click.option("--vocabulary", type=click.Choice(("shipped", "real")), default="real")
+@click.option("--sampling", type=click.Choice(tuple(SAMPLING)), default="card")
 @click.option("--streams", type=click.IntRange(1), multiple=True, default=(32, 128))
 @click.option("--tokens", type=click.IntRange(2), default=200)
 @click.option("--step-ms", type=float, default=5.0, help="Of the paced engine.")
@@ -147,6 +169,8 @@ def build(kind: str, folder: Path, max_streams: int) -> OpenEngine:
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Pairs of each measurement.")
 def main(
     kinds: tuple[str, ...],
+    vocabulary: str,
+    sampling: str,
     streams: tuple[int, ...],
     tokens: int,
     step_ms: float,
@@ -155,22 +179,26 @@ def main(
     rounds: int,
 ) -> None:
     """Print one JSON object for each engine and number of streams."""
-    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    tests = str(HERE.parent / "tests")
+    sys.path.insert(0, tests)
+    paths = [str(HERE), tests, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "PACED_STEP_MS": str(step_ms)}
     os.environ.pop(KEYS_VARIABLE, None)  # our clients send none
     sys.path.insert(0, str(HERE))
     common = ["--max-chunks-per-s", str(max_chunks_per_s), *["--no-triton"] * no_triton]
+    chosen = SAMPLING[sampling]
     for kind in kinds:
         how = ["--engine-module", "serve_paced_host"] if kind == "paced" else ["--threads", "1"]
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "engine"
-            opened = build(kind, folder, max(streams))
+            opened = build(kind, vocabulary, folder, max(streams))
             with serve_engine(folder, *how, *common) as server:
                 for count in streams:
                     row = {"engine": kind, "triton": not no_triton, "streams": count}
-                    row |= {"tokens": tokens, "load_average": round(os.getloadavg()[0], 1)}
-                    one_pair(opened, server, count, 8)  # warm-up of both
-                    pairs = [one_pair(opened, server, count, tokens) for _ in range(rounds)]
+                    row |= {"vocabulary": vocabulary, "sampling": sampling, "tokens": tokens}
+                    row |= {"load_average": round(os.getloadavg()[0], 1)}
+                    one_pair(opened, server, count, 8, chosen)  # warm-up of both
+                    pairs = [one_pair(opened, server, count, tokens, chosen) for _ in range(rounds)]
                     click.echo(json.dumps(row | summary(pairs)))
             opened.engine.close()
 

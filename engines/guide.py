@@ -26,14 +26,47 @@ class Forced:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
 class Allowed:
-    """Only the tokens of a mask may come next.
+    """Only some tokens may come next, at least one.
 
-    `mask` is [vocab], with at least one True.
+    `bits` has one for each of `size` tokens, from the lowest of each byte: the form in which masks
+    go from a grammar to the sampler.
     """
 
-    mask: npt.NDArray[np.bool_]
+    __slots__ = ("bits", "size")
+
+    def __init__(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Allow the tokens of a mask [vocab]."""
+        self.bits = np.packbits(mask, bitorder="little")
+        self.size = mask.size
+
+    @classmethod
+    def of_bits(cls, bits: npt.NDArray[np.uint8], size: int) -> "Allowed":
+        """Allow the tokens of `size` bits; those after them are zero."""
+        allowed = cls.__new__(cls)
+        allowed.bits, allowed.size = bits, size
+        return allowed
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """The tokens as [vocab]."""
+        return np.unpackbits(self.bits, count=self.size, bitorder="little").view(np.bool_)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no token is left, which is a fault."""
+        return not self.bits.any()
+
+    def has(self, token: int) -> bool:
+        """Whether a token may come."""
+        return bool(self.bits[token // 8] >> token % 8 & 1)
+
+    def and_also(self, tokens: Sequence[int]) -> "Allowed":
+        """Return a rule that allows these tokens too."""
+        bits = self.bits.copy()
+        ids = np.array(tokens, np.int64)
+        np.bitwise_or.at(bits, ids // 8, (1 << ids % 8).astype(np.uint8))
+        return Allowed.of_bits(bits, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +239,7 @@ class AfterThinking:
             self._answer.restart()
             return
         allowed = self._last
-        is_answer = not isinstance(allowed, Allowed) or bool(allowed.mask[token])
+        is_answer = not isinstance(allowed, Allowed) or allowed.has(token)
         self._is_answer_ahead = self._is_answer_ahead and is_answer
         if self._is_answer_ahead:
             self._answer.push(token, text)
@@ -232,6 +265,4 @@ def _with(rule: Rule, tokens: Sequence[int]) -> Rule:
     """Return a rule that allows `tokens` too; one that ends the request stays as it is."""
     if not (isinstance(rule, Allowed) and tokens):
         return rule
-    mask = rule.mask.copy()
-    mask[list(tokens)] = True
-    return Allowed(mask)
+    return rule.and_also(tokens)

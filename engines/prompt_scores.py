@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from nemotrt.engines.draws import Draws
 from nemotrt.engines.request import PromptToken
-from nemotrt.engines.sampling import Floats, score
+from nemotrt.engines.sampling import Floats
 
 # Logits of one step that score prompts, 16 MiB: whatever its length, no more of a prompt's logits
 # are held at once, and other requests' tokens wait no longer. One row always goes.
@@ -24,15 +25,21 @@ class PromptScores:
         """Whether every prompt token must bring logits."""
         return self._num_top is not None
 
-    def add(self, start: int, rows: Floats) -> None:
-        """Take the logits [tokens, vocab] after the prompt's tokens from `start` on."""
+    def add(self, start: int, rows: Floats, draws: Draws) -> bool:
+        """Take the logits [tokens, vocab] after the prompt's tokens from `start` on.
+
+        Returns False if some are not finite.
+        """
         if self._num_top is None:
-            return
+            return True
         if start == 0:
             self._tokens.append(PromptToken(self._prompt[0], None))
-        scored = self._prompt[start + 1 :]  # one fewer than rows at the prompt's end
-        for token, row in zip(scored, rows, strict=False):
-            self._tokens.append(PromptToken(token, score(row, token, self._num_top)))
+        scored = self._prompt[start + 1 : start + 1 + len(rows)]  # one fewer at the prompt's end
+        if not scored:
+            return True  # the sampler sees the last row
+        scores = draws.score(rows[: len(scored)], scored, self._num_top)
+        self._tokens += map(PromptToken, scored, scores)
+        return None not in scores
 
     def take(self) -> tuple[PromptToken, ...]:
         """Return the whole prompt, once."""

@@ -1,10 +1,20 @@
-"""From logits to a token: penalties, temperature, top-k, top-p, and log-probabilities.
+"""From logits to a token: penalties, temperature, min-p, top-k, top-p, and log-probabilities.
 
 Logits are finite: no backend masks a token by minus infinity, so whatever is not finite is a fault
 of the engine, which the scheduler ends the request by. Only the sampler masks.
+
+A token's weight is e^((score - greatest) / temperature) in float32. Tokens stand in the order of
+their weights, ties by index; min_p, top_k and top_p each keep a prefix of that order (top_p of the
+mass that the others left). The token is where a random number falls among the weights of the kept
+ones, in the order of their indices. Token number n of a request takes the number of Philox4x64-10
+with the seed as key and n as counter, so that it depends on nothing else.
+
+`Sampler` is this definition in NumPy: slow, the oracle of the compiled one (`draws.py`), and what
+runs where there is no compiler.
 """
 
 import math
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +31,9 @@ LARGEST = 1e300  # sums and differences of such scores are finite
 class SamplingParams:
     """How one request's tokens are chosen and when it stops.
 
-    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. Penalties as in vLLM and OpenAI:
-    repetition over prompt and output, presence and frequency over the output.
+    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 keep every token. min_p is the least share
+    of the likeliest token's probability. Penalties as in vLLM and OpenAI: repetition over prompt
+    and output, presence and frequency over the output; logit_bias is added to tokens' logits.
     """
 
     max_tokens: int = 128
@@ -30,10 +41,12 @@ class SamplingParams:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     seed: int | None = None
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
@@ -47,6 +60,7 @@ class SamplingParams:
         self._require("temperature", 0 <= self.temperature < math.inf, "0 or more")
         self._require("top_k", self.top_k >= 0, "0 (all) or more")
         self._require("top_p", 0 < self.top_p <= 1, "above 0, at most 1")
+        self._require("min_p", 0 <= self.min_p <= 1, "0 to 1")
         self._require("seed", self.seed is None or 0 <= self.seed < 2**64, "0 to 2^64 - 1")
         self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
         for name in ("presence_penalty", "frequency_penalty"):
@@ -55,6 +69,8 @@ class SamplingParams:
             num_top = getattr(self, name)
             self._require(name, num_top is None or 0 <= num_top <= 100, "0 to 100")
         self._require("stop", all(self.stop), "non-empty strings")
+        is_finite = all(math.isfinite(bias) for _, bias in self.logit_bias)
+        self._require("logit_bias", is_finite, "of finite numbers")
 
     def _require(self, name: str, is_valid: bool, legal: str) -> None:
         if not is_valid:
@@ -62,8 +78,9 @@ class SamplingParams:
 
     @property
     def has_penalties(self) -> bool:
-        """Whether the tokens so far change the logits."""
-        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+        """Whether the tokens so far, or a bias, change the logits."""
+        penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
+        return penalties != (1, 0, 0) or bool(self.logit_bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +107,7 @@ class Sampler:
     def __init__(self, params: SamplingParams, prompt: npt.NDArray[np.int64], eos: tuple[int, ...]):
         """Start a sequence; `eos` tokens are forbidden until `min_tokens` are out."""
         self.params = params
-        self._random = np.random.default_rng(params.seed)
+        self._seed = seed_of(params)
         self._prompt = np.unique(prompt)
         self._forbidden_early = np.array(sorted({*eos, *params.stop_token_ids}), np.int64)
         self._counts: dict[int, int] = {}
@@ -140,6 +157,8 @@ class Sampler:
         if chosen.size:
             counts = np.fromiter(self._counts.values(), np.float64, len(self._counts))
             scores[chosen] -= params.presence_penalty + params.frequency_penalty * counts
+        for token, bias in params.logit_bias:
+            scores[token] += bias
         return scores
 
     def _without_early_ends(self, scores: Scores) -> Scores:
@@ -149,17 +168,34 @@ class Sampler:
         return rest if rest.max() > -np.inf else scores
 
     def _draw(self, scores: Scores) -> int:
-        """Sample after temperature, top-k and top-p, in that order."""
+        """Sample after temperature, min-p, top-k and top-p, in that order."""
         params = self.params
-        order = likeliest(scores, params.top_k or scores.size)
-        sorted_scores = scores[order].astype(np.float64)
+        distances = scores.astype(np.float64) - scores.max()
         with np.errstate(over="ignore"):  # a temperature of 1e-300 leaves the likeliest alone
-            weights = np.exp((sorted_scores - sorted_scores[0]) / params.temperature)
+            weights = np.exp(distances / params.temperature).astype(np.float32).astype(np.float64)
+        order = likeliest(weights, weights.size)
+        weights = weights[order]
+        weights = weights[weights >= np.float32(params.min_p)][: params.top_k or None]
         cumulative = np.cumsum(weights)
         # the smallest set whose mass reaches top_p: keep a token while the mass before it is below
-        kept = int(np.count_nonzero(cumulative - weights < params.top_p * cumulative[-1]))
-        point = self._random.random() * cumulative[kept - 1]
-        return int(order[min(np.searchsorted(cumulative[:kept], point, side="right"), kept - 1)])
+        num_kept = np.count_nonzero(cumulative - weights < params.top_p * cumulative[-1])
+        kept = np.zeros(scores.size)
+        kept[order[:num_kept]] = weights[:num_kept]
+        cumulative = np.cumsum(kept)
+        point = uniform(self._seed, self._num_chosen) * cumulative[-1]
+        found = np.searchsorted(cumulative, point, side="right")
+        return int(min(found, np.flatnonzero(kept)[-1]))
+
+
+def seed_of(params: SamplingParams) -> int:
+    """Return the request's own seed, or one that nobody knows."""
+    return int.from_bytes(os.urandom(8)) if params.seed is None else params.seed
+
+
+def uniform(seed: int, position: int) -> float:
+    """Return the random number of a request's token number `position`: [0, 1), 53 bits."""
+    generator = np.random.Philox(key=seed, counter=position)
+    return float(np.random.Generator(generator).random())
 
 
 def is_finite(logits: Floats) -> bool:

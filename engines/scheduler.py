@@ -7,9 +7,9 @@ so an admitted request always runs to its end.
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-import numpy as np
-
+from nemotrt.engines.draws import Draws, Turn, open_draws
 from nemotrt.engines.engine import Engine, Feed
 from nemotrt.engines.guide import FREE, Allowed, Broken, Complete, Forced, Rule
 from nemotrt.engines.prompt_scores import MAX_LOGITS_PER_STEP, PromptScores
@@ -22,7 +22,7 @@ from nemotrt.engines.request import (
     Update,
 )
 from nemotrt.engines.request_scheduler import check_request
-from nemotrt.engines.sampling import Choice, Sampler, is_finite
+from nemotrt.engines.sampling import Choice
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -34,7 +34,7 @@ class Sequence:
 
     request: Request
     slot: int
-    sampler: Sampler
+    draw: Any  # the sampler's memory of it
     text: TextStream
     scores: PromptScores
     num_fed: int = 0  # prompt tokens that the engine has
@@ -77,6 +77,7 @@ class Scheduler:
             full decode batch.
         max_held_tokens: tokens that the admitted sequences may come to hold together; default
             what the slots hold.
+        draws: what chooses tokens; default compiled, on the engine's threads.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Scheduler:
         eos_ids: tuple[int, ...] = (),
         max_num_tokens: int | None = None,
         max_held_tokens: int | None = None,
+        draws: Draws | None = None,
     ) -> None:
         """Start with nothing to do."""
         limits = engine.limits
@@ -98,6 +100,7 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: dict[str, Sequence] = {}
         self._ended: list[Update] = []
+        self._draws = open_draws(engine) if draws is None else draws
         if self.max_num_tokens < limits.max_batch_size:
             raise ConfigError("max_num_tokens must be at least max_batch_size.")
 
@@ -140,19 +143,23 @@ class Scheduler:
         if not fed:
             return updates
         logits = self.engine.step([feed for _, feed in fed])
+        due: list[tuple[Sequence, Turn]] = []
         done = 0
         for sequence, feed in fed:
             rows = logits[done : done + feed.num_logits]
             done += feed.num_logits
             if not sequence.is_decoding:
-                if sequence.scores.is_wanted and not all(is_finite(row) for row in rows):
+                if not sequence.scores.add(sequence.num_fed, rows, self._draws):
                     self._end(sequence)
                     updates.append(_not_finite(sequence))
                     continue
-                sequence.scores.add(sequence.num_fed, rows)
                 sequence.num_fed += len(feed.tokens)
             if sequence.is_decoding:
-                update = self._advance(sequence, rows[-1])
+                due.append((sequence, Turn(done - 1, sequence.draw, sequence.rule)))
+        if due:
+            choices = self._draws.choose(logits, [turn for _, turn in due])
+            for (sequence, _), choice in zip(due, choices, strict=True):
+                update = self._advance(sequence, choice)
                 if prompt := sequence.scores.take():
                     update = replace(update, prompt=prompt)
                 updates.append(update)
@@ -175,7 +182,7 @@ class Scheduler:
             self.running[request.request_id] = Sequence(
                 request,
                 self.engine.allocate(),
-                Sampler(request.params, np.array(request.prompt, np.int64), self.eos_ids),
+                self._draws.open(request.params, request.prompt, self.eos_ids),
                 TextStream(self.tokenizer, request.params.stop, request.trace),
                 PromptScores(request.prompt, request.params.prompt_logprobs),
                 rule=rule,
@@ -202,16 +209,15 @@ class Scheduler:
             budget -= size
         return fed
 
-    def _advance(self, sequence: Sequence, logits: np.ndarray) -> Update:
-        """Sample a token, and end the sequence if the token, its guide or a limit says so."""
+    def _advance(self, sequence: Sequence, choice: Choice | None) -> Update:
+        """Take a token, and end the sequence if the token, its guide or a limit says so."""
         params = sequence.request.params
-        if not is_finite(logits):
+        if choice is None:
             self._end(sequence)
             return _not_finite(sequence)
         if params.max_tokens == 0:
             self._end(sequence)
             return Update(sequence.request.request_id, finish_reason=FinishReason.LENGTH)
-        choice = _choose(sequence, logits)
         sequence.output.append(choice.token)
         # a mask has an end only where the text may end: there is nothing to ignore
         ignores_eos = params.ignore_eos and not isinstance(sequence.rule, Allowed)
@@ -245,20 +251,9 @@ class Scheduler:
 def _rule(request: Request) -> Rule:
     """Return what the next token must be; a mask without a token is a fault, not token 0."""
     rule = FREE if request.guide is None else request.guide.rule()
-    if isinstance(rule, Allowed) and not rule.mask.any():
+    if isinstance(rule, Allowed) and rule.is_empty:
         return Broken("the guide allows no token.")
     return rule
-
-
-def _choose(sequence: Sequence, logits: np.ndarray) -> Choice:
-    """Return the next token under the sequence's rule."""
-    match sequence.rule:
-        case Forced(token):
-            return sequence.sampler.choose(logits, forced=token)
-        case Allowed(mask):
-            return sequence.sampler.choose(logits, allowed=mask)
-        case _:  # Complete and Broken have ended the sequence
-            return sequence.sampler.choose(logits)
 
 
 def _not_finite(sequence: Sequence) -> Update:

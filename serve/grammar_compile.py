@@ -46,8 +46,9 @@ def grammar_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: list[int]
             n_vocab=max(vocab_size, int(ids.max()) + 1),
             eos_token=end_ids or None,
         ),
-        is_known,
-        is_end,
+        vocab_size,
+        np.packbits(is_known, bitorder="little"),
+        np.packbits(is_end, bitorder="little"),
     )
 
 

@@ -16,12 +16,13 @@ WHOLE = ("NoExtension", "EndOfSentence")
 class Vocabulary:
     """A tokenizer as grammars see it.
 
-    Each mask is [vocab] of the logits, which may have more entries than the tokenizer, or fewer.
+    Bits are of the logits' tokens, of which there may be more than the tokenizer has, or fewer.
     """
 
     tokenizer: Any  # llguidance's
-    is_known: npt.NDArray[np.bool_]  # the tokenizer has the id: the others are padding
-    is_end: npt.NDArray[np.bool_]
+    size: int  # of the logits
+    known: npt.NDArray[np.uint8]  # bits: the tokenizer has the id, the others are padding
+    ends: npt.NDArray[np.uint8]  # bits
 
 
 class GrammarGuide:
@@ -85,15 +86,16 @@ class GrammarGuide:
             if matcher.is_stopped():
                 reason = matcher.stop_reason()
                 return COMPLETE if reason in WHOLE else Broken(f"the grammar failed: {reason}.")
-            bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+            found = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         if matcher.is_error():
             return Broken(f"the grammar failed: {reason_of(matcher.get_error())}")
-        unpacked = np.unpackbits(bits, bitorder="little").astype(np.bool_)
-        mask = unpacked[: vocabulary.is_known.size] & vocabulary.is_known
-        if not mask.any():
+        bits = vocabulary.known.copy()
+        bits[: found.size] &= found[: bits.size]
+        bits[found.size :] = 0
+        if not bits.any():
             return Broken("the grammar allows no token.")
-        is_whole = not (mask & ~vocabulary.is_end).any()
-        return COMPLETE if is_whole else Allowed(mask)
+        is_whole = not (bits & ~vocabulary.ends).any()
+        return COMPLETE if is_whole else Allowed.of_bits(bits, vocabulary.size)
 
 
 def fault_of(error: BaseException) -> str:

@@ -26,6 +26,7 @@ FLAGS = (
     "-Wno-psabi",
 )
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
+SAMPLING_FLAGS = ("-ffp-contract=off",)  # a seed's tokens are the same on every CPU
 AVX512_FLAGS = (*AVX2_FLAGS, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")))
 SANITIZER_FLAGS = (
     "-g",
@@ -68,12 +69,13 @@ def compile_library(target: Path, command: list[str], extra_flags: tuple[str, ..
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compiling-") as name:
         folder = Path(name)
-        units = [_unit("engine", folder), _unit("validate", folder)]
-        for source in ("kernels", "probe"):
-            units.append(_unit(source, folder, "portable"))
+        units = [_unit(name, folder) for name in ("engine", "isa", "sampler", "validate")]
+        for source in ("kernels", "probe", "sampling"):
+            own = SAMPLING_FLAGS if source == "sampling" else ()
+            units.append(_unit(source, folder, "portable", *own))
             if platform.machine() in ("x86_64", "AMD64"):
-                units.append(_unit(source, folder, "avx2", *AVX2_FLAGS))
-                units.append(_unit(source, folder, "avx512", *AVX512_FLAGS))
+                units.append(_unit(source, folder, "avx2", *AVX2_FLAGS, *own))
+                units.append(_unit(source, folder, "avx512", *AVX512_FLAGS, *own))
         flags = [*FLAGS, *extra_flags]
         with ThreadPoolExecutor(len(units)) as pool:
             list(pool.map(lambda unit: _run([*command, *flags, *unit]), units))

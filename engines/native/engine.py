@@ -88,6 +88,12 @@ class NativeEngine:
         )
 
     @property
+    def team(self) -> ctypes.c_void_p:
+        """The program whose threads a sampler shares, between steps."""
+        assert self._handle is not None
+        return self._handle
+
+    @property
     def limits(self) -> Limits:
         """The limits that the engine was built for."""
         return self._limits

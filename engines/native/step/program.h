@@ -134,18 +134,25 @@ struct Shared {
 enum Probe : int32_t { PROBE_READ, PROBE_UPDATE, PROBE_FLOAT, PROBE_INT16, NUM_PROBES };
 
 // What each instruction set has of its own.
+struct Draw;
+struct Bench;
 struct Kernels {
   void (*run)(const Machine&, const Step&, const Shared&, int thread);
   double (*probe)(int what, float* data, int64_t count);
+  void (*sample)(Draw&, const float* logits, int64_t size, const Bench&);
 };
 #define NEMOTRT_KERNELS                                              \
   void run(const Machine&, const Step&, const Shared&, int thread);  \
-  double probe(int what, float* data, int64_t count);
+  double probe(int what, float* data, int64_t count);                \
+  void sample(Draw&, const float* logits, int64_t size, const Bench&);
 namespace portable { NEMOTRT_KERNELS }
 #if defined(__x86_64__)
 namespace avx2 { NEMOTRT_KERNELS }
 namespace avx512 { NEMOTRT_KERNELS }
 #endif
+
+// The kernels of an instruction set, ISA_AUTO for the best; none (run is nullptr) if this CPU lacks it.
+Kernels choose(int isa);
 
 // Returns nullptr, or what is wrong with the program.
 const char* fault_of(const ProgramSpec& program, char* text, size_t size);

@@ -94,4 +94,6 @@ class Team {
   std::vector<std::thread> threads_;
 };
 
+Team& team_of(void* engine);  // of what nemotrt_open() gave
+
 }  // namespace nemotrt

@@ -1,0 +1,225 @@
+"""What the host pays for each token beside the model, at the real vocabulary.
+
+Run: python benchmarks/host_loop.py [--batch 32] [--setting card] [--stack]
+
+The engine computes nothing: its logits stand ready, random ones spread as a language model's. So
+all that is measured is ours: choosing tokens, text, stop strings, grammars, bookkeeping. The share
+of a step is of what the planner predicts for the GPU; nothing ran on one. `--stack` adds what each
+process costs under streams of requests, at the card's settings.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.draws import open_draws
+from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.request import Request
+from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.slot_table import SlotTable
+from nemotrt.profiles.load.workload import Workload
+from nemotrt.profiles.prediction import PredictionChoice, predict
+from nemotrt.serve.grammar import GrammarCompiler
+from nemotrt.serve.launcher import serve_engine
+
+HERE = Path(__file__).parent
+BATCHES = (1, 8, 32, 128, 256)
+CARD = {"temperature": 0.6, "top_p": 0.95}  # Source: model card
+SETTINGS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "card": CARD,
+    "top_k": {"temperature": 1.0, "top_k": 50},
+    "penalties": CARD | {"repetition_penalty": 1.1, "frequency_penalty": 0.1},
+    "logprobs": CARD | {"logprobs": 5},
+    "stops": CARD | {"stop": tuple(f"never {i} said" for i in range(16))},
+    "json_schema": CARD,
+}
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "notes": {"type": "array", "items": {}}},
+        "required": ["name", "notes"],
+        "additionalProperties": False,
+    }
+)
+PROMPT_TOKENS = 1000
+GPUS = ("a10g", "a100", "h100")
+CLAIM = Workload(isl=8192, osl=16384, concurrency=114, num_requests=228)
+
+
+class IdleEngine:
+    """The Engine protocol; every step's logits stand ready, a row of its own for each slot."""
+
+    def __init__(self, limits: Limits, vocab_size: int) -> None:
+        """Make the logits: a broad bulk, and some that stand out."""
+        self.limits = limits
+        self.vocab_size = vocab_size
+        self.num_threads = len(os.sched_getaffinity(0))
+        self._slots = SlotTable(limits.max_batch_size)
+        random = np.random.default_rng(0)
+        shape = (limits.max_batch_size, vocab_size)
+        self._logits = random.standard_normal(shape, np.float32) * np.float32(2.2)
+        for row in self._logits:
+            some = random.choice(vocab_size, 200, replace=False)
+            row[some] += random.exponential(4, some.size).astype(np.float32)
+
+    def allocate(self) -> int:
+        """Return a free slot."""
+        return self._slots.allocate()
+
+    def release(self, slot: int) -> None:
+        """Free a slot."""
+        self._slots.release(slot)
+
+    def held_tokens(self, slot: int) -> int:
+        """Nothing is held."""
+        return 0
+
+    def step(self, feeds: Sequence[Feed]) -> Any:
+        """Return a row for each feed."""
+        return self._logits[: len(feeds)]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@contextmanager
+def timed(target: Any, name: str) -> Iterator[list[float]]:
+    """Collect the seconds that each call of a method takes."""
+    method, seconds = getattr(target, name), []
+
+    def call(*arguments: Any) -> Any:
+        start_s = time.perf_counter()
+        result = method(*arguments)
+        seconds.append(time.perf_counter() - start_s)
+        return result
+
+    setattr(target, name, call)
+    yield seconds
+    delattr(target, name)
+
+
+def bare(opened: OpenEngine, setting: str, batch: int, num_steps: int) -> dict[str, float]:
+    """Return the microseconds per token of a scheduler that decodes `batch` sequences."""
+    assert opened.tokenizer is not None
+    engine = replace_limits(opened.engine, batch)
+    draws = open_draws(engine)
+    scheduler = Scheduler(engine, opened.tokenizer, draws=draws, eos_ids=opened.eos_ids)
+    grammars = GrammarCompiler(opened.tokenizer, engine.vocab_size, opened.end_ids)
+    random = np.random.default_rng(1)
+    for number in range(batch):
+        params = SamplingParams(
+            max_tokens=num_steps + 40, ignore_eos=True, seed=number, **SETTINGS[setting]
+        )
+        guide = grammars.guide("json_schema", SCHEMA) if setting == "json_schema" else None
+        prompt = tuple(random.integers(1000, engine.vocab_size, PROMPT_TOKENS).tolist())
+        scheduler.submit(Request(str(number), prompt, params, guide))
+    while any(not sequence.is_decoding for sequence in scheduler.running.values()) or (
+        scheduler.waiting
+    ):
+        scheduler.step()
+    for _ in range(5):
+        scheduler.step()
+    with timed(draws, "choose") as seconds:
+        start_s, start_cpu_s, num_tokens = time.perf_counter(), time.process_time(), 0
+        for _ in range(num_steps):
+            num_tokens += sum(len(update.tokens) for update in scheduler.step())
+        wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
+    return {
+        "tokens_per_s": round(num_tokens / wall_s),
+        "core_us_per_token": round(1e6 * cpu_s / num_tokens, 1),
+        "wall_us_per_token": round(1e6 * wall_s / num_tokens, 1),
+        "choosing_us_per_token": round(1e6 * sum(seconds) / num_tokens, 1),
+        "step_ms": round(1e3 * wall_s / num_steps, 3),
+    }
+
+
+def replace_limits(engine: Any, batch: int) -> IdleEngine:
+    """Return an engine over the same logits with `batch` slots."""
+    other = IdleEngine.__new__(IdleEngine)
+    other.__dict__ |= engine.__dict__
+    limits = engine.limits
+    other.limits = Limits(batch, limits.max_seq_len, limits.chunk_tokens)
+    other._slots = SlotTable(batch)
+    return other
+
+
+def predicted_step_ms() -> dict[str, tuple[int, float]]:
+    """Return the batch and the planned milliseconds of a decode step of the 9B on each GPU."""
+    found = {}
+    for gpu in GPUS:
+        plan = predict(PredictionChoice(gpu, "nemotron-nano-9b-v2"), CLAIM)
+        found[gpu] = (plan.batch_size, plan.decode_step_ms["total"])
+    return found
+
+
+def open_idle(folder: Path, **options: Any) -> OpenEngine:
+    """Return the engine directory's tokenizer over an idle engine."""
+    opened = open_engine(folder, verify=False, num_threads=1)
+    engine = IdleEngine(opened.manifest.engine_limits, opened.engine.vocab_size)
+    opened.engine.close()
+    return replace(opened, engine=engine)
+
+
+def stack(folder: Path, num_streams: int, rounds: int) -> dict[str, Any]:
+    """Return the whole stack's rate and each process's share, over an idle engine."""
+    from serve_throughput import one_pair, summary
+
+    with serve_engine(folder, "--engine-module", "host_loop_host") as server:
+        opened = open_idle(folder)
+        one_pair(opened, server, num_streams, 8, CARD)
+        pairs = [one_pair(opened, server, num_streams, 100, CARD) for _ in range(rounds)]
+    return {"streams": num_streams} | summary(pairs)
+
+
+@click.command()
+@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=BATCHES)
+@click.option("--setting", "settings", multiple=True, default=tuple(SETTINGS))
+@click.option("--rounds", type=click.IntRange(1), default=3)
+@click.option("--stack/--no-stack", "with_stack", default=True)
+def main(
+    batches: tuple[int, ...], settings: tuple[str, ...], rounds: int, with_stack: bool
+) -> None:
+    """Print one JSON object for each measurement."""
+    sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])
+    from support.real_size import write_checkpoint
+
+    planned = predicted_step_ms()
+    click.echo(json.dumps({"predicted_step_ms": planned, "load": os.getloadavg()[0]}))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "engine"
+        checkpoint = write_checkpoint(Path(temporary) / "checkpoint")
+        most = max(*batches, 128 if with_stack else 1)
+        build_engine(checkpoint, folder, BuildSpec(limits=Limits(most, 2048, 256)))
+        opened = open_idle(folder)
+        for setting in settings:
+            for batch in batches:
+                num_steps = max(10, min(300, 2000 // batch))
+                runs = [bare(opened, setting, batch, num_steps) for _ in range(rounds)]
+                row: dict[str, Any] = {"setting": setting, "batch": batch}
+                row |= {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+                for gpu, (planned_batch, step_ms) in planned.items():
+                    share = row["wall_us_per_token"] * planned_batch / 1e3 / step_ms
+                    row[f"share_of_{gpu}_step"] = round(share, 3)
+                click.echo(json.dumps(row))
+        for num_streams in (32, 128) if with_stack else ():
+            click.echo(json.dumps({"stack": stack(folder, num_streams, rounds)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""The compiled sampler against its definition in NumPy, and the properties that both promise."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
+from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
+from nemotrt.engines.native.binding import InstructionSet
+from nemotrt.engines.native.draw import DrawEngine
+from nemotrt.engines.native.library import load_library
+from nemotrt.engines.sampling import Choice, SamplingParams, uniform
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+
+BEST = load_library().nemotrt_best_isa()
+ISAS = [isa for isa in InstructionSet if 0 < isa <= BEST]
+REAL = 131_072  # Nemotron-Nano-9B-v2's vocabulary
+CARD = {"temperature": 0.6, "top_p": 0.95}  # Source: model card
+SETTINGS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "card": CARD,
+    "everything": {"temperature": 1.0},
+    "top_k": {"temperature": 0.8, "top_k": 50},
+    "many of top_k": {"temperature": 1.5, "top_k": 3000},
+    "top_k and top_p": {"temperature": 1.2, "top_k": 40, "top_p": 0.7},
+    "min_p": {"temperature": 1.0, "min_p": 0.05},
+    "all three": {"temperature": 2.0, "min_p": 0.01, "top_k": 200, "top_p": 0.8},
+    "narrow": {"temperature": 0.7, "top_p": 0.01},
+    "wide": {"temperature": 3.0, "top_p": 0.999},
+    "penalties": CARD | {"repetition_penalty": 1.2, "presence_penalty": 0.5},
+    "frequency": {"frequency_penalty": 1.5},
+    "bias": {"temperature": 1.0, "logit_bias": ((3, 4.5), (7, -100.0))},
+    "ends": CARD | {"min_tokens": 5},
+}
+
+
+def likely(random: np.random.Generator, size: int, num_rows: int = 1) -> np.ndarray:
+    """Logits as a language model's: a broad bulk, and some that stand out."""
+    rows = random.normal(size=(num_rows, size)) * 2.2
+    for row in rows:
+        some = random.choice(size, max(1, size // 500), replace=False)
+        row[some] += random.exponential(4, some.size)
+        row[random.integers(size)] += random.exponential(8)
+    return rows.astype(np.float32)
+
+
+def tokens_of(
+    draws: Any, params: SamplingParams, rows: np.ndarray, rules: Sequence[Rule] = (FREE,)
+) -> list[Choice | None]:
+    """One sequence's choices, row after row."""
+    prompt, ends = (tuple(i % rows.shape[1] for i in ids) for ids in ((1, 2, 2, 5), (0, 4)))
+    memory = draws.open(params, prompt, ends)
+    return [
+        draws.choose(row[None], [Turn(0, memory, rules[i % len(rules)])])[0]
+        for i, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("size", [8, 255, 256, 257, 5000])
+def test_tokens_are_the_definitions(isa, name, size) -> None:
+    compiled, random = CompiledDraws(size, 1, isa=isa), np.random.default_rng(size)
+    for seed in range(20):
+        params = SamplingParams(max_tokens=12, seed=seed, **SETTINGS[name])
+        rows = likely(random, size, 12)
+        assert tokens_of(compiled, params, rows) == tokens_of(NumpyDraws(), params, rows)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("kind", ["likely", "flat", "equal"])
+def test_tokens_are_the_definitions_at_the_real_size(name, kind) -> None:
+    random = np.random.default_rng(7)
+    rows = {
+        "likely": likely(random, REAL, 3),
+        "flat": random.normal(size=(3, REAL)).astype(np.float32),
+        "equal": np.zeros((3, REAL), np.float32),
+    }[kind]
+    found = []
+    for isa in ISAS:
+        params = SamplingParams(max_tokens=5, seed=11, logprobs=3, **SETTINGS[name])
+        found.append(tokens_of(CompiledDraws(REAL, 1, isa=isa), params, rows))
+    assert all(other == found[0] for other in found), "the same bits on each instruction set"
+    expected = tokens_of(NumpyDraws(), params, rows)
+    for mine, theirs in zip(found[0], expected, strict=True):
+        assert mine is not None and theirs is not None
+        assert mine.token == theirs.token
+        assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-6)
+        assert [token for token, _ in mine.top_logprobs] == [t for t, _ in theirs.top_logprobs]
+
+
+weird = st.floats(-50, 50, width=32) | st.sampled_from([0.0, 1e-45, -1e-45, 1e30, -1e30])
+# changed logits are float32 in the compiled sampler, float64 in NumPy's: these are exact in both
+exact = st.integers(-400, 400).map(lambda eighths: eighths / 8)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    logits=st.lists(exact, min_size=1, max_size=40) | st.lists(weird, min_size=1, max_size=40),
+    repeats=st.sampled_from([1, 1, 13]),
+    temperature=st.sampled_from([0.0, 0.1, 0.6, 1.0, 5.0]),
+    top_k=st.integers(0, 20),
+    top_p=st.sampled_from([1e-9, 0.25, 0.5, 0.75, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.1, 1.0]),
+    repetition=st.sampled_from([0.5, 1.0, 2.0]),
+    penalty=st.sampled_from([-1.0, 0.0, 0.25]),
+    min_tokens=st.integers(0, 3),
+    seed=st.integers(0, 2**64 - 1),
+    data=st.data(),
+)
+def test_any_setting_is_the_definitions(
+    logits, repeats, temperature, top_k, top_p, min_p, repetition, penalty, min_tokens, seed, data
+) -> None:
+    """Ties, masks, forced tokens and numbers of every size."""
+    if any(logit * 8 % 1 or abs(logit) > 50 for logit in logits):
+        repetition, penalty, biases = 1.0, 0.0, ()
+    else:
+        biases = st.lists(st.tuples(st.integers(0, len(logits) - 1), exact), max_size=3)
+        biases = tuple(data.draw(biases))
+    row = np.array(logits * repeats, np.float32)
+    token = st.integers(0, row.size - 1)
+    masks = st.lists(st.booleans(), min_size=row.size, max_size=row.size).filter(any)
+    mask = masks.map(lambda bits: Allowed(np.array(bits)))
+    rules = data.draw(st.lists(st.just(FREE) | token.map(Forced) | mask, min_size=1, max_size=4))
+    params = SamplingParams(
+        max_tokens=8,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition,
+        presence_penalty=penalty,
+        frequency_penalty=penalty,
+        min_tokens=min_tokens,
+        seed=seed,
+        stop_token_ids=tuple(data.draw(st.sets(token, max_size=3))),
+        logit_bias=biases,
+    )
+    rows = np.tile(row, (8, 1))
+    found = [
+        [choice.token if choice else None for choice in tokens_of(draws, params, rows, rules)]
+        for draws in (NumpyDraws(), *(CompiledDraws(row.size, 1, isa=isa) for isa in ISAS))
+    ]
+    assert all(other == found[0] for other in found)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_seed_is_one_answer_in_any_batch(threads) -> None:
+    """Neighbours, their number, the row and the number of threads change nothing."""
+    size, random = 3000, np.random.default_rng(3)
+    logits = likely(random, size, 40)
+    params = SamplingParams(max_tokens=9, seed=5, logprobs=2, **CARD)
+    alone = tokens_of(CompiledDraws(size, 1), params, logits[:8])
+    draws = CompiledDraws(size, threads)
+    mine = draws.open(params, (1, 2, 2, 5), (0, 4))
+    found = []
+    for step in range(8):
+        num_others = int(random.integers(0, 24))
+        turns = [
+            Turn(8 + i, draws.open(SamplingParams(seed=i, **CARD), (1,), ()))
+            for i in range(num_others)
+        ]
+        turns.insert(int(random.integers(0, num_others + 1)), Turn(step, mine))
+        choices = draws.choose(logits, turns)
+        found += [choices[i] for i, turn in enumerate(turns) if turn.draw is mine]
+    assert found == alone
+
+
+def test_the_random_numbers_are_philoxs() -> None:
+    """Of one row of equal logits, the token tells the number."""
+    size = 1 << 16
+    draws, row = CompiledDraws(size, 1), np.zeros((1, 1 << 16), np.float32)
+    for seed in (0, 1, 2**63, 2**64 - 1):
+        memory = draws.open(SamplingParams(temperature=1.0, seed=seed, max_tokens=50), (1,), ())
+        for position in range(50):
+            [choice] = draws.choose(row, [Turn(0, memory)])
+            assert choice is not None
+            assert choice.token == int(uniform(seed, position) * size)
+
+
+def test_scores_are_torchs() -> None:
+    size = 5000
+    rows = likely(np.random.default_rng(2), size, 20)
+    tokens = [int(row.argsort()[-1 - i]) for i, row in enumerate(rows)]
+    expected = torch.log_softmax(torch.from_numpy(rows).double(), -1).numpy()
+    scores = CompiledDraws(size, 2).score(rows, tokens, 5)
+    for i, score in enumerate(scores):
+        assert score is not None
+        assert score.rank == i + 1
+        assert score.logprob == pytest.approx(expected[i, tokens[i]], abs=1e-6)
+        best = np.argsort(-rows[i], kind="stable")[:5]
+        assert [token for token, _ in score.top_logprobs] == best.tolist()
+        np.testing.assert_allclose([p for _, p in score.top_logprobs], expected[i, best], atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 255, 256, 999])
+@pytest.mark.parametrize("params", [{}, CARD, {"logprobs": 1}, {"repetition_penalty": 2.0}])
+def test_a_row_that_is_not_finite_is_told_apart(bad, place, params) -> None:
+    rows = np.zeros((2, 1000), np.float32)
+    rows[1, place] = bad
+    draws = CompiledDraws(1000, 1)
+    memories = [draws.open(SamplingParams(**params), (1,), ()) for _ in range(2)]
+    good, spoiled = draws.choose(rows, [Turn(i, memory) for i, memory in enumerate(memories)])
+    assert good is not None and spoiled is None
+    assert [score is None for score in draws.score(rows, [0, 0], 1)] == [False, True]
+
+
+def test_rows_of_any_layout_are_read_right() -> None:
+    """Every layout that an engine may return: padded rows, one row for all, others copied."""
+    size, random = 300, np.random.default_rng(4)
+    plain = likely(random, size, 6)
+    padded = np.full((6, 320), 99, np.float32)
+    padded[:, :size] = plain
+    layouts = {
+        "padded": padded[:, :size],
+        "reversed": plain[::-1].copy()[::-1],
+        "columns": np.asfortranarray(plain),
+        "float64": plain.astype(np.float64),
+        "one": np.broadcast_to(plain[3], (6, size)),
+        "overlapping": np.lib.stride_tricks.sliding_window_view(np.append(plain, plain), size)[:6],
+    }
+    draws = CompiledDraws(size, 2)
+    for rows in layouts.values():
+        memories = [draws.open(SamplingParams(), (1,), ()) for _ in range(6)]
+        choices = draws.choose(rows, [Turn(i, memory) for i, memory in enumerate(memories)])
+        found = [choice.token if choice else None for choice in choices]
+        assert found == np.argmax(rows, axis=1).tolist()
+
+
+def test_a_batch_that_does_not_fit_is_refused() -> None:
+    engine = DrawEngine(100, 1)
+    memory = CompiledDraws(100, 1).open(SamplingParams(), (1,), ())
+    for rows, logits in (([1], 100), ([-1], 100), ([0], 99)):
+        with pytest.raises(ConfigError, match="refuses"):
+            engine.run([memory.c], np.zeros((1, logits), np.float32), rows)
+    memory.c.forced = 100
+    with pytest.raises(ConfigError, match="forced"):
+        engine.run([memory.c], np.zeros((1, 100), np.float32), [0])
+    with pytest.raises(EnvironmentUnfitError, match="instruction set"):
+        DrawEngine(100, 1, isa=99)  # type: ignore[arg-type]
+
+
+def probabilities(logits: np.ndarray, params: SamplingParams) -> np.ndarray:
+    """The definition once more, by sorting in float64."""
+    weights = np.exp((logits - logits.max()).astype(np.float64) / params.temperature)
+    order = np.argsort(-weights, kind="stable")
+    kept = weights[order] >= params.min_p
+    if params.top_k:
+        kept[params.top_k :] = False
+    mass = np.where(kept, weights[order], 0)
+    kept &= np.cumsum(mass) - mass < params.top_p * mass.sum()
+    result = np.zeros(logits.size)
+    result[order[kept]] = weights[order[kept]]
+    return result / result.sum()
+
+
+@pytest.mark.parametrize(
+    "count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+@pytest.mark.parametrize("number", range(20))
+def test_frequencies_are_the_definitions(number, count) -> None:
+    """A chi-square test over as many draws, of random logits and settings."""
+    random = np.random.default_rng(number)
+    size = int(random.integers(20, 400))
+    logits = likely(random, size)
+    params = {
+        "temperature": float(random.uniform(0.3, 2)),
+        "top_k": int(random.choice([0, size // 3])),
+        "top_p": float(random.choice([1.0, 0.95, 0.6])),
+        "min_p": float(random.choice([0.0, 0.02])),
+    }
+    draws, counts = CompiledDraws(size, 2), np.zeros(size)
+    each = SamplingParams(max_tokens=1 << 30, seed=1, **params)
+    memories = [
+        draws.open(SamplingParams(max_tokens=100, seed=seed, **params), (1,), ())
+        for seed in range(number, number + 500)
+    ]
+    turns = [Turn(0, memory) for memory in memories]
+    for _ in range(count // len(turns)):
+        for choice in draws.choose(logits, turns):
+            assert choice is not None
+            counts[choice.token] += 1
+    expected = probabilities(logits[0], each) * counts.sum()
+    assert (counts[expected == 0] == 0).all()
+    rare = expected < 10
+    found = np.append(counts[~rare], counts[rare].sum())
+    hoped = np.append(expected[~rare], expected[rare].sum())
+    found, hoped = found[hoped > 0], hoped[hoped > 0]
+    statistic = ((found - hoped) ** 2 / hoped).sum()
+    degrees = found.size - 1
+    # the Wilson-Hilferty approximation; 4.5 deviations: once in 300,000 tests
+    deviation = ((statistic / max(degrees, 1)) ** (1 / 3) - 1 + 2 / (9 * max(degrees, 1))) / (
+        math.sqrt(2 / (9 * max(degrees, 1)))
+    )
+    assert degrees == 0 or deviation < 4.5
