@@ -31,11 +31,21 @@ class OpenEngine:
         own = () if self.tokenizer is None else self.tokenizer.eos_ids
         return tuple(dict.fromkeys((*self.eos_ids, *own)))
 
-    def scheduler(self) -> RequestScheduler:
-        """Return a scheduler over the engine: ours, or the engine's own."""
-        if isinstance(self.engine, SchedulesItself):
-            return self.engine.scheduler(self.tokenizer, self.eos_ids)
-        return Scheduler(self.engine, self.tokenizer, eos_ids=self.eos_ids)
+    def scheduler(self, target_itl_s: float | None = None) -> RequestScheduler:
+        """Return a scheduler over the engine: ours, or the engine's own.
+
+        Raises:
+            ConfigError: a target is given to an engine that schedules for itself.
+        """
+        if not isinstance(self.engine, SchedulesItself):
+            ends = self.eos_ids
+            return Scheduler(self.engine, self.tokenizer, eos_ids=ends, target_itl_s=target_itl_s)
+        if target_itl_s is not None:
+            raise ConfigError(
+                f"--target-itl-ms is for engines that we schedule; {self.manifest.backend} "
+                "schedules for itself."
+            )
+        return self.engine.scheduler(self.tokenizer, self.eos_ids)
 
 
 def open_engine(folder: Path, *, verify: bool = True, num_threads: int | None = None) -> OpenEngine:

@@ -1,11 +1,14 @@
 """In-flight batching over an Engine: requests join and leave between steps.
 
 Each step feeds every decoding sequence its last token, and spends what is left of the step's token
-budget on prompt chunks, oldest request first. A sequence's state is planned when it is admitted,
+budget on prompt chunks, oldest request first; a target for the time between tokens makes the chunks
+beside decodes smaller. A sequence's state is planned when it is admitted,
 so an admitted request always runs to its end.
 """
 
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +26,7 @@ from nemotrt.engines.request import (
 )
 from nemotrt.engines.request_scheduler import check_request
 from nemotrt.engines.sampling import Choice
+from nemotrt.engines.step_pace import StepPace
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -78,6 +82,9 @@ class Scheduler:
         max_held_tokens: tokens that the admitted sequences may come to hold together; default
             what the slots hold.
         draws: what chooses tokens; default compiled, on the engine's threads.
+        target_itl_s: what a step should take that feeds prompts beside tokens that others wait
+            for; default whatever max_num_tokens takes.
+        clock: seconds, for the target.
     """
 
     def __init__(
@@ -89,6 +96,8 @@ class Scheduler:
         max_num_tokens: int | None = None,
         max_held_tokens: int | None = None,
         draws: Draws | None = None,
+        target_itl_s: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Start with nothing to do."""
         limits = engine.limits
@@ -101,6 +110,9 @@ class Scheduler:
         self.running: dict[str, Sequence] = {}
         self._ended: list[Update] = []
         self._draws = open_draws(engine) if draws is None else draws
+        most = self.max_num_tokens
+        self._pace = None if target_itl_s is None else StepPace(target_itl_s, most)
+        self._clock = clock
         if self.max_num_tokens < limits.max_batch_size:
             raise ConfigError("max_num_tokens must be at least max_batch_size.")
 
@@ -142,7 +154,9 @@ class Scheduler:
         fed = self._plan()
         if not fed:
             return updates
+        start_s = self._clock()
         logits = self.engine.step([feed for _, feed in fed])
+        self._learn(fed, self._clock() - start_s)
         due: list[tuple[Sequence, Turn]] = []
         done = 0
         for sequence, feed in fed:
@@ -193,6 +207,8 @@ class Scheduler:
         sequences = self.running.values()
         fed = [(s, Feed(s.slot, s.output[-1:])) for s in sequences if s.is_decoding]
         budget = self.max_num_tokens - len(fed)
+        if fed and self._pace is not None:
+            budget = min(budget, self._pace.tokens)
         rows_left = max(1, MAX_LOGITS_PER_STEP // self.engine.vocab_size)  # that score prompts
         for sequence in sequences:
             prompt, start = sequence.request.prompt, sequence.num_fed
@@ -208,6 +224,12 @@ class Scheduler:
             fed.append((sequence, Feed(sequence.slot, prompt[start : start + size], num_logits)))
             budget -= size
         return fed
+
+    def _learn(self, fed: list[tuple[Sequence, Feed]], seconds: float) -> None:
+        """Tell the pace of a step that fed prompts beside decodes."""
+        num_prompt = sum(len(feed.tokens) for sequence, feed in fed if not sequence.is_decoding)
+        if self._pace is not None and num_prompt and fed[0][0].is_decoding:
+            self._pace.learn(num_prompt, seconds)
 
     def _advance(self, sequence: Sequence, choice: Choice | None) -> Update:
         """Take a token, and end the sequence if the token, its guide or a limit says so."""

@@ -65,6 +65,11 @@ def serve() -> None:
 @click.option("--max-queue-size", type=click.IntRange(1), help="Waiting requests.  [default: 512]")
 @click.option("--max-queue-s", type=float, help="Longest wait for a slot.  [default: 300]")
 @click.option("--max-chunks-per-s", type=float, help="Of all streams.  [default: 2000]")
+@click.option(
+    "--target-itl-ms",
+    type=float,
+    help="Between tokens while prompts come in: their chunks shrink to keep it.",
+)
 @click.option("--drain-s", type=float, default=30.0, show_default=True, help="At a stop.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
 @click.option("--runtime", type=FOLDER, help="Triton runtime folder.")

@@ -39,12 +39,16 @@ class EngineHost:
         opened: OpenEngine,
         limits: QueueLimits,
         max_chunks_per_s: float = MAX_CHUNKS_PER_S,
+        target_itl_s: float | None = None,
     ) -> None:
-        """Prepare the loop; nothing runs yet."""
+        """Prepare the loop; nothing runs yet.
+
+        Raises:
+            ConfigError: a target is given to an engine that schedules for itself.
+        """
         self.opened = opened
-        self.loop = EngineLoop(
-            opened.scheduler(), limits, self._flush, max_chunks_per_s=max_chunks_per_s
-        )
+        scheduler = opened.scheduler(target_itl_s)
+        self.loop = EngineLoop(scheduler, limits, self._flush, max_chunks_per_s=max_chunks_per_s)
         tokenizer = opened.tokenizer
         self._grammars = (
             None
@@ -136,6 +140,7 @@ class EngineHost:
 @click.option("--max-queue-size", type=int, default=QueueLimits().max_queue_size)
 @click.option("--max-queue-s", type=float, default=QueueLimits().max_queue_s)
 @click.option("--max-chunks-per-s", type=float, default=MAX_CHUNKS_PER_S)
+@click.option("--target-itl-ms", type=float, default=None)
 @click.option("--drain-s", type=float, default=30.0)
 @click.option("--threads", type=click.IntRange(1), default=None)
 def main(
@@ -144,6 +149,7 @@ def main(
     max_queue_size: int,
     max_queue_s: float,
     max_chunks_per_s: float,
+    target_itl_ms: float | None,
     drain_s: float,
     threads: int | None,
 ) -> None:
@@ -151,7 +157,9 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_S)
     opened = open_engine(engine, num_threads=threads)
-    host = EngineHost(opened, QueueLimits(max_queue_size, max_queue_s), max_chunks_per_s)
+    target_itl_s = None if target_itl_ms is None else target_itl_ms / 1000
+    queue = QueueLimits(max_queue_size, max_queue_s)
+    host = EngineHost(opened, queue, max_chunks_per_s, target_itl_s)
 
     def drain(number: int, frame: FrameType | None) -> None:
         log.info("signal %s: draining for %g s at most", signal.Signals(number).name, drain_s)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class ServeSpec:
     metrics_port: int = 8002
     queue: QueueLimits = field(default_factory=QueueLimits)
     max_chunks_per_s: float = MAX_CHUNKS_PER_S
+    target_itl_ms: float | None = None
     drain_s: float = 30.0
     threads: int | None = None
     runtime: Path | None = None  # None: the default runtime folder
@@ -47,6 +49,8 @@ class ServeSpec:
         if self.use_triton:
             check_model_name(self.model_name)
         check_tls(self.tls_certificate, self.tls_key)
+        if self.target_itl_ms is not None and not 0 < self.target_itl_ms < math.inf:
+            raise ConfigError(f"target_itl_ms must be above 0, got {self.target_itl_ms}.")
         if self.max_chunks_per_s <= 0:
             raise ConfigError(f"max_chunks_per_s must be above 0, got {self.max_chunks_per_s}.")
         if self.drain_s < 0:

@@ -29,6 +29,8 @@ def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
     command += ["--max-queue-size", str(spec.queue.max_queue_size)]
     command += ["--max-queue-s", str(spec.queue.max_queue_s)]
     command += ["--max-chunks-per-s", str(spec.max_chunks_per_s)]
+    if spec.target_itl_ms is not None:
+        command += ["--target-itl-ms", str(spec.target_itl_ms)]
     if spec.threads is not None:
         command += ["--threads", str(spec.threads)]
     probe = EngineProbe(folder.engine_socket)

@@ -1,0 +1,115 @@
+"""Prompts that come in beside decoding sequences, on an engine whose time is a formula."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.request import Request
+from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.slot_table import SlotTable
+from nemotrt.engines.step_pace import FLOOR, StepPace
+from nemotrt.errors import ConfigError
+
+
+class TimedEngine:
+    """A step lasts `base_s`, and `token_s` more for each token, twice as much at 8,000 held."""
+
+    vocab_size = 16
+
+    def __init__(self, base_s: float, token_s: float) -> None:
+        self.limits = Limits(max_batch_size=4, max_seq_len=20_000, chunk_tokens=2048)
+        self.now_s = 0.0
+        self.fed: list[tuple[int, int, float]] = []  # decodes, prompt tokens, seconds
+        self._base_s, self._token_s = base_s, token_s
+        self._slots = SlotTable(4)
+        self._held = [0] * 4
+
+    def allocate(self) -> int:
+        return self._slots.allocate()
+
+    def release(self, slot: int) -> None:
+        self._slots.release(slot)
+        self._held[slot] = 0
+
+    def held_tokens(self, slot: int) -> int:
+        return self._held[slot]
+
+    def step(self, feeds: Sequence[Feed]) -> np.ndarray:
+        prompts = [feed for feed in feeds if len(feed.tokens) > 1]
+        num_prompt = sum(len(feed.tokens) for feed in prompts)
+        held = sum(self._held[feed.slot] for feed in prompts)
+        seconds = self._base_s + num_prompt * self._token_s * (1 + held / 8000)
+        self.now_s += seconds
+        self.fed.append((len(feeds) - len(prompts), num_prompt, seconds))
+        for feed in feeds:
+            self._held[feed.slot] += len(feed.tokens)
+        return np.zeros((len(feeds), self.vocab_size), np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def run(engine: TimedEngine, target_itl_s: float | None, prompt: int) -> list[float]:
+    """The steps' times while a prompt comes in beside a stream."""
+    scheduler = Scheduler(engine, target_itl_s=target_itl_s, clock=lambda: engine.now_s)
+    scheduler.submit(Request("stream", (1, 2), SamplingParams(max_tokens=5000, ignore_eos=True)))
+    scheduler.step()
+    engine.fed.clear()
+    scheduler.submit(Request("long", (1,) * prompt, SamplingParams(max_tokens=1)))
+    for _ in range(4000):
+        if any(update.request_id == "long" for update in scheduler.step()):
+            break
+    assert sum(tokens for _, tokens, _ in engine.fed) in (prompt, prompt - 1)
+    return [seconds for decodes, _, seconds in engine.fed if decodes]
+
+
+@pytest.mark.parametrize("token_us", [10, 100, 400])
+@pytest.mark.parametrize("base_ms", [1, 20])
+def test_a_neighbours_tokens_come_in_time(token_us, base_ms) -> None:
+    """However fast the engine is, and as attention grows over what the prompt has so far."""
+    target_s = 0.05
+    free = run(TimedEngine(base_ms / 1e3, token_us / 1e6), None, 12_001)
+    paced = run(TimedEngine(base_ms / 1e3, token_us / 1e6), target_s, 12_001)
+    assert max(paced) <= 1.5 * target_s  # the step that finds out
+    assert np.quantile(paced, 0.95) <= 1.1 * target_s
+    if max(free) > 2 * target_s:
+        floor = (base_ms + FLOOR * token_us * 2.5 / 1e3) / 1e3
+        assert np.median(paced) >= min(0.6 * target_s, floor), "the target's time is used"
+
+
+def test_a_prompt_goes_on_where_the_target_is_out_of_reach() -> None:
+    engine = TimedEngine(base_s=0.2, token_s=1e-3)
+    run(engine, 0.05, 200)
+    assert {tokens for decodes, tokens, _ in engine.fed if decodes} <= {*range(FLOOR + 1)}
+
+
+def test_a_prompt_alone_takes_whole_chunks() -> None:
+    engine = TimedEngine(base_s=0.02, token_s=1e-3)
+    scheduler = Scheduler(engine, target_itl_s=0.01, clock=lambda: engine.now_s)
+    scheduler.submit(Request("long", (1,) * 4097, SamplingParams(max_tokens=1)))
+    while not scheduler.is_idle:
+        scheduler.step()
+    assert [tokens for _, tokens, _ in engine.fed] == [2048, 2048, 0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4096), st.floats(0, 10)), max_size=60),
+    st.floats(1e-4, 1),
+    st.integers(1, 4096),
+)
+def test_the_number_stays_within_its_bounds(steps, target_s, most) -> None:
+    pace = StepPace(target_s, most)
+    for tokens, seconds in steps:
+        pace.learn(tokens, seconds)
+        assert min(FLOOR, most) <= pace.tokens <= most
+
+
+@pytest.mark.parametrize("target_s", [0, -1, float("nan"), float("inf")])
+def test_a_target_that_is_no_time_is_refused(target_s) -> None:
+    with pytest.raises(ConfigError, match="target"):
+        StepPace(target_s, 100)
