@@ -6,6 +6,7 @@ logits with the sequences and rules that they are for, and takes every choice at
 
 import ctypes
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from nemotrt.engines.sampling import (
 )
 from nemotrt.errors import EnvironmentUnfitError
 
+MAX_THREADS = 8  # of the sampler's own, beside an engine that computes elsewhere
 log = logging.getLogger("nemotrt.engine")
 
 
@@ -203,18 +205,16 @@ class CompiledDraws:
         ]
 
 
-class HasVocabulary(Protocol):
-    """An engine, as far as its tokens are concerned."""
+def open_draws(engine: Any) -> Draws:
+    """Return what chooses the tokens of an engine with a `vocab_size`: compiled, if it can be.
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-
-
-def open_draws(engine: HasVocabulary) -> Draws:
-    """Return what chooses an engine's tokens: compiled, on its own threads where they are ours."""
+    An engine whose threads are ours lends them: its `team`, of `num_threads`. Another has the
+    sampler keep to its number.
+    """
     team = getattr(engine, "team", None)
-    num_threads = getattr(engine, "num_threads", 1)
+    num_threads = getattr(engine, "num_threads", None) or len(os.sched_getaffinity(0))
+    if team is None:
+        num_threads = min(num_threads, MAX_THREADS)
     try:
         return CompiledDraws(engine.vocab_size, num_threads, team)
     except EnvironmentUnfitError as error:

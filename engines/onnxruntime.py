@@ -66,7 +66,8 @@ class OnnxRuntimeEngine:
     def __init__(self, folder: Path, limits: Limits, num_threads: int | None = None) -> None:
         """Open the graph in `folder`; `num_threads` defaults to the cores of this process."""
         self._limits = limits
-        self._session = _session(folder, num_threads or len(os.sched_getaffinity(0)))
+        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._session = _session(folder, self.num_threads)
         self._inputs = [item for item in self._session.get_inputs() if item.name not in FED]
         optional = {item.name for item in self._session.get_overridable_initializers()}
         self._has_rows = NUM_LOGITS in optional  # engines of earlier versions: one row a call

@@ -22,18 +22,28 @@ from nemotrt.engines.tiny_models import TINY_MODELS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-TESTS = ("test_native_engine.py", "test_native_program.py", "test_native_quantized.py")
+TESTS = (
+    "test_draws.py",
+    "test_native_engine.py",
+    "test_native_program.py",
+    "test_native_quantized.py",
+)
 LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=128)
 STEPS = """
 import sys
 from pathlib import Path
 from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.draws import Turn, open_draws
 from nemotrt.engines.native.engine import NativeEngine
+from nemotrt.engines.sampling import SamplingParams
 
 engine = NativeEngine(Path(sys.argv[1]), Limits(8, 512, 128), 4)
 slots = [engine.allocate() for _ in range(8)]
+draws, card = open_draws(engine), SamplingParams(temperature=0.6, top_p=0.95, logprobs=3)
+turns = [Turn(slot, draws.open(card, (7,), ())) for slot in slots]
 for count in (1, 30, 1, 128, 1, 1):
-    engine.step([Feed(slot, [7 + slot] * count) for slot in slots])
+    logits = engine.step([Feed(slot, [7 + slot] * count) for slot in slots])
+    assert None not in draws.choose(logits, turns)
 engine.release(slots[3])
 engine.step([Feed(slot, [9]) for slot in slots[:3]])
 engine.close()

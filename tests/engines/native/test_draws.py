@@ -10,13 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
+from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn, open_draws
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
+from nemotrt.engines.native import draw
 from nemotrt.engines.native.binding import InstructionSet
 from nemotrt.engines.native.draw import DrawEngine
 from nemotrt.engines.native.library import load_library
 from nemotrt.engines.sampling import Choice, SamplingParams, uniform
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from support.flat_engine import FlatEngine
 
 BEST = load_library().nemotrt_best_isa()
 ISAS = [isa for isa in InstructionSet if 0 < isa <= BEST]
@@ -232,6 +234,17 @@ def test_rows_of_any_layout_are_read_right() -> None:
         choices = draws.choose(rows, [Turn(i, memory) for i, memory in enumerate(memories)])
         found = [choice.token if choice else None for choice in choices]
         assert found == np.argmax(rows, axis=1).tolist()
+
+
+def test_without_the_library_numpy_draws(monkeypatch, caplog) -> None:
+    def absent() -> None:
+        raise EnvironmentUnfitError("no compiler.")
+
+    monkeypatch.setattr(draw, "load_library", absent)
+    assert isinstance(open_draws(FlatEngine(10)), NumpyDraws)
+    assert "no compiler" in caplog.text
+    monkeypatch.undo()
+    assert isinstance(open_draws(FlatEngine(10)), CompiledDraws)
 
 
 def test_a_batch_that_does_not_fit_is_refused() -> None:
