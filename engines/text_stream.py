@@ -37,8 +37,10 @@ class TextStream:
         """
         if self._decoder is None:
             return "", ""
-        self._may_stop = may_stop
         piece = self._decoder(token)
+        if not self._stops:
+            return piece, piece  # nothing is ever held back
+        self._may_stop = may_stop
         split = self._reader.push(piece)
         if self._stops_before_the_trace():
             split = self._reader.flush()
