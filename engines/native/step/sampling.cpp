@@ -19,7 +19,8 @@ using namespace nemotrt;
 constexpr int BLOCK = SAMPLING_BLOCK;
 constexpr float FAR = -32.f;     // 131,072 weights of e^-32 are less than an ulp of the greatest
 constexpr double LEAST_SHARE = 0.5;  // of 1 - top_p: what lighter tokens than the lightest kept have
-constexpr int WINDOW = 256;      // candidates that are sorted
+constexpr int WINDOW = 4096;     // candidates among which the last kept one is selected
+constexpr int FEW = 16;          // of them are sorted
 constexpr int SUMS = 16;
 constexpr float SMALLEST = 1e-14f;  // below every weight but 0
 constexpr double TIE = 1e-5;     // exponents that differ by less may have one weight
@@ -35,6 +36,17 @@ INLINE IntVec bits_at(const uint8_t* bits, int at) {
 }
 INLINE bool has_any_at(const uint8_t* bits, int64_t at) {
   return bits[at / 8] || (LANES == 16 && bits[at / 8 + 1]);
+}
+INLINE bool is_none(IntVec mask) {
+#if defined(__AVX512VNNI__)
+  return !_mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
+#elif defined(__AVX2__)
+  return _mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
+  int32_t any = 0;
+  for (int i = 0; i < LANES; i++) any |= mask[i];
+  return !any;
+#endif
 }
 INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE double greater(double a, double b) { return a > b ? a : b; }
@@ -226,6 +238,17 @@ bool edit(const Row& row, const Draw& draw, const uint8_t* allowed, const Bench&
   return !faults.any();
 }
 
+// e^x for x from FAR to 0, any bits below; relative error about 1e-7, and e^0 is 1. The polynomial is
+// vector.h's, in pairs of terms that do not wait for each other.
+INLINE Vec decay(Vec x) {
+  Vec n = round_even(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f, squared = r * r;
+  Vec high = r * 1.9875691500e-4f + 1.3981999507e-3f, middle = r * 8.3334519073e-3f + 4.1665795894e-2f;
+  Vec low = r * 1.6666665459e-1f + 5.0000001201e-1f;
+  Vec power = ((high * squared + middle) * squared + low) * squared + (r + 1.f);
+  IntVec scale = (__builtin_convertvector(n, IntVec) + 127) << 23;
+  return power * (Vec)scale;
+}
+
 // The weights of a block's tokens, into `weights`, the greatest into `most`; returns their sum.
 double weigh_block(const float* scores, float best, float inverse, float* weights, double* most) {
   Sums sums;
@@ -233,7 +256,7 @@ double weigh_block(const float* scores, float best, float inverse, float* weight
   for (int i = 0; i < BLOCK; i += SUMS) {
     UNROLL for (int j = 0; j < Sums::PARTS; j++) {
       Vec exponent = (load(scores + i + j * LANES) - best) * inverse;
-      Vec weight = exponent < FAR ? splat(0) : exponential(exponent);
+      Vec weight = exponent < FAR ? splat(0) : decay(exponent);
       store(weights + i + j * LANES, weight);
       greatest_weight = max(weight, greatest_weight);
       sums.add(j, weight);
@@ -295,17 +318,75 @@ INLINE int32_t as_bits(float value) {
   return bits;
 }
 
+// The tokens with weights from `least` to below `most`, in the order of their indices; returns their end.
+int32_t* gather(float least, float most, int blocks, const Bench& bench) {
+  int32_t* end = bench.order;
+  for (int b = 0; b < blocks; b++) {
+    if (bench.most[b] < least) continue;
+    for (int i = b * BLOCK; i < (b + 1) * BLOCK; i += LANES) {
+      Vec weight = load(bench.weights + i);
+      IntVec is_in = (weight >= least) & (weight < most);
+      if (is_none(is_in)) continue;
+      for (int l = 0; l < LANES; l++) {
+        *end = i + l;
+        end += is_in[l] != 0;
+      }
+    }
+  }
+  return end;
+}
+
+// The last token of the shortest prefix of `items` that reaches `target`, which all of them reach but for
+// rounding; `are_equal` if they have one weight and are in order. Selects, as for a median.
+Cut last_of(bool by_mass, double target, int32_t* items, int32_t* end, bool are_equal, const Bench& bench) {
+  const float* weights = bench.weights;
+  auto value = [=](int32_t i) { return by_mass ? (double)weights[i] : 1.; };
+  auto stands_before = [=](int32_t a, int32_t b) {
+    return weights[a] > weights[b] || (weights[a] == weights[b] && a < b);
+  };
+  double reached = 0;
+  Cut cut = EVERYTHING;
+  while (!are_equal && end - items > FEW) {
+    int32_t pivot = items[(end - items) / 2], *middle = items;
+    items[(end - items) / 2] = end[-1];
+    double more = 0;
+    for (int32_t* i = items; i < end - 1; i++) {
+      if (!stands_before(*i, pivot)) continue;
+      int32_t item = *i;
+      more += value(item);
+      *i = *middle;
+      *middle++ = item;
+    }
+    end[-1] = *middle;
+    *middle = pivot;
+    if (reached + more >= target) end = middle;
+    else if (reached + more + value(pivot) >= target) return {weights[pivot], pivot};
+    else {
+      reached += more + value(pivot);
+      cut = {weights[pivot], pivot};
+      items = middle + 1;
+    }
+  }
+  if (!are_equal) sort(items, end - items, stands_before);
+  for (; items < end; items++) {
+    reached += value(*items);
+    cut = {weights[*items], *items};
+    if (reached >= target) break;
+  }
+  return cut;
+}
+
 // The shortest prefix whose mass, or number, reaches `target`: narrows the range of its last weight, as
-// an integer, until few candidates are left in it. `low` is known to reach the target, `all` is what
-// all weights reach. A guess goes twice as far from the nearer end as a straight line would, so that
-// mostly the end comes near too; every third halves the range.
-Cut prefix(bool by_mass, double target, float low, float guess, double all, int64_t size,
+// an integer, until few candidates are left in it. Weights from `low` on reach it, as `lowest`. A guess
+// goes twice as far from the nearer end as a straight line would, so that mostly the other end comes near
+// too; every third halves the range.
+Cut prefix(bool by_mass, double target, float low, Measure lowest, float guess, int64_t size,
            const Bench& bench) {
   int blocks = (int)((size + BLOCK - 1) / BLOCK);
   int32_t first = as_bits((float)greater(low, SMALLEST)), last = as_bits(1.f) + 1, middle = as_bits(guess);
-  int64_t count = size;
+  int64_t count = lowest.count;
   Measure above = {0, 0};
-  double reached_first = all, reached_last = 0;
+  double reached_first = by_mass ? lowest.mass : (double)lowest.count, reached_last = 0;
   for (int round = 1; last - first > 1 && count - above.count > WINDOW; round++) {
     if (middle <= first || middle >= last) middle = first + (last - first) / 2;
     Measure found = measure(as_float(middle), blocks, bench);
@@ -325,26 +406,9 @@ Cut prefix(bool by_mass, double target, float low, float guess, double all, int6
     else if (share > 0.75) middle = first + (int32_t)(range * 2 * (1 - share)) + 1;
     else middle = 0;
   }
-  float least = as_float(first), most = as_float(last);
-  int32_t* end = bench.order;
-  for (int b = 0; b < blocks; b++) {
-    if (bench.most[b] < least) continue;
-    for (int i = b * BLOCK; i < (b + 1) * BLOCK; i++)
-      if (bench.weights[i] >= least && bench.weights[i] < most) *end++ = i;
-  }
-  const float* weights = bench.weights;
-  auto stands_before = [=](int32_t a, int32_t b) {
-    return weights[a] > weights[b] || (weights[a] == weights[b] && a < b);
-  };
-  if (last - first > 1) sort(bench.order, end - bench.order, stands_before);
-  double reached = by_mass ? above.mass : (double)above.count;
-  Cut cut = {most, -1};
-  for (const int32_t* i = bench.order; i < end; i++) {
-    reached += by_mass ? (double)weights[*i] : 1;
-    cut = {weights[*i], *i};
-    if (reached >= target) break;
-  }
-  return cut;
+  int32_t* end = gather(as_float(first), as_float(last), blocks, bench);
+  double before = by_mass ? above.mass : (double)above.count;
+  return last_of(by_mass, target - before, bench.order, end, last - first == 1, bench);
 }
 
 double kept_sum(const float* weights, int64_t start, Cut cut) {
@@ -376,16 +440,17 @@ Cut cut_of(const Draw& draw, double total, int64_t size, const Bench& bench) {
   if (draw.top_k > 0 && draw.top_k < size) {
     // blocks have a greatest weight each
     float low = draw.top_k > blocks ? 0 : (float)reached_by(draw.top_k, bench.most, blocks, bench.copy);
-    Measure all = measure(SMALLEST, low > 0 ? 0 : blocks, bench);
-    if (low > 0 || all.count > draw.top_k)
-      cut = shorter(cut, prefix(false, (double)draw.top_k, low, low, (double)size, size, bench));
+    Measure lowest = measure((float)greater(low, SMALLEST), blocks, bench);
+    if (lowest.count > draw.top_k)
+      cut = shorter(cut, prefix(false, (double)draw.top_k, low, lowest, low, size, bench));
+    else if (low > 0) cut = shorter(cut, {low, size});
   }
   if (draw.top_p < 1) {
     double mass = cut.weight > 0 ? mass_of(cut, blocks, bench) : total;
     // lighter tokens have less than 1 - top_p together, so that the others reach it
     float low = (float)(LEAST_SHARE * (1 - draw.top_p) * mass / (double)size);
     float guess = (float)(mass < 500 ? mass * 1e-3 : 0.5);
-    cut = shorter(cut, prefix(true, draw.top_p * mass, low, guess, total, size, bench));
+    cut = shorter(cut, prefix(true, draw.top_p * mass, low, {total, size}, guess, size, bench));
   }
   return cut;
 }
