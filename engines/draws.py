@@ -132,11 +132,14 @@ class Draw:
             self._keep("ends", never)
             self.c.num_ends = never.size
         self._rule: Rule = FREE
+        self._vocab_size = vocab_size
 
     def set_rule(self, rule: Rule) -> None:
-        """Note what may come."""
+        """Note what may come; raises ValueError for a mask of another vocabulary."""
         if rule is self._rule:
             return
+        if isinstance(rule, Allowed) and rule.size != self._vocab_size:
+            raise ValueError(f"a mask of {rule.size} tokens for {self._vocab_size} logits.")
         self._rule = rule  # whose bits are kept by it
         self.c.forced = rule.token if isinstance(rule, Forced) else -1
         self.c.allowed = address(rule.bits) if isinstance(rule, Allowed) else None

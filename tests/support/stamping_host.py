@@ -50,8 +50,8 @@ class Stamping:
 class StampedEngine(opening.OpenEngine):
     """An open engine whose schedulers stamp."""
 
-    def scheduler(self) -> Any:
-        return Stamping(super().scheduler())
+    def scheduler(self, *arguments: Any) -> Any:
+        return Stamping(super().scheduler(*arguments))
 
 
 def open_stamped(*arguments: Any, **options: Any) -> opening.OpenEngine:

@@ -253,6 +253,8 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
     for rows, logits in (([1], 100), ([-1], 100), ([0], 99)):
         with pytest.raises(ConfigError, match="refuses"):
             engine.run([memory.c], np.zeros((1, logits), np.float32), rows)
+    with pytest.raises(ValueError, match="mask of 99"):
+        memory.set_rule(Allowed(np.ones(99, np.bool_)))
     memory.c.forced = 100
     with pytest.raises(ConfigError, match="forced"):
         engine.run([memory.c], np.zeros((1, 100), np.float32), [0])
