@@ -1,9 +1,9 @@
-"""Runs the tests in two halves side by side: those of the server, and the rest.
+"""Runs the tests in two halves side by side: those of the server and the quantizer, and the rest.
 
 usage: python scripts/halves.py [PYTEST OPTIONS]
 
-A test keeps about one core busy, so two cores halve the time. The server's half is shown once the
-rest has ended; the exit code is the worse of both.
+A test keeps about one core busy, so two cores halve the time. The first half is shown once the rest
+has ended; the exit code is the worse of both.
 """
 
 import subprocess
@@ -11,23 +11,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-SERVER = ["tests/serve"]
-REST = ["tests", "--ignore=tests/serve"]
+FIRST = ["tests/serve", "tests/quantize", "tests/build"]
+REST = ["tests", *(f"--ignore={folder}" for folder in FIRST)]
 
 
 def main() -> int:
     """Return the exit code."""
     command = [Path(sys.executable).parent / "pytest", "-q", *sys.argv[1:]]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
-        server = subprocess.Popen([*command, *SERVER], stdout=output, stderr=subprocess.STDOUT)
+        first = subprocess.Popen([*command, *FIRST], stdout=output, stderr=subprocess.STDOUT)
         try:
             rest = subprocess.run([*command, *REST], check=False).returncode
         except KeyboardInterrupt:
-            server.wait()
+            first.wait()
             return 130
-        code = max(rest, server.wait())
+        code = max(rest, first.wait())
         output.seek(0)
-        print(f"\n{' '.join(SERVER)}:", flush=True)
+        print(f"\n{' '.join(FIRST)}:", flush=True)
         sys.stdout.writelines(output)
     return code
 
