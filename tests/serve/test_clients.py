@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.tiny_models import resolve_checkpoint
 from nemotrt.serve.launcher import serve_engine
 from support.peers import PEERS, peer_python
 
@@ -25,8 +28,12 @@ def client_of(script: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(engine_folder) -> Iterator[str]:
-    with serve_engine(engine_folder, "--no-triton", "--free-ports", drain_s=5) as server:
+def address(tmp_path_factory) -> Iterator[str]:
+    """The hybrid, with room for agents' own instructions: smolagents' are 1,783 tokens."""
+    folder = tmp_path_factory.mktemp("clients") / "engine"
+    limits = Limits(max_batch_size=8, max_seq_len=8192, chunk_tokens=256)
+    build_engine(resolve_checkpoint("tiny"), folder, BuildSpec(limits=limits))
+    with serve_engine(folder, "--no-triton", "--free-ports", drain_s=5) as server:
         yield server.openai_url
 
 
