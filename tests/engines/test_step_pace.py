@@ -1,6 +1,7 @@
 """Prompts that come in beside decoding sequences, on an engine whose time is a formula."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.opening import open_engine
 from nemotrt.engines.request import Request
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.scheduler import Scheduler
@@ -113,3 +115,17 @@ def test_the_number_stays_within_its_bounds(steps, target_s, most) -> None:
 def test_a_target_that_is_no_time_is_refused(target_s) -> None:
     with pytest.raises(ConfigError, match="target"):
         StepPace(target_s, 100)
+
+
+def test_an_engine_that_schedules_for_itself_takes_no_target(tiny_engine) -> None:
+    class Own:
+        def scheduler(self, tokenizer: object, eos_ids: tuple[int, ...]) -> str:
+            return "its own"
+
+    opened = open_engine(tiny_engine, verify=False, num_threads=1)
+    own = replace(opened, engine=Own())  # type: ignore[arg-type]
+    assert own.scheduler() == "its own"
+    with pytest.raises(ConfigError, match="target-itl-ms"):
+        own.scheduler(0.05)
+    assert opened.scheduler(0.05).is_idle
+    opened.engine.close()
