@@ -7,6 +7,8 @@ MIN_GAIN = 0.03
 MAX_CONCURRENCY = 1024
 # Between the doublings, steps of this share of the users or less are not told apart.
 RESOLUTION = 1 / 8
+# Of a steady system no search needs more middles; noise may move the best again and again.
+MAX_MIDDLES = 6
 
 
 def next_concurrency(
@@ -15,7 +17,7 @@ def next_concurrency(
     """Return the next concurrency to measure, None when the best is found.
 
     First 1, 2, 4, ..., until twice the users bring less than MIN_GAIN; then the middles between
-    the fastest and its neighbours, until these are within RESOLUTION of it.
+    the fastest and its neighbours, until these are within RESOLUTION of it, MAX_MIDDLES at most.
 
     Args:
         rates: tokens/s by concurrency, of all that were measured.
@@ -29,6 +31,8 @@ def next_concurrency(
     is_rising = last == 1 or rates[last] >= rates[last // 2] * (1 + MIN_GAIN)
     if is_rising and 2 * last <= max_concurrency:
         return 2 * last
+    if len(tried) - len(powers) >= MAX_MIDDLES:
+        return None
     best = max(tried, key=lambda users: rates[users])
     place = tried.index(best)
     for neighbour in (*tried[max(place - 1, 0) : place], *tried[place + 1 : place + 2]):

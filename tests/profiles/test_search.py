@@ -53,6 +53,16 @@ def test_noise_cannot_make_it_endless():
     assert len(rates) < 24
 
 
+@given(st.integers())
+def test_noise_does_not_keep_a_search_going(seed):
+    """Whatever the rates, no more than six middles follow the doublings."""
+    noise, rates = random.Random(seed), {}
+    while (users := next_concurrency(rates, 64)) is not None:
+        rates[users] = min(users, 8) * noise.uniform(0.7, 1.3)
+    num_doublings = sum(users & (users - 1) == 0 for users in rates)
+    assert len(rates) - num_doublings <= 6
+
+
 @pytest.fixture
 def six_is_best(monkeypatch):
     def run(target, workload, observers, drive):
