@@ -64,18 +64,12 @@ CLAIM = Workload(isl=8192, osl=16384, concurrency=114, num_requests=228)
 class IdleEngine:
     """The Engine protocol; every step's logits stand ready, a row of its own for each slot."""
 
-    def __init__(self, limits: Limits, vocab_size: int) -> None:
-        """Make the logits: a broad bulk, and some that stand out."""
+    def __init__(self, limits: Limits, logits: np.ndarray) -> None:
+        """Take the logits, at least a row for each slot."""
         self.limits = limits
-        self.vocab_size = vocab_size
-        self.num_threads = len(os.sched_getaffinity(0))
+        self.logits = logits
+        self.vocab_size = logits.shape[1]
         self._slots = SlotTable(limits.max_batch_size)
-        random = np.random.default_rng(0)
-        shape = (limits.max_batch_size, vocab_size)
-        self._logits = random.standard_normal(shape, np.float32) * np.float32(2.2)
-        for row in self._logits:
-            some = random.choice(vocab_size, 200, replace=False)
-            row[some] += random.exponential(4, some.size).astype(np.float32)
 
     def allocate(self) -> int:
         """Return a free slot."""
@@ -91,7 +85,7 @@ class IdleEngine:
 
     def step(self, feeds: Sequence[Feed]) -> Any:
         """Return a row for each feed."""
-        return self._logits[: len(feeds)]
+        return self.logits[: len(feeds)]
 
     def close(self) -> None:
         """Nothing to free."""
@@ -116,7 +110,9 @@ def timed(target: Any, name: str) -> Iterator[list[float]]:
 def bare(opened: OpenEngine, setting: str, batch: int, num_steps: int) -> dict[str, float]:
     """Return the microseconds per token of a scheduler that decodes `batch` sequences."""
     assert opened.tokenizer is not None
-    engine = replace_limits(opened.engine, batch)
+    limits = replace(opened.manifest.engine_limits, max_batch_size=batch)
+    assert isinstance(opened.engine, IdleEngine)
+    engine = IdleEngine(limits, opened.engine.logits)
     draws = open_draws(engine)
     scheduler = Scheduler(engine, opened.tokenizer, draws=draws, eos_ids=opened.eos_ids)
     grammars = GrammarCompiler(opened.tokenizer, engine.vocab_size, opened.end_ids)
@@ -148,14 +144,14 @@ def bare(opened: OpenEngine, setting: str, batch: int, num_steps: int) -> dict[s
     }
 
 
-def replace_limits(engine: Any, batch: int) -> IdleEngine:
-    """Return an engine over the same logits with `batch` slots."""
-    other = IdleEngine.__new__(IdleEngine)
-    other.__dict__ |= engine.__dict__
-    limits = engine.limits
-    other.limits = Limits(batch, limits.max_seq_len, limits.chunk_tokens)
-    other._slots = SlotTable(batch)
-    return other
+def random_logits(num_rows: int, vocab_size: int) -> np.ndarray:
+    """Return rows as a language model's: a broad bulk, and some that stand out."""
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((num_rows, vocab_size), np.float32) * np.float32(2.2)
+    for row in logits:
+        some = random.choice(vocab_size, 200, replace=False)
+        row[some] += random.exponential(4, some.size).astype(np.float32)
+    return logits
 
 
 def predicted_step_ms() -> dict[str, tuple[int, float]]:
@@ -170,7 +166,8 @@ def predicted_step_ms() -> dict[str, tuple[int, float]]:
 def open_idle(folder: Path, **options: Any) -> OpenEngine:
     """Return the engine directory's tokenizer over an idle engine."""
     opened = open_engine(folder, verify=False, num_threads=1)
-    engine = IdleEngine(opened.manifest.engine_limits, opened.engine.vocab_size)
+    limits = opened.manifest.engine_limits
+    engine = IdleEngine(limits, random_logits(limits.max_batch_size, opened.engine.vocab_size))
     opened.engine.close()
     return replace(opened, engine=engine)
 

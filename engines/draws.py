@@ -27,6 +27,7 @@ from nemotrt.engines.sampling import (
     score,
     seed_of,
 )
+from nemotrt.engines.token_bits import set_bits
 from nemotrt.errors import EnvironmentUnfitError
 
 MAX_THREADS = 8  # of the sampler's own, beside an engine that computes elsewhere
@@ -116,8 +117,7 @@ class Draw:
         self.top_logprobs = self._keep("top_logprobs", np.zeros(self.top_ids.size))
         if params.repetition_penalty != 1:
             seen = padded_bits(vocab_size)
-            ids = np.unique(np.array(prompt, np.int64))
-            np.bitwise_or.at(seen, ids // 8, (1 << ids % 8).astype(np.uint8))
+            set_bits(seen, prompt)
             self._keep("seen", seen)
         if params.presence_penalty or params.frequency_penalty:
             self._keep("counted", np.zeros(params.max_tokens + 1, np.int32))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from nemotrt.engines.reasoning import THINK_CLOSE, Split, Trace, TraceReader
 from nemotrt.engines.tag_tokens import NO_TAGS, TagTokens
+from nemotrt.engines.token_bits import set_bits
 
 MAX_GAP_NEWLINES = 2  # between the closing tag and the answer, as the models write it
 GRACE_TOKENS = 500  # Source: model card, "Reasoning Budget Control"
@@ -64,8 +65,7 @@ class Allowed:
     def and_also(self, tokens: Sequence[int]) -> "Allowed":
         """Return a rule that allows these tokens too."""
         bits = self.bits.copy()
-        ids = np.array(tokens, np.int64)
-        np.bitwise_or.at(bits, ids // 8, (1 << ids % 8).astype(np.uint8))
+        set_bits(bits, tokens)
         return Allowed.of_bits(bits, self.size)
 
 

@@ -227,8 +227,10 @@ class Scheduler:
 
     def _learn(self, fed: list[tuple[Sequence, Feed]], seconds: float) -> None:
         """Tell the pace of a step that fed prompts beside decodes."""
+        if self._pace is None or not fed[0][0].is_decoding:
+            return
         num_prompt = sum(len(feed.tokens) for sequence, feed in fed if not sequence.is_decoding)
-        if self._pace is not None and num_prompt and fed[0][0].is_decoding:
+        if num_prompt:
             self._pace.learn(num_prompt, seconds)
 
     def _advance(self, sequence: Sequence, choice: Choice | None) -> Update:

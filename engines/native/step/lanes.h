@@ -8,14 +8,7 @@ namespace {
 using namespace nemotrt;
 
 constexpr int BLOCK = SAMPLING_BLOCK;
-constexpr float FAR = -32.f;     // 131,072 weights of e^-32 are less than an ulp of the greatest
-constexpr double LEAST_SHARE = 0.5;  // of 1 - top_p: what lighter tokens than the lightest kept have
-constexpr int WINDOW = 4096;     // candidates among which the last kept one is selected
-constexpr int FEW = 16;          // of them are sorted
 constexpr int SUMS = 16;
-constexpr float SMALLEST = 1e-14f;  // below every weight but 0
-constexpr double TIE = 1e-5;     // exponents that differ by less may have one weight
-constexpr double COLDEST = 1e-30, HOTTEST = 1e30;  // temperatures beyond which nothing changes
 
 INLINE IntVec bits_at(const uint8_t* bits, int at) {
   IntVec lane, word;

@@ -4,6 +4,12 @@
 #include "lanes.h"
 
 namespace {
+
+constexpr double LEAST_SHARE = 0.5;  // of 1 - top_p: what lighter tokens than the lightest kept have
+constexpr int WINDOW = 4096;         // candidates among which the last kept one is selected
+constexpr int FEW = 16;              // of them are sorted
+constexpr float SMALLEST = 1e-14f;   // below every weight but 0
+
 // Mass and number of the weights of at least `least`, which is above 0.
 Measure measure(float least, int blocks, const Bench& bench) {
   Measure all = {0, 0};

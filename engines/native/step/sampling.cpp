@@ -15,6 +15,9 @@
 
 namespace {
 
+constexpr double TIE = 1e-5;  // exponents that differ by less may have one weight
+constexpr double COLDEST = 1e-30, HOTTEST = 1e30;  // temperatures beyond which nothing changes
+
 // Philox4x64-10. Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
 double uniform(uint64_t seed, uint64_t position) {
   uint64_t counter[4] = {position + 1, position + 1 == 0, 0, 0}, key[2] = {seed, 0};

@@ -5,6 +5,9 @@
 #include "lanes.h"
 
 namespace {
+
+constexpr float FAR = -32.f;  // 131,072 weights of e^-32 are less than an ulp of the greatest
+
 INLINE double greatest_of(const float* scores) {
   Vec most[2] = {splat(-INFINITY), splat(-INFINITY)};
   for (int i = 0; i < BLOCK; i += 2 * LANES)
@@ -28,8 +31,10 @@ bool has_fault(const Row& row) {  // in the last block, which is filled up by in
   return false;
 }
 
-// The greatest logit of each block; false if one is not finite.
-bool survey(const Row& row, double* most) {
+// The greatest of each block's scores, which `change` makes of the logits from place `at` on; false if a
+// logit is not finite.
+template <typename Change>
+bool survey(const Row& row, double* most, Change change) {
   if (has_fault(row)) return false;
   Faults faults;
   for (int b = 0; b < row.blocks(); b++) {
@@ -40,12 +45,15 @@ bool survey(const Row& row, double* most) {
       UNROLL for (int j = 0; j < 2; j++) {
         Vec v = load(scores + i + j * LANES);
         if (is_whole) faults.add(j, v);
-        found[j] = max(v, found[j]);
+        found[j] = max(change((int64_t)b * BLOCK + i + j * LANES, v), found[j]);
       }
     }
     most[b] = greatest(max(found[0], found[1]));
   }
   return !faults.any();
+}
+bool survey(const Row& row, double* most) {
+  return survey(row, most, [](int64_t, Vec v) { return v; });
 }
 
 float finite(double value) {
@@ -55,28 +63,16 @@ float finite(double value) {
 // The row's scores with penalties and biases, minus infinity where `allowed` has no token, and their
 // greatest ones; false if a logit is not finite.
 bool edit(const Row& row, const Draw& draw, const uint8_t* allowed, const Bench& bench) {
-  if (has_fault(row)) return false;
-  Faults faults;
   float* edited = bench.edited;
   Vec factor = splat(finite(draw.repetition)), low = splat(-FLT_MAX), high = splat(FLT_MAX);
-  for (int b = 0; b < row.blocks(); b++) {
-    const float* scores = row.block(b);
-    bool is_whole = (b + 1ll) * BLOCK <= row.size;
-    Vec found[2] = {splat(-INFINITY), splat(-INFINITY)};
-    for (int i = 0; i < BLOCK; i += 2 * LANES) {
-      UNROLL for (int j = 0; j < 2; j++) {
-        int64_t at = (int64_t)b * BLOCK + i + j * LANES;
-        Vec v = load(scores + i + j * LANES);
-        if (is_whole) faults.add(j, v);
-        if (draw.seen && has_any_at(draw.seen, at))
-          v = bits_at(draw.seen, (int)at) ? max(min(v > 0 ? v / factor : v * factor, high), low) : v;
-        if (allowed) v = bits_at(allowed, (int)at) ? v : splat(-INFINITY);
-        store(edited + at, v);
-        found[j] = max(v, found[j]);
-      }
-    }
-    bench.most[b] = greatest(max(found[0], found[1]));
-  }
+  bool is_finite = survey(row, bench.most, [&](int64_t at, Vec v) {
+    if (draw.seen && has_any_at(draw.seen, at))
+      v = bits_at(draw.seen, (int)at) ? max(min(v > 0 ? v / factor : v * factor, high), low) : v;
+    if (allowed) v = bits_at(allowed, (int)at) ? v : splat(-INFINITY);
+    store(edited + at, v);
+    return v;
+  });
+  if (!is_finite) return false;
   auto add = [&](int64_t token, double change) {
     if (edited[token] == -INFINITY) return;
     edited[token] = finite(edited[token] + change);
@@ -87,7 +83,7 @@ bool edit(const Row& row, const Draw& draw, const uint8_t* allowed, const Bench&
   for (int i = 0; i < draw.num_biased; i++) add(draw.biased[i], draw.biases[i]);
   for (int b = 0; b < row.blocks(); b++)
     if (bench.most[b] != bench.most[b]) bench.most[b] = greatest_of(edited + (int64_t)b * BLOCK);
-  return !faults.any();
+  return true;
 }
 
 // e^x for x from FAR to 0, any bits below; relative error about 1e-7, and e^0 is 1. The polynomial is
