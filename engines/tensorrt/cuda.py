@@ -1,4 +1,4 @@
-"""The CUDA runtime through cuda-python: memory, one stream, graphs. Every call is checked."""
+"""The CUDA runtime through cuda-python: memory, one stream, events, graphs; every call is checked."""
 
 import ctypes
 from collections.abc import Callable, Iterator
@@ -36,6 +36,7 @@ class Cuda:
         self._kinds = api.cudaMemcpyKind
         self._device: list[DeviceBuffer] = []
         self._host: list[int] = []
+        self._events: list[int] = []
         self._call("cudaSetDevice", 0)
         self.stream = int(self._call("cudaStreamCreate"))
 
@@ -115,6 +116,20 @@ class Cuda:
         """Wait for all that is enqueued."""
         self._call("cudaStreamSynchronize", self.stream)
 
+    def event(self) -> int:
+        """Return a new event, which marks a place in the stream."""
+        event = int(self._call("cudaEventCreateWithFlags", self._api.cudaEventDisableTiming))
+        self._events.append(event)
+        return event
+
+    def record(self, event: int) -> None:
+        """Put the event behind all that is enqueued."""
+        self._call("cudaEventRecord", event, self.stream)
+
+    def wait(self, event: int) -> None:
+        """Wait for all that was enqueued when the event was recorded; at once if it never was."""
+        self._call("cudaEventSynchronize", event)
+
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """Return what `enqueue` would do as a graph that can be launched; nothing is executed."""
         mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -142,8 +157,11 @@ class Cuda:
             self._call("cudaFree", buffer.address)
         for address in self._host:
             self._call("cudaFreeHost", address)
+        for event in self._events:
+            self._call("cudaEventDestroy", event)
         self._device.clear()
         self._host.clear()
+        self._events.clear()
         self._call("cudaStreamDestroy", self.stream)
 
 

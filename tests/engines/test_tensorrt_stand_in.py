@@ -63,6 +63,10 @@ CUDA_PARAMETERS = {
     "cudaGraphDestroy": ["graph"],
     "cudaGraphLaunch": ["graphExec", "stream"],
     "cudaGraphExecDestroy": ["graphExec"],
+    "cudaEventCreateWithFlags": ["flags"],
+    "cudaEventRecord": ["event", "stream"],
+    "cudaEventSynchronize": ["event"],
+    "cudaEventDestroy": ["event"],
 }
 
 

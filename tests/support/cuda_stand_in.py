@@ -43,6 +43,8 @@ class Cuda:
         self.queue: list[Callable[[], None]] = []
         self.captured: list[Callable[[], None]] | None = None
         self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.events: dict[int, int] = {}  # event -> the work, counted from the start, before it
+        self.num_enqueued = 0
         self.num_launches = 0
         self.is_stream_open = False
 
@@ -50,7 +52,11 @@ class Cuda:
 
     def enqueue(self, work: Callable[[], None], stream: int) -> None:
         assert self.is_stream_open and stream == self.STREAM
-        (self.queue if self.captured is None else self.captured).append(work)
+        if self.captured is None:
+            self.queue.append(work)
+            self.num_enqueued += 1
+        else:
+            self.captured.append(work)
 
     def check(self, address: int, num_bytes: int, where: str = "device") -> None:
         """Fail unless the bytes lie within one live allocation."""
@@ -107,9 +113,37 @@ class Cuda:
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
         assert stream == self.STREAM and self.captured is None
-        work, self.queue = self.queue, []
+        self._work_up_to(self.num_enqueued)
+        return (0,)
+
+    def _work_up_to(self, count: int) -> None:
+        """Do the first `count` pieces of work of all that were ever enqueued, and no more."""
+        num_due = max(0, count - (self.num_enqueued - len(self.queue)))
+        work, self.queue = self.queue[:num_due], self.queue[num_due:]
         for item in work:
             item()
+
+    cudaEventDisableTiming = 2
+
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[int, int]:
+        assert flags == self.cudaEventDisableTiming
+        event = 5000 + len(self.events)
+        self.events[event] = 0
+        return 0, event
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[int]:
+        assert stream == self.STREAM and self.captured is None
+        self.events[event] = self.num_enqueued
+        return (0,)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[int]:
+        assert self.captured is None
+        self._work_up_to(self.events[event])
+        return (0,)
+
+    def cudaEventDestroy(self, event: int) -> tuple[int]:
+        assert not self.queue
+        del self.events[event]
         return (0,)
 
     def cudaMemcpyAsync(
