@@ -58,7 +58,7 @@ class Draws(Protocol):
         """
 
     def score(self, logits: Floats, tokens: Sequence[int], num_top: int) -> list[Score | None]:
-        """Return what each row [vocab] says of its token, as `choose` does."""
+        """Return what each row [vocab] says of its token, as `choose` does; rows may be left."""
 
 
 class NumpyDraws:
@@ -74,7 +74,7 @@ class NumpyDraws:
 
     def score(self, logits: Floats, tokens: Sequence[int], num_top: int) -> list[Score | None]:
         """Return what each row says of its token."""
-        rows = zip(logits, tokens, strict=True)
+        rows = zip(logits, tokens, strict=False)
         return [score(row, token, num_top) if is_finite(row) else None for row, token in rows]
 
     def _one(self, row: Floats, turn: Turn) -> Choice | None:

@@ -28,12 +28,15 @@ class Limits:
                 f"chunk_tokens ({self.chunk_tokens}) exceeds max_seq_len ({self.max_seq_len})."
             )
 
+# In place of a token: the one that was chosen last for the slot, which the host may not know yet.
+CHOSEN = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Feed:
     """New tokens for one slot: a prompt chunk, or the last sampled token.
 
-    `num_logits` is how many of the tokens, counted from the last one, bring a row of logits.
+    CHOSEN is for an engine that chooses tokens itself, as a chunk of its own. `num_logits` is how many of the tokens, counted from the last one, bring a row of logits.
     """
 
     slot: int

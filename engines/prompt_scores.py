@@ -1,10 +1,9 @@
 """The log-probabilities of a prompt's own tokens, taken from the logits as its chunks come in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from nemotrt.engines.draws import Draws
 from nemotrt.engines.request import PromptToken
-from nemotrt.engines.sampling import Floats
+from nemotrt.engines.sampling import Score
 
 # Logits of one step that score prompts, 16 MiB: whatever its length, no more of a prompt's logits
 # are held at once, and other requests' tokens wait no longer. One row always goes.
@@ -25,8 +24,16 @@ class PromptScores:
         """Whether every prompt token must bring logits."""
         return self._num_top is not None
 
-    def add(self, start: int, rows: Floats, draws: Draws) -> bool:
-        """Take the logits [tokens, vocab] after the prompt's tokens from `start` on.
+    def add(
+        self, start: int, num_rows: int, score: Callable[[Sequence[int], int], list[Score | None]]
+    ) -> bool:
+        """Take the logits after `num_rows` of the prompt's tokens from `start` on.
+
+        Args:
+            start: the first of the tokens.
+            num_rows: how many of them bring logits.
+            score: gives what their rows, from the first on, say of the tokens that follow them,
+                with so many likeliest ones.
 
         Returns False if some are not finite.
         """
@@ -34,10 +41,10 @@ class PromptScores:
             return True
         if start == 0:
             self._tokens.append(PromptToken(self._prompt[0], None))
-        scored = self._prompt[start + 1 : start + 1 + len(rows)]  # one fewer at the prompt's end
+        scored = self._prompt[start + 1 : start + 1 + num_rows]  # one fewer at the prompt's end
         if not scored:
             return True  # the sampler sees the last row
-        scores = draws.score(rows[: len(scored)], scored, self._num_top)
+        scores = score(scored, self._num_top)
         self._tokens += map(PromptToken, scored, scores)
         return None not in scores
 

@@ -2,72 +2,32 @@
 
 Each step feeds every decoding sequence its last token, and spends what is left of the step's token
 budget on prompt chunks, oldest request first; a target for the time between tokens makes the chunks
-beside decodes smaller. A sequence's state is planned when it is admitted,
-so an admitted request always runs to its end.
+beside decodes smaller. A sequence's state is planned when it is admitted, so an admitted request
+always runs to its end.
+
+Over a pipeline that is ahead, a step begins before the last one's tokens are known: text, stop
+strings, guides and whatever the caller does with the updates run while the device computes. A
+sequence that turns out to have ended has then been fed once more, which nobody sees: its row gets
+no turn.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
 
-from nemotrt.engines.draws import Draws, Turn, open_draws
-from nemotrt.engines.engine import Engine, Feed
-from nemotrt.engines.guide import FREE, Allowed, Broken, Complete, Forced, Rule
+from nemotrt.engines.draws import Draws, Turn
+from nemotrt.engines.engine import CHOSEN, Engine, Feed
+from nemotrt.engines.guide import Broken, Complete
+from nemotrt.engines.pipeline import open_pipeline
 from nemotrt.engines.prompt_scores import MAX_LOGITS_PER_STEP, PromptScores
-from nemotrt.engines.request import (
-    NOT_FINITE,
-    ErrorCode,
-    FinishReason,
-    Request,
-    Token,
-    Update,
-)
+from nemotrt.engines.request import FinishReason, Request, Update
 from nemotrt.engines.request_scheduler import check_request
-from nemotrt.engines.sampling import Choice
+from nemotrt.engines.sequence import Gain, Sequence, next_rule
 from nemotrt.engines.step_pace import StepPace
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
-
-
-@dataclass(slots=True)
-class Sequence:
-    """A request that holds a slot."""
-
-    request: Request
-    slot: int
-    draw: Any  # the sampler's memory of it
-    text: TextStream
-    scores: PromptScores
-    num_fed: int = 0  # prompt tokens that the engine has
-    output: list[int] = field(default_factory=list)
-    rule: Rule = FREE  # what the next token must be
-
-    @property
-    def is_decoding(self) -> bool:
-        """Whether the whole prompt is in."""
-        return self.num_fed == len(self.request.prompt)
-
-    @property
-    def planned_tokens(self) -> int:
-        """Tokens that the sequence may come to hold."""
-        return len(self.request.prompt) + self.request.params.max_tokens
-
-    def show(self, token: int) -> tuple[str, str]:
-        """Return the text of the token that has just come, and what may be shown now.
-
-        A stop string counts once `min_tokens` are out, and never in what a guide forces.
-        """
-        is_early = len(self.output) < self.request.params.min_tokens
-        return self.text.push(token, may_stop=not (is_early or isinstance(self.rule, Forced)))
-
-    def follow(self, token: int, piece: str) -> None:
-        """Tell the guide of a token, and take its next rule."""
-        if self.request.guide is not None:
-            self.request.guide.push(token, piece)
-            self.rule = _rule(self.request)
 
 
 class Scheduler:
@@ -81,7 +41,7 @@ class Scheduler:
             full decode batch.
         max_held_tokens: tokens that the admitted sequences may come to hold together; default
             what the slots hold.
-        draws: what chooses tokens; default compiled, on the engine's threads.
+        draws: what chooses tokens on the host; default the engine's own way, or compiled.
         target_itl_s: what a step should take that feeds prompts beside tokens that others wait
             for; default whatever max_num_tokens takes.
         clock: seconds, for the target.
@@ -109,7 +69,10 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: dict[str, Sequence] = {}
         self._ended: list[Update] = []
-        self._draws = open_draws(engine) if draws is None else draws
+        self._pipeline = open_pipeline(engine, draws)
+        self._chosen_s = 0.0  # when the last tokens were known
+        self._due: list[Sequence] | None = None  # whose tokens are being chosen
+        self._begun = (0.0, 0)  # when that step began, and its prompt tokens beside decodes
         most = self.max_num_tokens
         self._pace = None if target_itl_s is None else StepPace(target_itl_s, most)
         self._clock = clock
@@ -148,35 +111,21 @@ class Scheduler:
             self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
 
     def step(self) -> list[Update]:
-        """Admit, feed the engine once, sample; return what each request gained."""
+        """Admit, feed the engine once, choose; return what each request gained.
+
+        Over a pipeline that is ahead that is what the step before has chosen.
+        """
         self._admit()
         updates, self._ended = self._ended, []
         fed = self._plan()
-        if not fed:
-            return updates
         start_s = self._clock()
-        logits = self.engine.step([feed for _, feed in fed])
-        self._learn(fed, self._clock() - start_s)
-        due: list[tuple[Sequence, Turn]] = []
-        done = 0
-        for sequence, feed in fed:
-            rows = logits[done : done + feed.num_logits]
-            done += feed.num_logits
-            if not sequence.is_decoding:
-                if not sequence.scores.add(sequence.num_fed, rows, self._draws):
-                    self._end(sequence)
-                    updates.append(_not_finite(sequence))
-                    continue
-                sequence.num_fed += len(feed.tokens)
-            if sequence.is_decoding:
-                due.append((sequence, Turn(done - 1, sequence.draw, sequence.rule)))
-        if due:
-            choices = self._draws.choose(logits, [turn for _, turn in due])
-            for (sequence, _), choice in zip(due, choices, strict=True):
-                update = self._advance(sequence, choice)
-                if prompt := sequence.scores.take():
-                    update = replace(update, prompt=prompt)
-                updates.append(update)
+        if fed:
+            self._pipeline.begin([feed for _, feed in fed])
+        updates += self._learn()  # of the step before, where the pipeline is ahead
+        if fed:
+            updates += self._choose(fed, start_s)
+        if not self._pipeline.is_ahead:
+            updates += self._learn()
         return updates
 
     def _admit(self) -> None:
@@ -188,15 +137,14 @@ class Scheduler:
             if planned > self.max_held_tokens:
                 return
             self.waiting.popleft()
-            rule = _rule(request)
+            rule = next_rule(request)
             if isinstance(rule, Complete | Broken):  # nothing may come at all
                 self._ended.append(_ended_at_once(request.request_id, rule))
                 planned -= len(request.prompt) + request.params.max_tokens
                 continue
             self.running[request.request_id] = Sequence(
                 request,
-                self.engine.allocate(),
-                self._draws.open(request.params, request.prompt, self.eos_ids),
+                self._pipeline.open(request.params, request.prompt, self.eos_ids),
                 TextStream(self.tokenizer, request.params.stop, request.trace),
                 PromptScores(request.prompt, request.params.prompt_logprobs),
                 rule=rule,
@@ -204,13 +152,16 @@ class Scheduler:
 
     def _plan(self) -> list[tuple[Sequence, Feed]]:
         """Return this step's feeds: all decodes, then prompt chunks within the budget."""
-        sequences = self.running.values()
-        fed = [(s, Feed(s.slot, s.output[-1:])) for s in sequences if s.is_decoding]
+        fed: list[tuple[Sequence, Feed]] = []
+        for sequence in self.running.values():
+            if sequence.is_decoding and not sequence.is_last_due:
+                tokens = (CHOSEN,) if sequence.is_due else sequence.output[-1:]
+                fed.append((sequence, Feed(sequence.place.slot, tokens)))
         budget = self.max_num_tokens - len(fed)
         if fed and self._pace is not None:
             budget = min(budget, self._pace.tokens)
         rows_left = max(1, MAX_LOGITS_PER_STEP // self.engine.vocab_size)  # that score prompts
-        for sequence in sequences:
+        for sequence in self.running.values():
             prompt, start = sequence.request.prompt, sequence.num_fed
             if sequence.is_decoding or budget == 0:
                 continue
@@ -221,74 +172,76 @@ class Scheduler:
                 rows_left -= size
                 if not size:
                     continue
-            fed.append((sequence, Feed(sequence.slot, prompt[start : start + size], num_logits)))
+            chunk = prompt[start : start + size]
+            fed.append((sequence, Feed(sequence.place.slot, chunk, num_logits)))
             budget -= size
         return fed
 
-    def _learn(self, fed: list[tuple[Sequence, Feed]], seconds: float) -> None:
-        """Tell the pace of a step that fed prompts beside decodes."""
-        if self._pace is None or not fed[0][0].is_decoding:
-            return
-        num_prompt = sum(len(feed.tokens) for sequence, feed in fed if not sequence.is_decoding)
-        if num_prompt:
-            self._pace.learn(num_prompt, seconds)
+    def _choose(self, fed: list[tuple[Sequence, Feed]], start_s: float) -> list[Update]:
+        """Have the tokens chosen that follow from the step's logits; return who failed."""
+        failed: list[Update] = []
+        turns: list[Turn] = []
+        due: list[Sequence] = []
+        num_rows = num_prompt = 0
+        is_beside = fed[0][0].is_decoding  # other sequences wait for their tokens
+        for sequence, feed in fed:
+            first, num_rows = num_rows, num_rows + feed.num_logits
+            if not self._is_live(sequence):
+                continue  # it has ended while the step was under way
+            if not sequence.is_decoding:
+                score = partial(self._pipeline.score, first)
+                if not sequence.scores.add(sequence.num_fed, feed.num_logits, score):
+                    self._end(sequence)
+                    failed.append(sequence.not_finite())
+                    continue
+                sequence.num_fed += len(feed.tokens)
+                num_prompt += len(feed.tokens)
+            if sequence.is_decoding:
+                sequence.is_due = True
+                due.append(sequence)
+                turns.append(Turn(num_rows - 1, sequence.place.draw, sequence.rule))
+        self._pipeline.choose(turns)
+        self._due = due
+        self._begun = (start_s, num_prompt if is_beside else 0)
+        return failed
 
-    def _advance(self, sequence: Sequence, choice: Choice | None) -> Update:
-        """Take a token, and end the sequence if the token, its guide or a limit says so."""
-        params = sequence.request.params
-        if choice is None:
-            self._end(sequence)
-            return _not_finite(sequence)
-        if params.max_tokens == 0:
-            self._end(sequence)
-            return Update(sequence.request.request_id, finish_reason=FinishReason.LENGTH)
-        sequence.output.append(choice.token)
-        # a mask has an end only where the text may end: there is nothing to ignore
-        ignores_eos = params.ignore_eos and not isinstance(sequence.rule, Allowed)
-        is_eos = choice.token in self.eos_ids and not ignores_eos
-        ends = is_eos or choice.token in params.stop_token_ids
-        piece, text = ("", "") if ends else sequence.show(choice.token)
-        if not ends:
-            sequence.follow(choice.token, piece)
-        error = sequence.rule.reason if isinstance(sequence.rule, Broken) else ""
-        reason = None
-        if ends or sequence.text.is_stopped or isinstance(sequence.rule, Complete):
-            reason = FinishReason.STOP
-        elif error:
-            reason = FinishReason.ERROR
-        elif len(sequence.output) == params.max_tokens:
-            reason = FinishReason.LENGTH
-        if reason is not None:
-            text += sequence.text.flush()
-            if reason is FinishReason.LENGTH and sequence.text.is_stopped:
-                reason = FinishReason.STOP
-            self._end(sequence)
-        token = Token(choice.token, piece, choice.logprob, choice.top_logprobs)
-        return Update(sequence.request.request_id, (token,), text, reason, error)
+    def _learn(self) -> list[Update]:
+        """Take the tokens that are being chosen, if any; return what they bring."""
+        if self._due is None:
+            return []
+        choices = self._pipeline.chosen()
+        self._tell_pace()
+        due, self._due = self._due, None
+        gains = [
+            sequence.take(choice, self.eos_ids)
+            for sequence, choice in zip(due, choices, strict=True)
+            if self._is_live(sequence)  # else it was cancelled
+        ]
+        return [self._conclude(gain) for gain in gains]
+
+    def _conclude(self, gain: Gain) -> Update:
+        """Return what a token brought, and free the slot if it was the last."""
+        update = gain.sequence.conclude(gain)
+        if update.finish_reason is not None:
+            self._end(gain.sequence)
+        return update
+
+    def _is_live(self, sequence: Sequence) -> bool:
+        """Whether the sequence has not ended since."""
+        return self.running.get(sequence.request.request_id) is sequence
+
+    def _tell_pace(self) -> None:
+        """Tell the pace how long the step took whose tokens have just come."""
+        start_s, num_prompt = self._begun
+        now_s = self._clock()
+        if self._pace is not None and num_prompt:
+            self._pace.learn(num_prompt, now_s - max(start_s, self._chosen_s))
+        self._chosen_s = now_s
 
     def _end(self, sequence: Sequence) -> None:
         """Free a sequence's slot."""
         del self.running[sequence.request.request_id]
-        self.engine.release(sequence.slot)
-
-
-def _rule(request: Request) -> Rule:
-    """Return what the next token must be; a mask without a token is a fault, not token 0."""
-    rule = FREE if request.guide is None else request.guide.rule()
-    if isinstance(rule, Allowed) and rule.is_empty:
-        return Broken("the guide allows no token.")
-    return rule
-
-
-def _not_finite(sequence: Sequence) -> Update:
-    """Return the end of a request for which the engine computed no numbers."""
-    return Update(
-        sequence.request.request_id,
-        text=sequence.text.flush(),
-        finish_reason=FinishReason.ERROR,
-        error=NOT_FINITE,
-        error_code=ErrorCode.LOGITS_NOT_FINITE,
-    )
+        self._pipeline.release(sequence.place)
 
 
 def _ended_at_once(request_id: str, rule: Complete | Broken) -> Update:

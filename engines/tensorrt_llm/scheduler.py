@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from nemotrt.engines.draws import Draws, open_draws
@@ -188,7 +188,8 @@ class LLMScheduler:
             except ValueError as fault:
                 self._stop(sequence)
                 return self._fail(sequence, fault)
-            if not (sequence.scores.add(0, rows, self._draws) and is_finite(rows[-1])):
+            score = partial(self._draws.score, rows)
+            if not (sequence.scores.add(0, len(rows), score) and is_finite(rows[-1])):
                 return self._end_not_finite(sequence)
             sequence.is_scored = True
             gain.prompt = sequence.scores.take()

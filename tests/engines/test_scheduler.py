@@ -1,7 +1,10 @@
 """In-flight batching: every output equals its solo run, whatever comes and goes beside it."""
 
 import resource
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from nemotrt.engines.request import FinishReason, Request, Update
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.scheduler import Scheduler
 from nemotrt.errors import ConfigError
+from support.ahead_pipeline import Ahead
 
 
 class CountingEngine:
@@ -80,18 +84,22 @@ def ids(updates: list[Update]) -> list[int]:
     slots=st.integers(1, 4),
     chunk=st.integers(1, 9),
     extra=st.integers(0, 10),
+    is_ahead=st.booleans(),
 )
 @settings(max_examples=100, deadline=None)
 def test_every_request_completes_within_the_limits(
-    prompts: list[tuple[list[int], int]], slots: int, chunk: int, extra: int
+    prompts: list[tuple[list[int], int]], slots: int, chunk: int, extra: int, is_ahead: bool
 ) -> None:
     limits = Limits(slots, 64, chunk)
     engine = CountingEngine(limits)
-    scheduler = Scheduler(engine, max_num_tokens=slots + extra, max_held_tokens=80)
+    ahead = Ahead(engine)
+    scheduler = Scheduler(ahead if is_ahead else engine, max_num_tokens=slots + extra, max_held_tokens=80)
     for number, (prompt, count) in enumerate(prompts):
         params = SamplingParams(max_tokens=count)
         scheduler.submit(Request(str(number), tuple(prompt), params))
     updates = run(scheduler)
+    if is_ahead:
+        ahead.own.finish()
     for number, (prompt, count) in enumerate(prompts):
         found = updates[str(number)]
         assert ids(found) == expected_tokens(tuple(prompt), count)
@@ -168,9 +176,10 @@ def test_cancel_frees_the_slot_at_once_and_reports_once() -> None:
     assert ids(updates["b"]) == expected_tokens((2,), 3)
 
 
-def test_eos_stop_tokens_and_min_tokens() -> None:
+@pytest.mark.parametrize("wrap", [lambda engine: engine, Ahead], ids=["host", "ahead"])
+def test_eos_stop_tokens_and_min_tokens(wrap: Callable[[Any], Any]) -> None:
     # from prompt (25,): 25, 0, 0, ... ; token 0 is the end
-    engine = CountingEngine(Limits(1, 64, 4))
+    engine = wrap(CountingEngine(Limits(1, 64, 4)))
     for params, expected, reason in [
         (SamplingParams(max_tokens=5), [25, 0], FinishReason.STOP),
         (SamplingParams(max_tokens=4, ignore_eos=True), [25, 0, 0, 0], FinishReason.LENGTH),
@@ -180,10 +189,54 @@ def test_eos_stop_tokens_and_min_tokens() -> None:
         updates = list(generate(scheduler, (25,), params))
         assert ids(updates) == expected
         assert updates[-1].finish_reason is reason
+        if isinstance(engine, Ahead):
+            engine.own.finish()
     updates = list(
         generate(Scheduler(engine, eos_ids=(0,)), (25,), SamplingParams(max_tokens=9, min_tokens=4))
     )
     assert len(ids(updates)) >= 4 and 0 not in ids(updates)[:4]
+
+
+# A pipeline that is ahead
+
+
+def test_tokens_are_fed_before_they_are_known() -> None:
+    """Every decode but the last one's; a sequence that ends early is fed once in vain."""
+    ahead = Ahead(CountingEngine(Limits(2, 64, 4)))
+    scheduler = Scheduler(ahead, eos_ids=(0,))
+    scheduler.submit(Request("whole", (1,), SamplingParams(max_tokens=6)))
+    scheduler.submit(Request("ends", (25,), SamplingParams(max_tokens=6)))  # 25, then 0
+    updates = run(scheduler)
+    assert ids(updates["whole"]) == expected_tokens((1,), 6)
+    assert ids(updates["ends"]) == [25, 0]
+    assert ahead.own.num_turns == 6 + 2
+    assert ahead.own.num_rows == 6 + 2 + 1
+    assert ahead.own.num_unknown == 5 + 2
+
+
+def test_an_update_comes_while_the_next_step_is_under_way() -> None:
+    engine = CountingEngine(Limits(1, 64, 4))
+    scheduler = Scheduler(Ahead(engine))
+    scheduler.submit(Request("a", (1,), SamplingParams(max_tokens=4)))
+    assert scheduler.step() == [] and engine.steps == []
+    for number in range(1, 4):
+        [update] = scheduler.step()
+        assert ids([update]) == expected_tokens((1,), number)[-1:]
+        assert len(engine.steps) == number, "the step that has begun was waited for"
+    [last] = scheduler.step()
+    assert last.finish_reason is FinishReason.LENGTH and scheduler.is_idle
+
+
+def test_an_id_may_be_used_again_while_its_old_step_is_under_way() -> None:
+    scheduler = Scheduler(Ahead(CountingEngine(Limits(1, 64, 4))))
+    scheduler.submit(Request("a", (1,), SamplingParams(max_tokens=9)))
+    scheduler.step()
+    scheduler.step()
+    scheduler.cancel("a")
+    scheduler.submit(Request("a", (2,), SamplingParams(max_tokens=3)))
+    updates = run(scheduler)["a"]
+    assert [u.finish_reason for u in updates][0] is FinishReason.CANCELLED
+    assert ids(updates) == expected_tokens((2,), 3)
 
 
 # The real engine
@@ -194,7 +247,10 @@ def opened(tiny_engine: Path) -> OpenEngine:
     return open_engine(tiny_engine, num_threads=1)
 
 
-def test_200_requests_with_cancellations_equal_their_solo_runs(opened: OpenEngine) -> None:
+@pytest.mark.parametrize("is_ahead", [False, True], ids=["host", "ahead"])
+def test_200_requests_with_cancellations_equal_their_solo_runs(
+    opened: OpenEngine, is_ahead: bool
+) -> None:
     """Random lengths through 8 slots, a third cancelled at random; memory does not grow."""
     rng = np.random.default_rng(11)
     vocab = opened.engine.vocab_size
@@ -216,7 +272,8 @@ def test_200_requests_with_cancellations_equal_their_solo_runs(opened: OpenEngin
         for name, request in requests.items()
     }
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    scheduler = opened.scheduler()
+    engine = Ahead(opened.engine) if is_ahead else opened.engine
+    scheduler = replace(opened, engine=engine).scheduler()
     found: dict[str, list[Update]] = {name: [] for name in requests}
     pending = list(requests.values())
     cancelled = set()
@@ -240,6 +297,9 @@ def test_200_requests_with_cancellations_equal_their_solo_runs(opened: OpenEngin
         else:
             assert tokens == solo[name]
             assert updates[-1].finish_reason is FinishReason.LENGTH
+    if is_ahead:
+        engine.own.finish()
+        assert 0 < engine.own.num_unknown
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 64 * 1024, f"{grown} KiB more than the solo runs"
 
