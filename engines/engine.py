@@ -28,6 +28,7 @@ class Limits:
                 f"chunk_tokens ({self.chunk_tokens}) exceeds max_seq_len ({self.max_seq_len})."
             )
 
+
 # In place of a token: the one that was chosen last for the slot, which the host may not know yet.
 CHOSEN = -1
 
@@ -36,7 +37,8 @@ CHOSEN = -1
 class Feed:
     """New tokens for one slot: a prompt chunk, or the last sampled token.
 
-    CHOSEN is for an engine that chooses tokens itself, as a chunk of its own. `num_logits` is how many of the tokens, counted from the last one, bring a row of logits.
+    CHOSEN is for an engine that chooses tokens itself, as a chunk of its own. `num_logits` is how
+    many of the tokens, counted from the last one, bring a row of logits.
     """
 
     slot: int
@@ -88,18 +90,19 @@ def step_by_rows(
     and as slow as decoding.
     """
     rows: list[list[npt.NDArray[np.float32]]] = [[] for _ in feeds]
-    for turn in range(max(feed.num_logits for feed in feeds)):
-        live = [index for index, feed in enumerate(feeds) if turn < feed.num_logits]
-        pieces = [_piece(feeds[index], turn) for index in live]
-        for index, row in zip(live, step(pieces), strict=True):
+    by_row = [pieces(feed) for feed in feeds]
+    for turn in range(max(map(len, by_row))):
+        live = [index for index, own in enumerate(by_row) if turn < len(own)]
+        for index, row in zip(live, step([by_row[index][turn] for index in live]), strict=True):
             rows[index].append(row)
     return np.stack([row for own in rows for row in own])
 
 
-def _piece(feed: Feed, turn: int) -> Feed:
-    """Return the tokens of a feed that bring its row number `turn`."""
-    end = len(feed.tokens) - feed.num_logits + turn + 1
-    return Feed(feed.slot, feed.tokens[end - 1 if turn else 0 : end])
+def pieces(feed: Feed) -> list[Feed]:
+    """Return a feed as one piece for each of its rows: what comes before the first, then tokens."""
+    start = len(feed.tokens) - feed.num_logits + 1
+    parts = [feed.tokens[:start], *([token] for token in feed.tokens[start:])]
+    return [Feed(feed.slot, part) for part in parts]
 
 
 def check_feeds(engine: Engine, feeds: Sequence[Feed]) -> None:

@@ -1,4 +1,4 @@
-"""The CUDA runtime through cuda-python: memory, one stream, events, graphs; every call is checked."""
+"""The CUDA runtime through cuda-python: memory, a stream, events, graphs. Calls are checked."""
 
 import ctypes
 from collections.abc import Callable, Iterator

@@ -4,7 +4,7 @@ Not executed on a GPU by its authors: tests run it over a stand-in for TensorRT 
 executes the plan's graph in ONNX Runtime and checks every binding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.engine import Feed, check_feeds, step_by_rows
+from nemotrt.engines.engine import CHOSEN, Feed, check_feeds, step_by_rows
 from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.registration import register_plugins
@@ -29,10 +29,12 @@ from nemotrt.engines.tensorrt.device_weights import open_weights, upload
 from nemotrt.engines.tensorrt.flavour import flavours, local_compute_capability
 from nemotrt.engines.tensorrt.jit_kernels import kernel_file
 from nemotrt.engines.tensorrt.plan_runner import PlanRunner, load_module
+from nemotrt.engines.tensorrt.staging import StagingRing
 from nemotrt.errors import ArtefactError, EnvironmentUnfitError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
 FED = ("input_ids", "lengths", "past")
+Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, its slots
 
 
 class TensorRTEngine:
@@ -81,15 +83,11 @@ class TensorRTEngine:
         """Allocate what goes in and out in each step, page-locked here and on the device."""
         batch, chunk = self._limits.max_batch_size, self._limits.chunk_tokens
         num_ids = max(batch, prefill_batch(self._limits) * chunk)
-        self._host = {
-            "input_ids": self._cuda.host_array((num_ids,), np.int64),
-            "lengths": self._cuda.host_array((batch,), np.int64),
-            "past": self._cuda.host_array((batch,), np.int64),
-            "logits": self._cuda.host_array((batch, self._vocab_size), np.float32),
-        }
-        self._device = {name: self._cuda.allocate(x.nbytes) for name, x in self._host.items()}
-        fixed = self._weights | self._device
-        self._fixed = {name: buffer.address for name, buffer in fixed.items()}
+        self._staging = StagingRing(self._cuda, num_ids, batch)
+        self._logits = self._cuda.host_array((batch, self._vocab_size), np.float32)
+        inputs = self._staging.device
+        self._logits_at = self._cuda.allocate(self._logits.nbytes).address
+        self._fixed = inputs | {name: buffer.address for name, buffer in self._weights.items()}
 
     @property
     def limits(self) -> Any:
@@ -126,11 +124,39 @@ class TensorRTEngine:
         return step_by_rows(self._step, feeds)
 
     def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
-        """Run the feeds in groups; return [len(feeds), vocab]."""
-        logits = np.empty((len(feeds), self._vocab_size), np.float32)
+        """Run the feeds; return [len(feeds), vocab]."""
+        return self.fetch(self.enqueue(feeds))
+
+    def fetch(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Wait for what is enqueued; return rows of the logits, [len(rows), vocab]."""
+        first, end = min(rows), max(rows) + 1
+        found = self._logits[: end - first]
+        self._cuda.to_host(found, self.logits_address(first))
+        self._cuda.synchronize()
+        return found[[row - first for row in rows]]
+
+    def logits_address(self, row: int = 0) -> int:
+        """Return where a row of the logits lies on the device."""
+        return self._logits_at + row * self._vocab_size * self._logits.itemsize
+
+    def enqueue(
+        self, feeds: Sequence[Feed], first_row: int = 0, chosen: Chosen | None = None
+    ) -> list[int]:
+        """Put the feeds in the stream, in groups; return the row of the logits of each.
+
+        Args:
+            feeds: what `check_feeds` accepts.
+            first_row: of the logits; later rows are the next feeds'.
+            chosen: puts the tokens of slots, -1 for none, where the ids of a batch are: for feeds
+                of CHOSEN.
+        """
+        row_of = [0] * len(feeds)
         for group in self._groups(feeds):
-            logits[group] = self._run([feeds[index] for index in group])
-        return logits
+            rows = self._run([feeds[index] for index in group], first_row, chosen)
+            for index, row in zip(group, rows, strict=True):
+                row_of[index] = row
+            first_row += len(group)
+        return row_of
 
     def _groups(self, feeds: Sequence[Feed]) -> Iterator[list[int]]:
         """Yield the indices of the feeds that run together."""
@@ -155,8 +181,8 @@ class TensorRTEngine:
         is_inside = held + tokens <= self._limits.max_seq_len
         return is_inside and len(feeds) <= prefill_batch(self._limits)
 
-    def _run(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
-        """Run a batch; return its logits, [len(feeds), vocab]."""
+    def _run(self, feeds: Sequence[Feed], first_row: int, chosen: Chosen | None) -> list[int]:
+        """Enqueue a batch; return its rows of the logits, which begin at `first_row`."""
         first, swaps = self._slots.gather([feed.slot for feed in feeds])
         for a, b in swaps:
             self._states.swap(a, b)
@@ -164,32 +190,25 @@ class TensorRTEngine:
         rows = range(first, first + len(feeds))
         side = self._states.align(rows)
         row_of = self._slots.row_of
-        tokens = self._feed(sorted(feeds, key=lambda feed: row_of[feed.slot]), rows)
+        ordered = sorted(feeds, key=lambda feed: row_of[feed.slot])
+        tokens = self._feed(ordered, rows, chosen)
         profile = DECODE_PROFILE if tokens == 1 else PREFILL_PROFILE
         addresses = self._fixed | self._states.bindings(first, side)
-        key = (first, side) if tokens == 1 else None
+        addresses["logits"] = self.logits_address(first_row)
+        key = (first, side, first_row) if tokens == 1 else None
         self._runner.run(profile, len(rows), tokens, addresses, key)
-        found = self._host["logits"][: len(rows)]
-        self._cuda.to_host(found, self._device["logits"].address)
-        self._cuda.synchronize()
         self._states.flip(rows)
-        self._held[rows.start : rows.stop] += self._host["lengths"][: len(rows)]
-        result: npt.NDArray[np.float32] = found[[row_of[feed.slot] - first for feed in feeds]]
-        return result
+        self._held[rows.start : rows.stop] += [len(feed.tokens) for feed in ordered]
+        return [first_row + row_of[feed.slot] - first for feed in feeds]
 
-    def _feed(self, ordered: Sequence[Feed], rows: range) -> int:
-        """Enqueue the step's inputs; return the tokens that each sequence is padded to."""
-        count = len(ordered)
+    def _feed(self, ordered: Sequence[Feed], rows: range, chosen: Chosen | None) -> int:
+        """Enqueue a batch's inputs; return the tokens that each sequence is padded to."""
         tokens = self._padded(max(len(feed.tokens) for feed in ordered), rows)
-        ids = self._host["input_ids"][: count * tokens].reshape(count, tokens)
-        ids[...] = 0
-        for line, feed in zip(ids, ordered, strict=True):
-            line[: len(feed.tokens)] = feed.tokens
-        lengths, past = (self._host[name][:count] for name in ("lengths", "past"))
-        lengths[...] = [len(feed.tokens) for feed in ordered]
-        past[...] = self._held[rows.start : rows.stop]
-        for name, values in (("input_ids", ids), ("lengths", lengths), ("past", past)):
-            self._cuda.to_device(self._device[name].address, values)
+        held = self._held[rows.start : rows.stop]
+        self._staging.send([feed.tokens for feed in ordered], tokens, held)
+        slots = [feed.slot if feed.tokens[0] == CHOSEN else -1 for feed in ordered]
+        if chosen is not None and max(slots) >= 0:
+            chosen(self._fixed["input_ids"], slots)
         return tokens
 
     def _padded(self, tokens: int, rows: range) -> int:

@@ -93,7 +93,9 @@ def test_every_request_completes_within_the_limits(
     limits = Limits(slots, 64, chunk)
     engine = CountingEngine(limits)
     ahead = Ahead(engine)
-    scheduler = Scheduler(ahead if is_ahead else engine, max_num_tokens=slots + extra, max_held_tokens=80)
+    scheduler = Scheduler(
+        ahead if is_ahead else engine, max_num_tokens=slots + extra, max_held_tokens=80
+    )
     for number, (prompt, count) in enumerate(prompts):
         params = SamplingParams(max_tokens=count)
         scheduler.submit(Request(str(number), tuple(prompt), params))
@@ -235,7 +237,7 @@ def test_an_id_may_be_used_again_while_its_old_step_is_under_way() -> None:
     scheduler.cancel("a")
     scheduler.submit(Request("a", (2,), SamplingParams(max_tokens=3)))
     updates = run(scheduler)["a"]
-    assert [u.finish_reason for u in updates][0] is FinishReason.CANCELLED
+    assert updates[0].finish_reason is FinishReason.CANCELLED
     assert ids(updates) == expected_tokens((2,), 3)
 
 
@@ -299,7 +301,7 @@ def test_200_requests_with_cancellations_equal_their_solo_runs(
             assert updates[-1].finish_reason is FinishReason.LENGTH
     if is_ahead:
         engine.own.finish()
-        assert 0 < engine.own.num_unknown
+        assert engine.own.num_unknown > 0
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 64 * 1024, f"{grown} KiB more than the solo runs"
 
