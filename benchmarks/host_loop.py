@@ -1,10 +1,11 @@
 """What the host pays for each token beside the model, at the real vocabulary.
 
-Run: python benchmarks/host_loop.py [--batch 32] [--setting card] [--stack]
+Run: python benchmarks/host_loop.py [--batch 32] [--setting card] [--no-stack]
 
 The engine computes nothing: its logits stand ready, random ones spread as a language model's. So
-all that is measured is ours: choosing tokens, text, stop strings, grammars, bookkeeping. The share
-of a step is of what the planner predicts for the GPU; nothing ran on one. `--stack` adds what each
+all that is measured is ours: choosing tokens, text, stop strings, grammars, bookkeeping. `ahead`
+rows are of a device that chooses tokens itself, whose steps take what the planner predicts for a
+GPU: `share_lost` is what the host makes it wait; nothing ran on a GPU. `stack` rows are what each
 process costs under streams of requests, at the card's settings.
 """
 
@@ -22,9 +23,10 @@ from typing import Any
 
 import click
 import numpy as np
+from ahead_device import AheadDevice
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.draws import open_draws
+from nemotrt.engines.draws import Draws, open_draws
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.request import Request
@@ -56,6 +58,7 @@ SCHEMA = json.dumps(
         "additionalProperties": False,
     }
 )
+AHEAD_SETTINGS = {"card", "stops", "json_schema"}  # others are the device's own work
 PROMPT_TOKENS = 1000
 GPUS = ("a10g", "a100", "h100")
 CLAIM = Workload(isl=8192, osl=16384, concurrency=114, num_requests=228)
@@ -107,19 +110,17 @@ def timed(target: Any, name: str) -> Iterator[list[float]]:
     delattr(target, name)
 
 
-def bare(opened: OpenEngine, setting: str, batch: int, num_steps: int) -> dict[str, float]:
-    """Return the microseconds per token of a scheduler that decodes `batch` sequences."""
-    assert opened.tokenizer is not None
-    limits = replace(opened.manifest.engine_limits, max_batch_size=batch)
-    assert isinstance(opened.engine, IdleEngine)
-    engine = IdleEngine(limits, opened.engine.logits)
-    draws = open_draws(engine)
+def scheduler_of(
+    opened: OpenEngine, engine: Any, setting: str, num_tokens: int, draws: Draws | None = None
+) -> Scheduler:
+    """Return a scheduler whose slots are full of sequences that decode, past their first steps."""
     scheduler = Scheduler(engine, opened.tokenizer, draws=draws, eos_ids=opened.eos_ids)
+    assert opened.tokenizer is not None
     grammars = GrammarCompiler(opened.tokenizer, engine.vocab_size, opened.end_ids)
     random = np.random.default_rng(1)
-    for number in range(batch):
+    for number in range(engine.limits.max_batch_size):
         params = SamplingParams(
-            max_tokens=num_steps + 40, ignore_eos=True, seed=number, **SETTINGS[setting]
+            max_tokens=num_tokens + 40, ignore_eos=True, seed=number, **SETTINGS[setting]
         )
         guide = grammars.guide("json_schema", SCHEMA) if setting == "json_schema" else None
         prompt = tuple(random.integers(1000, engine.vocab_size, PROMPT_TOKENS).tolist())
@@ -130,18 +131,52 @@ def bare(opened: OpenEngine, setting: str, batch: int, num_steps: int) -> dict[s
         scheduler.step()
     for _ in range(5):
         scheduler.step()
-    with timed(draws, "choose") as seconds:
-        start_s, start_cpu_s, num_tokens = time.perf_counter(), time.process_time(), 0
-        for _ in range(num_steps):
-            num_tokens += sum(len(update.tokens) for update in scheduler.step())
-        wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
+    return scheduler
+
+
+def run_steps(scheduler: Scheduler, num_steps: int) -> dict[str, float]:
+    """Return what so many steps cost."""
+    start_s, start_cpu_s, num_tokens = time.perf_counter(), time.process_time(), 0
+    for _ in range(num_steps):
+        num_tokens += sum(len(update.tokens) for update in scheduler.step())
+    wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
     return {
         "tokens_per_s": round(num_tokens / wall_s),
         "core_us_per_token": round(1e6 * cpu_s / num_tokens, 1),
         "wall_us_per_token": round(1e6 * wall_s / num_tokens, 1),
-        "choosing_us_per_token": round(1e6 * sum(seconds) / num_tokens, 1),
         "step_ms": round(1e3 * wall_s / num_steps, 3),
     }
+
+
+def bare(opened: OpenEngine, setting: str, batch: int, num_steps: int) -> dict[str, float]:
+    """Return the microseconds per token of a scheduler that decodes `batch` sequences."""
+    limits = replace(opened.manifest.engine_limits, max_batch_size=batch)
+    assert isinstance(opened.engine, IdleEngine)
+    engine = IdleEngine(limits, opened.engine.logits)
+    draws = open_draws(engine)
+    scheduler = scheduler_of(opened, engine, setting, num_steps, draws)
+    with timed(draws, "choose") as seconds:
+        found = run_steps(scheduler, num_steps)
+    num_tokens = num_steps * batch
+    return found | {"choosing_us_per_token": round(1e6 * sum(seconds) / num_tokens, 1)}
+
+
+def ahead(opened: OpenEngine, setting: str, gpu: str, batch: int, step_ms: float) -> dict[str, Any]:
+    """Return what the host costs beside a device's steps, and what it makes the device wait."""
+    num_steps = max(20, int(2000 / step_ms))
+    limits = replace(opened.manifest.engine_limits, max_batch_size=batch)
+    random = np.random.default_rng(2)
+    vocab_size = opened.engine.vocab_size
+    tokens = random.integers(1000, vocab_size, 4096).tolist()
+    device = AheadDevice(limits, vocab_size, step_ms / 1e3, tokens)
+    scheduler = scheduler_of(opened, device, setting, num_steps)
+    waited_s = device.waited_s
+    found = run_steps(scheduler, num_steps)
+    lost = (device.waited_s - waited_s) / (num_steps * step_ms / 1e3)
+    share = found["core_us_per_token"] * batch / 1e3 / step_ms
+    row = {"ahead": gpu, "predicted_step_ms": round(step_ms, 1), "batch": batch}
+    row |= {"setting": setting, "host_core_us_per_token": found["core_us_per_token"]}
+    return row | {"host_share_of_a_core": round(share, 3), "share_lost": round(lost, 4)}
 
 
 def random_logits(num_rows: int, vocab_size: int) -> np.ndarray:
@@ -210,10 +245,10 @@ def main(
                 runs = [bare(opened, setting, batch, num_steps) for _ in range(rounds)]
                 row: dict[str, Any] = {"setting": setting, "batch": batch}
                 row |= {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-                for gpu, (planned_batch, step_ms) in planned.items():
-                    share = row["wall_us_per_token"] * planned_batch / 1e3 / step_ms
-                    row[f"share_of_{gpu}_step"] = round(share, 3)
                 click.echo(json.dumps(row))
+        for gpu, (planned_batch, step_ms) in planned.items():
+            for setting in sorted({*settings} & AHEAD_SETTINGS):
+                click.echo(json.dumps(ahead(opened, setting, gpu, planned_batch, step_ms)))
         for num_streams in (32, 128) if with_stack else ():
             click.echo(json.dumps({"stack": stack(folder, num_streams, rounds)}))
 

@@ -3,8 +3,9 @@
 Run: python benchmarks/serve_throughput.py [--engine tiny] [--vocabulary shipped] [--streams 32]
 
 Bare and stack take turns in pairs, while the one server stays up; `share` is the median of the
-pairs' ratios, so what slows the machine for longer than a pair slows both sides. `paced` is an
-engine whose steps take a fixed time and no CPU: what it offers is known.
+pairs' ratios, so what slows the machine for longer than a pair slows both sides. `paced` is a
+device that chooses tokens itself, as a GPU does; its steps take a fixed time and no CPU, so what it
+offers is known.
 """
 
 import asyncio
