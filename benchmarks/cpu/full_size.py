@@ -1,10 +1,11 @@
-"""The whole 9B as an int8-wo engine of random weights: built, loaded, and generating, in figures.
+"""The whole 9B as an int8-wo engine of random weights: built, loaded, generating, and served.
 
 Needs 20 GB of disk and about 11 GiB of memory. `python benchmarks/cpu/full_size.py [--folder F]`.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,14 +15,20 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+from full_size_served import compare
 from models import FULL
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.engine import Engine, Feed, Limits
 from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.native.program import read_program
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.tensor_names import expected_shapes
+from nemotrt.engines.tiny_models import TINY_MODELS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from support.real_size import tokenizer_file
 
 LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
 POOL = 1 << 24  # random codes, repeated: drawing 9e9 takes long, and time does not depend on them
@@ -47,6 +54,8 @@ def write_checkpoint(folder: Path) -> None:
     """Write an int8 checkpoint (W8A16) with random codes; scales keep activations near 1."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(FULL))
+    shutil.copy(tokenizer_file(), folder / "tokenizer.json")
+    shutil.copy(TINY_MODELS["tiny"] / "tokenizer_config.json", folder)
     config = {"quantization": {"quant_algo": "W8A16", "exclude_modules": []}}
     (folder / "hf_quant_config.json").write_text(json.dumps(config))
     sizes = {"I8": 1, "F32": 4, "BF16": 2}
@@ -83,6 +92,22 @@ def resident_bytes(field: str) -> int:
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
 
 
+def decode_rates(engine: Engine, batch: int, num_steps: int) -> tuple[float, float]:
+    """Return the tokens per second of decode steps: of the fastest, and of the median."""
+    rng = np.random.default_rng(1)
+    slots = [engine.allocate() for _ in range(batch)]
+    for slot in slots:
+        engine.step([Feed(slot, rng.integers(3, engine.vocab_size, 16).tolist())])
+    seconds = []
+    for _ in range(num_steps):
+        start = time.perf_counter()
+        engine.step([Feed(slot, [int(rng.integers(3, engine.vocab_size))]) for slot in slots])
+        seconds.append(time.perf_counter() - start)
+    for slot in slots:
+        engine.release(slot)
+    return batch / min(seconds), batch / float(np.median(seconds))
+
+
 def run(folder: Path) -> None:
     """Open the engine and print what it costs and how fast it is."""
     start = time.perf_counter()
@@ -94,24 +119,17 @@ def run(folder: Path) -> None:
         item.num_elements * 4 for item in read_program(folder).states if item.name[1] != "_"
     )
     rng = np.random.default_rng(0)
-    prompts = [rng.integers(3, engine.vocab_size, 128).tolist() for _ in range(8)]
+    prompt = rng.integers(3, engine.vocab_size, 128).tolist()
     slot = engine.allocate()
     for label in ("first", "second"):
         start = time.perf_counter()
-        logits = engine.step([Feed(slot, prompts[0])])
+        logits = engine.step([Feed(slot, prompt)])
         print(f"{label} prompt of 128 tokens: {128 / (time.perf_counter() - start):.1f} tokens/s")
     assert np.isfinite(logits).all()
+    engine.release(slot)
     for batch in (1, 8):
-        slots = [slot] + [engine.allocate() for _ in range(batch - 1)]
-        for other, prompt in zip(slots[1:], prompts, strict=False):
-            engine.step([Feed(other, prompt[:16])])
-        seconds = []
-        for _ in range(8):
-            start = time.perf_counter()
-            engine.step([Feed(one, [int(rng.integers(3, engine.vocab_size))]) for one in slots])
-            seconds.append(time.perf_counter() - start)
-        rates = batch / min(seconds), batch / float(np.median(seconds))
-        print(f"decode, batch {batch}: {rates[0]:.2f} tokens/s at best, {rates[1]:.2f} median")
+        best, median = decode_rates(engine, batch, 8)
+        print(f"decode, batch {batch}: {best:.2f} tokens/s at best, {median:.2f} median")
     peak = resident_bytes("VmHWM")
     planned = 8 * state
     print(
@@ -127,9 +145,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="Where to work.  [default: a temporary one]")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--decode", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         return run(options.run)
+    if options.decode:
+        engine = open_engine(options.decode, verify=False).engine
+        return print(decode_rates(engine, LIMITS.max_batch_size, 40)[1])
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         start = time.perf_counter()
@@ -146,6 +168,7 @@ def main() -> None:
         (folder / "checkpoint" / "model.safetensors").unlink()
         command = [sys.executable, __file__, "--run", str(folder / "engine")]
         subprocess.run(command, check=True)
+        compare(folder / "engine")
 
 
 if __name__ == "__main__":

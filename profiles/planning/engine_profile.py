@@ -77,6 +77,15 @@ class Launches(_Strict):
         return self.step + sum(layers[kind] for kind in model.layers)
 
 
+class Choosing(_Strict):
+    """Tokens that kernels choose on the GPU, while the host is a step behind."""
+
+    passes: PositiveInt  # over a sequence's float32 logits, read or written
+    passes_source: str = Field(min_length=1)
+    # The host's work for each sequence of a step, beside the GPU's: a step is never shorter.
+    host_us: Overhead
+
+
 class EngineProfile(_Strict):
     """One serving engine."""
 
@@ -104,6 +113,7 @@ class EngineProfile(_Strict):
     sequence_overhead_us: Overhead  # sampling and bookkeeping, for each sequence of a step
     # Time of each kernel that nothing hides; a GPU's launches are inside step_overhead_ms.
     launch_overhead_us: Overhead = Overhead(low=0, best=0, high=0, source="none")
+    choosing: Choosing | None = None  # None: inside sequence_overhead_us
     # K (or V) elements that one SM multiplies in a second, for each query head: set only where
     # the decode attention runs on CUDA cores and reads a shared KV head once a query head.
     attention_elements_per_s_per_sm: PositiveFloat | None = None

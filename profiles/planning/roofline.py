@@ -7,7 +7,7 @@ from enum import StrEnum
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import Correction, Corrections, GpuProfile
 from nemotrt.profiles.planning.corrections import corrections_of
-from nemotrt.profiles.planning.engine_profile import EngineProfile
+from nemotrt.profiles.planning.engine_profile import EngineProfile, Overhead
 from nemotrt.profiles.planning.number_format import StoredType, peak_tflops
 from nemotrt.profiles.planning.operators import Operator, Resource
 
@@ -76,12 +76,23 @@ class Device:
             + num_sequences * self._overhead("sequence_overhead_us") / 1e6
         )
 
+    def host_s(self, num_sequences: int) -> float:
+        """Return the seconds of the host's work beside a call, which is never shorter."""
+        choosing = self.engine.choosing
+        if choosing is None:
+            return 0.0
+        return num_sequences * self._end_of("host_us", choosing.host_us) / 1e6
+
     def _overhead(self, name: str) -> float:
+        return self._end_of(name, getattr(self.engine, name))
+
+    def _end_of(self, name: str, overhead: Overhead) -> float:
+        """Return the scenario's end of a time; a low throughput has the high one."""
         if self.scenario is Scenario.FLOOR:
             return 0.0
         end = Scenario.BEST if self.single and self.single != name else self.scenario
         flipped = {Scenario.LOW: "high", Scenario.HIGH: "low", Scenario.BEST: "best"}
-        value: float = getattr(getattr(self.engine, name), flipped[end])
+        value: float = getattr(overhead, flipped[end])
         return value
 
     def seconds(self, operator: Operator) -> float:

@@ -1,11 +1,20 @@
 """The time of one decode step and of a prefill, by operator."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nemotrt.engines.model_config import ModelConfig
+from nemotrt.profiles.planning.engine_profile import EngineProfile
 from nemotrt.profiles.planning.formats import Formats
-from nemotrt.profiles.planning.operators import Call, Resource, decode_call, operators, prefill_call
+from nemotrt.profiles.planning.operators import (
+    Call,
+    Operator,
+    Resource,
+    decode_call,
+    operators,
+    prefill_call,
+)
 from nemotrt.profiles.planning.roofline import Device
 
 
@@ -34,7 +43,10 @@ class Workload:
 def step_time(workload: Workload, device: Device, call: Call) -> StepTime:
     """Return the time of one call, operators one after the other."""
     times = dict.fromkeys(Resource, 0.0)
-    found = list(operators(workload.model, workload.formats, call, workload.tp))
+    found = [
+        *operators(workload.model, workload.formats, call, workload.tp),
+        *choosing(workload.model, device.engine, call),
+    ]
     device = device.on_call(found, call.is_decode)
     for operator in found:
         times[operator.resource] += device.seconds(operator)
@@ -43,7 +55,16 @@ def step_time(workload: Workload, device: Device, call: Call) -> StepTime:
     num_launches = launches.of(workload.model) if launches else counted
     overhead = device.overhead_s(num_launches, call.num_sequences)
     parts = {resource.value: seconds * 1e3 for resource, seconds in times.items()}
-    return StepTime(**parts, overhead=overhead * 1e3, total=sum(parts.values()) + overhead * 1e3)
+    total = max(sum(times.values()) + overhead, device.host_s(call.num_sequences)) * 1e3
+    return StepTime(**parts, overhead=total - sum(parts.values()), total=total)
+
+
+def choosing(model: ModelConfig, engine: EngineProfile, call: Call) -> Iterator[Operator]:
+    """Yield what choosing the tokens costs a GPU that does it with kernels of its own."""
+    if engine.choosing is not None:
+        row_bytes = 4 * model.vocab_size
+        moved = engine.choosing.passes * call.num_sequences * row_bytes
+        yield Operator("choosing", Resource.ELEMENTWISE, moved)
 
 
 def decode_step_time(

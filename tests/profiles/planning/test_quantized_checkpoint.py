@@ -275,9 +275,10 @@ def test_a_baseline_is_planned_as_its_folder_is(quantized: Make, tmp_path: Path)
 def test_any_precision_may_be_the_files_own(tmp_path: Path) -> None:
     """Four bits move the fewest bytes, so they win where memory decides."""
     folder = write_int4(tmp_path / "c", "awq")
-    raw = planned(str(folder), "--precision", "any", "--tpot-ms", "50")
-    others = [planned(str(folder), "--precision", p) for p in ("bf16", "int8-wo", "fp8")]
-    best = max(one["tokens_per_s"]["best"] for one in [*others, planned(str(folder))])
+    target = ("--tpot-ms", "50")
+    raw = planned(str(folder), "--precision", "any", *target)
+    others = [planned(str(folder), "--precision", p, *target) for p in ("bf16", "int8-wo", "fp8")]
+    best = max(one["tokens_per_s"]["best"] for one in [*others, planned(str(folder), *target)])
     assert raw["tokens_per_s"]["best"] == best
 
 

@@ -12,7 +12,7 @@ from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import Datasheet, GpuProfile, known_gpus, load_gpu
 from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
-from nemotrt.profiles.planning.engine_profile import load_engine
+from nemotrt.profiles.planning.engine_profile import Overhead, load_engine
 from nemotrt.profiles.planning.formats import Formats
 from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.number_format import StoredType, check_precision
@@ -21,7 +21,7 @@ from nemotrt.profiles.planning.plan import Range, make_plan
 from nemotrt.profiles.planning.request_memory import request_memory
 from nemotrt.profiles.planning.roofline import Scenario, device
 from nemotrt.profiles.planning.serving import Load, Service, serve
-from nemotrt.profiles.planning.step import Workload, decode_step_time, prefill_s
+from nemotrt.profiles.planning.step import Workload, choosing, decode_step_time, prefill_s
 from nemotrt.profiles.planning.weights import num_parameters, weights_bytes
 
 Make = Callable[..., Deployment]
@@ -80,6 +80,35 @@ def test_ssm_traffic_of_nano_9b_by_hand() -> None:
     assert found["ssm"].num_bytes / 1e9 == pytest.approx(72.5, rel=0.03)
     floor = device(load_gpu("h100"), load_engine("vllm"), Scenario.FLOOR)
     assert floor.seconds(found["ssm"]) * 1e3 == pytest.approx(21.6 * 1.02, rel=0.02)
+
+
+def test_tokens_chosen_on_the_gpu_cost_passes_over_their_logits() -> None:
+    """114 rows of 131,072 float32 are 60 MB; an engine that does not say so has no such term."""
+    model = load_model("nemotron-nano-9b-v2")
+    ours = load_engine("tensorrt")
+    assert ours.choosing is not None
+    [found] = choosing(model, ours, decode_call(114, 1000))
+    assert found.num_bytes / ours.choosing.passes == pytest.approx(59.8e6, rel=1e-3)
+    assert list(choosing(model, load_engine("vllm"), decode_call(114, 1000))) == []
+
+
+def test_a_step_is_no_shorter_than_the_hosts_work_beside_it() -> None:
+    slow_host = Overhead(low=100, best=1000, high=2000, source="a test")
+    engine = load_engine("tensorrt")
+    assert engine.choosing is not None
+    slow = engine.choosing.model_copy(update={"host_us": slow_host})
+    slow_engine = engine.model_copy(update={"choosing": slow})
+    work = Workload(load_model("nemotron-nano-9b-v2"), BF16)
+    for scenario, batch, host_ms in [
+        (Scenario.BEST, 1, 0),  # hidden: an H100 takes longer than one millisecond
+        (Scenario.BEST, 200, 200),
+        (Scenario.LOW, 200, 400),
+        (Scenario.FLOOR, 200, 0),
+    ]:
+        free = decode_step_time(work, device(load_gpu("h100"), engine, scenario), batch, 1000)
+        step = decode_step_time(work, device(load_gpu("h100"), slow_engine, scenario), batch, 1000)
+        assert step.total == pytest.approx(max(free.total, host_ms))
+        assert step.overhead - free.overhead == pytest.approx(step.total - free.total)
 
 
 def test_qwen3_8b_floor_on_a10g() -> None:
