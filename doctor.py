@@ -103,6 +103,7 @@ def _abilities(packages: dict[str, Package], has_gpu: bool) -> tuple[Ability, ..
     return (
         needs("build and run on the CPU (onnxruntime)", "onnx", "onnxruntime"),
         needs("run faster on the CPU (native)", also=_missing_native()),
+        needs("choose tokens in compiled code, not by NumPy", also=_missing_native()),
         needs(
             "compile plans for A10G, A100 here (tensorrt)",
             "onnx",
@@ -110,6 +111,12 @@ def _abilities(packages: dict[str, Package], has_gpu: bool) -> tuple[Ability, ..
             "tensorrt-rtx-cu13-libs",
         ),
         needs("run plans here (tensorrt)", "cuda-python", gpu=True),
+        needs(
+            "choose tokens on the GPU (tensorrt)",
+            "cuda-python",
+            gpu=True,
+            also=_missing_kernel_compiler(),
+        ),
         needs(
             "compile plans with Mamba plugins here (tensorrt)",
             "tensorrt",

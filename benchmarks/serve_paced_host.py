@@ -11,7 +11,7 @@ from ahead_device import AheadDevice
 from nemotrt.engines import opening
 from nemotrt.serve import engine_host
 
-TOKEN = 300  # any token that is a whole word
+TEXT = " whatever it is asked, the same words come again and again"
 
 
 def open_paced(folder: Path, **options: Any) -> opening.OpenEngine:
@@ -20,7 +20,9 @@ def open_paced(folder: Path, **options: Any) -> opening.OpenEngine:
     step_s = float(os.environ.get("PACED_STEP_MS", "5")) / 1000
     limits, vocab_size = opened.manifest.engine_limits, opened.engine.vocab_size
     opened.engine.close()
-    return replace(opened, engine=AheadDevice(limits, vocab_size, step_s, [TOKEN]))
+    assert opened.tokenizer is not None
+    tokens = opened.tokenizer.encode(TEXT)
+    return replace(opened, engine=AheadDevice(limits, vocab_size, step_s, tokens))
 
 
 if __name__ == "__main__":

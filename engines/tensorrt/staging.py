@@ -32,14 +32,16 @@ class StagingRing:
     def __init__(self, cuda: Cuda, num_ids: int, batch: int) -> None:
         """Allocate for `num_ids` tokens of `batch` sequences."""
         self._cuda = cuda
-        sizes = {"input_ids": num_ids, "lengths": batch, "past": batch}
         self._sets = [
             Staging(
-                *(cuda.host_array((size,), np.int64) for size in sizes.values()),
+                input_ids=cuda.host_array((num_ids,), np.int64),
+                lengths=cuda.host_array((batch,), np.int64),
+                past=cuda.host_array((batch,), np.int64),
                 event=cuda.event(),
             )
             for _ in range(SETS)
         ]
+        sizes = {"input_ids": num_ids, "lengths": batch, "past": batch}
         self.device = {name: cuda.allocate(8 * size).address for name, size in sizes.items()}
         self._next = 0
 
