@@ -1,4 +1,4 @@
-"""One sequence whose tokens are chosen on the device: its settings, and the mask that it has there."""
+"""One sequence whose tokens are chosen on the device: its settings, and the mask it has there."""
 
 import numpy as np
 import numpy.typing as npt

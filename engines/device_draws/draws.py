@@ -1,8 +1,8 @@
 """One step's tokens for all sequences, chosen on the GPU from logits that stay there.
 
-Everything is enqueued on the engine's stream. `choose` leaves the tokens on the device, where `feed`
-takes the next step's input from; `chosen` waits for one step's tokens alone. At most one `choose`
-waits for its `chosen`.
+Everything is enqueued on the engine's stream. `choose` leaves the tokens on the device, where
+`feed` takes the next step's input from; `chosen` waits for one step's tokens alone. At most one
+`choose` waits for its `chosen`.
 Not executed on a GPU by its authors: tests run the kernels in an emulator, as late as CUDA may.
 """
 
@@ -156,7 +156,9 @@ class DeviceDraws:
             set_bits(seen, prompt)
             self._cuda.to_device(self._place("seen", draw.slot), seen)
         if draw.c.edits & BIASED:
-            pairs = sorted(params.logit_bias, key=lambda pair: pair[0])  # one token's in their order
+            pairs = sorted(
+                params.logit_bias, key=lambda pair: pair[0]
+            )  # one token's in their order
             for name, part, values in (
                 ("biased", biased.view(np.int32), [token for token, _ in pairs]),
                 ("biases", biases.view(np.float64), [bias for _, bias in pairs]),
@@ -245,7 +247,10 @@ class DeviceDraws:
 
     def _scores(self) -> dict[int, Score | None]:
         """Return what the rows that came back say of their tokens, by slot."""
-        tokens = {turn.draw.slot: token for turn, token in zip(self._due or (), self._results[:, 0], strict=False)}
+        tokens = {
+            turn.draw.slot: token
+            for turn, token in zip(self._due or (), self._results[:, 0], strict=False)
+        }
         scores: dict[int, Score | None] = {}
         for num_top, group in groupby(self._scored(), key=lambda turn: turn.draw.num_top):
             slots = [turn.draw.slot for turn in group]

@@ -1,4 +1,4 @@
-"""The sampler's kernels for the GPU at hand: compiled at first use, and kept in the user's cache."""
+"""The sampler's kernels for the GPU at hand: compiled at first use, kept in the user's cache."""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""What the sampler's kernels are given, and the memory that they need; the same as kernels/turn.h."""
+"""What the sampler's kernels are given, and the memory that it takes; as in kernels/turn.h."""
 
 from ctypes import Structure, c_double, c_float, c_int32, c_uint64, c_void_p, sizeof
 from pathlib import Path

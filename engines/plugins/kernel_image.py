@@ -100,7 +100,16 @@ def _by_nvcc(nvcc: Path, kernels: KernelSet, capabilities: list[str], target: Pa
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / KERNELS_FILE
         source = str(kernels.folder / kernels.main)
-        command = [str(nvcc), "-fatbin", STANDARD, *kernels.options, *codes, source, "-o", str(image)]
+        command = [
+            str(nvcc),
+            "-fatbin",
+            STANDARD,
+            *kernels.options,
+            *codes,
+            source,
+            "-o",
+            str(image),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             last = " ".join((done.stderr or done.stdout).splitlines()[-5:])
