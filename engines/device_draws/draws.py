@@ -181,7 +181,7 @@ class DeviceDraws:
         """
         self._check(turns)
         masked = []
-        c_turns = (CTurn * self._num_slots).from_buffer(self._turns)
+        c_turns = (CTurn * self._num_slots).from_address(self._turns.ctypes.data)
         for index, turn in enumerate(turns):
             draw = turn.draw
             bits = draw.set_rule(turn.rule)

@@ -41,6 +41,7 @@ class QueuedKernels:
         arguments: Sequence[Any],
         stream: int,
     ) -> None:
+        assert self._kernels.num_parameters(name) == len(arguments)
         values = [type(value).from_buffer_copy(value) for value in arguments]
         places = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
 

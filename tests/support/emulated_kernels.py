@@ -49,10 +49,15 @@ class EmulatedKernels:
             for x in arguments
         ]
         places = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        assert self._library.num_parameters(name.encode()) == len(values)
+        assert self.num_parameters(name) == len(values)
         self.launch_raw(name, grid, threads, ctypes.addressof(places), seed)
         for key, x in arrays.items():
             x[...] = copies[key]
+
+    def num_parameters(self, name: str) -> int:
+        """Return how many parameters a kernel takes."""
+        found: int = self._library.num_parameters(name.encode())
+        return found
 
     def launch_raw(
         self, name: str, grid: tuple[int, int, int], threads: int, parameters: int, seed: int = 0
