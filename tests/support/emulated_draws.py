@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.device_draws.draws import Blocks, DeviceDraws
+from nemotrt.engines.device_draws.draws import Blocks, DeviceDraws, Kernels
 from nemotrt.engines.device_draws.tables import SAMPLER
-from nemotrt.engines.draws import Turn
+from nemotrt.engines.draws import CompiledDraws, Turn
+from nemotrt.engines.guide import FREE, Allowed, Forced
 from nemotrt.engines.sampling import Choice, SamplingParams
-from nemotrt.engines.tensorrt import cuda
+from nemotrt.engines.tensorrt.cuda import Cuda
 from support import cuda_stand_in
 from support.emulated_kernels import EmulatedKernels, emulated_set, guarded
+from support.sampler_cases import SETTINGS
 
 SMALL = Blocks(slice_warps=1, choose_warps=1)  # few fibers: fast
 
@@ -65,10 +67,14 @@ class Device:
         seed: int = 0,
         kernels: EmulatedKernels | None = None,
         scorer: Any = None,
+        gpu: tuple[Cuda, Kernels] | None = None,
     ) -> None:
+        """Open it on the stand-in, or on a real GPU."""
         self.api = GuardedCuda()
-        self.cuda = cuda.Cuda(self.api)
-        library = QueuedKernels(self.api, kernels or emulated_set(SAMPLER), seed)
+        if gpu is None:
+            library = QueuedKernels(self.api, kernels or emulated_set(SAMPLER), seed)
+            gpu = Cuda(self.api), library
+        self.cuda, library = gpu
         self.draws = DeviceDraws(
             self.cuda, library, vocab_size, num_slots, scorer=scorer or no_scorer(), blocks=blocks
         )
@@ -105,6 +111,33 @@ class Device:
 
     def close(self) -> None:
         self.cuda.close()
+
+
+def check_batch(device: Device, rows: np.ndarray, num_steps: int) -> None:
+    """All settings side by side, with masks and forced tokens: every token is the CPU's.
+
+    Args:
+        device: with a slot for each of SETTINGS.
+        rows: [steps * slots, vocab], all of them on the device at once.
+        num_steps: how many.
+    """
+    size, random = rows.shape[1], np.random.default_rng(6)
+    cpu = CompiledDraws(size, 1)
+    params = [
+        SamplingParams(seed=i, max_tokens=99, **kind) for i, kind in enumerate(SETTINGS.values())
+    ]
+    mine = [device.draws.open(i, each, (1, 2, 2), (0, 4)) for i, each in enumerate(params)]
+    theirs = [cpu.open(each, (1, 2, 2), (0, 4)) for each in params]
+    device.upload(rows)
+    by_step = rows.reshape(num_steps, len(params), size)
+    for step in range(num_steps):
+        masks = [Allowed(random.random(size) < share) for share in (0.02, 0.5, 0.98)]
+        rules = random.choice(np.array([FREE, FREE, Forced(3), *masks], object), len(params))
+        order = random.permutation(len(params)).tolist()
+        turns = [Turn(i, mine[i], rules[i]) for i in order]
+        device.draws.choose(device.logits + step * int(by_step[0].nbytes), turns)
+        expected = cpu.choose(by_step[step], [Turn(i, theirs[i], rules[i]) for i in order])
+        assert device.draws.chosen() == expected
 
 
 class _NoScorer:

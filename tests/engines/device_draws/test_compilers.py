@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-import sysconfig
+import sys
 import textwrap
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def test_the_arithmetic_is_not_contracted(packages: Path, tmp_path: Path) -> Non
 LAUNCH = """
     import ctypes, sys
     import numpy as np
-    sys.path.append(sys.argv[3])  # what else the package imports is in the tests' environment
+    sys.path += sys.argv[3:]  # what else the package imports is in the tests' environment
     from nemotrt.engines.device_draws.draws import DeviceDraws
     from nemotrt.engines.device_draws.tables import SAMPLER
     from nemotrt.engines.draws import NumpyDraws, Turn
@@ -154,8 +154,8 @@ def test_cuda_python_launches_what_we_ask_for(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", rows)
     files = [tmp_path / "rows.npy", tmp_path / "tokens.npy"]
     paths = {"LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    ours = sysconfig.get_path("purelib")
-    command = [peer_python("cuda"), "-c", textwrap.dedent(LAUNCH), *files, ours]
+
+    command = [peer_python("cuda"), "-c", textwrap.dedent(LAUNCH), *files, *filter(None, sys.path)]
     subprocess.run(command, check=True, env=os.environ | paths)
     draws = CompiledDraws(700, 1)
     params = SamplingParams(seed=4, temperature=1.0, top_p=0.9, repetition_penalty=1.5)

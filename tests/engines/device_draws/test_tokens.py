@@ -13,7 +13,7 @@ from nemotrt.engines.device_draws.draws import Blocks
 from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.sampling import Choice, SamplingParams, uniform
-from support.emulated_draws import Device
+from support.emulated_draws import Device, check_batch
 from support.sampler_cases import CARD, REAL, SETTINGS, exact, excess, likely, probabilities, weird
 
 Tokens = list[int | None]
@@ -224,6 +224,15 @@ def test_a_seed_is_one_answer_in_any_batch(name: str) -> None:
             found += [choices[i] for i, turn in enumerate(turns) if turn.draw is mine]
         assert [choice and choice.token for choice in found] == alone
         device.close()
+
+
+def test_all_settings_side_by_side() -> None:
+    """What runs on a real GPU too, there at the real size."""
+    size, num_steps = 600, 4
+    rows = likely(np.random.default_rng(4), size, num_steps * len(SETTINGS))
+    device = Device(size, len(SETTINGS), num_rows=len(rows), blocks=Blocks(2, 3))
+    check_batch(device, rows, num_steps)
+    device.close()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
