@@ -59,8 +59,8 @@ struct Place {
   u64 before, value;
 };
 
+// Nobody reads parts any more: what reads them, below, ends with a barrier behind that.
 __device__ __forceinline__ void clear(Board& board) {
-  __syncthreads();  // all have read what they found
   for (int i = threadIdx.x; i < PARTS; i += blockDim.x) board.parts[i] = 0;
   __syncthreads();
 }
@@ -74,7 +74,7 @@ __device__ __forceinline__ u64 sum_of(Board& board) {
   __syncthreads();
   own = lane_of() < num_warps() ? board.warps[lane_of()] : 0;
   own = sum(own);
-  __syncthreads();
+  __syncthreads();  // all have read
   return own;
 }
 
