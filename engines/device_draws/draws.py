@@ -9,33 +9,28 @@ Not executed on a GPU by its authors: tests run the kernels in an emulator, as l
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
 
 from nemotrt.engines.device_draws.draw import DeviceDraw
-from nemotrt.engines.device_draws.staging import Staging
+from nemotrt.engines.device_draws.scored_rows import ScoredRows
+from nemotrt.engines.device_draws.slot_tables import SlotTables
+from nemotrt.engines.device_draws.staging import Masks, Staging
 from nemotrt.engines.device_draws.tables import (
-    BIASED,
-    COUNTED,
     MAX_VOCAB,
-    SEEN,
     SLOT_BYTES,
-    CTables,
     CTurn,
     num_slices,
     slot_bytes,
 )
 from nemotrt.engines.draws import Draws, Turn, open_draws
 from nemotrt.engines.native.draw import DrawStatus
-from nemotrt.engines.sampling import Choice, SamplingParams, Score
+from nemotrt.engines.sampling import Choice, SamplingParams
 from nemotrt.engines.tensorrt.cuda import Cuda
-from nemotrt.engines.token_bits import set_bits
 from nemotrt.errors import ConfigError
 
 WARP = 32
-STAGED = ("seen", "biased", "biases")  # of a slot's tables, what is uploaded as a sequence starts
 FEED_THREADS = 128  # of a block of feed_tokens; kernels/feed.h
 
 
@@ -97,29 +92,23 @@ class DeviceDraws:
             )
         self.vocab_size, self._num_slots = vocab_size, num_slots
         self._cuda, self._library, self._blocks = cuda, library, blocks or Blocks()
-        self._scorer = scorer or open_draws(self)
-        self._slot_bytes = slot_bytes(vocab_size)
-        self._at = {
-            name: cuda.allocate(num_slots * size).address for name, size in self._slot_bytes.items()
-        }
-        self._tables = CTables(vocab=vocab_size, **self._at)
+        self._tables = SlotTables(cuda, vocab_size, num_slots)
         self._turns_at = cuda.allocate(num_slots * ctypes.sizeof(CTurn)).address
         self._fed_at = cuda.allocate(num_slots * SLOT_BYTES).address
         self._turns = cuda.host_array((num_slots, ctypes.sizeof(CTurn)), np.uint8)
         self._results = cuda.host_array((num_slots, 2), np.int32)
-        self._masks = cuda.host_array((num_slots, self._slot_bytes["masks"]), np.uint8)
-        self._rows = cuda.host_array((num_slots, vocab_size), np.float32)  # for log-probabilities
-        self._staging = Staging(cuda, num_slots, sum(map(self._slot_bytes.__getitem__, STAGED)))
+        mask_bytes = slot_bytes(vocab_size)["masks"]
+        self._masks = Masks(cuda, num_slots, mask_bytes, self._tables.at["masks"])
+        self._rows = ScoredRows(cuda, vocab_size, num_slots, scorer or open_draws(self))
         self._fed = Staging(cuda, 2, num_slots * SLOT_BYTES)
         self._next_fed = 0
         self._event = cuda.event()
         self._due: tuple[Turn, ...] | None = None  # of choose, until chosen
-        cuda.zero(self._at["tokens"], num_slots * self._slot_bytes["tokens"])
 
     @property
     def tokens_address(self) -> int:
         """Where the last token of each slot is: int64 [num_slots], 0 for none yet."""
-        return self._at["tokens"]
+        return self._tables.at["tokens"]
 
     def open(
         self, slot: int, params: SamplingParams, prompt: Sequence[int], ends: tuple[int, ...]
@@ -141,31 +130,8 @@ class DeviceDraws:
         if not all(0 <= token < self.vocab_size for token, _ in params.logit_bias):
             raise ConfigError(f"logit_bias ids must be 0 to {self.vocab_size - 1}.")
         draw = DeviceDraw(slot, params, ends, self.vocab_size)
-        if draw.c.edits & COUNTED:
-            self._cuda.zero(self._place("counts", slot), self._slot_bytes["counts"])
-        if draw.c.edits & (SEEN | BIASED):
-            self._fill(draw, params, prompt)
+        self._tables.fill(draw, params, prompt)
         return draw
-
-    def _fill(self, draw: DeviceDraw, params: SamplingParams, prompt: Sequence[int]) -> None:
-        """Enqueue the upload of what a sequence has seen, and of its biases."""
-        piece = self._staging.take(draw.slot)
-        seen, biased, biases = np.split(piece, np.cumsum([self._slot_bytes[x] for x in STAGED])[:2])
-        if draw.c.edits & SEEN:
-            seen[:] = 0
-            set_bits(seen, prompt)
-            self._cuda.to_device(self._place("seen", draw.slot), seen)
-        if draw.c.edits & BIASED:
-            pairs = sorted(
-                params.logit_bias, key=lambda pair: pair[0]
-            )  # one token's in their order
-            for name, part, values in (
-                ("biased", biased.view(np.int32), [token for token, _ in pairs]),
-                ("biases", biases.view(np.float64), [bias for _, bias in pairs]),
-            ):
-                part[: len(values)] = values
-                self._cuda.to_device(self._place(name, draw.slot), part[: len(values)])
-        self._staging.give_back(draw.slot)
 
     def choose(self, logits_address: int, turns: Sequence[Turn]) -> None:
         """Enqueue the choice of each sequence's next token.
@@ -186,19 +152,17 @@ class DeviceDraws:
             draw = turn.draw
             bits = draw.set_rule(turn.rule)
             if bits is not None:
-                self._masks[draw.slot, : bits.size] = bits[: self._masks.shape[1]]
+                self._masks.put(draw.slot, bits)
                 masked.append(draw.slot)
             draw.c.row = turn.row
             c_turns[index] = draw.c
         self._due = tuple(turns)
         if turns:
-            self._upload_masks(sorted(masked))
+            self._masks.upload(masked)
             self._cuda.to_device(self._turns_at, self._turns[: len(turns)])
             self._launch(logits_address, len(turns))
-            self._cuda.to_host(self._results[: len(turns)], self._at["results"])
-            for row, turn in enumerate(self._scored()):
-                source = logits_address + 4 * self.vocab_size * turn.row
-                self._cuda.to_host(self._rows[row], source)
+            self._cuda.to_host(self._results[: len(turns)], self._tables.at["results"])
+            self._rows.fetch(logits_address, turns)
         self._cuda.record(self._event)
 
     def _launch(self, logits_address: int, num_turns: int) -> None:
@@ -206,7 +170,7 @@ class DeviceDraws:
         arguments = (
             ctypes.c_void_p(self._turns_at),
             ctypes.c_void_p(logits_address),
-            self._tables,
+            self._tables.c,
         )
         slices, choosing = self._blocks.slice_warps, self._blocks.choose_warps
         grid = (-(-num_slices(self.vocab_size) // slices), num_turns, 1)
@@ -225,39 +189,19 @@ class DeviceDraws:
         if self._due is None:
             raise RuntimeError("chosen() without choose().")
         self._cuda.wait(self._event)
-        turns, scores = self._due, self._scores()
-        self._due = None
+        turns, self._due = self._due, None
+        tokens, statuses = self._results[: len(turns)].T.tolist()
+        scores = self._rows.scores(turns, tokens) if turns else {}
         choices: list[Choice | None] = []
-        for turn, (token, status) in zip(turns, self._results.tolist(), strict=False):
+        for index, (turn, token, status) in enumerate(zip(turns, tokens, statuses, strict=True)):
             if status != DrawStatus.DRAWN:
                 choices.append(None)
                 continue
             turn.draw.c.position += 1
-            found = scores.get(turn.draw.slot)
-            if found is None:
-                choices.append(Choice(token))
-            else:
-                choices.append(Choice(token, found.logprob, found.top_logprobs))
+            score = scores.get(index)
+            top = (score.logprob, score.top_logprobs) if score is not None else ()
+            choices.append(Choice(token, *top))
         return choices
-
-    def _scored(self) -> list[Turn]:
-        """Return the turns that are due whose log-probabilities are asked for, row by row."""
-        turns = [turn for turn in self._due or () if turn.draw.num_top is not None]
-        return sorted(turns, key=lambda turn: turn.draw.num_top)
-
-    def _scores(self) -> dict[int, Score | None]:
-        """Return what the rows that came back say of their tokens, by slot."""
-        tokens = {
-            turn.draw.slot: token
-            for turn, token in zip(self._due or (), self._results[:, 0], strict=False)
-        }
-        scores: dict[int, Score | None] = {}
-        for num_top, group in groupby(self._scored(), key=lambda turn: turn.draw.num_top):
-            slots = [turn.draw.slot for turn in group]
-            rows = self._rows[len(scores) : len(scores) + len(slots)]
-            found = self._scorer.score(rows, [int(tokens[slot]) for slot in slots], num_top)
-            scores.update(zip(slots, found, strict=True))
-        return scores
 
     def feed(self, ids_address: int, slots: Sequence[int]) -> None:
         """Enqueue the next step's input: the last token of each slot.
@@ -293,14 +237,3 @@ class DeviceDraws:
     def _check_slot(self, slot: int) -> None:
         if not 0 <= slot < self._num_slots:
             raise ValueError(f"slot {slot} of {self._num_slots}.")
-
-    def _place(self, table: str, slot: int) -> int:
-        """Return where a slot's part of a table is."""
-        return self._at[table] + slot * self._slot_bytes[table]
-
-    def _upload_masks(self, slots: Sequence[int]) -> None:
-        """Enqueue the upload of these slots' masks, adjoining ones in one copy."""
-        for _, run in groupby(enumerate(slots), key=lambda item: item[1] - item[0]):
-            together = [slot for _, slot in run]
-            first, last = together[0], together[-1]
-            self._cuda.to_device(self._place("masks", first), self._masks[first : last + 1])

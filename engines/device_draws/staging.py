@@ -1,5 +1,7 @@
 """Page-locked memory that is written again only when the stream has read it."""
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -26,3 +28,27 @@ class Staging:
     def give_back(self, index: int) -> None:
         """Note that the piece's copies are enqueued."""
         self._cuda.record(self._events[index])
+
+
+class Masks:
+    """A mask of each slot, here and on the device.
+
+    They are written between one step's tokens and the next choice alone, so no copy is due then.
+    """
+
+    def __init__(self, cuda: Cuda, num_slots: int, num_bytes: int, target: int) -> None:
+        """Allocate them here; on the device they are at `target`."""
+        self._cuda, self._target = cuda, target
+        self._bits = cuda.host_array((num_slots, num_bytes), np.uint8)
+
+    def put(self, slot: int, bits: npt.NDArray[np.uint8]) -> None:
+        """Write a slot's mask."""
+        self._bits[slot, : bits.size] = bits[: self._bits.shape[1]]
+
+    def upload(self, slots: Sequence[int]) -> None:
+        """Enqueue the upload of these slots' masks, adjoining ones in one copy."""
+        size = self._bits.shape[1]
+        for _, run in groupby(enumerate(sorted(slots)), key=lambda item: item[1] - item[0]):
+            together = [slot for _, slot in run]
+            part = self._bits[together[0] : together[-1] + 1]
+            self._cuda.to_device(self._target + together[0] * size, part)

@@ -12,6 +12,7 @@ from nemotrt.engines.device_draws.tables import (
     SAMPLER,
     device_bytes,
     page_locked_bytes,
+    slot_bytes,
 )
 from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
@@ -135,7 +136,7 @@ class Copies:
 
     def __init__(self, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found: list[tuple[int, int]] = []
-        size, start = device.draws._slot_bytes["masks"], device.draws._at["masks"]
+        size, start = slot_bytes(SIZE)["masks"], device.draws._tables.at["masks"]
         end = start + size * device.draws._num_slots
         plain = device.api.cudaMemcpyAsync
 
