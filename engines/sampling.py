@@ -24,6 +24,7 @@ from nemotrt.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.floating]  # float64 where penalties have changed the logits
+MAX_BIASES = 1024  # of a request: room for them is kept on a GPU
 LARGEST = 1e300  # sums and differences of such scores are finite
 
 
@@ -71,6 +72,10 @@ class SamplingParams:
         self._require("stop", all(self.stop), "non-empty strings")
         is_finite = all(math.isfinite(bias) for _, bias in self.logit_bias)
         self._require("logit_bias", is_finite, "of finite numbers")
+        if len(self.logit_bias) > MAX_BIASES:
+            raise ConfigError(
+                f"logit_bias takes at most {MAX_BIASES} tokens, got {len(self.logit_bias)}."
+            )
 
     def _require(self, name: str, is_valid: bool, legal: str) -> None:
         if not is_valid:

@@ -7,10 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from nemotrt.engines.model_config import MambaConfig
+from nemotrt.engines.plugins.kernel_set import KernelSet
 from nemotrt.errors import ConfigError
 
 SOURCES = Path(__file__).parent / "kernels"
 MAIN_SOURCE = "mamba.cu"
+KERNELS = ("causal_conv", "ssd_decode", "ssd_prefill")
+PURPOSE = "the Mamba plugins"
 CHUNK = 32  # tokens of one step of the prefill kernel; ssd_prefill.h
 MAX_STATIC_SHARED_BYTES = 48 * 1024  # Source: CUDA C++ Programming Guide, compute capabilities
 MAX_THREADS = 1024  # Source: the same
@@ -103,6 +106,11 @@ class KernelDims:
         }
         return tuple(f"-DNEMOTRT_{name}={value}" for name, value in values.items())
 
+    @property
+    def kernels(self) -> KernelSet:
+        """The kernels for these dimensions."""
+        return KernelSet(SOURCES, MAIN_SOURCE, KERNELS, self.defines, PURPOSE)
+
     @cached_property
     def key(self) -> str:
         """The digest of sources and dimensions: a plan runs with the kernels it was built with."""
@@ -119,7 +127,4 @@ def prefill_threads(head_dim: int) -> int:
 
 def sources() -> dict[str, str]:
     """Return every source file's text, by name."""
-    return {
-        path.name: path.read_text(encoding="utf-8")
-        for path in sorted([*SOURCES.glob("*.h"), SOURCES / MAIN_SOURCE])
-    }
+    return KernelSet(SOURCES, MAIN_SOURCE, KERNELS, (), PURPOSE).sources()

@@ -1,4 +1,4 @@
-"""Compiles the Mamba kernels: by nvcc into a fatbin of every target, else by NVRTC for one GPU.
+"""Compiles CUDA kernels: by nvcc into a fatbin of every target, else by NVRTC for one GPU.
 
 nvcc comes with CUDA's toolkit or the package nvidia-cuda-nvcc; NVRTC, which the extra `tensorrt`
 installs, is enough, and takes the place of an nvcc that fails. The sources include no header of
@@ -14,7 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.plugins.kernel_dims import MAIN_SOURCE, SOURCES, KernelDims, sources
+from nemotrt.engines.plugins.kernel_dims import KernelDims
+from nemotrt.engines.plugins.kernel_set import KernelSet
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
 
 KERNELS_FILE = "mamba.fatbin"
@@ -26,12 +27,23 @@ TOOLKIT = Path("/usr/local/cuda/bin/nvcc")
 
 
 def compile_image(dims: KernelDims, compute_capability: str, target: Path) -> str:
+    """Write the Mamba kernels to `target`, for every GPU of TARGETS; return what compiled them.
+
+    Arguments and errors are those of compile_kernels.
+    """
+    return compile_kernels(dims.kernels, compute_capability, target, TARGETS)
+
+
+def compile_kernels(
+    kernels: KernelSet, compute_capability: str, target: Path, others: tuple[str, ...] = ()
+) -> str:
     """Write the kernels to `target`, for cuLibraryLoadData; return what compiled them.
 
     Args:
-        dims: the model's.
+        kernels: what to compile.
         compute_capability: of the GPU that must be served, such as "8.6".
         target: the file.
+        others: GPUs that are served too where nvcc compiles.
 
     Raises:
         EnvironmentUnfitError: there is neither nvcc nor NVRTC.
@@ -40,7 +52,7 @@ def compile_image(dims: KernelDims, compute_capability: str, target: Path) -> st
     nvcc, refusal = find_nvcc(), None
     if nvcc is not None:
         try:
-            _by_nvcc(nvcc, dims, sorted({*TARGETS, compute_capability}), target)
+            _by_nvcc(nvcc, kernels, sorted({*others, compute_capability}), target)
             return "nvcc"
         except ChildProcessFailedError as error:  # an old one, or one without a host compiler
             refusal = error
@@ -48,7 +60,7 @@ def compile_image(dims: KernelDims, compute_capability: str, target: Path) -> st
         nvrtc = load_nvrtc()
     except EnvironmentUnfitError as error:
         raise refusal or error from None
-    target.write_bytes(_by_nvrtc(nvrtc, dims, compute_capability))
+    target.write_bytes(_by_nvrtc(nvrtc, kernels, compute_capability))
     return "nvrtc"
 
 
@@ -81,14 +93,23 @@ def check_compiler() -> None:
         load_nvrtc()
 
 
-def _by_nvcc(nvcc: Path, dims: KernelDims, capabilities: list[str], target: Path) -> None:
+def _by_nvcc(nvcc: Path, kernels: KernelSet, capabilities: list[str], target: Path) -> None:
     """Compile one fatbin with machine code for each GPU."""
     names = [capability.replace(".", "") for capability in capabilities]
     codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / KERNELS_FILE
-        source = str(SOURCES / MAIN_SOURCE)
-        command = [str(nvcc), "-fatbin", STANDARD, *dims.defines, *codes, source, "-o", str(image)]
+        source = str(kernels.folder / kernels.main)
+        command = [
+            str(nvcc),
+            "-fatbin",
+            STANDARD,
+            *kernels.options,
+            *codes,
+            source,
+            "-o",
+            str(image),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             last = " ".join((done.stderr or done.stdout).splitlines()[-5:])
@@ -98,12 +119,12 @@ def _by_nvcc(nvcc: Path, dims: KernelDims, capabilities: list[str], target: Path
         shutil.copyfile(image, target)
 
 
-def _by_nvrtc(nvrtc: Any, dims: KernelDims, compute_capability: str) -> bytes:
+def _by_nvrtc(nvrtc: Any, kernels: KernelSet, compute_capability: str) -> bytes:
     """Return machine code for one GPU."""
-    texts = sources()
-    main = texts.pop(MAIN_SOURCE)
+    texts = kernels.sources()
+    main = texts.pop(kernels.main)
     architecture = f"--gpu-architecture=sm_{compute_capability.replace('.', '')}"
-    options = [option.encode() for option in (architecture, STANDARD, *dims.defines)]
+    options = [option.encode() for option in (architecture, STANDARD, *kernels.options)]
     bodies, names = ([item.encode() for item in part] for part in (texts.values(), texts))
 
     def call(name: str, *arguments: Any) -> Any:
@@ -119,7 +140,7 @@ def _by_nvrtc(nvrtc: Any, dims: KernelDims, compute_capability: str) -> bytes:
         return " ".join(text.rstrip(b"\0").decode(errors="replace").splitlines()[-5:])
 
     status, program = nvrtc.nvrtcCreateProgram(
-        main.encode(), MAIN_SOURCE.encode(), len(bodies), bodies, names
+        main.encode(), kernels.main.encode(), len(bodies), bodies, names
     )
     if int(status) != 0:
         raise ChildProcessFailedError(f"nvrtcCreateProgram failed: {status!r}.")

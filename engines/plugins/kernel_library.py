@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from nemotrt.engines.plugins.kernel_dims import KERNELS, PURPOSE
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 
 MODULE = "cuda.bindings.driver"
@@ -14,9 +15,11 @@ INSTALL = "pip install cuda-python"
 class KernelLibrary:
     """One image of kernels, loaded when the first is launched; it stays loaded."""
 
-    def __init__(self, image: bytes) -> None:
-        """Take the image that compile_image wrote."""
-        self._image = image
+    def __init__(
+        self, image: bytes, names: tuple[str, ...] = KERNELS, purpose: str = PURPOSE
+    ) -> None:
+        """Take the image that was compiled of a KernelSet, its names and its purpose."""
+        self._image, self._names, self._purpose = image, names, purpose
         self._kernels: dict[str, int] = {}
 
     def launch(
@@ -42,14 +45,21 @@ class KernelLibrary:
         places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
         shape = (*grid, threads, 1, 1)
         pointer = ctypes.addressof(places)
-        _check(api, "cuLaunchKernel", self._kernels[name], *shape, 0, stream, pointer, 0)
+        self._check(api, "cuLaunchKernel", self._kernels[name], *shape, 0, stream, pointer, 0)
 
     def _load(self, api: Any) -> None:
         """Load the image and find its kernels."""
-        library = _check(api, "cuLibraryLoadData", self._image, [], [], 0, [], [], 0)
-        for name in ("causal_conv", "ssd_decode", "ssd_prefill"):
-            kernel = _check(api, "cuLibraryGetKernel", library, name.encode())
+        library = self._check(api, "cuLibraryLoadData", self._image, [], [], 0, [], [], 0)
+        for name in self._names:
+            kernel = self._check(api, "cuLibraryGetKernel", library, name.encode())
             self._kernels[name] = int(kernel)
+
+    def _check(self, api: Any, name: str, *arguments: Any) -> Any:
+        """Call a function of the driver API; return its value, if it has one."""
+        status, *values = getattr(api, name)(*arguments)
+        if int(status) != 0:
+            raise NemotrtError(f"{name} failed: {status!r} ({self._purpose}' kernels).")
+        return values[0] if values else None
 
 
 def driver() -> Any:
@@ -62,11 +72,3 @@ def driver() -> Any:
         return import_module(MODULE)
     except ImportError as error:
         raise EnvironmentUnfitError(f"the Mamba plugins need {INSTALL}.") from error
-
-
-def _check(api: Any, name: str, *arguments: Any) -> Any:
-    """Call a function of the driver API; return its value, if it has one."""
-    status, *values = getattr(api, name)(*arguments)
-    if int(status) != 0:
-        raise NemotrtError(f"{name} failed: {status!r} (the Mamba plugins' kernels).")
-    return values[0] if values else None

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import numpy as np
 
 from nemotrt.engines.native.compiler import find_compiler
 from nemotrt.engines.plugins.kernel_dims import SOURCES, KernelDims
+from nemotrt.engines.plugins.kernel_set import KernelSet
 
 HARNESS = Path(__file__).parent / "cuda_emulator"
 ALIGNMENT = 16  # of what a kernel may read at once
 FLAGS = ["-std=c++20", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-Wall", "-Wextra"]
-FLAGS += ["-Werror", "-Wno-unknown-pragmas"]
+FLAGS += ["-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off"]
 
 
 class EmulatedKernels:
@@ -47,10 +49,15 @@ class EmulatedKernels:
             for x in arguments
         ]
         places = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        assert self._library.num_parameters(name.encode()) == len(values)
+        assert self.num_parameters(name) == len(values)
         self.launch_raw(name, grid, threads, ctypes.addressof(places), seed)
         for key, x in arrays.items():
             x[...] = copies[key]
+
+    def num_parameters(self, name: str) -> int:
+        """Return how many parameters a kernel takes."""
+        found: int = self._library.num_parameters(name.encode())
+        return found
 
     def launch_raw(
         self, name: str, grid: tuple[int, int, int], threads: int, parameters: int, seed: int = 0
@@ -87,15 +94,30 @@ def emulated(dims: KernelDims) -> EmulatedKernels:
 def compile_kernels(
     dims: KernelDims, sources: Path, flags: Sequence[str] = (), *, harness: str = "emulated.cpp"
 ) -> Path:
-    """Compile the kernels in `sources` for the host, with a file of the emulator's folder."""
+    """Compile the Mamba kernels in `sources`, as compile_set does."""
+    return compile_set(replace(dims.kernels, folder=sources), flags, harness=harness)
+
+
+@functools.cache
+def emulated_set(kernels: KernelSet) -> EmulatedKernels:
+    """Return the kernels of a set; compiled once a process."""
+    return EmulatedKernels(compile_set(kernels))
+
+
+def compile_set(
+    kernels: KernelSet, flags: Sequence[str] = (), *, harness: str = "emulated.cpp"
+) -> Path:
+    """Compile kernels for the host, with a file of the emulator's folder."""
     command = find_compiler()
     assert command, "the kernels' arithmetic is tested with a C++ compiler: apt-get install g++"
-    target = Path(_folder().name) / f"{dims.key}-{os.urandom(4).hex()}.so"
+    target = Path(_folder().name) / f"{kernels.digest()}-{os.urandom(4).hex()}.so"
     options = [
         *FLAGS,
         *flags,
-        *dims.defines,
-        f"-I{sources}",
+        *kernels.defines,
+        f'-DMAIN_SOURCE="{kernels.main}"',
+        f"-DEACH_KERNEL(DO)={' '.join(f'DO({name})' for name in kernels.names)}",
+        f"-I{kernels.folder}",
         str(HARNESS / harness),
         "-o",
         str(target),

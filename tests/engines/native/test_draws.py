@@ -19,37 +19,10 @@ from nemotrt.engines.native.library import load_library
 from nemotrt.engines.sampling import Choice, SamplingParams, uniform
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support.flat_engine import FlatEngine
+from support.sampler_cases import CARD, REAL, SETTINGS, exact, excess, likely, probabilities, weird
 
 BEST = load_library().nemotrt_best_isa()
 ISAS = [isa for isa in InstructionSet if 0 < isa <= BEST]
-REAL = 131_072  # Nemotron-Nano-9B-v2's vocabulary
-CARD = {"temperature": 0.6, "top_p": 0.95}  # Source: model card
-SETTINGS: dict[str, dict[str, Any]] = {
-    "greedy": {},
-    "card": CARD,
-    "everything": {"temperature": 1.0},
-    "top_k": {"temperature": 0.8, "top_k": 50},
-    "many of top_k": {"temperature": 1.5, "top_k": 3000},
-    "top_k and top_p": {"temperature": 1.2, "top_k": 40, "top_p": 0.7},
-    "min_p": {"temperature": 1.0, "min_p": 0.05},
-    "all three": {"temperature": 2.0, "min_p": 0.01, "top_k": 200, "top_p": 0.8},
-    "narrow": {"temperature": 0.7, "top_p": 0.01},
-    "wide": {"temperature": 3.0, "top_p": 0.999},
-    "penalties": CARD | {"repetition_penalty": 1.2, "presence_penalty": 0.5},
-    "frequency": {"frequency_penalty": 1.5},
-    "bias": {"temperature": 1.0, "logit_bias": ((3, 4.5), (7, -100.0))},
-    "ends": CARD | {"min_tokens": 5},
-}
-
-
-def likely(random: np.random.Generator, size: int, num_rows: int = 1) -> np.ndarray:
-    """Logits as a language model's: a broad bulk, and some that stand out."""
-    rows = random.normal(size=(num_rows, size)) * 2.2
-    for row in rows:
-        some = random.choice(size, max(1, size // 500), replace=False)
-        row[some] += random.exponential(4, some.size)
-        row[random.integers(size)] += random.exponential(8)
-    return rows.astype(np.float32)
 
 
 def tokens_of(
@@ -95,11 +68,6 @@ def test_tokens_are_the_definitions_at_the_real_size(name, kind) -> None:
         assert mine.token == theirs.token
         assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-6)
         assert [token for token, _ in mine.top_logprobs] == [t for t, _ in theirs.top_logprobs]
-
-
-weird = st.floats(-50, 50, width=32) | st.sampled_from([0.0, 1e-45, -1e-45, 1e30, -1e30])
-# changed logits are float32 in the compiled sampler, float64 in NumPy's: these are exact in both
-exact = st.integers(-400, 400).map(lambda eighths: eighths / 8)
 
 
 @settings(deadline=None, max_examples=300)
@@ -262,20 +230,6 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
         DrawEngine(100, 1, isa=99)  # type: ignore[arg-type]
 
 
-def probabilities(logits: np.ndarray, params: SamplingParams) -> np.ndarray:
-    """The definition once more, by sorting in float64."""
-    weights = np.exp((logits - logits.max()).astype(np.float64) / params.temperature)
-    order = np.argsort(-weights, kind="stable")
-    kept = weights[order] >= params.min_p
-    if params.top_k:
-        kept[params.top_k :] = False
-    mass = np.where(kept, weights[order], 0)
-    kept &= np.cumsum(mass) - mass < params.top_p * mass.sum()
-    result = np.zeros(logits.size)
-    result[order[kept]] = weights[order[kept]]
-    return result / result.sum()
-
-
 @pytest.mark.parametrize(
     "count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)], ids=["few", "many"]
 )
@@ -302,16 +256,4 @@ def test_frequencies_are_the_definitions(number, count) -> None:
         for choice in draws.choose(logits, turns):
             assert choice is not None
             counts[choice.token] += 1
-    expected = probabilities(logits[0], each) * counts.sum()
-    assert (counts[expected == 0] == 0).all()
-    rare = expected < 10
-    found = np.append(counts[~rare], counts[rare].sum())
-    hoped = np.append(expected[~rare], expected[rare].sum())
-    found, hoped = found[hoped > 0], hoped[hoped > 0]
-    statistic = ((found - hoped) ** 2 / hoped).sum()
-    degrees = found.size - 1
-    # the Wilson-Hilferty approximation; 4.5 deviations: once in 300,000 tests
-    deviation = ((statistic / max(degrees, 1)) ** (1 / 3) - 1 + 2 / (9 * max(degrees, 1))) / (
-        math.sqrt(2 / (9 * max(degrees, 1)))
-    )
-    assert degrees == 0 or deviation < 4.5
+    assert excess(counts, probabilities(logits[0], each)) < 4.5

@@ -1,10 +1,11 @@
-// The kernels, compiled for the host, with one entry that takes what cuLaunchKernel takes.
+// The kernels of MAIN_SOURCE, which EACH_KERNEL names, compiled for the host, with one entry that takes
+// what cuLaunchKernel takes.
 #include "emulator.h"
 
 #include <cstring>
 #include <utility>
 
-#include "mamba.cu"
+#include MAIN_SOURCE
 
 namespace {
 
@@ -33,9 +34,10 @@ int count(void (*)(A...)) {
 extern "C" int launch(const char* name, const unsigned* grid, unsigned threads, void** parameters,
                       uint64_t seed) {
   void (*kernel)() = nullptr;
-  if (!std::strcmp(name, "causal_conv")) kernel = entry<causal_conv>;
-  if (!std::strcmp(name, "ssd_decode")) kernel = entry<ssd_decode>;
-  if (!std::strcmp(name, "ssd_prefill")) kernel = entry<ssd_prefill>;
+#define FIND(known) \
+  if (!std::strcmp(name, #known)) kernel = entry<known>;
+  EACH_KERNEL(FIND)
+#undef FIND
   if (!kernel) return 1;
   arguments = parameters;
   emulator::run(kernel, {grid[0], grid[1], grid[2]}, threads, seed);
@@ -44,8 +46,9 @@ extern "C" int launch(const char* name, const unsigned* grid, unsigned threads, 
 
 // How many parameters a kernel takes.
 extern "C" int num_parameters(const char* name) {
-  if (!std::strcmp(name, "causal_conv")) return count(causal_conv);
-  if (!std::strcmp(name, "ssd_decode")) return count(ssd_decode);
-  if (!std::strcmp(name, "ssd_prefill")) return count(ssd_prefill);
+#define COUNT(known) \
+  if (!std::strcmp(name, #known)) return count(known);
+  EACH_KERNEL(COUNT)
+#undef COUNT
   return -1;
 }

@@ -47,6 +47,26 @@ inline float __uint_as_float(unsigned bits) {
   std::memcpy(&value, &bits, 4);
   return value;
 }
+inline unsigned __float_as_uint(float value) {
+  unsigned bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+inline unsigned long long __float2ull_rn(float value) {
+  return static_cast<unsigned long long>(std::nearbyint(value));
+}
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return static_cast<unsigned __int128>(a) * b >> 64;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
+// One fiber runs at a time.
+template <class T>
+T atomicAdd(T* to, T more) {
+  const T before = *to;
+  *to = before + more;
+  return before;
+}
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline float __fdividef(float a, float b) { return a / b; }
 template <class T>
@@ -238,12 +258,23 @@ inline void run(void (*kernel)(), uint3 grid, unsigned threads, uint64_t seed) {
 }  // namespace emulator
 
 inline void __syncthreads() { emulator::wait(emulator::Waits::for_block); }
-inline float __shfl_xor_sync(unsigned, float value, int mask) {
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulator::gather(value)[emulator::current % 32 ^ mask];
 }
-inline float __shfl_up_sync(unsigned, float value, int distance) {
+template <class T>
+T __shfl_up_sync(unsigned, T value, int distance) {
   const int lane = emulator::current % 32;
   const auto all = emulator::gather(value);
   return all[lane < distance ? lane : lane - distance];
 }
-inline float __shfl_sync(unsigned, float value, int lane) { return emulator::gather(value)[lane]; }
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return emulator::gather(value)[lane];
+}
+inline unsigned __ballot_sync(unsigned, bool holds) {
+  const auto all = emulator::gather<unsigned char>(holds);
+  unsigned bits = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(all[lane]) << lane;
+  return bits;
+}

@@ -7,7 +7,9 @@
 namespace {
 
 constexpr int SUCCESS = 0, NOT_FOUND = 500;
-const char* const KERNELS[] = {"causal_conv", "ssd_decode", "ssd_prefill"};
+#define NAME(known) #known,
+const char* const KERNELS[] = {EACH_KERNEL(NAME)};
+#undef NAME
 const uintptr_t LIBRARY = 77;
 
 }  // namespace

@@ -1,0 +1,77 @@
+"""What samplers are tried with: settings, logits, and the definition's probabilities."""
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from nemotrt.engines.sampling import SamplingParams
+
+REAL = 131_072  # Nemotron-Nano-9B-v2's vocabulary
+CARD = {"temperature": 0.6, "top_p": 0.95}  # Source: model card
+SETTINGS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "card": CARD,
+    "everything": {"temperature": 1.0},
+    "top_k": {"temperature": 0.8, "top_k": 50},
+    "many of top_k": {"temperature": 1.5, "top_k": 3000},
+    "top_k and top_p": {"temperature": 1.2, "top_k": 40, "top_p": 0.7},
+    "min_p": {"temperature": 1.0, "min_p": 0.05},
+    "all three": {"temperature": 2.0, "min_p": 0.01, "top_k": 200, "top_p": 0.8},
+    "narrow": {"temperature": 0.7, "top_p": 0.01},
+    "wide": {"temperature": 3.0, "top_p": 0.999},
+    "penalties": CARD | {"repetition_penalty": 1.2, "presence_penalty": 0.5},
+    "frequency": {"frequency_penalty": 1.5},
+    "bias": {"temperature": 1.0, "logit_bias": ((3, 4.5), (7, -100.0))},
+    "ends": CARD | {"min_tokens": 5},
+}
+
+weird = st.floats(-50, 50, width=32) | st.sampled_from([0.0, 1e-45, -1e-45, 1e30, -1e30])
+# changed logits are float32 in the compiled sampler, float64 in NumPy's: these are exact in both
+exact = st.integers(-400, 400).map(lambda eighths: eighths / 8)
+
+
+def likely(random: np.random.Generator, size: int, num_rows: int = 1) -> np.ndarray:
+    """Logits as a language model's: a broad bulk, and some that stand out."""
+    rows = random.normal(size=(num_rows, size)) * 2.2
+    for row in rows:
+        some = random.choice(size, max(1, size // 500), replace=False)
+        row[some] += random.exponential(4, some.size)
+        row[random.integers(size)] += random.exponential(8)
+    return rows.astype(np.float32)
+
+
+def probabilities(logits: np.ndarray, params: SamplingParams) -> np.ndarray:
+    """The definition once more, by sorting in float64."""
+    weights = np.exp((logits - logits.max()).astype(np.float64) / params.temperature)
+    order = np.argsort(-weights, kind="stable")
+    kept = weights[order] >= params.min_p
+    if params.top_k:
+        kept[params.top_k :] = False
+    mass = np.where(kept, weights[order], 0)
+    kept &= np.cumsum(mass) - mass < params.top_p * mass.sum()
+    result = np.zeros(logits.size)
+    result[order[kept]] = weights[order[kept]]
+    return result / result.sum()
+
+
+def excess(counts: np.ndarray, chances: np.ndarray) -> float:
+    """How many deviations a chi-square statistic is above its mean; -inf for one outcome.
+
+    4.5 deviations happen once in 300,000 tests. Draws of what can't come are told by infinity.
+    """
+    expected = chances * counts.sum()
+    if (counts[expected == 0] > 0).any():
+        return math.inf
+    rare = expected < 10
+    found = np.append(counts[~rare], counts[rare].sum())
+    hoped = np.append(expected[~rare], expected[rare].sum())
+    found, hoped = found[hoped > 0], hoped[hoped > 0]
+    statistic = ((found - hoped) ** 2 / hoped).sum()
+    degrees = found.size - 1
+    if degrees == 0:
+        return -math.inf
+    # the Wilson-Hilferty approximation
+    center = (statistic / degrees) ** (1 / 3) - 1 + 2 / (9 * degrees)
+    return float(center / math.sqrt(2 / (9 * degrees)))
