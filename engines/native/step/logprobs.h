@@ -4,14 +4,36 @@
 #include "scores.h"
 
 namespace {
+
+// e^x, 1 at 0, for x from -87 on; relative error about 2e-7. The polynomial is of minimax error
+// 1.05e-7 among those that begin with 1 + x, fitted on [-ln 2 / 2, ln 2 / 2].
+INLINE Vec share(Vec x) {
+  Vec shifted = x * 1.44269504f + 12582912.f, n = shifted - 12582912.f;  // nearest integer
+  Vec r = x - n * 0.693359375f + n * 2.12194440e-4f, squared = r * r;
+  Vec high = r * 8.31252e-3f + 4.189011e-2f, low = r * 1.6667114e-1f + 4.9999232e-1f;
+  Vec power = (high * squared + low) * squared + (r + 1.f);
+  return (Vec)((IntVec)power + ((IntVec)shifted << 23));  // times 2^n
+}
+
+// The sum of e^(logit - best); blocks are added up in float32, each in 16 lanes.
+double total_of(const Row& row, double best, const Bench& bench) {
+  Sums sums;
+  for (int b = 0; b < row.blocks(); b++) {
+    if (bench.raw_most[b] < best + FAR) continue;
+    const float* logits = row.block(b);
+    Vec lanes[Sums::PARTS] = {};
+    for (int i = 0; i < BLOCK; i += SUMS)
+      UNROLL for (int j = 0; j < Sums::PARTS; j++)
+        lanes[j] += share(max(load(logits + i + j * LANES) - (float)best, splat(-64.f)));
+    UNROLL for (int j = 0; j < Sums::PARTS; j++) sums.add(j, lanes[j]);
+  }
+  return sums.total();
+}
+
 void score(const Row& row, Draw& draw, const Bench& bench) {
   int blocks = row.blocks(), count = (int)lesser(draw.num_top, row.size);
-  double best = greatest(bench.raw_most, blocks), total = 0, most;
-  float block_weights[BLOCK];
-  for (int b = 0; b < blocks; b++)
-    if (bench.raw_most[b] >= best + FAR)
-      total += weigh_block(row.block(b), (float)best, 1, block_weights, &most);
-  double base = best + log(total), mine = row.scores[draw.token];
+  double best = greatest(bench.raw_most, blocks);
+  double base = best + log(total_of(row, best, bench)), mine = row.scores[draw.token];
   draw.logprob = mine - base;
   if (draw.wants_rank) {
     draw.rank = 1;
