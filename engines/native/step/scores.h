@@ -84,24 +84,22 @@ void repeat(const float* logits, const uint8_t* seen, double repetition, float* 
     }
 }
 
-// The row's scores, and the greatest of each block that may come; false if a logit is not finite. Of
-// blocks without any that may come, only the logits are looked at.
+// Where a block's scores are, and the greatest that may come; of a block without any, neither is looked
+// at again.
+INLINE void place(const Row& row, const Draw& draw, const Scores& scores, int b, const Bench& bench) {
+  float room[BLOCK], *changed = bench.changed + (int64_t)b * BLOCK;
+  Share share = scores.share(b);
+  const uint8_t* seen = draw.seen && share != NONE ? draw.seen + b * (BLOCK / 8) : nullptr;
+  bool is_seen = seen && share_of(seen) != NONE;
+  if (is_seen) repeat(row.block(b), seen, draw.repetition, changed);
+  scores.places[b] = is_seen ? changed : row.block(b);
+  bench.most[b] = share == NONE ? -INFINITY : bench.raw_most[b];
+  if (is_seen || share == SOME) bench.most[b] = greatest_of(scores.block(b, room));
+}
+
+// The row's scores, and the greatest of each block that may come; false if a logit is not finite.
 bool find(const Row& row, const Draw& draw, const Scores& scores, const Bench& bench) {
-  float room[BLOCK];
-  bool is_finite = survey(row, bench, [&](int b) {
-    Share share = scores.share(b);
-    const uint8_t* seen = draw.seen ? draw.seen + b * (BLOCK / 8) : nullptr;
-    scores.places[b] = row.block(b);
-    bench.most[b] = share == NONE ? -INFINITY : bench.raw_most[b];
-    if (share == NONE) return;
-    bool is_seen = seen && share_of(seen) != NONE;
-    if (is_seen) {
-      scores.places[b] = bench.changed + (int64_t)b * BLOCK;
-      repeat(row.block(b), seen, draw.repetition, bench.changed + (int64_t)b * BLOCK);
-    }
-    if (is_seen || share == SOME) bench.most[b] = greatest_of(scores.block(b, room));
-  });
-  if (!is_finite) return false;
+  if (!survey(row, bench, [&](int b) { place(row, draw, scores, b, bench); })) return false;
   auto add = [&](int64_t token, double value) {
     if (bench.most[token / BLOCK] == -INFINITY) return;
     float& score = change(scores, token / BLOCK, bench)[token % BLOCK];
@@ -110,6 +108,7 @@ bool find(const Row& row, const Draw& draw, const Scores& scores, const Bench& b
   for (int i = 0; i < draw.num_counted; i++)
     add(draw.counted[i], -(draw.presence + draw.frequency * draw.counts[i]));
   for (int i = 0; i < draw.num_biased; i++) add(draw.biased[i], draw.biases[i]);
+  float room[BLOCK];
   for (int b = 0; b < row.blocks(); b++)
     if (bench.most[b] != bench.most[b]) bench.most[b] = greatest_of(scores.block(b, room));
   return true;
