@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,30 @@ class Guide(Protocol):
 
     def push(self, token: int, text: str) -> None:
         """Learn the token that was chosen and the text that it completed."""
+
+
+class RuleBatch(Protocol):
+    """Computes at one time what several guides' rules need; guides name it as their `batch`."""
+
+    def prepare(self, guides: Sequence[Any]) -> None:
+        """Make the guides' next rules ready; what fails, `rule()` tells."""
+
+
+def rules(guides: Sequence[Guide]) -> list[Rule]:
+    """Return each guide's rule, as `rule()` gives it; those that share a batch are prepared there.
+
+    The thread may be another one than the guides' own, while nothing is pushed to them.
+    """
+    batches: dict[RuleBatch, dict[int, Guide]] = {}
+    for guide in guides:
+        asked = guide.in_charge if isinstance(guide, AfterThinking) else guide
+        batch: RuleBatch | None = getattr(asked, "batch", None)
+        if batch is not None:
+            batches.setdefault(batch, {})[id(asked)] = asked
+    for batch, members in batches.items():
+        if len(members) > 1:
+            batch.prepare(list(members.values()))
+    return [guide.rule() for guide in guides]
 
 
 class TextGuide(Guide, Protocol):
@@ -197,6 +221,11 @@ class AfterThinking:
         self._num_newlines_left = 0
         self._last: Rule = FREE  # of the answer
         self._is_answer_ahead = True  # all tokens so far may be the answer's, and it knows them
+
+    @property
+    def in_charge(self) -> Guide:
+        """The guide that the next rule comes from, if any does."""
+        return self._thinking if self._thinking.trace is Trace.OPEN else self._answer
 
     def rule(self) -> Rule:
         """Return the rule of the guide in charge."""

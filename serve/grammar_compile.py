@@ -36,10 +36,9 @@ def grammar_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: list[int]
             "grammars need llguidance: pip install 'nemotrt[serve]'."
         ) from None
     ids = np.array(tokenizer.ids, np.int64)
-    is_known, is_end = np.zeros((2, vocab_size), np.bool_)
+    is_known = np.zeros(vocab_size, np.bool_)
     is_known[ids[ids < vocab_size]] = True
     is_known[end_ids] = True
-    is_end[end_ids] = True
     return Vocabulary(
         LLTokenizer(
             tokenizer.to_json(),
@@ -48,7 +47,7 @@ def grammar_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: list[int]
         ),
         vocab_size,
         np.packbits(is_known, bitorder="little"),
-        np.packbits(is_end, bitorder="little"),
+        tuple(end_ids),
     )
 
 

@@ -1,6 +1,7 @@
 """The compiled sampler's structures and calls; the same as in step/sampling.h."""
 
 import ctypes
+from array import array
 from collections.abc import Sequence
 from ctypes import (
     POINTER,
@@ -138,11 +139,12 @@ class DrawEngine:
         if not is_plain or 0 != stride < 4 * self.vocab_size:
             logits = np.ascontiguousarray(logits, np.float32)
             stride = logits.strides[0]
-        addresses = np.array([ctypes.addressof(draw) for draw in draws], np.uint64)
-        numbers = np.array(rows, np.int32)
+        # arrays whose addresses cost less than NumPy's: one token's own work takes 20 us
+        addresses = array("Q", [ctypes.addressof(draw) for draw in draws])
+        numbers = array("i", rows)
         batch = CDrawBatch(
-            address(addresses),
-            address(numbers),
+            addresses.buffer_info()[0],
+            numbers.buffer_info()[0],
             address(logits),
             stride // 4,
             len(draws),
@@ -167,9 +169,9 @@ class DrawEngine:
             self.close()
 
 
-def address(array: npt.NDArray[Any]) -> int:
+def address(values: npt.NDArray[Any]) -> int:
     """Return where an array's data is; the caller keeps the array."""
-    place: int = array.ctypes.data
+    place: int = values.ctypes.data
     return place
 
 

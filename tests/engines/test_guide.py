@@ -14,7 +14,9 @@ from nemotrt.engines.guide import (
     Forced,
     Rule,
     ThinkingBudget,
+    rules,
 )
+from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import FinishReason, Request
 from nemotrt.engines.sampling import Sampler, SamplingParams
 from nemotrt.engines.scheduler import Scheduler
@@ -181,3 +183,43 @@ def test_an_end_that_a_mask_allows_is_the_end(ignore_eos) -> None:
     tokens = [token.id for update in updates for token in update.tokens]
     assert tokens == [2] * (len(tokens) - 1) + [3]
     assert updates[-1].finish_reason is FinishReason.STOP
+
+
+class Counted:
+    """A guide that is told of what its kind computes at one time."""
+
+    def __init__(self, batch: "Batch") -> None:
+        self.batch = batch
+        self.is_ready = False
+
+    def rule(self) -> Rule:
+        return Forced(int(self.is_ready))
+
+    def push(self, token: int, text: str) -> None:
+        """It steers nothing."""
+
+    push_text = restart = push
+
+
+class Batch:
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def prepare(self, guides: list[Counted]) -> None:
+        self.sizes.append(len(guides))
+        for guide in guides:
+            guide.is_ready = True
+
+
+def test_rules_are_prepared_by_batch() -> None:
+    """Each guide once; the one in charge of a trace; nothing for one alone."""
+    one, other = Batch(), Batch()
+    first, second, third, alone = Counted(one), Counted(one), Counted(one), Counted(other)
+    closed = AfterThinking(ThinkingBudget(9, encode, Trace.CLOSED), third)
+    thinking = AfterThinking(ThinkingBudget(0, encode), Counted(other))
+    free = ThinkingBudget(9, encode, Trace.CLOSED)
+    found = rules([first, thinking, alone, second, closed, free, first])
+    forced = Forced(ord("<"))
+    assert found == [Forced(1), forced, Forced(0), Forced(1), Forced(1), FREE, Forced(1)]
+    assert (one.sizes, other.sizes) == ([3], [])
+    assert rules([]) == []

@@ -5,9 +5,20 @@ import threading
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
-from nemotrt.engines.guide import Allowed, Broken, Complete
+from nemotrt.engines.guide import (
+    AfterThinking,
+    Allowed,
+    Broken,
+    Complete,
+    Guide,
+    Rule,
+    ThinkingBudget,
+    rules,
+)
+from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import FinishReason, Request
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.scheduler import Scheduler
@@ -385,12 +396,61 @@ class Panics:
 def test_a_panic_costs_its_own_request(tokenizer, grammars) -> None:
     for touch in ("rule", "push", "push_text"):
         guide = grammars.guide("regex", "a")
-        guide._matcher = Panics()
+        guide.matcher = Panics()
         if touch == "push":
             guide.push(5, "")
         if touch == "push_text":
             guide.push_text("a")
         assert guide.rule() == Broken("the grammar failed: index out of bounds")
+
+
+def told(rule: Rule) -> Any:
+    """What a rule says, to be compared."""
+    return ("allowed", rule.bits.tobytes()) if isinstance(rule, Allowed) else rule
+
+
+def test_rules_at_one_time_are_each_guides_own(tokenizer, grammars) -> None:
+    """Twins on one walk to their ends, one asked alone: of each kind, in traces, and broken."""
+
+    def guides() -> list[Guide]:
+        made: list[Guide] = [
+            grammars.guide(kind, guide) for kind, guide, _ in KINDS.values() for _ in range(2)
+        ]
+        for trace in (Trace.BEFORE, Trace.CLOSED):
+            thinking = ThinkingBudget(5, tokenizer.encode, trace)
+            made.append(AfterThinking(thinking, grammars.guide("json_schema", json.dumps(PAIR))))
+        broken = grammars.guide("regex", "(yes|no)")
+        broken.push_text("maybe")
+        erring, panicking = grammars.guide("regex", "a"), grammars.guide("regex", "a")
+        erring.push(tokenizer.encode("b", add_special_tokens=False)[0], "b")
+        panicking.matcher = Panics()
+        return [*made, broken, erring, panicking, ThinkingBudget(0, tokenizer.encode)]
+
+    random, together, alone = np.random.default_rng(5), guides(), guides()
+    walking = list(range(len(alone) - 4))
+    for _ in range(200):
+        found = rules([*together, together[0]])
+        assert [told(rule) for rule in found[:-1]] == [told(guide.rule()) for guide in alone]
+        assert told(found[0]) == told(found[-1]) == told(together[0].rule())
+        walking = [i for i in walking if isinstance(found[i], Allowed)]
+        for i in walking:
+            rule = found[i]
+            assert isinstance(rule, Allowed)
+            token = int(random.choice(np.flatnonzero(rule.mask)))
+            for guide in (together[i], alone[i]):
+                guide.push(token, tokenizer.decode([token], skip_special_tokens=False))
+    assert len(walking) < 9, "most texts end"
+    assert [type(rule) for rule in found[-5:-2]] == [Broken] * 3
+
+
+def test_masks_are_made_ready_at_one_time(grammars) -> None:
+    guides = [grammars.guide("regex", f"[a-z]{{{i}}}") for i in range(1, 9)]
+    rules([guides[0]])  # alone, and asked already
+    guides[0].batch.prepare(guides)
+    assert all(guide.mask is not None and guide.mask.any() for guide in guides)
+    assert not any(guide.needs_mask for guide in guides)
+    guides[3].push(guides[3].rule().mask.argmax(), "")
+    assert [guide.needs_mask for guide in guides] == [i == 3 for i in range(8)]
 
 
 def of(**properties: Any) -> dict[str, Any]:

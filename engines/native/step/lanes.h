@@ -10,13 +10,12 @@ using namespace nemotrt;
 constexpr int BLOCK = SAMPLING_BLOCK;
 constexpr int SUMS = 16;
 
-INLINE IntVec bits_at(const uint8_t* bits, int at) {
-  IntVec lane, word;
-  for (int i = 0; i < LANES; i++) lane[i] = 1 << i;
-  int value = bits[at / 8];
-  if (LANES == 16) value |= bits[at / 8 + 1] << 8;
-  for (int i = 0; i < LANES; i++) word[i] = value;
-  return (word & lane) != 0;
+INLINE IntVec bits_at(const uint8_t* bits, int at) {  // of the 32 that begin there
+  int32_t word;
+  memcpy(&word, bits, sizeof word);
+  IntVec lane;
+  for (int i = 0; i < LANES; i++) lane[i] = 1u << (at + i);
+  return ((IntVec{} + word) & lane) != 0;
 }
 INLINE bool has_any_at(const uint8_t* bits, int64_t at) {
   return bits[at / 8] || (LANES == 16 && bits[at / 8 + 1]);
@@ -31,6 +30,16 @@ INLINE bool is_none(IntVec mask) {
   for (int i = 0; i < LANES; i++) any |= mask[i];
   return !any;
 #endif
+}
+enum Share { NONE, SOME, ALL };
+INLINE Share share_of(const uint8_t* bits) {  // of a block's bits, which are set
+  uint64_t words[BLOCK / 64], any = 0, all = ~0ull;
+  memcpy(words, bits, sizeof words);
+  for (uint64_t word : words) {
+    any |= word;
+    all &= word;
+  }
+  return !any ? NONE : ~all ? SOME : ALL;
 }
 INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE double greater(double a, double b) { return a > b ? a : b; }
@@ -116,6 +125,24 @@ struct Row {
   int64_t size;
   int blocks() const { return (int)((size + BLOCK - 1) / BLOCK); }
   const float* block(int b) const { return (b + 1ll) * BLOCK <= size ? scores + (int64_t)b * BLOCK : tail; }
+};
+
+// A row of scores: of each block the place, and bits in whole blocks of the tokens that may come,
+// nullptr for all.
+struct Scores {
+  const float** places;
+  const uint8_t* allowed;
+  Share share(int b) const { return allowed ? share_of(allowed + b * (BLOCK / 8)) : ALL; }
+  // A block, in `room` with minus infinity where a token may not come, or where it is if all may.
+  const float* block(int b, float* room) const {
+    if (share(b) == ALL) return places[b];
+    const float* scores = places[b];
+    const uint8_t* bits = allowed + b * (BLOCK / 8);
+    for (int i = 0; i < BLOCK; i += 32)
+      UNROLL for (int j = 0; j < 32; j += LANES)
+        store(room + i + j, bits_at(bits + i / 8, j) ? load(scores + i + j) : splat(-INFINITY));
+    return room;
+  }
 };
 
 // What is kept of the order of weights: those above `weight`, and of its equals those up to `index`.

@@ -18,17 +18,18 @@ namespace {
 struct Memory {
   explicit Memory(int64_t vocab_size)
       : blocks(round_up(vocab_size, SAMPLING_BLOCK) / SAMPLING_BLOCK), weights(blocks * SAMPLING_BLOCK),
-        edited(blocks * SAMPLING_BLOCK), allowed(blocks * (SAMPLING_BLOCK / 8)), tail(SAMPLING_BLOCK),
-        most(blocks), raw_most(blocks), sums(blocks), copy(blocks), order(blocks * SAMPLING_BLOCK) {}
+        changed(blocks * SAMPLING_BLOCK), places(blocks), allowed(blocks * (SAMPLING_BLOCK / 8)),
+        tail(SAMPLING_BLOCK), most(blocks), raw_most(blocks), sums(blocks), copy(blocks), order(blocks * SAMPLING_BLOCK) {}
 
   Bench bench() {
-    return {weights.data(), edited.data(), allowed.data(), tail.data(),
-            most.data(), raw_most.data(), sums.data(), copy.data(), order.data()};
+    return {weights.data(), changed.data(), places.data(), allowed.data(), tail.data(), most.data(),
+            raw_most.data(), sums.data(), copy.data(), order.data()};
   }
 
   int64_t blocks;
   std::vector<float> weights;
-  std::vector<float> edited;
+  std::vector<float> changed;
+  std::vector<const float*> places;
   std::vector<uint8_t> allowed;
   std::vector<float> tail;
   std::vector<double> most, raw_most, sums, copy;

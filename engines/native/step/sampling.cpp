@@ -65,10 +65,12 @@ int32_t token_of(Cut cut, const float* weights, int block, double point) {
   return token;
 }
 
-int32_t likeliest(const Row& row, double best, const Bench& bench) {
+int32_t likeliest(const Scores& scores, double best, const Bench& bench) {
+  float room[BLOCK];
   int b = 0, i = 0;
   while (bench.most[b] != best) b++;
-  while (row.block(b)[i] != best) i++;
+  const float* found = scores.block(b, room);
+  while (found[i] != best) i++;
   return b * BLOCK + i;
 }
 
@@ -88,18 +90,19 @@ double kept_of(const Draw& draw, double best, int64_t size) {
   return best + (log(LEAST_SHARE * (1 - draw.top_p) / size) - 0.1) * draw.temperature;
 }
 
-int32_t pick(const Row& row, const Draw& draw, const Bench& bench) {
-  int blocks = row.blocks();
+int32_t pick(const Scores& scores, const Draw& draw, int64_t size, const Bench& bench) {
+  int blocks = (int)((size + BLOCK - 1) / BLOCK);
   double best = greatest(bench.most, blocks);
-  if (draw.temperature < COLDEST) return likeliest(row, best, bench);
+  if (draw.temperature < COLDEST) return likeliest(scores, best, bench);
   float inverse = (float)(1 / (draw.temperature < HOTTEST ? draw.temperature : HOTTEST));
   double least = least_of(draw, best, blocks, bench), point = 0;
-  double total = weigh(row, best, least, kept_of(draw, best, row.size), inverse, bench);
-  Cut cut = cut_of(draw, total, row.size, bench);
-  int block = block_of(cut, uniform(draw.seed, draw.position), blocks, bench, &point);
-  float again[BLOCK], *weights = bench.weights + (int64_t)block * BLOCK;
-  if (cut.weight == 0) weigh_block(row.block(block), (float)best, inverse, weights = again, bench.copy);
-  return token_of(cut, weights, block, point);
+  double total = weigh(scores, blocks, best, least, kept_of(draw, best, size), inverse, bench);
+  Cut cut = cut_of(draw, total, size, bench);
+  int b = block_of(cut, uniform(draw.seed, draw.position), blocks, bench, &point);
+  float again[BLOCK], room[BLOCK], *weights = bench.weights + (int64_t)b * BLOCK;
+  if (cut.weight == 0)
+    weigh_block(scores.block(b, room), (float)best, inverse, weights = again, bench.copy);
+  return token_of(cut, weights, b, point);
 }
 
 void put_bits(uint8_t* bits, const int32_t* tokens, int count, int64_t size, bool value) {
@@ -159,21 +162,15 @@ namespace nemotrt::NEMOTRT_ISA {
 void sample(Draw& draw, const float* logits, int64_t size, const Bench& bench) {
   int64_t whole = size / BLOCK * BLOCK;
   for (int i = 0; i < BLOCK; i++) bench.tail[i] = whole + i < size ? logits[whole + i] : -INFINITY;
-  Row row = {logits, bench.tail, size}, scores = row;
-  const uint8_t* allowed = draw.forced < 0 ? allowed_of(draw, size, bench) : nullptr;
+  Row row = {logits, bench.tail, size};
+  bool is_forced = draw.forced >= 0;
+  Scores scores = {bench.blocks, is_forced ? nullptr : allowed_of(draw, size, bench)};
   draw.status = NO_TOKEN;
-  if (allowed && !has_any(allowed, size)) return;
+  if (scores.allowed && !has_any(scores.allowed, size)) return;
   draw.status = NOT_FINITE;
-  bool is_edited = draw.forced < 0 && (allowed || draw.seen || draw.num_counted || draw.num_biased);
-  if (is_edited) {
-    if (!edit(row, draw, allowed, bench)) return;
-    scores = {bench.edited, bench.edited + (row.blocks() - 1ll) * BLOCK, size};
-  }
-  if (!is_edited || draw.num_top >= 0) {
-    if (!survey(row, bench.raw_most)) return;
-    if (!is_edited) memcpy(bench.most, bench.raw_most, row.blocks() * sizeof(double));
-  }
-  draw.token = draw.forced >= 0 ? draw.forced : pick(scores, draw, bench);
+  bool is_finite = is_forced ? survey(row, bench, [](int) {}) : find(row, draw, scores, bench);
+  if (!is_finite) return;
+  draw.token = is_forced ? draw.forced : pick(scores, draw, size, bench);
   draw.status = DRAWN;
   if (draw.num_top >= 0) score(row, draw, bench);
   remember(draw);

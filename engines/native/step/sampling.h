@@ -44,7 +44,8 @@ constexpr int SAMPLING_BLOCK = 256;  // scores that share one greatest and one s
 // The working memory of one thread; blocks cover the vocabulary.
 struct Bench {
   float* weights;    // [blocks, SAMPLING_BLOCK]
-  float* edited;     // [blocks, SAMPLING_BLOCK], scores: logits with penalties, biases and masks
+  float* changed;    // [blocks, SAMPLING_BLOCK], scores: logits with penalties and biases
+  const float** blocks;  // [blocks], where a block's scores are: in the logits, `changed` or `tail`
   uint8_t* allowed;  // bits [blocks, SAMPLING_BLOCK]
   float* tail;       // [SAMPLING_BLOCK], a row's last block, filled up
   double* most;      // [blocks], the greatest score that may come; of weights later

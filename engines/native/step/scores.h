@@ -8,13 +8,6 @@ namespace {
 
 constexpr float FAR = -32.f;  // 131,072 weights of e^-32 are less than an ulp of the greatest
 
-INLINE double greatest_of(const float* scores) {
-  Vec most[2] = {splat(-INFINITY), splat(-INFINITY)};
-  for (int i = 0; i < BLOCK; i += 2 * LANES)
-    UNROLL for (int j = 0; j < 2; j++) most[j] = max(load(scores + i + j * LANES), most[j]);
-  return greatest(max(most[0], most[1]));
-}
-
 // A register's part of a test that finds NaN and infinity in any of its values.
 struct Faults {
   Vec sums[2] = {splat(0), splat(0)};
@@ -31,58 +24,93 @@ bool has_fault(const Row& row) {  // in the last block, which is filled up by in
   return false;
 }
 
-// The greatest of each block's scores, which `change` makes of the logits from place `at` on; false if a
-// logit is not finite.
-template <typename Change>
-bool survey(const Row& row, double* most, Change change) {
+INLINE double greatest_of(const float* logits, Faults& faults) {
+  Vec most[2] = {splat(-INFINITY), splat(-INFINITY)};
+  for (int i = 0; i < BLOCK; i += 2 * LANES)
+    UNROLL for (int j = 0; j < 2; j++) {
+      Vec v = load(logits + i + j * LANES);
+      faults.add(j, v);
+      most[j] = max(v, most[j]);
+    }
+  return greatest(max(most[0], most[1]));
+}
+INLINE double greatest_of(const float* scores) {
+  Vec most[2] = {splat(-INFINITY), splat(-INFINITY)};
+  for (int i = 0; i < BLOCK; i += 2 * LANES)
+    UNROLL for (int j = 0; j < 2; j++) most[j] = max(load(scores + i + j * LANES), most[j]);
+  return greatest(max(most[0], most[1]));
+}
+
+// The greatest logit of each block, after which `look` is told of the block; false if a logit is not
+// finite.
+template <typename Look>
+bool survey(const Row& row, const Bench& bench, Look look) {
   if (has_fault(row)) return false;
   Faults faults;
-  for (int b = 0; b < row.blocks(); b++) {
-    const float* scores = row.block(b);
-    bool is_whole = (b + 1ll) * BLOCK <= row.size;
-    Vec found[2] = {splat(-INFINITY), splat(-INFINITY)};
-    for (int i = 0; i < BLOCK; i += 2 * LANES) {
-      UNROLL for (int j = 0; j < 2; j++) {
-        Vec v = load(scores + i + j * LANES);
-        if (is_whole) faults.add(j, v);
-        found[j] = max(change((int64_t)b * BLOCK + i + j * LANES, v), found[j]);
-      }
-    }
-    most[b] = greatest(max(found[0], found[1]));
+  int whole = (int)(row.size / BLOCK);
+  for (int b = 0; b < whole; b++) {
+    bench.raw_most[b] = greatest_of(row.scores + (int64_t)b * BLOCK, faults);
+    look(b);
+  }
+  if (whole < row.blocks()) {
+    bench.raw_most[whole] = greatest_of(row.tail);
+    look(whole);
   }
   return !faults.any();
-}
-bool survey(const Row& row, double* most) {
-  return survey(row, most, [](int64_t, Vec v) { return v; });
 }
 
 float finite(double value) {
   return (float)(value > FLT_MAX ? FLT_MAX : value < -FLT_MAX ? -FLT_MAX : value);
 }
 
-// The row's scores with penalties and biases, minus infinity where `allowed` has no token, and their
-// greatest ones; false if a logit is not finite.
-bool edit(const Row& row, const Draw& draw, const uint8_t* allowed, const Bench& bench) {
-  float* edited = bench.edited;
-  Vec factor = splat(finite(draw.repetition)), low = splat(-FLT_MAX), high = splat(FLT_MAX);
-  bool is_finite = survey(row, bench.most, [&](int64_t at, Vec v) {
-    if (draw.seen && has_any_at(draw.seen, at))
-      v = bits_at(draw.seen, (int)at) ? max(min(v > 0 ? v / factor : v * factor, high), low) : v;
-    if (allowed) v = bits_at(allowed, (int)at) ? v : splat(-INFINITY);
-    store(edited + at, v);
-    return v;
-  });
-  if (!is_finite) return false;
-  auto add = [&](int64_t token, double change) {
-    if (edited[token] == -INFINITY) return;
-    edited[token] = finite(edited[token] + change);
-    bench.most[token / BLOCK] = NAN;  // to be found again
+// A block's scores, to be changed; its greatest one is to be found again.
+float* change(const Scores& scores, int64_t b, const Bench& bench) {
+  float* changed = bench.changed + b * BLOCK;
+  if (scores.places[b] != changed) memcpy(changed, scores.places[b], BLOCK * sizeof *changed);
+  scores.places[b] = changed;
+  bench.most[b] = NAN;
+  return changed;
+}
+
+// A block's scores with the repetition penalty of the tokens that were seen, into `changed`.
+void repeat(const float* logits, const uint8_t* seen, double repetition, float* changed) {
+  Vec factor = splat(finite(repetition)), low = splat(-FLT_MAX), high = splat(FLT_MAX);
+  for (int i = 0; i < BLOCK; i += 32)
+    UNROLL for (int j = 0; j < 32; j += LANES) {
+      Vec v = load(logits + i + j);
+      if (has_any_at(seen, i + j))
+        v = bits_at(seen + i / 8, j) ? max(min(v > 0 ? v / factor : v * factor, high), low) : v;
+      store(changed + i + j, v);
+    }
+}
+
+// Where a block's scores are, and the greatest that may come; of a block without any, neither is looked
+// at again.
+INLINE void place(const Row& row, const Draw& draw, const Scores& scores, int b, const Bench& bench) {
+  float room[BLOCK], *changed = bench.changed + (int64_t)b * BLOCK;
+  Share share = scores.share(b);
+  const uint8_t* seen = draw.seen && share != NONE ? draw.seen + b * (BLOCK / 8) : nullptr;
+  bool is_seen = seen && share_of(seen) != NONE;
+  if (is_seen) repeat(row.block(b), seen, draw.repetition, changed);
+  scores.places[b] = is_seen ? changed : row.block(b);
+  bench.most[b] = share == NONE ? -INFINITY : bench.raw_most[b];
+  if (is_seen || share == SOME) bench.most[b] = greatest_of(scores.block(b, room));
+}
+
+// The row's scores, and the greatest of each block that may come; false if a logit is not finite.
+bool find(const Row& row, const Draw& draw, const Scores& scores, const Bench& bench) {
+  if (!survey(row, bench, [&](int b) { place(row, draw, scores, b, bench); })) return false;
+  auto add = [&](int64_t token, double value) {
+    if (bench.most[token / BLOCK] == -INFINITY) return;
+    float& score = change(scores, token / BLOCK, bench)[token % BLOCK];
+    score = finite(score + value);
   };
   for (int i = 0; i < draw.num_counted; i++)
     add(draw.counted[i], -(draw.presence + draw.frequency * draw.counts[i]));
   for (int i = 0; i < draw.num_biased; i++) add(draw.biased[i], draw.biases[i]);
+  float room[BLOCK];
   for (int b = 0; b < row.blocks(); b++)
-    if (bench.most[b] != bench.most[b]) bench.most[b] = greatest_of(edited + (int64_t)b * BLOCK);
+    if (bench.most[b] != bench.most[b]) bench.most[b] = greatest_of(scores.block(b, room));
   return true;
 }
 
@@ -116,16 +144,17 @@ double weigh_block(const float* scores, float best, float inverse, float* weight
 
 // By block the sum of its weights and the greatest one, into `sums` and `most`, if its scores reach
 // `least`; the weights themselves are kept for blocks that reach `kept`. Returns the sum of all.
-double weigh(const Row& row, double best, double least, double kept, float inverse, const Bench& bench) {
-  float passing[BLOCK];
+double weigh(const Scores& scores, int blocks, double best, double least, double kept, float inverse,
+             const Bench& bench) {
+  float passing[BLOCK], room[BLOCK];
   double total = 0;
-  for (int b = 0; b < row.blocks(); b++) {
+  for (int b = 0; b < blocks; b++) {
     if (bench.most[b] < least) {
       bench.most[b] = bench.sums[b] = 0;
       continue;
     }
     float* weights = bench.most[b] < kept ? passing : bench.weights + (int64_t)b * BLOCK;
-    bench.sums[b] = weigh_block(row.block(b), (float)best, inverse, weights, &bench.most[b]);
+    bench.sums[b] = weigh_block(scores.block(b, room), (float)best, inverse, weights, &bench.most[b]);
     total += bench.sums[b];
   }
   return total;

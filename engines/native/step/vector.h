@@ -113,8 +113,17 @@ INLINE void store(uint16_t* p, Vec v, int count) {
   memcpy(p, part, count * sizeof *p);
 }
 
+// The second of two that are equal or not numbers, as the instructions have it.
+#if defined(__AVX512VNNI__)
+INLINE Vec max(Vec a, Vec b) { return (Vec)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE Vec min(Vec a, Vec b) { return (Vec)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+INLINE Vec max(Vec a, Vec b) { return (Vec)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE Vec min(Vec a, Vec b) { return (Vec)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
 INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+#endif
 INLINE Vec magnitude(Vec a) {
   return (Vec)((IntVec)a & 0x7fffffff);
 }

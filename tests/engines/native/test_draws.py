@@ -70,6 +70,51 @@ def test_tokens_are_the_definitions_at_the_real_size(name, kind) -> None:
         assert [token for token, _ in mine.top_logprobs] == [t for t, _ in theirs.top_logprobs]
 
 
+def masks(size: int) -> dict[str, Allowed]:
+    """What grammars allow: a token, some of one block, nearly all, every other, whole blocks."""
+    ids, random = np.arange(size), np.random.default_rng(size)
+    found = {
+        "one": ids == size * 2 // 3,
+        "last": ids == size - 1,
+        "some of a block": (ids // 256 == size // 512) & (ids % 7 == 0),
+        "nearly all": random.random(size) < 0.98,
+        "all": ids >= 0,
+        "alternating": ids % 2 == 1,
+        "blocks": (ids // 256 % 3 == 1) | (ids < 9),
+        "half": random.random(size) < 0.5,
+    }
+    return {name: Allowed(mask | ~mask.any()) for name, mask in found.items()}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("size", [8, 257, 5000])
+def test_masked_tokens_are_the_definitions(isa, name, size) -> None:
+    compiled, random = CompiledDraws(size, 1, isa=isa), np.random.default_rng(size)
+    for seed, (kind, rule) in enumerate(masks(size).items()):
+        params = SamplingParams(max_tokens=12, seed=seed, **SETTINGS[name])
+        rows = likely(random, size, 12)
+        found = tokens_of(compiled, params, rows, (rule,))
+        assert found == tokens_of(NumpyDraws(), params, rows, (rule,)), kind
+        assert all(choice is not None and rule.has(choice.token) for choice in found)
+
+
+def test_masked_tokens_are_the_definitions_at_the_real_size() -> None:
+    """Every setting under every mask; the same bits on each instruction set, logprobs too."""
+    rows = likely(np.random.default_rng(8), REAL, 2)
+    compiled = [CompiledDraws(REAL, 1, isa=isa) for isa in ISAS]
+    for name, setting in SETTINGS.items():
+        for kind, rule in masks(REAL).items():
+            params = SamplingParams(max_tokens=5, seed=12, logprobs=2, **setting)
+            found = [tokens_of(draws, params, rows, (rule,)) for draws in compiled]
+            assert all(other == found[0] for other in found), (name, kind)
+            expected = tokens_of(NumpyDraws(), params, rows, (rule,))
+            for mine, theirs in zip(found[0], expected, strict=True):
+                assert mine is not None and theirs is not None
+                assert mine.token == theirs.token, (name, kind)
+                assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-6)
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     logits=st.lists(exact, min_size=1, max_size=40) | st.lists(weird, min_size=1, max_size=40),
@@ -180,6 +225,31 @@ def test_a_row_that_is_not_finite_is_told_apart(bad, place, params) -> None:
     good, spoiled = draws.choose(rows, [Turn(i, memory) for i, memory in enumerate(memories)])
     assert good is not None and spoiled is None
     assert [score is None for score in draws.score(rows, [0, 0], 1)] == [False, True]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 255, 256, 999])
+@pytest.mark.parametrize("params", [{}, CARD, {"logprobs": 1}, {"repetition_penalty": 2.0}])
+def test_what_is_not_finite_is_found_where_no_token_may_come(bad, place, params) -> None:
+    rows = np.zeros((2, 1000), np.float32)
+    rows[1, place] = bad
+    draws, ids = CompiledDraws(1000, 1), np.arange(1000)
+    for rule in (Allowed(ids == 500), Allowed(ids != place), Allowed(ids == place), Forced(500)):
+        memories = [draws.open(SamplingParams(**params), (1,), ()) for _ in range(2)]
+        turns = [Turn(i, memory, rule) for i, memory in enumerate(memories)]
+        good, spoiled = draws.choose(rows, turns)
+        assert good is not None and spoiled is None
+
+
+def test_a_log_probability_is_as_near_as_float32_allows() -> None:
+    """Of rows where errors of one kind add up: a greatest one far above many equal ones."""
+    draws = CompiledDraws(REAL, 1)
+    for distance in np.linspace(0, 40, 161, dtype=np.float32):
+        row = np.full((1, REAL), -distance, np.float32)
+        row[0, 77] = 0
+        [score] = draws.score(row, [77], 0)
+        total = math.log1p((REAL - 1) * math.exp(-float(distance)))
+        assert score is not None and score.logprob == pytest.approx(-total, abs=3e-7)
 
 
 def test_rows_of_any_layout_are_read_right() -> None:
