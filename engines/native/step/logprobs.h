@@ -5,32 +5,12 @@
 
 namespace {
 
-// e^x for x from 2 FAR to 0, with two terms less than decay(); relative error about 2e-7, and e^0 is 1.
-// The polynomial is the best of those that begin with 1 + x, on [-ln 2 / 2, ln 2 / 2]: 1.05e-7.
-INLINE Vec brief_decay(Vec x) {
-  Vec shifted = x * 1.44269504f + 12582912.f, n = shifted - 12582912.f;  // nearest integer
-  Vec r = x - n * 0.693359375f + n * 2.12194440e-4f, squared = r * r;
-  Vec high = r * 8.31252e-3f + 4.189011e-2f, low = r * 1.6667114e-1f + 4.9999232e-1f;
-  Vec power = (high * squared + low) * squared + (r + 1.f);
-  return (Vec)((IntVec)power + ((IntVec)shifted << 23));  // times 2^n
-}
-
-constexpr int CHAIN = 4;  // weights that are added up in float32, so that errors stay below 2e-7
-
 // The sum of e^(logit - best).
 double total_of(const Row& row, double best, const Bench& bench) {
-  Sums sums;
-  for (int b = 0; b < row.blocks(); b++) {
-    if (bench.raw_most[b] < best + FAR) continue;
-    for (const float *at = row.block(b), *end = at + BLOCK; at < end; at += CHAIN * SUMS)
-      UNROLL for (int j = 0; j < Sums::PARTS; j++) {
-        Vec chain = splat(0);
-        UNROLL for (int i = 0; i < CHAIN; i++)
-          chain += brief_decay(max(load(at + i * SUMS + j * LANES) - (float)best, splat(2 * FAR)));
-        sums.add(j, chain);
-      }
-  }
-  return sums.total();
+  double total = 0;
+  for (int b = 0; b < row.blocks(); b++)
+    if (bench.raw_most[b] >= best + FAR) total += sum_block(row.block(b), (float)best, 1);
+  return total;
 }
 
 void score(const Row& row, Draw& draw, const Bench& bench) {

@@ -2,9 +2,10 @@
 // multiply-adds and with 16 sums side by side in each: the same bits on every machine.
 //
 // A weight is e^((score - greatest) / temperature) in float32, 0 where the exponent is below -32; sums
-// of weights are float64. Tokens stand in the order of their weights, ties by their index; min_p, top_k
-// and top_p each keep a prefix of that order, and the token is where the random number falls among the
-// kept ones, in the order of their indices. So nothing is ever sorted but a few candidates.
+// of weights are float64, those of blocks too light to be looked at again by a shorter e^x. Tokens stand
+// in the order of their weights, ties by their index; min_p, top_k and top_p each keep a prefix of that
+// order, and the token is where the random number falls among the kept ones, in the order of their
+// indices. So nothing is ever sorted but a few candidates.
 
 #include "sampling.h"
 

@@ -142,19 +142,48 @@ double weigh_block(const float* scores, float best, float inverse, float* weight
   return sums.total();
 }
 
-// By block the sum of its weights and the greatest one, into `sums` and `most`, if its scores reach
-// `least`; the weights themselves are kept for blocks that reach `kept`. Returns the sum of all.
+// e^x for x from 2 FAR to 0, with two terms less than decay(); relative error about 2e-7, and e^0 is 1.
+// The polynomial is the best of those that begin with 1 + x, on [-ln 2 / 2, ln 2 / 2]: 1.05e-7.
+INLINE Vec brief_decay(Vec x) {
+  Vec shifted = x * 1.44269504f + 12582912.f, n = shifted - 12582912.f;  // nearest integer
+  Vec r = x - n * 0.693359375f + n * 2.12194440e-4f, squared = r * r;
+  Vec high = r * 8.31252e-3f + 4.189011e-2f, low = r * 1.6667114e-1f + 4.9999232e-1f;
+  Vec power = (high * squared + low) * squared + (r + 1.f);
+  return (Vec)((IntVec)power + ((IntVec)shifted << 23));  // times 2^n
+}
+
+constexpr int CHAIN = 4;  // terms that are added up in float32, so that errors stay below 2e-7
+
+// The sum of a block's weights, where they themselves are not looked at: in half the time.
+double sum_block(const float* scores, float best, float inverse) {
+  Sums sums;
+  for (int i = 0; i < BLOCK; i += CHAIN * SUMS)
+    UNROLL for (int j = 0; j < Sums::PARTS; j++) {
+      Vec chain = splat(0);
+      UNROLL for (int k = 0; k < CHAIN; k++) {
+        Vec exponent = (load(scores + i + k * SUMS + j * LANES) - best) * inverse;
+        chain += brief_decay(max(exponent, splat(2 * FAR)));
+      }
+      sums.add(j, chain);
+    }
+  return sums.total();
+}
+
+// By block the sum of its weights, into `sums`, if its scores reach `least`; the weights themselves and
+// the greatest, into `most`, of blocks that reach `kept`, 0 of others. Returns the sum of all.
 double weigh(const Scores& scores, int blocks, double best, double least, double kept, float inverse,
              const Bench& bench) {
-  float passing[BLOCK], room[BLOCK];
+  float room[BLOCK];
   double total = 0;
   for (int b = 0; b < blocks; b++) {
-    if (bench.most[b] < least) {
-      bench.most[b] = bench.sums[b] = 0;
-      continue;
-    }
-    float* weights = bench.most[b] < kept ? passing : bench.weights + (int64_t)b * BLOCK;
-    bench.sums[b] = weigh_block(scores.block(b, room), (float)best, inverse, weights, &bench.most[b]);
+    double most = bench.most[b];
+    bench.most[b] = bench.sums[b] = 0;
+    bool has_weight = ((float)most - (float)best) * inverse >= FAR;  // else no token to be drawn
+    if (most < least || !has_weight) continue;
+    const float* block = scores.block(b, room);
+    float* weights = bench.weights + (int64_t)b * BLOCK;
+    bench.sums[b] = most < kept ? sum_block(block, (float)best, inverse)
+                                : weigh_block(block, (float)best, inverse, weights, &bench.most[b]);
     total += bench.sums[b];
   }
   return total;
