@@ -23,7 +23,7 @@ from nemotrt.engines.pipeline import open_pipeline
 from nemotrt.engines.prompt_scores import MAX_LOGITS_PER_STEP, PromptScores
 from nemotrt.engines.request import FinishReason, Request, Update
 from nemotrt.engines.request_scheduler import check_request
-from nemotrt.engines.sequence import Gain, Sequence, next_rule
+from nemotrt.engines.sequence import Gain, Sequence, next_rules
 from nemotrt.engines.step_pace import StepPace
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
@@ -137,7 +137,7 @@ class Scheduler:
             if planned > self.max_held_tokens:
                 return
             self.waiting.popleft()
-            rule = next_rule(request)
+            [rule] = next_rules([request])
             if isinstance(rule, Complete | Broken):  # nothing may come at all
                 self._ended.append(_ended_at_once(request.request_id, rule))
                 planned -= len(request.prompt) + request.params.max_tokens
@@ -217,6 +217,10 @@ class Scheduler:
             for sequence, choice in zip(due, choices, strict=True)
             if self._is_live(sequence)  # else it was cancelled
         ]
+        followed = [gain.sequence for gain in gains if gain.is_followed]
+        found = next_rules(sequence.request for sequence in followed)
+        for sequence, rule in zip(followed, found, strict=True):
+            sequence.rule = rule
         return [self._conclude(gain) for gain in gains]
 
     def _conclude(self, gain: Gain) -> Update:

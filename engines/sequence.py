@@ -1,9 +1,10 @@
 """One request while it runs: what it was fed, and what becomes of each of its tokens."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemotrt.engines.guide import FREE, Allowed, Broken, Complete, Forced, Rule
+from nemotrt.engines.guide import FREE, Allowed, Broken, Complete, Forced, Rule, rules
 from nemotrt.engines.prompt_scores import PromptScores
 from nemotrt.engines.request import (
     NOT_FINITE,
@@ -72,15 +73,13 @@ class Sequence:
         return self.text.push(token, may_stop=not (is_early or isinstance(self.rule, Forced)))
 
     def conclude(self, gain: "Gain") -> Update:
-        """Return what a token brought: an end too, if it, its guide or a limit says so."""
+        """Return what a token brought: an end too, if it, the next rule or a limit says so."""
         choice, params, prompt = gain.choice, self.request.params, self.scores.take()
         if choice is None:
             return self.not_finite()
         if params.max_tokens == 0:
             name = self.request.request_id
             return Update(name, finish_reason=FinishReason.LENGTH, prompt=prompt)
-        if not gain.is_end and self.request.guide is not None:
-            self.rule = next_rule(self.request)
         error = self.rule.reason if isinstance(self.rule, Broken) else ""
         reason, text = None, gain.text
         if gain.is_end or self.text.is_stopped or isinstance(self.rule, Complete):
@@ -117,10 +116,21 @@ class Gain:
     text: str = ""
     is_end: bool = False  # of the sequence, and no text
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether another token may come."""
+        may_come = self.sequence.request.params.max_tokens > 0
+        return self.choice is not None and not self.is_end and may_come
 
-def next_rule(request: Request) -> Rule:
-    """Return what the next token must be; a mask without a token is a fault, not token 0."""
-    rule = FREE if request.guide is None else request.guide.rule()
+
+def next_rules(requests: Iterable[Request]) -> list[Rule]:
+    """Return what each one's next token must be; a mask without a token is a fault, not token 0."""
+    guides = [request.guide for request in requests]
+    found = iter(rules([guide for guide in guides if guide is not None]))
+    return [FREE if guide is None else _checked(next(found)) for guide in guides]
+
+
+def _checked(rule: Rule) -> Rule:
     if isinstance(rule, Allowed) and rule.is_empty:
         return Broken("the guide allows no token.")
     return rule

@@ -39,16 +39,23 @@ class KernelLibrary:
             arguments: the kernel's parameters in order, as ctypes values.
             stream: the CUDA stream's handle.
         """
-        api = driver()
-        if not self._kernels:
-            self._load(api)
+        self.load()
         places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
         shape = (*grid, threads, 1, 1)
         pointer = ctypes.addressof(places)
+        api = driver()
         self._check(api, "cuLaunchKernel", self._kernels[name], *shape, 0, stream, pointer, 0)
 
-    def _load(self, api: Any) -> None:
-        """Load the image and find its kernels."""
+    def load(self) -> None:
+        """Load the image and find its kernels, once.
+
+        Raises:
+            EnvironmentUnfitError: cuda-python is not installed.
+            NemotrtError: the driver refuses the image.
+        """
+        if self._kernels:
+            return
+        api = driver()
         library = self._check(api, "cuLibraryLoadData", self._image, [], [], 0, [], [], 0)
         for name in self._names:
             kernel = self._check(api, "cuLibraryGetKernel", library, name.encode())

@@ -4,7 +4,8 @@ Not executed on a GPU by its authors: tests run it over a stand-in for TensorRT 
 executes the plan's graph in ONNX Runtime and checks every binding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.device_draws.draws import DeviceDraws
+from nemotrt.engines.device_draws.library import open_sampler_library
 from nemotrt.engines.engine import CHOSEN, Feed, check_feeds, step_by_rows
 from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.pipeline import Pipeline
 from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.registration import register_plugins
 from nemotrt.engines.slot_table import SlotTable
@@ -28,13 +32,14 @@ from nemotrt.engines.tensorrt.device_state import DeviceStates, StateTensor
 from nemotrt.engines.tensorrt.device_weights import open_weights, upload
 from nemotrt.engines.tensorrt.flavour import flavours, local_compute_capability
 from nemotrt.engines.tensorrt.jit_kernels import kernel_file
+from nemotrt.engines.tensorrt.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.tensorrt.plan_runner import PlanRunner, load_module
 from nemotrt.engines.tensorrt.staging import StagingRing
-from nemotrt.errors import ArtefactError, EnvironmentUnfitError
+from nemotrt.errors import ArtefactError, EnvironmentUnfitError, NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
 FED = ("input_ids", "lengths", "past")
-Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, its slots
+log = logging.getLogger("nemotrt.engine")
 
 
 class TensorRTEngine:
@@ -89,6 +94,20 @@ class TensorRTEngine:
         self._logits_at = self._cuda.allocate(self._logits.nbytes).address
         self._fixed = inputs | {name: buffer.address for name, buffer in self._weights.items()}
 
+    def pipeline(self) -> Pipeline | None:
+        """Return a pipeline that chooses tokens on the GPU, a step ahead of the host.
+
+        None, and a warning in the log, where nothing here compiles its kernels.
+        """
+        try:
+            library = open_sampler_library(self._cuda.compute_capability)
+            library.load()
+        except NemotrtError as error:
+            log.warning("tokens are chosen by the host, which the GPU waits for: %s", error)
+            return None
+        slots = self._limits.max_batch_size
+        return TensorRTPipeline(self, DeviceDraws(self._cuda, library, self._vocab_size, slots))
+
     @property
     def limits(self) -> Any:
         """The limits that the engine was built for."""
@@ -128,7 +147,7 @@ class TensorRTEngine:
         return self.fetch(self.enqueue(feeds))
 
     def fetch(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Wait for what is enqueued; return rows of the logits, [len(rows), vocab]."""
+        """Wait for what is enqueued; return rows of the logits."""
         first, end = min(rows), max(rows) + 1
         found = self._logits[: end - first]
         self._cuda.to_host(found, self.logits_address(first))
@@ -142,14 +161,7 @@ class TensorRTEngine:
     def enqueue(
         self, feeds: Sequence[Feed], first_row: int = 0, chosen: Chosen | None = None
     ) -> list[int]:
-        """Put the feeds in the stream, in groups; return the row of the logits of each.
-
-        Args:
-            feeds: what `check_feeds` accepts.
-            first_row: of the logits; later rows are the next feeds'.
-            chosen: puts the tokens of slots, -1 for none, where the ids of a batch are: for feeds
-                of CHOSEN.
-        """
+        """Put the feeds in the stream, in groups; return the row of the logits of each."""
         row_of = [0] * len(feeds)
         for group in self._groups(feeds):
             rows = self._run([feeds[index] for index in group], first_row, chosen)

@@ -8,18 +8,43 @@ Not executed on a GPU by its authors: tests run it over stand-ins that do the st
 as CUDA may.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from nemotrt.engines.device_draws.draws import DeviceDraws
 from nemotrt.engines.draws import Draws, Turn, open_draws
-from nemotrt.engines.engine import CHOSEN, Feed, check_feeds, pieces
+from nemotrt.engines.engine import CHOSEN, Engine, Feed, check_feeds, pieces
 from nemotrt.engines.pipeline import Place
 from nemotrt.engines.sampling import Choice, Floats, SamplingParams, Score
-from nemotrt.engines.tensorrt.engine import TensorRTEngine
+
+Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, its slots
+
+
+class Enqueues(Engine, Protocol):
+    """An engine whose steps can be put in the stream and waited for apart."""
+
+    def enqueue(
+        self, feeds: Sequence[Feed], first_row: int = 0, chosen: Chosen | None = None
+    ) -> list[int]:
+        """Put feeds in the stream; return the row of the logits of each.
+
+        Args:
+            feeds: what `check_feeds` accepts.
+            first_row: of the logits; later rows are the next feeds'.
+            chosen: puts the tokens of slots, -1 for none, where the ids of a batch are: for feeds
+                of CHOSEN.
+        """
+
+    def fetch(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Wait for what is enqueued; return rows of the logits, [len(rows), vocab]."""
+
+    def logits_address(self, row: int = 0) -> int:
+        """Return where a row of the logits lies on the device."""
 
 
 class TensorRTPipeline:
@@ -27,7 +52,7 @@ class TensorRTPipeline:
 
     is_ahead = True
 
-    def __init__(self, engine: TensorRTEngine, draws: DeviceDraws) -> None:
+    def __init__(self, engine: Enqueues, draws: DeviceDraws) -> None:
         """Take the plan, and the kernels that choose on the same stream."""
         self._engine = engine
         self._draws = draws
