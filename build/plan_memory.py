@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nemotrt.engines.device_draws.tables import device_bytes
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.tensorrt.compiler import prefill_batch
 from nemotrt.engines.tensorrt.device_state import SIDES
@@ -17,7 +18,7 @@ class DeviceMemory:
     weights_bytes: int
     kv_cache_bytes: int
     state_bytes: int  # convolution windows and SSM states, all sides
-    scratch_bytes: int
+    scratch_bytes: int  # of the plan's calls, and sampling's tables
 
     @property
     def total_bytes(self) -> int:
@@ -35,7 +36,7 @@ def device_memory(fit: Fit, limits: Limits, num_sides: int = SIDES) -> DeviceMem
         weights_bytes=fit.budget.weights_bytes,
         kv_cache_bytes=batch * limits.max_seq_len * request.kv_cache_bytes_per_token,
         state_bytes=num_sides * batch * (request.ssm_state_bytes + request.conv_state_bytes),
-        scratch_bytes=scratch_bytes(fit, limits),
+        scratch_bytes=scratch_bytes(fit, limits) + device_bytes(fit.model.vocab_size, batch),
     )
 
 

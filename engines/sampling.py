@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.sampling_limits import MAX_BIASES
 from nemotrt.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.floating]  # float64 where penalties have changed the logits
-MAX_BIASES = 1024  # of a request: room for them is kept on a GPU
 LARGEST = 1e300  # sums and differences of such scores are finite
 
 

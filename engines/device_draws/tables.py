@@ -4,7 +4,7 @@ from ctypes import Structure, c_double, c_float, c_int32, c_uint64, c_void_p, si
 from pathlib import Path
 
 from nemotrt.engines.plugins.kernel_set import KernelSet
-from nemotrt.engines.sampling import MAX_BIASES
+from nemotrt.engines.sampling_limits import MAX_BIASES
 
 SLICE = 256  # tokens of a warp
 MAX_VOCAB = (1 << 18) - 1  # whose weights' masses, 2^46 each at most, sum up in 64 bits

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from nemotrt.engines.device_draws.tables import device_bytes
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.gpu_profile import GpuProfile
@@ -61,11 +62,15 @@ class Fit:
     max_num_tokens: int
     cache_tokens: int  # of one sequence's cache
     scratch: Scratch = Scratch.FUSED
+    chooses: bool = False  # tokens, on the GPU, with tables for each sequence
 
     def workspace_bytes(self, batch_size: int) -> int:
-        """Return the bytes of activations with `batch_size` sequences."""
+        """Return the bytes of activations with `batch_size` sequences, and of sampling's tables."""
         prompt = Prompt(self.max_num_tokens, self.cache_tokens)
-        return workspace_bytes(self.model, self.activation, prompt, batch_size, self.scratch)
+        tables = device_bytes(self.model.vocab_size, batch_size) if self.chooses else 0
+        return tables + workspace_bytes(
+            self.model, self.activation, prompt, batch_size, self.scratch
+        )
 
     def left_bytes(self, batch_size: int) -> int:
         """Return the bytes for caches and states with `batch_size` sequences; may be negative."""

@@ -89,7 +89,9 @@ class Deployment:
         budget = Budget(self.gpu, self.memory_utilization, self.reserve_bytes, weights)
         activation = formats.activation
         lengths = self.max_num_tokens, self.isl + self.osl
-        return Fit(self.model, budget, self.request, activation, *lengths, self.engine.scratch)
+        engine = self.engine
+        chooses = engine.choosing is not None
+        return Fit(self.model, budget, self.request, activation, *lengths, engine.scratch, chooses)
 
     @property
     def request(self) -> RequestMemory:

@@ -16,7 +16,8 @@ from nemotrt.engines.device_draws.tables import (
 )
 from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.sampling import MAX_BIASES, Choice, SamplingParams
+from nemotrt.engines.sampling import Choice, SamplingParams
+from nemotrt.engines.sampling_limits import MAX_BIASES
 from nemotrt.engines.tensorrt.cuda import Cuda
 from nemotrt.errors import ConfigError
 from support import cuda_stand_in

@@ -337,4 +337,4 @@ def test_ratio_chart_has_the_plans_own_length(tmp_path: Path) -> None:
     ratio = planned("--baseline", "qwen3-8b")["ratio"]["best"]
     titles = [node.text or "" for node in svgs(path)[2].iter() if node.tag.endswith("title")]
     assert any(f": 24.6k, {ratio:.4g}" in title for title in titles)
-    assert "both fit up to 40,242" in "".join(svgs(path)[2].itertext())
+    assert "both fit up to 40,233" in "".join(svgs(path)[2].itertext())
