@@ -18,6 +18,7 @@ from nemotrt.serve.engine_loop import EngineLoop
 from nemotrt.serve.gpu_gauges import GAUGES
 from nemotrt.serve.submission import Submission, make_submission
 from nemotrt.serve.telemetry import Telemetry
+from support.ahead_pipeline import Ahead
 
 
 class Client:
@@ -36,6 +37,17 @@ class Client:
     def last(self) -> dict[str, Any]:
         assert self.is_done.wait(20)
         return self.fields[-1]
+
+
+@pytest.fixture(params=["host", "ahead"], scope="session")
+def opened(opened, request):
+    """The engine, and the same as one that is a step ahead of its tokens."""
+    if request.param == "host":
+        yield opened
+        return
+    ahead = Ahead(opened.engine)
+    yield replace(opened, engine=ahead)
+    ahead.own.finish()
 
 
 @pytest.fixture

@@ -74,16 +74,16 @@ class AheadPipeline:
 
 
 class Ahead:
-    """An engine that is driven so; `own` is its pipeline, once a scheduler has it."""
-
-    own: AheadPipeline
+    """An engine that is driven so; `own` is the pipeline of its last scheduler."""
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
+        self.own = AheadPipeline(engine)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
 
     def pipeline(self) -> AheadPipeline:
+        self.own.finish()  # what the last one released
         self.own = AheadPipeline(self.engine)
         return self.own
