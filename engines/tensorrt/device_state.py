@@ -6,9 +6,14 @@ different kernels in an order that it does not promise, so each has two sides: a
 writes the other. No copy is made, and a step that is repeated gives the same result.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
+
 from nemotrt.engines.tensorrt.cuda import Cuda, DeviceBuffer
+from nemotrt.engines.tensorrt.plan_runner import PlanRunner
+from nemotrt.errors import ArtefactError
 
 SIDES = 2
 
@@ -21,6 +26,32 @@ class StateTensor:
     out_name: str
     row_bytes: int
     is_in_place: bool  # the output has the input's memory
+
+
+def state_tensors(
+    runner: PlanRunner, others: Collection[str], *, all_in_place: bool
+) -> list[StateTensor]:
+    """Return a plan's states: every input that is not among the `others`, and its output.
+
+    Raises:
+        ArtefactError: an input has no output of its name, or an output no input.
+    """
+    outputs = set(runner.names(inputs=False)) - {"logits"}
+    tensors = []
+    for name in runner.names(inputs=True):
+        if name in others:
+            continue
+        kind, _, index = name.rpartition("_")
+        out_name = f"{kind}_out_{index}"
+        if out_name not in outputs:
+            raise ArtefactError(f"the plan's input {name} is neither a weight nor a state.")
+        outputs.remove(out_name)
+        row_bytes = int(np.prod(runner.shape(name)[1:])) * runner.item_bytes(name)
+        is_in_place = all_in_place or kind.endswith("_cache")
+        tensors.append(StateTensor(name, out_name, row_bytes, is_in_place))
+    if outputs:
+        raise ArtefactError(f"the plan's outputs {', '.join(sorted(outputs))} are unknown.")
+    return tensors
 
 
 class DeviceStates:

@@ -28,14 +28,14 @@ from nemotrt.engines.tensorrt.compiler import (
     prefill_batch,
 )
 from nemotrt.engines.tensorrt.cuda import Cuda, cuda_api, opened
-from nemotrt.engines.tensorrt.device_state import DeviceStates, StateTensor
+from nemotrt.engines.tensorrt.device_state import DeviceStates, state_tensors
 from nemotrt.engines.tensorrt.device_weights import open_weights, upload
 from nemotrt.engines.tensorrt.flavour import flavours, local_compute_capability
 from nemotrt.engines.tensorrt.jit_kernels import kernel_file
 from nemotrt.engines.tensorrt.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.tensorrt.plan_runner import PlanRunner, load_module
 from nemotrt.engines.tensorrt.staging import StagingRing
-from nemotrt.errors import ArtefactError, EnvironmentUnfitError, NemotrtError
+from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
 FED = ("input_ids", "lengths", "past")
@@ -56,33 +56,18 @@ class TensorRTEngine:
         self._cuda = cuda
         self._runner = PlanRunner(trt, folder / PLAN_FILE, cuda, kernels)
         self._vocab_size = self._runner.shape("logits")[-1]
-        self._has_plugins = manifest.options.get("mamba") == MambaLayers.PLUGIN
         self._slots = SlotTable(self._limits.max_batch_size)
         self._held = np.zeros(self._limits.max_batch_size, np.int64)  # by row
         self._weights = {}
         if manifest.weights:
             self._weights = upload(cuda, open_weights(manifest), manifest.weights)
-        self._states = DeviceStates(cuda, self._state_tensors(), self._limits.max_batch_size)
+        tensors = state_tensors(
+            self._runner,
+            {*FED, *self._weights},
+            all_in_place=manifest.options.get("mamba") == MambaLayers.PLUGIN,
+        )
+        self._states = DeviceStates(cuda, tensors, self._limits.max_batch_size)
         self._allocate_staging()
-
-    def _state_tensors(self) -> list[StateTensor]:
-        """Return the plan's states: every input that is neither fed nor a weight."""
-        outputs = set(self._runner.names(inputs=False)) - {"logits"}
-        tensors = []
-        for name in self._runner.names(inputs=True):
-            if name in FED or name in self._weights:
-                continue
-            kind, _, index = name.rpartition("_")
-            out_name = f"{kind}_out_{index}"
-            if out_name not in outputs:
-                raise ArtefactError(f"the plan's input {name} is neither a weight nor a state.")
-            outputs.remove(out_name)
-            row_bytes = int(np.prod(self._runner.shape(name)[1:])) * self._runner.item_bytes(name)
-            is_in_place = self._has_plugins or kind.endswith("_cache")
-            tensors.append(StateTensor(name, out_name, row_bytes, is_in_place))
-        if outputs:
-            raise ArtefactError(f"the plan's outputs {', '.join(sorted(outputs))} are unknown.")
-        return tensors
 
     def _allocate_staging(self) -> None:
         """Allocate what goes in and out in each step, page-locked here and on the device."""
