@@ -42,14 +42,15 @@ class Vocabulary:
         except BaseException as error:
             fault_of(error)  # each guide's rule finds its own
             return
-        for guide, mask in zip(due, masks, strict=True):
-            guide.mask = self._of_logits(mask)
+        for guide, mask in zip(due, self._of_logits(masks), strict=True):
+            guide.mask = mask
 
     def mask(self, matcher: Any) -> Bits:
         """Return what a matcher allows next, of the tokens that the tokenizer has."""
         masks = self._room(1)
         matcher.unsafe_compute_mask_ptr(masks.ctypes.data, masks.shape[1])
-        return self._of_logits(masks[0])
+        mask: Bits = self._of_logits(masks)[0]
+        return mask
 
     def has_only_ends(self, mask: Bits) -> bool:
         """Whether a mask allows nothing but the text's end."""
@@ -64,9 +65,9 @@ class Vocabulary:
         """Return room for masks of the tokenizer's tokens, in words; the logits have no more."""
         return np.zeros((count, (self.tokenizer.vocab_size + 31) // 32 * 4), np.uint8)
 
-    def _of_logits(self, mask: Bits) -> Bits:
-        """Return a mask's bits of the logits' tokens."""
-        bits = mask[: self.known.size]
+    def _of_logits(self, masks: Bits) -> Bits:
+        """Return the bits of the logits' tokens, without those that the tokenizer lacks."""
+        bits = masks[:, : self.known.size]
         bits &= self.known
         return bits
 
