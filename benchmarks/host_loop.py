@@ -114,23 +114,27 @@ def scheduler_of(
     opened: OpenEngine, engine: Any, setting: str, num_tokens: int, draws: Draws | None = None
 ) -> Scheduler:
     """Return a scheduler whose slots are full of sequences that decode, past their first steps."""
-    scheduler = Scheduler(engine, opened.tokenizer, draws=draws, eos_ids=opened.eos_ids)
+    batch = engine.limits.max_batch_size
+    scheduler = Scheduler(
+        engine,
+        opened.tokenizer,
+        draws=draws,
+        eos_ids=opened.eos_ids,
+        max_num_tokens=batch * PROMPT_TOKENS,  # all prompts in one step
+    )
     assert opened.tokenizer is not None
     grammars = GrammarCompiler(opened.tokenizer, engine.vocab_size, opened.end_ids)
     random = np.random.default_rng(1)
-    for number in range(engine.limits.max_batch_size):
+    for number in range(batch):
         params = SamplingParams(
             max_tokens=num_tokens + 40, ignore_eos=True, seed=number, **SETTINGS[setting]
         )
         guide = grammars.guide("json_schema", SCHEMA) if setting == "json_schema" else None
         prompt = tuple(random.integers(1000, engine.vocab_size, PROMPT_TOKENS).tolist())
         scheduler.submit(Request(str(number), prompt, params, guide))
-    while any(not sequence.is_decoding for sequence in scheduler.running.values()) or (
-        scheduler.waiting
-    ):
+    for _ in range(6):
         scheduler.step()
-    for _ in range(5):
-        scheduler.step()
+    assert len(scheduler.running) == batch
     return scheduler
 
 
@@ -150,7 +154,7 @@ def run_steps(scheduler: Scheduler, num_steps: int) -> dict[str, float]:
 
 def bare(opened: OpenEngine, setting: str, batch: int, num_steps: int) -> dict[str, float]:
     """Return the microseconds per token of a scheduler that decodes `batch` sequences."""
-    limits = replace(opened.manifest.engine_limits, max_batch_size=batch)
+    limits = Limits(batch, 2 * PROMPT_TOKENS, PROMPT_TOKENS)
     assert isinstance(opened.engine, IdleEngine)
     engine = IdleEngine(limits, opened.engine.logits)
     draws = open_draws(engine)
@@ -158,13 +162,14 @@ def bare(opened: OpenEngine, setting: str, batch: int, num_steps: int) -> dict[s
     with timed(draws, "choose") as seconds:
         found = run_steps(scheduler, num_steps)
     num_tokens = num_steps * batch
+    assert len(scheduler.running) == batch
     return found | {"choosing_us_per_token": round(1e6 * sum(seconds) / num_tokens, 1)}
 
 
 def ahead(opened: OpenEngine, setting: str, gpu: str, batch: int, step_ms: float) -> dict[str, Any]:
     """Return what the host costs beside a device's steps, and what it makes the device wait."""
     num_steps = max(20, int(2000 / step_ms))
-    limits = replace(opened.manifest.engine_limits, max_batch_size=batch)
+    limits = Limits(batch, 2 * PROMPT_TOKENS, PROMPT_TOKENS)
     random = np.random.default_rng(2)
     vocab_size = opened.engine.vocab_size
     tokens = random.integers(1000, vocab_size, 4096).tolist()
@@ -172,6 +177,7 @@ def ahead(opened: OpenEngine, setting: str, gpu: str, batch: int, step_ms: float
     scheduler = scheduler_of(opened, device, setting, num_steps)
     waited_s = device.waited_s
     found = run_steps(scheduler, num_steps)
+    assert len(scheduler.running) == batch
     lost = (device.waited_s - waited_s) / (num_steps * step_ms / 1e3)
     share = found["core_us_per_token"] * batch / 1e3 / step_ms
     row = {"ahead": gpu, "predicted_step_ms": round(step_ms, 1), "batch": batch}
