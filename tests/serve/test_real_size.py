@@ -5,7 +5,8 @@ The checkpoint is `support.real_size`'s: 131,072 entries, a real tokenizer, tiny
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
-from nemotrt.engines.engine import Limits
+from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.guide import Allowed, Broken, Complete
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.request import Request, Update
@@ -24,6 +25,9 @@ from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.scheduler import Scheduler
 from nemotrt.serve.grammar import GrammarCompiler
 from nemotrt.serve.launcher import serve_engine
+from nemotrt.serve.submission import make_submission
+from support.ahead_pipeline import Ahead
+from support.flat_engine import PADDING, FlatEngine
 from support.real_size import VOCAB_SIZE, write_checkpoint
 
 CARD = {"temperature": 0.6, "top_p": 0.95}
@@ -150,6 +154,47 @@ def test_every_option_at_once_is_what_it_is_alone(url) -> None:
     for number in (1, 3):
         tops = answers[number]["logprobs"]["top_logprobs"]
         assert all(len(top) in (5, 6) for top in tops)  # the token itself may be a sixth
+
+
+class Recording(FlatEngine):
+    """An engine without a model for sequences of 131,072 tokens, which keeps what it is fed."""
+
+    def __init__(self, num_ids: int) -> None:
+        super().__init__(num_ids - PADDING, max_seq_len=131_072)
+        self.limits = replace(self.limits, chunk_tokens=2048)
+        self.fed: dict[int, list[int]] = {}
+
+    def step(self, feeds: Sequence[Feed]) -> np.ndarray:
+        for feed in feeds:
+            self.fed.setdefault(feed.slot, []).extend(feed.tokens)
+        return super().step(feeds)
+
+
+@pytest.mark.parametrize("wrap", [lambda engine: engine, Ahead], ids=["host", "ahead"])
+def test_a_prompt_of_100_000_tokens_goes_in_whole_beside_others(opened, wrap) -> None:
+    """Text to tokens to chunks: each one is fed once, in order, and neighbours go on each step."""
+    engine = Recording(VOCAB_SIZE)
+    whole = replace(opened, engine=wrap(engine))
+    text = "".join(f"{JAPANESE} The {number}th turn of it. " for number in range(6000))
+    inputs = {"text_input": text, "max_tokens": 3, "ignore_eos": True, "stop_words": ["\0no"]}
+    long = make_submission("long", inputs, whole, None, lambda fields: None).request
+    assert len(long.prompt) > 100_000
+    assert long.prompt == tuple(opened.tokenizer.encode(text))
+    scheduler = Scheduler(whole.engine, opened.tokenizer)
+    params = SamplingParams(max_tokens=200, seed=1, ignore_eos=True, **CARD)
+    scheduler.submit(Request("other", (1, 2), params))
+    scheduler.step()
+    scheduler.submit(long)
+    updates: list[Update] = []
+    num_steps = 0
+    while "long" in scheduler.running or scheduler.waiting:
+        updates += scheduler.step()
+        num_steps += 1
+    others = sum(len(update.tokens) for update in updates if update.request_id == "other")
+    assert others >= num_steps - 2 > len(long.prompt) // 2052
+    [slot] = [slot for slot, fed in engine.fed.items() if len(fed) > 1000]
+    assert tuple(engine.fed[slot][: len(long.prompt)]) == long.prompt
+    assert len(engine.fed[slot]) == len(long.prompt) + 2
 
 
 def test_a_long_prompt_runs_beside_a_stream(url) -> None:
