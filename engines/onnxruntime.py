@@ -12,22 +12,13 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.description import describe
 from nemotrt.engines.engine import Feed, Limits, check_feeds, step_by_rows
-from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE, NUM_LOGITS
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.slot_table import SlotTable
 from nemotrt.engines.state_pool import StateBuffer
-from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.errors import ArtefactError
 
 FED = ("input_ids", "past")
-PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
-
-
-def check(precision: Precision) -> None:
-    """Raise ConfigError unless this backend runs `precision`."""
-    if precision not in PRECISIONS:
-        names = ", ".join(PRECISIONS)
-        raise ConfigError(f"backend onnxruntime has no precision {precision}; it has {names}.")
 
 
 def export(
@@ -42,7 +33,6 @@ def export(
     from nemotrt.engines.emitters.onnxruntime import OnnxRuntimeEmitter
     from nemotrt.engines.onnx_graph import OnnxGraph
 
-    check(precision)
     graph = OnnxGraph(checkpoint.config.model_type, folder)
     emitter = OnnxRuntimeEmitter(
         checkpoint, graph, limits.max_seq_len, precision, is_exact=is_exact
@@ -164,13 +154,6 @@ class OnnxRuntimeEngine:
         """Drop the session and the buffers."""
         self._states.clear()
         del self._session
-
-
-def open_engine(
-    folder: Path, manifest: Manifest, num_threads: int | None = None
-) -> OnnxRuntimeEngine:
-    """Return the open engine of an engine directory."""
-    return OnnxRuntimeEngine(folder, manifest.engine_limits, num_threads)
 
 
 def _session(folder: Path, num_threads: int) -> Any:

@@ -6,10 +6,10 @@ kernels (NVIDIA/TensorRT-Edge-LLM#64).
 """
 
 from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.compute_capability import has_fp8
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tensorrt.flavour import FP8_CAPABILITY, capability_number
 from nemotrt.errors import ConfigError
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "10.0", "12.0")
@@ -32,28 +32,22 @@ def check_gpu(compute_capability: str, precision: Precision) -> None:
     if precision not in PRECISIONS:
         why = INSTEAD.get(precision, f"it has {', '.join(PRECISIONS)}")
         raise ConfigError(f"backend edge-llm does not take {precision}: {why}.")
-    if precision is Precision.FP8 and not _has_fp8(compute_capability):
+    if precision is Precision.FP8 and not has_fp8(compute_capability):
         raise ConfigError(
             f"compute capability {compute_capability} has no FP8 arithmetic; "
             "use a checkpoint in int8-sq or bf16."
         )
 
 
-def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision, tp: int) -> None:
+def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision) -> None:
     """Raise ConfigError unless Edge-LLM makes an engine of the checkpoint for that GPU."""
     check_gpu(compute_capability, precision)
-    if checkpoint.quant.kv_cache_algo is not None and not _has_fp8(compute_capability):
+    if checkpoint.quant.kv_cache_algo is not None and not has_fp8(compute_capability):
         raise ConfigError(
             f"the checkpoint asks for a {checkpoint.quant.kv_cache_algo} KV cache, which Edge-LLM "
             "has from compute capability 8.9; quantize it with --kv-cache none."
         )
-    if tp != 1:
-        raise ConfigError(f"--tp-size must be 1 for backend edge-llm; got {tp}.")
     _check_model(checkpoint)
-
-
-def _has_fp8(compute_capability: str) -> bool:
-    return capability_number(compute_capability) >= FP8_CAPABILITY
 
 
 def _check_model(checkpoint: Checkpoint) -> None:

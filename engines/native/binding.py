@@ -6,13 +6,13 @@ from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_si
 from enum import IntEnum
 from typing import Any
 
+from nemotrt.engines.backends.native.options import StateFormat
 from nemotrt.engines.native.library import load_library
 from nemotrt.engines.native.program import (
     BufferFormat,
     Operation,
     OperationKind,
     Program,
-    StateFormat,
     TensorKind,
     View,
 )

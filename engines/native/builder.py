@@ -7,6 +7,7 @@ they are then, so a value must be used before what it is made of changes.
 
 from dataclasses import dataclass
 
+from nemotrt.engines.backends.native.options import StateFormat
 from nemotrt.engines.native.packed_weights import PackedWeights
 from nemotrt.engines.native.program import (
     BufferFormat,
@@ -15,7 +16,6 @@ from nemotrt.engines.native.program import (
     OperationKind,
     Program,
     RowSet,
-    StateFormat,
     StateSpec,
     View,
     round_up,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from nemotrt.engines.backends.native.options import StateFormat
 from nemotrt.engines.manifest import Strict
 from nemotrt.errors import ArtefactError
 
@@ -103,13 +104,6 @@ class TensorSpec(Strict):
         if self.kind in (TensorKind.VALUES, TensorKind.TABLE_BF16):
             return self.rows * self.columns * size
         return round_up(self.rows) * round_up(self.columns) * size
-
-
-class StateFormat(StrEnum):
-    """The type of a state's elements, in the order of `StateFormat` in step/program.h."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"  # for a scan's state only
 
 
 class StateSpec(Strict):

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from math import prod
 
+from nemotrt.engines.backends.native.options import StateFormat
 from nemotrt.engines.native.program import (
     BufferFormat,
     Operation,
     OperationKind,
     Program,
-    StateFormat,
     TensorKind,
     View,
 )

@@ -1,6 +1,4 @@
-"""Whether a plan's Mamba layers are TensorRT's own or our plugins, and where plugins can be had."""
-
-from enum import StrEnum
+"""Where a plan's Mamba layers can be plugins."""
 
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.plugins.kernel_dims import KernelDims
@@ -9,13 +7,6 @@ from nemotrt.engines.plugins.kernel_library import driver
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
-
-
-class MambaLayers(StrEnum):
-    """What a plan's causal convolutions and state-space scans are."""
-
-    NATIVE = "native"  # TensorRT's own layers
-    PLUGIN = "plugin"  # two plugins with our kernels; ordinary TensorRT only
 
 
 def check_plugins(config: ModelConfig, gpu: str, *, has_local_gpu: bool) -> None:

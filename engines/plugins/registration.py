@@ -4,9 +4,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.manifest import Manifest
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.kernel_dims import KernelDims
 from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
 from nemotrt.engines.plugins.kernel_library import KernelLibrary

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.device_draws.draws import DeviceDraws
 from nemotrt.engines.device_draws.library import open_sampler_library
 from nemotrt.engines.engine import CHOSEN, Feed, check_feeds, step_by_rows
 from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.pipeline import Pipeline
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.registration import register_plugins
 from nemotrt.engines.slot_table import SlotTable
 from nemotrt.engines.tensorrt.compiler import (

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import PackageNotFoundError, version
 
+from nemotrt.engines.compute_capability import has_fp8
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
@@ -23,7 +24,6 @@ HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
 # Source: NVIDIA/TensorRT include/NvInfer.h by tag: KVCacheUpdate and RotaryEmbedding are in 10.15.
 HOST_MIN_VERSION = (10, 15)
 PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
-FP8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,22 @@ def check(compute_capability: str, precision: Precision, *, has_plugins: bool = 
         ConfigError: the hardware or this backend has no such precision.
         EnvironmentUnfitError: the compiler is not installed, or the target has none here.
     """
-    is_fp8 = precision in (Precision.FP8, Precision.FP8_DYNAMIC)
-    if is_fp8 and capability_number(compute_capability) < FP8_CAPABILITY:
-        raise ConfigError(
+    if reason := unsupported(compute_capability, precision):
+        raise ConfigError(reason)
+    choose(compute_capability, has_plugins=has_plugins)
+
+
+def unsupported(compute_capability: str, precision: Precision) -> str | None:
+    """Return why a plan for the GPU can't have that precision; None if it can."""
+    if precision in (Precision.FP8, Precision.FP8_DYNAMIC) and not has_fp8(compute_capability):
+        return (
             f"compute capability {compute_capability} has no FP8 arithmetic; "
             "use --precision int8-sq, int8-wo or bf16."
         )
     if precision not in PRECISIONS:
         names = ", ".join(PRECISIONS)
-        raise ConfigError(f"backend tensorrt does not build {precision}; it builds {names}.")
-    choose(compute_capability, has_plugins=has_plugins)
+        return f"backend tensorrt does not build {precision}; it builds {names}."
+    return None
 
 
 def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:
@@ -149,9 +155,3 @@ def local_compute_capability() -> str | None:
         with suppress(pynvml.NVMLError):  # nothing is asked any more
             pynvml.nvmlShutdown()
     return f"{major}.{minor}"
-
-
-def capability_number(compute_capability: str) -> tuple[int, int]:
-    """Return "8.9" as (8, 9), which compares as it should."""
-    major, _, minor = compute_capability.partition(".")
-    return int(major), int(minor)

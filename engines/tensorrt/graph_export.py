@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.description import describe
 from nemotrt.engines.emitters.mamba_plugins import MambaPluginEmitter
 from nemotrt.engines.emitters.tensorrt import BoundWeight, TensorRTEmitter
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.onnx_graph import OnnxGraph
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import EnvironmentUnfitError
 

@@ -3,13 +3,14 @@
 import shlex
 from pathlib import Path
 
+from nemotrt.engines.backends.options import TP_SIZES
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.compute_capability import has_fp8
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.stored_head import HEAD, is_flag_wrong
-from nemotrt.engines.tensorrt.flavour import FP8_CAPABILITY, capability_number
-from nemotrt.engines.tensorrt_llm.llm_args import TP_SIZES, llm_args, to_yaml
+from nemotrt.engines.tensorrt_llm.llm_args import llm_args, to_yaml
 from nemotrt.errors import ArtefactError, ConfigError
 
 ARGS_FILE = "llm_args.yaml"
@@ -30,7 +31,7 @@ def check_gpu(compute_capability: str, precision: Precision) -> None:
         names = ", ".join(PRECISIONS)
         raise ConfigError(f"backend tensorrt-llm has no precision {precision}; it has {names}.")
     is_fp8 = precision in (Precision.FP8, Precision.FP8_DYNAMIC)
-    if is_fp8 and not _has_fp8(compute_capability):
+    if is_fp8 and not has_fp8(compute_capability):
         raise ConfigError(
             f"compute capability {compute_capability} has no FP8 arithmetic; "
             "use a checkpoint in int8-wo or bf16."
@@ -73,17 +74,12 @@ def _check_cache(checkpoint: Checkpoint, compute_capability: str) -> None:
             f"the checkpoint asks for a {algo} KV cache, which backend tensorrt-llm has not; "
             "quantize it with --kv-cache none or fp8."
         )
-    if not _has_fp8(compute_capability):
+    if not has_fp8(compute_capability):
         raise ConfigError(
             f"the checkpoint asks for an FP8 KV cache, which TensorRT-LLM gives it whatever the "
             f"GPU; compute capability {compute_capability} has no FP8. Quantize it with "
             "--kv-cache none."
         )
-
-
-def _has_fp8(compute_capability: str) -> bool:
-    """Whether the GPU computes in FP8."""
-    return capability_number(compute_capability) >= FP8_CAPABILITY
 
 
 def tp_sizes(checkpoint: Checkpoint) -> tuple[int, ...]:

@@ -11,12 +11,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
+from nemotrt.engines.backends.planning import FREE_GPU_MEMORY_FRACTION
 from nemotrt.engines.engine import Limits
 from nemotrt.errors import ArtefactError
 
-# Source: NVIDIA's deployment cookbook for this model family, TensorRT-LLM section.
-FREE_GPU_MEMORY_FRACTION = 0.8
-TP_SIZES = (1, 2, 4, 8)
 Positive = Annotated[int, pydantic.Field(ge=1)]
 
 

@@ -1,12 +1,12 @@
 """What TensorRT-LLM 1.2 builds this model for, and why not the rest."""
 
+from nemotrt.engines.backends.options import TP_SIZES
 from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.compute_capability import has_fp8
 from nemotrt.engines.model_config import Activation
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.tensor_names import linear_names
-from nemotrt.engines.tensorrt.flavour import FP8_CAPABILITY, capability_number
-from nemotrt.engines.tensorrt_llm.llm_args import TP_SIZES
 from nemotrt.engines.tensorrt_llm_1_2.mixed_gemm import row_alignment
 from nemotrt.engines.tensorrt_llm_1_2.tensor_parallel import check_divides, sections_of_in_proj
 from nemotrt.errors import ConfigError
@@ -36,8 +36,7 @@ def check_gpu(compute_capability: str, precision: Precision) -> None:
     if precision not in PRECISIONS:
         names = ", ".join(PRECISIONS)
         raise ConfigError(f"backend tensorrt-llm-1.2 has no precision {precision}; it has {names}.")
-    has_fp8 = capability_number(compute_capability) >= FP8_CAPABILITY
-    if precision is Precision.FP8 and not has_fp8:
+    if precision is Precision.FP8 and not has_fp8(compute_capability):
         raise ConfigError(
             f"compute capability {compute_capability} has no FP8 arithmetic; "
             "use a checkpoint in int8-sq, int8-wo or bf16."

@@ -15,6 +15,7 @@ from nemotrt.build.plan_limits import plan_deployment
 from nemotrt.build.plan_memory import scratch_bytes
 from nemotrt.cli import main
 from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt.options import TensorRTOptions
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.hf_config import read_model_config
@@ -286,7 +287,7 @@ def test_embedding_needs_memory_that_is_there(
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
     monkeypatch.setattr(graph_export, "MEMORY_FILE", tmp_path / "meminfo")
-    spec = BuildSpec("tensorrt", "a10g", limits=LIMITS, is_embedded=True)
+    spec = BuildSpec("tensorrt", "a10g", limits=LIMITS, options=TensorRTOptions(is_embedded=True))
     with pytest.raises(EnvironmentUnfitError, match=r"0\.0 GB are available; leave it out"):
         build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
 

@@ -9,6 +9,7 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Engine, Feed, Limits
 from nemotrt.engines.manifest import read_manifest
@@ -89,7 +90,13 @@ def cpu_logits(source: Path, precision: str, tokens: list[int], folder: Path) ->
     """Return the CPU engine's; the fake-quant engine's where activations are quantized."""
     if precision in ("int8-sq", "fp8"):
         return fake_quant_logits(open_checkpoint(source), tokens)
-    spec = BuildSpec("onnxruntime", None, Precision(precision), LIMITS, precision == "int8-wo")
+    spec = BuildSpec(
+        "onnxruntime",
+        None,
+        Precision(precision),
+        LIMITS,
+        OnnxRuntimeOptions(precision == "int8-wo"),
+    )
     build_engine(source, folder, spec)
     return logits(OnnxRuntimeEngine(folder, LIMITS, num_threads=1), tokens)
 

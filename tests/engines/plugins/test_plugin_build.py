@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.emitters.mamba_plugins import MambaPluginEmitter
 from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.plugins import choice, kernel_image, kernel_library
+from nemotrt.engines.plugins import kernel_image, kernel_library
 from nemotrt.engines.plugins.kernel_dims import KernelDims
 from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
 from nemotrt.engines.plugins.plugin_fields import PluginFields
@@ -235,4 +236,4 @@ def test_nvcc_s_own_words_are_shown(
 
 def test_the_choices_are_those_of_the_option() -> None:
     result = CliRunner().invoke(main, ["build", "--help"])
-    assert f"--mamba [{'|'.join(choice.MambaLayers)}]" in result.output
+    assert f"--mamba [{'|'.join(MambaLayers)}]" in result.output

@@ -14,12 +14,12 @@ import pytest
 
 from nemotrt.build.engine_builder import model_summary
 from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.plugins import kernel_library, registration
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.kernel_dims import KernelDims
 from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
 from nemotrt.engines.plugins.kernel_library import KernelLibrary

@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx
 
 from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.plugin_fields import CausalConvFields
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS

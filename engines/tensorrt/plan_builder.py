@@ -8,10 +8,10 @@ from pathlib import Path
 from threading import Event
 
 from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import WeightInput
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.plugins.kernel_dims import KernelDims
 from nemotrt.engines.plugins.kernel_image import KERNELS_FILE, compile_image
 from nemotrt.engines.precision import Precision
