@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nemotrt.engines.backends.native.draw import DrawStatus
 from nemotrt.engines.device_draws.draw import DeviceDraw
 from nemotrt.engines.device_draws.scored_rows import ScoredRows
 from nemotrt.engines.device_draws.slot_tables import SlotTables
@@ -25,7 +26,6 @@ from nemotrt.engines.device_draws.tables import (
     slot_bytes,
 )
 from nemotrt.engines.draws import Draws, Turn, open_draws
-from nemotrt.engines.native.draw import DrawStatus
 from nemotrt.engines.sampling import Choice, SamplingParams
 from nemotrt.engines.tensorrt.cuda import Cuda
 from nemotrt.errors import ConfigError

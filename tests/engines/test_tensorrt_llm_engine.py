@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines import guide
+from nemotrt.engines.backends.tensorrt_llm import scheduler as scheduler_module
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.generation import collect, generate
@@ -26,7 +27,6 @@ from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import FinishReason, Request, Update
 from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.tensorrt_llm import scheduler as scheduler_module
 from nemotrt.engines.tiny_models import resolve_checkpoint
 from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
 

@@ -9,12 +9,12 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Engine, Feed, Limits
 from nemotrt.engines.manifest import read_manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE, WEIGHTS_FILE
-from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import model_names
 from nemotrt.engines.tensorrt import compiler

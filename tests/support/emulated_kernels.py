@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.native.compiler import find_compiler
+from nemotrt.engines.backends.native.compiler import find_compiler
 from nemotrt.engines.plugins.kernel_dims import SOURCES, KernelDims
 from nemotrt.engines.plugins.kernel_set import KernelSet
 

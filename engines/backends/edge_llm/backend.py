@@ -19,7 +19,7 @@ EXPORTED = "exported, not executed"
 
 def check_exporter() -> None:
     """Raise EnvironmentUnfitError where Edge-LLM's exporter is not installed."""
-    from nemotrt.engines.edge_llm.exporter import find_exporter
+    from nemotrt.engines.backends.edge_llm.exporter import find_exporter
 
     find_exporter()
 
@@ -37,7 +37,7 @@ class EdgeLLMBackend(Backend[NoOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.edge_llm.support import check_gpu
+        from nemotrt.engines.backends.edge_llm.support import check_gpu
 
         try:
             check_gpu(str(compute_capability), precision)
@@ -47,14 +47,14 @@ class EdgeLLMBackend(Backend[NoOptions]):
 
     def check(self, target: Target[NoOptions]) -> None:
         """Raise ConfigError unless Edge-LLM makes an engine of the checkpoint for that GPU."""
-        from nemotrt.engines.edge_llm.support import check
+        from nemotrt.engines.backends.edge_llm.support import check
 
         check(target.checkpoint, target.capability, target.precision)
 
     def build(self, target: Target[NoOptions], job: BuildJob) -> Payload:
         """Export the graph, check it, and write the host's script."""
-        from nemotrt.engines.edge_llm.export import write_export
-        from nemotrt.engines.edge_llm.support import notes
+        from nemotrt.engines.backends.edge_llm.export import write_export
+        from nemotrt.engines.backends.edge_llm.support import notes
 
         version, graph = write_export(target.checkpoint, job.folder, job.limits, job.report)
         found = notes(target.checkpoint, job.limits)
@@ -70,7 +70,7 @@ class EdgeLLMBackend(Backend[NoOptions]):
 
     def host_steps(self, folder: Path) -> str | None:
         """Return what builds the engine on the GPU host."""
-        from nemotrt.engines.edge_llm.export import host_command
+        from nemotrt.engines.backends.edge_llm.export import host_command
 
         return host_command(folder)
 

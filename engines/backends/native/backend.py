@@ -18,7 +18,7 @@ ANY_CHECKPOINT = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 def check_step() -> None:
     """Raise EnvironmentUnfitError where there is neither a compiled step nor a C++ compiler."""
-    from nemotrt.engines.native.library import check_available
+    from nemotrt.engines.backends.native.library import check_available
 
     check_available()
 
@@ -58,7 +58,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
 
     def build(self, target: Target[NativeOptions], job: BuildJob) -> Payload:
         """Write the program and its packed weights."""
-        from nemotrt.engines.native import export
+        from nemotrt.engines.backends.native import export
 
         state = target.options.ssm_state
         export.export(target.checkpoint, job.folder, job.limits, target.precision, state)
@@ -66,13 +66,13 @@ class NativeBackend(CpuBackend[NativeOptions]):
 
     def load(self, folder: Path, limits: "Limits", num_threads: int | None) -> "Engine":
         """Return the open engine."""
-        from nemotrt.engines.native.engine import NativeEngine
+        from nemotrt.engines.backends.native.engine import NativeEngine
 
         return NativeEngine(folder, limits, num_threads)
 
     def is_fast_here(self) -> bool:
         """Whether this CPU runs more than the portable kernels, which ONNX Runtime outruns."""
-        from nemotrt.engines.native.export import has_vector_kernels
+        from nemotrt.engines.backends.native.export import has_vector_kernels
 
         check_step()
         return has_vector_kernels()

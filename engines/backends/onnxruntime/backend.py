@@ -37,7 +37,7 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
 
     def build(self, target: Target[OnnxRuntimeOptions], job: BuildJob) -> Payload:
         """Write the fused graph and its weights."""
-        from nemotrt.engines import onnxruntime
+        from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
 
         onnxruntime.export(
             target.checkpoint,
@@ -50,7 +50,7 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
 
     def load(self, folder: Path, limits: "Limits", num_threads: int | None) -> "Engine":
         """Return the open engine."""
-        from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
+        from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(folder, limits, num_threads)
 

@@ -36,7 +36,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.tensorrt_llm.bundle import check_gpu
+        from nemotrt.engines.backends.tensorrt_llm.bundle import check_gpu
 
         try:
             check_gpu(str(compute_capability), precision)
@@ -46,13 +46,13 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     def check(self, target: Target[TensorRTLLMOptions]) -> None:
         """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""
-        from nemotrt.engines.tensorrt_llm.bundle import check
+        from nemotrt.engines.backends.tensorrt_llm.bundle import check
 
         check(target.checkpoint, target.capability, target.precision, target.options.tp_size)
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:
         """Write its arguments."""
-        from nemotrt.engines.tensorrt_llm.bundle import write_bundle
+        from nemotrt.engines.backends.tensorrt_llm.bundle import write_bundle
 
         tp_size, is_code_trusted = target.options.tp_size, target.options.is_code_trusted
         write_bundle(
@@ -67,7 +67,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
         """Return the bundle, running."""
-        from nemotrt.engines.tensorrt_llm.engine import open_engine
+        from nemotrt.engines.backends.tensorrt_llm.engine import open_engine
 
         return open_engine(folder, manifest)
 

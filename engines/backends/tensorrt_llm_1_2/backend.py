@@ -34,7 +34,7 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.tensorrt_llm_1_2.support import check_gpu
+        from nemotrt.engines.backends.tensorrt_llm_1_2.support import check_gpu
 
         try:
             check_gpu(str(compute_capability), precision)
@@ -44,13 +44,13 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
 
     def check(self, target: Target[TensorRTLLM12Options]) -> None:
         """Raise ConfigError unless 1.2 builds the checkpoint for so many of those GPUs."""
-        from nemotrt.engines.tensorrt_llm_1_2.support import check
+        from nemotrt.engines.backends.tensorrt_llm_1_2.support import check
 
         check(target.checkpoint, target.capability, target.precision, target.options.tp_size)
 
     def build(self, target: Target[TensorRTLLM12Options], job: BuildJob) -> Payload:
         """Write a file a rank, the model class and the host's script."""
-        from nemotrt.engines.tensorrt_llm_1_2.export import notes, write_checkpoint
+        from nemotrt.engines.backends.tensorrt_llm_1_2.export import notes, write_checkpoint
 
         tp_size = target.options.tp_size
         write_checkpoint(
@@ -73,7 +73,7 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
 
     def host_steps(self, folder: Path) -> str | None:
         """Return what builds the engine on the GPU host."""
-        from nemotrt.engines.tensorrt_llm_1_2.export import host_command
+        from nemotrt.engines.backends.tensorrt_llm_1_2.export import host_command
 
         return host_command(folder)
 

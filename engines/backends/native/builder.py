@@ -8,8 +8,8 @@ they are then, so a value must be used before what it is made of changes.
 from dataclasses import dataclass
 
 from nemotrt.engines.backends.native.options import StateFormat
-from nemotrt.engines.native.packed_weights import PackedWeights
-from nemotrt.engines.native.program import (
+from nemotrt.engines.backends.native.packed_weights import PackedWeights
+from nemotrt.engines.backends.native.program import (
     BufferFormat,
     BufferSpec,
     Operation,

@@ -5,8 +5,8 @@ import dataclasses
 import os
 from dataclasses import dataclass
 
-from nemotrt.engines.native.binding import InstructionSet
-from nemotrt.engines.native.library import load_library
+from nemotrt.engines.backends.native.binding import InstructionSet
+from nemotrt.engines.backends.native.library import load_library
 from nemotrt.errors import EnvironmentUnfitError
 
 READ, UPDATE, FLOAT, INT16 = range(4)  # `Probe` in step/program.h

@@ -6,9 +6,9 @@ from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_si
 from enum import IntEnum
 from typing import Any
 
+from nemotrt.engines.backends.native.library import load_library
 from nemotrt.engines.backends.native.options import StateFormat
-from nemotrt.engines.native.library import load_library
-from nemotrt.engines.native.program import (
+from nemotrt.engines.backends.native.program import (
     BufferFormat,
     Operation,
     OperationKind,

@@ -7,10 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from ml_dtypes import bfloat16
 
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.linear_weight import LinearWeight
-from nemotrt.engines.native.packing import WeightsFile
-from nemotrt.engines.native.program import (
+from nemotrt.engines.backends.native.packing import WeightsFile
+from nemotrt.engines.backends.native.program import (
     DEPTH_BLOCK,
     BufferFormat,
     TensorKind,
@@ -18,6 +16,8 @@ from nemotrt.engines.native.program import (
     num_blocks,
     round_up,
 )
+from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.linear_weight import LinearWeight
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.errors import ArtefactError

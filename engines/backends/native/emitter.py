@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nemotrt.engines.backends.native.builder import LAST, LOGITS, RESIDUAL, ProgramBuilder, Value
 from nemotrt.engines.backends.native.options import StateFormat
+from nemotrt.engines.backends.native.packed_weights import PackedWeights
+from nemotrt.engines.backends.native.program import OperationKind, Program, View
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.model_config import MambaConfig, ModelConfig
-from nemotrt.engines.native.builder import LAST, LOGITS, RESIDUAL, ProgramBuilder, Value
-from nemotrt.engines.native.packed_weights import PackedWeights
-from nemotrt.engines.native.program import OperationKind, Program, View
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.rotary import rotary_tables
 from nemotrt.engines.tensor_names import Block

@@ -33,7 +33,7 @@ class NativeStepHook(BuildHookInterface[Any]):
         except (OSError, subprocess.CalledProcessError) as error:
             self.app.display_warning(f"the native step can't be compiled: {error}")
             return
-        build_data["force_include"][str(library)] = f"engines/native/{library.name}"
+        build_data["force_include"][str(library)] = f"engines/backends/native/{library.name}"
         build_data["pure_python"] = False
         system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{system}"

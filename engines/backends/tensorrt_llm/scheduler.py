@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from nemotrt.engines.backends.tensorrt_llm.sampling import (
+    are_finite,
+    check_min_tokens,
+    context_rows,
+    read_logprobs,
+    sampling_fields,
+)
+from nemotrt.engines.backends.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.draws import Draws, open_draws
 from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.prompt_scores import PromptScores
@@ -21,14 +29,6 @@ from nemotrt.engines.request import (
 )
 from nemotrt.engines.request_scheduler import HasLimits, check_request
 from nemotrt.engines.sampling import is_finite
-from nemotrt.engines.tensorrt_llm.sampling import (
-    are_finite,
-    check_min_tokens,
-    context_rows,
-    read_logprobs,
-    sampling_fields,
-)
-from nemotrt.engines.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.text_stream import TextStream
 from nemotrt.engines.tokenizer import Tokenizer
 from nemotrt.errors import ChildProcessFailedError, ConfigError

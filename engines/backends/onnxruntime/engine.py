@@ -30,7 +30,7 @@ def export(
     is_exact: bool = False,
 ) -> None:
     """Write the fused graph and its weights to `folder`."""
-    from nemotrt.engines.emitters.onnxruntime import OnnxRuntimeEmitter
+    from nemotrt.engines.backends.onnxruntime.emitter import OnnxRuntimeEmitter
     from nemotrt.engines.onnx_graph import OnnxGraph
 
     graph = OnnxGraph(checkpoint.config.model_type, folder)

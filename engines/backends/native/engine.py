@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.engine import Feed, Limits, check_feeds
-from nemotrt.engines.native.binding import (
+from nemotrt.engines.backends.native.binding import (
     STATE_FORMATS,
     InstructionSet,
     close_program,
     open_program,
     run_step,
 )
-from nemotrt.engines.native.program import WEIGHTS_FILE, read_program, round_up
-from nemotrt.engines.native.program_check import fault_of
+from nemotrt.engines.backends.native.program import WEIGHTS_FILE, read_program, round_up
+from nemotrt.engines.backends.native.program_check import fault_of
+from nemotrt.engines.engine import Feed, Limits, check_feeds
 from nemotrt.engines.slot_table import SlotTable
 from nemotrt.engines.state_pool import StateBuffer
 from nemotrt.errors import ArtefactError

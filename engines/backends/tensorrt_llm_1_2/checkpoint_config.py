@@ -8,10 +8,10 @@ what the class needs beside rides along as further keys.
 
 from typing import Any
 
+from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import unquantized_modules
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.model_config import LayerKind
 from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tensorrt_llm_1_2.conversion import unquantized_modules
 
 ARCHITECTURE = "RecurrentGemmaForCausalLM"
 LAYER_TYPES = {

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.native.binding import ERROR_BYTES, InstructionSet
-from nemotrt.engines.native.library import load_library
+from nemotrt.engines.backends.native.binding import ERROR_BYTES, InstructionSet
+from nemotrt.engines.backends.native.library import load_library
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 BLOCK = 256  # bits of a vocabulary are padded to whole blocks

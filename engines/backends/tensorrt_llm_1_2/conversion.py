@@ -9,18 +9,18 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.model_config import LayerKind
-from nemotrt.engines.tensor_names import Block, blocks, model_names
-from nemotrt.engines.tensorrt_llm_1_2.linears import Linear, Part, linear_tensors
-from nemotrt.engines.tensorrt_llm_1_2.rank_tensor import RankTensor
-from nemotrt.engines.tensorrt_llm_1_2.tensor_parallel import (
+from nemotrt.engines.backends.tensorrt_llm_1_2.linears import Linear, Part, linear_tensors
+from nemotrt.engines.backends.tensorrt_llm_1_2.rank_tensor import RankTensor
+from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     head_slice,
     rank_slices,
     sections_of_conv,
     sections_of_in_proj,
     take,
 )
+from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.model_config import LayerKind
+from nemotrt.engines.tensor_names import Block, blocks, model_names
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 Change = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]

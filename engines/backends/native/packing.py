@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.native.program import (
+from nemotrt.engines.backends.native.program import (
     ALIGNMENT,
     PANEL,
     WEIGHTS_FILE,

@@ -3,15 +3,15 @@
 from importlib.metadata import version
 from pathlib import Path
 
+from nemotrt.engines.backends.native.binding import InstructionSet
+from nemotrt.engines.backends.native.compiler import source_hash
+from nemotrt.engines.backends.native.emitter import NativeEmitter
+from nemotrt.engines.backends.native.library import load_library
 from nemotrt.engines.backends.native.options import StateFormat
+from nemotrt.engines.backends.native.program import PROGRAM_FILE
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.description import describe
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.native.binding import InstructionSet
-from nemotrt.engines.native.compiler import source_hash
-from nemotrt.engines.native.emitter import NativeEmitter
-from nemotrt.engines.native.library import load_library
-from nemotrt.engines.native.program import PROGRAM_FILE
 from nemotrt.engines.precision import Precision
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from nemotrt.engines.native.program import (
+from nemotrt.engines.backends.native.program import (
     ALIGNMENT,
     BufferFormat,
     Operation,
@@ -15,7 +15,7 @@ from nemotrt.engines.native.program import (
     num_blocks,
     round_up,
 )
-from nemotrt.engines.native.program_shapes import misfit_of
+from nemotrt.engines.backends.native.program_shapes import misfit_of
 
 Kind = OperationKind
 

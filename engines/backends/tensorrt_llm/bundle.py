@@ -4,13 +4,13 @@ import shlex
 from pathlib import Path
 
 from nemotrt.engines.backends.options import TP_SIZES
+from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.compute_capability import has_fp8
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.stored_head import HEAD, is_flag_wrong
-from nemotrt.engines.tensorrt_llm.llm_args import llm_args, to_yaml
 from nemotrt.errors import ArtefactError, ConfigError
 
 ARGS_FILE = "llm_args.yaml"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import prod
 
 from nemotrt.engines.backends.native.options import StateFormat
-from nemotrt.engines.native.program import (
+from nemotrt.engines.backends.native.program import (
     BufferFormat,
     Operation,
     OperationKind,

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from nemotrt.engines.backends.edge_llm.exporter import LOG_FILE, export, find_exporter
+from nemotrt.engines.backends.edge_llm.graph_check import ExportedGraph, check_graph
 from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.edge_llm.exporter import LOG_FILE, export, find_exporter
-from nemotrt.engines.edge_llm.graph_check import ExportedGraph, check_graph
 from nemotrt.engines.engine import Limits
 
 EXPORT_FOLDER = "edge_llm"

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from nemotrt.engines.native.compiler import (
+from nemotrt.engines.backends.native.compiler import (
     LIBRARY_FILE,
     compile_library,
     find_compiler,
