@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines import tensorrt
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Engine, Feed, Limits
 from nemotrt.engines.manifest import read_manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE, WEIGHTS_FILE
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import model_names
-from nemotrt.engines.tensorrt import compiler
-from nemotrt.engines.tensorrt.cuda import Cuda
-from nemotrt.engines.tensorrt.engine import TensorRTEngine
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.quantize.calibrate import calibrate
 from nemotrt.quantize.calibration import save_calibration

@@ -23,7 +23,7 @@ PLUGINS = (
 
 def check_kernel_compiler() -> None:
     """Raise EnvironmentUnfitError where nothing compiles our CUDA kernels."""
-    from nemotrt.engines.plugins.kernel_image import check_compiler
+    from nemotrt.engines.backends.tensorrt.plugins.kernel_image import check_compiler
 
     check_compiler()
 
@@ -74,13 +74,13 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.tensorrt import flavour
+        from nemotrt.engines.backends.tensorrt.compile import flavour
 
         return flavour.unsupported(str(compute_capability), precision)
 
     def table_cell(self, compute_capability: str, precision: Precision) -> str:
         """Say where it is compiled, or why not."""
-        from nemotrt.engines.tensorrt import flavour
+        from nemotrt.engines.backends.tensorrt.compile import flavour
 
         cell = super().table_cell(compute_capability, precision)
         if cell == self.built:
@@ -89,8 +89,8 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def check(self, target: Target[TensorRTOptions]) -> None:
         """Raise unless a plan for the GPU can be compiled on this machine."""
-        from nemotrt.engines import tensorrt
-        from nemotrt.engines.plugins.choice import check_plugins
+        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.plugins.choice import check_plugins
 
         has_plugins = target.options.has_plugins
         if has_plugins:
@@ -100,15 +100,15 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def check_memory(self, target: Target[TensorRTOptions]) -> None:
         """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled."""
-        from nemotrt.engines import tensorrt
+        from nemotrt.engines.backends.tensorrt import compile as tensorrt
 
         if target.options.is_embedded:
             tensorrt.check_memory(target.checkpoint)
 
     def build(self, target: Target[TensorRTOptions], job: BuildJob) -> Payload:
         """Write graph, plan and layer report."""
-        from nemotrt.engines import tensorrt
-        from nemotrt.engines.tensorrt.plan_builder import PlanSpec, build_plan
+        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.compile.plan_builder import PlanSpec, build_plan
 
         chosen = target.options
         how = PlanSpec(
@@ -125,19 +125,19 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
         """Return the open plan, on its GPU."""
-        from nemotrt.engines.tensorrt.engine import open_engine
+        from nemotrt.engines.backends.tensorrt.run.engine import open_engine
 
         return open_engine(folder, manifest)
 
     def planning(self, options: TensorRTOptions) -> Planning:
         """Count what the runtime allocates; plugins update states in place."""
-        from nemotrt.engines.tensorrt.device_state import SIDES
+        from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
 
         return OwnRuntime(1 if options.has_plugins else SIDES)
 
     def print_layers(self, folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
         """Print every kernel of both profiles and the summary."""
-        from nemotrt.engines.tensorrt.layer_table import print_layers
+        from nemotrt.engines.backends.tensorrt.compile.layer_table import print_layers
 
         print_layers(folder, manifest, as_json=as_json)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
