@@ -44,7 +44,7 @@ class BackendOption:
         if self.scale != 1:
             number = click.FloatRange(0, min_open=True)
             return click.option(self.flag, self.field, type=number, help=text)
-        kind: click.ParamType = click.IntRange(1)
+        kind: click.IntRange | click.Choice[str] = click.IntRange(1)
         default = self.default
         if isinstance(default, StrEnum):
             kind, default = click.Choice([item.value for item in type(default)]), default.value

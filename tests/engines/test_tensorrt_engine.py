@@ -14,7 +14,7 @@ from nemotrt.build.engine_builder import model_summary
 from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler
-from nemotrt.engines.backends.tensorrt.compile import engine as engine_module
+from nemotrt.engines.backends.tensorrt.run import engine as engine_module
 from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint import open_checkpoint

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from tests.engines.test_tensorrt_engine import open_on_stand_in, relative_error
 
-from nemotrt.engines.backends.tensorrt.compile import engine as engine_module
-from nemotrt.engines.backends.tensorrt.compile import staging
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.run import engine as engine_module
+from nemotrt.engines.backends.tensorrt.run import staging
 from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.draws import CompiledDraws, Turn

@@ -15,13 +15,13 @@ import pytest
 from nemotrt.build.engine_builder import model_summary
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler
-from nemotrt.engines.backends.tensorrt.compile import engine as engine_module
 from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.plugins import kernel_library, registration
 from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE
 from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
 from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import CausalConvFields, SsdScanFields
+from nemotrt.engines.backends.tensorrt.run import engine as engine_module
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
