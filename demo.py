@@ -69,7 +69,7 @@ def demo(output: Path, force: bool, quiet: bool) -> None:
 
 def check_environment() -> None:
     """Raise EnvironmentUnfitError, with every missing part named, before anything is done."""
-    from nemotrt.engines.tensorrt import RTX_INSTALL, RTX_MODULE
+    from nemotrt.engines.backends.tensorrt.compile import RTX_INSTALL, RTX_MODULE
     from nemotrt.serve.triton_runtime import find_runtime
 
     missing = [] if find_spec(RTX_MODULE) else [f"TensorRT for RTX: {RTX_INSTALL}"]
@@ -114,7 +114,7 @@ def run_demo(folder: Path, *, quiet: bool) -> Steps:
     for gpu in ("a10g", "a100"):
         with steps.step(f"Compile the TensorRT plan for {gpu}") as made:
             target = folder / f"engine-{gpu}"
-            spec = BuildSpec("tensorrt", gpu, limits=limits)
+            spec = BuildSpec(default_backend(gpu)[0], gpu, limits=limits)
             manifest = build_engine(quantized, target, spec, force=True)
             made(f"engine-{gpu}, compute capability {manifest.compute_capability}, not executed")
     with steps.step("Open the CPU engine"):

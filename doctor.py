@@ -11,22 +11,18 @@ from typing import Any
 
 import click
 
+from nemotrt.engines.backends import needs, registry
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.nvml.inventory import Gpu, find_gpus
 
-# distribution -> what it is for; the extra that installs it, "" for the base installation
-PACKAGES = {
-    "onnxruntime": ("run engines on the CPU", ""),
-    "onnx": ("write the graph", ""),
-    "tokenizers": ("text to tokens", ""),
-    "nvidia-ml-py": ("read the GPU's sensors", ""),
-    "tensorrt-rtx-cu13-bindings": ("compile TensorRT plans without a GPU", "rtx"),
-    "tensorrt-rtx-cu13-libs": ("compile TensorRT plans without a GPU", "rtx"),
-    "tensorrt": ("compile and run TensorRT plans on the GPU host", "tensorrt"),
-    "cuda-python": ("run TensorRT plans on the GPU host", "tensorrt"),
-    "tensorrt-llm": ("serve with TensorRT-LLM on the GPU host", "tensorrt-llm"),
-    "transformers": ("convert tokenizers that have no tokenizer.json", "transformers"),
-}
+# What no backend is needed for: before the backends' optional packages, and after them.
+BASE = (
+    needs.Package("tokenizers", "text to tokens"),
+    needs.Package("nvidia-ml-py", "read the GPU's sensors"),
+)
+OPTIONAL = (
+    needs.Package("transformers", "convert tokenizers that have no tokenizer.json", "transformers"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at the machine; nothing heavy is imported."""
-    packages = tuple(_package(name) for name in PACKAGES)
+    packages = tuple(map(_package, known_packages()))
     gpus, note = find_gpus()
     return Diagnosis(
         schema_version=1,
@@ -82,97 +78,49 @@ def diagnose() -> Diagnosis:
     )
 
 
-def _package(name: str) -> Package:
-    purpose, extra = PACKAGES[name]
+def known_packages() -> tuple[needs.Package, ...]:
+    """Return every package that something here needs: the base installation's first."""
+    found = [package for backend in registry.backends() for package in backend.packages]
+    base = [package for package in found if not package.extra]
+    extra = [package for package in found if package.extra]
+    return tuple(dict.fromkeys((*base, *BASE, *extra, *OPTIONAL)))
+
+
+def _package(wanted: needs.Package) -> Package:
+    """Return a package's version, or the line that installs it."""
     try:
-        return Package(name, version(name), purpose, None)
+        return Package(wanted.name, version(wanted.name), wanted.purpose, None)
     except PackageNotFoundError:
-        target = f"nemotrt[{extra}]" if extra else "nemotrt"
-        return Package(name, None, purpose, f"pip install '{target}'")
+        target = f"nemotrt[{wanted.extra}]" if wanted.extra else "nemotrt"
+        return Package(wanted.name, None, wanted.purpose, f"pip install '{target}'")
 
 
 def _abilities(packages: dict[str, Package], has_gpu: bool) -> tuple[Ability, ...]:
     """Return what is usable, with what each ability lacks."""
-
-    def needs(name: str, *required: str, gpu: bool = False, also: str = "") -> Ability:
-        missing = [packages[p].install or "" for p in required if packages[p].version is None]
-        missing += ["an NVIDIA GPU and its driver"] if gpu and not has_gpu else []
-        missing += [also] if also else []
-        return Ability(name, not missing, "; ".join(dict.fromkeys(missing)))
-
-    return (
-        needs("build and run on the CPU (onnxruntime)", "onnx", "onnxruntime"),
-        needs("run faster on the CPU (native)", also=_missing_native()),
-        needs("choose tokens in compiled code, not by NumPy", also=_missing_native()),
-        needs(
-            "compile plans for A10G, A100 here (tensorrt)",
-            "onnx",
-            "tensorrt-rtx-cu13-bindings",
-            "tensorrt-rtx-cu13-libs",
-        ),
-        needs("run plans here (tensorrt)", "cuda-python", gpu=True),
-        needs(
-            "choose tokens on the GPU (tensorrt)",
-            "cuda-python",
-            gpu=True,
-            also=_missing_kernel_compiler(),
-        ),
-        needs(
-            "compile plans with Mamba plugins here (tensorrt)",
-            "tensorrt",
-            "cuda-python",
-            gpu=True,
-            also=_missing_kernel_compiler(),
-        ),
-        needs("serve with TensorRT-LLM here", "tensorrt-llm", gpu=True),
-        needs("export for TensorRT Edge-LLM here (edge-llm)", also=_missing_edge_llm()),
-        needs("serve with Triton Inference Server", also=_missing_triton()),
-        needs("measure the GPU (NVML)", "nvidia-ml-py", gpu=True),
-    )
+    wanted = [ability for backend in registry.backends() for ability in backend.abilities]
+    wanted += [
+        needs.Ability("serve with Triton Inference Server", check=_check_triton),
+        needs.Ability("measure the GPU (NVML)", ("nvidia-ml-py",), needs_gpu=True),
+    ]
+    return tuple(_ability(ability, packages, has_gpu) for ability in wanted)
 
 
-def _missing_native() -> str:
-    """Return what the native engine lacks, "" if its library is there or can be compiled."""
-    from nemotrt.engines.native.library import check_available
-
+def _ability(wanted: needs.Ability, packages: dict[str, Package], has_gpu: bool) -> Ability:
+    """Return whether something can be done here, with all that it lacks."""
+    missing = [packages[p].install or "" for p in wanted.packages if packages[p].version is None]
+    missing += ["an NVIDIA GPU and its driver"] if wanted.needs_gpu and not has_gpu else []
     try:
-        check_available()
+        wanted.check()
     except EnvironmentUnfitError as error:
-        return error.message
-    return ""
+        missing.append(error.message)
+    return Ability(wanted.name, not missing, "; ".join(dict.fromkeys(missing)))
 
 
-def _missing_kernel_compiler() -> str:
-    """Return what compiling the Mamba plugins' kernels lacks, "" for nothing."""
-    from nemotrt.engines.plugins.kernel_image import check_compiler
-
-    try:
-        check_compiler()
-    except EnvironmentUnfitError as error:
-        return error.message
-    return ""
-
-
-def _missing_edge_llm() -> str:
-    """Return what exporting to Edge-LLM lacks, "" if its exporter is there."""
-    from nemotrt.engines.edge_llm.exporter import find_exporter
-
-    try:
-        find_exporter()
-    except EnvironmentUnfitError as error:
-        return error.message
-    return ""
-
-
-def _missing_triton() -> str:
-    """Return what the Triton runtime lacks, "" if it is there."""
+def _check_triton() -> None:
+    """Raise EnvironmentUnfitError where the Triton runtime is not installed."""
     from nemotrt.serve.triton_runtime import find_runtime
 
-    try:
-        find_runtime()
-    except EnvironmentUnfitError as error:
-        return error.message
-    return ""
+    find_runtime()
 
 
 def _cpu_flags() -> tuple[str, ...]:

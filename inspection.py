@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from nemotrt.engines.backends import registry
 from nemotrt.engines.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.errors import ArtefactError, ConfigError
 
@@ -38,9 +39,7 @@ def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_ve
         if not no_verify:
             verify_files(folder, manifest)
         if layers:
-            from nemotrt.engines.tensorrt.layer_table import print_layers
-
-            print_layers(folder, manifest, as_json=as_json)
+            registry.find(manifest.backend).print_layers(folder, manifest, as_json=as_json)
             return
         _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
         return
@@ -139,7 +138,8 @@ def _where_weights_are(manifest: Manifest) -> str:
     """Return where the engine's weights come from."""
     if manifest.weights:
         return f"{len(manifest.weights)} bound at load"
-    return "in the checkpoint" if manifest.backend == "tensorrt-llm" else "inside"
+    backend = registry.get(manifest.backend)
+    return "unknown" if backend is None else backend.weights_place
 
 
 PLAN_NOTES = ("layer_faults", "rebuild_differs_in")

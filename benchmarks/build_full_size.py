@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile.layer_check import (
+    LAYERS_FILE,
+    PROFILES,
+    check_layers,
+)
+from nemotrt.engines.backends.tensorrt.compile.layer_report import read_report
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, PROFILES, check_layers
-from nemotrt.engines.tensorrt.layer_report import read_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile.layer_check import PROFILES, check_layers
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensorrt.layer_check import PROFILES, check_layers
 from nemotrt.profiles.gpu_profile import load_gpu
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -19,6 +19,7 @@ import click
 import numpy as np
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.registry import cpu_names
 from nemotrt.engines.engine import Engine, Feed, Limits
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.precision import Precision
@@ -30,7 +31,7 @@ from nemotrt.profiles.planning.cpu_probe import NUM_ROUNDS as NUM_PROBE_ROUNDS
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.known_models import load_model
 from nemotrt.profiles.planning.roofline import Scenario
-from nemotrt.profiles.planning.this_machine import CPU_ENGINES, measure_this_machine
+from nemotrt.profiles.planning.this_machine import measure_this_machine
 from nemotrt.profiles.planning.weights import num_parameters
 
 # 300 million parameters in the proportions of Nano-9B-v2.
@@ -118,7 +119,7 @@ def compare(folder: Path, checkpoint: Path, backend: str, precision: Precision) 
 
 
 @click.command()
-@click.option("--backend", type=click.Choice(CPU_ENGINES), multiple=True, default=CPU_ENGINES)
+@click.option("--backend", type=click.Choice(cpu_names()), multiple=True, default=cpu_names())
 @click.option("--precision", multiple=True, default=("fp32", "int8-wo"))
 def main(backend: tuple[str, ...], precision: tuple[str, ...]) -> None:
     """Print predicted and measured decode rates of the tiny and the mid model."""

@@ -4,22 +4,21 @@ import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from nemotrt.build.backend_options import check_options, only_for
+from nemotrt.build.backend_options import (
+    check_options,
+    option_values,
+    options_of,
+    with_backend_options,
+)
+from nemotrt.engines.backends import registry
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.progress import stage_printer
 
-NOT_EXECUTED = {
-    "tensorrt": "Compiled, not executed: no GPU ran this plan.",
-    "tensorrt-llm": "Written, not executed: TensorRT-LLM runs on the GPU host.",
-    "edge-llm": "Exported, not executed: the engine is built on the GPU host.",
-    "tensorrt-llm-1.2": (
-        "Written, not executed: trtllm-build 1.2 runs on the GPU host. Its SSM state has 16 bits."
-    ),
-}
 DESCRIPTION = """Build an engine directory from a checkpoint.
 
 CHECKPOINT is a Hugging Face folder, quantized or not, or a built-in model: tiny, tiny-dense.
@@ -47,9 +46,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="ENGINE")
 @click.option(
     "--backend",
-    type=click.Choice(
-        ["onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm", "tensorrt-llm-1.2"]
-    ),
+    type=click.Choice(registry.names()),
     default=None,
     help="What runs the engine; default tensorrt with --gpu, else native, or onnxruntime without a "
     "C++ compiler.",
@@ -82,62 +79,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Sequences and length from `nemotrt plan --write-limits`; flags override it.",
 )
-@click.option(
-    "--exact",
-    "is_exact",
-    is_flag=True,
-    help=only_for(
-        "--exact", "int8-wo keeps activations in float32 (slower, 4 bytes a weight in memory)."
-    ),
-)
-@click.option(
-    "--ssm-state",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help=only_for(
-        "--ssm-state", "the Mamba state; float16 halves its memory and traffic, at an error."
-    ),
-)
-@click.option(
-    "--embed-weights",
-    "is_embedded",
-    is_flag=True,
-    help=only_for(
-        "--embed-weights", "put the weights into the plan (memory: about three times their size)."
-    ),
-)
-@click.option(
-    "--workspace-gib",
-    type=click.FloatRange(0, min_open=True),
-    help=only_for(
-        "--workspace-gib", "bound the plan's scratch memory.  [default: TensorRT's own choice]"
-    ),
-)
-@click.option(
-    "--mamba",
-    type=click.Choice(["native", "plugin"]),
-    default="native",
-    show_default=True,
-    help=only_for(
-        "--mamba", "TensorRT's own Mamba layers, or our plugins (only on the GPU's own host)."
-    ),
-)
-@click.option(
-    "--tp-size",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help=only_for("--tp-size", "GPUs that share the model."),
-)
-@click.option(
-    "--trust-remote-code",
-    "is_code_trusted",
-    is_flag=True,
-    help=only_for(
-        "--trust-remote-code", "let it import the checkpoint's own Python code, as 1.2 needs."
-    ),
-)
+@with_backend_options
 @click.option(
     "--list",
     is_flag=True,
@@ -162,64 +104,46 @@ def build(
     max_seq_len: int | None,
     chunk_tokens: int | None,
     limits_file: Path | None,
-    is_exact: bool,
-    ssm_state: str,
-    is_embedded: bool,
-    workspace_gib: float | None,
-    mamba: str,
-    tp_size: int,
-    is_code_trusted: bool,
     force: bool,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
-    """Parse, build, print."""
+    """Parse, build, print; `chosen` are the backends' own options by field."""
     from nemotrt.build.default_backend import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
     from nemotrt.build.given_limits import GivenLimits, read_limits
     from nemotrt.build.planned_limits import resolve_limits
     from nemotrt.engines.artefact import check_target
     from nemotrt.engines.checkpoint import open_checkpoint
-    from nemotrt.engines.native.program import StateFormat
-    from nemotrt.engines.plugins.choice import MambaLayers
     from nemotrt.engines.tiny_models import resolve_checkpoint
 
     source = resolve_checkpoint(checkpoint)
     if backend is None:
-        backend, note = default_backend(gpu, is_exact=is_exact)
+        backend, note = default_backend(gpu, _given_flags())
         if note and not quiet:
             click.echo(note, err=True)
     check_options(backend, _given_flags())
-    spec = BuildSpec(
-        backend,
-        gpu,
-        Precision(precision) if precision else None,
-        DEFAULT_LIMITS,
-        is_exact,
-        is_embedded,
-        int((workspace_gib or 0) * 2**30),
-        tp_size,
-        is_code_trusted,
-        MambaLayers(mamba),
-        StateFormat(ssm_state),
-    )
+    own = options_of(registry.find(backend), chosen)
+    spec = BuildSpec(backend, gpu, Precision(precision) if precision else None, DEFAULT_LIMITS, own)
     check_target(output, force=force)
     opened = open_checkpoint(source)
     if not quiet:
         for line in opened.notes():
             click.echo(line, err=True)
-    chosen = check_spec(opened, spec)
+    resolved = check_spec(opened, spec)
     given = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
     if limits_file:
-        given = given.or_else(read_limits(limits_file, gpu, chosen))
-    spec = resolve_limits(opened, spec, chosen, given, say=partial(click.echo, err=True))
+        given = given.or_else(read_limits(limits_file, gpu, resolved))
+    spec = resolve_limits(opened, spec, resolved, given, say=partial(click.echo, err=True))
     if dry_run and as_json:
-        found = {"schema_version": 1} | asdict(replace(spec, precision=chosen))
-        click.echo(json.dumps(found, default=str))
+        found = {"schema_version": 1} | asdict(replace(spec, precision=resolved))
+        del found["options"]
+        click.echo(json.dumps(found | option_values(own), default=str))
         return
     if dry_run:
-        click.echo(f"would build {source} with {spec.backend}, {chosen}, into {output}", err=True)
+        click.echo(f"would build {source} with {spec.backend}, {resolved}, into {output}", err=True)
         return
     with stage_printer(quiet) as report:
         manifest = build_engine(source, output, spec, force=force, report=report)
@@ -231,7 +155,7 @@ def build(
     if faults := manifest.options.get("layer_faults"):
         click.echo(f"The compiler's layers are not as expected: {faults}", err=True)
     if not manifest.executed:
-        click.echo(NOT_EXECUTED[manifest.backend], err=True)
+        click.echo(registry.find(manifest.backend).not_executed_note, err=True)
 
 
 def _given_flags() -> list[str]:

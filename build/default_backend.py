@@ -1,16 +1,21 @@
 """Which backend a build takes when none is named."""
 
-from nemotrt.engines.cpu_backend import default_cpu_backend
+from collections.abc import Collection
+
+from nemotrt.build.backend_options import backend_options
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.cpu_backend import default_cpu_backend
 
 
-def default_backend(gpu: str | None, *, is_exact: bool = False) -> tuple[str, str]:
+def default_backend(gpu: str | None, given: Collection[str] = ()) -> tuple[str, str]:
     """Return (backend, a note for the user or ""): tensorrt for a GPU, else the fastest here.
 
-    `is_exact` is onnxruntime's choice.
+    Among the flags that are `given`, one may decide for a CPU backend.
     """
     if gpu is not None:
-        return "tensorrt", ""
-    if is_exact:
-        return "onnxruntime", ""
+        return registry.first_for_gpu(), ""
+    for option in backend_options():
+        if option.decides and option.flag in given:
+            return option.backends[0], ""
     backend, reason = default_cpu_backend()
-    return backend, f"building for onnxruntime: {reason}" if reason else ""
+    return backend, f"building for {backend}: {reason}" if reason else ""

@@ -5,65 +5,40 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from nemotrt.build import host_backends
-from nemotrt.build.backend_options import BACKEND_OPTIONS, check_options
-from nemotrt.build.host_backends import HOST_BACKENDS, HostChoice
-from nemotrt.build.plan_builder import PlanSpec, build_plan
-from nemotrt.engines import onnxruntime, tensorrt
+from nemotrt.build.backend_options import checked_options
 from nemotrt.engines.artefact import writing_folder
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.backend import AnyBackend, BuildJob, Executed, Target
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.manifest import (
-    CheckpointEntry,
-    LimitsEntry,
-    Manifest,
-    WeightInput,
-    write_manifest,
-)
+from nemotrt.engines.manifest import CheckpointEntry, LimitsEntry, Manifest, write_manifest
 from nemotrt.engines.model_config import ModelConfig
-from nemotrt.engines.native import backend as native
-from nemotrt.engines.native.program import StateFormat
-from nemotrt.engines.opening import CPU_BACKENDS
-from nemotrt.engines.plugins.choice import MambaLayers, check_plugins
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.quant_config import QUANTIZED_PRECISION
 from nemotrt.engines.stored_head import settled_json
 from nemotrt.engines.tokenizer import TOKENIZER_FILES, check_tokenizer
 from nemotrt.engines.tokenizer_config import carry_templates
-from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.errors import ConfigError
 from nemotrt.profiles.gpu_profile import load_gpu
 
-BACKENDS = (*CPU_BACKENDS, "tensorrt", *HOST_BACKENDS)
 DEFAULT_LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BuildSpec:
-    """What to build; `precision` None means the checkpoint's own.
+    """What to build.
 
-    `is_embedded` puts the weights into a TensorRT plan; `workspace_bytes` bounds its scratch
-    memory, 0 leaves that to TensorRT. `tp_size` is the number of GPUs that share the model, where a
-    backend has that; `is_code_trusted` lets TensorRT-LLM import the checkpoint's own code. `mamba`
-    says whose layers a TensorRT plan's Mamba layers are; `ssm_state` is the native engine's choice.
+    `backend` is by default the one that runs on any CPU; `precision` None means the checkpoint's
+    own; `options` are the backend's Options, None for their defaults.
     """
 
-    backend: str = "onnxruntime"
+    backend: str = dataclasses.field(default_factory=lambda: registry.names()[0])
     gpu: str | None = None
     precision: Precision | None = None
     limits: Limits = DEFAULT_LIMITS
-    is_exact: bool = False
-    is_embedded: bool = False
-    workspace_bytes: int = 0
-    tp_size: int = 1
-    is_code_trusted: bool = False
-    mamba: MambaLayers = MambaLayers.NATIVE
-    ssm_state: StateFormat = StateFormat.FLOAT32
-
-    @property
-    def has_plugins(self) -> bool:
-        """Whether the plan's Mamba layers are plugins."""
-        return self.mamba is MambaLayers.PLUGIN
+    options: Any = None
 
 
 def build_engine(
@@ -89,9 +64,9 @@ def build_engine(
         EnvironmentUnfitError: the compiler for the choice is not here.
     """
     checkpoint = open_checkpoint(source)
-    precision = check_spec(checkpoint, spec)
+    resolved = resolve(checkpoint, spec)
     with writing_folder(target, force=force) as folder:
-        manifest = _build(checkpoint, folder, spec, precision, report)
+        manifest = _build(resolved, spec, BuildJob(folder, spec.limits, report))
         config = settled_json(source, checkpoint.config)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name in TOKENIZER_FILES:
@@ -105,56 +80,41 @@ def build_engine(
 
 def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
     """Return the precision to build in; raises where the choices don't go together."""
-    if spec.backend not in BACKENDS:
-        raise unknown_name("backend", spec.backend, BACKENDS)
-    check_options(spec.backend, chosen_flags(spec))
+    return resolve(checkpoint, spec).precision
+
+
+def resolve(checkpoint: Checkpoint, spec: BuildSpec) -> Target[Any]:
+    """Return what is to be built, with every choice made; raises where they don't go together."""
+    backend = registry.find(spec.backend)
+    options = checked_options(backend, spec.options)
     check_tokenizer(checkpoint.path)
     stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
-    precision = spec.precision or stored or default_precision(checkpoint, spec.backend)
-    if spec.ssm_state is not StateFormat.FLOAT32 and checkpoint.config.mamba is None:
-        raise ConfigError(
-            f"--ssm-state is for models with Mamba layers; {checkpoint.config.model_type} has none."
-        )
-    if stored and precision is not stored and spec.backend not in CPU_BACKENDS:
+    precision = spec.precision or stored or default_precision(checkpoint, backend)
+    if stored and precision is not stored and not backend.is_cpu:
         raise ConfigError(
             f"{checkpoint.path} is quantized to {stored}; it can't be built as {precision}."
         )
-    if spec.backend in CPU_BACKENDS:
-        if spec.gpu is not None:
-            raise ConfigError(f"backend {spec.backend} runs on the CPU; leave out --gpu.")
-        if spec.backend == "native":
-            native.check(precision, stored)
-        else:
-            onnxruntime.check(precision)
-        return precision
-    if spec.gpu is None:
-        raise ConfigError(f"backend {spec.backend} needs --gpu, such as a10g or a100.")
-    capability = compute_capability(spec.gpu)
-    if spec.backend in HOST_BACKENDS:
-        host_backends.check(spec.backend, checkpoint, capability, precision, spec.tp_size)
-    else:
-        if spec.has_plugins:
-            is_local = capability == tensorrt.local_compute_capability()
-            check_plugins(checkpoint.config, spec.gpu, has_local_gpu=is_local)
-        tensorrt.check(capability, precision, has_plugins=spec.has_plugins)
-    if precision is not Precision.BF16 and stored is None:
+    capability = _capability(backend, spec.gpu)
+    target = Target(checkpoint, precision, stored, spec.gpu, capability, options)
+    backend.check(target)
+    if not backend.is_cpu and precision is not Precision.BF16 and stored is None:
         raise ConfigError(
             f"{checkpoint.path} is not quantized; first run: "
             f"nemotrt quantize {checkpoint.path} --recipe {precision} -o OUT"
         )
-    if spec.is_embedded and spec.backend == "tensorrt":
-        tensorrt.check_memory(checkpoint)
-    return precision
+    backend.check_memory(target)
+    return target
 
 
-def chosen_flags(spec: BuildSpec) -> list[str]:
-    """Return the flags of the options that a spec sets to something else than their default."""
-    default = BuildSpec()
-    return [
-        option.flag
-        for option in BACKEND_OPTIONS
-        if getattr(spec, option.field) != getattr(default, option.field)
-    ]
+def _capability(backend: AnyBackend, gpu: str | None) -> str | None:
+    """Return the GPU's compute capability for a GPU backend, None for a CPU's."""
+    if not backend.is_cpu:
+        if gpu is None:
+            raise ConfigError(f"backend {backend.name} needs --gpu, such as a10g or a100.")
+        return compute_capability(gpu)
+    if gpu is not None:
+        raise ConfigError(f"backend {backend.name} runs on the CPU; leave out --gpu.")
+    return None
 
 
 def compute_capability(gpu: str) -> str:
@@ -165,59 +125,31 @@ def compute_capability(gpu: str) -> str:
     return capability
 
 
-def default_precision(checkpoint: Checkpoint, backend: str) -> Precision:
+def default_precision(checkpoint: Checkpoint, backend: AnyBackend) -> Precision:
     """Return the precision in which an unquantized checkpoint is built."""
-    is_float32 = checkpoint.config.dtype == "float32" and backend in CPU_BACKENDS
+    is_float32 = checkpoint.config.dtype == "float32" and backend.is_cpu
     return Precision.FP32 if is_float32 else Precision.BF16
 
 
-def _build(
-    checkpoint: Checkpoint,
-    folder: Path,
-    spec: BuildSpec,
-    precision: Precision,
-    report: Callable[[str], None],
-) -> Manifest:
-    """Write the backend's payload to `folder` and return the manifest, without file digests."""
-    report("graph")
-    weights: dict[str, WeightInput] = {}
-    options: dict[str, str | int | float | bool] = {}
-    capability = None
-    if spec.backend == "onnxruntime":
-        onnxruntime.export(checkpoint, folder, spec.limits, precision, is_exact=spec.is_exact)
-        options["is_exact"] = spec.is_exact
-        tools = onnxruntime.tools()
-    elif spec.backend == "native":
-        native.export(checkpoint, folder, spec.limits, precision, spec.ssm_state)
-        options["ssm_state"] = spec.ssm_state.value
-        tools = native.tools()
-    elif spec.backend in HOST_BACKENDS:
-        assert spec.gpu is not None  # check_spec
-        capability = compute_capability(spec.gpu)
-        choice = HostChoice(capability, precision, spec.limits, spec.tp_size, spec.is_code_trusted)
-        options, tools = host_backends.write(spec.backend, checkpoint, folder, choice, report)
-    else:
-        assert spec.gpu is not None  # check_spec
-        capability = compute_capability(spec.gpu)
-        how = PlanSpec(
-            spec.limits, precision, capability, spec.is_embedded, spec.workspace_bytes, spec.mamba
-        )
-        weights, options = build_plan(checkpoint, folder, how, report)
-        tools = tensorrt.tools(capability, has_plugins=spec.has_plugins)
+def _build(target: Target[Any], spec: BuildSpec, job: BuildJob) -> Manifest:
+    """Let the backend write its payload; return the manifest, without file digests."""
+    job.report("graph")
+    backend, checkpoint = registry.find(spec.backend), target.checkpoint
+    payload = backend.build(target, job)
     return Manifest(
-        backend=spec.backend,
-        gpu=spec.gpu,
-        compute_capability=capability,
-        precision=precision,
-        executed=spec.backend in CPU_BACKENDS,
-        limits=LimitsEntry(**dataclasses.asdict(spec.limits)),
+        backend=backend.name,
+        gpu=target.gpu,
+        compute_capability=target.compute_capability,
+        precision=target.precision,
+        executed=backend.executed is Executed.HERE,
+        limits=LimitsEntry(**dataclasses.asdict(job.limits)),
         model=model_summary(checkpoint.config),
         checkpoint=CheckpointEntry(
             path=str(checkpoint.path.resolve()), fingerprint=checkpoint.fingerprint()
         ),
-        weights=weights,
-        tools=tools,
-        options=options,
+        weights=dict(payload.weights),
+        tools=dict(payload.tools),
+        options=payload.notes,
         files={},
     )
 

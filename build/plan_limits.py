@@ -2,10 +2,10 @@
 
 from nemotrt.build.given_limits import GivenLimits
 from nemotrt.build.plan_memory import device_memory
+from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
 from nemotrt.engines.checkpoint import Checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensorrt.device_state import SIDES
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.capacity import GIB
 from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.backends.native.binding import InstructionSet
+from nemotrt.engines.backends.native.draw import CDraw, DrawEngine, DrawStatus, address, padded_bits
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.native.binding import InstructionSet
-from nemotrt.engines.native.draw import CDraw, DrawEngine, DrawStatus, address, padded_bits
 from nemotrt.engines.sampling import (
     Choice,
     Floats,

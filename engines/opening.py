@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemotrt.engines.backends import registry
 from nemotrt.engines.chat import ChatTemplate, load_chat_template
 from nemotrt.engines.engine import Engine
 from nemotrt.engines.hf_config import read_model_config
@@ -10,9 +11,7 @@ from nemotrt.engines.manifest import Manifest, read_manifest, verify_files
 from nemotrt.engines.request_scheduler import RequestScheduler, SchedulesItself
 from nemotrt.engines.scheduler import Scheduler
 from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
-from nemotrt.errors import ConfigError, EnvironmentUnfitError, unknown_name
-
-CPU_BACKENDS = ("onnxruntime", "native")
+from nemotrt.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,50 +66,14 @@ def open_engine(folder: Path, *, verify: bool = True, num_threads: int | None = 
         verify_files(folder, manifest)
     config = read_model_config(folder)
     tokenizer, template = load_tokenizer(folder), load_chat_template(folder)
-    engine = _open_backend(folder, manifest, num_threads)
+    engine = registry.find(manifest.backend).open(folder, manifest, num_threads)
     return OpenEngine(manifest, engine, tokenizer, template, config.eos_token_ids)
 
 
 def check_threads(manifest: Manifest, num_threads: int | None) -> None:
     """Raise ConfigError if CPU threads are given for an engine that has no use for them."""
-    if num_threads is not None and manifest.backend not in CPU_BACKENDS:
-        names = " and ".join(CPU_BACKENDS)
+    names = registry.cpu_names()
+    if num_threads is not None and manifest.backend not in names:
         raise ConfigError(
-            f"--threads is for backends {names}; this engine is {manifest.backend}'s."
+            f"--threads is for backends {' and '.join(names)}; this engine is {manifest.backend}'s."
         )
-
-
-def _open_backend(folder: Path, manifest: Manifest, num_threads: int | None) -> Engine:
-    """Return the running engine of the manifest's backend."""
-    if manifest.backend == "onnxruntime":
-        from nemotrt.engines import onnxruntime
-
-        return onnxruntime.open_engine(folder, manifest, num_threads)
-    if manifest.backend == "native":
-        from nemotrt.engines.native import backend as native
-
-        return native.open_engine(folder, manifest, num_threads)
-    if manifest.backend == "tensorrt":
-        from nemotrt.engines.tensorrt.engine import open_engine as open_plan
-
-        return open_plan(folder, manifest)
-    if manifest.backend == "tensorrt-llm":
-        from nemotrt.engines.tensorrt_llm.engine import open_engine as open_bundle
-
-        return open_bundle(folder, manifest)
-    if manifest.backend == "edge-llm":
-        from nemotrt.engines.edge_llm.backend import host_command
-
-        raise EnvironmentUnfitError(
-            f"{folder} is a graph for Edge-LLM, which serves its engine itself. Build it on the "
-            f"GPU host: {host_command(folder)}"
-        )
-    if manifest.backend == "tensorrt-llm-1.2":
-        from nemotrt.engines.tensorrt_llm_1_2 import backend
-
-        raise EnvironmentUnfitError(
-            f"{folder} is a checkpoint for TensorRT-LLM 1.2, whose engine trtllm-serve runs. Build "
-            f"it on the GPU host: {backend.host_command(folder)}"
-        )
-    known = ("onnxruntime", "native", "tensorrt", "tensorrt-llm", "edge-llm", "tensorrt-llm-1.2")
-    raise unknown_name("backend", manifest.backend, known)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nemotrt.engines.backends import registry
 from nemotrt.profiles.composition import compose
 from nemotrt.profiles.load.driver import Drive, LoadRecord, drive, prepare
 from nemotrt.profiles.load.exchange import Phase
@@ -17,7 +18,7 @@ from nemotrt.profiles.load.schedule import num_measured
 from nemotrt.profiles.load.stamping_loop import StampingLoop
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.nvml.watch import GpuChoice, watching
-from nemotrt.profiles.prediction import CPU_ENGINES, THIS_MACHINE, PredictionChoice, try_predict
+from nemotrt.profiles.prediction import THIS_MACHINE, PredictionChoice, try_predict
 from nemotrt.profiles.recording import machine_facts
 from nemotrt.profiles.result import ProfileResult
 from nemotrt.profiles.targets.openai_http import OpenAiTarget
@@ -106,7 +107,7 @@ def _with_prediction(
     if choice.precision is None and "precision" in result.target:
         choice = replace(choice, precision=str(result.target["precision"]))
     backend = str(result.target.get("backend", ""))
-    if choice.gpu == THIS_MACHINE and backend in CPU_ENGINES:
+    if choice.gpu == THIS_MACHINE and backend in registry.cpu_names():
         choice = replace(choice, engine=backend)
     prediction, absence = try_predict(choice, workload, limit if isinstance(limit, int) else None)
     notes = [*result.notes, *([absence] if absence else [])]

@@ -10,7 +10,6 @@ from nemotrt.errors import NemotrtError
 from nemotrt.profiles.load.workload import Workload
 
 THIS_MACHINE = "this-machine"
-CPU_ENGINES = ("onnxruntime", "native")  # the planner has each one's figures
 PARTS = ("weights", "attention", "ssm", "elementwise", "interconnect", "overhead")
 
 

@@ -16,6 +16,7 @@ from types import FrameType
 
 import click
 
+from nemotrt.engines.backends import registry
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.admission import QueueLimits
@@ -28,7 +29,6 @@ from nemotrt.serve.preparation import Preparation
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
 SWITCH_S = 0.0005  # how long a thread that prepares a request may keep the engine's loop waiting
-STATE_ELEMENT_BYTES = {"native": 4, "onnxruntime": 4}  # their state is float32
 
 
 class EngineHost:
@@ -64,7 +64,8 @@ class EngineHost:
         """Return the engine's measurements, in Prometheus form."""
         gauges = self.loop.gauges()
         sizes = self.opened.manifest.model
-        element = STATE_ELEMENT_BYTES.get(self.opened.manifest.backend)
+        backend = registry.get(self.opened.manifest.backend)
+        element = None if backend is None else backend.state_element_bytes
         if element is not None:
             per_token = float(sizes["kv_elements_per_token"] or 0) * element
             state = float(sizes["ssm_state_elements_per_request"] or 0)

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotrt.cli import main
-from nemotrt.engines.edge_llm import backend as edge_backend
+from nemotrt.engines.backends.edge_llm import export as edge_backend
+from nemotrt.engines.backends.native.compiler import find_compiler
+from nemotrt.engines.backends.tensorrt_llm.bundle import serve_command
+from nemotrt.engines.backends.tensorrt_llm_1_2 import export as trtllm_backend
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.native.compiler import find_compiler
-from nemotrt.engines.tensorrt_llm.bundle import serve_command
-from nemotrt.engines.tensorrt_llm_1_2 import backend as trtllm_backend
 from nemotrt.profiles.aiperf.invocation import arguments
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.targets.openai_http import Endpoint

@@ -10,8 +10,8 @@ import numpy as np
 from models import checkpoint
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.native.engine import NativeEngine
 from nemotrt.engines.precision import Precision
 
 HELD = (1024, 2048, 4096, 8192, 16384, 32000)

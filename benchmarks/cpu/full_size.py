@@ -19,9 +19,9 @@ from full_size_served import compare
 from models import FULL
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.native.program import read_program
 from nemotrt.engines.engine import Engine, Feed, Limits
 from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.native.program import read_program
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.tensor_names import expected_shapes
 from nemotrt.engines.tiny_models import TINY_MODELS

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from nemotrt.engines.backends.native.engine import NativeEngine
+from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.native.engine import NativeEngine
-from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
 
 KINDS = {"native": NativeEngine, "onnxruntime": OnnxRuntimeEngine}
 

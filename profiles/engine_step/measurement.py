@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.native.engine import NativeEngine
+from nemotrt.engines.backends.native.machine_limits import MachineLimits, measure_limits
+from nemotrt.engines.backends.native.program import Operation, OperationKind, Program, read_program
 from nemotrt.engines.engine import Feed
 from nemotrt.engines.manifest import Manifest
-from nemotrt.engines.native.engine import NativeEngine
-from nemotrt.engines.native.machine_limits import MachineLimits, measure_limits
-from nemotrt.engines.native.program import Operation, OperationKind, Program, read_program
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.engine_step.roofline import least_seconds
 from nemotrt.profiles.engine_step.work import Load, Work, work_of
@@ -94,10 +95,12 @@ def profile_step(
 
 def check_load(manifest: Manifest, load: Load, num_steps: int) -> None:
     """Raise ConfigError unless the engine can run the steps."""
-    if manifest.backend != "native":
+    timed = [backend.name for backend in registry.backends() if backend.times_operations]
+    if manifest.backend not in timed:
+        names = " and ".join(timed)
         raise ConfigError(
-            f"this is a {manifest.backend} engine; only native ones time their operations: "
-            "build it with --backend native."
+            f"this is a {manifest.backend} engine; only {names} ones time their operations: "
+            f"build it with --backend {names}."
         )
     limits = manifest.engine_limits
     if load.batch > limits.max_batch_size:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nemotrt.engines.backends import registry
 from nemotrt.engines.precision import Precision
 from nemotrt.profiles.miniature.pair import Pair
 from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
@@ -41,7 +42,7 @@ def make_budget(pair: Pair, num_tokens: int) -> MiniatureBudget:
     batch_size = real.max_batch_size()
     room = real.fit.left_bytes(batch_size) / real.request.total_bytes(real.planned_tokens)
     requests = [
-        request_memory(model, load_engine("onnxruntime"), StoredType.FP32, StoredType.FP32)
+        request_memory(model, load_engine(registry.names()[0]), StoredType.FP32, StoredType.FP32)
         for model in (pair.hybrid, pair.baseline)
     ]
     hybrid_bytes, baseline_bytes = (request.total_bytes(num_tokens) for request in requests)

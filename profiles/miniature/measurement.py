@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemotrt.engines.backends import registry
 from nemotrt.errors import ChildProcessFailedError, NemotrtError
 from nemotrt.profiles import measure
 from nemotrt.profiles.load.workload import Workload
@@ -20,7 +21,6 @@ from nemotrt.profiles.targets.in_process import InProcessTarget
 from nemotrt.profiles.verdict.judge import Verdict, judge
 
 CHUNK_TOKENS = 128
-BACKEND = "onnxruntime"  # runs on any CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _build(checkpoint: Path, engine: Path, batch_size: int, max_seq_len: int) ->
     command += ["--max-batch-size", str(batch_size), "--max-seq-len", str(max_seq_len)]
     command += [
         "--backend",
-        BACKEND,
+        registry.names()[0],  # runs on any CPU
         "--chunk-tokens",
         str(min(CHUNK_TOKENS, max_seq_len)),
         "--quiet",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from nemotrt.engines.device_draws.tables import device_bytes
+from nemotrt.engines.backends.tensorrt.draws.tables import device_bytes
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.gpu_profile import GpuProfile

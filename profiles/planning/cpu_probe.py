@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nemotrt.engines import onnxruntime
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.backend import BuildJob, Target
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Engine, Feed, Limits
-from nemotrt.engines.native import backend as native
-from nemotrt.engines.native.engine import NativeEngine
 from nemotrt.engines.precision import Precision
 from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
 from nemotrt.profiles.planning.cpu_cache import last_level_cache_mib
@@ -42,11 +41,11 @@ def open_probe(folder: Path, name: str, backend: str, precision: Precision) -> E
     checkpoint, target = folder / name, folder / f"{name}-engine"
     write_checkpoint(checkpoint, PROBE_MODELS[name])
     target.mkdir()
-    if backend == "native":
-        native.export(open_checkpoint(checkpoint), target, LIMITS, precision)
-        return NativeEngine(target, LIMITS)
-    onnxruntime.export(open_checkpoint(checkpoint), target, LIMITS, precision)
-    return onnxruntime.OnnxRuntimeEngine(target, LIMITS)
+    engine = registry.find_cpu(backend)
+    options = engine.options_type()
+    what = Target(open_checkpoint(checkpoint), precision, None, None, None, options)
+    engine.build(what, BuildJob(target, LIMITS))
+    return engine.load(target, LIMITS, None)
 
 
 def cache_filler() -> Callable[[], object]:

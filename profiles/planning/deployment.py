@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from nemotrt.engines.backends import registry
 from nemotrt.engines.model_config import ModelConfig
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
@@ -230,7 +231,7 @@ def engine_name(name: str, gpu: GpuProfile) -> str:
     """Return the engine's name; ours on a CPU is what its figures were measured with."""
     if name != "nemotrt" or gpu.kind == "gpu":
         return name
-    return gpu.measured_with.engine if gpu.measured_with else "onnxruntime"
+    return gpu.measured_with.engine if gpu.measured_with else registry.names()[0]
 
 
 def resolve_gpu(options: DeploymentOptions) -> GpuProfile:

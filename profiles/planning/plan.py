@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from nemotrt.engines.backends import registry
 from nemotrt.engines.precision import Precision
 from nemotrt.profiles.planning.capacity import (
     MAX_BATCH_SIZE,
@@ -240,7 +241,7 @@ def _as_built(deployment: Deployment) -> Deployment | None:
     is_design = deployment.engine.name == "nemotrt" and deployment.tp == 1
     if not is_design or not deployment.model.num_mamba_layers:
         return None
-    engine = load_engine("tensorrt")
+    engine = load_engine(registry.first_for_gpu())
     formats = replace(deployment.formats, kv=engine.kv_type(deployment.formats.precision))
     max_num_tokens = min(deployment.max_num_tokens, engine.max_num_tokens)
     return replace(deployment, engine=engine, formats=formats, max_num_tokens=max_num_tokens)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from nemotrt.engines.backends import registry
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy, precision_of
 from nemotrt.profiles.planning.measured import MeasuredRow, read_rows
-from nemotrt.profiles.planning.this_machine import CPU_ENGINES
 from nemotrt.profiles.result import ProfileResult, Status, read_result
 
 CLOSED_LOOP = "closed"
@@ -67,6 +67,6 @@ def _why_unusable(result: ProfileResult, options: DeploymentOptions, gpu: GpuPro
     precision = precision_of(options)
     if target.get("precision", precision) != precision:
         return f"it ran {target['precision']}, not {precision}"
-    if target.get("backend") in CPU_ENGINES and gpu.kind != "cpu":
+    if target.get("backend") in registry.cpu_names() and gpu.kind != "cpu":
         return f"it ran on a CPU ({target['backend']})"
     return ""

@@ -20,7 +20,7 @@ from nemotrt.profiles.planning.deployment import (
 from nemotrt.profiles.planning.known_models import load_source
 from nemotrt.profiles.planning.number_format import LINEAR_ARITHMETIC, PlanPrecision
 from nemotrt.profiles.planning.plan import make_plan
-from nemotrt.profiles.planning.this_machine import CPU_PRECISIONS
+from nemotrt.profiles.planning.this_machine import cpu_precisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def sweep(
 def default_precisions(gpus: Sequence[str]) -> list[Precision]:
     """Return the precisions that at least one of the GPUs has a rate for."""
     if THIS_MACHINE in gpus:
-        return list(CPU_PRECISIONS)
+        return list(cpu_precisions())
     rates = {rate for gpu in gpus for rate in load_gpu(gpu).datasheet.tflops}
     return [p for p in Precision if LINEAR_ARITHMETIC[p].value in rates]
 

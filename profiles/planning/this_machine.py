@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nemotrt.engines.backends import registry
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.gpu_profile import GpuProfile
@@ -15,8 +16,6 @@ from nemotrt.profiles.planning.number_format import PlanPrecision
 
 PROBE = "nemotrt.profiles.planning.cpu_probe"
 BUSY_SHARE = 0.5  # of the CPUs, by the load average; a plan says when it was measured above that
-CPU_ENGINES = ("onnxruntime", "native")
-CPU_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 
 def measure_this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
@@ -29,13 +28,15 @@ def measure_this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
         EnvironmentUnfitError: the memory size cannot be read (not Linux).
         ChildProcessFailedError: the probe failed.
     """
-    if engine not in ("nemotrt", *CPU_ENGINES):
+    engines = registry.cpu_names()
+    if engine not in ("nemotrt", *engines):
         raise ConfigError(
-            f"engine {engine} does not run on this machine's CPU; choose {', '.join(CPU_ENGINES)}."
+            f"engine {engine} does not run on this machine's CPU; choose {', '.join(engines)}."
         )
-    if not isinstance(precision, Precision) or precision not in CPU_PRECISIONS:
+    precisions = cpu_precisions()
+    if not isinstance(precision, Precision) or precision not in precisions:
         raise ConfigError(
-            f"no CPU engine runs {precision}; choose {', '.join(p.value for p in CPU_PRECISIONS)}."
+            f"no CPU engine runs {precision}; choose {', '.join(p.value for p in precisions)}."
         )
     name = _default_engine() if engine == "nemotrt" else engine
     num_cpus = len(os.sched_getaffinity(0))
@@ -46,9 +47,15 @@ def measure_this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
     return cpu_profile(machine, name, precision, _probe(name, precision))
 
 
+def cpu_precisions() -> tuple[Precision, ...]:
+    """Return the precisions that a CPU engine has of any checkpoint."""
+    backends = [registry.find(name) for name in registry.cpu_names()]
+    return tuple(p for p in Precision if any(b.supports(None, p) is None for b in backends))
+
+
 def _default_engine() -> str:
     """Return the engine that a build takes here."""
-    from nemotrt.engines.cpu_backend import default_cpu_backend  # heavy: it loads the step
+    from nemotrt.engines.backends.cpu_backend import default_cpu_backend
 
     return default_cpu_backend()[0]
 

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nemotrt.build.backend_options import BACKEND_OPTIONS
+from nemotrt.build.backend_options import backend_options
 from nemotrt.build.command import build
-from nemotrt.build.engine_builder import BACKENDS, BuildSpec, build_engine
+from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.native.options import NativeOptions, StateFormat
+from nemotrt.engines.backends.tensorrt.options import MambaLayers, TensorRTOptions
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.native.program import StateFormat
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ConfigError, NemotrtError
 
+BACKEND_OPTIONS, BACKENDS = backend_options(), registry.names()
 GPUS = {"tensorrt": "a10g", "tensorrt-llm": "h100", "edge-llm": "a10g", "tensorrt-llm-1.2": "a100"}
 # A value that is not the default, what BuildSpec makes of it, and what else it needs.
 VALUES: dict[str, tuple[list[str], object, list[str]]] = {
@@ -126,10 +128,27 @@ def test_the_library_refuses_what_the_command_refuses(
     backend: str, choice: dict[str, object], tmp_path: Path
 ) -> None:
     (option,) = (option for option in BACKEND_OPTIONS if option.field in choice)
-    spec = BuildSpec(backend, GPUS.get(backend), limits=Limits(1, 64, 16), **choice)  # type: ignore[arg-type]
     if backend in option.backends:
         return
-    with pytest.raises(ConfigError, match=f"{option.flag} is for backend .*, not {backend}"):
+    for owner in option.backends:
+        options = registry.find(owner).options_type(**choice)
+        spec = BuildSpec(backend, GPUS.get(backend), limits=Limits(1, 64, 16), options=options)
+        with pytest.raises(ConfigError, match=f"{option.flag} is for backend .*, not {backend}"):
+            build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("owner", BACKENDS)
+def test_even_at_its_defaults_another_backends_options_are_refused(
+    owner: str, backend: str, tmp_path: Path
+) -> None:
+    options = registry.find(owner).options_type()
+    if isinstance(options, registry.find(backend).options_type):
+        return
+    spec = BuildSpec(backend, GPUS.get(backend), limits=Limits(1, 64, 16), options=options)
+    with pytest.raises(
+        ConfigError, match=f"backend {backend} has .*, not {type(options).__name__}"
+    ):
         build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
 
 
@@ -138,12 +157,12 @@ def test_the_library_refuses_what_the_command_refuses(
     [
         (
             "tiny-dense",
-            BuildSpec("native", ssm_state=StateFormat.FLOAT16),
+            BuildSpec("native", options=NativeOptions(StateFormat.FLOAT16)),
             "--ssm-state is for models with Mamba layers; qwen3 has none",
         ),
         (
             "tiny-dense",
-            BuildSpec("tensorrt", "h100", mamba=MambaLayers.PLUGIN),
+            BuildSpec("tensorrt", "h100", options=TensorRTOptions(mamba=MambaLayers.PLUGIN)),
             "qwen3 has no Mamba layers",
         ),
     ],

@@ -13,9 +13,9 @@ from nemotrt.build.given_limits import GivenLimits, read_limits
 from nemotrt.build.plan_limits import MAX_SLOTS, missing_bytes, plan_limits
 from nemotrt.build.planned_limits import resolve_limits
 from nemotrt.cli import main
+from nemotrt.engines.backends.tensorrt.options import MambaLayers, TensorRTOptions
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from support.sparse_checkpoint import write_sparse
@@ -48,7 +48,7 @@ def test_as_many_sequences_as_fit(nano: Checkpoint) -> None:
 
 def test_states_that_are_updated_in_place_leave_room_for_more(nano: Checkpoint) -> None:
     """By hand, as above, with one side."""
-    spec = BuildSpec("tensorrt", "a10g", mamba=MambaLayers.PLUGIN)
+    spec = BuildSpec("tensorrt", "a10g", options=TensorRTOptions(mamba=MambaLayers.PLUGIN))
     limits = resolve_limits(nano, spec, BF16, GivenLimits()).limits
     assert limits.max_batch_size == (0.95 * 22587 - 16956 - 1.5 * 480) // (384 + 135 + 1.9) == 7
 

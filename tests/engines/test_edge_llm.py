@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
 from nemotrt.cli import main
+from nemotrt.engines.backends.edge_llm import exporter
+from nemotrt.engines.backends.edge_llm.graph_check import check_graph
 from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.edge_llm import exporter
-from nemotrt.engines.edge_llm.graph_check import check_graph
 from nemotrt.engines.manifest import read_manifest
 from nemotrt.engines.quant_config import QuantAlgo
 from nemotrt.engines.tiny_models import TINY_MODELS

@@ -144,7 +144,7 @@ def test_what_is_no_engine(tmp_path: Path) -> None:
 def test_logits_that_are_not_finite_fail_the_command(
     tiny_engine: Path, monkeypatch: pytest.MonkeyPatch, bad: float, options: list[Any]
 ) -> None:
-    from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
+    from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 
     step = OnnxRuntimeEngine.step
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines import onnxruntime, tensorrt
+from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.description import describe
 from nemotrt.engines.emitters.standard import StandardEmitter

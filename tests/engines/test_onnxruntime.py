@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
+from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.linear_weight import LinearWeight
 from nemotrt.engines.onnx_graph import GRAPH_FILE, NUM_LOGITS
-from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 from support import reference
@@ -226,7 +227,9 @@ def test_int8_weights_exact_and_fast(tmp_path: Path) -> None:
     found = {}
     for is_exact in (True, False):
         folder = tmp_path / f"exact-{is_exact}"
-        spec = BuildSpec(precision=Precision.INT8_WO, limits=LIMITS, is_exact=is_exact)
+        spec = BuildSpec(
+            precision=Precision.INT8_WO, limits=LIMITS, options=OnnxRuntimeOptions(is_exact)
+        )
         build_engine(checkpoint, folder, spec)
         engine = OnnxRuntimeEngine(folder, LIMITS, num_threads=1)
         found[is_exact] = engine.step([Feed(engine.allocate(), tokens)])[0]

@@ -14,7 +14,17 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.build.plan_limits import plan_deployment
 from nemotrt.build.plan_memory import scratch_bytes
 from nemotrt.cli import main
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import graph_export
+from nemotrt.engines.backends.tensorrt.compile.layer_check import (
+    LAYERS_FILE,
+    LayerCheck,
+    check_layers,
+)
+from nemotrt.engines.backends.tensorrt.compile.layer_report import read_report
+from nemotrt.engines.backends.tensorrt.compile.layer_table import print_layers
+from nemotrt.engines.backends.tensorrt.options import TensorRTOptions
+from nemotrt.engines.backends.tensorrt.run.engine import FED
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.hf_config import read_model_config
@@ -22,11 +32,6 @@ from nemotrt.engines.manifest import Manifest, read_manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import linear_names
-from nemotrt.engines.tensorrt import graph_export
-from nemotrt.engines.tensorrt.engine import FED
-from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, LayerCheck, check_layers
-from nemotrt.engines.tensorrt.layer_report import read_report
-from nemotrt.engines.tensorrt.layer_table import print_layers
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import (
     EnvironmentUnfitError,
@@ -286,7 +291,7 @@ def test_embedding_needs_memory_that_is_there(
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
     monkeypatch.setattr(graph_export, "MEMORY_FILE", tmp_path / "meminfo")
-    spec = BuildSpec("tensorrt", "a10g", limits=LIMITS, is_embedded=True)
+    spec = BuildSpec("tensorrt", "a10g", limits=LIMITS, options=TensorRTOptions(is_embedded=True))
     with pytest.raises(EnvironmentUnfitError, match=r"0\.0 GB are available; leave it out"):
         build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
 

@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from nemotrt.build import support_table
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler, flavour
+from nemotrt.engines.backends.tensorrt_llm import bundle
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.onnx_graph import GRAPH_FILE
 from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensorrt import compiler, flavour
-from nemotrt.engines.tensorrt_llm import bundle
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import (
     ArtefactError,

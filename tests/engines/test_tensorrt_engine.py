@@ -12,7 +12,11 @@ from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import model_summary
 from nemotrt.cli import main
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.run import engine as engine_module
+from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.manifest import (
@@ -26,10 +30,6 @@ from nemotrt.engines.precision import Precision
 from nemotrt.engines.request import Request
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.scheduler import Scheduler
-from nemotrt.engines.tensorrt import compiler
-from nemotrt.engines.tensorrt import engine as engine_module
-from nemotrt.engines.tensorrt.cuda import Cuda
-from nemotrt.engines.tensorrt.engine import TensorRTEngine
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from support import cuda_stand_in, fake_quantized, reference

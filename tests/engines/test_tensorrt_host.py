@@ -9,13 +9,17 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler, flavour
+from nemotrt.engines.backends.tensorrt.compile.layer_check import (
+    LAYERS_FILE,
+    UNREADABLE,
+    check_layers,
+)
+from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, read_report
 from nemotrt.engines.hf_config import read_model_config
 from nemotrt.engines.manifest import read_manifest
 from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensorrt import compiler, flavour
-from nemotrt.engines.tensorrt.layer_check import LAYERS_FILE, UNREADABLE, check_layers
-from nemotrt.engines.tensorrt.layer_report import LayerReport, read_report
 from nemotrt.errors import EnvironmentUnfitError
 from support import host_tensorrt
 

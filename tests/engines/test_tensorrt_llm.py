@@ -8,11 +8,15 @@ import yaml
 from click.testing import CliRunner
 
 from nemotrt.cli import main
+from nemotrt.engines.backends.tensorrt_llm import bundle
+from nemotrt.engines.backends.tensorrt_llm.llm_args import (
+    graph_batch_sizes,
+    llm_args,
+    read_llm_args,
+)
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.tensorrt_llm import bundle
-from nemotrt.engines.tensorrt_llm.llm_args import graph_batch_sizes, llm_args, read_llm_args
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy

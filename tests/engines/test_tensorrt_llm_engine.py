@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines import guide
+from nemotrt.engines.backends.tensorrt_llm import scheduler as scheduler_module
+from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.generation import collect, generate
 from nemotrt.engines.guide import AfterThinking, ThinkingBudget
@@ -25,7 +27,6 @@ from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import FinishReason, Request, Update
 from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.tensorrt_llm import scheduler as scheduler_module
 from nemotrt.engines.tiny_models import resolve_checkpoint
 from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
 
@@ -374,7 +375,7 @@ def test_what_tensorrt_llm_says_against_a_start_is_passed_on(
     """Two GPUs where the LLM sees one."""
     monkeypatch.syspath_prepend(str(STAND_IN))
     target = tmp_path / "b"
-    spec = BuildSpec("tensorrt-llm", "a10g", limits=LIMITS, tp_size=2)
+    spec = BuildSpec("tensorrt-llm", "a10g", limits=LIMITS, options=TensorRTLLMOptions(tp_size=2))
     build_engine(resolve_checkpoint("tiny"), target, spec)
     found = CliRunner().invoke(main, ["generate", str(target), "--prompt-ids", "1"])
     assert found.exit_code == 3

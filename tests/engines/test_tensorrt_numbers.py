@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
+from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.engine import Engine, Feed, Limits
 from nemotrt.engines.manifest import read_manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE, WEIGHTS_FILE
-from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import model_names
-from nemotrt.engines.tensorrt import compiler
-from nemotrt.engines.tensorrt.cuda import Cuda
-from nemotrt.engines.tensorrt.engine import TensorRTEngine
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.quantize.calibrate import calibrate
 from nemotrt.quantize.calibration import save_calibration
@@ -89,7 +90,13 @@ def cpu_logits(source: Path, precision: str, tokens: list[int], folder: Path) ->
     """Return the CPU engine's; the fake-quant engine's where activations are quantized."""
     if precision in ("int8-sq", "fp8"):
         return fake_quant_logits(open_checkpoint(source), tokens)
-    spec = BuildSpec("onnxruntime", None, Precision(precision), LIMITS, precision == "int8-wo")
+    spec = BuildSpec(
+        "onnxruntime",
+        None,
+        Precision(precision),
+        LIMITS,
+        OnnxRuntimeOptions(precision == "int8-wo"),
+    )
     build_engine(source, folder, spec)
     return logits(OnnxRuntimeEngine(folder, LIMITS, num_threads=1), tokens)
 

@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from tests.engines.test_tensorrt_engine import open_on_stand_in, relative_error
 
-from nemotrt.engines.device_draws.draws import DeviceDraws
-from nemotrt.engines.device_draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
+from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.run import engine as engine_module
+from nemotrt.engines.backends.tensorrt.run import staging
+from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.draws import CompiledDraws, Turn
 from nemotrt.engines.engine import CHOSEN, Feed
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.request import ErrorCode, FinishReason, Request, Update
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.scheduler import Scheduler
-from nemotrt.engines.tensorrt import engine as engine_module
-from nemotrt.engines.tensorrt import staging
-from nemotrt.engines.tensorrt.cuda import Cuda
-from nemotrt.engines.tensorrt.engine import TensorRTEngine
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support import reference
 from support import tensorrt_stand_in as stand_in

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.model_config import Activation, LayerKind
-from nemotrt.engines.onnxruntime import OnnxRuntimeEngine
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.sampling import log_softmax
 from nemotrt.engines.tiny_models import FOLDER, TINY_MODELS

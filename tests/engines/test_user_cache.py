@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nemotrt.engines import user_cache as module
-from nemotrt.engines.native.library import INSTALLED
+from nemotrt.engines.backends.native.library import INSTALLED
 from nemotrt.engines.user_cache import user_cache, usual_cache
 from nemotrt.errors import EnvironmentUnfitError
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.precision import Precision
@@ -36,7 +37,11 @@ def source(make_checkpoint: Callable[..., Path]) -> Path:
 
 
 def built(source: Path, target: Path, precision: Precision, limits: Limits = LIMITS) -> Path:
-    build_engine(source, target, BuildSpec(precision=precision, limits=limits, is_exact=True))
+    build_engine(
+        source,
+        target,
+        BuildSpec(precision=precision, limits=limits, options=OnnxRuntimeOptions(True)),
+    )
     return target
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.device_draws.draws import Blocks, DeviceDraws, Kernels
-from nemotrt.engines.device_draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.draws.draws import Blocks, DeviceDraws, Kernels
+from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
 from nemotrt.engines.draws import CompiledDraws, Turn
 from nemotrt.engines.guide import FREE, Allowed, Forced
 from nemotrt.engines.sampling import Choice, SamplingParams
-from nemotrt.engines.tensorrt.cuda import Cuda
 from support import cuda_stand_in
 from support.emulated_kernels import EmulatedKernels, emulated_set, guarded
 from support.sampler_cases import SETTINGS

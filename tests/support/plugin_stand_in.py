@@ -23,9 +23,9 @@ import tensorrt_rtx_bindings as trt
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from nemotrt.engines.plugins import registration
-from nemotrt.engines.plugins.kernel_dims import KernelDims
-from nemotrt.engines.plugins.plugin_fields import NAMESPACE, VERSION
+from nemotrt.engines.backends.tensorrt.plugins import registration
+from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import NAMESPACE, VERSION
 from support import tensorrt_stand_in
 from support.cuda_stand_in import Cuda
 from support.emulated_kernels import EmulatedKernels, emulated
@@ -46,7 +46,7 @@ def ordinary_tensorrt() -> Iterator[ModuleType]:
 
     What is registered within the block is no longer after it.
     """
-    names = ["tensorrt", *(f"nemotrt.engines.plugins.{name}" for name in MODULES)]
+    names = ["tensorrt", *(f"nemotrt.engines.backends.tensorrt.plugins.{name}" for name in MODULES)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registration, "LIBRARIES", {})
         patch.setattr(registration, "CREATORS", [])

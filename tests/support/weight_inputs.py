@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from nemotrt.engines.backends.tensorrt.compile.emitter import BoundWeight
 from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.emitters.tensorrt import BoundWeight
 from nemotrt.engines.manifest import WeightInput
 from nemotrt.engines.tensor_digest import tensor_digest
 

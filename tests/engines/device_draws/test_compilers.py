@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemotrt.engines.device_draws.draws import Blocks
-from nemotrt.engines.device_draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
+from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.plugins import kernel_image
 from nemotrt.engines.draws import CompiledDraws, Turn
-from nemotrt.engines.plugins import kernel_image
 from nemotrt.engines.sampling import SamplingParams
 from support.emulated_draws import Device
 from support.emulated_kernels import EmulatedKernels, compile_set
@@ -22,7 +22,7 @@ from support.peers import peer_python
 from support.sampler_cases import likely
 
 pytestmark = pytest.mark.slow
-ROOT = Path(kernel_image.__file__).parents[3]  # of the package
+ROOT = Path(kernel_image.__file__).parents[5]  # of the package
 GPUS = ("8.0", "8.6", "9.0")
 REGISTERS = 65536  # of a multiprocessor, 8.0 to 9.0. Source: CUDA C++ Programming Guide
 THREADS = {"edit_logits": 256, "weigh_scores": 256, "choose_tokens": 1024, "feed_tokens": 128}
@@ -73,8 +73,8 @@ def test_nvcc_compiles_for_one_gpu(
 NVRTC = """
     import sys
     from pathlib import Path
-    from nemotrt.engines.device_draws.tables import SAMPLER
-    from nemotrt.engines.plugins import kernel_image
+    from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
+    from nemotrt.engines.backends.tensorrt.plugins import kernel_image
 
     kernel_image.find_nvcc = lambda: None
     for capability in sys.argv[2:]:
@@ -109,10 +109,10 @@ LAUNCH = """
     import ctypes, sys
     import numpy as np
     sys.path += sys.argv[3:]  # what else the package imports is in the tests' environment
-    from nemotrt.engines.device_draws.draws import DeviceDraws
-    from nemotrt.engines.device_draws.tables import SAMPLER
+    from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
+    from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
     from nemotrt.engines.draws import NumpyDraws, Turn
-    from nemotrt.engines.plugins.kernel_library import KernelLibrary
+    from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
     from nemotrt.engines.sampling import SamplingParams
 
     class HostCuda:  # one memory; work is done at once

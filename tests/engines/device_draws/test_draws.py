@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nemotrt.engines.device_draws.draws import DeviceDraws
-from nemotrt.engines.device_draws.tables import (
+from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
+from nemotrt.engines.backends.tensorrt.draws.tables import (
     MAX_VOCAB,
     SAMPLER,
     device_bytes,
     page_locked_bytes,
     slot_bytes,
 )
+from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
 from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.sampling import Choice, SamplingParams
 from nemotrt.engines.sampling_limits import MAX_BIASES
-from nemotrt.engines.tensorrt.cuda import Cuda
 from nemotrt.errors import ConfigError
 from support import cuda_stand_in
 from support.emulated_draws import Device, QueuedKernels, no_scorer

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.device_draws.draws import Blocks
+from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
 from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.sampling import Choice, SamplingParams, uniform

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.native.binding import InstructionSet
+from nemotrt.engines.backends.native.engine import NativeEngine
+from nemotrt.engines.backends.native.library import load_library
+from nemotrt.engines.backends.native.options import NativeOptions, StateFormat
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.native.binding import InstructionSet
-from nemotrt.engines.native.engine import NativeEngine
-from nemotrt.engines.native.library import load_library
-from nemotrt.engines.native.program import StateFormat
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ConfigError
 from support import reference
@@ -223,7 +223,7 @@ def test_a_16_bit_state_costs_little_and_changes_nothing_else(tmp_path: Path) ->
     """Half floats in every kernel; the same bits in any pieces, and an error far below a logit."""
     model = reference.nemotron_h("M-M*M-", ssm_state_size=20)
     reference.save(model, tmp_path / "c")
-    spec = BuildSpec("native", limits=LIMITS, ssm_state=StateFormat.FLOAT16)
+    spec = BuildSpec("native", limits=LIMITS, options=NativeOptions(StateFormat.FLOAT16))
     build_engine(tmp_path / "c", tmp_path / "e", spec)
     rng = np.random.default_rng(3)
     tokens = rng.integers(0, 96, 60).tolist()
@@ -240,7 +240,7 @@ def test_a_16_bit_state_costs_little_and_changes_nothing_else(tmp_path: Path) ->
 
 def test_a_16_bit_state_is_for_the_native_backend(tmp_path: Path) -> None:
     reference.save(reference.nemotron_h("M"), tmp_path / "c")
-    spec = BuildSpec(limits=LIMITS, ssm_state=StateFormat.FLOAT16)
+    spec = BuildSpec(limits=LIMITS, options=NativeOptions(StateFormat.FLOAT16))
     with pytest.raises(ConfigError, match="--ssm-state is for backend native"):
         build_engine(tmp_path / "c", tmp_path / "e", spec)
 

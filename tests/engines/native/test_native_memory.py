@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.native.program import WEIGHTS_FILE, read_program
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.native.program import WEIGHTS_FILE, read_program
 from support import reference
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
@@ -17,7 +17,7 @@ RUN = """
 import json, sys
 from pathlib import Path
 from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.native.engine import NativeEngine
+from nemotrt.engines.backends.native.engine import NativeEngine
 
 def status(field):  # not getrusage: its peak counts the process that we were forked from
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.native.binding import STATE_FORMATS, close_program, open_program, run_step
-from nemotrt.engines.native.engine import NativeEngine
-from nemotrt.engines.native.packing import panels
-from nemotrt.engines.native.program import (
+from nemotrt.engines.backends.native.binding import (
+    STATE_FORMATS,
+    close_program,
+    open_program,
+    run_step,
+)
+from nemotrt.engines.backends.native.engine import NativeEngine
+from nemotrt.engines.backends.native.packing import panels
+from nemotrt.engines.backends.native.program import (
     PROGRAM_FILE,
     WEIGHTS_FILE,
     OperationKind,
@@ -20,7 +24,8 @@ from nemotrt.engines.native.program import (
     read_program,
     round_up,
 )
-from nemotrt.engines.native.program_check import SIGNATURES, fault_of
+from nemotrt.engines.backends.native.program_check import SIGNATURES, fault_of
+from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ArtefactError
 from support import reference

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.native.compiler import (
+from nemotrt.engines.backends.native.compiler import (
     SANITIZER_FLAGS,
     THREAD_SANITIZER_FLAGS,
     compile_library,
     find_compiler,
 )
-from nemotrt.engines.native.library import LIBRARY_VARIABLE
+from nemotrt.engines.backends.native.library import LIBRARY_VARIABLE
+from nemotrt.engines.engine import Limits
 from nemotrt.engines.tiny_models import TINY_MODELS
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.draws import Turn, open_draws
-from nemotrt.engines.native.engine import NativeEngine
+from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.sampling import SamplingParams
 
 engine = NativeEngine(Path(sys.argv[1]), Limits(8, 512, 128), 4)

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemotrt.engines.plugins import kernel_image
-from nemotrt.engines.plugins.kernel_dims import SOURCES, KernelDims
+from nemotrt.engines.backends.tensorrt.plugins import kernel_image
+from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import SOURCES, KernelDims
 from support.emulated_kernels import compile_kernels, emulated
 from support.mamba_oracle import conv_oracle, draw
 from support.peers import peer_python
 
 DIMS = KernelDims(4, 20, 16, 2, 4)
-ROOT = Path(kernel_image.__file__).parents[3]  # of the package
+ROOT = Path(kernel_image.__file__).parents[5]  # of the package
 LAUNCH = """
     import ctypes, sys
     import numpy as np
-    from nemotrt.engines.plugins.kernel_library import KernelLibrary
+    from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
 
     arrays = dict(np.load(sys.argv[1]))
     grid, threads = tuple(arrays.pop("grid").tolist()), int(arrays.pop("threads"))

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.engines.plugins import kernel_image
-from nemotrt.engines.plugins.kernel_dims import MAX_STATIC_SHARED_BYTES, KernelDims
+from nemotrt.engines.backends.tensorrt.plugins import kernel_image
+from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import (
+    MAX_STATIC_SHARED_BYTES,
+    KernelDims,
+)
 from support import nvrtc_stand_in, plugin_stand_in
 from support.peers import peer_python
 
 pytestmark = pytest.mark.slow
 NINE_B = KernelDims(128, 80, 128, 8, 4)
 EIGHT_B = KernelDims(128, 64, 128, 8, 4)
-ROOT = Path(kernel_image.__file__).parents[3]  # of the package
+ROOT = Path(kernel_image.__file__).parents[5]  # of the package
 TOOLS = "nvidia/cu13/bin"
 REGISTERS = 65536  # of a multiprocessor, 8.0 to 9.0. Source: CUDA C++ Programming Guide
 SHARED_BYTES = {"80": 164 << 10, "86": 100 << 10, "90": 228 << 10}  # of one. Source: the same
@@ -96,9 +99,9 @@ NVRTC = """
     import ctypes, inspect, json, sys
     from pathlib import Path
     from cuda.bindings import driver, nvrtc
-    from nemotrt.engines.plugins import kernel_image
-    from nemotrt.engines.plugins.kernel_dims import KernelDims
-    from nemotrt.engines.plugins.kernel_library import KernelLibrary
+    from nemotrt.engines.backends.tensorrt.plugins import kernel_image
+    from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
+    from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
 
     kernel_image.find_nvcc = lambda: None
     dims = KernelDims(128, 80, 128, 8, 4)
@@ -185,7 +188,10 @@ def test_the_plugins_have_tensorrt_s_types(tmp_path: Path) -> None:
     config.write_text(textwrap.dedent(MYPY).format(root=ROOT, stubs=tmp_path / "stubs"))
     command = [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", tmp_path / "c"]
     done = subprocess.run(
-        [*command, "-p", "nemotrt.engines.plugins"], capture_output=True, text=True, check=False
+        [*command, "-p", "nemotrt.engines.backends.tensorrt.plugins"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     ours = [line for line in done.stdout.splitlines() if "/stubs/" not in line]
     assert len(ours) == 1 and ours[0].startswith(("Found", "Success")), done.stdout[-2000:]

@@ -11,14 +11,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
+from nemotrt.engines.backends.tensorrt.compile import flavour
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.plugins import kernel_image, kernel_library
+from nemotrt.engines.backends.tensorrt.plugins.emitter import MambaPluginEmitter
+from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE
+from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import PluginFields
 from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.emitters.mamba_plugins import MambaPluginEmitter
 from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.plugins import choice, kernel_image, kernel_library
-from nemotrt.engines.plugins.kernel_dims import KernelDims
-from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
-from nemotrt.engines.plugins.plugin_fields import PluginFields
-from nemotrt.engines.tensorrt import flavour
 from nemotrt.engines.tiny_models import TINY_MODELS
 from support import host_tensorrt
 
@@ -119,9 +120,11 @@ def gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CUDACXX", str(nvcc))
     monkeypatch.setattr(kernel_library, "MODULE", "json")  # a module that is there
     monkeypatch.setattr(flavour, "local_compute_capability", lambda: "9.0")
-    monkeypatch.setattr("nemotrt.engines.tensorrt.local_compute_capability", lambda: "9.0")
+    monkeypatch.setattr(
+        "nemotrt.engines.backends.tensorrt.compile.local_compute_capability", lambda: "9.0"
+    )
     monkeypatch.syspath_prepend(folder)
-    root = Path(kernel_image.__file__).parents[3]
+    root = Path(kernel_image.__file__).parents[5]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(root)]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return folder
@@ -235,4 +238,4 @@ def test_nvcc_s_own_words_are_shown(
 
 def test_the_choices_are_those_of_the_option() -> None:
     result = CliRunner().invoke(main, ["build", "--help"])
-    assert f"--mamba [{'|'.join(choice.MambaLayers)}]" in result.output
+    assert f"--mamba [{'|'.join(MambaLayers)}]" in result.output

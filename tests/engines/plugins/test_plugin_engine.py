@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import model_summary
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.plugins import kernel_library, registration
+from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE
+from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
+from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import CausalConvFields, SsdScanFields
+from nemotrt.engines.backends.tensorrt.run import engine as engine_module
+from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest
 from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.plugins import kernel_library, registration
-from nemotrt.engines.plugins.choice import MambaLayers
-from nemotrt.engines.plugins.kernel_dims import KernelDims
-from nemotrt.engines.plugins.kernel_image import KERNELS_FILE
-from nemotrt.engines.plugins.kernel_library import KernelLibrary
-from nemotrt.engines.plugins.plugin_fields import CausalConvFields, SsdScanFields
 from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensorrt import compiler
-from nemotrt.engines.tensorrt import engine as engine_module
-from nemotrt.engines.tensorrt.engine import TensorRTEngine
 from nemotrt.errors import ArtefactError
 from support import cuda_stand_in, plugin_stand_in, reference
 from support.mamba_oracle import conv_oracle, draw, scan_oracle, worst

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.plugins.choice import MambaLayers
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
 from support import reference

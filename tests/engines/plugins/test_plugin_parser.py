@@ -7,12 +7,12 @@ from pathlib import Path
 
 import onnx
 
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import CausalConvFields
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.plugins.choice import MambaLayers
-from nemotrt.engines.plugins.plugin_fields import CausalConvFields
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
 
@@ -22,7 +22,7 @@ PARSE = """
 
     sys.modules["tensorrt"] = trt
     from pathlib import Path
-    from nemotrt.engines.plugins import registration
+    from nemotrt.engines.backends.tensorrt.plugins import registration
 
     is_registered = sys.argv[2] == "registered"
     if is_registered:

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.model_config import MambaConfig
-from nemotrt.engines.safetensors_file import read_header
-from nemotrt.engines.tensor_names import linear_names
-from nemotrt.engines.tensorrt_llm_1_2.conversion import Rank, linears, rank_tensors
-from nemotrt.engines.tensorrt_llm_1_2.mixed_gemm import HOPPER, mixed_gemm_layout
-from nemotrt.engines.tensorrt_llm_1_2.rank_tensor import write_tensors
-from nemotrt.engines.tensorrt_llm_1_2.tensor_parallel import (
+from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import Rank, linears, rank_tensors
+from nemotrt.engines.backends.tensorrt_llm_1_2.mixed_gemm import HOPPER, mixed_gemm_layout
+from nemotrt.engines.backends.tensorrt_llm_1_2.rank_tensor import write_tensors
+from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     head_slice,
     rank_slices,
     sections_of_in_proj,
     take,
 )
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.model_config import MambaConfig
+from nemotrt.engines.safetensors_file import read_header
+from nemotrt.engines.tensor_names import linear_names
 from support import engine_run
 
 SIZES = (1, 2, 4, 8)

@@ -8,9 +8,10 @@ from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.backends.native.machine_limits import MachineLimits, measure_limits
+from nemotrt.engines.backends.native.options import NativeOptions, StateFormat
+from nemotrt.engines.backends.native.program import OperationKind, read_program
 from nemotrt.engines.engine import Limits
-from nemotrt.engines.native.machine_limits import MachineLimits, measure_limits
-from nemotrt.engines.native.program import OperationKind, StateFormat, read_program
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tiny_models import TINY_MODELS
 from nemotrt.profiles.engine_step.roofline import least_seconds
@@ -62,7 +63,7 @@ def test_states_count_the_bytes_that_they_have(state: str, width: int, tmp_path:
     The convolution's window of 3 tokens is float32 in both, and so are the caches; an embedding's
     row is 256 bfloat16 numbers.
     """
-    spec = BuildSpec("native", None, Precision.BF16, LIMITS, ssm_state=StateFormat(state))
+    spec = BuildSpec("native", None, Precision.BF16, LIMITS, NativeOptions(StateFormat(state)))
     build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
     program = read_program(tmp_path / "e")
     first = {kind: next(op for op in program.operations if op.kind is kind) for kind in SOME}

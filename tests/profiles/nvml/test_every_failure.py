@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
-from nemotrt.engines.tensorrt.flavour import local_compute_capability
+from nemotrt.engines.backends.tensorrt.compile.flavour import local_compute_capability
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.nvml.device import select_devices
 from nemotrt.profiles.nvml.inventory import Gpu, find_gpus

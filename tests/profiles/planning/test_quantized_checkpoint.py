@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from nemotrt.cli import main
+from nemotrt.engines.backends.native import export as native
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.native import backend as native
 from nemotrt.engines.precision import Precision
 from nemotrt.engines.tensor_names import linear_names
 from nemotrt.engines.tiny_models import TINY_MODELS

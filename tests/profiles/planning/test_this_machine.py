@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.default_backend import default_backend
-from nemotrt.engines import onnxruntime
+from nemotrt.engines.backends.native import export as native
+from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.native import backend as native
 from nemotrt.engines.precision import Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.profiles.gpu_profile import GpuProfile

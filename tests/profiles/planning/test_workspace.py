@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nemotrt.engines import tensorrt
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.checkpoint import open_checkpoint
 from nemotrt.engines.engine import Limits
 from nemotrt.engines.hf_config import parse_model_config

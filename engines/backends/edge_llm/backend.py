@@ -1,0 +1,91 @@
+"""The edge-llm backend, as one object."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemotrt.engines.backends.backend import Backend, BuildJob, Executed, Payload, Target
+from nemotrt.engines.backends.needs import Ability
+from nemotrt.engines.backends.options import NoOptions
+from nemotrt.engines.backends.planning import ForeignRuntime, Planning
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+
+if TYPE_CHECKING:
+    from nemotrt.engines.engine import Engine
+    from nemotrt.engines.manifest import Manifest
+
+EXPORTED = "exported, not executed"
+
+
+def check_exporter() -> None:
+    """Raise EnvironmentUnfitError where Edge-LLM's exporter is not installed."""
+    from nemotrt.engines.backends.edge_llm.exporter import find_exporter
+
+    find_exporter()
+
+
+class EdgeLLMBackend(Backend[NoOptions]):
+    """Exports the graph of NVIDIA's own exporter, and checks it."""
+
+    name = "edge-llm"
+    options_type = NoOptions
+    executed = Executed.NEVER
+    not_executed_note = "Exported, not executed: the engine is built on the GPU host."
+    built = EXPORTED
+    built_how = ((EXPORTED, "by NVIDIA's exporter, here; the engine is built on the GPU host"),)
+    abilities = (Ability("export for TensorRT Edge-LLM here (edge-llm)", check=check_exporter),)
+
+    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return why it has not the precision on the GPU."""
+        from nemotrt.engines.backends.edge_llm.support import check_gpu
+
+        try:
+            check_gpu(str(compute_capability), precision)
+        except ConfigError as error:
+            return error.message
+        return None
+
+    def check(self, target: Target[NoOptions]) -> None:
+        """Raise ConfigError unless Edge-LLM makes an engine of the checkpoint for that GPU."""
+        from nemotrt.engines.backends.edge_llm.support import check
+
+        check(target.checkpoint, target.capability, target.precision)
+
+    def build(self, target: Target[NoOptions], job: BuildJob) -> Payload:
+        """Export the graph, check it, and write the host's script."""
+        from nemotrt.engines.backends.edge_llm.export import write_export
+        from nemotrt.engines.backends.edge_llm.support import notes
+
+        version, graph = write_export(target.checkpoint, job.folder, job.limits, job.report)
+        found = notes(target.checkpoint, job.limits)
+        found["num_quantized_linears"] = graph.num_quantized_linears
+        return Payload({"tensorrt-edgellm": version}, found, {})
+
+    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+        """Refuse: Edge-LLM serves its engine itself."""
+        raise EnvironmentUnfitError(
+            f"{folder} is a graph for Edge-LLM, which serves its engine itself. Build it on the "
+            f"GPU host: {self.host_steps(folder)}"
+        )
+
+    def host_steps(self, folder: Path) -> str | None:
+        """Return what builds the engine on the GPU host."""
+        from nemotrt.engines.backends.edge_llm.export import host_command
+
+        return host_command(folder)
+
+    def planning(self, options: NoOptions) -> Planning:
+        """Plan a 16-bit state, and room for a prompt of every sequence.
+
+        Source: its developer guide, Engine Builder: the context profile has a longest prompt for
+        every sequence (0.4.0; not seen for 0.11).
+        """
+        return ForeignRuntime(
+            "nemotrt",
+            has_16_bit_state=True,
+            takes_whole_prompts=True,
+            has_all_prompts_at_once=True,
+        )
+
+
+BACKEND = EdgeLLMBackend()

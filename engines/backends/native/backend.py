@@ -1,0 +1,81 @@
+"""The native backend, as one object."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemotrt.engines.backends.backend import BuildJob, CpuBackend, Payload, Target
+from nemotrt.engines.backends.native.options import NativeOptions, StateFormat
+from nemotrt.engines.backends.needs import Ability
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nemotrt.engines.engine import Engine, Limits
+
+# What any checkpoint can be built in; the other precisions need codes that the checkpoint stores.
+ANY_CHECKPOINT = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
+
+
+def check_step() -> None:
+    """Raise EnvironmentUnfitError where there is neither a compiled step nor a C++ compiler."""
+    from nemotrt.engines.backends.native.library import check_available
+
+    check_available()
+
+
+class NativeBackend(CpuBackend[NativeOptions]):
+    """Runs on this CPU, fastest where its vector kernels do."""
+
+    name = "native"
+    options_type = NativeOptions
+    times_operations = True
+    abilities = (
+        Ability("run faster on the CPU (native)", check=check_step),
+        Ability("choose tokens in compiled code, not by NumPy", check=check_step),
+    )
+
+    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return why not every checkpoint can be built in the precision."""
+        if precision in ANY_CHECKPOINT:
+            return None
+        names = ", ".join(ANY_CHECKPOINT)
+        return (
+            f"backend native builds {precision} from a checkpoint quantized to it: first run "
+            f"nemotrt quantize --recipe {precision}. From any checkpoint it builds {names}."
+        )
+
+    def check(self, target: Target[NativeOptions]) -> None:
+        """Raise unless the checkpoint holds what the precision needs, and the step is here."""
+        config = target.checkpoint.config
+        if target.options.ssm_state is not StateFormat.FLOAT32 and config.mamba is None:
+            raise ConfigError(
+                f"--ssm-state is for models with Mamba layers; {config.model_type} has none."
+            )
+        reason = self.supports(None, target.precision)
+        if reason and target.precision is not target.stored:
+            raise ConfigError(reason)
+        check_step()
+
+    def build(self, target: Target[NativeOptions], job: BuildJob) -> Payload:
+        """Write the program and its packed weights."""
+        from nemotrt.engines.backends.native import export
+
+        state = target.options.ssm_state
+        export.export(target.checkpoint, job.folder, job.limits, target.precision, state)
+        return Payload(export.tools(), {"ssm_state": state.value}, {})
+
+    def load(self, folder: Path, limits: "Limits", num_threads: int | None) -> "Engine":
+        """Return the open engine."""
+        from nemotrt.engines.backends.native.engine import NativeEngine
+
+        return NativeEngine(folder, limits, num_threads)
+
+    def is_fast_here(self) -> bool:
+        """Whether this CPU runs more than the portable kernels, which ONNX Runtime outruns."""
+        from nemotrt.engines.backends.native.export import has_vector_kernels
+
+        check_step()
+        return has_vector_kernels()
+
+
+BACKEND = NativeBackend()

@@ -1,0 +1,43 @@
+"""Packs a native engine: its program, and its weights as the kernels read them."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from nemotrt.engines.backends.native.binding import InstructionSet
+from nemotrt.engines.backends.native.compiler import source_hash
+from nemotrt.engines.backends.native.emitter import NativeEmitter
+from nemotrt.engines.backends.native.library import load_library
+from nemotrt.engines.backends.native.options import StateFormat
+from nemotrt.engines.backends.native.program import PROGRAM_FILE
+from nemotrt.engines.checkpoint import Checkpoint
+from nemotrt.engines.description import describe
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.precision import Precision
+
+
+def export(
+    checkpoint: Checkpoint,
+    folder: Path,
+    limits: Limits,
+    precision: Precision,
+    ssm_state: StateFormat = StateFormat.FLOAT32,
+) -> None:
+    """Write the program and its packed weights to `folder`."""
+    emitter = NativeEmitter(checkpoint, folder, limits.max_seq_len, precision, ssm_state)
+    describe(checkpoint.config, emitter)
+    text = emitter.program().model_dump_json(indent=1)
+    (folder / PROGRAM_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def has_vector_kernels() -> bool:
+    """Whether this CPU runs more than the portable kernels, which ONNX Runtime outruns.
+
+    Raises:
+        EnvironmentUnfitError: the library can't be compiled or loaded.
+    """
+    return bool(load_library().nemotrt_best_isa() > InstructionSet.PORTABLE)
+
+
+def tools() -> dict[str, str]:
+    """Return the versions of what the engine depends on."""
+    return {"nemotrt": version("nemotrt"), "native step": source_hash()}

@@ -1,0 +1,58 @@
+"""The onnxruntime backend, as one object."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemotrt.engines.backends.backend import BuildJob, CpuBackend, Payload, Target
+from nemotrt.engines.backends.needs import ONNX, Ability, Package
+from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nemotrt.engines.engine import Engine, Limits
+
+PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
+
+
+class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
+    """Runs on any CPU."""
+
+    name = "onnxruntime"
+    options_type = OnnxRuntimeOptions
+    packages = (Package("onnxruntime", "run engines on the CPU"), ONNX)
+    abilities = (Ability("build and run on the CPU (onnxruntime)", ("onnx", "onnxruntime")),)
+
+    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return why it has not the precision."""
+        if precision in PRECISIONS:
+            return None
+        names = ", ".join(PRECISIONS)
+        return f"backend onnxruntime has no precision {precision}; it has {names}."
+
+    def check(self, target: Target[OnnxRuntimeOptions]) -> None:
+        """Raise ConfigError unless it runs the precision."""
+        if reason := self.supports(None, target.precision):
+            raise ConfigError(reason)
+
+    def build(self, target: Target[OnnxRuntimeOptions], job: BuildJob) -> Payload:
+        """Write the fused graph and its weights."""
+        from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
+
+        onnxruntime.export(
+            target.checkpoint,
+            job.folder,
+            job.limits,
+            target.precision,
+            is_exact=target.options.is_exact,
+        )
+        return Payload(onnxruntime.tools(), {"is_exact": target.options.is_exact}, {})
+
+    def load(self, folder: Path, limits: "Limits", num_threads: int | None) -> "Engine":
+        """Return the open engine."""
+        from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(folder, limits, num_threads)
+
+
+BACKEND = OnnxRuntimeBackend()

@@ -1,0 +1,19 @@
+"""What a user may choose of an ONNX Runtime engine."""
+
+from dataclasses import dataclass, field
+
+from nemotrt.engines.backends.options import flag
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxRuntimeOptions:
+    """`is_exact` keeps the activations of int8-wo in float32."""
+
+    is_exact: bool = field(
+        default=False,
+        metadata=flag(
+            "--exact",
+            "int8-wo keeps activations in float32 (slower, 4 bytes a weight in memory).",
+            decides=True,
+        ),
+    )

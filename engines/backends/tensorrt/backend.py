@@ -1,0 +1,145 @@
+"""The tensorrt backend, as one object."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemotrt.engines.backends.backend import NO_FP8, Backend, BuildJob, Executed, Payload, Target
+from nemotrt.engines.backends.needs import ONNX, Ability, Package
+from nemotrt.engines.backends.planning import OwnRuntime, Planning
+from nemotrt.engines.backends.tensorrt.options import TensorRTOptions
+from nemotrt.engines.precision import Precision
+
+if TYPE_CHECKING:
+    from nemotrt.engines.engine import Engine
+    from nemotrt.engines.manifest import Manifest
+
+COMPILED = "compiled, not executed"
+ON_HOST = "compiles on its host, not tried"
+PLUGINS = (
+    "tensorrt --mamba plugin: each precision of tensorrt, on the GPU's own host: kernels compiled "
+    "and emulated, plugins driven over stand-ins; not executed"
+)
+
+
+def check_kernel_compiler() -> None:
+    """Raise EnvironmentUnfitError where nothing compiles our CUDA kernels."""
+    from nemotrt.engines.backends.tensorrt.plugins.kernel_image import check_compiler
+
+    check_compiler()
+
+
+class TensorRTBackend(Backend[TensorRTOptions]):
+    """Compiles plans for NVIDIA GPUs, and runs them on the GPU's host."""
+
+    name = "tensorrt"
+    options_type = TensorRTOptions
+    executed = Executed.NEVER
+    not_executed_note = "Compiled, not executed: no GPU ran this plan."
+    built = COMPILED
+    built_how = (
+        (
+            COMPILED,
+            "here, by TensorRT for RTX; its layers checked, its ONNX file run in ONNX Runtime "
+            "against the CPU engine",
+        ),
+        (ON_HOST, "by ordinary TensorRT from the same ONNX file; driven in tests over a stand-in"),
+    )
+    table_notes = (PLUGINS,)
+    packages = (
+        ONNX,
+        Package("tensorrt-rtx-cu13-bindings", "compile TensorRT plans without a GPU", "rtx"),
+        Package("tensorrt-rtx-cu13-libs", "compile TensorRT plans without a GPU", "rtx"),
+        Package("tensorrt", "compile and run TensorRT plans on the GPU host", "tensorrt"),
+        Package("cuda-python", "run TensorRT plans on the GPU host", "tensorrt"),
+    )
+    abilities = (
+        Ability(
+            "compile plans for A10G, A100 here (tensorrt)",
+            ("onnx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+        ),
+        Ability("run plans here (tensorrt)", ("cuda-python",), needs_gpu=True),
+        Ability(
+            "choose tokens on the GPU (tensorrt)",
+            ("cuda-python",),
+            needs_gpu=True,
+            check=check_kernel_compiler,
+        ),
+        Ability(
+            "compile plans with Mamba plugins here (tensorrt)",
+            ("tensorrt", "cuda-python"),
+            needs_gpu=True,
+            check=check_kernel_compiler,
+        ),
+    )
+
+    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return why it has not the precision on the GPU."""
+        from nemotrt.engines.backends.tensorrt.compile import flavour
+
+        return flavour.unsupported(str(compute_capability), precision)
+
+    def table_cell(self, compute_capability: str, precision: Precision) -> str:
+        """Say where it is compiled, or why not."""
+        from nemotrt.engines.backends.tensorrt.compile import flavour
+
+        cell = super().table_cell(compute_capability, precision)
+        if cell == self.built:
+            return COMPILED if compute_capability in flavour.AHEAD_OF_TIME else ON_HOST
+        return cell if cell == NO_FP8 else "no: not a type of TensorRT's layers"
+
+    def check(self, target: Target[TensorRTOptions]) -> None:
+        """Raise unless a plan for the GPU can be compiled on this machine."""
+        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.plugins.choice import check_plugins
+
+        has_plugins = target.options.has_plugins
+        if has_plugins:
+            is_local = target.capability == tensorrt.local_compute_capability()
+            check_plugins(target.checkpoint.config, str(target.gpu), has_local_gpu=is_local)
+        tensorrt.check(target.capability, target.precision, has_plugins=has_plugins)
+
+    def check_memory(self, target: Target[TensorRTOptions]) -> None:
+        """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled."""
+        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+
+        if target.options.is_embedded:
+            tensorrt.check_memory(target.checkpoint)
+
+    def build(self, target: Target[TensorRTOptions], job: BuildJob) -> Payload:
+        """Write graph, plan and layer report."""
+        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.compile.plan_builder import PlanSpec, build_plan
+
+        chosen = target.options
+        how = PlanSpec(
+            job.limits,
+            target.precision,
+            target.capability,
+            chosen.is_embedded,
+            chosen.workspace_bytes,
+            chosen.mamba,
+        )
+        weights, notes = build_plan(target.checkpoint, job.folder, how, job.report)
+        tools = tensorrt.tools(target.capability, has_plugins=chosen.has_plugins)
+        return Payload(tools, notes, weights)
+
+    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+        """Return the open plan, on its GPU."""
+        from nemotrt.engines.backends.tensorrt.run.engine import open_engine
+
+        return open_engine(folder, manifest)
+
+    def planning(self, options: TensorRTOptions) -> Planning:
+        """Count what the runtime allocates; plugins update states in place."""
+        from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
+
+        return OwnRuntime(1 if options.has_plugins else SIDES)
+
+    def print_layers(self, folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
+        """Print every kernel of both profiles and the summary."""
+        from nemotrt.engines.backends.tensorrt.compile.layer_table import print_layers
+
+        print_layers(folder, manifest, as_json=as_json)
+
+
+BACKEND = TensorRTBackend()

@@ -1,0 +1,197 @@
+"""Compiles a graph into a plan, in a process of its own.
+
+The process has a fixed address space where the system allows that, so the same graph gives the
+same plan but for the numbers of a few internal tensors, which hang on the timing of the compiler's
+threads. Its memory is measured by itself, and Ctrl-C ends it at once.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from nemotrt.engines.backends.tensorrt.compile.flavour import AHEAD_OF_TIME, Flavour, choose
+from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, parse_layers
+from nemotrt.engines.backends.tensorrt.compile.refusals import explain
+from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.onnx_graph import GRAPH_FILE
+from nemotrt.engines.user_cache import user_cache
+from nemotrt.errors import ChildProcessFailedError
+
+PLAN_FILE = "engine.plan"
+SCRIPT = Path(__file__).with_name("compiler_process.py")
+# Tokens of one prefill call, all sequences together, unless one chunk has more: the scan's matrices
+# are [batch, heads, chunk, chunk] in float32, 0.5 GiB each for four chunks of 512 tokens of the 9B.
+PREFILL_TOKENS = 512
+PREFILL_BATCH = 4  # sequences whose prompt chunks one call may take, at most
+DECODE_PROFILE, PREFILL_PROFILE = 0, 1
+REPORT_S = 0.25  # progress is shown at most this often
+PLUGIN_FAULT = "[ERROR] Exception "  # how the binding begins what a plugin of ours raised
+KEPT = (
+    *("PATH", "LD_LIBRARY_PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What may be set beside the limits; 0 bytes of workspace is TensorRT's own choice."""
+
+    workspace_bytes: int = 0
+    timing_cache: Path | None = None  # the compiler's measurements; default `timing_cache`
+    plugins: str = ""  # the key of the kernels in the folder's KERNELS_FILE; "": no plugins
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a compilation cost, and what it made."""
+
+    seconds: float
+    cpu_seconds: float  # of the compiler's process: what a quiet machine would take, about
+    peak_bytes: int
+    is_address_space_fixed: bool  # else another build orders the plan's tensors in another way
+    report: LayerReport
+
+
+def profiles(limits: Limits) -> list[tuple[tuple[int, int], ...]]:
+    """Return (batch, tokens) at minimum, usual and maximum: of decode, then of prompt chunks."""
+    batch, chunk = limits.max_batch_size, limits.chunk_tokens
+    decode = ((1, 1), (batch, 1), (batch, 1))
+    prefill = ((1, min(2, chunk)), (1, chunk), (prefill_batch(limits), chunk))
+    return [decode, prefill]
+
+
+def prefill_batch(limits: Limits) -> int:
+    """Return how many sequences' chunks one call of the prefill profile takes."""
+    fitting = max(PREFILL_TOKENS // limits.chunk_tokens, 1)
+    return min(limits.max_batch_size, PREFILL_BATCH, fitting)
+
+
+def compile_plan(
+    folder: Path,
+    limits: Limits,
+    compute_capability: str,
+    options: CompileOptions | None = None,
+    *,
+    report: Callable[[str], None] = lambda stage: None,
+) -> Compiled:
+    """Compile the graph in `folder` into PLAN_FILE beside it.
+
+    Args:
+        folder: holds GRAPH_FILE.
+        limits: bound the two optimization profiles: 0 for decode, 1 for prompt chunks.
+        compute_capability: of the GPU to compile for.
+        options: workspace and timing cache.
+        report: called with what the compiler does, a few times a second.
+
+    Raises:
+        ChildProcessFailedError: TensorRT refuses the graph; its own messages say why.
+        EnvironmentUnfitError: nothing here compiles for that GPU.
+    """
+    how = options or CompileOptions()
+    flavour = choose(compute_capability, has_plugins=bool(how.plugins))
+    cache = how.timing_cache or timing_cache(flavour)
+    request = {
+        "module": flavour.module,
+        "graph": GRAPH_FILE,
+        "plan": PLAN_FILE,
+        "profiles": profiles(limits),
+        "target": AHEAD_OF_TIME[compute_capability] if flavour.is_ahead_of_time else None,
+        "workspace_bytes": how.workspace_bytes,
+        "plugins": {"image": KERNELS_FILE, "key": how.plugins} if how.plugins else None,
+        "timing_cache": str(cache.resolve()) if cache else None,
+    }
+    start = time.monotonic()
+    done = _run(request, folder, report)
+    return Compiled(
+        seconds=time.monotonic() - start,
+        cpu_seconds=done["cpu_seconds"],
+        peak_bytes=done["peak_bytes"],
+        is_address_space_fixed=done["is_address_space_fixed"],
+        report=_report(done["layers"], done["activation_bytes"]),
+    )
+
+
+def _report(lines: list[str], activation_bytes: list[int]) -> LayerReport:
+    """Return the layer report; without layers where this version of TensorRT words them anew."""
+    try:
+        layers = parse_layers(lines)
+    except ValueError:
+        layers = ()
+    return LayerReport(layers, tuple(activation_bytes))
+
+
+def timing_cache(flavour: Flavour) -> Path | None:
+    """Return where a flavour keeps its measurements of kernels; one without a GPU makes none."""
+    if flavour.is_ahead_of_time:
+        return None
+    path = user_cache() / f"timing-{flavour.name}-{flavour.version()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _run(request: dict[str, Any], folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
+    """Run the compiler's process in `folder`; return its last event."""
+    command = [sys.executable, "-P", str(SCRIPT)]
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environment |= {"PYTHONHASHSEED": "0", "CUDA_MODULE_LOADING": "LAZY"}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with process.stdin:
+                process.stdin.write(json.dumps(request))
+            last = _follow(process.stdout, report)
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        if "done" in last:
+            done: dict[str, Any] = last["done"]
+            return done
+        errors.seek(0)
+        raise _failure(command, code, last.get("errors", []), errors.read(), folder / GRAPH_FILE)
+
+
+def _follow(events: IO[str], report: Callable[[str], None]) -> dict[str, Any]:
+    """Report progress until the stream ends; return its last event."""
+    last: dict[str, Any] = {}
+    shown = 0.0
+    for line in events:
+        last = json.loads(line)
+        if "phase" in last and time.monotonic() - shown > REPORT_S:
+            shown = time.monotonic()
+            report(f"TensorRT: {last['phase'].lower()} {last['step']}/{last['num_steps']}")
+    return last
+
+
+def _failure(
+    command: list[str], code: int, refusals: list[str], stderr: str, graph: Path
+) -> ChildProcessFailedError:
+    """Return the error for a compiler that refused (`refusals`) or died."""
+    if refusals:
+        raised = [line for line in stderr.splitlines() if line.startswith(PLUGIN_FAULT)]
+        words = " ".join([explain(refusals, graph), *dict.fromkeys(raised)])
+        return ChildProcessFailedError(f"TensorRT can't compile the graph, {words}")
+    how = f"by signal {-code}" if code < 0 else f"with code {code}"
+    hint = " (the system's memory ran out?)" if code == -9 else ""
+    tail = " ".join(stderr.splitlines()[-5:])
+    return ChildProcessFailedError(
+        f"the compiler ({' '.join(command)}) ended {how}{hint}. {tail}".rstrip()
+    )

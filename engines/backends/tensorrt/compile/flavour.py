@@ -1,0 +1,157 @@
+"""The two TensorRT packages that compile plans, and which of them a target needs.
+
+TensorRT for RTX compiles ahead of time, without a GPU, for the compute capabilities in
+AHEAD_OF_TIME. Ordinary TensorRT compiles for the GPU of the host that it runs on.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import util
+from importlib.metadata import PackageNotFoundError, version
+
+from nemotrt.engines.compute_capability import has_fp8
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+
+# Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not
+# among its targets.
+AHEAD_OF_TIME = {"8.0": "SM80", "8.6": "SM86", "8.9": "SM89"}
+RTX_MODULE = "tensorrt_rtx_bindings"
+RTX_INSTALL = "pip install 'nemotrt[rtx]'"
+HOST_MODULE = "tensorrt"
+HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
+# Source: NVIDIA/TensorRT include/NvInfer.h by tag: KVCacheUpdate and RotaryEmbedding are in 10.15.
+HOST_MIN_VERSION = (10, 15)
+PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One of the two packages: `name` is its key in a manifest's tools."""
+
+    name: str
+    module: str
+    packages: tuple[str, ...]  # any of these holds the version
+    is_ahead_of_time: bool
+
+    def version(self) -> str:
+        """Return the installed version."""
+        for package in self.packages:
+            try:
+                return version(package)
+            except PackageNotFoundError:
+                continue
+        raise EnvironmentUnfitError(f"no package {' or '.join(self.packages)} is installed.")
+
+
+def flavours() -> tuple[Flavour, Flavour]:
+    """Return the ahead-of-time flavour and the host's own."""
+    rtx = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu12-libs", "tensorrt-rtx")
+    host = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    return (
+        Flavour("tensorrt-rtx", RTX_MODULE, rtx, is_ahead_of_time=True),
+        Flavour("tensorrt", HOST_MODULE, host, is_ahead_of_time=False),
+    )
+
+
+def check(compute_capability: str, precision: Precision, *, has_plugins: bool = False) -> None:
+    """Raise unless a plan for the GPU can be compiled on this machine; with plugins, if wanted.
+
+    Raises:
+        ConfigError: the hardware or this backend has no such precision.
+        EnvironmentUnfitError: the compiler is not installed, or the target has none here.
+    """
+    if reason := unsupported(compute_capability, precision):
+        raise ConfigError(reason)
+    choose(compute_capability, has_plugins=has_plugins)
+
+
+def unsupported(compute_capability: str, precision: Precision) -> str | None:
+    """Return why a plan for the GPU can't have that precision; None if it can."""
+    if precision in (Precision.FP8, Precision.FP8_DYNAMIC) and not has_fp8(compute_capability):
+        return (
+            f"compute capability {compute_capability} has no FP8 arithmetic; "
+            "use --precision int8-sq, int8-wo or bf16."
+        )
+    if precision not in PRECISIONS:
+        names = ", ".join(PRECISIONS)
+        return f"backend tensorrt does not build {precision}; it builds {names}."
+    return None
+
+
+def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:
+    """Return the flavour that compiles for the GPU on this machine.
+
+    For its own GPU a host's ordinary TensorRT comes first: it measures kernels there, and it alone
+    has a plugin layer.
+
+    Raises:
+        EnvironmentUnfitError: neither can; the message says what to install where.
+    """
+    rtx, host = flavours()
+    has_target = compute_capability in AHEAD_OF_TIME and not has_plugins
+    is_here = compute_capability == local_compute_capability()
+    has_host = util.find_spec(host.module) is not None
+    if is_here and has_host and _is_new_enough(host):
+        return host
+    if has_target and util.find_spec(rtx.module) is not None:
+        return rtx
+    if is_here and has_host:
+        wanted = ".".join(map(str, HOST_MIN_VERSION))
+        raise EnvironmentUnfitError(
+            f"TensorRT {host.version()} has no KV cache update; take {wanted} or later: "
+            f"{HOST_INSTALL}."
+        )
+    if is_here:
+        raise EnvironmentUnfitError(
+            f"compiling for this host's own GPU needs TensorRT: {HOST_INSTALL}."
+        )
+    if has_target:
+        raise EnvironmentUnfitError(
+            f"compiling TensorRT plans without a GPU needs TensorRT for RTX: {RTX_INSTALL}."
+        )
+    raise EnvironmentUnfitError(
+        f"compute capability {compute_capability} can't be compiled for ahead of time (only "
+        f"{', '.join(AHEAD_OF_TIME)}); build on that GPU's host with {HOST_INSTALL}."
+    )
+
+
+def _is_new_enough(host: Flavour) -> bool:
+    """Whether the host's TensorRT has the layers that the graph needs."""
+    numbers = tuple(int(part) for part in host.version().split(".")[:2] if part.isdigit())
+    return numbers >= HOST_MIN_VERSION
+
+
+def tools(compute_capability: str, *, has_plugins: bool = False) -> dict[str, str]:
+    """Return the versions of what a plan for the GPU depends on."""
+    flavour = choose(compute_capability, has_plugins=has_plugins)
+    return {"onnx": version("onnx"), flavour.name: flavour.version()}
+
+
+def local_compute_capability() -> str | None:
+    """Return the compute capability of the first GPU that CUDA sees, such as "9.0"; None without.
+
+    CUDA_VISIBLE_DEVICES is read as CUDA reads it, numbers in the order of the PCI bus.
+    """
+    import pynvml
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if not visible or visible.startswith("-"):
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        if visible.isdecimal():
+            device = pynvml.nvmlDeviceGetHandleByIndex(int(visible))
+        else:
+            device = pynvml.nvmlDeviceGetHandleByUUID(visible)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        with suppress(pynvml.NVMLError):  # nothing is asked any more
+            pynvml.nvmlShutdown()
+    return f"{major}.{minor}"

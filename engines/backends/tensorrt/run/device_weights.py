@@ -1,0 +1,72 @@
+"""Brings the checkpoint's tensors to the GPU, in the form in which the plan's inputs take them."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, DeviceBuffer
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.manifest import Manifest, WeightInput
+from nemotrt.engines.safetensors_file import DTYPES
+from nemotrt.engines.tensor_digest import tensor_digests
+from nemotrt.errors import ArtefactError
+
+STAGING_BYTES = 1 << 25
+
+
+def open_weights(manifest: Manifest, *, verify: bool = True) -> Checkpoint:
+    """Return the checkpoint that the engine was built from.
+
+    Args:
+        manifest: of the engine.
+        verify: check the SHA-256 of every tensor; without, names, types and places are checked.
+
+    Raises:
+        ArtefactError: it has gone, or it has changed since the build.
+    """
+    path = Path(manifest.checkpoint.path)
+    if not path.is_dir():
+        raise ArtefactError(f"{path}, which holds the engine's weights, is missing.")
+    checkpoint = open_checkpoint(path)
+    if checkpoint.fingerprint() != manifest.checkpoint.fingerprint:
+        raise ArtefactError(f"{path} has changed since the build. Build the engine again.")
+    if verify:
+        wanted = {entry.tensor: entry.sha256 for entry in manifest.weights.values()}
+        found = tensor_digests([checkpoint[name] for name in wanted])
+        for (name, sha256), digest in zip(wanted.items(), found, strict=True):
+            if digest != sha256:
+                raise ArtefactError(
+                    f"{path}: tensor {name} has changed since the build. Build the engine again."
+                )
+    return checkpoint
+
+
+def upload(
+    cuda: Cuda, checkpoint: Checkpoint, weights: dict[str, WeightInput]
+) -> dict[str, DeviceBuffer]:
+    """Return input name -> device memory that holds its weight; all copies are done."""
+    staging = cuda.host_array((STAGING_BYTES,), np.uint8)
+    buffers = {}
+    for name, entry in weights.items():
+        raw = host_bytes(checkpoint, entry)
+        buffers[name] = cuda.allocate(raw.size)
+        for start in range(0, raw.size, STAGING_BYTES):
+            part = raw[start : start + STAGING_BYTES]
+            staging[: part.size] = part
+            cuda.to_device(buffers[name].address + start, staging[: part.size])
+            cuda.synchronize()  # the staging buffer is used again
+    return buffers
+
+
+def host_bytes(checkpoint: Checkpoint, entry: WeightInput) -> npt.NDArray[np.uint8]:
+    """Return a weight's bytes as its input takes them: type and axes as the manifest says."""
+    ref = checkpoint[entry.tensor]
+    values = ref.map()
+    if ref.dtype != entry.dtype:
+        values = values.astype(DTYPES[entry.dtype])
+    if entry.is_transposed:
+        values = values.T
+    if values.shape != tuple(entry.shape):
+        raise ArtefactError(f"{ref.path}: {entry.tensor} is {values.shape}, not {entry.shape}.")
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)

@@ -1,0 +1,268 @@
+"""The Engine over a TensorRT plan: slots of state in device memory, one step over some of them.
+
+Not executed on a GPU by its authors: tests run it over a stand-in for TensorRT and CUDA that
+executes the plan's graph in ONNX Runtime and checks every binding.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.backends.tensorrt.compile.compiler import (
+    DECODE_PROFILE,
+    PLAN_FILE,
+    PREFILL_PROFILE,
+    prefill_batch,
+)
+from nemotrt.engines.backends.tensorrt.compile.flavour import flavours, local_compute_capability
+from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
+from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
+from nemotrt.engines.backends.tensorrt.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.plugins.registration import register_plugins
+from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, cuda_api, opened
+from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, state_tensors
+from nemotrt.engines.backends.tensorrt.run.device_weights import open_weights, upload
+from nemotrt.engines.backends.tensorrt.run.jit_kernels import kernel_file
+from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
+from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
+from nemotrt.engines.backends.tensorrt.run.staging import StagingRing
+from nemotrt.engines.engine import CHOSEN, Feed, check_feeds, step_by_rows
+from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.pipeline import Pipeline
+from nemotrt.engines.slot_table import SlotTable
+from nemotrt.errors import EnvironmentUnfitError, NemotrtError
+
+CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
+FED = ("input_ids", "lengths", "past")
+log = logging.getLogger("nemotrt.engine")
+
+
+class TensorRTEngine:
+    """An open plan. Steps of one token run as one batch, prompt chunks a few at a time."""
+
+    def __init__(
+        self, trt: Any, cuda: Cuda, folder: Path, manifest: Manifest, kernels: Path | None = None
+    ) -> None:
+        """Load the plan, bring the weights to the GPU, and allocate the state.
+
+        `kernels` is the file of kernels that TensorRT compiled when the plan ran before.
+        """
+        self._limits = manifest.engine_limits
+        self._cuda = cuda
+        self._runner = PlanRunner(trt, folder / PLAN_FILE, cuda, kernels)
+        self._vocab_size = self._runner.shape("logits")[-1]
+        self._slots = SlotTable(self._limits.max_batch_size)
+        self._held = np.zeros(self._limits.max_batch_size, np.int64)  # by row
+        self._weights = {}
+        if manifest.weights:
+            self._weights = upload(cuda, open_weights(manifest), manifest.weights)
+        tensors = state_tensors(
+            self._runner,
+            {*FED, *self._weights},
+            all_in_place=manifest.options.get("mamba") == MambaLayers.PLUGIN,
+        )
+        self._states = DeviceStates(cuda, tensors, self._limits.max_batch_size)
+        self._allocate_staging()
+
+    def _allocate_staging(self) -> None:
+        """Allocate what goes in and out in each step, page-locked here and on the device."""
+        batch, chunk = self._limits.max_batch_size, self._limits.chunk_tokens
+        num_ids = max(batch, prefill_batch(self._limits) * chunk)
+        self._staging = StagingRing(self._cuda, num_ids, batch)
+        self._logits = self._cuda.host_array((batch, self._vocab_size), np.float32)
+        inputs = self._staging.device
+        self._logits_at = self._cuda.allocate(self._logits.nbytes).address
+        self._fixed = inputs | {name: buffer.address for name, buffer in self._weights.items()}
+
+    def pipeline(self) -> Pipeline | None:
+        """Return a pipeline that chooses tokens on the GPU, a step ahead of the host.
+
+        None, and a warning in the log, where nothing here compiles its kernels.
+        """
+        try:
+            library = open_sampler_library(self._cuda.compute_capability)
+            library.load()
+        except NemotrtError as error:
+            log.warning("tokens are chosen by the host, which the GPU waits for: %s", error)
+            return None
+        slots = self._limits.max_batch_size
+        return TensorRTPipeline(self, DeviceDraws(self._cuda, library, self._vocab_size, slots))
+
+    @property
+    def limits(self) -> Any:
+        """The limits that the engine was built for."""
+        return self._limits
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+        return self._vocab_size
+
+    def allocate(self) -> int:
+        """Return a free slot; its state is zero."""
+        return self._slots.allocate()
+
+    def release(self, slot: int) -> None:
+        """Free a slot and clear its state."""
+        self._slots.release(slot)
+        row = self._slots.row_of[slot]
+        self._held[row] = 0
+        self._states.clear(row)
+
+    def held_tokens(self, slot: int) -> int:
+        """Tokens that the slot's state holds."""
+        self._slots.check(slot)
+        return int(self._held[self._slots.row_of[slot]])
+
+    def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
+        """Feed the slots; single tokens as one batch, longer chunks a few at a time, padded.
+
+        A plan gives one row of logits a call: tokens that bring more of them run one by one.
+        """
+        check_feeds(self, feeds)
+        return step_by_rows(self._step, feeds)
+
+    def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
+        """Run the feeds; return [len(feeds), vocab]."""
+        return self.fetch(self.enqueue(feeds))
+
+    def fetch(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Wait for what is enqueued; return rows of the logits."""
+        first, end = min(rows), max(rows) + 1
+        found = self._logits[: end - first]
+        self._cuda.to_host(found, self.logits_address(first))
+        self._cuda.synchronize()
+        return found[[row - first for row in rows]]
+
+    def logits_address(self, row: int = 0) -> int:
+        """Return where a row of the logits lies on the device."""
+        return self._logits_at + row * self._vocab_size * self._logits.itemsize
+
+    def enqueue(
+        self, feeds: Sequence[Feed], first_row: int = 0, chosen: Chosen | None = None
+    ) -> list[int]:
+        """Put the feeds in the stream, in groups; return the row of the logits of each."""
+        row_of = [0] * len(feeds)
+        for group in self._groups(feeds):
+            rows = self._run([feeds[index] for index in group], first_row, chosen)
+            for index, row in zip(group, rows, strict=True):
+                row_of[index] = row
+            first_row += len(group)
+        return row_of
+
+    def _groups(self, feeds: Sequence[Feed]) -> Iterator[list[int]]:
+        """Yield the indices of the feeds that run together."""
+        single = [index for index, feed in enumerate(feeds) if len(feed.tokens) == 1]
+        if single:
+            yield single
+        chunks = [index for index, feed in enumerate(feeds) if len(feed.tokens) > 1]
+        chunks.sort(key=lambda index: len(feeds[index].tokens))  # alike ones pad each other least
+        group: list[int] = []
+        for index in chunks:
+            if group and not self._fits([feeds[other] for other in [*group, index]]):
+                yield group
+                group = []
+            group.append(index)
+        if group:
+            yield group
+
+    def _fits(self, feeds: Sequence[Feed]) -> bool:
+        """Whether one call takes these chunks; their padding is written to the caches too."""
+        tokens = max(len(feed.tokens) for feed in feeds)
+        held = max(self.held_tokens(feed.slot) for feed in feeds)
+        is_inside = held + tokens <= self._limits.max_seq_len
+        return is_inside and len(feeds) <= prefill_batch(self._limits)
+
+    def _run(self, feeds: Sequence[Feed], first_row: int, chosen: Chosen | None) -> list[int]:
+        """Enqueue a batch; return its rows of the logits, which begin at `first_row`."""
+        first, swaps = self._slots.gather([feed.slot for feed in feeds])
+        for a, b in swaps:
+            self._states.swap(a, b)
+            self._held[[a, b]] = self._held[[b, a]]
+        rows = range(first, first + len(feeds))
+        side = self._states.align(rows)
+        row_of = self._slots.row_of
+        ordered = sorted(feeds, key=lambda feed: row_of[feed.slot])
+        tokens = self._feed(ordered, rows, chosen)
+        profile = DECODE_PROFILE if tokens == 1 else PREFILL_PROFILE
+        addresses = self._fixed | self._states.bindings(first, side)
+        addresses["logits"] = self.logits_address(first_row)
+        key = (first, side, first_row) if tokens == 1 else None
+        self._runner.run(profile, len(rows), tokens, addresses, key)
+        self._states.flip(rows)
+        self._held[rows.start : rows.stop] += [len(feed.tokens) for feed in ordered]
+        return [first_row + row_of[feed.slot] - first for feed in feeds]
+
+    def _feed(self, ordered: Sequence[Feed], rows: range, chosen: Chosen | None) -> int:
+        """Enqueue a batch's inputs; return the tokens that each sequence is padded to."""
+        tokens = self._padded(max(len(feed.tokens) for feed in ordered), rows)
+        held = self._held[rows.start : rows.stop]
+        self._staging.send([feed.tokens for feed in ordered], tokens, held)
+        slots = [feed.slot if feed.tokens[0] == CHOSEN else -1 for feed in ordered]
+        if chosen is not None and max(slots) >= 0:
+            chosen(self._fixed["input_ids"], slots)
+        return tokens
+
+    def _padded(self, tokens: int, rows: range) -> int:
+        """Return the width of a call: of prompt chunks there are few, each a shape to compile for.
+
+        Padding is written to the caches, so a chunk near their end stays as it is.
+        """
+        if tokens == 1:
+            return 1
+        width = min(-(-tokens // CHUNK_STEP) * CHUNK_STEP, self._limits.chunk_tokens)
+        held = int(self._held[rows.start : rows.stop].max())
+        return width if held + width <= self._limits.max_seq_len else tokens
+
+    def close(self) -> None:
+        """Free everything."""
+        self._runner.close()
+        self._cuda.close()
+
+
+def open_engine(folder: Path, manifest: Manifest) -> TensorRTEngine:
+    """Return the open engine of an engine directory.
+
+    Raises:
+        EnvironmentUnfitError: no GPU, another GPU, or another TensorRT than the plan is for.
+        ArtefactError: the checkpoint with the weights has gone or changed.
+    """
+    found = local_compute_capability()
+    if found is None:
+        raise EnvironmentUnfitError(
+            f"{folder} is a TensorRT plan for {manifest.gpu}, and this machine has no NVIDIA GPU. "
+            "Build with --backend onnxruntime to run on the CPU."
+        )
+    _check_gpu(folder, manifest, found)
+    trt = load_module(_module(manifest))
+    register_plugins(folder, manifest)
+    kernels = kernel_file(manifest.files[PLAN_FILE].sha256)
+    with opened(cuda_api()) as cuda:
+        _check_gpu(folder, manifest, cuda.compute_capability)  # CUDA may order the GPUs otherwise
+        return TensorRTEngine(trt, cuda, folder, manifest, kernels)
+
+
+def _check_gpu(folder: Path, manifest: Manifest, found: str) -> None:
+    """Raise EnvironmentUnfitError unless the plan is for a GPU of compute capability `found`."""
+    if found != manifest.compute_capability:
+        raise EnvironmentUnfitError(
+            f"{folder} was compiled for {manifest.gpu} (compute capability "
+            f"{manifest.compute_capability}); this machine's GPU has {found}. Build it again."
+        )
+
+
+def _module(manifest: Manifest) -> str:
+    """Return the Python module of the TensorRT that compiled the plan; it must be here."""
+    flavour = next(x for x in flavours() if x.name in manifest.tools)
+    wanted = manifest.tools[flavour.name]
+    if util.find_spec(flavour.module) is None or flavour.version() != wanted:
+        raise EnvironmentUnfitError(
+            f"the plan needs {flavour.name} {wanted}, which compiled it: "
+            f"pip install '{flavour.packages[0]}=={wanted}'."
+        )
+    return flavour.module

@@ -1,0 +1,79 @@
+"""The tensorrt-llm backend, as one object."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemotrt.engines.backends.backend import Backend, BuildJob, Executed, Payload, Target
+from nemotrt.engines.backends.needs import Ability, Package
+from nemotrt.engines.backends.planning import (
+    FREE_GPU_MEMORY_FRACTION,
+    ForeignRuntime,
+    Planning,
+)
+from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nemotrt.engines.engine import Engine
+    from nemotrt.engines.manifest import Manifest
+
+WRITTEN = "written, not executed"
+
+
+class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
+    """Writes what `tensorrt_llm.LLM` needs beside the checkpoint, and drives it on the GPU host."""
+
+    name = "tensorrt-llm"
+    options_type = TensorRTLLMOptions
+    executed = Executed.NEVER
+    not_executed_note = "Written, not executed: TensorRT-LLM runs on the GPU host."
+    built = WRITTEN
+    built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
+    weights_place = "in the checkpoint"
+    packages = (Package("tensorrt-llm", "serve with TensorRT-LLM on the GPU host", "tensorrt-llm"),)
+    abilities = (Ability("serve with TensorRT-LLM here", ("tensorrt-llm",), needs_gpu=True),)
+
+    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return why it has not the precision on the GPU."""
+        from nemotrt.engines.backends.tensorrt_llm.bundle import check_gpu
+
+        try:
+            check_gpu(str(compute_capability), precision)
+        except ConfigError as error:
+            return error.message
+        return None
+
+    def check(self, target: Target[TensorRTLLMOptions]) -> None:
+        """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""
+        from nemotrt.engines.backends.tensorrt_llm.bundle import check
+
+        check(target.checkpoint, target.capability, target.precision, target.options.tp_size)
+
+    def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:
+        """Write its arguments."""
+        from nemotrt.engines.backends.tensorrt_llm.bundle import write_bundle
+
+        tp_size, is_code_trusted = target.options.tp_size, target.options.is_code_trusted
+        write_bundle(
+            target.checkpoint,
+            job.folder,
+            job.limits,
+            target.capability,
+            tp_size=tp_size,
+            is_code_trusted=is_code_trusted,
+        )
+        return Payload({}, {"tp_size": tp_size, "is_code_trusted": is_code_trusted}, {})
+
+    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+        """Return the bundle, running."""
+        from nemotrt.engines.backends.tensorrt_llm.engine import open_engine
+
+        return open_engine(folder, manifest)
+
+    def planning(self, options: TensorRTLLMOptions) -> Planning:
+        """Plan as it shares memory out."""
+        return ForeignRuntime("tensorrt-llm", FREE_GPU_MEMORY_FRACTION, tp_size=options.tp_size)
+
+
+BACKEND = TensorRTLLMBackend()

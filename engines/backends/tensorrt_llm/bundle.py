@@ -1,0 +1,131 @@
+"""Writes what `trtllm-serve` or `LLM(...)` needs beside the checkpoint, which stays where it is."""
+
+import shlex
+from pathlib import Path
+
+from nemotrt.engines.backends.options import TP_SIZES
+from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml
+from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.compute_capability import has_fp8
+from nemotrt.engines.engine import Limits
+from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.precision import Precision
+from nemotrt.engines.stored_head import HEAD, is_flag_wrong
+from nemotrt.errors import ArtefactError, ConfigError
+
+ARGS_FILE = "llm_args.yaml"
+PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.FP8, Precision.FP8_DYNAMIC)
+
+
+def check_gpu(compute_capability: str, precision: Precision) -> None:
+    """Raise ConfigError unless TensorRT-LLM serves that precision on that GPU.
+
+    Source: docs/quantization.md, what the loaders take.
+    """
+    if precision is Precision.INT8_SQ:
+        raise ConfigError(
+            "TensorRT-LLM's PyTorch backend has no INT8 W8A8 linears; use a checkpoint in int8-wo, "
+            "or --backend tensorrt, which runs int8-sq."
+        )
+    if precision not in PRECISIONS:
+        names = ", ".join(PRECISIONS)
+        raise ConfigError(f"backend tensorrt-llm has no precision {precision}; it has {names}.")
+    is_fp8 = precision in (Precision.FP8, Precision.FP8_DYNAMIC)
+    if is_fp8 and not has_fp8(compute_capability):
+        raise ConfigError(
+            f"compute capability {compute_capability} has no FP8 arithmetic; "
+            "use a checkpoint in int8-wo or bf16."
+        )
+
+
+def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision, tp: int) -> None:
+    """Raise ConfigError unless TensorRT-LLM serves the checkpoint on `tp` of those GPUs.
+
+    Source: TensorRT-LLM's _torch/models/modeling_utils.py: with a tie in config.json, lm_head is
+    the embedding and its own tensor is skipped.
+    """
+    check_gpu(compute_capability, precision)
+    if is_flag_wrong(checkpoint.path, checkpoint.config):
+        raise ConfigError(
+            f"{checkpoint.path}: config.json ties the head to the embeddings, but stores another "
+            f"{HEAD}. TensorRT-LLM believes config.json and would drop it: set "
+            "tie_word_embeddings to false there."
+        )
+    _check_cache(checkpoint, compute_capability)
+    legal = tp_sizes(checkpoint)
+    if tp not in legal:
+        mamba = checkpoint.config.mamba
+        groups = f"; the model's {mamba.num_groups} groups must divide by it" if mamba else ""
+        sizes = ", ".join(map(str, legal))
+        raise ConfigError(f"--tp-size must be one of {sizes}{groups}; got {tp}.")
+
+
+def _check_cache(checkpoint: Checkpoint, compute_capability: str) -> None:
+    """Raise ConfigError unless the GPU has the KV cache that the checkpoint asks for.
+
+    Source: TensorRT-LLM's model_loader.py: dtype `auto` takes the checkpoint's own, and no dtype
+    gives 16 bits to a checkpoint that asks for less.
+    """
+    algo = checkpoint.quant.kv_cache_algo
+    if algo is None:
+        return
+    if algo != "FP8":
+        raise ConfigError(
+            f"the checkpoint asks for a {algo} KV cache, which backend tensorrt-llm has not; "
+            "quantize it with --kv-cache none or fp8."
+        )
+    if not has_fp8(compute_capability):
+        raise ConfigError(
+            f"the checkpoint asks for an FP8 KV cache, which TensorRT-LLM gives it whatever the "
+            f"GPU; compute capability {compute_capability} has no FP8. Quantize it with "
+            "--kv-cache none."
+        )
+
+
+def tp_sizes(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Return how many GPUs may share the model: Mamba's groups and the heads must divide."""
+    config = checkpoint.config
+    counts = [config.num_attention_heads]
+    if config.mamba is not None:
+        counts += [config.mamba.num_groups, config.mamba.num_heads]
+    return tuple(size for size in TP_SIZES if not any(count % size for count in counts))
+
+
+def write_bundle(
+    checkpoint: Checkpoint,
+    folder: Path,
+    limits: Limits,
+    compute_capability: str,
+    *,
+    tp_size: int = 1,
+    is_code_trusted: bool = False,
+) -> None:
+    """Write ARGS_FILE to `folder`, with the KV cache that the checkpoint asks for.
+
+    Raises:
+        ConfigError: the GPU has no such cache.
+    """
+    _check_cache(checkpoint, compute_capability)
+    args = llm_args(
+        limits,
+        has_fp8_cache=checkpoint.quant.kv_cache_algo == "FP8",
+        tp_size=tp_size,
+        is_code_trusted=is_code_trusted,
+    )
+    (folder / ARGS_FILE).write_text(to_yaml(args), encoding="utf-8")
+
+
+def check_checkpoint(manifest: Manifest) -> None:
+    """Raise ArtefactError unless the checkpoint is where the bundle says, and the same."""
+    path = Path(manifest.checkpoint.path)
+    if not path.is_dir():
+        raise ArtefactError(f"the bundle's checkpoint {path} is not there; build it again.")
+    if open_checkpoint(path).fingerprint() != manifest.checkpoint.fingerprint:
+        raise ArtefactError(f"the checkpoint {path} has changed since the bundle was built.")
+
+
+def serve_command(checkpoint: str, folder: Path) -> str:
+    """Return the command that serves the bundle without nemotrt."""
+    options = str((folder / ARGS_FILE).absolute())
+    words = ["trtllm-serve", str(Path(checkpoint).absolute()), "--extra_llm_api_options", options]
+    return shlex.join(words)

@@ -1,0 +1,123 @@
+"""The arguments of `tensorrt_llm.LLM` that a bundle sets: typed, and checked before they are used.
+
+Sources: TensorRT-LLM's tensorrt_llm/llmapi/llm_args.py and tests/unittest/api_stability/references/
+llm.yaml, as of 1.2 and of the 1.3 release candidates: these names and types are the same in both.
+Not executed: no GPU.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+
+from nemotrt.engines.backends.planning import FREE_GPU_MEMORY_FRACTION
+from nemotrt.engines.engine import Limits
+from nemotrt.errors import ArtefactError
+
+Positive = Annotated[int, pydantic.Field(ge=1)]
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen model that refuses unknown keys, as TensorRT-LLM does."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class KvCacheConfig(Strict):
+    """`kv_cache_config`. Prefix reuse is off: the recurrent state of a prefix is not kept."""
+
+    enable_block_reuse: Literal[False] = False
+    free_gpu_memory_fraction: float = pydantic.Field(FREE_GPU_MEMORY_FRACTION, gt=0, le=1)
+    mamba_ssm_cache_dtype: Literal["auto", "float16", "bfloat16", "float32"] = "float32"
+    dtype: Literal["auto", "fp8"] = "auto"
+
+
+class CudaGraphConfig(Strict):
+    """`cuda_graph_config`: batches are padded to the next size. Sizes and a maximum exclude."""
+
+    enable_padding: bool = True
+    batch_sizes: list[Positive] = pydantic.Field(min_length=1)
+
+
+class LlmArgs(Strict):
+    """What `LLM(model, **args)` and `trtllm-serve --extra_llm_api_options FILE` are given."""
+
+    backend: Literal["pytorch"] = "pytorch"
+    trust_remote_code: bool = False
+    tensor_parallel_size: Literal[1, 2, 4, 8] = 1
+    max_batch_size: Positive
+    max_input_len: Positive
+    max_seq_len: Positive
+    max_num_tokens: Positive
+    max_beam_width: Literal[1] = 1
+    enable_chunked_prefill: bool = True
+    kv_cache_config: KvCacheConfig
+    cuda_graph_config: CudaGraphConfig
+
+    @pydantic.model_validator(mode="after")
+    def _check_sizes(self) -> "LlmArgs":
+        """Check what TensorRT-LLM only finds once the model is loaded."""
+        if self.max_num_tokens < self.max_batch_size:
+            raise ValueError("max_num_tokens must be at least max_batch_size")
+        if max(self.cuda_graph_config.batch_sizes) > self.max_batch_size:
+            raise ValueError("cuda_graph_config.batch_sizes must not exceed max_batch_size")
+        return self
+
+
+def llm_args(
+    limits: Limits, *, has_fp8_cache: bool, tp_size: int = 1, is_code_trusted: bool = False
+) -> LlmArgs:
+    """Return the arguments, beside `model`, for an engine of these limits.
+
+    The SSM state stays float32, as the model card asks. `is_code_trusted` lets TensorRT-LLM import
+    the checkpoint's own configuration class.
+    """
+    return LlmArgs.model_validate(
+        {
+            "trust_remote_code": is_code_trusted,
+            "tensor_parallel_size": tp_size,
+            "max_batch_size": limits.max_batch_size,
+            "max_input_len": limits.max_seq_len,
+            "max_seq_len": limits.max_seq_len,
+            "max_num_tokens": limits.max_batch_size + limits.chunk_tokens,
+            "kv_cache_config": {"dtype": "fp8" if has_fp8_cache else "auto"},
+            "cuda_graph_config": {"batch_sizes": graph_batch_sizes(limits.max_batch_size)},
+        }
+    )
+
+
+def graph_batch_sizes(max_batch_size: int) -> list[int]:
+    """Return the batch sizes of CUDA graphs: dense where batches are small, and the largest.
+
+    Up to 8 by powers of two, up to 128 by eights, by powers of two from there: a padded batch is
+    at most twice the real one, and at most 7 more up to 128.
+    """
+    steps = [1, 2, 4, *range(8, 129, 8)]
+    while steps[-1] < max_batch_size:
+        steps.append(2 * steps[-1])
+    return [*(size for size in steps if size < max_batch_size), max_batch_size]
+
+
+def to_yaml(args: LlmArgs) -> str:
+    """Return the arguments as YAML, every one of them written out."""
+    return yaml.safe_dump(args.model_dump(mode="json"), sort_keys=False)
+
+
+def read_llm_args(path: Path) -> dict[str, Any]:
+    """Return the checked arguments in a bundle's file, ready for `LLM(model, **args)`.
+
+    Raises:
+        ArtefactError: the file is missing, not YAML, or has a name or value that is not one of
+            TensorRT-LLM's.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        args = LlmArgs.model_validate(values)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ArtefactError(f"{path} can't be read: {error}.") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ArtefactError(f"{path}: {place}: {first['msg']}.") from error
+    return args.model_dump(mode="json")

@@ -1,0 +1,321 @@
+"""Drives `tensorrt_llm.LLM`, which batches on its own, by the methods of our scheduler."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+from nemotrt.engines.backends.tensorrt_llm.sampling import (
+    are_finite,
+    check_min_tokens,
+    context_rows,
+    read_logprobs,
+    sampling_fields,
+)
+from nemotrt.engines.backends.tensorrt_llm.token_streams import Gained, TokenStreams
+from nemotrt.engines.draws import Draws, open_draws
+from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
+from nemotrt.engines.prompt_scores import PromptScores
+from nemotrt.engines.request import (
+    NOT_FINITE,
+    ErrorCode,
+    FinishReason,
+    PromptToken,
+    Request,
+    Token,
+    Update,
+)
+from nemotrt.engines.request_scheduler import HasLimits, check_request
+from nemotrt.engines.sampling import is_finite
+from nemotrt.engines.text_stream import TextStream
+from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.errors import ChildProcessFailedError, ConfigError
+
+POLL_S = 0.02  # how long a step waits for a token: a cancellation waits no longer
+STALL_S = 120.0  # no token in this time, though requests run: the LLM hangs
+REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
+
+@dataclass(slots=True)
+class Gain:
+    """What one step brings a request, while it is put together."""
+
+    tokens: list[Token] = field(default_factory=list)
+    text: str = ""
+    reason: FinishReason | None = None
+    prompt: tuple[PromptToken, ...] = ()
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A request that the LLM has."""
+
+    request: Request
+    text: TextStream
+    scores: PromptScores
+    number: int = -1  # of its stream
+    output: list[int] = field(default_factory=list)
+    is_scored: bool = False  # whether the prompt's logits have come
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that it may still gain."""
+        return self.request.params.max_tokens - len(self.output)
+
+    @property
+    def forced(self) -> int | None:
+        """The token that must come next, None where the model is free."""
+        guide = self.request.guide
+        rule = FREE if guide is None else guide.rule()
+        return rule.token if isinstance(rule, Forced) else None
+
+    @property
+    def num_fed(self) -> int:
+        """Prompt tokens that are known to be in: all, once a token has come."""
+        return len(self.request.prompt) if self.output else 0
+
+
+class LLMScheduler:
+    """A RequestScheduler over an LLM; as ours, it is not thread-safe.
+
+    Args:
+        engine: limits and vocabulary.
+        streams: where the LLM's requests are followed.
+        make_params: `tensorrt_llm.SamplingParams`.
+        tokenizer: makes text and knows the end-of-sequence ids; None gives tokens without text.
+        eos_ids: further ids that end a sequence.
+    """
+
+    def __init__(
+        self,
+        engine: HasLimits,
+        streams: TokenStreams,
+        make_params: Callable[..., Any],
+        tokenizer: Tokenizer | None = None,
+        eos_ids: tuple[int, ...] = (),
+    ) -> None:
+        """Start with nothing to do."""
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.eos_ids = tuple(dict.fromkeys((*eos_ids, *(tokenizer.eos_ids if tokenizer else ()))))
+        self.running: dict[str, Sequence] = {}
+        self.waiting: tuple[Request, ...] = ()  # the LLM's own queue, which can't be seen
+        self._streams = streams
+        self._make_params = make_params
+        self._by_number: dict[int, Sequence] = {}
+        self._ended: list[Update] = []
+        self._heard_s = time.monotonic()
+
+    @cached_property
+    def _draws(self) -> Draws:
+        """What scores prompts; the LLM chooses its tokens itself."""
+        return open_draws(self.engine)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to run or report."""
+        return not (self.running or self._ended)
+
+    def submit(self, request: Request) -> None:
+        """Hand a request to the LLM.
+
+        Raises:
+            ConfigError: the request can't be run, its id is in use, or it has a grammar: that masks
+                logits, which are in the LLM's processes; or several ends would ignore its
+                min_tokens.
+        """
+        if request.request_id in self.running:
+            raise ConfigError(f"request id {request.request_id!r} is in use.")
+        _check_guide(request)
+        check_min_tokens(request.params, self.eos_ids)
+        if request.params.logit_bias:
+            raise ConfigError("backend tensorrt-llm has no logit_bias; leave it out.")
+        check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
+        if not self.running:
+            self._heard_s = time.monotonic()
+        sequence = Sequence(
+            request,
+            TextStream(self.tokenizer, request.params.stop, request.trace),
+            PromptScores(request.prompt, request.params.prompt_logprobs),
+        )
+        self.running[request.request_id] = sequence
+        if sequence.forced is None:
+            self._start(sequence)
+        else:
+            self._ended.append(self._go_on(sequence, Gain()))
+
+    def cancel(self, request_id: str) -> None:
+        """Abort a request. An unknown id is ignored: it has just ended."""
+        if request_id in self.running:
+            self._stop(self.running[request_id])
+            self._forget(self.running[request_id])
+            self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
+
+    def step(self) -> list[Update]:
+        """Wait a moment for tokens; return what each request gained.
+
+        Raises:
+            ChildProcessFailedError: the LLM failed, or gives nothing any more.
+        """
+        updates, self._ended = self._ended, []
+        if not self.running:
+            return updates
+        gained = self._streams.take(0 if updates else POLL_S)
+        now_s = time.monotonic()
+        if gained:
+            self._heard_s = now_s
+        elif now_s - self._heard_s > STALL_S:
+            raise ChildProcessFailedError(
+                f"TensorRT-LLM gave no token for {STALL_S:g} s, with {len(self.running)} requests."
+            )
+        for news in gained:
+            sequence = self._by_number.get(news.number)
+            if sequence is not None:  # else it was cancelled, or ended at a stop string
+                updates.append(self._advance(sequence, news))
+        return updates
+
+    def _advance(self, sequence: Sequence, news: Gained) -> Update:
+        """Return what a response brought a request."""
+        if news.fault is not None:
+            return self._fail(sequence, news.fault)
+        gain = Gain()
+        if sequence.scores.is_wanted and not sequence.is_scored:
+            shape = (len(sequence.request.prompt), self.engine.vocab_size)
+            try:
+                rows = context_rows(news.context_logits, shape)
+            except ValueError as fault:
+                self._stop(sequence)
+                return self._fail(sequence, fault)
+            score = partial(self._draws.score, rows)
+            if not (sequence.scores.add(0, len(rows), score) and is_finite(rows[-1])):
+                return self._end_not_finite(sequence)
+            sequence.is_scored = True
+            gain.prompt = sequence.scores.take()
+        if sequence.num_left == 0:
+            gain.reason = FinishReason.LENGTH  # max_tokens 0: the prompt alone was wanted
+        for position, token in enumerate(news.ids if gain.reason is None else ()):
+            found = news.logprobs[position] if position < len(news.logprobs) else None
+            if not are_finite(found):
+                return self._end_not_finite(sequence)
+            self._add(sequence, token, found, gain)
+            if gain.reason is not None:
+                break
+            if sequence.forced is not None:
+                self._stop(sequence)
+                return self._go_on(sequence, gain)
+        if gain.reason is None and news.finish_reason is not None:
+            if news.finish_reason not in REASONS:
+                return self._fail(sequence, RuntimeError(f"it ended by {news.finish_reason!r}"))
+            gain.reason = REASONS[news.finish_reason]
+        if gain.reason is not None and news.finish_reason is None:
+            self._stop(sequence)  # at a stop string, of which the LLM knows nothing
+        return self._update(sequence, gain)
+
+    def _add(self, sequence: Sequence, token: int, found: Any, gain: Gain) -> None:
+        """Take a token into a sequence; say so if it ends it."""
+        request = sequence.request
+        is_end = self._is_end(request, token)
+        may_stop = sequence.forced is None and len(sequence.output) + 1 >= request.params.min_tokens
+        piece, text = ("", "") if is_end else sequence.text.push(token, may_stop=may_stop)
+        sequence.output.append(token)
+        if request.guide is not None:
+            request.guide.push(token, piece)
+        logprob, top = read_logprobs(found, token, request.params.logprobs)
+        gain.tokens.append(Token(token, piece, logprob, top))
+        gain.text += text
+        if is_end or sequence.text.is_stopped:
+            gain.reason = FinishReason.STOP
+
+    def _go_on(self, sequence: Sequence, gain: Gain) -> Update:
+        """Add the tokens that a thinking budget forces, and let the LLM go on behind them.
+
+        The prompt and all that came are fed again: the model card's way, with two requests.
+        """
+        while gain.reason is None and (token := sequence.forced) is not None:
+            self._add(sequence, token, None, gain)
+            if gain.reason is None and sequence.num_left == 0:
+                gain.reason = FinishReason.LENGTH
+        if gain.reason is None:
+            self._start(sequence)
+        return self._update(sequence, gain)
+
+    def _start(self, sequence: Sequence) -> None:
+        """Give the LLM what there is of a sequence, to be continued."""
+        params = sequence.request.params
+        num_done = len(sequence.output)
+        left = dataclasses.replace(
+            params,
+            max_tokens=params.max_tokens - num_done,
+            min_tokens=max(params.min_tokens - num_done, 0),
+        )
+        fields = sampling_fields(left, self.eos_ids)
+        prompt = (*sequence.request.prompt, *sequence.output)
+        sequence.number = self._streams.start(prompt, self._make_params(**fields))
+        self._by_number[sequence.number] = sequence
+
+    def _update(self, sequence: Sequence, gain: Gain) -> Update:
+        """Return what a request gained, and forget it if that was the last."""
+        if gain.reason is not None:
+            gain.text += sequence.text.flush()
+            if gain.reason is FinishReason.LENGTH and sequence.text.is_stopped:
+                gain.reason = FinishReason.STOP
+            self._forget(sequence)
+        name = sequence.request.request_id
+        return Update(name, tuple(gain.tokens), gain.text, gain.reason, prompt=gain.prompt)
+
+    def _is_end(self, request: Request, token: int) -> bool:
+        """Whether a token ends the request's text."""
+        is_eos = token in self.eos_ids and not request.params.ignore_eos
+        return is_eos or token in request.params.stop_token_ids
+
+    def _fail(self, sequence: Sequence, fault: BaseException) -> Update:
+        """End one request by its own fault; any other fault is the LLM's, and fatal."""
+        is_own = isinstance(fault, ValueError) or type(fault).__name__ == "RequestError"
+        if not is_own:
+            raise ChildProcessFailedError(f"TensorRT-LLM failed: {fault!r}") from fault
+        self._forget(sequence)
+        name = sequence.request.request_id
+        return Update(name, finish_reason=FinishReason.ERROR, error=str(fault))
+
+    def _end_not_finite(self, sequence: Sequence) -> Update:
+        """End one request for which the LLM computed no numbers."""
+        self._stop(sequence)
+        self._forget(sequence)
+        return Update(
+            sequence.request.request_id,
+            finish_reason=FinishReason.ERROR,
+            error=NOT_FINITE,
+            error_code=ErrorCode.LOGITS_NOT_FINITE,
+        )
+
+    def _stop(self, sequence: Sequence) -> None:
+        """Let the LLM give a sequence up; nothing more is heard of it."""
+        self._streams.abort(sequence.number)
+        self._by_number.pop(sequence.number, None)
+
+    def _forget(self, sequence: Sequence) -> None:
+        del self.running[sequence.request.request_id]
+        self._by_number.pop(sequence.number, None)
+
+
+def _check_guide(request: Request) -> None:
+    """Raise ConfigError for what can't be steered from outside of the LLM."""
+    if request.guide is None:
+        return
+    if not isinstance(request.guide, ThinkingBudget):
+        raise ConfigError(
+            "backend tensorrt-llm has no guided decoding; leave out guided_decoding_guide_type."
+        )
+    params = request.params
+    if params.prompt_logprobs is not None:
+        raise ConfigError(
+            "backend tensorrt-llm closes a trace by a second request with a longer prompt: "
+            "prompt_logprobs exclude max_thinking_tokens."
+        )
+    if params.presence_penalty or params.frequency_penalty:
+        raise ConfigError(
+            "backend tensorrt-llm closes a trace by a second request, which knows not what the "
+            "first one said: presence_penalty and frequency_penalty exclude max_thinking_tokens."
+        )

@@ -1,0 +1,91 @@
+"""The tensorrt-llm-1.2 backend, as one object."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemotrt.engines.backends.backend import Backend, BuildJob, Executed, Payload, Target
+from nemotrt.engines.backends.planning import (
+    FREE_GPU_MEMORY_FRACTION,
+    ForeignRuntime,
+    Planning,
+)
+from nemotrt.engines.backends.tensorrt_llm_1_2.options import TensorRTLLM12Options
+from nemotrt.engines.precision import Precision
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+
+if TYPE_CHECKING:
+    from nemotrt.engines.engine import Engine
+    from nemotrt.engines.manifest import Manifest
+
+WRITTEN = "written, not executed"
+
+
+class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
+    """Writes a checkpoint and a model class that `trtllm-build` 1.2 builds on the GPU host."""
+
+    name = "tensorrt-llm-1.2"
+    options_type = TensorRTLLM12Options
+    executed = Executed.NEVER
+    not_executed_note = (
+        "Written, not executed: trtllm-build 1.2 runs on the GPU host. Its SSM state has 16 bits."
+    )
+    built = WRITTEN
+    built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
+
+    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return why it has not the precision on the GPU."""
+        from nemotrt.engines.backends.tensorrt_llm_1_2.support import check_gpu
+
+        try:
+            check_gpu(str(compute_capability), precision)
+        except ConfigError as error:
+            return error.message
+        return None
+
+    def check(self, target: Target[TensorRTLLM12Options]) -> None:
+        """Raise ConfigError unless 1.2 builds the checkpoint for so many of those GPUs."""
+        from nemotrt.engines.backends.tensorrt_llm_1_2.support import check
+
+        check(target.checkpoint, target.capability, target.precision, target.options.tp_size)
+
+    def build(self, target: Target[TensorRTLLM12Options], job: BuildJob) -> Payload:
+        """Write a file a rank, the model class and the host's script."""
+        from nemotrt.engines.backends.tensorrt_llm_1_2.export import notes, write_checkpoint
+
+        tp_size = target.options.tp_size
+        write_checkpoint(
+            target.checkpoint,
+            job.folder,
+            job.limits,
+            target.capability,
+            target.precision,
+            tp_size,
+            job.report,
+        )
+        return Payload({}, notes(target.checkpoint, tp_size), {})
+
+    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+        """Refuse: trtllm-serve runs its engine."""
+        raise EnvironmentUnfitError(
+            f"{folder} is a checkpoint for TensorRT-LLM 1.2, whose engine trtllm-serve runs. Build "
+            f"it on the GPU host: {self.host_steps(folder)}"
+        )
+
+    def host_steps(self, folder: Path) -> str | None:
+        """Return what builds the engine on the GPU host."""
+        from nemotrt.engines.backends.tensorrt_llm_1_2.export import host_command
+
+        return host_command(folder)
+
+    def planning(self, options: TensorRTLLM12Options) -> Planning:
+        """Plan a 16-bit state and whole prompts: 1.2 packs what runs in a step."""
+        return ForeignRuntime(
+            "tensorrt-llm",
+            FREE_GPU_MEMORY_FRACTION,
+            has_16_bit_state=True,
+            takes_whole_prompts=True,
+            tp_size=options.tp_size,
+        )
+
+
+BACKEND = TensorRTLLM12Backend()

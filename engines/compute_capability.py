@@ -1,0 +1,14 @@
+"""NVIDIA's compute capabilities, such as "8.6", as numbers; which of them compute in FP8."""
+
+FP8_CAPABILITY = (8, 9)
+
+
+def capability_number(compute_capability: str) -> tuple[int, int]:
+    """Return "8.9" as (8, 9), which compares as it should."""
+    major, _, minor = compute_capability.partition(".")
+    return int(major), int(minor)
+
+
+def has_fp8(compute_capability: str) -> bool:
+    """Whether the GPU computes in FP8."""
+    return capability_number(compute_capability) >= FP8_CAPABILITY
