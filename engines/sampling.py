@@ -33,9 +33,8 @@ LARGEST = 1e300  # sums and differences of such scores are finite
 class SamplingParams:
     """How one request's tokens are chosen and when it stops.
 
-    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 keep every token. Penalties are vLLM's and
-    OpenAI's. logit_bias is added to tokens' logits, together where a token has several. A `number`
-    is taken at every door without a further word.
+    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. Penalties are vLLM's and OpenAI's.
+    A token's biases are added to its logit. A `number` is taken at every door as it stands here.
     """
 
     max_tokens: int = 128
@@ -43,19 +42,13 @@ class SamplingParams:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
-    min_p: float = number(
-        0.0, 0, 1, help="Least probability of a token, as a share of the likeliest's; 0 is off."
-    )
+    min_p: float = number(0.0, 0, 1, help="Least share of the likeliest's probability; 0 is off.")
     seed: int | None = None
     repetition_penalty: float = number(
-        1.0, 0, is_above=True, help="Divides the logits of tokens in prompt and output; 1 is off."
+        1.0, 0, is_above=True, help="Of prompt and output; 1 is off."
     )
-    presence_penalty: float = number(
-        0.0, -2, 2, help="Taken from the logits of tokens in the output; 0 is off."
-    )
-    frequency_penalty: float = number(
-        0.0, -2, 2, help="Taken from a token's logit each time it is in the output; 0 is off."
-    )
+    presence_penalty: float = number(0.0, -2, 2, help="Of tokens in the output; 0 is off.")
+    frequency_penalty: float = number(0.0, -2, 2, help="The same, once for each time; 0 is off.")
     logit_bias: tuple[tuple[int, float], ...] = ()
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
