@@ -33,7 +33,7 @@ LARGEST = 1e300  # sums and differences of such scores are finite
 class SamplingParams:
     """How one request's tokens are chosen and when it stops.
 
-    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. Penalties are vLLM's and OpenAI's.
+    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. Penalties are as vLLM's.
     A token's biases are added to its logit. A `number` is taken at every door as it stands here.
     """
 
@@ -44,9 +44,7 @@ class SamplingParams:
     top_p: float = 1.0
     min_p: float = number(0.0, 0, 1, help="Least share of the likeliest's probability; 0 is off.")
     seed: int | None = None
-    repetition_penalty: float = number(
-        1.0, 0, is_above=True, help="Of prompt and output; 1 is off."
-    )
+    repetition_penalty: float = number(1.0, 0, is_above=True, help="Of all tokens; 1 is off.")
     presence_penalty: float = number(0.0, -2, 2, help="Of tokens in the output; 0 is off.")
     frequency_penalty: float = number(0.0, -2, 2, help="The same, once for each time; 0 is off.")
     logit_bias: tuple[tuple[int, float], ...] = ()
