@@ -1,16 +1,47 @@
 """`nemotrt generate`."""
 
 import json
+import math
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+from nemotrt.engines.sampling import NUMBERS
 from nemotrt.errors import ConfigError, NemotrtError
 
 ENGINE = click.Path(path_type=Path, exists=False)
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class TokenBias(click.ParamType):
+    """A token's id and what is added to its logit: 42=-5.5."""
+
+    name = "ID=BIAS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, float]:
+        """Return both; the engine knows which ids there are."""
+        token, _, bias = str(value).partition("=")
+        try:
+            pair = int(token), float(bias)
+        except ValueError:
+            pair = -1, math.nan
+        if not (token.isascii() and token.isdigit() and math.isfinite(pair[1])):
+            self.fail(f"{value!r} is not a token id and a number, like 42=-5.5.", param, ctx)
+        return pair
+
+
+def number_options(function: Command) -> Command:
+    """Give a command an option for each plain number of sampling."""
+    for name, told in reversed(NUMBERS.items()):
+        option = f"--{name.replace('_', '-')}"
+        function = click.option(option, type=float, default=told.neutral, help=told.help)(function)
+    return function
 
 
 @click.command()
@@ -26,7 +57,13 @@ ENGINE = click.Path(path_type=Path, exists=False)
 @click.option("--top-p", type=float, default=None)
 @click.option("--top-k", type=int, default=0, help="0 keeps every token.")
 @click.option("--seed", type=int, default=None)
-@click.option("--repetition-penalty", type=float, default=1.0)
+@number_options
+@click.option(
+    "--logit-bias",
+    type=TokenBias(),
+    multiple=True,
+    help="Add BIAS to the logit of token ID; may be repeated. -100 bans a token, 100 forces it.",
+)
 @click.option("--stop", multiple=True, help="End at this text; may be repeated.")
 @click.option("--ignore-eos", is_flag=True, help="Go on past the end-of-sequence token.")
 @click.option(

@@ -83,8 +83,7 @@ def check_request(
         raise ConfigError("the prompt is empty.")
     if not (min(prompt) >= 0 and max(prompt) < engine.vocab_size):
         raise ConfigError(f"prompt ids must be 0 to {engine.vocab_size - 1}.")
-    if not all(0 <= token < engine.vocab_size for token, _ in params.logit_bias):
-        raise ConfigError(f"logit_bias ids must be 0 to {engine.vocab_size - 1}.")
+    params.check_biased(engine.vocab_size)
     planned = len(prompt) + params.max_tokens
     if planned > max_tokens:
         raise ConfigError(

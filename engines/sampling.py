@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.sampling_limits import MAX_BIASES
+from nemotrt.engines.sampling_number import number, numbers_of
 from nemotrt.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
@@ -32,9 +33,8 @@ LARGEST = 1e300  # sums and differences of such scores are finite
 class SamplingParams:
     """How one request's tokens are chosen and when it stops.
 
-    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 keep every token. min_p is the least share
-    of the likeliest token's probability. Penalties as in vLLM and OpenAI: repetition over prompt
-    and output, presence and frequency over the output; logit_bias is added to tokens' logits.
+    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. Penalties are as vLLM's.
+    A token's biases are added to its logit. A `number` is taken at every door as it stands here.
     """
 
     max_tokens: int = 128
@@ -42,11 +42,11 @@ class SamplingParams:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
-    min_p: float = 0.0
+    min_p: float = number(0.0, 0, 1, help="Least share of the likeliest's probability; 0 is off.")
     seed: int | None = None
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    repetition_penalty: float = number(1.0, 0, is_above=True, help="Of all tokens; 1 is off.")
+    presence_penalty: float = number(0.0, -2, 2, help="Of tokens in the output; 0 is off.")
+    frequency_penalty: float = number(0.0, -2, 2, help="The same, once for each time; 0 is off.")
     logit_bias: tuple[tuple[int, float], ...] = ()
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
@@ -61,11 +61,9 @@ class SamplingParams:
         self._require("temperature", 0 <= self.temperature < math.inf, "0 or more")
         self._require("top_k", self.top_k >= 0, "0 (all) or more")
         self._require("top_p", 0 < self.top_p <= 1, "above 0, at most 1")
-        self._require("min_p", 0 <= self.min_p <= 1, "0 to 1")
         self._require("seed", self.seed is None or 0 <= self.seed < 2**64, "0 to 2^64 - 1")
-        self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
-        for name in ("presence_penalty", "frequency_penalty"):
-            self._require(name, -2 <= getattr(self, name) <= 2, "-2 to 2")
+        for name, told in NUMBERS.items():
+            self._require(name, told.allows(getattr(self, name)), told.legal)
         for name in ("logprobs", "prompt_logprobs"):
             num_top = getattr(self, name)
             self._require(name, num_top is None or 0 <= num_top <= 100, "0 to 100")
@@ -77,6 +75,11 @@ class SamplingParams:
                 f"logit_bias takes at most {MAX_BIASES} tokens, got {len(self.logit_bias)}."
             )
 
+    def check_biased(self, vocab_size: int) -> None:
+        """Raise ConfigError for a bias of a token that the vocabulary lacks."""
+        if not all(0 <= token < vocab_size for token, _ in self.logit_bias):
+            raise ConfigError(f"logit_bias ids must be 0 to {vocab_size - 1}.")
+
     def _require(self, name: str, is_valid: bool, legal: str) -> None:
         if not is_valid:
             raise ConfigError(f"{name} must be {legal}, got {getattr(self, name)!r}.")
@@ -86,6 +89,9 @@ class SamplingParams:
         """Whether the tokens so far, or a bias, change the logits."""
         penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
         return penalties != (1, 0, 0) or bool(self.logit_bias)
+
+
+NUMBERS = numbers_of(SamplingParams)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from nemotrt.errors import ConfigError
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARACTERS = 8192  # of all stop strings of a request: 8 ms to compile
 MAX_STOP_TOKEN_IDS = 64
+MAX_BIAS_CHARACTERS = 8192  # of all words that a request biases
 MAX_BYTES_PER_TOKEN = 64  # a longer text can't fit: refused before it costs a tokenizer's time
 USUAL_CHARACTERS_PER_TOKEN = 8  # few texts have more; those are tokenized to their end at once
 TOKENS_AT_A_CUT = 64

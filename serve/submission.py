@@ -13,11 +13,13 @@ from nemotrt.engines.guide import AfterThinking, Guide, TextGuide, ThinkingBudge
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import Request
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.sampling import NUMBERS, SamplingParams
+from nemotrt.engines.sampling_limits import MAX_BIASES
 from nemotrt.engines.stop_matcher import prepare_stops
 from nemotrt.engines.tag_tokens import tag_tokens
 from nemotrt.engines.turn import Turn, read_turn
 from nemotrt.errors import ConfigError
+from nemotrt.serve.biases import Encode, biases_of_ids, biases_of_words
 from nemotrt.serve.grammar import GrammarCompiler
 from nemotrt.serve.request_limits import (
     MAX_PROMPT_LOG_PROBS,
@@ -29,8 +31,17 @@ from nemotrt.serve.request_limits import (
     check_stops,
     check_text,
 )
+from nemotrt.serve.sampling_schema import with_numbers
+
+BIAS_LISTS = (
+    "embedding_bias_words",
+    "embedding_bias_weights",
+    "logit_bias_ids",
+    "logit_bias_values",
+)
 
 
+@with_numbers(has_bounds=False)
 class Inputs(pydantic.BaseModel):
     """The input tensors by name, as the wire carries them; None where the client gave none."""
 
@@ -44,15 +55,14 @@ class Inputs(pydantic.BaseModel):
     stop: bool = False
     stop_words: tuple[str, ...] = pydantic.Field(default=(), strict=False)
     bad_words: tuple[str, ...] = pydantic.Field(default=(), strict=False)
+    embedding_bias_words: tuple[str, ...] = pydantic.Field(default=(), strict=False)
+    embedding_bias_weights: tuple[float, ...] = pydantic.Field(default=(), strict=False)
     end_id: int | None = None
     pad_id: int | None = None  # nothing is padded, so it can't change the answer
     top_k: int = 0
     top_p: float = 1.0
     temperature: float | None = None
     length_penalty: float = 1.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
     seed: int | None = None
     beam_width: int = 1
     num_return_sequences: int = 1
@@ -74,6 +84,8 @@ class Inputs(pydantic.BaseModel):
     timeout_ms: int | None = None
     return_prompt_log_probs: bool = False
     num_top_prompt_log_probs: int = 0
+    logit_bias_ids: tuple[int, ...] = pydantic.Field(default=(), strict=False)
+    logit_bias_values: tuple[float, ...] = pydantic.Field(default=(), strict=False)
 
     @property
     def tells_of_prompt(self) -> bool:
@@ -129,6 +141,7 @@ def read_inputs(values: dict[str, Any], max_seq_len: int) -> Inputs:
         ("stop_words", MAX_STOP_STRINGS),
         ("bad_words", MAX_STOP_STRINGS),
         ("stop_token_ids", MAX_STOP_TOKEN_IDS),
+        *((name, MAX_BIASES) for name in BIAS_LISTS),
     ):
         if isinstance(values.get(name), list):
             check_count(name, len(values[name]), limit)
@@ -168,9 +181,15 @@ def prompt_ids(inputs: Inputs, opened: OpenEngine) -> tuple[int, ...]:
 
 
 def sampling_params(
-    inputs: Inputs, num_prompt_tokens: int, max_seq_len: int, vocab_size: int
+    inputs: Inputs,
+    num_prompt_tokens: int,
+    max_seq_len: int,
+    vocab_size: int,
+    encode: Encode | None = None,
 ) -> SamplingParams:
     """Return the sampling; max_tokens is cut to what the engine still holds, its default.
+
+    `encode` makes tokens of biased words, None where there is no tokenizer.
 
     Raises:
         ConfigError: a value is out of range, or the prompt leaves no room.
@@ -181,7 +200,8 @@ def sampling_params(
             "(return_prompt_log_probs, return_num_input_tokens, exclude_input_in_output false)."
         )
     room = check_room(num_prompt_tokens, max_seq_len, min_output=int(inputs.max_tokens != 0))
-    is_sampling = inputs.top_k > 1 or inputs.top_p < 1
+    numbers = {name: getattr(inputs, name) for name in NUMBERS}
+    is_sampling = inputs.top_k > 1 or inputs.top_p < 1 or numbers["min_p"] > 0
     temperature = inputs.temperature
     if temperature is None:
         temperature = 1.0 if is_sampling else 0.0  # NVIDIA's backend: greedy unless asked
@@ -189,22 +209,26 @@ def sampling_params(
     stop_ids = (*inputs.stop_token_ids, *end_ids)
     if not all(0 <= token < vocab_size for token in stop_ids):
         raise ConfigError(f"stop_token_ids and end_id must be 0 to {vocab_size - 1}.")
-    return SamplingParams(
+    params = SamplingParams(
         max_tokens=room if inputs.max_tokens is None else min(inputs.max_tokens, room),
         min_tokens=inputs.min_tokens,
         temperature=temperature,
         top_k=inputs.top_k,
         top_p=inputs.top_p,
         seed=inputs.seed,
-        repetition_penalty=inputs.repetition_penalty,
-        presence_penalty=inputs.presence_penalty,
-        frequency_penalty=inputs.frequency_penalty,
+        **numbers,
+        logit_bias=(
+            *biases_of_ids(inputs.logit_bias_ids, inputs.logit_bias_values),
+            *biases_of_words(inputs.embedding_bias_words, inputs.embedding_bias_weights, encode),
+        ),
         stop=tuple(word for word in inputs.stop_words if word),
         stop_token_ids=stop_ids,
         ignore_eos=inputs.ignore_eos,
         logprobs=inputs.num_top_log_probs if inputs.return_log_probs else None,
         prompt_logprobs=_num_prompt_logprobs(inputs, num_prompt_tokens),
     )
+    params.check_biased(vocab_size)
+    return params
 
 
 def _num_prompt_logprobs(inputs: Inputs, num_prompt_tokens: int) -> int | None:
@@ -244,8 +268,11 @@ def make_submission(
     inputs = read_inputs(values, opened.engine.limits.max_seq_len)
     prepare_stops(inputs.stop_words)
     ids = prompt_ids(inputs, opened)
-    engine = opened.engine
-    params = sampling_params(inputs, len(ids), engine.limits.max_seq_len, engine.vocab_size)
+    engine, encode = opened.engine, None
+    if opened.tokenizer is not None:
+        encode = partial(opened.tokenizer.encode, add_special_tokens=False)
+    max_seq_len = engine.limits.max_seq_len
+    params = sampling_params(inputs, len(ids), max_seq_len, engine.vocab_size, encode)
     text = ""
     if not inputs.exclude_input_in_output:
         text = inputs.text_input or (opened.tokenizer.decode(ids) if opened.tokenizer else "")

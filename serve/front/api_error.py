@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from nemotrt.engines.sampling import NUMBERS
 from nemotrt.serve.front.upstream import UpstreamError
 
 # Reason behind the front -> HTTP status. 503 asks a client to come again.
@@ -19,6 +20,8 @@ STATUS = {
     "engine_failed": 500,
     "logits_not_finite": 500,
 }
+# Fields that the engine judges too: they have the same name behind the front.
+SHARED_FIELDS = {"logit_bias", "max_tokens", "min_tokens", "stop_token_ids", *NUMBERS}
 HEADERS = {401: {"WWW-Authenticate": 'Basic realm="nemotrt"'}, 503: {"Retry-After": "1"}}
 
 
@@ -52,5 +55,10 @@ class ApiError(Exception):
 
 
 def from_upstream(error: UpstreamError) -> ApiError:
-    """Return the API's error for one from behind the front."""
-    return ApiError(STATUS.get(error.code, 500), error.message, code=error.code)
+    """Return the API's error for one from behind the front.
+
+    A message about a field begins with its name, which is the same there.
+    """
+    subject = error.message.partition(" ")[0]
+    param = subject if subject in SHARED_FIELDS else None
+    return ApiError(STATUS.get(error.code, 500), error.message, code=error.code, param=param)

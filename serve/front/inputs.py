@@ -3,6 +3,7 @@
 from typing import Any
 
 from nemotrt.engines.chat import sampling_defaults
+from nemotrt.engines.sampling import NUMBERS
 from nemotrt.engines.turn import Turn
 from nemotrt.serve.front.api_error import ApiError
 from nemotrt.serve.front.guided import guide_inputs
@@ -90,9 +91,7 @@ def _sampling_inputs(request: Sampling) -> Inputs:
     inputs: Inputs = {
         "stream": request.stream,
         "top_k": max(request.top_k, 0),
-        "repetition_penalty": request.repetition_penalty,
-        "presence_penalty": request.presence_penalty,
-        "frequency_penalty": request.frequency_penalty,
+        **{name: getattr(request, name) for name in NUMBERS},
         "min_tokens": request.min_tokens,
         "ignore_eos": request.ignore_eos,
         "priority": request.priority,
@@ -106,6 +105,8 @@ def _sampling_inputs(request: Sampling) -> Inputs:
         "seed": None if request.seed is None else request.seed % 2**64,
         "stop_words": request.stop_words or None,
         "stop_token_ids": request.stop_token_ids or None,
+        "logit_bias_ids": [int(token) for token in request.logit_bias] or None,
+        "logit_bias_values": list(request.logit_bias.values()) or None,
     }
     if request.stream_options is not None and request.stream_options.continuous_usage_stats:
         inputs["return_progress"] = True

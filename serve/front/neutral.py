@@ -25,8 +25,6 @@ EITHER: Table = {
     "best_of": Neutral((1,), "each choice is returned", same_as="n"),
     "use_beam_search": Neutral((False,), "there is no beam search"),
     "length_penalty": Neutral((1,), "there is no beam search"),
-    "min_p": Neutral((0,), "0 is off"),
-    "logit_bias": Neutral(({},), "empty is off"),
     "bad_words": Neutral(([],), "empty is off"),
     "skip_special_tokens": Neutral((True,), "special tokens are not in the text"),
     "spaces_between_special_tokens": Neutral((True,), "special tokens are not in the text"),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from nemotrt.serve.front.bias_schema import LogitBias
 from nemotrt.serve.front.message_schema import Message, Strict, Text
 from nemotrt.serve.front.neutral import CHAT, COMPLETION, EITHER, STREAM_OPTIONS, Table
 from nemotrt.serve.request_limits import (
@@ -17,6 +18,7 @@ from nemotrt.serve.request_limits import (
     MAX_STOP_TOKEN_IDS,
     MAX_TOOLS,
 )
+from nemotrt.serve.sampling_schema import with_numbers
 
 Int32 = Annotated[int, Field(ge=0, lt=2**31)]
 # Counted by check_limits(): of a union, pydantic would tell of the wrong branch.
@@ -101,8 +103,12 @@ class NamedToolChoice(Strict):
     function: FunctionName
 
 
+@with_numbers(has_bounds=True)
 class Sampling(Strict):
-    """What both endpoints take; the fields after `prompt_cache_key` are this server's own."""
+    """What both endpoints take, beside the plain numbers of sampling.
+
+    The fields after `prompt_cache_key` are this server's own.
+    """
 
     neutral: ClassVar[Table] = EITHER
 
@@ -115,14 +121,13 @@ class Sampling(Strict):
     stream_options: StreamOptions | None = None
     stop: str | StopStrings | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    presence_penalty: float = Field(default=0, ge=-2, le=2)
-    frequency_penalty: float = Field(default=0, ge=-2, le=2)
+    logit_bias: LogitBias = Field(default={})
     user: str | None = None  # this and the next three can't change an answer
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     top_k: int = Field(default=0, ge=-1, lt=2**31)  # 0, and vLLM's -1, are off
-    repetition_penalty: float = Field(default=1, gt=0, le=100)
+    repetition_penalty: float = Field(default=1, gt=0, le=100)  # narrower than the engine's
     min_tokens: Int32 = 0
     ignore_eos: bool = False
     stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)

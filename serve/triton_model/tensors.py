@@ -17,6 +17,8 @@ class TensorSpec(NamedTuple):
     rank: int = 1
 
 
+# The plain numbers of sampling, as nemotrt.engines.sampling tells them: nothing is imported here.
+NUMBERS = ("min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 INPUTS = (
     TensorSpec("text_input", "STRING"),
     TensorSpec("input_ids", "INT32", is_list=True),  # ours: token ids instead of text
@@ -26,15 +28,14 @@ INPUTS = (
     TensorSpec("stop", "BOOL"),  # ends the live request that has the same request id
     TensorSpec("stop_words", "STRING", is_list=True),
     TensorSpec("bad_words", "STRING", is_list=True),
+    TensorSpec("embedding_bias_words", "STRING", is_list=True),
+    TensorSpec("embedding_bias_weights", "FP32", is_list=True),
     TensorSpec("end_id", "INT32"),
     TensorSpec("pad_id", "INT32"),
     TensorSpec("top_k", "INT32"),
     TensorSpec("top_p", "FP32"),
     TensorSpec("temperature", "FP32"),
     TensorSpec("length_penalty", "FP32"),
-    TensorSpec("repetition_penalty", "FP32"),
-    TensorSpec("presence_penalty", "FP32"),
-    TensorSpec("frequency_penalty", "FP32"),
     TensorSpec("seed", "UINT64"),
     TensorSpec("beam_width", "INT32"),
     TensorSpec("num_return_sequences", "INT32"),
@@ -56,6 +57,9 @@ INPUTS = (
     TensorSpec("timeout_ms", "INT32"),
     TensorSpec("return_prompt_log_probs", "BOOL"),
     TensorSpec("num_top_prompt_log_probs", "INT32"),
+    TensorSpec("logit_bias_ids", "INT32", is_list=True),
+    TensorSpec("logit_bias_values", "FP32", is_list=True),
+    *(TensorSpec(name, "FP32") for name in NUMBERS),  # NVIDIA's names; it has no min_p
 )
 OUTPUTS = (
     TensorSpec("text_output", "STRING"),

@@ -95,6 +95,20 @@ def test_a_seed_repeats(tiny_engine: Path) -> None:
     assert run(tiny_engine, *arguments, 1).stdout != run(tiny_engine, *arguments, 2).stdout
 
 
+def test_a_bias_forces_or_bans_a_token(tiny_engine: Path) -> None:
+    def tokens(*options: Any) -> list[int]:
+        found = json.loads(run(tiny_engine, "The", "--max-tokens", 8, "--json", *options).stdout)
+        return [token["id"] for token in found["tokens"]]
+
+    greedy = tokens()
+    assert tokens("--logit-bias", "700=100") == [700] * 8
+    drawn = ["--temperature", 2, "--seed", 3]
+    assert tokens("--logit-bias", "700=60", "--logit-bias", "700=40", *drawn) == [700] * 8
+    assert greedy[0] not in tokens("--logit-bias", f"{greedy[0]}=-100")
+    assert tokens("--logit-bias", "700=0", "--min-p", 0) == greedy
+    assert tokens("--min-p", 1, *drawn) == greedy != tokens(*drawn)
+
+
 def test_chat_is_the_rendered_template(tiny_engine: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     messages = [
@@ -124,6 +138,22 @@ def test_chat_is_the_rendered_template(tiny_engine: Path) -> None:
         (["x", "--max-tokens", "600"], "the engine holds 512"),
         (["x", "--temperature", "-1"], "temperature must be"),
         (["x", "--top-p", "2"], "top_p must be"),
+        (["x", "--min-p", "1.5"], "min_p must be 0 to 1, got 1.5"),
+        (["x", "--min-p", "-0.1"], "min_p must be 0 to 1, got -0.1"),
+        (["x", "--min-p", "nan"], "min_p must be 0 to 1, got nan"),
+        (["x", "--presence-penalty", "3"], "presence_penalty must be -2 to 2"),
+        (["x", "--logit-bias", "5"], "'5' is not a token id and a number, like 42=-5.5"),
+        (["x", "--logit-bias", "=1"], "is not a token id and a number"),
+        (["x", "--logit-bias", "-1=1"], "is not a token id and a number"),
+        (["x", "--logit-bias", "+1=1"], "is not a token id and a number"),
+        (["x", "--logit-bias", "1_0=1"], "is not a token id and a number"),
+        (["x", "--logit-bias", "5="], "is not a token id and a number"),
+        (["x", "--logit-bias", "5=x"], "is not a token id and a number"),
+        (["x", "--logit-bias", "5=1=2"], "is not a token id and a number"),
+        (["x", "--logit-bias", "5=nan"], "is not a token id and a number"),
+        (["x", "--logit-bias", "5=inf"], "is not a token id and a number"),
+        (["x", "--logit-bias", "99999=1"], "logit_bias ids must be 0 to 4095"),
+        (["x", *["--logit-bias", "5=1"] * 1025], "logit_bias takes at most 1024 tokens"),
     ],
 )
 def test_bad_arguments(tiny_engine: Path, arguments: list[str], message: str) -> None:

@@ -14,6 +14,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
+from nemotrt.engines.guide import Allowed
 from nemotrt.engines.sampling import Sampler, SamplingParams, likeliest, log_softmax
 from nemotrt.errors import ConfigError
 
@@ -50,6 +52,39 @@ def test_frequencies_follow_the_distribution(params: SamplingParams, expected: l
     found = draws(params)
     np.testing.assert_allclose(found, expected, atol=0.03)
     assert (found[np.array(expected) == 0] == 0).all()
+
+
+@given(
+    logits=st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=30),
+    temperature=st.sampled_from([0.0, 1.0, 5.0]),
+    min_p=st.sampled_from([0.0, 0.3, 1.0]),
+    bias=st.sampled_from([100.0, 1e30, 1e300]),
+    seed=st.integers(0, 2**31),
+    data=st.data(),
+)
+def test_no_bias_lets_a_token_through_a_mask(
+    logits: list[float],
+    temperature: float,
+    min_p: float,
+    bias: float,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    allowed = np.array(
+        data.draw(st.lists(st.booleans(), min_size=len(logits), max_size=len(logits)))
+    )
+    allowed[data.draw(st.integers(0, len(logits) - 1))] = True
+    biased = tuple((token, bias) for token in np.flatnonzero(~allowed).tolist())
+    banned = data.draw(st.sampled_from(np.flatnonzero(allowed).tolist()))
+    params = SamplingParams(
+        temperature=temperature, min_p=min_p, seed=seed, logit_bias=(*biased, (banned, -1e30))
+    )
+    for draws in (NumpyDraws(), CompiledDraws(len(logits), 1)):
+        memory = draws.open(params, (1,), ())
+        rows = np.array([logits], np.float32)
+        [choice] = draws.choose(rows, [Turn(0, memory, Allowed(allowed))])
+        assert choice is not None and allowed[choice.token]
+        assert choice.token != banned or allowed.sum() == 1
 
 
 @given(

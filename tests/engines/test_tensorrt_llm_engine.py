@@ -20,13 +20,14 @@ from nemotrt.cli import main
 from nemotrt.engines import guide
 from nemotrt.engines.backends.tensorrt_llm import scheduler as scheduler_module
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.backends.tensorrt_llm.sampling import sampling_fields
 from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.generation import collect, generate
 from nemotrt.engines.guide import AfterThinking, ThinkingBudget
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.reasoning import Trace
 from nemotrt.engines.request import FinishReason, Request, Update
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.sampling import NUMBERS, SamplingParams
 from nemotrt.engines.tiny_models import resolve_checkpoint
 from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
 
@@ -85,6 +86,9 @@ def some_text(cpu: OpenEngine) -> str:
         {"max_tokens": 12, "presence_penalty": 1.5, "frequency_penalty": -0.5, "ignore_eos": True},
         {"max_tokens": 60, "min_tokens": 50, "ignore_eos": True},
         {"max_tokens": 6, "logprobs": 0, "ignore_eos": True},
+        {"max_tokens": 6, "logit_bias": ((700, 100.0),), "ignore_eos": True},
+        {"max_tokens": 9, "logit_bias": ((5, 2.5), (5, 1.0), (9, -100.0)), "ignore_eos": True},
+        {"max_tokens": 6, "temperature": 2.0, "seed": 1, "min_p": 1.0, "ignore_eos": True},
         {"max_tokens": 6, "logprobs": 3, "ignore_eos": True},
     ],
 )
@@ -98,6 +102,25 @@ def test_greedy_tokens_and_text_are_the_cpu_engines(
     ids = [[token["id"] for token in found["tokens"]] for found in (ours, theirs)]
     assert ids[0] == ids[1]
     assert (theirs["text"], theirs["finish_reason"]) == (ours["text"], ours["finish_reason"])
+
+
+def test_biases_are_a_finite_tensor_of_the_vocabulary() -> None:
+    """By hand: those of a token add up; what float32 can't hold stays finite."""
+    biases = ((0, 1.5), (3, -100.0), (0, 0.25), (2, 1e300), (1, -1e300))
+    fields = sampling_fields(SamplingParams(logit_bias=biases), (), 5)
+    bias = fields["embedding_bias"]
+    assert str(bias.dtype) == "torch.float32"
+    assert bias.tolist() == pytest.approx([1.75, -1e30, 1e30, -100.0, 0.0])
+    assert "embedding_bias" not in sampling_fields(SamplingParams(), (), 5)
+
+
+def test_every_plain_number_is_an_argument_of_tensorrt_llm_s(opened: OpenEngine) -> None:
+    theirs = sys.modules["tensorrt_llm"].SamplingParams
+    for name, told in NUMBERS.items():
+        assert name not in sampling_fields(SamplingParams(), (), 5)
+        value = told.neutral + 0.5
+        fields = sampling_fields(SamplingParams(**{name: value}), (), 5)
+        assert fields[name] == value and getattr(theirs(**fields), name) == value
 
 
 @pytest.mark.parametrize("num_top", [0, 3])
@@ -270,6 +293,10 @@ def test_a_request_that_is_cancelled_as_soon_as_it_came_reaches_the_llm(
     [
         (Request("r", ()), "empty"),
         (Request("r", (4096,)), "0 to 4095"),
+        (
+            Request("r", PROMPT, SamplingParams(max_tokens=4, logit_bias=((4096, 1.0),))),
+            "logit_bias ids must be 0 to 4095",
+        ),
         (Request("r", PROMPT, SamplingParams(max_tokens=92)), "is 97 tokens; the engine holds 96"),
         (Request("r", PROMPT, SHORT, AfterThinking(BUDGET, BUDGET)), "no guided decoding"),
         (Request("r", PROMPT, PENALIZED, BUDGET), "exclude max_thinking_tokens"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nemotrt.engines import sampling_limits
 from nemotrt.serve import preparation, request_limits
 from nemotrt.serve.front import access, bounded_http, workshop
 from nemotrt.serve.triton_model import wire
@@ -12,6 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs/serving.md"
 ROWS = {
     "stop strings": (request_limits.MAX_STOP_STRINGS, request_limits.MAX_STOP_CHARACTERS),
     "stop token ids": (request_limits.MAX_STOP_TOKEN_IDS,),
+    "biases of logits": (sampling_limits.MAX_BIASES, request_limits.MAX_BIAS_CHARACTERS),
     "grammar or JSON schema of an answer": (request_limits.MAX_GUIDE_CHARACTERS,),
     "messages": (request_limits.MAX_MESSAGES, request_limits.MAX_PARTS),
     "tools": (request_limits.MAX_TOOLS,),

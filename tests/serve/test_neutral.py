@@ -8,6 +8,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from nemotrt.engines.chat import load_chat_template
@@ -53,6 +55,8 @@ BOTH_VALUES: dict[str, Any] = {
     "priority": -2,
     "timeout_ms": 5000,
     "prompt_logprobs": 1,
+    "min_p": 0.1,
+    "logit_bias": {"5": 1},
 }
 CHAT_VALUES: dict[str, Any] = {
     **BOTH_VALUES,
@@ -252,9 +256,6 @@ def test_neutral_values_change_nothing(client, upstream, body, name, value) -> N
 @pytest.mark.parametrize(
     ("body", "name", "value"),
     [
-        (COMPLETION_BODY, "logit_bias", {"5": 1}),
-        (COMPLETION_BODY, "min_p", 0.1),
-        (COMPLETION_BODY, "min_p", False),
         (COMPLETION_BODY, "best_of", True),
         (COMPLETION_BODY, "best_of", 2),
         (COMPLETION_BODY, "suffix", "x"),
@@ -276,6 +277,83 @@ def test_other_values_are_refused_by_name(client, upstream, body, name, value) -
     error = json.loads(text)["error"]
     assert (status, error["param"]) == (400, name)
     assert error["message"] == f"{name} is not supported; leave it out."
+
+
+@pytest.mark.parametrize("body", [CHAT_BODY, COMPLETION_BODY])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("min_p", False),
+        ("min_p", True),
+        ("min_p", "0.1"),
+        ("min_p", -0.01),
+        ("min_p", 1.01),
+        ("presence_penalty", True),
+        ("logit_bias", []),
+        ("logit_bias", ""),
+        ("logit_bias", False),
+        ("logit_bias", {"x": 1}),
+        ("logit_bias", {"": 1}),
+        ("logit_bias", {"-1": 1}),
+        ("logit_bias", {"+1": 1}),
+        ("logit_bias", {" 1": 1}),
+        ("logit_bias", {"01": 1}),
+        ("logit_bias", {"1.0": 1}),
+        ("logit_bias", {"\N{ARABIC-INDIC DIGIT ONE}": 1}),
+        ("logit_bias", {"9999999999": 1}),
+        ("logit_bias", {"{loc}": 1}),
+        ("logit_bias", {"5": 100.5}),
+        ("logit_bias", {"5": -101}),
+        ("logit_bias", {"5": True}),
+        ("logit_bias", {"5": "1"}),
+        ("logit_bias", {"5": None}),
+        ("logit_bias", {"5": [1]}),
+        ("logit_bias", {"5": 10**400}),
+        ("logit_bias", {str(i): 1 for i in range(1025)}),
+    ],
+)
+def test_bad_numbers_and_biases_are_400_and_name_the_field(
+    client, upstream, body, name, value
+) -> None:
+    status, asked, text = ask(client, upstream, {**body, name: value})
+    error = json.loads(text)["error"]
+    assert (status, error["param"], asked) == (400, name, [])
+    assert error["message"].startswith(f"{name}: ") and len(error["message"]) < 200
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("field", ['"min_p": {}', '"logit_bias": {{"5": {}}}'])
+def test_numbers_that_are_not_finite_are_400(client, number, field) -> None:
+    raw = f'{{"model": "llm", "prompt": "Hi", {field.format(number)}}}'
+    answer = client.post("/v1/completions", content=raw)
+    assert answer.status_code == 400, answer.text
+    assert json.loads(answer.text)["error"]["message"]
+
+
+KEYS = st.integers(-2, 10**10).map(str) | st.text(max_size=4).filter(lambda t: "\n" not in t)
+ANY_BIASES = st.dictionaries(KEYS, st.floats(-101, 101) | st.integers(-101, 101), max_size=5)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(biases=ANY_BIASES)
+def test_any_biases_reach_the_engine_whole_or_not_at_all(client, upstream, biases) -> None:
+    is_legal = all(
+        token.isascii() and token.isdigit() and str(int(token)) == token and len(token) < 10
+        for token in biases
+    ) and all(-100 <= bias <= 100 for bias in biases.values())
+    status, asked, _ = ask(client, upstream, {**COMPLETION_BODY, "logit_bias": biases})
+    assert status == (200 if is_legal else 400)
+    published = {"$ref": "#/components/schemas/CompletionRequest"}
+    published["components"] = openapi_document()["components"]
+    validator = jsonschema.Draft202012Validator(published)
+    assert validator.is_valid({**COMPLETION_BODY, "logit_bias": biases}) == is_legal
+    if is_legal and biases:
+        [inputs] = asked
+        assert inputs["logit_bias_ids"] == [int(token) for token in biases]
+        assert inputs["logit_bias_values"] == list(biases.values())
+    elif is_legal:
+        assert "logit_bias_ids" not in asked[0]
 
 
 def test_best_of_n_is_neutral(client, upstream) -> None:
@@ -311,6 +389,8 @@ def test_a_null_is_a_field_that_is_not_given(client, upstream, body) -> None:
         {"stream_options": {"include_obfuscation": False}},
         {"logprobs": False},
         {"chat_template_kwargs": {}},
+        {"min_p": 0},
+        {"logit_bias": {}},
     ],
 )
 def test_values_of_our_own_fields_that_are_their_defaults(client, upstream, change) -> None:

@@ -114,7 +114,9 @@ def test_models_and_health(client, server) -> None:
     ("change", "status", "message"),
     [
         ({"model": "other"}, 404, "no model 'other'"),
-        ({"logit_bias": {"5": 1}}, 400, "logit_bias is not supported"),
+        ({"logit_bias": {"x": 1}}, 400, "logit_bias: a key should be a token id"),
+        ({"logit_bias": {"999999": 1}}, 400, "logit_bias ids must be 0 to"),
+        ({"min_p": 2}, 400, "min_p: Input should be less than or equal to 1"),
         ({"temperature": 3}, 400, "temperature: Input should be less than or equal to 2"),
         ({"max_tokens": 0}, 400, "max_tokens"),
         ({"prompt": []}, 400, "prompt must have 1 to 128 entries"),

@@ -1,8 +1,11 @@
 """Input tensors: each has an effect, can't change the answer, or is refused by name."""
 
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.errors import ConfigError
@@ -37,6 +40,11 @@ def test_the_wire_and_the_model_have_the_same_tensors() -> None:
         {"top_k": 0, "top_p": 1.0},
         {"min_tokens": 0},
         {"num_top_log_probs": 0},
+        {"min_p": 0.0},
+        {"logit_bias_ids": [], "logit_bias_values": []},
+        {"embedding_bias_words": [], "embedding_bias_weights": []},
+        {"embedding_bias_words": [b""]},
+        {"embedding_bias_words": b"", "embedding_bias_weights": []},
     ],
 )
 def test_empty_and_neutral_tensors_change_nothing(tensors) -> None:
@@ -64,3 +72,47 @@ def test_what_no_engine_here_does_is_refused_by_name(tensors, message) -> None:
 def test_tensors_with_an_effect() -> None:
     assert params(stop_words=[b"", b"a", b"b"]).stop == ("a", "b")
     assert params(end_id=7, stop_token_ids=[8]).stop_token_ids == (8, 7)
+    assert params(min_p=0.5, temperature=0.25).min_p == 0.5
+    assert (params(min_p=0.5).temperature, params().temperature) == (1, 0)
+    biases = {"logit_bias_ids": [7, 0, 7], "logit_bias_values": [1.5, -100.0, 2.0]}
+    assert params(**biases).logit_bias == ((7, 1.5), (0, -100.0), (7, 2.0))
+
+
+def test_words_bias_each_of_their_tokens_and_need_a_tokenizer() -> None:
+    words = {"embedding_bias_words": ["ab", "", "c"], "embedding_bias_weights": [1.0, 9.0, -2.0]}
+    inputs = read_inputs({"text_input": "x", **words, "logit_bias_ids": [], "top_k": 0}, 1024)
+    found = sampling_params(inputs, 3, 100, 128, lambda text: [ord(c) for c in text])
+    assert found.logit_bias == ((97, 1.0), (98, 1.0), (99, -2.0))
+    with pytest.raises(ConfigError, match="has no tokenizer; give logit_bias_ids"):
+        sampling_params(inputs, 3, 100, 128)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"min_p": 1.5}, r"min_p must be 0 to 1, got 1\.5"),
+        ({"logit_bias_ids": [1, 2], "logit_bias_values": [0.5]}, "has 2 entries and logit_bias_v"),
+        ({"logit_bias_values": [0.5]}, "logit_bias_ids has 0 entries"),
+        ({"logit_bias_ids": [50], "logit_bias_values": [0.5]}, "logit_bias ids must be 0 to 49"),
+        ({"logit_bias_ids": [-1], "logit_bias_values": [0.5]}, "logit_bias ids must be 0 to 49"),
+        ({"logit_bias_ids": [1] * 1025}, "logit_bias_ids has 1025 entries; the limit is 1024"),
+        ({"embedding_bias_words": [b"a"]}, "embedding_bias_words has 1 entries"),
+        ({"embedding_bias_weights": [1.0]}, "embedding_bias_words has 0 entries"),
+    ],
+)
+def test_bad_numbers_and_biases_are_refused_by_name(tensors, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        params(**tensors)
+
+
+@given(pairs=st.lists(st.tuples(st.integers(-3, 60), st.floats(width=32)), max_size=1030))
+def test_any_biases_are_taken_as_they_are_or_refused(pairs) -> None:
+    ids, values = [token for token, _ in pairs], [bias for _, bias in pairs]
+    is_legal = len(pairs) <= 1024 and all(0 <= t < 50 and math.isfinite(b) for t, b in pairs)
+    tensors = {"text_input": "x", "logit_bias_ids": ids, "logit_bias_values": values}
+    if is_legal:
+        found = sampling_params(read_inputs(tensors, 1024), 3, 100, 50)
+        assert found.logit_bias == tuple(pairs)
+        return
+    with pytest.raises(ConfigError, match="logit_bias"):
+        sampling_params(read_inputs(tensors, 1024), 3, 100, 50)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.sampling import Floats, SamplingParams
+from nemotrt.engines.sampling import NUMBERS, Floats, SamplingParams
 from nemotrt.errors import ConfigError
 
+LARGEST_BIAS = 1e30  # its logits are float32: a sum stays finite
 NO_END_ID = -1  # TensorRT-LLM's own value for "nothing ends the sequence"
 
 
@@ -35,7 +36,9 @@ def _ends(params: SamplingParams, eos_ids: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys((*eos, *params.stop_token_ids)))
 
 
-def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[str, Any]:
+def sampling_fields(
+    params: SamplingParams, eos_ids: tuple[int, ...], vocab_size: int
+) -> dict[str, Any]:
     """Return the keyword arguments.
 
     Stop strings and text are ours (TextStream), so `detokenize` is off; a stop token is left in the
@@ -62,15 +65,12 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
         fields |= {"top_k": params.top_k or None, "seed": params.seed}
     if params.min_tokens:
         fields["min_tokens"] = params.min_tokens
-    for name, neutral in (
-        ("min_p", 0.0),
-        ("repetition_penalty", 1.0),
-        ("presence_penalty", 0.0),
-        ("frequency_penalty", 0.0),
-    ):
+    for name, told in NUMBERS.items():
         value = getattr(params, name)
-        if value != neutral:
+        if value != told.neutral:
             fields[name] = value
+    if params.logit_bias:
+        fields["embedding_bias"] = _embedding_bias(params, vocab_size)
     if params.prompt_logprobs is not None:
         # Not its own `prompt_logprobs`: of the likeliest tokens some versions give no others, so
         # that the prompt's own tokens are missing among them.
@@ -78,6 +78,16 @@ def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[st
     if params.logprobs is not None:
         fields["logprobs"] = max(1, params.logprobs)  # 0 means none to it
     return fields
+
+
+def _embedding_bias(params: SamplingParams, vocab_size: int) -> Any:
+    """Return the biases as a torch tensor [vocab] in float32; those of one token add up."""
+    import torch
+
+    bias = np.zeros(vocab_size)
+    tokens, values = zip(*params.logit_bias, strict=True)
+    np.add.at(bias, list(tokens), np.clip(values, -LARGEST_BIAS, LARGEST_BIAS))
+    return torch.from_numpy(np.clip(bias, -LARGEST_BIAS, LARGEST_BIAS).astype(np.float32))
 
 
 def are_finite(found: Any) -> bool:

@@ -130,8 +130,6 @@ class LLMScheduler:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         _check_guide(request)
         check_min_tokens(request.params, self.eos_ids)
-        if request.params.logit_bias:
-            raise ConfigError("backend tensorrt-llm has no logit_bias; leave it out.")
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()
@@ -250,7 +248,7 @@ class LLMScheduler:
             max_tokens=params.max_tokens - num_done,
             min_tokens=max(params.min_tokens - num_done, 0),
         )
-        fields = sampling_fields(left, self.eos_ids)
+        fields = sampling_fields(left, self.eos_ids, self.engine.vocab_size)
         prompt = (*sequence.request.prompt, *sequence.output)
         sequence.number = self._streams.start(prompt, self._make_params(**fields))
         self._by_number[sequence.number] = sequence

@@ -127,8 +127,7 @@ class DeviceDraws:
             ConfigError: a biased token that is none.
         """
         self._check_slot(slot)
-        if not all(0 <= token < self.vocab_size for token, _ in params.logit_bias):
-            raise ConfigError(f"logit_bias ids must be 0 to {self.vocab_size - 1}.")
+        params.check_biased(self.vocab_size)
         draw = DeviceDraw(slot, params, ends, self.vocab_size)
         self._tables.fill(draw, params, prompt)
         return draw

@@ -336,6 +336,14 @@ class LLM:
         self._results[name]._put(self.FAULT or whole)
 
 
+def _biases(bias: Any) -> tuple[tuple[int, float], ...]:
+    """The real one adds a float32 tensor [vocab] to the logits."""
+    if bias is None:
+        return ()
+    assert str(bias.dtype) == "torch.float32" and bias.ndim == 1
+    return tuple((i, value) for i, value in enumerate(bias.tolist()) if value)
+
+
 def _request(name: str, prompt: list[int], params: SamplingParams) -> request.Request:
     # The real one forbids end_id alone before min_tokens; our scheduler below forbids them all.
     assert not (params.min_tokens and params.stop_token_ids), "a stop token may come early"
@@ -350,6 +358,8 @@ def _request(name: str, prompt: list[int], params: SamplingParams) -> request.Re
         repetition_penalty=params.repetition_penalty or 1.0,
         presence_penalty=params.presence_penalty or 0.0,
         frequency_penalty=params.frequency_penalty or 0.0,
+        min_p=params.min_p or 0.0,
+        logit_bias=_biases(params.embedding_bias),
         stop_token_ids=tuple(end for end in ends if end >= 0),
         logprobs=params.logprobs,
     )
