@@ -17,7 +17,7 @@ ENGINE = click.Path(path_type=Path, exists=False)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class TokenBias(click.ParamType):
+class TokenBias(click.ParamType[tuple[int, float]]):
     """A token's id and what is added to its logit: 42=-5.5."""
 
     name = "ID=BIAS"
