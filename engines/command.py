@@ -17,23 +17,20 @@ ENGINE = click.Path(path_type=Path, exists=False)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class TokenBias(click.ParamType):
-    """A token's id and what is added to its logit: 42=-5.5."""
+def token_bias(value: str) -> tuple[int, float]:
+    """Return a token's id and what is added to its logit; the engine knows which ids there are.
 
-    name = "ID=BIAS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, float]:
-        """Return both; the engine knows which ids there are."""
-        token, _, bias = str(value).partition("=")
-        try:
-            pair = int(token), float(bias)
-        except ValueError:
-            pair = -1, math.nan
-        if not (token.isascii() and token.isdigit() and math.isfinite(pair[1])):
-            self.fail(f"{value!r} is not a token id and a number, like 42=-5.5.", param, ctx)
-        return pair
+    Raises:
+        click.BadParameter: it is not of the form 42=-5.5.
+    """
+    token, _, written = value.partition("=")
+    try:
+        number, bias = int(token), float(written)
+    except ValueError:
+        number, bias = -1, math.nan
+    if not (token.isascii() and token.isdigit() and math.isfinite(bias)):
+        raise click.BadParameter(f"{value!r} is not a token id and a number, like 42=-5.5.")
+    return number, bias
 
 
 def number_options(function: Command) -> Command:
@@ -60,8 +57,9 @@ def number_options(function: Command) -> Command:
 @number_options
 @click.option(
     "--logit-bias",
-    type=TokenBias(),
+    type=token_bias,
     multiple=True,
+    metavar="ID=BIAS",
     help="Add BIAS to the logit of token ID; may be repeated. -100 bans a token, 100 forces it.",
 )
 @click.option("--stop", multiple=True, help="End at this text; may be repeated.")

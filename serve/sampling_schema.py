@@ -37,7 +37,7 @@ def with_numbers(*, has_bounds: bool) -> Callable[[type[Model]], type[Model]]:
 
 def _bounded(told: Number) -> Any:
     """Return the field of a number: no boolean, no text, within its range."""
-    bounds = {"gt" if told.is_above else "ge": told.least}
+    bounds: dict[str, Any] = {"gt" if told.is_above else "ge": told.least}
     if not math.isinf(told.most):
         bounds["le"] = told.most
     return pydantic.Field(
