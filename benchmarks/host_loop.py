@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 import numpy as np
-from ahead_device import AheadDevice
+from serve_throughput import one_pair, summary
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.draws import Draws, open_draws
@@ -37,6 +37,11 @@ from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.prediction import PredictionChoice, predict
 from nemotrt.serve.grammar import GrammarCompiler
 from nemotrt.serve.launcher import serve_engine
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support.ahead_device import AheadDevice
+from support.real_size import write_checkpoint
 
 HERE = Path(__file__).parent
 BATCHES = (1, 8, 32, 128, 256)
@@ -215,8 +220,6 @@ def open_idle(folder: Path, **options: Any) -> OpenEngine:
 
 def stack(folder: Path, num_streams: int, rounds: int) -> dict[str, Any]:
     """Return the whole stack's rate and each process's share, over an idle engine."""
-    from serve_throughput import one_pair, summary
-
     with serve_engine(folder, "--engine-module", "host_loop_host") as server:
         opened = open_idle(folder)
         one_pair(opened, server, num_streams, 8, CARD)
@@ -233,10 +236,8 @@ def main(
     batches: tuple[int, ...], settings: tuple[str, ...], rounds: int, with_stack: bool
 ) -> None:
     """Print one JSON object for each measurement."""
-    sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
-    os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])
-    from support.real_size import write_checkpoint
-
+    paths = [str(HERE), str(HERE.parent / "tests"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     planned = predicted_step_ms()
     click.echo(json.dumps({"predicted_step_ms": planned, "load": os.getloadavg()[0]}))
     with tempfile.TemporaryDirectory() as temporary:

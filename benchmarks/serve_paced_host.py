@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ahead_device import AheadDevice
-
 from nemotrt.engines import opening
 from nemotrt.serve import engine_host
+from support.ahead_device import AheadDevice
 
 TEXT = " whatever it is asked, the same words come again and again"
 

@@ -1,4 +1,4 @@
-"""Runs the tests in two halves side by side: those of the server and the quantizer, and the rest.
+"""Runs the tests in two halves side by side: the server's, the quantizer's and some, and the rest.
 
 usage: python scripts/halves.py [PYTEST OPTIONS]
 
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FIRST = ["tests/serve", "tests/quantize", "tests/build"]
+FIRST = ["tests/serve", "tests/quantize", "tests/build", "tests/profiles/planning"]
 REST = ["tests", *(f"--ignore={folder}" for folder in FIRST)]
 
 

@@ -249,16 +249,16 @@ def opened(tiny_engine: Path) -> OpenEngine:
     return open_engine(tiny_engine, num_threads=1)
 
 
-@pytest.mark.parametrize("is_ahead", [False, True], ids=["host", "ahead"])
-def test_200_requests_with_cancellations_equal_their_solo_runs(
-    opened: OpenEngine, is_ahead: bool
-) -> None:
-    """Random lengths through 8 slots, a third cancelled at random; memory does not grow."""
+Solo = dict[str, tuple[Request, list[int]]]
+
+
+@pytest.fixture(scope="module")
+def solo(opened: OpenEngine) -> Solo:
+    """200 requests of random lengths, and the tokens that each gets alone."""
     rng = np.random.default_rng(11)
-    vocab = opened.engine.vocab_size
-    requests = {}
+    runs: Solo = {}
     for number in range(200):
-        prompt = tuple(rng.integers(32, vocab, int(rng.integers(1, 70))).tolist())
+        prompt = rng.integers(32, opened.engine.vocab_size, int(rng.integers(1, 70))).tolist()
         kind = number % 3
         params = SamplingParams(
             max_tokens=int(rng.integers(1, 24)),
@@ -268,16 +268,23 @@ def test_200_requests_with_cancellations_equal_their_solo_runs(
             top_k=50 if kind == 1 else 0,
             repetition_penalty=1.2 if kind == 2 else 1.0,
         )
-        requests[str(number)] = Request(str(number), prompt, params)
-    solo = {
-        name: ids(list(generate(opened.scheduler(), request.prompt, request.params)))
-        for name, request in requests.items()
-    }
+        request = Request(str(number), tuple(prompt), params)
+        alone = generate(opened.scheduler(), request.prompt, params)
+        runs[request.request_id] = request, ids(list(alone))
+    return runs
+
+
+@pytest.mark.parametrize("is_ahead", [False, True], ids=["host", "ahead"])
+def test_200_requests_with_cancellations_equal_their_solo_runs(
+    opened: OpenEngine, solo: Solo, is_ahead: bool
+) -> None:
+    """Random lengths through 8 slots, a third cancelled at random; memory does not grow."""
+    rng = np.random.default_rng(12)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     engine = Ahead(opened.engine) if is_ahead else opened.engine
     scheduler = replace(opened, engine=engine).scheduler()
-    found: dict[str, list[Update]] = {name: [] for name in requests}
-    pending = list(requests.values())
+    found: dict[str, list[Update]] = {name: [] for name in solo}
+    pending = [request for request, _ in solo.values()]
     cancelled = set()
     while pending or not scheduler.is_idle:
         for _ in range(int(rng.integers(0, 4))):
@@ -295,9 +302,9 @@ def test_200_requests_with_cancellations_equal_their_solo_runs(
         tokens = ids(updates)
         if name in cancelled:
             assert updates[-1].finish_reason is FinishReason.CANCELLED
-            assert tokens == solo[name][: len(tokens)]
+            assert tokens == solo[name][1][: len(tokens)]
         else:
-            assert tokens == solo[name]
+            assert tokens == solo[name][1]
             assert updates[-1].finish_reason is FinishReason.LENGTH
     if is_ahead:
         engine.own.finish()
