@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # numpy stays out: the planner reads backends too
     from nemotrt.engines.engine import Engine, Limits
     from nemotrt.engines.manifest import Manifest, WeightInput
 
-O = TypeVar("O")  # noqa: E741 - a backend's Options
+Own = TypeVar("Own")  # the Options of a backend
 Notes = dict[str, str | int | float | bool]
 NO_FP8 = "no: no FP8 arithmetic"
 
@@ -30,7 +30,7 @@ class Executed(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Target(Generic[O]):
+class Target(Generic[Own]):
     """What is to be built, with every choice made.
 
     `stored` is the checkpoint's own precision, if it is quantized. A CPU backend has no GPU.
@@ -41,7 +41,7 @@ class Target(Generic[O]):
     stored: Precision | None
     gpu: str | None
     compute_capability: str | None
-    options: O
+    options: Own
 
     @property
     def capability(self) -> str:
@@ -69,14 +69,14 @@ class Payload:
     weights: Mapping[str, "WeightInput"]
 
 
-class Backend(ABC, Generic[O]):
+class Backend(ABC, Generic[Own]):
     """What builds engines of one kind, and opens them; it has no state.
 
     Its module imports nothing heavy: what a method needs, the method imports.
     """
 
     name: ClassVar[str]
-    options_type: type[O]
+    options_type: type[Own]
     is_cpu: ClassVar[bool] = False  # a CpuBackend: it takes --threads and no --gpu
     executed: ClassVar[Executed]
     not_executed_note: ClassVar[str] = ""  # said after a build that NEVER ran
@@ -94,7 +94,7 @@ class Backend(ABC, Generic[O]):
         """Return why it has not that precision on that GPU, whatever the model; None if it has."""
 
     @abstractmethod
-    def check(self, target: Target[O]) -> None:
+    def check(self, target: Target[Own]) -> None:
         """Raise, before any work, unless all of that goes together and can be built here.
 
         Raises:
@@ -102,11 +102,11 @@ class Backend(ABC, Generic[O]):
             EnvironmentUnfitError: what builds it is not on this machine.
         """
 
-    def check_memory(self, target: Target[O]) -> None:
+    def check_memory(self, target: Target[Own]) -> None:
         """Raise EnvironmentUnfitError unless this machine has the memory to build it."""
 
     @abstractmethod
-    def build(self, target: Target[O], job: BuildJob) -> Payload:
+    def build(self, target: Target[Own], job: BuildJob) -> Payload:
         """Write the payload; return what the manifest says of it."""
 
     @abstractmethod
@@ -121,7 +121,7 @@ class Backend(ABC, Generic[O]):
         """Return what to run on the GPU host; None where `open` runs the engine."""
         return None
 
-    def planning(self, options: O) -> Planning:
+    def planning(self, options: Own) -> Planning:
         """Return how the planner finds an engine's limits."""
         return NotPlanned()
 
@@ -141,7 +141,7 @@ class Backend(ABC, Generic[O]):
         raise ConfigError(f"{folder} has no layers.json: only TensorRT plans have one.")
 
 
-class CpuBackend(Backend[O]):
+class CpuBackend(Backend[Own]):
     """A backend whose engines run on this machine's CPU, with states in float32."""
 
     is_cpu = True
