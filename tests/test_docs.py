@@ -27,6 +27,22 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_backticked_paths_exist() -> None:
+    """What a page names between backticks by a folder of the repository is there."""
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {".venv"}
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+    checked = 0
+    for page in pages:
+        for words in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
+            for word in words.split():
+                path = word.split("::")[0].rstrip("/,;:.")
+                is_pattern = re.search(r"[<>*{}$]", path)
+                if "/" in path and path.split("/")[0] in folders and not is_pattern:
+                    assert (ROOT / path).exists(), f"{page.name}: {word}"
+                    checked += 1
+    assert checked > 300
+
+
 def test_the_readme_names_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make demo" in text and "make test" in text
