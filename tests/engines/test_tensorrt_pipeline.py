@@ -17,8 +17,8 @@ from tests.engines.test_tensorrt_engine import open_on_stand_in, relative_error
 
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.run import batch_inputs
 from nemotrt.engines.backends.tensorrt.run import engine as engine_module
-from nemotrt.engines.backends.tensorrt.run import staging
 from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.draws import CompiledDraws, Turn
@@ -234,9 +234,9 @@ def test_what_is_not_waited_for_shows(
     expected = run(Scheduler(rig.engine, draws=CompiledDraws(VOCAB, 1)), requests(8))
     scheduler = Scheduler(rig.engine)
     if broken == "inputs":
-        monkeypatch.setattr(staging, "SETS", 1)
-        rig.engine._allocate_staging()
-    own, events = Cuda.wait, {staging_set.event for staging_set in rig.engine._staging._sets}
+        monkeypatch.setattr(batch_inputs, "DEPTH", 1)
+        rig.engine._allocate_buffers()
+    own, events = Cuda.wait, set(rig.engine._inputs._staging._events)
 
     def wait(cuda: Cuda, event: int) -> None:
         if (event in events) != (broken == "inputs"):

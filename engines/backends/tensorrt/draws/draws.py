@@ -15,9 +15,9 @@ import numpy as np
 
 from nemotrt.engines.backends.native.draw import DrawStatus
 from nemotrt.engines.backends.tensorrt.draws.draw import DeviceDraw
+from nemotrt.engines.backends.tensorrt.draws.masks import Masks
 from nemotrt.engines.backends.tensorrt.draws.scored_rows import ScoredRows
 from nemotrt.engines.backends.tensorrt.draws.slot_tables import SlotTables
-from nemotrt.engines.backends.tensorrt.draws.staging import Masks, Staging
 from nemotrt.engines.backends.tensorrt.draws.tables import (
     MAX_VOCAB,
     SLOT_BYTES,
@@ -26,6 +26,7 @@ from nemotrt.engines.backends.tensorrt.draws.tables import (
     slot_bytes,
 )
 from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.run.staging import Staging
 from nemotrt.engines.draws import Draws, Turn, open_draws
 from nemotrt.engines.sampling import Choice, SamplingParams
 from nemotrt.errors import ConfigError

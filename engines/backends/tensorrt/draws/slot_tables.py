@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from nemotrt.engines.backends.tensorrt.draws.draw import DeviceDraw
-from nemotrt.engines.backends.tensorrt.draws.staging import Staging
 from nemotrt.engines.backends.tensorrt.draws.tables import (
     BIASED,
     COUNTED,
@@ -14,6 +13,7 @@ from nemotrt.engines.backends.tensorrt.draws.tables import (
     slot_bytes,
 )
 from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.run.staging import Staging
 from nemotrt.engines.sampling import SamplingParams
 from nemotrt.engines.token_bits import set_bits
 

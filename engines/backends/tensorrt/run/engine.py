@@ -24,13 +24,13 @@ from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
 from nemotrt.engines.backends.tensorrt.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.plugins.registration import register_plugins
+from nemotrt.engines.backends.tensorrt.run.batch_inputs import BatchInputs
 from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, cuda_api, opened
 from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, state_tensors
 from nemotrt.engines.backends.tensorrt.run.device_weights import open_weights, upload
 from nemotrt.engines.backends.tensorrt.run.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
-from nemotrt.engines.backends.tensorrt.run.staging import StagingRing
 from nemotrt.engines.engine import CHOSEN, Feed, check_feeds, step_by_rows
 from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.pipeline import Pipeline
@@ -67,15 +67,15 @@ class TensorRTEngine:
             all_in_place=manifest.options.get("mamba") == MambaLayers.PLUGIN,
         )
         self._states = DeviceStates(cuda, tensors, self._limits.max_batch_size)
-        self._allocate_staging()
+        self._allocate_buffers()
 
-    def _allocate_staging(self) -> None:
+    def _allocate_buffers(self) -> None:
         """Allocate what goes in and out in each step, page-locked here and on the device."""
         batch, chunk = self._limits.max_batch_size, self._limits.chunk_tokens
         num_ids = max(batch, prefill_batch(self._limits) * chunk)
-        self._staging = StagingRing(self._cuda, num_ids, batch)
+        self._inputs = BatchInputs(self._cuda, num_ids, batch)
         self._logits = self._cuda.host_array((batch, self._vocab_size), np.float32)
-        inputs = self._staging.device
+        inputs = self._inputs.device
         self._logits_at = self._cuda.allocate(self._logits.nbytes).address
         self._fixed = inputs | {name: buffer.address for name, buffer in self._weights.items()}
 
@@ -202,7 +202,7 @@ class TensorRTEngine:
         """Enqueue a batch's inputs; return the tokens that each sequence is padded to."""
         tokens = self._padded(max(len(feed.tokens) for feed in ordered), rows)
         held = self._held[rows.start : rows.stop]
-        self._staging.send([feed.tokens for feed in ordered], tokens, held)
+        self._inputs.send([feed.tokens for feed in ordered], tokens, held)
         slots = [feed.slot if feed.tokens[0] == CHOSEN else -1 for feed in ordered]
         if chosen is not None and max(slots) >= 0:
             chosen(self._fixed["input_ids"], slots)

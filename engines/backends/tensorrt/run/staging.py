@@ -1,71 +1,32 @@
-"""A batch's inputs on their way to the device: page-locked memory that copies read later.
+"""Page-locked memory that is written again only when the stream has read it.
 
 A copy is enqueued and reads its source in the stream's turn, which may be after the host has gone
-on to the next batch. So there are several sets, and a set is written again only once its copies are
-done, which an event behind them tells.
+on to the next step.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
 
-SETS = 3  # a step's decodes and a prompt chunk, while the next step's decodes are written
 
-
-@dataclass(frozen=True, slots=True)
 class Staging:
-    """One set, and the event behind its copies."""
+    """Page-locked pieces, each of which is written again only when the stream has copied it."""
 
-    input_ids: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-    past: npt.NDArray[np.int64]
-    event: int
-
-
-class StagingRing:
-    """The sets, and where on the device their content goes: `device` has the addresses."""
-
-    def __init__(self, cuda: Cuda, num_ids: int, batch: int) -> None:
-        """Allocate for `num_ids` tokens of `batch` sequences."""
+    def __init__(self, cuda: Cuda, count: int, num_bytes: int) -> None:
+        """Allocate `count` pieces."""
         self._cuda = cuda
-        self._sets = [
-            Staging(
-                input_ids=cuda.host_array((num_ids,), np.int64),
-                lengths=cuda.host_array((batch,), np.int64),
-                past=cuda.host_array((batch,), np.int64),
-                event=cuda.event(),
-            )
-            for _ in range(SETS)
-        ]
-        sizes = {"input_ids": num_ids, "lengths": batch, "past": batch}
-        self.device = {name: cuda.allocate(8 * size).address for name, size in sizes.items()}
-        self._next = 0
+        self._pieces = cuda.host_array((count, num_bytes), np.uint8)
+        self._events = [cuda.event() for _ in range(count)]
 
-    def send(
-        self, tokens: Sequence[Sequence[int]], width: int, past: npt.NDArray[np.int64]
-    ) -> None:
-        """Enqueue a batch's inputs.
+    def take(self, index: int) -> npt.NDArray[Any]:
+        """Return a piece to write to; waits until its last copy is done."""
+        self._cuda.wait(self._events[index])
+        piece: npt.NDArray[Any] = self._pieces[index]
+        return piece
 
-        Args:
-            tokens: each sequence's own.
-            width: what each is padded to.
-            past: tokens that each holds.
-        """
-        staging = self._sets[self._next]
-        self._next = (self._next + 1) % SETS
-        self._cuda.wait(staging.event)
-        count = len(tokens)
-        ids = staging.input_ids[: count * width].reshape(count, width)
-        ids[...] = 0
-        for line, own in zip(ids, tokens, strict=True):
-            line[: len(own)] = own
-        staging.lengths[:count] = [len(own) for own in tokens]
-        staging.past[:count] = past
-        self._cuda.to_device(self.device["input_ids"], ids)
-        self._cuda.to_device(self.device["lengths"], staging.lengths[:count])
-        self._cuda.to_device(self.device["past"], staging.past[:count])
-        self._cuda.record(staging.event)
+    def give_back(self, index: int) -> None:
+        """Note that the piece's copies are enqueued."""
+        self._cuda.record(self._events[index])
