@@ -1,8 +1,8 @@
-"""Runs the tests in two halves side by side: the server's, the quantizer's and some, and the rest.
+"""Runs the tests in two halves side by side: those of the engines and the whole, and the others.
 
 usage: python scripts/halves.py [PYTEST OPTIONS]
 
-A test keeps about one core busy, so two cores halve the time. The first half is shown once the rest
+A test keeps about one core busy, so two cores halve the time. The others are shown once the rest
 has ended; the exit code is the worse of both.
 """
 
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FIRST = ["tests/serve", "tests/quantize", "tests/build", "tests/profiles/planning"]
+FIRST = ["tests/serve", "tests/quantize", "tests/build", "tests/profiles"]
 REST = ["tests", *(f"--ignore={folder}" for folder in FIRST)]
 
 
