@@ -111,9 +111,9 @@ def test_plans_compile_with_the_weights_outside(
     ("precision", "gpu", "how"),
     [
         ("int8-wo", "a10g", "bf16 x int8 fused"),
-        ("int8-wo", "a100", "bf16 x int8 fused"),
+        pytest.param("int8-wo", "a100", "bf16 x int8 fused", marks=pytest.mark.slow),
         ("int8-sq", "a10g", "int8 x int8 gemm"),
-        ("int8-sq", "a100", "int8 x int8 gemm"),
+        pytest.param("int8-sq", "a100", "int8 x int8 gemm", marks=pytest.mark.slow),
         ("fp8", "l4", "fp8 x fp8 gemm"),
     ],
 )
@@ -248,7 +248,10 @@ def test_states_and_inputs_of_another_type_are_told(
 
 @pytest.mark.parametrize(
     ("precision", "how", "num_merged"),
-    [("bf16", "bf16 x bf16 ", 2), ("int8-wo", "bf16 x int8 fused", 0)],
+    [
+        pytest.param("bf16", "bf16 x bf16 ", 2, marks=pytest.mark.slow),
+        ("int8-wo", "bf16 x int8 fused", 0),
+    ],
 )
 def test_embedded_weights_are_inside(
     precision: str,
