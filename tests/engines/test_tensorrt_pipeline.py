@@ -21,7 +21,7 @@ from nemotrt.engines.backends.tensorrt.run import batch_inputs
 from nemotrt.engines.backends.tensorrt.run import engine as engine_module
 from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
-from nemotrt.engines.draws import CompiledDraws, Turn
+from nemotrt.engines.draws import CompiledDraws, Draws, Turn
 from nemotrt.engines.engine import CHOSEN, Feed
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.request import ErrorCode, FinishReason, Request, Update
@@ -80,8 +80,10 @@ class Watched(DeviceDraws):
 
     rows: ClassVar[dict[int, list[np.ndarray]]] = {}  # seed of a request -> its logits
 
-    def __init__(self, cuda: Cuda, library: Any, vocab_size: int, num_slots: int) -> None:
-        super().__init__(cuda, library, vocab_size, num_slots, blocks=SMALL)
+    def __init__(
+        self, cuda: Cuda, library: Any, vocab_size: int, num_slots: int, *, scorer: Draws
+    ) -> None:
+        super().__init__(cuda, library, vocab_size, num_slots, scorer=scorer, blocks=SMALL)
         self.cpu = CompiledDraws(vocab_size, 1)
         self.theirs: dict[int, Any] = {}  # slot -> the CPU's draw
         self.seeds: dict[int, int] = {}

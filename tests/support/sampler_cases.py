@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.sampling import SamplingParams
 
 REAL = 131_072  # Nemotron-Nano-9B-v2's vocabulary
@@ -30,6 +31,44 @@ SETTINGS: dict[str, dict[str, Any]] = {
 weird = st.floats(-50, 50, width=32) | st.sampled_from([0.0, 1e-45, -1e-45, 1e30, -1e30])
 # changed logits are float32 in the compiled sampler, float64 in NumPy's: these are exact in both
 exact = st.integers(-400, 400).map(lambda eighths: eighths / 8)
+
+
+@st.composite
+def settings_of_every_size(
+    draw: st.DrawFn, top_k: st.SearchStrategy[int], min_p: st.SearchStrategy[float]
+) -> tuple[np.ndarray, SamplingParams, list[Rule]]:
+    """A row of logits, a request's settings, and rules: ties, masks, forced tokens."""
+    logits = draw(
+        st.lists(exact, min_size=1, max_size=40) | st.lists(weird, min_size=1, max_size=40)
+    )
+    repetition = draw(st.sampled_from([0.5, 1.0, 2.0]))
+    penalty = draw(st.sampled_from([-1.0, 0.0, 0.25]))
+    biases: tuple[tuple[int, float], ...] = ()
+    if any(logit * 8 % 1 or abs(logit) > 50 for logit in logits):
+        repetition, penalty = 1.0, 0.0
+    else:
+        pairs = st.tuples(st.integers(0, len(logits) - 1), exact)
+        biases = tuple(draw(st.lists(pairs, max_size=3)))
+    row = np.array(logits * draw(st.sampled_from([1, 1, 13])), np.float32)
+    token = st.integers(0, row.size - 1)
+    masks = st.lists(st.booleans(), min_size=row.size, max_size=row.size).filter(any)
+    mask = masks.map(lambda bits: Allowed(np.array(bits)))
+    rules = draw(st.lists(st.just(FREE) | token.map(Forced) | mask, min_size=1, max_size=4))
+    params = SamplingParams(
+        max_tokens=8,
+        temperature=draw(st.sampled_from([0.0, 0.1, 0.6, 1.0, 5.0])),
+        top_k=draw(top_k),
+        top_p=draw(st.sampled_from([1e-9, 0.25, 0.5, 0.75, 0.95, 1.0])),
+        min_p=draw(min_p),
+        repetition_penalty=repetition,
+        presence_penalty=penalty,
+        frequency_penalty=penalty,
+        min_tokens=draw(st.integers(0, 3)),
+        seed=draw(st.integers(0, 2**64 - 1)),
+        stop_token_ids=tuple(draw(st.sets(token, max_size=3))),
+        logit_bias=biases,
+    )
+    return row, params, rules
 
 
 def likely(random: np.random.Generator, size: int, num_rows: int = 1) -> np.ndarray:

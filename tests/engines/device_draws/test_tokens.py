@@ -14,7 +14,15 @@ from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.sampling import Choice, SamplingParams, uniform
 from support.emulated_draws import Device, check_batch
-from support.sampler_cases import CARD, REAL, SETTINGS, exact, excess, likely, probabilities, weird
+from support.sampler_cases import (
+    CARD,
+    REAL,
+    SETTINGS,
+    excess,
+    likely,
+    probabilities,
+    settings_of_every_size,
+)
 
 Tokens = list[int | None]
 
@@ -79,46 +87,13 @@ def test_tokens_are_the_definitions_at_the_real_size(kind: str, names: tuple[str
 
 @settings(deadline=None, max_examples=100)
 @given(
-    logits=st.lists(exact, min_size=1, max_size=40) | st.lists(weird, min_size=1, max_size=40),
-    repeats=st.sampled_from([1, 1, 13]),
-    temperature=st.sampled_from([0.0, 0.1, 0.6, 1.0, 5.0]),
-    top_k=st.integers(0, 20) | st.just(2**40),
-    top_p=st.sampled_from([1e-9, 0.25, 0.5, 0.75, 0.95, 1.0]),
-    min_p=st.sampled_from([0.0, 1e-20, 0.1, 1.0]),
-    repetition=st.sampled_from([0.5, 1.0, 2.0]),
-    penalty=st.sampled_from([-1.0, 0.0, 0.25]),
-    min_tokens=st.integers(0, 3),
-    seed=st.integers(0, 2**64 - 1),
-    data=st.data(),
-)
-def test_any_setting_is_the_definitions(
-    logits, repeats, temperature, top_k, top_p, min_p, repetition, penalty, min_tokens, seed, data
-) -> None:
-    """Ties, masks, forced tokens and numbers of every size."""
-    if any(logit * 8 % 1 or abs(logit) > 50 for logit in logits):
-        repetition, penalty, biases = 1.0, 0.0, ()
-    else:
-        biases = st.lists(st.tuples(st.integers(0, len(logits) - 1), exact), max_size=3)
-        biases = tuple(data.draw(biases))
-    row = np.array(logits * repeats, np.float32)
-    token = st.integers(0, row.size - 1)
-    masks = st.lists(st.booleans(), min_size=row.size, max_size=row.size).filter(any)
-    mask = masks.map(lambda bits: Allowed(np.array(bits)))
-    rules = data.draw(st.lists(st.just(FREE) | token.map(Forced) | mask, min_size=1, max_size=4))
-    params = SamplingParams(
-        max_tokens=8,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition,
-        presence_penalty=penalty,
-        frequency_penalty=penalty,
-        min_tokens=min_tokens,
-        seed=seed,
-        stop_token_ids=tuple(data.draw(st.sets(token, max_size=3))),
-        logit_bias=biases,
+    settings_of_every_size(
+        top_k=st.integers(0, 20) | st.just(2**40), min_p=st.sampled_from([0.0, 1e-20, 0.1, 1.0])
     )
+)
+def test_any_setting_is_the_definitions(case) -> None:
+    """Ties, masks, forced tokens and numbers of every size."""
+    row, params, rules = case
     device = Device(row.size)
     check(device, params, np.tile(row, (6, 1)), rules)
     device.close()

@@ -19,7 +19,15 @@ from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.sampling import Choice, SamplingParams, uniform
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support.flat_engine import FlatEngine
-from support.sampler_cases import CARD, REAL, SETTINGS, exact, excess, likely, probabilities, weird
+from support.sampler_cases import (
+    CARD,
+    REAL,
+    SETTINGS,
+    excess,
+    likely,
+    probabilities,
+    settings_of_every_size,
+)
 
 BEST = load_library().nemotrt_best_isa()
 ISAS = [isa for isa in InstructionSet if 0 < isa <= BEST]
@@ -116,47 +124,10 @@ def test_masked_tokens_are_the_definitions_at_the_real_size() -> None:
 
 
 @settings(deadline=None, max_examples=300)
-@given(
-    logits=st.lists(exact, min_size=1, max_size=40) | st.lists(weird, min_size=1, max_size=40),
-    repeats=st.sampled_from([1, 1, 13]),
-    temperature=st.sampled_from([0.0, 0.1, 0.6, 1.0, 5.0]),
-    top_k=st.integers(0, 20),
-    top_p=st.sampled_from([1e-9, 0.25, 0.5, 0.75, 0.95, 1.0]),
-    min_p=st.sampled_from([0.0, 0.1, 1.0]),
-    repetition=st.sampled_from([0.5, 1.0, 2.0]),
-    penalty=st.sampled_from([-1.0, 0.0, 0.25]),
-    min_tokens=st.integers(0, 3),
-    seed=st.integers(0, 2**64 - 1),
-    data=st.data(),
-)
-def test_any_setting_is_the_definitions(
-    logits, repeats, temperature, top_k, top_p, min_p, repetition, penalty, min_tokens, seed, data
-) -> None:
+@given(settings_of_every_size(top_k=st.integers(0, 20), min_p=st.sampled_from([0.0, 0.1, 1.0])))
+def test_any_setting_is_the_definitions(case) -> None:
     """Ties, masks, forced tokens and numbers of every size."""
-    if any(logit * 8 % 1 or abs(logit) > 50 for logit in logits):
-        repetition, penalty, biases = 1.0, 0.0, ()
-    else:
-        biases = st.lists(st.tuples(st.integers(0, len(logits) - 1), exact), max_size=3)
-        biases = tuple(data.draw(biases))
-    row = np.array(logits * repeats, np.float32)
-    token = st.integers(0, row.size - 1)
-    masks = st.lists(st.booleans(), min_size=row.size, max_size=row.size).filter(any)
-    mask = masks.map(lambda bits: Allowed(np.array(bits)))
-    rules = data.draw(st.lists(st.just(FREE) | token.map(Forced) | mask, min_size=1, max_size=4))
-    params = SamplingParams(
-        max_tokens=8,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition,
-        presence_penalty=penalty,
-        frequency_penalty=penalty,
-        min_tokens=min_tokens,
-        seed=seed,
-        stop_token_ids=tuple(data.draw(st.sets(token, max_size=3))),
-        logit_bias=biases,
-    )
+    row, params, rules = case
     rows = np.tile(row, (8, 1))
     found = [
         [choice.token if choice else None for choice in tokens_of(draws, params, rows, rules)]

@@ -31,6 +31,7 @@ from nemotrt.engines.backends.tensorrt.run.device_weights import open_weights, u
 from nemotrt.engines.backends.tensorrt.run.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
+from nemotrt.engines.draws import open_draws
 from nemotrt.engines.engine import CHOSEN, Feed, check_feeds, step_by_rows
 from nemotrt.engines.manifest import Manifest
 from nemotrt.engines.pipeline import Pipeline
@@ -90,8 +91,9 @@ class TensorRTEngine:
         except NemotrtError as error:
             log.warning("tokens are chosen by the host, which the GPU waits for: %s", error)
             return None
-        slots = self._limits.max_batch_size
-        return TensorRTPipeline(self, DeviceDraws(self._cuda, library, self._vocab_size, slots))
+        slots, scorer = self._limits.max_batch_size, open_draws(self)
+        draws = DeviceDraws(self._cuda, library, self._vocab_size, slots, scorer=scorer)
+        return TensorRTPipeline(self, draws, scorer)
 
     @property
     def limits(self) -> Any:

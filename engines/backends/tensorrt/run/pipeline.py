@@ -10,14 +10,13 @@ as CUDA may.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
-from nemotrt.engines.draws import Draws, Turn, open_draws
+from nemotrt.engines.draws import Draws, Turn
 from nemotrt.engines.engine import CHOSEN, Engine, Feed, check_feeds, pieces
 from nemotrt.engines.pipeline import Place
 from nemotrt.engines.sampling import Choice, Floats, SamplingParams, Score
@@ -52,17 +51,13 @@ class TensorRTPipeline:
 
     is_ahead = True
 
-    def __init__(self, engine: Enqueues, draws: DeviceDraws) -> None:
-        """Take the plan, and the kernels that choose on the same stream."""
+    def __init__(self, engine: Enqueues, draws: DeviceDraws, scorer: Draws) -> None:
+        """Take the plan, the kernels that choose on the same stream, and what scores rows here."""
         self._engine = engine
         self._draws = draws
+        self._scorer = scorer
         self._device_row: dict[int, int] = {}  # a feed's last row of the step -> on the device
         self._scored: dict[int, Floats] = {}  # a feed's first row of the step -> its rows
-
-    @cached_property
-    def _host(self) -> Draws:
-        """What scores rows that were fetched."""
-        return open_draws(self._engine)
 
     def open(self, params: SamplingParams, prompt: Sequence[int], ends: tuple[int, ...]) -> Place:
         """Return a free slot, and its tables on the device."""
@@ -104,7 +99,7 @@ class TensorRTPipeline:
         rows = self._scored.get(first)
         if rows is None:
             rows = self._engine.fetch([self._device_row[first]])
-        return self._host.score(rows, tokens, num_top)
+        return self._scorer.score(rows, tokens, num_top)
 
     def choose(self, turns: Sequence[Turn]) -> None:
         """Enqueue the choice."""
