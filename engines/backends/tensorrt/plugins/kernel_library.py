@@ -78,4 +78,4 @@ def driver() -> Any:
     try:
         return import_module(MODULE)
     except ImportError as error:
-        raise EnvironmentUnfitError(f"the Mamba plugins need {INSTALL}.") from error
+        raise EnvironmentUnfitError(f"launching our CUDA kernels needs {INSTALL}.") from error
