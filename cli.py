@@ -11,7 +11,7 @@ from nemotrt.errors import EnvironmentUnfitError
 COMMANDS = {
     "plan": "nemotrt.profiles.planning.command:plan",
     "quantize": "nemotrt.quantize.command:quantize",
-    "evaluate": "nemotrt.quantize.evaluate_command:evaluate",
+    "evaluate": "nemotrt.quantize.quality.command:evaluate",
     "build": "nemotrt.build.command:build",
     "inspect": "nemotrt.inspection:inspect",
     "generate": "nemotrt.engines.command:generate",

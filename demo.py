@@ -60,7 +60,7 @@ def demo(output: Path, force: bool, quiet: bool) -> None:
     compiled, not run), asked for English and Japanese, served by Triton Inference Server and
     measured. About a minute on two cores.
     """
-    from nemotrt.engines.artefact import check_target
+    from nemotrt.files.writing import check_target
 
     check_environment()
     check_target(output, force=force)
@@ -70,7 +70,7 @@ def demo(output: Path, force: bool, quiet: bool) -> None:
 def check_environment() -> None:
     """Raise EnvironmentUnfitError, with every missing part named, before anything is done."""
     from nemotrt.engines.backends.tensorrt.compile import RTX_INSTALL, RTX_MODULE
-    from nemotrt.serve.triton_runtime import find_runtime
+    from nemotrt.serve.triton.runtime import find_runtime
 
     missing = [] if find_spec(RTX_MODULE) else [f"TensorRT for RTX: {RTX_INSTALL}"]
     try:
@@ -85,12 +85,12 @@ def run_demo(folder: Path, *, quiet: bool) -> Steps:
     """Do every step; each artefact in `folder` is replaced as a whole."""
     from nemotrt.build.default_backend import default_backend
     from nemotrt.build.engine_builder import BuildSpec, build_engine
-    from nemotrt.engines.checkpoint import open_checkpoint
-    from nemotrt.engines.engine import Limits
+    from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
     from nemotrt.engines.opening import open_engine
-    from nemotrt.engines.tiny_models import TINY_MODELS
-    from nemotrt.quantize.recipe import load_recipe
-    from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+    from nemotrt.engines.runtime.engine import Limits
+    from nemotrt.engines.tiny.models import TINY_MODELS
+    from nemotrt.quantize.recipes.recipe import load_recipe
+    from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 
     steps = Steps(folder, quiet)
     source, quantized = TINY_MODELS["tiny"], folder / "checkpoint-int8"
@@ -129,8 +129,8 @@ def run_demo(folder: Path, *, quiet: bool) -> Steps:
 
 def _generate(opened: "OpenEngine", prompt: str) -> str:
     """Return the prompt and what the engine makes of it."""
-    from nemotrt.engines.generation import generate
-    from nemotrt.engines.sampling import SamplingParams
+    from nemotrt.engines.runtime.generation import generate
+    from nemotrt.engines.runtime.sampling.params import SamplingParams
 
     assert opened.tokenizer is not None  # the built-in model has one
     params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.6, top_p=0.95, seed=SEED)
@@ -140,11 +140,11 @@ def _generate(opened: "OpenEngine", prompt: str) -> str:
 
 def _serve_and_profile(steps: Steps) -> None:
     """Serve the CPU engine with tritonserver, measure it, write the report."""
-    from nemotrt.profiles import measure
+    from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
     from nemotrt.profiles.load.workload import Workload
-    from nemotrt.profiles.run_folder import write_folder
-    from nemotrt.profiles.targets.opening import TargetOptions, open_target
-    from nemotrt.serve.launcher import serve_engine
+    from nemotrt.profiles.runs import measure
+    from nemotrt.profiles.runs.run_folder import write_folder
+    from nemotrt.serve.processes.launcher import serve_engine
 
     engine = steps.folder / "engine-cpu"
     workload = Workload(isl=64, osl=64, num_requests=16, concurrency=4, num_warmup=4)
@@ -165,7 +165,7 @@ def _serve_and_profile(steps: Steps) -> None:
 
 def _key_header() -> dict[str, str]:
     """Return what a request to our server must carry: a key, if the environment has any."""
-    from nemotrt.serve.front.access import environment_keys
+    from nemotrt.serve.front.http.access import environment_keys
 
     keys = environment_keys()
     return {"Authorization": f"Bearer {keys[0]}"} if keys else {}

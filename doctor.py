@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from nemotrt.engines.backends import needs, registry
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.protocol import needs
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.profiles.nvml.inventory import Gpu, find_gpus
+from nemotrt.profiles.hardware.nvml.inventory import Gpu, find_gpus
 
 # What no backend is needed for: before the backends' optional packages, and after them.
 BASE = (
@@ -118,7 +119,7 @@ def _ability(wanted: needs.Ability, packages: dict[str, Package], has_gpu: bool)
 
 def _check_triton() -> None:
     """Raise EnvironmentUnfitError where the Triton runtime is not installed."""
-    from nemotrt.serve.triton_runtime import find_runtime
+    from nemotrt.serve.triton.runtime import find_runtime
 
     find_runtime()
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.engines.backends import registry
-from nemotrt.engines.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.errors import ArtefactError, ConfigError
 
 
@@ -46,7 +46,7 @@ def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_ve
     if is_quantized(folder):
         _inspect_quantized(folder, source, as_json)
         return
-    from nemotrt.engines.checkpoint import open_checkpoint
+    from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(folder)
     found = {
@@ -63,7 +63,7 @@ def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_ve
 
 def is_quantized(folder: Path) -> bool:
     """Whether a checkpoint folder says that its linears are quantized."""
-    from nemotrt.engines.quant_config import QUANT_CONFIG_FILE
+    from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
 
     if (folder / QUANT_CONFIG_FILE).is_file():
         return True
@@ -76,11 +76,11 @@ def is_quantized(folder: Path) -> bool:
 
 def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
     """Check a quantized checkpoint against the loaders' contracts; raise if it breaks one."""
-    from nemotrt.engines.hf_config import read_model_config
-    from nemotrt.engines.tensor_names import linear_names
-    from nemotrt.engines.tiny_models import resolve_checkpoint
-    from nemotrt.quantize.contract import inspect_quantized
-    from nemotrt.quantize.progress import count_progress
+    from nemotrt.engines.model.hf_config import read_model_config
+    from nemotrt.engines.model.tensor_names import linear_names
+    from nemotrt.engines.tiny.models import resolve_checkpoint
+    from nemotrt.quantize.contracts.contract import inspect_quantized
+    from nemotrt.quantize.conversion.progress import count_progress
 
     original = resolve_checkpoint(source) if source is not None else None
     total = len(linear_names(read_model_config(folder)))

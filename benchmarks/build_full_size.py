@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile.layer_check import (
     LAYERS_FILE,
@@ -21,9 +22,8 @@ from nemotrt.engines.backends.tensorrt.compile.layer_check import (
     check_layers,
 )
 from nemotrt.engines.backends.tensorrt.compile.layer_report import read_report
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.manifest import read_manifest
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.runtime.engine import Limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 CAPACITIES = (256, 4096, 32768)
 HELD = (100, 1000)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, cuda_api
-from nemotrt.engines.draws import CompiledDraws, Turn
-from nemotrt.engines.guide import FREE, Allowed, Rule
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Turn
+from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Rule
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 
 VOCAB = 131_072  # Nemotron-Nano-9B-v2's vocabulary
 BATCHES = (1, 8, 32, 128)

@@ -14,10 +14,10 @@ import numpy as np
 
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile.layer_check import PROFILES, check_layers
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
-from nemotrt.profiles.gpu_profile import load_gpu
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.profiles.hardware.gpu_profile import load_gpu
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

@@ -26,17 +26,17 @@ import numpy as np
 from serve_throughput import one_pair, summary
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.draws import Draws, open_draws
-from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.opening import OpenEngine, open_engine
-from nemotrt.engines.request import Request
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
-from nemotrt.engines.slot_table import SlotTable
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.request import Request
+from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.state.slot_table import SlotTable
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.prediction import PredictionChoice, predict
-from nemotrt.serve.grammar import GrammarCompiler
-from nemotrt.serve.launcher import serve_engine
+from nemotrt.profiles.runs.record.prediction import PredictionChoice, predict
+from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.processes.launcher import serve_engine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

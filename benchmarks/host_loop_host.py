@@ -4,7 +4,7 @@ import sys
 
 from host_loop import open_idle
 
-from nemotrt.serve import engine_host
+from nemotrt.serve.engine import host as engine_host
 
 if __name__ == "__main__":
     engine_host.open_engine = open_idle

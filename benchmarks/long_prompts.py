@@ -20,8 +20,8 @@ import httpx
 import numpy as np
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
-from nemotrt.serve.launcher import serve_engine
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.serve.processes.launcher import serve_engine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
-from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE, compile_image
-from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, cuda_api
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE, compile_image
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 
 DIMS = KernelDims(num_heads=128, head_dim=80, state_size=128, num_groups=8, conv_kernel=4)
 SHAPES = ((1, 1), (8, 1), (32, 1), (1, 512), (4, 128))  # (sequences, new tokens)

@@ -20,19 +20,19 @@ import numpy as np
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.registry import cpu_names
-from nemotrt.engines.engine import Engine, Feed, Limits
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import open_engine
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
-from nemotrt.profiles.planning.calibration import profile_yaml
-from nemotrt.profiles.planning.cpu_probe import MEASURE_S
-from nemotrt.profiles.planning.cpu_probe import NUM_ROUNDS as NUM_PROBE_ROUNDS
-from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
-from nemotrt.profiles.planning.known_models import load_model
-from nemotrt.profiles.planning.roofline import Scenario
-from nemotrt.profiles.planning.this_machine import measure_this_machine
-from nemotrt.profiles.planning.weights import num_parameters
+from nemotrt.engines.runtime.engine import Engine, Feed, Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.cpu.cpu_probe import MEASURE_S
+from nemotrt.profiles.planning.cpu.cpu_probe import NUM_ROUNDS as NUM_PROBE_ROUNDS
+from nemotrt.profiles.planning.cpu.this_machine import measure_this_machine
+from nemotrt.profiles.planning.measured.calibration import profile_yaml
+from nemotrt.profiles.planning.memory.weights import num_parameters
+from nemotrt.profiles.planning.sources.known_models import load_model
+from nemotrt.profiles.planning.time.roofline import Scenario
 
 # 300 million parameters in the proportions of Nano-9B-v2.
 MID = {

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.engines.tokenizer import load_tokenizer
-from nemotrt.profiles import measure
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import PromptMaker
+from nemotrt.profiles.load.targets.triton_http import TritonHttpTarget
 from nemotrt.profiles.load.workload import Language, Workload
-from nemotrt.profiles.targets.http_client import HttpClient
-from nemotrt.profiles.targets.triton_http import TritonHttpTarget
+from nemotrt.profiles.runs import measure
 
 SERVER = Path(__file__).parents[1] / "tests" / "profiles" / "scripted_server.py"
 ITL_MS = {1: 5.0, 32: 8.0, 256: 12.5}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines import opening
-from nemotrt.serve import engine_host
+from nemotrt.serve.engine import host as engine_host
 from support.ahead_device import AheadDevice
 
 TEXT = " whatever it is asked, the same words come again and again"

@@ -24,14 +24,14 @@ import click
 import psutil
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
 from nemotrt.engines.opening import OpenEngine, open_engine
-from nemotrt.engines.request import Request
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.serve.front.access import KEYS_VARIABLE
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.request import Request
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.serve.front.http.access import KEYS_VARIABLE
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
 
 HERE = Path(__file__).parent
 PROMPT = "The engine and the server"

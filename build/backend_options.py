@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.backend import AnyBackend
-from nemotrt.engines.backends.options import FLAG, Flag
+from nemotrt.engines.backends.protocol.backend import AnyBackend
+from nemotrt.engines.backends.protocol.options import FLAG, Flag
 from nemotrt.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])

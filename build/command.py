@@ -16,8 +16,8 @@ from nemotrt.build.backend_options import (
     with_backend_options,
 )
 from nemotrt.engines.backends import registry
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.progress import stage_printer
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.progress import stage_printer
 
 DESCRIPTION = """Build an engine directory from a checkpoint.
 
@@ -115,9 +115,9 @@ def build(
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
     from nemotrt.build.given_limits import GivenLimits, read_limits
     from nemotrt.build.planned_limits import resolve_limits
-    from nemotrt.engines.artefact import check_target
-    from nemotrt.engines.checkpoint import open_checkpoint
-    from nemotrt.engines.tiny_models import resolve_checkpoint
+    from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+    from nemotrt.engines.tiny.models import resolve_checkpoint
+    from nemotrt.files.writing import check_target
 
     source = resolve_checkpoint(checkpoint)
     if backend is None:

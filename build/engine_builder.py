@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.build.backend_options import checked_options
-from nemotrt.engines.artefact import writing_folder
+from nemotrt.engines.artefact.manifest import CheckpointEntry, LimitsEntry, Manifest, write_manifest
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.backend import AnyBackend, BuildJob, Executed, Target
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.manifest import CheckpointEntry, LimitsEntry, Manifest, write_manifest
-from nemotrt.engines.model_config import ModelConfig
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.quant_config import QUANTIZED_PRECISION
-from nemotrt.engines.stored_head import settled_json
-from nemotrt.engines.tokenizer import TOKENIZER_FILES, check_tokenizer
-from nemotrt.engines.tokenizer_config import carry_templates
+from nemotrt.engines.backends.protocol.backend import AnyBackend, BuildJob, Executed, Target
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.quant_config import QUANTIZED_PRECISION
+from nemotrt.engines.checkpoint.stored_head import settled_json
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, check_tokenizer
+from nemotrt.engines.text.tokenizer_config import carry_templates
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.gpu_profile import load_gpu
+from nemotrt.files.writing import writing_folder
+from nemotrt.profiles.hardware.gpu_profile import load_gpu
 
 DEFAULT_LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.text_file import read_text
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.gpu_profile import load_gpu
-from nemotrt.profiles.yaml_file import parse_yaml
+from nemotrt.files.text_file import read_text
+from nemotrt.files.yaml_file import parse_yaml
+from nemotrt.profiles.hardware.gpu_profile import load_gpu
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from nemotrt.build.given_limits import GivenLimits
 from nemotrt.build.plan_memory import device_memory
 from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import NoFeasiblePlanError
-from nemotrt.profiles.planning.capacity import GIB
-from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
-from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.memory.capacity import GIB
+from nemotrt.profiles.planning.sources.number_format import StoredType
 
 CHUNK_TOKENS = 512  # of a prompt: the scan's matrices grow with its square
 # More slots than this are never planned, whatever fits: each is memory from the start.

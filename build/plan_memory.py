@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from nemotrt.engines.backends.tensorrt.compile.compiler import prefill_batch
 from nemotrt.engines.backends.tensorrt.draws.tables import device_bytes
 from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
-from nemotrt.engines.engine import Limits
-from nemotrt.profiles.planning.capacity import Fit
-from nemotrt.profiles.planning.engine_profile import Scratch
-from nemotrt.profiles.planning.workspace import Prompt, workspace_bytes
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.profiles.planning.memory.capacity import Fit
+from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
+from nemotrt.profiles.planning.time.engine_profile import Scratch
 
 
 @dataclass(frozen=True, slots=True)

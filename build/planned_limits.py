@@ -9,13 +9,13 @@ from nemotrt.build.engine_builder import BuildSpec
 from nemotrt.build.given_limits import GivenLimits
 from nemotrt.build.plan_limits import missing_bytes, plan_limits
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.planning import ForeignRuntime, NotPlanned, OwnRuntime
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
-from nemotrt.profiles.planning.capacity import GIB
-from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
-from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.engines.backends.protocol.planning import ForeignRuntime, NotPlanned, OwnRuntime
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.memory.capacity import GIB
+from nemotrt.profiles.planning.sources.number_format import StoredType
 
 MIN_CHUNK_TOKENS = 128
 

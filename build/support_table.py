@@ -2,9 +2,9 @@
 
 from nemotrt.build.engine_builder import compute_capability
 from nemotrt.engines.backends import registry
-from nemotrt.engines.compute_capability import capability_number
-from nemotrt.engines.precision import Precision
-from nemotrt.profiles.gpu_profile import known_gpus
+from nemotrt.engines.backends.protocol.compute_capability import capability_number
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.profiles.hardware.gpu_profile import known_gpus
 
 
 def rows() -> list[dict[str, str]]:

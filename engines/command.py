@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.engines.sampling import NUMBERS
+from nemotrt.engines.runtime.sampling.params import NUMBERS
 from nemotrt.errors import ConfigError, NemotrtError
 
 ENGINE = click.Path(path_type=Path, exists=False)
@@ -99,11 +99,11 @@ def generate(
     With --chat the model card's settings hold: temperature 0.6 and top-p 0.95 with reasoning,
     greedy with /no_think; without --chat the default is greedy.
     """
-    from nemotrt.engines import generation
     from nemotrt.engines.opening import open_engine
     from nemotrt.engines.prompt import Prompt, prepare
-    from nemotrt.engines.request import FinishReason
-    from nemotrt.engines.sampling import SamplingParams
+    from nemotrt.engines.runtime import generation
+    from nemotrt.engines.runtime.request import FinishReason
+    from nemotrt.engines.runtime.sampling.params import SamplingParams
 
     if prompt == "-":
         prompt = sys.stdin.read()

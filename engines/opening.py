@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemotrt.engines.artefact.manifest import Manifest, read_manifest, verify_files
 from nemotrt.engines.backends import registry
-from nemotrt.engines.chat import ChatTemplate, load_chat_template
-from nemotrt.engines.engine import Engine
-from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.manifest import Manifest, read_manifest, verify_files
-from nemotrt.engines.request_scheduler import RequestScheduler, SchedulesItself
-from nemotrt.engines.scheduler import Scheduler
-from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.runtime.engine import Engine
+from nemotrt.engines.runtime.request_scheduler import RequestScheduler, SchedulesItself
+from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
+from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.errors import ConfigError
 
 

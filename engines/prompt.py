@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from nemotrt.engines.chat import sampling_defaults
-from nemotrt.engines.chat_render import render_chat
 from nemotrt.engines.opening import OpenEngine
-from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.turn import read_turn
+from nemotrt.engines.text.chat.render import render_chat
+from nemotrt.engines.text.chat.template import sampling_defaults
+from nemotrt.engines.text.chat.turn import read_turn
+from nemotrt.engines.text.reasoning import Trace
 from nemotrt.errors import ConfigError
 
 

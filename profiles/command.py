@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
 from nemotrt.profiles.miniature.command import miniature
@@ -14,12 +14,12 @@ from nemotrt.profiles.verdict.command import compare
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample
     from nemotrt.profiles.load.driver import Drive
+    from nemotrt.profiles.load.target import Target
     from nemotrt.profiles.load.workload import Workload
-    from nemotrt.profiles.measure import Observers, Progress
-    from nemotrt.profiles.nvml.gpu_trace import GpuFacts, GpuSample
-    from nemotrt.profiles.result import ProfileResult
-    from nemotrt.profiles.targets.target import Target
+    from nemotrt.profiles.runs.measure import Observers, Progress
+    from nemotrt.profiles.runs.record.result import ProfileResult
 
 PATH = click.Path(path_type=Path)
 PRECISION = click.Choice([str(precision) for precision in Precision])
@@ -117,15 +117,15 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     TARGET is an engine directory, a Triton server (http://127.0.0.1:8000 or
     grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1).
     """
-    from nemotrt.profiles.load.choice import Choice, choose, parse_concurrencies
-    from nemotrt.profiles.progress import live_progress
-    from nemotrt.profiles.sweep import search, sweep
-    from nemotrt.profiles.targets.opening import (
+    from nemotrt.profiles.load.choice.choice import Choice, choose, parse_concurrencies
+    from nemotrt.profiles.load.targets.opening import (
         Protocol,
         TargetOptions,
         open_target,
         parse_extra,
     )
+    from nemotrt.profiles.runs.progress import live_progress
+    from nemotrt.profiles.runs.sweep import search, sweep
 
     choice = Choice(
         preset=options["preset"],
@@ -184,7 +184,7 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
 def _drive(options: dict[str, Any]) -> "Drive":
     """Return the load driver that was chosen; raises EnvironmentUnfitError if it is missing."""
     if options["driver"] == "aiperf":
-        from nemotrt.profiles.aiperf.drive import aiperf_driver
+        from nemotrt.profiles.runs.aiperf.drive import aiperf_driver
 
         return aiperf_driver(options["aiperf"])
     from nemotrt.profiles.load.driver import drive
@@ -196,9 +196,9 @@ def _observers(
     target: str, options: dict[str, Any], show: "Callable[[Progress], None] | None"
 ) -> "Observers":
     """Return who watches the run, by the flags."""
-    from nemotrt.profiles.measure import Observers
-    from nemotrt.profiles.nvml.watch import GpuChoice
-    from nemotrt.profiles.prediction import PredictionChoice
+    from nemotrt.profiles.hardware.nvml.watch import GpuChoice
+    from nemotrt.profiles.runs.measure import Observers
+    from nemotrt.profiles.runs.record.prediction import PredictionChoice
 
     prediction = None
     if options["predict"]:
@@ -230,10 +230,10 @@ def gpu(
     quiet: bool,
 ) -> None:
     """Record the GPUs on their own to OUTPUT: .csv, .json (with the GPUs' facts) or .parquet."""
-    from nemotrt.profiles.nvml.session import record
-    from nemotrt.profiles.nvml.table import check_table
-    from nemotrt.profiles.nvml.watch import GpuChoice
-    from nemotrt.profiles.summary import sample_line
+    from nemotrt.profiles.hardware.nvml.session import record
+    from nemotrt.profiles.hardware.nvml.table import check_table
+    from nemotrt.profiles.hardware.nvml.watch import GpuChoice
+    from nemotrt.profiles.reports.summary import sample_line
 
     check_table(output, force=force)
 
@@ -261,9 +261,9 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
     RUNS are folders of runs or sweeps, a killed run's .partial folder, or results of AIPerf and
     `vllm bench serve`.
     """
-    from nemotrt.profiles.report.comparison import write_comparison
-    from nemotrt.profiles.report.page import write_html
-    from nemotrt.profiles.run_folder import REPORT_FILE, read_runs
+    from nemotrt.profiles.reports.comparison import write_comparison
+    from nemotrt.profiles.reports.page import write_html
+    from nemotrt.profiles.runs.run_folder import REPORT_FILE, read_runs
 
     results = [result for path in runs for result in read_runs(path)]
     if len(runs) == 1:
@@ -278,7 +278,7 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
 
 def _print(results: "list[ProfileResult]", output: Path, *, as_json: bool, quiet: bool) -> None:
     """Print the metrics of each run."""
-    from nemotrt.profiles.summary import summary_lines
+    from nemotrt.profiles.reports.summary import summary_lines
 
     if as_json:
         texts = [result.model_dump_json(exclude={"requests", "steps"}) for result in results]

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.quantize.config_file import NOT_SETTINGS, config_option, option_name
+from nemotrt.quantize.conversion.progress import byte_progress, readable_size
 from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
-from nemotrt.quantize.progress import byte_progress, readable_size
-from nemotrt.quantize.recipe import Recipe, recipe_names
-from nemotrt.quantize.recipe_list import recipes_option
-from nemotrt.quantize.unused_options import unused_note
+from nemotrt.quantize.recipes.config_file import NOT_SETTINGS, config_option, option_name
+from nemotrt.quantize.recipes.recipe import Recipe, recipe_names
+from nemotrt.quantize.recipes.recipe_list import recipes_option
+from nemotrt.quantize.recipes.unused_options import unused_note
 
 if TYPE_CHECKING:
-    from nemotrt.quantize.writer import QuantizeOptions, Setting
+    from nemotrt.quantize.writing.writer import QuantizeOptions, Setting
 
 # Of this call alone: not what decided the output.
 NOT_SAVED = (*NOT_SETTINGS, "output", "force", "resume", "sync", "dry-run", "json", "quiet")
@@ -83,10 +83,15 @@ def quantize(
     CHECKPOINT is a Hugging Face folder, or the name of a built-in tiny model. Weights stream from
     disk to disk; memory stays constant whatever the model's size.
     """
-    from nemotrt.engines.artefact import check_target
-    from nemotrt.engines.tiny_models import resolve_checkpoint
-    from nemotrt.quantize.adjust import CalibrationOptions
-    from nemotrt.quantize.writer import QuantizeOptions, plan, quantize_checkpoint, work_bytes
+    from nemotrt.engines.tiny.models import resolve_checkpoint
+    from nemotrt.files.writing import check_target
+    from nemotrt.quantize.scales.adjust import CalibrationOptions
+    from nemotrt.quantize.writing.writer import (
+        QuantizeOptions,
+        plan,
+        quantize_checkpoint,
+        work_bytes,
+    )
 
     chosen = choose_recipe(recipe, gpu, kv_cache)
     if not chosen.is_static and kv_cache == "none":
@@ -110,7 +115,7 @@ def quantize(
         click.echo(note, err=True)
     check_target(output, force=force)
     if calibration is not None and not dry_run:
-        from nemotrt.quantize.calibrate import ensure_calibration
+        from nemotrt.quantize.calibration.calibrate import ensure_calibration
 
         plan(source, chosen, options, is_calibrated=False)  # what can't be done shows before
         ensure_calibration(
@@ -180,8 +185,8 @@ def _settings() -> "dict[str, Setting]":
 
 def _print_plan(source: Path, recipe: Recipe, options: "QuantizeOptions", *, as_json: bool) -> None:
     """Print what would be quantized, what would stay, and the size."""
-    from nemotrt.engines.checkpoint import open_checkpoint
-    from nemotrt.quantize.writer import COPIED, plan
+    from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+    from nemotrt.quantize.writing.writer import COPIED, plan
 
     missing = options.calibration is not None and not options.calibration.exists()
     shards, selection, _ = plan(source, recipe, options, is_calibrated=not missing)

@@ -6,8 +6,8 @@ from pathlib import Path
 import yaml
 
 from nemotrt.errors import ConfigError, unknown_name
-from nemotrt.quantize.formats import Format
-from nemotrt.quantize.recipe import Encoding, Recipe, load_recipe
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.recipes.recipe import Encoding, Recipe, load_recipe
 
 GPU_FILE = Path(__file__).parent / "gpus.yaml"
 FP8_COMPUTE_CAPABILITY = 8.9

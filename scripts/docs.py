@@ -1,4 +1,4 @@
-"""Writes what the documentation repeats from the code: each module in one line, each --help.
+"""Writes what the documentation repeats from the code: each folder in one line, each --help.
 
 Run with `make docs`; a test checks that the files are current.
 """
@@ -14,7 +14,7 @@ from nemotrt.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- generated: make docs -->", "<!-- end -->"
-ROOMS = (".", "engines", "quantize", "build", "serve", "profiles")
+ROOMS = ("charts", "engines", "files", "profiles", "quantize", "serve", "wire")
 
 
 def first_line(path: Path) -> str:
@@ -23,19 +23,13 @@ def first_line(path: Path) -> str:
     return docstring.split("\n", 1)[0]
 
 
-def module_list() -> str:
-    """Return one Markdown line a module, by room."""
-    lines = []
-    for room in ROOMS:
-        folder = ROOT / room
-        paths = sorted(folder.glob("*.py") if room == "." else folder.rglob("*.py"))
-        lines += ["", f"### {'the root' if room == '.' else room + '/'}", ""]
-        lines += [
-            f"- `{path.relative_to(ROOT).as_posix()}`: {first_line(path)}"
-            for path in paths
-            if path.name != "__init__.py"
-        ]
-    return "\n".join(lines) + "\n"
+def folder_list() -> str:
+    """Return one Markdown line per folder of the package, in a room's order."""
+    return "\n".join(
+        f"- `{path.parent.relative_to(ROOT).as_posix()}/`: {first_line(path)}"
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("__init__.py"), key=lambda path: path.parent)
+    )
 
 
 def help_pages(command: click.Command, path: tuple[str, ...] = ()) -> str:
@@ -63,7 +57,7 @@ def pages() -> dict[Path, str]:
     """Return each generated page and what it should say."""
     structure, commands = ROOT / "docs/structure.md", ROOT / "docs/commands.md"
     return {
-        structure: replaced(structure.read_text(encoding="utf-8"), module_list()),
+        structure: replaced(structure.read_text(encoding="utf-8"), folder_list()),
         commands: replaced(commands.read_text(encoding="utf-8"), help_pages(main)),
     }
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from nemotrt.errors import ChildProcessFailedError, ConfigError
-from nemotrt.serve.deploy_command import compose, k8s
+from nemotrt.serve.deploy.command import compose, k8s
 from nemotrt.serve.front.command import front
-from nemotrt.serve.repository_command import repo
-from nemotrt.serve.request_limits import BODY_DEFAULT
+from nemotrt.serve.requests.limits import BODY_DEFAULT
+from nemotrt.serve.triton.repository_command import repo
 
 ENGINE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
@@ -91,11 +91,11 @@ def run(
     """Serve ENGINE until SIGTERM or Ctrl-C."""
     import logging
 
-    from nemotrt.serve.packages import check_packages
+    from nemotrt.serve.processes.packages import check_packages
 
     check_packages(use_triton=not options["no_triton"])
-    from nemotrt.serve.run_folder import create_run_folder, runs_root
-    from nemotrt.serve.supervisor import Supervisor
+    from nemotrt.serve.processes.run_folder import create_run_folder, runs_root
+    from nemotrt.serve.supervision.supervisor import Supervisor
 
     level = logging.ERROR if quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -120,7 +120,7 @@ def run(
 @click.option("--force", is_flag=True, help="Install anew.")
 def install(runtime: Path | None, force: bool) -> None:
     """Install the Triton runtime (server and its numpy) apart from this environment."""
-    from nemotrt.serve.triton_install import install_runtime
+    from nemotrt.serve.triton.install import install_runtime
 
     installed = install_runtime(runtime, force=force)
     click.echo(str(installed.folder))
@@ -130,7 +130,7 @@ def install(runtime: Path | None, force: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool) -> None:
     """List this user's servers, wherever their run folders are."""
-    from nemotrt.serve.server_list import list_states
+    from nemotrt.serve.supervision.server_list import list_states
 
     states = list(list_states())
     if as_json:
@@ -152,8 +152,8 @@ def logs(name: str | None, run_dir: Path | None, follow: bool) -> None:
     """Print the logs of server NAME; NAME may be left out when there is only one."""
     import time
 
-    from nemotrt.serve.log_follower import LogFollower
-    from nemotrt.serve.server_list import choose_server
+    from nemotrt.serve.supervision.log_follower import LogFollower
+    from nemotrt.serve.supervision.server_list import choose_server
 
     state = choose_server(name, run_dir, is_alive=False)
     follower = LogFollower(sorted(Path(state.run_folder).glob("*.log")))
@@ -171,8 +171,8 @@ def logs(name: str | None, run_dir: Path | None, follow: bool) -> None:
 @click.option("--timeout-s", type=float, default=90.0, show_default=True)
 def stop(name: str | None, run_dir: Path | None, timeout_s: float) -> None:
     """Stop the server NAME gracefully; NAME may be left out when there is only one."""
-    from nemotrt.serve.launcher import wait_stopped
-    from nemotrt.serve.server_list import choose_server
+    from nemotrt.serve.processes.launcher import wait_stopped
+    from nemotrt.serve.supervision.server_list import choose_server
 
     state = choose_server(name, run_dir, is_alive=True)
     if not wait_stopped(state, timeout_s):
@@ -194,10 +194,10 @@ def _spec(
     **options: Any,
 ) -> Any:
     """Return the checked ServeSpec of the command line; what is not given keeps its default."""
-    from nemotrt.engines.manifest import MANIFEST_FILE, read_manifest
+    from nemotrt.engines.artefact.manifest import MANIFEST_FILE, read_manifest
     from nemotrt.engines.opening import check_threads
-    from nemotrt.serve.admission import QueueLimits
-    from nemotrt.serve.serve_spec import ServeSpec
+    from nemotrt.serve.engine.admission import QueueLimits
+    from nemotrt.serve.supervision.serve_spec import ServeSpec
 
     if no_triton and (foreign := [name for name in OF_TRITON if options[name] is not None]):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from nemotrt import demo
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import resolve_checkpoint
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import resolve_checkpoint
 
 
 @pytest.mark.triton

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from nemotrt.cli import main
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 
 def run(*arguments: object) -> Result:

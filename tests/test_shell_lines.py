@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from nemotrt.cli import main
 from nemotrt.engines.backends.edge_llm import export as edge_backend
-from nemotrt.engines.backends.native.compiler import find_compiler
+from nemotrt.engines.backends.native.library.compiler import find_compiler
 from nemotrt.engines.backends.tensorrt_llm.bundle import serve_command
 from nemotrt.engines.backends.tensorrt_llm_1_2 import export as trtllm_backend
-from nemotrt.engines.engine import Limits
-from nemotrt.profiles.aiperf.invocation import arguments
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.profiles.load.targets.openai_http import Endpoint
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.targets.openai_http import Endpoint
-from nemotrt.serve.repository import RepositorySpec, Target, model_config
+from nemotrt.profiles.runs.aiperf.invocation import arguments
+from nemotrt.serve.triton.repository import RepositorySpec, Target, model_config
 
 NAMES = [
     "a b",

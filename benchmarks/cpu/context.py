@@ -11,8 +11,8 @@ from models import checkpoint
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits
 
 HELD = (1024, 2048, 4096, 8192, 16384, 32000)
 LIMITS = Limits(max_batch_size=1, max_seq_len=32768, chunk_tokens=128)

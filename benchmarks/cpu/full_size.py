@@ -19,12 +19,12 @@ from full_size_served import compare
 from models import FULL
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.backends.native.program import read_program
-from nemotrt.engines.engine import Engine, Feed, Limits
-from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.backends.native.program.program import read_program
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.engines.opening import open_engine
-from nemotrt.engines.tensor_names import expected_shapes
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.runtime.engine import Engine, Feed, Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
 
 STREAMS, TOKENS, ROUNDS = 8, 48, 2
 CARD = {"temperature": 0.6, "top_p": 0.95}  # Source: model card

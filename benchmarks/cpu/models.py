@@ -10,9 +10,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.tensor_names import expected_shapes
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.tensor_names import expected_shapes
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 COMMON = {
     "model_type": "nemotron_h",

@@ -12,8 +12,8 @@ import psutil
 from models import checkpoint
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 
 HERE = Path(__file__).parent
 GGUF_KINDS = {"Q8_0": "q8_0", "F16": "f16"}

@@ -9,7 +9,7 @@ from typing import Any
 from context import ContextTime
 from result import Error, Result
 
-from nemotrt.profiles.report.chart import Chart
+from nemotrt.charts.chart import Chart
 
 BAR_HEIGHT, LABEL_WIDTH, BAR_WIDTH, VALUE_WIDTH = 18, 150, 330, 240
 
@@ -55,7 +55,7 @@ def write_page(
     machine: dict[str, Any],
 ) -> None:
     """Write the page."""
-    style = (resources.files("nemotrt.profiles.report") / "style.css").read_text()
+    style = (resources.files("nemotrt.profiles.reports") / "style.css").read_text()
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>CPU engines</title>"
         f"<style>{style}</style><h1>CPU engines on this machine</h1>",

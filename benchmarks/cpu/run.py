@@ -23,10 +23,10 @@ from peers import ENTRIES, Entry, Peer, prepare, start
 from report import print_table, write_page
 from result import Case, Error, Result
 
-from nemotrt.engines.backends.native.machine_limits import MachineLimits, measure_limits
-from nemotrt.engines.backends.native.program import Program, read_program
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.hf_config import read_model_config
+from nemotrt.engines.backends.native.library.machine_limits import MachineLimits, measure_limits
+from nemotrt.engines.backends.native.program.program import Program, read_program
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.runtime.engine import Limits
 from nemotrt.profiles.engine_step.roofline import least_seconds
 from nemotrt.profiles.engine_step.work import Load, work_of
 

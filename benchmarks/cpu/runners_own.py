@@ -7,7 +7,7 @@ import numpy as np
 
 from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
-from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.runtime.engine import Feed, Limits
 
 KINDS = {"native": NativeEngine, "onnxruntime": OnnxRuntimeEngine}
 

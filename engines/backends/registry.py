@@ -7,7 +7,7 @@ is the faster where it runs. The first GPU backend is what a build takes for a G
 from importlib import import_module
 from typing import Any
 
-from nemotrt.engines.backends.backend import AnyBackend, CpuBackend
+from nemotrt.engines.backends.protocol.backend import AnyBackend, CpuBackend
 from nemotrt.errors import ConfigError, unknown_name
 
 PACKAGE = "nemotrt.engines.backends"

@@ -28,7 +28,7 @@ def engine(
     over the arithmetic rate; both limits are measured in the same run. With --tokens above 1 the
     steps are prompt chunks.
     """
-    from nemotrt.engines.manifest import read_manifest, verify_files
+    from nemotrt.engines.artefact.manifest import read_manifest, verify_files
     from nemotrt.profiles.engine_step.measurement import profile_step
     from nemotrt.profiles.engine_step.work import Load
 

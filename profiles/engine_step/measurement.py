@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.backends.native.machine_limits import MachineLimits, measure_limits
-from nemotrt.engines.backends.native.program import Operation, OperationKind, Program, read_program
-from nemotrt.engines.engine import Feed
-from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.backends.native.library.machine_limits import MachineLimits, measure_limits
+from nemotrt.engines.backends.native.program.program import (
+    Operation,
+    OperationKind,
+    Program,
+    read_program,
+)
+from nemotrt.engines.runtime.engine import Feed
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.engine_step.roofline import least_seconds
 from nemotrt.profiles.engine_step.work import Load, Work, work_of

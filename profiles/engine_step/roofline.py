@@ -1,6 +1,6 @@
 """How long work takes at least on a machine of given limits, and what it is limited by."""
 
-from nemotrt.engines.backends.native.machine_limits import MachineLimits
+from nemotrt.engines.backends.native.library.machine_limits import MachineLimits
 from nemotrt.profiles.engine_step.work import Work
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemotrt.engines.backends.native.program import (
+from nemotrt.engines.backends.native.program.program import (
     Operation,
     OperationKind,
     Program,

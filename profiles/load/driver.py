@@ -13,8 +13,8 @@ from nemotrt.profiles.load.exchange import Exchange, Phase
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import num_measured, schedule
 from nemotrt.profiles.load.stamping_loop import idle_s
+from nemotrt.profiles.load.target import Target, TargetError
 from nemotrt.profiles.load.workload import Arrival, Workload
-from nemotrt.profiles.targets.target import Target, TargetError
 
 HEARTBEAT_S = 0.02
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from nemotrt.engines.tiny_models import FOLDER
-from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.engines.text.tokenizer import Tokenizer
+from nemotrt.engines.tiny.models import FOLDER
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.load.workload import Language
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from nemotrt.engines.backends import registry
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.profiles.miniature.pair import Pair
-from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
-from nemotrt.profiles.planning.engine_profile import load_engine
-from nemotrt.profiles.planning.number_format import StoredType
-from nemotrt.profiles.planning.request_memory import request_memory
+from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.memory.request_memory import request_memory
+from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.profiles.planning.time.engine_profile import load_engine
 
 REAL_HYBRID = "nemotron-nano-9b-v2"
 

@@ -37,9 +37,9 @@ def miniature(
     A10G's. It reports what comes out, and what the planner expected of this machine.
     """
     from nemotrt.profiles.miniature.measurement import measure_miniature
-    from nemotrt.profiles.progress import live_progress
-    from nemotrt.profiles.report.comparison import write_comparison
-    from nemotrt.profiles.run_folder import REPORT_FILE, check_folder, write_folder
+    from nemotrt.profiles.reports.comparison import write_comparison
+    from nemotrt.profiles.runs.progress import live_progress
+    from nemotrt.profiles.runs.run_folder import REPORT_FILE, check_folder, write_folder
 
     folders = [output / name for name in ("hybrid", "baseline")]
     for folder in folders:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.backends import registry
+from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.errors import ChildProcessFailedError, NemotrtError
-from nemotrt.profiles import measure
+from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.measure import Observers, Progress
 from nemotrt.profiles.miniature.budget import MiniatureBudget, make_budget
 from nemotrt.profiles.miniature.pair import make_pair
-from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
-from nemotrt.profiles.planning.weights import num_parameters
-from nemotrt.profiles.prediction import PredictionChoice
-from nemotrt.profiles.result import ProfileResult, Status
-from nemotrt.profiles.targets.in_process import InProcessTarget
+from nemotrt.profiles.planning.memory.weights import num_parameters
+from nemotrt.profiles.runs import measure
+from nemotrt.profiles.runs.measure import Observers, Progress
+from nemotrt.profiles.runs.record.prediction import PredictionChoice
+from nemotrt.profiles.runs.record.result import ProfileResult, Status
 from nemotrt.profiles.verdict.judge import Verdict, judge
 
 CHUNK_TOKENS = 128

@@ -9,9 +9,9 @@ equal: the number of parameters, by the width of the baseline's MLP.
 from dataclasses import dataclass
 from typing import Any
 
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.model_config import ModelConfig
-from nemotrt.profiles.planning.weights import num_parameters
+from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.profiles.planning.memory.weights import num_parameters
 
 HIDDEN_SIZE = 512
 VOCAB_SIZE = 4096

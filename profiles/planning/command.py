@@ -8,27 +8,33 @@ from typing import Any
 
 import click
 
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.planning.comparison import compare
-from nemotrt.profiles.planning.default_group import DefaultGroup
-from nemotrt.profiles.planning.deployment import (
+from nemotrt.files.writing import check_writable, write_text
+from nemotrt.profiles.planning.answers.comparison import compare
+from nemotrt.profiles.planning.answers.deployment import (
     THIS_MACHINE,
     Deployment,
     DeploymentOptions,
     deploy,
 )
-from nemotrt.profiles.planning.limits import check_writable, limits_yaml, write_text
+from nemotrt.profiles.planning.answers.limits import limits_yaml
+from nemotrt.profiles.planning.answers.plan import Plan, make_plan
+from nemotrt.profiles.planning.answers.search import (
+    LatencyTarget,
+    best_under,
+    curve,
+    each_precision,
+)
+from nemotrt.profiles.planning.default_group import DefaultGroup
+from nemotrt.profiles.planning.measured.validate_command import validate_command
 from nemotrt.profiles.planning.options import (
     DEFAULTS,
     config_option,
     deployment_options,
     to_options,
 )
-from nemotrt.profiles.planning.plan import Plan, make_plan
-from nemotrt.profiles.planning.search import LatencyTarget, best_under, curve, each_precision
 from nemotrt.profiles.planning.sweep_command import sweep_command
-from nemotrt.profiles.planning.validate_command import validate_command
 
 ANY_PRECISION = "any"
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -122,7 +128,7 @@ def _choose(options: DeploymentOptions, flags: dict[str, Any]) -> tuple[Deployme
 
 def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str, Any]) -> None:
     """Fit, write the profile, and say how far the rows were off before and after."""
-    from nemotrt.profiles.planning.calibration import calibrate, profile_yaml
+    from nemotrt.profiles.planning.measured.calibration import calibrate, profile_yaml
 
     output: Path | None = flags["output"]
     if output is None:
@@ -153,7 +159,7 @@ def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str,
 def _check_outputs(flags: dict[str, Any]) -> None:
     """Raise before any work where an output file cannot be written."""
     if flags["plot"]:
-        from nemotrt.profiles.planning.plot_file import check_plot_path
+        from nemotrt.charts.plot_file import check_plot_path
 
         check_plot_path(flags["plot"], flags["force"] or flags["dry_run"])
     for path in (flags["write_limits"], flags["output"]):
@@ -170,7 +176,7 @@ def _print(deployment: Deployment, record: Plan, flags: dict[str, Any]) -> None:
             raw["curve"] = [asdict(point) for point in points]
         click.echo(json.dumps(raw, allow_nan=False, indent=2))
         return
-    from nemotrt.profiles.planning.plan_table import curve_table, plan_table, print_tables
+    from nemotrt.profiles.planning.output.plan_table import curve_table, plan_table, print_tables
 
     print_tables([plan_table(record), *([curve_table(points)] if points else [])])
 
@@ -182,15 +188,15 @@ def _write(
     written = [path for path in (flags["write_limits"], flags["plot"], flags["output"]) if path]
     if not flags["dry_run"]:
         if flags["output"]:
-            from nemotrt.profiles.planning.calibration import profile_yaml
+            from nemotrt.profiles.planning.measured.calibration import profile_yaml
 
             write_text(flags["output"], profile_yaml(deployment.gpu), flags["force"])
         if flags["write_limits"]:
             write_text(flags["write_limits"], limits_yaml(record), flags["force"])
         if flags["plot"]:
-            from nemotrt.profiles.planning.plan_charts import plan_charts
-            from nemotrt.profiles.planning.plan_table import note_lines, ratio_text
-            from nemotrt.profiles.planning.plot_file import write_plot
+            from nemotrt.charts.plot_file import write_plot
+            from nemotrt.profiles.planning.output.plan_charts import plan_charts
+            from nemotrt.profiles.planning.output.plan_table import note_lines, ratio_text
 
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))

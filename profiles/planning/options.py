@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.text_file import read_yaml
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, unknown_name
-from nemotrt.profiles.planning.capacity import Admission
-from nemotrt.profiles.planning.deployment import DeploymentOptions
-from nemotrt.profiles.planning.engine_profile import known_engines
-from nemotrt.profiles.planning.number_format import StoredType
+from nemotrt.files.text_file import read_yaml
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.planning.memory.capacity import Admission
+from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.profiles.planning.time.engine_profile import known_engines
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULTS = DeploymentOptions("")

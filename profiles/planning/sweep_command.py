@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.profiles.gpu_profile import known_gpus
-from nemotrt.profiles.planning.limits import check_writable, write_text
+from nemotrt.files.writing import check_writable, write_text
+from nemotrt.profiles.hardware.gpu_profile import known_gpus
+from nemotrt.profiles.planning.answers.sweep import heat_maps, sweep, to_csv
 from nemotrt.profiles.planning.options import config_option, deployment_options, to_options
-from nemotrt.profiles.planning.sweep import heat_maps, sweep, to_csv
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
@@ -62,7 +62,7 @@ def sweep_command(
     elif not flags["csv_path"]:
         click.echo(to_csv(rows), nl=False)
     if flags["plot"] and not flags["dry_run"]:
-        from nemotrt.profiles.planning.plot_file import write_plot
+        from nemotrt.charts.plot_file import write_plot
 
         title = f"{model}: planned throughput (predicted)"
         notes = "\n".join(dict.fromkeys(f"Note: {row.note}." for row in rows if row.note))

@@ -38,8 +38,8 @@ def compare(
     Each is the folder of a run, or of a sweep, of which the fastest run counts. For a regression
     test compare a new run with an old one: --target 0.95 --gate --at-given-concurrency.
     """
-    from nemotrt.profiles.report.comparison import write_comparison
-    from nemotrt.profiles.run_folder import read_runs
+    from nemotrt.profiles.reports.comparison import write_comparison
+    from nemotrt.profiles.runs.run_folder import read_runs
     from nemotrt.profiles.verdict.judge import judge
 
     ours, theirs = read_runs(candidate), read_runs(baseline)

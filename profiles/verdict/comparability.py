@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from nemotrt.profiles.result import ProfileResult, Status
+from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
 # Precisions that a fair comparison may mix: none; but these names mean the same bits.
 PRECISION_CLASSES = {

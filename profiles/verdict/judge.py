@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.result import ProfileResult
+from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.verdict.comparability import best_runs, caveats, obstacles
 from nemotrt.profiles.verdict.ratio import CONFIDENCE, Ratio, throughput_ratio
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.metrics.student import student_quantile
-from nemotrt.profiles.result import ProfileResult
+from nemotrt.profiles.runs.metrics.student import student_quantile
+from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.verdict.comparability import mean_log_rate
 
 CONFIDENCE = 0.95

@@ -16,17 +16,17 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from nemotrt.serve.engine_probe import ask_engine, engine_status
-from nemotrt.serve.front.access import AccessGate, ApiKeys
-from nemotrt.serve.front.api_error import ApiError, from_upstream
-from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.event_stream import ClientGoneError, EventStream, answer_unless_gone
-from nemotrt.serve.front.openapi import openapi_bytes
-from nemotrt.serve.front.prepare import CallSettings, Endpoint, unknown_model
-from nemotrt.serve.front.upstream import Upstream, UpstreamError
+from nemotrt.serve.engine.probe import ask_engine, engine_status
+from nemotrt.serve.front.http.access import AccessGate, ApiKeys
+from nemotrt.serve.front.http.api_error import ApiError, from_upstream
+from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, answer_unless_gone
+from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, unknown_model
+from nemotrt.serve.front.schema.openapi import openapi_bytes
+from nemotrt.serve.front.upstream.upstream import Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
-from nemotrt.serve.request_limits import most_body_bytes
-from nemotrt.serve.triton_model.wire import STOPPING
+from nemotrt.serve.requests.limits import most_body_bytes
+from nemotrt.serve.triton.model.wire import STOPPING
 
 PAGE = Path(__file__).parent / "page.html"
 PAGE_HEADERS = {

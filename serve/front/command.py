@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nemotrt.serve.request_limits import BODY_DEFAULT
+from nemotrt.serve.requests.limits import BODY_DEFAULT
 
 FOLDER = click.Path(path_type=Path)
 
@@ -33,12 +33,12 @@ def front(engine: Path, **options: Any) -> None:
     ENGINE is read for its tokenizer and chat template alone. Triton must serve what `nemotrt serve
     repo ENGINE --target container` wrote. `nemotrt serve ENGINE` starts a front by itself.
     """
-    from nemotrt.serve.packages import check_packages
+    from nemotrt.serve.processes.packages import check_packages
 
     check_packages(use_triton=True)
+    from nemotrt.serve.front.http.tls import check_tls
     from nemotrt.serve.front.process import serve_front
-    from nemotrt.serve.ports import choose_ports
-    from nemotrt.serve.tls import check_tls
+    from nemotrt.serve.supervision.ports import choose_ports
 
     check_tls(options["tls_certificate"], options["tls_key"])
     choose_ports(options["host"], [options["port"]])

@@ -11,13 +11,13 @@ import click
 import uvicorn
 
 from nemotrt.errors import ConfigError
-from nemotrt.serve.front.access import read_api_keys
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.bounded_http import BoundedProtocol
-from nemotrt.serve.front.engine_files import read_engine_files
-from nemotrt.serve.front.upstream import Upstream
-from nemotrt.serve.front_probe import STOP_NOTICE
-from nemotrt.serve.tls import check_tls
+from nemotrt.serve.front.http.access import read_api_keys
+from nemotrt.serve.front.http.bounded_http import BoundedProtocol
+from nemotrt.serve.front.http.tls import check_tls
+from nemotrt.serve.front.openai.engine_files import read_engine_files
+from nemotrt.serve.front.upstream.upstream import Upstream
+from nemotrt.serve.supervision.front_probe import STOP_NOTICE
 
 GRACE_S = 15
 KEEP_ALIVE_S = 75  # clients and load balancers (60 s) give a connection up first, so none races us
@@ -93,12 +93,12 @@ def serve_front(
 def _upstream(address: str | None, socket: Path | None, model_name: str) -> Upstream:
     """Return Triton's client or the engine process's; imports only what it needs."""
     if address is not None:
-        from nemotrt.serve.front.triton_upstream import TritonUpstream
+        from nemotrt.serve.front.upstream.triton_upstream import TritonUpstream
 
         return TritonUpstream(address, model_name)
     if socket is None:
         raise ConfigError("a front needs the address of a Triton or an engine's socket.")
-    from nemotrt.serve.front.engine_upstream import EngineUpstream
+    from nemotrt.serve.front.upstream.engine_upstream import EngineUpstream
 
     return EngineUpstream(socket)
 

@@ -12,10 +12,10 @@ from nemotrt.build.command import build
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.native.options import NativeOptions, StateFormat
-from nemotrt.engines.backends.tensorrt.options import MambaLayers, TensorRTOptions
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers, TensorRTOptions
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError, NemotrtError
 
 BACKEND_OPTIONS, BACKENDS = backend_options(), registry.names()

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support import reference
 
 
@@ -188,7 +188,7 @@ def test_no_tokenizer_still_generates_from_ids(tmp_path: Path) -> None:
 
 
 def test_disk_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nemotrt.engines import manifest
+    from nemotrt.engines.artefact import manifest
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

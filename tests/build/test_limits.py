@@ -13,10 +13,10 @@ from nemotrt.build.given_limits import GivenLimits, read_limits
 from nemotrt.build.plan_limits import MAX_SLOTS, missing_bytes, plan_limits
 from nemotrt.build.planned_limits import resolve_limits
 from nemotrt.cli import main
-from nemotrt.engines.backends.tensorrt.options import MambaLayers, TensorRTOptions
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers, TensorRTOptions
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from support.sparse_checkpoint import write_sparse
 

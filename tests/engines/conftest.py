@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 EXTRA = {"int8-sq": [], "int8-sq-unfolded": ["--no-fold"], "fp8": ["--kv-cache", "fp8"]}
 

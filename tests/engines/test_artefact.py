@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.engines.artefact import writing_folder
 from nemotrt.errors import ConfigError
+from nemotrt.files.writing import writing_folder
 
 
 def test_success_takes_the_name(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_file_in_the_way_stays(tmp_path: Path) -> None:
 
 def test_a_killed_process_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     code = (
-        "import sys, time, pathlib; from nemotrt.engines.artefact import writing_folder\n"
+        "import sys, time, pathlib; from nemotrt.files.writing import writing_folder\n"
         "with writing_folder(pathlib.Path(sys.argv[1])) as f:\n"
         "    (f / 'a').write_text('1'); print('in', flush=True); time.sleep(60)"
     )

@@ -12,10 +12,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.chat import ChatTemplate, load_chat_template
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer_config import read_tokenizer_config, special_tokens
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
+from nemotrt.engines.text.tokenizer_config import read_tokenizer_config, special_tokens
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from support.chats import BARE_TOOL, CHATS, TOOLS
 

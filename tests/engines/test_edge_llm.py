@@ -15,12 +15,12 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
 from nemotrt.cli import main
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.edge_llm import exporter
 from nemotrt.engines.backends.edge_llm.graph_check import check_graph
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support import edge_llm_ops, fake_quantized, reference
 from support.sparse_checkpoint import write_sparse
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from transformers import AutoTokenizer
 
 from nemotrt.cli import main
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support import reference
 
 FOLDER = TINY_MODELS["tiny"]
@@ -194,7 +194,7 @@ def test_a_stop_string_of_a_chat_ends_the_answer_not_the_trace(tiny_engine: Path
     """The trace is told by the prompt, in whatever form that comes."""
     from nemotrt.engines.opening import open_engine
     from nemotrt.engines.prompt import Prompt, prepare
-    from nemotrt.engines.reasoning import Trace
+    from nemotrt.engines.text.reasoning import Trace
 
     opened = open_engine(tiny_engine, num_threads=1)
     prepared = prepare(opened, Prompt("Hi", is_chat=True))

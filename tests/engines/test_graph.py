@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.description import describe
-from nemotrt.engines.emitters.standard import StandardEmitter
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.onnx_graph import GRAPH_FILE, OnnxGraph
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, OnnxGraph
+from nemotrt.engines.graph.standard import StandardEmitter
+from nemotrt.engines.model.description import describe
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 from support import reference
 from support.graph_runner import GraphRunner, as_float32
 from support.random_models import models

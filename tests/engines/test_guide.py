@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.guide import (
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.request import FinishReason, Request
+from nemotrt.engines.runtime.sampling.guide import (
     COMPLETE,
     FREE,
     GRACE_TOKENS,
@@ -16,10 +17,9 @@ from nemotrt.engines.guide import (
     ThinkingBudget,
     rules,
 )
-from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.request import FinishReason, Request
-from nemotrt.engines.sampling import Sampler, SamplingParams
-from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.runtime.sampling.params import Sampler, SamplingParams
+from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.text.reasoning import Trace
 
 
 def encode(text: str) -> list[int]:

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from transformers import NemotronHConfig, Qwen3Config
 
-from nemotrt.engines.hf_config import NEMOTRON_H_ALIASES, parse_model_config, read_model_config
-from nemotrt.engines.model_config import LayerKind, MambaConfig
-from nemotrt.engines.tensor_names import expected_shapes
+from nemotrt.engines.model.hf_config import (
+    NEMOTRON_H_ALIASES,
+    parse_model_config,
+    read_model_config,
+)
+from nemotrt.engines.model.model_config import LayerKind, MambaConfig
+from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError, ConfigError
 from support import reference
 

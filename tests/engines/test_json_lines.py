@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.json_lines import json_lines
 from nemotrt.errors import NemotrtError
-from nemotrt.profiles.imports.aiperf import read_records
-from nemotrt.profiles.load.trace import read_trace
-from nemotrt.quantize.texts import read_texts
+from nemotrt.files.json_lines import json_lines
+from nemotrt.profiles.load.choice.trace import read_trace
+from nemotrt.profiles.runs.imports.aiperf import read_records
+from nemotrt.quantize.calibration.texts import read_texts
 
 ODD = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\x1dh\x1ei\ufeffj"
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=20) | st.just(ODD), max_size=6)

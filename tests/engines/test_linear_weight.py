@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.linear_weight import LinearWeight
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from support import reference
 
 UP = "backbone.layers.1.mixer.up_proj"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.guide import Allowed, Forced, Rule
-from nemotrt.engines.request import NOT_FINITE, ErrorCode, FinishReason, Request, Update
-from nemotrt.engines.sampling import Sampler, SamplingParams, is_finite
-from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.request import NOT_FINITE, ErrorCode, FinishReason, Request, Update
+from nemotrt.engines.runtime.sampling.guide import Allowed, Forced, Rule
+from nemotrt.engines.runtime.sampling.params import Sampler, SamplingParams, is_finite
+from nemotrt.engines.runtime.scheduler import Scheduler
 
 LARGEST = float(np.finfo(np.float32).max)
 FAULTS = [math.nan, math.inf, -math.inf]

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.linear_weight import LinearWeight
-from nemotrt.engines.onnx_graph import GRAPH_FILE, NUM_LOGITS
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.linear_weight import LinearWeight
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, NUM_LOGITS
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.errors import ConfigError
 from support import reference
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.reasoning import Trace, TraceReader, trace_of
+from nemotrt.engines.text.reasoning import Trace, TraceReader, trace_of
 
 TEXT = st.text(alphabet="ab<>/think \n")
 

@@ -14,9 +14,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
-from nemotrt.engines.guide import Allowed
-from nemotrt.engines.sampling import Sampler, SamplingParams, likeliest, log_softmax
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
+from nemotrt.engines.runtime.sampling.guide import Allowed
+from nemotrt.engines.runtime.sampling.params import Sampler, SamplingParams, likeliest, log_softmax
 from nemotrt.errors import ConfigError
 
 PROMPT = np.array([1, 2], np.int64)

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotrt.engines.command import generate
-from nemotrt.engines.sampling import NUMBERS, SamplingParams
-from nemotrt.engines.sampling_number import Number
+from nemotrt.engines.runtime.sampling.number import Number
+from nemotrt.engines.runtime.sampling.params import NUMBERS, SamplingParams
 from nemotrt.errors import ConfigError
-from nemotrt.serve.front.inputs import completion_inputs
-from nemotrt.serve.front.schema import ChatRequest, CompletionRequest
-from nemotrt.serve.submission import Inputs, read_inputs, sampling_params
-from nemotrt.serve.triton_model import tensors
+from nemotrt.serve.engine.submission import Inputs, read_inputs, sampling_params
+from nemotrt.serve.front.openai.inputs import completion_inputs
+from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
+from nemotrt.serve.triton.model import tensors
 
 NAMES = ["min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
 # A value of each that is legal, exact in float32 and not the neutral one.

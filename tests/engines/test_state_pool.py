@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.engines.state_pool import StateBuffer
+from nemotrt.engines.runtime.state.state_pool import StateBuffer
 
 ROWS, SHAPE = 3, (2, 40, 257)  # heads, tokens, depth: no row ends with a page
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.opening import open_engine
-from nemotrt.engines.request import Request
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
-from nemotrt.engines.slot_table import SlotTable
-from nemotrt.engines.step_pace import FLOOR, StepPace
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.request import Request
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.state.slot_table import SlotTable
+from nemotrt.engines.runtime.step_pace import FLOOR, StepPace
 from nemotrt.errors import ConfigError
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.stop_matcher import Node, StopMatcher
-from nemotrt.engines.text_stream import TextStream
-from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.engines.text.stop_matcher import Node, StopMatcher
+from nemotrt.engines.text.text_stream import TextStream
+from nemotrt.engines.text.tokenizer import Tokenizer
 
 TEXTS = st.text("abé", max_size=12)
 STOPS = st.lists(st.text("abé", min_size=1, max_size=5), max_size=6).map(tuple)

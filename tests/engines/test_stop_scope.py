@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.guide import ThinkingBudget
-from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.request import FinishReason, Request, Update
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.runtime.request import FinishReason, Request, Update
+from nemotrt.engines.runtime.sampling.guide import ThinkingBudget
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.text.reasoning import Trace
 from support.pieces import PieceTokenizer, SaysPieces
 
 

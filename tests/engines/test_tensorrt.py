@@ -14,8 +14,8 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.build.plan_limits import plan_deployment
 from nemotrt.build.plan_memory import scratch_bytes
 from nemotrt.cli import main
+from nemotrt.engines.artefact.manifest import Manifest, read_manifest
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
-from nemotrt.engines.backends.tensorrt.compile import graph_export
 from nemotrt.engines.backends.tensorrt.compile.layer_check import (
     LAYERS_FILE,
     LayerCheck,
@@ -23,16 +23,16 @@ from nemotrt.engines.backends.tensorrt.compile.layer_check import (
 )
 from nemotrt.engines.backends.tensorrt.compile.layer_report import read_report
 from nemotrt.engines.backends.tensorrt.compile.layer_table import print_layers
-from nemotrt.engines.backends.tensorrt.options import TensorRTOptions
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
+from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
 from nemotrt.engines.backends.tensorrt.run.engine import FED
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.manifest import Manifest, read_manifest
-from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensor_names import linear_names
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.tensor_names import linear_names
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import (
     EnvironmentUnfitError,
 )

@@ -16,11 +16,11 @@ from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler, flavour
 from nemotrt.engines.backends.tensorrt_llm import bundle
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import (
     ArtefactError,
     ChildProcessFailedError,
@@ -259,7 +259,7 @@ def test_digests_are_those_of_the_bytes_and_stop_when_told() -> None:
     import hashlib
     from threading import Event
 
-    from nemotrt.engines.tensor_digest import tensor_digest, tensor_digests
+    from nemotrt.engines.checkpoint.tensor_digest import tensor_digest, tensor_digests
 
     refs = list(open_checkpoint(TINY_MODELS["tiny"]).tensors.values())
     expected = [hashlib.sha256(ref.read(0, ref.num_bytes)).hexdigest() for ref in refs]

@@ -12,25 +12,25 @@ from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import model_summary
 from nemotrt.cli import main
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
-from nemotrt.engines.backends.tensorrt.compile import compiler
-from nemotrt.engines.backends.tensorrt.run import engine as engine_module
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
-from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.manifest import (
+from nemotrt.engines.artefact.manifest import (
     CheckpointEntry,
     LimitsEntry,
     Manifest,
     write_manifest,
 )
-from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.request import Request
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.run import engine as engine_module
+from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.request import Request
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from support import cuda_stand_in, fake_quantized, reference
 from support import tensorrt_stand_in as stand_in

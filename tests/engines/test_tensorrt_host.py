@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler, flavour
 from nemotrt.engines.backends.tensorrt.compile.layer_check import (
@@ -17,9 +18,8 @@ from nemotrt.engines.backends.tensorrt.compile.layer_check import (
     check_layers,
 )
 from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, read_report
-from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import EnvironmentUnfitError
 from support import host_tensorrt
 

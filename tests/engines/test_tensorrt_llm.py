@@ -8,18 +8,18 @@ import yaml
 from click.testing import CliRunner
 
 from nemotrt.cli import main
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.tensorrt_llm import bundle
 from nemotrt.engines.backends.tensorrt_llm.llm_args import (
     graph_batch_sizes,
     llm_args,
     read_llm_args,
 )
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError
-from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
 from support.sparse_checkpoint import write_sparse
 
 

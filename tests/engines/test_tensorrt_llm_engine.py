@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines import guide
 from nemotrt.engines.backends.tensorrt_llm import scheduler as scheduler_module
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.backends.tensorrt_llm.sampling import sampling_fields
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.generation import collect, generate
-from nemotrt.engines.guide import AfterThinking, ThinkingBudget
 from nemotrt.engines.opening import OpenEngine, open_engine
-from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.request import FinishReason, Request, Update
-from nemotrt.engines.sampling import NUMBERS, SamplingParams
-from nemotrt.engines.tiny_models import resolve_checkpoint
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.generation import collect, generate
+from nemotrt.engines.runtime.request import FinishReason, Request, Update
+from nemotrt.engines.runtime.sampling import guide
+from nemotrt.engines.runtime.sampling.guide import AfterThinking, ThinkingBudget
+from nemotrt.engines.runtime.sampling.params import NUMBERS, SamplingParams
+from nemotrt.engines.text.reasoning import Trace
+from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=96, chunk_tokens=16)

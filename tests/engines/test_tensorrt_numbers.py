@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.engine import Engine, Feed, Limits
-from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.onnx_graph import GRAPH_FILE, WEIGHTS_FILE
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensor_names import model_names
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.quantize.calibrate import calibrate
-from nemotrt.quantize.calibration import save_calibration
-from nemotrt.quantize.fake_quant import QuantizedEmitter
-from nemotrt.quantize.forward import embed, final_logits, run_blocks
-from nemotrt.quantize.recipe import load_recipe
-from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, WEIGHTS_FILE
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.tensor_names import model_names
+from nemotrt.engines.runtime.engine import Engine, Feed, Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.quantize.calibration.calibrate import calibrate
+from nemotrt.quantize.calibration.calibration import save_calibration
+from nemotrt.quantize.calibration.forward import embed, final_logits, run_blocks
+from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
+from nemotrt.quantize.recipes.recipe import load_recipe
+from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 from support import cuda_stand_in, reference
 from support import tensorrt_stand_in as stand_in
 

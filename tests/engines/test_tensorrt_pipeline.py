@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from tests.engines.test_tensorrt_engine import open_on_stand_in, relative_error
 
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from nemotrt.engines.backends.tensorrt.run import batch_inputs
 from nemotrt.engines.backends.tensorrt.run import engine as engine_module
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
-from nemotrt.engines.draws import CompiledDraws, Draws, Turn
-from nemotrt.engines.engine import CHOSEN, Feed
-from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.request import ErrorCode, FinishReason, Request, Update
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines.runtime.engine import CHOSEN, Feed
+from nemotrt.engines.runtime.request import ErrorCode, FinishReason, Request, Update
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Draws, Turn
+from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduler import Scheduler
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support import reference
 from support import tensorrt_stand_in as stand_in

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from nemotrt.engines.chat import ChatTemplate, load_chat_template, sampling_defaults
-from nemotrt.engines.text_stream import TextStream
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
-from nemotrt.engines.turn import read_turn
+from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template, sampling_defaults
+from nemotrt.engines.text.chat.turn import read_turn
+from nemotrt.engines.text.text_stream import TextStream
+from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 
 FOLDER = TINY_MODELS["tiny"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.guide import (
+from nemotrt.engines.runtime.sampling.guide import (
     COMPLETE,
     FREE,
     AfterThinking,
@@ -15,12 +15,12 @@ from nemotrt.engines.guide import (
     Rule,
     ThinkingBudget,
 )
-from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.tag_tokens import TagTokens, tag_tokens
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer import load_tokenizer
-from nemotrt.serve.grammar import GrammarCompiler
-from nemotrt.serve.grammar_guide import GrammarGuide
+from nemotrt.engines.text.reasoning import Trace
+from nemotrt.engines.text.tag_tokens import TagTokens, tag_tokens
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.grammar.guide import GrammarGuide
 from support.pieces import PieceTokenizer
 
 TINY = load_tokenizer(TINY_MODELS["tiny"])
@@ -221,7 +221,7 @@ def test_tags_that_are_special_tokens_are_text_all_the_same() -> None:
     from tokenizers import AddedToken
     from tokenizers import Tokenizer as Backend
 
-    from nemotrt.engines.tokenizer import Tokenizer
+    from nemotrt.engines.text.tokenizer import Tokenizer
 
     backend = Backend.from_str(TINY.to_json())
     tags = ["<think>", "</think>"]

@@ -9,13 +9,13 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.model_config import Activation, LayerKind
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.sampling import log_softmax
-from nemotrt.engines.tiny_models import FOLDER, TINY_MODELS
-from nemotrt.engines.tokenizer import load_tokenizer
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.model.model_config import Activation, LayerKind
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.sampling.params import log_softmax
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.engines.tiny.models import FOLDER, TINY_MODELS
 
 SEGMENTS = 8
 SEGMENT_BYTES = 4096

@@ -11,9 +11,9 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.token_bytes import ALPHABET
-from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.text.token_bytes import ALPHABET
+from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 
 def shipped(name: str) -> Tokenizer:

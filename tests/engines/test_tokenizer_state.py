@@ -12,10 +12,10 @@ from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer import TOKENIZER_FILES, load_tokenizer
+from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import NemotrtError
-from nemotrt.quantize.texts import token_windows
+from nemotrt.quantize.calibration.texts import token_windows
 
 TINY = TINY_MODELS["tiny"]
 TRUNCATION = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}

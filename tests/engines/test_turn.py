@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from nemotrt.engines.chat import ChatTemplate, load_chat_template
-from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.turn import read_turn, turn_header
+from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
+from nemotrt.engines.text.chat.turn import read_turn, turn_header
+from nemotrt.engines.text.reasoning import Trace
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 
 NVIDIA = load_chat_template(TINY_MODELS["tiny"])

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.engines import user_cache as module
-from nemotrt.engines.backends.native.library import INSTALLED
-from nemotrt.engines.user_cache import user_cache, usual_cache
+from nemotrt.engines.backends.native.library.library import INSTALLED
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.files import user_cache as module
+from nemotrt.files.user_cache import user_cache, usual_cache
 
 
 @pytest.fixture(autouse=True)

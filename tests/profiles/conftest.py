@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.tiny.models import resolve_checkpoint
 
 
 class Scripted:

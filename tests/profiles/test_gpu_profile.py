@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.gpu_profile import GPU_FOLDER, known_gpus, load_gpu
+from nemotrt.profiles.hardware.gpu_profile import GPU_FOLDER, known_gpus, load_gpu
 
 
 def test_shipped_profiles_are_whole() -> None:

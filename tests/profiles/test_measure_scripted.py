@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from nemotrt.profiles import measure
+from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import PromptMaker
+from nemotrt.profiles.load.targets.triton_http import TritonHttpTarget
 from nemotrt.profiles.load.workload import Language, Workload
-from nemotrt.profiles.result import ProfileResult
-from nemotrt.profiles.targets.http_client import HttpClient
-from nemotrt.profiles.targets.triton_http import TritonHttpTarget
+from nemotrt.profiles.runs import measure
+from nemotrt.profiles.runs.record.result import ProfileResult
 
 
 def profile(scripted, tokenizer, workload: Workload, **script) -> ProfileResult:
@@ -141,10 +141,10 @@ def test_an_answer_of_one_token_has_no_tpot(scripted, tokenizer):
 
 def test_metrics_by_hand():
     """Two requests of 3 tokens, one window: numbers one can check in the head."""
-    from nemotrt.profiles.metrics.catalogue import METRICS
-    from nemotrt.profiles.metrics.metric import NotComputableError
-    from nemotrt.profiles.metrics.run_view import RunView
-    from nemotrt.profiles.result import RequestRecord
+    from nemotrt.profiles.runs.metrics.catalogue import METRICS
+    from nemotrt.profiles.runs.metrics.metric import NotComputableError
+    from nemotrt.profiles.runs.metrics.run_view import RunView
+    from nemotrt.profiles.runs.record.result import RequestRecord
 
     def request(index, due_s, arrivals_s):
         return RequestRecord(

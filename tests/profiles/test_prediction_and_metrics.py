@@ -5,15 +5,15 @@ from click.testing import CliRunner
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
 from nemotrt.profiles.command import profile
-from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.prediction import PARTS, PredictionChoice, predict, try_predict
-from nemotrt.profiles.result import read_result
-from nemotrt.profiles.targets.server_metrics import (
+from nemotrt.profiles.load.targets.server_metrics import (
     QUEUE_HISTOGRAMS_MS,
     Scrape,
     ServerMetrics,
     parse_metrics,
 )
+from nemotrt.profiles.load.workload import Workload
+from nemotrt.profiles.runs.record.prediction import PARTS, PredictionChoice, predict, try_predict
+from nemotrt.profiles.runs.record.result import read_result
 
 CLAIM = Workload(8192, 16384, 16, concurrency=8)
 

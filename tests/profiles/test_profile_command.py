@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.profiles.command import profile
-from nemotrt.profiles.result import read_result
+from nemotrt.profiles.runs.record.result import read_result
 
 
 def invoke(*args):

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.profiles import measure
-from nemotrt.profiles.best_concurrency import next_concurrency
 from nemotrt.profiles.command import profile
+from nemotrt.profiles.load.choice.best_concurrency import next_concurrency
+from nemotrt.profiles.runs import measure
 from support.simulated_run import simulate
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.tensor_names import expected_shapes
+from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.tensor_names import expected_shapes
 
 NEMOTRON_H: dict[str, Any] = {
     "model_type": "nemotron_h",

@@ -12,25 +12,25 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from nemotrt.cli import main
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.linear_weight import LinearWeight
-from nemotrt.engines.tensor_names import linear_names, model_names
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.linear_weight import LinearWeight
+from nemotrt.engines.model.tensor_names import linear_names, model_names
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
-from nemotrt.quantize import smooth
-from nemotrt.quantize.adjust import CalibrationOptions
-from nemotrt.quantize.calibrate import calibrate
-from nemotrt.quantize.calibration import load_calibration, save_calibration
-from nemotrt.quantize.compressed import open_quantized
-from nemotrt.quantize.evaluate import evaluate
-from nemotrt.quantize.evaluate_command import evaluate as evaluate_command
-from nemotrt.quantize.fake_quant import QuantizedEmitter
-from nemotrt.quantize.formats import Format
-from nemotrt.quantize.forward import embed, final_logits, run_blocks
-from nemotrt.quantize.observe import Observation
-from nemotrt.quantize.recipe import load_recipe, recipe_names
-from nemotrt.quantize.texts import DEFAULT_TEXT, read_texts, token_windows
-from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.calibration.calibrate import calibrate
+from nemotrt.quantize.calibration.calibration import load_calibration, save_calibration
+from nemotrt.quantize.calibration.forward import embed, final_logits, run_blocks
+from nemotrt.quantize.calibration.observe import Observation
+from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.quality.command import evaluate as evaluate_command
+from nemotrt.quantize.quality.evaluate import evaluate
+from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
+from nemotrt.quantize.reading.compressed import open_quantized
+from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.scales import smooth
+from nemotrt.quantize.scales.adjust import CalibrationOptions
+from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 from support.reference import from_folder
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
-from nemotrt.quantize.contract import inspect_quantized
-from nemotrt.quantize.recipe import recipe_names
+from nemotrt.quantize.contracts.contract import inspect_quantized
+from nemotrt.quantize.recipes.recipe import recipe_names
 
 
 def run(*arguments: object) -> Result:
@@ -186,7 +186,7 @@ def test_ctrl_c_exits_130_and_resume_finishes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("nemotrt.quantize.writer.write_index", interrupt)
+        patch.setattr("nemotrt.quantize.writing.writer.write_index", interrupt)
         result = run(checkpoint, "--recipe", "int8-wo", "-o", tmp_path / "out")
     assert result.exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == [".out.quantizing"]

@@ -12,21 +12,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
-from nemotrt.quantize.adjust import CalibrationOptions
-from nemotrt.quantize.calibrate import calibrate
-from nemotrt.quantize.calibration import save_calibration
-from nemotrt.quantize.compressed import open_quantized
-from nemotrt.quantize.contract import inspect_quantized
-from nemotrt.quantize.evaluate import evaluate
-from nemotrt.quantize.formats import Format
-from nemotrt.quantize.loaders import LOADERS, TRT_LLM
-from nemotrt.quantize.recipe import load_recipe, recipe_names
-from nemotrt.quantize.texts import read_texts, token_windows
-from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.calibration.calibrate import calibrate
+from nemotrt.quantize.calibration.calibration import save_calibration
+from nemotrt.quantize.calibration.texts import read_texts, token_windows
+from nemotrt.quantize.contracts.contract import inspect_quantized
+from nemotrt.quantize.contracts.loaders import LOADERS, TRT_LLM
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.quality.evaluate import evaluate
+from nemotrt.quantize.reading.compressed import open_quantized
+from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.scales.adjust import CalibrationOptions
+from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 from support.peers import peer_python
 
 IN_PROJ = "backbone.layers.0.mixer.in_proj"

@@ -13,15 +13,15 @@ from click.testing import CliRunner, Result
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
-from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import open_engine
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.evaluate import evaluate, num_steps
-from nemotrt.quantize.formats import Format
-from nemotrt.quantize.recipe import load_recipe
-from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.quality.evaluate import evaluate, num_steps
+from nemotrt.quantize.recipes.recipe import load_recipe
+from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 from support.reference import from_folder
 
 TOKENS = {"x": np.arange(5 * 24).reshape(5, 24) * 7 % 96, "y": np.arange(24).reshape(1, 24)}

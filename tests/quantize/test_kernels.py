@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.torch import load_file, save_file
 
-from nemotrt.engines.safetensors_file import read_header
-from nemotrt.quantize import kernels
-from nemotrt.quantize.convert import tensor_scale
-from nemotrt.quantize.layout import Codes, Entry, Linear, Scales, make_shard
-from nemotrt.quantize.recipe import Encoding
-from nemotrt.quantize.shard import write_shard
+from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.quantize.conversion import kernels
+from nemotrt.quantize.conversion.convert import tensor_scale
+from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, make_shard
+from nemotrt.quantize.recipes.recipe import Encoding
+from nemotrt.quantize.writing.shard import write_shard
 from support.peers import peer_python
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -276,5 +276,5 @@ def test_a_bad_value_shows_in_its_rows_scale(value: float) -> None:
 
 
 def test_kernels_need_no_torch() -> None:
-    code = "import sys, nemotrt.quantize.writer; sys.exit('torch' in sys.modules)"
+    code = "import sys, nemotrt.quantize.writing.writer; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd="/").returncode == 0

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.quantize.adjust import CalibrationOptions
-from nemotrt.quantize.calibrate import calibrate
-from nemotrt.quantize.calibration import save_calibration
-from nemotrt.quantize.evaluate import evaluate
-from nemotrt.quantize.quality import LinearError
-from nemotrt.quantize.recipe import load_recipe
-from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.quantize.calibration.calibrate import calibrate
+from nemotrt.quantize.calibration.calibration import save_calibration
+from nemotrt.quantize.quality.evaluate import evaluate
+from nemotrt.quantize.quality.quality import LinearError
+from nemotrt.quantize.recipes.recipe import load_recipe
+from nemotrt.quantize.scales.adjust import CalibrationOptions
+from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 from support.reference import from_folder
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96

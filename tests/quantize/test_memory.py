@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.quantize.recipe import recipe_names
+from nemotrt.quantize.recipes.recipe import recipe_names
 from support.wide_checkpoint import write_calibration, write_checkpoint
 
 LIMIT_BYTES = 200e6

@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nemotrt.engines.checkpoint import ALIASES, open_checkpoint
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.quantize.calibrate import calibrate
-from nemotrt.quantize.calibration import save_calibration
-from nemotrt.quantize.contract import inspect_quantized
-from nemotrt.quantize.recipe import load_recipe
-from nemotrt.quantize.selection import sharing_scale
-from nemotrt.quantize.texts import DEFAULT_TEXT, read_texts, token_windows
-from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import ALIASES, open_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.quantize.calibration.calibrate import calibrate
+from nemotrt.quantize.calibration.calibration import save_calibration
+from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
+from nemotrt.quantize.contracts.contract import inspect_quantized
+from nemotrt.quantize.recipes.recipe import load_recipe
+from nemotrt.quantize.recipes.selection import sharing_scale
+from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 from support.peers import peer_python
 
 ORACLE = Path(__file__).parent / "oracles/modelopt_model.py"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nemotrt.errors import NemotrtError
-from nemotrt.quantize.quality import Tally
+from nemotrt.quantize.quality.quality import Tally
 
 GOOD = np.zeros((3, 5), np.float32)
 FOLLOWING = np.array([0, 1, 2])

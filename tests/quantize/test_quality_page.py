@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from nemotrt.quantize.quality import LayerError, LinearError, Quality, Tally, TextQuality
-from nemotrt.quantize.quality_page import MAX_LAYERS, MAX_LINEARS, quality_page
+from nemotrt.quantize.quality.quality import LayerError, LinearError, Quality, Tally, TextQuality
+from nemotrt.quantize.quality.quality_page import MAX_LAYERS, MAX_LINEARS, quality_page
 
 TEXT = TextQuality("<b>en</b>", 10, 8.0, 8.8, 0.01, 0.95)
 LAYERS = tuple(

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from nemotrt.cli import main
-from nemotrt.quantize.contract import inspect_quantized
-from nemotrt.quantize.formats import Format
-from nemotrt.quantize.loaders import TRANSFORMERS, VLLM
-from nemotrt.quantize.recipe import recipe_names
+from nemotrt.quantize.contracts.contract import inspect_quantized
+from nemotrt.quantize.contracts.loaders import TRANSFORMERS, VLLM
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.recipes.recipe import recipe_names
 from support.peers import peer_python
 
 # Runs a script as if these were not installed: built for another torch, they stop transformers.

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.engines.hf_config import parse_model_config
+from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
-from nemotrt.quantize.recipe import load_recipe, recipe_names
-from nemotrt.quantize.selection import select
+from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.recipes.selection import select
 
 HUB_PATTERN = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"  # 9B-v2's config.json
 NANO = {

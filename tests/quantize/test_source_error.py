@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.adjust import CalibrationOptions
-from nemotrt.quantize.calibrate import calibrate
-from nemotrt.quantize.calibration import save_calibration
-from nemotrt.quantize.contract import inspect_quantized
-from nemotrt.quantize.formats import Format
-from nemotrt.quantize.recipe import load_recipe, recipe_names
-from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.calibration.calibrate import calibrate
+from nemotrt.quantize.calibration.calibration import save_calibration
+from nemotrt.quantize.contracts.contract import inspect_quantized
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.scales.adjust import CalibrationOptions
+from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96
 LAYER = "backbone.layers.{}.mixer"

@@ -21,14 +21,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
-from nemotrt.quantize import partial, shard, writer
-from nemotrt.quantize.calibrate import calibrate
-from nemotrt.quantize.calibration import save_calibration
-from nemotrt.quantize.recipe import load_recipe, recipe_names
-from nemotrt.quantize.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.calibration.calibrate import calibrate
+from nemotrt.quantize.calibration.calibration import save_calibration
+from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.writing import partial, shard, writer
+from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 
 INT8 = load_recipe("int8-wo")
 FP8_DYNAMIC = load_recipe("fp8-dynamic")

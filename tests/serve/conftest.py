@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.generation import collect, generate
 from nemotrt.engines.opening import OpenEngine, open_engine
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
-from nemotrt.serve.triton_install import install_runtime
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.generation import collect, generate
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
+from nemotrt.serve.triton.install import install_runtime
 
 LIMITS = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)
 

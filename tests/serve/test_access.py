@@ -15,9 +15,9 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from nemotrt.errors import ConfigError
-from nemotrt.serve.front.access import read_api_keys
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.serve.front.http.access import read_api_keys
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
 
 pytestmark = pytest.mark.triton
 KEY = {"Authorization": "Bearer first-key"}

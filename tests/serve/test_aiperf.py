@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.serve.processes.run_folder import ServerState
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 VERSION = "0.13.0"

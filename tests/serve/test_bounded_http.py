@@ -14,10 +14,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from nemotrt.serve.front import access, bounded_http
-from nemotrt.serve.front.access import AccessGate, ApiKeys
-from nemotrt.serve.front.api_error import ApiError
-from nemotrt.serve.front.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, BoundedProtocol
+from nemotrt.serve.front.http import access, bounded_http
+from nemotrt.serve.front.http.access import AccessGate, ApiKeys
+from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.front.http.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, BoundedProtocol
 
 BOUND_S = 20
 Talk = Callable[[bytes], bytes]

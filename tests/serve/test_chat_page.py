@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from nemotrt.serve.launcher import serve_engine
+from nemotrt.serve.processes.launcher import serve_engine
 
 TESTS = Path(__file__).parents[1]
 pytestmark = [pytest.mark.triton, pytest.mark.slow]

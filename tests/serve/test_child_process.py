@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nemotrt.serve.child_process import ChildProcess
+from nemotrt.serve.processes.child_process import ChildProcess
 
 # A leader and its child, which no signal but SIGKILL ends.
 PAIR = """
@@ -22,7 +22,7 @@ time.sleep(600)
 """
 STARTER = """
 import pathlib, sys, time
-from nemotrt.serve.child_process import ChildProcess
+from nemotrt.serve.processes.child_process import ChildProcess
 child = ChildProcess([sys.executable, "-c", sys.argv[1]], pathlib.Path(sys.argv[2]), {})
 time.sleep(600)
 """

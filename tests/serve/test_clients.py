@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.serve.launcher import serve_engine
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.serve.processes.launcher import serve_engine
 from support.peers import PEERS, peer_python
 
 pytestmark = pytest.mark.slow

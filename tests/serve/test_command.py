@@ -15,9 +15,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from nemotrt.cli import main
-from nemotrt.serve import packages, triton_runtime
-from nemotrt.serve.run_folder import ServerState, create_run_folder
-from nemotrt.serve.triton_model.tensors import INPUTS, OUTPUTS
+from nemotrt.serve.processes import packages
+from nemotrt.serve.processes.run_folder import ServerState, create_run_folder
+from nemotrt.serve.triton import runtime as triton_runtime
+from nemotrt.serve.triton.model.tensors import INPUTS, OUTPUTS
 
 
 def nemotrt(*arguments: object, code: int = 0):
@@ -49,7 +50,7 @@ def test_repo_refuses_an_existing_folder_and_a_bad_name(engine_folder, tmp_path)
 
 
 def test_the_model_needs_only_the_standard_library_and_numpy() -> None:
-    folder = Path(triton_runtime.__file__).parent / "triton_model"
+    folder = Path(triton_runtime.__file__).parent / "model"
     allowed = {"numpy", "triton_python_backend_utils", *sys.stdlib_module_names}
     for path in folder.glob("*.py"):
         for line in path.read_text().splitlines():

@@ -21,10 +21,10 @@ from tritonclient.grpc import model_config_pb2
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.triton_runtime import find_runtime
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.triton.runtime import find_runtime
 
 pytestmark = pytest.mark.triton
 
@@ -78,7 +78,7 @@ class Triton:
     def engine(self) -> psutil.Process:
         """Return the engine's process: the stub's child."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        [engine] = [c for c in children if "nemotrt.serve.engine_host" in c.cmdline()]
+        [engine] = [c for c in children if "nemotrt.serve.engine.host" in c.cmdline()]
         return engine
 
     def ask(self, prompt: str, max_tokens: int) -> httpx.Response:

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from nemotrt.engines.chat import ChatTemplate, load_chat_template
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer import load_tokenizer
-from nemotrt.serve.front.api_error import ApiError
-from nemotrt.serve.front.conversation import chat_prompt
-from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.schema import ChatRequest
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.front.openai.conversation import chat_prompt
+from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.schema.requests import ChatRequest
 from support.chats import ARGUMENTS, ARGUMENTS_TEXT, TOOLS, call
 
 FOLDER = TINY_MODELS["tiny"]

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from tritonclient.grpc import service_pb2_grpc
 
 from nemotrt.cli import main
-from nemotrt.serve.front.triton_upstream import infer_request, output_fields
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.serve.front.upstream.triton_upstream import infer_request, output_fields
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
 
 pytestmark = pytest.mark.triton
 PROMPT = "The engine"

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from nemotrt.engines.request import Request
+from nemotrt.engines.runtime.request import Request
 from nemotrt.errors import ConfigError
-from nemotrt.serve import engine_loop
-from nemotrt.serve.admission import AdmissionQueue, QueueLimits
-from nemotrt.serve.delivery import Delivery
-from nemotrt.serve.engine_loop import EngineLoop
-from nemotrt.serve.gpu_gauges import GAUGES
-from nemotrt.serve.submission import Submission, make_submission
-from nemotrt.serve.telemetry import Telemetry
+from nemotrt.serve.engine import loop as engine_loop
+from nemotrt.serve.engine.admission import AdmissionQueue, QueueLimits
+from nemotrt.serve.engine.delivery import Delivery
+from nemotrt.serve.engine.gpu_gauges import GAUGES
+from nemotrt.serve.engine.loop import EngineLoop
+from nemotrt.serve.engine.submission import Submission, make_submission
+from nemotrt.serve.engine.telemetry import Telemetry
 from support.ahead_pipeline import Ahead
 
 
@@ -231,7 +231,7 @@ def test_a_number_in_use_is_refused_and_the_first_request_goes_on(loop, opened) 
 
 
 def test_the_dashboard_shows_metrics_that_exist() -> None:
-    text = (Path(engine_loop.__file__).parent / "grafana.json").read_text()
+    text = (Path(engine_loop.__file__).parents[1] / "deploy" / "grafana.json").read_text()
     shown = set(re.findall(r"nemotrt_[a-z0-9_]+", text))
     exposed = Telemetry().text({}) + "".join(
         f"\n# TYPE nemotrt_gpu_{name} " for name in (*(f.name for f in GAUGES), "memory_bytes")

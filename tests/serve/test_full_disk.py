@@ -13,18 +13,18 @@ from pathlib import Path
 import httpx
 import psutil
 
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import RunFolder, is_alive
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import RunFolder, is_alive
 
 # A supervisor over two stand-ins for services; each operation on its folder is counted once a line
 # says so, and the one with that number fails ("all" of them, "none" of them).
 SWEPT = """
 import errno, os, pathlib, sys, threading
 from nemotrt.serve import service
-from nemotrt.serve.log_follower import LogFollower
-from nemotrt.serve.run_folder import create_run_folder
-from nemotrt.serve.serve_spec import ServeSpec
-from nemotrt.serve.supervisor import Supervisor
+from nemotrt.serve.supervision.log_follower import LogFollower
+from nemotrt.serve.processes.run_folder import create_run_folder
+from nemotrt.serve.supervision.serve_spec import ServeSpec
+from nemotrt.serve.supervision.supervisor import Supervisor
 
 service.MAX_BACKOFF_S = service.FIRST_BACKOFF_S = 0.02
 folder = create_run_folder(pathlib.Path(sys.argv[2]))

@@ -8,7 +8,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from nemotrt.engines.guide import (
+from nemotrt.engines.runtime.request import FinishReason, Request
+from nemotrt.engines.runtime.sampling.guide import (
     AfterThinking,
     Allowed,
     Broken,
@@ -18,17 +19,16 @@ from nemotrt.engines.guide import (
     ThinkingBudget,
     rules,
 )
-from nemotrt.engines.reasoning import Trace
-from nemotrt.engines.request import FinishReason, Request
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.text.reasoning import Trace
+from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import ConfigError
-from nemotrt.serve.front.guided import calls_grammar
-from nemotrt.serve.front.schema import Function
-from nemotrt.serve.front.tool_calls import ToolCallParser
-from nemotrt.serve.grammar import GrammarCompiler
+from nemotrt.serve.front.openai.guided import calls_grammar
+from nemotrt.serve.front.schema.requests import Function
+from nemotrt.serve.front.tools.tool_calls import ToolCallParser
+from nemotrt.serve.grammar.grammar import GrammarCompiler
 from support.flat_engine import PADDING, FlatEngine
 
 COLOURS = {"enum": ["red", "blue"]}

@@ -11,10 +11,10 @@ import openai
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
 
 pytestmark = pytest.mark.triton
 LIMITS = Limits(max_batch_size=8, max_seq_len=2048, chunk_tokens=64)

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.guide import Allowed, Broken, Complete
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.runtime.sampling.guide import Allowed, Broken, Complete
+from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import ConfigError
-from nemotrt.serve.grammar import GrammarCompiler
-from nemotrt.serve.grammar_guide import GrammarGuide
-from nemotrt.serve.grammar_text import bounded_lark
-from nemotrt.serve.json_schema import MAX_WHITESPACE_CHARACTERS
+from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.grammar.guide import GrammarGuide
+from nemotrt.serve.grammar.json_schema import MAX_WHITESPACE_CHARACTERS
+from nemotrt.serve.grammar.text import bounded_lark
 from support.random_schemas import ODD_SCHEMAS, schemas
 
 MAX_TOKENS = 60

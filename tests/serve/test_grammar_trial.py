@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer import load_tokenizer
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
-from nemotrt.serve import grammar_trial
-from nemotrt.serve.grammar import GrammarCompiler
+from nemotrt.serve.grammar import trial as grammar_trial
+from nemotrt.serve.grammar.grammar import GrammarCompiler
 
 SLOW = ("json_schema", json.dumps({"type": "integer", "multipleOf": 1_000_003}))
 COLOURS = json.dumps({"enum": ["red", "blue"]})

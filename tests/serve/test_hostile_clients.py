@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import RunFolder, ServerState
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import RunFolder, ServerState
 from support.hostile import BODIES, KINDS, p99_ms, quiet
 
 TESTS = Path(__file__).parents[1]

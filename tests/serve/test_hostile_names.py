@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.triton_runtime import TritonRuntime, default_folder
-from nemotrt.serve.triton_workspace import is_plain, plan_workspace
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.triton.runtime import TritonRuntime, default_folder
+from nemotrt.serve.triton.workspace import is_plain, plan_workspace
 
 NAMES = ["a b", "モデル", "$(touch pwned)", "`touch pwned`", "a'b\"c", "x;touch pwned", "a\nb"]
 
@@ -76,7 +76,7 @@ def test_what_bash_would_read_otherwise_is_not_plain(tmp_path, name) -> None:
 
 def test_without_a_plain_folder_triton_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a b"))
-    monkeypatch.setattr("nemotrt.serve.triton_workspace.BASES", (str(tmp_path / "none"),))
+    monkeypatch.setattr("nemotrt.serve.triton.workspace.BASES", (str(tmp_path / "none"),))
     with pytest.raises(EnvironmentUnfitError, match=r"TMPDIR.*--no-triton"):
         plan_workspace(TritonRuntime(tmp_path))
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.engines import sampling_limits
-from nemotrt.serve import preparation, request_limits
-from nemotrt.serve.front import access, bounded_http, workshop
-from nemotrt.serve.triton_model import wire
+from nemotrt.engines.runtime.sampling import limits as sampling_limits
+from nemotrt.serve.engine import preparation
+from nemotrt.serve.front import workshop
+from nemotrt.serve.front.http import access, bounded_http
+from nemotrt.serve.requests import limits as request_limits
+from nemotrt.serve.triton.model import wire
 
 DOCS = Path(__file__).parents[2] / "docs/serving.md"
 ROWS = {

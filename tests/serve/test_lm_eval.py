@@ -17,9 +17,9 @@ import tokenizers
 import torch
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.serve.launcher import serve_engine
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.processes.launcher import serve_engine
 from support import reference
 from support.peers import peer_python
 

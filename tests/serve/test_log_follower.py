@@ -1,4 +1,4 @@
-from nemotrt.serve.log_follower import MAX_LINE_BYTES, LogFollower
+from nemotrt.serve.supervision.log_follower import MAX_LINE_BYTES, LogFollower
 
 
 def test_whole_lines_come_once_with_their_process(tmp_path) -> None:

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
 from support import reference
 
 LIMITS = Limits(max_batch_size=8, max_seq_len=256, chunk_tokens=16)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nemotrt.serve.front.merge_streams import merged
-from nemotrt.serve.front.upstream import Fields, UpstreamError
+from nemotrt.serve.front.upstream.merge_streams import merged
+from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError
 
 
 class Upstream:

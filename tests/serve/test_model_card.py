@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 from transformers import AutoTokenizer
 
-from nemotrt.serve.launcher import serve_engine
+from nemotrt.serve.processes.launcher import serve_engine
 
 pytestmark = pytest.mark.triton
 TESTS = Path(__file__).parents[1]

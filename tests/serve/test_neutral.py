@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from nemotrt.engines.chat import load_chat_template
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer import load_tokenizer
-from nemotrt.serve.front import schema
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.text.chat.template import load_chat_template
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.neutral import CHAT, COMPLETION, MESSAGE
-from nemotrt.serve.front.openapi import openapi_document
-from nemotrt.serve.front.upstream import Fields
+from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.schema import requests as schema
+from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, MESSAGE
+from nemotrt.serve.front.schema.openapi import openapi_document
+from nemotrt.serve.front.upstream.upstream import Fields
 
 FOLDER = TINY_MODELS["tiny"]
 FILES = EngineFiles(

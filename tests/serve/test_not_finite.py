@@ -10,17 +10,17 @@ import httpx
 import numpy as np
 import pytest
 
-from nemotrt.serve.admission import QueueLimits
-from nemotrt.serve.delivery import Fields
-from nemotrt.serve.engine_host import EngineHost
-from nemotrt.serve.engine_loop import EngineLoop
+from nemotrt.serve.engine.admission import QueueLimits
+from nemotrt.serve.engine.delivery import Fields
+from nemotrt.serve.engine.host import EngineHost
+from nemotrt.serve.engine.loop import EngineLoop
+from nemotrt.serve.engine.submission import make_submission
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.engine_files import read_engine_files
-from nemotrt.serve.front.engine_upstream import EngineUpstream
-from nemotrt.serve.front.event_stream import event
-from nemotrt.serve.submission import make_submission
-from nemotrt.serve.triton_model.tensors import input_value
-from nemotrt.serve.triton_model.wire import encode
+from nemotrt.serve.front.http.event_stream import event
+from nemotrt.serve.front.openai.engine_files import read_engine_files
+from nemotrt.serve.front.upstream.engine_upstream import EngineUpstream
+from nemotrt.serve.triton.model.tensors import input_value
+from nemotrt.serve.triton.model.wire import encode
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -122,9 +122,9 @@ def test_no_writer_of_ours_writes_what_json_has_not(bad) -> None:
 @pytest.mark.parametrize("bad", BAD)
 def test_a_frame_with_a_number_that_json_has_not_costs_its_own_request(bad, opened) -> None:
     """The connection's writer must go on: it is everybody's."""
-    from nemotrt.serve.connection import Connection
-    from nemotrt.serve.preparation import Preparation
-    from nemotrt.serve.triton_model.wire import read_frames
+    from nemotrt.serve.engine.connection import Connection
+    from nemotrt.serve.engine.preparation import Preparation
+    from nemotrt.serve.triton.model.wire import read_frames
 
     loop = EngineLoop(opened.scheduler(), QueueLimits())
     loop.start()

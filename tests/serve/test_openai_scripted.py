@@ -9,8 +9,8 @@ from typing import Any
 import openai
 import pytest
 
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
 
 pytestmark = pytest.mark.triton
 TESTS = Path(__file__).parents[1]

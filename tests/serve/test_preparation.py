@@ -8,15 +8,21 @@ from typing import Any
 import pytest
 
 from nemotrt.engines.opening import open_engine
-from nemotrt.serve import connection as connection_module
-from nemotrt.serve import grammar_cache, preparation
-from nemotrt.serve.admission import QueueLimits
-from nemotrt.serve.engine_host import EngineHost
-from nemotrt.serve.grammar import GrammarCompiler
-from nemotrt.serve.grammar_cache import GrammarCache
-from nemotrt.serve.preparation import LARGE_CHARACTERS, LIGHT_CHARACTERS, Preparation, work_size
-from nemotrt.serve.submission import make_submission
-from nemotrt.serve.triton_model.wire import encode, read_frames
+from nemotrt.serve.engine import connection as connection_module
+from nemotrt.serve.engine import preparation
+from nemotrt.serve.engine.admission import QueueLimits
+from nemotrt.serve.engine.host import EngineHost
+from nemotrt.serve.engine.preparation import (
+    LARGE_CHARACTERS,
+    LIGHT_CHARACTERS,
+    Preparation,
+    work_size,
+)
+from nemotrt.serve.engine.submission import make_submission
+from nemotrt.serve.grammar import cache as grammar_cache
+from nemotrt.serve.grammar.cache import GrammarCache
+from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.triton.model.wire import encode, read_frames
 
 BOUND_S = 20
 SMALL = {"text_input": "The", "max_tokens": 2, "ignore_eos": True}

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.guide import Allowed, Broken, Complete
 from nemotrt.engines.opening import OpenEngine, open_engine
-from nemotrt.engines.request import Request, Update
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.scheduler import Scheduler
-from nemotrt.serve.grammar import GrammarCompiler
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.submission import make_submission
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.request import Request, Update
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
+from nemotrt.engines.runtime.sampling.guide import Allowed, Broken, Complete
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.serve.engine.submission import make_submission
+from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.processes.launcher import serve_engine
 from support.ahead_pipeline import Ahead
 from support.flat_engine import PADDING, FlatEngine
 from support.real_size import VOCAB_SIZE, write_checkpoint

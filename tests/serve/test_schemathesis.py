@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.serve.launcher import serve_engine
+from nemotrt.serve.processes.launcher import serve_engine
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from nemotrt.cli import main
 from nemotrt.errors import ArtefactError, ConfigError
-from nemotrt.serve.run_folder import RunFolder, ServerState, create_run_folder, runs_root
-from nemotrt.serve.server_list import choose_server, list_states, register, unregister
+from nemotrt.serve.processes.run_folder import RunFolder, ServerState, create_run_folder, runs_root
+from nemotrt.serve.supervision.server_list import choose_server, list_states, register, unregister
 
 
 @pytest.fixture(autouse=True)

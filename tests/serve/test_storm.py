@@ -16,9 +16,9 @@ import httpx
 import psutil
 import pytest
 
-from nemotrt.serve.engine_probe import engine_status
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import RunFolder, ServerState
+from nemotrt.serve.engine.probe import engine_status
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import RunFolder, ServerState
 from support.storm import MAX_TOKENS, Storm, prompts
 
 pytestmark = pytest.mark.triton

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError
-from nemotrt.serve.submission import Inputs, read_inputs, sampling_params
-from nemotrt.serve.triton_model.tensors import INPUTS, input_value
+from nemotrt.serve.engine.submission import Inputs, read_inputs, sampling_params
+from nemotrt.serve.triton.model.tensors import INPUTS, input_value
 
 
 def params(**tensors: Any) -> SamplingParams:

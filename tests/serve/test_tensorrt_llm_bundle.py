@@ -10,9 +10,9 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.opening import OpenEngine
-from nemotrt.engines.tiny_models import resolve_checkpoint
-from nemotrt.serve.launcher import serve_engine
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.serve.processes.launcher import serve_engine
+from nemotrt.serve.processes.run_folder import ServerState
 
 STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
 PROMPT = "The city of"

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.request import FinishReason, Request, Token, Update
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer import Tokenizer, load_tokenizer
-from nemotrt.serve.delivery import Delivery
-from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.logprobs import CompletionLogprobs, chat_logprobs
-from nemotrt.serve.front.text_offsets import TextOffsets, prompt_offsets
-from nemotrt.serve.front.triton_upstream import output_fields
-from nemotrt.serve.submission import Submission, read_inputs
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.request import FinishReason, Request, Token, Update
+from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.engine.delivery import Delivery
+from nemotrt.serve.engine.submission import Submission, read_inputs
+from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.openai.logprobs import CompletionLogprobs, chat_logprobs
+from nemotrt.serve.front.openai.text_offsets import TextOffsets, prompt_offsets
+from nemotrt.serve.front.upstream.triton_upstream import output_fields
 
 TINY = load_tokenizer(TINY_MODELS["tiny"])
 assert TINY is not None

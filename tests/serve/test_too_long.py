@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.engines.tokenizer import load_tokenizer
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.engine_files import read_engine_files
-from nemotrt.serve.request_limits import MAX_BODY_BYTES, check_head, most_body_bytes
+from nemotrt.serve.front.openai.engine_files import read_engine_files
+from nemotrt.serve.requests.limits import MAX_BODY_BYTES, check_head, most_body_bytes
 
 TINY = load_tokenizer(TINY_MODELS["tiny"])
 

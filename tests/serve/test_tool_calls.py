@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.serve.front.json_reader import MAX_DEPTH, Status, StringText, Value
-from nemotrt.serve.front.tool_calls import CLOSE, OPEN, ToolCallParser
+from nemotrt.serve.front.tools.json_reader import MAX_DEPTH, Status, StringText, Value
+from nemotrt.serve.front.tools.tool_calls import CLOSE, OPEN, ToolCallParser
 
 LAX = settings(deadline=None)
 NAMES = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nemotrt.engines.chat import ChatTemplate, load_chat_template
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support.trace_stack import Client, ThinksAndAnswers, trace_stack
 
 NVIDIA = load_chat_template(TINY_MODELS["tiny"])
@@ -250,9 +250,9 @@ def test_a_budget_on_a_raw_prompt_holds_where_the_model_opens_a_trace(stack) -> 
     ],
 )
 def test_the_cards_settings_follow_the_same_turn(template, messages, kwargs, temperature) -> None:
-    from nemotrt.engines.turn import read_turn
-    from nemotrt.serve.front.inputs import chat_inputs
-    from nemotrt.serve.front.schema import ChatRequest
+    from nemotrt.engines.text.chat.turn import read_turn
+    from nemotrt.serve.front.openai.inputs import chat_inputs
+    from nemotrt.serve.front.schema.requests import ChatRequest
 
     request = ChatRequest(model="llm", messages=messages)
     prompt = template.render(messages, variables=kwargs)

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from nemotrt.serve.front.triton_upstream import infer_request
-from nemotrt.serve.run_folder import RunFolder, ServerState
-from nemotrt.serve.triton_model.tensors import INPUTS, TensorSpec
+from nemotrt.serve.front.upstream.triton_upstream import infer_request
+from nemotrt.serve.processes.run_folder import RunFolder, ServerState
+from nemotrt.serve.triton.model.tensors import INPUTS, TensorSpec
 
 pytestmark = pytest.mark.triton
 LOST = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)

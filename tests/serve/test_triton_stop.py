@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nemotrt.serve.front.triton_upstream import TritonUpstream
+from nemotrt.serve.front.upstream.triton_upstream import TritonUpstream
 from support.endless_triton import EndlessModel, serving
 
 

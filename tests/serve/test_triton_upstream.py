@@ -5,8 +5,8 @@ import asyncio
 import psutil
 import pytest
 
-from nemotrt.serve.front.triton_upstream import TritonUpstream
-from nemotrt.serve.run_folder import ServerState
+from nemotrt.serve.front.upstream.triton_upstream import TritonUpstream
+from nemotrt.serve.processes.run_folder import ServerState
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 NUM_REQUESTS = 2000

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.serve.triton_model.tensors import (
+from nemotrt.serve.triton.model.tensors import (
     INPUTS,
     MIN_ELEMENTS,
     MIN_TEXT_BYTES,
@@ -15,7 +15,7 @@ from nemotrt.serve.triton_model.tensors import (
     input_value,
     merge,
 )
-from nemotrt.serve.triton_model.wire import HEADER, MAX_FRAME_BYTES, encode, read_frames
+from nemotrt.serve.triton.model.wire import HEADER, MAX_FRAME_BYTES, encode, read_frames
 
 FRAMES = st.lists(st.dictionaries(st.text(), st.integers() | st.text()), max_size=5)
 

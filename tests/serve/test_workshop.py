@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from nemotrt.serve import request_limits
 from nemotrt.serve.front import workshop as workshop_module
-from nemotrt.serve.front.api_error import ApiError
-from nemotrt.serve.front.engine_files import EngineFiles, read_engine_files
-from nemotrt.serve.front.prepare import CallSettings, Endpoint, Prepared, prepare
+from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.front.openai.engine_files import EngineFiles, read_engine_files
+from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, Prepared, prepare
 from nemotrt.serve.front.workshop import LARGE_BYTES, SMALL_BYTES, Workshop
+from nemotrt.serve.requests import limits as request_limits
 
 PARAMETERS = {"type": "object", "properties": {"a": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": PARAMETERS}}

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.draws import Turn
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.guide import Allowed, Forced
-from nemotrt.engines.pipeline import Place
-from nemotrt.engines.sampling import Choice, Score
-from nemotrt.engines.slot_table import SlotTable
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.pipeline import Place
+from nemotrt.engines.runtime.sampling.draws import Turn
+from nemotrt.engines.runtime.sampling.guide import Allowed, Forced
+from nemotrt.engines.runtime.sampling.params import Choice, Score
+from nemotrt.engines.runtime.state.slot_table import SlotTable
 from nemotrt.errors import ConfigError
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nemotrt.engines.draws import Turn, open_draws
-from nemotrt.engines.engine import CHOSEN, Feed
-from nemotrt.engines.pipeline import HostPipeline, Place
+from nemotrt.engines.runtime.engine import CHOSEN, Feed
+from nemotrt.engines.runtime.pipeline import HostPipeline, Place
+from nemotrt.engines.runtime.sampling.draws import Turn, open_draws
 
 
 class AheadPipeline:

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.model_config import LayerKind
-from nemotrt.engines.tensor_names import blocks, linear_names
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.model.model_config import LayerKind
+from nemotrt.engines.model.tensor_names import blocks, linear_names
 
 DOMAIN = "trt_edgellm"
 TYPES = {"I8": TensorProto.INT8, "F8_E4M3": TensorProto.FLOAT8E4M3FN}

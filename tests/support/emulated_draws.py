@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.draws.draws import Blocks, DeviceDraws, Kernels
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
-from nemotrt.engines.draws import CompiledDraws, Turn
-from nemotrt.engines.guide import FREE, Allowed, Forced
-from nemotrt.engines.sampling import Choice, SamplingParams
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Turn
+from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced
+from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
 from support import cuda_stand_in
 from support.emulated_kernels import EmulatedKernels, emulated_set, guarded
 from support.sampler_cases import SETTINGS

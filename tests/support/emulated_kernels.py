@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.backends.native.compiler import find_compiler
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import SOURCES, KernelDims
-from nemotrt.engines.backends.tensorrt.plugins.kernel_set import KernelSet
+from nemotrt.engines.backends.native.library.compiler import find_compiler
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import SOURCES, KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_set import KernelSet
 
 HARNESS = Path(__file__).parent / "cuda_emulator"
 ALIGNMENT = 16  # of what a kernel may read at once

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.slot_table import SlotTable
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.state.slot_table import SlotTable
 
 PADDING = 64  # logits beyond the tokenizer's ids, and the highest of all
 

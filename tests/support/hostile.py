@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from nemotrt.serve.give_way import give_way
+from nemotrt.serve.processes.give_way import give_way
 
 CONCURRENCY = 4  # connections of a hostile client
 TEXT = {"model": "llm", "prompt": "The", "max_tokens": 16}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 
 BF16 = ml_dtypes.bfloat16
 

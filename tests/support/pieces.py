@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.text.tokenizer import Tokenizer
 
 
 class PieceTokenizer(Tokenizer):

@@ -23,9 +23,9 @@ import tensorrt_rtx_bindings as trt
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.graph.plugin_fields import NAMESPACE, VERSION
 from nemotrt.engines.backends.tensorrt.plugins import registration
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
-from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import NAMESPACE, VERSION
 from support import tensorrt_stand_in
 from support.cuda_stand_in import Cuda
 from support.emulated_kernels import EmulatedKernels, emulated

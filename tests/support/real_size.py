@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support.peers import peer_python
 
 VOCAB_SIZE = 131_072

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 
 REAL = 131_072  # Nemotron-Nano-9B-v2's vocabulary
 CARD = {"temperature": 0.6, "top_p": 0.95}  # Source: model card

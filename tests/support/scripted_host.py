@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from nemotrt.engines import opening
-from nemotrt.engines.engine import Feed, Limits, step_by_rows
-from nemotrt.engines.slot_table import SlotTable
-from nemotrt.engines.tokenizer import Tokenizer
-from nemotrt.serve import engine_host
+from nemotrt.engines.runtime.engine import Feed, Limits, step_by_rows
+from nemotrt.engines.runtime.state.slot_table import SlotTable
+from nemotrt.engines.text.tokenizer import Tokenizer
+from nemotrt.serve.engine import host as engine_host
 
 SAY = re.compile(r"SAY\[\[(.*?)\]\]SAY", re.DOTALL)
 OPENINGS = ("<think>\n", "</think>", "SAY:")

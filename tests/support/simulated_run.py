@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from nemotrt.profiles.evaluation import evaluate, steady_window
-from nemotrt.profiles.metrics.run_view import RunView
-from nemotrt.profiles.result import (
+from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
+from nemotrt.profiles.runs.metrics.run_view import RunView
+from nemotrt.profiles.runs.record.result import (
     DriverRecord,
     ProfileResult,
     RequestRecord,

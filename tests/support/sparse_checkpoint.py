@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.model_config import ModelConfig
-from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tensor_names import expected_shapes, linear_names
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
 
 QUANTIZED = {
     "bf16": None,
@@ -62,7 +62,7 @@ def write_sparse(folder: Path, model: str, precision: str, *, is_slice: bool = F
 
 def raw_config(model: str) -> dict[str, Any]:
     """Return the config.json of a model that ships with the planner."""
-    file = resources.files("nemotrt.profiles.planning") / "models" / f"{model}.json"
+    file = resources.files("nemotrt.profiles.planning.sources") / "models" / f"{model}.json"
     raw: dict[str, Any] = json.loads(file.read_text())["config"]
     return raw
 

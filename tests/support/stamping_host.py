@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 from nemotrt.engines import opening
-from nemotrt.engines.request import Request, Update
-from nemotrt.serve import engine_host
+from nemotrt.engines.runtime.request import Request, Update
+from nemotrt.serve.engine import host as engine_host
 
 
 class Stamping:

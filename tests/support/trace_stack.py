@@ -12,15 +12,15 @@ from typing import Any
 import httpx
 import numpy as np
 
-from nemotrt.engines.chat import ChatTemplate
-from nemotrt.engines.engine import Feed, Limits
 from nemotrt.engines.opening import OpenEngine
-from nemotrt.engines.tokenizer import Tokenizer
-from nemotrt.serve.admission import QueueLimits
-from nemotrt.serve.engine_host import EngineHost
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.text.chat.template import ChatTemplate
+from nemotrt.engines.text.tokenizer import Tokenizer
+from nemotrt.serve.engine.admission import QueueLimits
+from nemotrt.serve.engine.host import EngineHost
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.engine_files import EngineFiles
-from nemotrt.serve.front.engine_upstream import EngineUpstream
+from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.upstream.engine_upstream import EngineUpstream
 
 Json = dict[str, Any]
 

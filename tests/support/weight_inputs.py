@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from nemotrt.engines.backends.tensorrt.compile.emitter import BoundWeight
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.manifest import WeightInput
-from nemotrt.engines.tensor_digest import tensor_digest
+from nemotrt.engines.artefact.manifest import WeightInput
+from nemotrt.engines.backends.tensorrt.graph.emitter import BoundWeight
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.tensor_digest import tensor_digest
 
 
 def weight_inputs(checkpoint: Checkpoint, bound: dict[str, BoundWeight]) -> dict[str, WeightInput]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.tensor_names import expected_shapes, linear_names
-from nemotrt.quantize.calibration import Calibration, identity, save_calibration
-from nemotrt.quantize.observe import Observation
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
+from nemotrt.quantize.calibration.calibration import Calibration, identity, save_calibration
+from nemotrt.quantize.calibration.observe import Observation
 
 SHARD_BYTES = 1 << 30
 FULL_PATTERN = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"

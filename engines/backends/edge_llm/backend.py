@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemotrt.engines.backends.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.needs import Ability
-from nemotrt.engines.backends.options import NoOptions
-from nemotrt.engines.backends.planning import ForeignRuntime, Planning
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
+from nemotrt.engines.backends.protocol.needs import Ability
+from nemotrt.engines.backends.protocol.options import NoOptions
+from nemotrt.engines.backends.protocol.planning import ForeignRuntime, Planning
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 if TYPE_CHECKING:
-    from nemotrt.engines.engine import Engine
-    from nemotrt.engines.manifest import Manifest
+    from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.runtime.engine import Engine
 
 EXPORTED = "exported, not executed"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nemotrt.engines.backends.edge_llm.exporter import LOG_FILE, export, find_exporter
 from nemotrt.engines.backends.edge_llm.graph_check import ExportedGraph, check_graph
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.engine import Limits
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.runtime.engine import Limits
 
 EXPORT_FOLDER = "edge_llm"
 VERSION = re.compile(r"[0-9A-Za-z.+_-]+")

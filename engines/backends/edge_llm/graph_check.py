@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tensor_names import linear_names, model_names
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.tensor_names import linear_names, model_names
 from nemotrt.errors import ArtefactError
 
 DOMAIN = "trt_edgellm"

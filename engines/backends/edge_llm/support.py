@@ -5,11 +5,11 @@ from source), cpp/plugins/mamba (16-bit floats alone), and the maintainers on SM
 kernels (NVIDIA/TensorRT-Edge-LLM#64).
 """
 
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.compute_capability import has_fp8
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.backends.protocol.compute_capability import has_fp8
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "10.0", "12.0")

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemotrt.engines.backends.backend import BuildJob, CpuBackend, Payload, Target
-from nemotrt.engines.backends.native.options import NativeOptions, StateFormat
-from nemotrt.engines.backends.needs import Ability
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
+from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
+from nemotrt.engines.backends.protocol.needs import Ability
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nemotrt.engines.engine import Engine, Limits
+    from nemotrt.engines.runtime.engine import Engine, Limits
 
 # What any checkpoint can be built in; the other precisions need codes that the checkpoint stores.
 ANY_CHECKPOINT = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
@@ -18,7 +18,7 @@ ANY_CHECKPOINT = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 def check_step() -> None:
     """Raise EnvironmentUnfitError where there is neither a compiled step nor a C++ compiler."""
-    from nemotrt.engines.backends.native.library import check_available
+    from nemotrt.engines.backends.native.library.library import check_available
 
     check_available()
 

@@ -3,12 +3,12 @@
 import ctypes
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
-from enum import IntEnum
 from typing import Any
 
-from nemotrt.engines.backends.native.library import load_library
-from nemotrt.engines.backends.native.options import StateFormat
-from nemotrt.engines.backends.native.program import (
+from nemotrt.engines.backends.native.library.instruction_set import ERROR_BYTES
+from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.program.options import StateFormat
+from nemotrt.engines.backends.native.program.program import (
     BufferFormat,
     Operation,
     OperationKind,
@@ -19,21 +19,11 @@ from nemotrt.engines.backends.native.program import (
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 ABSENT = -1
-ERROR_BYTES = 512
 KINDS = {kind: number for number, kind in enumerate(OperationKind)}
 TENSOR_KINDS = {kind: number for number, kind in enumerate(TensorKind)}
 FORMATS = {kind: number for number, kind in enumerate(BufferFormat)}
 STATE_FORMATS = {kind: number for number, kind in enumerate(StateFormat)}
 ROW_SETS = {"tokens": 0, "sequences": 1}
-
-
-class InstructionSet(IntEnum):
-    """Which of the compiled kernels run; `auto` takes the last that the CPU has."""
-
-    AUTO = 0
-    PORTABLE = 1
-    AVX2 = 2  # with FMA and F16C
-    AVX512 = 3  # F, BW, DQ, VL, VNNI
 
 
 class CView(Structure):

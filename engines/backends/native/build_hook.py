@@ -46,7 +46,7 @@ class NativeStepHook(BuildHookInterface[Any]):
 
 def _compiler() -> ModuleType:
     """Return compiler.py, loaded by its path: the package is not installed yet."""
-    path = Path(__file__).with_name("compiler.py")
+    path = Path(__file__).parent / "library" / "compiler.py"
     spec = importlib.util.spec_from_file_location("nemotrt_native_compiler", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

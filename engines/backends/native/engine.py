@@ -12,16 +12,16 @@ import numpy.typing as npt
 
 from nemotrt.engines.backends.native.binding import (
     STATE_FORMATS,
-    InstructionSet,
     close_program,
     open_program,
     run_step,
 )
-from nemotrt.engines.backends.native.program import WEIGHTS_FILE, read_program, round_up
-from nemotrt.engines.backends.native.program_check import fault_of
-from nemotrt.engines.engine import Feed, Limits, check_feeds
-from nemotrt.engines.slot_table import SlotTable
-from nemotrt.engines.state_pool import StateBuffer
+from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.program.program import WEIGHTS_FILE, read_program, round_up
+from nemotrt.engines.backends.native.program.program_check import fault_of
+from nemotrt.engines.runtime.engine import Feed, Limits, check_feeds
+from nemotrt.engines.runtime.state.slot_table import SlotTable
+from nemotrt.engines.runtime.state.state_pool import StateBuffer
 from nemotrt.errors import ArtefactError
 
 PASS_TOKENS = 256  # a step of more tokens runs in several passes; results are the same bits

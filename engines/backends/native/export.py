@@ -3,16 +3,16 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from nemotrt.engines.backends.native.binding import InstructionSet
-from nemotrt.engines.backends.native.compiler import source_hash
-from nemotrt.engines.backends.native.emitter import NativeEmitter
-from nemotrt.engines.backends.native.library import load_library
-from nemotrt.engines.backends.native.options import StateFormat
-from nemotrt.engines.backends.native.program import PROGRAM_FILE
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.description import describe
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.native.library.compiler import source_hash
+from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.program.emitter import NativeEmitter
+from nemotrt.engines.backends.native.program.options import StateFormat
+from nemotrt.engines.backends.native.program.program import PROGRAM_FILE
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.model.description import describe
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 
 
 def export(

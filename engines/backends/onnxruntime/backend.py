@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemotrt.engines.backends.backend import BuildJob, CpuBackend, Payload, Target
-from nemotrt.engines.backends.needs import ONNX, Ability, Package
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
+from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nemotrt.engines.engine import Engine, Limits
+    from nemotrt.engines.runtime.engine import Engine, Limits
 
 PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 

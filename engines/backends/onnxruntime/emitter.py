@@ -13,13 +13,13 @@ import numpy as np
 from ml_dtypes import bfloat16
 from onnx import TensorProto
 
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.emitters.standard import F32, StandardEmitter, transposed
-from nemotrt.engines.linear_weight import LinearWeight
-from nemotrt.engines.model_config import MambaConfig, ModelConfig
-from nemotrt.engines.onnx_graph import MICROSOFT, NUM_LOGITS, OnnxGraph
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensor_names import Block
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.linear_weight import LinearWeight
+from nemotrt.engines.graph.onnx_graph import MICROSOFT, NUM_LOGITS, OnnxGraph
+from nemotrt.engines.graph.standard import F32, StandardEmitter, transposed
+from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.tensor_names import Block
 
 INT32 = int(TensorProto.INT32)
 # MatMulNBits rounds its input to int8 per block; smaller blocks are closer, and cost scales.

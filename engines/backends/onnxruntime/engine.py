@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.description import describe
-from nemotrt.engines.engine import Feed, Limits, check_feeds, step_by_rows
-from nemotrt.engines.onnx_graph import GRAPH_FILE, NUM_LOGITS
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.slot_table import SlotTable
-from nemotrt.engines.state_pool import StateBuffer
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, NUM_LOGITS
+from nemotrt.engines.model.description import describe
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits, check_feeds, step_by_rows
+from nemotrt.engines.runtime.state.slot_table import SlotTable
+from nemotrt.engines.runtime.state.state_pool import StateBuffer
 from nemotrt.errors import ArtefactError
 
 FED = ("input_ids", "past")
@@ -31,7 +31,7 @@ def export(
 ) -> None:
     """Write the fused graph and its weights to `folder`."""
     from nemotrt.engines.backends.onnxruntime.emitter import OnnxRuntimeEmitter
-    from nemotrt.engines.onnx_graph import OnnxGraph
+    from nemotrt.engines.graph.onnx_graph import OnnxGraph
 
     graph = OnnxGraph(checkpoint.config.model_type, folder)
     emitter = OnnxRuntimeEmitter(

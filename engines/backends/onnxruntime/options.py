@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from nemotrt.engines.backends.options import flag
+from nemotrt.engines.backends.protocol.options import flag
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,22 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemotrt.engines.backends.backend import NO_FP8, Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.needs import ONNX, Ability, Package
-from nemotrt.engines.backends.planning import OwnRuntime, Planning
-from nemotrt.engines.backends.tensorrt.options import TensorRTOptions
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.protocol.backend import (
+    NO_FP8,
+    Backend,
+    BuildJob,
+    Executed,
+    Payload,
+    Target,
+)
+from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
+from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
+from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
+from nemotrt.engines.model.numerics import Precision
 
 if TYPE_CHECKING:
-    from nemotrt.engines.engine import Engine
-    from nemotrt.engines.manifest import Manifest
+    from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.runtime.engine import Engine
 
 COMPILED = "compiled, not executed"
 ON_HOST = "compiles on its host, not tried"
@@ -23,7 +30,7 @@ PLUGINS = (
 
 def check_kernel_compiler() -> None:
     """Raise EnvironmentUnfitError where nothing compiles our CUDA kernels."""
-    from nemotrt.engines.backends.tensorrt.plugins.kernel_image import check_compiler
+    from nemotrt.engines.backends.tensorrt.device.kernel_image import check_compiler
 
     check_compiler()
 

@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemotrt.engines.backends.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.needs import Ability, Package
-from nemotrt.engines.backends.planning import (
+from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
+from nemotrt.engines.backends.protocol.needs import Ability, Package
+from nemotrt.engines.backends.protocol.planning import (
     FREE_GPU_MEMORY_FRACTION,
     ForeignRuntime,
     Planning,
 )
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nemotrt.engines.engine import Engine
-    from nemotrt.engines.manifest import Manifest
+    from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.runtime.engine import Engine
 
 WRITTEN = "written, not executed"
 

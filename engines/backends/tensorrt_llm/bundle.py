@@ -3,14 +3,14 @@
 import shlex
 from pathlib import Path
 
-from nemotrt.engines.backends.options import TP_SIZES
+from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.backends.protocol.compute_capability import has_fp8
+from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.compute_capability import has_fp8
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.manifest import Manifest
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.stored_head import HEAD, is_flag_wrong
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError, ConfigError
 
 ARGS_FILE = "llm_args.yaml"

@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends.tensorrt_llm.bundle import ARGS_FILE, check_checkpoint, serve_command
 from nemotrt.engines.backends.tensorrt_llm.llm_args import read_llm_args
 from nemotrt.engines.backends.tensorrt_llm.scheduler import LLMScheduler
 from nemotrt.engines.backends.tensorrt_llm.token_streams import TokenStreams
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.manifest import Manifest
-from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 INSTALL = "pip install 'nemotrt[tensorrt-llm]'"

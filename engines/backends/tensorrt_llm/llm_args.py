@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
-from nemotrt.engines.backends.planning import FREE_GPU_MEMORY_FRACTION
-from nemotrt.engines.engine import Limits
+from nemotrt.engines.backends.protocol.planning import FREE_GPU_MEMORY_FRACTION
+from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError
 
 Positive = Annotated[int, pydantic.Field(ge=1)]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from nemotrt.engines.backends.options import TP_SIZE, flag
+from nemotrt.engines.backends.protocol.options import TP_SIZE, flag
 
 
 @dataclass(frozen=True, slots=True)

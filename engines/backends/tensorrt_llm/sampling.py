@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.sampling import NUMBERS, Floats, SamplingParams
+from nemotrt.engines.runtime.sampling.params import NUMBERS, Floats, SamplingParams
 from nemotrt.errors import ConfigError
 
 LARGEST_BIAS = 1e30  # its logits are float32: a sum stays finite

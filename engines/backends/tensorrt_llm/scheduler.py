@@ -15,10 +15,8 @@ from nemotrt.engines.backends.tensorrt_llm.sampling import (
     sampling_fields,
 )
 from nemotrt.engines.backends.tensorrt_llm.token_streams import Gained, TokenStreams
-from nemotrt.engines.draws import Draws, open_draws
-from nemotrt.engines.guide import FREE, Forced, ThinkingBudget
-from nemotrt.engines.prompt_scores import PromptScores
-from nemotrt.engines.request import (
+from nemotrt.engines.runtime.prompt_scores import PromptScores
+from nemotrt.engines.runtime.request import (
     NOT_FINITE,
     ErrorCode,
     FinishReason,
@@ -27,10 +25,12 @@ from nemotrt.engines.request import (
     Token,
     Update,
 )
-from nemotrt.engines.request_scheduler import HasLimits, check_request
-from nemotrt.engines.sampling import is_finite
-from nemotrt.engines.text_stream import TextStream
-from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.engines.runtime.request_scheduler import HasLimits, check_request
+from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
+from nemotrt.engines.runtime.sampling.guide import FREE, Forced, ThinkingBudget
+from nemotrt.engines.runtime.sampling.params import is_finite
+from nemotrt.engines.text.text_stream import TextStream
+from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 
 POLL_S = 0.02  # how long a step waits for a token: a cancellation waits no longer

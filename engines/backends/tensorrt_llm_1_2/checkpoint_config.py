@@ -9,9 +9,9 @@ what the class needs beside rides along as further keys.
 from typing import Any
 
 from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import unquantized_modules
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.model_config import LayerKind
-from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.model_config import LayerKind
 
 ARCHITECTURE = "RecurrentGemmaForCausalLM"
 LAYER_TYPES = {

@@ -18,9 +18,9 @@ from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     sections_of_in_proj,
     take,
 )
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.model_config import LayerKind
-from nemotrt.engines.tensor_names import Block, blocks, model_names
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.model.model_config import LayerKind
+from nemotrt.engines.model.tensor_names import Block, blocks, model_names
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 Change = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]

@@ -9,9 +9,9 @@ from pathlib import Path
 from nemotrt.engines.backends.tensorrt_llm_1_2.checkpoint_config import DTYPE, checkpoint_config
 from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import Rank, rank_tensors
 from nemotrt.engines.backends.tensorrt_llm_1_2.rank_tensor import write_tensors
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 
 CHECKPOINT_FOLDER = "trtllm_checkpoint"
 MODEL_FILE = "nemotron_h_model.py"

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from nemotrt.engines.backends.tensorrt_llm_1_2.mixed_gemm import mixed_gemm_layout
 from nemotrt.engines.backends.tensorrt_llm_1_2.rank_tensor import RankTensor
 from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import take
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.quant_config import QuantAlgo
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.errors import ArtefactError, ConfigError
 
 BF16 = np.dtype(ml_dtypes.bfloat16)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from nemotrt.engines.backends.options import TP_SIZE
+from nemotrt.engines.backends.protocol.options import TP_SIZE
 
 
 @dataclass(frozen=True, slots=True)

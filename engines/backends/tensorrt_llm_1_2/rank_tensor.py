@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.safetensors_file import DTYPES
+from nemotrt.engines.checkpoint.safetensors_file import DTYPES
 
 BLOCK_ROWS = 4096
 ALIGNMENT = 8  # of the data's start, as the safetensors library has it

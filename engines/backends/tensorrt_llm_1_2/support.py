@@ -1,17 +1,17 @@
 """What TensorRT-LLM 1.2 builds this model for, and why not the rest."""
 
-from nemotrt.engines.backends.options import TP_SIZES
+from nemotrt.engines.backends.protocol.compute_capability import has_fp8
+from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm_1_2.mixed_gemm import row_alignment
 from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     check_divides,
     sections_of_in_proj,
 )
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.compute_capability import has_fp8
-from nemotrt.engines.model_config import Activation
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.quant_config import QuantAlgo
-from nemotrt.engines.tensor_names import linear_names
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.model_config import Activation
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.errors import ConfigError
 
 # Source: TensorRT-LLM 1.2 kernels/selectiveScan: chunk 128 or 256, state a multiple of 16 (64 in a

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.model_config import MambaConfig, ModelConfig
+from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
 
 
 def sections_of_in_proj(mamba: MambaConfig) -> tuple[int, ...]:

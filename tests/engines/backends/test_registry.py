@@ -20,15 +20,15 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.build.support_table import lines, row
 from nemotrt.cli import main
 from nemotrt.doctor import diagnose
+from nemotrt.engines.artefact.manifest import Manifest, read_manifest
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.needs import Ability, Package
-from nemotrt.engines.backends.options import flag
-from nemotrt.engines.engine import Engine, Feed, Limits
-from nemotrt.engines.manifest import Manifest, read_manifest
+from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
+from nemotrt.engines.backends.protocol.needs import Ability, Package
+from nemotrt.engines.backends.protocol.options import flag
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import check_threads, open_engine
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.runtime.engine import Engine, Feed, Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from support.flat_engine import FlatEngine
 

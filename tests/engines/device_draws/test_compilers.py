@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemotrt.engines.backends.tensorrt.device import kernel_image
 from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
-from nemotrt.engines.backends.tensorrt.plugins import kernel_image
-from nemotrt.engines.draws import CompiledDraws, Turn
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Turn
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 from support.emulated_draws import Device
 from support.emulated_kernels import EmulatedKernels, compile_set
 from support.peers import peer_python
@@ -111,9 +111,9 @@ LAUNCH = """
     sys.path += sys.argv[3:]  # what else the package imports is in the tests' environment
     from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
     from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
-    from nemotrt.engines.draws import NumpyDraws, Turn
-    from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
-    from nemotrt.engines.sampling import SamplingParams
+    from nemotrt.engines.runtime.sampling.draws import NumpyDraws, Turn
+    from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
+    from nemotrt.engines.runtime.sampling.params import SamplingParams
 
     class HostCuda:  # one memory; work is done at once
         stream, kept = 7, []

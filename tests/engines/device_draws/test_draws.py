@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.tables import (
     MAX_VOCAB,
@@ -14,11 +15,10 @@ from nemotrt.engines.backends.tensorrt.draws.tables import (
     page_locked_bytes,
     slot_bytes,
 )
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
-from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
-from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.sampling import Choice, SamplingParams
-from nemotrt.engines.sampling_limits import MAX_BIASES
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
+from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
+from nemotrt.engines.runtime.sampling.limits import MAX_BIASES
+from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
 from nemotrt.errors import ConfigError
 from support import cuda_stand_in
 from support.emulated_draws import Device, QueuedKernels, no_scorer

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from nemotrt.engines.backends.tensorrt.device import kernel_image
 from nemotrt.engines.backends.tensorrt.draws import library
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
-from nemotrt.engines.backends.tensorrt.plugins import kernel_image
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
 from support.nvrtc_stand_in import Nvrtc
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api
 from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, cuda_api
 from support.emulated_draws import Device, check_batch
 from support.sampler_cases import REAL, SETTINGS, likely
 

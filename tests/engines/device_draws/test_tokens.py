@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
-from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn
-from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.sampling import Choice, SamplingParams, uniform
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
+from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
+from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams, uniform
 from support.emulated_draws import Device, check_batch
 from support.sampler_cases import (
     CARD,

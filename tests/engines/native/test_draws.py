@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.backends.native import draw
-from nemotrt.engines.backends.native.binding import InstructionSet
-from nemotrt.engines.backends.native.draw import DrawEngine
-from nemotrt.engines.backends.native.library import load_library
-from nemotrt.engines.draws import CompiledDraws, NumpyDraws, Turn, open_draws
-from nemotrt.engines.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.sampling import Choice, SamplingParams, uniform
+from nemotrt.engines.backends.native.library import draw
+from nemotrt.engines.backends.native.library.draw import DrawEngine
+from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn, open_draws
+from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
+from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams, uniform
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support.flat_engine import FlatEngine
 from support.sampler_cases import (

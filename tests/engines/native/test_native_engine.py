@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.backends.native.binding import InstructionSet
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.backends.native.library import load_library
-from nemotrt.engines.backends.native.options import NativeOptions, StateFormat
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.errors import ConfigError
 from support import reference
 from support.random_models import ODD, models

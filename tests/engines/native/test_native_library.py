@@ -9,10 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
-from nemotrt.engines.backends.native import library
-from nemotrt.engines.backends.native.binding import InstructionSet
-from nemotrt.engines.backends.native.compiler import compile_library, find_compiler, source_hash
-from nemotrt.engines.manifest import read_manifest
+from nemotrt.engines.artefact.manifest import read_manifest
+from nemotrt.engines.backends.native.library import library
+from nemotrt.engines.backends.native.library.compiler import (
+    compile_library,
+    find_compiler,
+    source_hash,
+)
+from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
 from nemotrt.errors import EnvironmentUnfitError
 
 

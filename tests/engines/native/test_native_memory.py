@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.backends.native.program import WEIGHTS_FILE, read_program
-from nemotrt.engines.engine import Limits
+from nemotrt.engines.backends.native.program.program import WEIGHTS_FILE, read_program
+from nemotrt.engines.runtime.engine import Limits
 from support import reference
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
@@ -16,7 +16,7 @@ STEP_BYTES = 16 << 20  # of what opening and running add, beside state
 RUN = """
 import json, sys
 from pathlib import Path
-from nemotrt.engines.engine import Feed, Limits
+from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.backends.native.engine import NativeEngine
 
 def status(field):  # not getrusage: its peak counts the process that we were forked from

@@ -15,8 +15,8 @@ from nemotrt.engines.backends.native.binding import (
     run_step,
 )
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.backends.native.packing import panels
-from nemotrt.engines.backends.native.program import (
+from nemotrt.engines.backends.native.program.packing import panels
+from nemotrt.engines.backends.native.program.program import (
     PROGRAM_FILE,
     WEIGHTS_FILE,
     OperationKind,
@@ -24,9 +24,9 @@ from nemotrt.engines.backends.native.program import (
     read_program,
     round_up,
 )
-from nemotrt.engines.backends.native.program_check import SIGNATURES, fault_of
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.native.program.program_check import SIGNATURES, fault_of
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.errors import ArtefactError
 from support import reference
 

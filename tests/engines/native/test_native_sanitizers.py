@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.backends.native.compiler import (
+from nemotrt.engines.backends.native.library.compiler import (
     SANITIZER_FLAGS,
     THREAD_SANITIZER_FLAGS,
     compile_library,
     find_compiler,
 )
-from nemotrt.engines.backends.native.library import LIBRARY_VARIABLE
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.backends.native.library.library import LIBRARY_VARIABLE
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -32,10 +32,10 @@ LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=128)
 STEPS = """
 import sys
 from pathlib import Path
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.draws import Turn, open_draws
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.sampling.draws import Turn, open_draws
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.sampling import SamplingParams
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 
 engine = NativeEngine(Path(sys.argv[1]), Limits(8, 512, 128), 4)
 slots = [engine.allocate() for _ in range(8)]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemotrt.engines.backends.tensorrt.plugins import kernel_image
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import SOURCES, KernelDims
+from nemotrt.engines.backends.tensorrt.device import kernel_image
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import SOURCES, KernelDims
 from support.emulated_kernels import compile_kernels, emulated
 from support.mamba_oracle import conv_oracle, draw
 from support.peers import peer_python
@@ -21,7 +21,7 @@ ROOT = Path(kernel_image.__file__).parents[5]  # of the package
 LAUNCH = """
     import ctypes, sys
     import numpy as np
-    from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
+    from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 
     arrays = dict(np.load(sys.argv[1]))
     grid, threads = tuple(arrays.pop("grid").tolist()), int(arrays.pop("threads"))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.engines.backends.tensorrt.plugins import kernel_image
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import (
+from nemotrt.engines.backends.tensorrt.device import kernel_image
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import (
     MAX_STATIC_SHARED_BYTES,
     KernelDims,
 )
@@ -100,8 +100,8 @@ NVRTC = """
     from pathlib import Path
     from cuda.bindings import driver, nvrtc
     from nemotrt.engines.backends.tensorrt.plugins import kernel_image
-    from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
-    from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
+    from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+    from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 
     kernel_image.find_nvcc = lambda: None
     dims = KernelDims(128, 80, 128, 8, 4)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.engines.backends.tensorrt.plugins import kernel_image
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims, sources
+from nemotrt.engines.backends.tensorrt.device import kernel_image
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims, sources
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from support.nvrtc_stand_in import Nvrtc
 
@@ -20,7 +20,7 @@ def test_the_key_changes_with_sources_and_dimensions(
     assert NINE_B.key == KernelDims(128, 80, 128, 8, 4).key != EIGHT_B.key
     changed = {**sources(), "dims.h": "another text"}
     monkeypatch.setattr(
-        "nemotrt.engines.backends.tensorrt.plugins.kernel_dims.sources", lambda: changed
+        "nemotrt.engines.backends.tensorrt.device.kernel_dims.sources", lambda: changed
     )
     assert KernelDims(128, 80, 128, 8, 4).key != NINE_B.key
 

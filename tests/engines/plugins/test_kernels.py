@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import SOURCES, KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import SOURCES, KernelDims
 from support.emulated_kernels import EmulatedKernels, compile_kernels, emulated
 from support.mamba_oracle import BF16, Layer, conv_oracle, draw, scan_oracle, worst
 

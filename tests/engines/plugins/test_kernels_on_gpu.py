@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
-from nemotrt.engines.backends.tensorrt.plugins.kernel_image import compile_image
-from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, cuda_api
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_image import compile_image
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 from support.mamba_oracle import BF16, Layer, conv_oracle, draw, scan_oracle, worst
 
 pytestmark = pytest.mark.gpu

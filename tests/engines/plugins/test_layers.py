@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import tensorrt_rtx_bindings as trt
 
-from nemotrt.engines.backends.tensorrt.plugins import kernel_library
-from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
-from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import CausalConvFields, SsdScanFields
+from nemotrt.engines.backends.tensorrt.device import kernel_library
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
+from nemotrt.engines.backends.tensorrt.graph.plugin_fields import CausalConvFields, SsdScanFields
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from support import plugin_stand_in
 from support.plugin_stand_in import Sizes, dynamic, field

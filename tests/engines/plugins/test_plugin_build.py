@@ -11,16 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.tensorrt.compile import flavour
-from nemotrt.engines.backends.tensorrt.options import MambaLayers
-from nemotrt.engines.backends.tensorrt.plugins import kernel_image, kernel_library
-from nemotrt.engines.backends.tensorrt.plugins.emitter import MambaPluginEmitter
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
-from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE
-from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import PluginFields
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.backends.tensorrt.device import kernel_image, kernel_library
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.graph.plugin_emitter import MambaPluginEmitter
+from nemotrt.engines.backends.tensorrt.graph.plugin_fields import PluginFields
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support import host_tensorrt
 
 LIMITS = ["--max-batch-size", "4", "--max-seq-len", "64", "--chunk-tokens", "16"]

@@ -13,21 +13,22 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import model_summary
+from nemotrt.engines.artefact.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler
-from nemotrt.engines.backends.tensorrt.options import MambaLayers
-from nemotrt.engines.backends.tensorrt.plugins import kernel_library, registration
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
-from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE
-from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
-from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import CausalConvFields, SsdScanFields
+from nemotrt.engines.backends.tensorrt.device import kernel_library
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.graph.plugin_fields import CausalConvFields, SsdScanFields
+from nemotrt.engines.backends.tensorrt.plugins import registration
 from nemotrt.engines.backends.tensorrt.run import engine as engine_module
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest
-from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.errors import ArtefactError
 from support import cuda_stand_in, plugin_stand_in, reference
 from support.mamba_oracle import conv_oracle, draw, scan_oracle, worst

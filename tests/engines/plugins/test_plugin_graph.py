@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
-from nemotrt.engines.backends.tensorrt.options import MambaLayers
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support import reference
 from support.graph_runner import GraphRunner, as_float32
 from support.random_models import ODD, models

@@ -8,13 +8,13 @@ from pathlib import Path
 import onnx
 
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
-from nemotrt.engines.backends.tensorrt.options import MambaLayers
-from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import CausalConvFields
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.graph.plugin_fields import CausalConvFields
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 PARSE = """
     import json, sys

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support import engine_run, reference
 from support.sparse_checkpoint import write_sparse
 

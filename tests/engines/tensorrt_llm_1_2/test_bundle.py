@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 from nemotrt.cli import main
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.tensorrt_llm_1_2 import support
 from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import Rank, rank_tensors
 from nemotrt.engines.backends.tensorrt_llm_1_2.rank_tensor import RankTensor, write_tensors
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.manifest import read_manifest
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 from support import reference
 from support.trtllm_build import convert

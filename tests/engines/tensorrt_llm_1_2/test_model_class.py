@@ -15,8 +15,8 @@ from safetensors.torch import save_file as save_torch
 from nemotrt.engines.backends import tensorrt_llm_1_2
 from nemotrt.engines.backends.tensorrt_llm_1_2.checkpoint_config import checkpoint_config
 from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import Rank, rank_tensors
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from support import engine_run, fake_quantized, reference
 from support.trtllm_build import convert
 

@@ -18,10 +18,10 @@ from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     sections_of_in_proj,
     take,
 )
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.model_config import MambaConfig
-from nemotrt.engines.safetensors_file import read_header
-from nemotrt.engines.tensor_names import linear_names
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.engines.model.model_config import MambaConfig
+from nemotrt.engines.model.tensor_names import linear_names
 from support import engine_run
 
 SIZES = (1, 2, 4, 8)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nemotrt.profiles.aiperf.invocation import arguments, write_dataset, write_tokenizer
 from nemotrt.profiles.command import profile
+from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
 from nemotrt.profiles.load.workload import Arrival, TraceEntry, Workload
-from nemotrt.profiles.result import read_result
-from nemotrt.profiles.targets.opening import TargetOptions, open_target
+from nemotrt.profiles.runs.aiperf.invocation import arguments, write_dataset, write_tokenizer
+from nemotrt.profiles.runs.record.result import read_result
 
 LOAD = ("--isl", "16", "--osl", "8", "-c", "2", "-n", "6", "--tokenizer", "tiny-dense")
 

@@ -8,12 +8,12 @@ from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.backends.native.machine_limits import MachineLimits, measure_limits
-from nemotrt.engines.backends.native.options import NativeOptions, StateFormat
-from nemotrt.engines.backends.native.program import OperationKind, read_program
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tiny_models import TINY_MODELS
+from nemotrt.engines.backends.native.library.machine_limits import MachineLimits, measure_limits
+from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
+from nemotrt.engines.backends.native.program.program import OperationKind, read_program
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.profiles.engine_step.roofline import least_seconds
 from nemotrt.profiles.engine_step.work import Load, Work, work_of
 

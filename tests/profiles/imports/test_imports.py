@@ -6,10 +6,10 @@ import json
 import pytest
 
 from nemotrt.errors import ArtefactError
-from nemotrt.profiles import measure
+from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.run_folder import read_run
-from nemotrt.profiles.targets.opening import TargetOptions, open_target
+from nemotrt.profiles.runs import measure
+from nemotrt.profiles.runs.run_folder import read_run
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles import measure
 from nemotrt.profiles.command import profile
-from nemotrt.profiles.load.choice import Choice, choose, parse_slos
-from nemotrt.profiles.load.presets import presets
+from nemotrt.profiles.load.choice.choice import Choice, choose, parse_slos
+from nemotrt.profiles.load.choice.presets import presets
+from nemotrt.profiles.load.choice.trace import read_trace
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import schedule
-from nemotrt.profiles.load.trace import read_trace
+from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
 from nemotrt.profiles.load.workload import Arrival, Workload
-from nemotrt.profiles.result import read_result
-from nemotrt.profiles.run_folder import read_run
-from nemotrt.profiles.targets.opening import TargetOptions, open_target
+from nemotrt.profiles.runs import measure
+from nemotrt.profiles.runs.record.result import read_result
+from nemotrt.profiles.runs.run_folder import read_run
 
 
 def measured(scripted, workload, **script):

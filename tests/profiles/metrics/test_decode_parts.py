@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nemotrt.profiles.metrics.decode_parts import decode_parts
-from nemotrt.profiles.prediction import Prediction
-from nemotrt.profiles.report.page import render
+from nemotrt.profiles.reports.page import render
+from nemotrt.profiles.runs.metrics.decode_parts import decode_parts
+from nemotrt.profiles.runs.record.prediction import Prediction
 from support.simulated_run import simulate
 
 PLAN = Prediction(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from nemotrt.profiles.metrics.metric import NotComputableError
-from nemotrt.profiles.metrics.request_metrics import tpot_ms
-from nemotrt.profiles.result import RequestRecord
+from nemotrt.profiles.runs.metrics.metric import NotComputableError
+from nemotrt.profiles.runs.metrics.request_metrics import tpot_ms
+from nemotrt.profiles.runs.record.result import RequestRecord
 
 
 def request(arrivals_s: tuple[float, ...], arrival_tokens: tuple[int, ...]) -> RequestRecord:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.profiles.metrics.student import student_quantile
+from nemotrt.profiles.runs.metrics.student import student_quantile
 
 # Source: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.7.2; two-sided 95 %.
 TABLE = {

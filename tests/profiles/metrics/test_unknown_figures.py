@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from nemotrt.profiles import evaluation
-from nemotrt.profiles.metrics.run_view import RunView
-from nemotrt.profiles.result import RequestRecord, write_result
-from nemotrt.profiles.targets.server_metrics import Scrape, ServerMetrics, parse_metrics
+from nemotrt.profiles.load.targets.server_metrics import Scrape, ServerMetrics, parse_metrics
+from nemotrt.profiles.runs.metrics import evaluation
+from nemotrt.profiles.runs.metrics.run_view import RunView
+from nemotrt.profiles.runs.record.result import RequestRecord, write_result
 from support.simulated_run import simulate
 
 

@@ -5,15 +5,15 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from nemotrt.engines.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.miniature.budget import make_budget
 from nemotrt.profiles.miniature.measurement import measure_miniature
 from nemotrt.profiles.miniature.pair import make_pair
-from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
-from nemotrt.profiles.planning.known_models import load_model
-from nemotrt.profiles.planning.weights import num_parameters
-from nemotrt.profiles.result import Status
+from nemotrt.profiles.planning.memory.weights import num_parameters
+from nemotrt.profiles.planning.sources.known_models import load_model
+from nemotrt.profiles.runs.record.result import Status
 from support.simulated_run import simulate
 
 
@@ -78,7 +78,7 @@ def test_an_interrupt_ends_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr("nemotrt.profiles.miniature.measurement._build", lambda *args: None)
     monkeypatch.setattr("nemotrt.profiles.miniature.measurement.InProcessTarget", lambda *a, **k: a)
-    monkeypatch.setattr("nemotrt.profiles.measure.run", interrupted)
+    monkeypatch.setattr("nemotrt.profiles.runs.measure.run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure_miniature(tmp_path, isl=8, osl=16, requests_per_user=2)
     assert len(ended) == 1

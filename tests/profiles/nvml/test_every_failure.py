@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt.compile.flavour import local_compute_capability
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.profiles.nvml.device import select_devices
-from nemotrt.profiles.nvml.inventory import Gpu, find_gpus
-from nemotrt.profiles.nvml.library import nvml_session
-from nemotrt.profiles.nvml.session import record
-from nemotrt.profiles.nvml.watch import GpuChoice, watching
-from nemotrt.serve.gpu_gauges import GpuGauges
+from nemotrt.profiles.hardware.nvml.device import select_devices
+from nemotrt.profiles.hardware.nvml.inventory import Gpu, find_gpus
+from nemotrt.profiles.hardware.nvml.library import nvml_session
+from nemotrt.profiles.hardware.nvml.session import record
+from nemotrt.profiles.hardware.nvml.watch import GpuChoice, watching
+from nemotrt.serve.engine.gpu_gauges import GpuGauges
 
 LOST = {"NVML_ERROR_GPU_IS_LOST", "NVML_ERROR_RESET_REQUIRED"}
 WHOLE = {  # what the script of the other tests leaves out

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.command import profile
-from nemotrt.profiles.metrics.metric import NotComputableError
-from nemotrt.profiles.metrics.run_view import RunView
-from nemotrt.profiles.metrics.window_metrics import energy_j
-from nemotrt.profiles.nvml.device import select_devices
-from nemotrt.profiles.nvml.flags import flags
-from nemotrt.profiles.nvml.gpu_trace import EnergySource, GpuFacts, GpuSample, GpuTrace
-from nemotrt.profiles.nvml.library import nvml_session
-from nemotrt.profiles.nvml.processes import programs
-from nemotrt.profiles.nvml.reading import read_facts, read_sample
-from nemotrt.profiles.nvml.sampler import Sampler
-from nemotrt.profiles.nvml.watch import GpuChoice, watching
-from nemotrt.profiles.result import read_result
+from nemotrt.profiles.hardware.nvml.device import select_devices
+from nemotrt.profiles.hardware.nvml.flags import flags
+from nemotrt.profiles.hardware.nvml.gpu_trace import EnergySource, GpuFacts, GpuSample, GpuTrace
+from nemotrt.profiles.hardware.nvml.library import nvml_session
+from nemotrt.profiles.hardware.nvml.processes import programs
+from nemotrt.profiles.hardware.nvml.reading import read_facts, read_sample
+from nemotrt.profiles.hardware.nvml.sampler import Sampler
+from nemotrt.profiles.hardware.nvml.watch import GpuChoice, watching
+from nemotrt.profiles.runs.metrics.metric import NotComputableError
+from nemotrt.profiles.runs.metrics.run_view import RunView
+from nemotrt.profiles.runs.metrics.window_metrics import energy_j
+from nemotrt.profiles.runs.record.result import read_result
 
 MIG = {
     "gpu0_mig": "2",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ArtefactError, ConfigError, NoFeasiblePlanError
-from nemotrt.profiles.planning.capacity import GIB, Admission
-from nemotrt.profiles.planning.deployment import Deployment
-from nemotrt.profiles.planning.engine_profile import load_engine
-from nemotrt.profiles.planning.formats import Formats
-from nemotrt.profiles.planning.known_models import known_models, load_model
-from nemotrt.profiles.planning.number_format import StoredType
-from nemotrt.profiles.planning.request_memory import request_memory
-from nemotrt.profiles.planning.weights import num_parameters, weights_bytes
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.memory.capacity import GIB, Admission
+from nemotrt.profiles.planning.memory.request_memory import request_memory
+from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
+from nemotrt.profiles.planning.sources.known_models import known_models, load_model
+from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.profiles.planning.time.engine_profile import load_engine
+from nemotrt.profiles.planning.time.formats import Formats
 
 MIB = 2**20
 Make = Callable[..., Deployment]
@@ -132,7 +132,7 @@ def test_mean_occupancy_admits_more(deployment: Make) -> None:
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.floats(0.5, 0.99))
 def test_more_memory_holds_no_less(isl: int, osl: int, share: float) -> None:
-    from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
+    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
 
     options = DeploymentOptions("nemotron-nano-9b-v2", "h100", isl=isl, osl=osl)
     less = deploy(options.at(memory_utilization=share)).max_batch_size()

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from nemotrt.profiles.gpu_profile import load_gpu
+from nemotrt.profiles.hardware.gpu_profile import load_gpu
 from nemotrt.profiles.planning.command import plan
 
 NANO = "nemotron-nano-9b-v2"

@@ -17,17 +17,17 @@ from safetensors.numpy import save_file
 
 from nemotrt.cli import main
 from nemotrt.engines.backends.native import export as native
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensor_names import linear_names
-from nemotrt.engines.tiny_models import TINY_MODELS
-from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy, formats_of
-from nemotrt.profiles.planning.engine_profile import load_engine
-from nemotrt.profiles.planning.linears import linears
-from nemotrt.profiles.planning.weights import weights_bytes
-from nemotrt.quantize.recipe import recipe_names
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.tensor_names import linear_names
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy, formats_of
+from nemotrt.profiles.planning.memory.weights import weights_bytes
+from nemotrt.profiles.planning.time.engine_profile import load_engine
+from nemotrt.profiles.planning.time.linears import linears
+from nemotrt.quantize.recipes.recipe import recipe_names
 
 GROUP = 32
 PRECISIONS = {

@@ -15,26 +15,27 @@ from hypothesis import strategies as st
 from nemotrt.build.default_backend import default_backend
 from nemotrt.engines.backends.native import export as native
 from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.errors import ChildProcessFailedError, ConfigError
-from nemotrt.profiles.gpu_profile import GpuProfile
-from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
-from nemotrt.profiles.planning import cpu_probe, deployment, this_machine
+from nemotrt.profiles.hardware.gpu_profile import GpuProfile
+from nemotrt.profiles.planning.answers import deployment
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.command import plan
-from nemotrt.profiles.planning.cpu_rates import Machine, Timings, cpu_profile
-from nemotrt.profiles.planning.deployment import DeploymentOptions, deploy
-from nemotrt.profiles.planning.engine_profile import load_engine
-from nemotrt.profiles.planning.formats import Formats
-from nemotrt.profiles.planning.known_models import load_model
-from nemotrt.profiles.planning.number_format import StoredType
-from nemotrt.profiles.planning.operators import decode_call, prefill_call
-from nemotrt.profiles.planning.probe_models import PROBE_MODELS
-from nemotrt.profiles.planning.roofline import Scenario, device
-from nemotrt.profiles.planning.step import Workload, step_time
-from nemotrt.profiles.planning.weights import num_parameters, weights_bytes
+from nemotrt.profiles.planning.cpu import cpu_probe, this_machine
+from nemotrt.profiles.planning.cpu.cpu_rates import Machine, Timings, cpu_profile
+from nemotrt.profiles.planning.cpu.probe_models import PROBE_MODELS
+from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
+from nemotrt.profiles.planning.sources.known_models import load_model
+from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.profiles.planning.time.engine_profile import load_engine
+from nemotrt.profiles.planning.time.formats import Formats
+from nemotrt.profiles.planning.time.operators import decode_call, prefill_call
+from nemotrt.profiles.planning.time.roofline import Scenario, device
+from nemotrt.profiles.planning.time.step import Workload, step_time
 
 MACHINE = Machine("a CPU", 65_536, 32.0)
 LOADS = {

@@ -6,23 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.model_config import ModelConfig
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.gpu_profile import Datasheet, GpuProfile, known_gpus, load_gpu
-from nemotrt.profiles.planning.deployment import Deployment, DeploymentOptions, deploy
-from nemotrt.profiles.planning.engine_profile import Overhead, load_engine
-from nemotrt.profiles.planning.formats import Formats
-from nemotrt.profiles.planning.known_models import load_model
-from nemotrt.profiles.planning.number_format import StoredType, check_precision
-from nemotrt.profiles.planning.operators import decode_call, operators
-from nemotrt.profiles.planning.plan import Range, make_plan
-from nemotrt.profiles.planning.request_memory import request_memory
-from nemotrt.profiles.planning.roofline import Scenario, device
-from nemotrt.profiles.planning.serving import Load, Service, serve
-from nemotrt.profiles.planning.step import Workload, choosing, decode_step_time, prefill_s
-from nemotrt.profiles.planning.weights import num_parameters, weights_bytes
+from nemotrt.profiles.hardware.gpu_profile import Datasheet, GpuProfile, known_gpus, load_gpu
+from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.plan import Range, make_plan
+from nemotrt.profiles.planning.memory.request_memory import request_memory
+from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
+from nemotrt.profiles.planning.sources.known_models import load_model
+from nemotrt.profiles.planning.sources.number_format import StoredType, check_precision
+from nemotrt.profiles.planning.time.engine_profile import Overhead, load_engine
+from nemotrt.profiles.planning.time.formats import Formats
+from nemotrt.profiles.planning.time.operators import decode_call, operators
+from nemotrt.profiles.planning.time.roofline import Scenario, device
+from nemotrt.profiles.planning.time.serving import Load, Service, serve
+from nemotrt.profiles.planning.time.step import Workload, choosing, decode_step_time, prefill_s
 
 Make = Callable[..., Deployment]
 BF16 = Formats(Precision.BF16, StoredType.BF16, StoredType.FP32)

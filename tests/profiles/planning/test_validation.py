@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.gpu_profile import Corrections, load_gpu
-from nemotrt.profiles.planning.fit import fit_corrections
-from nemotrt.profiles.planning.measured import SHIPPED_ROWS, MeasuredRow, read_rows, why_unscorable
-from nemotrt.profiles.planning.prediction import predict
-from nemotrt.profiles.planning.validation import Validation, validate
+from nemotrt.profiles.hardware.gpu_profile import Corrections, load_gpu
+from nemotrt.profiles.planning.measured.fit import fit_corrections
+from nemotrt.profiles.planning.measured.prediction import predict
+from nemotrt.profiles.planning.measured.rows import (
+    SHIPPED_ROWS,
+    MeasuredRow,
+    read_rows,
+    why_unscorable,
+)
+from nemotrt.profiles.planning.measured.validation import Validation, validate
 
 
 @pytest.fixture(scope="module")

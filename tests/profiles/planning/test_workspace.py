@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
-from nemotrt.engines.checkpoint import open_checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.hf_config import parse_model_config
-from nemotrt.engines.precision import Precision
-from nemotrt.profiles.miniature.random_checkpoint import write_checkpoint
-from nemotrt.profiles.planning.engine_profile import Scratch
-from nemotrt.profiles.planning.known_models import load_model
-from nemotrt.profiles.planning.number_format import StoredType
-from nemotrt.profiles.planning.workspace import Prompt, workspace_bytes
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
+from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
+from nemotrt.profiles.planning.sources.known_models import load_model
+from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.profiles.planning.time.engine_profile import Scratch
 
 BF16 = StoredType.BF16
 

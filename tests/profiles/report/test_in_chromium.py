@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from nemotrt.profiles.nvml.gpu_trace import GpuFacts, GpuSample, GpuTrace
-from nemotrt.profiles.prediction import Prediction
-from nemotrt.profiles.report.comparison import write_comparison
-from nemotrt.profiles.report.page import write_html
-from nemotrt.profiles.result import ProfileResult
+from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample, GpuTrace
+from nemotrt.profiles.reports.comparison import write_comparison
+from nemotrt.profiles.reports.page import write_html
+from nemotrt.profiles.runs.record.prediction import Prediction
+from nemotrt.profiles.runs.record.result import ProfileResult
 from support.simulated_run import simulate
 
 pytestmark = pytest.mark.slow

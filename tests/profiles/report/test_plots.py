@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.profiles.report.plots import histogram
+from nemotrt.profiles.reports.plots import histogram
 
 FINITE = st.floats(0, 1e6)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles import measure
+from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.targets.in_process import InProcessTarget
+from nemotrt.profiles.runs import measure
 
 LOAD = Workload(8, 6, 4, concurrency=2, num_warmup=0)
 

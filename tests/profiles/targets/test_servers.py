@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-from nemotrt.profiles import measure
+from nemotrt.profiles.load.http.event_stream import EventStream
+from nemotrt.profiles.load.targets.opening import Protocol, TargetOptions, open_target
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.targets.event_stream import EventStream
-from nemotrt.profiles.targets.opening import Protocol, TargetOptions, open_target
+from nemotrt.profiles.runs import measure
 
 SMALL = Workload(isl=16, osl=12, num_requests=4, concurrency=2, num_warmup=1)
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from nemotrt.engines.tokenizer import Tokenizer
+from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.profiles.load.exchange import Exchange, Phase
 from nemotrt.profiles.load.prompts import PromptMaker
+from nemotrt.profiles.load.targets.triton_grpc import TritonGrpcTarget
 from nemotrt.profiles.load.workload import Language
-from nemotrt.profiles.targets.triton_grpc import TritonGrpcTarget
 from support.endless_triton import EndlessModel, serving
 
 INPUTS = (("text_input", "BYTES"), ("max_tokens", "INT32"))

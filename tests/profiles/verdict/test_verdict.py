@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.profiles.command import profile
-from nemotrt.profiles.metrics.student import student_quantile
-from nemotrt.profiles.prediction import Prediction
-from nemotrt.profiles.result import DriverRecord, Status, write_result
+from nemotrt.profiles.runs.metrics.student import student_quantile
+from nemotrt.profiles.runs.record.prediction import Prediction
+from nemotrt.profiles.runs.record.result import DriverRecord, Status, write_result
 from nemotrt.profiles.verdict import ratio
 from nemotrt.profiles.verdict.judge import Outcome, judge
 from nemotrt.profiles.verdict.ratio import Spread, throughput_ratio

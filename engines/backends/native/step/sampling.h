@@ -1,4 +1,4 @@
-// One sequence's next token: what crosses the C boundary, mirrored in engines/backends/native/draw.py.
+// One sequence's next token: what crosses the C boundary, mirrored in engines/backends/native/library/draw.py.
 #pragma once
 
 #include <cstdint>

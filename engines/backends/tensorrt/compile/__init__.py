@@ -14,7 +14,7 @@ from nemotrt.engines.backends.tensorrt.compile.flavour import (
     local_compute_capability,
     tools,
 )
-from nemotrt.engines.backends.tensorrt.compile.graph_export import check_memory, export
+from nemotrt.engines.backends.tensorrt.graph.export import check_memory, export
 
 __all__ = [
     "PLAN_FILE",

@@ -19,11 +19,11 @@ from typing import IO, Any
 from nemotrt.engines.backends.tensorrt.compile.flavour import AHEAD_OF_TIME, Flavour, choose
 from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, parse_layers
 from nemotrt.engines.backends.tensorrt.compile.refusals import explain
-from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.onnx_graph import GRAPH_FILE
-from nemotrt.engines.user_cache import user_cache
+from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
+from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ChildProcessFailedError
+from nemotrt.files.user_cache import user_cache
 
 PLAN_FILE = "engine.plan"
 SCRIPT = Path(__file__).with_name("compiler_process.py")

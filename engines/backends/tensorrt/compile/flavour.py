@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import PackageNotFoundError, version
 
-from nemotrt.engines.compute_capability import has_fp8
-from nemotrt.engines.precision import Precision
+from nemotrt.engines.backends.protocol.compute_capability import has_fp8
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 # Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not

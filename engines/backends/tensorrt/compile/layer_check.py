@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nemotrt.engines.backends.tensorrt.compile.layer_report import Layer, LayerReport, Tensor
-from nemotrt.engines.model_config import ModelConfig
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensor_names import linear_names, model_names
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.tensor_names import linear_names, model_names
 
 LAYERS_FILE = "layers.json"
 UNREADABLE = "this version of TensorRT words its layers in another way: nothing was checked"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
+from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends.tensorrt.compile.layer_check import (
     LAYERS_FILE,
     PROFILES,
     check_layers,
 )
 from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, read_report
-from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.errors import ConfigError
 
 

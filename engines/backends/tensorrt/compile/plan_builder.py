@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
+from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile.layer_check import LAYERS_FILE, check_layers
-from nemotrt.engines.backends.tensorrt.options import MambaLayers
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
-from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE, compile_image
-from nemotrt.engines.checkpoint import Checkpoint
-from nemotrt.engines.engine import Limits
-from nemotrt.engines.manifest import WeightInput
-from nemotrt.engines.precision import Precision
-from nemotrt.engines.tensor_digest import tensor_digests
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE, compile_image
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
 
 # What a second build of the same input may have otherwise. Source: 41 builds of a slice of the 9B
 # and 16 of the tiny model, tensorrt-rtx 1.7.1.116, 2026-11: two plans differed, in seven bytes.

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.backends.tensorrt.draws.tables import BIASED, COUNTED, MASKED, SEEN, CTurn
-from nemotrt.engines.guide import Allowed, Forced, Rule
-from nemotrt.engines.sampling import SamplingParams, seed_of
-from nemotrt.engines.token_bits import set_bits
+from nemotrt.engines.runtime.sampling.guide import Allowed, Forced, Rule
+from nemotrt.engines.runtime.sampling.params import SamplingParams, seed_of
+from nemotrt.engines.runtime.sampling.token_bits import set_bits
 from nemotrt.errors import ConfigError
 
 COLDEST, HOTTEST = 1e-30, 1e30  # temperatures beyond which nothing changes

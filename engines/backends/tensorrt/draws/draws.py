@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nemotrt.engines.backends.native.draw import DrawStatus
+from nemotrt.engines.backends.native.library.draw import DrawStatus
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.device.staging import Staging
 from nemotrt.engines.backends.tensorrt.draws.draw import DeviceDraw
 from nemotrt.engines.backends.tensorrt.draws.masks import Masks
 from nemotrt.engines.backends.tensorrt.draws.scored_rows import ScoredRows
@@ -25,10 +27,8 @@ from nemotrt.engines.backends.tensorrt.draws.tables import (
     num_slices,
     slot_bytes,
 )
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
-from nemotrt.engines.backends.tensorrt.run.staging import Staging
-from nemotrt.engines.draws import Draws, Turn, open_draws
-from nemotrt.engines.sampling import Choice, SamplingParams
+from nemotrt.engines.runtime.sampling.draws import Draws, Turn, open_draws
+from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
 from nemotrt.errors import ConfigError
 
 WARP = 32

@@ -8,17 +8,17 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
-from nemotrt.engines.backends.tensorrt.plugins.kernel_image import (
+from nemotrt.engines.backends.tensorrt.device.kernel_image import (
     INSTALL,
     STANDARD,
     compile_kernels,
     find_nvcc,
     load_nvrtc,
 )
-from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
-from nemotrt.engines.user_cache import user_cache, usual_cache
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
+from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.files.user_cache import user_cache, usual_cache
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 log = logging.getLogger("nemotrt.engine")

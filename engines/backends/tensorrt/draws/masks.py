@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 
 
 class Masks:

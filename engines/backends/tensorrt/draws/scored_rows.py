@@ -5,9 +5,9 @@ from itertools import groupby
 
 import numpy as np
 
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
-from nemotrt.engines.draws import Draws, Turn
-from nemotrt.engines.sampling import Score
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.runtime.sampling.draws import Draws, Turn
+from nemotrt.engines.runtime.sampling.params import Score
 
 
 class ScoredRows:

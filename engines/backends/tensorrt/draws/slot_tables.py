@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.device.staging import Staging
 from nemotrt.engines.backends.tensorrt.draws.draw import DeviceDraw
 from nemotrt.engines.backends.tensorrt.draws.tables import (
     BIASED,
@@ -12,10 +14,8 @@ from nemotrt.engines.backends.tensorrt.draws.tables import (
     CTables,
     slot_bytes,
 )
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
-from nemotrt.engines.backends.tensorrt.run.staging import Staging
-from nemotrt.engines.sampling import SamplingParams
-from nemotrt.engines.token_bits import set_bits
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.sampling.token_bits import set_bits
 
 STAGED = ("seen", "biased", "biases")  # what is uploaded as a sequence starts
 

@@ -3,8 +3,8 @@
 from ctypes import Structure, c_double, c_float, c_int32, c_uint64, c_void_p, sizeof
 from pathlib import Path
 
-from nemotrt.engines.backends.tensorrt.plugins.kernel_set import KernelSet
-from nemotrt.engines.sampling_limits import MAX_BIASES
+from nemotrt.engines.backends.tensorrt.device.kernel_set import KernelSet
+from nemotrt.engines.runtime.sampling.limits import MAX_BIASES
 
 SLICE = 256  # tokens of a warp
 MAX_VOCAB = (1 << 18) - 1  # whose weights' masses, 2^46 each at most, sum up in 64 bits

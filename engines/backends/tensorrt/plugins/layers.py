@@ -9,19 +9,19 @@ from typing import Any
 
 import tensorrt as trt
 
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import prefill_threads
-from nemotrt.engines.backends.tensorrt.plugins.mamba_plugin import (
-    Libraries,
-    MambaPlugin,
-    plugin_fields,
-    sizes,
-)
-from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import (
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import prefill_threads
+from nemotrt.engines.backends.tensorrt.graph.plugin_fields import (
     NAMESPACE,
     VERSION,
     CausalConvFields,
     PluginFields,
     SsdScanFields,
+)
+from nemotrt.engines.backends.tensorrt.plugins.mamba_plugin import (
+    Libraries,
+    MambaPlugin,
+    plugin_fields,
+    sizes,
 )
 
 CONV_THREADS = 128

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorrt as trt
 
-from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
-from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import NAMESPACE, VERSION, PluginFields
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
+from nemotrt.engines.backends.tensorrt.graph.plugin_fields import NAMESPACE, VERSION, PluginFields
 
 Libraries = dict[str, KernelLibrary]  # by the key of what they were compiled from
 

@@ -4,13 +4,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.backends.tensorrt.options import MambaLayers
-from nemotrt.engines.backends.tensorrt.plugins.kernel_dims import KernelDims
-from nemotrt.engines.backends.tensorrt.plugins.kernel_image import KERNELS_FILE
-from nemotrt.engines.backends.tensorrt.plugins.kernel_library import KernelLibrary
-from nemotrt.engines.backends.tensorrt.plugins.plugin_fields import NAMESPACE, VERSION
-from nemotrt.engines.hf_config import read_model_config
-from nemotrt.engines.manifest import Manifest
+from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.graph.plugin_fields import NAMESPACE, VERSION
+from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.errors import ArtefactError
 
 LAYERS_MODULE = "nemotrt.engines.backends.tensorrt.plugins.layers"  # imports TensorRT

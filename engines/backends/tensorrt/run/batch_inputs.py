@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
-from nemotrt.engines.backends.tensorrt.run.staging import Staging
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.device.staging import Staging
 
 DEPTH = 3  # a step's decodes and a prompt chunk, while the next step's decodes are written
 ITEM_BYTES = 8  # int64

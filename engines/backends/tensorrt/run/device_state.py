@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, DeviceBuffer
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, DeviceBuffer
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner
 from nemotrt.errors import ArtefactError
 

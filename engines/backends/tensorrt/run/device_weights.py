@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, DeviceBuffer
-from nemotrt.engines.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.manifest import Manifest, WeightInput
-from nemotrt.engines.safetensors_file import DTYPES
-from nemotrt.engines.tensor_digest import tensor_digests
+from nemotrt.engines.artefact.manifest import Manifest, WeightInput
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, DeviceBuffer
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.safetensors_file import DTYPES
+from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
 from nemotrt.errors import ArtefactError
 
 STAGING_BYTES = 1 << 25

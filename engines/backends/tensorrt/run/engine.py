@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     DECODE_PROFILE,
     PLAN_FILE,
@@ -20,22 +21,21 @@ from nemotrt.engines.backends.tensorrt.compile.compiler import (
     prefill_batch,
 )
 from nemotrt.engines.backends.tensorrt.compile.flavour import flavours, local_compute_capability
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api, opened
+from nemotrt.engines.backends.tensorrt.device.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
-from nemotrt.engines.backends.tensorrt.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.plugins.registration import register_plugins
 from nemotrt.engines.backends.tensorrt.run.batch_inputs import BatchInputs
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda, cuda_api, opened
 from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, state_tensors
 from nemotrt.engines.backends.tensorrt.run.device_weights import open_weights, upload
-from nemotrt.engines.backends.tensorrt.run.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
-from nemotrt.engines.draws import open_draws
-from nemotrt.engines.engine import CHOSEN, Feed, check_feeds, step_by_rows
-from nemotrt.engines.manifest import Manifest
-from nemotrt.engines.pipeline import Pipeline
-from nemotrt.engines.slot_table import SlotTable
+from nemotrt.engines.runtime.engine import CHOSEN, Feed, check_feeds, step_by_rows
+from nemotrt.engines.runtime.pipeline import Pipeline
+from nemotrt.engines.runtime.sampling.draws import open_draws
+from nemotrt.engines.runtime.state.slot_table import SlotTable
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
-from nemotrt.engines.draws import Draws, Turn
-from nemotrt.engines.engine import CHOSEN, Engine, Feed, check_feeds, pieces
-from nemotrt.engines.pipeline import Place
-from nemotrt.engines.sampling import Choice, Floats, SamplingParams, Score
+from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed, check_feeds, pieces
+from nemotrt.engines.runtime.pipeline import Place
+from nemotrt.engines.runtime.sampling.draws import Draws, Turn
+from nemotrt.engines.runtime.sampling.params import Choice, Floats, SamplingParams, Score
 
 Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, its slots
 

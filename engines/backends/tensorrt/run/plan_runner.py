@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.backends.tensorrt.run.cuda import Cuda
-from nemotrt.engines.backends.tensorrt.run.jit_kernels import JitKernels, has_jit
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.device.jit_kernels import JitKernels, has_jit
 from nemotrt.errors import ArtefactError
 
 MAX_GRAPHS = 64  # captured graphs that are kept

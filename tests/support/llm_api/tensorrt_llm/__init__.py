@@ -23,9 +23,11 @@ import numpy as np
 import pydantic
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines import opening, request, sampling
-from nemotrt.engines.engine import Feed, Limits
-from nemotrt.engines.scheduler import Scheduler
+from nemotrt.engines import opening
+from nemotrt.engines.runtime import request
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.sampling import params as sampling
+from nemotrt.engines.runtime.scheduler import Scheduler
 
 __version__ = "1.2.1"
 

@@ -1,0 +1,1 @@
+"""One way to draw: charts as data, axes and ticks, SVG, and files."""

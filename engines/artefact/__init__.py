@@ -1,0 +1,1 @@
+"""What an engine directory says of itself: engine.json."""

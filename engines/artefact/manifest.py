@@ -1,0 +1,141 @@
+"""engine.json: what an engine directory is, what it was made from, and the digest of each file."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.errors import ArtefactError
+
+MANIFEST_FILE = "engine.json"
+BLOCK_BYTES = 1 << 20
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(Strict):
+    """Size and digest of one file of the engine directory."""
+
+    num_bytes: int
+    sha256: str
+
+
+class WeightInput(Strict):
+    """A graph input that is fed from a checkpoint tensor when the engine is opened."""
+
+    tensor: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    is_transposed: bool = False  # the input is the transpose of the tensor
+
+
+class LimitsEntry(Strict):
+    """Limits, as JSON."""
+
+    max_batch_size: int = pydantic.Field(ge=1)
+    max_seq_len: int = pydantic.Field(ge=1)
+    chunk_tokens: int = pydantic.Field(ge=1)
+
+
+class CheckpointEntry(Strict):
+    """The checkpoint that the engine came from."""
+
+    path: str
+    fingerprint: str
+
+
+class Manifest(Strict):
+    """The whole of engine.json."""
+
+    schema_version: Literal[1] = 1
+    backend: str
+    gpu: str | None
+    compute_capability: str | None
+    precision: Precision
+    executed: bool  # false where the payload was compiled for a GPU that was not there to run it
+    limits: LimitsEntry
+    model: dict[str, int | float | str | bool | None]
+    checkpoint: CheckpointEntry
+    weights: dict[str, WeightInput]
+    tools: dict[str, str]
+    options: dict[str, str | int | float | bool]
+    files: dict[str, FileEntry]
+
+    @property
+    def engine_limits(self) -> Limits:
+        """The limits as the engine uses them."""
+        return Limits(**self.limits.model_dump())
+
+
+def digest(path: Path) -> FileEntry:
+    """Return the size and SHA-256 of a file, read in blocks."""
+    sha = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            sha.update(block)
+            size += len(block)
+    return FileEntry(num_bytes=size, sha256=sha.hexdigest())
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write engine.json for the files that are now in `folder`."""
+    files = {
+        path.relative_to(folder).as_posix(): digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST_FILE
+    }
+    text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of an engine directory.
+
+    Raises:
+        ArtefactError: engine.json is missing, not JSON, or not of this schema.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise ArtefactError(f"{folder} is not an engine directory: it has no {MANIFEST_FILE}.")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ArtefactError(f"{path}: {place}: {first['msg']}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtefactError(f"{path} is not JSON: {error}.") from error
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Check every file's size and SHA-256 against the manifest.
+
+    Raises:
+        ArtefactError: a file is missing, changed, or not in the manifest.
+    """
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtefactError(f"{folder}: {MANIFEST_FILE} names {name!r} outside the folder.")
+        if not path.is_file():
+            raise ArtefactError(f"{folder}: {name} is missing.")
+        found = digest(path)
+        if found != entry:
+            raise ArtefactError(
+                f"{folder}: {name} has changed since the build: SHA-256 {found.sha256[:12]}, "
+                f"expected {entry.sha256[:12]}. Build the engine again."
+            )
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    unknown = sorted(present - set(manifest.files) - {MANIFEST_FILE})
+    if unknown:
+        raise ArtefactError(f"{folder}: {unknown[0]} is not part of the engine.")

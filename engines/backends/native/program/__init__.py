@@ -1,0 +1,1 @@
+"""The program that the native step runs: emitted from the description, packed, checked."""

@@ -1,0 +1,26 @@
+"""What a user may choose of a native engine."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from nemotrt.engines.backends.protocol.options import flag
+
+
+class StateFormat(StrEnum):
+    """The type of a state's elements, in the order of `StateFormat` in step/program.h."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"  # for a scan's state only
+
+
+@dataclass(frozen=True, slots=True)
+class NativeOptions:
+    """`ssm_state` is how the state of a sequence's scans is kept."""
+
+    ssm_state: StateFormat = field(
+        default=StateFormat.FLOAT32,
+        metadata=flag(
+            "--ssm-state",
+            "the Mamba state; float16 halves its memory and traffic, at an error.",
+        ),
+    )

@@ -1,0 +1,114 @@
+"""A checkpoint's tensors, converted to what the program names and appended to the weights file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ml_dtypes import bfloat16
+
+from nemotrt.engines.backends.native.program.packing import WeightsFile
+from nemotrt.engines.backends.native.program.program import (
+    DEPTH_BLOCK,
+    BufferFormat,
+    TensorKind,
+    TensorSpec,
+    num_blocks,
+    round_up,
+)
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.linear_weight import LinearWeight
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import ArtefactError
+
+FLOAT8_NAN = 0x7F  # E4M3's only code without a value, of either sign
+FLOAT_PANELS = {np.float32: TensorKind.PANELS_FLOAT, bfloat16: TensorKind.PANELS_BF16}
+
+
+class PackedWeights:
+    """Gives the index of each tensor, packing it when it is asked for, some rows at a time."""
+
+    def __init__(self, checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
+        """Start an empty weights file in `folder`."""
+        self.checkpoint = checkpoint
+        self.precision = precision
+        self._float: type[Any] = np.float32 if precision is Precision.FP32 else bfloat16
+        self._file = WeightsFile(folder)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The tensors so far."""
+        return tuple(self._file.tensors)
+
+    def values(self, name: str, values: npt.NDArray[np.float32]) -> int:
+        """Return the tensor of these float32 values; a name stands for one tensor."""
+        found = self._file.find(name, TensorKind.VALUES)
+        return self._file.add_values(name, values) if found is None else found
+
+    def vector(self, name: str) -> int:
+        """Return the tensor of a norm's weight or a bias, float32."""
+        return self.values(name, self.checkpoint.floats(name).reshape(-1))
+
+    def table(self, name: str) -> int:
+        """Return the embedding table; it keeps bfloat16 unless the engine is float32."""
+        kind = TensorKind.VALUES if self._float is np.float32 else TensorKind.TABLE_BF16
+
+        def rows(part: slice) -> npt.NDArray[Any]:
+            return self.checkpoint.floats(name, part).astype(self._float)
+
+        return self._file.add_rows(name, kind, self.checkpoint[name].shape, rows)
+
+    def linear(self, name: str) -> tuple[int, int | None, BufferFormat]:
+        """Return (weight, scale, the operand that it reads) of a linear."""
+        linear = LinearWeight(self.checkpoint, name)
+        shape = self.checkpoint[name].shape
+        if self._is_int8(linear):
+            num_scales = 1 if linear.has_codes else num_blocks(shape[1])
+            scale = np.zeros((num_scales, round_up(shape[0])), np.float32)
+
+            def codes(part: slice) -> npt.NDArray[Any]:
+                found, scale[:, part] = linear.int8_blocks(part, DEPTH_BLOCK)
+                return found
+
+            weight = self._file.add_rows(name, TensorKind.PANELS_INT8, shape, codes)
+            return weight, self.values(f"{name}_scale", scale), BufferFormat.OPERAND_INT16
+        if self._is_float8(linear):
+            row_scale = np.zeros(round_up(shape[0]), np.float32)
+            row_scale[: shape[0]] = linear.scale()
+            weight = self._file.add_rows(
+                name, TensorKind.PANELS_FLOAT8, shape, lambda part: self._float8(name, part)
+            )
+            return weight, self.values(f"{name}_scale", row_scale), BufferFormat.OPERAND_FLOAT
+
+        def floats(part: slice) -> npt.NDArray[Any]:
+            return linear.floats(part).astype(self._float)
+
+        weight = self._file.add_rows(name, FLOAT_PANELS[self._float], shape, floats)
+        return weight, None, BufferFormat.OPERAND_FLOAT
+
+    def _is_int8(self, linear: LinearWeight) -> bool:
+        """Whether a linear becomes int8.
+
+        All do, with the head, unless the checkpoint is quantized: then those that it stores as
+        floats stay so, and those whose input it scales too.
+        """
+        if self.precision not in (Precision.INT8_WO, Precision.INT8_SQ):
+            return False
+        if self.checkpoint.quant.algo is QuantAlgo.NONE:
+            return True
+        return linear.is_quantized and not linear.has_input_factor
+
+    def _is_float8(self, linear: LinearWeight) -> bool:
+        """Whether a linear keeps its float8 codes, which the kernels decode."""
+        is_wanted = self.precision in (Precision.FP8, Precision.FP8_DYNAMIC)
+        is_stored = self.checkpoint[linear.name].dtype == "F8_E4M3"
+        return is_wanted and is_stored and not linear.has_input_factor
+
+    def _float8(self, name: str, part: slice) -> npt.NDArray[np.uint8]:
+        """Return rows of float8 codes."""
+        ref = self.checkpoint[name]
+        codes: npt.NDArray[np.uint8] = ref.map()[part].view(np.uint8)
+        if ((codes & FLOAT8_NAN) == FLOAT8_NAN).any():
+            raise ArtefactError(f"{ref.path}: tensor {name} holds NaN.")
+        return codes

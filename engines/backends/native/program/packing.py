@@ -1,0 +1,119 @@
+"""The weights file of a native engine: tensors as the kernels read them, mapped as they are."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.backends.native.program.program import (
+    ALIGNMENT,
+    PANEL,
+    WEIGHTS_FILE,
+    TensorKind,
+    TensorSpec,
+    round_up,
+)
+
+ROW_KINDS = (TensorKind.VALUES, TensorKind.TABLE_BF16)
+SLICE_ELEMENTS = 4 << 20  # converted at once by a thread: tens of MB of work space
+
+
+class WeightsFile:
+    """Tensors written one after another to `folder`, each on a page of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start an empty file."""
+        self.path = folder / WEIGHTS_FILE
+        self.path.touch()
+        self.tensors: list[TensorSpec] = []
+        self._index: dict[tuple[str, TensorKind], int] = {}
+
+    def find(self, name: str, kind: TensorKind) -> int | None:
+        """Return the index of a tensor that is already there."""
+        return self._index.get((name, kind))
+
+    def add_values(self, name: str, values: npt.NDArray[np.float32]) -> int:
+        """Append a float32 matrix or vector row by row."""
+        matrix = np.atleast_2d(values.astype(np.float32))
+        return self.add_rows(name, TensorKind.VALUES, matrix.shape, lambda part: matrix[part])
+
+    def add_rows(
+        self,
+        name: str,
+        kind: TensorKind,
+        shape: tuple[int, ...],
+        rows_of: Callable[[slice], npt.NDArray[Any]],
+    ) -> int:
+        """Append a matrix [rows, columns] and return its index.
+
+        Args:
+            name: its name in the program.
+            kind: how it is stored; a linear's weight in panels of 16 rows.
+            shape: of the whole matrix.
+            rows_of: returns some rows, in the kind's type; called from several threads.
+        """
+        rows, columns = shape
+        spec = self._begin(name, kind, rows, columns)
+        step = max(SLICE_ELEMENTS // columns // PANEL, 1) * PANEL
+        slices = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+        def convert(part: slice) -> npt.NDArray[Any]:
+            found = rows_of(part)
+            return found if kind in ROW_KINDS else panels(found)
+
+        self._append(spec.offset, in_order(convert, slices))
+        return self._index[name, kind]
+
+    def _begin(self, name: str, kind: TensorKind, rows: int, columns: int) -> TensorSpec:
+        """Register a tensor after the last one."""
+        last = self.tensors[-1] if self.tensors else None
+        offset = round_up(last.offset + last.num_bytes, ALIGNMENT) if last else 0
+        spec = TensorSpec(name=name, kind=kind, rows=rows, columns=columns, offset=offset)
+        self._index[name, kind] = len(self.tensors)
+        self.tensors.append(spec)
+        return spec
+
+    def _append(self, offset: int, parts: Iterable[npt.NDArray[Any]]) -> None:
+        """Write arrays one after another from `offset`."""
+        with self.path.open("r+b") as file:
+            file.seek(offset)
+            for part in parts:
+                # not array.tofile: its OSError for a full disk has no errno
+                file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+
+
+def in_order(
+    convert: Callable[[slice], npt.NDArray[Any]], slices: list[slice]
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the converted slices, a few of them under way at a time."""
+    if len(slices) == 1:
+        yield convert(slices[0])
+        return
+    num_threads = len(os.sched_getaffinity(0))
+    under_way: deque[Future[npt.NDArray[Any]]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for part in slices:
+            under_way.append(pool.submit(convert, part))
+            if len(under_way) > num_threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def panels(weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return [panels, in / group, 16, group] of a weight [out, in], padded with zeros.
+
+    A group is one input, or a pair of them for int8.
+    """
+    rows, columns = weight.shape
+    group = 2 if weight.dtype == np.int8 else 1
+    padded = np.zeros((round_up(rows), round_up(columns)), weight.dtype)
+    padded[:rows, :columns] = weight
+    words = padded.view(np.int16) if group == 2 else padded
+    cut = words.reshape(-1, PANEL, words.shape[1]).transpose(0, 2, 1)
+    return np.ascontiguousarray(cut).view(weight.dtype).reshape(*cut.shape, group)

@@ -1,0 +1,177 @@
+"""A native engine's program: fused operations over buffers, packed tensors and states, as JSON."""
+
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+
+from nemotrt.engines.artefact.manifest import Strict
+from nemotrt.engines.backends.native.program.options import StateFormat
+from nemotrt.errors import ArtefactError
+
+PROGRAM_FILE = "program.json"
+WEIGHTS_FILE = "weights.bin"
+PANEL = 16  # rows of a packed weight that lie side by side; inputs are padded to it too
+DEPTH_BLOCK = 2048  # inputs whose products with int8 are summed exactly
+ALIGNMENT = 4096  # of every tensor in the weights file: a page
+
+
+class OperationKind(StrEnum):
+    """What an operation does, in the order of `Kind` in step/program.h."""
+
+    EMBED = "embed"
+    NORM = "norm"
+    LINEAR = "linear"
+    RELU2 = "relu2"
+    SWIGLU = "swiglu"
+    CONV = "conv"
+    SCAN = "scan"
+    GATED_NORM = "gated_norm"
+    ATTENTION = "attention"
+    PACK = "pack"
+    LAST_TOKEN = "last_token"
+
+
+class TensorKind(StrEnum):
+    """How a tensor is stored, in the order of `TensorKind` in step/program.h."""
+
+    VALUES = "values"  # float32, row after row
+    TABLE_BF16 = "table_bf16"  # bfloat16, row after row
+    PANELS_FLOAT = "panels_float"  # a linear's weight, 16 rows interleaved
+    PANELS_BF16 = "panels_bf16"
+    # Pairs of inputs interleaved. The scales are a tensor apart: one per row, or one per row and
+    # DEPTH_BLOCK inputs.
+    PANELS_INT8 = "panels_int8"
+    PANELS_FLOAT8 = "panels_float8"  # E4M3; a scale per row is a tensor apart
+
+
+ELEMENT_BYTES = {
+    TensorKind.VALUES: 4,
+    TensorKind.TABLE_BF16: 2,
+    TensorKind.PANELS_FLOAT: 4,
+    TensorKind.PANELS_BF16: 2,
+    TensorKind.PANELS_INT8: 1,
+    TensorKind.PANELS_FLOAT8: 1,
+}
+
+
+class BufferFormat(StrEnum):
+    """What a buffer holds, in the order of `Format` in step/program.h."""
+
+    ROWS = "rows"  # float32, one row a token or sequence
+    OPERAND_FLOAT = "operand_float"  # what linears with float weights read
+    OPERAND_INT16 = "operand_int16"  # what linears with int8 weights read
+
+
+RowSet = Literal["tokens", "sequences"]
+Count = Annotated[int, pydantic.Field(ge=0, lt=1 << 31)]  # int32 in the library
+Size = Annotated[int, pydantic.Field(ge=1, lt=1 << 31)]
+Width = Annotated[int, pydantic.Field(ge=1, le=1 << 26)]
+Offset = Annotated[int, pydantic.Field(ge=0, lt=1 << 62)]
+
+
+class View(Strict):
+    """Adjoining columns of a buffer."""
+
+    buffer: Count
+    column: Count
+    width: Size
+
+
+class BufferSpec(Strict):
+    """Working memory of one step; an operand holds tokens or sequences, whatever was last put."""
+
+    format: BufferFormat
+    rows: RowSet
+    width: Width
+
+
+class TensorSpec(Strict):
+    """One tensor of the weights file."""
+
+    name: str
+    kind: TensorKind
+    rows: Width
+    columns: Width
+    offset: Offset
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in the weights file; panels are padded to 16 rows and 16 columns."""
+        size = ELEMENT_BYTES[self.kind]
+        if self.kind in (TensorKind.VALUES, TensorKind.TABLE_BF16):
+            return self.rows * self.columns * size
+        return round_up(self.rows) * round_up(self.columns) * size
+
+
+class StateSpec(Strict):
+    """Carried state of one slot."""
+
+    name: str
+    shape: tuple[Size, ...]
+    format: StateFormat = StateFormat.FLOAT32
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of one slot."""
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of one slot."""
+        return self.num_elements * (2 if self.format is StateFormat.FLOAT16 else 4)
+
+
+class Operation(Strict):
+    """One fused operation; program_check.py says what each kind takes. None is an absent tensor."""
+
+    kind: OperationKind
+    rows: RowSet
+    target: View
+    sources: tuple[View, ...] = ()
+    tensors: tuple[Count | None, ...] = ()
+    states: tuple[Count, ...] = ()
+    sizes: tuple[Count, ...] = ()
+    reals: tuple[float, ...] = ()
+
+
+class Program(Strict):
+    """The whole of program.json."""
+
+    schema_version: Literal[1] = 1
+    vocab_size: Size
+    max_seq_len: Size
+    logits: Count  # the buffer that holds them
+    buffers: Annotated[tuple[BufferSpec, ...], pydantic.Field(max_length=64)]
+    tensors: tuple[TensorSpec, ...]
+    states: tuple[StateSpec, ...]
+    operations: tuple[Operation, ...]
+
+
+def num_blocks(inputs: int) -> int:
+    """Return how many blocks of DEPTH_BLOCK a linear's inputs are in."""
+    return -(-inputs // DEPTH_BLOCK)
+
+
+def round_up(size: int, step: int = PANEL) -> int:
+    """Return the next multiple of `step`."""
+    return -(-size // step) * step
+
+
+def read_program(folder: Path) -> Program:
+    """Return the program of an engine directory, each field checked by itself.
+
+    Raises:
+        ArtefactError: program.json is missing, not JSON, or not of this schema.
+    """
+    path = folder / PROGRAM_FILE
+    try:
+        return Program.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtefactError(f"{path} can't be read: {error.strerror}.") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ArtefactError(f"{path}: {place}: {first['msg']}.") from error

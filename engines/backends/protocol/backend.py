@@ -1,0 +1,169 @@
+"""What a backend is: one object, from which every list, table and choice of backends derives."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from nemotrt.engines.backends.protocol.needs import Ability, Package
+from nemotrt.engines.backends.protocol.planning import NotPlanned, Planning
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import ConfigError
+
+if TYPE_CHECKING:  # numpy stays out: the planner reads backends too
+    from nemotrt.engines.artefact.manifest import Manifest, WeightInput
+    from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+    from nemotrt.engines.runtime.engine import Engine, Limits
+
+Own = TypeVar("Own")  # the Options of a backend
+Notes = dict[str, str | int | float | bool]
+NO_FP8 = "no: no FP8 arithmetic"
+
+
+class Executed(StrEnum):
+    """Whether what a backend builds has run: a manifest's `executed` is true for HERE alone."""
+
+    HERE = "here"  # built, run and tested on the machine that builds
+    NEVER = "never"  # no GPU ran it
+
+
+@dataclass(frozen=True, slots=True)
+class Target(Generic[Own]):
+    """What is to be built, with every choice made.
+
+    `stored` is the checkpoint's own precision, if it is quantized. A CPU backend has no GPU.
+    """
+
+    checkpoint: "Checkpoint"
+    precision: Precision
+    stored: Precision | None
+    gpu: str | None
+    compute_capability: str | None
+    options: Own
+
+    @property
+    def capability(self) -> str:
+        """The compute capability, which every GPU backend's target has."""
+        if self.compute_capability is None:
+            raise ConfigError("a GPU backend's target has no compute capability.")
+        return self.compute_capability
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """Where a payload goes, its limits, and who is told of each stage."""
+
+    folder: Path
+    limits: "Limits"
+    report: Callable[[str], None] = lambda stage: None
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What a manifest says of a payload beside its files."""
+
+    tools: Mapping[str, str]
+    notes: Notes
+    weights: Mapping[str, "WeightInput"]
+
+
+class Backend(ABC, Generic[Own]):
+    """What builds engines of one kind, and opens them; it has no state.
+
+    Its module imports nothing heavy: what a method needs, the method imports.
+    """
+
+    name: ClassVar[str]
+    options_type: type[Own]
+    is_cpu: ClassVar[bool] = False  # a CpuBackend: it takes --threads and no --gpu
+    executed: ClassVar[Executed]
+    not_executed_note: ClassVar[str] = ""  # said after a build that NEVER ran
+    times_operations: ClassVar[bool] = False  # `profile engine` reads its program
+    state_element_bytes: ClassVar[int | None] = None  # None: the runtime is somebody else's
+    weights_place: ClassVar[str] = "inside"  # where they are, unless they are bound at load
+    built: ClassVar[str]  # the table's word for what it builds
+    built_how: ClassVar[tuple[tuple[str, str], ...]] = ()  # the table's legend, by word
+    table_notes: ClassVar[tuple[str, ...]] = ()
+    packages: ClassVar[tuple[Package, ...]] = ()
+    abilities: ClassVar[tuple[Ability, ...]] = ()
+
+    @abstractmethod
+    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return why it has not that precision on that GPU, whatever the model; None if it has."""
+
+    @abstractmethod
+    def check(self, target: Target[Own]) -> None:
+        """Raise, before any work, unless all of that goes together and can be built here.
+
+        Raises:
+            ConfigError: the choices or the model don't fit.
+            EnvironmentUnfitError: what builds it is not on this machine.
+        """
+
+    def check_memory(self, target: Target[Own]) -> None:
+        """Raise EnvironmentUnfitError unless this machine has the memory to build it."""
+
+    @abstractmethod
+    def build(self, target: Target[Own], job: BuildJob) -> Payload:
+        """Write the payload; return what the manifest says of it."""
+
+    @abstractmethod
+    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+        """Return the running engine of an engine directory.
+
+        Raises:
+            EnvironmentUnfitError: it does not run here; the message has the next step.
+        """
+
+    def host_steps(self, folder: Path) -> str | None:
+        """Return what to run on the GPU host; None where `open` runs the engine."""
+        return None
+
+    def planning(self, options: Own) -> Planning:
+        """Return how the planner finds an engine's limits."""
+        return NotPlanned()
+
+    def table_cell(self, compute_capability: str, precision: Precision) -> str:
+        """Return what `build --list` says of a GPU and a precision."""
+        reason = self.supports(compute_capability, precision)
+        if reason is None:
+            return self.built
+        return NO_FP8 if "no FP8 arithmetic" in reason else "no"
+
+    def print_layers(self, folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
+        """Print what the compiler made of the graph.
+
+        Raises:
+            ConfigError: the engine has no layer report.
+        """
+        raise ConfigError(f"{folder} has no layers.json: only TensorRT plans have one.")
+
+
+class CpuBackend(Backend[Own]):
+    """A backend whose engines run on this machine's CPU, with states in float32."""
+
+    is_cpu = True
+    executed = Executed.HERE
+    built = "run and tested here"
+    state_element_bytes = 4
+
+    @abstractmethod
+    def load(self, folder: Path, limits: "Limits", num_threads: int | None) -> "Engine":
+        """Return the running engine of a payload; by default on all of the process's CPUs."""
+
+    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+        """Return the running engine of an engine directory."""
+        return self.load(folder, manifest.engine_limits, num_threads)
+
+    def is_fast_here(self) -> bool:
+        """Whether this machine runs it faster than those before it in the registry.
+
+        Raises:
+            EnvironmentUnfitError: it does not run here.
+        """
+        return True
+
+
+AnyBackend = Backend[Any]

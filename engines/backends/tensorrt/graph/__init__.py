@@ -1,0 +1,4 @@
+"""The graph that TensorRT compiles, with its own layers or with the Mamba plugins.
+
+Read `export`, then `emitter`; `plugin_emitter` replaces the Mamba layers.
+"""

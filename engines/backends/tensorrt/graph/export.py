@@ -1,0 +1,54 @@
+"""From a checkpoint to the graph that TensorRT compiles, and which tensor feeds which input."""
+
+from pathlib import Path
+
+from nemotrt.engines.backends.tensorrt.graph.emitter import BoundWeight, TensorRTEmitter
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.graph.plugin_emitter import MambaPluginEmitter
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.graph.onnx_graph import OnnxGraph
+from nemotrt.engines.model.description import describe
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.errors import EnvironmentUnfitError
+
+# Source: benchmarks/embedded_weights.py, tensorrt-rtx 1.7.1.116, 2026-11: weights inside the plan
+# take 3.0 (bf16) to 3.7 (int8-wo) times their bytes while it is compiled.
+EMBEDDING_FACTOR = 3.5
+MEMORY_FILE = Path("/proc/meminfo")
+
+
+def export(
+    checkpoint: Checkpoint,
+    folder: Path,
+    limits: Limits,
+    precision: Precision,
+    *,
+    is_embedded: bool = False,
+    mamba: MambaLayers = MambaLayers.NATIVE,
+) -> dict[str, BoundWeight]:
+    """Write the graph to `folder`; return input name -> the tensor that feeds it.
+
+    With `is_embedded` the weights are constants of the graph, and nothing is returned.
+    """
+    graph = OnnxGraph(checkpoint.config.model_type, folder)
+    kind = MambaPluginEmitter if mamba is MambaLayers.PLUGIN else TensorRTEmitter
+    emitter = kind(checkpoint, graph, limits.max_seq_len, precision, is_embedded=is_embedded)
+    describe(checkpoint.config, emitter)
+    graph.save()
+    return emitter.bound
+
+
+def check_memory(checkpoint: Checkpoint) -> None:
+    """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled here."""
+    needed = EMBEDDING_FACTOR * sum(ref.num_bytes for ref in checkpoint.tensors.values())
+    if not MEMORY_FILE.is_file():
+        return
+    lines = MEMORY_FILE.read_text(encoding="ascii").splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
+    if needed > available:
+        raise EnvironmentUnfitError(
+            f"--embed-weights needs about {needed / 1e9:.1f} GB of memory to compile "
+            f"{checkpoint.path}, and {available / 1e9:.1f} GB are available; leave it out: the "
+            "weights are then bound when the engine is opened."
+        )

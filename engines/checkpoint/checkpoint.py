@@ -1,0 +1,196 @@
+"""A Hugging Face folder as a set of named tensors, opened lazily and checked against its config."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.checkpoint.quant_config import QuantConfig, read_quant_config
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef, read_header
+from nemotrt.engines.checkpoint.stored_head import HEAD, settle_head
+from nemotrt.engines.checkpoint.stored_names import left_out, left_out_note, missing_message
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.tensor_names import expected_shapes
+from nemotrt.errors import ArtefactError
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+ALL = slice(None)
+# Some transformers versions (<= 5.15) save the embedding under another name than the hub's.
+ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint folder: config, tensors by hub name, and how the linears are quantized."""
+
+    path: Path
+    config: ModelConfig
+    tensors: dict[str, TensorRef]
+    quant: QuantConfig = field(default_factory=QuantConfig)
+    contradictions: tuple[str, ...] = ()  # of the folder's files, and which of them holds
+
+    def __getitem__(self, name: str) -> TensorRef:
+        """Return where tensor `name` lies."""
+        try:
+            return self.tensors[name]
+        except KeyError:
+            message = missing_message(name, self.tensors)
+            raise ArtefactError(f"{self.path}: {message}") from None
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the checkpoint has tensor `name`."""
+        return name in self.tensors
+
+    def floats(self, name: str, rows: slice = ALL) -> npt.NDArray[np.float32]:
+        """Return tensor `name`, or some of its rows, as float32: exact for bfloat16 and float16.
+
+        Raises:
+            ArtefactError: the tensor is missing, not floating point, or holds NaN or infinity.
+        """
+        ref = self[name]
+        if not ref.is_float:
+            raise ArtefactError(f"{ref.path}: tensor {name} is {ref.dtype}, expected a float.")
+        values = (ref.map()[rows] if ref.shape else ref.map()).astype(np.float32)
+        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+        if bad:
+            raise ArtefactError(
+                f"{ref.path}: tensor {name} holds {bad} NaN or infinite values of {values.size}."
+            )
+        return values
+
+    def notes(self, fate: str = "left out") -> tuple[str, ...]:
+        """Return what a user should know of the folder, a line each.
+
+        `fate` says what becomes of the tensors that are no part of the model.
+        """
+        used = {*expected_shapes(self.config), HEAD}
+        note = left_out_note(left_out(self.tensors, used), fate)
+        return (*self.contradictions, note) if note else self.contradictions
+
+    def fingerprint(self) -> str:
+        """Return a digest of config.json and of every tensor's name, type, shape and place.
+
+        It identifies the checkpoint without reading the weights, so it does not detect a changed
+        weight in a file of the same layout.
+        """
+        digest = hashlib.sha256((self.path / "config.json").read_bytes())
+        for name, ref in sorted(self.tensors.items()):
+            entry = (name, ref.dtype, ref.shape, ref.path.name, ref.offset)
+            digest.update(repr(entry).encode())
+        return digest.hexdigest()
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint in folder `path`, with every tensor's name, type and shape checked.
+
+    Raises:
+        ArtefactError: a shard is missing or damaged, or a tensor is missing or has a wrong shape.
+        ConfigError: config.json describes a model that is not supported.
+    """
+    told, quant = read_model_config(path), read_quant_config(path)
+    config, tensors = settle_head(told, dict(tensor_refs(path)))
+    checkpoint = Checkpoint(path, config, tensors, quant, contradictions(path, told, config))
+    check_shapes(checkpoint)
+    return checkpoint
+
+
+def with_stored_head(path: Path, config: ModelConfig) -> ModelConfig:
+    """Return the config with the head that folder `path` stores; a folder may have no weights."""
+    has_weights = (path / SINGLE_FILE).is_file() or (path / INDEX_FILE).is_file()
+    if not (config.tie_word_embeddings and has_weights):
+        return config
+    return settle_head(config, dict(tensor_refs(path)))[0]
+
+
+def contradictions(path: Path, told: ModelConfig, config: ModelConfig) -> tuple[str, ...]:
+    """Return what contradicts itself in a folder, a line each, and what is taken.
+
+    `told` is what its config.json says, `config` what its tensors are.
+    """
+    found = []
+    has_both = (path / SINGLE_FILE).is_file() and (path / INDEX_FILE).is_file()
+    if has_both and set(_weight_map(path).values()) != {SINGLE_FILE}:
+        found.append(
+            f"{SINGLE_FILE} is read, as in transformers; {INDEX_FILE} beside it names other files "
+            "and is not: remove what is stale"
+        )
+    if told.tie_word_embeddings and not config.tie_word_embeddings:
+        found.append(
+            f"config.json ties the head to the embeddings, but {HEAD} is stored and differs: it "
+            "is the head, as in transformers"
+        )
+    return tuple(found)
+
+
+def shard_paths(path: Path) -> list[Path]:
+    """Return the safetensors files of the checkpoint folder `path`, in order.
+
+    A single file goes before an index, as in transformers.
+
+    Raises:
+        ArtefactError: there are none, or the index is malformed or names a missing file.
+    """
+    if (path / SINGLE_FILE).is_file():
+        return [path / SINGLE_FILE]
+    if not (path / INDEX_FILE).is_file():
+        raise ArtefactError(f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
+    names = sorted(set(_weight_map(path).values()))
+    for name in names:
+        if not (path / name).is_file():
+            raise ArtefactError(f"{path}: shard {name} is missing; {INDEX_FILE} names it.")
+    return [path / name for name in names]
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Return the index's map from a tensor's name to its shard."""
+    index = path / INDEX_FILE
+    try:
+        names: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = list(names.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"{index} is malformed: {error}.") from error
+    for name in shards:
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise ArtefactError(
+                f"{index} names the shard {name!r}, which is not a plain file name."
+            )
+    return dict(names)
+
+
+def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:
+    """Yield each tensor of each shard by its hub name; a name in two shards is an error."""
+    seen: dict[str, Path] = {}
+    for shard in shard_paths(path):
+        for stored, ref in read_header(shard)[0].items():
+            name = ALIASES.get(stored, stored)
+            if name in seen:
+                raise ArtefactError(
+                    f"{path}: tensor {name} is in both {seen[name].name} and {shard.name}, and "
+                    "loaders take one or the other. Leave the file that was laid over the "
+                    "checkpoint out of its index, or merge the two: "
+                    "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)."
+                )
+            seen[name] = shard
+            yield name, ref
+
+
+def check_shapes(checkpoint: Checkpoint) -> None:
+    """Raise ArtefactError unless each tensor that the config implies is there, with its shape."""
+    for name, shape in expected_shapes(checkpoint.config).items():
+        ref = checkpoint[name]
+        if ref.shape != shape:
+            raise ArtefactError(
+                f"{ref.path}: tensor {name} has shape {list(ref.shape)}, "
+                f"config.json implies {list(shape)}."
+            )
+        if not ref.is_float and f"{name}_scale" not in checkpoint:
+            raise ArtefactError(
+                f"{ref.path}: tensor {name} is {ref.dtype} but has no {name}_scale."
+            )

@@ -1,0 +1,95 @@
+"""A linear's weight as the checkpoint stores it, read as floats or as int8 codes with scales."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.checkpoint.checkpoint import ALL, Checkpoint
+from nemotrt.errors import ArtefactError
+
+INT8_MAX = 127
+
+
+@dataclass(frozen=True, slots=True)
+class LinearWeight:
+    """The weight [out, in] of one linear: 16- or 32-bit floats, int8, or float8 E4M3."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the checkpoint stores codes and a scale."""
+        return not self.checkpoint[self.name].is_float
+
+    @property
+    def _input_factor(self) -> str:
+        """The name of SmoothQuant's factor on the input."""
+        return self.name.removesuffix("weight") + "pre_quant_scale"
+
+    @property
+    def has_input_factor(self) -> bool:
+        """Whether the input is multiplied by a factor per channel before the codes apply."""
+        return self._input_factor in self.checkpoint
+
+    def scale(self) -> npt.NDArray[np.float32]:
+        """Return the weight's scale, [out]; a per-tensor scale is repeated.
+
+        Raises:
+            ArtefactError: the scale has another shape, or is not positive.
+        """
+        ref = self.checkpoint[self.name]
+        scale = self.checkpoint.floats(f"{self.name}_scale").reshape(-1)
+        if scale.size not in (1, ref.shape[0]) or not (scale > 0).all():
+            raise ArtefactError(
+                f"{ref.path}: {self.name}_scale must be positive, one value or {ref.shape[0]}."
+            )
+        return np.broadcast_to(scale, (ref.shape[0],)).copy()
+
+    def floats(self, rows: slice = ALL) -> npt.NDArray[np.float32]:
+        """Return rows of the weight as float32 [out, in], dequantized if it is stored as codes.
+
+        A SmoothQuant `pre_quant_scale`, which multiplies the input, is folded into the columns.
+        """
+        if not self.is_quantized:
+            return self.checkpoint.floats(self.name, rows)
+        codes = self.checkpoint[self.name].map()[rows].astype(np.float32)
+        weight = codes * self.scale()[rows, None]
+        if self.has_input_factor:
+            weight *= self.checkpoint.floats(self._input_factor)[None, :]
+        return weight
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether the checkpoint stores int8 codes that apply to the input as it is."""
+        return self.checkpoint[self.name].dtype == "I8" and not self.has_input_factor
+
+    def int8(self, rows: slice = ALL) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Return (codes [out, in], scale [out]) of some rows, with weight = codes * scale.
+
+        Codes behind a `pre_quant_scale` are dequantized with it first. Those and any float weight
+        are rounded here: scale = amax / 127 per output channel, as ModelOpt's INT8 weight-only
+        recipe does; a row of zeros takes scale 1.
+        """
+        codes, scales = self.int8_blocks(rows, self.checkpoint[self.name].shape[1])
+        return codes, scales[0]
+
+    def int8_blocks(
+        self, rows: slice, block: int
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Return (codes [out, in], scales [blocks, out]): as `int8`, a scale for `block` inputs.
+
+        Stored codes have one scale for all inputs: [1, out].
+        """
+        if self.has_codes:
+            return self.checkpoint[self.name].map()[rows], self.scale()[None, rows]
+        weight = self.floats(rows)
+        scales = []
+        for start in range(0, weight.shape[1], block):
+            part = weight[:, start : start + block]
+            amax = np.maximum(part.max(axis=1), -part.min(axis=1))
+            scale = np.where(amax > 0, amax / np.float32(INT8_MAX), 1).astype(np.float32)
+            part /= scale[:, None]
+            scales.append(scale)
+        return np.rint(weight, out=weight).astype(np.int8), np.stack(scales)

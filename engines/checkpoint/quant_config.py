@@ -1,0 +1,117 @@
+"""What a checkpoint's hf_quant_config.json says of its quantized linears (ModelOpt's layout)."""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import ArtefactError, ConfigError
+
+QUANT_CONFIG_FILE = "hf_quant_config.json"
+
+
+class QuantAlgo(StrEnum):
+    """How the linears of a checkpoint are stored; the values are ModelOpt's names."""
+
+    NONE = "none"
+    INT8_WEIGHT_ONLY = "W8A16"
+    INT8_SMOOTHQUANT = "W8A8_SQ_PER_CHANNEL"
+    FP8 = "FP8"
+    FP8_PER_CHANNEL = "FP8_PER_CHANNEL_PER_TOKEN"
+
+
+# The precision of an engine that takes a checkpoint's codes as they are.
+QUANTIZED_PRECISION = {
+    QuantAlgo.INT8_WEIGHT_ONLY: Precision.INT8_WO,
+    QuantAlgo.INT8_SMOOTHQUANT: Precision.INT8_SQ,
+    QuantAlgo.FP8: Precision.FP8,
+    QuantAlgo.FP8_PER_CHANNEL: Precision.FP8_DYNAMIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantConfig:
+    """The quantization of a checkpoint; `exclude` holds module names, or patterns of them."""
+
+    algo: QuantAlgo = QuantAlgo.NONE
+    kv_cache_algo: str | None = None
+    exclude: frozenset[str] = frozenset()
+
+    def excludes(self, module: str) -> bool:
+        """Whether the list has `module`, by its name or a shell pattern such as `*mixer*`.
+
+        Source: TensorRT-LLM and vLLM 0.33 match ModelOpt's list by fnmatch.
+        """
+        return module in self.exclude or any(fnmatchcase(module, name) for name in self.exclude)
+
+
+def flat_quantization(checkpoint: Path) -> dict[str, Any] | None:
+    """Return `quantization_config` of the folder's config.json; None if it has none.
+
+    Raises:
+        ArtefactError: config.json is not an object with an object there.
+    """
+    path = checkpoint / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        flat = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{path} can't be read: {error}.") from error
+    if flat is not None and not isinstance(flat, dict):
+        raise ArtefactError(f"{path}: quantization_config is not an object, but {flat!r}.")
+    return flat
+
+
+def read_quant_config(checkpoint: Path) -> QuantConfig:
+    """Return the quantization of the checkpoint folder; a folder without the file has none.
+
+    Raises:
+        ArtefactError: the file is not JSON of the documented form.
+        ConfigError: the algorithm is unknown, or config.json speaks of another layout.
+    """
+    path = checkpoint / QUANT_CONFIG_FILE
+    if not path.is_file():
+        return _read_flat(checkpoint)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))["quantization"]
+        algo, kv_algo = raw.get("quant_algo"), raw.get("kv_cache_quant_algo")
+        exclude = frozenset(map(str, raw.get("exclude_modules") or ()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"{path} is malformed: {error!r}.") from error
+    return _config(path, algo, kv_algo, exclude)
+
+
+def _read_flat(checkpoint: Path) -> QuantConfig:
+    """Return what config.json alone says: ModelOpt's flat form, or nothing."""
+    flat, path = flat_quantization(checkpoint), checkpoint / "config.json"
+    if not flat:
+        return QuantConfig()
+    if flat.get("quant_method") != "modelopt":
+        raise ConfigError(
+            f"{checkpoint} is quantized in the layout of {flat.get('quant_method')!r}, without "
+            f"{QUANT_CONFIG_FILE}; give ModelOpt's: nemotrt quantize --format modelopt."
+        )
+    try:
+        scheme = flat.get("kv_cache_scheme")
+        kv_algo = {"float": "FP8", "int": "INT8"}[scheme["type"]] if scheme else None
+        exclude = frozenset(map(str, flat.get("ignore") or ()))
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"{path}: quantization_config is malformed: {error!r}.") from error
+    return _config(path, flat.get("quant_algo"), kv_algo, exclude)
+
+
+def _config(path: Path, algo: Any, kv_algo: str | None, exclude: frozenset[str]) -> QuantConfig:
+    """Return the config; `path` names the file in errors."""
+    if algo is None:
+        return QuantConfig(QuantAlgo.NONE, kv_algo, exclude)
+    try:
+        return QuantConfig(QuantAlgo(algo), kv_algo, exclude)
+    except ValueError:
+        known = ", ".join(item.value for item in QuantAlgo if item is not QuantAlgo.NONE)
+        raise ConfigError(
+            f"{path}: quant_algo {algo!r} is not supported; known: {known}."
+        ) from None

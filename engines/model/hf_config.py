@@ -1,0 +1,201 @@
+"""Reads a Hugging Face config.json into a ModelConfig, in every spelling that is in use."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from nemotrt.engines.model.config_fields import Fields
+from nemotrt.engines.model.model_config import Activation, LayerKind, MambaConfig, ModelConfig
+from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.text_file import read_json_object
+
+PATTERN_LETTERS = {"M": LayerKind.MAMBA, "-": LayerKind.MLP, "*": LayerKind.ATTENTION}
+# transformers 5 spells the same layers as words, and has changed the words once.
+LAYER_WORDS = {
+    "mamba": LayerKind.MAMBA,
+    "linear_attention": LayerKind.MAMBA,
+    "mlp": LayerKind.MLP,
+    "attention": LayerKind.ATTENTION,
+    "full_attention": LayerKind.ATTENTION,
+}
+# Older spellings, which win over the newer ones beside them. Source: transformers 5.24,
+# configuration_nemotron_h.py, __post_init__ and attribute_map.
+NEMOTRON_H_ALIASES = {
+    "mamba_n_groups": "n_groups",
+    "mamba_d_conv": "conv_kernel",
+    "mamba_chunk_size": "chunk_size",
+    "mamba_conv_bias": "use_conv_bias",
+    "mamba_dt_limit": "time_step_limit",
+    "layer_types": "layers_block_type",
+}
+MOE_HINT = "mixture-of-experts layers are not supported; use a dense Nemotron-H checkpoint"
+
+
+def read_model_config(checkpoint: Path) -> ModelConfig:
+    """Return the model that `checkpoint/config.json` describes.
+
+    Raises:
+        ArtefactError: config.json is missing or not JSON.
+        ConfigError: a field is missing, of the wrong type or out of range, or the model type or
+            one of its features is unsupported.
+    """
+    path = checkpoint / "config.json"
+    if not path.is_file():
+        raise ArtefactError(f"{checkpoint} is not a checkpoint: it has no config.json.")
+    return parse_model_config(read_json_object(path), str(path))
+
+
+def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> ModelConfig:
+    """Return the model that the config dictionary `raw` describes; `source` names it in errors."""
+    fields = Fields(raw, source)
+    model_type = fields.text("model_type")
+    if model_type == "nemotron_h":
+        return _nemotron_h(Fields(raw, source, NEMOTRON_H_ALIASES))
+    if model_type == "qwen3":
+        return _qwen3(fields)
+    raise ConfigError(
+        f"{source}: model_type {model_type!r} is not supported; known: nemotron_h, qwen3."
+    )
+
+
+def _attention(fields: Fields, num_kv_heads: int) -> dict[str, Any]:
+    """Return the attention dimensions, checked against each other; null K/V heads: as many as Q."""
+    num_heads = fields.size("num_attention_heads")
+    is_absent = "num_key_value_heads" not in fields.raw
+    num_kv_heads = fields.size("num_key_value_heads", num_kv_heads if is_absent else num_heads)
+    if num_heads % num_kv_heads:
+        raise fields.fail("num_key_value_heads", f"({num_kv_heads}) must divide {num_heads} heads")
+    hidden = fields.size("hidden_size")
+    return {
+        "hidden_size": hidden,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_kv_heads,
+        "head_dim": fields.size("head_dim", fields.size("attention_head_dim", 128)),
+    }
+
+
+def _shared(fields: Fields, *, num_kv_heads: int, max_positions: int) -> dict[str, Any]:
+    """Return what both architectures spell alike; they differ in what an absent field means.
+
+    Source of these and of all defaults here: the config classes of transformers 5.24.
+    """
+    vocab_size = fields.size("vocab_size")
+    return {
+        "model_type": fields.text("model_type"),
+        "vocab_size": vocab_size,
+        "intermediate_size": fields.size("intermediate_size"),
+        "max_position_embeddings": fields.size("max_position_embeddings", max_positions),
+        "eos_token_ids": fields.token_ids("eos_token_id", vocab_size),
+        "dtype": str(fields.raw.get("dtype") or fields.raw.get("torch_dtype") or "bfloat16"),
+        **_attention(fields, num_kv_heads),
+    }
+
+
+def _nemotron_h(fields: Fields) -> ModelConfig:
+    for name in ("attention_bias", "mlp_bias", "use_bias", "mamba_proj_bias"):
+        fields.refuse(name, False)
+    fields.refuse("use_conv_bias", True)
+    fields.refuse("mlp_hidden_act", "relu2")
+    fields.refuse("mamba_hidden_act", "silu")
+    layers = _nemotron_h_layers(fields)
+    return ModelConfig(
+        layers=layers,
+        activation=Activation.RELU2,
+        norm_eps=fields.number("layer_norm_epsilon", fields.number("norm_eps", 1e-5)),
+        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
+        mamba=_mamba(fields) if LayerKind.MAMBA in layers else None,
+        **_shared(fields, num_kv_heads=8, max_positions=4096),
+    )
+
+
+def _nemotron_h_layers(fields: Fields) -> tuple[LayerKind, ...]:
+    """Return the blocks from transformers' list of words, else from the hub's pattern string."""
+    name = "layers_block_type"
+    if not fields.has(name):
+        name = "hybrid_override_pattern"
+        if not fields.has(name):
+            raise fields.fail(name, "(or layers_block_type) is missing")
+    value = fields.raw[name]
+    known = PATTERN_LETTERS if isinstance(value, str) else LAYER_WORDS
+    if not isinstance(value, str | list) or not value:
+        raise fields.fail(name, f"must name at least one layer, got {value!r}")
+    for position, item in enumerate(value):
+        if item in ("E", "moe"):
+            raise fields.fail(name, f"has an expert layer at position {position}: {MOE_HINT}")
+        if not isinstance(item, str) or item not in known:
+            raise fields.fail(
+                name, f"has {item!r} at position {position}; known: {', '.join(known)}"
+            )
+    layers = tuple(known[item] for item in value)
+    if fields.has("num_hidden_layers") and fields.size("num_hidden_layers") != len(layers):
+        raise fields.fail(
+            "num_hidden_layers",
+            f"({fields.raw['num_hidden_layers']}) disagrees with {name}, which has {len(layers)}",
+        )
+    return layers
+
+
+def _mamba(fields: Fields) -> MambaConfig:
+    num_heads = fields.size("mamba_num_heads")
+    num_groups = fields.size("n_groups")
+    if num_heads % num_groups:
+        raise fields.fail("n_groups", f"({num_groups}) must divide mamba_num_heads ({num_heads})")
+    kernel = fields.size("conv_kernel")
+    if kernel < 2:
+        raise fields.fail("conv_kernel", "must be at least 2")
+    return MambaConfig(
+        num_heads=num_heads,
+        head_dim=fields.size("mamba_head_dim"),
+        state_size=fields.size("ssm_state_size"),
+        num_groups=num_groups,
+        conv_kernel=kernel,
+        chunk_size=fields.size("chunk_size", 128),
+        time_step_limit=_time_step_limit(fields),
+    )
+
+
+def _time_step_limit(fields: Fields) -> tuple[float, float]:
+    """Return (low, high); JSON has no infinity, and writers spell it in three ways."""
+    value = fields.raw.get("time_step_limit")
+    if value is None:
+        return (0.0, math.inf)
+    if not isinstance(value, list) or len(value) != 2:
+        raise fields.fail("time_step_limit", f"must be [low, high], got {value!r}")
+    try:
+        low, high = (float(x["__float__"] if isinstance(x, dict) else x) for x in value)
+    except (KeyError, TypeError, ValueError):
+        raise fields.fail("time_step_limit", f"must hold numbers, got {value!r}") from None
+    if not 0 <= low < high:
+        raise fields.fail("time_step_limit", f"must be 0 <= low < high, got {value!r}")
+    return (low, high)
+
+
+def _qwen3(fields: Fields) -> ModelConfig:
+    fields.refuse("attention_bias", False)
+    fields.refuse("hidden_act", "silu")
+    fields.refuse("use_sliding_window", False)
+    return ModelConfig(
+        layers=(LayerKind.ATTENTION, LayerKind.MLP) * fields.size("num_hidden_layers"),
+        activation=Activation.SWIGLU,
+        norm_eps=fields.number("rms_norm_eps", 1e-6),
+        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
+        rope_theta=_rope_theta(fields),
+        has_qk_norm=True,
+        **_shared(fields, num_kv_heads=32, max_positions=32768),
+    )
+
+
+def _rope_theta(fields: Fields) -> float:
+    """Return the rotary base; transformers 5 moved it into rope_parameters."""
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = fields.raw.get(name)
+        if rope is None:
+            continue
+        if not isinstance(rope, dict):
+            raise fields.fail(name, f"must be an object, got {rope!r}")
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise fields.fail(name, f"has rope_type {kind!r}; only plain rotary is supported")
+        if "rope_theta" in rope:
+            return Fields(rope, f"{fields.source}: {name}").number("rope_theta")
+    return fields.number("rope_theta", 10000.0)

@@ -1,0 +1,78 @@
+"""What goes into the scheduler and what comes out of it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from nemotrt.engines.runtime.sampling.guide import Guide
+from nemotrt.engines.runtime.sampling.params import SamplingParams, Score
+from nemotrt.engines.text.reasoning import Trace
+
+
+class FinishReason(StrEnum):
+    """Why a request ended; the values are OpenAI's where it has one."""
+
+    STOP = "stop"  # end-of-sequence token, stop token or stop string
+    LENGTH = "length"  # max_tokens, or the engine's max_seq_len
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+class ErrorCode(StrEnum):
+    """What kind of fault ended a request; clients and metrics see it."""
+
+    ENGINE_FAILED = "engine_failed"
+    LOGITS_NOT_FINITE = "logits_not_finite"
+
+
+NOT_FINITE = "the engine's logits are not finite: NaN or infinity among them."
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and how to continue it; `request_id` is the caller's, unique among the live ones.
+
+    `guide` may force or forbid tokens; it belongs to this request alone. `trace` is where the
+    prompt leaves a reasoning trace: stop strings end the answer alone, never the trace. CLOSED
+    makes everything the answer.
+    """
+
+    request_id: str
+    prompt: tuple[int, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    guide: Guide | None = None
+    trace: Trace = Trace.CLOSED
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token; `text` is what it added to the text ("" within a character)."""
+
+    id: int
+    text: str
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptToken:
+    """One token of the prompt; nothing comes before the first one, so that has no score."""
+
+    id: int
+    score: Score | None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one step brought a request; `text` never holds part of a stop string or a character.
+
+    `prompt` is the whole prompt, once, with the first token or the end, if its log-probabilities
+    were asked for.
+    """
+
+    request_id: str
+    tokens: tuple[Token, ...] = ()
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    error: str = ""
+    error_code: ErrorCode = ErrorCode.ENGINE_FAILED  # with finish_reason `error` alone
+    prompt: tuple[PromptToken, ...] = ()

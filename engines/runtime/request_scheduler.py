@@ -1,0 +1,94 @@
+"""What turns requests into tokens: our Scheduler, or a library that schedules for itself."""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol, runtime_checkable
+
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.request import Request, Update
+from nemotrt.engines.text.tokenizer import Tokenizer
+from nemotrt.errors import ConfigError
+
+
+class Running(Protocol):
+    """A request that runs: how much of its prompt is in, and what came out."""
+
+    @property
+    def num_fed(self) -> int:
+        """Prompt tokens whose state is held."""
+
+    @property
+    def output(self) -> list[int]:
+        """Tokens generated so far."""
+
+
+class HasLimits(Protocol):
+    """What a scheduler says of the engine below it."""
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that the engine was built for."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+
+
+class RequestScheduler(Protocol):
+    """Requests in, tokens out; not thread-safe: one thread submits, cancels and steps."""
+
+    @property
+    def engine(self) -> HasLimits:
+        """The engine below."""
+
+    @property
+    def running(self) -> Mapping[str, Running]:
+        """The requests that hold state, by id."""
+
+    @property
+    def waiting(self) -> Collection[Request]:
+        """The requests that wait for a slot, in order."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to run or report."""
+
+    def submit(self, request: Request) -> None:
+        """Take a request; raises ConfigError if it can't be run."""
+
+    def cancel(self, request_id: str) -> None:
+        """End a request; an unknown id is ignored: it has just ended."""
+
+    def step(self) -> list[Update]:
+        """Go on with every request, and return what each gained."""
+
+
+@runtime_checkable
+class SchedulesItself(Protocol):
+    """An engine that takes whole requests, and batches them on its own."""
+
+    def scheduler(self, tokenizer: Tokenizer | None, eos_ids: tuple[int, ...]) -> RequestScheduler:
+        """Return what drives it; `eos_ids` end a sequence, beside the tokenizer's."""
+
+
+def check_request(
+    request: Request, engine: HasLimits, max_tokens: int, tokenizer: Tokenizer | None
+) -> None:
+    """Raise ConfigError unless `engine` can run the request in `max_tokens` tokens.
+
+    The prompt must not be empty or leave the vocabulary, and prompt and output must fit; stop
+    strings need a tokenizer.
+    """
+    prompt, params = request.prompt, request.params
+    if not prompt:
+        raise ConfigError("the prompt is empty.")
+    if not (min(prompt) >= 0 and max(prompt) < engine.vocab_size):
+        raise ConfigError(f"prompt ids must be 0 to {engine.vocab_size - 1}.")
+    params.check_biased(engine.vocab_size)
+    planned = len(prompt) + params.max_tokens
+    if planned > max_tokens:
+        raise ConfigError(
+            f"prompt ({len(prompt)}) plus max_tokens ({params.max_tokens}) is {planned} "
+            f"tokens; the engine holds {max_tokens}."
+        )
+    if params.stop and tokenizer is None:
+        raise ConfigError("stop strings need a tokenizer; use stop_token_ids.")

@@ -1,0 +1,297 @@
+"""What may steer one request's tokens from inside the engine's loop, and the thinking budget."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.runtime.sampling.token_bits import set_bits
+from nemotrt.engines.text.reasoning import THINK_CLOSE, Split, Trace, TraceReader
+from nemotrt.engines.text.tag_tokens import NO_TAGS, TagTokens
+
+MAX_GAP_NEWLINES = 2  # between the closing tag and the answer, as the models write it
+GRACE_TOKENS = 500  # Source: model card, "Reasoning Budget Control"
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Every token may come next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """One token must come next, whatever the logits say."""
+
+    token: int
+
+
+class Allowed:
+    """Only some tokens may come next, at least one.
+
+    `bits` has one for each of `size` tokens, from the lowest of each byte: the form in which masks
+    go from a grammar to the sampler.
+    """
+
+    __slots__ = ("bits", "size")
+
+    def __init__(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Allow the tokens of a mask [vocab]."""
+        self.bits = np.packbits(mask, bitorder="little")
+        self.size = mask.size
+
+    @classmethod
+    def of_bits(cls, bits: npt.NDArray[np.uint8], size: int) -> "Allowed":
+        """Allow the tokens of `size` bits; those after them are zero."""
+        allowed = cls.__new__(cls)
+        allowed.bits, allowed.size = bits, size
+        return allowed
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """The tokens as [vocab]."""
+        return np.unpackbits(self.bits, count=self.size, bitorder="little").view(np.bool_)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no token is left, which is a fault."""
+        return not self.bits.any()
+
+    def has(self, token: int) -> bool:
+        """Whether a token may come."""
+        return bool(self.bits[token // 8] >> token % 8 & 1)
+
+    def and_also(self, tokens: Sequence[int]) -> "Allowed":
+        """Return a rule that allows these tokens too."""
+        bits = self.bits.copy()
+        set_bits(bits, tokens)
+        return Allowed.of_bits(bits, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Nothing may come next: the text is whole, and the request ends by `stop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The guide can't say what may come next: the request fails with the reason."""
+
+    reason: str
+
+
+Rule = Free | Forced | Allowed | Complete | Broken
+FREE = Free()
+COMPLETE = Complete()
+
+
+class Guide(Protocol):
+    """Steers one sequence: asked for a rule before each token, told of the token afterwards."""
+
+    def rule(self) -> Rule:
+        """Return what the next token must be; no rule stands for two of them."""
+
+    def push(self, token: int, text: str) -> None:
+        """Learn the token that was chosen and the text that it completed."""
+
+
+class RuleBatch(Protocol):
+    """Computes at one time what several guides' rules need; guides name it as their `batch`."""
+
+    def prepare(self, guides: Sequence[Any]) -> None:
+        """Make the guides' next rules ready; what fails, `rule()` tells."""
+
+
+def rules(guides: Sequence[Guide]) -> list[Rule]:
+    """Return each guide's rule, as `rule()` gives it; those that share a batch are prepared there.
+
+    The thread may be another one than the guides' own, while nothing is pushed to them.
+    """
+    batches: dict[RuleBatch, dict[int, Guide]] = {}
+    for guide in guides:
+        asked = guide.in_charge if isinstance(guide, AfterThinking) else guide
+        batch: RuleBatch | None = getattr(asked, "batch", None)
+        if batch is not None:
+            batches.setdefault(batch, {})[id(asked)] = asked
+    for batch, members in batches.items():
+        if len(members) > 1:
+            batch.prepare(list(members.values()))
+    return [guide.rule() for guide in guides]
+
+
+class TextGuide(Guide, Protocol):
+    """A guide of the answer, which may begin within a token and is told of that by text."""
+
+    def push_text(self, text: str) -> None:
+        """Learn text that is no token of its own: the rest of one."""
+
+    def restart(self) -> None:
+        """Forget everything: what was pushed turned out to be no answer."""
+
+
+class ThinkingBudget:
+    """Ends a reasoning trace at the first newline past its budget, or 500 tokens past it.
+
+    The closing tag is forced token by token in the loop: one request, nothing is fed twice. A trace
+    that the model opens itself counts from its opening tag; without a trace the model is free.
+    """
+
+    def __init__(
+        self,
+        max_thinking_tokens: float,
+        encode: Callable[[str], Sequence[int]],
+        trace: Trace = Trace.OPEN,
+        *,
+        is_at_newline: bool = True,
+    ) -> None:
+        """Start where the prompt leaves the trace.
+
+        Args:
+            max_thinking_tokens: the generated tokens of the trace that are not hurried.
+            encode: gives a text's ids without special tokens.
+            trace: where the prompt leaves it.
+            is_at_newline: the trace may end at once, for the prompt is at a newline.
+        """
+        self._max_tokens = max_thinking_tokens
+        self._at_newline = tuple(encode(f"{THINK_CLOSE}\n\n"))
+        self._at_limit = tuple(encode(f"\n{THINK_CLOSE}\n\n"))
+        self._num_tokens = 0
+        self._reader = TraceReader(trace)
+        self._queue: list[int] = []
+        if trace is Trace.OPEN:
+            self._close_if_due(is_newline=is_at_newline)
+
+    @property
+    def trace(self) -> Trace:
+        """Where the text stands; a trace is open until all of its closing tag is out."""
+        return Trace.OPEN if self._queue else self._reader.trace
+
+    @property
+    def pending(self) -> str:
+        """What may yet become the opening tag."""
+        return self._reader.pending
+
+    def rule(self) -> Rule:
+        """Force the next token of the closing tag; outside of it the model is free."""
+        return Forced(self._queue[0]) if self._queue else FREE
+
+    def push(self, token: int, text: str) -> None:
+        """Count the token; start closing the trace where it is due."""
+        self.follow(text)
+
+    def follow(self, text: str) -> Split:
+        """Do as `push`, and return what the text brought either side."""
+        before = self._reader.trace
+        split = self._reader.push(text)
+        if self._queue:
+            self._queue.pop(0)
+            if not self._queue and self._reader.trace is Trace.OPEN:
+                self._reader = TraceReader(Trace.CLOSED)  # its tokenizer spells the tag otherwise
+        elif self._reader.trace is Trace.OPEN:
+            self._num_tokens += before is Trace.OPEN
+            # a trace that has just been opened may end before it begins
+            self._close_if_due(is_newline=text.endswith("\n") or before is Trace.BEFORE)
+        return split
+
+    def _close_if_due(self, *, is_newline: bool) -> None:
+        """Queue the closing tag at a newline past the budget, or once the grace is used up."""
+        if self._num_tokens < self._max_tokens:
+            return
+        if is_newline or self._num_tokens >= self._max_tokens + GRACE_TOKENS:
+            self._queue = list(self._at_newline if is_newline else self._at_limit)
+
+
+class AfterThinking:
+    """Leaves the trace to its budget; what follows it to another guide.
+
+    Where the model may still open a trace, its tag is allowed beside what the answer allows. The
+    closing tag may be followed by two newlines; the answer is told of what comes behind them, by
+    text where a token of the tag carries it. The text can't end within the trace.
+    """
+
+    def __init__(
+        self, thinking: ThinkingBudget, answer: TextGuide, tags: TagTokens = NO_TAGS
+    ) -> None:
+        """Start where `thinking` starts; `tags` are the tokenizer's ways to write tags."""
+        self._thinking = thinking
+        self._answer = answer
+        self._tags = tags
+        self._within_trace = _all_but(tags.ends, tags.vocab_size)
+        self._num_newlines_left = 0
+        self._last: Rule = FREE  # of the answer
+        self._is_answer_ahead = True  # all tokens so far may be the answer's, and it knows them
+
+    @property
+    def in_charge(self) -> Guide:
+        """The guide that the next rule comes from, if any does."""
+        return self._thinking if self._thinking.trace is Trace.OPEN else self._answer
+
+    def rule(self) -> Rule:
+        """Return the rule of the guide in charge."""
+        match self._thinking.trace:
+            case Trace.OPEN:
+                rule = self._thinking.rule()
+                return self._within_trace if rule == FREE else rule
+            case Trace.BEFORE:
+                return self._either()
+            case _:
+                rule = self._answer.rule()
+                return _with(rule, self._tags.newlines_up_to(self._num_newlines_left))
+
+    def push(self, token: int, text: str) -> None:
+        """Tell the guide that was in charge of the token."""
+        before = self._thinking.trace
+        if before is Trace.CLOSED:
+            self._push_answer(token, text)
+            return
+        split = self._thinking.follow(text)
+        if before is Trace.BEFORE:
+            self._push_undecided(token, text)
+        if self._thinking.trace is Trace.CLOSED and before is Trace.OPEN:
+            gap = len(split.outside) - len(split.outside.rstrip("\n"))
+            self._num_newlines_left = 0 if split.content else max(0, MAX_GAP_NEWLINES - gap)
+            if split.content:
+                self._answer.push_text(split.content)
+
+    def _either(self) -> Rule:
+        """Return what the answer allows, and the tokens that go on with an opening tag."""
+        opening = self._tags.opening_after(self._thinking.pending.lstrip())
+        if self._is_answer_ahead:
+            self._last = self._answer.rule()
+            return _with(self._last, opening)
+        return _with(Allowed(np.zeros(self._tags.vocab_size, np.bool_)), opening)
+
+    def _push_undecided(self, token: int, text: str) -> None:
+        """Let the answer know a token that may be its own; take it back once a trace is open."""
+        if self._thinking.trace is Trace.OPEN:
+            self._answer.restart()
+            return
+        allowed = self._last
+        is_answer = not isinstance(allowed, Allowed) or allowed.has(token)
+        self._is_answer_ahead = self._is_answer_ahead and is_answer
+        if self._is_answer_ahead:
+            self._answer.push(token, text)
+
+    def _push_answer(self, token: int, text: str) -> None:
+        """Count newlines that stand between the tag and the answer; the rest is the answer's."""
+        is_gap = 0 < len(text) <= self._num_newlines_left and not text.strip("\n")
+        self._num_newlines_left = self._num_newlines_left - len(text) if is_gap else 0
+        if not is_gap:
+            self._answer.push(token, text)
+
+
+def _all_but(tokens: Sequence[int], vocab_size: int) -> Rule:
+    """Return the rule that allows every other token."""
+    if not tokens:
+        return FREE
+    mask = np.ones(vocab_size, np.bool_)
+    mask[list(tokens)] = False
+    return Allowed(mask)
+
+
+def _with(rule: Rule, tokens: Sequence[int]) -> Rule:
+    """Return a rule that allows `tokens` too; one that ends the request stays as it is."""
+    if not (isinstance(rule, Allowed) and tokens):
+        return rule
+    return rule.and_also(tokens)

@@ -1,0 +1,144 @@
+"""One request while it runs: what it was fed, and what becomes of each of its tokens."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemotrt.engines.runtime.prompt_scores import PromptScores
+from nemotrt.engines.runtime.request import (
+    NOT_FINITE,
+    ErrorCode,
+    FinishReason,
+    Request,
+    Token,
+    Update,
+)
+from nemotrt.engines.runtime.sampling.guide import (
+    FREE,
+    Allowed,
+    Broken,
+    Complete,
+    Forced,
+    Rule,
+    rules,
+)
+from nemotrt.engines.runtime.sampling.params import Choice
+from nemotrt.engines.text.text_stream import TextStream
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A request that holds a slot."""
+
+    request: Request
+    place: Any  # the pipeline's: slot, and the sampler's memory
+    text: TextStream
+    scores: PromptScores
+    num_fed: int = 0  # prompt tokens that the engine has
+    output: list[int] = field(default_factory=list)
+    rule: Rule = FREE  # what the next token must be
+    is_due: bool = False  # a token is being chosen
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the whole prompt is in."""
+        return self.num_fed == len(self.request.prompt)
+
+    @property
+    def is_last_due(self) -> bool:
+        """Whether the token that is being chosen ends the sequence, whatever it is."""
+        return self.is_due and len(self.output) + 1 >= self.request.params.max_tokens
+
+    @property
+    def planned_tokens(self) -> int:
+        """Tokens that the sequence may come to hold."""
+        return len(self.request.prompt) + self.request.params.max_tokens
+
+    def take(self, choice: Choice | None, eos_ids: tuple[int, ...]) -> "Gain":
+        """Take a token, None where the logits were no numbers: its text, and the guide told."""
+        self.is_due = False
+        gain = Gain(self, choice)
+        params = self.request.params
+        if choice is None or params.max_tokens == 0:
+            return gain
+        self.output.append(choice.token)
+        # a mask has an end only where the text may end: there is nothing to ignore
+        ignores_eos = params.ignore_eos and not isinstance(self.rule, Allowed)
+        is_eos = choice.token in eos_ids and not ignores_eos
+        gain.is_end = is_eos or choice.token in params.stop_token_ids
+        if not gain.is_end:
+            gain.piece, gain.text = self._show(choice.token)
+            if self.request.guide is not None:
+                self.request.guide.push(choice.token, gain.piece)
+        return gain
+
+    def _show(self, token: int) -> tuple[str, str]:
+        """Return the text of the token that has just come, and what may be shown now.
+
+        A stop string counts once `min_tokens` are out, and never in what a guide forces.
+        """
+        is_early = len(self.output) < self.request.params.min_tokens
+        return self.text.push(token, may_stop=not (is_early or isinstance(self.rule, Forced)))
+
+    def conclude(self, gain: "Gain") -> Update:
+        """Return what a token brought: an end too, if it, the next rule or a limit says so."""
+        choice, params, prompt = gain.choice, self.request.params, self.scores.take()
+        if choice is None:
+            return self.not_finite()
+        if params.max_tokens == 0:
+            name = self.request.request_id
+            return Update(name, finish_reason=FinishReason.LENGTH, prompt=prompt)
+        error = self.rule.reason if isinstance(self.rule, Broken) else ""
+        reason, text = None, gain.text
+        if gain.is_end or self.text.is_stopped or isinstance(self.rule, Complete):
+            reason = FinishReason.STOP
+        elif error:
+            reason = FinishReason.ERROR
+        elif len(self.output) == params.max_tokens:
+            reason = FinishReason.LENGTH
+        if reason is not None:
+            text += self.text.flush()
+            if reason is FinishReason.LENGTH and self.text.is_stopped:
+                reason = FinishReason.STOP
+        token = Token(choice.token, gain.piece, choice.logprob, choice.top_logprobs)
+        return Update(self.request.request_id, (token,), text, reason, error, prompt=prompt)
+
+    def not_finite(self) -> Update:
+        """Return the end of a request for which the engine computed no numbers."""
+        return Update(
+            self.request.request_id,
+            text=self.text.flush(),
+            finish_reason=FinishReason.ERROR,
+            error=NOT_FINITE,
+            error_code=ErrorCode.LOGITS_NOT_FINITE,
+        )
+
+
+@dataclass(slots=True)
+class Gain:
+    """A sequence's token, and the text that it brought."""
+
+    sequence: Sequence
+    choice: Choice | None
+    piece: str = ""
+    text: str = ""
+    is_end: bool = False  # of the sequence, and no text
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether another token may come."""
+        may_come = self.sequence.request.params.max_tokens > 0
+        return self.choice is not None and not self.is_end and may_come
+
+
+def next_rules(requests: Iterable[Request]) -> list[Rule]:
+    """Return what each one's next token must be; a mask without a token is a fault, not token 0."""
+    guides = [request.guide for request in requests]
+    found = iter(rules([guide for guide in guides if guide is not None]))
+    return [FREE if guide is None else _checked(next(found)) for guide in guides]
+
+
+def _checked(rule: Rule) -> Rule:
+    if isinstance(rule, Allowed) and rule.is_empty:
+        return Broken("the guide allows no token.")
+    return rule

@@ -1,0 +1,51 @@
+"""Where a prompt leaves the assistant's turn, told by its text and the chat template."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from nemotrt.engines.text.chat.template import ChatTemplate
+from nemotrt.engines.text.reasoning import THINK_CLOSE, THINK_OPEN, Trace, trace_of
+from nemotrt.errors import ConfigError
+
+PROBE = "What is the time?"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the model goes on with.
+
+    `expects_trace`: the trace is open, or the template knows traces and leaves it to the model to
+    open one. `is_at_newline`: an open trace may end at once.
+    """
+
+    trace: Trace
+    expects_trace: bool
+    is_at_newline: bool
+
+
+def read_turn(prompt: str, template: ChatTemplate | None) -> Turn:
+    """Return where `prompt` leaves the assistant's turn."""
+    header = "" if template is None else turn_header(template)
+    trace = trace_of(prompt, header)
+    is_chat = bool(header) and prompt.rstrip().endswith(header)
+    leaves_it_open = is_chat and template is not None and template.mentions(THINK_CLOSE[2:])
+    return Turn(
+        trace,
+        trace is Trace.OPEN or (trace is Trace.BEFORE and leaves_it_open),
+        prompt.endswith("\n") or prompt.endswith(THINK_OPEN),
+    )
+
+
+@lru_cache(maxsize=8)
+def turn_header(template: ChatTemplate) -> str:
+    """Return the text with which `template` opens the assistant's turn, "" if it has none."""
+    question = [{"role": "user", "content": PROBE}]
+    try:
+        asked = template.render(question)
+        told = template.render(question, add_generation_prompt=False)
+    except ConfigError:
+        return ""
+    is_longer = asked.startswith(told) and asked != told
+    opening = asked[len(told) :] if is_longer else asked.rpartition(PROBE)[2]
+    return re.split(f"{THINK_OPEN}|{THINK_CLOSE}", opening)[0].strip()

@@ -1,0 +1,75 @@
+"""Tokens to text as they come: whole characters only, and no part of a stop string."""
+
+from nemotrt.engines.text.reasoning import Split, Trace, TraceReader
+from nemotrt.engines.text.stop_matcher import StopMatcher
+from nemotrt.engines.text.tokenizer import Tokenizer
+
+
+class TextStream:
+    """The text of one request; holds back what might become a stop string.
+
+    Stop strings count in the answer alone: neither in a reasoning trace nor in its tags and the
+    newlines beside them.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None,
+        stop: tuple[str, ...] = (),
+        trace: Trace = Trace.CLOSED,
+    ) -> None:
+        """Start an empty text where the prompt leaves the trace; CLOSED: all is the answer.
+
+        Without a tokenizer every text is empty.
+        """
+        self._decoder = tokenizer.decoder() if tokenizer else None
+        self._stops = stop
+        self._stop = StopMatcher(stop)
+        self._held = ""
+        self._reader = TraceReader(trace if stop else Trace.CLOSED)
+        self._may_stop = True
+        self.is_stopped = False
+
+    def push(self, token: int, *, may_stop: bool = True) -> tuple[str, str]:
+        """Add a token; return (what it decodes to, what may be shown now).
+
+        Without `may_stop` a stop string that the token completes is text as any other.
+        """
+        if self._decoder is None:
+            return "", ""
+        piece = self._decoder(token)
+        if not self._stops:
+            return piece, piece  # nothing is ever held back
+        self._may_stop = may_stop
+        split = self._reader.push(piece)
+        if self._stops_before_the_trace():
+            split = self._reader.flush()
+        return piece, self._show(split)
+
+    def flush(self) -> str:
+        """Return what was held back, once no more tokens come; it may hold a stop string yet."""
+        shown = self._show(self._reader.flush())
+        rest, self._held = ("" if self.is_stopped else self._held), ""
+        return shown + rest
+
+    def _stops_before_the_trace(self) -> bool:
+        """Whether white space that may come before a trace has a stop string: no need to wait."""
+        space = self._reader.pending
+        if not (self._may_stop and self._reader.trace is Trace.BEFORE and space.isspace()):
+            return False
+        return StopMatcher(self._stops).push(space) is not None
+
+    def _show(self, split: Split) -> str:
+        """Return what may be shown; the rest is held, or dropped at a stop string."""
+        if self.is_stopped:
+            return ""
+        start = self._stop.push(split.content)
+        num_before = len(self._held)
+        self._held += split.content
+        if start is not None and self._may_stop:
+            self.is_stopped = True
+            text, self._held = self._held[: num_before + start], ""
+            return split.outside + text
+        cut = len(self._held) - self._stop.num_pending
+        text, self._held = self._held[:cut], self._held[cut:]
+        return split.outside + text

@@ -1,0 +1,1 @@
+"""Two tiny trained models that come with the package, and random checkpoints of any size."""

@@ -1,0 +1,1 @@
+"""Facts of GPUs, each with its source, and what NVML reads of them."""

@@ -1,0 +1,156 @@
+"""What a device can do: datasheet figures and measured corrections, one YAML file each."""
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.files.text_file import read_text
+from nemotrt.files.yaml_file import parse_yaml
+
+GPU_FOLDER = resources.files("nemotrt.profiles.hardware") / "gpus"
+
+# Of products; the keys of a datasheet's rates.
+Arithmetic = Literal["fp32", "bf16", "int8", "fp8"]
+
+
+class _Strict(BaseModel):
+    """A frozen section of a YAML file that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Correction(_Strict):
+    """A measured share of a datasheet figure: the band seen, and where it was seen."""
+
+    low: float = Field(gt=0, le=1)
+    best: float = Field(gt=0, le=1)
+    high: float = Field(gt=0, le=1)
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Correction":
+        if not self.low <= self.best <= self.high:
+            raise ValueError("must have low <= best <= high")
+        return self
+
+
+class Corrections(_Strict):
+    """The share of each datasheet figure that kernels reach; absent ones come from the defaults.
+
+    Bandwidth shares apply to `bandwidth_gb_per_s`, compute shares to `tflops` of the data type.
+    """
+
+    gemm_bandwidth: Correction | None = None
+    gemm_compute: Correction | None = None  # 16-bit and wider
+    gemm_compute_8bit: Correction | None = None
+    gemm_compute_decode: Correction | None = None  # of a decode step's few rows, if they differ
+    attention_bandwidth: Correction | None = None
+    attention_compute: Correction | None = None
+    ssm_bandwidth: Correction | None = None
+    ssm_compute: Correction | None = None
+    interconnect_bandwidth: Correction | None = None
+    power: Correction | None = None  # of the board's limit, while decoding
+
+    def over(self, other: "Corrections") -> "Corrections":
+        """Return these corrections, with those of `other` where these are absent."""
+        return Corrections(**{**other.present(), **self.present()})
+
+    def present(self) -> dict[str, Correction]:
+        """Return the corrections that are given, by name."""
+        return {name: value for name, value in self if value is not None}
+
+
+class Datasheet(_Strict):
+    """What the maker or the driver says; None is a figure that nobody sourced."""
+
+    memory_mib: PositiveInt  # visible to CUDA, not the nominal size
+    bandwidth_gb_per_s: PositiveFloat
+    tflops: dict[Arithmetic, PositiveFloat]  # dense
+    l2_mib: PositiveFloat | None = None
+    # A CPU's last-level cache: what fits in it is read at its own bandwidth. GPUs leave this out:
+    # no model that is planned for one fits its L2.
+    cache_mib: PositiveFloat | None = None
+    cache_bandwidth_gb_per_s: PositiveFloat | None = None
+    num_sms: PositiveInt | None = None
+    tdp_w: PositiveFloat | None = None
+    interconnect_gb_per_s: PositiveFloat | None = None  # each way
+
+
+class MeasuredWith(_Strict):
+    """The engine whose own kernels gave a CPU's figures, and its times outside of kernels.
+
+    A profile with this section holds for that engine and precision only.
+    """
+
+    engine: str
+    precision: str
+    launch_overhead_us: NonNegativeFloat  # of each kernel
+    row_overhead_us: NonNegativeFloat  # of each kernel for each sequence
+    source: str = Field(min_length=1)
+
+
+class GpuProfile(_Strict):
+    """One device: a GPU, or the CPU that this process runs on."""
+
+    name: str
+    title: str
+    aliases: tuple[str, ...] = ()
+    kind: Literal["gpu", "cpu"] = "gpu"
+    architecture: str
+    compute_capability: str | None = None
+    datasheet: Datasheet
+    sources: dict[str, str]
+    notes: str = ""
+    corrections: Corrections = Corrections()
+    measured_with: MeasuredWith | None = None  # of a CPU; GPUs serve any engine
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that CUDA shows."""
+        return self.datasheet.memory_mib * 2**20
+
+
+def known_gpus() -> list[str]:
+    """Return the names of the GPU profiles that ship with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in GPU_FOLDER.iterdir())
+
+
+def load_gpu(name: str) -> GpuProfile:
+    """Return the profile of a known GPU name or alias, or of a user's own YAML file.
+
+    Raises:
+        ConfigError: no such name, or the file has an unknown key or a bad value.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _read(Path(name), name)
+    wanted = name.lower()
+    names = known_gpus()
+    if wanted in names:
+        return _shipped(wanted)
+    for known in names:
+        if wanted in _shipped(known).aliases:
+            return _shipped(known)
+    raise unknown_name("GPU", name, [*names, "this-machine", "FILE.yaml"])
+
+
+@cache
+def _shipped(name: str) -> GpuProfile:
+    return parse_yaml(GpuProfile, (GPU_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")
+
+
+def _read(path: Path, source: str) -> GpuProfile:
+    if not path.is_file():
+        raise ConfigError(f"GPU profile {path} does not exist; known: {', '.join(known_gpus())}.")
+    return parse_yaml(GpuProfile, read_text(path), source)

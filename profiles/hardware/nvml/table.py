@@ -1,0 +1,70 @@
+"""A GPU trace as a table: CSV, JSON or Parquet, chosen by the file's suffix."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.profiles.hardware.nvml.gpu_trace import GpuTrace
+
+SUFFIXES = (".csv", ".json", ".parquet")
+
+
+def check_table(path: Path, *, force: bool) -> None:
+    """Raise ConfigError for an unknown suffix, or a file that is in the way."""
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}.")
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists; give another file, or --force to replace it.")
+    if path.suffix == ".parquet":
+        _parquet()
+
+
+def write_table(traces: Sequence[GpuTrace], path: Path) -> None:
+    """Write one row a sample whole or not at all; JSON has the GPUs' facts too."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        if path.suffix == ".json":
+            value = {"schema_version": 1, "gpus": [t.model_dump(mode="json") for t in traces]}
+            partial.write_text(json.dumps(value) + "\n", encoding="utf-8")
+        elif path.suffix == ".csv":
+            _write_csv(_rows(traces), partial)
+        else:
+            arrow, parquet = _parquet()
+            parquet.write_table(arrow.Table.from_pylist(_rows(traces)), partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rows(traces: Sequence[GpuTrace]) -> list[dict[str, Any]]:
+    """Return the samples of all GPUs in order of time."""
+    rows = []
+    for trace in traces:
+        for sample in trace.samples:
+            row = {"gpu": trace.facts.index, "uuid": trace.facts.uuid, **sample.model_dump()}
+            row["pids"] = None if sample.pids is None else " ".join(map(str, sample.pids))
+            rows.append(row)
+    return sorted(rows, key=lambda row: (row["at_s"], row["gpu"]))
+
+
+def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows; a figure that the GPU does not have is an empty cell."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else ["at_s"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _parquet() -> tuple[Any, Any]:
+    """Return pyarrow and its Parquet module."""
+    try:
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise EnvironmentUnfitError(
+            "Parquet needs pyarrow: pip install pyarrow, or choose .csv or .json."
+        ) from None

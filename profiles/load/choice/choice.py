@@ -1,0 +1,130 @@
+"""From a preset and the flags that override it to workloads, one a concurrency."""
+
+import random
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.profiles.load.choice.presets import Preset, preset
+from nemotrt.profiles.load.choice.trace import read_trace
+from nemotrt.profiles.load.workload import Arrival, Language, Workload
+from nemotrt.profiles.runs.metrics.request_metrics import REQUEST_METRICS
+
+DEFAULT = Preset(description="", isl=256, osl=64, requests_per_user=8)
+OPEN_WARMUP_SHARE = 0.1
+MAX_SEED = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the user gave; None where nothing."""
+
+    preset: str | None = None
+    isl: int | None = None
+    osl: int | None = None
+    num_requests: int | None = None
+    num_warmup: int | None = None
+    requests_per_s: float | None = None
+    is_evenly_paced: bool = False
+    trace: Path | None = None
+    trace_speedup: float = 1.0
+    language: str = "mixed"
+    seed: int | None = None  # None: one that no earlier run had
+    slos: tuple[str, ...] = ()
+
+
+def choose(choice: Choice, concurrencies: tuple[int, ...], num_repeats: int = 1) -> list[Workload]:
+    """Return `num_repeats` workloads for each concurrency; an open loop or a trace has but one.
+
+    Each has prompts of its own: a server's prefix cache may hold those of the run before.
+
+    Raises:
+        ConfigError: an unknown preset or SLO, or flags that exclude each other.
+    """
+    base = preset(choice.preset) if choice.preset else DEFAULT
+    isl, osl = choice.isl or base.isl, choice.osl or base.osl
+    common = Workload(
+        isl=isl,
+        osl=osl,
+        num_requests=choice.num_requests or base.requests_per_user,
+        num_warmup=choice.num_warmup or 0,
+        language=Language(choice.language),
+        seed=secrets.randbelow(MAX_SEED) if choice.seed is None else choice.seed,
+        slos=parse_slos(choice.slos),
+    )
+    if choice.trace is not None or choice.requests_per_s is not None:
+        if choice.trace is not None and choice.requests_per_s is not None:
+            raise ConfigError("--trace and --request-rate exclude each other.")
+        if concurrencies != (1,):
+            raise ConfigError("--concurrency is for a closed loop: leave out the other pace.")
+        return [_seeded(_open(common, choice), repeat) for repeat in range(num_repeats)]
+    closed = [
+        replace(
+            common,
+            concurrency=concurrency,
+            num_requests=choice.num_requests or base.requests_per_user * concurrency,
+            num_warmup=concurrency if choice.num_warmup is None else choice.num_warmup,
+        )
+        for concurrency in concurrencies
+    ]
+    return [_seeded(workload, repeat) for workload in closed for repeat in range(num_repeats)]
+
+
+def _seeded(workload: Workload, repeat: int) -> Workload:
+    """Return the workload with a seed that no other run of the sweep has."""
+    name = f"{workload.seed}:{workload.concurrency}:{repeat}"
+    return replace(workload, seed=random.Random(name).randrange(MAX_SEED))
+
+
+def _open(common: Workload, choice: Choice) -> Workload:
+    """Return the workload of a trace, or of a rate."""
+    if choice.trace is not None:
+        entries = read_trace(choice.trace, speedup=choice.trace_speedup)
+        num_warmup = choice.num_warmup or 0
+        if num_warmup >= len(entries):
+            raise ConfigError(f"--warmup {num_warmup} leaves nothing of the trace to measure.")
+        return replace(
+            common,
+            isl=max(entry.isl for entry in entries),
+            osl=max(entry.osl for entry in entries),
+            num_requests=len(entries) - num_warmup,
+            arrival=Arrival.TRACE,
+            trace=entries,
+        )
+    assert choice.requests_per_s is not None  # the caller looked
+    num_requests = choice.num_requests or 32
+    return replace(
+        common,
+        num_requests=num_requests,
+        num_warmup=round(OPEN_WARMUP_SHARE * num_requests)
+        if choice.num_warmup is None
+        else choice.num_warmup,
+        arrival=Arrival.FIXED if choice.is_evenly_paced else Arrival.POISSON,
+        requests_per_s=choice.requests_per_s,
+    )
+
+
+def parse_slos(items: tuple[str, ...]) -> dict[str, float]:
+    """Return {"ttft_ms": 500.0} of items like ttft_ms:500; raises ConfigError."""
+    slos = {}
+    for item in items:
+        name, _, limit = item.partition(":")
+        if name not in REQUEST_METRICS:
+            raise unknown_name("SLO metric", name, REQUEST_METRICS)
+        try:
+            slos[name] = float(limit)
+        except ValueError:
+            raise ConfigError(f"--slo {item!r} must be NAME:LIMIT, such as ttft_ms:500.") from None
+    return slos
+
+
+def parse_concurrencies(text: str) -> tuple[int, ...]:
+    """Return the counts in "1,4,16"; raises ConfigError."""
+    try:
+        counts = tuple(int(item) for item in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise ConfigError(f"--concurrency {text!r} must be counts such as 8 or 1,4,16.")
+    return counts

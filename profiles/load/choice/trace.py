@@ -1,0 +1,47 @@
+"""Reads a trace: one JSON object a line with timestamp (ms), input_length, output_length."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from nemotrt.errors import ConfigError
+from nemotrt.files.json_lines import json_lines
+from nemotrt.profiles.load.workload import TraceEntry
+
+# Source: the trace format of Mooncake (FAST '25), which NVIDIA's AIPerf replays too.
+KEYS = ("timestamp", "input_length", "output_length")
+
+
+def read_trace(path: Path, *, speedup: float = 1.0) -> tuple[TraceEntry, ...]:
+    """Return the requests in order of time; the first is due at once.
+
+    Args:
+        path: a JSONL file; further keys of a line are ignored.
+        speedup: 2 replays twice as fast.
+
+    Raises:
+        ConfigError: no such file, or a line is not of this form.
+    """
+    try:
+        lines = list(json_lines(path.read_bytes()))
+    except OSError as error:
+        raise ConfigError(f"the trace {path} can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"the trace {path}, {error}.") from error
+    entries = [_entry(f"{path}:{number}", line, speedup) for number, line in lines]
+    if not entries:
+        raise ConfigError(f"the trace {path} has no requests.")
+    entries.sort(key=lambda entry: entry.due_s)
+    first_s = entries[0].due_s
+    return tuple(TraceEntry(e.due_s - first_s, e.isl, e.osl) for e in entries)
+
+
+def _entry(where: str, line: dict[str, Any], speedup: float) -> TraceEntry:
+    """Return one line's request."""
+    if missing := [key for key in KEYS if key not in line]:
+        raise ConfigError(f"{where} of the trace has no {', '.join(missing)}.")
+    timestamp, isl, osl = (line[key] for key in KEYS)
+    is_time = type(timestamp) in (int, float) and math.isfinite(timestamp) and timestamp >= 0
+    if not is_time or not all(type(length) is int and length > 0 for length in (isl, osl)):
+        raise ConfigError(f"{where}: timestamp must be milliseconds, the lengths positive counts.")
+    return TraceEntry(timestamp / 1e3 / speedup, isl, osl)

@@ -1,0 +1,187 @@
+"""An engine directory in this process: the bare engine and scheduler, no server between."""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.runtime.request import FinishReason, Request, Update
+from nemotrt.engines.runtime.request_scheduler import RequestScheduler
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.errors import ConfigError, NemotrtError
+from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.prompts import Prompt, PromptMaker, random_prompt
+from nemotrt.profiles.load.target import TargetError
+from nemotrt.profiles.load.workload import Language
+
+
+@dataclass(frozen=True, slots=True)
+class StepSample:
+    """One step of the scheduler: when it began and ended, and how many requests it held."""
+
+    start_s: float
+    end_s: float
+    num_running: int
+    num_waiting: int
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request for the engine thread: to be started, or to be cancelled."""
+
+    exchange: Exchange
+    prompt: Prompt
+    done: "asyncio.Future[None]"
+    is_cancelled: bool = False
+
+
+class InProcessTarget:
+    """Runs a Scheduler in a thread of its own; arrivals are stamped there, after each step."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        language: Language = Language.MIXED,
+        seed: int = 0,
+        num_threads: int | None = None,
+    ) -> None:
+        """Open the engine in `folder`."""
+        self.steps: list[StepSample] = []
+        self._folder = folder
+        self._opened: OpenEngine = open_engine(folder, num_threads=num_threads)
+        self._seed = seed
+        tokenizer = self._opened.tokenizer
+        self._maker = PromptMaker(tokenizer, language, seed) if tokenizer else None
+        self._inbox: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """Return the manifest's facts."""
+        manifest = self._opened.manifest
+        return {
+            "kind": "in-process",
+            "address": str(self._folder),
+            "model": f"{manifest.model['model_type']} {manifest.model['layers']}",
+            "backend": manifest.backend,
+            "gpu": manifest.gpu or "none",
+            "precision": str(manifest.precision),
+            "checkpoint": manifest.checkpoint.fingerprint[:12],
+            "max_batch_size": manifest.limits.max_batch_size,
+            "max_seq_len": manifest.limits.max_seq_len,
+            "chunk_tokens": manifest.limits.chunk_tokens,
+        }
+
+    def prompt(self, index: int, isl: int) -> Prompt:
+        """Return a prompt of `isl` ids."""
+        if self._maker is None:
+            return random_prompt(self._opened.engine.vocab_size, index, isl, self._seed)
+        return self._maker.ids(index, isl)
+
+    async def open(self) -> None:
+        """Start the engine thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def send(self, prompt: Prompt, exchange: Exchange) -> None:
+        """Run one request on the engine."""
+        call = _Call(exchange, prompt, asyncio.get_running_loop().create_future())
+        exchange.mark_sent(time.perf_counter())
+        self._inbox.put(call)
+        try:
+            await call.done
+        except asyncio.CancelledError:
+            call.is_cancelled = True
+            self._inbox.put(call)
+            raise
+
+    async def close(self) -> None:
+        """Stop the thread and free the engine."""
+        if self._thread.is_alive():
+            self._inbox.put(None)
+            await asyncio.to_thread(self._thread.join)
+        self._opened.engine.close()
+
+    def _run(self) -> None:
+        """Serve calls until None comes (the engine thread)."""
+        calls: dict[str, _Call] = {}
+        try:
+            self._serve(self._opened.scheduler(), calls)
+        except NemotrtError as error:
+            self._fail(calls, TargetError(f"the engine failed: {error.message}"))
+        except Exception as error:  # a bug: the senders raise it, with its traceback
+            self._fail(calls, error)
+
+    def _serve(self, scheduler: RequestScheduler, calls: dict[str, _Call]) -> None:
+        """Step while there are calls; what is in `calls` is not answered yet."""
+        while self._take(scheduler, calls):
+            start_s = time.perf_counter()
+            waiting = {request.request_id for request in scheduler.waiting}
+            updates = scheduler.step()
+            end_s = time.perf_counter()
+            num_ended = sum(update.finish_reason is not None for update in updates)
+            num_running = len(scheduler.running) + num_ended
+            self.steps.append(StepSample(start_s, end_s, num_running, len(scheduler.waiting)))
+            for name in waiting - {request.request_id for request in scheduler.waiting}:
+                calls[name].exchange.admitted_s = start_s
+            for update in updates:
+                self._note(update, end_s, calls)
+
+    def _fail(self, calls: dict[str, _Call], error: Exception) -> None:
+        """End every call with `error`."""
+        for call in calls.values():
+            self._finish(call, error)
+
+    def _take(self, scheduler: RequestScheduler, calls: dict[str, _Call]) -> bool:
+        """Take new calls, waiting for one if there is nothing to do; False at the end."""
+        while True:
+            try:
+                call = self._inbox.get(block=scheduler.is_idle)
+            except queue.Empty:
+                return True
+            if call is None:
+                return False
+            name = str(call.exchange.index)
+            if call.is_cancelled:
+                scheduler.cancel(name)
+                continue
+            osl = call.exchange.osl
+            params = SamplingParams(max_tokens=osl, ignore_eos=True)
+            try:
+                scheduler.submit(Request(name, call.prompt.ids, params))
+            except ConfigError as error:
+                self._finish(call, TargetError(error.message))
+                continue
+            calls[name] = call
+
+    def _note(self, update: Update, arrived_s: float, calls: dict[str, _Call]) -> None:
+        """Put an update into its exchange."""
+        call = calls[update.request_id]
+        if update.tokens:
+            call.exchange.add(arrived_s, len(update.tokens))
+        if update.finish_reason is None:
+            return
+        call.exchange.finish_reason = str(update.finish_reason)
+        del calls[update.request_id]
+        failed = update.finish_reason is FinishReason.ERROR
+        self._finish(call, TargetError(f"the engine failed: {update.error}") if failed else None)
+
+    def _finish(self, call: _Call, error: Exception | None) -> None:
+        """Wake the sender."""
+        assert self._loop is not None  # open() came first
+
+        def wake() -> None:
+            if call.done.done():
+                return
+            if error is None:
+                call.done.set_result(None)
+            else:
+                call.done.set_exception(error)
+
+        self._loop.call_soon_threadsafe(wake)

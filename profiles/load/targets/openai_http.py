@@ -1,0 +1,126 @@
+"""An OpenAI-compatible server: ours, vLLM, trtllm-serve, and others."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.http.event_stream import EventStream
+from nemotrt.profiles.load.http.http_client import HttpClient
+from nemotrt.profiles.load.http.http_connection import NotAnEventError
+from nemotrt.profiles.load.prompts import Prompt, PromptMaker
+from nemotrt.profiles.load.target import TargetError
+from nemotrt.profiles.load.targets.token_count import TokenCount
+from nemotrt.profiles.load.targets.triton_http import check_answers, parse_event
+
+# `ignore_eos`, `min_tokens` and `continuous_usage_stats` (counts with every chunk) are extensions
+# that vLLM and trtllm-serve share.
+EXACT = {
+    "ignore_eos": True,
+    "temperature": 0.0,
+    "stream": True,
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+}
+DONE = b"[DONE]"
+
+
+class Endpoint(StrEnum):
+    """Which API; a chat template adds tokens to the prompt, so chat's ISL is the text's alone."""
+
+    COMPLETIONS = "completions"
+    CHAT = "chat"
+
+
+class OpenAiTarget:
+    """Posts to /v1/completions or /v1/chat/completions."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        maker: PromptMaker,
+        *,
+        model: str,
+        endpoint: Endpoint = Endpoint.COMPLETIONS,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Talk to `model` through `client`; `extra` are further fields of every request."""
+        self.client, self.model, self.endpoint = client, model, endpoint
+        self.maker = maker
+        self._extra = dict(extra or {})
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """Return the address."""
+        kind = f"openai-{self.endpoint}"
+        return {"kind": kind, "address": self.client.url, "model": self.model}
+
+    def prompt(self, index: int, isl: int) -> Prompt:
+        """Return a text of `isl` tokens."""
+        return self.maker.text(index, isl)
+
+    async def open(self) -> None:
+        """Check that the server answers."""
+        await check_answers(self.client, "/v1/models")
+
+    async def send(self, prompt: Prompt, exchange: Exchange) -> None:
+        """Stream one answer."""
+        stream, count = EventStream(), TokenCount(exchange)
+        is_done = False
+
+        def take(arrived_s: float, piece: bytes) -> None:
+            nonlocal is_done
+            for data in stream.feed(piece):
+                if data == DONE:
+                    is_done = True
+                else:
+                    self._note(parse_event(data), arrived_s, exchange, count)
+
+        is_chat = self.endpoint is Endpoint.CHAT
+        path = "/v1/chat/completions" if is_chat else "/v1/completions"
+        await self.client.post(path, self._body(prompt, exchange.osl), take, exchange.mark_sent)
+        if stream.is_broken_off or not is_done:
+            raise TargetError("the server ended its stream without [DONE].")
+        if not exchange.finish_reason:
+            raise TargetError("the server ended its stream without a finish reason.")
+        if is_chat:
+            count.num_input_tokens = None  # holds the chat template too
+        count.settle()
+
+    async def close(self) -> None:
+        """Hang up."""
+        self.client.close()
+
+    def fields(self, osl: int) -> dict[str, Any]:
+        """Return what every request says beside model and prompt; answers have `osl` tokens."""
+        fields = {"max_tokens": osl, "min_tokens": osl} | EXACT | self._extra
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _body(self, prompt: Prompt, osl: int) -> dict[str, Any]:
+        """Return the request."""
+        body: dict[str, Any] = {"model": self.model}
+        if self.endpoint is Endpoint.CHAT:
+            body["messages"] = [{"role": "user", "content": prompt.text}]
+        else:
+            body["prompt"] = prompt.text
+        return body | self.fields(osl)
+
+    def _note(
+        self, event: dict[str, Any], arrived_s: float, exchange: Exchange, count: TokenCount
+    ) -> None:
+        """Count a chunk's tokens; usage beside text is a running total, alone it is the total."""
+        usage = event.get("usage") or {}
+        completed = usage.get("completion_tokens")
+        if usage.get("prompt_tokens") is not None:
+            count.num_input_tokens = usage["prompt_tokens"]
+        if not event.get("choices"):
+            count.total = completed if completed is not None else count.total
+            return
+        choice = event["choices"][0]
+        if not isinstance(choice, dict):
+            raise NotAnEventError(f"the server sent {choice!r} where a choice belongs")
+        delta = choice.get("delta") or {}
+        text = choice.get("text") or delta.get("content") or delta.get("reasoning_content") or ""
+        text = text or delta.get("reasoning") or ("tool call" if delta.get("tool_calls") else "")
+        count.add(arrived_s, text, completed if text else None)
+        if choice.get("finish_reason"):
+            exchange.finish_reason = choice["finish_reason"]

@@ -1,0 +1,73 @@
+"""How many tokens each response of a stream holds."""
+
+import itertools
+
+from nemotrt.profiles.load.exchange import Counting, Exchange
+from nemotrt.profiles.load.target import TargetError
+
+
+class TokenCount:
+    """Counts by what the server reports, else one token a response.
+
+    A server may report the tokens of each response, a running total, or one total at the end.
+    Numbers that only rise are a running total; whether they do is settled at the end.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Count into `exchange`."""
+        self.num_input_tokens: int | None = None
+        self.total: int | None = None  # as reported at the end
+        self._exchange = exchange
+        self._reported: list[int | None] = []
+
+    def add(self, arrived_s: float, text: str, reported: int | None) -> None:
+        """Note a response; one with neither text nor tokens is an end mark, not an arrival."""
+        if reported == 0 or (not text and reported is None):
+            return
+        self._exchange.add(arrived_s, self._gained(reported))
+        self._reported.append(reported)
+
+    def _gained(self, reported: int | None) -> int:
+        """Return the tokens of the next response, as far as one can tell before the end."""
+        last = self._reported[-1] if self._reported else 0
+        if reported is None or last is None:
+            return 1
+        return reported - last if reported > last else reported
+
+    def settle(self) -> None:
+        """Put the server's own counts in place.
+
+        Raises:
+            TargetError: the server read another number of prompt tokens than were meant.
+        """
+        exchange = self._exchange
+        counts = [number for number in self._reported if number is not None]
+        is_told = self.total is not None or bool(counts)
+        exchange.counting = Counting.SERVER if is_told else Counting.RESPONSES
+        if counts and len(counts) == len(self._reported):
+            is_total = all(now > then for then, now in itertools.pairwise(counts))
+            earlier = [0, *counts[:-1]] if is_total else [0] * len(counts)
+            exchange.arrival_tokens[:] = [
+                now - then for now, then in zip(counts, earlier, strict=True)
+            ]
+        elif is_told:
+            spread(exchange, counts[-1] if self.total is None else self.total)
+        found = self.num_input_tokens
+        if found is not None and found != exchange.isl:
+            raise TargetError(
+                f"the server read {found} prompt tokens where {exchange.isl} were meant; "
+                "is --tokenizer that of the model?"
+            )
+
+
+def spread(exchange: Exchange, num_tokens: int) -> None:
+    """Spread `num_tokens` over the responses."""
+    exchange.arrival_tokens[:] = even_shares(num_tokens, len(exchange.arrivals_s))
+
+
+def even_shares(total: int, count: int) -> list[int]:
+    """Return `count` whole numbers that add up to `total`, as even as can be; [] for none."""
+    if not count:
+        return []
+    share, rest = divmod(total, count)
+    return [share + (i < rest) for i in range(count)]

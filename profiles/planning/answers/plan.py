@@ -1,0 +1,247 @@
+"""A plan: what a model does on a GPU at one load, as one record."""
+
+from dataclasses import dataclass, replace
+
+from nemotrt.engines.backends import registry
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.profiles.planning.answers.contradictions import contradictions
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.memory.capacity import (
+    MAX_BATCH_SIZE,
+    Admission,
+    Memory,
+)
+from nemotrt.profiles.planning.memory.weights import num_parameters
+from nemotrt.profiles.planning.sources.number_format import FilePrecision, PlanPrecision, StoredType
+from nemotrt.profiles.planning.time.corrections import corrections_of, unmeasured
+from nemotrt.profiles.planning.time.engine_profile import load_engine
+from nemotrt.profiles.planning.time.operators import decode_call, operators
+from nemotrt.profiles.planning.time.roofline import Scenario, device
+from nemotrt.profiles.planning.time.step import StepTime, mean_context
+
+SCHEMA_VERSION = 1
+# Precisions of which no published row is known.
+UNMEASURED: dict[PlanPrecision, str] = {
+    Precision.INT8_SQ: "INT8",
+    Precision.INT8_WO: "INT8",
+    FilePrecision.INT4_WO: "INT4",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A predicted figure, from the low to the high end of the corrections' bands."""
+
+    low: float
+    best: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """One operator of the decode step: what it moves, multiplies and waits for."""
+
+    name: str
+    resource: str
+    ms: float
+    memory_ms: float
+    compute_ms: float
+    num_bytes: float
+    num_flops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A prediction; nothing in it was measured. Bytes are of one GPU, rates of all `tp`."""
+
+    schema_version: int
+    model: str
+    gpu: str
+    engine: str
+    precision: PlanPrecision
+    kv_dtype: StoredType
+    ssm_dtype: StoredType
+    tp: int
+    isl: int
+    osl: int
+    num_parameters: int
+    weights_bytes: int
+    kv_cache_bytes_per_token: int
+    ssm_state_bytes_per_request: int
+    conv_state_bytes_per_request: int
+    request_bytes: int
+    workspace_bytes: int
+    memory_utilization: float
+    memory: Memory
+    admission: Admission
+    max_batch_size: int
+    limited_by: str
+    batch_size: int
+    concurrency: int
+    max_num_tokens: int
+    max_seq_len: int
+    max_seq_len_at_batch_1: int
+    decode_step_ms: StepTime
+    bound_by: str
+    operators: tuple[OperatorTime, ...]
+    ttft_ms: float
+    ttft_burst_ms: float
+    tpot_ms: float
+    queue_ms: float
+    tokens_per_s: Range
+    tokens_per_s_per_user: float
+    joules_per_token: Range | None
+    usd_per_million_tokens: Range | None
+    default_corrections: tuple[str, ...]
+    notes: tuple[str, ...]
+    baseline: "Plan | None" = None
+    ratio: Range | None = None
+    reason: str | None = None
+
+
+def make_plan(
+    deployment: Deployment,
+    concurrency: int | None = None,
+    batch_size: int | None = None,
+    usd_per_hour: float | None = None,
+) -> Plan:
+    """Return the plan of a deployment; without a load, of as many users as fit.
+
+    Raises:
+        NoFeasiblePlanError: not one sequence fits, or not `batch_size`.
+        ConfigError: a figure that the plan needs is missing from the GPU's profile.
+    """
+    fit = deployment.fit
+    largest = deployment.max_batch_size()
+    if batch_size is not None:
+        fit.require(batch_size, deployment.planned_tokens, deployment.model_name)
+    users = concurrency or batch_size or largest
+    batch = min(batch_size or largest, users)
+    services = {s: deployment.serve(users, batch, s) for s in (*Scenario,)}
+    best = services[Scenario.BEST]
+    rate = Range(
+        services[Scenario.LOW].tokens_per_s,
+        best.tokens_per_s,
+        services[Scenario.HIGH].tokens_per_s,
+    )
+    request, formats = deployment.request, deployment.formats
+    return Plan(
+        schema_version=SCHEMA_VERSION,
+        model=deployment.model_name,
+        gpu=deployment.gpu.name,
+        engine=deployment.engine.name,
+        precision=formats.precision,
+        kv_dtype=formats.kv,
+        ssm_dtype=formats.ssm,
+        tp=deployment.tp,
+        isl=deployment.isl,
+        osl=deployment.osl,
+        num_parameters=num_parameters(deployment.model),
+        weights_bytes=fit.budget.weights_bytes,
+        kv_cache_bytes_per_token=request.kv_cache_bytes_per_token,
+        ssm_state_bytes_per_request=request.ssm_state_bytes,
+        conv_state_bytes_per_request=request.conv_state_bytes,
+        request_bytes=request.total_bytes(deployment.planned_tokens),
+        workspace_bytes=fit.workspace_bytes(batch),
+        memory_utilization=deployment.memory_utilization,
+        memory=fit.memory(batch, deployment.planned_tokens),
+        admission=deployment.admission,
+        max_batch_size=largest,
+        limited_by="memory" if largest < MAX_BATCH_SIZE else "max_batch_size",
+        batch_size=batch,
+        concurrency=users,
+        max_num_tokens=deployment.max_num_tokens,
+        max_seq_len=deployment.isl + deployment.osl,
+        max_seq_len_at_batch_1=fit.max_seq_len(),
+        decode_step_ms=best.step,
+        bound_by=_bound_by(best.step),
+        operators=operator_times(deployment, batch),
+        ttft_ms=best.ttft_ms,
+        ttft_burst_ms=best.ttft_burst_ms,
+        tpot_ms=best.tpot_ms,
+        queue_ms=best.queue_ms,
+        tokens_per_s=rate,
+        tokens_per_s_per_user=best.tokens_per_s / users,
+        joules_per_token=_joules_per_token(deployment, rate),
+        usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour, rate),
+        default_corrections=tuple(unmeasured(deployment.gpu)),
+        notes=_notes(deployment, largest),
+    )
+
+
+def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTime, ...]:
+    """Return each operator of a decode step at the mean context."""
+    call = decode_call(batch_size, mean_context(deployment.isl, deployment.osl))
+    found = tuple(operators(deployment.model, deployment.formats, call, deployment.tp))
+    on = device(deployment.gpu, deployment.engine, Scenario.BEST).on_call(found, is_decode=True)
+    return tuple(
+        OperatorTime(
+            operator.name,
+            operator.resource.value,
+            on.seconds(operator) * 1e3,
+            on.memory_seconds(operator) * 1e3,
+            on.compute_seconds(operator) * 1e3,
+            operator.num_bytes,
+            operator.num_flops,
+        )
+        for operator in found
+    )
+
+
+def _bound_by(step: StepTime) -> str:
+    """Return the largest part of a step."""
+    names = ("weights", "attention", "ssm", "elementwise", "interconnect", "overhead")
+    return max(names, key=lambda name: float(getattr(step, name)))
+
+
+def _joules_per_token(deployment: Deployment, rate: Range) -> Range | None:
+    """Return board power over throughput; None where nobody sourced the board's power limit.
+
+    Power is a share of the limit (correction `power`); the ends combine with the best rate.
+    """
+    limit_w = deployment.gpu.datasheet.tdp_w
+    power = corrections_of(deployment.gpu).power
+    if limit_w is None or power is None:
+        return None
+    watts = limit_w * deployment.tp / rate.best
+    return Range(watts * power.low, watts * power.best, watts * power.high)
+
+
+def _usd_per_million_tokens(usd_per_hour: float | None, rate: Range) -> Range | None:
+    """Return the price of a million generated tokens; the fastest end is the cheapest."""
+    if usd_per_hour is None:
+        return None
+    per_token = usd_per_hour / 3600 * 1e6
+    return Range(per_token / rate.high, per_token / rate.best, per_token / rate.low)
+
+
+def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
+    """Return what a reader must know beside the figures."""
+    notes = list(contradictions(deployment))
+    longest, total = deployment.model.max_position_embeddings, deployment.isl + deployment.osl
+    if total > longest:
+        notes.append(f"{total} tokens are more than the {longest} that the model was made for")
+    if deployment.formats.precision in UNMEASURED:
+        bits = UNMEASURED[deployment.formats.precision]
+        notes.append(f"no measured {bits} row exists: its time is the roofline's alone")
+    built = _as_built(deployment)
+    num_built = built.fit.max_batch_size(built.planned_tokens) if built else largest
+    if num_built != largest:
+        notes.append(
+            f"an engine of `nemotrt build --backend tensorrt` keeps SSM states twice and copies of "
+            f"a cache, so it holds {num_built} (--engine tensorrt)"
+        )
+    if deployment.gpu.notes:
+        notes.append(deployment.gpu.notes.rstrip("."))
+    return tuple(notes)
+
+
+def _as_built(deployment: Deployment) -> Deployment | None:
+    """Return the deployment on our TensorRT backend, where the plan is of our engines' design."""
+    is_design = deployment.engine.name == "nemotrt" and deployment.tp == 1
+    if not is_design or not deployment.model.num_mamba_layers:
+        return None
+    engine = load_engine(registry.first_for_gpu())
+    formats = replace(deployment.formats, kv=engine.kv_type(deployment.formats.precision))
+    max_num_tokens = min(deployment.max_num_tokens, engine.max_num_tokens)
+    return replace(deployment, engine=engine, formats=formats, max_num_tokens=max_num_tokens)

@@ -1,0 +1,1 @@
+"""This machine as a planner's device: measured rates, cached by machine."""

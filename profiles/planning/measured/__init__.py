@@ -1,0 +1,1 @@
+"""Measured throughputs beside the plan's: validation, calibration, fits."""

@@ -1,0 +1,92 @@
+"""The bytes that one request holds: KV by token, SSM and convolution state by sequence."""
+
+import math
+from dataclasses import dataclass
+
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.profiles.planning.time.engine_profile import EngineProfile, Paging
+
+# vLLM rounds the attention block up so that one page of it holds one Mamba layer's state.
+# Source: vllm-project/vllm#24280 (672-token blocks for Nano-9B-v2); multiples of 16 tokens.
+PAGE_TOKEN_MULTIPLE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMemory:
+    """What a sequence costs under one engine's paging, on one of `tp` GPUs."""
+
+    kv_cache_bytes_per_token: int
+    ssm_state_bytes: int
+    conv_state_bytes: int
+    paging: Paging
+    tokens_per_block: int
+    num_state_copies: int = 1
+    page_bytes: int = 0  # of all layers of a group, unified pages only
+    pages_per_block: int = 1  # groups of attention layers
+    num_state_pages: int = 0  # groups of Mamba layers
+
+    def total_bytes(self, num_tokens: int) -> int:
+        """Return the bytes of a sequence that holds `num_tokens` tokens."""
+        num_blocks = math.ceil(num_tokens / self.tokens_per_block)
+        if self.page_bytes:
+            num_pages = num_blocks * self.pages_per_block + self.num_state_pages
+            return num_pages * self.page_bytes
+        kv_bytes = num_blocks * self.tokens_per_block * self.kv_cache_bytes_per_token
+        return kv_bytes + self._state_bytes
+
+    @property
+    def _state_bytes(self) -> int:
+        return self.num_state_copies * (self.ssm_state_bytes + self.conv_state_bytes)
+
+    def max_tokens(self, available_bytes: int) -> int:
+        """Return the longest sequence that fits; 0 when not even one block does."""
+        if self.page_bytes:
+            num_pages = available_bytes // self.page_bytes - self.num_state_pages
+            num_blocks = num_pages // self.pages_per_block
+        else:
+            left = available_bytes - self._state_bytes
+            block_bytes = self.tokens_per_block * self.kv_cache_bytes_per_token
+            num_blocks = left // block_bytes
+        return max(num_blocks, 0) * self.tokens_per_block
+
+
+def request_memory(
+    model: ModelConfig, engine: EngineProfile, kv: StoredType, ssm: StoredType, tp: int = 1
+) -> RequestMemory:
+    """Return the cost of a sequence; heads are split over `tp` GPUs, at least one each.
+
+    The convolution window is stored in 16 bits (32 beside a float32 cache).
+    """
+    kv_heads = max(model.num_key_value_heads // tp, 1)
+    layer_kv_bytes = 2 * kv_heads * model.head_dim * kv.num_bytes
+    kv_bytes = layer_kv_bytes * model.num_attention_layers
+    conv_type = StoredType.FP32 if kv is StoredType.FP32 else StoredType.BF16
+    conv_bytes = math.ceil(model.conv_state_elements * conv_type.num_bytes / tp)
+    ssm_bytes = math.ceil(model.ssm_state_elements * ssm.num_bytes / tp)
+    is_hybrid = model.num_mamba_layers and model.num_attention_layers
+    if engine.paging is not Paging.UNIFIED_PAGES or not is_hybrid:
+        return RequestMemory(
+            kv_bytes,
+            ssm_bytes,
+            conv_bytes,
+            engine.paging,
+            engine.tokens_per_block,
+            engine.num_state_copies,
+        )
+    layer_state_bytes = math.ceil((ssm_bytes + conv_bytes) / model.num_mamba_layers)
+    num_tokens = PAGE_TOKEN_MULTIPLE * math.ceil(
+        layer_state_bytes / (layer_kv_bytes * PAGE_TOKEN_MULTIPLE)
+    )
+    # Layers are grouped by kind, each group as large as the smaller kind; a page spans its group.
+    group_size = min(model.num_attention_layers, model.num_mamba_layers)
+    return RequestMemory(
+        kv_bytes,
+        ssm_bytes,
+        conv_bytes,
+        engine.paging,
+        num_tokens,
+        page_bytes=group_size * num_tokens * layer_kv_bytes,
+        pages_per_block=math.ceil(model.num_attention_layers / group_size),
+        num_state_pages=math.ceil(model.num_mamba_layers / group_size),
+    )

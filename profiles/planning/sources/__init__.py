@@ -1,0 +1,1 @@
+"""Where a plan's model comes from: known models, configs, checkpoints, formats."""

@@ -1,0 +1,96 @@
+"""The weights of a checkpoint folder as its safetensors files have them; no weight is read."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from nemotrt.engines.checkpoint.checkpoint import ALIASES, tensor_refs
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.tensor_names import expected_shapes, linear_names, model_names
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.planning.sources.number_format import LINEAR_WEIGHTS, StoredType
+from nemotrt.profiles.planning.sources.quantization import Quantization
+from nemotrt.profiles.planning.sources.stored_weights import StoredWeights, stored_weights
+
+FLOAT_CODES = {"F32": StoredType.FP32, "BF16": StoredType.BF16, "F16": StoredType.FP16}
+# Leaves that hold a linear's codes, and the element types that those have.
+CODE_LEAVES = ("weight", "weight_packed", "qweight")
+CODE_DTYPES = {
+    StoredType.INT8: ("I8", "I32", "U8"),
+    StoredType.INT4: ("I32", "U8"),
+    StoredType.FP8: ("F8_E4M3",),
+}
+MAX_PADDING = 0.1  # of the codes, where packing fills up words; the nearest widths are a factor 2
+
+
+def read_weights(
+    folder: Path, model: ModelConfig, quantization: Quantization | None
+) -> tuple[StoredType, StoredWeights | None]:
+    """Return the type of what is not quantized, and the quantized weights, if there are any.
+
+    Raises:
+        ArtefactError: a file is missing or damaged.
+        ConfigError: the files and what the configs say of the quantization don't agree.
+    """
+    tensors = {ALIASES.get(name, name): ref for name, ref in tensor_refs(folder)}
+    embeddings = tensors.get(model_names(model).embeddings)  # floats in every layout
+    floats = FLOAT_CODES.get(embeddings.dtype) if embeddings else None
+    return floats or StoredType.BF16, _by_files(model, quantization, tensors, str(folder))
+
+
+def _by_files(
+    model: ModelConfig,
+    quantization: Quantization | None,
+    tensors: Mapping[str, TensorRef],
+    source: str,
+) -> StoredWeights | None:
+    """Return the quantized weights as the files have them, checked against what the config says.
+
+    Raises:
+        ConfigError: codes of which no config speaks, a module that the model has not, or codes of
+            another width than the config says.
+    """
+    codes = {}
+    for name, ref in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        if leaf in CODE_LEAVES and not ref.is_float:
+            codes[module] = ref
+    if quantization is None:
+        if codes:
+            raise ConfigError(
+                f"{source}: {next(iter(codes))} holds codes ({len(codes)} modules do), but no "
+                "config says how they are quantized."
+            )
+        return None
+    if not codes:
+        raise ConfigError(f"{source} says {quantization.title}, but no tensor holds codes.")
+    shapes = expected_shapes(model)
+    known = {*linear_names(model), model_names(model).lm_head}
+    for module, ref in codes.items():
+        if f"{module}.weight" not in known:
+            raise ConfigError(
+                f"{source}: {module} is quantized, which is no linear that the planner knows in a "
+                f"{model.model_type}; plan its config without the weights."
+            )
+        _check_codes(quantization, ref, shapes[f"{module}.weight"], source)
+    num_bytes = dict.fromkeys((f"{module}.weight" for module in codes), 0)
+    for name, ref in tensors.items():
+        weight = f"{name.rpartition('.')[0]}.weight"
+        if weight in num_bytes:
+            num_bytes[weight] += ref.num_bytes
+    return stored_weights(model, num_bytes)
+
+
+def _check_codes(
+    quantization: Quantization, ref: TensorRef, shape: tuple[int, ...], source: str
+) -> None:
+    """Raise ConfigError unless codes have the type and the width that the config says."""
+    stored = LINEAR_WEIGHTS[quantization.precision]
+    wanted = math.prod(shape) * stored.num_bits / 8
+    is_off = abs(ref.num_bytes - wanted) > MAX_PADDING * wanted
+    if ref.dtype not in CODE_DTYPES[stored] or is_off:
+        raise ConfigError(
+            f"{source} says {quantization.title}, but {ref.name} has {ref.num_bytes} bytes of "
+            f"{ref.dtype}; {list(shape)} in {stored} has {wanted:.0f}."
+        )

@@ -1,0 +1,4 @@
+"""How long a step takes: operators, each bound by its slowest resource.
+
+Read `step`, then `roofline`; `serving` puts steps together.
+"""

@@ -1,0 +1,25 @@
+"""The default corrections, for what was never measured on a device."""
+
+from functools import cache
+from importlib import resources
+
+from nemotrt.files.yaml_file import parse_yaml
+from nemotrt.profiles.hardware.gpu_profile import Corrections, GpuProfile
+
+DEFAULTS = resources.files("nemotrt.profiles.planning.time") / "default_corrections.yaml"
+
+
+@cache
+def default_corrections() -> Corrections:
+    """Return the bands that hold across the GPUs that were measured."""
+    return parse_yaml(Corrections, DEFAULTS.read_text(), DEFAULTS.name)
+
+
+def corrections_of(gpu: GpuProfile) -> Corrections:
+    """Return the GPU's own corrections, completed by the defaults."""
+    return gpu.corrections.over(default_corrections())
+
+
+def unmeasured(gpu: GpuProfile) -> list[str]:
+    """Return the names of the corrections that are defaults for this GPU."""
+    return sorted(set(default_corrections().present()) - set(gpu.corrections.present()))

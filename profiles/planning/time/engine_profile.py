@@ -1,0 +1,149 @@
+"""What an engine adds to the hardware: its overheads, its paging, its prefill chunk."""
+
+from enum import StrEnum
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from nemotrt.engines.model.model_config import LayerKind, ModelConfig
+from nemotrt.errors import unknown_name
+from nemotrt.files.yaml_file import parse_yaml
+from nemotrt.profiles.planning.sources.number_format import (
+    PlanPrecision,
+    StoredType,
+    default_kv_type,
+)
+from nemotrt.profiles.planning.time.formats import Formats
+
+ENGINE_FOLDER = resources.files("nemotrt.profiles.planning.time") / "engines"
+
+
+class Paging(StrEnum):
+    """How an engine hands out memory to a sequence."""
+
+    SLOTS = "slots"  # one contiguous cache of max_seq_len a sequence
+    BLOCKS = "blocks"  # KV in blocks of tokens; SSM state in a slot
+    UNIFIED_PAGES = "unified-pages"  # KV and SSM state in pages of one size
+
+
+class Scratch(StrEnum):
+    """What a prompt's kernels keep beside their inputs and results."""
+
+    FUSED = "fused"  # the SSD scan's tensors a chunk of the model's size, attention tile by tile
+    GRAPH = "graph"  # our ONNX graph in TensorRT: the call is one chunk, attention copies its cache
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Overhead(_Strict):
+    """A time that no roofline explains; `low` and `high` are of the time, not of the rate."""
+
+    low: NonNegativeFloat
+    best: NonNegativeFloat
+    high: NonNegativeFloat
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Overhead":
+        if not self.low <= self.best <= self.high:
+            raise ValueError("must have low <= best <= high")
+        return self
+
+
+class Launches(_Strict):
+    """Kernels of a layer of each kind, and of a step beside its layers."""
+
+    mamba: PositiveInt
+    mlp: PositiveInt
+    attention: PositiveInt
+    step: PositiveInt
+    source: str = Field(min_length=1)
+
+    def of(self, model: ModelConfig) -> int:
+        """Return the kernels of one call."""
+        layers = {
+            LayerKind.MAMBA: self.mamba,
+            LayerKind.MLP: self.mlp,
+            LayerKind.ATTENTION: self.attention,
+        }
+        return self.step + sum(layers[kind] for kind in model.layers)
+
+
+class Choosing(_Strict):
+    """Tokens that kernels choose on the GPU, while the host is a step behind."""
+
+    passes: PositiveInt  # over a sequence's float32 logits, read or written
+    passes_source: str = Field(min_length=1)
+    # The host's work for each sequence of a step, beside the GPU's: a step is never shorter.
+    host_us: Overhead
+
+
+class EngineProfile(_Strict):
+    """One serving engine."""
+
+    name: str
+    title: str
+    paging: Paging
+    paging_source: str
+    tokens_per_block: PositiveInt = 1
+    device: Literal["gpu", "cpu"] = "gpu"
+    scratch: Scratch = Scratch.FUSED
+    # Copies of SSM and convolution states: two where a step reads one and writes the other.
+    num_state_copies: PositiveInt = 1
+    kv_dtype: StoredType | None = None  # where the engine has but one
+    # What 16-bit linears, the head and activations are in memory, where that is not 16 bits.
+    widened: StoredType | None = None
+    # Whether it quantizes the head of a 16-bit checkpoint with the linears.
+    quantizes_head: bool = False
+    quantizes_head_source: str = ""
+    launches: Launches | None = None  # where kernels are not one an operator of the planner
+    # Whether an FP8 checkpoint gets an FP8 KV cache without being asked to.
+    is_fp8_kv_default: bool
+    fp8_kv_source: str
+    max_num_tokens: PositiveInt  # new tokens in one call, unless the user says otherwise
+    step_overhead_ms: Overhead  # launches and host work that do not overlap the GPU
+    sequence_overhead_us: Overhead  # sampling and bookkeeping, for each sequence of a step
+    # Time of each kernel that nothing hides; a GPU's launches are inside step_overhead_ms.
+    launch_overhead_us: Overhead = Overhead(low=0, best=0, high=0, source="none")
+    choosing: Choosing | None = None  # None: inside sequence_overhead_us
+    # K (or V) elements that one SM multiplies in a second, for each query head: set only where
+    # the decode attention runs on CUDA cores and reads a shared KV head once a query head.
+    attention_elements_per_s_per_sm: PositiveFloat | None = None
+    attention_elements_source: str = ""
+
+    def kv_type(self, precision: PlanPrecision) -> StoredType:
+        """Return the KV cache's format that `precision` gets without being asked for another."""
+        return self.kv_dtype or default_kv_type(precision, self.is_fp8_kv_default)
+
+    def formats(self, precision: PlanPrecision, kv: StoredType, ssm: StoredType) -> Formats:
+        """Return the number formats of a plan of a 16 bit checkpoint with this engine."""
+        return Formats(precision, kv, ssm, self.widened, self.quantizes_head)
+
+
+def known_engines() -> list[str]:
+    """Return the names of the engines that ship with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in ENGINE_FOLDER.iterdir())
+
+
+@cache
+def load_engine(name: str) -> EngineProfile:
+    """Return the profile of an engine name.
+
+    Raises:
+        ConfigError: no such engine.
+    """
+    if name not in known_engines():
+        raise unknown_name("engine", name, known_engines())
+    return parse_yaml(EngineProfile, (ENGINE_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")

@@ -1,0 +1,114 @@
+"""The time of one decode step and of a prefill, by operator."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.profiles.planning.time.engine_profile import EngineProfile
+from nemotrt.profiles.planning.time.formats import Formats
+from nemotrt.profiles.planning.time.operators import (
+    Call,
+    Operator,
+    Resource,
+    decode_call,
+    operators,
+    prefill_call,
+)
+from nemotrt.profiles.planning.time.roofline import Device
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Milliseconds of one call, by what it waits for."""
+
+    weights: float
+    attention: float
+    ssm: float
+    elementwise: float
+    interconnect: float
+    overhead: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A model in its formats on `tp` GPUs."""
+
+    model: ModelConfig
+    formats: Formats
+    tp: int = 1
+
+
+def step_time(workload: Workload, device: Device, call: Call) -> StepTime:
+    """Return the time of one call, operators one after the other."""
+    times = dict.fromkeys(Resource, 0.0)
+    found = [
+        *operators(workload.model, workload.formats, call, workload.tp),
+        *choosing(workload.model, device.engine, call),
+    ]
+    device = device.on_call(found, call.is_decode)
+    for operator in found:
+        times[operator.resource] += device.seconds(operator)
+    launches = device.engine.launches
+    counted = sum(operator.num_launches for operator in found)
+    num_launches = launches.of(workload.model) if launches else counted
+    overhead = device.overhead_s(num_launches, call.num_sequences)
+    parts = {resource.value: seconds * 1e3 for resource, seconds in times.items()}
+    total = max(sum(times.values()) + overhead, device.host_s(call.num_sequences)) * 1e3
+    return StepTime(**parts, overhead=total - sum(parts.values()), total=total)
+
+
+def choosing(model: ModelConfig, engine: EngineProfile, call: Call) -> Iterator[Operator]:
+    """Yield what choosing the tokens costs a GPU that does it with kernels of its own."""
+    if engine.choosing is not None:
+        row_bytes = 4 * model.vocab_size
+        moved = engine.choosing.passes * call.num_sequences * row_bytes
+        yield Operator("choosing", Resource.ELEMENTWISE, moved)
+
+
+def decode_step_time(
+    workload: Workload, device: Device, batch_size: int, context: float
+) -> StepTime:
+    """Return the time of one token for `batch_size` sequences of `context` tokens."""
+    return step_time(workload, device, decode_call(batch_size, context))
+
+
+def prefill_s(
+    workload: Workload, device: Device, isl: int, max_num_tokens: int, num_sequences: int = 1
+) -> float:
+    """Return the seconds of `num_sequences` prompts of `isl` tokens, in chunks.
+
+    Prompts shorter than a chunk share it; a longer one takes several, each over the tokens
+    before it.
+    """
+    chunk = max(min(isl, max_num_tokens), 1)
+    together = min(num_sequences, max(max_num_tokens // chunk, 1))
+    one_wave = _wave_s(workload, device, isl, chunk, together)
+    num_waves, rest = divmod(num_sequences, together)
+    total = num_waves * one_wave
+    return total + (_wave_s(workload, device, isl, chunk, rest) if rest else 0.0)
+
+
+def _wave_s(workload: Workload, device: Device, isl: int, chunk: int, num_sequences: int) -> float:
+    """Return the seconds of prompts that go through the chunks side by side.
+
+    Chunks of one size differ only in the attention before them, which grows evenly: the mean of
+    the first and the last stands for each.
+    """
+
+    def chunk_ms(start: int, num_tokens: int) -> float:
+        call = prefill_call(num_sequences, start, num_tokens)
+        return step_time(workload, device, call).total
+
+    num_full, rest = divmod(isl, chunk)
+    first_and_last = chunk_ms(0, chunk) + chunk_ms((num_full - 1) * chunk, chunk)
+    total_ms = num_full * first_and_last / 2
+    if rest:
+        total_ms += chunk_ms(num_full * chunk, rest)
+    return total_ms / 1e3
+
+
+def mean_context(isl: int, osl: int) -> float:
+    """Return the mean number of cached tokens over the generation of `osl` tokens."""
+    return isl + math.ceil(osl / 2)

@@ -1,0 +1,34 @@
+"""The templates, and the filters that they use."""
+
+from pathlib import Path
+
+import jinja2
+
+from nemotrt.charts.scale import label
+from nemotrt.profiles.runs.record.result import MetricValue
+
+
+def environment() -> jinja2.Environment:
+    """Return the environment of the report's templates; everything is escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["number"] = _number
+    made.filters["headline"] = _headline
+    return made
+
+
+def _number(value: float | None) -> str:
+    """Return a number with four significant digits."""
+    return "" if value is None else label(value)
+
+
+def _headline(metric: MetricValue) -> str:
+    """Return a metric's main number: its value, or its median."""
+    if metric.value is not None:
+        return label(metric.value)
+    return "-" if metric.statistics is None else label(metric.statistics.p50)

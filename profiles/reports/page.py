@@ -1,0 +1,73 @@
+"""The HTML page of a profile result: one file, no network."""
+
+import os
+from pathlib import Path
+
+from nemotrt.charts.scale import label
+from nemotrt.profiles.hardware.nvml.flags import MAX_LOCKED_SPREAD_MHZ
+from nemotrt.profiles.reports.environment import environment
+from nemotrt.profiles.reports.plots import histograms, timelines
+from nemotrt.profiles.reports.prediction_view import (
+    explanation,
+    part_rows,
+    prediction_rows,
+    step_rows,
+)
+from nemotrt.profiles.runs.metrics.decode_parts import decode_parts
+from nemotrt.profiles.runs.record.result import ProfileResult, Status
+
+CARDS = ("tokens_per_s", "tokens_per_s_per_user", "ttft_ms", "tpot_ms", "e2e_latency_ms")
+
+
+def write_html(result: ProfileResult, path: Path) -> None:
+    """Write the page whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(render(result), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def render(result: ProfileResult) -> str:
+    """Return the page."""
+    parts = decode_parts(result) if result.prediction else None
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            result=result,
+            verdict=verdict(result),
+            workload=_workload_facts(result),
+            cards=[(name, result.metrics[name]) for name in CARDS if name in result.metrics],
+            timelines=timelines(result),
+            histograms=histograms(result),
+            prediction_rows=prediction_rows(result),
+            step_rows=step_rows(result),
+            part_rows=part_rows(result, parts),
+            explanation=explanation(result, parts),
+            max_locked_spread_mhz=MAX_LOCKED_SPREAD_MHZ,
+            num_errors=sum(bool(request.error) for request in result.requests),
+        )
+    )
+
+
+def _workload_facts(result: ProfileResult) -> dict[str, object]:
+    """Return the workload; a trace by its length, since it may have thousands of lines."""
+    facts = result.workload.model_dump(exclude={"trace"})
+    if result.workload.trace:
+        facts["trace"] = f"{len(result.workload.trace)} requests"
+    return facts
+
+
+def verdict(result: ProfileResult) -> str:
+    """Return the one sentence that a reader needs first."""
+    load = result.workload
+    shape = f"{load.isl} tokens in, {load.osl} out, {load.concurrency} at a time"
+    if result.status is not Status.COMPLETE:
+        return f"This run is not complete ({result.status}): {result.reason} It was {shape}."
+    rate = result.metrics["tokens_per_s"]
+    if rate.value is None:
+        return f"{shape}: no throughput, since {rate.not_computable}"
+    ttft = result.metric("ttft_ms")
+    return f"{label(rate.value)} tokens/s at {shape}; first token after {label(ttft)} ms (median)."

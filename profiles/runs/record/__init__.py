@@ -1,0 +1,1 @@
+"""What a run leaves: the result's schema and the prediction beside it."""

@@ -1,0 +1,100 @@
+"""The planner's prediction for a run, kept beside what was measured; it says that it is one."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pydantic
+
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import NemotrtError
+from nemotrt.profiles.load.workload import Workload
+
+THIS_MACHINE = "this-machine"
+PARTS = ("weights", "attention", "ssm", "elementwise", "interconnect", "overhead")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionChoice:
+    """What to predict for: a GPU that the planner knows, or this-machine; a model; a precision."""
+
+    gpu: str
+    model: str
+    precision: str | None = None  # None: the target's own, else the model's
+    engine: str = "nemotrt"
+
+
+class Prediction(pydantic.BaseModel):
+    """What the planner expected; nothing in it was measured.
+
+    `decode_step_ms` has the parts of a step by operator, and their total.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    gpu: str
+    model: str
+    precision: str
+    batch_size: int
+    tokens_per_s_low: float
+    tokens_per_s: float
+    tokens_per_s_high: float
+    ttft_ms: float
+    tpot_ms: float
+    decode_step_ms: dict[str, float]
+    bound_by: str
+    limited_by: str
+    notes: tuple[str, ...]
+
+
+def predict(
+    choice: PredictionChoice, workload: Workload, max_batch_size: int | None = None
+) -> Prediction:
+    """Return the planner's prediction for a closed loop.
+
+    Args:
+        choice: what to predict for.
+        workload: lengths and users.
+        max_batch_size: the engine's limit, where it is known.
+
+    Raises:
+        NoFeasiblePlanError: the model or the batch does not fit.
+        ConfigError: a name is unknown, or the GPU can't run the precision.
+    """
+    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+    from nemotrt.profiles.planning.answers.plan import make_plan
+
+    options = DeploymentOptions(
+        model=choice.model,
+        gpu=choice.gpu,
+        precision=None if choice.precision is None else Precision(choice.precision),
+        engine=choice.engine,
+        isl=workload.isl,
+        osl=workload.osl,
+    )
+    batch_size = None if max_batch_size is None else min(max_batch_size, workload.concurrency)
+    plan = make_plan(deploy(options), workload.concurrency, batch_size)
+    return Prediction(
+        gpu=plan.gpu,
+        model=Path(plan.model).name,
+        precision=plan.precision,
+        batch_size=plan.batch_size,
+        tokens_per_s_low=plan.tokens_per_s.low,
+        tokens_per_s=plan.tokens_per_s.best,
+        tokens_per_s_high=plan.tokens_per_s.high,
+        ttft_ms=plan.ttft_ms,
+        tpot_ms=plan.tpot_ms,
+        decode_step_ms=asdict(plan.decode_step_ms),
+        bound_by=plan.bound_by,
+        limited_by=plan.limited_by,
+        notes=plan.notes,
+    )
+
+
+def try_predict(
+    choice: PredictionChoice, workload: Workload, max_batch_size: int | None = None
+) -> tuple[Prediction | None, str]:
+    """Return the prediction, or None and why there is none."""
+    try:
+        return predict(choice, workload, max_batch_size), ""
+    except NemotrtError as error:
+        return None, f"No prediction: {error.message}"

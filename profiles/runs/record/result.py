@@ -1,0 +1,180 @@
+"""The result of a profile run: one JSON file with every request and every sample."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
+from nemotrt.profiles.runs.record.prediction import Prediction
+from nemotrt.profiles.runs.record.statistics import Statistics
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Status(StrEnum):
+    """How a run ended; only a complete one may be compared."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class RequestRecord(Strict):
+    """One request; times are seconds since the start of the run."""
+
+    index: int
+    phase: Literal["warm-up", "measured", "cool-down"]
+    isl: int
+    osl: int
+    due_s: float
+    sent_s: float | None  # None: it never was
+    admitted_s: float | None
+    ended_s: float | None  # None: it was cut off when the run ended
+    arrivals_s: tuple[float, ...]
+    arrival_tokens: tuple[int, ...]
+    finish_reason: str
+    error: str
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens that came back."""
+        return sum(self.arrival_tokens)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every token that was asked for came back; an answer without one is none."""
+        return not self.error and 0 < self.num_output_tokens == self.osl
+
+
+class StepRecord(Strict):
+    """One engine step, where the target reports them."""
+
+    start_s: float
+    end_s: float
+    num_running: int
+    num_waiting: int
+
+
+class MetricValue(Strict):
+    """A metric with its declaration; either a value, statistics, or why there is neither."""
+
+    title: str
+    unit: str
+    formula: str
+    source: str
+    is_better_high: bool
+    value: float | None = None
+    statistics: Statistics | None = None
+    not_computable: str | None = None
+
+
+class TraceRecord(Strict):
+    """A request of a trace."""
+
+    due_s: float
+    isl: int
+    osl: int
+
+
+class WorkloadRecord(Strict):
+    """The workload as it was asked for."""
+
+    isl: int
+    osl: int
+    num_requests: int
+    concurrency: int
+    num_warmup: int
+    arrival: str
+    requests_per_s: float
+    language: str
+    seed: int
+    slos: dict[str, float]
+    trace: tuple[TraceRecord, ...]
+
+
+class DriverRecord(Strict):
+    """What the load driver itself cost, and whether it was the bottleneck; None: it is not told.
+
+    Shares are of one core over the steady window. `busy_share` is the time in which the driver was
+    at work or waited for a core; `cpu_share` what it used of one.
+    """
+
+    name: str = "nemotrt"
+    cpu_share: float | None
+    busy_share: float | None = None
+    loop_lag_p99_ms: float | None  # how late it woke; bounds the error of a time stamp
+    is_limit: bool
+
+
+class ProfileResult(Strict):
+    """The whole of result.json."""
+
+    schema_version: Literal[1] = 1
+    status: Status
+    reason: str  # why it is not complete, "" otherwise
+    started_at: str  # ISO 8601, UTC
+    clock_start_s: float | None  # CLOCK_MONOTONIC at second 0: aligns logs of one machine
+    duration_s: float
+    target: dict[str, str | int]
+    workload: WorkloadRecord
+    window_s: tuple[float, float] | None  # the steady window; None where there was none
+    metrics: dict[str, MetricValue]
+    driver: DriverRecord
+    machine: dict[str, str | int]
+    notes: tuple[str, ...]
+    requests: tuple[RequestRecord, ...]
+    steps: tuple[StepRecord, ...]
+    gpus: tuple[GpuTrace, ...] = ()
+    energy: tuple[Energy | None, ...] = ()  # of each GPU in the window
+    prediction: Prediction | None = None
+
+    def metric(self, name: str, statistic: str = "p50") -> float:
+        """Return a metric's value, or one statistic of its distribution.
+
+        Raises:
+            ConfigError: it has none; the message says why.
+        """
+        entry = self.metrics[name]
+        if entry.value is not None:
+            return entry.value
+        if entry.statistics is None:
+            raise ConfigError(f"{name} is not computable: {entry.not_computable}")
+        value: float = getattr(entry.statistics, statistic)
+        return value
+
+
+def write_result(result: ProfileResult, path: Path) -> None:
+    """Write the JSON file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(result.model_dump_json() + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_result(path: Path) -> ProfileResult:
+    """Return the result in a JSON file, or in a run's folder.
+
+    Raises:
+        ArtefactError: there is none, or it is not of this schema.
+    """
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        return ProfileResult.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise ArtefactError(f"{file} does not exist; give a profile run's folder.") from None
+    except OSError as error:
+        raise ArtefactError(f"{file} can't be read: {error.strerror}.") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ArtefactError(f"{file} is no profile result: {place}: {first['msg']}.") from error

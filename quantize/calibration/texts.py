@@ -1,0 +1,61 @@
+"""Calibration and evaluation text: JSON Lines, plain text, or the set that ships with nemotrt."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.json_lines import json_lines
+from nemotrt.quantize.calibration.forward import windows
+
+DEFAULT_TEXT = Path(__file__).parent / "calibration_text.jsonl"
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the documents of a file: one a line with key `text` in .jsonl, else the whole file.
+
+    Raises:
+        ArtefactError: the file can't be read.
+        ConfigError: a line is not an object whose `text` is a string.
+    """
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{path} can't be read: {error}.") from error
+    if path.suffix.lower() != ".jsonl":
+        return [text]
+    try:
+        return [_text(number, line) for number, line in json_lines(content)]
+    except ValueError as error:
+        raise ConfigError(f'{path}, {error}: expected {{"text": "..."}}.') from None
+
+
+def _text(number: int, line: dict[str, Any]) -> str:
+    """Return the text of one line; half of a surrogate pair is no text."""
+    text = line.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"line {number} has text {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"line {number} has a text that is no Unicode ({error.reason})") from None
+    return text
+
+
+def token_windows(
+    checkpoint: Path, texts: list[str], num_tokens: int, max_sequences: int
+) -> npt.NDArray[np.int64]:
+    """Return [sequences, num_tokens] of the texts' tokens, one text after the other.
+
+    Raises:
+        ConfigError: the checkpoint has no tokenizer.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    if tokenizer is None:
+        raise ConfigError(f"{checkpoint} has no tokenizer, so text can't become tokens.")
+    tokens = [token for text in texts for token in tokenizer.encode(text)]
+    return windows(tokens, num_tokens)[:max_sequences]

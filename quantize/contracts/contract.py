@@ -1,0 +1,136 @@
+"""Checks a quantized checkpoint against what the loaders demand, without running one.
+
+Rules: the tensors are the model's and its scales, all of them and no other; both config files
+agree; quantized and excluded modules are together all linears, by exact name; every quantized
+weight has its scales, of the right type and shape, positive and finite; no NaN code; every channel
+reaches the largest code, so no range is wasted.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, QuantAlgo, flat_quantization
+from nemotrt.engines.checkpoint.stored_head import HEAD
+from nemotrt.engines.checkpoint.stored_names import left_out_note
+from nemotrt.engines.model.tensor_names import expected_shapes
+from nemotrt.errors import ConfigError
+from nemotrt.quantize.contracts.kv_contract import kv_faults
+from nemotrt.quantize.contracts.linear_contract import linear_faults
+from nemotrt.quantize.contracts.loaders import loader_verdicts
+from nemotrt.quantize.contracts.tensor_contract import is_skipped, tensor_faults
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.plan import check_plain
+from nemotrt.quantize.quality.source_error import Compared, compare_with_source
+from nemotrt.quantize.reading.quantized_folder import QuantizedFolder, open_folder
+from nemotrt.quantize.recipes.selection import split_fused
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a quantized folder is, what is wrong with it, and who loads it."""
+
+    path: Path
+    format: Format
+    algo: QuantAlgo
+    num_quantized: int
+    num_kept: int
+    faults: tuple[str, ...]
+    loaders: dict[str, str]
+    weight_errors: dict[str, float]  # relative RMS error by module; empty without a source
+    notes: tuple[str, ...] = ()  # no faults, but worth knowing
+
+
+def inspect_quantized(
+    path: Path,
+    source: Path | None = None,
+    progress: Callable[[int], None] = lambda num_modules: None,
+) -> Inspection:
+    """Return the inspection of the quantized checkpoint in folder `path`.
+
+    With `source`, the 16 bit checkpoint that it came from, every tensor is compared with it;
+    `progress` is told of each linear done.
+
+    Raises:
+        ConfigError: the checkpoint is not quantized, or the source is, or is of another model.
+        ArtefactError: a file is missing or damaged.
+    """
+    folder = open_folder(path)
+    quantized = [module for module in folder.linears if folder.codes(module) is not None]
+    faults, errors = list(_faults(folder)), {}
+    if source is not None:
+        compared = _compare(folder, source, quantized, progress)
+        errors = compared.weight_errors
+        faults += compared.faults
+    return Inspection(
+        path=path,
+        format=folder.layout,
+        algo=folder.algo,
+        num_quantized=len(quantized),
+        num_kept=len(folder.linears) - len(quantized),
+        faults=tuple(faults),
+        loaders=loader_verdicts(folder.layout, folder.quant, folder.model),
+        weight_errors=errors,
+        notes=_notes(folder),
+    )
+
+
+def _notes(folder: QuantizedFolder) -> tuple[str, ...]:
+    """Return which files contradict each other, and which tensors loaders pass over."""
+    used = {*expected_shapes(folder.model), HEAD}
+    note = left_out_note([name for name in folder.tensors if is_skipped(name) and name not in used])
+    return (*folder.contradictions, note) if note else folder.contradictions
+
+
+def _compare(
+    folder: QuantizedFolder, source: Path, quantized: list[str], progress: Callable[[int], None]
+) -> Compared:
+    """Compare every tensor with the source's."""
+    check_plain(source)
+    reference = open_checkpoint(source)
+    if reference.config != folder.model:
+        raise ConfigError(f"{folder.path} is another model than {source}.")
+    return compare_with_source(reference, folder.tensors, quantized, folder.algo, progress)
+
+
+def _faults(folder: QuantizedFolder) -> Iterator[str]:
+    """Yield each broken rule in one line."""
+    if folder.layout is Format.MODELOPT:
+        yield from _config_faults(folder)
+    yield from tensor_faults(folder)
+    yield from kv_faults(folder.model, folder.layout, folder.quant.kv_cache_algo, folder.tensors)
+    if not folder.excludes("lm_head"):
+        yield "lm_head is not excluded: loaders would take its 16 bit weight for codes"
+    for name in folder.tensors:
+        module = name.removesuffix(".weight")
+        if module.endswith(".conv1d") and module != name and not folder.excludes(module):
+            yield f"{module} is not excluded"
+    quantized = {f"{module}.weight" for module in folder.linears if folder.codes(module)}
+    yield from split_fused(folder.model, quantized)
+    for module in folder.linears:
+        codes = folder.codes(module)
+        if codes is None:
+            if not folder.excludes(module):
+                yield f"{module} is neither quantized nor excluded"
+            continue
+        if folder.excludes(module):
+            yield f"{module} is quantized and excluded"
+        yield from linear_faults(folder, module, codes)
+
+
+def _config_faults(folder: QuantizedFolder) -> Iterator[str]:
+    """Yield where config.json and hf_quant_config.json disagree; engines read one or the other."""
+    flat, path = flat_quantization(folder.path), folder.path / QUANT_CONFIG_FILE
+    if not flat or not path.is_file():
+        return  # one is enough: engines fall back to the other
+    other = json.loads(path.read_text(encoding="utf-8"))["quantization"]
+    if flat.get("quant_method") != "modelopt":
+        yield f"config.json: quant_method is {flat.get('quant_method')!r}, not 'modelopt'"
+    if flat.get("quant_algo") != other.get("quant_algo"):
+        yield f"quant_algo is {flat.get('quant_algo')!r} in one, {other.get('quant_algo')!r}"
+    if set(flat.get("ignore", ())) != set(other.get("exclude_modules", ())):
+        yield "config.json's ignore and hf_quant_config.json's exclude_modules differ"
+    if bool(flat.get("kv_cache_scheme")) != bool(other.get("kv_cache_quant_algo")):
+        yield "only one of the two configs says that the KV cache is quantized"

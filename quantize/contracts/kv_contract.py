@@ -1,0 +1,40 @@
+"""Checks the scales of a quantized KV cache against what the loaders demand."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.model.model_config import LayerKind, ModelConfig
+from nemotrt.engines.model.tensor_names import blocks
+from nemotrt.quantize.conversion.formats import Format
+
+LEAVES = ("k_scale", "v_scale")
+
+
+def kv_faults(
+    model: ModelConfig, layout: Format, kv_algo: str | None, tensors: Mapping[str, TensorRef]
+) -> Iterator[str]:
+    """Yield each broken rule in one line.
+
+    An FP8 cache may have no scales: loaders then take 1. An INT8 cache must have them, and what no
+    config speaks of would not be read.
+    """
+    if kv_algo not in (None, "FP8", "INT8"):
+        yield f"the KV cache is {kv_algo}, which is neither FP8 nor INT8"
+    shape = () if layout is Format.MODELOPT else (1,)
+    for block in blocks(model):
+        if block.kind is not LayerKind.ATTENTION:
+            continue
+        for leaf in LEAVES:
+            name = block.name(leaf if layout is not Format.MODELOPT else f"{leaf[0]}_proj.{leaf}")
+            ref = tensors.get(name)
+            if ref is None:
+                if kv_algo == "INT8":
+                    yield f"{name} is missing: an int8 KV cache has no scale without it"
+            elif kv_algo is None:
+                yield f"{name} is there, but the configs say that the KV cache is not quantized"
+            elif ref.dtype != "F32" or ref.shape != shape:
+                yield f"{name} is {ref.dtype} {list(ref.shape)}, expected F32 {list(shape)}"
+            elif not (np.isfinite(values := ref.map()).all() and (values > 0).all()):
+                yield f"{name} holds a value that is not positive and finite"

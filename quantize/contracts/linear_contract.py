@@ -1,0 +1,92 @@
+"""Checks one quantized linear: its scales' types and shapes, its codes' range."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
+from nemotrt.quantize.recipes.selection import sharing_scale
+from nemotrt.quantize.scales.common_amax import has_one_scale
+
+E4M3_MAX_CODE, E4M3_NAN = 0x7E, 0x7F
+CHUNK_ROWS = 512
+FLOATS = ("F32", "BF16", "F16")  # of pre_quant_scale, which has the activations' type
+
+
+def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Iterator[str]:
+    """Yield what is wrong with one quantized linear."""
+    rows = codes.shape[0]
+    per_tensor = folder.algo is QuantAlgo.FP8
+    is_modelopt = folder.layout is Format.MODELOPT
+    expected: tuple[int, ...] = () if per_tensor else (rows,)
+    if not is_modelopt:
+        expected = (1,) if per_tensor else (rows, 1)
+    types = ("F32",) if is_modelopt else ("F32", "BF16")  # of llm-compressor
+    wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"weight_scale": (types, expected)}
+    if folder.algo in (QuantAlgo.FP8, QuantAlgo.INT8_SMOOTHQUANT):
+        wanted["input_scale"] = types, () if is_modelopt else (1,)
+    if f"{module}.pre_quant_scale" in folder.tensors:
+        wanted["pre_quant_scale"] = FLOATS, codes.shape[1:]
+    for leaf, (dtypes, shape) in wanted.items():
+        ref = folder.tensors.get(f"{module}.{leaf}")
+        if ref is None:
+            yield f"{module}.{leaf} is missing"
+        elif ref.dtype not in dtypes or ref.shape != shape:
+            found = f"{ref.dtype} {list(ref.shape)}"
+            yield f"{module}.{leaf} is {found}, expected {dtypes[0]} {list(shape)}"
+        elif not (np.isfinite(values := ref.map().astype(np.float32)).all() and (values > 0).all()):
+            yield f"{module}.{leaf} holds a value that is not positive and finite"
+    scale = folder.tensors.get(f"{module}.weight_scale")
+    if scale is not None:
+        yield from _code_faults(folder, module, codes, scale)
+
+
+def _code_faults(
+    folder: QuantizedFolder, module: str, codes: TensorRef, scale: TensorRef
+) -> Iterator[str]:
+    """Yield NaN codes, and channels whose largest code is not the format's."""
+    largest, is_fp8 = _row_maxima(codes), codes.dtype == "F8_E4M3"
+    if is_fp8 and (largest == E4M3_NAN).any():
+        yield f"{module} has NaN codes"
+        return
+    if scale.num_bytes == scale.numpy_dtype.itemsize:
+        largest = largest.max(initial=0, keepdims=True)
+        for other in _sharing(folder, module):  # one of them has the largest weight
+            largest = np.maximum(largest, _row_maxima(other).max(initial=0))
+    full = E4M3_MAX_CODE if is_fp8 else 127
+    values = scale.map().astype(np.float32).reshape(-1)
+    if largest.size != values.size:
+        return
+    # A scale at the bottom of float32's or float16's range is clamped: its codes stay small.
+    wasted = (largest != full) & (largest != 0) & (values > np.float32(6.2e-5 / 127))
+    if wasted.any():
+        row = int(np.flatnonzero(wasted)[0])
+        yield f"{module}, channel {row}: the largest code is {int(largest[row])}, not {full}"
+
+
+def _sharing(folder: QuantizedFolder, module: str) -> Iterator[TensorRef]:
+    """Yield the codes of the other modules that have one scale together with `module`."""
+    group = sharing_scale(folder.model).get(f"{module}.weight", ())
+    if has_one_scale(folder.tensors, group):
+        for other in (name.removesuffix(".weight") for name in group):
+            if other != module and (codes := folder.codes(other)) is not None:
+                yield codes
+
+
+def _row_maxima(codes: TensorRef) -> npt.NDArray[np.uint8]:
+    """Return the largest magnitude code of each row; E4M3 magnitudes are ordered as bytes."""
+    raw = codes.map().view(np.uint8)
+    result = np.empty(codes.shape[0], np.uint8)
+    for begin in range(0, codes.shape[0], CHUNK_ROWS):
+        part = np.asarray(raw[begin : begin + CHUNK_ROWS])
+        if codes.dtype == "F8_E4M3":
+            size = part & 0x7F
+        else:
+            signed = (part ^ 0x80 if codes.dtype == "I32" else part).view(np.int8)
+            size = np.abs(signed.astype(np.int16)).astype(np.uint8)
+        result[begin : begin + CHUNK_ROWS] = size.max(axis=1, initial=0)
+    return result

@@ -1,0 +1,94 @@
+"""Which engines load a quantized checkpoint, by format and algorithm, and why not.
+
+Source: the loaders of TensorRT-LLM's PyTorch backend (2026-08 and -09 snapshots), read; vLLM 0.32
+and 0.33, whose readers the slow tests run; transformers 5.19 and 5.24, run. None ran here on a GPU.
+docs/quantization.md has the details.
+"""
+
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo, QuantConfig
+from nemotrt.engines.model.model_config import LayerKind, ModelConfig
+from nemotrt.quantize.conversion.formats import Format
+
+BUILD = "nemotrt build"
+TRT_LLM, VLLM, TRANSFORMERS = "TensorRT-LLM (PyTorch)", "vLLM", "transformers"
+NO_MODELOPT = "no: has no reader for ModelOpt's layout and would load raw codes"
+
+LOADERS: dict[tuple[Format, QuantAlgo], dict[str, str]] = {
+    (Format.MODELOPT, QuantAlgo.FP8): {
+        TRT_LLM: "yes",
+        VLLM: "yes",
+        TRANSFORMERS: NO_MODELOPT,
+    },
+    (Format.MODELOPT, QuantAlgo.FP8_PER_CHANNEL): {
+        TRT_LLM: "yes",
+        VLLM: "yes",
+        TRANSFORMERS: NO_MODELOPT,
+    },
+    (Format.MODELOPT, QuantAlgo.INT8_WEIGHT_ONLY): {
+        TRT_LLM: "yes",
+        VLLM: "no: rejects W8A16 in ModelOpt's layout; export --format compressed-tensors",
+        TRANSFORMERS: NO_MODELOPT,
+    },
+    (Format.MODELOPT, QuantAlgo.INT8_SMOOTHQUANT): {
+        TRT_LLM: "no: has no INT8 activations for this model",
+        VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
+        TRANSFORMERS: NO_MODELOPT,
+    },
+    (Format.COMPRESSED_TENSORS, QuantAlgo.FP8): {
+        TRT_LLM: "no: refuses per-tensor scales in compressed-tensors; use --format modelopt",
+        VLLM: "yes",
+        TRANSFORMERS: "yes, with compressed-tensors installed",
+    },
+    (Format.COMPRESSED_TENSORS, QuantAlgo.FP8_PER_CHANNEL): {
+        TRT_LLM: "yes",
+        VLLM: "yes",
+        TRANSFORMERS: "yes, with compressed-tensors installed",
+    },
+    (Format.COMPRESSED_TENSORS, QuantAlgo.INT8_WEIGHT_ONLY): {
+        TRT_LLM: "no: use --format modelopt",
+        VLLM: "yes",
+        TRANSFORMERS: "yes, with compressed-tensors installed",
+    },
+    (Format.COMPRESSED_TENSORS, QuantAlgo.INT8_SMOOTHQUANT): {
+        TRT_LLM: "no: refuses static activation scales in compressed-tensors",
+        VLLM: "yes",
+        TRANSFORMERS: "yes, with compressed-tensors installed",
+    },
+}
+
+# A quantized KV cache changes "yes". Source: TensorRT-LLM's tests of its PyTorch backend refuse
+# hybrid models and paged context; vLLM's validator of compressed-tensors takes FP8 alone, and its
+# reader of ModelOpt's layout passes over the rest; transformers quantizes the cache through
+# compressed-tensors, which looks for an attention argument that transformers 5.24 has renamed.
+BUILD_CACHE = {
+    "none": "yes",
+    "FP8": "yes; the KV cache is FP8 in backends tensorrt-llm, tensorrt-llm-1.2 and edge-llm only",
+    "INT8": "yes; no backend takes the int8 KV cache",
+}
+VLLM_INT8_CACHE = {
+    Format.MODELOPT: "yes, with the KV cache in 16 bit: it reads FP8 scales only",
+    Format.COMPRESSED_TENSORS: "no: refuses an int8 KV cache; use --kv-cache fp8 or none",
+}
+TRANSFORMERS_CACHE = (
+    "yes, with compressed-tensors installed; the KV cache by its scales in 5.19, in 16 bit in 5.24"
+)
+HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
+DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
+
+
+def loader_verdicts(layout: Format, quant: QuantConfig, model: ModelConfig) -> dict[str, str]:
+    """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
+    verdicts = {BUILD: BUILD_CACHE.get(quant.kv_cache_algo or "none", "yes")}
+    if layout is not Format.MODELOPT:
+        verdicts[BUILD] = "no: it builds from --format modelopt"
+    verdicts |= LOADERS[layout, quant.algo]
+    if quant.kv_cache_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
+        verdicts[TRANSFORMERS] = TRANSFORMERS_CACHE
+    if quant.kv_cache_algo != "INT8":
+        return verdicts
+    if verdicts[TRT_LLM].startswith("yes"):
+        is_hybrid = LayerKind.MAMBA in model.layers
+        verdicts[TRT_LLM] = HYBRID_INT8_CACHE if is_hybrid else DENSE_INT8_CACHE
+    if verdicts[VLLM].startswith("yes"):
+        verdicts[VLLM] = VLLM_INT8_CACHE[layout]
+    return verdicts

@@ -1,0 +1,108 @@
+"""Checks which tensors a quantized checkpoint has: every one of the model's, and no other."""
+
+import json
+from collections.abc import Iterator
+
+from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.model.tensor_names import blocks, expected_shapes
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
+
+CODE_TYPES = {
+    QuantAlgo.FP8: "F8_E4M3",
+    QuantAlgo.FP8_PER_CHANNEL: "F8_E4M3",
+    QuantAlgo.INT8_WEIGHT_ONLY: "I8",
+    QuantAlgo.INT8_SMOOTHQUANT: "I8",
+}
+STATIC = (QuantAlgo.FP8, QuantAlgo.INT8_SMOOTHQUANT)
+# What loaders skip: a tied head that is stored all the same, rotary tables, multi-token prediction.
+SKIPPED_ENDS = ("lm_head.weight", "rotary_emb.inv_freq")
+SKIPPED_STARTS = ("mtp.",)
+
+
+def tensor_faults(folder: QuantizedFolder) -> Iterator[str]:
+    """Yield each tensor that is missing, of a wrong shape or type, or not one of this model's.
+
+    A name that no loader knows stops vLLM; TensorRT-LLM takes any with a capital A or D for an SSM
+    parameter. Scales are only looked for here; linear_contract.py and kv_contract.py check them.
+    """
+    shapes = expected_shapes(folder.model)
+    codes = {module: folder.codes(module) for module in folder.linears}
+    quantized = {module: ref for module, ref in codes.items() if ref is not None}
+    for name, shape in shapes.items():
+        module = name.removesuffix(".weight")
+        if module in quantized:
+            yield from _code_faults(folder, module, quantized[module], shape)
+        elif module not in codes or folder.excludes(module):
+            yield from _float_faults(name, folder.tensors.get(name), shape)
+    known = set(shapes) | set(_scale_names(folder, quantized))
+    for name in folder.tensors:
+        if name in known or is_skipped(name):
+            continue
+        yield f"{name} is no tensor of this model in this format: loaders refuse or misread it"
+    yield from _index_faults(folder)
+
+
+def is_skipped(name: str) -> bool:
+    """Whether loaders pass over a tensor of that name."""
+    return name.endswith(SKIPPED_ENDS) or name.startswith(SKIPPED_STARTS)
+
+
+def _float_faults(name: str, ref: TensorRef | None, shape: tuple[int, ...]) -> Iterator[str]:
+    """Yield what is wrong with a tensor that is not quantized."""
+    if ref is None:
+        yield f"{name} is missing"
+    elif ref.shape != shape or not ref.is_float:
+        yield f"{name} is {ref.dtype} {list(ref.shape)}, expected floats {list(shape)}"
+
+
+def _code_faults(
+    folder: QuantizedFolder, module: str, ref: TensorRef, shape: tuple[int, ...]
+) -> Iterator[str]:
+    """Yield what is wrong with the type and shape of a quantized weight's codes."""
+    dtype = CODE_TYPES[folder.algo]
+    if _is_packed(folder):
+        dtype, shape = "I32", (shape[0], shape[1] // 4)
+    if (ref.dtype, ref.shape) != (dtype, shape):
+        found = f"{ref.dtype} {list(ref.shape)}"
+        yield f"the codes of {module} are {found}, expected {dtype} {list(shape)}"
+
+
+def _is_packed(folder: QuantizedFolder) -> bool:
+    """Whether codes are four to an int32, as compressed-tensors has them for W8A16."""
+    is_weight_only = folder.algo is QuantAlgo.INT8_WEIGHT_ONLY
+    return is_weight_only and folder.layout is Format.COMPRESSED_TENSORS
+
+
+def _scale_names(folder: QuantizedFolder, quantized: dict[str, TensorRef]) -> Iterator[str]:
+    """Yield the names that this format may have beside the model's own."""
+    is_modelopt = folder.layout is Format.MODELOPT
+    leaves = ["weight_scale"]
+    if folder.algo in STATIC:
+        leaves.append("input_scale")
+    if _is_packed(folder):
+        leaves += ["weight_packed", "weight_shape"]
+    if folder.algo is QuantAlgo.INT8_SMOOTHQUANT and is_modelopt:
+        leaves.append("pre_quant_scale")
+    for module in quantized:
+        yield from (f"{module}.{leaf}" for leaf in leaves)
+    for block in blocks(folder.model):
+        for leaf in ("k_scale", "v_scale"):
+            yield block.name(f"{leaf[0]}_proj.{leaf}" if is_modelopt else leaf)
+
+
+def _index_faults(folder: QuantizedFolder) -> Iterator[str]:
+    """Yield the first tensor that the index has in another shard than it is in, or not at all."""
+    index = folder.path / INDEX_FILE
+    if not index.is_file():
+        return
+    weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    told = {ALIASES.get(name, name): shard for name, shard in weight_map.items()}
+    for name in sorted(told.keys() | folder.tensors.keys()):
+        ref = folder.tensors.get(name)
+        if ref is None or told.get(name) != ref.path.name:
+            place = ref.path.name if ref else "no shard"
+            yield f"{INDEX_FILE} has {name} in {told.get(name, 'no shard')}, it is in {place}"
+            return

@@ -1,0 +1,139 @@
+"""Where every byte of an output shard goes: known before a single weight is read."""
+
+import json
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.checkpoint.safetensors_file import DTYPES, TensorRef
+from nemotrt.quantize.recipes.recipe import Encoding
+
+NO_FACTORS: npt.NDArray[np.float32] = np.empty(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    """One weight to quantize, and the factors that SmoothQuant moves into it."""
+
+    name: str
+    source: TensorRef
+    encoding: Encoding
+    columns: npt.NDArray[np.float32] = field(default_factory=lambda: NO_FACTORS)  # [in]
+    rows: npt.NDArray[np.float32] = field(default_factory=lambda: NO_FACTORS)  # [out]
+    is_offset_binary: bool = False  # int8 codes as code + 128
+    amax: np.float32 | None = None  # of all weights that share its scale; None: its own alone
+
+    @property
+    def module(self) -> str:
+        """The module's name: the weight's without its leaf."""
+        return self.name.removesuffix(".weight")
+
+    @property
+    def num_rows(self) -> int:
+        """Output channels."""
+        return self.source.shape[0]
+
+    @property
+    def num_columns(self) -> int:
+        """Input channels."""
+        return self.source.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Bytes of the source, unchanged."""
+
+    ref: TensorRef
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Bytes known from the plan."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """The codes of a linear."""
+
+    linear: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """The weight scales of a linear."""
+
+    linear: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of the output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    content: Copied | Literal | Codes | Scales
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the data."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+def literal(name: str, dtype: str, values: npt.ArrayLike) -> Entry:
+    """Return the entry for small `values`, stored as `dtype`."""
+    array = np.asarray(values).astype(DTYPES[dtype])
+    return Entry(name, dtype, array.shape, Literal(array.tobytes()))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One output file: its header and the place of every tensor."""
+
+    file_name: str
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where each tensor starts, from the start of the file."""
+        position, result = len(self.header), {}
+        for entry in self.entries:
+            result[entry.name] = position
+            position += entry.num_bytes
+        return result
+
+    @cached_property
+    def header(self) -> bytes:
+        """The header, padded so that data starts at a multiple of 8."""
+        table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        position = 0
+        for entry in self.entries:
+            end = position + entry.num_bytes
+            table[entry.name] = {
+                "dtype": entry.dtype,
+                "shape": list(entry.shape),
+                "data_offsets": [position, end],
+            }
+            position = end
+        text = json.dumps(table, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return len(self.header) + sum(entry.num_bytes for entry in self.entries)
+
+
+def make_shard(source: Path, entries: Iterable[Entry]) -> Shard:
+    """Return the output shard for `source`: widest types first, so that each tensor is aligned."""
+    ordered = sorted(entries, key=lambda entry: -DTYPES[entry.dtype].itemsize)
+    return Shard(source.name, tuple(ordered))

@@ -1,0 +1,111 @@
+"""`nemotrt evaluate`: parse, call, print."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nemotrt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nemotrt.quantize.quality.quality import Quality
+
+READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command()
+@click.argument("candidate")
+@click.option("--against", required=True, help="The 16 bit checkpoint, or a built-in model.")
+@click.option(
+    "--text",
+    "texts",
+    type=READABLE,
+    multiple=True,
+    help="Plain text or .jsonl; may be repeated, one row of the table each. "
+    "[default: the shipped held-out English and Japanese]",
+)
+@click.option("--sequences", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
+@click.option("--page", type=click.Path(path_type=Path), help="Write a self-contained HTML page.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def evaluate(
+    candidate: str,
+    against: str,
+    texts: tuple[Path, ...],
+    sequences: int,
+    sequence_tokens: int,
+    page: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare CANDIDATE, a quantized checkpoint or an engine, with the 16 bit checkpoint.
+
+    A checkpoint runs on the CPU in its own arithmetic, activations too: what a GPU would compute,
+    without a GPU. Memory is that of the largest block, so any size can be compared. An engine
+    directory runs itself, one token at a time; it shows logits only, so no layers are listed.
+    """
+    from nemotrt.engines.tiny.models import FOLDER, resolve_checkpoint
+    from nemotrt.quantize.calibration.texts import read_texts, token_windows
+    from nemotrt.quantize.conversion.progress import count_progress
+    from nemotrt.quantize.quality import evaluate as quality
+
+    if page is not None and not page.parent.is_dir():
+        raise ConfigError(f"--page {page}: the folder {page.parent} does not exist.")
+    reference, target = resolve_checkpoint(against), resolve_checkpoint(candidate)
+    paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
+    stems = [path.stem for path in paths]
+    tokens = {
+        path.stem if stems.count(path.stem) == 1 else str(path): token_windows(
+            reference, read_texts(path), sequence_tokens, sequences
+        )
+        for path in paths
+    }
+    total = quality.num_steps(reference, target, tokens)
+    with count_progress("comparing", total, quiet=quiet or as_json) as progress:
+        result = quality.evaluate(reference, target, tokens, progress)
+    if page is not None:
+        from nemotrt.quantize.quality.quality_page import quality_page
+
+        page.write_text(quality_page(result), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps({"schema_version": 1} | asdict(result), allow_nan=False))
+    else:
+        _print(result)
+
+
+def _print(result: "Quality") -> None:
+    """Print a line a text, then the worst layers and linears."""
+    what = f"{result.backend} engine, {result.precision}" if result.backend else result.precision
+    click.echo(f"{result.candidate}: {what}, against {result.reference}")
+    click.echo(
+        f"{'text':12} {'tokens':>8} {'perplexity':>11} {'reference':>10} {'change':>9} "
+        f"{'KL, nats':>9} {'top-1':>7}"
+    )
+    for text in result.texts:
+        change = text.perplexity / text.reference_perplexity - 1
+        click.echo(
+            f"{text.name:12} {text.num_tokens:8} {text.perplexity:11.3f} "
+            f"{text.reference_perplexity:10.3f} {change:+9.3%} {text.mean_kl_divergence:9.5f} "
+            f"{text.top1_agreement:7.2%}"
+        )
+    if result.backend:
+        click.echo("An engine shows logits only: evaluate its checkpoint for layers and linears.")
+        return
+    click.echo("worst layers, relative error of what they add:")
+    for layer in result.layers[:5]:
+        texts = ", ".join(f"{name} {error:.4f}" for name, error in layer.by_text.items())
+        click.echo(
+            f"  {layer.layer:3} {layer.kind:9} {layer.relative_error:8.4f} ({texts})   "
+            f"stream after it {layer.stream_relative_error:.4f}"
+        )
+    if result.linears:
+        click.echo("worst linears on the reference's input, relative errors:")
+        click.echo(f"  {'weight':>8} {'input':>8} {'output':>8}")
+    for linear in result.linears[:5]:
+        click.echo(
+            f"  {linear.weight_error:8.4f} {linear.input_error:8.4f} {linear.output_error:8.4f}   "
+            f"{linear.name}"
+        )

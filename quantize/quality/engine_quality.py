@@ -1,0 +1,104 @@
+"""An engine itself against the reference checkpoint: its own steps, one token a slot at a time.
+
+The engine's kernels and arithmetic decide, on whatever it runs; nothing inside it is seen, so
+there is no error of a layer or a linear.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.tensor_names import blocks, model_names
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.runtime.engine import Engine, Feed
+from nemotrt.engines.text.tokenizer import load_tokenizer
+from nemotrt.errors import ConfigError
+from nemotrt.quantize.calibration.forward import Floats, embed, final_logits, run_block
+from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
+from nemotrt.quantize.quality.quality import Ids, Quality, Tally, TextQuality
+
+Progress = Callable[[int], None]
+
+
+def evaluate_engine(
+    reference: Checkpoint, folder: Path, tokens: dict[str, Ids], progress: Progress
+) -> Quality:
+    """Return the quality of the engine in `folder` on each named [sequences, tokens].
+
+    `progress` is told of each block of the reference, and of each token that the engine takes.
+
+    Raises:
+        ConfigError: the engine is of another model, or too short for the sequences.
+        ArtefactError: a file of the engine has changed.
+        EnvironmentUnfitError: its backend can't run here.
+    """
+    if read_model_config(folder) != reference.config:
+        raise ConfigError(f"{folder} is an engine of another model than {reference.path}.")
+    opened = open_engine(folder)
+    try:
+        _check(opened, reference, folder, tokens)
+        hidden = embed(reference, np.concatenate(list(tokens.values())))
+        for block in blocks(reference.config):
+            for _ in run_block(reference, block, hidden, QuantizedEmitter):
+                pass
+            progress(1)
+        texts, begin = [], 0
+        for name, rows in tokens.items():
+            stream = hidden[begin : begin + len(rows)]
+            texts.append(_compare(name, rows, stream, opened.engine, reference, progress))
+            begin += len(rows)
+    finally:
+        opened.engine.close()
+    return Quality(
+        reference=str(reference.path),
+        candidate=str(folder),
+        backend=opened.manifest.backend,
+        precision=opened.manifest.precision.value,
+        texts=tuple(texts),
+    )
+
+
+def _check(opened: OpenEngine, reference: Checkpoint, folder: Path, tokens: dict[str, Ids]) -> None:
+    """Raise unless the engine means the same by these tokens, and holds as many."""
+    limits, engine = opened.engine.limits, opened.engine
+    longest = max(rows.shape[1] for rows in tokens.values())
+    if longest - 1 > limits.max_seq_len:
+        raise ConfigError(
+            f"sequences of {longest} tokens don't fit {folder}, built for {limits.max_seq_len} "
+            f"(the last is not fed); give --sequence-tokens {limits.max_seq_len + 1} or less."
+        )
+    if engine.vocab_size != reference.config.vocab_size:
+        raise ConfigError(
+            f"{folder} has {engine.vocab_size} logits, {reference.path} "
+            f"{reference.config.vocab_size}: not the same model."
+        )
+    own = load_tokenizer(reference.path)
+    if own is None or opened.tokenizer is None:
+        return
+    for rows in tokens.values():
+        for row in rows.tolist():
+            if own.decode(row) != opened.tokenizer.decode(row):
+                raise ConfigError(f"{folder} has another tokenizer than {reference.path}.")
+
+
+def _compare(
+    name: str, rows: Ids, hidden: Floats, engine: Engine, reference: Checkpoint, progress: Progress
+) -> TextQuality:
+    """Step the engine over `rows`, as many at once as it has slots, against `hidden`'s logits."""
+    tally = Tally(name)
+    head = reference.floats(model_names(reference.config).lm_head)
+    step = engine.limits.max_batch_size
+    for begin in range(0, len(rows), step):
+        batch, stream = rows[begin : begin + step], hidden[begin : begin + step]
+        slots = [engine.allocate() for _ in batch]
+        for place in range(batch.shape[1] - 1):
+            feeds = [Feed(slot, [int(row[place])]) for slot, row in zip(slots, batch, strict=True)]
+            found = engine.step(feeds)
+            tally.add(final_logits(reference, stream[:, place], head), found, batch[:, place + 1])
+            progress(len(batch))
+        for slot in slots:
+            engine.release(slot)
+    return tally.result()

@@ -1,0 +1,163 @@
+"""A quantized checkpoint against the 16 bit one it came from: error band, and bytes that stayed.
+
+Rounding to the nearest code moves a weight by at most half a step, whatever the distribution:
+
+    int8          amax / 254, amax being its row's
+    E4M3          |w| / 16, or amax / 448 / 1024 below the least normal code
+
+so a scale, channel or tensor that is not the source's shows. A lower bound does not exist: weights
+that are codes already have no error.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.quantize.reading.code_rows import CodeRows, chunks, code_rows
+from nemotrt.quantize.recipes.selection import sharing_scale
+from nemotrt.quantize.scales.common_amax import has_one_scale, tensor_amax
+from nemotrt.quantize.scales.unfold import (
+    NOTHING,
+    Factors,
+    folded_factors,
+    rounded_columns,
+    row_amax,
+)
+
+Floats = npt.NDArray[np.float32]
+COPY_BYTES = 1 << 22
+E4M3_HALF_ULP, E4M3_HALF_SUBNORMAL = 2.0**-4, 2.0**-10
+SLACK = 1.01  # of a step: scales that other tools round to bfloat16
+DOUBLE_ROUNDING = 2.0**-8  # of a weight: ModelOpt rounds FP8's quotient to bfloat16 first
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Relative RMS error of each quantized module's weight, and what can't be."""
+
+    weight_errors: dict[str, float]
+    faults: tuple[str, ...]
+
+
+def compare_with_source(
+    source: Checkpoint,
+    tensors: Mapping[str, TensorRef],
+    modules: list[str],
+    algo: QuantAlgo,
+    progress: Callable[[int], None] = lambda num_modules: None,
+) -> Compared:
+    """Compare `tensors`, of which `modules` are quantized, with the checkpoint `source`.
+
+    Memory is that of a chunk of rows, and a few vectors.
+
+    Raises:
+        ConfigError: `source` is quantized itself.
+    """
+    is_smooth = algo is QuantAlgo.INT8_SMOOTHQUANT
+    factors, norms = folded_factors(source, tensors) if is_smooth else ({}, {})
+    faults = [fault for norm in norms for fault in _norm_faults(norm, norms, factors, modules)]
+    errors, groups = {}, sharing_scale(source.config)
+    for module in modules:
+        weight = f"{module}.weight"
+        group = groups.get(weight, ())
+        sharing = [source[name] for name in group] if has_one_scale(tensors, group) else []
+        errors[module], fault = weight_error(
+            source[weight], tensors, module, factors.get(weight, NOTHING), sharing
+        )
+        faults += [fault] if fault else []
+        progress(1)
+    quantized = {f"{module}.weight" for module in modules}
+    for name, ref in source.tensors.items():
+        if name not in quantized and name not in norms and not _is_copy(ref, tensors.get(name)):
+            faults.append(f"{name} is not quantized, but is not the source's")
+    finite = {module: error for module, error in errors.items() if np.isfinite(error)}
+    return Compared(finite, tuple(faults))
+
+
+def weight_error(
+    ref: TensorRef,
+    tensors: Mapping[str, TensorRef],
+    module: str,
+    factors: Factors,
+    sharing: Sequence[TensorRef] = (),
+) -> tuple[float, str | None]:
+    """Return the relative RMS error of `module`'s weight, and its worst channel if it can't be.
+
+    The weight is compared as it was rounded: times its smoothing factors. One scale per tensor is
+    of the largest weight of all in `sharing`. NaN where there is nothing to compare.
+    """
+    found = code_rows(tensors, module)
+    if found is None:
+        return float("nan"), f"{module} has no scales to compare its weight with the source's"
+    if found.shape != ref.shape:
+        return float("nan"), f"{module} is {list(found.shape)}, the source's {list(ref.shape)}"
+    columns = rounded_columns(tensors, module, factors)
+    amax = row_amax(ref, columns)
+    if found.is_per_tensor:
+        others = max((float(tensor_amax(other)) for other in sharing), default=0.0)
+        amax = np.full_like(amax, max(amax.max(initial=0.0), others))
+    steps = found.scale_of(amax, ref.dtype)
+    scales = found.scales() / factors.rows if factors.rows.size else found.scales()
+    squares, excess = np.zeros(2), np.empty(ref.shape[0], np.float32)
+    weight = ref.map()
+    for rows in chunks(ref.shape):
+        part = weight[rows].astype(np.float32)
+        if columns.size:
+            part *= columns
+        difference = found.read(rows)
+        difference *= scales[rows, None]
+        difference -= part
+        np.abs(part, out=part)
+        np.abs(difference, out=difference)
+        squares += [np.vdot(value, value) for value in (difference, part)]
+        difference -= _bound(found, part, steps[rows, None])
+        excess[rows] = difference.max(axis=1, initial=0.0)
+    error = float(np.sqrt(squares[0] / squares[1])) if squares[1] else float(squares[0] > 0)
+    worst = int(np.argmax(np.where(np.isnan(excess), np.inf, excess)))
+    if excess[worst] <= 0:
+        return error, None
+    smoothing = f", smoothed as {factors.told_by} says" if factors.told_by else ""
+    return error, (
+        f"{module}, channel {worst}: differs from the source{smoothing} by more than rounding can "
+        f"(relative error of the whole {error:.3g})"
+    )
+
+
+def _bound(found: CodeRows, size: Floats, steps: Floats) -> Floats:
+    """Return how far rounding can move a weight of magnitude `size`."""
+    if not found.is_fp8:
+        return steps * np.float32(SLACK / 2)
+    half = np.maximum(size * np.float32(E4M3_HALF_ULP), steps * np.float32(E4M3_HALF_SUBNORMAL))
+    result: Floats = half * np.float32(SLACK) + size * np.float32(DOUBLE_ROUNDING)
+    return result
+
+
+def _norm_faults(
+    norm: str, norms: dict[str, tuple[str, ...]], factors: dict[str, Factors], modules: list[str]
+) -> Iterator[str]:
+    """Yield why a norm that is not the source's can't have absorbed smoothing factors."""
+    columns = factors[norms[norm][0]].columns
+    with np.errstate(invalid="ignore"):
+        mantissa, _ = np.frexp(columns)
+    if not (np.isfinite(columns).all() and (mantissa == 0.5).all()):
+        channel = int(np.argmax(~np.isfinite(columns) | (mantissa != 0.5)))
+        yield f"{norm}, channel {channel}: not the source's over a power of two"
+    for weight in norms[norm]:
+        if weight.removesuffix(".weight") not in modules:
+            yield f"{norm} is not the source's, but {weight} behind it is"
+
+
+def _is_copy(before: TensorRef, after: TensorRef | None) -> bool:
+    """Whether two tensors have the same type, shape and bytes."""
+    if after is None or (after.dtype, after.shape) != (before.dtype, before.shape):
+        return False
+    for start in range(0, before.num_bytes, COPY_BYTES):
+        size = min(COPY_BYTES, before.num_bytes - start)
+        if before.read(start, size) != after.read(start, size):
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""Quantized folders as they are read back, ours and compressed-tensors'."""

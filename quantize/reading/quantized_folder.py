@@ -1,0 +1,86 @@
+"""A quantized checkpoint in either layout: what its configs say and where its tensors are."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.engines.checkpoint.checkpoint import contradictions, tensor_refs
+from nemotrt.engines.checkpoint.quant_config import (
+    QUANT_CONFIG_FILE,
+    QuantAlgo,
+    QuantConfig,
+    flat_quantization,
+    read_quant_config,
+)
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored_head import settle_head
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.tensor_names import linear_names
+from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.reading.compressed import read_compressed_config
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedFolder:
+    """The parts of a quantized checkpoint that the checks read."""
+
+    path: Path
+    model: ModelConfig
+    layout: Format
+    quant: QuantConfig
+    tensors: dict[str, TensorRef]
+    linears: list[str]
+    contradictions: tuple[str, ...] = ()  # as of a Checkpoint
+
+    @property
+    def algo(self) -> QuantAlgo:
+        """How the linears are stored."""
+        return self.quant.algo
+
+    def excludes(self, module: str) -> bool:
+        """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
+        names = self.quant.exclude
+        if self.layout is Format.MODELOPT:
+            return self.quant.excludes(module)
+        if module in names:
+            return True
+        regexes = (name.removeprefix("re:") for name in names if name.startswith("re:"))
+        try:
+            return any(re.match(regex, module) for regex in regexes)
+        except re.error as error:
+            raise ArtefactError(
+                f"{self.path}/config.json: ignore has a bad regex: {error}."
+            ) from None
+
+    def codes(self, module: str) -> TensorRef | None:
+        """Return where the codes of `module` are, or None if it is not quantized."""
+        for leaf in ("weight_packed", "weight"):
+            ref = self.tensors.get(f"{module}.{leaf}")
+            if ref is not None and not ref.is_float:
+                return ref
+        return None
+
+
+def open_folder(path: Path) -> QuantizedFolder:
+    """Return the quantized checkpoint in folder `path`, tensors as they are spelled there.
+
+    Raises:
+        ConfigError: it is not quantized, or in none of our formats.
+        ArtefactError: a file is missing or damaged.
+    """
+    told = read_model_config(path)
+    flat = flat_quantization(path) or {}
+    if not flat and not (path / QUANT_CONFIG_FILE).is_file():
+        raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
+    model, tensors = settle_head(told, dict(tensor_refs(path)))
+    linears = [name.removesuffix(".weight") for name in linear_names(model)]
+    if flat.get("quant_method") == Format.COMPRESSED_TENSORS:
+        layout, quant = Format.COMPRESSED_TENSORS, read_compressed_config(path, flat)
+    else:
+        layout, quant = Format.MODELOPT, read_quant_config(path)
+    if quant.algo is QuantAlgo.NONE:
+        raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
+    found = contradictions(path, told, model)
+    return QuantizedFolder(path, model, layout, quant, tensors, linears, found)

@@ -1,0 +1,1 @@
+"""What to do with which layer: recipes by name or file."""

@@ -1,0 +1,32 @@
+"""Which options of `nemotrt quantize` decide nothing in a call: said, not silently dropped."""
+
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.quantize.recipes.recipe import Recipe
+
+OF_A_CALIBRATION = ("calibration", "text", "sequences", "sequence-tokens", "clip", "percentile")
+
+
+def unused_note(
+    recipe: Recipe, kv_cache: str, given: set[str], *, is_calibrated: bool, clip: str
+) -> str | None:
+    """Return a line that names the options in `given` that change nothing, or None.
+
+    Args:
+        recipe: what is written.
+        kv_cache: the KV cache's type, `none` for 16 bit.
+        given: names of options, without dashes, that are not at their defaults.
+        is_calibrated: whether a calibration is read.
+        clip: where a calibration's scales are cut.
+    """
+    unused = set()
+    if not is_calibrated:
+        unused |= given.intersection(OF_A_CALIBRATION)
+    if clip != "percentile":
+        unused |= given.intersection({"percentile"})
+    if recipe.algo is not QuantAlgo.INT8_SMOOTHQUANT:
+        unused |= given.intersection({"no-fold"})
+    if not unused:
+        return None
+    what = recipe.name if kv_cache == "none" else f"{recipe.name} with --kv-cache {kv_cache}"
+    names = ", ".join(f"--{name}" for name in (*OF_A_CALIBRATION, "no-fold") if name in unused)
+    return f"{names}: nothing to do for {what}"

@@ -1,0 +1,1 @@
+"""Scales and what is folded into weights: SmoothQuant, common ranges, unfolding."""

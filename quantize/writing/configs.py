@@ -1,0 +1,108 @@
+"""The two files that say how a checkpoint is quantized, always from one description."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, QuantAlgo
+from nemotrt.engines.checkpoint.stored_head import settled_json
+from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.recipes.recipe import Encoding, Recipe
+from nemotrt.quantize.recipes.selection import Selection
+
+KV_SCHEMES: dict[str, dict[str, Any]] = {
+    "fp8": {"dynamic": False, "num_bits": 8, "type": "float"},
+    "int8": {"dynamic": False, "num_bits": 8, "type": "int"},
+}
+
+
+def write_configs(
+    checkpoint: Checkpoint,
+    target: Path,
+    recipe: Recipe,
+    layout: Format,
+    selection: Selection,
+    kv_cache: str = "none",
+) -> None:
+    """Write config.json, and for ModelOpt's layout hf_quant_config.json, into `target`."""
+    config = settled_json(checkpoint.path, checkpoint.config)
+    if layout is Format.MODELOPT:
+        config["quantization_config"] = _modelopt_flat(recipe, selection, kv_cache)
+        _write(target / QUANT_CONFIG_FILE, _modelopt_nested(recipe, selection, kv_cache))
+    else:
+        config["quantization_config"] = _compressed_tensors(recipe, selection, kv_cache)
+    if config.get("model_type") == "nemotron_h":
+        config["mamba_ssm_cache_dtype"] = "float32"  # as the model card asks
+    _write(target / "config.json", config)
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _producer() -> dict[str, str]:
+    return {"name": "nemotrt", "version": version("nemotrt")}
+
+
+def _modelopt_nested(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[str, Any]:
+    return {
+        "producer": _producer(),
+        "quantization": {
+            "quant_algo": recipe.algo.value,
+            "kv_cache_quant_algo": None if kv_cache == "none" else kv_cache.upper(),
+            "exclude_modules": list(selection.exclude),
+        },
+    }
+
+
+def _modelopt_flat(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[str, Any]:
+    """Return what vLLM reads from config.json; it says the same as the nested form."""
+    flat: dict[str, Any] = {
+        "quant_method": "modelopt",
+        "quant_algo": recipe.algo.value,
+        "ignore": list(selection.exclude),
+        "producer": _producer(),
+    }
+    if recipe.algo is QuantAlgo.FP8:
+        scheme = {"dynamic": False, "num_bits": 8, "type": "float"}
+        group = {"weights": scheme, "input_activations": scheme, "targets": ["Linear"]}
+        flat["config_groups"] = {"group_0": group}
+    if kv_cache != "none":
+        flat["kv_cache_scheme"] = KV_SCHEMES[kv_cache]
+    return flat
+
+
+def _compressed_tensors(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[str, Any]:
+    """Return the quantization_config of the compressed-tensors library."""
+    kind = "int" if recipe.encoding is Encoding.INT8_PER_CHANNEL else "float"
+    is_weight_only = recipe.algo is QuantAlgo.INT8_WEIGHT_ONLY
+    per_tensor = recipe.encoding is Encoding.FP8_PER_TENSOR
+    base = {"num_bits": 8, "type": kind, "symmetric": True}
+    weights = base | {"strategy": "tensor" if per_tensor else "channel", "dynamic": False}
+    if is_weight_only:
+        activations = None
+    elif recipe.is_static:
+        activations = base | {"strategy": "tensor", "dynamic": False}
+    else:
+        activations = base | {"strategy": "token", "dynamic": True}
+    name = "pack-quantized" if is_weight_only else f"{kind}-quantized"
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
+    scheme = None
+    if kv_cache != "none":
+        scheme = KV_SCHEMES[kv_cache] | {"strategy": "tensor", "symmetric": True}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": name,
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": group | {"output_activations": None}},
+        "ignore": _both_spellings(selection.exclude),
+        "kv_cache_scheme": scheme,
+    }
+
+
+def _both_spellings(modules: tuple[str, ...]) -> list[str]:
+    """Return hub names and transformers' own: it renames tensors, but not the ignore list."""
+    renamed = (f"model.{name.removeprefix('backbone.')}" for name in modules if "backbone" in name)
+    return [*modules, *renamed]

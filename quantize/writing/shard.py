@@ -1,0 +1,205 @@
+"""Fills one output shard on all cores, or checks one that an earlier run filled."""
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from nemotrt.errors import ArtefactError
+from nemotrt.quantize.conversion.convert import convert_rows, rows_amax, split_rows, tensor_scale
+from nemotrt.quantize.conversion.layout import Codes, Copied, Entry, Linear, Literal, Scales, Shard
+from nemotrt.quantize.recipes.recipe import Encoding
+
+COPY_BYTES = 1 << 22
+MAX_IN_FLIGHT = 64
+Progress = Callable[[int], None]  # called with a number of source bytes done
+
+
+class MismatchError(Exception):
+    """A shard that was called finished has other bytes than it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A sink that writes to file `fd`."""
+
+    fd: int
+
+    def put(self, offset: int, data: memoryview | bytes) -> None:
+        """Write all of `data` at `offset`."""
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self.fd, view, offset)
+            view, offset = view[count:], offset + count
+
+    def copy(self, source: int, begin: int, offset: int, count: int) -> None:
+        """Copy `count` bytes from file `source`, inside the kernel where it can."""
+        while count:
+            try:
+                done = os.copy_file_range(source, self.fd, count, begin, offset)
+            except OSError as error:
+                if error.errno is None or not _is_unsupported(error.errno):
+                    raise
+                done = 0
+            if not done:
+                data = os.pread(source, count, begin)
+                self.put(offset, data)
+                done = len(data) or _shortened()
+            begin, offset, count = begin + done, offset + done, count - done
+
+
+@dataclass(frozen=True, slots=True)
+class Checking:
+    """A sink that compares with what file `fd` has."""
+
+    fd: int
+
+    def put(self, offset: int, data: memoryview | bytes) -> None:
+        """Raise MismatchError unless the file has `data` at `offset`."""
+        if os.pread(self.fd, len(data), offset) != data:
+            raise MismatchError
+
+    def copy(self, source: int, begin: int, offset: int, count: int) -> None:
+        """Raise MismatchError unless the two ranges are alike."""
+        self.put(offset, os.pread(source, count, begin))
+
+
+Sink = Writing | Checking
+
+
+def _is_unsupported(code: int) -> bool:
+    """Whether copy_file_range can't serve these two files (two filesystems, or an odd one)."""
+    return code in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+
+
+def _shortened() -> int:
+    raise ArtefactError("the checkpoint's file got shorter while it was read.")
+
+
+def write_shard(source: Path, path: Path, shard: Shard, pool: Executor, done: Progress) -> None:
+    """Write `shard` to `path` from the file `source`.
+
+    Raises:
+        ArtefactError: a weight holds NaN or infinity, or the source is shorter than it said.
+    """
+    with _opened(source, os.O_RDONLY) as src, _opened(path, os.O_WRONLY | os.O_CREAT) as dst:
+        os.ftruncate(dst, shard.num_bytes)
+        _run(src, Writing(dst), shard, pool, done)
+
+
+def is_shard_whole(source: Path, path: Path, shard: Shard, pool: Executor, done: Progress) -> bool:
+    """Whether `path` has every byte that writing the shard anew would give."""
+    if not path.is_file() or path.stat().st_size != shard.num_bytes:
+        return False
+    with _opened(source, os.O_RDONLY) as src, _opened(path, os.O_RDONLY) as dst:
+        try:
+            _run(src, Checking(dst), shard, pool, done)
+        except MismatchError:
+            return False
+    return True
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags, 0o644)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _run(src: int, sink: Sink, shard: Shard, pool: Executor, done: Progress) -> None:
+    """Give every piece of the shard to the pool, in the order of the source."""
+    sink.put(0, shard.header)
+    scales = {
+        entry.content.linear.name: shard.offsets[entry.name]
+        for entry in shard.entries
+        if isinstance(entry.content, Scales)
+    }
+    with _Pieces(pool, done) as pieces:
+        for entry in sorted(shard.entries, key=_source_offset):
+            offset, content = shard.offsets[entry.name], entry.content
+            if isinstance(content, Literal):
+                sink.put(offset, content.data)
+            elif isinstance(content, Copied):
+                _copy(src, content, sink, offset, pieces)
+            elif isinstance(content, Codes):
+                _convert(src, content.linear, sink, offset, scales[content.linear.name], pieces)
+
+
+def _source_offset(entry: Entry) -> int:
+    """Return where the entry's data begins in the source; what has none comes first."""
+    content = entry.content
+    if isinstance(content, Copied):
+        return content.ref.offset
+    return content.linear.source.offset if isinstance(content, Codes) else 0
+
+
+def _copy(src: int, content: Copied, sink: Sink, offset: int, pieces: "_Pieces") -> None:
+    ref = content.ref
+    for begin in range(0, ref.num_bytes, COPY_BYTES):
+        count = min(COPY_BYTES, ref.num_bytes - begin)
+        pieces.start(count, sink.copy, src, ref.offset + begin, offset + begin, count)
+
+
+def _convert(
+    src: int, linear: Linear, sink: Sink, codes: int, scales: int, pieces: "_Pieces"
+) -> None:
+    """Start the chunks of a linear; a per-tensor scale needs a first pass for its own amax."""
+    chunks = split_rows(linear)
+    scale = np.float32(1)
+    if linear.encoding is Encoding.FP8_PER_TENSOR:
+        amax = linear.amax
+        if amax is None:
+            amaxes = pieces.pool.map(partial(rows_amax, src), chunks)
+            amax = max(amaxes, default=np.float32(0))
+        scale = tensor_scale(amax)
+        stored = scale * linear.rows[0] if linear.rows.size else scale
+        sink.put(scales, np.float32(stored).tobytes())
+    row_bytes = linear.source.num_bytes // max(1, linear.num_rows)
+    for rows in chunks:
+        count = (rows.end - rows.begin) * row_bytes
+        pieces.start(count, convert_rows, src, rows, sink, codes, scales, scale)
+
+
+class _Pieces:
+    """Work in flight: bounded, the first fault stops the rest, leaving waits for all."""
+
+    def __init__(self, pool: Executor, done: Progress) -> None:
+        """Run pieces on `pool`, telling `done` the size of each that ends."""
+        self.pool = pool
+        self.done = done
+        self.flight: deque[tuple[Future[None], int]] = deque()
+
+    def start(self, num_bytes: int, work: Callable[..., None], *args: object) -> None:
+        """Start a piece of `num_bytes` source bytes, waiting for the oldest if many are going."""
+        if len(self.flight) >= MAX_IN_FLIGHT:
+            self._finish_oldest()
+        self.flight.append((self.pool.submit(work, *args), num_bytes))
+
+    def _finish_oldest(self) -> None:
+        future, num_bytes = self.flight.popleft()
+        future.result()
+        self.done(num_bytes)
+
+    def __enter__(self) -> Self:
+        """Return the pieces themselves."""
+        return self
+
+    def __exit__(self, kind: object, fault: object, trace: object) -> None:
+        """Wait for every piece; after a fault, cancel those that have not started."""
+        try:
+            while self.flight and kind is None:
+                self._finish_oldest()
+        finally:
+            for future, _ in self.flight:
+                if not future.cancel():
+                    wait([future])

@@ -1,0 +1,220 @@
+"""A quantized checkpoint from a 16 bit one, streamed: constant memory, at the speed of the disk."""
+
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint, shard_paths
+from nemotrt.engines.checkpoint.quant_config import QuantAlgo, QuantConfig
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.quantize.calibration.calibration import load_calibration
+from nemotrt.quantize.contracts.loaders import loader_verdicts
+from nemotrt.quantize.conversion.formats import Format, check_unfolded
+from nemotrt.quantize.conversion.layout import Shard
+from nemotrt.quantize.conversion.plan import Adjustments, check_plain, plan_digest, plan_shards
+from nemotrt.quantize.conversion.progress import readable_size
+from nemotrt.quantize.recipes.recipe import Recipe
+from nemotrt.quantize.recipes.selection import Selection, select
+from nemotrt.quantize.scales.adjust import CalibrationOptions, adjust
+from nemotrt.quantize.scales.column_amax import num_threads
+from nemotrt.quantize.writing.carry import carry_files, write_index
+from nemotrt.quantize.writing.configs import write_configs
+from nemotrt.quantize.writing.partial import Partial, filling_folder
+from nemotrt.quantize.writing.shard import Progress, is_shard_whole, write_shard
+
+RECORD_FILE = "nemotrt_quantize.json"  # what was asked, beside what it gave
+COPIED = "copied as they are"
+BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own; Source: stat(2)
+
+
+Setting = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """How to write, beside the recipe."""
+
+    layout: Format = Format.MODELOPT
+    kv_cache: str = "none"
+    keep_feeders: bool = False
+    calibration: Path | None = None  # folder, for recipes with static scales
+    calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
+    force: bool = False
+    resume: bool = False
+    sync: bool = False  # onto the disk before the output appears
+    settings: dict[str, Setting] = field(default_factory=dict)  # the call's, for the record
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeResult:
+    """What was written."""
+
+    target: Path
+    recipe: str
+    quant_algo: str
+    format: str
+    num_linears: int
+    num_shards: int
+    source_bytes: int
+    target_bytes: int
+    seconds: float
+    loaders: dict[str, str]  # engine -> "yes..." or "no..." with the reason
+    notes: tuple[str, ...] = ()  # of the source: contradictions, and tensors that are not its model
+
+    @property
+    def gb_per_s(self) -> float:
+        """Source bytes a second, in GB."""
+        return self.source_bytes / self.seconds / 1e9
+
+
+DEFAULT_OPTIONS = QuantizeOptions()
+
+
+def quantize_checkpoint(
+    source: Path,
+    target: Path,
+    recipe: Recipe,
+    options: QuantizeOptions = DEFAULT_OPTIONS,
+    *,
+    progress: Progress = lambda num_bytes: None,
+) -> QuantizeResult:
+    """Write the checkpoint in folder `source`, quantized by `recipe`, to the new folder `target`.
+
+    Raises:
+        ArtefactError: the source is damaged, or a weight holds NaN or infinity.
+        ConfigError: the recipe doesn't fit the model, or `target` is in the way, or holds the
+            source.
+        EnvironmentUnfitError: the disk is too small.
+    """
+    begin = time.perf_counter()
+    _check_apart(target, source, options.calibration)
+    shards, selection, digest = plan(source, recipe, options, progress=progress)
+    kv_algo = None if options.kv_cache == "none" else options.kv_cache.upper()
+    quant = QuantConfig(recipe.algo, kv_algo)
+    how = {"force": options.force, "resume": options.resume, "sync": options.sync}
+    with filling_folder(target, digest, **how) as partial:
+        _check_disk(partial, shards)
+        _write_shards(source, partial, shards, progress)
+        write_index(partial.path, source, shards)
+        carry_files(source, partial.path)
+        checkpoint = open_checkpoint(source)
+        write_configs(checkpoint, partial.path, recipe, options.layout, selection, options.kv_cache)
+        _write_record(partial.path, recipe, options)
+    return QuantizeResult(
+        target=target,
+        recipe=recipe.name,
+        quant_algo=recipe.algo.value,
+        format=options.layout.value,
+        num_linears=len(selection.weights),
+        num_shards=len(shards),
+        source_bytes=source_bytes(source),
+        target_bytes=sum(shard.num_bytes for shard in shards),
+        seconds=time.perf_counter() - begin,
+        loaders=loader_verdicts(options.layout, quant, checkpoint.config),
+        notes=checkpoint.notes(COPIED),
+    )
+
+
+def plan(
+    source: Path,
+    recipe: Recipe,
+    options: QuantizeOptions,
+    *,
+    is_calibrated: bool = True,
+    progress: Progress = lambda num_bytes: None,
+) -> tuple[list[Shard], Selection, str]:
+    """Return the output's shards, what is quantized, and the digest of the whole plan.
+
+    Without its calibration the plan lacks static scales and smoothing; it can't be written then.
+    """
+    check_plain(source)
+    if recipe.algo is QuantAlgo.INT8_SMOOTHQUANT and not options.calibration_options.fold:
+        check_unfolded(options.layout)
+    checkpoint = open_checkpoint(source)
+    selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
+    adjustments = Adjustments()
+    if is_calibrated:
+        calibration, how = None, options.calibration_options
+        if options.calibration is not None:
+            calibration = load_calibration(options.calibration, source)
+        adjustments = adjust(
+            checkpoint, selection, recipe, options.kv_cache, calibration, how, progress
+        )
+    shards = plan_shards(checkpoint, selection, recipe, options.layout, adjustments)
+    settings = f"{version('nemotrt')} {recipe} {options.layout} {options.kv_cache}"
+    return shards, selection, plan_digest(checkpoint, shards, settings)
+
+
+def _write_shards(source: Path, partial: Partial, shards: list[Shard], progress: Progress) -> None:
+    """Write each shard that is not whole yet."""
+    with ThreadPoolExecutor(num_threads()) as pool:
+        for path, shard in zip(shard_paths(source), shards, strict=True):
+            output = partial.path / shard.file_name
+            if shard.file_name in partial.finished and is_shard_whole(
+                path, output, shard, pool, progress
+            ):
+                continue
+            write_shard(path, output, shard, pool, progress)
+            partial.mark_finished(shard.file_name)
+
+
+def source_bytes(source: Path) -> int:
+    """Return the size of the checkpoint's weights."""
+    return sum(path.stat().st_size for path in shard_paths(source))
+
+
+def work_bytes(source: Path, recipe: Recipe, options: QuantizeOptions) -> int:
+    """Return how many bytes a run tells its progress: SmoothQuant reads the weights twice."""
+    total = source_bytes(source)
+    if recipe.algo is QuantAlgo.INT8_SMOOTHQUANT:
+        checkpoint = open_checkpoint(source)
+        selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
+        total += sum(checkpoint[name].num_bytes for name in selection.weights)
+    return total
+
+
+def _check_apart(target: Path, source: Path, calibration: Path | None) -> None:
+    """Raise if replacing `target` would remove what is read."""
+    folder = target.resolve()
+    if folder == source.resolve():
+        raise ConfigError(f"the output is the checkpoint itself: {target}.")
+    for path in (source, calibration):
+        if path is not None and path.resolve().is_relative_to(folder):
+            raise ConfigError(f"the output {target} holds {path}, which is read; give another.")
+
+
+def _check_disk(partial: Partial, shards: list[Shard]) -> None:
+    """Raise before the work if what is still to be written can't fit."""
+    need = 0
+    for shard in shards:
+        if shard.file_name not in partial.finished:
+            path = partial.path / shard.file_name
+            there = BLOCK_BYTES * path.stat().st_blocks if path.is_file() else 0
+            need += max(0, shard.num_bytes - there)
+    free = shutil.disk_usage(partial.path).free
+    if need > free:
+        kept = "; what is finished is kept for --resume" if partial.finished else ""
+        raise EnvironmentUnfitError(
+            f"the output needs {readable_size(need)} more, the disk of {partial.path.parent} has "
+            f"{readable_size(free)} free{kept}."
+        )
+
+
+def _write_record(folder: Path, recipe: Recipe, options: QuantizeOptions) -> None:
+    """Save the resolved configuration beside the weights."""
+    record = {
+        "schema_version": 1,
+        "nemotrt_version": version("nemotrt"),
+        "recipe": asdict(recipe),
+        "format": options.layout.value,
+        "kv_cache": options.kv_cache,
+        "keep_feeders": options.keep_feeders,
+        "settings": options.settings,
+        "calibration": asdict(options.calibration_options) if options.calibration else None,
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    (folder / RECORD_FILE).write_text(text, encoding="utf-8")

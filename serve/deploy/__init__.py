@@ -1,0 +1,1 @@
+"""Files for other supervisors: compose, Kubernetes, a dashboard."""

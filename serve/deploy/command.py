@@ -1,0 +1,71 @@
+"""`nemotrt serve k8s` and `nemotrt serve compose`: parse, call, print."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("engine", type=FOLDER)
+@click.option("--image", required=True, help="Container image that has nemotrt and a Triton.")
+@click.option("--claim", required=True, help="PersistentVolumeClaim with the engine directory.")
+@click.option("--engine-path", default="engine", show_default=True, help="Inside the claim.")
+@click.option("--name", default="nemotrt", show_default=True)
+@click.option("--model-name", default="llm", show_default=True, help="The model's name.")
+@click.option("--namespace", default="default", show_default=True)
+@click.option("--gpus", "num_gpus", type=click.IntRange(0), help="Of a pod; default by the engine.")
+@click.option("--gpu-product", help="Node label nvidia.com/gpu.product.")
+@click.option("--min-replicas", type=int, default=1, show_default=True)
+@click.option("--max-replicas", type=int, default=1, show_default=True)
+@click.option(
+    "--target-queue-s",
+    type=click.FloatRange(0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Wait for a slot, above which a replica is added.",
+)
+@click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
+@click.option("--key-secret", help="Secret: `keys` are the API keys, `metrics` one for Prometheus.")
+def k8s(engine: Path, num_gpus: int | None, **options: Any) -> None:
+    """Print Kubernetes manifests (YAML) for ENGINE."""
+    from nemotrt.serve.deploy.kubernetes import ClusterSpec, manifests
+
+    _print(*manifests(ClusterSpec(num_gpus=_num_gpus(engine, num_gpus), **options)))
+
+
+@click.command()
+@click.argument("engine", type=FOLDER)
+@click.option("--image", required=True, help="Container image that has nemotrt and a Triton.")
+@click.option("--name", default="nemotrt", show_default=True, help="The service's name.")
+@click.option("--model-name", default="llm", show_default=True, help="The model's name.")
+@click.option("--gpus", "num_gpus", type=click.IntRange(0), help="Default by the engine.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9000, show_default=True)
+@click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
+def compose(engine: Path, num_gpus: int | None, **options: Any) -> None:
+    """Print a compose file (YAML) that serves ENGINE on this host.
+
+    API keys come from $NEMOTRT_API_KEYS, or a .env file beside the compose file.
+    """
+    from nemotrt.serve.deploy.compose import ComposeSpec, compose_file
+
+    spec = ComposeSpec(engine.absolute(), num_gpus=_num_gpus(engine, num_gpus), **options)
+    _print(compose_file(spec))
+
+
+def _num_gpus(engine: Path, given: int | None) -> int:
+    """Return the GPUs of one server: as given, or those that the engine was built for."""
+    from nemotrt.engines.artefact.manifest import read_manifest
+
+    manifest = read_manifest(engine)
+    if given is not None:
+        return given
+    return 0 if manifest.gpu is None else int(manifest.options.get("tp_size", 1))
+
+
+def _print(*documents: Any) -> None:
+    import yaml
+
+    click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)

@@ -1,0 +1,74 @@
+"""A compose file for an engine on one host."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemotrt.serve.deploy.kubernetes import (
+    ENGINE_MOUNT,
+    GRACE_MARGIN_S,
+    PORTS,
+    RUN_FOLDER,
+    serve_command,
+)
+from nemotrt.serve.deploy.names import NameForm, check_name
+from nemotrt.serve.triton.repository import check_model_name
+
+HEALTH = (
+    "import urllib.request; "
+    f"urllib.request.urlopen('http://127.0.0.1:{PORTS['openai']}/health/ready', timeout=5)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeSpec:
+    """What the file is to say; `port` is the host's, on loopback."""
+
+    engine: Path
+    image: str
+    name: str = "nemotrt"
+    model_name: str = "llm"
+    num_gpus: int = 1
+    port: int = PORTS["openai"]
+    drain_s: int = 60
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        check_model_name(self.model_name)
+        check_name("--name", self.name, NameForm.SERVICE)
+        check_name("--image", self.image, NameForm.IMAGE)
+
+
+def compose_file(spec: ComposeSpec) -> dict[str, Any]:
+    """Return the file: one service, as closed as the Kubernetes manifests make a pod."""
+    source = str(spec.engine).replace("$", "$$")  # else compose puts a variable's value there
+    service: dict[str, Any] = {
+        "image": spec.image,
+        "command": serve_command(spec.model_name, spec.drain_s),
+        "user": "1000:1000",
+        "environment": {
+            "HOME": "/tmp",
+            "NEMOTRT_RUN_DIR": RUN_FOLDER,
+            "NEMOTRT_API_KEYS": "${NEMOTRT_API_KEYS:-}",
+        },
+        "ports": [f"127.0.0.1:{spec.port}:{PORTS['openai']}"],
+        "volumes": [{"type": "bind", "source": source, "target": ENGINE_MOUNT, "read_only": True}],
+        "read_only": True,
+        "tmpfs": ["/tmp", f"{RUN_FOLDER}:uid=1000,mode=0700"],
+        "shm_size": "1gb",  # Triton's stubs
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{spec.drain_s + GRACE_MARGIN_S}s",
+        "healthcheck": {
+            "test": ["CMD", "python3", "-c", HEALTH],
+            "interval": "10s",
+            "timeout": "6s",
+            "retries": 3,
+            "start_period": "30m",
+        },
+    }
+    if spec.num_gpus:
+        gpus = {"driver": "nvidia", "count": spec.num_gpus, "capabilities": ["gpu"]}
+        service["deploy"] = {"resources": {"reservations": {"devices": [gpus]}}}
+    return {"services": {spec.name: service}}

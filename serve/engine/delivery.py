@@ -1,0 +1,88 @@
+"""From a scheduler's updates to the output tensors that a client asked for."""
+
+import math
+from typing import Any
+
+from nemotrt.engines.runtime.request import PromptToken, Token, Update
+from nemotrt.serve.engine.submission import Submission
+from nemotrt.serve.triton.model.tensors import merge
+
+Fields = dict[str, Any]
+
+
+class Delivery:
+    """Turns one request's updates into fields; without `stream`, into one set at the end."""
+
+    def __init__(self, submission: Submission) -> None:
+        """Start with nothing produced."""
+        self._sent_s = -math.inf
+        self._inputs = submission.inputs
+        self._num_input_tokens = len(submission.request.prompt)
+        self._num_output_tokens = 0
+        self._log_probs: list[float | None] = []  # None: TensorRT-LLM has none of a forced token
+        self._held: Fields = {"text_output": submission.prompt_text, **self._count_fields()}
+
+    def fields(self, update: Update, now_s: float, interval_s: float) -> Fields | None:
+        """Return what to send for `update`, None if nothing yet.
+
+        The first token and the last go out at once, the others `interval_s` apart at least.
+        """
+        self._num_output_tokens += len(update.tokens)
+        merge(self._held, {"text_output": update.text, **self._token_fields(update.tokens)})
+        if update.prompt:
+            self._held |= _prompt_fields(update.prompt)
+        if update.finish_reason is not None:
+            self._held |= self._last_fields(str(update.finish_reason))
+        elif not self._inputs.stream or now_s < self._sent_s + interval_s:
+            return None
+        self._sent_s = now_s
+        fields, self._held = self._held, {}
+        return fields
+
+    def _token_fields(self, tokens: tuple[Token, ...]) -> Fields:
+        """Return the fields that say something of each token."""
+        fields: Fields = {}
+        if self._inputs.return_progress:
+            fields["num_output_tokens"] = self._num_output_tokens
+        if self._inputs.return_output_ids:
+            fields["output_ids"] = [token.id for token in tokens]
+        if self._inputs.return_log_probs:
+            fields["output_log_probs"] = [token.logprob for token in tokens]
+            self._log_probs += fields["output_log_probs"]
+            if self._inputs.num_top_log_probs:
+                fields["top_log_prob_ids"] = [[i for i, _ in t.top_logprobs] for t in tokens]
+                fields["top_log_probs"] = [[p for _, p in t.top_logprobs] for t in tokens]
+        return fields
+
+    def _count_fields(self) -> Fields:
+        """Return the prompt's length, which the first response and the last one say."""
+        if not self._inputs.return_num_input_tokens:
+            return {}
+        return {"num_input_tokens": self._num_input_tokens}
+
+    def _last_fields(self, finish_reason: str) -> Fields:
+        """Return the fields that come once, at the end."""
+        fields: Fields = {"final": True, "finish_reason": finish_reason, **self._count_fields()}
+        if self._inputs.return_num_output_tokens or self._inputs.return_progress:
+            fields["num_output_tokens"] = self._num_output_tokens
+        if self._inputs.return_log_probs:
+            known = [p for p in self._log_probs if p is not None]
+            fields["cum_log_probs"] = sum(known) if len(known) == len(self._log_probs) else None
+        return fields
+
+
+def _prompt_fields(prompt: tuple[PromptToken, ...]) -> Fields:
+    """Return the fields of a prompt's log-probabilities; nothing scores its first token."""
+    fields: Fields = {"prompt_ids": [token.id for token in prompt]}
+    scores = [token.score for token in prompt if token.score is not None]
+    fields["prompt_log_probs"] = [score.logprob for score in scores]
+    fields["prompt_log_prob_ranks"] = [score.rank for score in scores]
+    if any(score.top_logprobs for score in scores):
+        fields["top_prompt_log_prob_ids"] = [[i for i, _ in s.top_logprobs] for s in scores]
+        fields["top_prompt_log_probs"] = [[p for _, p in s.top_logprobs] for s in scores]
+    return fields
+
+
+def failure(code: str, message: str) -> Fields:
+    """Return the last fields of a request that failed."""
+    return {"final": True, "error": {"code": code, "message": message}}

@@ -1,0 +1,180 @@
+"""The engine's own process: `python -m nemotrt.serve.engine.host ENGINE --socket PATH`.
+
+Its environment is ours (numpy 2); Triton's stubs and the front are its clients over a Unix socket
+in a folder that only this user can enter. SIGTERM drains; a fault of the engine ends the process,
+and the supervisor starts another.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from nemotrt.engines.backends import registry
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.errors import ChildProcessFailedError
+from nemotrt.serve.engine.admission import QueueLimits
+from nemotrt.serve.engine.connection import Connection
+from nemotrt.serve.engine.gpu_gauges import GpuGauges
+from nemotrt.serve.engine.loop import MAX_CHUNKS_PER_S, EngineLoop
+from nemotrt.serve.engine.preparation import Preparation
+from nemotrt.serve.grammar.grammar import GrammarCompiler
+
+log = logging.getLogger("nemotrt.engine")
+BACKLOG = 64
+SWITCH_S = 0.0005  # how long a thread that prepares a request may keep the engine's loop waiting
+
+
+class EngineHost:
+    """Accepts clients for one open engine."""
+
+    def __init__(
+        self,
+        opened: OpenEngine,
+        limits: QueueLimits,
+        max_chunks_per_s: float = MAX_CHUNKS_PER_S,
+        target_itl_s: float | None = None,
+    ) -> None:
+        """Prepare the loop; nothing runs yet.
+
+        Raises:
+            ConfigError: a target is given to an engine that schedules for itself.
+        """
+        self.opened = opened
+        scheduler = opened.scheduler(target_itl_s)
+        self.loop = EngineLoop(scheduler, limits, self._flush, max_chunks_per_s=max_chunks_per_s)
+        tokenizer = opened.tokenizer
+        self._grammars = (
+            None
+            if tokenizer is None
+            else GrammarCompiler(tokenizer, opened.engine.vocab_size, opened.end_ids)
+        )
+        self._preparation = Preparation()
+        self._gpus = GpuGauges()
+        self._connections: list[Connection] = []
+        self._lock = threading.Lock()
+
+    def metrics(self) -> str:
+        """Return the engine's measurements, in Prometheus form."""
+        gauges = self.loop.gauges()
+        sizes = self.opened.manifest.model
+        backend = registry.get(self.opened.manifest.backend)
+        element = None if backend is None else backend.state_element_bytes
+        if element is not None:
+            per_token = float(sizes["kv_elements_per_token"] or 0) * element
+            state = float(sizes["ssm_state_elements_per_request"] or 0)
+            if self.opened.manifest.options.get("ssm_state") == "float16":
+                state /= 2  # counted in elements of the others' size
+            state += float(sizes["conv_state_elements_per_request"] or 0)
+            gauges["kv_cache_bytes"] = gauges["held_tokens"] * per_token
+            gauges["ssm_state_bytes"] = gauges["slots_in_use"] * state * element
+        return self.loop.telemetry.text(gauges) + self._gpus.text()
+
+    def listen(self, path: Path) -> socket.socket:
+        """Return a listening socket at `path`, which appears only when it answers."""
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        listener.bind(str(partial))
+        partial.chmod(0o600)
+        listener.listen(BACKLOG)
+        partial.rename(path)
+        return listener
+
+    def serve(self, listener: socket.socket) -> None:
+        """Accept clients in a thread; return when the loop has ended and everything is sent.
+
+        The engine is closed then: what a backend keeps for the next start is written.
+        """
+        if self._grammars is not None:
+            self._grammars.warm_up()
+        self.loop.start()
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        self.loop.join()
+        self._preparation.close()
+        for connection in self._open_connections():
+            connection.close()
+        self.opened.engine.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return  # closed: the server has stopped
+            connection = Connection(
+                client,
+                self.opened,
+                self.loop,
+                self._forget,
+                self.metrics,
+                self._grammars,
+                self._preparation,
+            )
+            with self._lock:
+                self._connections.append(connection)
+            connection.start()
+
+    def _forget(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.remove(connection)
+
+    def _open_connections(self) -> list[Connection]:
+        with self._lock:
+            return list(self._connections)
+
+    def _flush(self) -> None:
+        for connection in self._open_connections():
+            connection.flush()
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("--socket", "socket_path", type=click.Path(path_type=Path), required=True)
+@click.option("--max-queue-size", type=int, default=QueueLimits().max_queue_size)
+@click.option("--max-queue-s", type=float, default=QueueLimits().max_queue_s)
+@click.option("--max-chunks-per-s", type=float, default=MAX_CHUNKS_PER_S)
+@click.option("--target-itl-ms", type=float, default=None)
+@click.option("--drain-s", type=float, default=30.0)
+@click.option("--threads", type=click.IntRange(1), default=None)
+def main(
+    engine: Path,
+    socket_path: Path,
+    max_queue_size: int,
+    max_queue_s: float,
+    max_chunks_per_s: float,
+    target_itl_ms: float | None,
+    drain_s: float,
+    threads: int | None,
+) -> None:
+    """Serve ENGINE on a Unix socket until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    sys.setswitchinterval(SWITCH_S)
+    opened = open_engine(engine, num_threads=threads)
+    target_itl_s = None if target_itl_ms is None else target_itl_ms / 1000
+    queue = QueueLimits(max_queue_size, max_queue_s)
+    host = EngineHost(opened, queue, max_chunks_per_s, target_itl_s)
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        log.info("signal %s: draining for %g s at most", signal.Signals(number).name, drain_s)
+        host.loop.stop(drain_s)
+
+    signal.signal(signal.SIGTERM, drain)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which tells us
+    listener = host.listen(socket_path)
+    log.info("engine %s is ready, pid %d", engine, os.getpid())
+    host.serve(listener)
+    if host.loop.failure is not None:
+        raise ChildProcessFailedError(f"the engine failed: {host.loop.failure}")
+    log.info("drained")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

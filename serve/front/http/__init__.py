@@ -1,0 +1,1 @@
+"""HTTP below the API: access, bounds, errors, events, TLS."""

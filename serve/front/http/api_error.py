@@ -1,0 +1,64 @@
+"""Errors as OpenAI's clients expect them."""
+
+from functools import partial
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from nemotrt.engines.runtime.sampling.params import NUMBERS
+from nemotrt.serve.front.upstream.upstream import UpstreamError
+
+# Reason behind the front -> HTTP status. 503 asks a client to come again.
+STATUS = {
+    "invalid_request": 400,
+    "answer_too_large": 400,
+    "deadline_exceeded": 504,
+    "queue_full": 503,
+    "queue_timeout": 503,
+    "shutting_down": 503,
+    "engine_unavailable": 503,
+    "engine_failed": 500,
+    "logits_not_finite": 500,
+}
+# Fields that the engine judges too: they have the same name behind the front.
+SHARED_FIELDS = {"logit_bias", "max_tokens", "min_tokens", "stop_token_ids", *NUMBERS}
+HEADERS = {401: {"WWW-Authenticate": 'Basic realm="nemotrt"'}, 503: {"Retry-After": "1"}}
+
+
+class ApiError(Exception):
+    """A request that is answered with an error; `param` names the field at fault."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str = "invalid_request", param: str | None = None
+    ) -> None:
+        """Keep what the answer says."""
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pass to another process with all that it says."""
+        return partial(ApiError, code=self.code, param=self.param), (self.status, self.message)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        """Return the HTTP response."""
+        return JSONResponse(self.body, self.status, HEADERS.get(self.status))
+
+
+def from_upstream(error: UpstreamError) -> ApiError:
+    """Return the API's error for one from behind the front.
+
+    A message about a field begins with its name, which is the same there.
+    """
+    subject = error.message.partition(" ")[0]
+    param = subject if subject in SHARED_FIELDS else None
+    return ApiError(STATUS.get(error.code, 500), error.message, code=error.code, param=param)

@@ -1,0 +1,95 @@
+"""Server-sent events whose source is closed as soon as the client has gone."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from nemotrt.serve.front.http.api_error import ApiError
+
+DONE = b"data: [DONE]\n\n"
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+Result = TypeVar("Result")
+
+
+class ClientGoneError(Exception):
+    """The client has disconnected: there is nobody to answer."""
+
+
+class EventStream:
+    """An ASGI response that sends chunks as events, and an error among them as the last."""
+
+    def __init__(self, chunks: AsyncIterator[list[dict[str, Any]]]) -> None:
+        """Prepare; nothing is sent before the first chunks are there."""
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the chunks end or the client goes; a refusal keeps its own status."""
+        try:
+            await until_gone(self._send_all(scope, receive, send), receive)
+        except (ClientGoneError, OSError):
+            return
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+        try:
+            async for chunks in self._chunks:
+                if not has_begun:
+                    has_begun = True
+                    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+                body = b"".join(event(chunk) for chunk in chunks)
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        except ApiError as error:
+            if not has_begun:
+                await error.response()(scope, receive, send)
+                return
+            body = event(error.body)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+
+
+def event(chunk: dict[str, Any]) -> bytes:
+    """Return one event."""
+    text = json.dumps(chunk, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
+
+
+async def until_gone(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
+    """Return the result of `work`, which is cancelled if the client goes first.
+
+    Raises:
+        ClientGoneError: it has gone.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGoneError
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def answer_unless_gone(work: Coroutine[Any, Any, Result], request: Request) -> Result:
+    """Return the result of `work` for a request whose body has been read."""
+    return await until_gone(work, request.receive)
+
+
+def _gone(receive: Receive) -> Awaitable[None]:
+    """Return once the client has disconnected."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    return watch()

@@ -1,0 +1,132 @@
+"""One choice of a chat: from output tensors to reasoning, content and tool calls."""
+
+from typing import Any
+
+from nemotrt.engines.text.reasoning import Split, TraceReader
+from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.openai.logprobs import chat_logprobs
+from nemotrt.serve.front.tools.tool_calls import CallDelta, ToolCallParser
+from nemotrt.serve.front.upstream.upstream import Fields
+
+Delta = dict[str, Any]
+
+
+class ChatAnswer:
+    """Takes fields as they come, gives deltas, and keeps the whole for a plain response."""
+
+    def __init__(self, index: int, files: EngineFiles, splitter: TraceReader | None) -> None:
+        """Start choice `index`; without a splitter the trace stays in the content."""
+        self.index = index
+        self.num_input_tokens = 0
+        self.num_output_tokens = 0
+        self.finish_reason: str | None = None
+        self._files = files
+        self._splitter = splitter
+        self._parser: ToolCallParser | None = None
+        self._reasoning: list[str] = []
+        self._content: list[str] = []
+        self._calls: list[Delta] = []
+        self._arguments: list[list[str]] = []  # of each call, in pieces
+        self._logprobs: list[Any] | None = None
+        self.prompt: Fields | None = None  # with the prompt's log-probabilities
+
+    def first_choice(self) -> Delta:
+        """Return the choice of the first chunk, which has the role."""
+        delta = {"role": "assistant", "content": ""}
+        return {"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def expect_tool_calls(self, *, max_calls: int | None = None) -> None:
+        """Look for tool calls in the content; the answer ends with the call `max_calls`."""
+        self._parser = ToolCallParser(max_calls)
+
+    def push(self, fields: Fields) -> list[Delta]:
+        """Add fields; return the choice's part of the chunks to send, none or several."""
+        is_final = bool(fields.get("final"))
+        split = self._split(fields.get("text_output", ""), is_final)
+        content, calls = self._parse(split.content, is_final)
+        deltas: list[Delta] = []
+        if split.reasoning:
+            self._reasoning.append(split.reasoning)
+            deltas.append({"reasoning_content": split.reasoning})
+        if content:
+            self._content.append(content)
+            deltas.append({"content": content})
+        deltas += [self._call(delta) for delta in calls]
+        logprobs = chat_logprobs(fields, self._files)
+        if logprobs is not None:
+            self._logprobs = self._logprobs or []
+            self._logprobs += logprobs["content"]
+        if "prompt_ids" in fields:
+            self.prompt = fields
+        self.num_input_tokens = fields.get("num_input_tokens", self.num_input_tokens)
+        self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
+        is_full = self._parser is not None and self._parser.is_full
+        if is_final or is_full:
+            self._finish("stop" if is_full else fields["finish_reason"])
+        return self._choices(deltas, logprobs, is_final or is_full)
+
+    def message(self) -> Delta:
+        """Return the whole choice of a plain response."""
+        message: Delta = {"role": "assistant", "content": "".join(self._content)}
+        if self._splitter is not None:
+            message["reasoning_content"] = "".join(self._reasoning) or None
+        if self._calls:
+            message["tool_calls"] = [
+                {**call, "function": {**call["function"], "arguments": "".join(pieces)}}
+                for call, pieces in zip(self._calls, self._arguments, strict=True)
+            ]
+        logprobs = None
+        if self._logprobs is not None:
+            logprobs = {"content": self._logprobs, "refusal": None}
+        return {
+            "index": self.index,
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": self.finish_reason,
+        }
+
+    def _split(self, text: str, is_final: bool) -> Split:
+        if self._splitter is None:
+            return Split(content=text)
+        split = self._splitter.push(text)
+        rest = self._splitter.flush() if is_final else Split()
+        return Split(split.reasoning + rest.reasoning, split.content + rest.content)
+
+    def _parse(self, content: str, is_final: bool) -> tuple[str, list[CallDelta]]:
+        if self._parser is None:
+            return content, []
+        text, calls = self._parser.push(content)
+        if is_final:
+            rest, more = self._parser.flush()
+            text, calls = text + rest, calls + more
+        return text, calls
+
+    def _call(self, delta: CallDelta) -> Delta:
+        """Return a tool call's part as a delta, and add it to the whole."""
+        if delta.name is not None:
+            function = {"name": delta.name, "arguments": delta.arguments}
+            call = {"id": delta.call_id, "type": "function", "function": function}
+            self._calls.append(call)
+            self._arguments.append([delta.arguments])
+            return {"tool_calls": [{"index": delta.index, **call}]}
+        self._arguments[delta.index].append(delta.arguments)
+        part = {"index": delta.index, "function": {"arguments": delta.arguments}}
+        return {"tool_calls": [part]}
+
+    def _finish(self, reason: str) -> None:
+        """Say why the answer ended."""
+        self.finish_reason = "tool_calls" if self._calls and reason == "stop" else reason
+
+    def _choices(self, deltas: list[Delta], logprobs: Any, is_final: bool) -> list[Delta]:
+        """Return the chunks' choices; the last one has the reason."""
+        if (is_final or logprobs is not None) and not deltas:
+            deltas = [{}]
+        choices: list[Delta] = [
+            {"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}
+            for delta in deltas
+        ]
+        if choices and logprobs is not None:
+            choices[0]["logprobs"] = logprobs
+        if is_final:
+            choices[-1]["finish_reason"] = self.finish_reason
+        return choices

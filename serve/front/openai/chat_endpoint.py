@@ -1,0 +1,116 @@
+"""POST /v1/chat/completions."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from nemotrt.engines.text.chat.turn import read_turn
+from nemotrt.engines.text.reasoning import TraceReader
+from nemotrt.serve.front.http.api_error import from_upstream
+from nemotrt.serve.front.openai.chat_answer import ChatAnswer
+from nemotrt.serve.front.openai.conversation import chat_prompt
+from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.openai.inputs import chat_inputs, choices_of
+from nemotrt.serve.front.openai.logprobs import prompt_logprobs
+from nemotrt.serve.front.schema.requests import ChatRequest
+from nemotrt.serve.front.upstream.merge_streams import merged
+from nemotrt.serve.front.upstream.upstream import Upstream, UpstreamError
+
+Json = dict[str, Any]
+
+
+class ChatCall:
+    """One request on its way through."""
+
+    def __init__(
+        self, request: ChatRequest, files: EngineFiles, *, separate_reasoning: bool
+    ) -> None:
+        """Render the prompt; `separate_reasoning` holds where the request says nothing of it.
+
+        Raises:
+            ApiError: the chat template refuses the messages.
+        """
+        prompt = chat_prompt(request, files)
+        turn = read_turn(prompt, files.template)
+        self._files = files
+        self._num_prompt_top = request.prompt_logprobs
+        is_split = request.separate_reasoning
+        is_split = separate_reasoning if is_split is None else is_split
+        inputs = chat_inputs(request, prompt, turn, separate_reasoning=is_split)
+        self.inputs = choices_of(inputs, request.n)
+        self._answers = [
+            ChatAnswer(i, files, TraceReader(turn.trace) if is_split else None)
+            for i in range(request.n)
+        ]
+        if request.tools and request.tool_choice != "none":
+            is_single = request.parallel_tool_calls is False
+            if is_single:  # the answer ends with its first call, which has to be seen at once
+                self.inputs = [i | {"stream": True, "return_progress": True} for i in self.inputs]
+            for answer in self._answers:
+                answer.expect_tool_calls(max_calls=1 if is_single else None)
+        options = request.stream_options
+        self._with_usage = bool(options and options.include_usage)
+        self._with_progress = bool(options and options.continuous_usage_stats)
+        self._base = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": request.model,
+        }
+
+    async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
+        """Yield the chunks of a streamed answer.
+
+        Raises:
+            ApiError: a request behind the front was refused or failed.
+        """
+        base = {**self._base, "object": "chat.completion.chunk"}
+        if self._with_usage:
+            base["usage"] = None
+        head = [answer.first_choice() for answer in self._answers]
+        try:
+            async for index, fields in merged(upstream, self.inputs, self._is_done):
+                choices = self._answers[index].push(fields)
+                if self._with_progress:
+                    base["usage"] = self._usage()
+                if head or choices:
+                    yield [base | {"choices": [choice]} for choice in (*head, *choices)]
+                    head = []
+        except UpstreamError as error:
+            raise from_upstream(error) from error
+        if self._with_usage:
+            yield [base | {"choices": [], "usage": self._usage()}]
+
+    async def completion(self, upstream: Upstream) -> Json:
+        """Return the whole answer.
+
+        Raises:
+            ApiError: a request behind the front was refused or failed.
+        """
+        try:
+            async for index, fields in merged(upstream, self.inputs, self._is_done):
+                self._answers[index].push(fields)
+        except UpstreamError as error:
+            raise from_upstream(error) from error
+        choices = [answer.message() for answer in self._answers]
+        body: Json = {"object": "chat.completion", "choices": choices, "usage": self._usage()}
+        prompt = self._answers[0].prompt
+        if self._num_prompt_top is not None and prompt is not None:
+            body["prompt_logprobs"] = prompt_logprobs(prompt, self._files, self._num_prompt_top)
+        return self._base | body
+
+    def _is_done(self, index: int) -> bool:
+        return self._answers[index].finish_reason is not None
+
+    def _usage(self) -> Json:
+        num_input_tokens = max(answer.num_input_tokens for answer in self._answers)  # one prompt
+        return usage(num_input_tokens, sum(a.num_output_tokens for a in self._answers))
+
+
+def usage(num_input_tokens: int, num_output_tokens: int) -> Json:
+    """Return OpenAI's usage counts."""
+    return {
+        "prompt_tokens": num_input_tokens,
+        "completion_tokens": num_output_tokens,
+        "total_tokens": num_input_tokens + num_output_tokens,
+    }

@@ -1,0 +1,119 @@
+"""The grammar that a chat request implies: its response format, or a tool that must be called."""
+
+import json
+from typing import Any
+
+from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.front.schema.requests import (
+    ChatRequest,
+    Function,
+    NamedToolChoice,
+    ResponseFormat,
+)
+
+Inputs = dict[str, Any]
+Schema = dict[str, Any]
+ANY_OBJECT: Schema = {"type": "object"}
+
+
+def guide_inputs(request: ChatRequest) -> Inputs:
+    """Return the tensors of the grammar, none where the answer is free.
+
+    A forced call leaves no content that a response format could be about.
+
+    Raises:
+        ApiError: the format lacks its schema, or the chosen tool is not among the tools.
+    """
+    wanted = request.response_format
+    has_format = wanted is not None and wanted.type != "text"
+    is_parallel = request.parallel_tool_calls in (None, True)
+    if request.tool_choice not in (None, "none", "auto"):
+        return _guide("lark", calls_grammar(_functions(request), is_parallel=is_parallel))
+    if wanted is None or not has_format:
+        return {}
+    schema = _answer_schema(wanted)
+    if request.tools and request.tool_choice != "none":
+        functions = [tool.function for tool in request.tools]
+        return _guide("lark", calls_grammar(functions, is_parallel=is_parallel, answer=schema))
+    return _guide("json_schema", _text(schema, "response_format.json_schema"))
+
+
+def calls_grammar(
+    functions: list[Function], *, is_parallel: bool = True, answer: Schema | None = None
+) -> str:
+    """Return the Lark grammar of a list of calls in the model's own format.
+
+    Each schema is the root of its own `%json`, so that its references hold.
+
+    Args:
+        functions: what may be called.
+        is_parallel: whether there may be more than one call.
+        answer: the schema of what may be written instead of calls; none: there must be a call.
+    """
+    more = ' (", " call)*' if is_parallel else ""
+    start = "calls" if answer is None else "calls | answer"
+    rules = [
+        f"start: {start}",
+        f'calls: "<TOOLCALL>[" call{more} "]</TOOLCALL>"',
+        "call: " + " | ".join(f"call_{i}" for i in range(len(functions))),
+    ]
+    for i, function in enumerate(functions):
+        head = json.dumps(f'{{"name": "{function.name}", "arguments": ')
+        rules += [
+            f'call_{i}: {head} arguments_{i} "}}"',
+            f"arguments_{i}: %json {_arguments(function)}",
+        ]
+    if answer is not None:
+        rules.append("answer: %json " + _text(answer, "response_format.json_schema"))
+    return "\n".join(rules) + "\n"
+
+
+def _guide(kind: str, guide: str) -> Inputs:
+    return {"guided_decoding_guide_type": kind, "guided_decoding_guide": guide}
+
+
+def _functions(request: ChatRequest) -> list[Function]:
+    """Return the functions of which one must be called."""
+    functions = [tool.function for tool in request.tools or []]
+    if isinstance(request.tool_choice, NamedToolChoice):
+        name = request.tool_choice.function.name
+        functions = [function for function in functions if function.name == name]
+    if not functions:
+        raise ApiError(400, "tool_choice names no tool of tools.", param="tool_choice")
+    return functions
+
+
+def _answer_schema(wanted: ResponseFormat) -> Schema:
+    """Return the schema of the answer."""
+    if wanted.type == "json_object":
+        return ANY_OBJECT
+    schema = wanted.json_schema.json_schema if wanted.json_schema else None
+    if schema is None:
+        field = "response_format.json_schema"
+        raise ApiError(400, f"{field} needs a schema.", param=field)
+    return schema
+
+
+def _arguments(function: Function) -> str:
+    """Return the schema of a function's arguments, which are an object whatever else it says.
+
+    OpenAI's reference: a function without `parameters` takes none.
+    """
+    schema = function.parameters
+    if schema is None:
+        schema = {"type": "object", "additionalProperties": False}
+    kind = schema.get("type", "object")
+    if kind != "object" and not (isinstance(kind, list) and "object" in kind):
+        message = (
+            f"the parameters of {function.name!r} must be an object's schema, not of {kind!r}."
+        )
+        raise ApiError(400, message, param="tools")
+    return _text({**schema, "type": "object"}, "tools")
+
+
+def _text(schema: Schema, field: str) -> str:
+    """Return a schema's JSON; the engine's process says what is wrong with it."""
+    try:
+        return json.dumps(schema)
+    except (RecursionError, ValueError) as error:
+        raise ApiError(400, f"{field} can't be written as JSON: {error}.", param=field) from error

@@ -1,0 +1,130 @@
+"""From a request of the API to the model's input tensors."""
+
+from typing import Any
+
+from nemotrt.engines.runtime.sampling.params import NUMBERS
+from nemotrt.engines.text.chat.template import sampling_defaults
+from nemotrt.engines.text.chat.turn import Turn
+from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.front.openai.guided import guide_inputs
+from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest, Sampling
+
+OPENAI_TEMPERATURE = 1.0  # Source: OpenAI's API reference, completions
+DEFAULT_COMPLETION_TOKENS = 16  # Source: OpenAI's API reference, completions
+Inputs = dict[str, Any]
+
+
+def chat_inputs(
+    request: ChatRequest, prompt: str, turn: Turn, *, separate_reasoning: bool
+) -> Inputs:
+    """Return the tensors of a chat; what is not given is as the model card says.
+
+    Where the trace is part of the content, a stop string ends it too.
+    """
+    defaults = sampling_defaults(reasons=turn.expects_trace)
+    inputs = _sampling_inputs(request)
+    inputs["text_input"] = prompt
+    inputs["add_special_tokens"] = False  # the template has written them
+    if request.temperature is None:
+        inputs["temperature"] = defaults["temperature"]
+        if request.top_p is None:
+            inputs["top_p"] = defaults["top_p"]
+    if request.top_logprobs and not request.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs: true.", param="top_logprobs")
+    bounds = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
+    if bounds:
+        inputs["max_tokens"] = min(bounds)
+    if not separate_reasoning:
+        inputs["stop_in_reasoning"] = True
+    if request.max_thinking_tokens is not None:
+        inputs["max_thinking_tokens"] = request.max_thinking_tokens
+    if request.logprobs:
+        inputs |= _logprob_inputs(request.top_logprobs or 0)
+    if request.prompt_logprobs is not None:
+        inputs |= _prompt_logprob_inputs(request, request.prompt_logprobs)
+    return inputs | guide_inputs(request)
+
+
+def completion_inputs(request: CompletionRequest, prompt: str | list[int]) -> Inputs:
+    """Return the tensors of one prompt's completion.
+
+    Raises:
+        ApiError: a field has no effect without another one.
+    """
+    inputs = _sampling_inputs(request)
+    inputs["text_input" if isinstance(prompt, str) else "input_ids"] = prompt
+    inputs["add_special_tokens"] = request.add_special_tokens
+    inputs.setdefault("temperature", OPENAI_TEMPERATURE)
+    inputs["max_tokens"] = _completion_tokens(request)
+    if request.max_thinking_tokens is not None:
+        inputs["max_thinking_tokens"] = request.max_thinking_tokens
+    if request.logprobs is not None:
+        inputs |= _logprob_inputs(request.logprobs)
+    shown = [request.logprobs] if request.echo else []
+    wanted = [num_top for num_top in (*shown, request.prompt_logprobs) if num_top is not None]
+    if wanted:
+        inputs |= _prompt_logprob_inputs(request, max(wanted))
+    return inputs
+
+
+def _completion_tokens(request: CompletionRequest) -> int:
+    """Return the output's length; 0 is for a prompt that the answer shows.
+
+    Raises:
+        ApiError: the answer would hold nothing.
+    """
+    if request.max_tokens == 0 and not request.echo and request.prompt_logprobs is None:
+        text = "max_tokens must be at least 1; 0 needs echo or prompt_logprobs."
+        raise ApiError(400, text, param="max_tokens")
+    return DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
+
+
+def choices_of(inputs: Inputs, count: int) -> list[Inputs]:
+    """Return the tensors of `count` choices; with a seed each has its own, in order."""
+    if "seed" not in inputs:
+        return [inputs] * count
+    return [inputs | {"seed": (inputs["seed"] + i) % 2**64} for i in range(count)]
+
+
+def _sampling_inputs(request: Sampling) -> Inputs:
+    """Return the tensors that both endpoints share; what is not given stays out."""
+    inputs: Inputs = {
+        "stream": request.stream,
+        "top_k": max(request.top_k, 0),
+        **{name: getattr(request, name) for name in NUMBERS},
+        "min_tokens": request.min_tokens,
+        "ignore_eos": request.ignore_eos,
+        "priority": request.priority,
+        "return_num_input_tokens": True,
+        "return_num_output_tokens": True,
+    }
+    optional = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "timeout_ms": request.timeout_ms,
+        "seed": None if request.seed is None else request.seed % 2**64,
+        "stop_words": request.stop_words or None,
+        "stop_token_ids": request.stop_token_ids or None,
+        "logit_bias_ids": [int(token) for token in request.logit_bias] or None,
+        "logit_bias_values": list(request.logit_bias.values()) or None,
+    }
+    if request.stream_options is not None and request.stream_options.continuous_usage_stats:
+        inputs["return_progress"] = True
+    return inputs | {name: value for name, value in optional.items() if value is not None}
+
+
+def _prompt_logprob_inputs(request: Sampling, num_top: int) -> Inputs:
+    """Return the tensors that ask for the log-probabilities of the prompt.
+
+    Raises:
+        ApiError: the answer is a stream, whose chunks have no place for prompt_logprobs.
+    """
+    if request.stream and request.prompt_logprobs is not None:
+        text = "prompt_logprobs needs stream: false; completions stream them by echo and logprobs."
+        raise ApiError(400, text, param="prompt_logprobs")
+    return {"return_prompt_log_probs": True, "num_top_prompt_log_probs": num_top}
+
+
+def _logprob_inputs(num_top: int) -> Inputs:
+    """Return the tensors that ask for log-probabilities."""
+    return {"return_log_probs": True, "num_top_log_probs": num_top, "return_output_ids": True}

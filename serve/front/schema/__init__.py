@@ -1,0 +1,1 @@
+"""What the OpenAI endpoints accept, refuse and ignore, field by field."""

@@ -1,0 +1,182 @@
+"""The request bodies of the OpenAI API, as far as this server takes them, and its own fields.
+
+A field that is not here is refused by name, never ignored.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from nemotrt.serve.front.schema.bias import LogitBias
+from nemotrt.serve.front.schema.messages import Message, Strict, Text
+from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, STREAM_OPTIONS, Table
+from nemotrt.serve.requests.limits import (
+    MAX_MESSAGES,
+    MAX_PROMPTS,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
+    MAX_TOOLS,
+)
+from nemotrt.serve.requests.sampling_schema import with_numbers
+
+Int32 = Annotated[int, Field(ge=0, lt=2**31)]
+# Counted by check_limits(): of a union, pydantic would tell of the wrong branch.
+StopStrings = Annotated[list[str], Field(json_schema_extra={"maxItems": MAX_STOP_STRINGS})]
+Ids = Annotated[list[Int32], Field(min_length=1)]
+
+
+def _prompt_kind(value: Any) -> str:
+    """Return which form of a prompt a value is to be read as: trying all four costs much."""
+    first = value[0] if isinstance(value, list) and value else value
+    if not isinstance(value, list):
+        return "(text)"
+    return {int: "(ids)", list: "(lists of ids)"}.get(type(first), "(texts)")
+
+
+Prompt = Annotated[
+    Annotated[Text, Tag("(text)")]
+    | Annotated[list[Text], Tag("(texts)"), Field(max_length=MAX_PROMPTS)]
+    | Annotated[Ids, Tag("(ids)")]
+    | Annotated[list[Ids], Tag("(lists of ids)"), Field(max_length=MAX_PROMPTS)],
+    Discriminator(_prompt_kind),
+]
+
+
+class Function(Strict):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A tool; only functions are taken."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class StreamOptions(Strict):
+    """Whether a stream ends with usage counts, and whether every chunk has those so far."""
+
+    neutral: ClassVar[Table] = STREAM_OPTIONS
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class JsonSchema(Strict):
+    """A named JSON schema."""
+
+    name: str | None = None
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """The form of the answer, kept by masking logits in the engine."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _schema_has_its_type(self) -> "ResponseFormat":
+        if self.json_schema is not None and self.type != "json_schema":
+            raise PydanticCustomError("unused", "json_schema goes with type 'json_schema' alone")
+        return self
+
+
+class FunctionName(Strict):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedToolChoice(Strict):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+@with_numbers(has_bounds=True)
+class Sampling(Strict):
+    """What both endpoints take, beside the plain numbers of sampling.
+
+    The fields after `prompt_cache_key` are this server's own.
+    """
+
+    neutral: ClassVar[Table] = EITHER
+
+    model: str
+    max_tokens: Int32 | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    n: int = Field(default=1, ge=1, le=16)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    stop: str | StopStrings | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    logit_bias: LogitBias = Field(default={})
+    user: str | None = None  # this and the next three can't change an answer
+    metadata: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    top_k: int = Field(default=0, ge=-1, lt=2**31)  # 0, and vLLM's -1, are off
+    repetition_penalty: float = Field(default=1, gt=0, le=100)  # narrower than the engine's
+    min_tokens: Int32 = 0
+    ignore_eos: bool = False
+    stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)
+    priority: int = Field(default=0, ge=-(2**31), lt=2**31)
+    timeout_ms: Int32 | None = Field(default=None, ge=1)
+    prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
+
+    @property
+    def stop_words(self) -> list[str]:
+        """The stop strings as a list; an empty one asks for nothing."""
+        words = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [word for word in words if word]
+
+
+class ChatRequest(Sampling):
+    """POST /v1/chat/completions."""
+
+    neutral: ClassVar[Table] = CHAT
+
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: Int32 | None = Field(default=None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    max_thinking_tokens: Int32 | None = None
+    separate_reasoning: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class CompletionRequest(Sampling):
+    """POST /v1/completions; `prompt` is a text, texts, ids, or lists of ids."""
+
+    neutral: ClassVar[Table] = COMPLETION
+
+    prompt: Prompt
+    max_tokens: Int32 | None = None  # 0: the prompt alone, which echo or prompt_logprobs show
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool = False
+    max_thinking_tokens: Int32 | None = None
+    add_special_tokens: bool = True
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts as a list of texts or of ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return self.prompt  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""Where the front gets its tokens: the engine's socket or Triton."""

@@ -1,0 +1,4 @@
+"""Guides from JSON schemas, regular expressions and grammars, tried and cached.
+
+Read `grammar`.
+"""

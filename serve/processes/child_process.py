@@ -1,0 +1,124 @@
+"""A process in a session of its own, with its output in a log file.
+
+All of its group ends with us, however we end: see `parent_death`.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from nemotrt.errors import ChildProcessFailedError
+from nemotrt.serve.processes import parent_death
+from nemotrt.serve.processes.going_on import going_on
+
+NUM_LOG_LINES = 15
+MAX_LOG_BYTES = 1 << 16  # that are read for them
+KILL_WAIT_S = 5.0
+
+
+class ChildProcess:
+    """Started at once; its whole process group is ended with it."""
+
+    def __init__(
+        self,
+        command: list[str],
+        log: Path,
+        environment: dict[str, str],
+        *,
+        ends_with_us: bool = True,
+    ) -> None:
+        """Start `command`; `environment` is laid over ours."""
+        self.command = command
+        tied = [sys.executable, "-IS", parent_death.__file__, *command]
+        self.log = log
+        self.started_s = time.monotonic()
+        with ExitStack() as stack:
+            output: IO[bytes] | int = subprocess.DEVNULL
+            with going_on(f"write {log}"):  # a server without logs is better than none
+                output = stack.enter_context(log.open("ab"))
+            self._process = subprocess.Popen(
+                tied if ends_with_us else command,
+                stdin=_lifeline() if ends_with_us else subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process's id, and its group's."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, minus the signal if one ended it; None while it runs."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        """Ask the process itself, not its group, to end."""
+        self.notify(signal.SIGTERM)
+
+    def notify(self, number: signal.Signals) -> None:
+        """Send a signal to the process itself, if it still runs."""
+        if self.exit_code is None:
+            self._process.send_signal(number)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the process ends within `timeout_s`."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill_group(self) -> None:
+        """Kill whatever is left of the process group."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        if self.wait(KILL_WAIT_S):
+            _reap_group(self.pid)
+
+    def failure(self) -> ChildProcessFailedError:
+        """Return the error that says what ran, how it ended, and what it said last."""
+        code = self.exit_code
+        how = "did not become ready in time" if code is None else f"ended with exit code {code}"
+        lines = last_lines(self.log, NUM_LOG_LINES)
+        shown = "".join(f"\n  {line}" for line in lines)
+        return ChildProcessFailedError(
+            f"{shlex.join(self.command)}\n{how}. Its log is {self.log}; the last lines:{shown}"
+        )
+
+
+@cache
+def _lifeline() -> int:
+    """Return the reading end of a pipe; the other end is this process's alone, to its end."""
+    reading, _ = os.pipe()
+    return reading
+
+
+def _reap_group(group: int) -> None:
+    """Bury what of a killed group has become our child: we may be a container's first process."""
+    try:
+        while os.waitpid(-group, 0)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """Return the last lines of a log; none of one that can't be read."""
+    text = b""
+    with going_on(f"read {path}"), path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - MAX_LOG_BYTES, 0))
+        text = stream.read()
+    return text.decode(errors="replace").splitlines()[-count:]

@@ -1,0 +1,1 @@
+"""Bounds and sampling fields that every door to the engine shares."""

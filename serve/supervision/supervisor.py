@@ -1,0 +1,244 @@
+"""Starts a server's processes, watches and restarts them, and stops them in order."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from nemotrt.engines.artefact.manifest import read_manifest
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.serve.front.http.access import read_api_keys
+from nemotrt.serve.processes.going_on import going_on
+from nemotrt.serve.processes.run_folder import RunFolder, ServerState
+from nemotrt.serve.supervision.log_follower import LogFollower
+from nemotrt.serve.supervision.ports import choose_ports
+from nemotrt.serve.supervision.serve_spec import ServeSpec
+from nemotrt.serve.supervision.server_list import register, unregister
+from nemotrt.serve.supervision.service import Health, Service
+from nemotrt.serve.supervision.services import engine_service, front_service, triton_service
+from nemotrt.serve.triton.address import LOOPBACK, Protocol, TritonAddress
+from nemotrt.serve.triton.repository import RepositorySpec, write_repository
+from nemotrt.serve.triton.runtime import find_runtime
+from nemotrt.serve.triton.server import clean_shared_memory
+from nemotrt.serve.triton.workspace import TritonWorkspace, is_plain, plan_workspace
+
+log = logging.getLogger("nemotrt.serve")
+TICK_S = 0.05
+PROBE_INTERVAL_S = 1.0
+WRITE_INTERVAL_S = 1.0  # between two tries to write a state
+
+
+class Supervisor:
+    """One server; its services are in the order in which they start, and stop."""
+
+    def __init__(
+        self, spec: ServeSpec, folder: RunFolder, *, stop_with_parent: bool = False
+    ) -> None:
+        """Check everything that can be checked before a process starts.
+
+        Raises:
+            ArtefactError: ENGINE is no engine directory.
+            EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
+            ConfigError: the API keys can't be read.
+        """
+        read_manifest(spec.engine)
+        self.spec = spec
+        self.folder = folder
+        has_keys = bool(read_api_keys(spec.api_key_file).digests)
+        (self.port,) = choose_ports(spec.host, [spec.port])
+        self.triton: TritonAddress | None = None
+        self._workspace: TritonWorkspace | None = None
+        self.services = [Service(engine_service(spec, folder))]
+        if spec.use_triton:
+            runtime = find_runtime(spec.runtime)
+            self._workspace = plan_workspace(runtime)
+            sockets = folder.path if is_plain(folder.path) else self._workspace.path
+            self.triton = _triton_address(spec, sockets, has_keys=has_keys)
+            service = triton_service(spec, folder, runtime, self._workspace, self.triton)
+            self.services.append(Service(service))
+        self.services.append(Service(front_service(spec, folder, self.triton, self.port)))
+        self._logs = LogFollower(service.spec.log for service in self.services)
+        self._parent = os.getppid() if stop_with_parent else None
+        self._on_log: Callable[[str], None] | None = None
+        self._is_stopping = False
+        self._is_interrupted = False
+        self._written: ServerState | None = None
+        self._write_again_s = 0.0
+
+    def run(
+        self,
+        on_ready: Callable[[ServerState], None],
+        on_log: Callable[[str], None] | None = None,
+    ) -> None:
+        """Serve until SIGTERM, Ctrl-C or, if asked, the parent's end; then stop everything.
+
+        Args:
+            on_ready: called once, when requests are answered.
+            on_log: called with each line that a process writes to its log.
+
+        Raises:
+            EnvironmentUnfitError: the run folder can't be written.
+            ChildProcessFailedError: a process did not become ready at its first start.
+            KeyboardInterrupt: it was Ctrl-C, and everything is stopped now.
+        """
+        self._on_log = on_log
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_stop)
+        try:
+            self._write_files()
+            for service in self.services:
+                self._bring_up(service)
+            if not self._must_stop:
+                self._save_state()
+                with going_on("say that the server is ready"):
+                    on_ready(self.state)
+                self._watch()
+        finally:
+            self._stop()
+            if self._workspace is not None:
+                self._workspace.remove()
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+
+    def _write_files(self) -> None:
+        """Write what the processes need before they start."""
+        try:
+            if self._workspace is not None:
+                self._workspace.create()
+                repository = RepositorySpec(self.spec.model_name)
+                write_repository(
+                    self.spec.engine, self._workspace.repository, repository, force=True
+                )
+            if self.triton is not None:
+                self.triton.remove_sockets()  # of an earlier server
+            (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
+            clean_shared_memory(os.getpid())
+            for service in self.services:
+                service.spec.log.unlink(missing_ok=True)  # of an earlier server of that name
+            self.folder.write_state(self.state)
+        except OSError as error:
+            raise EnvironmentUnfitError(
+                f"the server's files can't be written: {error}; make room, or give another "
+                "--run-dir or TMPDIR."
+            ) from error
+        register(self.folder)
+
+    @property
+    def state(self) -> ServerState:
+        """What server.json is to say now."""
+        alive = {s.spec.name: s.process.pid for s in self.services if s.process is not None}
+        triton = self.triton
+        scheme = "http" if self.spec.tls_certificate is None else "https"
+        return ServerState(
+            name=self.folder.path.name,
+            pid=os.getpid(),
+            status=self._status,
+            engine=str(self.spec.engine.absolute()),
+            model_name=self.spec.model_name,
+            run_folder=str(self.folder.path),
+            openai_url=f"{scheme}://{_address(self.spec.host)}:{self.port}/v1",
+            http_url=triton.url(Protocol.HTTP) if triton else None,
+            grpc_url=triton.target(Protocol.GRPC) if triton else None,
+            metrics_url=triton.url(Protocol.METRICS, "/metrics") if triton else None,
+            processes=alive,
+            restarts={s.spec.name: s.num_restarts for s in self.services},
+        )
+
+    @property
+    def _status(self) -> str:
+        if self._is_stopping:
+            return "stopping"
+        if all(service.health is Health.READY for service in self.services):
+            return "ready"
+        return "restarting" if any(s.num_restarts for s in self.services) else "starting"
+
+    @property
+    def _must_stop(self) -> bool:
+        """Whether someone has asked, or the parent that we are to end with has gone."""
+        if self._parent is not None and os.getppid() != self._parent:
+            log.warning("the process that started the server has gone")
+            self._is_stopping = True
+        return self._is_stopping
+
+    def _bring_up(self, service: Service) -> None:
+        """Start a service and wait until it is ready."""
+        if self._must_stop:
+            return
+        try:
+            service.start()
+        except OSError as error:
+            raise EnvironmentUnfitError(f"{service.spec.name} can't start: {error}.") from error
+        while service.health is not Health.READY and not self._must_stop:
+            self._save_state()
+            self._show_logs()
+            time.sleep(TICK_S)
+            service.tick(probe=False)
+        log.info("%s is up", service.spec.name)
+
+    def _watch(self) -> None:
+        """Look at every service until asked to stop."""
+        probe_at_s = 0.0
+        while not self._must_stop:
+            is_due = time.monotonic() >= probe_at_s
+            for service in self.services:
+                num_restarts = service.num_restarts
+                service.tick(probe=is_due)
+                if service.num_restarts > num_restarts:
+                    log.error("%s is down; restarting it", service.spec.name)
+            if is_due:
+                probe_at_s = time.monotonic() + PROBE_INTERVAL_S
+            self._save_state()
+            self._show_logs()
+            time.sleep(TICK_S)
+
+    def _stop(self) -> None:
+        """Stop the services in the order in which they started: the engine drains first."""
+        self._is_stopping = True
+        self._save_state()
+        for service in self.services:
+            service.announce_stop()
+        for service in self.services:
+            service.stop()
+            self._show_logs()
+        with going_on("take the server off the list"):
+            unregister(self.folder)
+            self.folder.remove_state()
+
+    def _show_logs(self) -> None:
+        if self._on_log is not None:
+            with going_on("show the logs"):  # our own stderr may be a file on a full disk
+                for line in self._logs.lines():
+                    self._on_log(line)
+
+    def _save_state(self) -> None:
+        """Write what has changed; a disk that is full now may have room at the next look."""
+        state = self.state
+        if state == self._written or time.monotonic() < self._write_again_s:
+            return
+        self._write_again_s = time.monotonic() + WRITE_INTERVAL_S
+        with going_on("write the server's state"):
+            self.folder.write_state(state)
+            self._written = state
+            self._write_again_s = 0.0
+
+    def _ask_stop(self, number: int, frame: FrameType | None) -> None:
+        log.info("%s: stopping", signal.Signals(number).name)
+        self._is_stopping = True
+        self._is_interrupted = number == signal.SIGINT
+
+
+def _address(host: str) -> str:
+    """Return a host as addresses have it."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _triton_address(spec: ServeSpec, sockets: Path, *, has_keys: bool) -> TritonAddress:
+    """Return where Triton is to listen; it checks no keys, so where there are some it is inside."""
+    if has_keys:
+        return TritonAddress(sockets=sockets)
+    wanted = [spec.http_port, spec.grpc_port, spec.metrics_port]
+    http, grpc, metrics = choose_ports(LOOPBACK, wanted)
+    return TritonAddress((http, grpc, metrics))

@@ -1,0 +1,1 @@
+"""tritonserver: its installation, repository, process, probes."""

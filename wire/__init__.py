@@ -1,0 +1,1 @@
+"""How processes talk: a Triton stream that is stopped by id."""
