@@ -1,14 +1,207 @@
-"""The precisions that engines are built in, spelled as users give them."""
+"""The formats of numbers, and the precisions of linears made of them: the one table of each.
 
+All other tables of formats derive from these: quantizer, readers, emitters, planner, verdict. A new
+way to quantize is a new row. Nothing heavy is imported: `plan` reads this.
+"""
+
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Kind(StrEnum):
+    """What the bits of a number mean, in compressed-tensors' words."""
+
+    FLOAT = "float"
+    INT = "int"
+
+
+class NumberFormat(StrEnum):
+    """How one number is stored.
+
+    Columns: our word; bits; kind; numpy's or ml_dtypes' word; safetensors' word, empty where the
+    numbers are packed into others; number in ONNX; the largest code, 0 where none is ever scaled to
+    it. Sources: the safetensors format; onnx.proto, TensorProto.DataType; OCP 8-bit floating point,
+    table 2.
+    """
+
+    num_bits: int
+    kind: Kind
+    word: str
+    safetensors: str
+    onnx: int
+    largest_code: float
+
+    FP32 = "fp32", 32, Kind.FLOAT, "float32", "F32", 1, 0.0
+    BF16 = "bf16", 16, Kind.FLOAT, "bfloat16", "BF16", 16, 0.0
+    FP16 = "fp16", 16, Kind.FLOAT, "float16", "F16", 10, 0.0
+    INT8 = "int8", 8, Kind.INT, "int8", "I8", 3, 127.0
+    FP8 = "fp8", 8, Kind.FLOAT, "float8_e4m3fn", "F8_E4M3", 17, 448.0
+    INT4 = "int4", 4, Kind.INT, "int4", "", 22, 7.0
+
+    def __new__(cls, name: str, *columns: Any) -> "NumberFormat":
+        """Return the row as the word that it is."""
+        row = str.__new__(cls, name)
+        row._value_ = name
+        row.num_bits, row.kind, row.word, row.safetensors, row.onnx, row.largest_code = columns
+        return row
+
+    @property
+    def is_code(self) -> bool:
+        """Whether numbers are stored as codes with a scale; 16 and 32 bit floats are not."""
+        return self.largest_code > 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one number; two of int4 share one, so it has no such number."""
+        if self.num_bits % 8:
+            raise ValueError(f"{self} is no whole number of bytes")
+        return self.num_bits // 8
+
+    @property
+    def numpy(self) -> "np.dtype[Any]":
+        """The type in numpy, of ml_dtypes where numpy has none."""
+        import ml_dtypes
+        import numpy as np
+
+        return np.dtype(getattr(ml_dtypes, self.word, self.word))
+
+
+SAFETENSORS = {item.safetensors: item for item in NumberFormat if item.safetensors}
+FLOATS = tuple(item for item in NumberFormat if not item.is_code)
+KV_CODES = {item.upper(): item for item in (NumberFormat.FP8, NumberFormat.INT8)}  # ModelOpt's word
+
+
+class Granularity(StrEnum):
+    """Which numbers share a scale, in compressed-tensors' words for those that have one."""
+
+    NONE = "none"
+    TENSOR = "tensor"
+    CHANNEL = "channel"  # a row of a weight
+    GROUP = "group"  # some adjoining inputs of a row
+    TOKEN = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The weights of linears, or their inputs: a format, what shares a scale, and when it is found.
+
+    A dynamic scale is computed in each step; a static one comes from a calibration or the weights.
+    """
+
+    format: NumberFormat
+    granularity: Granularity = Granularity.NONE
+    is_dynamic: bool = False
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the numbers are codes with scales."""
+        return self.granularity is not Granularity.NONE
+
+    @property
+    def scheme(self) -> dict[str, Any] | None:
+        """What compressed-tensors says of them; None of floats."""
+        if not self.is_quantized:
+            return None
+        return {
+            "num_bits": self.format.num_bits,
+            "type": self.format.kind.value,
+            "symmetric": True,
+            "strategy": self.granularity.value,
+            "dynamic": self.is_dynamic,
+        }
+
+    @property
+    def is_per_tensor(self) -> bool:
+        """Whether all share one scale."""
+        return self.granularity is Granularity.TENSOR
 
 
 class Precision(StrEnum):
-    """Weights and activations of the linears; everything else stays as the backend documents."""
+    """How linears are stored and multiplied; all else stays as the backend documents.
 
-    FP32 = "fp32"
-    BF16 = "bf16"
-    INT8_WO = "int8-wo"  # int8 weights per output channel, 16-bit activations (W8A16)
-    INT8_SQ = "int8-sq"  # int8 weights and activations with SmoothQuant (W8A8)
-    FP8 = "fp8"  # E4M3 weights and activations, static per-tensor scales
-    FP8_DYNAMIC = "fp8-dynamic"  # E4M3, scales per channel (weights) and per token (activations)
+    Columns: the word that users give; weights; inputs, in whose format products are computed;
+    ModelOpt's quant_algo, empty for floats.
+    """
+
+    weights: Numbers
+    inputs: Numbers
+    algo: str
+
+    FP32 = "fp32", Numbers(NumberFormat.FP32), Numbers(NumberFormat.FP32), ""
+    BF16 = "bf16", Numbers(NumberFormat.BF16), Numbers(NumberFormat.BF16), ""
+    INT8_WO = (
+        "int8-wo",
+        Numbers(NumberFormat.INT8, Granularity.CHANNEL),
+        Numbers(NumberFormat.BF16),
+        "W8A16",
+    )
+    INT8_SQ = (  # SmoothQuant
+        "int8-sq",
+        Numbers(NumberFormat.INT8, Granularity.CHANNEL),
+        Numbers(NumberFormat.INT8, Granularity.TENSOR),
+        "W8A8_SQ_PER_CHANNEL",
+    )
+    FP8 = (
+        "fp8",
+        Numbers(NumberFormat.FP8, Granularity.TENSOR),
+        Numbers(NumberFormat.FP8, Granularity.TENSOR),
+        "FP8",
+    )
+    FP8_DYNAMIC = (
+        "fp8-dynamic",
+        Numbers(NumberFormat.FP8, Granularity.CHANNEL),
+        Numbers(NumberFormat.FP8, Granularity.TOKEN, is_dynamic=True),
+        "FP8_PER_CHANNEL_PER_TOKEN",
+    )
+    INT4_WO = (  # AWQ, GPTQ: read by the planner alone
+        "int4-wo",
+        Numbers(NumberFormat.INT4, Granularity.GROUP),
+        Numbers(NumberFormat.BF16),
+        "W4A16_AWQ",
+    )
+
+    def __new__(cls, name: str, *columns: Any) -> "Precision":
+        """Return the row as the word that it is."""
+        row = str.__new__(cls, name)
+        row._value_ = name
+        row.weights, row.inputs, row.algo = columns
+        return row
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights are stored as codes."""
+        return self.weights.is_quantized
+
+    @property
+    def is_weight_only(self) -> bool:
+        """Whether weights are codes, and inputs are not: kernels widen the weights."""
+        return self.is_quantized and not self.inputs.is_quantized
+
+    @property
+    def is_smoothed(self) -> bool:
+        """Whether SmoothQuant moves factors from inputs to weights."""
+        return self is Precision.INT8_SQ
+
+    @property
+    def has_input_scale(self) -> bool:
+        """Whether a calibration gives each linear a scale for its input."""
+        return self.inputs.is_quantized and not self.inputs.is_dynamic
+
+    @property
+    def arithmetic(self) -> NumberFormat:
+        """What products are computed in."""
+        return self.inputs.format
+
+    @property
+    def floats(self) -> NumberFormat:
+        """The format of embeddings, head, norms and what lies between the operators."""
+        return NumberFormat.BF16 if self.is_quantized else self.weights.format
+
+
+# What engines are built in, and a checkpoint may be quantized to for one.
+BUILT = tuple(item for item in Precision if item is not Precision.INT4_WO)
+QUANTIZED = {item.algo: item for item in BUILT if item.is_quantized}  # by ModelOpt's word

@@ -11,10 +11,9 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, literal
-from nemotrt.quantize.recipes.recipe import Encoding, Recipe
+from nemotrt.quantize.recipes.recipe import Recipe
 
 
 class Format(StrEnum):
@@ -41,7 +40,7 @@ def linear_entries(
         return
     if pre_quant_scale is not None:
         check_unfolded(layout)
-    if recipe.algo is QuantAlgo.INT8_WEIGHT_ONLY:
+    if recipe.precision.is_weight_only:
         yield from _packed(linear)
     else:
         yield from _compressed_tensors(linear, input_scale)
@@ -53,17 +52,12 @@ def check_unfolded(layout: Format) -> None:
         raise ConfigError(f"{layout} has no place for pre_quant_scale; leave --no-fold away.")
 
 
-def _code_type(linear: Linear) -> str:
-    return "I8" if linear.encoding is Encoding.INT8_PER_CHANNEL else "F8_E4M3"
-
-
 def _modelopt(
     linear: Linear, input_scale: float | None, pre_quant_scale: npt.NDArray[np.float32] | None
 ) -> Iterator[Entry]:
     """Yield weight [out, in], weight_scale [out] or scalar, and what a calibration adds."""
-    per_tensor = linear.encoding is Encoding.FP8_PER_TENSOR
-    shape = () if per_tensor else (linear.num_rows,)
-    yield Entry(linear.name, _code_type(linear), linear.source.shape, Codes(linear))
+    shape = () if linear.numbers.is_per_tensor else (linear.num_rows,)
+    yield Entry(linear.name, linear.numbers.format.safetensors, linear.source.shape, Codes(linear))
     yield Entry(f"{linear.module}.weight_scale", "F32", shape, Scales(linear))
     if input_scale is not None:
         yield literal(f"{linear.module}.input_scale", "F32", np.float32(input_scale))
@@ -73,9 +67,8 @@ def _modelopt(
 
 def _compressed_tensors(linear: Linear, input_scale: float | None) -> Iterator[Entry]:
     """Yield weight [out, in], weight_scale [out, 1] or [1], input_scale [1]."""
-    per_tensor = linear.encoding is Encoding.FP8_PER_TENSOR
-    shape = (1,) if per_tensor else (linear.num_rows, 1)
-    yield Entry(linear.name, _code_type(linear), linear.source.shape, Codes(linear))
+    shape = (1,) if linear.numbers.is_per_tensor else (linear.num_rows, 1)
+    yield Entry(linear.name, linear.numbers.format.safetensors, linear.source.shape, Codes(linear))
     yield Entry(f"{linear.module}.weight_scale", "F32", shape, Scales(linear))
     if input_scale is not None:
         yield literal(f"{linear.module}.input_scale", "F32", [input_scale])
