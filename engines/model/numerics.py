@@ -19,7 +19,19 @@ class Kind(StrEnum):
     INT = "int"
 
 
-class NumberFormat(StrEnum):
+class Table(StrEnum):
+    """Words with columns, which are named by the class's annotations in their order."""
+
+    def __new__(cls, word: str, *columns: Any) -> "Table":
+        """Return the row as the word that it is."""
+        row = str.__new__(cls, word)
+        row._value_ = word
+        for name, value in zip(cls.__annotations__, columns, strict=True):
+            setattr(row, name, value)
+        return row
+
+
+class NumberFormat(Table):
     """How one number is stored.
 
     Columns: our word; bits; kind; numpy's or ml_dtypes' word; safetensors' word, empty where the
@@ -41,13 +53,6 @@ class NumberFormat(StrEnum):
     INT8 = "int8", 8, Kind.INT, "int8", "I8", 3, 127.0
     FP8 = "fp8", 8, Kind.FLOAT, "float8_e4m3fn", "F8_E4M3", 17, 448.0
     INT4 = "int4", 4, Kind.INT, "int4", "", 22, 7.0
-
-    def __new__(cls, name: str, *columns: Any) -> "NumberFormat":
-        """Return the row as the word that it is."""
-        row = str.__new__(cls, name)
-        row._value_ = name
-        row.num_bits, row.kind, row.word, row.safetensors, row.onnx, row.largest_code = columns
-        return row
 
     @property
     def is_code(self) -> bool:
@@ -120,7 +125,16 @@ class Numbers:
         return self.granularity is Granularity.TENSOR
 
 
-class Precision(StrEnum):
+SIXTEEN_BITS = Numbers(NumberFormat.BF16)
+INT8_ROWS = Numbers(NumberFormat.INT8, Granularity.CHANNEL)
+INT8_TENSOR = Numbers(NumberFormat.INT8, Granularity.TENSOR)
+FP8_ROWS = Numbers(NumberFormat.FP8, Granularity.CHANNEL)
+FP8_TENSOR = Numbers(NumberFormat.FP8, Granularity.TENSOR)
+FP8_TOKENS = Numbers(NumberFormat.FP8, Granularity.TOKEN, is_dynamic=True)
+INT4_GROUPS = Numbers(NumberFormat.INT4, Granularity.GROUP)
+
+
+class Precision(Table):
     """How linears are stored and multiplied; all else stays as the backend documents.
 
     Columns: the word that users give; weights; inputs, in whose format products are computed;
@@ -132,44 +146,12 @@ class Precision(StrEnum):
     algo: str
 
     FP32 = "fp32", Numbers(NumberFormat.FP32), Numbers(NumberFormat.FP32), ""
-    BF16 = "bf16", Numbers(NumberFormat.BF16), Numbers(NumberFormat.BF16), ""
-    INT8_WO = (
-        "int8-wo",
-        Numbers(NumberFormat.INT8, Granularity.CHANNEL),
-        Numbers(NumberFormat.BF16),
-        "W8A16",
-    )
-    INT8_SQ = (  # SmoothQuant
-        "int8-sq",
-        Numbers(NumberFormat.INT8, Granularity.CHANNEL),
-        Numbers(NumberFormat.INT8, Granularity.TENSOR),
-        "W8A8_SQ_PER_CHANNEL",
-    )
-    FP8 = (
-        "fp8",
-        Numbers(NumberFormat.FP8, Granularity.TENSOR),
-        Numbers(NumberFormat.FP8, Granularity.TENSOR),
-        "FP8",
-    )
-    FP8_DYNAMIC = (
-        "fp8-dynamic",
-        Numbers(NumberFormat.FP8, Granularity.CHANNEL),
-        Numbers(NumberFormat.FP8, Granularity.TOKEN, is_dynamic=True),
-        "FP8_PER_CHANNEL_PER_TOKEN",
-    )
-    INT4_WO = (  # AWQ, GPTQ: read by the planner alone
-        "int4-wo",
-        Numbers(NumberFormat.INT4, Granularity.GROUP),
-        Numbers(NumberFormat.BF16),
-        "W4A16_AWQ",
-    )
-
-    def __new__(cls, name: str, *columns: Any) -> "Precision":
-        """Return the row as the word that it is."""
-        row = str.__new__(cls, name)
-        row._value_ = name
-        row.weights, row.inputs, row.algo = columns
-        return row
+    BF16 = "bf16", SIXTEEN_BITS, SIXTEEN_BITS, ""
+    INT8_WO = "int8-wo", INT8_ROWS, SIXTEEN_BITS, "W8A16"
+    INT8_SQ = "int8-sq", INT8_ROWS, INT8_TENSOR, "W8A8_SQ_PER_CHANNEL"  # SmoothQuant
+    FP8 = "fp8", FP8_TENSOR, FP8_TENSOR, "FP8"
+    FP8_DYNAMIC = "fp8-dynamic", FP8_ROWS, FP8_TOKENS, "FP8_PER_CHANNEL_PER_TOKEN"
+    INT4_WO = "int4-wo", INT4_GROUPS, SIXTEEN_BITS, "W4A16_AWQ"  # AWQ, GPTQ: for the planner alone
 
     @property
     def is_quantized(self) -> bool:

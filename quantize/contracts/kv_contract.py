@@ -23,12 +23,12 @@ def kv_faults(
     """
     if kv_algo is not None and kv_algo not in KV_CODES:
         yield f"the KV cache is {kv_algo}, which is neither FP8 nor INT8"
-    shape = () if layout is Format.MODELOPT else (1,)
+    shape = layout.one_scale
     for block in blocks(model):
         if block.kind is not LayerKind.ATTENTION:
             continue
         for leaf in LEAVES:
-            name = block.name(leaf if layout is not Format.MODELOPT else f"{leaf[0]}_proj.{leaf}")
+            name = block.name(layout.cache_scale(leaf))
             ref = tensors.get(name)
             if ref is None:
                 if kv_algo == "INT8":

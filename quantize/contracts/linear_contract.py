@@ -19,16 +19,11 @@ ACTIVATIONS = tuple(item.safetensors for item in FLOATS)  # the types of pre_qua
 
 def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Iterator[str]:
     """Yield what is wrong with one quantized linear."""
-    rows = codes.shape[0]
-    per_tensor = folder.precision.weights.is_per_tensor
-    is_modelopt = folder.layout is Format.MODELOPT
-    expected: tuple[int, ...] = () if per_tensor else (rows,)
-    if not is_modelopt:
-        expected = (1,) if per_tensor else (rows, 1)
-    types = ("F32",) if is_modelopt else ("F32", "BF16")  # of llm-compressor
+    expected = folder.layout.scale_shape(folder.precision.weights, codes.shape[0])
+    types = ("F32",) if folder.layout is Format.MODELOPT else ("F32", "BF16")  # of llm-compressor
     wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"weight_scale": (types, expected)}
     if folder.precision.has_input_scale:
-        wanted["input_scale"] = types, () if is_modelopt else (1,)
+        wanted["input_scale"] = types, folder.layout.one_scale
     if f"{module}.pre_quant_scale" in folder.tensors:
         wanted["pre_quant_scale"] = ACTIVATIONS, codes.shape[1:]
     for leaf, (dtypes, shape) in wanted.items():

@@ -11,48 +11,34 @@ from nemotrt.quantize.conversion.formats import Format
 
 BUILD = "nemotrt build"
 TRT_LLM, VLLM, TRANSFORMERS = "TensorRT-LLM (PyTorch)", "vLLM", "transformers"
-NO_MODELOPT = "no: has no reader for ModelOpt's layout and would load raw codes"
+WITH_TRANSFORMERS = {
+    Format.MODELOPT: "no: has no reader for ModelOpt's layout and would load raw codes",
+    Format.COMPRESSED_TENSORS: "yes, with compressed-tensors installed",
+}
 
 LOADERS: dict[tuple[Format, Precision], dict[str, str]] = {
-    (Format.MODELOPT, Precision.FP8): {
-        TRT_LLM: "yes",
-        VLLM: "yes",
-        TRANSFORMERS: NO_MODELOPT,
-    },
-    (Format.MODELOPT, Precision.FP8_DYNAMIC): {
-        TRT_LLM: "yes",
-        VLLM: "yes",
-        TRANSFORMERS: NO_MODELOPT,
-    },
+    (Format.MODELOPT, Precision.FP8): {TRT_LLM: "yes", VLLM: "yes"},
+    (Format.MODELOPT, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
     (Format.MODELOPT, Precision.INT8_WO): {
         TRT_LLM: "yes",
         VLLM: "no: rejects W8A16 in ModelOpt's layout; export --format compressed-tensors",
-        TRANSFORMERS: NO_MODELOPT,
     },
     (Format.MODELOPT, Precision.INT8_SQ): {
         TRT_LLM: "no: has no INT8 activations for this model",
         VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
-        TRANSFORMERS: NO_MODELOPT,
     },
     (Format.COMPRESSED_TENSORS, Precision.FP8): {
         TRT_LLM: "no: refuses per-tensor scales in compressed-tensors; use --format modelopt",
         VLLM: "yes",
-        TRANSFORMERS: "yes, with compressed-tensors installed",
     },
-    (Format.COMPRESSED_TENSORS, Precision.FP8_DYNAMIC): {
-        TRT_LLM: "yes",
-        VLLM: "yes",
-        TRANSFORMERS: "yes, with compressed-tensors installed",
-    },
+    (Format.COMPRESSED_TENSORS, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
     (Format.COMPRESSED_TENSORS, Precision.INT8_WO): {
         TRT_LLM: "no: use --format modelopt",
         VLLM: "yes",
-        TRANSFORMERS: "yes, with compressed-tensors installed",
     },
     (Format.COMPRESSED_TENSORS, Precision.INT8_SQ): {
         TRT_LLM: "no: refuses static activation scales in compressed-tensors",
         VLLM: "yes",
-        TRANSFORMERS: "yes, with compressed-tensors installed",
     },
 }
 
@@ -83,7 +69,7 @@ def loader_verdicts(
     verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
     if layout is not Format.MODELOPT:
         verdicts[BUILD] = "no: it builds from --format modelopt"
-    verdicts |= LOADERS[layout, precision]
+    verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
     if kv_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
         verdicts[TRANSFORMERS] = TRANSFORMERS_CACHE
     if kv_algo != "INT8":

@@ -55,33 +55,27 @@ def _code_faults(
 ) -> Iterator[str]:
     """Yield what is wrong with the type and shape of a quantized weight's codes."""
     dtype = folder.precision.weights.format.safetensors
-    if _is_packed(folder):
+    if folder.layout.packs(folder.precision):
         dtype, shape = "I32", (shape[0], shape[1] // 4)
     if (ref.dtype, ref.shape) != (dtype, shape):
         found = f"{ref.dtype} {list(ref.shape)}"
         yield f"the codes of {module} are {found}, expected {dtype} {list(shape)}"
 
 
-def _is_packed(folder: QuantizedFolder) -> bool:
-    """Whether codes are four to an int32, as compressed-tensors has them for W8A16."""
-    return folder.precision.is_weight_only and folder.layout is Format.COMPRESSED_TENSORS
-
-
 def _scale_names(folder: QuantizedFolder, quantized: dict[str, TensorRef]) -> Iterator[str]:
     """Yield the names that this format may have beside the model's own."""
-    is_modelopt = folder.layout is Format.MODELOPT
     leaves = ["weight_scale"]
     if folder.precision.has_input_scale:
         leaves.append("input_scale")
-    if _is_packed(folder):
+    if folder.layout.packs(folder.precision):
         leaves += ["weight_packed", "weight_shape"]
-    if folder.precision.is_smoothed and is_modelopt:
+    if folder.precision.is_smoothed and folder.layout is Format.MODELOPT:
         leaves.append("pre_quant_scale")
     for module in quantized:
         yield from (f"{module}.{leaf}" for leaf in leaves)
     for block in blocks(folder.model):
         for leaf in ("k_scale", "v_scale"):
-            yield block.name(f"{leaf[0]}_proj.{leaf}" if is_modelopt else leaf)
+            yield block.name(folder.layout.cache_scale(leaf))
 
 
 def _index_faults(folder: QuantizedFolder) -> Iterator[str]:

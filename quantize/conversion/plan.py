@@ -86,10 +86,9 @@ def _kv_scales(name: str, layout: Format, adjustments: Adjustments) -> Iterator[
         scale = adjustments.kv_scales.get(f"{module}.{leaf}")
         if scale is None or not name.endswith(".weight"):
             continue
-        if layout is Format.MODELOPT:
-            yield literal(f"{module}.{leaf}", "F32", np.float32(scale))
-        else:  # of the attention module, not of its projection
-            yield literal(f"{module.rpartition('.')[0]}.{leaf}", "F32", [scale])
+        attention = module.rpartition(".")[0]
+        place = f"{attention}.{layout.cache_scale(leaf)}"
+        yield literal(place, "F32", np.full(layout.one_scale, scale))
 
 
 def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adjustments) -> Linear:

@@ -9,7 +9,7 @@ import pydantic
 
 from nemotrt.engines.artefact.manifest import Strict
 from nemotrt.engines.backends.native.program.options import StateFormat
-from nemotrt.engines.model.numerics import NumberFormat
+from nemotrt.engines.model.numerics import NumberFormat, Table
 from nemotrt.errors import ArtefactError
 
 PROGRAM_FILE = "program.json"
@@ -35,7 +35,7 @@ class OperationKind(StrEnum):
     LAST_TOKEN = "last_token"
 
 
-class TensorKind(StrEnum):
+class TensorKind(Table):
     """How a tensor is stored, and its numbers; in the order of `TensorKind` in step/program.h."""
 
     number: NumberFormat
@@ -48,12 +48,6 @@ class TensorKind(StrEnum):
     # DEPTH_BLOCK inputs.
     PANELS_INT8 = "panels_int8", NumberFormat.INT8
     PANELS_FLOAT8 = "panels_float8", NumberFormat.FP8  # a scale per row is a tensor apart
-
-    def __new__(cls, name: str, *columns: NumberFormat) -> "TensorKind":
-        """Return the kind as the word that it is."""
-        kind = str.__new__(cls, name)
-        kind._value_, (kind.number,) = name, columns
-        return kind
 
 
 class BufferFormat(StrEnum):
