@@ -6,17 +6,10 @@ way to quantize is a new row. Nothing heavy is imported: `plan` reads this.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-class Kind(StrEnum):
-    """What the bits of a number mean, in compressed-tensors' words."""
-
-    FLOAT = "float"
-    INT = "int"
 
 
 class Table(StrEnum):
@@ -41,18 +34,18 @@ class NumberFormat(Table):
     """
 
     num_bits: int
-    kind: Kind
+    kind: Literal["float", "int"]  # compressed-tensors' words
     word: str
     safetensors: str
     onnx: int
     largest_code: float
 
-    FP32 = "fp32", 32, Kind.FLOAT, "float32", "F32", 1, 0.0
-    BF16 = "bf16", 16, Kind.FLOAT, "bfloat16", "BF16", 16, 0.0
-    FP16 = "fp16", 16, Kind.FLOAT, "float16", "F16", 10, 0.0
-    INT8 = "int8", 8, Kind.INT, "int8", "I8", 3, 127.0
-    FP8 = "fp8", 8, Kind.FLOAT, "float8_e4m3fn", "F8_E4M3", 17, 448.0
-    INT4 = "int4", 4, Kind.INT, "int4", "", 22, 7.0
+    FP32 = "fp32", 32, "float", "float32", "F32", 1, 0.0
+    BF16 = "bf16", 16, "float", "bfloat16", "BF16", 16, 0.0
+    FP16 = "fp16", 16, "float", "float16", "F16", 10, 0.0
+    INT8 = "int8", 8, "int", "int8", "I8", 3, 127.0
+    FP8 = "fp8", 8, "float", "float8_e4m3fn", "F8_E4M3", 17, 448.0
+    INT4 = "int4", 4, "int", "int4", "", 22, 7.0
 
     @property
     def is_code(self) -> bool:
@@ -113,7 +106,7 @@ class Numbers:
             return None
         return {
             "num_bits": self.format.num_bits,
-            "type": self.format.kind.value,
+            "type": self.format.kind,
             "symmetric": True,
             "strategy": self.granularity.value,
             "dynamic": self.is_dynamic,

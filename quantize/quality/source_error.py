@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
-from nemotrt.engines.model.numerics import Kind, Precision
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.reading.code_rows import CodeRows, chunks, code_rows
 from nemotrt.quantize.recipes.selection import sharing_scale
 from nemotrt.quantize.scales.common_amax import has_one_scale, tensor_amax
@@ -130,7 +130,7 @@ def weight_error(
 
 def _bound(found: CodeRows, size: Floats, steps: Floats) -> Floats:
     """Return how far rounding can move a weight of magnitude `size`."""
-    if found.code.kind is Kind.INT:
+    if found.code.kind == "int":
         return steps * np.float32(SLACK / 2)
     half = np.maximum(size * np.float32(E4M3_HALF_ULP), steps * np.float32(E4M3_HALF_SUBNORMAL))
     result: Floats = half * np.float32(SLACK) + size * np.float32(DOUBLE_ROUNDING)

@@ -71,7 +71,7 @@ def _modelopt_flat(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[
 
 
 def _static(code: NumberFormat) -> dict[str, Any]:
-    return {"dynamic": False, "num_bits": code.num_bits, "type": code.kind.value}
+    return {"dynamic": False, "num_bits": code.num_bits, "type": code.kind}
 
 
 def _compressed_tensors(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[str, Any]:

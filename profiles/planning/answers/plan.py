@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from nemotrt.engines.backends import registry
-from nemotrt.engines.model.numerics import Kind, NumberFormat, Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.planning.answers.contradictions import contradictions
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.memory.capacity import (
@@ -215,7 +215,7 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
     if total > longest:
         notes.append(f"{total} tokens are more than the {longest} that the model was made for")
     weights = deployment.formats.precision.weights.format
-    if weights.kind is Kind.INT:  # no published row has such weights
+    if weights.kind == "int":  # no published row has such weights
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
     built = _as_built(deployment)
     num_built = built.fit.max_batch_size(built.planned_tokens) if built else largest

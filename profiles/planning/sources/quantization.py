@@ -233,4 +233,4 @@ def _precision(weights: dict[str, Any], inputs: Any, fields: Fields) -> Precisio
 def _code(numbers: Numbers) -> tuple[str, int] | None:
     """Return what `_kind` reads of a scheme that the numbers have; None of floats."""
     code = numbers.format
-    return (code.kind.value, code.num_bits) if numbers.is_quantized else None
+    return (code.kind, code.num_bits) if numbers.is_quantized else None

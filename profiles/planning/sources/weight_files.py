@@ -7,7 +7,7 @@ from pathlib import Path
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, tensor_refs
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.engines.model.numerics import FLOATS, Kind, NumberFormat
+from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names, model_names
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.planning.sources.quantization import Quantization
@@ -82,7 +82,7 @@ def _check_codes(
 ) -> None:
     """Raise ConfigError unless codes have the type and the width that the config says."""
     stored = quantization.precision.weights.format
-    dtypes = {stored.safetensors, *(PACKED_DTYPES if stored.kind is Kind.INT else ())}
+    dtypes = {stored.safetensors, *(PACKED_DTYPES if stored.kind == "int" else ())}
     wanted = math.prod(shape) * stored.num_bits / 8
     is_off = abs(ref.num_bytes - wanted) > MAX_PADDING * wanted
     if ref.dtype not in dtypes or is_off:
