@@ -16,7 +16,7 @@ from nemotrt.build.backend_options import (
     with_backend_options,
 )
 from nemotrt.engines.backends import registry
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.progress import stage_printer
 
 DESCRIPTION = """Build an engine directory from a checkpoint.
@@ -54,7 +54,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("--gpu", help="Target of the GPU backends: a10g, a100, ...")
 @click.option(
     "--precision",
-    type=click.Choice([precision.value for precision in Precision]),
+    type=click.Choice([item.value for item in BUILT]),
     help="Weights and activations of the linears; default: as the checkpoint is.",
 )
 @click.option(

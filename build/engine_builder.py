@@ -12,7 +12,6 @@ from nemotrt.engines.artefact.manifest import CheckpointEntry, LimitsEntry, Mani
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend, BuildJob, Executed, Target
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.checkpoint.quant_config import QUANTIZED_PRECISION
 from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Precision
@@ -88,7 +87,7 @@ def resolve(checkpoint: Checkpoint, spec: BuildSpec) -> Target[Any]:
     backend = registry.find(spec.backend)
     options = checked_options(backend, spec.options)
     check_tokenizer(checkpoint.path)
-    stored = QUANTIZED_PRECISION.get(checkpoint.quant.algo)
+    stored = checkpoint.quant.precision
     precision = spec.precision or stored or default_precision(checkpoint, backend)
     if stored and precision is not stored and not backend.is_cpu:
         raise ConfigError(

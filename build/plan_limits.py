@@ -4,12 +4,11 @@ from nemotrt.build.given_limits import GivenLimits
 from nemotrt.build.plan_memory import device_memory
 from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.capacity import GIB
-from nemotrt.profiles.planning.sources.number_format import StoredType
 
 CHUNK_TOKENS = 512  # of a prompt: the scan's matrices grow with its square
 # More slots than this are never planned, whatever fits: each is memory from the start.
@@ -69,5 +68,5 @@ def missing_bytes(
 
 def plan_deployment(checkpoint: Checkpoint, gpu: str, precision: Precision) -> Deployment:
     """Return what the planner plans by default, with the cache as a TensorRT plan has it."""
-    options = DeploymentOptions(str(checkpoint.path), gpu, precision, kv_dtype=StoredType.BF16)
+    options = DeploymentOptions(str(checkpoint.path), gpu, precision, kv_dtype=NumberFormat.BF16)
     return deploy(options)

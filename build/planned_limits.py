@@ -11,11 +11,10 @@ from nemotrt.build.plan_limits import missing_bytes, plan_limits
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.planning import ForeignRuntime, NotPlanned, OwnRuntime
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.capacity import GIB
-from nemotrt.profiles.planning.sources.number_format import StoredType
 
 MIN_CHUNK_TOKENS = 128
 
@@ -84,7 +83,7 @@ def planned_limits(
         precision=precision,
         engine=runtime.engine,
         kv_dtype=_kv_type(checkpoint, precision),
-        ssm_dtype=StoredType.BF16 if runtime.has_16_bit_state else StoredType.FP32,
+        ssm_dtype=NumberFormat.BF16 if runtime.has_16_bit_state else NumberFormat.FP32,
         tp=runtime.tp_size,
     )
     longest = checkpoint.config.max_position_embeddings
@@ -114,8 +113,8 @@ def _max_batch_size(deployment: Deployment, runtime: ForeignRuntime) -> int:
     return 1
 
 
-def _kv_type(checkpoint: Checkpoint, precision: Precision) -> StoredType:
+def _kv_type(checkpoint: Checkpoint, precision: Precision) -> NumberFormat:
     """Return how the KV cache will be stored: FP8 where the checkpoint and the GPU have it."""
-    has_fp8 = precision in (Precision.FP8, Precision.FP8_DYNAMIC)
+    has_fp8 = precision.arithmetic is NumberFormat.FP8
     is_fp8 = checkpoint.quant.kv_cache_algo == "FP8" and has_fp8
-    return StoredType.FP8 if is_fp8 else StoredType.BF16
+    return NumberFormat.FP8 if is_fp8 else NumberFormat.BF16

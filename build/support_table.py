@@ -3,13 +3,13 @@
 from nemotrt.build.engine_builder import compute_capability
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.compute_capability import capability_number
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
 
 
 def rows() -> list[dict[str, str]]:
     """Return one row a GPU and precision: what each GPU backend makes of it."""
-    precisions = [item for item in Precision if item is not Precision.FP32]
+    precisions = [item for item in BUILT if item is not Precision.FP32]
     return [row(gpu, precision) for gpu in known_gpus() for precision in precisions]
 
 
@@ -53,6 +53,6 @@ def _cpu_lines() -> list[str]:
     """Return what each CPU backend builds of any checkpoint."""
     found = []
     for backend in map(registry.find, registry.cpu_names()):
-        taken = [item.value for item in Precision if backend.supports(None, item) is None]
+        taken = [item.value for item in BUILT if backend.supports(None, item) is None]
         found.append(f"cpu, {backend.name}: {', '.join(taken)}: {backend.built}")
     return found

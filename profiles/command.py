@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
 from nemotrt.profiles.miniature.command import miniature
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nemotrt.profiles.runs.record.result import ProfileResult
 
 PATH = click.Path(path_type=Path)
-PRECISION = click.Choice([str(precision) for precision in Precision])
+PRECISION = click.Choice([item.value for item in BUILT])
 
 
 class DefaultGroup(click.Group):

@@ -94,7 +94,7 @@ def quantize(
     )
 
     chosen = choose_recipe(recipe, gpu, kv_cache)
-    if not chosen.is_static and kv_cache == "none":
+    if not chosen.precision.has_input_scale and kv_cache == "none":
         calibration = None  # nothing to take from it
     source = resolve_checkpoint(checkpoint)
     options = QuantizeOptions(
@@ -199,7 +199,7 @@ def _print_plan(source: Path, recipe: Recipe, options: "QuantizeOptions", *, as_
         value = {
             "schema_version": 1,
             "recipe": recipe.name,
-            "quant_algo": recipe.algo.value,
+            "quant_algo": recipe.algo,
             "format": options.layout.value,
             "target_bytes": target_bytes,
             "quantize": selection.weights,

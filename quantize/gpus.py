@@ -5,9 +5,10 @@ from pathlib import Path
 
 import yaml
 
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.quantize.conversion.formats import Format
-from nemotrt.quantize.recipes.recipe import Encoding, Recipe, load_recipe
+from nemotrt.quantize.recipes.recipe import Recipe, load_recipe
 
 GPU_FILE = Path(__file__).parent / "gpus.yaml"
 FP8_COMPUTE_CAPABILITY = 8.9
@@ -46,7 +47,7 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     chosen = load_recipe(recipe or choice.recipe)
     have = choice.compute_capability
     if have < chosen.min_compute_capability:
-        is_fp8 = chosen.encoding is not Encoding.INT8_PER_CHANNEL
+        is_fp8 = chosen.precision.arithmetic is NumberFormat.FP8
         why = f": no FP8 tensor cores before {FP8_COMPUTE_CAPABILITY}" if is_fp8 else ""
         raise ConfigError(
             f"{chosen.name} needs compute capability {chosen.min_compute_capability}, "

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pydantic
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError
 
@@ -69,6 +69,13 @@ class Manifest(Strict):
     tools: dict[str, str]
     options: dict[str, str | int | float | bool]
     files: dict[str, FileEntry]
+
+    @pydantic.field_validator("precision")
+    @classmethod
+    def _is_built(cls, precision: Precision) -> Precision:
+        if precision not in BUILT:
+            raise ValueError(f"no engine is built in {precision}")
+        return precision
 
     @property
     def engine_limits(self) -> Limits:

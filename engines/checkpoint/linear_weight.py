@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import ALL, Checkpoint
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
 
-INT8_MAX = 127
+INT8 = NumberFormat.INT8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class LinearWeight:
     @property
     def has_codes(self) -> bool:
         """Whether the checkpoint stores int8 codes that apply to the input as it is."""
-        return self.checkpoint[self.name].dtype == "I8" and not self.has_input_factor
+        return self.checkpoint[self.name].dtype == INT8.safetensors and not self.has_input_factor
 
     def int8(self, rows: slice = ALL) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """Return (codes [out, in], scale [out]) of some rows, with weight = codes * scale.
@@ -89,7 +90,7 @@ class LinearWeight:
         for start in range(0, weight.shape[1], block):
             part = weight[:, start : start + block]
             amax = np.maximum(part.max(axis=1), -part.min(axis=1))
-            scale = np.where(amax > 0, amax / np.float32(INT8_MAX), 1).astype(np.float32)
+            scale = np.where(amax > 0, amax / np.float32(INT8.largest_code), 1).astype(np.float32)
             part /= scale[:, None]
             scales.append(scale)
         return np.rint(weight, out=weight).astype(np.int8), np.stack(scales)

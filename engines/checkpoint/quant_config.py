@@ -2,43 +2,33 @@
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import KV_CODES, QUANTIZED, Precision
 from nemotrt.errors import ArtefactError, ConfigError
 
 QUANT_CONFIG_FILE = "hf_quant_config.json"
-
-
-class QuantAlgo(StrEnum):
-    """How the linears of a checkpoint are stored; the values are ModelOpt's names."""
-
-    NONE = "none"
-    INT8_WEIGHT_ONLY = "W8A16"
-    INT8_SMOOTHQUANT = "W8A8_SQ_PER_CHANNEL"
-    FP8 = "FP8"
-    FP8_PER_CHANNEL = "FP8_PER_CHANNEL_PER_TOKEN"
-
-
-# The precision of an engine that takes a checkpoint's codes as they are.
-QUANTIZED_PRECISION = {
-    QuantAlgo.INT8_WEIGHT_ONLY: Precision.INT8_WO,
-    QuantAlgo.INT8_SMOOTHQUANT: Precision.INT8_SQ,
-    QuantAlgo.FP8: Precision.FP8,
-    QuantAlgo.FP8_PER_CHANNEL: Precision.FP8_DYNAMIC,
-}
+KV_WORDS = {code.kind: word for word, code in KV_CODES.items()}  # by compressed-tensors' type
 
 
 @dataclass(frozen=True, slots=True)
 class QuantConfig:
-    """The quantization of a checkpoint; `exclude` holds module names, or patterns of them."""
+    """The quantization of a checkpoint.
 
-    algo: QuantAlgo = QuantAlgo.NONE
+    `precision` is what its linears are stored for, None where they are floats; `exclude` holds
+    module names, or patterns of them.
+    """
+
+    precision: Precision | None = None
     kv_cache_algo: str | None = None
     exclude: frozenset[str] = frozenset()
+
+    @property
+    def algo(self) -> str:
+        """ModelOpt's word for the linears, `none` for floats."""
+        return self.precision.algo if self.precision else "none"
 
     def excludes(self, module: str) -> bool:
         """Whether the list has `module`, by its name or a shell pattern such as `*mixer*`.
@@ -97,7 +87,7 @@ def _read_flat(checkpoint: Path) -> QuantConfig:
         )
     try:
         scheme = flat.get("kv_cache_scheme")
-        kv_algo = {"float": "FP8", "int": "INT8"}[scheme["type"]] if scheme else None
+        kv_algo = KV_WORDS[scheme["type"]] if scheme else None
         exclude = frozenset(map(str, flat.get("ignore") or ()))
     except (KeyError, TypeError) as error:
         raise ArtefactError(f"{path}: quantization_config is malformed: {error!r}.") from error
@@ -106,12 +96,10 @@ def _read_flat(checkpoint: Path) -> QuantConfig:
 
 def _config(path: Path, algo: Any, kv_algo: str | None, exclude: frozenset[str]) -> QuantConfig:
     """Return the config; `path` names the file in errors."""
-    if algo is None:
-        return QuantConfig(QuantAlgo.NONE, kv_algo, exclude)
-    try:
-        return QuantConfig(QuantAlgo(algo), kv_algo, exclude)
-    except ValueError:
-        known = ", ".join(item.value for item in QuantAlgo if item is not QuantAlgo.NONE)
+    if algo in (None, "none"):
+        return QuantConfig(None, kv_algo, exclude)
+    if algo not in list(QUANTIZED):
         raise ConfigError(
-            f"{path}: quant_algo {algo!r} is not supported; known: {known}."
-        ) from None
+            f"{path}: quant_algo {algo!r} is not supported; known: {', '.join(QUANTIZED)}."
+        )
+    return QuantConfig(QUANTIZED[algo], kv_algo, exclude)

@@ -12,24 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.model.numerics import FLOATS, SAFETENSORS
 from nemotrt.errors import ArtefactError
 
 DTYPES: dict[str, np.dtype[Any]] = {
+    **{word: item.numpy for word, item in SAFETENSORS.items()},
     "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "I64": np.dtype(np.int64),
     "I32": np.dtype(np.int32),
-    "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+FLOAT_DTYPES = ("F64", *(item.safetensors for item in FLOATS))
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
@@ -52,7 +49,7 @@ class TensorRef:
     @property
     def is_float(self) -> bool:
         """Whether the elements are 16, 32 or 64 bit floating point."""
-        return self.dtype in ("F64", "F32", "F16", "BF16")
+        return self.dtype in FLOAT_DTYPES
 
     def map(self) -> npt.NDArray[Any]:
         """Return the tensor as a read-only view of the mapped file; nothing is read yet."""

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from nemotrt.engines.backends import registry
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.miniature.pair import Pair
 from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.request_memory import request_memory
-from nemotrt.profiles.planning.sources.number_format import StoredType
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 
 REAL_HYBRID = "nemotron-nano-9b-v2"
@@ -42,7 +41,9 @@ def make_budget(pair: Pair, num_tokens: int) -> MiniatureBudget:
     batch_size = real.max_batch_size()
     room = real.fit.left_bytes(batch_size) / real.request.total_bytes(real.planned_tokens)
     requests = [
-        request_memory(model, load_engine(registry.names()[0]), StoredType.FP32, StoredType.FP32)
+        request_memory(
+            model, load_engine(registry.names()[0]), NumberFormat.FP32, NumberFormat.FP32
+        )
         for model in (pair.hybrid, pair.baseline)
     ]
     hybrid_bytes, baseline_bytes = (request.total_bytes(num_tokens) for request in requests)
@@ -52,5 +53,7 @@ def make_budget(pair: Pair, num_tokens: int) -> MiniatureBudget:
 def real_deployment() -> Deployment:
     """Return the published run of the hybrid on the A10G."""
     return deploy(
-        DeploymentOptions(REAL_HYBRID, "a10g", precision=Precision.BF16, ssm_dtype=StoredType.BF16)
+        DeploymentOptions(
+            REAL_HYBRID, "a10g", precision=Precision.BF16, ssm_dtype=NumberFormat.BF16
+        )
     )

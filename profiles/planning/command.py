@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import check_writable, write_text
 from nemotrt.profiles.planning.answers.comparison import compare
@@ -53,7 +53,7 @@ def plan() -> None:
 @click.argument("model", required=False)
 @click.option("--gpu", default=DEFAULTS.gpu, show_default=True, metavar="NAME|FILE",
               help="GPU name, profile file, or this-machine.")  # fmt: skip
-@click.option("--precision", type=click.Choice([*(p.value for p in Precision), ANY_PRECISION]),
+@click.option("--precision", type=click.Choice([*(item.value for item in BUILT), ANY_PRECISION]),
               help="Precision of the linears; any: the fastest within the target "
               "[default: the checkpoint's own, else bf16].")  # fmt: skip
 @click.option("--isl", type=click.IntRange(min=1), default=DEFAULTS.isl, show_default=True,

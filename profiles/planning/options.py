@@ -6,18 +6,17 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.files.text_file import read_yaml
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
 from nemotrt.profiles.planning.memory.capacity import Admission
-from nemotrt.profiles.planning.sources.number_format import StoredType
 from nemotrt.profiles.planning.time.engine_profile import known_engines
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULTS = DeploymentOptions("")
-KV_TYPES = (StoredType.BF16, StoredType.FP8, StoredType.INT8, StoredType.FP32)
-SSM_TYPES = (StoredType.FP32, StoredType.BF16, StoredType.FP16)
+KV_TYPES = (NumberFormat.BF16, NumberFormat.FP8, NumberFormat.INT8, NumberFormat.FP32)
+SSM_TYPES = (NumberFormat.FP32, NumberFormat.BF16, NumberFormat.FP16)
 
 
 def deployment_options(function: F) -> F:
@@ -129,8 +128,8 @@ def to_options(model: str, gpu: str, values: dict[str, Any]) -> DeploymentOption
         engine=values["engine"],
         isl=values.get("isl", DEFAULTS.isl),
         osl=values.get("osl", DEFAULTS.osl),
-        kv_dtype=None if kv is None else StoredType(kv),
-        ssm_dtype=None if ssm is None else StoredType(ssm),
+        kv_dtype=None if kv is None else NumberFormat(kv),
+        ssm_dtype=None if ssm is None else NumberFormat(ssm),
         tp=values["tp"],
         memory_utilization=values["memory_utilization"],
         reserve_gib=values["reserve_gib"],

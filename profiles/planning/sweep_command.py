@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.files.writing import check_writable, write_text
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
@@ -23,7 +23,7 @@ DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
 @click.option("--gpu", "gpus", multiple=True, metavar="NAME|FILE",
               help="GPU; repeat for several [default: all].")  # fmt: skip
 @click.option("--precision", "precisions", multiple=True,
-              type=click.Choice([p.value for p in Precision]),
+              type=click.Choice([item.value for item in BUILT]),
               help="Precision; repeat for several "
               "[default: the checkpoint's own, else what the GPUs have].")  # fmt: skip
 @click.option("--lengths", multiple=True, metavar="ISL:OSL", default=DEFAULT_LENGTHS,

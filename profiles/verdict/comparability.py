@@ -3,17 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
-
-# Precisions that a fair comparison may mix: none; but these names mean the same bits.
-PRECISION_CLASSES = {
-    "fp32": "32-bit",
-    "bf16": "16-bit",
-    "int8-wo": "8-bit weights",
-    "int8-sq": "8-bit",
-    "fp8": "8-bit",
-    "fp8-dynamic": "8-bit",
-}
 
 # What may make two GPUs of one name differ.
 GPU_SETTINGS = ("driver", "power_limit_w", "max_sm_clock_mhz", "is_ecc_on", "is_mig")
@@ -84,9 +75,15 @@ def hardware(run: ProfileResult) -> str:
 
 
 def precision_class(run: ProfileResult) -> str | None:
-    """Return the class of the target's precision, None where it does not say."""
-    precision = str(run.target.get("precision", ""))
-    return PRECISION_CLASSES.get(precision)
+    """Return the class of the target's precision, None where it does not say.
+
+    A fair comparison mixes no precisions; but some names mean the same bits.
+    """
+    told = str(run.target.get("precision", ""))
+    if told not in list(Precision):
+        return None
+    weights = " weights" if Precision(told).is_weight_only else ""
+    return f"{Precision(told).weights.format.num_bits}-bit{weights}"
 
 
 def best_runs(runs: Sequence[ProfileResult]) -> tuple[list[ProfileResult], bool]:

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.calibration import (
@@ -55,7 +54,7 @@ def calibrate(
     """
     if tokens.size == 0:
         raise ConfigError("the calibration text is shorter than one sequence; give more text.")
-    if checkpoint.quant.algo is not QuantAlgo.NONE:
+    if checkpoint.quant.precision:
         raise ConfigError(f"{checkpoint.path} is quantized; calibrate the 16 bit checkpoint.")
     observations: dict[str, Observation] = {}
     hidden = embed(checkpoint, tokens)

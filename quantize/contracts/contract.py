@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, QuantAlgo, flat_quantization
+from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, flat_quantization
 from nemotrt.engines.checkpoint.stored_head import HEAD
 from nemotrt.engines.checkpoint.stored_names import left_out_note
 from nemotrt.engines.model.tensor_names import expected_shapes
@@ -34,7 +34,7 @@ class Inspection:
 
     path: Path
     format: Format
-    algo: QuantAlgo
+    algo: str  # ModelOpt's word
     num_quantized: int
     num_kept: int
     faults: tuple[str, ...]
@@ -67,11 +67,13 @@ def inspect_quantized(
     return Inspection(
         path=path,
         format=folder.layout,
-        algo=folder.algo,
+        algo=folder.precision.algo,
         num_quantized=len(quantized),
         num_kept=len(folder.linears) - len(quantized),
         faults=tuple(faults),
-        loaders=loader_verdicts(folder.layout, folder.quant, folder.model),
+        loaders=loader_verdicts(
+            folder.layout, folder.precision, folder.quant.kv_cache_algo, folder.model
+        ),
         weight_errors=errors,
         notes=_notes(folder),
     )
@@ -92,7 +94,7 @@ def _compare(
     reference = open_checkpoint(source)
     if reference.config != folder.model:
         raise ConfigError(f"{folder.path} is another model than {source}.")
-    return compare_with_source(reference, folder.tensors, quantized, folder.algo, progress)
+    return compare_with_source(reference, folder.tensors, quantized, folder.precision, progress)
 
 
 def _faults(folder: QuantizedFolder) -> Iterator[str]:

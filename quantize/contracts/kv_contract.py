@@ -6,6 +6,7 @@ import numpy as np
 
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
+from nemotrt.engines.model.numerics import KV_CODES
 from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.quantize.conversion.formats import Format
 
@@ -20,14 +21,14 @@ def kv_faults(
     An FP8 cache may have no scales: loaders then take 1. An INT8 cache must have them, and what no
     config speaks of would not be read.
     """
-    if kv_algo not in (None, "FP8", "INT8"):
+    if kv_algo is not None and kv_algo not in KV_CODES:
         yield f"the KV cache is {kv_algo}, which is neither FP8 nor INT8"
-    shape = () if layout is Format.MODELOPT else (1,)
+    shape = layout.one_scale
     for block in blocks(model):
         if block.kind is not LayerKind.ATTENTION:
             continue
         for leaf in LEAVES:
-            name = block.name(leaf if layout is not Format.MODELOPT else f"{leaf[0]}_proj.{leaf}")
+            name = block.name(layout.cache_scale(leaf))
             ref = tensors.get(name)
             if ref is None:
                 if kv_algo == "INT8":

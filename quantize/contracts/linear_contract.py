@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.quantize.conversion.formats import Format
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
 from nemotrt.quantize.recipes.selection import sharing_scale
@@ -14,23 +14,18 @@ from nemotrt.quantize.scales.common_amax import has_one_scale
 
 E4M3_MAX_CODE, E4M3_NAN = 0x7E, 0x7F
 CHUNK_ROWS = 512
-FLOATS = ("F32", "BF16", "F16")  # of pre_quant_scale, which has the activations' type
+ACTIVATIONS = tuple(item.safetensors for item in FLOATS)  # the types of pre_quant_scale
 
 
 def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Iterator[str]:
     """Yield what is wrong with one quantized linear."""
-    rows = codes.shape[0]
-    per_tensor = folder.algo is QuantAlgo.FP8
-    is_modelopt = folder.layout is Format.MODELOPT
-    expected: tuple[int, ...] = () if per_tensor else (rows,)
-    if not is_modelopt:
-        expected = (1,) if per_tensor else (rows, 1)
-    types = ("F32",) if is_modelopt else ("F32", "BF16")  # of llm-compressor
+    expected = folder.layout.scale_shape(folder.precision.weights, codes.shape[0])
+    types = ("F32",) if folder.layout is Format.MODELOPT else ("F32", "BF16")  # of llm-compressor
     wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"weight_scale": (types, expected)}
-    if folder.algo in (QuantAlgo.FP8, QuantAlgo.INT8_SMOOTHQUANT):
-        wanted["input_scale"] = types, () if is_modelopt else (1,)
+    if folder.precision.has_input_scale:
+        wanted["input_scale"] = types, folder.layout.one_scale
     if f"{module}.pre_quant_scale" in folder.tensors:
-        wanted["pre_quant_scale"] = FLOATS, codes.shape[1:]
+        wanted["pre_quant_scale"] = ACTIVATIONS, codes.shape[1:]
     for leaf, (dtypes, shape) in wanted.items():
         ref = folder.tensors.get(f"{module}.{leaf}")
         if ref is None:
@@ -49,7 +44,7 @@ def _code_faults(
     folder: QuantizedFolder, module: str, codes: TensorRef, scale: TensorRef
 ) -> Iterator[str]:
     """Yield NaN codes, and channels whose largest code is not the format's."""
-    largest, is_fp8 = _row_maxima(codes), codes.dtype == "F8_E4M3"
+    largest, is_fp8 = _row_maxima(codes), codes.dtype == NumberFormat.FP8.safetensors
     if is_fp8 and (largest == E4M3_NAN).any():
         yield f"{module} has NaN codes"
         return
@@ -57,7 +52,7 @@ def _code_faults(
         largest = largest.max(initial=0, keepdims=True)
         for other in _sharing(folder, module):  # one of them has the largest weight
             largest = np.maximum(largest, _row_maxima(other).max(initial=0))
-    full = E4M3_MAX_CODE if is_fp8 else 127
+    full = E4M3_MAX_CODE if is_fp8 else int(NumberFormat.INT8.largest_code)
     values = scale.map().astype(np.float32).reshape(-1)
     if largest.size != values.size:
         return
@@ -83,7 +78,7 @@ def _row_maxima(codes: TensorRef) -> npt.NDArray[np.uint8]:
     result = np.empty(codes.shape[0], np.uint8)
     for begin in range(0, codes.shape[0], CHUNK_ROWS):
         part = np.asarray(raw[begin : begin + CHUNK_ROWS])
-        if codes.dtype == "F8_E4M3":
+        if codes.dtype == NumberFormat.FP8.safetensors:
             size = part & 0x7F
         else:
             signed = (part ^ 0x80 if codes.dtype == "I32" else part).view(np.int8)

@@ -5,54 +5,40 @@ and 0.33, whose readers the slow tests run; transformers 5.19 and 5.24, run. Non
 docs/quantization.md has the details.
 """
 
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo, QuantConfig
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.conversion.formats import Format
 
 BUILD = "nemotrt build"
 TRT_LLM, VLLM, TRANSFORMERS = "TensorRT-LLM (PyTorch)", "vLLM", "transformers"
-NO_MODELOPT = "no: has no reader for ModelOpt's layout and would load raw codes"
+WITH_TRANSFORMERS = {
+    Format.MODELOPT: "no: has no reader for ModelOpt's layout and would load raw codes",
+    Format.COMPRESSED_TENSORS: "yes, with compressed-tensors installed",
+}
 
-LOADERS: dict[tuple[Format, QuantAlgo], dict[str, str]] = {
-    (Format.MODELOPT, QuantAlgo.FP8): {
-        TRT_LLM: "yes",
-        VLLM: "yes",
-        TRANSFORMERS: NO_MODELOPT,
-    },
-    (Format.MODELOPT, QuantAlgo.FP8_PER_CHANNEL): {
-        TRT_LLM: "yes",
-        VLLM: "yes",
-        TRANSFORMERS: NO_MODELOPT,
-    },
-    (Format.MODELOPT, QuantAlgo.INT8_WEIGHT_ONLY): {
+LOADERS: dict[tuple[Format, Precision], dict[str, str]] = {
+    (Format.MODELOPT, Precision.FP8): {TRT_LLM: "yes", VLLM: "yes"},
+    (Format.MODELOPT, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
+    (Format.MODELOPT, Precision.INT8_WO): {
         TRT_LLM: "yes",
         VLLM: "no: rejects W8A16 in ModelOpt's layout; export --format compressed-tensors",
-        TRANSFORMERS: NO_MODELOPT,
     },
-    (Format.MODELOPT, QuantAlgo.INT8_SMOOTHQUANT): {
+    (Format.MODELOPT, Precision.INT8_SQ): {
         TRT_LLM: "no: has no INT8 activations for this model",
         VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
-        TRANSFORMERS: NO_MODELOPT,
     },
-    (Format.COMPRESSED_TENSORS, QuantAlgo.FP8): {
+    (Format.COMPRESSED_TENSORS, Precision.FP8): {
         TRT_LLM: "no: refuses per-tensor scales in compressed-tensors; use --format modelopt",
         VLLM: "yes",
-        TRANSFORMERS: "yes, with compressed-tensors installed",
     },
-    (Format.COMPRESSED_TENSORS, QuantAlgo.FP8_PER_CHANNEL): {
-        TRT_LLM: "yes",
-        VLLM: "yes",
-        TRANSFORMERS: "yes, with compressed-tensors installed",
-    },
-    (Format.COMPRESSED_TENSORS, QuantAlgo.INT8_WEIGHT_ONLY): {
+    (Format.COMPRESSED_TENSORS, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
+    (Format.COMPRESSED_TENSORS, Precision.INT8_WO): {
         TRT_LLM: "no: use --format modelopt",
         VLLM: "yes",
-        TRANSFORMERS: "yes, with compressed-tensors installed",
     },
-    (Format.COMPRESSED_TENSORS, QuantAlgo.INT8_SMOOTHQUANT): {
+    (Format.COMPRESSED_TENSORS, Precision.INT8_SQ): {
         TRT_LLM: "no: refuses static activation scales in compressed-tensors",
         VLLM: "yes",
-        TRANSFORMERS: "yes, with compressed-tensors installed",
     },
 }
 
@@ -76,15 +62,17 @@ HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-ca
 DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
 
 
-def loader_verdicts(layout: Format, quant: QuantConfig, model: ModelConfig) -> dict[str, str]:
+def loader_verdicts(
+    layout: Format, precision: Precision, kv_algo: str | None, model: ModelConfig
+) -> dict[str, str]:
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
-    verdicts = {BUILD: BUILD_CACHE.get(quant.kv_cache_algo or "none", "yes")}
+    verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
     if layout is not Format.MODELOPT:
         verdicts[BUILD] = "no: it builds from --format modelopt"
-    verdicts |= LOADERS[layout, quant.algo]
-    if quant.kv_cache_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
+    verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
+    if kv_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
         verdicts[TRANSFORMERS] = TRANSFORMERS_CACHE
-    if quant.kv_cache_algo != "INT8":
+    if kv_algo != "INT8":
         return verdicts
     if verdicts[TRT_LLM].startswith("yes"):
         is_hybrid = LayerKind.MAMBA in model.layers

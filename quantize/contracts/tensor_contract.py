@@ -4,19 +4,11 @@ import json
 from collections.abc import Iterator
 
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.tensor_names import blocks, expected_shapes
 from nemotrt.quantize.conversion.formats import Format
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
 
-CODE_TYPES = {
-    QuantAlgo.FP8: "F8_E4M3",
-    QuantAlgo.FP8_PER_CHANNEL: "F8_E4M3",
-    QuantAlgo.INT8_WEIGHT_ONLY: "I8",
-    QuantAlgo.INT8_SMOOTHQUANT: "I8",
-}
-STATIC = (QuantAlgo.FP8, QuantAlgo.INT8_SMOOTHQUANT)
 # What loaders skip: a tied head that is stored all the same, rotary tables, multi-token prediction.
 SKIPPED_ENDS = ("lm_head.weight", "rotary_emb.inv_freq")
 SKIPPED_STARTS = ("mtp.",)
@@ -62,35 +54,28 @@ def _code_faults(
     folder: QuantizedFolder, module: str, ref: TensorRef, shape: tuple[int, ...]
 ) -> Iterator[str]:
     """Yield what is wrong with the type and shape of a quantized weight's codes."""
-    dtype = CODE_TYPES[folder.algo]
-    if _is_packed(folder):
+    dtype = folder.precision.weights.format.safetensors
+    if folder.layout.packs(folder.precision):
         dtype, shape = "I32", (shape[0], shape[1] // 4)
     if (ref.dtype, ref.shape) != (dtype, shape):
         found = f"{ref.dtype} {list(ref.shape)}"
         yield f"the codes of {module} are {found}, expected {dtype} {list(shape)}"
 
 
-def _is_packed(folder: QuantizedFolder) -> bool:
-    """Whether codes are four to an int32, as compressed-tensors has them for W8A16."""
-    is_weight_only = folder.algo is QuantAlgo.INT8_WEIGHT_ONLY
-    return is_weight_only and folder.layout is Format.COMPRESSED_TENSORS
-
-
 def _scale_names(folder: QuantizedFolder, quantized: dict[str, TensorRef]) -> Iterator[str]:
     """Yield the names that this format may have beside the model's own."""
-    is_modelopt = folder.layout is Format.MODELOPT
     leaves = ["weight_scale"]
-    if folder.algo in STATIC:
+    if folder.precision.has_input_scale:
         leaves.append("input_scale")
-    if _is_packed(folder):
+    if folder.layout.packs(folder.precision):
         leaves += ["weight_packed", "weight_shape"]
-    if folder.algo is QuantAlgo.INT8_SMOOTHQUANT and is_modelopt:
+    if folder.precision.is_smoothed and folder.layout is Format.MODELOPT:
         leaves.append("pre_quant_scale")
     for module in quantized:
         yield from (f"{module}.{leaf}" for leaf in leaves)
     for block in blocks(folder.model):
         for leaf in ("k_scale", "v_scale"):
-            yield block.name(f"{leaf[0]}_proj.{leaf}" if is_modelopt else leaf)
+            yield block.name(folder.layout.cache_scale(leaf))
 
 
 def _index_faults(folder: QuantizedFolder) -> Iterator[str]:

@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion import kernels
 from nemotrt.quantize.conversion.layout import Linear
-from nemotrt.quantize.recipes.recipe import Encoding
 
 CHUNK_ELEMENTS = 1 << 19  # 1 MiB of bfloat16: stays in cache between read, convert and write
 # The smallest normal of each type: the least amax that gives a scale, as in ModelOpt 0.47.
@@ -75,12 +75,12 @@ def convert_rows(
     linear, weights = rows.linear, read_rows(fd, rows)
     codes = np.empty(weights.shape, np.uint8)
     scales = np.empty(weights.shape[0], np.float32)
-    if linear.encoding is Encoding.FP8_PER_TENSOR:
+    if linear.numbers.is_per_tensor:
         dropped = DROPPED_BITS[linear.source.dtype]
         kernels.fp8_per_tensor(weights, linear.columns, codes, scale, dropped)
     else:
         smallest = SMALLEST_AMAX[linear.source.dtype]
-        if linear.encoding is Encoding.FP8_PER_CHANNEL:
+        if linear.numbers.format is NumberFormat.FP8:
             kernels.fp8_per_channel(weights, linear.columns, codes, scales, smallest)
         else:
             flipped = 0x80 if linear.is_offset_binary else 0

@@ -11,17 +11,36 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.numerics import Numbers, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, literal
-from nemotrt.quantize.recipes.recipe import Encoding, Recipe
+from nemotrt.quantize.recipes.recipe import Recipe
 
 
 class Format(StrEnum):
-    """The layouts that can be written."""
+    """The layouts that can be written, and where they differ."""
 
     MODELOPT = "modelopt"
     COMPRESSED_TENSORS = "compressed-tensors"
+
+    @property
+    def one_scale(self) -> tuple[int, ...]:
+        """The shape of a scale that serves all."""
+        return () if self is Format.MODELOPT else (1,)
+
+    def scale_shape(self, numbers: Numbers, num_rows: int) -> tuple[int, ...]:
+        """Return the shape of a weight's scales."""
+        if numbers.is_per_tensor:
+            return self.one_scale
+        return (num_rows,) if self is Format.MODELOPT else (num_rows, 1)
+
+    def packs(self, precision: Precision) -> bool:
+        """Whether codes are four to an int32."""
+        return self is Format.COMPRESSED_TENSORS and precision.is_weight_only
+
+    def cache_scale(self, leaf: str) -> str:
+        """Return where an attention block has its `k_scale` or `v_scale`."""
+        return f"{leaf[0]}_proj.{leaf}" if self is Format.MODELOPT else leaf
 
 
 def linear_entries(
@@ -31,54 +50,31 @@ def linear_entries(
     input_scale: float | None = None,
     pre_quant_scale: npt.NDArray[np.float32] | None = None,
 ) -> Iterator[Entry]:
-    """Yield the tensors that replace the weight of `linear`.
+    """Yield the tensors that replace the weight [out, in] of `linear`.
 
     Raises:
         ConfigError: the format can't hold this linear.
     """
-    if layout is Format.MODELOPT:
-        yield from _modelopt(linear, input_scale, pre_quant_scale)
-        return
     if pre_quant_scale is not None:
         check_unfolded(layout)
-    if recipe.algo is QuantAlgo.INT8_WEIGHT_ONLY:
+    module, numbers = linear.module, linear.numbers
+    if layout.packs(recipe.precision):
+        linear = replace(linear, is_offset_binary=True)
         yield from _packed(linear)
     else:
-        yield from _compressed_tensors(linear, input_scale)
+        yield Entry(linear.name, numbers.format.safetensors, linear.source.shape, Codes(linear))
+    shape = layout.scale_shape(numbers, linear.num_rows)
+    yield Entry(f"{module}.weight_scale", "F32", shape, Scales(linear))
+    if input_scale is not None:
+        yield literal(f"{module}.input_scale", "F32", np.full(layout.one_scale, input_scale))
+    if pre_quant_scale is not None:
+        yield literal(f"{module}.pre_quant_scale", "BF16", pre_quant_scale)
 
 
 def check_unfolded(layout: Format) -> None:
     """Raise ConfigError if `layout` can't hold SmoothQuant's factors beside the weights."""
     if layout is not Format.MODELOPT:
         raise ConfigError(f"{layout} has no place for pre_quant_scale; leave --no-fold away.")
-
-
-def _code_type(linear: Linear) -> str:
-    return "I8" if linear.encoding is Encoding.INT8_PER_CHANNEL else "F8_E4M3"
-
-
-def _modelopt(
-    linear: Linear, input_scale: float | None, pre_quant_scale: npt.NDArray[np.float32] | None
-) -> Iterator[Entry]:
-    """Yield weight [out, in], weight_scale [out] or scalar, and what a calibration adds."""
-    per_tensor = linear.encoding is Encoding.FP8_PER_TENSOR
-    shape = () if per_tensor else (linear.num_rows,)
-    yield Entry(linear.name, _code_type(linear), linear.source.shape, Codes(linear))
-    yield Entry(f"{linear.module}.weight_scale", "F32", shape, Scales(linear))
-    if input_scale is not None:
-        yield literal(f"{linear.module}.input_scale", "F32", np.float32(input_scale))
-    if pre_quant_scale is not None:
-        yield literal(f"{linear.module}.pre_quant_scale", "BF16", pre_quant_scale)
-
-
-def _compressed_tensors(linear: Linear, input_scale: float | None) -> Iterator[Entry]:
-    """Yield weight [out, in], weight_scale [out, 1] or [1], input_scale [1]."""
-    per_tensor = linear.encoding is Encoding.FP8_PER_TENSOR
-    shape = (1,) if per_tensor else (linear.num_rows, 1)
-    yield Entry(linear.name, _code_type(linear), linear.source.shape, Codes(linear))
-    yield Entry(f"{linear.module}.weight_scale", "F32", shape, Scales(linear))
-    if input_scale is not None:
-        yield literal(f"{linear.module}.input_scale", "F32", [input_scale])
 
 
 def _packed(linear: Linear) -> Iterator[Entry]:
@@ -89,7 +85,5 @@ def _packed(linear: Linear) -> Iterator[Entry]:
             f"{linear.name} has {columns} input channels; compressed-tensors packs four at a time. "
             "Use --format modelopt."
         )
-    packed = replace(linear, is_offset_binary=True)
-    yield Entry(f"{linear.module}.weight_packed", "I32", (rows, columns // 4), Codes(packed))
-    yield Entry(f"{linear.module}.weight_scale", "F32", (rows, 1), Scales(packed))
+    yield Entry(f"{linear.module}.weight_packed", "I32", (rows, columns // 4), Codes(linear))
     yield literal(f"{linear.module}.weight_shape", "I64", [rows, columns])

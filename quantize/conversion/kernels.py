@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.quantize.conversion.jit import compiled, inlined, numba, specialised
 
-FP8_MAX = 448.0  # largest finite E4M3 value; Source: OCP 8-bit floating point, table 2
-INT8_MAX = 127.0
+FP8_MAX = NumberFormat.FP8.largest_code
+INT8_MAX = NumberFormat.INT8.largest_code
 
 _U32 = np.uint32
 _F32 = np.float32

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.safetensors_file import DTYPES, TensorRef
-from nemotrt.quantize.recipes.recipe import Encoding
+from nemotrt.engines.model.numerics import Numbers
 
 NO_FACTORS: npt.NDArray[np.float32] = np.empty(0, np.float32)
 
@@ -23,7 +23,7 @@ class Linear:
 
     name: str
     source: TensorRef
-    encoding: Encoding
+    numbers: Numbers  # that become of its weights
     columns: npt.NDArray[np.float32] = field(default_factory=lambda: NO_FACTORS)  # [in]
     rows: npt.NDArray[np.float32] = field(default_factory=lambda: NO_FACTORS)  # [out]
     is_offset_binary: bool = False  # int8 codes as code + 128

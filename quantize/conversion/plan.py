@@ -11,7 +11,6 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, shard_paths
 from nemotrt.engines.checkpoint.quant_config import (
     QUANT_CONFIG_FILE,
-    QuantAlgo,
     flat_quantization,
     read_quant_config,
 )
@@ -87,10 +86,9 @@ def _kv_scales(name: str, layout: Format, adjustments: Adjustments) -> Iterator[
         scale = adjustments.kv_scales.get(f"{module}.{leaf}")
         if scale is None or not name.endswith(".weight"):
             continue
-        if layout is Format.MODELOPT:
-            yield literal(f"{module}.{leaf}", "F32", np.float32(scale))
-        else:  # of the attention module, not of its projection
-            yield literal(f"{module.rpartition('.')[0]}.{leaf}", "F32", [scale])
+        attention = module.rpartition(".")[0]
+        place = f"{attention}.{layout.cache_scale(leaf)}"
+        yield literal(place, "F32", np.full(layout.one_scale, scale))
 
 
 def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adjustments) -> Linear:
@@ -99,7 +97,7 @@ def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adju
         raise ConfigError(
             f"{name} is {ref.dtype}; weights of {', '.join(DROPPED_BITS)} can be quantized."
         )
-    linear = Linear(name, ref, recipe.encoding)
+    linear = Linear(name, ref, recipe.precision.weights)
     columns = adjustments.columns.get(linear.module, linear.columns)
     rows = adjustments.rows.get(linear.module, linear.rows)
     return replace(linear, columns=columns, rows=rows, amax=adjustments.amaxes.get(name))
@@ -109,8 +107,8 @@ def check_plain(folder: Path) -> None:
     """Raise ConfigError if the checkpoint in `folder` is quantized, in any layout."""
     if flat := flat_quantization(folder):
         how = f"config.json says {flat.get('quant_method')}"
-    elif (algo := read_quant_config(folder).algo) is not QuantAlgo.NONE:
-        how = f"{QUANT_CONFIG_FILE} says {algo}"
+    elif (quant := read_quant_config(folder)).precision:
+        how = f"{QUANT_CONFIG_FILE} says {quant.algo}"
     else:
         return
     raise ConfigError(

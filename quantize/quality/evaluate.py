@@ -103,7 +103,7 @@ def _precision(checkpoint: Checkpoint) -> str:
     """Return how the linears are quantized, and the KV cache if it is."""
     quant = checkpoint.quant
     cache = f", {quant.kv_cache_algo} KV cache" if quant.kv_cache_algo else ""
-    return f"{quant.algo.value}{cache}"
+    return f"{quant.algo}{cache}"
 
 
 def _open(folder: Path) -> Checkpoint:

@@ -1,17 +1,13 @@
 """A quantized checkpoint's own arithmetic in float32: activations rounded as the format says."""
 
 import numpy as np
-from onnx import TensorProto
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.graph.standard import F32
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.quantize.calibration.forward import SequenceEmitter
-from nemotrt.quantize.conversion.kernels import FP8_MAX
-
-E4M3 = int(TensorProto.FLOAT8E4M3FN)
 
 
 class QuantizedEmitter(SequenceEmitter):
@@ -40,8 +36,8 @@ class QuantizedEmitter(SequenceEmitter):
 def rounded_linear(g: OnnxGraph, checkpoint: Checkpoint, x: str, weight: str) -> tuple[str, str]:
     """Emit a quantized linear; return its output, and what became of its input `x`."""
     linear = LinearWeight(checkpoint, weight)
-    algo = checkpoint.quant.algo
-    if algo is QuantAlgo.INT8_WEIGHT_ONLY:
+    precision = checkpoint.quant.precision
+    if precision is None or precision.is_weight_only:
         return g.op("MatMul", x, g.constant(linear.floats().T)), x
     codes = checkpoint[weight].map().astype(np.float32).T
     module = weight.removesuffix(".weight")
@@ -49,11 +45,11 @@ def rounded_linear(g: OnnxGraph, checkpoint: Checkpoint, x: str, weight: str) ->
     if f"{module}.pre_quant_scale" in checkpoint:
         smooth = g.constant(checkpoint.floats(f"{module}.pre_quant_scale"))
         x = g.op("Mul", x, smooth)
-    if algo is QuantAlgo.FP8_PER_CHANNEL:
+    if precision.inputs.is_dynamic:
         scale = _token_scale(g, x)
     else:
         scale = g.constant(checkpoint.floats(f"{module}.input_scale").reshape(()))
-    x = (_int8 if algo is QuantAlgo.INT8_SMOOTHQUANT else _fp8)(g, x, scale)
+    x = (_fp8 if precision.inputs.format is NumberFormat.FP8 else _int8)(g, x, scale)
     y = g.op("MatMul", x, g.constant(codes))
     y = g.op("Mul", g.op("Mul", y, scale), g.constant(linear.scale()))
     x = g.op("Mul", x, scale)
@@ -63,13 +59,15 @@ def rounded_linear(g: OnnxGraph, checkpoint: Checkpoint, x: str, weight: str) ->
 def _token_scale(g: OnnxGraph, x: str) -> str:
     """Return amax / 448 of each token, [.., .., 1]; 1 for a token of zeros."""
     amax = g.op("ReduceMax", g.op("Abs", x), g.ints(-1), keepdims=1)
-    scale = g.op("Div", amax, g.scalar(FP8_MAX))
+    scale = g.op("Div", amax, g.scalar(NumberFormat.FP8.largest_code))
     return g.op("Where", g.op("Greater", amax, g.scalar(0.0)), scale, g.scalar(1.0))
 
 
 def _fp8(g: OnnxGraph, x: str, scale: str) -> str:
     """Round x / scale to E4M3, saturating."""
-    return g.op("Cast", g.op("Cast", g.op("Div", x, scale), to=E4M3, saturate=1), to=F32)
+    return g.op(
+        "Cast", g.op("Cast", g.op("Div", x, scale), to=NumberFormat.FP8.onnx, saturate=1), to=F32
+    )
 
 
 def _int8(g: OnnxGraph, x: str, scale: str) -> str:

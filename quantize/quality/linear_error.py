@@ -6,7 +6,6 @@ import numpy as np
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.graph.standard import F32
 from nemotrt.engines.model.tensor_names import Block
@@ -70,8 +69,8 @@ class LinearErrors:
         """Compare the linears of two checkpoints of one model."""
         self.reference, self.candidate = reference, candidate
         self.found: list[LinearError] = []
-        algos = reference.quant.algo, candidate.quant.algo
-        is_smooth = algos == (QuantAlgo.NONE, QuantAlgo.INT8_SMOOTHQUANT)
+        before, after = reference.quant.precision, candidate.quant.precision
+        is_smooth = before is None and after is not None and after.is_smoothed
         self._factors = folded_factors(reference, candidate.tensors)[0] if is_smooth else {}
 
     def run_block(self, number: int, block: Block, hidden: Floats) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.reading.code_rows import CodeRows, chunks, code_rows
 from nemotrt.quantize.recipes.selection import sharing_scale
 from nemotrt.quantize.scales.common_amax import has_one_scale, tensor_amax
@@ -48,7 +48,7 @@ def compare_with_source(
     source: Checkpoint,
     tensors: Mapping[str, TensorRef],
     modules: list[str],
-    algo: QuantAlgo,
+    precision: Precision,
     progress: Callable[[int], None] = lambda num_modules: None,
 ) -> Compared:
     """Compare `tensors`, of which `modules` are quantized, with the checkpoint `source`.
@@ -58,8 +58,8 @@ def compare_with_source(
     Raises:
         ConfigError: `source` is quantized itself.
     """
-    is_smooth = algo is QuantAlgo.INT8_SMOOTHQUANT
-    factors, norms = folded_factors(source, tensors) if is_smooth else ({}, {})
+    is_smoothed = precision.is_smoothed
+    factors, norms = folded_factors(source, tensors) if is_smoothed else ({}, {})
     faults = [fault for norm in norms for fault in _norm_faults(norm, norms, factors, modules)]
     errors, groups = {}, sharing_scale(source.config)
     for module in modules:
@@ -130,7 +130,7 @@ def weight_error(
 
 def _bound(found: CodeRows, size: Floats, steps: Floats) -> Floats:
     """Return how far rounding can move a weight of magnitude `size`."""
-    if not found.is_fp8:
+    if found.code.kind == "int":
         return steps * np.float32(SLACK / 2)
     half = np.maximum(size * np.float32(E4M3_HALF_ULP), steps * np.float32(E4M3_HALF_SUBNORMAL))
     result: Floats = half * np.float32(SLACK) + size * np.float32(DOUBLE_ROUNDING)

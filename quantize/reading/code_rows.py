@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.model.numerics import SAFETENSORS, NumberFormat
 from nemotrt.quantize.conversion.convert import SMALLEST_AMAX
-from nemotrt.quantize.conversion.kernels import FP8_MAX, INT8_MAX
 
 Floats = npt.NDArray[np.float32]
 CHUNK_ELEMENTS = 1 << 19
@@ -35,14 +35,9 @@ class CodeRows:
         return (rows, columns * self.codes.numpy_dtype.itemsize)
 
     @property
-    def is_fp8(self) -> bool:
-        """Whether the codes are E4M3; else they are int8."""
-        return self.codes.dtype == "F8_E4M3"
-
-    @property
-    def code_max(self) -> float:
-        """The largest code's value."""
-        return FP8_MAX if self.is_fp8 else INT8_MAX
+    def code(self) -> NumberFormat:
+        """The format of a code; four of int8 may be in an int32."""
+        return SAFETENSORS.get(self.codes.dtype, NumberFormat.INT8)
 
     @property
     def is_per_tensor(self) -> bool:
@@ -63,7 +58,7 @@ class CodeRows:
         """Return the scale that the format gives weights of `dtype` with the largest `amax`."""
         smallest = SMALLEST_AMAX.get(dtype, SMALLEST_AMAX["F32"])
         clamped = np.where(amax > 0, np.maximum(amax, smallest), np.float32(0))
-        scale: Floats = (clamped / np.float32(self.code_max)).astype(np.float32)
+        scale: Floats = (clamped / np.float32(self.code.largest_code)).astype(np.float32)
         return scale
 
 

@@ -13,21 +13,13 @@ from nemotrt.engines.checkpoint.checkpoint import (
     open_checkpoint,
     tensor_refs,
 )
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo, QuantConfig, flat_quantization
+from nemotrt.engines.checkpoint.quant_config import KV_WORDS, QuantConfig, flat_quantization
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.checkpoint.stored_head import settle_head
 from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.numerics import QUANTIZED
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.conversion.formats import Format
-
-# (type, strategy) of the weights, then of the activations.
-ALGOS: dict[tuple[tuple[str, str], tuple[str, str] | None], QuantAlgo] = {
-    (("int", "channel"), None): QuantAlgo.INT8_WEIGHT_ONLY,
-    (("int", "channel"), ("int", "tensor")): QuantAlgo.INT8_SMOOTHQUANT,
-    (("float", "channel"), ("float", "token")): QuantAlgo.FP8_PER_CHANNEL,
-    (("float", "tensor"), ("float", "tensor")): QuantAlgo.FP8,
-}
-KV_ALGOS = {"float": "FP8", "int": "INT8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +62,34 @@ def read_compressed_config(folder: Path, flat: dict[str, Any]) -> QuantConfig:
         (group,) = flat["config_groups"].values()
         weights, inputs = group["weights"], group.get("input_activations")
         kv_scheme = flat.get("kv_cache_scheme")
-        kv_algo = KV_ALGOS.get(kv_scheme["type"]) if kv_scheme else None
-        schemes = [scheme for scheme in (weights, inputs, kv_scheme) if scheme]
-        is_plain = all(s["num_bits"] == 8 and s.get("symmetric", True) for s in schemes)
-        algo = ALGOS.get((_kind(weights), _kind(inputs) if inputs else None))
-        is_dynamic = bool(inputs) and bool(inputs.get("dynamic"))
+        kv_algo = KV_WORDS.get(kv_scheme["type"]) if kv_scheme else None
+        is_kv_plain = not kv_scheme or (
+            kv_scheme["num_bits"] == 8 and kv_scheme.get("symmetric", True)
+        )
+        told = _scheme(weights) | {"dynamic": False}, _scheme(inputs) if inputs else None
         ignore = frozenset(map(str, flat.get("ignore") or ()))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(
             f"{folder}/config.json: quantization_config is malformed: {error!r}."
         ) from None
-    if algo is None or not is_plain or is_dynamic != (algo is QuantAlgo.FP8_PER_CHANNEL):
-        known = ", ".join(item.value for item in ALGOS.values())
-        raise ConfigError(
-            f"{folder}/config.json: weights {weights} with input_activations {inputs} are none of "
-            f"{known}."
-        )
-    return QuantConfig(algo, kv_algo, ignore)
+    for precision in QUANTIZED.values():
+        if is_kv_plain and (precision.weights.scheme, precision.inputs.scheme) == told:
+            return QuantConfig(precision, kv_algo, ignore)
+    raise ConfigError(
+        f"{folder}/config.json: weights {weights} with input_activations {inputs} are none of "
+        f"{', '.join(QUANTIZED)}."
+    )
 
 
-def _kind(scheme: dict[str, Any]) -> tuple[str, str]:
-    return scheme["type"], scheme["strategy"]
+def _scheme(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what a config says of weights or inputs, as `Numbers.scheme` does."""
+    return {
+        "num_bits": told["num_bits"],
+        "type": told["type"],
+        "symmetric": bool(told.get("symmetric", True)),
+        "strategy": told["strategy"],
+        "dynamic": bool(told.get("dynamic")),
+    }
 
 
 def _modelopt_spelling(name: str, ref: TensorRef) -> dict[str, TensorRef]:

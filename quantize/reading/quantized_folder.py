@@ -7,7 +7,6 @@ from pathlib import Path
 from nemotrt.engines.checkpoint.checkpoint import contradictions, tensor_refs
 from nemotrt.engines.checkpoint.quant_config import (
     QUANT_CONFIG_FILE,
-    QuantAlgo,
     QuantConfig,
     flat_quantization,
     read_quant_config,
@@ -16,6 +15,7 @@ from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.checkpoint.stored_head import settle_head
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.conversion.formats import Format
@@ -35,9 +35,10 @@ class QuantizedFolder:
     contradictions: tuple[str, ...] = ()  # as of a Checkpoint
 
     @property
-    def algo(self) -> QuantAlgo:
+    def precision(self) -> Precision:
         """How the linears are stored."""
-        return self.quant.algo
+        assert self.quant.precision is not None  # open_folder() refuses floats
+        return self.quant.precision
 
     def excludes(self, module: str) -> bool:
         """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
@@ -80,7 +81,7 @@ def open_folder(path: Path) -> QuantizedFolder:
         layout, quant = Format.COMPRESSED_TENSORS, read_compressed_config(path, flat)
     else:
         layout, quant = Format.MODELOPT, read_quant_config(path)
-    if quant.algo is QuantAlgo.NONE:
+    if quant.precision is None:
         raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
     found = contradictions(path, told, model)
     return QuantizedFolder(path, model, layout, quant, tensors, linears, found)

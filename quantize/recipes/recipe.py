@@ -1,35 +1,18 @@
 """A recipe: which linears are quantized, how they are stored, and what the GPU must have."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.model.model_config import LayerKind
+from nemotrt.engines.model.numerics import QUANTIZED, Precision
 from nemotrt.errors import ArtefactError, ConfigError, nearest_hint, unknown_name
 from nemotrt.files.text_file import read_yaml
 
 RECIPE_FOLDER = Path(__file__).parent
 Leaves = dict[str, dict[LayerKind, tuple[str, ...]]]  # model type -> kind of block -> linears
-
-
-class Encoding(StrEnum):
-    """How the codes of a weight are computed."""
-
-    FP8_PER_TENSOR = "fp8-per-tensor"
-    FP8_PER_CHANNEL = "fp8-per-channel"
-    INT8_PER_CHANNEL = "int8-per-channel"
-
-
-ENCODINGS = {
-    QuantAlgo.FP8: Encoding.FP8_PER_TENSOR,
-    QuantAlgo.FP8_PER_CHANNEL: Encoding.FP8_PER_CHANNEL,
-    QuantAlgo.INT8_WEIGHT_ONLY: Encoding.INT8_PER_CHANNEL,
-    QuantAlgo.INT8_SMOOTHQUANT: Encoding.INT8_PER_CHANNEL,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +21,7 @@ class Recipe:
 
     name: str
     description: str
-    algo: QuantAlgo
+    algo: str  # ModelOpt's word
     min_compute_capability: float
     alternative: str | None = None
     smoothquant_alpha: float | None = None
@@ -46,14 +29,9 @@ class Recipe:
     keep: Leaves = field(default_factory=dict)
 
     @property
-    def encoding(self) -> Encoding:
-        """How the codes of a weight are computed."""
-        return ENCODINGS[self.algo]
-
-    @property
-    def is_static(self) -> bool:
-        """Whether activations have scales that come from a calibration."""
-        return self.algo in (QuantAlgo.FP8, QuantAlgo.INT8_SMOOTHQUANT)
+    def precision(self) -> Precision:
+        """How the linears are stored, and multiplied later."""
+        return QUANTIZED[self.algo]
 
 
 class _RecipeFile(BaseModel):
@@ -62,7 +40,7 @@ class _RecipeFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str
-    algo: QuantAlgo
+    algo: Literal[("none", *QUANTIZED)]  # type: ignore[valid-type]
     min_compute_capability: float = Field(ge=7.0)
     alternative: str | None = None
     smoothquant_alpha: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -98,9 +76,9 @@ def _parse(raw: Any, path: Path) -> Recipe:
         values = _RecipeFile.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"recipe {path}: {_first_fault(error)}.") from None
-    if values.algo is QuantAlgo.NONE:
+    if values.algo == "none":
         raise ConfigError(f"recipe {path}: algo 'none' quantizes nothing.")
-    if values.smoothquant_alpha is not None and values.algo is not QuantAlgo.INT8_SMOOTHQUANT:
+    if values.smoothquant_alpha is not None and not QUANTIZED[values.algo].is_smoothed:
         raise ConfigError(f"recipe {path}: smoothquant_alpha needs algo W8A8_SQ_PER_CHANNEL.")
     _check_disjoint(values, path)
     return Recipe(

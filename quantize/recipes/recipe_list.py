@@ -34,7 +34,7 @@ def _print_recipes(ctx: click.Context, parameter: click.Parameter, is_asked: boo
 
 def _lines(recipe: Recipe) -> Iterator[str]:
     """Yield the recipe in a few lines."""
-    needs = "a calibration" if recipe.is_static else "no calibration"
+    needs = "a calibration" if recipe.precision.has_input_scale else "no calibration"
     capability = f"compute capability {recipe.min_compute_capability:g} or later"
     yield f"{recipe.name}: {recipe.algo}, {capability}, {needs}"
     yield from textwrap.wrap(recipe.description, 96, initial_indent="  ", subsequent_indent="  ")

@@ -1,6 +1,5 @@
 """Which options of `nemotrt quantize` decide nothing in a call: said, not silently dropped."""
 
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.quantize.recipes.recipe import Recipe
 
 OF_A_CALIBRATION = ("calibration", "text", "sequences", "sequence-tokens", "clip", "percentile")
@@ -23,7 +22,7 @@ def unused_note(
         unused |= given.intersection(OF_A_CALIBRATION)
     if clip != "percentile":
         unused |= given.intersection({"percentile"})
-    if recipe.algo is not QuantAlgo.INT8_SMOOTHQUANT:
+    if not recipe.precision.is_smoothed:
         unused |= given.intersection({"no-fold"})
     if not unused:
         return None

@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.model.model_config import LayerKind
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.calibration import Calibration
 from nemotrt.quantize.calibration.observe import METHODS
-from nemotrt.quantize.conversion.kernels import FP8_MAX, INT8_MAX
 from nemotrt.quantize.conversion.plan import Adjustments
-from nemotrt.quantize.recipes.recipe import Encoding, Recipe
+from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
 from nemotrt.quantize.scales.common_amax import common_amaxes
 from nemotrt.quantize.scales.smooth import smooth
@@ -47,20 +46,20 @@ def adjust(
     """
     how = options or CalibrationOptions()
     kv_scales = _kv_scales(checkpoint, kv_cache, calibration, how)
-    if not recipe.is_static:
+    if not recipe.precision.has_input_scale:
         return Adjustments(kv_scales=kv_scales)
     if calibration is None:
         raise ConfigError(
             f"recipe {recipe.name} has static scales: give --calibration DIR (a new folder is "
             "filled first), or use a recipe without: int8-wo, fp8-dynamic."
         )
-    if recipe.algo is QuantAlgo.INT8_SMOOTHQUANT:
+    if recipe.precision.is_smoothed:
         adjustments, smoothed = smooth(
             checkpoint, selection, recipe, calibration, fold=how.fold, progress=progress
         )
     else:
         adjustments, smoothed = Adjustments(amaxes=common_amaxes(checkpoint, selection)), {}
-    code_max = INT8_MAX if recipe.encoding is Encoding.INT8_PER_CHANNEL else FP8_MAX
+    code_max = recipe.precision.inputs.format.largest_code
     scales = {}
     for weight in selection.weights:
         if weight in smoothed:  # the histogram is of the input before smoothing
@@ -82,7 +81,7 @@ def _kv_scales(
         return {}
     if kv_cache == "int8" and calibration is None:
         raise ConfigError("--kv-cache int8 needs --calibration DIR; or use --kv-cache fp8 or none.")
-    code_max = FP8_MAX if kv_cache == "fp8" else INT8_MAX
+    code_max = NumberFormat(kv_cache).largest_code
     scales = {}
     for block in blocks(checkpoint.config):
         if block.kind is not LayerKind.ATTENTION:

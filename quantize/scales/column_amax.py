@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.conversion import kernels
 from nemotrt.quantize.conversion.convert import Rows, read_rows, split_rows
 from nemotrt.quantize.conversion.layout import Linear
-from nemotrt.quantize.recipes.recipe import Encoding
 
 Floats = npt.NDArray[np.float32]
 MAX_THREADS = 32  # of 2 MB each; disks are slower than so many
@@ -22,7 +22,7 @@ def column_amax(ref: TensorRef, progress: Callable[[int], None]) -> Floats:
 
     A channel with NaN or infinity may give any value: the conversion names it.
     """
-    chunks = split_rows(Linear(ref.name, ref, Encoding.INT8_PER_CHANNEL))
+    chunks = split_rows(Linear(ref.name, ref, Precision.INT8_SQ.weights))
     result = np.zeros(ref.shape[1], np.float32)
     fd = os.open(ref.path, os.O_RDONLY)
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.conversion.convert import rows_amax, split_rows
 from nemotrt.quantize.conversion.layout import Linear
-from nemotrt.quantize.recipes.recipe import Encoding
 from nemotrt.quantize.recipes.selection import Selection, sharing_scale
 from nemotrt.quantize.scales.column_amax import num_threads
 
@@ -39,7 +39,7 @@ def has_one_scale(tensors: Mapping[str, TensorRef], weights: Collection[str]) ->
 
 def tensor_amax(ref: TensorRef) -> np.float32:
     """Return the largest magnitude of the weight at `ref`, read in chunks on all cores."""
-    chunks = split_rows(Linear(ref.name, ref, Encoding.FP8_PER_TENSOR))
+    chunks = split_rows(Linear(ref.name, ref, Precision.FP8.weights))
     fd = os.open(ref.path, os.O_RDONLY)
     try:
         with ThreadPoolExecutor(num_threads()) as pool:

@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, QuantAlgo
+from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
 from nemotrt.engines.checkpoint.stored_head import settled_json
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.quantize.conversion.formats import Format
-from nemotrt.quantize.recipes.recipe import Encoding, Recipe
+from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
-
-KV_SCHEMES: dict[str, dict[str, Any]] = {
-    "fp8": {"dynamic": False, "num_bits": 8, "type": "float"},
-    "int8": {"dynamic": False, "num_bits": 8, "type": "int"},
-}
 
 
 def write_configs(
@@ -50,7 +46,7 @@ def _modelopt_nested(recipe: Recipe, selection: Selection, kv_cache: str) -> dic
     return {
         "producer": _producer(),
         "quantization": {
-            "quant_algo": recipe.algo.value,
+            "quant_algo": recipe.algo,
             "kv_cache_quant_algo": None if kv_cache == "none" else kv_cache.upper(),
             "exclude_modules": list(selection.exclude),
         },
@@ -61,42 +57,38 @@ def _modelopt_flat(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[
     """Return what vLLM reads from config.json; it says the same as the nested form."""
     flat: dict[str, Any] = {
         "quant_method": "modelopt",
-        "quant_algo": recipe.algo.value,
+        "quant_algo": recipe.algo,
         "ignore": list(selection.exclude),
         "producer": _producer(),
     }
-    if recipe.algo is QuantAlgo.FP8:
-        scheme = {"dynamic": False, "num_bits": 8, "type": "float"}
+    if recipe.precision is Precision.FP8:
+        scheme = _static(NumberFormat.FP8)
         group = {"weights": scheme, "input_activations": scheme, "targets": ["Linear"]}
         flat["config_groups"] = {"group_0": group}
     if kv_cache != "none":
-        flat["kv_cache_scheme"] = KV_SCHEMES[kv_cache]
+        flat["kv_cache_scheme"] = _static(NumberFormat(kv_cache))
     return flat
+
+
+def _static(code: NumberFormat) -> dict[str, Any]:
+    return {"dynamic": False, "num_bits": code.num_bits, "type": code.kind}
 
 
 def _compressed_tensors(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[str, Any]:
     """Return the quantization_config of the compressed-tensors library."""
-    kind = "int" if recipe.encoding is Encoding.INT8_PER_CHANNEL else "float"
-    is_weight_only = recipe.algo is QuantAlgo.INT8_WEIGHT_ONLY
-    per_tensor = recipe.encoding is Encoding.FP8_PER_TENSOR
-    base = {"num_bits": 8, "type": kind, "symmetric": True}
-    weights = base | {"strategy": "tensor" if per_tensor else "channel", "dynamic": False}
-    if is_weight_only:
-        activations = None
-    elif recipe.is_static:
-        activations = base | {"strategy": "tensor", "dynamic": False}
-    else:
-        activations = base | {"strategy": "token", "dynamic": True}
-    name = "pack-quantized" if is_weight_only else f"{kind}-quantized"
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
+    weights, inputs = recipe.precision.weights, recipe.precision.inputs
+    name = f"{weights.format.kind if inputs.is_quantized else 'pack'}-quantized"
+    schemes = {"weights": weights.scheme, "input_activations": inputs.scheme}
     scheme = None
     if kv_cache != "none":
-        scheme = KV_SCHEMES[kv_cache] | {"strategy": "tensor", "symmetric": True}
+        scheme = _static(NumberFormat(kv_cache)) | {"strategy": "tensor", "symmetric": True}
     return {
         "quant_method": "compressed-tensors",
         "format": name,
         "quantization_status": "compressed",
-        "config_groups": {"group_0": group | {"output_activations": None}},
+        "config_groups": {
+            "group_0": {"targets": ["Linear"], **schemes, "output_activations": None}
+        },
         "ignore": _both_spellings(selection.exclude),
         "kv_cache_scheme": scheme,
     }

@@ -16,7 +16,6 @@ import numpy as np
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion.convert import convert_rows, rows_amax, split_rows, tensor_scale
 from nemotrt.quantize.conversion.layout import Codes, Copied, Entry, Linear, Literal, Scales, Shard
-from nemotrt.quantize.recipes.recipe import Encoding
 
 COPY_BYTES = 1 << 22
 MAX_IN_FLIGHT = 64
@@ -156,7 +155,7 @@ def _convert(
     """Start the chunks of a linear; a per-tensor scale needs a first pass for its own amax."""
     chunks = split_rows(linear)
     scale = np.float32(1)
-    if linear.encoding is Encoding.FP8_PER_TENSOR:
+    if linear.numbers.is_per_tensor:
         amax = linear.amax
         if amax is None:
             amaxes = pieces.pool.map(partial(rows_amax, src), chunks)

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint, shard_paths
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo, QuantConfig
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.quantize.calibration.calibration import load_calibration
 from nemotrt.quantize.contracts.loaders import loader_verdicts
@@ -94,7 +93,6 @@ def quantize_checkpoint(
     _check_apart(target, source, options.calibration)
     shards, selection, digest = plan(source, recipe, options, progress=progress)
     kv_algo = None if options.kv_cache == "none" else options.kv_cache.upper()
-    quant = QuantConfig(recipe.algo, kv_algo)
     how = {"force": options.force, "resume": options.resume, "sync": options.sync}
     with filling_folder(target, digest, **how) as partial:
         _check_disk(partial, shards)
@@ -107,14 +105,14 @@ def quantize_checkpoint(
     return QuantizeResult(
         target=target,
         recipe=recipe.name,
-        quant_algo=recipe.algo.value,
+        quant_algo=recipe.algo,
         format=options.layout.value,
         num_linears=len(selection.weights),
         num_shards=len(shards),
         source_bytes=source_bytes(source),
         target_bytes=sum(shard.num_bytes for shard in shards),
         seconds=time.perf_counter() - begin,
-        loaders=loader_verdicts(options.layout, quant, checkpoint.config),
+        loaders=loader_verdicts(options.layout, recipe.precision, kv_algo, checkpoint.config),
         notes=checkpoint.notes(COPIED),
     )
 
@@ -132,7 +130,7 @@ def plan(
     Without its calibration the plan lacks static scales and smoothing; it can't be written then.
     """
     check_plain(source)
-    if recipe.algo is QuantAlgo.INT8_SMOOTHQUANT and not options.calibration_options.fold:
+    if recipe.precision.is_smoothed and not options.calibration_options.fold:
         check_unfolded(options.layout)
     checkpoint = open_checkpoint(source)
     selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
@@ -170,7 +168,7 @@ def source_bytes(source: Path) -> int:
 def work_bytes(source: Path, recipe: Recipe, options: QuantizeOptions) -> int:
     """Return how many bytes a run tells its progress: SmoothQuant reads the weights twice."""
     total = source_bytes(source)
-    if recipe.algo is QuantAlgo.INT8_SMOOTHQUANT:
+    if recipe.precision.is_smoothed:
         checkpoint = open_checkpoint(source)
         selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
         total += sum(checkpoint[name].num_bytes for name in selection.weights)

@@ -19,7 +19,7 @@ from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.edge_llm import exporter
 from nemotrt.engines.backends.edge_llm.graph_check import check_graph
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.tiny.models import TINY_MODELS
 from support import edge_llm_ops, fake_quantized, reference
 from support.sparse_checkpoint import write_sparse
@@ -292,7 +292,7 @@ def _with_float16_scales(source: Path, target: Path) -> Path:
     """Copy a checkpoint; FP8's scales are rounded to float16, as the exporter does."""
     shutil.copytree(source, target)
     tensors = {name: np.array(ref.map()) for name, ref in open_checkpoint(source).tensors.items()}
-    if open_checkpoint(source).quant.algo is QuantAlgo.FP8:
+    if open_checkpoint(source).quant.precision is Precision.FP8:
         for name in tensors:
             if name.endswith(("weight_scale", "input_scale")):
                 tensors[name] = tensors[name].astype(np.float16).astype(np.float32)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.calibration.calibrate import calibrate
@@ -56,7 +56,7 @@ def test_what_is_written_has_no_faults(
     result = quantize_checkpoint(single, tmp_path / "out", load_recipe(recipe), options)
     found = inspect_quantized(tmp_path / "out")
     assert found.faults == ()
-    assert (found.format, found.algo.value) == (layout, result.quant_algo)
+    assert (found.format, found.algo) == (layout, result.quant_algo)
     assert found.num_quantized == result.num_linears
     assert "vLLM" in found.loaders
 
@@ -284,7 +284,7 @@ def test_patterns_exclude_as_the_loaders_match_them(
 
 def test_our_int8_sq_in_compressed_tensors_is_refused_by_tensorrt_llm() -> None:
     """Static scales per tensor: its reader takes channel and token, or blocks, and raises."""
-    verdict = LOADERS[Format.COMPRESSED_TENSORS, QuantAlgo.INT8_SMOOTHQUANT][TRT_LLM]
+    verdict = LOADERS[Format.COMPRESSED_TENSORS, Precision.INT8_SQ][TRT_LLM]
     assert verdict == "no: refuses static activation scales in compressed-tensors"
 
 

@@ -17,31 +17,31 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.torch import load_file, save_file
 
 from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.conversion import kernels
 from nemotrt.quantize.conversion.convert import tensor_scale
 from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, make_shard
-from nemotrt.quantize.recipes.recipe import Encoding
 from nemotrt.quantize.writing.shard import write_shard
 from support.peers import peer_python
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ORACLE = Path(__file__).parent / "oracles/modelopt_export.py"
 CONFIGS = {
-    "FP8_DEFAULT_CFG": Encoding.FP8_PER_TENSOR,
-    "FP8_PER_CHANNEL_PER_TOKEN_CFG": Encoding.FP8_PER_CHANNEL,
-    "INT8_WEIGHT_ONLY_CFG": Encoding.INT8_PER_CHANNEL,
+    "FP8_DEFAULT_CFG": Precision.FP8,
+    "FP8_PER_CHANNEL_PER_TOKEN_CFG": Precision.FP8_DYNAMIC,
+    "INT8_WEIGHT_ONLY_CFG": Precision.INT8_WO,
 }
 NONE = np.empty(0, np.float32)
 TINY = np.float32(np.finfo(np.float32).tiny)
 
 
-def quantize_file(source: Path, target: Path, encoding: Encoding) -> dict[str, torch.Tensor]:
+def quantize_file(source: Path, target: Path, encoding: Precision) -> dict[str, torch.Tensor]:
     """Quantize every tensor of a file and return what safetensors' own reader finds."""
     entries = []
     for name, ref in read_header(source)[0].items():
-        linear = Linear(f"{name}.weight", ref, encoding)
-        dtype = "I8" if encoding is Encoding.INT8_PER_CHANNEL else "F8_E4M3"
-        shape = () if encoding is Encoding.FP8_PER_TENSOR else (ref.shape[0],)
+        linear = Linear(f"{name}.weight", ref, encoding.weights)
+        dtype = "I8" if encoding is Precision.INT8_WO else "F8_E4M3"
+        shape = () if encoding is Precision.FP8 else (ref.shape[0],)
         entries.append(Entry(linear.name, dtype, ref.shape, Codes(linear)))
         entries.append(Entry(f"{linear.module}.weight_scale", "F32", shape, Scales(linear)))
     with ThreadPoolExecutor(2) as pool:
@@ -171,7 +171,7 @@ def test_any_finite_weight_comes_back_within_the_formats_bound(weight: np.ndarra
 TORCH_TYPES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 0.0}
 
 
-@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("encoding", CONFIGS.values())
 @pytest.mark.parametrize("dtype", TORCH_TYPES)
 @settings(
     deadline=None,
@@ -180,7 +180,7 @@ TORCH_TYPES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 
 )
 @given(weight=weights())
 def test_any_finite_file_comes_back_within_the_formats_bound(
-    tmp_path: Path, dtype: torch.dtype, encoding: Encoding, weight: np.ndarray
+    tmp_path: Path, dtype: torch.dtype, encoding: Precision, weight: np.ndarray
 ) -> None:
     """Read back by safetensors and torch, in every type that can be quantized."""
     tensor = torch.from_numpy(weight).to(dtype)
@@ -190,32 +190,32 @@ def test_any_finite_file_comes_back_within_the_formats_bound(
     scale = found["w.weight_scale"].double().reshape(-1, 1)
     exact, back = tensor.double(), found["w.weight"].double() * scale
     assert torch.isfinite(back).all() and torch.isfinite(scale).all() and (scale > 0).all()
-    if encoding is Encoding.INT8_PER_CHANNEL:
+    if encoding is Precision.INT8_WO:
         bound = scale * HALF_STEP
     else:
         bound = torch.maximum(exact.abs() / 16, scale * 2.0**-10) * 1.0000001
-    if encoding is Encoding.FP8_PER_TENSOR:
+    if encoding is Precision.FP8:
         bound = bound + exact.abs() * TORCH_TYPES[dtype]  # the quotient is rounded twice
     assert ((back - exact).abs() <= bound + 448 * 2.0**-149).all()
-    if encoding is not Encoding.FP8_PER_TENSOR:
+    if encoding is not Precision.FP8:
         assert (scale[(exact == 0).all(1)] == 1).all()
     signs = found["w.weight"].view(torch.uint8) >> 7  # E4M3 has a negative zero, int8 has none
-    if encoding is not Encoding.INT8_PER_CHANNEL:
+    if encoding is not Precision.INT8_WO:
         assert torch.equal(signs.bool(), torch.signbit(tensor))
 
 
-@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("encoding", CONFIGS.values())
 @pytest.mark.parametrize("value", [0.0, -0.0])
-def test_a_tensor_of_zeros_has_scale_one(tmp_path: Path, encoding: Encoding, value: float) -> None:
+def test_a_tensor_of_zeros_has_scale_one(tmp_path: Path, encoding: Precision, value: float) -> None:
     """ModelOpt gives it NaN codes for FP8: the one place where ours must not be its bits."""
     save_file({"w": torch.full((3, 5), value, dtype=torch.bfloat16)}, tmp_path / "in")
     found = quantize_file(tmp_path / "in", tmp_path / "out", encoding)
     assert (found["w.weight_scale"] == 1).all() and (found["w.weight"].float() == 0).all()
 
 
-@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("encoding", CONFIGS.values())
 @pytest.mark.parametrize("value", [0.0, 1e-40, -3.0, 448.0, 449.0, 3e38])
-def test_a_file_of_one_element(tmp_path: Path, encoding: Encoding, value: float) -> None:
+def test_a_file_of_one_element(tmp_path: Path, encoding: Precision, value: float) -> None:
     save_file({"w": torch.tensor([[value]], dtype=torch.bfloat16)}, tmp_path / "in")
     found = quantize_file(tmp_path / "in", tmp_path / "out", encoding)
     exact = float(torch.tensor(value, dtype=torch.bfloat16))

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
@@ -104,7 +104,7 @@ def test_weights_in_other_formats_stay_behind(
 def test_the_engine_reads_it_back(checkpoint: Path, tmp_path: Path) -> None:
     quantize_checkpoint(checkpoint, tmp_path / "out", INT8)
     opened = open_checkpoint(tmp_path / "out")
-    assert opened.quant.algo is QuantAlgo.INT8_WEIGHT_ONLY
+    assert opened.quant.precision is Precision.INT8_WO
     assert opened[f"{IN_PROJ}.weight"].dtype == "I8"
 
 

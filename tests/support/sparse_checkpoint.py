@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
 
 QUANTIZED = {
     "bf16": None,
-    "int8-wo": QuantAlgo.INT8_WEIGHT_ONLY,
-    "int8-sq": QuantAlgo.INT8_SMOOTHQUANT,
-    "fp8": QuantAlgo.FP8,
+    "int8-wo": "W8A16",
+    "int8-sq": "W8A8_SQ_PER_CHANNEL",
+    "fp8": "FP8",
 }
 BYTES = {"BF16": 2, "F32": 4, "I8": 1, "F8_E4M3": 1}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -55,7 +54,7 @@ def write_sparse(folder: Path, model: str, precision: str, *, is_slice: bool = F
                 values = np.asarray(rng.uniform(0.01, 0.02, entry["shape"]), "<f4")
                 file.write(values.tobytes())
     if algo := QUANTIZED[precision]:
-        quantization = {"quantization": {"quant_algo": algo.value, "exclude_modules": ["lm_head"]}}
+        quantization = {"quantization": {"quant_algo": algo, "exclude_modules": ["lm_head"]}}
         (folder / "hf_quant_config.json").write_text(json.dumps(quantization))
     return folder
 

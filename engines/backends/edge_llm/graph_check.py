@@ -15,13 +15,13 @@ import numpy.typing as npt
 import onnx
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.numerics import SAFETENSORS, NumberFormat, Precision
 from nemotrt.engines.model.tensor_names import linear_names, model_names
 from nemotrt.errors import ArtefactError
 
 DOMAIN = "trt_edgellm"
 PREFIX = "_model."  # the exporter's, before the checkpoint's names
-CODE_TYPES = {"F8_E4M3": onnx.TensorProto.FLOAT8E4M3FN, "I8": onnx.TensorProto.INT8}
+CODE_TYPES = {word: item.onnx for word, item in SAFETENSORS.items() if item.is_code}
 MAX_REPORTED = 5
 FP16_MAX = np.float32(65504.0)
 MAX_SCALE_ERROR = 0.01  # the exporter rounds FP8 scales to float16; E4M3's own steps are 6 to 12 %
@@ -148,7 +148,7 @@ def _linear_faults(
         return
     ref = checkpoint[name]
     data_type = graph.weights[weight].data_type
-    if data_type != CODE_TYPES.get(ref.dtype, onnx.TensorProto.FLOAT16):
+    if data_type != CODE_TYPES.get(ref.dtype, NumberFormat.FP16.onnx):
         yield f"{name} is {ref.dtype} in the checkpoint, type {data_type} in the graph"
         return
     if not _has_equal_values(graph.values(weight), ref.map(), is_quantized):
@@ -161,7 +161,7 @@ def _linear_faults(
         yield f"{name} is quantized, and used without its scale"
         return
     scale = graph.values(scale_name)
-    scale = scale.view(np.float16 if checkpoint.quant.algo is QuantAlgo.FP8 else np.float32)
+    scale = scale.view(np.float16 if checkpoint.quant.precision is Precision.FP8 else np.float32)
     wanted = checkpoint.floats(f"{name}_scale").reshape(-1)
     if not np.allclose(scale.astype(np.float32).reshape(-1), wanted, rtol=MAX_SCALE_ERROR, atol=0):
         yield f"{name} has other scales: {scale.reshape(-1)[0]:g}, in the checkpoint {wanted[0]:g}"

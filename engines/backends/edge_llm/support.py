@@ -7,7 +7,6 @@ kernels (NVIDIA/TensorRT-Edge-LLM#64).
 
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
@@ -57,7 +56,7 @@ def _check_model(checkpoint: Checkpoint) -> None:
         raise ConfigError(
             "backend edge-llm is for nemotron_h here; dense models go to Edge-LLM's own commands."
         )
-    if checkpoint.quant.algo is QuantAlgo.INT8_WEIGHT_ONLY:
+    if checkpoint.quant.precision is Precision.INT8_WO:
         raise ConfigError(f"backend edge-llm does not take int8-wo: {INSTEAD[Precision.INT8_WO]}.")
     if config.num_attention_layers and config.head_dim not in HEAD_DIMS:
         raise ConfigError(f"Edge-LLM's attention has head_dim {HEAD_DIMS}; got {config.head_dim}.")

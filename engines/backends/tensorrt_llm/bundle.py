@@ -9,7 +9,7 @@ from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError, ConfigError
 
@@ -30,8 +30,7 @@ def check_gpu(compute_capability: str, precision: Precision) -> None:
     if precision not in PRECISIONS:
         names = ", ".join(PRECISIONS)
         raise ConfigError(f"backend tensorrt-llm has no precision {precision}; it has {names}.")
-    is_fp8 = precision in (Precision.FP8, Precision.FP8_DYNAMIC)
-    if is_fp8 and not has_fp8(compute_capability):
+    if precision.arithmetic is NumberFormat.FP8 and not has_fp8(compute_capability):
         raise ConfigError(
             f"compute capability {compute_capability} has no FP8 arithmetic; "
             "use a checkpoint in int8-wo or bf16."

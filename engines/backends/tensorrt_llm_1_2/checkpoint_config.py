@@ -10,7 +10,6 @@ from typing import Any
 
 from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import unquantized_modules
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.model.model_config import LayerKind
 
 ARCHITECTURE = "RecurrentGemmaForCausalLM"
@@ -58,11 +57,11 @@ def checkpoint_config(checkpoint: Checkpoint, tp_size: int) -> dict[str, Any]:
 
 def _quantization(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the quantization; modules are named in full, as a given list replaces the defaults."""
-    if checkpoint.quant.algo is QuantAlgo.NONE:
+    if checkpoint.quant.precision is None:
         return {"quant_algo": None, "kv_cache_quant_algo": None}
     is_fp8_cache = checkpoint.quant.kv_cache_algo == "FP8"
     return {
-        "quant_algo": checkpoint.quant.algo.value,
+        "quant_algo": checkpoint.quant.algo,
         "kv_cache_quant_algo": "FP8" if is_fp8_cache else None,
         "exclude_modules": unquantized_modules(checkpoint),
     }

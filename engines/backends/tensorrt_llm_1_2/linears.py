@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -17,12 +16,11 @@ from nemotrt.engines.backends.tensorrt_llm_1_2.mixed_gemm import mixed_gemm_layo
 from nemotrt.engines.backends.tensorrt_llm_1_2.rank_tensor import RankTensor
 from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import take
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ArtefactError, ConfigError
 
-BF16 = np.dtype(ml_dtypes.bfloat16)
-FP8 = np.dtype(ml_dtypes.float8_e4m3fn)
-FP8_MAX = np.float32(448.0)
+BF16, FP8 = NumberFormat.BF16.numpy, NumberFormat.FP8.numpy
+FP8_MAX = np.float32(NumberFormat.FP8.largest_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +75,9 @@ def linear_tensors(
     if not linear.is_quantized(checkpoint):
         load = partial(_floats, checkpoint, linear)
         yield RankTensor(f"{linear.name}.weight", "BF16", linear.shape, load)
-    elif checkpoint.quant.algo is QuantAlgo.FP8:
+    elif checkpoint.quant.precision is Precision.FP8:
         yield from _fp8(checkpoint, linear)
-    elif checkpoint.quant.algo is QuantAlgo.INT8_SMOOTHQUANT:
+    elif checkpoint.quant.precision is Precision.INT8_SQ:
         yield from _int8_smoothquant(checkpoint, linear)
     else:
         yield from _int8_weight_only(checkpoint, linear, compute_capability)

@@ -8,7 +8,6 @@ from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     sections_of_in_proj,
 )
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.model.model_config import Activation
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import linear_names
@@ -102,7 +101,7 @@ def _check_model(checkpoint: Checkpoint) -> None:
 def _check_all_quantized(checkpoint: Checkpoint) -> None:
     """Raise ConfigError for a linear that 1.2 would code by itself, against its own list."""
     floats = [name for name in linear_names(checkpoint.config) if checkpoint[name].is_float]
-    if floats and checkpoint.quant.algo is QuantAlgo.INT8_WEIGHT_ONLY:
+    if floats and checkpoint.quant.precision is Precision.INT8_WO:
         raise ConfigError(
             f"{floats[0]} and {len(floats) - 1} more are not quantized, and 1.2 would do that when "
             "it loads int8-wo; use a recipe that quantizes every linear."

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.answers.deployment import Deployment
-from nemotrt.profiles.planning.sources.number_format import StoredType
 
 
 def contradictions(deployment: Deployment) -> Iterator[str]:
@@ -15,7 +15,7 @@ def contradictions(deployment: Deployment) -> Iterator[str]:
             f"{name} is stored in {quantization.precision} ({quantization.title}), but this plan "
             f"is for {formats.precision}: its weights are not those of the files"
         )
-    if source.floats is StoredType.FP32 and formats.activation is not StoredType.FP32:
+    if source.floats is NumberFormat.FP32 and formats.activation is not NumberFormat.FP32:
         yield (
             f"{name} is stored in fp32; engines run what is not quantized in 16 bits, and so does "
             f"this plan ({formats.precision})"

@@ -6,7 +6,7 @@ from typing import Any
 
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.memory.capacity import GIB, Admission, Budget, Fit
@@ -14,11 +14,7 @@ from nemotrt.profiles.planning.memory.request_memory import RequestMemory, reque
 from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.model_source import ModelSource
-from nemotrt.profiles.planning.sources.number_format import (
-    PlanPrecision,
-    StoredType,
-    check_precision,
-)
+from nemotrt.profiles.planning.sources.number_format import check_precision
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile, load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.roofline import Scenario, device
@@ -143,12 +139,12 @@ class DeploymentOptions:
 
     model: str
     gpu: str = "a10g"
-    precision: PlanPrecision | None = None
+    precision: Precision | None = None
     engine: str = "nemotrt"
     isl: int = 8192
     osl: int = 16384
-    kv_dtype: StoredType | None = None
-    ssm_dtype: StoredType | None = None
+    kv_dtype: NumberFormat | None = None
+    ssm_dtype: NumberFormat | None = None
     tp: int = 1
     memory_utilization: float = 0.95
     reserve_gib: float = 0.0
@@ -187,7 +183,7 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
     )
 
 
-def precision_of(options: DeploymentOptions) -> PlanPrecision:
+def precision_of(options: DeploymentOptions) -> Precision:
     """Return the options' precision, else the checkpoint's own; bfloat16 for a float model."""
     if options.precision is not None:
         return options.precision
@@ -199,9 +195,9 @@ def formats_of(
     source: ModelSource,
     engine: EngineProfile,
     gpu: GpuProfile,
-    precision: PlanPrecision,
-    kv: StoredType | None = None,
-    ssm: StoredType | None = None,
+    precision: Precision,
+    kv: NumberFormat | None = None,
+    ssm: NumberFormat | None = None,
 ) -> Formats:
     """Return the formats of a plan; a KV or SSM type that is None is the model's or the engine's.
 
@@ -210,10 +206,10 @@ def formats_of(
     """
     if kv is None:
         stored = engine.kv_dtype or source.kv
-        if stored is StoredType.FP8 and StoredType.FP8.value not in gpu.datasheet.tflops:
-            stored = StoredType.BF16
+        if stored is NumberFormat.FP8 and NumberFormat.FP8.value not in gpu.datasheet.tflops:
+            stored = NumberFormat.BF16
         kv = stored or engine.kv_type(precision)
-    formats = engine.formats(precision, kv, ssm or source.ssm or StoredType.FP32)
+    formats = engine.formats(precision, kv, ssm or source.ssm or NumberFormat.FP32)
     if source.quantization is None:
         return formats
     # An engine that quantizes a 16 bit checkpoint's head takes a quantized one's as it is.
@@ -242,7 +238,7 @@ def resolve_gpu(options: DeploymentOptions) -> GpuProfile:
 
 
 @cache
-def this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
+def this_machine(engine: str, precision: Precision) -> GpuProfile:
     """Return this machine's profile for an engine and a precision, measured at the first call."""
     from nemotrt.profiles.planning.cpu.this_machine import measure_this_machine
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from nemotrt.engines.backends import registry
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.planning.answers.contradictions import contradictions
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.memory.capacity import (
@@ -12,7 +12,6 @@ from nemotrt.profiles.planning.memory.capacity import (
     Memory,
 )
 from nemotrt.profiles.planning.memory.weights import num_parameters
-from nemotrt.profiles.planning.sources.number_format import FilePrecision, PlanPrecision, StoredType
 from nemotrt.profiles.planning.time.corrections import corrections_of, unmeasured
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.operators import decode_call, operators
@@ -20,12 +19,6 @@ from nemotrt.profiles.planning.time.roofline import Scenario, device
 from nemotrt.profiles.planning.time.step import StepTime, mean_context
 
 SCHEMA_VERSION = 1
-# Precisions of which no published row is known.
-UNMEASURED: dict[PlanPrecision, str] = {
-    Precision.INT8_SQ: "INT8",
-    Precision.INT8_WO: "INT8",
-    FilePrecision.INT4_WO: "INT4",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +51,9 @@ class Plan:
     model: str
     gpu: str
     engine: str
-    precision: PlanPrecision
-    kv_dtype: StoredType
-    ssm_dtype: StoredType
+    precision: Precision
+    kv_dtype: NumberFormat
+    ssm_dtype: NumberFormat
     tp: int
     isl: int
     osl: int
@@ -221,9 +214,9 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
     longest, total = deployment.model.max_position_embeddings, deployment.isl + deployment.osl
     if total > longest:
         notes.append(f"{total} tokens are more than the {longest} that the model was made for")
-    if deployment.formats.precision in UNMEASURED:
-        bits = UNMEASURED[deployment.formats.precision]
-        notes.append(f"no measured {bits} row exists: its time is the roofline's alone")
+    weights = deployment.formats.precision.weights.format
+    if weights.kind == "int":  # no published row has such weights
+        notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
     built = _as_built(deployment)
     num_built = built.fit.max_batch_size(built.planned_tokens) if built else largest
     if num_built != largest:

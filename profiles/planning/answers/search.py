@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import (
     THIS_MACHINE,
@@ -115,8 +115,7 @@ def each_precision(options: DeploymentOptions) -> list[Deployment]:
     gpu = None if options.gpu == THIS_MACHINE else resolve_gpu(options)
     found, refusal = [], None
     own = load_source(options.model).quantization
-    extra = [] if own is None or own.precision in [*Precision] else [own.precision]
-    for precision in (*Precision, *extra):
+    for precision in dict.fromkeys((*BUILT, *([own.precision] if own else []))):
         try:
             found.append(deploy(options.at(precision=precision), gpu))
         except ConfigError as error:  # the device has no such arithmetic

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from nemotrt.charts.charts import HeatMap
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import NemotrtError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.answers.comparison import compare
@@ -20,7 +20,6 @@ from nemotrt.profiles.planning.answers.deployment import (
 from nemotrt.profiles.planning.answers.plan import make_plan
 from nemotrt.profiles.planning.cpu.this_machine import cpu_precisions
 from nemotrt.profiles.planning.sources.known_models import load_source
-from nemotrt.profiles.planning.sources.number_format import LINEAR_ARITHMETIC, PlanPrecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def sweep(
             load_source(name)
     is_chosen = bool(precisions)
     own = load_source(options.model).quantization
-    planned: list[PlanPrecision] = [*precisions]
+    planned: list[Precision] = [*precisions]
     if not planned:
         planned = [own.precision] if own else [*default_precisions(gpus)]
     for gpu in gpus:
@@ -85,7 +84,7 @@ def default_precisions(gpus: Sequence[str]) -> list[Precision]:
     if THIS_MACHINE in gpus:
         return list(cpu_precisions())
     rates = {rate for gpu in gpus for rate in load_gpu(gpu).datasheet.tflops}
-    return [p for p in Precision if LINEAR_ARITHMETIC[p].value in rates]
+    return [item for item in BUILT if item.arithmetic in rates]
 
 
 def _baseline(options: DeploymentOptions, name: str, is_chosen: bool) -> DeploymentOptions:

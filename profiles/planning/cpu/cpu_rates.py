@@ -13,7 +13,7 @@ from typing import cast
 
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.hardware.gpu_profile import (
     Arithmetic,
     Correction,
@@ -23,11 +23,6 @@ from nemotrt.profiles.hardware.gpu_profile import (
     MeasuredWith,
 )
 from nemotrt.profiles.planning.cpu.probe_models import BATCH_SIZE, GEMM_ROWS, PROBE_MODELS
-from nemotrt.profiles.planning.sources.number_format import (
-    LINEAR_ARITHMETIC,
-    StoredType,
-    other_type,
-)
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import Resource, decode_call, prefill_call
@@ -96,7 +91,9 @@ class Solver:
     @property
     def formats(self) -> Formats:
         """The formats of the probe's models."""
-        return load_engine(self.engine).formats(self.precision, StoredType.FP32, StoredType.FP32)
+        return load_engine(self.engine).formats(
+            self.precision, NumberFormat.FP32, NumberFormat.FP32
+        )
 
     def planned(self, rates: Rates, name: str, load: str) -> StepTime:
         """Return the planner's milliseconds of one of the probe's steps."""
@@ -213,7 +210,7 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
         rates.cache_bandwidth * rates.peak_bandwidth / rates.bandwidth
     )  # before its share
     widened = load_engine(engine).widened
-    arithmetics = {LINEAR_ARITHMETIC[precision], widened or other_type(precision)}
+    arithmetics = {precision.arithmetic, widened or precision.floats}
     source = f"measured with {engine} {precision}: {NEIGHBOURS}"
     return GpuProfile(
         name="this-machine",

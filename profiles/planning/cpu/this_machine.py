@@ -7,18 +7,17 @@ import sys
 from pathlib import Path
 
 from nemotrt.engines.backends import registry
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.cpu.cpu_cache import last_level_cache_mib
 from nemotrt.profiles.planning.cpu.cpu_rates import Machine, Timings, cpu_profile
-from nemotrt.profiles.planning.sources.number_format import PlanPrecision
 
 PROBE = "nemotrt.profiles.planning.cpu.cpu_probe"
 BUSY_SHARE = 0.5  # of the CPUs, by the load average; a plan says when it was measured above that
 
 
-def measure_this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
+def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
     """Return this machine's profile for an engine and a precision, measured in some seconds.
 
     `engine` "nemotrt" is what a build takes on this machine.
@@ -34,7 +33,7 @@ def measure_this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
             f"engine {engine} does not run on this machine's CPU; choose {', '.join(engines)}."
         )
     precisions = cpu_precisions()
-    if not isinstance(precision, Precision) or precision not in precisions:
+    if precision not in precisions:
         raise ConfigError(
             f"no CPU engine runs {precision}; choose {', '.join(p.value for p in precisions)}."
         )
@@ -50,7 +49,7 @@ def measure_this_machine(engine: str, precision: PlanPrecision) -> GpuProfile:
 def cpu_precisions() -> tuple[Precision, ...]:
     """Return the precisions that a CPU engine has of any checkpoint."""
     backends = [registry.find(name) for name in registry.cpu_names()]
-    return tuple(p for p in Precision if any(b.supports(None, p) is None for b in backends))
+    return tuple(p for p in BUILT if any(b.supports(None, p) is None for b in backends))
 
 
 def _default_engine() -> str:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_text
 from nemotrt.profiles.planning.sources.known_models import known_models
-from nemotrt.profiles.planning.sources.number_format import PlanPrecision, StoredType
 
 SHIPPED_ROWS = resources.files("nemotrt.profiles.planning.measured") / "throughput_measured.csv"
 # The spellings of the collection, and the names that the planner knows.
@@ -70,9 +69,9 @@ class MeasuredRow:
     number: int
     model: str
     gpu: str
-    precision: PlanPrecision | None
-    kv: StoredType | None
-    ssm: StoredType | None
+    precision: Precision | None
+    kv: NumberFormat | None
+    ssm: NumberFormat | None
     engine: str
     isl: int | None
     is_isl_assumed: bool
@@ -168,7 +167,7 @@ def _row(number: int, raw: dict[str, str]) -> MeasuredRow:
         gpu=GPUS.get(raw["gpu"].rstrip("?"), ""),
         precision=precision,
         kv=_kv(raw["kv_dtype"], precision),
-        ssm=StoredType.FP32 if raw["ssm_state_dtype"] == "float32" else None,
+        ssm=NumberFormat.FP32 if raw["ssm_state_dtype"] == "float32" else None,
         engine=_engine(raw["engine"], raw["engine_version"], raw["kind"]),
         isl=_length(raw["isl"]),
         is_isl_assumed=raw["isl"].startswith("~"),
@@ -191,11 +190,11 @@ def _known_model(name: str) -> str:
     return known if known in known_models() else ""
 
 
-def _kv(name: str, precision: Precision | None) -> StoredType | None:
+def _kv(name: str, precision: Precision | None) -> NumberFormat | None:
     """Return the stated KV format; None leaves the planner's default."""
     if not name:
         return None
-    return StoredType.FP8 if name == "fp8" else StoredType.BF16
+    return NumberFormat.FP8 if name == "fp8" else NumberFormat.BF16
 
 
 def _length(text: str) -> int | None:

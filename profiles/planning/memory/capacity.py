@@ -5,11 +5,11 @@ from enum import StrEnum
 
 from nemotrt.engines.backends.tensorrt.draws.tables import device_bytes
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.memory.request_memory import RequestMemory
 from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
-from nemotrt.profiles.planning.sources.number_format import StoredType
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 
 GIB = 2**30
@@ -58,7 +58,7 @@ class Fit:
     model: ModelConfig
     budget: Budget
     request: RequestMemory
-    activation: StoredType
+    activation: NumberFormat
     max_num_tokens: int
     cache_tokens: int  # of one sequence's cache
     scratch: Scratch = Scratch.FUSED

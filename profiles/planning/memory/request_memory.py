@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile, Paging
 
 # vLLM rounds the attention block up so that one page of it holds one Mamba layer's state.
@@ -52,7 +52,7 @@ class RequestMemory:
 
 
 def request_memory(
-    model: ModelConfig, engine: EngineProfile, kv: StoredType, ssm: StoredType, tp: int = 1
+    model: ModelConfig, engine: EngineProfile, kv: NumberFormat, ssm: NumberFormat, tp: int = 1
 ) -> RequestMemory:
     """Return the cost of a sequence; heads are split over `tp` GPUs, at least one each.
 
@@ -61,7 +61,7 @@ def request_memory(
     kv_heads = max(model.num_key_value_heads // tp, 1)
     layer_kv_bytes = 2 * kv_heads * model.head_dim * kv.num_bytes
     kv_bytes = layer_kv_bytes * model.num_attention_layers
-    conv_type = StoredType.FP32 if kv is StoredType.FP32 else StoredType.BF16
+    conv_type = NumberFormat.FP32 if kv is NumberFormat.FP32 else NumberFormat.BF16
     conv_bytes = math.ceil(model.conv_state_elements * conv_type.num_bytes / tp)
     ssm_bytes = math.ceil(model.ssm_state_elements * ssm.num_bytes / tp)
     is_hybrid = model.num_mamba_layers and model.num_attention_layers

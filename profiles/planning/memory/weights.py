@@ -3,9 +3,8 @@
 import math
 
 from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import Granularity
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
-from nemotrt.profiles.planning.sources.number_format import PER_CHANNEL_SCALES, other_type
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.linears import linears
 
@@ -30,7 +29,7 @@ def weights_bytes(model: ModelConfig, formats: Formats) -> int:
         if name.startswith("lm_head"):
             total += formats.head_bytes(count)
         else:
-            total += count * other_type(formats.precision).num_bytes
+            total += count * formats.precision.floats.num_bytes
     total += sum(part.num_bytes for part in linears(model, formats))
     if formats.stored is None:
         total += sum(scale_bytes(formats, shapes[name]) for name in names)
@@ -39,7 +38,8 @@ def weights_bytes(model: ModelConfig, formats: Formats) -> int:
 
 def scale_bytes(formats: Formats, shape: tuple[int, ...]) -> int:
     """Return the bytes of the scales that ModelOpt writes beside one linear."""
-    if formats.precision in PER_CHANNEL_SCALES:
+    granularity = formats.precision.weights.granularity
+    if granularity is Granularity.CHANNEL:
         return shape[0] * SCALE_BYTES
-    is_static = formats.precision is Precision.FP8
+    is_static = granularity is Granularity.TENSOR
     return 2 * SCALE_BYTES if is_static else 0  # weight_scale and input_scale

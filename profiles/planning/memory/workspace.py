@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import Activation, LayerKind, MambaConfig, ModelConfig
-from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 
 FLOAT32_BYTES = 4
@@ -25,7 +25,7 @@ class Prompt:
 
 def workspace_bytes(
     model: ModelConfig,
-    activation: StoredType,
+    activation: NumberFormat,
     prompt: Prompt,
     max_batch_size: int,
     scratch: Scratch,

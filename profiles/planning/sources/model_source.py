@@ -6,10 +6,10 @@ from typing import Any
 
 from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
 from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_json_object
-from nemotrt.profiles.planning.sources.number_format import StoredType
 from nemotrt.profiles.planning.sources.quantization import (
     Quantization,
     flat_quantization,
@@ -18,11 +18,7 @@ from nemotrt.profiles.planning.sources.quantization import (
 from nemotrt.profiles.planning.sources.stored_weights import StoredWeights, stored_weights
 
 SSM_FIELD = "mamba_ssm_cache_dtype"
-FLOAT_TYPES = {
-    "float32": StoredType.FP32,
-    "bfloat16": StoredType.BF16,
-    "float16": StoredType.FP16,
-}
+FLOAT_TYPES = {item.word: item for item in FLOATS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +30,11 @@ class ModelSource:
     """
 
     model: ModelConfig
-    floats: StoredType = StoredType.BF16
+    floats: NumberFormat = NumberFormat.BF16
     quantization: Quantization | None = None
     weights: StoredWeights | None = None
-    kv: StoredType | None = None
-    ssm: StoredType | None = None
+    kv: NumberFormat | None = None
+    ssm: NumberFormat | None = None
 
 
 def read_source(raw: dict[str, Any], model: ModelConfig, config: Path | str) -> ModelSource:
@@ -57,7 +53,7 @@ def read_source(raw: dict[str, Any], model: ModelConfig, config: Path | str) -> 
     folder = config.parent if isinstance(config, Path) and config.name == "config.json" else None
     found = _quantization(raw, source, folder)
     quantization = found if isinstance(found, Quantization) else None
-    kv = found if isinstance(found, StoredType) else quantization.kv if quantization else None
+    kv = found if isinstance(found, NumberFormat) else quantization.kv if quantization else None
     ssm = _float_type(raw, SSM_FIELD, source) if raw.get(SSM_FIELD) else None
     if folder and any(folder.glob("*.safetensors")):
         from nemotrt.profiles.planning.sources.weight_files import read_weights  # heavy: numpy
@@ -71,7 +67,7 @@ def read_source(raw: dict[str, Any], model: ModelConfig, config: Path | str) -> 
 
 def _quantization(
     raw: dict[str, Any], source: str, folder: Path | None
-) -> Quantization | StoredType | None:
+) -> Quantization | NumberFormat | None:
     """Return what the configs say: of the KV cache alone, of the linears too, or nothing."""
     flat = raw.get("quantization_config") or raw.get("compression_config")
     if flat and not isinstance(flat, dict):
@@ -83,7 +79,7 @@ def _quantization(
     nested = nested_quantization(read_json_object(path), str(path))
     if by_config is None:
         return nested
-    if isinstance(nested, StoredType):
+    if isinstance(nested, NumberFormat):
         return by_config
     if (nested.precision, nested.kv) != (by_config.precision, by_config.kv):
         raise ConfigError(
@@ -93,11 +89,11 @@ def _quantization(
     return nested
 
 
-def _float_type(raw: dict[str, Any], name: str, source: str) -> StoredType:
+def _float_type(raw: dict[str, Any], name: str, source: str) -> NumberFormat:
     """Return a float type by its name in config.json; bfloat16 where there is none, or "auto"."""
     value = raw.get(name)
     if value is None or value == "auto":
-        return StoredType.BF16
+        return NumberFormat.BF16
     known = FLOAT_TYPES.get(str(value).removeprefix("torch."))
     if known is None:
         raise ConfigError(

@@ -6,34 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from nemotrt.engines.checkpoint.quant_config import QUANTIZED_PRECISION, QuantAlgo
 from nemotrt.engines.model.config_fields import Fields
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import KV_CODES, Granularity, NumberFormat, Numbers, Precision
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.planning.sources.number_format import (
-    LINEAR_WEIGHTS,
-    FilePrecision,
-    PlanPrecision,
-    StoredType,
-)
 
 # Sources: ModelOpt 0.47 (hf_quant_config.json), compressed-tensors 0.16 (QuantizationScheme),
 # transformers 5.24 (utils/quantization_config.py: AwqConfig, GPTQConfig, FineGrainedFP8Config,
 # FbgemmFp8Config).
-MODELOPT_ALGOS: dict[str, PlanPrecision] = {
-    **{algo.value: precision for algo, precision in QUANTIZED_PRECISION.items()},
-    "W4A16_AWQ": FilePrecision.INT4_WO,
-}
-KV_ALGOS = {"FP8": StoredType.FP8, "INT8": StoredType.INT8}
-KV_KINDS = {("float", 8): StoredType.FP8, ("int", 8): StoredType.INT8}
-# (type, bits) of the weights, then of the activations.
-COMPRESSED: dict[tuple[tuple[str, int], tuple[str, int] | None], PlanPrecision] = {
-    (("int", 4), None): FilePrecision.INT4_WO,
-    (("int", 8), None): Precision.INT8_WO,
-    (("int", 8), ("int", 8)): Precision.INT8_SQ,
-    (("float", 8), ("float", 8)): Precision.FP8,
-}
-GPTQ_BITS: dict[int, PlanPrecision] = {4: FilePrecision.INT4_WO, 8: Precision.INT8_WO}
+MODELOPT_ALGOS = {item.algo: item for item in Precision if item.is_quantized}
+GPTQ_BITS = {item.weights.format.num_bits: item for item in Precision if item.is_weight_only}
+# What shares a scale, [rows, columns]; 0 stands for all of them.
+SHARED: dict[str, tuple[int, int]] = {Granularity.TENSOR: (0, 0), Granularity.CHANNEL: (1, 0)}
 METHODS = ("modelopt", "compressed-tensors", "awq", "gptq", "fp8", "fbgemm_fp8")
 
 
@@ -45,11 +28,11 @@ class Quantization:
     of modules, with wildcards, regexes behind "re:", or parts of names, as the layouts have them.
     """
 
-    precision: PlanPrecision
+    precision: Precision
     title: str
     group: tuple[int, int] = (1, 0)
     bytes_per_group: float = 4.0  # a float32 scale
-    kv: StoredType = StoredType.BF16
+    kv: NumberFormat = NumberFormat.BF16
     exclude: tuple[str, ...] = ()
 
     def excludes(self, module: str) -> bool:
@@ -58,7 +41,7 @@ class Quantization:
 
     def linear_bytes(self, shape: tuple[int, ...]) -> int:
         """Return the bytes of the codes and scales of one linear, [rows, columns]."""
-        codes = math.prod(shape) * LINEAR_WEIGHTS[self.precision].num_bits // 8
+        codes = math.prod(shape) * self.precision.weights.format.num_bits // 8
         groups = math.prod(
             math.ceil(size / (group or size)) for size, group in zip(shape, self.group, strict=True)
         )
@@ -74,7 +57,7 @@ def _matches(pattern: str, module: str) -> bool:
     return f".{pattern}." in f".{module}."
 
 
-def nested_quantization(raw: dict[str, Any], source: str) -> Quantization | StoredType:
+def nested_quantization(raw: dict[str, Any], source: str) -> Quantization | NumberFormat:
     """Return what ModelOpt's hf_quant_config.json says; of a float model its KV cache's type.
 
     Raises:
@@ -104,7 +87,7 @@ def flat_quantization(flat: dict[str, Any], source: str) -> Quantization:
     if method == "compressed-tensors":
         return _compressed_tensors(fields)
     if method == "awq":
-        return _grouped(fields, FilePrecision.INT4_WO, "AWQ", fields.size("bits", 4))
+        return _grouped(fields, Precision.INT4_WO, "AWQ", fields.size("bits", 4))
     if method == "gptq":
         bits = fields.size("bits")
         if bits not in GPTQ_BITS or fields.raw.get("dynamic"):
@@ -147,23 +130,24 @@ def _block(value: Any, fields: Fields) -> tuple[int, int]:
     return value[0], value[1]
 
 
-def _modelopt_kv(algo: Any, source: str) -> StoredType:
+def _modelopt_kv(algo: Any, source: str) -> NumberFormat:
     if algo is None:
-        return StoredType.BF16
-    if algo not in KV_ALGOS:
+        return NumberFormat.BF16
+    if algo not in KV_CODES:
         raise _unknown(source, f"kv_cache_quant_algo {algo!r}")
-    return KV_ALGOS[algo]
+    return KV_CODES[algo]
 
 
-def _kv_scheme(fields: Fields) -> StoredType:
+def _kv_scheme(fields: Fields) -> NumberFormat:
     """Return the KV cache's type by `kv_cache_scheme`; without one it has 16 bits."""
     scheme = fields.raw.get("kv_cache_scheme")
     if not scheme:
-        return StoredType.BF16
-    kind = _kind(scheme, fields)
-    if kind not in KV_KINDS:
-        raise _unknown(fields.source, f"kv_cache_scheme {scheme!r}")
-    return KV_KINDS[kind]
+        return NumberFormat.BF16
+    told = _kind(scheme, fields)
+    for code in KV_CODES.values():
+        if (code.kind, code.num_bits) == told:
+            return code
+    raise _unknown(fields.source, f"kv_cache_scheme {scheme!r}")
 
 
 def _kind(scheme: Any, fields: Fields) -> tuple[str, int]:
@@ -174,22 +158,22 @@ def _kind(scheme: Any, fields: Fields) -> tuple[str, int]:
     return str(scheme.get("type", "int")), inner.size("num_bits", 8)
 
 
-def _modelopt(fields: Fields, kv: StoredType, exclude: tuple[str, ...]) -> Quantization:
+def _modelopt(fields: Fields, kv: NumberFormat, exclude: tuple[str, ...]) -> Quantization:
     algo = fields.text("quant_algo")
     if algo not in MODELOPT_ALGOS:
         raise _unknown(fields.source, f"quant_algo {algo!r}")
     precision, title = MODELOPT_ALGOS[algo], f"ModelOpt {algo}"
-    if precision is FilePrecision.INT4_WO:
+    granularity = precision.weights.granularity
+    if granularity is Granularity.GROUP:
         group = 1, fields.size("group_size", 128)
         return Quantization(precision, title, group, 2.0, kv, exclude)
-    if algo == QuantAlgo.FP8.value:
-        return Quantization(precision, title, (0, 0), 8.0, kv, exclude)  # weight's and input's
-    return Quantization(precision, title, kv=kv, exclude=exclude)
+    scales = 8.0 if granularity is Granularity.TENSOR else 4.0  # the input's too
+    return Quantization(precision, title, SHARED[granularity], scales, kv, exclude)
 
 
-def _grouped(fields: Fields, precision: PlanPrecision, title: str, bits: int) -> Quantization:
+def _grouped(fields: Fields, precision: Precision, title: str, bits: int) -> Quantization:
     """Return AWQ or GPTQ: a float16 scale and a zero point of `bits` bits a group of inputs."""
-    if bits != LINEAR_WEIGHTS[precision].num_bits:
+    if bits != precision.weights.format.num_bits:
         raise _unknown(fields.source, f"{title} of {bits} bits")
     group = 0 if fields.raw.get("group_size") == -1 else fields.size("group_size", 128)
     exclude = _names(fields.raw, "modules_to_not_convert", fields.source)
@@ -210,28 +194,43 @@ def _compressed_tensors(fields: Fields) -> Quantization:
     return Quantization(precision, title, group, bytes_per_group, _kv_scheme(fields), exclude)
 
 
-def _scheme(group: Any, fields: Fields) -> tuple[PlanPrecision, tuple[int, int], float]:
+def _scheme(group: Any, fields: Fields) -> tuple[Precision, tuple[int, int], float]:
     """Return precision, what shares a scale, and the bytes of that scale of one group's scheme."""
     weights = group.get("weights") if isinstance(group, dict) else None
     if not isinstance(weights, dict):
         raise fields.fail("config_groups", f"holds a group without weights: {group!r}")
     inputs = group.get("input_activations")
-    kinds = _kind(weights, fields), _kind(inputs, fields) if inputs else None
-    if kinds not in COMPRESSED:
-        raise _unknown(fields.source, f"weights {kinds[0]} with input_activations {kinds[1]}")
-    precision = COMPRESSED[kinds]
-    if precision is Precision.FP8 and inputs.get("dynamic"):
-        precision = Precision.FP8_DYNAMIC
+    precision = _precision(weights, inputs, fields)
     inner = Fields(weights, fields.source)
     is_grouped = inner.has("group_size") and weights["group_size"] != -1
     size = inner.size("group_size") if is_grouped else 0
     strategy = weights.get("strategy") or ("group" if size else "tensor")
-    shared = {"tensor": (0, 0), "channel": (1, 0), "group": (1, size)}
+    shared = {**SHARED, Granularity.GROUP: (1, size)}
     if strategy == "block":
         return precision, _block(weights.get("block_structure"), fields), 4.0
     if strategy not in shared:
         raise _unknown(fields.source, f"weights with strategy {strategy!r}")
-    bits = LINEAR_WEIGHTS[precision].num_bits
+    bits = precision.weights.format.num_bits
     zero = 0 if weights.get("symmetric", True) else bits / 8
-    scale = 2.0 if precision is FilePrecision.INT4_WO else 4.0
+    scale = 2.0 if precision.weights.granularity is Granularity.GROUP else 4.0
     return precision, shared[strategy], scale + zero
+
+
+def _precision(weights: dict[str, Any], inputs: Any, fields: Fields) -> Precision:
+    """Return the precision of one group's scheme, by the kinds and bits of its numbers."""
+    told = _kind(weights, fields), _kind(inputs, fields) if inputs else None
+    found = [
+        item
+        for item in Precision
+        if item.is_quantized and (_code(item.weights), _code(item.inputs)) == told
+    ]
+    if not found:
+        raise _unknown(fields.source, f"weights {told[0]} with input_activations {told[1]}")
+    is_dynamic = bool(inputs and inputs.get("dynamic"))
+    return next((item for item in found if item.inputs.is_dynamic is is_dynamic), found[0])
+
+
+def _code(numbers: Numbers) -> tuple[str, int] | None:
+    """Return what `_kind` reads of a scheme that the numbers have; None of floats."""
+    code = numbers.format
+    return (code.kind, code.num_bits) if numbers.is_quantized else None

@@ -7,26 +7,21 @@ from pathlib import Path
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, tensor_refs
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names, model_names
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.planning.sources.number_format import LINEAR_WEIGHTS, StoredType
 from nemotrt.profiles.planning.sources.quantization import Quantization
 from nemotrt.profiles.planning.sources.stored_weights import StoredWeights, stored_weights
 
-FLOAT_CODES = {"F32": StoredType.FP32, "BF16": StoredType.BF16, "F16": StoredType.FP16}
-# Leaves that hold a linear's codes, and the element types that those have.
-CODE_LEAVES = ("weight", "weight_packed", "qweight")
-CODE_DTYPES = {
-    StoredType.INT8: ("I8", "I32", "U8"),
-    StoredType.INT4: ("I32", "U8"),
-    StoredType.FP8: ("F8_E4M3",),
-}
+FLOAT_DTYPES = {item.safetensors: item for item in FLOATS}
+CODE_LEAVES = ("weight", "weight_packed", "qweight")  # that hold a linear's codes
+PACKED_DTYPES = ("I32", "U8")  # of integers, some in one
 MAX_PADDING = 0.1  # of the codes, where packing fills up words; the nearest widths are a factor 2
 
 
 def read_weights(
     folder: Path, model: ModelConfig, quantization: Quantization | None
-) -> tuple[StoredType, StoredWeights | None]:
+) -> tuple[NumberFormat, StoredWeights | None]:
     """Return the type of what is not quantized, and the quantized weights, if there are any.
 
     Raises:
@@ -35,8 +30,8 @@ def read_weights(
     """
     tensors = {ALIASES.get(name, name): ref for name, ref in tensor_refs(folder)}
     embeddings = tensors.get(model_names(model).embeddings)  # floats in every layout
-    floats = FLOAT_CODES.get(embeddings.dtype) if embeddings else None
-    return floats or StoredType.BF16, _by_files(model, quantization, tensors, str(folder))
+    floats = FLOAT_DTYPES.get(embeddings.dtype) if embeddings else None
+    return floats or NumberFormat.BF16, _by_files(model, quantization, tensors, str(folder))
 
 
 def _by_files(
@@ -86,10 +81,11 @@ def _check_codes(
     quantization: Quantization, ref: TensorRef, shape: tuple[int, ...], source: str
 ) -> None:
     """Raise ConfigError unless codes have the type and the width that the config says."""
-    stored = LINEAR_WEIGHTS[quantization.precision]
+    stored = quantization.precision.weights.format
+    dtypes = {stored.safetensors, *(PACKED_DTYPES if stored.kind == "int" else ())}
     wanted = math.prod(shape) * stored.num_bits / 8
     is_off = abs(ref.num_bytes - wanted) > MAX_PADDING * wanted
-    if ref.dtype not in CODE_DTYPES[stored] or is_off:
+    if ref.dtype not in dtypes or is_off:
         raise ConfigError(
             f"{source} says {quantization.title}, but {ref.name} has {ref.num_bytes} bytes of "
             f"{ref.dtype}; {list(shape)} in {stored} has {wanted:.0f}."

@@ -16,13 +16,10 @@ from pydantic import (
 )
 
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import unknown_name
 from nemotrt.files.yaml_file import parse_yaml
-from nemotrt.profiles.planning.sources.number_format import (
-    PlanPrecision,
-    StoredType,
-    default_kv_type,
-)
+from nemotrt.profiles.planning.sources.number_format import default_kv_type
 from nemotrt.profiles.planning.time.formats import Formats
 
 ENGINE_FOLDER = resources.files("nemotrt.profiles.planning.time") / "engines"
@@ -102,9 +99,9 @@ class EngineProfile(_Strict):
     scratch: Scratch = Scratch.FUSED
     # Copies of SSM and convolution states: two where a step reads one and writes the other.
     num_state_copies: PositiveInt = 1
-    kv_dtype: StoredType | None = None  # where the engine has but one
+    kv_dtype: NumberFormat | None = None  # where the engine has but one
     # What 16-bit linears, the head and activations are in memory, where that is not 16 bits.
-    widened: StoredType | None = None
+    widened: NumberFormat | None = None
     # Whether it quantizes the head of a 16-bit checkpoint with the linears.
     quantizes_head: bool = False
     quantizes_head_source: str = ""
@@ -123,11 +120,11 @@ class EngineProfile(_Strict):
     attention_elements_per_s_per_sm: PositiveFloat | None = None
     attention_elements_source: str = ""
 
-    def kv_type(self, precision: PlanPrecision) -> StoredType:
+    def kv_type(self, precision: Precision) -> NumberFormat:
         """Return the KV cache's format that `precision` gets without being asked for another."""
         return self.kv_dtype or default_kv_type(precision, self.is_fp8_kv_default)
 
-    def formats(self, precision: PlanPrecision, kv: StoredType, ssm: StoredType) -> Formats:
+    def formats(self, precision: Precision, kv: NumberFormat, ssm: NumberFormat) -> Formats:
         """Return the number formats of a plan of a 16 bit checkpoint with this engine."""
         return Formats(precision, kv, ssm, self.widened, self.quantizes_head)
 

@@ -2,13 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemotrt.profiles.planning.sources.number_format import (
-    LINEAR_ARITHMETIC,
-    LINEAR_WEIGHTS,
-    PlanPrecision,
-    StoredType,
-    other_type,
-)
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.planning.sources.stored_weights import StoredWeights
 
 
@@ -20,28 +14,28 @@ class Formats:
     `precision`.
     """
 
-    precision: PlanPrecision
-    kv: StoredType
-    ssm: StoredType
-    widened: StoredType | None = None  # of 16-bit linears, the head and activations
+    precision: Precision
+    kv: NumberFormat
+    ssm: NumberFormat
+    widened: NumberFormat | None = None  # of 16-bit linears, the head and activations
     quantizes_head: bool = False  # the head is stored as the linears are
     stored: StoredWeights | None = None
 
     @property
-    def activation(self) -> StoredType:
+    def activation(self) -> NumberFormat:
         """The format between the operators."""
-        return self.widened or other_type(self.precision)
+        return self.widened or self.precision.floats
 
     @property
-    def linear(self) -> StoredType:
+    def linear(self) -> NumberFormat:
         """How the quantized linears lie in memory, or all of them in a 16 or 32 bit precision."""
-        stored = LINEAR_WEIGHTS[self.precision]
-        return self.widened if self.widened and stored is StoredType.BF16 else stored
+        stored = self.precision.weights.format
+        return self.widened if self.widened and stored is NumberFormat.BF16 else stored
 
     @property
-    def arithmetic(self) -> StoredType:
+    def arithmetic(self) -> NumberFormat:
         """What the quantized linears are multiplied in."""
-        return LINEAR_ARITHMETIC[self.precision]
+        return self.precision.arithmetic
 
     def head_bytes(self, num_weights: int) -> float:
         """Return what a head of so many weights takes in memory."""
@@ -51,7 +45,7 @@ class Formats:
         return num_weights * head.num_bits / 8
 
     @property
-    def head_arithmetic(self) -> StoredType:
+    def head_arithmetic(self) -> NumberFormat:
         """What the head is multiplied in."""
         is_stored = self.stored is not None and self.stored.head_bytes is not None
         return self.arithmetic if is_stored or self.quantizes_head else self.activation

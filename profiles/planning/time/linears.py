@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import Activation, LayerKind, ModelConfig
-from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.sources.stored_weights import PLACES
 from nemotrt.profiles.planning.time.formats import Formats
 
@@ -18,7 +18,7 @@ class Linears:
     rows: int
     columns: int
     num_bytes: float  # of the weights of all these layers
-    arithmetic: StoredType
+    arithmetic: NumberFormat
 
 
 def linears(model: ModelConfig, formats: Formats) -> Iterator[Linears]:

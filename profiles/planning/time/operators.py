@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nemotrt.engines.model.model_config import Activation, LayerKind, ModelConfig
-from nemotrt.profiles.planning.sources.number_format import StoredType
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.linears import linears
 
@@ -28,7 +28,7 @@ class Operator:
     resource: Resource
     num_bytes: float
     num_flops: float = 0.0
-    arithmetic: StoredType = StoredType.BF16
+    arithmetic: NumberFormat = NumberFormat.BF16
     num_head_elements: float = 0.0  # K and V elements counted once for each query head
     num_launches: int = 1
 

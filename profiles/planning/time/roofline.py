@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import Correction, Corrections, GpuProfile
-from nemotrt.profiles.planning.sources.number_format import StoredType, peak_tflops
+from nemotrt.profiles.planning.sources.number_format import peak_tflops
 from nemotrt.profiles.planning.time.corrections import corrections_of
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile, Overhead
 from nemotrt.profiles.planning.time.operators import Operator, Resource
@@ -126,7 +127,7 @@ class Device:
             Resource.ATTENTION: "attention_compute",
             Resource.SSM: "ssm_compute",
         }.get(operator.resource, "gemm_compute")
-        if name == "gemm_compute" and operator.arithmetic in (StoredType.FP8, StoredType.INT8):
+        if name == "gemm_compute" and operator.arithmetic in (NumberFormat.FP8, NumberFormat.INT8):
             name = "gemm_compute_8bit"
         if self.is_decode and name.startswith("gemm") and self.corrections.gemm_compute_decode:
             name = "gemm_compute_decode"

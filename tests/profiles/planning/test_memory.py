@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ArtefactError, ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.memory.capacity import GIB, Admission
 from nemotrt.profiles.planning.memory.request_memory import request_memory
 from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
 from nemotrt.profiles.planning.sources.known_models import known_models, load_model
-from nemotrt.profiles.planning.sources.number_format import StoredType
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 
@@ -52,14 +51,17 @@ def test_weights(name: str, billions: float, gib: float) -> None:
 )
 def test_kv_bytes_per_token(name: str, num_bytes: int) -> None:
     request = request_memory(
-        load_model(name), load_engine("nemotrt"), StoredType.BF16, StoredType.FP32
+        load_model(name), load_engine("nemotrt"), NumberFormat.BF16, NumberFormat.FP32
     )
     assert request.kv_cache_bytes_per_token == num_bytes
 
 
 def test_state_bytes_of_nano_9b() -> None:
     request = request_memory(
-        load_model("nemotron-nano-9b-v2"), load_engine("nemotrt"), StoredType.BF16, StoredType.FP32
+        load_model("nemotron-nano-9b-v2"),
+        load_engine("nemotrt"),
+        NumberFormat.BF16,
+        NumberFormat.FP32,
     )
     assert request.ssm_state_bytes == 27 * 128 * 80 * 128 * 4 == 135.0 * MIB
     assert request.conv_state_bytes == 27 * 3 * 12288 * 2
@@ -70,11 +72,11 @@ def test_state_bytes_of_nano_9b() -> None:
     ("ssm", "tokens_per_block", "gib"),
     # 672 tokens: vllm-project/vllm#24280; 0.451 and 0.521 GiB for 24,576 tokens by hand:
     # 37 + 7 pages of 4 x 672 x 4096 bytes, and 19 + 7 pages of 4 x 1312 x 4096 bytes.
-    [(StoredType.BF16, 672, 0.451), (StoredType.FP32, 1312, 0.521)],
+    [(NumberFormat.BF16, 672, 0.451), (NumberFormat.FP32, 1312, 0.521)],
 )
-def test_vllm_pages_hold_a_state(ssm: StoredType, tokens_per_block: int, gib: float) -> None:
+def test_vllm_pages_hold_a_state(ssm: NumberFormat, tokens_per_block: int, gib: float) -> None:
     model = load_model("nemotron-nano-9b-v2")
-    request = request_memory(model, load_engine("vllm"), StoredType.BF16, ssm)
+    request = request_memory(model, load_engine("vllm"), NumberFormat.BF16, ssm)
     assert request.tokens_per_block == tokens_per_block
     assert request.total_bytes(24_576) / GIB == pytest.approx(gib, abs=0.001)
 
@@ -82,7 +84,7 @@ def test_vllm_pages_hold_a_state(ssm: StoredType, tokens_per_block: int, gib: fl
 @given(st.integers(1, 300_000), st.sampled_from(["nemotrt", "vllm", "tensorrt-llm"]))
 def test_longest_sequence_inverts_the_cost(num_tokens: int, engine: str) -> None:
     model = load_model("nemotron-nano-9b-v2")
-    request = request_memory(model, load_engine(engine), StoredType.BF16, StoredType.FP32)
+    request = request_memory(model, load_engine(engine), NumberFormat.BF16, NumberFormat.FP32)
     cost = request.total_bytes(num_tokens)
     longest = request.max_tokens(cost)
     assert num_tokens <= longest < num_tokens + request.tokens_per_block
@@ -90,7 +92,7 @@ def test_longest_sequence_inverts_the_cost(num_tokens: int, engine: str) -> None
 
 
 def formats(precision: Precision) -> Formats:
-    return Formats(precision, StoredType.BF16, StoredType.FP32)
+    return Formats(precision, NumberFormat.BF16, NumberFormat.FP32)
 
 
 def test_quantized_weights_leave_embeddings_and_head() -> None:
@@ -109,7 +111,7 @@ def test_quantized_weights_leave_embeddings_and_head() -> None:
 )
 def test_a10g_holds(deployment: Make, ssm: str, engine: str, num_sequences: int) -> None:
     # arXiv 2508.14444, table 10: batch 8 is the largest that fits.
-    nano = deployment(gpu="a10g", engine=engine, ssm_dtype=StoredType(ssm))
+    nano = deployment(gpu="a10g", engine=engine, ssm_dtype=NumberFormat(ssm))
     assert nano.max_batch_size() == num_sequences
     assert deployment("qwen3-8b", gpu="a10g", engine=engine).max_batch_size() == 1
 

@@ -17,7 +17,7 @@ from nemotrt.engines.backends.native import export as native
 from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.model.hf_config import parse_model_config
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.errors import ChildProcessFailedError, ConfigError
@@ -30,7 +30,6 @@ from nemotrt.profiles.planning.cpu.cpu_rates import Machine, Timings, cpu_profil
 from nemotrt.profiles.planning.cpu.probe_models import PROBE_MODELS
 from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_model
-from nemotrt.profiles.planning.sources.number_format import StoredType
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import decode_call, prefill_call
@@ -54,7 +53,7 @@ SEEN: Timings = {
 
 def timings_on(gpu: GpuProfile, precision: Precision) -> Timings:
     """The probe's timings on a machine that behaves as the planner says."""
-    formats = Formats(precision, StoredType.FP32, StoredType.FP32, StoredType.FP32)
+    formats = Formats(precision, NumberFormat.FP32, NumberFormat.FP32, NumberFormat.FP32)
     on = device(gpu, load_engine("onnxruntime"), Scenario.BEST)
 
     def seconds(name: str, load: str) -> float:
@@ -312,6 +311,8 @@ def test_planned_weights_are_those_of_a_native_engine(tmp_path: Path, precision:
         open_checkpoint(tmp_path / "c"), tmp_path / "e", Limits(1, 64, 16), Precision(precision)
     )
     stored = max(path.stat().st_size for path in (tmp_path / "e").iterdir())
-    formats = load_engine("native").formats(Precision(precision), StoredType.FP32, StoredType.FP32)
+    formats = load_engine("native").formats(
+        Precision(precision), NumberFormat.FP32, NumberFormat.FP32
+    )
     planned = weights_bytes(parse_model_config(config), formats)
     assert stored == pytest.approx(planned, rel=0.02)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import Datasheet, GpuProfile, known_gpus, load_gpu
 from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
@@ -16,7 +16,7 @@ from nemotrt.profiles.planning.answers.plan import Range, make_plan
 from nemotrt.profiles.planning.memory.request_memory import request_memory
 from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_model
-from nemotrt.profiles.planning.sources.number_format import StoredType, check_precision
+from nemotrt.profiles.planning.sources.number_format import check_precision
 from nemotrt.profiles.planning.time.engine_profile import Overhead, load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import decode_call, operators
@@ -25,7 +25,7 @@ from nemotrt.profiles.planning.time.serving import Load, Service, serve
 from nemotrt.profiles.planning.time.step import Workload, choosing, decode_step_time, prefill_s
 
 Make = Callable[..., Deployment]
-BF16 = Formats(Precision.BF16, StoredType.BF16, StoredType.FP32)
+BF16 = Formats(Precision.BF16, NumberFormat.BF16, NumberFormat.FP32)
 GPUS = st.sampled_from(known_gpus())
 MODELS = st.sampled_from(["nemotron-nano-9b-v2", "qwen3-8b", "llama-7b"])
 BATCHES = st.integers(1, 512)
@@ -121,7 +121,7 @@ def test_qwen3_8b_floor_on_a10g() -> None:
 @pytest.mark.parametrize("ssm", ["fp32", "bf16"])
 def test_paper_batch_8_on_a10g(deployment: Make, ssm: str) -> None:
     # arXiv 2508.14444, table 10: 156.42 tokens/s at 8k in, 16k out, batch 8.
-    nano = deployment(engine="vllm", ssm_dtype=StoredType(ssm), reserve_gib=0.0)
+    nano = deployment(engine="vllm", ssm_dtype=NumberFormat(ssm), reserve_gib=0.0)
     rate = nano.serve(8, 8, Scenario.BEST).tokens_per_s
     assert rate == pytest.approx(156.42, rel=0.12)
 
@@ -273,7 +273,7 @@ def test_no_step_beats_a_random_gpu(
         bandwidth_gb_per_s=bandwidth, tflops=dict.fromkeys(("bf16", "int8", "fp8"), tflops)
     )
     config, profile = load_model(model), load_engine(engine)
-    formats = Formats(precision, profile.kv_type(precision), StoredType.FP32)
+    formats = Formats(precision, profile.kv_type(precision), NumberFormat.FP32)
     step = decode_step_time(
         Workload(config, formats), device(gpu, profile, Scenario.HIGH), batch, context
     )

@@ -8,15 +8,14 @@ import pytest
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.model.hf_config import parse_model_config
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
 from nemotrt.profiles.planning.sources.known_models import load_model
-from nemotrt.profiles.planning.sources.number_format import StoredType
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 
-BF16 = StoredType.BF16
+BF16 = NumberFormat.BF16
 
 
 def test_of_a_dense_model_by_hand() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nemotrt.engines.backends.protocol.options import flag
+from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 
 
 class StateFormat(StrEnum):
@@ -11,6 +12,11 @@ class StateFormat(StrEnum):
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"  # for a scan's state only
+
+    @property
+    def number(self) -> NumberFormat:
+        """The format of one element."""
+        return next(item for item in FLOATS if item.word == self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ml_dtypes import bfloat16
 
 from nemotrt.engines.backends.native.program.packing import WeightsFile
 from nemotrt.engines.backends.native.program.program import (
@@ -18,12 +17,14 @@ from nemotrt.engines.backends.native.program.program import (
 )
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ArtefactError
 
 FLOAT8_NAN = 0x7F  # E4M3's only code without a value, of either sign
-FLOAT_PANELS = {np.float32: TensorKind.PANELS_FLOAT, bfloat16: TensorKind.PANELS_BF16}
+FLOAT_PANELS = {
+    NumberFormat.FP32: TensorKind.PANELS_FLOAT,
+    NumberFormat.BF16: TensorKind.PANELS_BF16,
+}
 
 
 class PackedWeights:
@@ -33,7 +34,7 @@ class PackedWeights:
         """Start an empty weights file in `folder`."""
         self.checkpoint = checkpoint
         self.precision = precision
-        self._float: type[Any] = np.float32 if precision is Precision.FP32 else bfloat16
+        self._float = precision.floats
         self._file = WeightsFile(folder)
 
     @property
@@ -52,10 +53,10 @@ class PackedWeights:
 
     def table(self, name: str) -> int:
         """Return the embedding table; it keeps bfloat16 unless the engine is float32."""
-        kind = TensorKind.VALUES if self._float is np.float32 else TensorKind.TABLE_BF16
+        kind = TensorKind.VALUES if self._float is NumberFormat.FP32 else TensorKind.TABLE_BF16
 
         def rows(part: slice) -> npt.NDArray[Any]:
-            return self.checkpoint.floats(name, part).astype(self._float)
+            return self.checkpoint.floats(name, part).astype(self._float.numpy)
 
         return self._file.add_rows(name, kind, self.checkpoint[name].shape, rows)
 
@@ -82,7 +83,7 @@ class PackedWeights:
             return weight, self.values(f"{name}_scale", row_scale), BufferFormat.OPERAND_FLOAT
 
         def floats(part: slice) -> npt.NDArray[Any]:
-            return linear.floats(part).astype(self._float)
+            return linear.floats(part).astype(self._float.numpy)
 
         weight = self._file.add_rows(name, FLOAT_PANELS[self._float], shape, floats)
         return weight, None, BufferFormat.OPERAND_FLOAT
@@ -93,16 +94,16 @@ class PackedWeights:
         All do, with the head, unless the checkpoint is quantized: then those that it stores as
         floats stay so, and those whose input it scales too.
         """
-        if self.precision not in (Precision.INT8_WO, Precision.INT8_SQ):
+        if self.precision.weights.format is not NumberFormat.INT8:
             return False
-        if self.checkpoint.quant.algo is QuantAlgo.NONE:
+        if self.checkpoint.quant.precision is None:
             return True
         return linear.is_quantized and not linear.has_input_factor
 
     def _is_float8(self, linear: LinearWeight) -> bool:
         """Whether a linear keeps its float8 codes, which the kernels decode."""
-        is_wanted = self.precision in (Precision.FP8, Precision.FP8_DYNAMIC)
-        is_stored = self.checkpoint[linear.name].dtype == "F8_E4M3"
+        is_wanted = self.precision.weights.format is NumberFormat.FP8
+        is_stored = self.checkpoint[linear.name].dtype == NumberFormat.FP8.safetensors
         return is_wanted and is_stored and not linear.has_input_factor
 
     def _float8(self, name: str, part: slice) -> npt.NDArray[np.uint8]:

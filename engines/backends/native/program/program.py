@@ -9,6 +9,7 @@ import pydantic
 
 from nemotrt.engines.artefact.manifest import Strict
 from nemotrt.engines.backends.native.program.options import StateFormat
+from nemotrt.engines.model.numerics import NumberFormat, Table
 from nemotrt.errors import ArtefactError
 
 PROGRAM_FILE = "program.json"
@@ -34,27 +35,19 @@ class OperationKind(StrEnum):
     LAST_TOKEN = "last_token"
 
 
-class TensorKind(StrEnum):
-    """How a tensor is stored, in the order of `TensorKind` in step/program.h."""
+class TensorKind(Table):
+    """How a tensor is stored, and its numbers; in the order of `TensorKind` in step/program.h."""
 
-    VALUES = "values"  # float32, row after row
-    TABLE_BF16 = "table_bf16"  # bfloat16, row after row
-    PANELS_FLOAT = "panels_float"  # a linear's weight, 16 rows interleaved
-    PANELS_BF16 = "panels_bf16"
+    number: NumberFormat
+
+    VALUES = "values", NumberFormat.FP32  # row after row
+    TABLE_BF16 = "table_bf16", NumberFormat.BF16  # row after row
+    PANELS_FLOAT = "panels_float", NumberFormat.FP32  # a linear's weight, 16 rows interleaved
+    PANELS_BF16 = "panels_bf16", NumberFormat.BF16
     # Pairs of inputs interleaved. The scales are a tensor apart: one per row, or one per row and
     # DEPTH_BLOCK inputs.
-    PANELS_INT8 = "panels_int8"
-    PANELS_FLOAT8 = "panels_float8"  # E4M3; a scale per row is a tensor apart
-
-
-ELEMENT_BYTES = {
-    TensorKind.VALUES: 4,
-    TensorKind.TABLE_BF16: 2,
-    TensorKind.PANELS_FLOAT: 4,
-    TensorKind.PANELS_BF16: 2,
-    TensorKind.PANELS_INT8: 1,
-    TensorKind.PANELS_FLOAT8: 1,
-}
+    PANELS_INT8 = "panels_int8", NumberFormat.INT8
+    PANELS_FLOAT8 = "panels_float8", NumberFormat.FP8  # a scale per row is a tensor apart
 
 
 class BufferFormat(StrEnum):
@@ -100,7 +93,7 @@ class TensorSpec(Strict):
     @property
     def num_bytes(self) -> int:
         """Size in the weights file; panels are padded to 16 rows and 16 columns."""
-        size = ELEMENT_BYTES[self.kind]
+        size = self.kind.number.num_bytes
         if self.kind in (TensorKind.VALUES, TensorKind.TABLE_BF16):
             return self.rows * self.columns * size
         return round_up(self.rows) * round_up(self.columns) * size
@@ -121,7 +114,7 @@ class StateSpec(Strict):
     @property
     def num_bytes(self) -> int:
         """Size of one slot."""
-        return self.num_elements * (2 if self.format is StateFormat.FLOAT16 else 4)
+        return self.num_elements * self.format.number.num_bytes
 
 
 class Operation(Strict):

@@ -11,7 +11,8 @@ from importlib import util
 from importlib.metadata import PackageNotFoundError, version
 
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 # Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not
@@ -23,7 +24,6 @@ HOST_MODULE = "tensorrt"
 HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
 # Source: NVIDIA/TensorRT include/NvInfer.h by tag: KVCacheUpdate and RotaryEmbedding are in 10.15.
 HOST_MIN_VERSION = (10, 15)
-PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def check(compute_capability: str, precision: Precision, *, has_plugins: bool = 
 
 def unsupported(compute_capability: str, precision: Precision) -> str | None:
     """Return why a plan for the GPU can't have that precision; None if it can."""
-    if precision in (Precision.FP8, Precision.FP8_DYNAMIC) and not has_fp8(compute_capability):
+    if precision.arithmetic is NumberFormat.FP8 and not has_fp8(compute_capability):
         return (
             f"compute capability {compute_capability} has no FP8 arithmetic; "
             "use --precision int8-sq, int8-wo or bf16."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nemotrt.engines.backends.tensorrt.compile.layer_report import Layer, LayerReport, Tensor
 from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import SAFETENSORS, NumberFormat, Precision
 from nemotrt.engines.model.tensor_names import linear_names, model_names
 
 LAYERS_FILE = "layers.json"
@@ -17,8 +17,6 @@ PROFILES = {DECODE: "decode", 1: "prefill"}
 COUNTED = ("fused attention kernels", "KV cache updates in place", "SSM states in float32")
 SIXTEEN_BIT = ("BFloat16", "Half")
 NUMBERS = {"Int8": "int8", "FP8": "fp8", "BFloat16": "bf16", "Half": "fp16", "Float": "fp32"}
-WEIGHTS = {"I8": "int8", "F8_E4M3": "fp8", "BF16": "bf16"}
-IS_ACTIVATION_QUANTIZED = (Precision.INT8_SQ, Precision.FP8)
 FUSED_ATTENTION = "_mha_v"  # Source: kernel names of tensorrt-rtx 1.7: _gemv_mha_v1, _gemm_mha_v2
 
 
@@ -185,10 +183,10 @@ def _linear(layers: Sequence[Layer], weight: str, profile: str) -> LinearKernel 
 
 def _is_as_stored(kernel: LinearKernel, stored: str | None, precision: Precision | None) -> bool:
     """Whether a linear reads its weight as the graph stores it, and its input as it should."""
-    expected = WEIGHTS.get(stored or "")
+    expected = SAFETENSORS.get(stored or "")
     if expected is None:
         return True
-    is_int_or_fp8 = precision in IS_ACTIVATION_QUANTIZED and expected != "bf16"
-    activation = expected if is_int_or_fp8 else "bf16"
-    is_activation = precision is None or kernel.activation == activation
+    bf16 = NumberFormat.BF16
+    inputs = bf16 if precision is None or expected is bf16 else precision.inputs.format
+    is_activation = precision is None or kernel.activation == inputs
     return kernel.weight == expected and not kernel.is_weight_copied and is_activation

@@ -11,27 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
+from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.checkpoint.quant_config import QuantAlgo
 from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.graph.standard import F32, StandardEmitter
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import Granularity, NumberFormat, Precision
 from nemotrt.errors import ArtefactError, ConfigError
 
-BF16 = int(TensorProto.BFLOAT16)
-INT8 = int(TensorProto.INT8)
-FP8 = int(TensorProto.FLOAT8E4M3FN)
-PRECISION = {
-    QuantAlgo.NONE: Precision.BF16,
-    QuantAlgo.INT8_WEIGHT_ONLY: Precision.INT8_WO,
-    QuantAlgo.INT8_SMOOTHQUANT: Precision.INT8_SQ,
-    QuantAlgo.FP8: Precision.FP8,
-}
-STORED = {Precision.INT8_WO: "I8", Precision.INT8_SQ: "I8", Precision.FP8: "F8_E4M3"}
-ONNX_TYPE = {"BF16": BF16, "I8": INT8, "F8_E4M3": FP8}
+BF16 = NumberFormat.BF16.onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +60,34 @@ class TensorRTEmitter(StandardEmitter):
             precision: of the linears.
             is_embedded: the weights are constants of the graph instead of inputs.
         """
-        if PRECISION.get(checkpoint.quant.algo) is not precision:
+        own = checkpoint.quant.precision or Precision.BF16
+        if own is not precision or precision not in PRECISIONS:
             raise ConfigError(
                 f"{checkpoint.path} is quantized as {checkpoint.quant.algo}; "
                 f"the tensorrt graph can't be {precision}."
             )
-        self.precision = precision
+        self.precision, self.stored = precision, precision.weights.format
         self.is_embedded = is_embedded
         self.bound: dict[str, BoundWeight] = {}
         self._quantized: dict[tuple[str, bytes], str] = {}
         self._uses: dict[str, int] = {}
         super().__init__(checkpoint, graph, max_seq_len)
 
-    def bind(self, weight: str, stored: str, *, transpose: bool = False) -> str:
+    def bind(self, weight: str, stored: NumberFormat, *, transpose: bool = False) -> str:
         """Return (declared once) the input that tensor `weight` feeds, or its constant."""
         if weight in self.bound:
             return weight
         ref = self.checkpoint[weight]
         if self.is_embedded:
-            values = ref.map() if stored != "BF16" else self.floats(weight)
+            values = ref.map() if stored.is_code else self.floats(weight)
             return self.graph.constant(values.T if transpose else values, weight)
         shape = ref.shape[::-1] if transpose else ref.shape
-        self.bound[weight] = BoundWeight(weight, stored, shape, transpose)
-        return self.graph.input(weight, ONNX_TYPE[stored], list(shape))
+        self.bound[weight] = BoundWeight(weight, stored.safetensors, shape, transpose)
+        return self.graph.input(weight, stored.onnx, list(shape))
 
     def embed(self, weight: str) -> str:
         """Gather from the bound table."""
-        return self.graph.op("Gather", self.bind(weight, "BF16"), self.ids)
+        return self.graph.op("Gather", self.bind(weight, NumberFormat.BF16), self.ids)
 
     def linear(self, x: str, weight: str) -> str:
         """MatMul with the bound weight; its node is named after the linear's module."""
@@ -105,10 +95,10 @@ class TensorRTEmitter(StandardEmitter):
         module = weight.removesuffix(".weight")
         ref = self.checkpoint[weight]
         is_quantized = LinearWeight(self.checkpoint, weight).is_quantized
-        if is_quantized and ref.dtype != STORED[self.precision]:
-            expected = STORED[self.precision]
+        expected = self.stored.safetensors
+        if is_quantized and ref.dtype != expected:
             raise ArtefactError(f"{weight} is {ref.dtype}; {self.precision} has {expected}.")
-        is_weight_only = is_quantized and self.precision is Precision.INT8_WO
+        is_weight_only = is_quantized and self.precision.is_weight_only
         if is_weight_only:
             x = self._own_input(x)
         # Two axes: with three the compiler copies weights in each call, with some batch sizes.
@@ -118,7 +108,7 @@ class TensorRTEmitter(StandardEmitter):
         elif is_quantized:
             y = self._quantized_gemm(flat, weight, module)
         else:
-            values = g.op("Transpose", self.bind(weight, "BF16"), perm=[1, 0])
+            values = g.op("Transpose", self.bind(weight, NumberFormat.BF16), perm=[1, 0])
             y = g.op("MatMul", flat, values, name=module)
         extent = g.op("Concat", g.op("Shape", x, end=2), g.ints(ref.shape[0]), axis=0)
         return g.op("Reshape", y, extent)
@@ -144,7 +134,7 @@ class TensorRTEmitter(StandardEmitter):
         [out, in] would be transposed, as a whole, in each call.
         """
         g = self.graph
-        codes = self.bind(weight, "I8", transpose=True)
+        codes = self.bind(weight, self.stored, transpose=True)
         scale = g.constant(LinearWeight(self.checkpoint, weight).scale(), f"{weight}_scale")
         values = g.op("DequantizeLinear", codes, scale, name=f"{module}.values", axis=1)
         values = self.cast(values, BF16)
@@ -155,8 +145,8 @@ class TensorRTEmitter(StandardEmitter):
         g = self.graph
         scale, axis = self._weight_scale(weight)
         # INT8 sums times their scales need float32; the FP8 GEMM scales before it rounds.
-        attrs: dict[str, Any] = {"output_dtype": BF16} if self.precision is Precision.FP8 else {}
-        codes = self.bind(weight, STORED[self.precision])
+        attrs: dict[str, Any] = {"output_dtype": BF16} if self.stored is NumberFormat.FP8 else {}
+        codes = self.bind(weight, self.stored)
         name = f"{module}.values"
         values = g.op("DequantizeLinear", codes, scale, name=name, **axis, **attrs)
         values = g.op("Transpose", values, perm=[1, 0])
@@ -166,7 +156,7 @@ class TensorRTEmitter(StandardEmitter):
     def _weight_scale(self, weight: str) -> tuple[str, dict[str, Any]]:
         """Return the weight's scale, and the axis attribute of one per output channel."""
         scale = LinearWeight(self.checkpoint, weight).scale()
-        if self.precision is Precision.FP8:
+        if self.precision.weights.granularity is Granularity.TENSOR:
             if not (scale == scale[0]).all():
                 raise ConfigError(f"{weight}_scale is per channel; fp8 has one scale a tensor.")
             return self.graph.scalar(float(scale[0])), {}
@@ -185,9 +175,8 @@ class TensorRTEmitter(StandardEmitter):
             if not attrs:
                 x = g.op("Cast", x, to=F32)
             name = g.scalar(float(scale))
-            code_type = ONNX_TYPE[STORED[self.precision]]
             own = f"{module}.codes"
-            codes = g.op("QuantizeLinear", x, name, name=own, output_dtype=code_type)
+            codes = g.op("QuantizeLinear", x, name, name=own, output_dtype=self.stored.onnx)
             self._quantized[key] = g.op("DequantizeLinear", codes, name, **attrs)
         return self._quantized[key]
 

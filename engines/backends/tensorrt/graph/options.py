@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nemotrt.engines.backends.protocol.options import flag
+from nemotrt.engines.model.numerics import Precision
+
+PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
 
 
 class MambaLayers(StrEnum):
