@@ -10,14 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.backends.native.binding import (
-    STATE_FORMATS,
+    check_program,
     close_program,
     open_program,
+    program_spec,
     run_step,
 )
 from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
-from nemotrt.engines.backends.native.program.program import WEIGHTS_FILE, read_program, round_up
-from nemotrt.engines.backends.native.program.program_check import fault_of
+from nemotrt.engines.backends.native.program.program import (
+    WEIGHTS_FILE,
+    OperationKind,
+    Program,
+    read_program,
+    round_up,
+)
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
@@ -44,28 +50,13 @@ class NativeEngine(SlotEngine):
         self._handle: ctypes.c_void_p | None = None
         program = read_program(folder)
         self._weights = _map_weights(folder / WEIGHTS_FILE)
-        fault = fault_of(program, self._weights.size)
-        if fault or program.max_seq_len != limits.max_seq_len:
-            raise ArtefactError(f"{folder}: {fault or 'the program has another max_seq_len'}.")
+        if program.max_seq_len != limits.max_seq_len:
+            raise ArtefactError(f"{folder}: the program has another max_seq_len.")
         rows = limits.max_batch_size
-        self._states = StatePool(
-            StateBuffer.zeros(rows, s.shape, _token_axis(s.name), np.dtype(s.format.value))
-            for s in program.states
-        )
-        super().__init__(Slots(limits, program.vocab_size, self._states))
-        for state in self._states.buffers:
-            if state.token_axis is None and state.row_bytes >= HUGE_PAGE_WORTH_BYTES:
-                state.memory.madvise(mmap.MADV_HUGEPAGE)
-        self.operations = program.operations
-        self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
         self.pass_tokens = max(rows, min(PASS_TOKENS, rows * limits.chunk_tokens))
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
-        self._handle = open_program(
+        spec = program_spec(
             program,
-            [
-                (spec.num_elements, state.array.ctypes.data, STATE_FORMATS[spec.format])
-                for spec, state in zip(program.states, self._states.buffers, strict=True)
-            ],
             weights=self._weights.ctypes.data,
             weights_bytes=self._weights.size,
             max_slots=rows,
@@ -73,6 +64,14 @@ class NativeEngine(SlotEngine):
             num_threads=self.num_threads,
             isa=isa,
         )
+        check_program(spec, folder)
+        self._states = _state_pool(program, rows)
+        for index, state in enumerate(self._states.buffers):
+            spec.states[index].data = state.array.ctypes.data
+        self._handle = open_program(spec, folder)
+        super().__init__(Slots(limits, program.vocab_size, self._states))
+        self.operations = program.operations
+        self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
 
     @property
     def team(self) -> ctypes.c_void_p:
@@ -129,9 +128,23 @@ class NativeEngine(SlotEngine):
             self.close()
 
 
-def _token_axis(state: str) -> int | None:
-    """Return the axis of a cache that grows with the held tokens, [heads, tokens, depth]."""
-    return 1 if state.startswith(("k_", "v_")) else None
+def _state_pool(program: Program, rows: int) -> StatePool:
+    """Return zeros for each state; what attention keeps is [heads, tokens, depth] a row."""
+    caches = {
+        index: (operation.sizes[1], program.max_seq_len, operation.sizes[2])
+        for operation in program.operations
+        if operation.kind is OperationKind.ATTENTION
+        for index in operation.states
+    }
+    pool = StatePool()
+    for index, spec in enumerate(program.states):
+        shape = caches.get(index, (spec.num_elements,))
+        token_axis = 1 if index in caches else None
+        state = StateBuffer.zeros(rows, shape, token_axis, np.dtype(spec.format.value))
+        if token_axis is None and state.row_bytes >= HUGE_PAGE_WORTH_BYTES:
+            state.memory.madvise(mmap.MADV_HUGEPAGE)
+        pool.buffers.append(state)
+    return pool
 
 
 def _map_weights(path: Path) -> npt.NDArray[np.uint8]:
