@@ -22,6 +22,7 @@ from nemotrt.engines.backends.native.program.program import (
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 ABSENT = -1
+PARTS = ("sources", "tensors", "states", "sizes", "reals")  # of an operation
 MOST = 1 << 62  # elements of a state that fit the library's integers
 
 
@@ -32,12 +33,12 @@ class CView(Structure):
 
 
 class COp(Structure):
-    """An Operation; unused places are -1."""
+    """An Operation; unused places are 0."""
 
     _fields_ = (
         ("kind", c_int32),
         ("rows", c_int32),
-        *((f"num_{name}", c_int32) for name in ("sources", "tensors", "states", "sizes", "reals")),
+        *((f"num_{part}", c_int32) for part in PARTS),
         ("target", CView),
         ("sources", CView * MAX_SOURCES),
         ("tensors", c_int32 * MAX_TENSORS),
@@ -233,9 +234,9 @@ def _array(kind: Any, items: Sequence[Any]) -> Any:
     return (kind * len(items))(*items)
 
 
-def _view(view: View | None) -> CView:
-    """Return a view in C; an absent one is of no buffer."""
-    return CView(view.buffer, view.column, view.width) if view else CView(ABSENT, 0, 0)
+def _view(view: View) -> CView:
+    """Return a view in C."""
+    return CView(view.buffer, view.column, view.width)
 
 
 def _text(name: str) -> bytes:
@@ -244,21 +245,15 @@ def _text(name: str) -> bytes:
 
 
 def _operation(operation: Operation) -> COp:
-    """Return an operation in C, its unused places marked."""
-    sources = [_view(source) for source in operation.sources]
-    tensors = [ABSENT if index is None else index for index in operation.tensors]
-    given: tuple[Sequence[Any], ...] = (
-        *(sources, tensors, operation.states),
-        *(operation.sizes, operation.reals),
-    )
+    """Return an operation in C."""
     return COp(
         numbers()[operation.kind],
         numbers()[operation.rows],
-        *(len(part) for part in given),
+        *(len(getattr(operation, part)) for part in PARTS),
         _view(operation.target),
-        (CView * MAX_SOURCES)(*sources, *[_view(None)] * (MAX_SOURCES - len(sources))),
-        (c_int32 * MAX_TENSORS)(*tensors, *[ABSENT] * (MAX_TENSORS - len(tensors))),
-        (c_int32 * MAX_STATES)(*operation.states, *[ABSENT] * (MAX_STATES - len(operation.states))),
+        (CView * MAX_SOURCES)(*map(_view, operation.sources)),
+        (c_int32 * MAX_TENSORS)(*(ABSENT if t is None else t for t in operation.tensors)),
+        (c_int32 * MAX_STATES)(*operation.states),
         (c_int32 * MAX_SIZES)(*operation.sizes),
         (c_float * MAX_REALS)(*operation.reals),
     )

@@ -50,7 +50,7 @@ struct View {
   int32_t buffer, column, width;
 };
 
-// One fused operation. An absent tensor is -1, and so are unused places of indices.
+// One fused operation. An absent tensor is -1; places that are not given are 0.
 struct Op {
   int32_t kind, rows;
   int32_t num_sources, num_tensors, num_states, num_sizes, num_reals;  // given
