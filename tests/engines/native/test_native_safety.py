@@ -217,3 +217,33 @@ def test_numbers_of_a_program_are_refused_out_of_range(case: Case, name: str, nu
     spec = spec_of(case.program, case.weights)
     setattr(spec, name, number)
     assert not is_run(spec, case.weights)
+
+
+@pytest.mark.parametrize(
+    ("what", "sizes"),
+    [("tensors", ("rows", "columns")), ("buffers", ("width",)), ("states", ("slot_elements",))],
+)
+def test_nothing_may_be_smaller_than_it_is_used(
+    case: Case, what: str, sizes: tuple[str, ...]
+) -> None:
+    """Each tensor, buffer and state is there for an operation, which takes it whole."""
+    for index in range(getattr(spec_of(case.program, case.weights), f"num_{what}")):
+        for size in sizes:
+            spec = spec_of(case.program, case.weights)
+            item = getattr(spec, what)[index]
+            if getattr(item, size) == 1:
+                continue  # a vector has one row; an operand that nothing uses has one column
+            setattr(item, size, getattr(item, size) - 1)
+            assert not is_run(spec, case.weights), (what, index, size)
+
+
+def test_a_linear_s_last_panel_has_room(case: Case) -> None:
+    """Kernels write 16 columns at a time: 15 of them at column 1 of 16 would end one past."""
+    spec = spec_of(case.program, case.weights)
+    linear = next(op for op in spec.ops[: spec.num_ops] if op.kind == numbers()["linear"])
+    linear.target.width -= linear.target.width % 16 == 0
+    linear.target.column = 16 - linear.target.width % 16
+    spec.tensors[linear.tensors[0]].rows = linear.target.width
+    spec.buffers[linear.target.buffer].width = linear.target.column + linear.target.width
+    with pytest.raises(ArtefactError, match="its last panel does not fit the target"):
+        check_program(spec, Path("folder"))
