@@ -32,7 +32,8 @@ from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduler import Scheduler
-from nemotrt.engines.runtime.state.slot_table import SlotTable
+from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
+from nemotrt.engines.runtime.state.state_pool import StatePool
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.record.prediction import PredictionChoice, predict
 from nemotrt.serve.grammar.grammar import GrammarCompiler
@@ -69,27 +70,13 @@ GPUS = ("a10g", "a100", "h100")
 CLAIM = Workload(isl=8192, osl=16384, concurrency=114, num_requests=228)
 
 
-class IdleEngine:
+class IdleEngine(SlotEngine):
     """The Engine protocol; every step's logits stand ready, a row of its own for each slot."""
 
     def __init__(self, limits: Limits, logits: np.ndarray) -> None:
         """Take the logits, at least a row for each slot."""
-        self.limits = limits
+        super().__init__(Slots(limits, logits.shape[1], StatePool()))
         self.logits = logits
-        self.vocab_size = logits.shape[1]
-        self._slots = SlotTable(limits.max_batch_size)
-
-    def allocate(self) -> int:
-        """Return a free slot."""
-        return self._slots.allocate()
-
-    def release(self, slot: int) -> None:
-        """Free a slot."""
-        self._slots.release(slot)
-
-    def held_tokens(self, slot: int) -> int:
-        """Nothing is held."""
-        return 0
 
     def step(self, feeds: Sequence[Feed]) -> Any:
         """Return a row for each feed."""

@@ -46,7 +46,7 @@ def measure_context(folder: Path, num_threads: int) -> list[ContextTime]:
         seconds: dict[str, list[float]] = {label: [] for label in engines}
         for _ in range(NUM_ROUNDS):
             for label, engine in engines.items():
-                engine._held[0] = held
+                engine.slots.held[0] = held
                 for _ in range(NUM_STEPS):
                     start = time.perf_counter()
                     engine.step([Feed(0, [7])])
@@ -66,5 +66,5 @@ def _fill(engine: NativeEngine) -> None:
     Time does not depend on the values, but on the pages being there.
     """
     rng = np.random.default_rng(0)
-    for state in engine._states.values():
+    for state in engine._states.buffers:
         state.array[:] = rng.standard_normal(state.array.shape[1:], np.float32) * 0.1

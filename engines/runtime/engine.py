@@ -103,29 +103,3 @@ def pieces(feed: Feed) -> list[Feed]:
     start = len(feed.tokens) - feed.num_logits + 1
     parts = [feed.tokens[:start], *([token] for token in feed.tokens[start:])]
     return [Feed(feed.slot, part) for part in parts]
-
-
-def check_feeds(engine: Engine, feeds: Sequence[Feed]) -> None:
-    """Raise ConfigError unless the engine can take `feeds` in one step."""
-    limits = engine.limits
-    slots = [feed.slot for feed in feeds]
-    if len(set(slots)) != len(slots):
-        raise ConfigError("a slot is fed twice in one step.")
-    for feed in feeds:
-        held = engine.held_tokens(feed.slot)
-        count = len(feed.tokens)
-        if not 1 <= count <= limits.chunk_tokens:
-            raise ConfigError(
-                f"slot {feed.slot} is fed {count} tokens; a step takes 1 to {limits.chunk_tokens}."
-            )
-        if not 1 <= feed.num_logits <= count:
-            raise ConfigError(
-                f"slot {feed.slot}: num_logits must be 1 to {count}, got {feed.num_logits}."
-            )
-        if held + count > limits.max_seq_len:
-            raise ConfigError(
-                f"slot {feed.slot} would hold {held + count} tokens; "
-                f"the engine was built for {limits.max_seq_len}."
-            )
-        if not (min(feed.tokens) >= 0 and max(feed.tokens) < engine.vocab_size):
-            raise ConfigError(f"slot {feed.slot}: token ids must be 0 to {engine.vocab_size - 1}.")

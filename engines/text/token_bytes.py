@@ -42,11 +42,18 @@ def token_reader(decoder: Any) -> ToBytes | None:
     return read
 
 
-def drops_first_space(decoder: Any) -> bool:
-    """Whether a decoded text lacks the space that its first token begins with."""
+def drops_first_space(decoder: Any, entry: str) -> bool:
+    """Whether a decoded text lacks the space that `entry`, its first token, begins with.
+
+    Strip drops any space; Metaspace drops its own sign alone, not a byte token's space.
+    """
     return any(
         (step["type"] == "Strip" and step["content"] == " " and step["start"] > 0)
-        or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
+        or (
+            step["type"] == "Metaspace"
+            and step.get("prepend_scheme", "always") != "never"
+            and entry.startswith(step["replacement"])
+        )
         for step in _steps(decoder)
     )
 

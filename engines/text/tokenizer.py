@@ -89,7 +89,10 @@ class Tokenizer:
         if self.is_special(token):
             return b""
         shown = self.token_bytes(token) or b""
-        return shown[1:] if is_first and self._drops_space and shown[:1] == b" " else shown
+        if is_first and shown[:1] == b" ":
+            entry = self._backend.id_to_token(token)
+            return shown[1:] if drops_first_space(self._decoder, entry) else shown
+        return shown
 
     @cached_property
     def _decoder(self) -> Any:
@@ -99,10 +102,6 @@ class Tokenizer:
     @cached_property
     def _reader(self) -> ToBytes | None:
         return token_reader(self._decoder)
-
-    @cached_property
-    def _drops_space(self) -> bool:
-        return drops_first_space(self._decoder)
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:

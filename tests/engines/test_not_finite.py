@@ -12,31 +12,20 @@ from nemotrt.engines.runtime.request import NOT_FINITE, ErrorCode, FinishReason,
 from nemotrt.engines.runtime.sampling.guide import Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import Sampler, SamplingParams, is_finite
 from nemotrt.engines.runtime.scheduler import Scheduler
+from support.stand_in import StandInEngine
 
 LARGEST = float(np.finfo(np.float32).max)
 FAULTS = [math.nan, math.inf, -math.inf]
 NO_PROMPT = np.array([0], np.int64)
 
 
-class Spoiled:
+class Spoiled(StandInEngine):
     """An engine whose slot 0 computes `bad` from its third step on, at some places."""
 
-    limits = Limits(max_batch_size=2, max_seq_len=64, chunk_tokens=8)
-    vocab_size = 8
-
     def __init__(self, bad: float, places: list[int]) -> None:
+        super().__init__(Limits(max_batch_size=2, max_seq_len=64, chunk_tokens=8), vocab_size=8)
         self.bad, self.places = bad, places
         self.num_steps = 0
-        self.free = [0, 1]
-
-    def allocate(self) -> int:
-        return self.free.pop(0)
-
-    def release(self, slot: int) -> None:
-        self.free.append(slot)
-
-    def held_tokens(self, slot: int) -> int:
-        return 0
 
     def step(self, feeds: list[Feed]) -> np.ndarray:
         self.num_steps += 1
@@ -45,9 +34,6 @@ class Spoiled:
             if feed.slot == 0 and self.num_steps >= 3:
                 row[self.places] = self.bad
         return logits
-
-    def close(self) -> None:
-        pass
 
 
 class Always:
@@ -83,7 +69,7 @@ def test_the_request_ends_with_an_error_and_the_other_goes_on(bad, places, rule,
     good = [update for update in updates if update.request_id == "good"]
     assert [token.id for update in good for token in update.tokens] == [7] * 10
     assert good[-1].finish_reason is FinishReason.LENGTH
-    assert scheduler.engine.free == [0, 1]  # both slots are free again
+    assert {scheduler.engine.allocate() for _ in range(2)} == {0, 1}  # both are free again
 
 
 @settings(deadline=None)

@@ -142,7 +142,7 @@ def test_a_freed_slot_leaves_nothing_behind(engine: OnnxRuntimeEngine) -> None:
         engine.step([Feed(s, [s + 1]) for s in dirty])
         for s in dirty:
             engine.release(s)
-        assert all(not state.array.any() for state in engine._states.values()), "state remains"
+        assert all(not state.array.any() for state in engine._states.buffers), "state remains"
         slot = engine.allocate()
         np.testing.assert_array_equal(engine.step([Feed(slot, prompt)]), clean)
         engine.release(slot)

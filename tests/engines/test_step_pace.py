@@ -13,47 +13,30 @@ from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduler import Scheduler
-from nemotrt.engines.runtime.state.slot_table import SlotTable
 from nemotrt.engines.runtime.step_pace import FLOOR, StepPace
 from nemotrt.errors import ConfigError
+from support.stand_in import StandInEngine
 
 
-class TimedEngine:
+class TimedEngine(StandInEngine):
     """A step lasts `base_s`, and `token_s` more for each token, twice as much at 8,000 held."""
 
-    vocab_size = 16
-
     def __init__(self, base_s: float, token_s: float) -> None:
-        self.limits = Limits(max_batch_size=4, max_seq_len=20_000, chunk_tokens=2048)
+        limits = Limits(max_batch_size=4, max_seq_len=20_000, chunk_tokens=2048)
+        super().__init__(limits, vocab_size=16)
         self.now_s = 0.0
         self.fed: list[tuple[int, int, float]] = []  # decodes, prompt tokens, seconds
         self._base_s, self._token_s = base_s, token_s
-        self._slots = SlotTable(4)
-        self._held = [0] * 4
-
-    def allocate(self) -> int:
-        return self._slots.allocate()
-
-    def release(self, slot: int) -> None:
-        self._slots.release(slot)
-        self._held[slot] = 0
-
-    def held_tokens(self, slot: int) -> int:
-        return self._held[slot]
 
     def step(self, feeds: Sequence[Feed]) -> np.ndarray:
         prompts = [feed for feed in feeds if len(feed.tokens) > 1]
         num_prompt = sum(len(feed.tokens) for feed in prompts)
-        held = sum(self._held[feed.slot] for feed in prompts)
+        held = sum(self.held_tokens(feed.slot) for feed in prompts)
         seconds = self._base_s + num_prompt * self._token_s * (1 + held / 8000)
         self.now_s += seconds
         self.fed.append((len(feeds) - len(prompts), num_prompt, seconds))
-        for feed in feeds:
-            self._held[feed.slot] += len(feed.tokens)
+        self.slots.advance(feeds)
         return np.zeros((len(feeds), self.vocab_size), np.float32)
-
-    def close(self) -> None:
-        pass
 
 
 def run(engine: TimedEngine, target_itl_s: float | None, prompt: int) -> list[float]:

@@ -161,3 +161,11 @@ def test_the_reader_is_chosen_by_the_file(tmp_path: Path) -> None:
     loaded = load_tokenizer(tmp_path)
     assert loaded is not None and loaded.token_bytes(9) == b"\x01"
     assert json.loads(loaded.to_json())["decoder"]["type"] == "Sequence"
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_first_byte_that_is_a_space(name: str) -> None:
+    """Metaspace drops its own sign alone, Strip any space."""
+    tokenizer = PIECES[name]
+    space = tokenizer._backend.token_to_id("<0x20>")
+    assert joined(tokenizer, [space, space]) == tokenizer.decode([space, space])

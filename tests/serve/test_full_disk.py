@@ -20,7 +20,7 @@ from nemotrt.serve.processes.run_folder import RunFolder, is_alive
 # says so, and the one with that number fails ("all" of them, "none" of them).
 SWEPT = """
 import errno, os, pathlib, sys, threading
-from nemotrt.serve import service
+from nemotrt.serve.supervision import service
 from nemotrt.serve.supervision.log_follower import LogFollower
 from nemotrt.serve.processes.run_folder import create_run_folder
 from nemotrt.serve.supervision.serve_spec import ServeSpec

@@ -6,6 +6,7 @@ import numpy as np
 
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.text.tokenizer import Tokenizer
+from support.stand_in import StandInEngine
 
 
 class PieceTokenizer(Tokenizer):
@@ -37,23 +38,13 @@ class PieceTokenizer(Tokenizer):
         return lambda token: self.pieces[token]
 
 
-class SaysPieces:
+class SaysPieces(StandInEngine):
     """An engine of one slot whose likeliest tokens are `ids` in turn, whatever it is fed."""
 
     def __init__(self, ids: Sequence[int], vocab_size: int, *, max_seq_len: int = 4096) -> None:
-        self.limits = Limits(max_batch_size=1, max_seq_len=max_seq_len, chunk_tokens=64)
-        self.vocab_size = vocab_size
+        super().__init__(Limits(1, max_seq_len, chunk_tokens=64), vocab_size)
         self._ids = list(ids)
         self._num_said = 0
-
-    def allocate(self) -> int:
-        return 0
-
-    def release(self, slot: int) -> None:
-        pass
-
-    def held_tokens(self, slot: int) -> int:
-        return 0
 
     def step(self, feeds: Sequence[Feed]) -> np.ndarray:
         logits = np.zeros((1, self.vocab_size), np.float32)
@@ -61,6 +52,3 @@ class SaysPieces:
             logits[0, self._ids[self._num_said]] = 5.0
         self._num_said += 1
         return logits
-
-    def close(self) -> None:
-        pass

@@ -16,9 +16,9 @@ import numpy as np
 
 from nemotrt.engines import opening
 from nemotrt.engines.runtime.engine import Feed, Limits, step_by_rows
-from nemotrt.engines.runtime.state.slot_table import SlotTable
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.serve.engine import host as engine_host
+from support.stand_in import StandInEngine
 
 SAY = re.compile(r"SAY\[\[(.*?)\]\]SAY", re.DOTALL)
 OPENINGS = ("<think>\n", "</think>", "SAY:")
@@ -72,27 +72,19 @@ class Script:
         return self._tokenizer.encode(text, add_special_tokens=False)
 
 
-class ScriptedEngine:
+class ScriptedEngine(StandInEngine):
     """The Engine protocol over scripts; a step lasts $SCRIPTED_STEP_MS."""
 
     def __init__(self, tokenizer: Tokenizer, limits: Limits) -> None:
-        self.limits = limits
-        self.vocab_size = tokenizer.vocab_size
+        super().__init__(limits, tokenizer.vocab_size)
         self._tokenizer = tokenizer
-        self._slots = SlotTable(limits.max_batch_size)
         self._scripts: dict[int, Script] = {}
         self._step_s = float(os.environ.get("SCRIPTED_STEP_MS", "1")) / 1000
 
     def allocate(self) -> int:
-        slot = self._slots.allocate()
+        slot = super().allocate()
         self._scripts[slot] = Script(self._tokenizer)
         return slot
-
-    def release(self, slot: int) -> None:
-        self._slots.release(slot)
-
-    def held_tokens(self, slot: int) -> int:
-        return len(self._scripts[slot].fed)
 
     def step(self, feeds: Sequence[Feed]) -> np.ndarray:
         time.sleep(self._step_s)
@@ -106,10 +98,8 @@ class ScriptedEngine:
             if "DIE" in self._tokenizer.decode(list(feed.tokens)):
                 raise RuntimeError("told to fail")
             logits[row, script.next()] = CERTAIN
+        self.slots.advance(feeds)
         return logits
-
-    def close(self) -> None:
-        pass
 
 
 def open_scripted(folder: Path, **options: object) -> opening.OpenEngine:

@@ -21,32 +21,27 @@ from nemotrt.serve.engine.host import EngineHost
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.upstream.engine_upstream import EngineUpstream
+from support.stand_in import StandInEngine
 
 Json = dict[str, Any]
 
 
-class ThinksAndAnswers:
+class ThinksAndAnswers(StandInEngine):
     """An engine that says `thought`, and `answer` once a closing tag is out, its own or a forced.
 
     Both are token ids. Without a trace in the thought it just says the thought.
     """
 
     def __init__(self, tokenizer: Tokenizer, thought: Sequence[int], answer: Sequence[int]) -> None:
-        self.limits = Limits(max_batch_size=2, max_seq_len=2048, chunk_tokens=2048)
-        self.vocab_size = 4096
+        super().__init__(Limits(2, max_seq_len=2048, chunk_tokens=2048), vocab_size=4096)
         self._tokenizer = tokenizer
         self._thought, self._answer = list(thought), list(answer)
         self._said: dict[int, list[int]] = {}
         self.prompts: list[str] = []
 
-    def allocate(self) -> int:
-        return next(slot for slot in range(2) if slot not in self._said)
-
     def release(self, slot: int) -> None:
+        super().release(slot)
         self._said.pop(slot, None)
-
-    def held_tokens(self, slot: int) -> int:
-        return 0
 
     def step(self, feeds: Sequence[Feed]) -> np.ndarray:
         logits = np.zeros((len(feeds), self.vocab_size), np.float32)
@@ -60,9 +55,6 @@ class ThinksAndAnswers:
                 )
             row[self._next(self._said[feed.slot])] = 200.0  # no seed draws another
         return logits
-
-    def close(self) -> None:
-        pass
 
     def _next(self, said: list[int]) -> int:
         for size in range(1, len(said) + 1):

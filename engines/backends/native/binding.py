@@ -1,29 +1,29 @@
 """The library's structures and entry points; the same as in step/program.h."""
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
+from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.backends.native.library.instruction_set import ERROR_BYTES
 from nemotrt.engines.backends.native.library.library import load_library
-from nemotrt.engines.backends.native.program.options import StateFormat
 from nemotrt.engines.backends.native.program.program import (
-    BufferFormat,
+    MAX_REALS,
+    MAX_SIZES,
+    MAX_SOURCES,
+    MAX_STATES,
+    MAX_TENSORS,
     Operation,
-    OperationKind,
     Program,
-    TensorKind,
     View,
 )
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 ABSENT = -1
-KINDS = {kind: number for number, kind in enumerate(OperationKind)}
-TENSOR_KINDS = {kind: number for number, kind in enumerate(TensorKind)}
-FORMATS = {kind: number for number, kind in enumerate(BufferFormat)}
-STATE_FORMATS = {kind: number for number, kind in enumerate(StateFormat)}
-ROW_SETS = {"tokens": 0, "sequences": 1}
+PARTS = ("sources", "tensors", "states", "sizes", "reals")  # of an operation
+MOST = 1 << 62  # elements of a state that fit the library's integers
 
 
 class CView(Structure):
@@ -33,17 +33,18 @@ class CView(Structure):
 
 
 class COp(Structure):
-    """An Operation; unused places are -1."""
+    """An Operation; unused places are 0."""
 
     _fields_ = (
         ("kind", c_int32),
         ("rows", c_int32),
+        *((f"num_{part}", c_int32) for part in PARTS),
         ("target", CView),
-        ("sources", CView * 4),
-        ("tensors", c_int32 * 4),
-        ("states", c_int32 * 2),
-        ("sizes", c_int32 * 4),
-        ("reals", c_float * 2),
+        ("sources", CView * MAX_SOURCES),
+        ("tensors", c_int32 * MAX_TENSORS),
+        ("states", c_int32 * MAX_STATES),
+        ("sizes", c_int32 * MAX_SIZES),
+        ("reals", c_float * MAX_REALS),
     )
 
 
@@ -56,13 +57,22 @@ class CBuffer(Structure):
 class CTensor(Structure):
     """A TensorSpec."""
 
-    _fields_ = (("kind", c_int32), ("rows", c_int32), ("columns", c_int32), ("offset", c_int64))
+    _fields_ = (
+        *((name, c_int32) for name in ("kind", "rows", "columns")),
+        ("offset", c_int64),
+        ("name", c_char_p),
+    )
 
 
 class CState(Structure):
     """A state's buffer over all slots."""
 
-    _fields_ = (("slot_elements", c_int64), ("data", c_void_p), ("format", c_int32))
+    _fields_ = (
+        ("slot_elements", c_int64),
+        ("data", c_void_p),
+        ("format", c_int32),
+        ("name", c_char_p),
+    )
 
 
 class CProgram(Structure):
@@ -110,15 +120,55 @@ class CBatch(Structure):
     )
 
 
-def open_program(
-    program: Program, states: Sequence[tuple[int, int, int]], **limits: int
-) -> c_void_p:
-    """Return the library's handle of an open program.
+@functools.cache
+def numbers() -> dict[str, int]:
+    """Return the library's number of each kind, format and set of rows, by its name."""
+    library = load_library()
+    library.nemotrt_names.restype = c_char_p
+    lists = [line.split() for line in library.nemotrt_names().decode().splitlines()]
+    return {name: number for names in lists for number, name in enumerate(names)}
+
+
+def program_spec(program: Program, **limits: int) -> CProgram:
+    """Return a program as the library reads it, its states without memory yet.
 
     Args:
-        program: its operations, buffers and tensors.
-        states: (elements of a slot, address, format) of each state.
+        program: its operations, buffers, tensors and states.
         limits: the remaining fields of CProgram.
+    """
+    code = numbers()
+    buffers = [CBuffer(code[b.format], code[b.rows], b.width) for b in program.buffers]
+    tensors = [
+        CTensor(code[t.kind], t.rows, t.columns, t.offset, _text(t.name)) for t in program.tensors
+    ]
+    states = [
+        CState(min(s.num_elements, MOST), None, code[s.format], _text(s.name))
+        for s in program.states
+    ]
+    return CProgram(
+        _array(COp, [_operation(operation) for operation in program.operations]),
+        _array(CBuffer, buffers),
+        _array(CTensor, tensors),
+        _array(CState, states),
+        *(len(program.operations), len(buffers), len(tensors), len(states)),
+        logits=program.logits,
+        vocab_size=program.vocab_size,
+        max_seq_len=program.max_seq_len,
+        **limits,
+    )
+
+
+def check_program(spec: CProgram, folder: Path) -> None:
+    """Raise ArtefactError if the library refuses a folder's program; states need no memory yet."""
+    library = load_library()
+    library.nemotrt_check.argtypes = (POINTER(CProgram), c_char_p, c_size_t)
+    error = ctypes.create_string_buffer(ERROR_BYTES)
+    if library.nemotrt_check(ctypes.byref(spec), error, ERROR_BYTES):
+        raise _refusal(folder, error)
+
+
+def open_program(spec: CProgram, folder: Path) -> c_void_p:
+    """Return the library's handle of a folder's program, whose states have memory.
 
     Raises:
         ArtefactError: the library refuses the program.
@@ -126,25 +176,17 @@ def open_program(
     library = load_library()
     library.nemotrt_open.restype = c_void_p
     library.nemotrt_open.argtypes = (POINTER(CProgram), c_char_p, c_size_t)
-    ops = [_operation(operation) for operation in program.operations]
-    buffers = [CBuffer(FORMATS[b.format], ROW_SETS[b.rows], b.width) for b in program.buffers]
-    tensors = [CTensor(TENSOR_KINDS[t.kind], t.rows, t.columns, t.offset) for t in program.tensors]
-    spec = CProgram(
-        _array(COp, ops),
-        _array(CBuffer, buffers),
-        _array(CTensor, tensors),
-        _array(CState, [CState(*state) for state in states]),
-        *(len(program.operations), len(buffers), len(tensors), len(states)),
-        logits=program.logits,
-        vocab_size=program.vocab_size,
-        max_seq_len=program.max_seq_len,
-        **limits,
-    )
     error = ctypes.create_string_buffer(ERROR_BYTES)
     handle = library.nemotrt_open(ctypes.byref(spec), error, ERROR_BYTES)
     if not handle:
-        raise ArtefactError(f"the native step refuses the program: {error.value.decode()}.")
+        raise _refusal(folder, error)
     return c_void_p(handle)
+
+
+def _refusal(folder: Path, error: Any) -> ArtefactError:
+    """Return the library's reason; a long name in it may end within a letter."""
+    reason = error.value.decode(errors="replace")
+    return ArtefactError(f"{folder}: the native step refuses the program: {reason}.")
 
 
 def run_step(
@@ -192,22 +234,26 @@ def _array(kind: Any, items: Sequence[Any]) -> Any:
     return (kind * len(items))(*items)
 
 
-def _view(view: View | None) -> CView:
-    """Return a view in C; an absent one is of no buffer."""
-    return CView(view.buffer, view.column, view.width) if view else CView(ABSENT, 0, 0)
+def _view(view: View) -> CView:
+    """Return a view in C."""
+    return CView(view.buffer, view.column, view.width)
+
+
+def _text(name: str) -> bytes:
+    """Return a name for the library's messages."""
+    return name.encode(errors="replace")
 
 
 def _operation(operation: Operation) -> COp:
-    """Return an operation in C, its unused places marked."""
-    sources = [_view(source) for source in operation.sources]
-    tensors = [ABSENT if index is None else index for index in operation.tensors]
+    """Return an operation in C."""
     return COp(
-        KINDS[operation.kind],
-        ROW_SETS[operation.rows],
+        numbers()[operation.kind],
+        numbers()[operation.rows],
+        *(len(getattr(operation, part)) for part in PARTS),
         _view(operation.target),
-        (CView * 4)(*sources, *[_view(None)] * (4 - len(sources))),
-        (c_int32 * 4)(*tensors, *[ABSENT] * (4 - len(tensors))),
-        (c_int32 * 2)(*operation.states, *[ABSENT] * (2 - len(operation.states))),
-        (c_int32 * 4)(*operation.sizes),
-        (c_float * 2)(*operation.reals),
+        (CView * MAX_SOURCES)(*map(_view, operation.sources)),
+        (c_int32 * MAX_TENSORS)(*(ABSENT if t is None else t for t in operation.tensors)),
+        (c_int32 * MAX_STATES)(*operation.states),
+        (c_int32 * MAX_SIZES)(*operation.sizes),
+        (c_float * MAX_REALS)(*operation.reals),
     )

@@ -4,40 +4,36 @@ import ctypes
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.backends.native.binding import (
-    STATE_FORMATS,
+    check_program,
     close_program,
     open_program,
+    program_spec,
     run_step,
 )
 from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
-from nemotrt.engines.backends.native.program.program import WEIGHTS_FILE, read_program, round_up
-from nemotrt.engines.backends.native.program.program_check import fault_of
-from nemotrt.engines.runtime.engine import Feed, Limits, check_feeds
-from nemotrt.engines.runtime.state.slot_table import SlotTable
-from nemotrt.engines.runtime.state.state_pool import StateBuffer
+from nemotrt.engines.backends.native.program.program import (
+    WEIGHTS_FILE,
+    OperationKind,
+    Program,
+    read_program,
+    round_up,
+)
+from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
+from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError
 
 PASS_TOKENS = 256  # a step of more tokens runs in several passes; results are the same bits
 HUGE_PAGE_WORTH_BYTES = 1 << 20  # a slot's state of one layer, from which huge pages pay
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Tokens of one feed that run in one pass; the last `num_logits` of them bring logits."""
-
-    slot: int
-    tokens: Sequence[int]
-    num_logits: int
-
-
-class NativeEngine:
+class NativeEngine(SlotEngine):
     """Decodes and prompt chunks run together; a slot's state stays where it is.
 
     A token's result does not depend on its company, its chunk or the number of threads.
@@ -51,34 +47,16 @@ class NativeEngine:
         isa: InstructionSet = InstructionSet.AUTO,
     ) -> None:
         """Open the program in `folder`; `num_threads` defaults to the cores of this process."""
-        self._limits = limits
         self._handle: ctypes.c_void_p | None = None
         program = read_program(folder)
-        self._vocab_size = program.vocab_size
         self._weights = _map_weights(folder / WEIGHTS_FILE)
-        fault = fault_of(program, self._weights.size)
-        if fault or program.max_seq_len != limits.max_seq_len:
-            raise ArtefactError(f"{folder}: {fault or 'the program has another max_seq_len'}.")
+        if program.max_seq_len != limits.max_seq_len:
+            raise ArtefactError(f"{folder}: the program has another max_seq_len.")
         rows = limits.max_batch_size
-        self._states = {
-            s.name: StateBuffer.zeros(rows, s.shape, _token_axis(s.name), np.dtype(s.format.value))
-            for s in program.states
-        }
-        for state in self._states.values():
-            if state.token_axis is None and state.row_bytes >= HUGE_PAGE_WORTH_BYTES:
-                state.memory.madvise(mmap.MADV_HUGEPAGE)
-        self.operations = program.operations
-        self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
-        self._held = [0] * rows
-        self._slots = SlotTable(rows)
         self.pass_tokens = max(rows, min(PASS_TOKENS, rows * limits.chunk_tokens))
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
-        self._handle = open_program(
+        spec = program_spec(
             program,
-            [
-                (s.num_elements, self._states[s.name].array.ctypes.data, STATE_FORMATS[s.format])
-                for s in program.states
-            ],
             weights=self._weights.ctypes.data,
             weights_bytes=self._weights.size,
             max_slots=rows,
@@ -86,6 +64,14 @@ class NativeEngine:
             num_threads=self.num_threads,
             isa=isa,
         )
+        check_program(spec, folder)
+        self._states = _state_pool(program, rows)
+        for index, state in enumerate(self._states.buffers):
+            spec.states[index].data = state.array.ctypes.data
+        self._handle = open_program(spec, folder)
+        super().__init__(Slots(limits, program.vocab_size, self._states))
+        self.operations = program.operations
+        self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
 
     @property
     def team(self) -> ctypes.c_void_p:
@@ -93,54 +79,27 @@ class NativeEngine:
         assert self._handle is not None
         return self._handle
 
-    @property
-    def limits(self) -> Limits:
-        """The limits that the engine was built for."""
-        return self._limits
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-        return self._vocab_size
-
-    def allocate(self) -> int:
-        """Return a free slot; its state is zero."""
-        return self._slots.allocate()
-
-    def release(self, slot: int) -> None:
-        """Free a slot; its state becomes zero."""
-        self._slots.release(slot)
-        for state in self._states.values():
-            state.clear(slot, self._held[slot])
-        self._held[slot] = 0
-
-    def held_tokens(self, slot: int) -> int:
-        """Tokens that the slot's state holds."""
-        self._slots.check(slot)
-        return self._held[slot]
-
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots, as many tokens a pass as the working memory holds."""
-        check_feeds(self, feeds)
+        self.slots.check(feeds)
         assert self._handle is not None
         num_rows = sum(feed.num_logits for feed in feeds)
-        logits = np.empty((num_rows, round_up(self._vocab_size)), np.float32)
+        logits = np.empty((num_rows, round_up(self.vocab_size)), np.float32)
         row = 0
         for pieces in self._passes(feeds):
             sequences = [
-                (piece.slot, self._held[piece.slot], len(piece.tokens), piece.num_logits)
+                (piece.slot, self.slots.held[piece.slot], len(piece.tokens), piece.num_logits)
                 for piece in pieces
             ]
             tokens = np.array([token for piece in pieces for token in piece.tokens], np.int32)
             run_step(self._handle, sequences, tokens, logits[row:], self.seconds)
-            for piece in pieces:
-                self._held[piece.slot] += len(piece.tokens)
-                row += piece.num_logits
-        return logits[:, : self._vocab_size]
+            self.slots.advance(pieces)
+            row += sum(piece.num_logits for piece in pieces)
+        return logits[:, : self.vocab_size]
 
-    def _passes(self, feeds: Sequence[Feed]) -> Iterator[list[Piece]]:
-        """Cut the feeds, in order, into passes of at most `pass_tokens` tokens."""
-        pieces: list[Piece] = []
+    def _passes(self, feeds: Sequence[Feed]) -> Iterator[list[Feed]]:
+        """Cut the feeds into passes of at most `pass_tokens` tokens; pieces may bring no logits."""
+        pieces: list[Feed] = []
         room = self.pass_tokens
         for feed in feeds:
             done, unheard = 0, len(feed.tokens) - feed.num_logits  # tokens without logits
@@ -152,7 +111,7 @@ class NativeEngine:
                 done += len(tokens)
                 room -= len(tokens)
                 num_logits = max(0, min(len(tokens), done - unheard))
-                pieces.append(Piece(feed.slot, tokens, num_logits))
+                pieces.append(Feed(feed.slot, tokens, num_logits))
         if pieces:
             yield pieces
 
@@ -161,7 +120,7 @@ class NativeEngine:
         if self._handle is not None:
             close_program(self._handle)
             self._handle = None
-        self._states.clear()
+        self._states.close()
 
     def __del__(self) -> None:
         """End the threads of an engine that nobody closed."""
@@ -169,9 +128,23 @@ class NativeEngine:
             self.close()
 
 
-def _token_axis(state: str) -> int | None:
-    """Return the axis of a cache that grows with the held tokens, [heads, tokens, depth]."""
-    return 1 if state.startswith(("k_", "v_")) else None
+def _state_pool(program: Program, rows: int) -> StatePool:
+    """Return zeros for each state; what attention keeps is [heads, tokens, depth] a row."""
+    caches = {
+        index: (operation.sizes[1], program.max_seq_len, operation.sizes[2])
+        for operation in program.operations
+        if operation.kind is OperationKind.ATTENTION
+        for index in operation.states
+    }
+    pool = StatePool()
+    for index, spec in enumerate(program.states):
+        shape = caches.get(index, (spec.num_elements,))
+        token_axis = 1 if index in caches else None
+        state = StateBuffer.zeros(rows, shape, token_axis, np.dtype(spec.format.value))
+        if token_axis is None and state.row_bytes >= HUGE_PAGE_WORTH_BYTES:
+            state.memory.madvise(mmap.MADV_HUGEPAGE)
+        pool.buffers.append(state)
+    return pool
 
 
 def _map_weights(path: Path) -> npt.NDArray[np.uint8]:

@@ -13,9 +13,9 @@ from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, NUM_LOGITS
 from nemotrt.engines.model.description import describe
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.runtime.engine import Feed, Limits, check_feeds, step_by_rows
-from nemotrt.engines.runtime.state.slot_table import SlotTable
-from nemotrt.engines.runtime.state.state_pool import StateBuffer
+from nemotrt.engines.runtime.engine import Feed, Limits, step_by_rows
+from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
+from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError
 
 FED = ("input_ids", "past")
@@ -46,7 +46,7 @@ def tools() -> dict[str, str]:
     return {name: version(name) for name in ("onnx", "onnxruntime")}
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(SlotEngine):
     """An open engine: one session, and state buffers that the graph updates in place.
 
     Steps of one token run as one batch; prompt chunks run one by one. The cost of a step follows
@@ -55,53 +55,19 @@ class OnnxRuntimeEngine:
 
     def __init__(self, folder: Path, limits: Limits, num_threads: int | None = None) -> None:
         """Open the graph in `folder`; `num_threads` defaults to the cores of this process."""
-        self._limits = limits
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self._session = _session(folder, self.num_threads)
-        self._inputs = [item for item in self._session.get_inputs() if item.name not in FED]
+        inputs = [item for item in self._session.get_inputs() if item.name not in FED]
         optional = {item.name for item in self._session.get_overridable_initializers()}
         self._has_rows = NUM_LOGITS in optional  # engines of earlier versions: one row a call
-        self._vocab_size = int(self._session.get_outputs()[-1].shape[-1])
-        self._slots = SlotTable(limits.max_batch_size)
-        self._held = np.zeros(limits.max_batch_size, np.int64)  # by row
-        self._states = {item.name: self._buffer(item) for item in self._inputs}
-
-    def _buffer(self, item: Any) -> StateBuffer:
-        """Return the state buffer of one graph input; symbolic S is the cache's capacity."""
-        shape = [self._limits.max_seq_len if size == "S" else size for size in item.shape[1:]]
-        token_axis = item.shape.index("S") - 1 if "S" in item.shape else None
-        return StateBuffer.zeros(self._limits.max_batch_size, tuple(shape), token_axis)
-
-    @property
-    def limits(self) -> Limits:
-        """The limits that the engine was built for."""
-        return self._limits
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-        return self._vocab_size
-
-    def allocate(self) -> int:
-        """Return a free slot; its state is zero."""
-        return self._slots.allocate()
-
-    def release(self, slot: int) -> None:
-        """Free a slot and clear its state."""
-        self._slots.release(slot)
-        row = self._slots.row_of[slot]
-        for state in self._states.values():
-            state.clear(row, int(self._held[row]))
-        self._held[row] = 0
-
-    def held_tokens(self, slot: int) -> int:
-        """Tokens that the slot's state holds."""
-        self._slots.check(slot)
-        return int(self._held[self._slots.row_of[slot]])
+        self._state_names = [item.name for item in inputs]
+        self._states = StatePool(_buffer(item, limits) for item in inputs)
+        vocab_size = int(self._session.get_outputs()[-1].shape[-1])
+        super().__init__(Slots(limits, vocab_size, self._states))
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots; single tokens as one batch, longer chunks one at a time."""
-        check_feeds(self, feeds)
+        self.slots.check(feeds)
         return self._step(feeds) if self._has_rows else step_by_rows(self._step, feeds)
 
     def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
@@ -117,43 +83,41 @@ class OnnxRuntimeEngine:
 
     def _run(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Run sequences with equally many new tokens as one batch; [len(feeds), rows, vocab]."""
-        first, swaps = self._slots.gather([feed.slot for feed in feeds])
-        for a, b in swaps:
-            self._swap_rows(a, b)
-        rows = slice(first, first + len(feeds))
-        ordered = sorted(feeds, key=lambda feed: self._slots.row_of[feed.slot])
+        first, ordered = self.slots.gather(feeds)
         ids = np.array([feed.tokens for feed in ordered], np.int64)
+        past = np.array([self.slots.held[feed.slot] for feed in ordered], np.int64)
         binding = self._session.io_binding()
         binding.bind_cpu_input("input_ids", ids)
-        binding.bind_cpu_input("past", self._held[rows])
+        binding.bind_cpu_input("past", past)
         wanted = np.array([feeds[0].num_logits], np.int64)
         if self._has_rows:
             binding.bind_input(NUM_LOGITS, "cpu", 0, np.int64, wanted.shape, wanted.ctypes.data)
         binding.bind_output("logits", "cpu")
-        for name, state in self._states.items():
+        for name, state in zip(self._state_names, self._states.buffers, strict=True):
             kind, _, index = name.rpartition("_")
-            view = state.array[rows]
+            view = state.array[first : first + len(feeds)]
             place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
             binding.bind_input(name, *place)
             binding.bind_output(f"{kind}_out_{index}", *place)
         self._session.run_with_iobinding(binding)
-        self._held[rows] += ids.shape[1]
+        self.slots.advance(feeds)
         by_row = binding.get_outputs()[0].numpy()
-        order = [self._slots.row_of[feed.slot] - first for feed in feeds]
-        result: npt.NDArray[np.float32] = by_row[order]
+        result: npt.NDArray[np.float32] = by_row[
+            [self.slots.row_of(feed) - first for feed in feeds]
+        ]
         return result
-
-    def _swap_rows(self, a: int, b: int) -> None:
-        """Exchange two rows of state."""
-        tokens = int(max(self._held[a], self._held[b]))
-        for state in self._states.values():
-            state.swap(a, b, tokens)
-        self._held[[a, b]] = self._held[[b, a]]
 
     def close(self) -> None:
         """Drop the session and the buffers."""
-        self._states.clear()
+        self._states.close()
         del self._session
+
+
+def _buffer(item: Any, limits: Limits) -> StateBuffer:
+    """Return the state buffer of one graph input; symbolic S is the cache's capacity."""
+    shape = [limits.max_seq_len if size == "S" else size for size in item.shape[1:]]
+    token_axis = item.shape.index("S") - 1 if "S" in item.shape else None
+    return StateBuffer.zeros(limits.max_batch_size, tuple(shape), token_axis)
 
 
 def _session(folder: Path, num_threads: int) -> Any:

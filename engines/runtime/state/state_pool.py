@@ -1,6 +1,7 @@
 """State buffers in host memory, one row a sequence, that cost only the pages that are touched."""
 
 import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,3 +61,25 @@ class StateBuffer:
         kept = a.copy()
         a[...] = b
         b[...] = kept
+
+
+class StatePool:
+    """All state buffers of an engine on the host."""
+
+    def __init__(self, buffers: Iterable[StateBuffer] = ()) -> None:
+        """Take the buffers."""
+        self.buffers = list(buffers)
+
+    def clear(self, row: int, tokens: int) -> None:
+        """Make a row that held `tokens` tokens zero in each buffer."""
+        for buffer in self.buffers:
+            buffer.clear(row, tokens)
+
+    def swap(self, first: int, second: int, tokens: int) -> None:
+        """Exchange two rows, which hold at most `tokens` tokens, in each buffer."""
+        for buffer in self.buffers:
+            buffer.swap(first, second, tokens)
+
+    def close(self) -> None:
+        """Drop the buffers."""
+        self.buffers.clear()

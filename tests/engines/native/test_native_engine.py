@@ -168,7 +168,7 @@ def test_a_freed_slot_leaves_nothing_behind(engine: NativeEngine) -> None:
     engine.step([Feed(s, list(range(16))) for s in slots])
     for slot in slots:
         engine.release(slot)
-    assert not any(state.array.any() for state in engine._states.values()), "state remains"
+    assert not any(state.array.any() for state in engine._states.buffers), "state remains"
     np.testing.assert_array_equal(feed_in_pieces(engine, prompt, [10])[0], clean)
 
 
@@ -230,7 +230,7 @@ def test_a_16_bit_state_costs_little_and_changes_nothing_else(tmp_path: Path) ->
     expected = reference.logits(model, tokens)[-1]
     for kind in KERNELS:
         engine = NativeEngine(tmp_path / "e", LIMITS, 2, kind)
-        assert engine._states["ssm_0"].array.dtype == np.float16
+        assert engine._states.buffers[1].array.dtype == np.float16
         whole = feed_in_pieces(engine, tokens, [16, 16, 16, 12])[-1]
         np.testing.assert_array_equal(feed_in_pieces(engine, tokens, [1] * 60)[-1], whole)
         error = np.abs(whole - expected).max() / expected.std()

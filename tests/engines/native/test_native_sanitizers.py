@@ -27,6 +27,7 @@ TESTS = (
     "test_native_engine.py",
     "test_native_program.py",
     "test_native_quantized.py",
+    "test_native_safety.py",
 )
 LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=128)
 STEPS = """

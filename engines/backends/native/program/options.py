@@ -8,7 +8,7 @@ from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 
 
 class StateFormat(StrEnum):
-    """The type of a state's elements, in the order of `StateFormat` in step/program.h."""
+    """The type of a state's elements."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"  # for a scan's state only

@@ -1,4 +1,7 @@
-"""A native engine's program: fused operations over buffers, packed tensors and states, as JSON."""
+"""A native engine's program: fused operations over buffers, packed tensors and states, as JSON.
+
+Each field is checked here by itself; whether a program holds together says step/validate.cpp.
+"""
 
 import math
 from enum import StrEnum
@@ -17,10 +20,12 @@ WEIGHTS_FILE = "weights.bin"
 PANEL = 16  # rows of a packed weight that lie side by side; inputs are padded to it too
 DEPTH_BLOCK = 2048  # inputs whose products with int8 are summed exactly
 ALIGNMENT = 4096  # of every tensor in the weights file: a page
+# The most that an operation takes, as in step/program.h.
+MAX_SOURCES, MAX_TENSORS, MAX_STATES, MAX_SIZES, MAX_REALS = 4, 4, 2, 4, 2
 
 
 class OperationKind(StrEnum):
-    """What an operation does, in the order of `Kind` in step/program.h."""
+    """What an operation does."""
 
     EMBED = "embed"
     NORM = "norm"
@@ -36,7 +41,7 @@ class OperationKind(StrEnum):
 
 
 class TensorKind(Table):
-    """How a tensor is stored, and its numbers; in the order of `TensorKind` in step/program.h."""
+    """How a tensor is stored, and its numbers."""
 
     number: NumberFormat
 
@@ -51,7 +56,7 @@ class TensorKind(Table):
 
 
 class BufferFormat(StrEnum):
-    """What a buffer holds, in the order of `Format` in step/program.h."""
+    """What a buffer holds."""
 
     ROWS = "rows"  # float32, one row a token or sequence
     OPERAND_FLOAT = "operand_float"  # what linears with float weights read
@@ -118,16 +123,19 @@ class StateSpec(Strict):
 
 
 class Operation(Strict):
-    """One fused operation; program_check.py says what each kind takes. None is an absent tensor."""
+    """One fused operation; step/program.h and validate.cpp say what each kind takes.
+
+    None is an absent tensor.
+    """
 
     kind: OperationKind
     rows: RowSet
     target: View
-    sources: tuple[View, ...] = ()
-    tensors: tuple[Count | None, ...] = ()
-    states: tuple[Count, ...] = ()
-    sizes: tuple[Count, ...] = ()
-    reals: tuple[float, ...] = ()
+    sources: Annotated[tuple[View, ...], pydantic.Field(max_length=MAX_SOURCES)] = ()
+    tensors: Annotated[tuple[Count | None, ...], pydantic.Field(max_length=MAX_TENSORS)] = ()
+    states: Annotated[tuple[Count, ...], pydantic.Field(max_length=MAX_STATES)] = ()
+    sizes: Annotated[tuple[Count, ...], pydantic.Field(max_length=MAX_SIZES)] = ()
+    reals: Annotated[tuple[float, ...], pydantic.Field(max_length=MAX_REALS)] = ()
 
 
 class Program(Strict):

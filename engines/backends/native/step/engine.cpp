@@ -77,6 +77,7 @@ class Engine {
     machine_ = {ops_.data(), buffers_.data(), tensors_.data(), states_.data(),
                 allocate<float>(scratch * spec.num_threads), scratch,
                 spec.num_ops, spec.max_seq_len, spec.num_threads};
+    for (StateSpec& state : states_) state.name = nullptr;
     spec_.ops = nullptr;  // the caller's arrays are not kept
   }
 
@@ -195,9 +196,31 @@ extern "C" {
 
 const char* nemotrt_source() { return NEMOTRT_SOURCE; }
 
+// The names of kinds, tensor kinds, formats, state formats, sets of rows: each in order, a line each.
+const char* nemotrt_names() {
+#define NEMOTRT_WORD(number, name, ...) name " "
+  return NEMOTRT_KINDS(NEMOTRT_WORD) "\n" NEMOTRT_TENSOR_KINDS(NEMOTRT_WORD) "\n" NEMOTRT_FORMATS(NEMOTRT_WORD)
+      "\n" NEMOTRT_STATE_FORMATS(NEMOTRT_WORD) "\n" NEMOTRT_ROW_SETS(NEMOTRT_WORD);
+}
+
+// Returns 0, or 1 with what is wrong with a program in `error`, before there is memory for its states.
+int nemotrt_check(const ProgramSpec* program, char* error, size_t size) {
+  try {
+    return fault_of(*program, error, size) != nullptr;
+  } catch (const std::exception& fault) {
+    snprintf(error, size, "%s", fault.what());
+    return 1;
+  }
+}
+
 // Returns an engine, or nullptr with the reason in `error`.
 void* nemotrt_open(const ProgramSpec* program, char* error, size_t size) {
-  if (fault_of(*program, error, size)) return nullptr;
+  if (nemotrt_check(program, error, size)) return nullptr;
+  for (int i = 0; i < program->num_states; i++)
+    if (!program->states[i].data) {
+      snprintf(error, size, "state %d has no memory", i);
+      return nullptr;
+    }
   Kernels kernels = choose(program->isa);
   if (!kernels.run) {
     snprintf(error, size, "this CPU lacks instruction set %d", program->isa);

@@ -6,7 +6,6 @@
 namespace {
 
 constexpr int CHANNEL_BLOCK = 64;
-constexpr int MAX_CONV_KERNEL = 16;
 
 // Eight channels (or `lanes` at the edge) of one sequence; `window` is [kernel - 1, channels].
 template <int KERNEL>
@@ -138,7 +137,7 @@ void scan_as(const Machine& machine, const Step& step, const Op& op, Range jobs)
 }
 
 void scan(const Machine& machine, const Step& step, const Op& op, Range jobs) {
-  if (machine.states[op.states[0]].format == HALF) return scan_as<uint16_t>(machine, step, op, jobs);
+  if (machine.states[op.states[0]].format == FLOAT16) return scan_as<uint16_t>(machine, step, op, jobs);
   return scan_as<float>(machine, step, op, jobs);
 }
 

@@ -11,26 +11,49 @@ constexpr int MAX_TENSORS = 4;
 constexpr int MAX_STATES = 2;
 constexpr int MAX_SIZES = 4;
 constexpr int MAX_REALS = 2;
+constexpr int MAX_CONV_KERNEL = 16;
 constexpr int PANEL = 16;          // rows of a weight that lie side by side
 constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int32 can sum
 
-enum Kind : int32_t {
-  EMBED, NORM, LINEAR, RELU2, SWIGLU, CONV, SCAN, GATED_NORM, ATTENTION, PACK, LAST_TOKEN, NUM_KINDS
-};
-enum TensorKind : int32_t { VALUES, TABLE_BF16, PANELS_FLOAT, PANELS_BF16, PANELS_INT8, PANELS_FLOAT8,
-                           NUM_TENSOR_KINDS };
-enum Format : int32_t { ROWS, OPERAND_FLOAT, OPERAND_INT16, NUM_FORMATS };
-enum StateFormat : int32_t { FLOAT, HALF, NUM_STATE_FORMATS };
-enum RowSet : int32_t { TOKENS, SEQUENCES, NUM_ROW_SETS };
+// The lists whose numbers cross the boundary, each told once: number and name in program.json, and of
+// an operation how many sources, tensors, states, sizes and reals it takes (validate.cpp says which).
+#define NEMOTRT_KINDS(X)                      \
+  X(EMBED, "embed", 0, 1, 0, 0, 0)            \
+  X(NORM, "norm", 1, 1, 0, 0, 1)              \
+  X(LINEAR, "linear", 1, 2, 0, 1, 0)          \
+  X(RELU2, "relu2", 1, 0, 0, 0, 0)            \
+  X(SWIGLU, "swiglu", 2, 0, 0, 0, 0)          \
+  X(CONV, "conv", 1, 2, 1, 1, 0)              \
+  X(SCAN, "scan", 4, 3, 1, 4, 2)              \
+  X(GATED_NORM, "gated_norm", 2, 1, 0, 1, 1)  \
+  X(ATTENTION, "attention", 3, 4, 2, 3, 1)    \
+  X(PACK, "pack", 1, 0, 0, 0, 0)              \
+  X(LAST_TOKEN, "last_token", 1, 0, 0, 0, 0)
+#define NEMOTRT_TENSOR_KINDS(X) /* and an element's bytes */                                    \
+  X(VALUES, "values", 4) X(TABLE_BF16, "table_bf16", 2) X(PANELS_FLOAT, "panels_float", 4)      \
+  X(PANELS_BF16, "panels_bf16", 2) X(PANELS_INT8, "panels_int8", 1) X(PANELS_FLOAT8, "panels_float8", 1)
+#define NEMOTRT_FORMATS(X) \
+  X(ROWS, "rows") X(OPERAND_FLOAT, "operand_float") X(OPERAND_INT16, "operand_int16")
+#define NEMOTRT_STATE_FORMATS(X) X(FLOAT32, "float32") X(FLOAT16, "float16")
+#define NEMOTRT_ROW_SETS(X) X(TOKENS, "tokens") X(SEQUENCES, "sequences")
+#define NEMOTRT_NUMBER(number, ...) number,
+#define NEMOTRT_NAME(number, name, ...) name,
+
+enum Kind : int32_t { NEMOTRT_KINDS(NEMOTRT_NUMBER) NUM_KINDS };
+enum TensorKind : int32_t { NEMOTRT_TENSOR_KINDS(NEMOTRT_NUMBER) NUM_TENSOR_KINDS };
+enum Format : int32_t { NEMOTRT_FORMATS(NEMOTRT_NUMBER) NUM_FORMATS };
+enum StateFormat : int32_t { NEMOTRT_STATE_FORMATS(NEMOTRT_NUMBER) NUM_STATE_FORMATS };
+enum RowSet : int32_t { NEMOTRT_ROW_SETS(NEMOTRT_NUMBER) NUM_ROW_SETS };
 enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2, ISA_AVX512 };
 
 struct View {
   int32_t buffer, column, width;
 };
 
-// One fused operation. Unused places are -1 (indices) or 0; validate.cpp says which each kind uses.
+// One fused operation. An absent tensor is -1; places that are not given are 0.
 struct Op {
   int32_t kind, rows;
+  int32_t num_sources, num_tensors, num_states, num_sizes, num_reals;  // given
   View target;
   View sources[MAX_SOURCES];
   int32_t tensors[MAX_TENSORS];
@@ -44,12 +67,14 @@ struct BufferSpec {
 };
 struct TensorSpec {
   int32_t kind, rows, columns;
-  int64_t offset;  // from the start of the weights
+  int64_t offset;    // from the start of the weights
+  const char* name;  // for messages
 };
 struct StateSpec {
   int64_t slot_elements;
-  void* data;      // [max_slots, slot_elements]
-  int32_t format;  // HALF for the state of a scan only
+  void* data;        // [max_slots, slot_elements]; not looked at by fault_of
+  int32_t format;    // FLOAT16 for the state of a scan only
+  const char* name;  // for messages; gone once the program is open
 };
 
 struct ProgramSpec {
@@ -154,7 +179,7 @@ namespace avx512 { NEMOTRT_KERNELS }
 // The kernels of an instruction set, ISA_AUTO for the best; none (run is nullptr) if this CPU lacks it.
 Kernels choose(int isa);
 
-// Returns nullptr, or what is wrong with the program.
+// Returns nullptr, or what is wrong with the program; reads nothing of weights and states.
 const char* fault_of(const ProgramSpec& program, char* text, size_t size);
 
 }  // namespace nemotrt

@@ -106,15 +106,14 @@ class DeviceStates:
         for row in rows:
             self.side[row] = 1 - self.side[row]
 
-    def clear(self, row: int) -> None:
-        """Enqueue zeros for a row."""
+    def clear(self, row: int, tokens: int) -> None:
+        """Enqueue zeros for a whole row, whatever it held."""
         for tensor in self.tensors:
             self._cuda.zero(self.address(tensor, row, self.side[row]), tensor.row_bytes)
 
-    def swap(self, a: int, b: int) -> None:
-        """Exchange two rows."""
+    def swap(self, first: int, second: int, tokens: int) -> None:
+        """Exchange two whole rows, whatever they hold."""
         for tensor in self.tensors:
-            first, second = (self.address(tensor, row, self.side[row]) for row in (a, b))
-            for target, source in ((self._spare.address, first), (first, second)):
+            a, b = (self.address(tensor, row, self.side[row]) for row in (first, second))
+            for target, source in ((self._spare.address, a), (a, b), (b, self._spare.address)):
                 self._cuda.copy(target, source, tensor.row_bytes)
-            self._cuda.copy(second, self._spare.address, tensor.row_bytes)

@@ -32,10 +32,10 @@ from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, sta
 from nemotrt.engines.backends.tensorrt.run.device_weights import open_weights, upload
 from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
-from nemotrt.engines.runtime.engine import CHOSEN, Feed, check_feeds, step_by_rows
+from nemotrt.engines.runtime.engine import CHOSEN, Feed, step_by_rows
 from nemotrt.engines.runtime.pipeline import Pipeline
 from nemotrt.engines.runtime.sampling.draws import open_draws
-from nemotrt.engines.runtime.state.slot_table import SlotTable
+from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
@@ -43,7 +43,7 @@ FED = ("input_ids", "lengths", "past")
 log = logging.getLogger("nemotrt.engine")
 
 
-class TensorRTEngine:
+class TensorRTEngine(SlotEngine):
     """An open plan. Steps of one token run as one batch, prompt chunks a few at a time."""
 
     def __init__(
@@ -53,12 +53,8 @@ class TensorRTEngine:
 
         `kernels` is the file of kernels that TensorRT compiled when the plan ran before.
         """
-        self._limits = manifest.engine_limits
         self._cuda = cuda
         self._runner = PlanRunner(trt, folder / PLAN_FILE, cuda, kernels)
-        self._vocab_size = self._runner.shape("logits")[-1]
-        self._slots = SlotTable(self._limits.max_batch_size)
-        self._held = np.zeros(self._limits.max_batch_size, np.int64)  # by row
         self._weights = {}
         if manifest.weights:
             self._weights = upload(cuda, open_weights(manifest), manifest.weights)
@@ -67,15 +63,17 @@ class TensorRTEngine:
             {*FED, *self._weights},
             all_in_place=manifest.options.get("mamba") == MambaLayers.PLUGIN,
         )
-        self._states = DeviceStates(cuda, tensors, self._limits.max_batch_size)
+        limits = manifest.engine_limits
+        self._states = DeviceStates(cuda, tensors, limits.max_batch_size)
+        super().__init__(Slots(limits, self._runner.shape("logits")[-1], self._states))
         self._allocate_buffers()
 
     def _allocate_buffers(self) -> None:
         """Allocate what goes in and out in each step, page-locked here and on the device."""
-        batch, chunk = self._limits.max_batch_size, self._limits.chunk_tokens
-        num_ids = max(batch, prefill_batch(self._limits) * chunk)
+        batch, chunk = self.limits.max_batch_size, self.limits.chunk_tokens
+        num_ids = max(batch, prefill_batch(self.limits) * chunk)
         self._inputs = BatchInputs(self._cuda, num_ids, batch)
-        self._logits = self._cuda.host_array((batch, self._vocab_size), np.float32)
+        self._logits = self._cuda.host_array((batch, self.vocab_size), np.float32)
         inputs = self._inputs.device
         self._logits_at = self._cuda.allocate(self._logits.nbytes).address
         self._fixed = inputs | {name: buffer.address for name, buffer in self._weights.items()}
@@ -91,42 +89,16 @@ class TensorRTEngine:
         except NemotrtError as error:
             log.warning("tokens are chosen by the host, which the GPU waits for: %s", error)
             return None
-        slots, scorer = self._limits.max_batch_size, open_draws(self)
-        draws = DeviceDraws(self._cuda, library, self._vocab_size, slots, scorer=scorer)
+        slots, scorer = self.limits.max_batch_size, open_draws(self)
+        draws = DeviceDraws(self._cuda, library, self.vocab_size, slots, scorer=scorer)
         return TensorRTPipeline(self, draws, scorer)
-
-    @property
-    def limits(self) -> Any:
-        """The limits that the engine was built for."""
-        return self._limits
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-        return self._vocab_size
-
-    def allocate(self) -> int:
-        """Return a free slot; its state is zero."""
-        return self._slots.allocate()
-
-    def release(self, slot: int) -> None:
-        """Free a slot and clear its state."""
-        self._slots.release(slot)
-        row = self._slots.row_of[slot]
-        self._held[row] = 0
-        self._states.clear(row)
-
-    def held_tokens(self, slot: int) -> int:
-        """Tokens that the slot's state holds."""
-        self._slots.check(slot)
-        return int(self._held[self._slots.row_of[slot]])
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots; single tokens as one batch, longer chunks a few at a time, padded.
 
         A plan gives one row of logits a call: tokens that bring more of them run one by one.
         """
-        check_feeds(self, feeds)
+        self.slots.check(feeds)
         return step_by_rows(self._step, feeds)
 
     def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
@@ -143,7 +115,7 @@ class TensorRTEngine:
 
     def logits_address(self, row: int = 0) -> int:
         """Return where a row of the logits lies on the device."""
-        return self._logits_at + row * self._vocab_size * self._logits.itemsize
+        return self._logits_at + row * self.vocab_size * self._logits.itemsize
 
     def enqueue(
         self, feeds: Sequence[Feed], first_row: int = 0, chosen: Chosen | None = None
@@ -177,49 +149,43 @@ class TensorRTEngine:
         """Whether one call takes these chunks; their padding is written to the caches too."""
         tokens = max(len(feed.tokens) for feed in feeds)
         held = max(self.held_tokens(feed.slot) for feed in feeds)
-        is_inside = held + tokens <= self._limits.max_seq_len
-        return is_inside and len(feeds) <= prefill_batch(self._limits)
+        is_inside = held + tokens <= self.limits.max_seq_len
+        return is_inside and len(feeds) <= prefill_batch(self.limits)
 
     def _run(self, feeds: Sequence[Feed], first_row: int, chosen: Chosen | None) -> list[int]:
         """Enqueue a batch; return its rows of the logits, which begin at `first_row`."""
-        first, swaps = self._slots.gather([feed.slot for feed in feeds])
-        for a, b in swaps:
-            self._states.swap(a, b)
-            self._held[[a, b]] = self._held[[b, a]]
+        first, ordered = self.slots.gather(feeds)
         rows = range(first, first + len(feeds))
         side = self._states.align(rows)
-        row_of = self._slots.row_of
-        ordered = sorted(feeds, key=lambda feed: row_of[feed.slot])
-        tokens = self._feed(ordered, rows, chosen)
+        tokens = self._feed(ordered, chosen)
         profile = DECODE_PROFILE if tokens == 1 else PREFILL_PROFILE
         addresses = self._fixed | self._states.bindings(first, side)
         addresses["logits"] = self.logits_address(first_row)
         key = (first, side, first_row) if tokens == 1 else None
         self._runner.run(profile, len(rows), tokens, addresses, key)
         self._states.flip(rows)
-        self._held[rows.start : rows.stop] += [len(feed.tokens) for feed in ordered]
-        return [first_row + row_of[feed.slot] - first for feed in feeds]
+        self.slots.advance(feeds)
+        return [first_row + self.slots.row_of(feed) - first for feed in feeds]
 
-    def _feed(self, ordered: Sequence[Feed], rows: range, chosen: Chosen | None) -> int:
+    def _feed(self, ordered: Sequence[Feed], chosen: Chosen | None) -> int:
         """Enqueue a batch's inputs; return the tokens that each sequence is padded to."""
-        tokens = self._padded(max(len(feed.tokens) for feed in ordered), rows)
-        held = self._held[rows.start : rows.stop]
+        held = np.array([self.slots.held[feed.slot] for feed in ordered], np.int64)
+        tokens = self._padded(max(len(feed.tokens) for feed in ordered), int(held.max()))
         self._inputs.send([feed.tokens for feed in ordered], tokens, held)
         slots = [feed.slot if feed.tokens[0] == CHOSEN else -1 for feed in ordered]
         if chosen is not None and max(slots) >= 0:
             chosen(self._fixed["input_ids"], slots)
         return tokens
 
-    def _padded(self, tokens: int, rows: range) -> int:
+    def _padded(self, tokens: int, held: int) -> int:
         """Return the width of a call: of prompt chunks there are few, each a shape to compile for.
 
         Padding is written to the caches, so a chunk near their end stays as it is.
         """
         if tokens == 1:
             return 1
-        width = min(-(-tokens // CHUNK_STEP) * CHUNK_STEP, self._limits.chunk_tokens)
-        held = int(self._held[rows.start : rows.stop].max())
-        return width if held + width <= self._limits.max_seq_len else tokens
+        width = min(-(-tokens // CHUNK_STEP) * CHUNK_STEP, self.limits.chunk_tokens)
+        return width if held + width <= self.limits.max_seq_len else tokens
 
     def close(self) -> None:
         """Free everything."""

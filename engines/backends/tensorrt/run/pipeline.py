@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
-from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed, check_feeds, pieces
+from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed, pieces
 from nemotrt.engines.runtime.pipeline import Place
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
 from nemotrt.engines.runtime.sampling.params import Choice, Floats, SamplingParams, Score
+from nemotrt.engines.runtime.state.slots import Slots
 
 Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, its slots
 
@@ -27,13 +28,15 @@ Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, i
 class Enqueues(Engine, Protocol):
     """An engine whose steps can be put in the stream and waited for apart."""
 
+    slots: Slots
+
     def enqueue(
         self, feeds: Sequence[Feed], first_row: int = 0, chosen: Chosen | None = None
     ) -> list[int]:
         """Put feeds in the stream; return the row of the logits of each.
 
         Args:
-            feeds: what `check_feeds` accepts.
+            feeds: what `slots.check` accepts.
             first_row: of the logits; later rows are the next feeds'.
             chosen: puts the tokens of slots, -1 for none, where the ids of a batch are: for feeds
                 of CHOSEN.
@@ -70,7 +73,7 @@ class TensorRTPipeline:
 
     def begin(self, feeds: Sequence[Feed]) -> None:
         """Enqueue a step; one that brings many rows for a sequence waits for each of them."""
-        check_feeds(self._engine, [_known(feed) for feed in feeds])
+        self._engine.slots.check([_known(feed) for feed in feeds])
         self._device_row.clear()
         self._scored.clear()
         single = [feed for feed in feeds if feed.num_logits == 1]
