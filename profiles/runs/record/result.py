@@ -5,18 +5,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-import pydantic
-
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.model_file import Strict, json_model
 from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
 from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.statistics import Statistics
-
-
-class Strict(pydantic.BaseModel):
-    """A frozen model that refuses unknown keys."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class Status(StrEnum):
@@ -168,13 +161,6 @@ def read_result(path: Path) -> ProfileResult:
         ArtefactError: there is none, or it is not of this schema.
     """
     file = path / "result.json" if path.is_dir() else path
-    try:
-        return ProfileResult.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise ArtefactError(f"{file} does not exist; give a profile run's folder.") from None
-    except OSError as error:
-        raise ArtefactError(f"{file} can't be read: {error.strerror}.") from error
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ArtefactError(f"{file} is no profile result: {place}: {first['msg']}.") from error
+    if not file.exists():
+        raise ArtefactError(f"{file} does not exist; give a profile run's folder.")
+    return json_model(ProfileResult, file)
