@@ -10,13 +10,14 @@ from nemotrt.errors import ArtefactError, ConfigError, NemotrtError, nearest_hin
 from nemotrt.files.text_file import parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
+STRICT = ConfigDict(frozen=True, extra="forbid")
 MAX_SHOWN = 60  # characters of a value that an error repeats
 
 
 class Strict(BaseModel):
     """A frozen model that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
 
 def yaml_model(

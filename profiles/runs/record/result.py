@@ -8,6 +8,8 @@ from typing import Literal
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.model_file import Strict, json_model
 from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
+from nemotrt.profiles.load.exchange import StepSample
+from nemotrt.profiles.load.workload import TraceEntry
 from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.statistics import Statistics
 
@@ -47,15 +49,6 @@ class RequestRecord(Strict):
         return not self.error and 0 < self.num_output_tokens == self.osl
 
 
-class StepRecord(Strict):
-    """One engine step, where the target reports them."""
-
-    start_s: float
-    end_s: float
-    num_running: int
-    num_waiting: int
-
-
 class MetricValue(Strict):
     """A metric with its declaration; either a value, statistics, or why there is neither."""
 
@@ -67,14 +60,6 @@ class MetricValue(Strict):
     value: float | None = None
     statistics: Statistics | None = None
     not_computable: str | None = None
-
-
-class TraceRecord(Strict):
-    """A request of a trace."""
-
-    due_s: float
-    isl: int
-    osl: int
 
 
 class WorkloadRecord(Strict):
@@ -90,7 +75,7 @@ class WorkloadRecord(Strict):
     language: str
     seed: int
     slos: dict[str, float]
-    trace: tuple[TraceRecord, ...]
+    trace: tuple[TraceEntry, ...]
 
 
 class DriverRecord(Strict):
@@ -124,7 +109,7 @@ class ProfileResult(Strict):
     machine: dict[str, str | int]
     notes: tuple[str, ...]
     requests: tuple[RequestRecord, ...]
-    steps: tuple[StepRecord, ...]
+    steps: tuple[StepSample, ...]
     gpus: tuple[GpuTrace, ...] = ()
     energy: tuple[Energy | None, ...] = ()  # of each GPU in the window
     prediction: Prediction | None = None
