@@ -63,15 +63,9 @@ def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_ve
 
 def is_quantized(folder: Path) -> bool:
     """Whether a checkpoint folder says that its linears are quantized."""
-    from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
+    from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, flat_quantization
 
-    if (folder / QUANT_CONFIG_FILE).is_file():
-        return True
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{folder / 'config.json'} is not JSON: {error}.") from error
-    return isinstance(config, dict) and "quantization_config" in config
+    return (folder / QUANT_CONFIG_FILE).is_file() or flat_quantization(folder) is not None
 
 
 def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
+from nemotrt.files.model_file import Strict, yaml_model
 from nemotrt.files.text_file import read_text
-from nemotrt.files.yaml_file import parse_yaml
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
 
 
@@ -39,10 +39,8 @@ class GivenLimits:
         )
 
 
-class LimitsFile(BaseModel):
+class LimitsFile(Strict):
     """What `nemotrt plan --write-limits` writes; the first keys say what it was planned for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int
     model: str
@@ -69,7 +67,7 @@ def read_limits(path: Path, gpu: str | None, precision: Precision) -> GivenLimit
     Raises:
         ConfigError: it is not such a file, or it was planned for something else.
     """
-    found = parse_yaml(LimitsFile, read_text(path), str(path))
+    found = yaml_model(LimitsFile, read_text(path), str(path))
     wanted = {"gpu": load_gpu(gpu).name if gpu else found.gpu, "precision": precision}
     for name, value in wanted.items():
         if getattr(found, name) != value:

@@ -8,6 +8,9 @@ import yaml
 
 from nemotrt.errors import ArtefactError, ConfigError, NemotrtError
 
+# libyaml's parser where the wheel has it: ten times faster.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def read_text(path: Path, error: type[NemotrtError] = ConfigError) -> str:
     """Return the text of a UTF-8 file, without the byte order mark that some editors write.
@@ -61,13 +64,21 @@ def read_yaml(path: Path, error: type[NemotrtError] = ConfigError) -> Any:
     Raises:
         NemotrtError: of class `error`, where it can't be read; ConfigError: it is not YAML.
     """
-    text = read_text(path, error)
+    return parse_yaml(read_text(path, error), str(path))
+
+
+def parse_yaml(text: str, source: str, error: type[NemotrtError] = ConfigError) -> Any:
+    """Return the value of a YAML text, None where it is empty; `source` names it in the error.
+
+    Raises:
+        NemotrtError: of class `error`, where it is not YAML, or nested beyond all sense.
+    """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=LOADER)  # LOADER is a safe one
     except (yaml.YAMLError, ValueError) as fault:  # ValueError: a date such as 2026-13-45
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(fault).split())}.") from fault
+        raise error(f"{source} is not YAML: {' '.join(str(fault).split())}.") from fault
     except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply.") from None
+        raise error(f"{source} is nested too deeply.") from None
 
 
 def read_json_object(path: Path, error: type[NemotrtError] = ArtefactError) -> dict[str, Any]:

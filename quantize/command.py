@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nemotrt.profiles.hardware.gpu_profile import known_gpus
 from nemotrt.quantize.conversion.progress import byte_progress, readable_size
-from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
+from nemotrt.quantize.gpus import choose_format, choose_recipe
 from nemotrt.quantize.recipes.config_file import NOT_SETTINGS, config_option, option_name
 from nemotrt.quantize.recipes.recipe import Recipe, recipe_names
 from nemotrt.quantize.recipes.recipe_list import recipes_option
@@ -26,7 +27,7 @@ NOT_SAVED = (*NOT_SETTINGS, "output", "force", "resume", "sync", "dry-run", "jso
 @config_option()
 @recipes_option()
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder.")
-@click.option("--gpu", help=f"Choose by GPU: {', '.join(load_gpus())}.")
+@click.option("--gpu", help=f"Choose by GPU: {', '.join(known_gpus())}.")
 @click.option("--recipe", help=f"{', '.join(recipe_names())}, or a YAML file of yours.")
 @click.option("--format", "layout", help="modelopt or compressed-tensors. [default: by GPU]")
 @click.option(
@@ -98,7 +99,7 @@ def quantize(
         calibration = None  # nothing to take from it
     source = resolve_checkpoint(checkpoint)
     options = QuantizeOptions(
-        layout=choose_format(layout, gpu),
+        layout=choose_format(layout),
         kv_cache=kv_cache,
         keep_feeders=keep is not None,
         calibration=calibration,

@@ -1,33 +1,12 @@
 """Which recipe a GPU gets by default, and which it can't run."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import yaml
-
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.quantize.conversion.formats import Format
 from nemotrt.quantize.recipes.recipe import Recipe, load_recipe
 
-GPU_FILE = Path(__file__).parent / "gpus.yaml"
 FP8_COMPUTE_CAPABILITY = 8.9
-
-
-@dataclass(frozen=True, slots=True)
-class GpuChoice:
-    """What a GPU can run and what it gets when nothing else is said."""
-
-    name: str
-    compute_capability: float
-    recipe: str
-    format: str
-
-
-def load_gpus() -> dict[str, GpuChoice]:
-    """Return the known GPUs by name."""
-    raw = yaml.safe_load(GPU_FILE.read_text(encoding="utf-8"))
-    return {name: GpuChoice(name=name, **values) for name, values in raw.items()}
 
 
 def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -> Recipe:
@@ -40,18 +19,17 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
         if recipe is None:
             raise ConfigError("give --recipe, or --gpu to take its default recipe.")
         return load_recipe(recipe)
-    gpus = load_gpus()
-    if gpu not in gpus:
-        raise unknown_name("GPU", gpu, gpus)
-    choice = gpus[gpu]
-    chosen = load_recipe(recipe or choice.recipe)
-    have = choice.compute_capability
+    if gpu not in known_gpus():
+        raise unknown_name("GPU", gpu, known_gpus())
+    have = float(load_gpu(gpu).compute_capability or 0)
+    default = "fp8-dynamic" if have >= FP8_COMPUTE_CAPABILITY else "int8-wo"
+    chosen = load_recipe(recipe or default)
     if have < chosen.min_compute_capability:
         is_fp8 = chosen.precision.arithmetic is NumberFormat.FP8
         why = f": no FP8 tensor cores before {FP8_COMPUTE_CAPABILITY}" if is_fp8 else ""
         raise ConfigError(
             f"{chosen.name} needs compute capability {chosen.min_compute_capability}, "
-            f"{gpu} has {have}{why}. Use --recipe {chosen.alternative or choice.recipe}."
+            f"{gpu} has {have}{why}. Use --recipe {chosen.alternative or default}."
         )
     if kv_cache == "fp8" and have < FP8_COMPUTE_CAPABILITY:
         raise ConfigError(
@@ -61,13 +39,14 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     return chosen
 
 
-def choose_format(layout: str | None, gpu: str | None) -> Format:
-    """Return the format by name, or the one that suits the GPU's backend.
+def choose_format(name: str | None) -> Format:
+    """Return the format by name, or the one that TensorRT-LLM and we read.
 
     Raises:
         ConfigError: the name is unknown.
     """
-    name = layout or (load_gpus()[gpu].format if gpu else Format.MODELOPT.value)
+    if name is None:
+        return Format.MODELOPT
     if name not in list(Format):
         raise unknown_name("format", name, [item.value for item in Format])
     return Format(name)

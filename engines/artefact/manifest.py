@@ -1,7 +1,6 @@
 """engine.json: what an engine directory is, what it was made from, and the digest of each file."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -10,15 +9,10 @@ import pydantic
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError
+from nemotrt.files.model_file import Strict, json_model
 
 MANIFEST_FILE = "engine.json"
 BLOCK_BYTES = 1 << 20
-
-
-class Strict(pydantic.BaseModel):
-    """A frozen model that refuses unknown keys."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class FileEntry(Strict):
@@ -114,14 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         raise ArtefactError(f"{folder} is not an engine directory: it has no {MANIFEST_FILE}.")
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ArtefactError(f"{path}: {place}: {first['msg']}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path} is not JSON: {error}.") from error
+    return json_model(Manifest, path)
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:

@@ -1,11 +1,9 @@
 """A Hugging Face folder as a set of named tensors, opened lazily and checked against its config."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +16,7 @@ from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError
+from nemotrt.files.text_file import read_json_object
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -116,7 +115,7 @@ def contradictions(path: Path, told: ModelConfig, config: ModelConfig) -> tuple[
     """
     found = []
     has_both = (path / SINGLE_FILE).is_file() and (path / INDEX_FILE).is_file()
-    if has_both and set(_weight_map(path).values()) != {SINGLE_FILE}:
+    if has_both and set(weight_map(path).values()) != {SINGLE_FILE}:
         found.append(
             f"{SINGLE_FILE} is read, as in transformers; {INDEX_FILE} beside it names other files "
             "and is not: remove what is stale"
@@ -141,27 +140,26 @@ def shard_paths(path: Path) -> list[Path]:
         return [path / SINGLE_FILE]
     if not (path / INDEX_FILE).is_file():
         raise ArtefactError(f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
-    names = sorted(set(_weight_map(path).values()))
+    names = sorted(set(weight_map(path).values()))
     for name in names:
         if not (path / name).is_file():
             raise ArtefactError(f"{path}: shard {name} is missing; {INDEX_FILE} names it.")
     return [path / name for name in names]
 
 
-def _weight_map(path: Path) -> dict[str, str]:
+def weight_map(path: Path) -> dict[str, str]:
     """Return the index's map from a tensor's name to its shard."""
     index = path / INDEX_FILE
     try:
-        names: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = list(names.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = dict(read_json_object(index)["weight_map"].items())
+    except (ArtefactError, KeyError, AttributeError) as error:
         raise ArtefactError(f"{index} is malformed: {error}.") from error
-    for name in shards:
+    for name in names.values():
         if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
             raise ArtefactError(
                 f"{index} names the shard {name!r}, which is not a plain file name."
             )
-    return dict(names)
+    return names
 
 
 def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:

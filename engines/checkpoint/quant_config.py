@@ -1,6 +1,5 @@
 """What a checkpoint's hf_quant_config.json says of its quantized linears (ModelOpt's layout)."""
 
-import json
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from nemotrt.engines.model.numerics import KV_CODES, QUANTIZED, Precision
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.text_file import read_json_object
 
 QUANT_CONFIG_FILE = "hf_quant_config.json"
 KV_WORDS = {code.kind: word for word, code in KV_CODES.items()}  # by compressed-tensors' type
@@ -47,10 +47,7 @@ def flat_quantization(checkpoint: Path) -> dict[str, Any] | None:
     path = checkpoint / "config.json"
     if not path.is_file():
         return None
-    try:
-        flat = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ArtefactError(f"{path} can't be read: {error}.") from error
+    flat = read_json_object(path).get("quantization_config")
     if flat is not None and not isinstance(flat, dict):
         raise ArtefactError(f"{path}: quantization_config is not an object, but {flat!r}.")
     return flat
@@ -67,10 +64,10 @@ def read_quant_config(checkpoint: Path) -> QuantConfig:
     if not path.is_file():
         return _read_flat(checkpoint)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))["quantization"]
+        raw = read_json_object(path)["quantization"]
         algo, kv_algo = raw.get("quant_algo"), raw.get("kv_cache_quant_algo")
         exclude = frozenset(map(str, raw.get("exclude_modules") or ()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ArtefactError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{path} is malformed: {error!r}.") from error
     return _config(path, algo, kv_algo, exclude)
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -16,8 +14,8 @@ from pydantic import (
 )
 
 from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.files.model_file import Strict, yaml_model
 from nemotrt.files.text_file import read_text
-from nemotrt.files.yaml_file import parse_yaml
 
 GPU_FOLDER = resources.files("nemotrt.profiles.hardware") / "gpus"
 
@@ -25,13 +23,7 @@ GPU_FOLDER = resources.files("nemotrt.profiles.hardware") / "gpus"
 Arithmetic = Literal["fp32", "bf16", "int8", "fp8"]
 
 
-class _Strict(BaseModel):
-    """A frozen section of a YAML file that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Correction(_Strict):
+class Correction(Strict):
     """A measured share of a datasheet figure: the band seen, and where it was seen."""
 
     low: float = Field(gt=0, le=1)
@@ -46,7 +38,7 @@ class Correction(_Strict):
         return self
 
 
-class Corrections(_Strict):
+class Corrections(Strict):
     """The share of each datasheet figure that kernels reach; absent ones come from the defaults.
 
     Bandwidth shares apply to `bandwidth_gb_per_s`, compute shares to `tflops` of the data type.
@@ -72,7 +64,7 @@ class Corrections(_Strict):
         return {name: value for name, value in self if value is not None}
 
 
-class Datasheet(_Strict):
+class Datasheet(Strict):
     """What the maker or the driver says; None is a figure that nobody sourced."""
 
     memory_mib: PositiveInt  # visible to CUDA, not the nominal size
@@ -88,7 +80,7 @@ class Datasheet(_Strict):
     interconnect_gb_per_s: PositiveFloat | None = None  # each way
 
 
-class MeasuredWith(_Strict):
+class MeasuredWith(Strict):
     """The engine whose own kernels gave a CPU's figures, and its times outside of kernels.
 
     A profile with this section holds for that engine and precision only.
@@ -101,7 +93,7 @@ class MeasuredWith(_Strict):
     source: str = Field(min_length=1)
 
 
-class GpuProfile(_Strict):
+class GpuProfile(Strict):
     """One device: a GPU, or the CPU that this process runs on."""
 
     name: str
@@ -147,10 +139,10 @@ def load_gpu(name: str) -> GpuProfile:
 
 @cache
 def _shipped(name: str) -> GpuProfile:
-    return parse_yaml(GpuProfile, (GPU_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")
+    return yaml_model(GpuProfile, (GPU_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")
 
 
 def _read(path: Path, source: str) -> GpuProfile:
     if not path.is_file():
         raise ConfigError(f"GPU profile {path} does not exist; known: {', '.join(known_gpus())}.")
-    return parse_yaml(GpuProfile, read_text(path), source)
+    return yaml_model(GpuProfile, read_text(path), source)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nemotrt.files.model_file import STRICT
+
 
 class Phase(StrEnum):
     """What a request is for."""
@@ -18,6 +20,17 @@ class Counting(StrEnum):
     TARGET = "target"  # the target itself, which makes them
     SERVER = "server"  # the server reported them
     RESPONSES = "responses"  # nobody: each response is taken for one token
+
+
+@dataclass(frozen=True, slots=True)
+class StepSample:
+    """One engine step, where the target reports them."""
+
+    __pydantic_config__ = STRICT
+    start_s: float
+    end_s: float
+    num_running: int
+    num_waiting: int
 
 
 @dataclass(slots=True)

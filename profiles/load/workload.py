@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nemotrt.errors import ConfigError
+from nemotrt.files.model_file import STRICT
 
 
 class Language(StrEnum):
@@ -28,6 +29,7 @@ class Arrival(StrEnum):
 class TraceEntry:
     """A request of a trace; `due_s` counts from the trace's start."""
 
+    __pydantic_config__ = STRICT
     due_s: float
     isl: int
     osl: int

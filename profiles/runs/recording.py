@@ -2,15 +2,16 @@
 
 import os
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
 
 from nemotrt.profiles.load.driver import LoadRecord
-from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.exchange import Exchange, StepSample
 from nemotrt.profiles.load.target import Target
 from nemotrt.profiles.load.targets.in_process import InProcessTarget
-from nemotrt.profiles.runs.record.result import DriverRecord, RequestRecord, StepRecord
+from nemotrt.profiles.runs.record.result import DriverRecord, RequestRecord
 
 # A driver that is busy for more of the time has queues of its own, and time stamps come late.
 MAX_DRIVER_BUSY_SHARE = 0.85
@@ -39,16 +40,15 @@ def request_record(exchange: Exchange, start_s: float) -> RequestRecord:
     )
 
 
-def step_records(target: Target, start_s: float) -> tuple[StepRecord, ...]:
+def step_records(target: Target, start_s: float) -> tuple[StepSample, ...]:
     """Return the engine's steps, where the target records them."""
     if not isinstance(target, InProcessTarget):
         return ()
     return tuple(
-        StepRecord(
+        replace(
+            step,
             start_s=round(step.start_s - start_s, 6),
             end_s=round(step.end_s - start_s, 6),
-            num_running=step.num_running,
-            num_waiting=step.num_waiting,
         )
         for step in target.steps
     )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef, read_header
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.text_file import read_json_object
 from nemotrt.files.writing import writing_folder
 from nemotrt.quantize.calibration.observe import NUM_BINS, Observation
 from nemotrt.quantize.conversion.layout import Shard, literal
@@ -93,12 +94,12 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
         ConfigError: it was made for another checkpoint.
     """
     try:
-        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = read_json_object(folder / SUMMARY_FILE)
         amaxes = {str(name): float(value) for name, value in summary["amax"].items()}
         made_for = str(summary["checkpoint"])
         sizes = int(summary["num_sequences"]), int(summary["num_tokens"])
         digest = str(summary["tokens_sha256"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ArtefactError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{folder} is not a calibration: {error!r}.") from error
     source = open_checkpoint(checkpoint)
     if made_for != identity(source):

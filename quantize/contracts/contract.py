@@ -6,7 +6,6 @@ weight has its scales, of the right type and shape, positive and finite; no NaN 
 reaches the largest code, so no range is wasted.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from nemotrt.engines.checkpoint.stored_head import HEAD
 from nemotrt.engines.checkpoint.stored_names import left_out_note
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ConfigError
+from nemotrt.files.text_file import read_json_object
 from nemotrt.quantize.contracts.kv_contract import kv_faults
 from nemotrt.quantize.contracts.linear_contract import linear_faults
 from nemotrt.quantize.contracts.loaders import loader_verdicts
@@ -127,7 +127,7 @@ def _config_faults(folder: QuantizedFolder) -> Iterator[str]:
     flat, path = flat_quantization(folder.path), folder.path / QUANT_CONFIG_FILE
     if not flat or not path.is_file():
         return  # one is enough: engines fall back to the other
-    other = json.loads(path.read_text(encoding="utf-8"))["quantization"]
+    other = read_json_object(path)["quantization"]
     if flat.get("quant_method") != "modelopt":
         yield f"config.json: quant_method is {flat.get('quant_method')!r}, not 'modelopt'"
     if flat.get("quant_algo") != other.get("quant_algo"):

@@ -1,9 +1,8 @@
 """Checks which tensors a quantized checkpoint has: every one of the model's, and no other."""
 
-import json
 from collections.abc import Iterator
 
-from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE
+from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE, weight_map
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.tensor_names import blocks, expected_shapes
 from nemotrt.quantize.conversion.formats import Format
@@ -80,11 +79,9 @@ def _scale_names(folder: QuantizedFolder, quantized: dict[str, TensorRef]) -> It
 
 def _index_faults(folder: QuantizedFolder) -> Iterator[str]:
     """Yield the first tensor that the index has in another shard than it is in, or not at all."""
-    index = folder.path / INDEX_FILE
-    if not index.is_file():
+    if not (folder.path / INDEX_FILE).is_file():
         return
-    weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    told = {ALIASES.get(name, name): shard for name, shard in weight_map.items()}
+    told = {ALIASES.get(name, name): shard for name, shard in weight_map(folder.path).items()}
     for name in sorted(told.keys() | folder.tensors.keys()):
         ref = folder.tensors.get(name)
         if ref is None or told.get(name) != ref.path.name:

@@ -207,7 +207,7 @@ def _write_record(folder: Path, recipe: Recipe, options: QuantizeOptions) -> Non
     record = {
         "schema_version": 1,
         "nemotrt_version": version("nemotrt"),
-        "recipe": asdict(recipe),
+        "recipe": {"name": recipe.name} | recipe.model_dump(),
         "format": options.layout.value,
         "kv_cache": options.kv_cache,
         "keep_feeders": options.keep_feeders,

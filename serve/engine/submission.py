@@ -19,6 +19,7 @@ from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.text.stop_matcher import prepare_stops
 from nemotrt.engines.text.tag_tokens import tag_tokens
 from nemotrt.errors import ConfigError
+from nemotrt.files.model_file import place
 from nemotrt.serve.engine.biases import Encode, biases_of_ids, biases_of_words
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.requests.limits import (
@@ -151,8 +152,7 @@ def read_inputs(values: dict[str, Any], max_seq_len: int) -> Inputs:
         inputs = Inputs.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}: {first['msg']}.") from None
+        raise ConfigError(f"{place(first)}: {first['msg']}.") from None
     check_stops("stop_words", inputs.stop_words)
     inputs.check_supported()
     return inputs

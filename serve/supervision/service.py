@@ -9,10 +9,8 @@ from pathlib import Path
 
 from nemotrt.serve.processes.child_process import ChildProcess
 from nemotrt.serve.processes.going_on import going_on
+from nemotrt.serve.triton.model.engine_process import CALM_S, FIRST_BACKOFF_S, MAX_BACKOFF_S
 
-MAX_BACKOFF_S = 30.0
-FIRST_BACKOFF_S = 0.2
-CALM_S = 60.0  # up this long, a process has earned a quick restart again
 MAX_FAILED_PROBES = 3
 
 

@@ -59,7 +59,7 @@ def test_own_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not YAML"):
         load_gpu(str(path))
     path.write_text("- 1")
-    with pytest.raises(ConfigError, match="must hold a mapping"):
+    with pytest.raises(ConfigError, match="must be a mapping"):
         load_gpu(str(path))
     with pytest.raises(ConfigError, match="does not exist"):
         load_gpu(str(tmp_path / "absent.yaml"))

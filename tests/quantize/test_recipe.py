@@ -7,7 +7,8 @@ import pytest
 
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.gpus import choose_format, choose_recipe, load_gpus
+from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
+from nemotrt.quantize.gpus import choose_format, choose_recipe
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.recipes.selection import select
 
@@ -90,9 +91,10 @@ def test_gpus_choose() -> None:
     assert choose_recipe(None, "a10g").name == "int8-wo"
     assert choose_recipe(None, "h100").name == "fp8-dynamic"
     assert choose_recipe("fp8", "h100", "fp8").name == "fp8"
-    assert choose_format(None, "a100").value == "modelopt"
-    for choice in load_gpus().values():
-        assert choose_recipe(None, choice.name).min_compute_capability <= choice.compute_capability
+    assert choose_format(None).value == "modelopt"
+    for gpu in map(load_gpu, known_gpus()):
+        have = float(gpu.compute_capability or 0)
+        assert choose_recipe(None, gpu.name).min_compute_capability <= have
 
 
 @pytest.mark.parametrize(

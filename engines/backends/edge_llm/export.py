@@ -1,6 +1,5 @@
 """Exports a checkpoint to Edge-LLM's graph, checks it, and says how the GPU host goes on."""
 
-import json
 import re
 import shlex
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from nemotrt.engines.backends.edge_llm.exporter import LOG_FILE, export, find_ex
 from nemotrt.engines.backends.edge_llm.graph_check import ExportedGraph, check_graph
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.runtime.engine import Limits
+from nemotrt.files.text_file import read_json_object
 
 EXPORT_FOLDER = "edge_llm"
 VERSION = re.compile(r"[0-9A-Za-z.+_-]+")
@@ -50,7 +50,7 @@ def write_export(
     (folder / EXPORT_FOLDER / LOG_FILE).unlink()
     report("edge-llm: check")
     found = check_graph(graph_folder, checkpoint)
-    config = json.loads((graph_folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(graph_folder / "config.json")
     version = str(config.get("edgellm_version"))
     if not VERSION.fullmatch(version):  # it goes into a script
         version = "unknown"

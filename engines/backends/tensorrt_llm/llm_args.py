@@ -14,17 +14,13 @@ import yaml
 from nemotrt.engines.backends.protocol.planning import FREE_GPU_MEMORY_FRACTION
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError
+from nemotrt.files.model_file import Strict, yaml_model
+from nemotrt.files.text_file import read_text
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
 
 
-class Strict(pydantic.BaseModel):
-    """A frozen model that refuses unknown keys, as TensorRT-LLM does."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class KvCacheConfig(Strict):
+class KvCacheConfig(Strict, strict=True):
     """`kv_cache_config`. Prefix reuse is off: the recurrent state of a prefix is not kept."""
 
     enable_block_reuse: Literal[False] = False
@@ -33,14 +29,14 @@ class KvCacheConfig(Strict):
     dtype: Literal["auto", "fp8"] = "auto"
 
 
-class CudaGraphConfig(Strict):
+class CudaGraphConfig(Strict, strict=True):
     """`cuda_graph_config`: batches are padded to the next size. Sizes and a maximum exclude."""
 
     enable_padding: bool = True
     batch_sizes: list[Positive] = pydantic.Field(min_length=1)
 
 
-class LlmArgs(Strict):
+class LlmArgs(Strict, strict=True):
     """What `LLM(model, **args)` and `trtllm-serve --extra_llm_api_options FILE` are given."""
 
     backend: Literal["pytorch"] = "pytorch"
@@ -111,13 +107,5 @@ def read_llm_args(path: Path) -> dict[str, Any]:
         ArtefactError: the file is missing, not YAML, or has a name or value that is not one of
             TensorRT-LLM's.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        args = LlmArgs.model_validate(values)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ArtefactError(f"{path} can't be read: {error}.") from error
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ArtefactError(f"{path}: {place}: {first['msg']}.") from error
-    return args.model_dump(mode="json")
+    text = read_text(path, ArtefactError)
+    return yaml_model(LlmArgs, text, str(path), ArtefactError).model_dump(mode="json")

@@ -4,7 +4,8 @@ import itertools
 from enum import StrEnum
 
 import numpy as np
-import pydantic
+
+from nemotrt.files.model_file import Strict
 
 COUNTER_BITS = 64
 # A counter step beyond this power is no wrap but a reset; no NVIDIA card draws as much.
@@ -14,12 +15,6 @@ MAX_PLAUSIBLE_W = 5000.0
 MAX_STILL_S = 1.0
 MS_PER_S = 1e3
 BUSY_PERCENT = 50
-
-
-class Strict(pydantic.BaseModel):
-    """A frozen model that refuses unknown keys."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class GpuFacts(Strict):

@@ -6,15 +6,13 @@ from pathlib import Path
 import pydantic
 
 from nemotrt.errors import unknown_name
-from nemotrt.files.yaml_file import parse_yaml
+from nemotrt.files.model_file import Strict, yaml_model
 
 FILE = Path(__file__).with_name("presets.yaml")
 
 
-class Preset(pydantic.BaseModel):
+class Preset(Strict):
     """Lengths and how many requests each user sends."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     description: str
     isl: int = pydantic.Field(ge=1)
@@ -29,7 +27,7 @@ class _Presets(pydantic.RootModel[dict[str, Preset]]):
 @cache
 def presets() -> dict[str, Preset]:
     """Return every preset by name."""
-    return parse_yaml(_Presets, FILE.read_text(encoding="utf-8"), str(FILE)).root
+    return yaml_model(_Presets, FILE.read_text(encoding="utf-8"), str(FILE)).root
 
 
 def preset(name: str) -> Preset:

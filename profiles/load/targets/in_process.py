@@ -13,20 +13,10 @@ from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError, NemotrtError
-from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.exchange import Exchange, StepSample
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker, random_prompt
 from nemotrt.profiles.load.target import TargetError
 from nemotrt.profiles.load.workload import Language
-
-
-@dataclass(frozen=True, slots=True)
-class StepSample:
-    """One step of the scheduler: when it began and ended, and how many requests it held."""
-
-    start_s: float
-    end_s: float
-    num_running: int
-    num_waiting: int
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from functools import cache
 from importlib import resources
 
-from nemotrt.files.yaml_file import parse_yaml
+from nemotrt.files.model_file import yaml_model
 from nemotrt.profiles.hardware.gpu_profile import Corrections, GpuProfile
 
 DEFAULTS = resources.files("nemotrt.profiles.planning.time") / "default_corrections.yaml"
@@ -12,7 +12,7 @@ DEFAULTS = resources.files("nemotrt.profiles.planning.time") / "default_correcti
 @cache
 def default_corrections() -> Corrections:
     """Return the bands that hold across the GPUs that were measured."""
-    return parse_yaml(Corrections, DEFAULTS.read_text(), DEFAULTS.name)
+    return yaml_model(Corrections, DEFAULTS.read_text(), DEFAULTS.name)
 
 
 def corrections_of(gpu: GpuProfile) -> Corrections:

@@ -6,8 +6,6 @@ from importlib import resources
 from typing import Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -18,7 +16,7 @@ from pydantic import (
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import unknown_name
-from nemotrt.files.yaml_file import parse_yaml
+from nemotrt.files.model_file import Strict, yaml_model
 from nemotrt.profiles.planning.sources.number_format import default_kv_type
 from nemotrt.profiles.planning.time.formats import Formats
 
@@ -40,11 +38,7 @@ class Scratch(StrEnum):
     GRAPH = "graph"  # our ONNX graph in TensorRT: the call is one chunk, attention copies its cache
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Overhead(_Strict):
+class Overhead(Strict):
     """A time that no roofline explains; `low` and `high` are of the time, not of the rate."""
 
     low: NonNegativeFloat
@@ -59,7 +53,7 @@ class Overhead(_Strict):
         return self
 
 
-class Launches(_Strict):
+class Launches(Strict):
     """Kernels of a layer of each kind, and of a step beside its layers."""
 
     mamba: PositiveInt
@@ -78,7 +72,7 @@ class Launches(_Strict):
         return self.step + sum(layers[kind] for kind in model.layers)
 
 
-class Choosing(_Strict):
+class Choosing(Strict):
     """Tokens that kernels choose on the GPU, while the host is a step behind."""
 
     passes: PositiveInt  # over a sequence's float32 logits, read or written
@@ -87,7 +81,7 @@ class Choosing(_Strict):
     host_us: Overhead
 
 
-class EngineProfile(_Strict):
+class EngineProfile(Strict):
     """One serving engine."""
 
     name: str
@@ -143,4 +137,4 @@ def load_engine(name: str) -> EngineProfile:
     """
     if name not in known_engines():
         raise unknown_name("engine", name, known_engines())
-    return parse_yaml(EngineProfile, (ENGINE_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")
+    return yaml_model(EngineProfile, (ENGINE_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")

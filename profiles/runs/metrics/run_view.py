@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuTrace
-from nemotrt.profiles.runs.record.result import RequestRecord, StepRecord
+from nemotrt.profiles.load.exchange import StepSample
+from nemotrt.profiles.runs.record.result import RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +13,7 @@ class RunView:
     """Requests of a run, and the steady window in seconds since its start."""
 
     requests: tuple[RequestRecord, ...]
-    steps: tuple[StepRecord, ...]
+    steps: tuple[StepSample, ...]
     window_start_s: float
     window_end_s: float
     driver_cpu_s: float | None  # None: the driver does not tell

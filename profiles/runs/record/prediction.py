@@ -3,10 +3,9 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pydantic
-
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import NemotrtError
+from nemotrt.files.model_file import Strict
 from nemotrt.profiles.load.workload import Workload
 
 THIS_MACHINE = "this-machine"
@@ -23,13 +22,11 @@ class PredictionChoice:
     engine: str = "nemotrt"
 
 
-class Prediction(pydantic.BaseModel):
+class Prediction(Strict):
     """What the planner expected; nothing in it was measured.
 
     `decode_step_ms` has the parts of a step by operator, and their total.
     """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     gpu: str
     model: str

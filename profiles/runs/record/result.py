@@ -5,18 +5,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-import pydantic
-
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.model_file import Strict, json_model
 from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
+from nemotrt.profiles.load.exchange import StepSample
+from nemotrt.profiles.load.workload import TraceEntry
 from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.statistics import Statistics
-
-
-class Strict(pydantic.BaseModel):
-    """A frozen model that refuses unknown keys."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class Status(StrEnum):
@@ -54,15 +49,6 @@ class RequestRecord(Strict):
         return not self.error and 0 < self.num_output_tokens == self.osl
 
 
-class StepRecord(Strict):
-    """One engine step, where the target reports them."""
-
-    start_s: float
-    end_s: float
-    num_running: int
-    num_waiting: int
-
-
 class MetricValue(Strict):
     """A metric with its declaration; either a value, statistics, or why there is neither."""
 
@@ -74,14 +60,6 @@ class MetricValue(Strict):
     value: float | None = None
     statistics: Statistics | None = None
     not_computable: str | None = None
-
-
-class TraceRecord(Strict):
-    """A request of a trace."""
-
-    due_s: float
-    isl: int
-    osl: int
 
 
 class WorkloadRecord(Strict):
@@ -97,7 +75,7 @@ class WorkloadRecord(Strict):
     language: str
     seed: int
     slos: dict[str, float]
-    trace: tuple[TraceRecord, ...]
+    trace: tuple[TraceEntry, ...]
 
 
 class DriverRecord(Strict):
@@ -131,7 +109,7 @@ class ProfileResult(Strict):
     machine: dict[str, str | int]
     notes: tuple[str, ...]
     requests: tuple[RequestRecord, ...]
-    steps: tuple[StepRecord, ...]
+    steps: tuple[StepSample, ...]
     gpus: tuple[GpuTrace, ...] = ()
     energy: tuple[Energy | None, ...] = ()  # of each GPU in the window
     prediction: Prediction | None = None
@@ -168,13 +146,6 @@ def read_result(path: Path) -> ProfileResult:
         ArtefactError: there is none, or it is not of this schema.
     """
     file = path / "result.json" if path.is_dir() else path
-    try:
-        return ProfileResult.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise ArtefactError(f"{file} does not exist; give a profile run's folder.") from None
-    except OSError as error:
-        raise ArtefactError(f"{file} can't be read: {error.strerror}.") from error
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ArtefactError(f"{file} is no profile result: {place}: {first['msg']}.") from error
+    if not file.exists():
+        raise ArtefactError(f"{file} does not exist; give a profile run's folder.")
+    return json_model(ProfileResult, file)

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pydantic
+
+from nemotrt.files.model_file import Strict
 
 PERCENTILES = (50, 90, 95, 99)
 
 
-class Statistics(pydantic.BaseModel):
+class Statistics(Strict):
     """A summary of samples; percentiles interpolate linearly (numpy's default)."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     count: int
     mean: float

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pydantic
 
+from nemotrt.files.model_file import place
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.body_limits import check_limits
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
@@ -86,8 +87,7 @@ def unknown_model(name: str, known: str) -> ApiError:
 def _invalid(error: pydantic.ValidationError) -> ApiError:
     """Return the error for a body that does not fit its schema: the first fault, by its field."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    parts = [str(part) for part in first["loc"]]
-    where = ".".join(part for part in parts if not part.startswith("("))  # tags of unions
+    where = place(first)
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"{where} is not supported; leave it out.", param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."

@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from nemotrt.engines.artefact.manifest import Strict
 from nemotrt.engines.backends.native.program.options import StateFormat
 from nemotrt.engines.model.numerics import NumberFormat, Table
-from nemotrt.errors import ArtefactError
+from nemotrt.files.model_file import Strict, json_model
 
 PROGRAM_FILE = "program.json"
 WEIGHTS_FILE = "weights.bin"
@@ -167,12 +166,4 @@ def read_program(folder: Path) -> Program:
     Raises:
         ArtefactError: program.json is missing, not JSON, or not of this schema.
     """
-    path = folder / PROGRAM_FILE
-    try:
-        return Program.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ArtefactError(f"{path} can't be read: {error.strerror}.") from error
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ArtefactError(f"{path}: {place}: {first['msg']}.") from error
+    return json_model(Program, folder / PROGRAM_FILE)

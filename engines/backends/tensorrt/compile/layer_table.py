@@ -16,6 +16,7 @@ from nemotrt.engines.backends.tensorrt.compile.layer_check import (
 from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, read_report
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.errors import ConfigError
+from nemotrt.files.text_file import read_json
 
 
 def print_layers(folder: Path, manifest: Manifest, *, as_json: bool = False) -> None:
@@ -27,7 +28,7 @@ def print_layers(folder: Path, manifest: Manifest, *, as_json: bool = False) -> 
     path = folder / LAYERS_FILE
     if not path.is_file():
         raise ConfigError(f"{folder} has no {LAYERS_FILE}: only TensorRT plans have one.")
-    report = read_report(json.loads(path.read_text(encoding="utf-8")))
+    report = read_report(read_json(path))
     stored = {name: weight.dtype for name, weight in manifest.weights.items()}
     found = check_layers(report, read_model_config(folder), stored, manifest.precision)
     if as_json:

@@ -1,0 +1,84 @@
+"""One YAML or JSON document as a frozen pydantic model; a fault is one line with file and key."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from nemotrt.errors import ArtefactError, ConfigError, NemotrtError, nearest_hint
+from nemotrt.files.text_file import parse_yaml
+
+M = TypeVar("M", bound=BaseModel)
+STRICT = ConfigDict(frozen=True, extra="forbid")
+MAX_SHOWN = 60  # characters of a value that an error repeats
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = STRICT
+
+
+def yaml_model(
+    model: type[M], text: str, source: str, error: type[NemotrtError] = ConfigError
+) -> M:
+    """Return a YAML text as a `model`; `source` names it in the error.
+
+    Raises:
+        NemotrtError: of class `error`: not YAML, an unknown or missing key, a value out of range.
+    """
+    raw = parse_yaml(text, source, error)
+    if not isinstance(raw, dict):
+        raise error(f"{source} must be a mapping of keys, got {type(raw).__name__}.")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as fault:
+        raise error(f"{source}: {fault_line(fault, model)}") from fault
+
+
+def json_model(model: type[M], path: Path) -> M:
+    """Return a JSON file as a `model`.
+
+    Raises:
+        ArtefactError: it can't be read, is not JSON, or is not of this schema.
+    """
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as fault:
+        raise ArtefactError(f"{path} can't be read: {fault.strerror or fault}.") from fault
+    except ValidationError as fault:
+        raise ArtefactError(f"{path}: {fault_line(fault, model)}") from fault
+
+
+def fault_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first fault of a file as a line.
+
+    A key that is missing may be misspelt: then the unknown key beside it is the fault.
+    """
+    first, *others = error.errors(include_url=False)
+    if first["type"] == "missing":
+        beside = (fault for fault in others if fault["loc"][:-1] == first["loc"][:-1])
+        first = next((fault for fault in beside if fault["type"] == "extra_forbidden"), first)
+    key = place(first)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{nearest_hint(str(first['loc'][-1]), _keys(model))}"
+    value = repr(first["input"]) if isinstance(first["input"], str | int | float) else ""
+    got = f", got {value}" if 0 < len(value) <= MAX_SHOWN else ""
+    return f"{key or 'the file'}: {first['msg']}{got}."
+
+
+def place(fault: ErrorDetails) -> str:
+    """Return the dotted key that a fault is of; "" for the whole."""
+    parts = map(str, fault["loc"])
+    return ".".join(part for part in parts if not part.startswith("("))  # tags of unions
+
+
+def _keys(model: type[BaseModel]) -> set[str]:
+    """Return the keys of a model and of the models inside it."""
+    names = set(model.model_fields)
+    for field in model.model_fields.values():
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                names |= _keys(kind)
+    return names
