@@ -37,8 +37,8 @@ def yaml_model(
         raise error(f"{source}: {fault_line(fault, model)}") from fault
 
 
-def json_model(model: type[M], path: Path) -> M:
-    """Return a JSON file as a `model`.
+def json_model(model: type[M], path: Path, noun: str | None = None) -> M:
+    """Return a JSON file as a `model`; `noun` says in the error what the file is not.
 
     Raises:
         ArtefactError: it can't be read, is not JSON, or is not of this schema.
@@ -48,7 +48,8 @@ def json_model(model: type[M], path: Path) -> M:
     except OSError as fault:
         raise ArtefactError(f"{path} can't be read: {fault.strerror or fault}.") from fault
     except ValidationError as fault:
-        raise ArtefactError(f"{path}: {fault_line(fault, model)}") from fault
+        source = f"{path} is no {noun}" if noun else path
+        raise ArtefactError(f"{source}: {fault_line(fault, model)}") from fault
 
 
 def fault_line(error: ValidationError, model: type[BaseModel]) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -54,7 +54,9 @@ class Manifest(Strict):
     backend: str
     gpu: str | None
     compute_capability: str | None
-    precision: Precision
+    precision: Annotated[
+        Precision, pydantic.WithJsonSchema({"enum": [*map(str, BUILT)], "type": "string"})
+    ]
     executed: bool  # false where the payload was compiled for a GPU that was not there to run it
     limits: LimitsEntry
     model: dict[str, int | float | str | bool | None]

@@ -148,4 +148,4 @@ def read_result(path: Path) -> ProfileResult:
     file = path / "result.json" if path.is_dir() else path
     if not file.exists():
         raise ArtefactError(f"{file} does not exist; give a profile run's folder.")
-    return json_model(ProfileResult, file)
+    return json_model(ProfileResult, file, "profile result")
