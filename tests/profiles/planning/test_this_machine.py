@@ -36,19 +36,13 @@ from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import decode_call, prefill_call
 from nemotrt.profiles.planning.time.roofline import Scenario, device
 from nemotrt.profiles.planning.time.step import Workload, step_time
+from support.plan_models import SEEN
 
 MACHINE = Machine("a CPU", 65_536, 32.0)
 LOADS = {
     "one": decode_call(1, 1),
     "batch": decode_call(cpu_probe.BATCH_SIZE, 1),
     "prompt": prefill_call(1, 0, cpu_probe.GEMM_ROWS),
-}
-# Seconds of two cores with about 105 GB/s and 0.4 TFLOPS, of which 8 rows get two thirds.
-SEEN: Timings = {
-    "linears": {"one": 4.5e-3, "batch": 9.0e-3, "prompt": 25.0e-3},
-    "cached": {"one": 0.12e-3},
-    "states": {"one": 0.40e-3, "batch": 2.9e-3},
-    "small": {"one": 0.40e-3, "batch": 0.9e-3},
 }
 
 
