@@ -1,4 +1,4 @@
-"""The cost emitter: the files' own shapes as oracle, and a block that only the description knows."""
+"""The cost emitter: the files' own shapes as oracle, and a block that is only described."""
 
 import math
 from dataclasses import replace
