@@ -15,8 +15,9 @@ import numpy.typing as npt
 import onnx
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.model.model_config import LayerKind
 from nemotrt.engines.model.numerics import SAFETENSORS, NumberFormat, Precision
-from nemotrt.engines.model.tensor_names import linear_names, model_names
+from nemotrt.engines.model.tensor_names import blocks, linear_names, model_names
 from nemotrt.errors import ArtefactError
 
 DOMAIN = "trt_edgellm"
@@ -124,15 +125,11 @@ def _plugin_faults(graph: _Graph, checkpoint: Checkpoint) -> Iterator[str]:
 
 def _cache_scale_faults(graph: _Graph, checkpoint: Checkpoint) -> Iterator[str]:
     """Yield attention plugins whose scales are not the checkpoint's."""
-    prefixes = [
-        name.removesuffix("k_proj.weight")
-        for name in linear_names(checkpoint.config)
-        if name.endswith("k_proj.weight")
-    ]
+    attention = (b for b in blocks(checkpoint.config) if b.kind is LayerKind.ATTENTION)
     nodes = [n for n in graph.nodes if n.op_type == "AttentionPlugin"]
-    for prefix, node in zip(prefixes, nodes, strict=False):
+    for block, node in zip(attention, nodes, strict=False):
         (found,) = (list(a.floats) for a in node.attribute if a.name == "qkv_scales")
-        names = (f"{prefix}k_proj.k_scale", f"{prefix}v_proj.v_scale")
+        names = block.name("k_proj.k_scale"), block.name("v_proj.v_scale")
         wanted = [float(checkpoint.floats(name).reshape(())) for name in names]
         if not np.allclose(found[1:], wanted, rtol=1e-6):
             yield f"{node.name} has cache scales {found[1:]}, the checkpoint {wanted}"

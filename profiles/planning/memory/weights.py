@@ -1,16 +1,19 @@
 """The bytes of a model's weights: what a checkpoint stores, or what a precision makes of it."""
 
 import math
+from functools import cache
 
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Granularity
-from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
+from nemotrt.engines.model.tensor_names import expected_shapes
+from nemotrt.profiles.planning.sources.stored_weights import linear_layers
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.linears import linears
 
 SCALE_BYTES = 4  # float32
 
 
+@cache
 def num_parameters(model: ModelConfig) -> int:
     """Return the number of weights."""
     return sum(math.prod(shape) for shape in expected_shapes(model).values())
@@ -21,25 +24,25 @@ def weights_bytes(model: ModelConfig, formats: Formats) -> int:
 
     Source: ModelOpt's unified layout, which leaves lm_head and the embeddings in 16 bits.
     """
-    names, shapes, total = set(linear_names(model)), expected_shapes(model), 0.0
-    for name, shape in shapes.items():
-        if name in names:
-            continue
-        count = math.prod(shape)
-        if name.startswith("lm_head"):
-            total += formats.head_bytes(count)
-        else:
-            total += count * formats.precision.floats.num_bytes
-    total += sum(part.num_bytes for part in linears(model, formats))
+    inside = [
+        cost for layers in linear_layers(model).values() for layer in layers for cost in layer
+    ]
+    num_others = num_parameters(model) - sum(cost.products for cost in inside)
+    total = sum(part.num_bytes for part in linears(model, formats))
+    if not model.tie_word_embeddings:
+        num_head = model.vocab_size * model.hidden_size
+        num_others -= num_head
+        total += formats.head_bytes(num_head)
+    total += num_others * formats.precision.floats.num_bytes
     if formats.stored is None:
-        total += sum(scale_bytes(formats, shapes[name]) for name in names)
+        total += _scale_bytes(formats, len(inside), sum(cost.writes for cost in inside))
     return round(total)
 
 
-def scale_bytes(formats: Formats, shape: tuple[int, ...]) -> int:
-    """Return the bytes of the scales that ModelOpt writes beside one linear."""
+def _scale_bytes(formats: Formats, num_linears: int, num_channels: int) -> int:
+    """Return the bytes of the scales that ModelOpt writes beside linears."""
     granularity = formats.precision.weights.granularity
     if granularity is Granularity.CHANNEL:
-        return shape[0] * SCALE_BYTES
+        return num_channels * SCALE_BYTES
     is_static = granularity is Granularity.TENSOR
-    return 2 * SCALE_BYTES if is_static else 0  # weight_scale and input_scale
+    return num_linears * 2 * SCALE_BYTES if is_static else 0  # weight_scale and input_scale

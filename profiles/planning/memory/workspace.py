@@ -1,14 +1,20 @@
 """The bytes of activations that an engine needs beside weights and caches."""
 
 from dataclasses import dataclass
+from functools import cache
 
-from nemotrt.engines.model.model_config import Activation, LayerKind, MambaConfig, ModelConfig
+from nemotrt.engines.graph.cost import Kind, costs
+from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 
 FLOAT32_BYTES = 4
+# Inside a scan: x * dt and y, and the decay of a chunk with its product with C B', in float32.
+# Source: the chunk-quadratic tensors of the Mamba-2 paper (arXiv 2405.21060), section 6.
+SCAN_COPIES = 2
 # The residual stream and the block's normed input live through the whole block.
 NUM_RESIDUAL_TENSORS = 2
+RESIDUAL = (Kind.EMBED, Kind.NORM, Kind.LINEAR, Kind.ADD)  # operators of no tensors but those
 # What TensorRT's fused attention of prompt chunks reads: keys and values copied for every query
 # head. Source: layer reports of tensorrt-rtx 1.7.1.116, kernels before _gemm_mha_v2.
 COPIES_OF_CACHE = 2
@@ -41,9 +47,13 @@ def workspace_bytes(
     compiler's own figures: 0.85 to 1.3 times as much.
     """
     width, num_tokens = activation.num_bytes, prompt.num_sequences * prompt.num_tokens
-    # Our graph's scan takes the call of a sequence as one chunk.
-    chunk = prompt.num_tokens if scratch is Scratch.GRAPH else 0
-    widest = max(_block_bytes(model, kind, width, chunk) for kind in set(model.layers))
+    chunk = model.mamba.chunk_size if model.mamba else 0
+    if scratch is Scratch.GRAPH:  # whose scan takes the call of a sequence as one chunk
+        chunk = prompt.num_tokens
+    widest = max(
+        live * width + (in_float32 + chunk * by_chunk) * FLOAT32_BYTES
+        for live, in_float32, by_chunk in _live(model)
+    )
     residual = NUM_RESIDUAL_TENSORS * model.hidden_size * width
     logits = model.vocab_size * FLOAT32_BYTES * max_batch_size
     kept = residual * num_tokens + max(widest * num_tokens, logits)
@@ -58,25 +68,20 @@ def _attention_copies(model: ModelConfig, width: int, prompt: Prompt) -> int:
     return prompt.num_sequences * prompt.max_seq_len * columns * width
 
 
-def _block_bytes(model: ModelConfig, kind: LayerKind, width: int, chunk: int) -> int:
-    """Return the bytes of one token's tensors that a block keeps alive together."""
-    if kind is LayerKind.MLP:
-        num_tensors = 3 if model.activation is Activation.SWIGLU else 2
-        return num_tensors * model.intermediate_size * width
-    if kind is LayerKind.ATTENTION:
-        return (2 * model.q_size + 2 * model.kv_size) * width  # q, k, v and the result
-    assert model.mamba is not None  # the reader builds it whenever a Mamba layer exists
-    return _scan_bytes(model.mamba, width, chunk or model.mamba.chunk_size)
+@cache
+def _live(model: ModelConfig) -> frozenset[tuple[int, int, int]]:
+    """Return what the blocks' operators keep alive for a token, beside the residual tensors.
 
-
-def _scan_bytes(mamba: MambaConfig, width: int, chunk: int) -> int:
-    """Return the bytes a token of a scan in chunks of `chunk` tokens.
-
-    Source: the chunk-quadratic tensors of the Mamba-2 paper (arXiv 2405.21060), section 6.
+    That is the whole of what wrote their inputs and their results; of a scan also its insides. The
+    elements are in the activations' format, in float32, and in float32 for each token of a chunk.
     """
-    projected = mamba.in_proj_size * width
-    convolved = mamba.conv_dim * width
-    inner_float32 = 2 * mamba.inner_size * FLOAT32_BYTES  # x * dt, and y
-    # Per token one row of the chunk's [heads, chunk, chunk] decay, and of its product with C B'.
-    quadratic = 2 * mamba.num_heads * chunk * FLOAT32_BYTES
-    return projected + convolved + inner_float32 + quadratic
+    found = set()
+    every = costs(model)
+    for cost in every:
+        inputs = sum(every[number].writes for number in set(cost.inputs))
+        if cost.kind is Kind.SCAN:
+            insides = SCAN_COPIES * cost.writes, SCAN_COPIES * cost.chunk_writes
+            found.add((inputs, *insides))
+        elif cost.kind not in RESIDUAL:
+            found.add((inputs + cost.writes, 0, 0))
+    return frozenset(found)

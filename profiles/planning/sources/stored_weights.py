@@ -1,20 +1,25 @@
 """What a quantized checkpoint's weights take, by the operators that read them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from nemotrt.engines.model.model_config import LayerKind, ModelConfig
-from nemotrt.engines.model.tensor_names import blocks, expected_shapes, model_names
+from nemotrt.engines.graph.cost import Cost, Kind, costs
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.tensor_names import model_names
 
-# The linears that each operator reads: a kind of block, and the names of its weights in there.
-PLACES = {
-    "qkv_proj": (LayerKind.ATTENTION, ("q_proj", "k_proj", "v_proj")),
-    "o_proj": (LayerKind.ATTENTION, ("o_proj",)),
-    "mlp_up": (LayerKind.MLP, ("up_proj", "gate_proj")),
-    "mlp_down": (LayerKind.MLP, ("down_proj",)),
-    "mamba_in_proj": (LayerKind.MAMBA, ("in_proj",)),
-    "mamba_out_proj": (LayerKind.MAMBA, ("out_proj",)),
+# The operator that reads each linear; linears of one input and operator are fused. The order is a
+# plan's. A linear that is not named here is an operator by itself.
+OPERATORS = {
+    "q_proj": "qkv_proj",
+    "k_proj": "qkv_proj",
+    "v_proj": "qkv_proj",
+    "o_proj": "o_proj",
+    "up_proj": "mlp_up",
+    "gate_proj": "mlp_up",
+    "down_proj": "mlp_down",
+    "in_proj": "mamba_in_proj",
+    "out_proj": "mamba_out_proj",
 }
 SIXTEEN_BIT_BYTES = 2
 
@@ -31,8 +36,21 @@ class StoredLinears:
 class StoredWeights:
     """The quantized weights of a checkpoint; all that is not in here has 16 bits."""
 
-    linears: Mapping[str, StoredLinears]  # by the names of PLACES
+    linears: Mapping[str, StoredLinears]  # by operator
     head_bytes: int | None = None  # None: the head has 16 bits
+
+
+@cache
+def linear_layers(model: ModelConfig) -> Mapping[str, list[list[Cost]]]:
+    """Return for each operator the linears that it reads, layer by layer."""
+    found: dict[str, dict[tuple[int, ...], list[Cost]]] = {}
+    for cost in costs(model):
+        if cost.kind is Kind.LINEAR and not cost.is_last:
+            leaf = cost.weight.removesuffix(".weight").rpartition(".")[2]
+            layers = found.setdefault(OPERATORS.get(leaf, leaf), {})
+            layers.setdefault(cost.inputs, []).append(cost)
+    order = dict.fromkeys((*OPERATORS.values(), *found))
+    return {name: [*found[name].values()] for name in order if name in found}
 
 
 def stored_weights(model: ModelConfig, num_bytes: Mapping[str, int]) -> StoredWeights:
@@ -43,19 +61,13 @@ def stored_weights(model: ModelConfig, num_bytes: Mapping[str, int]) -> StoredWe
         num_bytes: of each quantized weight, by its name; a linear beside a quantized one that the
             same operator reads, and that is not named, counts 16 bits.
     """
-    shapes = expected_shapes(model)
     found = {}
-    for place, (kind, leaves) in PLACES.items():
-        layers = [
-            [name for leaf in leaves if (name := block.name(f"{leaf}.weight")) in shapes]
-            for block in blocks(model)
-            if block.kind is kind
-        ]
-        quantized = [names for names in layers if any(name in num_bytes for name in names)]
+    for name, layers in linear_layers(model).items():
+        quantized = [layer for layer in layers if any(cost.weight in num_bytes for cost in layer)]
         total = sum(
-            num_bytes.get(name, SIXTEEN_BIT_BYTES * math.prod(shapes[name]))
-            for names in quantized
-            for name in names
+            num_bytes.get(cost.weight, SIXTEEN_BIT_BYTES * cost.products)
+            for layer in quantized
+            for cost in layer
         )
-        found[place] = StoredLinears(len(quantized), total)
+        found[name] = StoredLinears(len(quantized), total)
     return StoredWeights(found, num_bytes.get(model_names(model).lm_head))

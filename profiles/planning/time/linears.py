@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nemotrt.engines.model.model_config import Activation, LayerKind, ModelConfig
+from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
-from nemotrt.profiles.planning.sources.stored_weights import PLACES
+from nemotrt.profiles.planning.sources.stored_weights import linear_layers
 from nemotrt.profiles.planning.time.formats import Formats
 
 
@@ -23,8 +23,10 @@ class Linears:
 
 def linears(model: ModelConfig, formats: Formats) -> Iterator[Linears]:
     """Yield the linears inside the blocks; layers that a checkpoint leaves in 16 bits apart."""
-    for name, (rows, columns) in _shapes(model).items():
-        num_layers, num_weights = model.count(PLACES[name][0]), rows * columns
+    for name, layers in linear_layers(model).items():
+        num_layers, rows = len(layers), sum(cost.writes for cost in layers[0])
+        columns = layers[0][0].reads
+        num_weights = rows * columns
         if formats.stored is None:
             num_bytes = num_layers * num_weights * formats.linear.num_bits / 8
             yield Linears(name, num_layers, rows, columns, num_bytes, formats.arithmetic)
@@ -37,20 +39,3 @@ def linears(model: ModelConfig, formats: Formats) -> Iterator[Linears]:
             num_bytes = kept * num_weights * formats.activation.num_bytes
             title = f"{name} (16 bit)" if coded.num_layers else name
             yield Linears(title, kept, rows, columns, num_bytes, formats.activation)
-
-
-def _shapes(model: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return rows and columns of each operator's linears in one layer; those that there are."""
-    hidden = model.hidden_size
-    shapes = {}
-    if model.num_attention_layers:
-        shapes["qkv_proj"] = model.q_size + 2 * model.kv_size, hidden
-        shapes["o_proj"] = hidden, model.q_size
-    if model.count(LayerKind.MLP):
-        num_inputs = 2 if model.activation is Activation.SWIGLU else 1
-        shapes["mlp_up"] = num_inputs * model.intermediate_size, hidden
-        shapes["mlp_down"] = hidden, model.intermediate_size
-    if model.mamba and model.num_mamba_layers:
-        shapes["mamba_in_proj"] = model.mamba.in_proj_size, hidden
-        shapes["mamba_out_proj"] = hidden, model.mamba.inner_size
-    return shapes

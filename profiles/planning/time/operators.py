@@ -1,10 +1,11 @@
 """The operators of one call: what each reads, writes and multiplies."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nemotrt.engines.model.model_config import Activation, LayerKind, ModelConfig
+from nemotrt.engines.graph.cost import Cost, Kind, totals
+from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.linears import linears
@@ -84,75 +85,66 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
     head = formats.head_bytes(num_weights) + model.vocab_size * call.num_sequences * 4  # float32
     head_flops = 2 * call.num_sequences * num_weights
     yield Operator("lm_head", Resource.WEIGHTS, head / tp, head_flops / tp, formats.head_arithmetic)
-    if model.num_attention_layers:
-        yield _attention(model, formats, call, tp)
-    if model.num_mamba_layers:
-        yield _ssm(model, formats, call, tp)
-    yield from _elementwise(model, call, width, tp)
+    inside = totals(model)
+    if Kind.ATTENTION in inside:
+        yield _attention(inside[Kind.ATTENTION], model.num_key_value_heads, formats, call, tp)
+    if Kind.SCAN in inside:
+        yield _ssm(inside[Kind.CONV], inside[Kind.SCAN], formats, call, tp)
+    yield from _elementwise(inside, call, width, tp)
     if tp > 1:
         # Ring all-reduce of the residual after every block.
+        added = inside[Kind.ADD]
         sent = 2 * (tp - 1) / tp * tokens * hidden * width
-        num_blocks = len(model.layers)
+        num_blocks = added.num_operators
         yield Operator(
             "all_reduce", Resource.INTERCONNECT, num_blocks * sent, num_launches=num_blocks
         )
 
 
-def _attention(model: ModelConfig, formats: Formats, call: Call, tp: int) -> Operator:
-    """Read the cached K and V once a sequence; 4 flops a pair and a query channel."""
-    num_layers = model.num_attention_layers
-    kv_heads = max(model.num_key_value_heads // tp, 1)
-    kv_token = 2 * kv_heads * model.head_dim * formats.kv.num_bytes
-    width = formats.activation.num_bytes
-    new = call.num_tokens * (kv_token + 2 * model.q_size * width / tp)
+def _attention(cost: Cost, num_heads: int, formats: Formats, call: Call, tp: int) -> Operator:
+    """Read the cached K and V once a sequence; new ones are written there alone.
+
+    `num_heads` of K and V are split over the GPUs, at least one each.
+    """
+    kv_token = cost.cache // num_heads * max(num_heads // tp, 1) * formats.kv.num_bytes
+    others = (cost.reads - cost.cache + cost.writes) * formats.activation.num_bytes
+    products = call.num_pairs * cost.pair_products
     return Operator(
         "attention",
         Resource.ATTENTION,
-        num_layers * (call.num_cached_tokens * kv_token + new),
-        num_layers * 4 * call.num_pairs * model.q_size / tp,
+        call.num_cached_tokens * kv_token + call.num_tokens * (kv_token + others / tp),
+        2 * products / tp,
         formats.activation,
-        num_layers * 2 * call.num_pairs * model.q_size / tp if call.is_decode else 0.0,
-        num_layers,
+        products / tp if call.is_decode else 0.0,
+        cost.num_operators,
     )
 
 
-def _ssm(model: ModelConfig, formats: Formats, call: Call, tp: int) -> Operator:
-    """Read and write the state once a sequence; in a chunk also the quadratic form.
-
-    Source: Mamba-2 paper (arXiv 2405.21060), section 6: C B' (2 C N G), its product with x
-    (2 C D), chunk states and their outputs (4 N D) for each token, with chunk C, state N,
-    groups G, inner width D. A decode step does 6 N D: decay, update, output.
-    """
-    mamba, num_layers = model.mamba, model.num_mamba_layers
-    assert mamba is not None  # there are Mamba layers
-    state = 2 * mamba.ssm_state_elements * formats.ssm.num_bytes
-    window = 2 * mamba.conv_state_elements * formats.activation.num_bytes
-    moved = call.num_tokens * (2 * mamba.inner_size + mamba.conv_dim) * formats.activation.num_bytes
-    if call.is_decode:
-        flops = 6 * mamba.state_size * mamba.inner_size
-    else:
-        chunk, inner = mamba.chunk_size, mamba.inner_size
-        group_width = mamba.num_groups * mamba.state_size
-        flops = 2 * chunk * group_width + 2 * chunk * inner + 4 * mamba.state_size * inner
+def _ssm(conv: Cost, scan: Cost, formats: Formats, call: Call, tp: int) -> Operator:
+    """Read and write the states once a sequence, and between them x, B and C once, x and y."""
+    width = formats.activation.num_bytes
+    states = 2 * (scan.state * formats.ssm.num_bytes + conv.state * width)
+    moved = call.num_tokens * (conv.reads + 2 * scan.writes) * width
+    products = scan.products if call.is_decode else scan.chunk_products
     return Operator(
         "ssm",
         Resource.SSM,
-        num_layers * (call.num_sequences * (state + window) + moved) / tp,
-        num_layers * call.num_tokens * flops / tp,
+        (call.num_sequences * states + moved) / tp,
+        2 * call.num_tokens * products / tp,
         formats.activation,
-        num_launches=2 * num_layers,  # convolution and scan
+        num_launches=conv.num_operators + scan.num_operators,
     )
 
 
-def _elementwise(model: ModelConfig, call: Call, width: int, tp: int) -> Iterator[Operator]:
-    """Norm with residual add (two reads, two writes of the stream), activation, gated norm."""
-    tokens, num_blocks = call.num_tokens, len(model.layers)
-    norms = num_blocks * 4 * tokens * model.hidden_size * width
-    yield Operator("norms", Resource.ELEMENTWISE, norms, num_launches=num_blocks)
-    if num_layers := model.count(LayerKind.MLP):
-        num_inputs = 2 if model.activation is Activation.SWIGLU else 1
-        moved = num_layers * (num_inputs + 1) * tokens * model.intermediate_size * width / tp
-        yield Operator("activation", Resource.ELEMENTWISE, moved, num_launches=num_layers)
-    if model.mamba and (num_layers := model.num_mamba_layers):
-        moved = num_layers * 3 * tokens * model.mamba.inner_size * width / tp
-        yield Operator("gated_norm", Resource.ELEMENTWISE, moved, num_launches=num_layers)
+def _elementwise(
+    inside: Mapping[Kind, Cost], call: Call, width: int, tp: int
+) -> Iterator[Operator]:
+    """Norm fused with the residual add, whose sum it needs not read; activation; gated norm."""
+    added, normed = inside[Kind.ADD], inside[Kind.NORM]
+    residual = (added.reads + added.writes + normed.writes) * call.num_tokens * width
+    yield Operator("norms", Resource.ELEMENTWISE, residual, num_launches=added.num_operators)
+    for kind in (Kind.ACTIVATION, Kind.GATED_NORM):
+        if cost := inside.get(kind):
+            moved = (cost.reads + cost.writes) * call.num_tokens * width / tp
+            launches = cost.num_operators
+            yield Operator(kind.value, Resource.ELEMENTWISE, moved, num_launches=launches)
