@@ -40,12 +40,14 @@ def surface(command: click.Command) -> dict[str, Any]:
             default = param.to_info_dict()["default"]
             if isinstance(default, list | tuple):
                 default = ", ".join(map(str, default)) or None
-            if default in (None, False) and shown:
+            if default in (None, False, "") and shown:
                 default = shown[1]
             hidden = getattr(param, "old_names", ())
             found[max(param.opts, key=len)] = {
                 "spellings": sorted({*param.opts, *param.secondary_opts, *hidden}),
-                "default": None if default in (None, False) else str(default).removesuffix(".0"),
+                "default": None
+                if default in (None, False, "")
+                else str(default).removesuffix(".0"),
                 "choices": list(getattr(param.type, "choices", ())),
                 "is_flag": bool(getattr(param, "is_flag", False)),
                 "is_required": param.required,

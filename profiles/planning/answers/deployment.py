@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import click
+
+from nemotrt.commandline import COUNT, choices, option
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Precision
@@ -19,13 +22,15 @@ from nemotrt.profiles.planning.sources.number_format import (
     StoredType,
     check_precision,
 )
-from nemotrt.profiles.planning.time.engine_profile import EngineProfile, load_engine
+from nemotrt.profiles.planning.time.engine_profile import EngineProfile, known_engines, load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.roofline import Scenario, device
 from nemotrt.profiles.planning.time.serving import Load, Service, serve
 from nemotrt.profiles.planning.time.step import Workload, mean_context
 
 THIS_MACHINE = "this-machine"
+KV_TYPES = (StoredType.BF16, StoredType.FP8, StoredType.INT8, StoredType.FP32)
+SSM_TYPES = (StoredType.FP32, StoredType.BF16, StoredType.FP16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class Deployment:
         for what, count in heads.items():
             is_shared = what == "KV heads" and tp > count and tp % count == 0
             if count % tp and not is_shared:
-                raise ConfigError(f"--tp {tp} does not divide {count} {what}.")
+                raise ConfigError(f"--tp-size {tp} does not divide {count} {what}.")
 
     @property
     def model(self) -> ModelConfig:
@@ -142,18 +147,48 @@ class DeploymentOptions:
     """
 
     model: str
-    gpu: str = "a10g"
+    gpu: str = option(
+        "a10g", "GPU name, profile file, or this-machine.", "--gpu", metavar="NAME|FILE"
+    )
     precision: PlanPrecision | None = None
-    engine: str = "nemotrt"
-    isl: int = 8192
-    osl: int = 16384
-    kv_dtype: StoredType | None = None
-    ssm_dtype: StoredType | None = None
-    tp: int = 1
-    memory_utilization: float = 0.95
-    reserve_gib: float = 0.0
-    admission: Admission = Admission.RESERVE
-    max_num_tokens: int | None = None
+    isl: int = option(8192, "Tokens of a prompt.", kind=COUNT)
+    osl: int = option(16384, "Tokens of an answer.", kind=COUNT)
+    engine: str = option(
+        "nemotrt",
+        "Whose paging, defaults and overheads to assume.",
+        kind=click.Choice(known_engines()),
+    )
+    kv_dtype: StoredType | None = option(
+        None,
+        "Number format of the KV cache.",
+        "--kv-cache",
+        old=("--kv-dtype",),
+        kind=choices(KV_TYPES),
+        unset="the checkpoint's, else the engine's",
+    )
+    ssm_dtype: StoredType | None = option(
+        None,
+        "Number format of the SSM state.",
+        "--ssm-state",
+        old=("--ssm-dtype",),
+        kind=choices(SSM_TYPES),
+        unset="the checkpoint's, else fp32",
+    )
+    tp: int = option(1, "GPUs that share each layer.", "--tp-size", old=("--tp",), kind=COUNT)
+    memory_utilization: float = option(
+        0.95,
+        "Share of the GPU's memory that the engine may fill.",
+        kind=click.FloatRange(0, 1, min_open=True),
+    )
+    reserve_gib: float = option(
+        0.0, "GiB kept for something else, such as a vision encoder.", kind=click.FloatRange(0)
+    )
+    admission: Admission = option(
+        Admission.RESERVE, "Reserve each request's full length, or fill by mean occupancy."
+    )
+    max_num_tokens: int | None = option(
+        None, "New tokens in one call.", kind=COUNT, unset="the engine's"
+    )
 
     def at(self, **changes: Any) -> "DeploymentOptions":
         """Return these options with some of them changed."""
