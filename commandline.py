@@ -173,7 +173,7 @@ def _say_new(
     ctx: click.Context, old: str, param: click.Parameter, where: str, *, is_twice: bool
 ) -> None:
     """Say the new spelling on stderr; refuse both at once."""
-    new = f"--{_key(param)}"
+    new = f"--{key_of(param)}"
     if is_twice:
         raise click.UsageError(f"{where} is {new} now: give it once.", ctx)
     click.echo(f"note: {where} is called {new} now.", err=True)
@@ -216,7 +216,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     if not isinstance(raw, dict | None):
         raise ConfigError(f"{path} must be a mapping of option names to values, got {raw!r}.")
     params = [item for item in ctx.command.params if item.expose_value]
-    known = {_key(item): item for item in params}
+    known = {key_of(item): item for item in params}
     old = {
         name.removeprefix("--"): item for item in params for name in getattr(item, "old_names", ())
     }
@@ -235,7 +235,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     ctx.default_map = {**(ctx.default_map or {}), **values}
 
 
-def _key(param: click.Parameter) -> str:
+def key_of(param: click.Parameter) -> str:
     """Return what a parameter is called in a file: its long name without the dashes."""
     return max(param.opts, key=len).removeprefix("--").replace("_", "-")
 
@@ -260,7 +260,7 @@ def given_options(ctx: click.Context) -> dict[str, click.Option]:
     """Return the options, by name, that the command line or the --config file has."""
     default = click.core.ParameterSource.DEFAULT
     return {
-        _key(item): item
+        key_of(item): item
         for item in ctx.command.params
         if isinstance(item, click.Option)
         and ctx.get_parameter_source(str(item.name)) is not default

@@ -89,8 +89,9 @@ def run_demo(folder: Path, *, quiet: bool) -> Steps:
     from nemotrt.engines.opening import open_engine
     from nemotrt.engines.runtime.engine import Limits
     from nemotrt.engines.tiny.models import TINY_MODELS
+    from nemotrt.quantize.conversion.options import QuantizeOptions
     from nemotrt.quantize.recipes.recipe import load_recipe
-    from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+    from nemotrt.quantize.writing.writer import quantize_checkpoint
 
     steps = Steps(folder, quiet)
     source, quantized = TINY_MODELS["tiny"], folder / "checkpoint-int8"

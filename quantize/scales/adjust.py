@@ -1,7 +1,7 @@
 """What a recipe needs beside the weights: static scales, smoothing factors, KV cache scales."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from nemotrt.engines.model.model_config import LayerKind
 from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.calibration import Calibration
-from nemotrt.quantize.calibration.observe import METHODS
 from nemotrt.quantize.conversion.kernels import FP8_MAX, INT8_MAX
+from nemotrt.quantize.conversion.options import CalibrationOptions
 from nemotrt.quantize.conversion.plan import Adjustments
 from nemotrt.quantize.recipes.recipe import Encoding, Recipe
 from nemotrt.quantize.recipes.selection import Selection
@@ -20,15 +20,6 @@ from nemotrt.quantize.scales.common_amax import common_amaxes
 from nemotrt.quantize.scales.smooth import smooth
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationOptions:
-    """How static scales are taken from a calibration."""
-
-    method: str = METHODS[0]
-    percentile: float = 99.99
-    fold: bool = True
 
 
 def adjust(
