@@ -7,7 +7,7 @@ dataclass.
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -43,7 +43,7 @@ class Told:
     help: str
     names: tuple[str, ...] = ()
     old: tuple[str, ...] = ()
-    kind: click.ParamType | None = None
+    kind: click.ParamType[Any] | None = None
     unset: str = ""
     metavar: str | None = None
     scale: int = 1
@@ -56,8 +56,11 @@ def option(default: Any, text: str, *names: str, **told: Any) -> Any:
 
 
 def told_fields(kind: type) -> Iterator[tuple[Field[Any], Told]]:
-    """Yield the fields of a dataclass that have an option."""
-    return ((item, item.metadata[TOLD]) for item in fields(kind) if TOLD in item.metadata)
+    """Yield the fields of a dataclass that have an option, which has its spellings."""
+    for item in fields(kind):
+        if told := item.metadata.get(TOLD):
+            names = told.names or (f"--{item.name.replace('_', '-')}",)
+            yield item, replace(told, names=names)
 
 
 def choices(items: Collection[Any]) -> click.Choice[str]:
@@ -113,7 +116,6 @@ def taken(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def click_option(kind: type, item: Field[Any], told: Told) -> Callable[[Command], Command]:
     """Return the decorator that adds a field's option to a command."""
-    names = told.names or (f"--{item.name.replace('_', '-')}",)
     hint, shown = get_type_hints(kind)[item.name], item.default
     more: dict[str, Any] = {"type": told.kind, "metavar": told.metavar}
     if isinstance(shown, bool):
@@ -126,7 +128,7 @@ def click_option(kind: type, item: Field[Any], told: Told) -> Callable[[Command]
     if "type" in more and more["type"] is None:
         more["type"] = _click_type(hint)
     text = f"{told.help}  [default: {told.unset}]" if told.unset else told.help
-    return click.option(*names, item.name, cls=Option, old=told.old, help=text, **more)
+    return click.option(*told.names, item.name, cls=Option, old=told.old, help=text, **more)
 
 
 def _click_type(hint: Any) -> Any:
@@ -179,7 +181,9 @@ def _say_new(
     click.echo(f"note: {where} is called {new} now.", err=True)
 
 
-def output_option(text: str, kind: click.ParamType = PATH, **more: Any) -> Any:
+def output_option(
+    text: str, kind: click.ParamType[Any] = PATH, **more: Any
+) -> Callable[[Command], Command]:
     """Return the decorator that adds -o, where the artefact goes."""
     more = {"show_default": more.get("default") is not None} | more
     return click.option("-o", "--output", cls=Option, type=kind, help=text, **more)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nemotrt.commandline import force_option, output_option, quiet_option
 from nemotrt.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
@@ -43,16 +44,9 @@ class Steps:
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("demo"),
-    show_default=True,
-    help="Folder for everything that is made.",
-)
-@click.option("--force", is_flag=True, help="Replace an existing folder.")
-@click.option("--quiet", is_flag=True, help="Only the table at the end.")
+@output_option("Folder for everything that is made.", default=Path("demo"))
+@force_option
+@quiet_option
 def demo(output: Path, force: bool, quiet: bool) -> None:
     """Run the whole chain on the built-in tiny model; it needs no GPU.
 

@@ -144,8 +144,10 @@ def plan_model(
     baseline = None
     if asked.baseline:
         is_own = options.precision is None and not is_any
-        precision = None if is_own else deployment.formats.precision
-        same = options.at(model=asked.baseline, precision=precision)
+        same = options.at(
+            model=asked.baseline,
+            precision=None if is_own else deployment.formats.precision,
+        )
         baseline = deploy(same, deployment.gpu)
         record = compare(deployment, record, baseline, asked.usd_per_hour)
     _print(deployment, record, asked)
