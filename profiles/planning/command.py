@@ -23,7 +23,7 @@ from nemotrt.commandline import (
 )
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
-from nemotrt.files.writing import check_writable, write_text
+from nemotrt.files.writing import check_file, write_file
 from nemotrt.profiles.planning.answers.comparison import compare
 from nemotrt.profiles.planning.answers.deployment import (
     THIS_MACHINE,
@@ -162,10 +162,10 @@ def _calibrate(options: DeploymentOptions, results: tuple[Path, ...], asked: Ask
     if output is None:
         raise click.UsageError("--calibrate needs --output FILE.yaml.")
     if not asked.dry_run:
-        check_writable(output, asked.force)
+        check_file(output, force=asked.force)
     fitted = calibrate(results, options)
     if not asked.dry_run:
-        write_text(output, profile_yaml(fitted.gpu), asked.force)
+        write_file(output, profile_yaml(fitted.gpu), force=asked.force)
     summary = {
         "schema_version": 1,
         "gpu": fitted.gpu.name,
@@ -191,7 +191,7 @@ def _check_outputs(asked: Asked) -> None:
         check_plot_path(asked.plot, asked.force or asked.dry_run)
     for path in (asked.write_limits, asked.output):
         if path:
-            check_writable(path, asked.force or asked.dry_run)
+            check_file(path, force=asked.force or asked.dry_run)
 
 
 def _print(deployment: Deployment, record: Plan, asked: Asked) -> None:
@@ -215,9 +215,9 @@ def _write(deployment: Deployment, record: Plan, baseline: Deployment | None, as
         if asked.output:
             from nemotrt.profiles.planning.measured.calibration import profile_yaml
 
-            write_text(asked.output, profile_yaml(deployment.gpu), asked.force)
+            write_file(asked.output, profile_yaml(deployment.gpu), force=asked.force)
         if asked.write_limits:
-            write_text(asked.write_limits, limits_yaml(record), asked.force)
+            write_file(asked.write_limits, limits_yaml(record), force=asked.force)
         if asked.plot:
             from nemotrt.charts.plot_file import write_plot
             from nemotrt.profiles.planning.output.plan_charts import plan_charts

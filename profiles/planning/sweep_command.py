@@ -17,7 +17,7 @@ from nemotrt.commandline import (
 )
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.files.writing import check_writable, write_text
+from nemotrt.files.writing import check_file, write_file
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
 from nemotrt.profiles.planning.answers.sweep import heat_maps, sweep, to_csv
@@ -71,13 +71,13 @@ def sweep_command(
     is_overwrite = force or dry_run
     for path in (csv_path, plot):
         if path:
-            check_writable(path, is_overwrite)
+            check_file(path, force=is_overwrite)
     pairs = [_lengths(text) for text in lengths]
     names = gpus or tuple(known_gpus())
     chosen = [Precision(p) for p in precisions]
     rows = list(sweep(deployment_options, names, chosen, pairs, baseline))
     if csv_path and not dry_run:
-        write_text(csv_path, to_csv(rows), is_overwrite)
+        write_file(csv_path, to_csv(rows), force=is_overwrite)
     if as_json:
         found = {"schema_version": 1, "rows": [asdict(row) for row in rows]}
         click.echo(json.dumps(found, allow_nan=False, indent=2))

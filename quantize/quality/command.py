@@ -50,7 +50,7 @@ def evaluate(
     directory runs itself, one token at a time; it shows logits only, so no layers are listed.
     """
     from nemotrt.engines.tiny.models import FOLDER, resolve_checkpoint
-    from nemotrt.files.writing import write_text
+    from nemotrt.files.writing import write_file
     from nemotrt.quantize.calibration.texts import read_texts, token_windows
     from nemotrt.quantize.conversion.progress import count_progress
     from nemotrt.quantize.quality import evaluate as quality
@@ -72,7 +72,7 @@ def evaluate(
     if output is not None:
         from nemotrt.quantize.quality.quality_page import quality_page
 
-        write_text(output, quality_page(result), True)
+        write_file(output, quality_page(result))
     if as_json:
         click.echo(json.dumps({"schema_version": 1} | asdict(result), allow_nan=False))
     else:

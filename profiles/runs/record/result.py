@@ -1,6 +1,5 @@
 """The result of a profile run: one JSON file with every request and every sample."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 import pydantic
 
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.writing import write_file
 from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
 from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.statistics import Statistics
@@ -153,12 +153,7 @@ class ProfileResult(Strict):
 
 def write_result(result: ProfileResult, path: Path) -> None:
     """Write the JSON file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(result.model_dump_json() + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, result.model_dump_json() + "\n")
 
 
 def read_result(path: Path) -> ProfileResult:
