@@ -101,5 +101,6 @@ def _room_for(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise EnvironmentUnfitError(f"No space left to write {target}; make room.") from error
+            why = f"no space left to write {target} ({error.strerror}); make room."
+            raise EnvironmentUnfitError(why) from error
         raise
