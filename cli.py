@@ -2,39 +2,42 @@
 
 import errno
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from nemotrt.errors import EnvironmentUnfitError
 
+
+class Command(NamedTuple):
+    """A subcommand: where it is, below this package, and its line of --help."""
+
+    where: str
+    summary: str
+
+
 COMMANDS = {
-    "plan": "nemotrt.profiles.planning.command:plan",
-    "quantize": "nemotrt.quantize.command:quantize",
-    "evaluate": "nemotrt.quantize.quality.command:evaluate",
-    "build": "nemotrt.build.command:build",
-    "inspect": "nemotrt.inspection:inspect",
-    "generate": "nemotrt.engines.command:generate",
-    "serve": "nemotrt.serve.command:serve",
-    "profile": "nemotrt.profiles.command:profile",
-    "compare": "nemotrt.profiles.command:compare",
-    "report": "nemotrt.profiles.command:report",
-    "doctor": "nemotrt.doctor:doctor",
-    "demo": "nemotrt.demo:demo",
-}
-SUMMARIES = {
-    "plan": "Predict memory and throughput before a GPU is rented.",
-    "quantize": "Write a quantized checkpoint.",
-    "evaluate": "Compare a quantized checkpoint or an engine with its source.",
-    "build": "Build an engine directory from a checkpoint.",
-    "inspect": "Print and verify an engine directory or a checkpoint.",
-    "generate": "Generate text with an engine.",
-    "serve": "Serve an engine with Triton Inference Server.",
-    "profile": "Measure a running server.",
-    "compare": "Judge one measured run against another.",
-    "report": "Rebuild the report of measured runs, or compare several.",
-    "doctor": "Say what this machine can do.",
-    "demo": "Run the whole chain on the built-in tiny model.",
+    "plan": Command(
+        "profiles.planning.command:plan", "Predict memory and throughput before a GPU is rented."
+    ),
+    "quantize": Command("quantize.command:quantize", "Write a quantized checkpoint."),
+    "evaluate": Command(
+        "quantize.quality.command:evaluate",
+        "Compare a quantized checkpoint or an engine with its source.",
+    ),
+    "build": Command("build.command:build", "Build an engine directory from a checkpoint."),
+    "inspect": Command(
+        "inspection:inspect", "Print and verify an engine directory or a checkpoint."
+    ),
+    "generate": Command("engines.command:generate", "Generate text with an engine."),
+    "serve": Command("serve.command:serve", "Serve an engine with Triton Inference Server."),
+    "profile": Command("profiles.command:profile", "Measure a running server."),
+    "compare": Command("profiles.command:compare", "Judge one measured run against another."),
+    "report": Command(
+        "profiles.command:report", "Rebuild the report of measured runs, or compare several."
+    ),
+    "doctor": Command("doctor:doctor", "Say what this machine can do."),
+    "demo": Command("demo:demo", "Run the whole chain on the built-in tiny model."),
 }
 
 
@@ -49,8 +52,8 @@ class LazyGroup(click.Group):
         """Return subcommand `cmd_name`, importing its module, or None where there is none."""
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[cmd_name].split(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        module, attribute = COMMANDS[cmd_name].where.split(":")
+        command: click.Command = getattr(import_module(f"nemotrt.{module}"), attribute)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -67,9 +70,9 @@ class LazyGroup(click.Group):
             raise EnvironmentUnfitError(f"No space left on the disk{where}.") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the command list from SUMMARIES, without importing the commands."""
+        """Write the command list from COMMANDS, without importing the commands."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nemotrt.commandline import force_option, output_option, quiet_option
 from nemotrt.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
@@ -43,16 +44,9 @@ class Steps:
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("demo"),
-    show_default=True,
-    help="Folder for everything that is made.",
-)
-@click.option("--force", is_flag=True, help="Replace an existing folder.")
-@click.option("--quiet", is_flag=True, help="Only the table at the end.")
+@output_option("Folder for everything that is made.", default=Path("demo"))
+@force_option
+@quiet_option
 def demo(output: Path, force: bool, quiet: bool) -> None:
     """Run the whole chain on the built-in tiny model; it needs no GPU.
 
@@ -89,8 +83,9 @@ def run_demo(folder: Path, *, quiet: bool) -> Steps:
     from nemotrt.engines.opening import open_engine
     from nemotrt.engines.runtime.engine import Limits
     from nemotrt.engines.tiny.models import TINY_MODELS
+    from nemotrt.quantize.conversion.options import QuantizeOptions
     from nemotrt.quantize.recipes.recipe import load_recipe
-    from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+    from nemotrt.quantize.writing.writer import quantize_checkpoint
 
     steps = Steps(folder, quiet)
     source, quantized = TINY_MODELS["tiny"], folder / "checkpoint-int8"

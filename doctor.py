@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from nemotrt.commandline import json_option
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol import needs
 from nemotrt.errors import EnvironmentUnfitError
@@ -142,7 +143,7 @@ def _cpu_flags() -> tuple[str, ...]:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as one JSON object.")
+@json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine can do and which backends are usable."""
     diagnosis = diagnose()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from nemotrt.commandline import json_option
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.engines.backends import registry
 from nemotrt.errors import ArtefactError, ConfigError
@@ -14,7 +15,7 @@ from nemotrt.errors import ArtefactError, ConfigError
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.option(
     "--source",
     help="The 16 bit checkpoint that a quantized one came from: compare every tensor with it.",

@@ -2,14 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from enum import StrEnum
 from typing import Any, TypeVar
 
-import click
-
+from nemotrt.commandline import Told, click_option, taken, told_fields
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend
-from nemotrt.engines.backends.protocol.options import FLAG, Flag
 from nemotrt.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -17,65 +14,44 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BackendOption:
-    """An option that the other backends refuse; `field` is its name in the Options of `backends`.
+    """An option that the other backends refuse: a field of the Options of `backends`.
 
-    `decides` and `scale` are the flag's.
+    Backends that share one say the same of it; `kind` is the first one's Options.
     """
 
-    flag: str
-    field: str
+    kind: type
+    item: dataclasses.Field[Any]
+    told: Told
     backends: tuple[str, ...]
-    help: str
-    default: Any
-    decides: bool
-    scale: int
 
-    def value(self, given: Any) -> Any:
-        """Return the field's value for the value that the command line gives."""
-        if given is None:
-            return self.default
-        return int(given * self.scale) if self.scale != 1 else type(self.default)(given)
+    @property
+    def flag(self) -> str:
+        """The option as it is spelled."""
+        return self.told.names[0]
 
-    def click_option(self) -> Callable[[Command], Command]:
-        """Return the option of the command line."""
-        text = f"{', '.join(self.backends)}: {self.help}"
-        if isinstance(self.default, bool):
-            return click.option(self.flag, self.field, is_flag=True, help=text)
-        if self.scale != 1:
-            number = click.FloatRange(0, min_open=True)
-            return click.option(self.flag, self.field, type=number, help=text)
-        kind: click.IntRange | click.Choice[str] = click.IntRange(1)
-        default = self.default
-        if isinstance(default, StrEnum):
-            kind, default = click.Choice([item.value for item in type(default)]), default.value
-        return click.option(
-            self.flag, self.field, type=kind, default=default, show_default=True, help=text
-        )
+    @property
+    def field(self) -> str:
+        """The field's name."""
+        return self.item.name
 
 
 def backend_options() -> tuple[BackendOption, ...]:
     """Return every such option, in the order of the backends."""
     found: dict[str, BackendOption] = {}
     for backend in registry.backends():
-        for field in dataclasses.fields(backend.options_type):
-            flag: Flag = field.metadata[FLAG]
-            before = found[flag.name].backends if flag.name in found else ()
-            found[flag.name] = BackendOption(
-                flag.name,
-                field.name,
-                (*before, backend.name),
-                flag.help,
-                field.default,
-                flag.decides,
-                flag.scale,
-            )
+        for item, told in told_fields(backend.options_type):
+            before = found.get(item.name, BackendOption(backend.options_type, item, told, ()))
+            names = (*before.backends, backend.name)
+            found[item.name] = dataclasses.replace(before, backends=names)
     return tuple(found.values())
 
 
 def with_backend_options(command: Command) -> Command:
     """Return the command with every such option, for use as a decorator."""
     for option in reversed(backend_options()):
-        command = option.click_option()(command)
+        text = f"{', '.join(option.backends)}: {option.told.help}"
+        told = dataclasses.replace(option.told, help=text)
+        command = click_option(option.kind, option.item, told)(command)
     return command
 
 
@@ -92,13 +68,9 @@ def check_options(backend: str, given: Collection[str]) -> None:
 
 def options_of(backend: AnyBackend, given: Mapping[str, Any]) -> Any:
     """Return a backend's Options from the command line's values by field; others are ignored."""
-    return backend.options_type(
-        **{
-            option.field: option.value(given[option.field])
-            for option in backend_options()
-            if backend.name in option.backends
-        }
-    )
+    kind = backend.options_type
+    own = {field.name: given[field.name] for field, _ in told_fields(kind)}
+    return kind(**taken(kind, own))
 
 
 def checked_options(backend: AnyBackend, options: Any) -> Any:
@@ -125,5 +97,5 @@ def checked_options(backend: AnyBackend, options: Any) -> Any:
 
 def option_values(options: Any) -> dict[str, Any]:
     """Return every option's value by field: what is chosen, and the defaults of the others."""
-    defaults = {option.field: option.default for option in backend_options()}
+    defaults = {option.field: option.item.default for option in backend_options()}
     return defaults | dataclasses.asdict(options)

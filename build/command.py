@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from nemotrt.build.backend_options import (
     check_options,
     option_values,
     options_of,
     with_backend_options,
+)
+from nemotrt.commandline import (
+    COUNT,
+    config_option,
+    dry_run_option,
+    force_option,
+    given_options,
+    json_option,
+    output_option,
+    quiet_option,
 )
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import BUILT, Precision
@@ -43,7 +52,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 
 @click.command(help=DESCRIPTION)
 @click.argument("checkpoint")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="ENGINE")
+@output_option("New folder.", required=True, metavar="ENGINE")
 @click.option(
     "--backend",
     type=click.Choice(registry.names()),
@@ -59,17 +68,17 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 )
 @click.option(
     "--max-batch-size",
-    type=click.IntRange(1),
+    type=COUNT,
     help="Sequences at once.  [default: 8; with --gpu: as many as the planner says fit]",
 )
 @click.option(
     "--max-seq-len",
-    type=click.IntRange(1),
+    type=COUNT,
     help="Prompt plus output.  [default: 4096; with --gpu: 24576, or what the model takes]",
 )
 @click.option(
     "--chunk-tokens",
-    type=click.IntRange(1),
+    type=COUNT,
     help="Prompt tokens a step; edge-llm and tensorrt-llm-1.2 take no longer prompt.  [default: "
     "128; tensorrt: 512; tensorrt-llm: the planner's; the other two: 8192]",
 )
@@ -88,12 +97,11 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     callback=_list_support,
     help="Print what is built for which GPU, and how that was checked.",
 )
-@click.option("--force", is_flag=True, help="Replace an existing ENGINE.")
-@click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the manifest as JSON; --dry-run: the choices."
-)
+@force_option
+@dry_run_option
+@quiet_option
+@json_option
+@config_option
 def build(
     checkpoint: str,
     output: Path,
@@ -120,11 +128,12 @@ def build(
     from nemotrt.files.writing import check_target
 
     source = resolve_checkpoint(checkpoint)
+    given = [option.opts[0] for option in given_options(click.get_current_context()).values()]
     if backend is None:
-        backend, note = default_backend(gpu, _given_flags())
+        backend, note = default_backend(gpu, given)
         if note and not quiet:
             click.echo(note, err=True)
-    check_options(backend, _given_flags())
+    check_options(backend, given)
     own = options_of(registry.find(backend), chosen)
     spec = BuildSpec(backend, gpu, Precision(precision) if precision else None, DEFAULT_LIMITS, own)
     check_target(output, force=force)
@@ -133,10 +142,10 @@ def build(
         for line in opened.notes():
             click.echo(line, err=True)
     resolved = check_spec(opened, spec)
-    given = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
+    limits = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
     if limits_file:
-        given = given.or_else(read_limits(limits_file, gpu, resolved))
-    spec = resolve_limits(opened, spec, resolved, given, say=partial(click.echo, err=True))
+        limits = limits.or_else(read_limits(limits_file, gpu, resolved))
+    spec = resolve_limits(opened, spec, resolved, limits, say=partial(click.echo, err=True))
     if dry_run and as_json:
         found = {"schema_version": 1} | asdict(replace(spec, precision=resolved))
         del found["options"]
@@ -156,14 +165,3 @@ def build(
         click.echo(f"The compiler's layers are not as expected: {faults}", err=True)
     if not manifest.executed:
         click.echo(registry.find(manifest.backend).not_executed_note, err=True)
-
-
-def _given_flags() -> list[str]:
-    """Return the flags that the command line has, at whatever value."""
-    context = click.get_current_context()
-    return [
-        option.opts[0]
-        for option in context.command.params
-        if isinstance(option, click.Option)
-        and context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT
-    ]

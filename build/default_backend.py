@@ -15,7 +15,7 @@ def default_backend(gpu: str | None, given: Collection[str] = ()) -> tuple[str, 
     if gpu is not None:
         return registry.first_for_gpu(), ""
     for option in backend_options():
-        if option.decides and option.flag in given:
+        if option.told.decides and option.flag in given:
             return option.backends[0], ""
     backend, reason = default_cpu_backend()
     return backend, f"building for {backend}: {reason}" if reason else ""

@@ -20,7 +20,7 @@ from nemotrt.charts.charts import (
 from nemotrt.charts.svg_axis import tick_text
 from nemotrt.charts.svg_chart import draw
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-from nemotrt.files.writing import check_writable, write_bytes, write_text
+from nemotrt.files.writing import check_file, write_file
 
 STYLE = (
     "body{font-family:sans-serif;margin:2em;max-width:1340px;color:#222}"
@@ -37,7 +37,7 @@ def check_plot_path(path: Path, is_overwrite: bool) -> None:
     """Raise ConfigError unless `path` is an .html or .png file that may be written."""
     if path.suffix not in (".html", ".png"):
         raise ConfigError(f"{path}: a plot is an .html or a .png file.")
-    check_writable(path, is_overwrite)
+    check_file(path, force=is_overwrite)
 
 
 def write_plot(
@@ -50,10 +50,8 @@ def write_plot(
         EnvironmentUnfitError: a PNG without matplotlib.
     """
     check_plot_path(path, is_overwrite)
-    if path.suffix == ".html":
-        write_text(path, page(charts, title, text), is_overwrite)
-    else:
-        write_bytes(path, png(charts, title, text))
+    drawn = page(charts, title, text) if path.suffix == ".html" else png(charts, title, text)
+    write_file(path, drawn, force=is_overwrite)
 
 
 def page(charts: Sequence[Chart], title: str, text: str) -> str:

@@ -1,10 +1,10 @@
-"""A folder that appears whole or not at all: written beside its target, then renamed."""
+"""A folder or a file that appears whole or not at all: written beside its target, then renamed."""
 
 import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
@@ -25,13 +25,11 @@ def writing_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     make_folder(partial)
     try:
-        yield partial
-        _take_name(partial, target)
-    except BaseException as error:
+        with _room_for(target):
+            yield partial
+            take_name(partial, target)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise EnvironmentUnfitError(f"no space left to write {target}; make room.") from error
-        raise
 
 
 def make_folder(path: Path) -> None:
@@ -53,38 +51,56 @@ def check_target(target: Path, *, force: bool = False) -> None:
         raise ConfigError(f"{target} is a file, not a folder; --force replaces folders only.")
 
 
-def _take_name(partial: Path, target: Path) -> None:
+def take_name(partial: Path, target: Path) -> None:
     """Rename `partial` to `target`, moving an older folder out of the way first."""
-    old = target.parent / f".{target.name}.replaced-{os.getpid()}"
+    old = target.parent / f".{target.name}.replaced"
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a run that was killed right here
         target.rename(old)
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_text(path: Path, text: str, is_overwrite: bool) -> None:
-    """Write a whole file or nothing; an existing one only with `is_overwrite`.
+@contextmanager
+def writing_file(target: Path, *, force: bool = True) -> Iterator[Path]:
+    """Yield a new path beside `target`; on success it takes that name, on any fault it goes.
 
     Raises:
-        ConfigError: the file exists, or its folder does not.
+        ConfigError: `target` exists and `force` is false, or it has no folder.
+        EnvironmentUnfitError: the disk is full.
     """
-    check_writable(path, is_overwrite)
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    check_file(target, force=force)
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with _room_for(target):
+            yield partial
+            partial.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
-def check_writable(path: Path, is_overwrite: bool) -> None:
-    """Raise ConfigError where `path` exists without `is_overwrite`, or has no folder."""
-    if path.exists() and not is_overwrite:
-        raise ConfigError(f"{path} exists; choose another name or add --force.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is not a folder.")
+def write_file(target: Path, content: str | bytes, *, force: bool = True) -> None:
+    """Write a whole file or nothing; raises as `writing_file`."""
+    with writing_file(target, force=force) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_file(target: Path, *, force: bool = True) -> None:
+    """Raise ConfigError where `target` is in the way or has no folder; call it before long work."""
+    if target.exists() and not force:
+        raise ConfigError(f"{target} exists; choose another name or add --force.")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target.parent} is not a folder.")
+
+
+@contextmanager
+def _room_for(target: Path) -> Iterator[None]:
+    """Say a full disk in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = f"no space left to write {target} ({error.strerror}); make room."
+            raise EnvironmentUnfitError(why) from error
+        raise

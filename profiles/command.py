@@ -5,6 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nemotrt.commandline import (
+    ABOVE_0,
+    COUNT,
+    PATH,
+    DefaultGroup,
+    config_option,
+    dry_run_option,
+    force_option,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
@@ -21,28 +33,7 @@ if TYPE_CHECKING:
     from nemotrt.profiles.runs.measure import Observers, Progress
     from nemotrt.profiles.runs.record.result import ProfileResult
 
-PATH = click.Path(path_type=Path)
 PRECISION = click.Choice([item.value for item in BUILT])
-
-
-class DefaultGroup(click.Group):
-    """A group whose first argument may be a target instead of a subcommand's name."""
-
-    default = "run"
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the subcommand that `args` name, else the default with all of `args`."""
-        if args and args[0] not in self.commands:
-            args = [self.default, *args]
-        return super().resolve_command(ctx, args)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Let an option before the target reach the default command too."""
-        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
-            args = [self.default, *args]
-        return super().parse_args(ctx, args)
 
 
 @click.group(cls=DefaultGroup, subcommand_metavar="TARGET [OPTIONS] | COMMAND ...")
@@ -56,21 +47,21 @@ def profile() -> None:
 
 @profile.command("run")
 @click.argument("target")
-@click.option("-o", "--output", type=PATH, default=Path("profile"), show_default=True)
+@output_option("Folder of the results.", default=Path("profile"))
 @click.option("--preset", help="8k16k, 1k8k, 32k1k, 128k or smoke: lengths and requests.")
-@click.option("--isl", type=click.IntRange(1), help="Prompt tokens.  [default: 256]")
-@click.option("--osl", type=click.IntRange(1), help="Answer tokens.  [default: 64]")
+@click.option("--isl", type=COUNT, help="Prompt tokens.  [default: 256]")
+@click.option("--osl", type=COUNT, help="Answer tokens.  [default: 64]")
 @click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
 @click.option(
     "--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ..., then between."
 )
-@click.option("--repeat", type=click.IntRange(1), default=1, help="Runs of the same load.")
-@click.option("-n", "--num-requests", type=click.IntRange(1), help="Measured.  [default: 8 a user]")
+@click.option("--repeat", type=COUNT, default=1, help="Runs of the same load.")
+@click.option("-n", "--num-requests", type=COUNT, help="Measured.  [default: 8 a user]")
 @click.option("--warmup", type=click.IntRange(0), help="Requests before.  [default: 1 a user]")
-@click.option("--request-rate", type=click.FloatRange(0, min_open=True), help="Open loop, per s.")
+@click.option("--request-rate", type=ABOVE_0, help="Open loop, per s.")
 @click.option("--evenly-paced", is_flag=True, help="Fixed gaps in an open loop, not Poisson's.")
 @click.option("--trace", type=PATH, help="JSONL: timestamp (ms), input_length, output_length.")
-@click.option("--trace-speedup", type=click.FloatRange(0, min_open=True), default=1.0)
+@click.option("--trace-speedup", type=ABOVE_0, default=1.0)
 @click.option("--slo", multiple=True, help="Limit for goodput: ttft_ms:500; may be repeated.")
 @click.option("--language", type=click.Choice(["en", "ja", "mixed"]), default="mixed")
 @click.option("--seed", type=int, help="Of prompts and arrivals.  [default: a new one]")
@@ -79,7 +70,7 @@ def profile() -> None:
 @click.option("--tokenizer", help="Folder with the model's tokenizer; a server needs it.")
 @click.option("--header", multiple=True, help="NAME=VALUE of every HTTP request.")
 @click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of an engine directory.")
+@click.option("--threads", type=COUNT, help="CPU threads of an engine directory.")
 @click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=300.0, show_default=True)
 @click.option(
     "--driver",
@@ -106,10 +97,11 @@ def profile() -> None:
 @click.option("--gpu", multiple=True, help="Watch it: index, INDEX:MIG, UUID.  [default: all]")
 @click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
 @click.option("--gpu-rate-hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True)
-@click.option("--force", is_flag=True, help="Replace the output folder.")
-@click.option("--dry-run", is_flag=True, help="Print the workloads, send nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, without samples.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@force_option
+@dry_run_option
+@json_option
+@quiet_option
+@config_option
 @click.pass_context
 def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> None:
     """Measure TARGET and write result.json (every sample) and report.html (one page).
@@ -215,12 +207,13 @@ def _observers(
 
 
 @profile.command("gpu")
-@click.option("-o", "--output", type=PATH, default=Path("gpu.csv"), show_default=True)
+@output_option("File of the samples.", default=Path("gpu.csv"))
 @click.option("--gpu", multiple=True, help="Index, INDEX:MIG or UUID.  [default: all]")
 @click.option("--rate-hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True)
 @click.option("--duration-s", type=click.FloatRange(0.1), help="[default: until Ctrl-C]")
-@click.option("--force", is_flag=True, help="Replace the output file.")
-@click.option("-q", "--quiet", is_flag=True, help="No line a second.")
+@force_option
+@quiet_option
+@config_option
 def gpu(
     output: Path,
     gpu: tuple[str, ...],
@@ -254,7 +247,7 @@ def gpu(
 
 @profile.command("report")
 @click.argument("runs", nargs=-1, required=True, type=PATH)
-@click.option("-o", "--output", type=PATH, help="HTML file.  [default: in the run's folder]")
+@output_option("HTML file.  [default: in the run's folder]")
 def report(runs: tuple[Path, ...], output: Path | None) -> None:
     """Rebuild the page of one run or sweep, or set several side by side.
 

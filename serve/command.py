@@ -8,38 +8,28 @@ from typing import Any
 
 import click
 
+from nemotrt.commandline import (
+    COUNT,
+    PATH,
+    PORT,
+    DefaultGroup,
+    config_option,
+    dry_run_option,
+    force_option,
+    json_option,
+    quiet_option,
+)
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.serve.deploy.command import compose, k8s
 from nemotrt.serve.front.command import front
 from nemotrt.serve.requests.limits import BODY_DEFAULT
 from nemotrt.serve.triton.repository_command import repo
 
-ENGINE = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path)
 TRITON_PORTS = ("http_port", "grpc_port", "metrics_port")
 OF_TRITON = (*TRITON_PORTS, "runtime")
-PORT = click.IntRange(0, 65535)
 
 
-class ServeGroup(click.Group):
-    """A group whose first argument may also be an engine directory: then it means `run`."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the subcommand that `args` name, or `run` for an engine directory."""
-        if args[0] not in self.commands:
-            args = ["run", *args]
-        return super().resolve_command(ctx, args)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Let options of `run` come before ENGINE too."""
-        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=ServeGroup, subcommand_metavar="ENGINE [OPTIONS] | COMMAND ...")
+@click.group(cls=DefaultGroup, subcommand_metavar="ENGINE [OPTIONS] | COMMAND ...")
 def serve() -> None:
     """Serve ENGINE with Triton Inference Server, on loopback, until Ctrl-C.
 
@@ -48,7 +38,7 @@ def serve() -> None:
 
 
 @serve.command()
-@click.argument("engine", type=ENGINE)
+@click.argument("engine", type=PATH)
 @click.option("--name", "model_name", default="llm", show_default=True, help="The model's name.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Of the OpenAI endpoint.")
 @click.option("--port", type=PORT, help="OpenAI endpoint.  [default: 9000]")
@@ -58,11 +48,11 @@ def serve() -> None:
 @click.option("--free-ports", is_flag=True, help="Free ports for those that are not given.")
 @click.option("--no-triton", is_flag=True, help="Only the OpenAI endpoint, before the engine.")
 @click.option("--reasoning-in-content", is_flag=True, help="Leave <think> traces in the content.")
-@click.option("--api-key-file", type=FOLDER, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
-@click.option("--tls-certificate", type=FOLDER)
-@click.option("--tls-key", type=FOLDER)
-@click.option("--max-body-bytes", type=click.IntRange(1), help=f"Of a request.  {BODY_DEFAULT}")
-@click.option("--max-queue-size", type=click.IntRange(1), help="Waiting requests.  [default: 512]")
+@click.option("--api-key-file", type=PATH, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
+@click.option("--tls-certificate", type=PATH)
+@click.option("--tls-key", type=PATH)
+@click.option("--max-body-bytes", type=COUNT, help=f"Of a request.  {BODY_DEFAULT}")
+@click.option("--max-queue-size", type=COUNT, help="Waiting requests.  [default: 512]")
 @click.option("--max-queue-s", type=float, help="Longest wait for a slot.  [default: 300]")
 @click.option("--max-chunks-per-s", type=float, help="Of all streams.  [default: 2000]")
 @click.option(
@@ -71,14 +61,15 @@ def serve() -> None:
     help="Between tokens while prompts come in: their chunks shrink to keep it.",
 )
 @click.option("--drain-s", type=float, default=30.0, show_default=True, help="At a stop.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
-@click.option("--runtime", type=FOLDER, help="Triton runtime folder.")
+@click.option("--threads", type=COUNT, help="CPU threads of the engine.")
+@click.option("--runtime", type=PATH, help="Triton runtime folder.")
 @click.option("--engine-module", hidden=True)
-@click.option("--run-dir", type=FOLDER, help="Folder of state and logs.")
+@click.option("--run-dir", type=PATH, help="Folder of state and logs.")
 @click.option("--stop-with-parent", is_flag=True, help="End with the process that started it.")
 @click.option("--logs", "with_logs", is_flag=True, help="The processes' logs on stderr too.")
-@click.option("--dry-run", is_flag=True, help="Check everything, start nothing.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@dry_run_option
+@quiet_option
+@config_option
 def run(
     engine: Path,
     run_dir: Path | None,
@@ -116,8 +107,8 @@ def run(
 
 
 @serve.command()
-@click.option("--runtime", type=FOLDER, help="Where to; default a folder of this environment.")
-@click.option("--force", is_flag=True, help="Install anew.")
+@click.option("--runtime", type=PATH, help="Where to; default a folder of this environment.")
+@force_option
 def install(runtime: Path | None, force: bool) -> None:
     """Install the Triton runtime (server and its numpy) apart from this environment."""
     from nemotrt.serve.triton.install import install_runtime
@@ -127,7 +118,7 @@ def install(runtime: Path | None, force: bool) -> None:
 
 
 @serve.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def status(as_json: bool) -> None:
     """List this user's servers, wherever their run folders are."""
     from nemotrt.serve.supervision.server_list import list_states
@@ -146,7 +137,7 @@ def status(as_json: bool) -> None:
 
 @serve.command()
 @click.argument("name", required=False)
-@click.option("--run-dir", type=FOLDER, help="The server's, where two have one name.")
+@click.option("--run-dir", type=PATH, help="The server's, where two have one name.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the server stops, or Ctrl-C.")
 def logs(name: str | None, run_dir: Path | None, follow: bool) -> None:
     """Print the logs of server NAME; NAME may be left out when there is only one."""
@@ -167,7 +158,7 @@ def logs(name: str | None, run_dir: Path | None, follow: bool) -> None:
 
 @serve.command()
 @click.argument("name", required=False)
-@click.option("--run-dir", type=FOLDER, help="The server's, where two have one name.")
+@click.option("--run-dir", type=PATH, help="The server's, where two have one name.")
 @click.option("--timeout-s", type=float, default=90.0, show_default=True)
 def stop(name: str | None, run_dir: Path | None, timeout_s: float) -> None:
     """Stop the server NAME gracefully; NAME may be left out when there is only one."""

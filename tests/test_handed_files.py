@@ -197,6 +197,19 @@ ELSEWHERE = {
     ("compare", "baseline"): "the same command as `profile compare`",
     ("report", "runs"): "the same command as `profile report`",
 }
+ALIKE = [  # --config is read by one function, before all else; plan and quantize stand for these
+    "evaluate",
+    "build",
+    "serve run",
+    "serve front",
+    "serve repo",
+    "serve k8s",
+    "serve compose",
+    "profile run",
+    "profile gpu",
+    "profile miniature",
+]
+ELSEWHERE |= {(name, "--config"): "the one loader, tests/test_commandline.py" for name in ALIKE}
 BYTES = {
     "latin-1": b"model: na\xefve\nkey: \xff\n",
     "utf-16": '{"a": 1}'.encode("utf-16"),
@@ -257,6 +270,17 @@ def test_every_path_has_its_place() -> None:
     placed = set(READ) | set(ELSEWHERE) | {(n, o) for n, o in found if o in WRITTEN}
     assert found <= placed, "a new parameter: say how it is read"
     assert set(READ) <= found
+
+
+def test_every_config_file_is_read_alike() -> None:
+    options = [
+        (name, parameter)
+        for name, command in commands(main)
+        for parameter in command.params
+        if "--config" in parameter.opts
+    ]
+    assert {name for name, _ in options} >= set(ALIKE)
+    assert len({parameter.callback for _, parameter in options}) == 1
 
 
 def damaged(root: Path, kind: str, suffix: str) -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from nemotrt.commandline import json_option
+
 
 @click.command()
 @click.argument("engine", type=click.Path(path_type=Path))
@@ -18,7 +20,7 @@ import click
 )
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def engine(
     engine: Path, batch: int, held: int, tokens: int, steps: int, threads: int | None, as_json: bool
 ) -> None:

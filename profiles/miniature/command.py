@@ -8,19 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nemotrt.commandline import (
+    config_option,
+    force_option,
+    json_option,
+    output_option,
+    quiet_option,
+)
+
 if TYPE_CHECKING:
     from nemotrt.profiles.miniature.measurement import Miniature
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("miniature"))
+@output_option("Folder of the results.", default=Path("miniature"))
 @click.option("--isl", type=click.IntRange(8), default=512, show_default=True)
 @click.option("--osl", type=click.IntRange(2), help="[default: twice the isl, as the claim]")
 @click.option("--requests-per-user", type=click.IntRange(2), default=8, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
-@click.option("--force", is_flag=True, help="Replace the output folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@force_option
+@json_option
+@quiet_option
+@config_option
 def miniature(
     output: Path,
     isl: int,

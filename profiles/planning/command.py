@@ -2,15 +2,28 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
-from nemotrt.engines.model.numerics import BUILT
+from nemotrt.commandline import (
+    ABOVE_0,
+    COUNT,
+    FILE,
+    DefaultGroup,
+    config_option,
+    dry_run_option,
+    force_option,
+    json_option,
+    option,
+    options_of,
+    output_option,
+    quiet_option,
+)
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError
-from nemotrt.files.writing import check_writable, write_text
+from nemotrt.files.writing import check_file, write_file
 from nemotrt.profiles.planning.answers.comparison import compare
 from nemotrt.profiles.planning.answers.deployment import (
     THIS_MACHINE,
@@ -26,21 +39,43 @@ from nemotrt.profiles.planning.answers.search import (
     curve,
     each_precision,
 )
-from nemotrt.profiles.planning.default_group import DefaultGroup
 from nemotrt.profiles.planning.measured.validate_command import validate_command
-from nemotrt.profiles.planning.options import (
-    DEFAULTS,
-    config_option,
-    deployment_options,
-    to_options,
-)
 from nemotrt.profiles.planning.sweep_command import sweep_command
 
 ANY_PRECISION = "any"
-FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group(cls=DefaultGroup)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a deployment, and where the answer goes."""
+
+    batch_size: int | None = option(
+        None, "Sequences in the engine.", kind=COUNT, unset="as many as fit"
+    )
+    concurrency: int | None = option(
+        None, "Users that wait for answers.", kind=COUNT, unset="as many as fit"
+    )
+    baseline: str | None = option(None, "Model to compare with.", metavar="MODEL")
+    usd_per_hour: float | None = option(
+        None, "Price of all GPUs, for the price of a million tokens.", kind=ABOVE_0
+    )
+    write_limits: Path | None = option(None, "Write the limits for `nemotrt build`.", kind=FILE)
+    plot: Path | None = option(None, "Write charts to an .html or .png file.", kind=FILE)
+    curve: bool = option(False, "Add the throughput-latency curve.")
+    output: Path | None = None
+    as_json: bool = False
+    quiet: bool = False
+    dry_run: bool = False
+    force: bool = False
+
+
+@click.group(
+    cls=DefaultGroup,
+    default="model",
+    no_args_is_help=False,
+    options_metavar="",
+    subcommand_metavar="MODEL [OPTIONS] | COMMAND [OPTIONS]",
+)
 def plan() -> None:
     """Predict memory, throughput and latency of MODEL on a GPU, and say what limits them.
 
@@ -50,104 +85,96 @@ def plan() -> None:
 
 
 @plan.command("model", hidden=True)
-@click.argument("model", required=False)
-@click.option("--gpu", default=DEFAULTS.gpu, show_default=True, metavar="NAME|FILE",
-              help="GPU name, profile file, or this-machine.")  # fmt: skip
-@click.option("--precision", type=click.Choice([*(item.value for item in BUILT), ANY_PRECISION]),
-              help="Precision of the linears; any: the fastest within the target "
-              "[default: the checkpoint's own, else bf16].")  # fmt: skip
-@click.option("--isl", type=click.IntRange(min=1), default=DEFAULTS.isl, show_default=True,
-              help="Tokens of a prompt.")  # fmt: skip
-@click.option("--osl", type=click.IntRange(min=1), default=DEFAULTS.osl, show_default=True,
-              help="Tokens of an answer.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1),
-              help="Sequences in the engine [default: as many as fit].")  # fmt: skip
-@click.option("--concurrency", type=click.IntRange(min=1),
-              help="Users that wait for answers [default: as many as fit].")  # fmt: skip
-@click.option("--baseline", metavar="MODEL", help="Model to compare with.")
-@click.option("--tpot-ms", type=click.FloatRange(min=0, min_open=True),
-              help="Slowest accepted time per output token.")  # fmt: skip
-@click.option("--ttft-ms", type=click.FloatRange(min=0, min_open=True),
-              help="Slowest accepted time to the first token.")  # fmt: skip
-@click.option("--usd-per-hour", type=click.FloatRange(min=0, min_open=True),
-              help="Price of all GPUs, for the price of a million tokens.")  # fmt: skip
-@deployment_options
-@click.option("--calibrate", "results", type=click.Path(exists=True, path_type=Path),
-              multiple=True, help="Fit the GPU's corrections to these runs.")  # fmt: skip
-@click.option("--output", type=FILE, help="Write the fitted or measured GPU profile here.")
-@click.option("--write-limits", type=FILE, help="Write the limits for `nemotrt build`.")
-@click.option("--plot", type=FILE, help="Write charts to an .html or .png file.")
-@click.option("--curve", "is_curve", is_flag=True, help="Add the throughput-latency curve.")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Print nothing but results.")
-@click.option("--dry-run", is_flag=True, help="Plan, but write no file.")
-@click.option("--force", is_flag=True, help="Overwrite files.")
+@click.argument("model", default="")
+@click.option(
+    "--precision",
+    "precision_name",
+    type=click.Choice([*(p.value for p in BUILT), ANY_PRECISION]),
+    help="Precision of the linears; any: the fastest within the target.  "
+    "[default: the checkpoint's own, else bf16]",
+)
+@options_of(DeploymentOptions)
+@options_of(LatencyTarget)
+@options_of(Asked)
+@click.option(
+    "--calibrate",
+    "results",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="Fit the GPU's corrections to these runs.",
+)
+@output_option("Write the fitted or measured GPU profile here.", FILE)
+@json_option
+@quiet_option
+@dry_run_option
+@force_option
 @config_option
-def plan_model(model: str | None, gpu: str, results: tuple[Path, ...], **flags: Any) -> None:
+def plan_model(
+    deployment_options: DeploymentOptions,
+    precision_name: str | None,
+    latency_target: LatencyTarget,
+    asked: Asked,
+    results: tuple[Path, ...],
+) -> None:
     """Plan one model on one GPU."""
-    if flags["output"] and not results and gpu != THIS_MACHINE:
+    is_any = precision_name == ANY_PRECISION
+    precision = Precision(precision_name) if precision_name and not is_any else None
+    options = replace(deployment_options, precision=precision)
+    if asked.output and not results and options.gpu != THIS_MACHINE:
         raise click.UsageError("--output is what --calibrate or --gpu this-machine writes.")
-    if gpu == THIS_MACHINE and sys.stderr.isatty() and not flags["quiet"]:
+    if not (options.model or results):
+        raise ConfigError(
+            "Missing argument 'MODEL': a known name, a config.json or a checkpoint folder, such as "
+            f"`nemotrt plan nemotron-nano-9b-v2 --gpu {options.gpu}`; --help has the rest."
+        )
+    if options.gpu == THIS_MACHINE and sys.stderr.isatty() and not asked.quiet:
         click.echo("measuring this machine, about ten seconds", err=True)
     if results:
-        _calibrate(model or "", gpu, results, flags)
+        _calibrate(options, results, asked)
         return
-    if model is None:
-        raise click.UsageError("Missing argument 'MODEL'.")
-    _check_outputs(flags)
-    options = to_options(model, gpu, {**flags, "precision": _first_precision(flags)})
-    deployment, batch_size = _choose(options, flags)
-    record = make_plan(deployment, flags["concurrency"], batch_size, flags["usd_per_hour"])
-    baseline = None
-    if flags["baseline"]:
-        is_own = options.precision is None and flags["precision"] != ANY_PRECISION
-        precision = None if is_own else deployment.formats.precision
-        same = options.at(model=flags["baseline"], precision=precision)
-        baseline = deploy(same, deployment.gpu)
-        record = compare(deployment, record, baseline, flags["usd_per_hour"])
-    _print(deployment, record, flags)
-    _write(deployment, record, baseline, flags)
-
-
-def _first_precision(flags: dict[str, Any]) -> str | None:
-    """Return the precision that was given, if any; `any` is resolved afterwards."""
-    chosen: str | None = flags["precision"]
-    return None if chosen == ANY_PRECISION else chosen
-
-
-def _choose(options: DeploymentOptions, flags: dict[str, Any]) -> tuple[Deployment, int | None]:
-    """Return the deployment, and its batch where the user or a latency target decides it."""
-    target = LatencyTarget(flags["tpot_ms"], flags["ttft_ms"])
-    is_any = flags["precision"] == ANY_PRECISION
-    if target == LatencyTarget() and not is_any:
-        return deploy(options), flags["batch_size"]
-    if flags["batch_size"] is not None:
+    _check_outputs(asked)
+    if latency_target == LatencyTarget() and not is_any:
+        deployment, batch_size = deploy(options), asked.batch_size
+    elif asked.batch_size is not None:
         raise ConfigError("--batch-size cannot be combined with a latency target or any precision.")
-    return best_under(each_precision(options) if is_any else [deploy(options)], target)
+    else:
+        found = each_precision(options) if is_any else [deploy(options)]
+        deployment, batch_size = best_under(found, latency_target)
+    record = make_plan(deployment, asked.concurrency, batch_size, asked.usd_per_hour)
+    baseline = None
+    if asked.baseline:
+        is_own = options.precision is None and not is_any
+        same = options.at(
+            model=asked.baseline,
+            precision=None if is_own else deployment.formats.precision,
+        )
+        baseline = deploy(same, deployment.gpu)
+        record = compare(deployment, record, baseline, asked.usd_per_hour)
+    _print(deployment, record, asked)
+    _write(deployment, record, baseline, asked)
 
 
-def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str, Any]) -> None:
+def _calibrate(options: DeploymentOptions, results: tuple[Path, ...], asked: Asked) -> None:
     """Fit, write the profile, and say how far the rows were off before and after."""
     from nemotrt.profiles.planning.measured.calibration import calibrate, profile_yaml
 
-    output: Path | None = flags["output"]
+    output = asked.output
     if output is None:
         raise click.UsageError("--calibrate needs --output FILE.yaml.")
-    if not flags["dry_run"]:
-        check_writable(output, flags["force"])
-    options = to_options(model, gpu, {**flags, "precision": _first_precision(flags)})
+    if not asked.dry_run:
+        check_file(output, force=asked.force)
     fitted = calibrate(results, options)
-    if not flags["dry_run"]:
-        write_text(output, profile_yaml(fitted.gpu), flags["force"])
+    if not asked.dry_run:
+        write_file(output, profile_yaml(fitted.gpu), force=asked.force)
     summary = {
         "schema_version": 1,
         "gpu": fitted.gpu.name,
         "num_rows": fitted.num_rows,
         "mape_before": fitted.mape_before,
         "mape_after": fitted.mape_after,
-        "output": None if flags["dry_run"] else str(output),
+        "output": None if asked.dry_run else str(output),
     }
-    if flags["is_json"]:
+    if asked.as_json:
         click.echo(json.dumps(summary, allow_nan=False, indent=2))
         return
     click.echo(
@@ -156,23 +183,23 @@ def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str,
     )
 
 
-def _check_outputs(flags: dict[str, Any]) -> None:
+def _check_outputs(asked: Asked) -> None:
     """Raise before any work where an output file cannot be written."""
-    if flags["plot"]:
+    if asked.plot:
         from nemotrt.charts.plot_file import check_plot_path
 
-        check_plot_path(flags["plot"], flags["force"] or flags["dry_run"])
-    for path in (flags["write_limits"], flags["output"]):
+        check_plot_path(asked.plot, asked.force or asked.dry_run)
+    for path in (asked.write_limits, asked.output):
         if path:
-            check_writable(path, flags["force"] or flags["dry_run"])
+            check_file(path, force=asked.force or asked.dry_run)
 
 
-def _print(deployment: Deployment, record: Plan, flags: dict[str, Any]) -> None:
+def _print(deployment: Deployment, record: Plan, asked: Asked) -> None:
     """Print the plan, as JSON or as tables."""
-    points = curve(deployment) if flags["is_curve"] else []
-    if flags["is_json"]:
+    points = curve(deployment) if asked.curve else []
+    if asked.as_json:
         raw = asdict(record)
-        if flags["is_curve"]:
+        if asked.curve:
             raw["curve"] = [asdict(point) for point in points]
         click.echo(json.dumps(raw, allow_nan=False, indent=2))
         return
@@ -181,19 +208,17 @@ def _print(deployment: Deployment, record: Plan, flags: dict[str, Any]) -> None:
     print_tables([plan_table(record), *([curve_table(points)] if points else [])])
 
 
-def _write(
-    deployment: Deployment, record: Plan, baseline: Deployment | None, flags: dict[str, Any]
-) -> None:
+def _write(deployment: Deployment, record: Plan, baseline: Deployment | None, asked: Asked) -> None:
     """Write the limits and the charts that were asked for."""
-    written = [path for path in (flags["write_limits"], flags["plot"], flags["output"]) if path]
-    if not flags["dry_run"]:
-        if flags["output"]:
+    written = [path for path in (asked.write_limits, asked.plot, asked.output) if path]
+    if not asked.dry_run:
+        if asked.output:
             from nemotrt.profiles.planning.measured.calibration import profile_yaml
 
-            write_text(flags["output"], profile_yaml(deployment.gpu), flags["force"])
-        if flags["write_limits"]:
-            write_text(flags["write_limits"], limits_yaml(record), flags["force"])
-        if flags["plot"]:
+            write_file(asked.output, profile_yaml(deployment.gpu), force=asked.force)
+        if asked.write_limits:
+            write_file(asked.write_limits, limits_yaml(record), force=asked.force)
+        if asked.plot:
             from nemotrt.charts.plot_file import write_plot
             from nemotrt.profiles.planning.output.plan_charts import plan_charts
             from nemotrt.profiles.planning.output.plan_table import note_lines, ratio_text
@@ -201,10 +226,10 @@ def _write(
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))
             text = "\n".join((*ratio_text(record).splitlines(), *note_lines(record)))
-            write_plot(flags["plot"], charts, title, text, flags["force"])
+            write_plot(asked.plot, charts, title, text, asked.force)
     for path in written:
-        if not flags["quiet"]:
-            click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)
+        if not asked.quiet:
+            click.echo(f"{'would write' if asked.dry_run else 'wrote'} {path}", err=True)
 
 
 plan.add_command(sweep_command)

@@ -3,73 +3,95 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
+from nemotrt.commandline import (
+    FILE,
+    config_option,
+    dry_run_option,
+    force_option,
+    json_option,
+    options_of,
+    quiet_option,
+)
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.files.writing import check_writable, write_text
+from nemotrt.files.writing import check_file, write_file
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
 from nemotrt.profiles.planning.answers.sweep import heat_maps, sweep, to_csv
-from nemotrt.profiles.planning.options import config_option, deployment_options, to_options
 
-FILE = click.Path(dir_okay=False, path_type=Path)
 DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
 
 
 @click.command("sweep")
 @click.argument("model")
-@click.option("--gpu", "gpus", multiple=True, metavar="NAME|FILE",
-              help="GPU; repeat for several [default: all].")  # fmt: skip
-@click.option("--precision", "precisions", multiple=True,
-              type=click.Choice([item.value for item in BUILT]),
-              help="Precision; repeat for several "
-              "[default: the checkpoint's own, else what the GPUs have].")  # fmt: skip
-@click.option("--lengths", multiple=True, metavar="ISL:OSL", default=DEFAULT_LENGTHS,
-              show_default=True, help="Prompt and answer tokens; repeat for several.")  # fmt: skip
+@click.option(
+    "--gpu", "gpus", multiple=True, metavar="NAME|FILE", help="Repeat for several [default: all]."
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice([p.value for p in BUILT]),
+    help="Repeat for several [default: the checkpoint's own, else what the GPUs have].",
+)
+@click.option(
+    "--lengths",
+    multiple=True,
+    metavar="ISL:OSL",
+    default=DEFAULT_LENGTHS,
+    show_default=True,
+    help="Prompt and answer tokens; repeat for several.",
+)
 @click.option("--baseline", metavar="MODEL", help="Model to compare with.")
-@deployment_options
+@options_of(DeploymentOptions, without=("gpu", "precision", "isl", "osl"))
 @click.option("--csv", "csv_path", type=FILE, help="Write CSV here instead of to stdout.")
 @click.option("--plot", type=FILE, help="Write heat maps to an .html or .png file.")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", is_flag=True, help="Print nothing but results.")
-@click.option("--dry-run", is_flag=True, help="Plan, but write no file.")
-@click.option("--force", is_flag=True, help="Overwrite files.")
+@json_option
+@quiet_option
+@dry_run_option
+@force_option
 @config_option
 def sweep_command(
-    model: str,
     gpus: tuple[str, ...],
     precisions: tuple[str, ...],
     lengths: tuple[str, ...],
-    **flags: Any,
+    baseline: str | None,
+    deployment_options: DeploymentOptions,
+    csv_path: Path | None,
+    plot: Path | None,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+    force: bool,
 ) -> None:
     """Plan MODEL over GPUs, precisions and lengths, to CSV and a heat map."""
-    is_overwrite = flags["force"] or flags["dry_run"]
-    for path in (flags["csv_path"], flags["plot"]):
+    is_overwrite = force or dry_run
+    for path in (csv_path, plot):
         if path:
-            check_writable(path, is_overwrite)
+            check_file(path, force=is_overwrite)
     pairs = [_lengths(text) for text in lengths]
-    options = to_options(model, "a10g", flags)
     names = gpus or tuple(known_gpus())
     chosen = [Precision(p) for p in precisions]
-    rows = list(sweep(options, names, chosen, pairs, flags["baseline"]))
-    if flags["csv_path"] and not flags["dry_run"]:
-        write_text(flags["csv_path"], to_csv(rows), is_overwrite)
-    if flags["is_json"]:
+    rows = list(sweep(deployment_options, names, chosen, pairs, baseline))
+    if csv_path and not dry_run:
+        write_file(csv_path, to_csv(rows), force=is_overwrite)
+    if as_json:
         found = {"schema_version": 1, "rows": [asdict(row) for row in rows]}
         click.echo(json.dumps(found, allow_nan=False, indent=2))
-    elif not flags["csv_path"]:
+    elif not csv_path:
         click.echo(to_csv(rows), nl=False)
-    if flags["plot"] and not flags["dry_run"]:
+    if plot and not dry_run:
         from nemotrt.charts.plot_file import write_plot
 
-        title = f"{model}: planned throughput (predicted)"
+        title = f"{deployment_options.model}: planned throughput (predicted)"
         notes = "\n".join(dict.fromkeys(f"Note: {row.note}." for row in rows if row.note))
-        write_plot(flags["plot"], list(heat_maps(rows)), title, notes, is_overwrite)
-    for path in (flags["csv_path"], flags["plot"]):
-        if path and not flags["quiet"]:
-            click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)
+        write_plot(plot, list(heat_maps(rows)), title, notes, is_overwrite)
+    for path in (csv_path, plot):
+        if path and not quiet:
+            click.echo(f"{'would write' if dry_run else 'wrote'} {path}", err=True)
     if all(row.problem for row in rows):
         raise NoFeasiblePlanError(f"no combination can run; the first: {rows[0].problem}")
 

@@ -1,11 +1,11 @@
 """One page of several runs: throughput against latency, and a table."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from nemotrt.charts.chart import Chart
 from nemotrt.charts.scale import label
+from nemotrt.files.writing import write_file
 from nemotrt.profiles.reports.environment import environment
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
@@ -25,12 +25,7 @@ Series = dict[str, list[ProfileResult]]
 
 def write_comparison(results: Sequence[ProfileResult], path: Path, *, verdict: str = "") -> None:
     """Write the page whole or not at all; `verdict` is its first sentence."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(render_comparison(results, verdict), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, render_comparison(results, verdict))
 
 
 def render_comparison(results: Sequence[ProfileResult], verdict: str = "") -> str:

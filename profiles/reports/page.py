@@ -1,9 +1,9 @@
 """The HTML page of a profile result: one file, no network."""
 
-import os
 from pathlib import Path
 
 from nemotrt.charts.scale import label
+from nemotrt.files.writing import write_file
 from nemotrt.profiles.hardware.nvml.flags import MAX_LOCKED_SPREAD_MHZ
 from nemotrt.profiles.reports.environment import environment
 from nemotrt.profiles.reports.plots import histograms, timelines
@@ -21,12 +21,7 @@ CARDS = ("tokens_per_s", "tokens_per_s_per_user", "ttft_ms", "tpot_ms", "e2e_lat
 
 def write_html(result: ProfileResult, path: Path) -> None:
     """Write the page whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(render(result), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, render(result))
 
 
 def render(result: ProfileResult) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nemotrt.commandline import PATH, json_option, output_option
+
 if TYPE_CHECKING:
     from nemotrt.profiles.verdict.judge import Verdict
-
-PATH = click.Path(path_type=Path)
 
 
 @click.command()
@@ -19,8 +19,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--target", type=float, default=1.0, show_default=True, help="The claimed ratio.")
 @click.option("--at-given-concurrency", is_flag=True, help="Take single runs as they are.")
 @click.option("--gate", is_flag=True, help="Exit with 1 unless the outcome is 'met'.")
-@click.option("-o", "--output", type=PATH, help="Also write a page with both runs' curves.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@output_option("Also write a page with both runs' curves.")
+@json_option
 @click.pass_context
 def compare(
     ctx: click.Context,

@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from nemotrt.errors import ArtefactError, unknown_name
 from nemotrt.quantize.conversion.jit import compiled
+from nemotrt.quantize.conversion.options import METHODS
 
 Floats = npt.NDArray[np.float32]
 BIN_SHIFT = 19  # a bin is the exponent and 4 bits of mantissa: 16 bins an octave
 NUM_BINS = 1 << (31 - BIN_SHIFT)
-METHODS = ("amax", "percentile", "mse")
 
 
 @compiled

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nemotrt.commandline import COUNT, config_option, json_option, output_option, quiet_option
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,18 +27,19 @@ READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
     help="Plain text or .jsonl; may be repeated, one row of the table each. "
     "[default: the shipped held-out English and Japanese]",
 )
-@click.option("--sequences", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--sequences", type=COUNT, default=16, show_default=True)
 @click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
-@click.option("--page", type=click.Path(path_type=Path), help="Write a self-contained HTML page.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@output_option("Write a self-contained HTML page.", old=("--page",))
+@json_option
+@quiet_option
+@config_option
 def evaluate(
     candidate: str,
     against: str,
     texts: tuple[Path, ...],
     sequences: int,
     sequence_tokens: int,
-    page: Path | None,
+    output: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -48,12 +50,13 @@ def evaluate(
     directory runs itself, one token at a time; it shows logits only, so no layers are listed.
     """
     from nemotrt.engines.tiny.models import FOLDER, resolve_checkpoint
+    from nemotrt.files.writing import write_file
     from nemotrt.quantize.calibration.texts import read_texts, token_windows
     from nemotrt.quantize.conversion.progress import count_progress
     from nemotrt.quantize.quality import evaluate as quality
 
-    if page is not None and not page.parent.is_dir():
-        raise ConfigError(f"--page {page}: the folder {page.parent} does not exist.")
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
     reference, target = resolve_checkpoint(against), resolve_checkpoint(candidate)
     paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
     stems = [path.stem for path in paths]
@@ -66,10 +69,10 @@ def evaluate(
     total = quality.num_steps(reference, target, tokens)
     with count_progress("comparing", total, quiet=quiet or as_json) as progress:
         result = quality.evaluate(reference, target, tokens, progress)
-    if page is not None:
+    if output is not None:
         from nemotrt.quantize.quality.quality_page import quality_page
 
-        page.write_text(quality_page(result), encoding="utf-8")
+        write_file(output, quality_page(result))
     if as_json:
         click.echo(json.dumps({"schema_version": 1} | asdict(result), allow_nan=False))
     else:

@@ -1,7 +1,7 @@
 """What a recipe needs beside the weights: static scales, smoothing factors, KV cache scales."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.calibration import Calibration
-from nemotrt.quantize.calibration.observe import METHODS
+from nemotrt.quantize.conversion.options import CalibrationOptions
 from nemotrt.quantize.conversion.plan import Adjustments
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
@@ -19,15 +19,6 @@ from nemotrt.quantize.scales.common_amax import common_amaxes
 from nemotrt.quantize.scales.smooth import smooth
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationOptions:
-    """How static scales are taken from a calibration."""
-
-    method: str = METHODS[0]
-    percentile: float = 99.99
-    fold: bool = True
 
 
 def adjust(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError, NemotrtError
-from nemotrt.files.writing import check_target, make_folder
+from nemotrt.files.writing import check_target, make_folder, take_name
 
 JOURNAL_FILE = ".journal.json"
 LOCK_FILE = ".lock"
@@ -70,7 +70,7 @@ def filling_folder(
             raise EnvironmentUnfitError(_what_failed(error, path)) from error
         for name in (JOURNAL_FILE, LOCK_FILE):
             (path / name).unlink(missing_ok=True)
-        _take_name(path, target)
+        take_name(path, target)
     if sync:
         _force_to_disk(target.parent)
 
@@ -125,13 +125,3 @@ def _take_up(path: Path, plan: str) -> Partial:
             "run without --resume to start again."
         )
     return Partial(path, plan, finished)
-
-
-def _take_name(path: Path, target: Path) -> None:
-    """Rename `path` to `target`, moving an older folder out of the way first."""
-    old = target.parent / f".{target.name}.replaced"
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)  # of a run that was killed right here
-        target.rename(old)
-    path.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from nemotrt.engines.checkpoint.checkpoint import open_checkpoint, shard_paths
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.quantize.calibration.calibration import load_calibration
 from nemotrt.quantize.contracts.loaders import loader_verdicts
-from nemotrt.quantize.conversion.formats import Format, check_unfolded
+from nemotrt.quantize.conversion.formats import check_unfolded
 from nemotrt.quantize.conversion.layout import Shard
+from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.conversion.plan import Adjustments, check_plain, plan_digest, plan_shards
 from nemotrt.quantize.conversion.progress import readable_size
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection, select
-from nemotrt.quantize.scales.adjust import CalibrationOptions, adjust
+from nemotrt.quantize.scales.adjust import adjust
 from nemotrt.quantize.scales.column_amax import num_threads
 from nemotrt.quantize.writing.carry import carry_files, write_index
 from nemotrt.quantize.writing.configs import write_configs
@@ -28,24 +29,6 @@ from nemotrt.quantize.writing.shard import Progress, is_shard_whole, write_shard
 RECORD_FILE = "nemotrt_quantize.json"  # what was asked, beside what it gave
 COPIED = "copied as they are"
 BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own; Source: stat(2)
-
-
-Setting = str | int | float | bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizeOptions:
-    """How to write, beside the recipe."""
-
-    layout: Format = Format.MODELOPT
-    kv_cache: str = "none"
-    keep_feeders: bool = False
-    calibration: Path | None = None  # folder, for recipes with static scales
-    calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
-    force: bool = False
-    resume: bool = False
-    sync: bool = False  # onto the disk before the output appears
-    settings: dict[str, Setting] = field(default_factory=dict)  # the call's, for the record
 
 
 @dataclass(frozen=True, slots=True)

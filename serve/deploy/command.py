@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-FOLDER = click.Path(path_type=Path)
+from nemotrt.commandline import PATH, config_option
 
 
 @click.command()
-@click.argument("engine", type=FOLDER)
+@click.argument("engine", type=PATH)
 @click.option("--image", required=True, help="Container image that has nemotrt and a Triton.")
 @click.option("--claim", required=True, help="PersistentVolumeClaim with the engine directory.")
 @click.option("--engine-path", default="engine", show_default=True, help="Inside the claim.")
@@ -29,6 +29,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
 @click.option("--key-secret", help="Secret: `keys` are the API keys, `metrics` one for Prometheus.")
+@config_option
 def k8s(engine: Path, num_gpus: int | None, **options: Any) -> None:
     """Print Kubernetes manifests (YAML) for ENGINE."""
     from nemotrt.serve.deploy.kubernetes import ClusterSpec, manifests
@@ -37,13 +38,14 @@ def k8s(engine: Path, num_gpus: int | None, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("engine", type=FOLDER)
+@click.argument("engine", type=PATH)
 @click.option("--image", required=True, help="Container image that has nemotrt and a Triton.")
 @click.option("--name", default="nemotrt", show_default=True, help="The service's name.")
 @click.option("--model-name", default="llm", show_default=True, help="The model's name.")
 @click.option("--gpus", "num_gpus", type=click.IntRange(0), help="Default by the engine.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9000, show_default=True)
 @click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
+@config_option
 def compose(engine: Path, num_gpus: int | None, **options: Any) -> None:
     """Print a compose file (YAML) that serves ENGINE on this host.
 

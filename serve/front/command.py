@@ -5,13 +5,12 @@ from typing import Any
 
 import click
 
+from nemotrt.commandline import PATH, config_option
 from nemotrt.serve.requests.limits import BODY_DEFAULT
-
-FOLDER = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("engine", type=FOLDER)
+@click.argument("engine", type=PATH)
 @click.option(
     "--triton",
     "triton_address",
@@ -23,10 +22,11 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=9000, show_default=True)
 @click.option("--reasoning-in-content", is_flag=True, help="Leave <think> traces in the content.")
-@click.option("--api-key-file", type=FOLDER, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
-@click.option("--tls-certificate", type=FOLDER)
-@click.option("--tls-key", type=FOLDER)
+@click.option("--api-key-file", type=PATH, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
+@click.option("--tls-certificate", type=PATH)
+@click.option("--tls-key", type=PATH)
 @click.option("--max-body-bytes", type=click.IntRange(1), help=f"Of a request.  {BODY_DEFAULT}")
+@config_option
 def front(engine: Path, **options: Any) -> None:
     """Answer OpenAI's API before a Triton that runs already.
 

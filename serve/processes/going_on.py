@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nemotrt.errors import NemotrtError
+
 log = logging.getLogger("nemotrt.serve")
 _refused: set[str] = set()
 
@@ -13,7 +15,7 @@ def going_on(what: str) -> Iterator[None]:
     """Log that the system refuses to do `what`, once until it is done again, and go on."""
     try:
         yield
-    except OSError as error:
+    except (OSError, NemotrtError) as error:
         if what not in _refused:
             log.warning("can't %s: %s; the server goes on", what, error)
         _refused.add(what)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
+from nemotrt.files.writing import write_file
 
 ROOT_VARIABLE = "NEMOTRT_RUN_DIR"
 MAX_SOCKET_PATH_BYTES = 107  # Source: linux/un.h, sun_path
@@ -55,9 +56,7 @@ class RunFolder:
 
     def write_state(self, state: ServerState) -> None:
         """Replace server.json at once."""
-        partial = self.path / f".{STATE_FILE}.partial"
-        partial.write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
-        partial.rename(self.path / STATE_FILE)
+        write_file(self.path / STATE_FILE, json.dumps(asdict(state), indent=1) + "\n")
 
     def read_state(self) -> ServerState | None:
         """Return the state, None before the server has written one.

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from nemotrt.engines.artefact.manifest import read_manifest
-from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.serve.front.http.access import read_api_keys
 from nemotrt.serve.processes.going_on import going_on
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState
@@ -119,7 +119,7 @@ class Supervisor:
             for service in self.services:
                 service.spec.log.unlink(missing_ok=True)  # of an earlier server of that name
             self.folder.write_state(self.state)
-        except OSError as error:
+        except (OSError, NemotrtError) as error:
             raise EnvironmentUnfitError(
                 f"the server's files can't be written: {error}; make room, or give another "
                 "--run-dir or TMPDIR."

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import click
 
+from nemotrt.commandline import PATH, config_option, dry_run_option, force_option, output_option
 from nemotrt.errors import ConfigError
-
-FOLDER = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("engine", type=FOLDER)
-@click.option("-o", "--output", type=FOLDER, required=True, metavar="REPO")
+@click.argument("engine", type=PATH)
+@output_option("New folder.", required=True, metavar="REPO")
 @click.option("--name", "model_name", default="llm", show_default=True, help="The model's name.")
 @click.option(
     "--target",
@@ -27,8 +26,9 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--max-queue-size", type=click.IntRange(1), help="Waiting requests.  [default: 512]")
 @click.option("--max-queue-s", type=float, help="Longest wait for a slot.  [default: 300]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
-@click.option("--force", is_flag=True, help="Replace an existing REPO.")
-@click.option("--dry-run", is_flag=True, help="Check everything, print config.pbtxt alone.")
+@force_option
+@dry_run_option
+@config_option
 def repo(
     engine: Path,
     output: Path,

@@ -24,9 +24,10 @@ from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.calibration.forward import embed, final_logits, run_blocks
+from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
 from nemotrt.quantize.recipes.recipe import load_recipe
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 from support import cuda_stand_in, reference
 from support import tensorrt_stand_in as stand_in
 

@@ -23,14 +23,14 @@ from nemotrt.quantize.calibration.forward import embed, final_logits, run_blocks
 from nemotrt.quantize.calibration.observe import Observation
 from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
 from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.quality.command import evaluate as evaluate_command
 from nemotrt.quantize.quality.evaluate import evaluate
 from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
 from nemotrt.quantize.reading.compressed import open_quantized
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.scales import smooth
-from nemotrt.quantize.scales.adjust import CalibrationOptions
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 from support.reference import from_folder
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96

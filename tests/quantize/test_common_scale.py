@@ -13,8 +13,9 @@ from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.contracts.contract import inspect_quantized
 from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.recipes.recipe import load_recipe
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 
 IDS = np.random.default_rng(0).integers(0, 96, (2, 16))
 GROUPS = (

@@ -50,7 +50,7 @@ def test_required_options_and_flags_may_be_in_the_file(checkpoint: Path, tmp_pat
     ("text", "message"),
     [
         ("recipy: fp8", "c.yaml 'recipy'; did you mean 'recipe'? Known: "),
-        ("kv_cache: fp8", "did you mean 'kv-cache'?"),
+        ("kvcache: fp8", "did you mean 'kv-cache'?"),
         ("config: c.yaml", "unknown key of"),
         ("sequences: 0", "c.yaml: sequences: 0 is not in the range x>=1"),
         ("sequences: true", "c.yaml: sequences: must be one text or number, got True"),

@@ -22,11 +22,11 @@ from nemotrt.quantize.calibration.texts import read_texts, token_windows
 from nemotrt.quantize.contracts.contract import inspect_quantized
 from nemotrt.quantize.contracts.loaders import LOADERS, TRT_LLM
 from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.quality.evaluate import evaluate
 from nemotrt.quantize.reading.compressed import open_quantized
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
-from nemotrt.quantize.scales.adjust import CalibrationOptions
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 from support.peers import peer_python
 
 IN_PROJ = "backbone.layers.0.mixer.in_proj"

@@ -19,9 +19,10 @@ from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.quality.evaluate import evaluate, num_steps
 from nemotrt.quantize.recipes.recipe import load_recipe
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 from support.reference import from_folder
 
 TOKENS = {"x": np.arange(5 * 24).reshape(5, 24) * 7 % 96, "y": np.arange(24).reshape(1, 24)}

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
+from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.quality.evaluate import evaluate
 from nemotrt.quantize.quality.quality import LinearError
 from nemotrt.quantize.recipes.recipe import load_recipe
-from nemotrt.quantize.scales.adjust import CalibrationOptions
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 from support.reference import from_folder
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96

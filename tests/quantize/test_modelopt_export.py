@@ -14,9 +14,10 @@ from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
 from nemotrt.quantize.contracts.contract import inspect_quantized
+from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.recipes.selection import sharing_scale
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 from support.peers import peer_python
 
 ORACLE = Path(__file__).parent / "oracles/modelopt_model.py"

@@ -14,9 +14,9 @@ from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.contracts.contract import inspect_quantized
 from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
-from nemotrt.quantize.scales.adjust import CalibrationOptions
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96
 LAYER = "backbone.layers.{}.mixer"

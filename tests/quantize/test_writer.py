@@ -26,9 +26,10 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
+from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.writing import partial, shard, writer
-from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
+from nemotrt.quantize.writing.writer import quantize_checkpoint
 
 INT8 = load_recipe("int8-wo")
 FP8_DYNAMIC = load_recipe("fp8-dynamic")

@@ -1,19 +1,17 @@
 """What a user may choose of an ONNX Runtime engine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from nemotrt.engines.backends.protocol.options import flag
+from nemotrt.commandline import option
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxRuntimeOptions:
     """`is_exact` keeps the activations of int8-wo in float32."""
 
-    is_exact: bool = field(
-        default=False,
-        metadata=flag(
-            "--exact",
-            "int8-wo keeps activations in float32 (slower, 4 bytes a weight in memory).",
-            decides=True,
-        ),
+    is_exact: bool = option(
+        False,
+        "int8-wo keeps activations in float32 (slower, 4 bytes a weight in memory).",
+        "--exact",
+        decides=True,
     )

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.files.writing import check_file, writing_file
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuTrace
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -18,16 +18,14 @@ def check_table(path: Path, *, force: bool) -> None:
     """Raise ConfigError for an unknown suffix, or a file that is in the way."""
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}.")
-    if path.exists() and not force:
-        raise ConfigError(f"{path} exists; give another file, or --force to replace it.")
+    check_file(path, force=force)
     if path.suffix == ".parquet":
         _parquet()
 
 
 def write_table(traces: Sequence[GpuTrace], path: Path) -> None:
     """Write one row a sample whole or not at all; JSON has the GPUs' facts too."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+    with writing_file(path) as partial:
         if path.suffix == ".json":
             value = {"schema_version": 1, "gpus": [t.model_dump(mode="json") for t in traces]}
             partial.write_text(json.dumps(value) + "\n", encoding="utf-8")
@@ -36,9 +34,6 @@ def write_table(traces: Sequence[GpuTrace], path: Path) -> None:
         else:
             arrow, parquet = _parquet()
             parquet.write_table(arrow.Table.from_pylist(_rows(traces)), partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _rows(traces: Sequence[GpuTrace]) -> list[dict[str, Any]]:

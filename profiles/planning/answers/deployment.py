@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import click
+
+from nemotrt.commandline import COUNT, choices, option
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
@@ -15,13 +18,15 @@ from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
-from nemotrt.profiles.planning.time.engine_profile import EngineProfile, load_engine
+from nemotrt.profiles.planning.time.engine_profile import EngineProfile, known_engines, load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.roofline import Scenario, device
 from nemotrt.profiles.planning.time.serving import Load, Service, serve
 from nemotrt.profiles.planning.time.step import Workload, mean_context
 
 THIS_MACHINE = "this-machine"
+KV_TYPES = (NumberFormat.BF16, NumberFormat.FP8, NumberFormat.INT8, NumberFormat.FP32)
+SSM_TYPES = (NumberFormat.FP32, NumberFormat.BF16, NumberFormat.FP16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Deployment:
         for what, count in heads.items():
             is_shared = what == "KV heads" and tp > count and tp % count == 0
             if count % tp and not is_shared:
-                raise ConfigError(f"--tp {tp} does not divide {count} {what}.")
+                raise ConfigError(f"--tp-size {tp} does not divide {count} {what}.")
 
     @property
     def model(self) -> ModelConfig:
@@ -138,18 +143,48 @@ class DeploymentOptions:
     """
 
     model: str
-    gpu: str = "a10g"
+    gpu: str = option(
+        "a10g", "GPU name, profile file, or this-machine.", "--gpu", metavar="NAME|FILE"
+    )
     precision: Precision | None = None
-    engine: str = "nemotrt"
-    isl: int = 8192
-    osl: int = 16384
-    kv_dtype: NumberFormat | None = None
-    ssm_dtype: NumberFormat | None = None
-    tp: int = 1
-    memory_utilization: float = 0.95
-    reserve_gib: float = 0.0
-    admission: Admission = Admission.RESERVE
-    max_num_tokens: int | None = None
+    isl: int = option(8192, "Tokens of a prompt.", kind=COUNT)
+    osl: int = option(16384, "Tokens of an answer.", kind=COUNT)
+    engine: str = option(
+        "nemotrt",
+        "Whose paging, defaults and overheads to assume.",
+        kind=click.Choice(known_engines()),
+    )
+    kv_dtype: NumberFormat | None = option(
+        None,
+        "Number format of the KV cache.",
+        "--kv-cache",
+        old=("--kv-dtype",),
+        kind=choices(KV_TYPES),
+        unset="the checkpoint's, else the engine's",
+    )
+    ssm_dtype: NumberFormat | None = option(
+        None,
+        "Number format of the SSM state.",
+        "--ssm-state",
+        old=("--ssm-dtype",),
+        kind=choices(SSM_TYPES),
+        unset="the checkpoint's, else fp32",
+    )
+    tp: int = option(1, "GPUs that share each layer.", "--tp-size", old=("--tp",), kind=COUNT)
+    memory_utilization: float = option(
+        0.95,
+        "Share of the GPU's memory that the engine may fill.",
+        kind=click.FloatRange(0, 1, min_open=True),
+    )
+    reserve_gib: float = option(
+        0.0, "GiB kept for something else, such as a vision encoder.", kind=click.FloatRange(0)
+    )
+    admission: Admission = option(
+        Admission.RESERVE, "Reserve each request's full length, or fill by mean occupancy."
+    )
+    max_num_tokens: int | None = option(
+        None, "New tokens in one call.", kind=COUNT, unset="the engine's"
+    )
 
     def at(self, **changes: Any) -> "DeploymentOptions":
         """Return these options with some of them changed."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nemotrt.commandline import ABOVE_0, option
 from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import (
@@ -32,8 +33,8 @@ class CurvePoint:
 class LatencyTarget:
     """The slowest that a user accepts; None where anything goes."""
 
-    tpot_ms: float | None = None
-    ttft_ms: float | None = None
+    tpot_ms: float | None = option(None, "Slowest accepted time per output token.", kind=ABOVE_0)
+    ttft_ms: float | None = option(None, "Slowest accepted time to the first token.", kind=ABOVE_0)
 
     def is_met(self, ttft_ms: float, tpot_ms: float) -> bool:
         """Whether both latencies are within the target."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nemotrt.commandline import json_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -17,14 +19,14 @@ if TYPE_CHECKING:
 @click.option("--rows", "rows_path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="CSV in the collection's columns [default: the shipped rows].")  # fmt: skip
 @click.option("--each", "is_each", is_flag=True, help="Print every row, and those left out.")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-def validate_command(rows_path: Path | None, is_each: bool, is_json: bool) -> None:
+@json_option
+def validate_command(rows_path: Path | None, is_each: bool, as_json: bool) -> None:
     """Compare predictions with measured throughput; rows that shaped a constant stand apart."""
     from nemotrt.profiles.planning.measured.rows import read_rows
     from nemotrt.profiles.planning.measured.validation import validate
 
     found = validate(read_rows(rows_path))
-    if is_json:
+    if as_json:
         click.echo(json.dumps({"schema_version": 1, **_to_dict(found)}, allow_nan=False, indent=2))
         return
     from nemotrt.profiles.planning.output.plan_table import print_tables

@@ -1,12 +1,12 @@
 """The result of a profile run: one JSON file with every request and every sample."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.model_file import Strict, json_model
+from nemotrt.files.writing import write_file
 from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
 from nemotrt.profiles.load.exchange import StepSample
 from nemotrt.profiles.load.workload import TraceEntry
@@ -131,12 +131,7 @@ class ProfileResult(Strict):
 
 def write_result(result: ProfileResult, path: Path) -> None:
     """Write the JSON file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(result.model_dump_json() + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, result.model_dump_json() + "\n")
 
 
 def read_result(path: Path) -> ProfileResult:

@@ -19,12 +19,13 @@ from nemotrt.build.default_backend import default_backend
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.build.support_table import lines, row
 from nemotrt.cli import main
+from nemotrt.commandline import COUNT, option
 from nemotrt.doctor import diagnose
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
 from nemotrt.engines.backends.protocol.needs import Ability, Package
-from nemotrt.engines.backends.protocol.options import flag
+from nemotrt.engines.backends.protocol.options import tp_size
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import check_threads, open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
@@ -129,10 +130,8 @@ def test_an_engine_of_a_lost_backend_is_inspected_and_not_opened(
 class ToyOptions:
     """An option of its own, and one that others have too."""
 
-    toy_size: int = dataclasses.field(default=3, metadata=flag("--toy-size", "bricks."))
-    tp_size: int = dataclasses.field(
-        default=1, metadata=flag("--tp-size", "GPUs that share the model.")
-    )
+    toy_size: int = option(3, "bricks.", kind=COUNT)
+    tp_size: int = tp_size()
 
 
 class ToyBackend(Backend[ToyOptions]):

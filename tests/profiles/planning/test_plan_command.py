@@ -110,7 +110,7 @@ def test_latency_target() -> None:
 @pytest.mark.parametrize(
     ("args", "code", "text"),
     [
-        ([], 2, "Usage:"),
+        ([], 2, "such as `nemotrt plan nemotron-nano-9b-v2 --gpu a10g`"),
         (["no-such-model"], 2, "unknown model"),
         (["--gpu", "h100"], 2, "Missing argument"),
         ([NANO, "--gpu", "h10"], 2, "did you mean 'h100'"),

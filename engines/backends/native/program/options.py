@@ -1,9 +1,9 @@
 """What a user may choose of a native engine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
-from nemotrt.engines.backends.protocol.options import flag
+from nemotrt.commandline import option
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 
 
@@ -23,10 +23,6 @@ class StateFormat(StrEnum):
 class NativeOptions:
     """`ssm_state` is how the state of a sequence's scans is kept."""
 
-    ssm_state: StateFormat = field(
-        default=StateFormat.FLOAT32,
-        metadata=flag(
-            "--ssm-state",
-            "the Mamba state; float16 halves its memory and traffic, at an error.",
-        ),
+    ssm_state: StateFormat = option(
+        StateFormat.FLOAT32, "the Mamba state; float16 halves its memory and traffic, at an error."
     )

@@ -6,12 +6,13 @@ vary, run with the general ones until theirs are ready.
 """
 
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nemotrt.errors import NemotrtError
 from nemotrt.files.user_cache import user_cache, usual_cache
+from nemotrt.files.writing import write_file
 
 log = logging.getLogger("nemotrt.engine")
 STRATEGIES = "DynamicShapesKernelSpecializationStrategy"
@@ -50,16 +51,11 @@ class JitKernels:
         """Keep the kernels for the next time that the plan is opened, if the disk takes them."""
         if self._file is None:
             return
-        temporary = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(self._cache.serialize())
-            temporary.replace(self._file)
-        except OSError as error:
+            write_file(self._file, self._cache.serialize())
+        except (OSError, NemotrtError) as error:
             log.warning("the plan's kernels are compiled anew at the next start: %s", error)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def kernel_file(plan_sha256: str) -> Path:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -17,8 +16,9 @@ from nemotrt.engines.backends.tensorrt.device.kernel_image import (
 )
 from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
-from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.files.user_cache import user_cache, usual_cache
+from nemotrt.files.writing import write_file
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 log = logging.getLogger("nemotrt.engine")
@@ -92,12 +92,7 @@ def _seal(key: str, image: bytes) -> bytes:
 def _keep(key: str, image: bytes) -> None:
     """Keep the image for the next start, if the disk takes it."""
     file = user_cache() / _name(key)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(_seal(key, image) + image)
-        temporary.replace(file)
-    except OSError as error:
+        write_file(file, _seal(key, image) + image)
+    except (OSError, NemotrtError) as error:
         log.warning("the sampler's kernels are compiled anew at the next start: %s", error)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

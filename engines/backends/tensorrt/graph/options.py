@@ -1,9 +1,9 @@
 """What a user may choose of a TensorRT plan."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
-from nemotrt.engines.backends.protocol.options import flag
+from nemotrt.commandline import ABOVE_0, option
 from nemotrt.engines.model.numerics import Precision
 
 PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
@@ -20,26 +20,22 @@ class MambaLayers(StrEnum):
 class TensorRTOptions:
     """`is_embedded` puts the weights into the plan; 0 `workspace_bytes` leaves that to TensorRT."""
 
-    is_embedded: bool = field(
-        default=False,
-        metadata=flag(
-            "--embed-weights",
-            "put the weights into the plan (memory: about three times their size).",
-        ),
+    is_embedded: bool = option(
+        False,
+        "put the weights into the plan (memory: about three times their size).",
+        "--embed-weights",
     )
-    workspace_bytes: int = field(
-        default=0,
-        metadata=flag(
-            "--workspace-gib",
-            "bound the plan's scratch memory.  [default: TensorRT's own choice]",
-            scale=2**30,
-        ),
+    workspace_bytes: int = option(
+        0,
+        "bound the plan's scratch memory.",
+        "--workspace-gib",
+        kind=ABOVE_0,
+        scale=2**30,
+        unset="TensorRT's own choice",
     )
-    mamba: MambaLayers = field(
-        default=MambaLayers.NATIVE,
-        metadata=flag(
-            "--mamba", "TensorRT's own Mamba layers, or our plugins (only on the GPU's own host)."
-        ),
+    mamba: MambaLayers = option(
+        MambaLayers.NATIVE,
+        "TensorRT's own Mamba layers, or our plugins (only on the GPU's own host).",
     )
 
     @property

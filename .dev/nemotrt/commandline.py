@@ -1,0 +1,1 @@
+../../commandline.py

@@ -1,0 +1,59 @@
+"""What `nemotrt quantize` takes beside the recipe; the defaults are the command's defaults."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from nemotrt.commandline import COUNT, option
+from nemotrt.quantize.conversion.formats import Format
+
+READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
+METHODS = ("amax", "percentile", "mse")
+Setting = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """What a calibration is made on."""
+
+    text: Path | None = option(
+        None,
+        "Calibration text: .jsonl with a text a line, or plain.",
+        kind=READABLE,
+        unset="a shipped set",
+    )
+    sequences: int = option(64, "At most so many windows of the text.", kind=COUNT)
+    sequence_tokens: int = option(256, "Tokens of a window.", kind=click.IntRange(2))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOptions:
+    """How static scales are taken from a calibration."""
+
+    method: str = option(
+        METHODS[0], "Where static scales are cut.", "--clip", kind=click.Choice(METHODS)
+    )
+    percentile: float = option(
+        99.99, "Of the inputs, with --clip percentile.", kind=click.FloatRange(50, 100)
+    )
+    fold: bool = option(True, "Keep SmoothQuant's factors as pre_quant_scale.", "--no-fold")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """How to write, beside the recipe."""
+
+    layout: Format = Format.MODELOPT
+    kv_cache: str = option(
+        "none", "Type of the KV cache.", kind=click.Choice(["none", "fp8", "int8"])
+    )
+    keep_feeders: bool = False
+    calibration: Path | None = option(
+        None, "Folder with the calibration for static scales; made first if it isn't there."
+    )
+    calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
+    force: bool = False
+    resume: bool = option(False, "Finish a run that was killed.")
+    sync: bool = option(False, "Outlive a power failure: force all to the disk first.")
+    settings: dict[str, Setting] = field(default_factory=dict)  # the call's, for the record
