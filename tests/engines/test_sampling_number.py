@@ -14,7 +14,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.serve.engine.submission import Inputs, read_inputs, sampling_params
 from nemotrt.serve.front.openai.inputs import completion_inputs
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
-from nemotrt.serve.triton.model import tensors
+from nemotrt.wire import tensors
 
 NAMES = ["min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
 # A value of each that is legal, exact in float32 and not the neutral one.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError
 from nemotrt.serve.engine.submission import Inputs, read_inputs, sampling_params
-from nemotrt.serve.triton.model.tensors import INPUTS, input_value
+from nemotrt.wire.tensors import INPUTS, input_value
 
 
 def params(**tensors: Any) -> SamplingParams:
