@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.engines.runtime.sampling.params import NUMBERS
 from nemotrt.errors import ConfigError, NemotrtError
+from nemotrt.wire.request import NUMBERS
 
 ENGINE = click.Path(path_type=Path, exists=False)
 Command = TypeVar("Command", bound=Callable[..., Any])

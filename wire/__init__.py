@@ -1,1 +1,1 @@
-"""How processes talk: a Triton stream that is stopped by id."""
+"""How processes talk: the request, tensors, frames, a stream that is stopped by id."""

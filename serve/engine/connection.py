@@ -18,7 +18,7 @@ from nemotrt.serve.engine.loop import SHUTTING_DOWN, EngineLoop
 from nemotrt.serve.engine.preparation import MAX_WAITING, Preparation, work_size
 from nemotrt.serve.engine.submission import Submission, make_submission
 from nemotrt.serve.grammar.grammar import GrammarCompiler
-from nemotrt.serve.triton.model.wire import Frame, FrameTooLargeError, Item, encode, read_frames
+from nemotrt.wire.frames import Frame, FrameTooLargeError, Item, encode, read_frames
 
 log = logging.getLogger("nemotrt.engine")
 _numbers = itertools.count(1)

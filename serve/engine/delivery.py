@@ -5,7 +5,7 @@ from typing import Any
 
 from nemotrt.engines.runtime.request import PromptToken, Token, Update
 from nemotrt.serve.engine.submission import Submission
-from nemotrt.serve.triton.model.tensors import merge
+from nemotrt.wire.tensors import merge
 
 Fields = dict[str, Any]
 

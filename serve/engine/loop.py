@@ -15,7 +15,7 @@ from nemotrt.serve.engine.admission import AdmissionQueue, QueueLimits
 from nemotrt.serve.engine.delivery import Delivery, Fields, failure
 from nemotrt.serve.engine.submission import Submission
 from nemotrt.serve.engine.telemetry import Telemetry
-from nemotrt.serve.triton.model.wire import STOPPING
+from nemotrt.wire.frames import STOPPING
 
 SHUTTING_DOWN = failure(**STOPPING)
 # A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this

@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from nemotrt.serve.triton.model.wire import Frame, encode, read_frames
+from nemotrt.wire.frames import Frame, encode, read_frames
 
 PROBE_TIMEOUT_S = 5.0
 STALL_S = 120.0  # an engine step that lasts longer than this is taken for one that never ends

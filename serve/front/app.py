@@ -26,7 +26,7 @@ from nemotrt.serve.front.schema.openapi import openapi_bytes
 from nemotrt.serve.front.upstream.upstream import Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
 from nemotrt.serve.requests.limits import most_body_bytes
-from nemotrt.serve.triton.model.wire import STOPPING
+from nemotrt.wire.frames import STOPPING
 
 PAGE = Path(__file__).parent / "page.html"
 PAGE_HEADERS = {

@@ -1,1 +1,1 @@
-"""Bounds and sampling fields that every door to the engine shares."""
+"""A request behind every door: its bounds, its inputs checked, its sampling."""

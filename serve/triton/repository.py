@@ -8,12 +8,15 @@ from enum import StrEnum
 from pathlib import Path
 from shutil import copyfile, copytree
 
+from nemotrt import wire
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import writing_folder
-from nemotrt.serve.triton.model.tensors import INPUTS, OUTPUTS, TensorSpec
+from nemotrt.wire.tensors import INPUTS, OUTPUTS, TensorSpec
 
 MODEL_FOLDER = Path(__file__).parent / "model"
+WIRE_FOLDER = Path(wire.__path__[0])
+WIRE_COPY = "nemotrt/wire"  # Triton's Python looks for packages in the version folder
 DEFAULT_NAME = "llm"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 INCLUDED = "engine"  # inside the version folder
@@ -76,8 +79,10 @@ def write_repository(engine: Path, target: Path, spec: RepositorySpec, *, force:
         version = model / "1"
         version.mkdir(parents=True)
         (model / "config.pbtxt").write_text(model_config(spec), encoding="utf-8")
-        for source in sorted(MODEL_FOLDER.glob("*.py")):
-            copyfile(source, version / source.name)
+        for folder, copy in ((MODEL_FOLDER, version), (WIRE_FOLDER, version / WIRE_COPY)):
+            copy.mkdir(parents=True, exist_ok=True)
+            for source in sorted(folder.glob("*.py")):
+                copyfile(source, copy / source.name)
         if spec.target is Target.CONTAINER and spec.engine_path is None:
             copytree(engine, version / INCLUDED)
 

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotrt.engines.command import generate
-from nemotrt.engines.runtime.sampling.number import Number
-from nemotrt.engines.runtime.sampling.params import NUMBERS, SamplingParams
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError
-from nemotrt.serve.engine.submission import Inputs, read_inputs, sampling_params
 from nemotrt.serve.front.openai.inputs import completion_inputs
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
-from nemotrt.serve.triton.model import tensors
+from nemotrt.serve.requests.inputs import Inputs, read_inputs
+from nemotrt.serve.requests.sampling import sampling_params
+from nemotrt.wire import tensors
+from nemotrt.wire.request import NUMBERS, Number
 
 NAMES = ["min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
 # A value of each that is legal, exact in float32 and not the neutral one.
@@ -40,7 +41,7 @@ def test_every_door_has_each_number(name: str) -> None:
     [option] = [o for o in generate.params if o.name == name]
     assert (option.default, option.opts) == (told.neutral, [f"--{name.replace('_', '-')}"])
     assert option.to_info_dict()["help"]
-    assert name in tensors.NUMBERS and tensors.INPUT_BY_NAME[name].type == "FP32"
+    assert tensors.INPUT_BY_NAME[name].type == "FP32"
     for schema in (ChatRequest, CompletionRequest, Inputs):
         assert schema.model_fields[name].get_default() == told.neutral
 

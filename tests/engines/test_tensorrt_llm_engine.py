@@ -26,10 +26,11 @@ from nemotrt.engines.runtime.generation import collect, generate
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling import guide
 from nemotrt.engines.runtime.sampling.guide import AfterThinking, ThinkingBudget
-from nemotrt.engines.runtime.sampling.params import NUMBERS, SamplingParams
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
+from nemotrt.wire.request import NUMBERS
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=96, chunk_tokens=16)
 PROMPT = (1, 700, 23, 1999, 4)

@@ -18,8 +18,8 @@ from nemotrt.serve.engine.host import EngineHost
 from nemotrt.serve.front.upstream.engine_upstream import EngineUpstream
 from nemotrt.serve.front.upstream.upstream import UpstreamError
 from nemotrt.serve.triton.model.relay import EngineUnavailableError, Relay
-from nemotrt.serve.triton.model.tensors import INPUTS
-from nemotrt.serve.triton.model.wire import HEADER, MAX_FRAME_BYTES, encode, read_frames
+from nemotrt.wire.frames import HEADER, MAX_FRAME_BYTES, encode, read_frames
+from nemotrt.wire.tensors import INPUTS
 
 BOUND_S = 20
 SETTINGS = settings(
@@ -261,7 +261,7 @@ def test_a_closed_line_ends_with_the_client_told_why(host, caplog) -> None:
 
 def test_an_answer_too_large_for_a_frame_costs_its_own_request(host, monkeypatch) -> None:
     _, path = host
-    monkeypatch.setattr("nemotrt.serve.triton.model.wire.MAX_FRAME_BYTES", 400)
+    monkeypatch.setattr("nemotrt.wire.frames.MAX_FRAME_BYTES", 400)
     with connected(path) as connection:
         small = {"text_input": "The", "max_tokens": 1}
         large = small | {"max_tokens": 200, "ignore_eos": True, "return_output_ids": True}
@@ -277,7 +277,7 @@ def test_an_answer_too_large_for_a_frame_costs_its_own_request(host, monkeypatch
 
 
 def test_a_request_too_large_for_a_frame_is_refused_before_it_is_sent(fake, monkeypatch) -> None:
-    monkeypatch.setattr("nemotrt.serve.triton.model.wire.MAX_FRAME_BYTES", 100)
+    monkeypatch.setattr("nemotrt.wire.frames.MAX_FRAME_BYTES", 100)
 
     async def run() -> str:
         upstream = EngineUpstream(fake.path)

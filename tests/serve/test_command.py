@@ -17,8 +17,9 @@ from tritonclient.grpc import model_config_pb2
 from nemotrt.cli import main
 from nemotrt.serve.processes import packages
 from nemotrt.serve.processes.run_folder import ServerState, create_run_folder
-from nemotrt.serve.triton import runtime as triton_runtime
-from nemotrt.serve.triton.model.tensors import INPUTS, OUTPUTS
+from nemotrt.wire.tensors import INPUTS, OUTPUTS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def nemotrt(*arguments: object, code: int = 0):
@@ -49,14 +50,28 @@ def test_repo_refuses_an_existing_folder_and_a_bad_name(engine_folder, tmp_path)
     assert "model name" in nemotrt(*bad, code=2).output
 
 
-def test_the_model_needs_only_the_standard_library_and_numpy() -> None:
-    folder = Path(triton_runtime.__file__).parent / "model"
+def test_the_model_needs_only_the_standard_library_and_numpy(engine_folder, tmp_path) -> None:
+    nemotrt("serve", "repo", engine_folder, "-o", tmp_path / "r")
+    folder = tmp_path / "r/llm/1"
     allowed = {"numpy", "triton_python_backend_utils", *sys.stdlib_module_names}
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         for line in path.read_text().splitlines():
             words = line.split()
             if words[:1] in (["import"], ["from"]) and not words[1].startswith("."):
-                assert words[1].split(".")[0] in allowed, (path.name, line)
+                is_copied = (folder / f"{words[1].replace('.', '/')}.py").is_file()
+                assert is_copied or words[1].split(".")[0] in allowed, (path.name, line)
+
+
+def test_the_model_finds_its_copy_of_the_wire(engine_folder, tmp_path) -> None:
+    """In a Python that has nothing of ours, with the version folder on its path as Triton does."""
+    nemotrt("serve", "repo", engine_folder, "-o", tmp_path / "r")
+    names = sorted(p.stem for p in (ROOT / "wire").glob("*.py") if p.stem != "__init__")
+    code = f"import sys; sys.path.append({str(tmp_path / 'r/llm/1')!r})\n"
+    code += "".join(f"import nemotrt.wire.{name} as m; print(m.__file__)\n" for name in names)
+    found = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert all(line.startswith(str(tmp_path)) for line in found.stdout.split())
+    assert {"frames", "tensors"} <= set(names)
 
 
 @pytest.mark.parametrize("flag", ["--http-port", "--grpc-port", "--metrics-port", "--runtime"])

@@ -165,7 +165,7 @@ def test_the_queue_goes_by_priority_then_arrival(opened) -> None:
     queue = AdmissionQueue(QueueLimits(max_queue_size=4))
     base = make_submission("x", {"text_input": "x"}, opened, None, lambda fields: None)
     for name, priority in (("a", 1), ("b", 0), ("c", -5), ("d", 0)):
-        inputs = base.inputs.model_copy(update={"priority": priority})
+        inputs = replace(base.inputs, priority=priority)
         queue.push(replace(base, request=Request(name, (1,)), inputs=inputs))
     assert queue.is_full
     assert queue.age_s(base.submitted_s + 2.5) == pytest.approx(2.5)

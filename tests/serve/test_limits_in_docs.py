@@ -9,7 +9,7 @@ from nemotrt.serve.engine import preparation
 from nemotrt.serve.front import workshop
 from nemotrt.serve.front.http import access, bounded_http
 from nemotrt.serve.requests import limits as request_limits
-from nemotrt.serve.triton.model import wire
+from nemotrt.wire import frames
 
 DOCS = Path(__file__).parents[2] / "docs/serving.md"
 ROWS = {
@@ -30,7 +30,7 @@ ROWS = {
         preparation.MAX_WAITING,
     ),
     "connections": (bounded_http.MAX_CONNECTIONS,),
-    "an answer in one piece": (wire.MAX_FRAME_BYTES,),
+    "an answer in one piece": (frames.MAX_FRAME_BYTES,),
 }
 
 

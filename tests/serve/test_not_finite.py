@@ -19,8 +19,8 @@ from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http.event_stream import event
 from nemotrt.serve.front.openai.engine_files import read_engine_files
 from nemotrt.serve.front.upstream.engine_upstream import EngineUpstream
-from nemotrt.serve.triton.model.tensors import input_value
-from nemotrt.serve.triton.model.wire import encode
+from nemotrt.wire.frames import encode
+from nemotrt.wire.tensors import input_value
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -124,7 +124,7 @@ def test_a_frame_with_a_number_that_json_has_not_costs_its_own_request(bad, open
     """The connection's writer must go on: it is everybody's."""
     from nemotrt.serve.engine.connection import Connection
     from nemotrt.serve.engine.preparation import Preparation
-    from nemotrt.serve.triton.model.wire import read_frames
+    from nemotrt.wire.frames import read_frames
 
     loop = EngineLoop(opened.scheduler(), QueueLimits())
     loop.start()

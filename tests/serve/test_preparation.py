@@ -22,7 +22,7 @@ from nemotrt.serve.engine.submission import make_submission
 from nemotrt.serve.grammar import cache as grammar_cache
 from nemotrt.serve.grammar.cache import GrammarCache
 from nemotrt.serve.grammar.grammar import GrammarCompiler
-from nemotrt.serve.triton.model.wire import encode, read_frames
+from nemotrt.wire.frames import encode, read_frames
 
 BOUND_S = 20
 SMALL = {"text_input": "The", "max_tokens": 2, "ignore_eos": True}

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError
-from nemotrt.serve.engine.submission import Inputs, read_inputs, sampling_params
-from nemotrt.serve.triton.model.tensors import INPUTS, input_value
+from nemotrt.serve.requests.inputs import Inputs, read_inputs
+from nemotrt.serve.requests.sampling import sampling_params
+from nemotrt.wire.tensors import INPUTS, input_value
 
 
 def params(**tensors: Any) -> SamplingParams:

@@ -16,11 +16,12 @@ from nemotrt.engines.runtime.request import FinishReason, Request, Token, Update
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.engine.delivery import Delivery
-from nemotrt.serve.engine.submission import Submission, read_inputs
+from nemotrt.serve.engine.submission import Submission
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.logprobs import CompletionLogprobs, chat_logprobs
 from nemotrt.serve.front.openai.text_offsets import TextOffsets, prompt_offsets
 from nemotrt.serve.front.upstream.triton_upstream import output_fields
+from nemotrt.serve.requests.inputs import read_inputs
 
 TINY = load_tokenizer(TINY_MODELS["tiny"])
 assert TINY is not None

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from nemotrt.serve.front.upstream.triton_upstream import infer_request
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState
-from nemotrt.serve.triton.model.tensors import INPUTS, TensorSpec
+from nemotrt.wire.tensors import INPUTS, TensorSpec
 
 pytestmark = pytest.mark.triton
 LOST = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)

@@ -15,7 +15,7 @@ import tritonclient.http.aio as http_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from nemotrt.serve.processes.run_folder import ServerState
-from nemotrt.serve.triton.model.tensors import INPUT_BY_NAME
+from nemotrt.wire.tensors import INPUT_BY_NAME
 
 pytestmark = pytest.mark.triton
 PROMPTS = [

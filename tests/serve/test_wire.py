@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotrt.serve.triton.model.tensors import (
+from nemotrt.wire.frames import HEADER, MAX_FRAME_BYTES, FrameReader, encode, read_frames
+from nemotrt.wire.tensors import (
     INPUTS,
     MIN_ELEMENTS,
     MIN_TEXT_BYTES,
@@ -15,7 +16,6 @@ from nemotrt.serve.triton.model.tensors import (
     input_value,
     merge,
 )
-from nemotrt.serve.triton.model.wire import HEADER, MAX_FRAME_BYTES, encode, read_frames
 
 FRAMES = st.lists(st.dictionaries(st.text(), st.integers() | st.text()), max_size=5)
 
@@ -94,3 +94,29 @@ def test_merging_appends_what_grows_and_replaces_the_rest() -> None:
 def test_names_are_unique() -> None:
     for specs in (INPUTS, OUTPUTS):
         assert len({spec.name for spec in specs}) == len(specs)
+
+
+@given(FRAMES, st.lists(st.integers(1, 40)))
+def test_frames_are_the_same_however_the_bytes_are_cut(frames, sizes) -> None:
+    reader, data, found = FrameReader(), b"".join(map(encode, frames)), []
+    for size in [*sizes, len(data)]:
+        piece, data = data[:size], data[size:]
+        found += reader.feed(piece)
+    reader.end()
+    assert found == frames
+
+
+def test_what_came_whole_before_a_fault_is_given_first() -> None:
+    reader = FrameReader()
+    given = reader.feed(encode({"a": 1}) + HEADER.pack(MAX_FRAME_BYTES + 1))
+    assert next(given) == {"a": 1}
+    with pytest.raises(ConnectionError, match="exceeds"):
+        next(given)
+
+
+def test_a_frame_that_is_too_large_is_refused_before_its_body_has_come() -> None:
+    reader = FrameReader()
+    assert list(reader.feed(HEADER.pack(MAX_FRAME_BYTES)[:3])) == []
+    with pytest.raises(ConnectionError, match="closed in the middle"):
+        reader.end()
+    assert list(reader.feed(HEADER.pack(MAX_FRAME_BYTES)[3:] + b"{")) == []

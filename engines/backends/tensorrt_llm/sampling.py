@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.runtime.sampling.params import NUMBERS, Floats, SamplingParams
+from nemotrt.engines.runtime.sampling.params import Floats, SamplingParams
 from nemotrt.errors import ConfigError
+from nemotrt.wire.request import NUMBERS
 
 LARGEST_BIAS = 1e30  # its logits are float32: a sum stays finite
 NO_END_ID = -1  # TensorRT-LLM's own value for "nothing ends the sequence"

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.runtime.sampling.limits import MAX_BIASES
-from nemotrt.engines.runtime.sampling.number import number, numbers_of
 from nemotrt.errors import ConfigError
+from nemotrt.wire.request import NUMBERS, SamplingNumbers
 
 Floats = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.floating]  # float64 where penalties have changed the logits
@@ -30,11 +30,11 @@ LARGEST = 1e300  # sums and differences of such scores are finite
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingParams:
+class SamplingParams(SamplingNumbers):
     """How one request's tokens are chosen and when it stops.
 
-    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. Penalties are as vLLM's.
-    A token's biases are added to its logit. A `number` is taken at every door as it stands here.
+    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. A token's biases are added to
+    its logit.
     """
 
     max_tokens: int = 128
@@ -42,11 +42,7 @@ class SamplingParams:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
-    min_p: float = number(0.0, 0, 1, help="Least share of the likeliest's probability; 0 is off.")
     seed: int | None = None
-    repetition_penalty: float = number(1.0, 0, is_above=True, help="Of all tokens; 1 is off.")
-    presence_penalty: float = number(0.0, -2, 2, help="Of tokens in the output; 0 is off.")
-    frequency_penalty: float = number(0.0, -2, 2, help="The same, once for each time; 0 is off.")
     logit_bias: tuple[tuple[int, float], ...] = ()
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
@@ -89,9 +85,6 @@ class SamplingParams:
         """Whether the tokens so far, or a bias, change the logits."""
         penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
         return penalties != (1, 0, 0) or bool(self.logit_bias)
-
-
-NUMBERS = numbers_of(SamplingParams)
 
 
 @dataclass(frozen=True, slots=True)

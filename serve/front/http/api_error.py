@@ -5,8 +5,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from nemotrt.engines.runtime.sampling.params import NUMBERS
 from nemotrt.serve.front.upstream.upstream import UpstreamError
+from nemotrt.wire.request import NUMBERS
 
 # Reason behind the front -> HTTP status. 503 asks a client to come again.
 STATUS = {

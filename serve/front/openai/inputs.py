@@ -2,15 +2,17 @@
 
 from typing import Any
 
-from nemotrt.engines.runtime.sampling.params import NUMBERS
 from nemotrt.engines.text.chat.template import sampling_defaults
 from nemotrt.engines.text.chat.turn import Turn
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.guided import guide_inputs
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest, Sampling
+from nemotrt.wire.request import DEFAULTS
 
 OPENAI_TEMPERATURE = 1.0  # Source: OpenAI's API reference, completions
 DEFAULT_COMPLETION_TOKENS = 16  # Source: OpenAI's API reference, completions
+# What a request may say by the same name at both ends; OpenAI's `stop` is `stop_words`.
+SHARED = [name for name in DEFAULTS if name not in ("stop", "seed", "stop_token_ids")]
 Inputs = dict[str, Any]
 
 
@@ -36,8 +38,6 @@ def chat_inputs(
         inputs["max_tokens"] = min(bounds)
     if not separate_reasoning:
         inputs["stop_in_reasoning"] = True
-    if request.max_thinking_tokens is not None:
-        inputs["max_thinking_tokens"] = request.max_thinking_tokens
     if request.logprobs:
         inputs |= _logprob_inputs(request.top_logprobs or 0)
     if request.prompt_logprobs is not None:
@@ -53,11 +53,8 @@ def completion_inputs(request: CompletionRequest, prompt: str | list[int]) -> In
     """
     inputs = _sampling_inputs(request)
     inputs["text_input" if isinstance(prompt, str) else "input_ids"] = prompt
-    inputs["add_special_tokens"] = request.add_special_tokens
     inputs.setdefault("temperature", OPENAI_TEMPERATURE)
     inputs["max_tokens"] = _completion_tokens(request)
-    if request.max_thinking_tokens is not None:
-        inputs["max_thinking_tokens"] = request.max_thinking_tokens
     if request.logprobs is not None:
         inputs |= _logprob_inputs(request.logprobs)
     shown = [request.logprobs] if request.echo else []
@@ -88,20 +85,16 @@ def choices_of(inputs: Inputs, count: int) -> list[Inputs]:
 
 def _sampling_inputs(request: Sampling) -> Inputs:
     """Return the tensors that both endpoints share; what is not given stays out."""
+    given = {name: getattr(request, name) for name in SHARED if name in type(request).model_fields}
     inputs: Inputs = {
-        "stream": request.stream,
+        name: value for name, value in given.items() if value not in (None, DEFAULTS[name])
+    }
+    inputs |= {
         "top_k": max(request.top_k, 0),
-        **{name: getattr(request, name) for name in NUMBERS},
-        "min_tokens": request.min_tokens,
-        "ignore_eos": request.ignore_eos,
-        "priority": request.priority,
         "return_num_input_tokens": True,
         "return_num_output_tokens": True,
     }
     optional = {
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "timeout_ms": request.timeout_ms,
         "seed": None if request.seed is None else request.seed % 2**64,
         "stop_words": request.stop_words or None,
         "stop_token_ids": request.stop_token_ids or None,

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from nemotrt.serve.front.schema.bias import LogitBias
 from nemotrt.serve.front.schema.messages import Message, Strict, Text
 from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, STREAM_OPTIONS, Table
+from nemotrt.serve.front.schema.numbers import with_numbers
 from nemotrt.serve.requests.limits import (
     MAX_MESSAGES,
     MAX_PROMPTS,
@@ -18,7 +19,6 @@ from nemotrt.serve.requests.limits import (
     MAX_STOP_TOKEN_IDS,
     MAX_TOOLS,
 )
-from nemotrt.serve.requests.sampling_schema import with_numbers
 
 Int32 = Annotated[int, Field(ge=0, lt=2**31)]
 # Counted by check_limits(): of a union, pydantic would tell of the wrong branch.
@@ -103,7 +103,7 @@ class NamedToolChoice(Strict):
     function: FunctionName
 
 
-@with_numbers(has_bounds=True)
+@with_numbers
 class Sampling(Strict):
     """What both endpoints take, beside the plain numbers of sampling.
 

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError
-from nemotrt.serve.triton.model.wire import (
-    HEADER,
+from nemotrt.wire.frames import (
+    READ_BYTES,
     Frame,
+    FrameReader,
     FrameTooLargeError,
-    decode,
     encode,
-    frame_size,
     updates,
 )
 
@@ -70,12 +69,11 @@ class EngineLine:
 
     async def _read(self) -> None:
         """Hand out updates until the connection breaks; then fail what waits, whatever broke it."""
+        frames = FrameReader()
         try:
-            while True:
-                size = frame_size(await self._reader.readexactly(HEADER.size))
-                self._dispatch(decode(await self._reader.readexactly(size)))
-        except asyncio.IncompleteReadError:
-            pass  # gone: every open request hears of it below
+            while data := await self._reader.read(READ_BYTES):
+                for frame in frames.feed(data):
+                    self._dispatch(frame)
         except OSError as error:
             log.error("the connection to the engine process is lost: %s", error)
         finally:

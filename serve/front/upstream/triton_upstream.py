@@ -12,7 +12,7 @@ import grpc  # type: ignore[import-untyped, unused-ignore]
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError, split_error
-from nemotrt.serve.triton.model.tensors import INPUT_BY_NAME, OUTPUTS
+from nemotrt.wire.tensors import INPUT_BY_NAME, OUTPUTS
 from nemotrt.wire.triton_stream import Stop, StreamEndedError, TritonStream
 
 MAX_MESSAGE_BYTES = 64 << 20

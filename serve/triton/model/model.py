@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found, unused-ignore]
 
-from .engine_process import EngineProcess  # noqa: TID251
-from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay  # noqa: TID251
-from .responder import Channel, Fields, Responder  # noqa: TID251
-from .tensors import (  # noqa: TID251
+from nemotrt.wire.frames import FrameTooLargeError
+from nemotrt.wire.tensors import (
     INPUT_BY_NAME,
     OUTPUTS,
     check_bytes,
     check_elements,
     input_value,
 )
-from .wire import FrameTooLargeError  # noqa: TID251
+
+from .engine_process import EngineProcess  # noqa: TID251
+from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay  # noqa: TID251
+from .responder import Channel, Fields, Responder  # noqa: TID251
 
 PYTHON_VARIABLE = "NEMOTRT_PYTHON"  # an interpreter that has nemotrt
 DTYPES = {"STRING": np.object_, "INT32": np.int32, "FP32": np.float32}

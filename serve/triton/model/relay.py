@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .wire import Frame, encode, max_seq_len, read_frames, updates  # noqa: TID251
+from nemotrt.wire.frames import Frame, encode, max_seq_len, read_frames, updates
 
 Listener = Callable[[dict[str, Any]], None]
 RECONNECT_S = 0.1

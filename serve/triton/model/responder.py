@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .tensors import merge  # noqa: TID251
+from nemotrt.wire.tensors import merge
 
 NUM_SENDERS = 3  # measured: more threads do not send faster on Triton 2.51
 POLL_S = 0.02  # at least between two looks at whether a client has gone

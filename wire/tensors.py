@@ -1,11 +1,12 @@
-"""The model's tensors, with the names of NVIDIA's own frontends; the rest are marked ours.
-
-Source: tensorrtllm_backend, all_models/inflight_batcher_llm/ensemble/config.pbtxt.
-"""
+"""Triton's tensors: the inputs are a request's fields, the outputs have NVIDIA's names too."""
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from dataclasses import Field, fields
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from nemotrt.wire.request import NUMBERS, TYPE, GenerationRequest
 
 
 class TensorSpec(NamedTuple):
@@ -17,50 +18,21 @@ class TensorSpec(NamedTuple):
     rank: int = 1
 
 
-# The plain numbers of sampling, as nemotrt.engines.runtime.sampling.params tells them:
-# nothing is imported here.
-NUMBERS = ("min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-INPUTS = (
-    TensorSpec("text_input", "STRING"),
-    TensorSpec("input_ids", "INT32", is_list=True),  # ours: token ids instead of text
-    TensorSpec("max_tokens", "INT32"),
-    TensorSpec("min_tokens", "INT32"),
-    TensorSpec("stream", "BOOL"),
-    TensorSpec("stop", "BOOL"),  # ends the live request that has the same request id
-    TensorSpec("stop_words", "STRING", is_list=True),
-    TensorSpec("bad_words", "STRING", is_list=True),
-    TensorSpec("embedding_bias_words", "STRING", is_list=True),
-    TensorSpec("embedding_bias_weights", "FP32", is_list=True),
-    TensorSpec("end_id", "INT32"),
-    TensorSpec("pad_id", "INT32"),
-    TensorSpec("top_k", "INT32"),
-    TensorSpec("top_p", "FP32"),
-    TensorSpec("temperature", "FP32"),
-    TensorSpec("length_penalty", "FP32"),
-    TensorSpec("seed", "UINT64"),
-    TensorSpec("beam_width", "INT32"),
-    TensorSpec("num_return_sequences", "INT32"),
-    TensorSpec("exclude_input_in_output", "BOOL"),
-    TensorSpec("return_log_probs", "BOOL"),
-    TensorSpec("return_num_input_tokens", "BOOL"),
-    TensorSpec("return_num_output_tokens", "BOOL"),
-    TensorSpec("guided_decoding_guide_type", "STRING"),
-    TensorSpec("guided_decoding_guide", "STRING"),
-    TensorSpec("num_top_log_probs", "INT32"),  # ours, from here on
-    TensorSpec("return_output_ids", "BOOL"),
-    TensorSpec("return_progress", "BOOL"),  # num_output_tokens with every response
-    TensorSpec("add_special_tokens", "BOOL"),
-    TensorSpec("stop_token_ids", "INT32", is_list=True),
-    TensorSpec("ignore_eos", "BOOL"),
-    TensorSpec("max_thinking_tokens", "INT32"),
-    TensorSpec("stop_in_reasoning", "BOOL"),  # stop_words end a reasoning trace too
-    TensorSpec("priority", "INT32"),
-    TensorSpec("timeout_ms", "INT32"),
-    TensorSpec("return_prompt_log_probs", "BOOL"),
-    TensorSpec("num_top_prompt_log_probs", "INT32"),
-    TensorSpec("logit_bias_ids", "INT32", is_list=True),
-    TensorSpec("logit_bias_values", "FP32", is_list=True),
-    *(TensorSpec(name, "FP32") for name in NUMBERS),  # NVIDIA's names; it has no min_p
+TYPES = {str: "STRING", int: "INT32", float: "FP32", bool: "BOOL"}
+
+
+def _input(told: Field[Any], hint: Any) -> TensorSpec:
+    """Return the tensor of a request's field."""
+    kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint  # the other one is None
+    is_list = get_origin(kind) is tuple
+    element = get_args(kind)[0] if is_list else kind
+    return TensorSpec(told.name, told.metadata.get(TYPE, TYPES[element]), is_list)
+
+
+_HINTS = get_type_hints(GenerationRequest)
+INPUTS = tuple(
+    _input(told, _HINTS[told.name])
+    for told in sorted(fields(GenerationRequest), key=lambda told: told.name in NUMBERS)
 )
 OUTPUTS = (
     TensorSpec("text_output", "STRING"),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 MAX_FRAME_BYTES = 64 << 20
+READ_BYTES = 1 << 16
 HEADER = struct.Struct(">I")
 # What a request hears that comes while the server stops, or outlives its drain.
 STOPPING = {"code": "shutting_down", "message": "the server is stopping; try another one."}
@@ -37,6 +38,41 @@ def encode(frame: Frame) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
+class FrameReader:
+    """Takes bytes as they come and gives the frames that they complete; it reads nothing itself."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Take bytes and yield the frames that have come whole.
+
+        Raises:
+            ConnectionError: the peer breaks the protocol.
+        """
+        self._buffer += data
+        return self._frames()
+
+    def end(self) -> None:
+        """Raise ConnectionError where the peer's last frame lacks a part."""
+        if self._buffer:
+            raise ConnectionError("the peer closed in the middle of a frame.")
+
+    def _frames(self) -> Iterator[Frame]:
+        buffer = self._buffer
+        while len(buffer) >= HEADER.size:
+            size = int(HEADER.unpack_from(buffer)[0])
+            if size > MAX_FRAME_BYTES:
+                raise ConnectionError(f"a frame of {size} bytes exceeds {MAX_FRAME_BYTES}.")
+            end = HEADER.size + size
+            if len(buffer) < end:
+                return
+            body = buffer[HEADER.size : end]
+            del buffer[:end]
+            yield _decode(body)
+
+
 def read_frames(connection: socket.socket) -> Iterator[Frame]:
     """Yield the frames that arrive until the peer closes.
 
@@ -44,34 +80,10 @@ def read_frames(connection: socket.socket) -> Iterator[Frame]:
         ConnectionError: the peer breaks the protocol.
         OSError: the socket fails.
     """
-    with connection.makefile("rb", buffering=1 << 16) as stream:
-        while header := stream.read(HEADER.size):
-            if len(header) < HEADER.size:
-                raise ConnectionError("the peer closed in the middle of a frame.")
-            size = frame_size(header)
-            body = stream.read(size)
-            if len(body) < size:
-                raise ConnectionError("the peer closed in the middle of a frame.")
-            yield decode(body)
-
-
-def frame_size(header: bytes) -> int:
-    """Return the length of the body after `header`; ConnectionError for one that is too large."""
-    size = int(HEADER.unpack(header)[0])
-    if size > MAX_FRAME_BYTES:
-        raise ConnectionError(f"a frame of {size} bytes exceeds {MAX_FRAME_BYTES}.")
-    return size
-
-
-def decode(body: bytes) -> Frame:
-    """Return the frame in `body`; ConnectionError for what is none."""
-    try:
-        frame = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ConnectionError(f"a frame is not JSON: {error}.") from error
-    if not isinstance(frame, dict):
-        raise ConnectionError("a frame is not a JSON object.")
-    return frame
+    reader = FrameReader()
+    while data := connection.recv(READ_BYTES):
+        yield from reader.feed(data)
+    reader.end()
 
 
 def updates(frame: Frame) -> list[Item]:
@@ -102,3 +114,14 @@ def _item(item: Any) -> Item:
         case [int(number), dict(fields)] if "error" not in fields:
             return number, fields
     raise ConnectionError("an update is no number and fields.")
+
+
+def _decode(body: bytearray) -> Frame:
+    """Return the frame in `body`; ConnectionError for what is none."""
+    try:
+        frame = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ConnectionError(f"a frame is not JSON: {error}.") from error
+    if not isinstance(frame, dict):
+        raise ConnectionError("a frame is not a JSON object.")
+    return frame

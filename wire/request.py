@@ -1,0 +1,114 @@
+"""What a request may say: the fields of every door to an engine follow from these.
+
+A number added to `SamplingNumbers` is at once an option of the command line, a field of the API, an
+input of Triton's model and of the engine's process, and an argument of TensorRT-LLM's. What it
+does to logits stands in `nemotrt.engines.runtime.sampling`.
+"""
+
+import math
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+KEY = "number"
+TYPE = "type"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """What a number may be, from `least` to `most`, and the value that changes nothing."""
+
+    neutral: float
+    least: float
+    most: float
+    is_above: bool  # `least` itself is not allowed
+    help: str
+
+    def allows(self, value: float) -> bool:
+        """Whether a request may have `value`; NaN and infinity never."""
+        is_enough = value > self.least if self.is_above else value >= self.least
+        return is_enough and value <= self.most and math.isfinite(value)
+
+    @property
+    def legal(self) -> str:
+        """The legal values in words."""
+        least = f"above {self.least:g}" if self.is_above else f"{self.least:g}"
+        if math.isinf(self.most):
+            return least if self.is_above else f"{least} or more"
+        return f"{least}, at most {self.most:g}" if self.is_above else f"{least} to {self.most:g}"
+
+
+def number(
+    neutral: float, least: float, most: float = math.inf, *, is_above: bool = False, help: str
+) -> Any:
+    """Return the dataclass field of a plain number; the arguments are Number's."""
+    told = Number(neutral, least, most, is_above, help)
+    return field(default=neutral, metadata={KEY: told})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingNumbers:
+    """The plain numbers of sampling, which every door takes by these names; penalties as vLLM's."""
+
+    min_p: float = number(0.0, 0, 1, help="Least share of the likeliest's probability; 0 is off.")
+    repetition_penalty: float = number(1.0, 0, is_above=True, help="Of all tokens; 1 is off.")
+    presence_penalty: float = number(0.0, -2, 2, help="Of tokens in the output; 0 is off.")
+    frequency_penalty: float = number(0.0, -2, 2, help="The same, once for each time; 0 is off.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest(SamplingNumbers):
+    """One request, by the names of NVIDIA's frontends; None where the client gave none.
+
+    Each field is a tensor of Triton's model, of the type that its annotation says.
+    Source: tensorrtllm_backend, all_models/inflight_batcher_llm/ensemble/config.pbtxt.
+    """
+
+    text_input: str | None = None
+    input_ids: tuple[int, ...] | None = None  # ours: token ids instead of text
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stream: bool = False
+    stop: bool = False  # ends the live request that has the same request id
+    stop_words: tuple[str, ...] = ()
+    bad_words: tuple[str, ...] = ()
+    embedding_bias_words: tuple[str, ...] = ()
+    embedding_bias_weights: tuple[float, ...] = ()
+    end_id: int | None = None
+    pad_id: int | None = None  # nothing is padded, so it can't change the answer
+    top_k: int = 0
+    top_p: float = 1.0
+    temperature: float | None = None
+    length_penalty: float = 1.0
+    seed: int | None = field(default=None, metadata={TYPE: "UINT64"})
+    beam_width: int = 1
+    num_return_sequences: int = 1
+    exclude_input_in_output: bool = True
+    return_log_probs: bool = False
+    return_num_input_tokens: bool = False
+    return_num_output_tokens: bool = False
+    guided_decoding_guide_type: str | None = None
+    guided_decoding_guide: str | None = None
+    num_top_log_probs: int = 0  # ours, from here on
+    return_output_ids: bool = False
+    return_progress: bool = False  # num_output_tokens with every response
+    add_special_tokens: bool = True
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    max_thinking_tokens: int | None = None
+    stop_in_reasoning: bool = False  # stop_words end a reasoning trace too
+    priority: int = 0
+    timeout_ms: int | None = None
+    return_prompt_log_probs: bool = False
+    num_top_prompt_log_probs: int = 0
+    logit_bias_ids: tuple[int, ...] = ()
+    logit_bias_values: tuple[float, ...] = ()
+
+
+def numbers_of(request: type) -> dict[str, Number]:
+    """Return the plain numbers of a dataclass by name."""
+    found: tuple[Field[Any], ...] = fields(request)
+    return {item.name: item.metadata[KEY] for item in found if KEY in item.metadata}
+
+
+NUMBERS = numbers_of(SamplingNumbers)
+DEFAULTS = {item.name: item.default for item in fields(GenerationRequest)}
