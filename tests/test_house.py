@@ -109,7 +109,7 @@ def test_each_folder_says_what_is_in_it() -> None:
 
 def test_the_strict_model_and_its_fault_stand_once() -> None:
     """Requests over the wire have their own terms; every file is read by `files/model_file.py`."""
-    own = {"serve.engine.submission", "serve.front.schema.messages", "serve.front.openai.prepare"}
+    own = {"serve.requests.inputs", "serve.front.schema.messages", "serve.front.openai.prepare"}
     for name, path in MODULES.items():
         text = path.read_text(encoding="utf-8")
         if 'extra="forbid"' in text or "ValidationError" in text:
