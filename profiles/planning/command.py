@@ -159,7 +159,7 @@ def _calibrate(model: str, gpu: str, results: tuple[Path, ...], flags: dict[str,
 def _check_outputs(flags: dict[str, Any]) -> None:
     """Raise before any work where an output file cannot be written."""
     if flags["plot"]:
-        from nemotrt.charts.plot_file import check_plot_path
+        from nemotrt.charts.page import check_plot_path
 
         check_plot_path(flags["plot"], flags["force"] or flags["dry_run"])
     for path in (flags["write_limits"], flags["output"]):
@@ -194,14 +194,19 @@ def _write(
         if flags["write_limits"]:
             write_text(flags["write_limits"], limits_yaml(record), flags["force"])
         if flags["plot"]:
-            from nemotrt.charts.plot_file import write_plot
+            from nemotrt.charts.page import write_plot
+            from nemotrt.charts.spec import About
             from nemotrt.profiles.planning.output.plan_charts import plan_charts
             from nemotrt.profiles.planning.output.plan_table import note_lines, ratio_text
 
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))
-            text = "\n".join((*ratio_text(record).splitlines(), *note_lines(record)))
-            write_plot(flags["plot"], charts, title, text, flags["force"])
+            notes = (*ratio_text(record).splitlines(), *note_lines(record))
+            assumed = {"in / out": f"{record.isl} / {record.osl}", "users": record.concurrency,
+                       "batch": record.batch_size, "KV cache": record.kv_dtype,
+                       "states": record.ssm_dtype, "engine": record.engine}  # fmt: skip
+            about = About(title, assumptions=tuple(assumed.items()), notes=notes)
+            write_plot(flags["plot"], about, charts, flags["force"])
     for path in written:
         if not flags["quiet"]:
             click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)

@@ -62,11 +62,13 @@ def sweep_command(
     elif not flags["csv_path"]:
         click.echo(to_csv(rows), nl=False)
     if flags["plot"] and not flags["dry_run"]:
-        from nemotrt.charts.plot_file import write_plot
+        from nemotrt.charts.page import write_plot
+        from nemotrt.charts.spec import About
 
         title = f"{model}: planned throughput (predicted)"
-        notes = "\n".join(dict.fromkeys(f"Note: {row.note}." for row in rows if row.note))
-        write_plot(flags["plot"], list(heat_maps(rows)), title, notes, is_overwrite)
+        notes = tuple(dict.fromkeys(f"Note: {row.note}." for row in rows if row.note))
+        about = About(title, notes=notes)
+        write_plot(flags["plot"], about, list(heat_maps(rows)), is_overwrite)
     for path in (flags["csv_path"], flags["plot"]):
         if path and not flags["quiet"]:
             click.echo(f"{'would write' if flags['dry_run'] else 'wrote'} {path}", err=True)
