@@ -29,7 +29,7 @@ class Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, count: int) -> list[float]:
-        """Return two to `count` + 1 round values (of a count of at least five) in the axis, each the nearest float."""
+        """Return two to `count` + 1 round values in the axis, if `count` is at least five."""
         decades = math.log10(self.high / self.low) if self.is_log else 0.0
         if decades < 1:
             return _steps(self.low, self.high, count)

@@ -93,9 +93,9 @@ def _draw(axes: Any, mark: Mark, down: float) -> None:
         axes.text(mark.x, down + mark.y, mark.text, ha=anchor, va="baseline", fontsize=size,
                   color=colour, parse_math=False)  # fmt: skip
     elif isinstance(mark, Rect):
-        xs = (mark.x, mark.x + mark.width)
+        left, right = mark.x, mark.x + mark.width
         ys = (down + mark.y, down + mark.y + mark.height)
-        axes.fill((*xs, *reversed(xs)), (ys[0], ys[0], ys[1], ys[1]), color=colour,
+        axes.fill((left, right, right, left), (ys[0], ys[0], ys[1], ys[1]), color=colour,
                   alpha=mark.opacity, linewidth=0)  # fmt: skip
     else:
         xs, ys = [x for x, _ in mark.points], [down + y for _, y in mark.points]
