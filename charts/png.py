@@ -47,8 +47,8 @@ def png(about: About, charts: Sequence[Chart]) -> bytes:
     agg.FigureCanvasAgg(canvas)
     axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(top + EDGE, 0))
     axes.axis("off")
-    for down, mark in marks:
-        _draw(axes, mark, down)
+    for order, (down, mark) in enumerate(marks):
+        _draw(axes, mark, down, order)
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -82,7 +82,7 @@ def _legend_lines(drawing: Drawing, width: float) -> list[list[tuple[str, str]]]
     return lines
 
 
-def _draw(axes: Any, mark: Mark, down: float) -> None:
+def _draw(axes: Any, mark: Mark, down: float, order: int) -> None:
     """Draw one mark, so far down; what is seen only on hovering is left out."""
     colour = LIGHT.get(mark.role)
     if colour is None:
@@ -91,19 +91,19 @@ def _draw(axes: Any, mark: Mark, down: float) -> None:
         anchor = {"start": "left", "middle": "center", "end": "right"}[mark.anchor]
         size = LETTERS * POINTS_PER_UNIT
         axes.text(mark.x, down + mark.y, mark.text, ha=anchor, va="baseline", fontsize=size,
-                  color=colour, parse_math=False)  # fmt: skip
+                  color=colour, zorder=order, parse_math=False)  # fmt: skip
     elif isinstance(mark, Rect):
         left, right = mark.x, mark.x + mark.width
-        ys = (down + mark.y, down + mark.y + mark.height)
-        axes.fill((left, right, right, left), (ys[0], ys[0], ys[1], ys[1]), color=colour,
+        top, bottom = down + mark.y, down + mark.y + mark.height
+        axes.fill((left, right, right, left), (top, top, bottom, bottom), color=colour, zorder=order,
                   alpha=mark.opacity, linewidth=0)  # fmt: skip
     else:
         xs, ys = [x for x, _ in mark.points], [down + y for _, y in mark.points]
         if isinstance(mark, Dots):
             size = 2 * mark.radius * POINTS_PER_UNIT
-            axes.plot(xs, ys, "o", color=colour, alpha=mark.opacity, markersize=size,
+            axes.plot(xs, ys, "o", color=colour, zorder=order, alpha=mark.opacity, markersize=size,
                       markeredgewidth=0)  # fmt: skip
         elif mark.is_area:
-            axes.fill(xs, ys, color=colour, alpha=AREA_OPACITY, linewidth=0)
+            axes.fill(xs, ys, color=colour, zorder=order, alpha=AREA_OPACITY, linewidth=0)
         else:
-            axes.plot(xs, ys, color=colour, linewidth=mark.width * POINTS_PER_UNIT)
+            axes.plot(xs, ys, color=colour, zorder=order, linewidth=mark.width * POINTS_PER_UNIT)
