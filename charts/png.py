@@ -95,8 +95,8 @@ def _draw(axes: Any, mark: Mark, down: float, order: int) -> None:
     elif isinstance(mark, Rect):
         left, right = mark.x, mark.x + mark.width
         top, bottom = down + mark.y, down + mark.y + mark.height
-        axes.fill((left, right, right, left), (top, top, bottom, bottom), color=colour, zorder=order,
-                  alpha=mark.opacity, linewidth=0)  # fmt: skip
+        axes.fill((left, right, right, left), (top, top, bottom, bottom), color=colour,
+                  zorder=order, alpha=mark.opacity, linewidth=0)  # fmt: skip
     else:
         xs, ys = [x for x, _ in mark.points], [down + y for _, y in mark.points]
         if isinstance(mark, Dots):
