@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from context import ContextTime
 from result import Error, Result
 
-from nemotrt.charts.chart import Chart
-
-BAR_HEIGHT, LABEL_WIDTH, BAR_WIDTH, VALUE_WIDTH = 18, 150, 330, 240
+from nemotrt.charts.page import page, plots, table
+from nemotrt.charts.spec import About, Bars, Lines, Series
 
 
 def native_of(results: Sequence[Result], result: Result) -> Result | None:
@@ -55,23 +53,18 @@ def write_page(
     machine: dict[str, Any],
 ) -> None:
     """Write the page."""
-    style = (resources.files("nemotrt.profiles.reports") / "style.css").read_text()
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>CPU engines</title>"
-        f"<style>{style}</style><h1>CPU engines on this machine</h1>",
-        f"<p class=verdict>{escape(verdict(results))}</p>",
-        f"<p>{escape(limits_line(machine))}</p>",
-    ]
+    parts = []
     for model in dict.fromkeys(result.model for result in results):
-        parts.append(f"<h2>{escape(model)}, tokens/s</h2><div class=plots>")
+        charts = []
         for case in dict.fromkeys(result.case for result in results):
             rows = [r for r in results if (r.model, r.case) == (model, case)]
-            parts.append(bars(f"{model}: {case}", rows, results))
-        parts.append("</div>")
+            charts.append(bars(f"{model}: {case}", rows, results))
+        parts.append(f"<h2>{escape(model)}, tokens/s</h2>{plots(charts)}")
     if contexts:
-        parts.append(f"<h2>Decode against context</h2>{context_chart(contexts)}")
+        parts.append(f"<h2>Decode against context</h2>{plots([context_chart(contexts)])}")
     parts.append(_table(results, errors))
-    path.write_text("".join(parts), encoding="utf-8")
+    about = About("CPU engines on this machine", verdict(results), notes=(limits_line(machine),))
+    path.write_text(page(about, "".join(parts)), encoding="utf-8")
 
 
 def verdict(results: Sequence[Result]) -> str:
@@ -98,73 +91,54 @@ def limits_line(machine: dict[str, Any]) -> str:
     )
 
 
-def bars(title: str, rows: Sequence[Result], results: Sequence[Result]) -> str:
-    """Return a bar chart of one case; the median is the darker mark on a bar."""
-    most = max(row.best for row in rows)
-    width, height = LABEL_WIDTH + BAR_WIDTH + VALUE_WIDTH, BAR_HEIGHT * len(rows) + 4
-    marks = []
-    for index, row in enumerate(rows):
-        y = 2 + BAR_HEIGHT * index
-        style = "f1" if row.engine == "native" else "f4"
+def bars(title: str, rows: Sequence[Result], results: Sequence[Result]) -> Bars:
+    """Return a bar chart of one case; the median is the mark on a bar."""
+    texts = []
+    for row in rows:
         ratio = ratios(results, row)
         share = f", {row.roofline_share:.0%} of roofline" if row.roofline_share else ""
         is_peer = ratio is not None and row.engine != "native"
         compared = f"; native {ratio[0]:.2f}x" if ratio is not None and is_peer else ""
-        marks.append(
-            f'<text x="{LABEL_WIDTH - 6}" y="{y + 12}" text-anchor="end">{escape(row.label)}</text>'
-            f'<rect class="{style}" x="{LABEL_WIDTH}" y="{y}" height="{BAR_HEIGHT - 4}" '
-            f'width="{BAR_WIDTH * row.best / most:.1f}"/>'
-            f'<rect class="f2" x="{LABEL_WIDTH + BAR_WIDTH * row.median / most:.1f}" y="{y}" '
-            f'height="{BAR_HEIGHT - 4}" width="2"/>'
-            f'<text x="{LABEL_WIDTH + BAR_WIDTH * row.best / most + 6:.1f}" y="{y + 12}">'
-            f"{row.best:.1f}{share}{compared}</text>"
-        )
-    return (
-        f"<figure><figcaption>{escape(title)}<span class=key><i class=f2></i>median</span>"
-        f'</figcaption><svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(marks)}</svg></figure>'
+        texts.append(f"{row.best:.1f}{share}{compared}")
+    own = tuple(row.best * (row.engine == "native") for row in rows)
+    others = tuple(row.best * (row.engine != "native") for row in rows)
+    return Bars(
+        title,
+        "tokens/s",
+        tuple(row.label for row in rows),
+        (("native", own), ("others", others)),
+        quiet=("others",),
+        texts=tuple(texts),
+        marks=tuple(row.median for row in rows),
+        mark_name="median",
     )
 
 
-def context_chart(contexts: Sequence[ContextTime]) -> str:
+def context_chart(contexts: Sequence[ContextTime]) -> Lines:
     """Return milliseconds a step against held tokens."""
-    longest = max(row.held_tokens for row in contexts)
-    slowest = max(row.median_ms for row in contexts)
     title = "One decode step of one sequence, native int8-wo (best of the calls)"
-    chart = Chart(title, "held tokens", "ms a step", (0, longest), (0, slowest))
-    for style, model in zip(
-        ("c1", "c2"), dict.fromkeys(row.model for row in contexts), strict=False
-    ):
-        points = [(row.held_tokens, row.best_ms) for row in contexts if row.model == model]
-        chart.line([(float(x), y) for x, y in points], style, model)
-    return chart.svg()
+    series = (
+        Series(m, tuple((float(r.held_tokens), r.best_ms) for r in contexts if r.model == m))
+        for m in dict.fromkeys(row.model for row in contexts)
+    )
+    return Lines(title, "held tokens", "ms a step", tuple(series))
 
 
 def _table(results: Sequence[Result], errors: Sequence[Error]) -> str:
     """Return all figures as tables."""
-    rows = "".join(
-        f"<tr><td>{escape(r.model)}<td>{escape(r.case)}<td>{escape(r.label)}"
-        f"<td class=n>{r.best:.1f}<td class=n>{r.median:.1f}<td class=n>{r.num_calls}"
-        f"<td class=n>{_share(r.roofline_share)}<td class=n>{r.peak_bytes / 2**20:.0f}"
+    rows = (
+        (r.model, r.case, r.label, f"{r.best:.1f}", f"{r.median:.1f}", r.num_calls,
+         f"{r.roofline_share:.0%}" if r.roofline_share else "", f"{r.peak_bytes / 2**20:.0f}")
         for r in results
-    )
+    )  # fmt: skip
     heads = ("model", "case", "engine", "tokens/s", "median", "calls", "roofline", "peak MiB")
-    off = "".join(
-        f"<tr><td>{escape(e.model)}<td>{escape(e.label)}<td class=n>{e.max_abs:.3g}"
-        f"<td class=n>{e.rms:.3g}<td class=n>{e.rms_of_std:.3%}<td class=n>{e.top1_agreement:.0%}"
+    off = (
+        (e.model, e.label, f"{e.max_abs:.3g}", f"{e.rms:.3g}", f"{e.rms_of_std:.3%}",
+         f"{e.top1_agreement:.0%}")
         for e in errors
-    )
+    )  # fmt: skip
     words = ("model", "engine", "max error", "rms error", "rms / std", "top-1 agreement")
     return (
-        f"<h2>All figures</h2><table><tr>{_heads(heads)}{rows}</table>"
-        "<h2>Logits against transformers in float32</h2>"
-        f"<table><tr>{_heads(words)}{off}</table>"
+        f"<h2>All figures</h2>{table(heads, rows, 3)}"
+        f"<h2>Logits against transformers in float32</h2>{table(words, off, 2)}"
     )
-
-
-def _heads(names: Sequence[str]) -> str:
-    return "".join(f"<th>{escape(name)}" for name in names)
-
-
-def _share(share: float | None) -> str:
-    return f"{share:.0%}" if share else ""

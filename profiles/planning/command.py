@@ -186,7 +186,7 @@ def _calibrate(options: DeploymentOptions, results: tuple[Path, ...], asked: Ask
 def _check_outputs(asked: Asked) -> None:
     """Raise before any work where an output file cannot be written."""
     if asked.plot:
-        from nemotrt.charts.plot_file import check_plot_path
+        from nemotrt.charts.page import check_plot_path
 
         check_plot_path(asked.plot, asked.force or asked.dry_run)
     for path in (asked.write_limits, asked.output):
@@ -219,14 +219,19 @@ def _write(deployment: Deployment, record: Plan, baseline: Deployment | None, as
         if asked.write_limits:
             write_file(asked.write_limits, limits_yaml(record), force=asked.force)
         if asked.plot:
-            from nemotrt.charts.plot_file import write_plot
+            from nemotrt.charts.page import write_plot
+            from nemotrt.charts.spec import About
             from nemotrt.profiles.planning.output.plan_charts import plan_charts
             from nemotrt.profiles.planning.output.plan_table import note_lines, ratio_text
 
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))
-            text = "\n".join((*ratio_text(record).splitlines(), *note_lines(record)))
-            write_plot(asked.plot, charts, title, text, asked.force)
+            notes = (*ratio_text(record).splitlines(), *note_lines(record))
+            assumed = {"in / out": f"{record.isl} / {record.osl}", "users": record.concurrency,
+                       "batch": record.batch_size, "KV cache": record.kv_dtype,
+                       "states": record.ssm_dtype, "engine": record.engine}  # fmt: skip
+            about = About(title, assumptions=tuple(assumed.items()), notes=notes)
+            write_plot(asked.plot, about, charts, asked.force)
     for path in written:
         if not asked.quiet:
             click.echo(f"{'would write' if asked.dry_run else 'wrote'} {path}", err=True)

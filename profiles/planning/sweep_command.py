@@ -84,11 +84,12 @@ def sweep_command(
     elif not csv_path:
         click.echo(to_csv(rows), nl=False)
     if plot and not dry_run:
-        from nemotrt.charts.plot_file import write_plot
+        from nemotrt.charts.page import write_plot
+        from nemotrt.charts.spec import About
 
         title = f"{deployment_options.model}: planned throughput (predicted)"
-        notes = "\n".join(dict.fromkeys(f"Note: {row.note}." for row in rows if row.note))
-        write_plot(plot, list(heat_maps(rows)), title, notes, is_overwrite)
+        notes = tuple(dict.fromkeys(f"Note: {row.note}." for row in rows if row.note))
+        write_plot(plot, About(title, notes=notes), list(heat_maps(rows)), is_overwrite)
     for path in (csv_path, plot):
         if path and not quiet:
             click.echo(f"{'would write' if dry_run else 'wrote'} {path}", err=True)

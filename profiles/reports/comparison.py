@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nemotrt.charts.chart import Chart
-from nemotrt.charts.scale import label
+from nemotrt.charts.number import number
+from nemotrt.charts.page import page, plots
+from nemotrt.charts.spec import About, Lines
+from nemotrt.charts.spec import Series as Curve
 from nemotrt.files.writing import write_file
 from nemotrt.profiles.reports.environment import environment
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
-STYLES = ("c1", "c2", "c3", "c4")
 COLUMNS = (
     ("tokens_per_s", "p50"),
     ("tokens_per_s_per_user", "mean"),
@@ -37,17 +38,18 @@ def render_comparison(results: Sequence[ProfileResult], verdict: str = "") -> st
         _curve(series, "Throughput against time to first token", "ttft_ms", "p99"),
         _curve(series, "Throughput against concurrency", "concurrency", ""),
     ]
-    return (
+    body = (
         environment()
         .get_template("comparison.html.jinja")
         .render(
             results=results,
-            plots=[figure for figure in figures if figure],
             columns=COLUMNS,
             cell=_cell,
-            verdict=verdict or _verdict(complete, len(results)),
         )
     )
+    lead = verdict or _verdict(complete, len(results))
+    title = f"nemotrt profile \N{MIDDLE DOT} {len(results)} runs"
+    return page(About(title, lead), plots(filter(None, figures)) + body)
 
 
 def _verdict(complete: Sequence[ProfileResult], num_runs: int) -> str:
@@ -57,7 +59,7 @@ def _verdict(complete: Sequence[ProfileResult], num_runs: int) -> str:
         return f"None of {num_runs} runs is complete."
     best = max(rated, key=lambda result: result.metric("tokens_per_s"))
     return (
-        f"{label(best.metric('tokens_per_s'))} tokens/s at best, with "
+        f"{number(best.metric('tokens_per_s'))} tokens/s at best, with "
         f"{best.workload.concurrency} at a time; {len(complete)} of {num_runs} runs are complete."
     )
 
@@ -72,22 +74,15 @@ def _by_target(results: Sequence[ProfileResult]) -> Series:
     return series
 
 
-def _curve(series: Series, title: str, name: str, statistic: str) -> str:
+def _curve(series: Series, title: str, name: str, statistic: str) -> Lines | None:
     """Return a curve a target: throughput over one latency, a point a run."""
-    curves = {
-        key: [point for result in runs if (point := _point(result, name, statistic))]
+    curves = [
+        Curve(key, tuple(filter(None, (_point(result, name, statistic) for result in runs))))
         for key, runs in series.items()
-    }
-    points = [point for curve in curves.values() for point in curve]
-    if not points:
-        return ""
+    ]
+    drawn = tuple(curve for curve in curves if curve.points)
     x_label = name if not statistic else f"{name}, {statistic}"
-    x_high, y_high = (1.08 * max(values) for values in zip(*points, strict=True))
-    chart = Chart(title, x_label, "tokens/s", (0, x_high), (0, y_high))
-    for style, (key, curve) in zip(STYLES * len(curves), curves.items(), strict=False):
-        chart.line(curve, style, key)
-        chart.points(curve, f"{style} big")
-    return chart.svg()
+    return Lines(title, x_label, "tokens/s", drawn) if drawn else None
 
 
 def _point(result: ProfileResult, name: str, statistic: str) -> tuple[float, float] | None:
@@ -105,5 +100,5 @@ def _cell(result: ProfileResult, name: str, statistic: str) -> str:
     """Return a table cell."""
     metric = result.metrics[name]
     if metric.value is not None:
-        return label(metric.value)
-    return "-" if metric.statistics is None else label(getattr(metric.statistics, statistic))
+        return number(metric.value)
+    return "-" if metric.statistics is None else number(getattr(metric.statistics, statistic))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jinja2
 
-from nemotrt.charts.scale import label
+from nemotrt.charts.number import number
 from nemotrt.profiles.runs.record.result import MetricValue
 
 
@@ -24,11 +24,11 @@ def environment() -> jinja2.Environment:
 
 def _number(value: float | None) -> str:
     """Return a number with four significant digits."""
-    return "" if value is None else label(value)
+    return "" if value is None else number(value)
 
 
 def _headline(metric: MetricValue) -> str:
     """Return a metric's main number: its value, or its median."""
     if metric.value is not None:
-        return label(metric.value)
-    return "-" if metric.statistics is None else label(metric.statistics.p50)
+        return number(metric.value)
+    return "-" if metric.statistics is None else number(metric.statistics.p50)

@@ -2,54 +2,41 @@
 
 from collections.abc import Callable
 
-from nemotrt.charts.chart import Chart
+from nemotrt.charts.spec import Lines, Series, Span
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuSample, GpuTrace
 from nemotrt.profiles.runs.record.result import ProfileResult
 
 Figure = Callable[[GpuSample], float | None]
-LINES: tuple[tuple[str, str, tuple[tuple[str, str, Figure], ...]], ...] = (
-    ("power", "W", (("c1", "power", lambda s: s.power_w),)),
-    (
-        "SM clock",
-        "MHz",
-        (("c1", "SM clock", lambda s: s.sm_clock_mhz),),
-    ),
-    (
-        "memory clock",
-        "MHz",
-        (("c2", "memory clock", lambda s: s.memory_clock_mhz),),
-    ),
+LINES: tuple[tuple[str, str, tuple[tuple[str, Figure], ...]], ...] = (
+    ("power", "W", (("power", lambda s: s.power_w),)),
+    ("SM clock", "MHz", (("SM clock", lambda s: s.sm_clock_mhz),)),
+    ("memory clock", "MHz", (("memory clock", lambda s: s.memory_clock_mhz),)),
     (
         "utilization",
         "%",
         (
-            ("c1", "SM", lambda s: s.sm_utilization_percent),
-            ("c2", "memory", lambda s: s.memory_utilization_percent),
-            ("c3", "temperature, C", lambda s: s.temperature_c),
+            ("SM", lambda s: s.sm_utilization_percent),
+            ("memory", lambda s: s.memory_utilization_percent),
+            ("temperature, C", lambda s: s.temperature_c),
         ),
     ),
-    (
-        "memory used",
-        "GiB",
-        (
-            (
-                "c1",
-                "used",
-                lambda s: None if s.memory_used_bytes is None else s.memory_used_bytes / 2**30,
-            ),
-        ),
-    ),
+    ("memory used", "GiB", (("used", lambda s: _gib(s.memory_used_bytes)),)),
 )
 
 
-def gpu_plots(result: ProfileResult) -> list[str]:
+def gpu_plots(result: ProfileResult) -> list[Lines]:
     """Return the charts of every GPU, on the time axis of the token rate."""
     return [
-        figure
+        chart
         for gpu in result.gpus
         for name, unit, lines in LINES
-        if (figure := _plot(result, gpu, name, unit, lines))
+        if (chart := _plot(result, gpu, name, unit, lines))
     ]
+
+
+def steady_window(result: ProfileResult) -> Span | None:
+    """Return the part of a run's time that the metrics are of."""
+    return None if result.window_s is None else Span(*result.window_s, "steady window")
 
 
 def _plot(
@@ -57,31 +44,27 @@ def _plot(
     gpu: GpuTrace,
     name: str,
     unit: str,
-    lines: tuple[tuple[str, str, Figure], ...],
-) -> str:
-    """Return one chart, "" where the GPU has none of its figures."""
+    lines: tuple[tuple[str, Figure], ...],
+) -> Lines | None:
+    """Return one chart, None where the GPU has none of its figures."""
+    samples = [s for s in gpu.samples if 0 <= s.at_s <= result.duration_s]
     curves = [
-        (style, key, [(s.at_s, v) for s in gpu.samples if (v := figure(s)) is not None])
-        for style, key, figure in lines
+        Series(key, tuple((s.at_s, float(v)) for s in samples if (v := figure(s)) is not None))
+        for key, figure in lines
     ]
-    curves = [curve for curve in curves if curve[2]]
-    if not curves or (name == "memory clock" and _is_constant(curves[0][2])):
-        return ""
-    high = max(value for _, _, points in curves for _, value in points)
-    chart = Chart(
+    drawn = tuple(curve for curve in curves if curve.points)
+    # a clock that does not move is told in the table of the GPU
+    if not drawn or (name == "memory clock" and len({v for _, v in drawn[0].points}) == 1):
+        return None
+    return Lines(
         f"GPU {gpu.facts.index} {name}",
         "seconds since the start",
         unit,
-        (0, result.duration_s),
-        (0, high * 1.05),
+        drawn,
+        x_range=(0, result.duration_s),
+        shaded=steady_window(result),
     )
-    if result.window_s is not None:
-        chart.band(*result.window_s, "window", "steady window")
-    for style, key, points in curves:
-        chart.line([p for p in points if 0 <= p[0] <= result.duration_s], style, key)
-    return chart.svg()
 
 
-def _is_constant(points: list[tuple[float, float]]) -> bool:
-    """Return whether all values are one; such a clock is told in the table of the GPU."""
-    return len({value for _, value in points}) == 1
+def _gib(num_bytes: int | None) -> float | None:
+    return None if num_bytes is None else num_bytes / 2**30

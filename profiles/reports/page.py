@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from nemotrt.charts.scale import label
+from nemotrt.charts.number import number
+from nemotrt.charts.page import page
+from nemotrt.charts.spec import About
+from nemotrt.charts.svg import figure
 from nemotrt.files.writing import write_file
 from nemotrt.profiles.hardware.nvml.flags import MAX_LOCKED_SPREAD_MHZ
 from nemotrt.profiles.reports.environment import environment
@@ -27,16 +30,15 @@ def write_html(result: ProfileResult, path: Path) -> None:
 def render(result: ProfileResult) -> str:
     """Return the page."""
     parts = decode_parts(result) if result.prediction else None
-    return (
+    body = (
         environment()
         .get_template("page.html.jinja")
         .render(
             result=result,
-            verdict=verdict(result),
             workload=_workload_facts(result),
             cards=[(name, result.metrics[name]) for name in CARDS if name in result.metrics],
-            timelines=timelines(result),
-            histograms=histograms(result),
+            timelines=[list(map(figure, column)) for column in timelines(result)],
+            histograms=list(map(figure, histograms(result))),
             prediction_rows=prediction_rows(result),
             step_rows=step_rows(result),
             part_rows=part_rows(result, parts),
@@ -45,6 +47,10 @@ def render(result: ProfileResult) -> str:
             num_errors=sum(bool(request.error) for request in result.requests),
         )
     )
+    is_bad = result.status is not Status.COMPLETE
+    target = f"{result.target['kind']} \N{MIDDLE DOT} {result.target.get('model', '')}"
+    title = f"nemotrt profile \N{MIDDLE DOT} {target} \N{MIDDLE DOT} {result.started_at}"
+    return page(About(title, verdict(result), notes=tuple(result.notes), is_bad=is_bad), body)
 
 
 def _workload_facts(result: ProfileResult) -> dict[str, object]:
@@ -65,4 +71,6 @@ def verdict(result: ProfileResult) -> str:
     if rate.value is None:
         return f"{shape}: no throughput, since {rate.not_computable}"
     ttft = result.metric("ttft_ms")
-    return f"{label(rate.value)} tokens/s at {shape}; first token after {label(ttft)} ms (median)."
+    return (
+        f"{number(rate.value)} tokens/s at {shape}; first token after {number(ttft)} ms (median)."
+    )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemotrt.charts.scale import label
+from nemotrt.charts.number import number
 from nemotrt.profiles.runs.metrics.decode_parts import DecodeParts
 from nemotrt.profiles.runs.record.prediction import PARTS
 from nemotrt.profiles.runs.record.result import ProfileResult
@@ -33,13 +33,13 @@ def prediction_rows(result: ProfileResult) -> list[Row]:
         band = ""
         if name == "tokens_per_s":
             low, high = prediction.tokens_per_s_low, prediction.tokens_per_s_high
-            band = f" ({label(low)} to {label(high)})"
+            band = f" ({number(low)} to {number(high)})"
         measured = difference = "-"
         if not result.metrics[name].not_computable:
             value = result.metric(name)
-            measured = label(value)
+            measured = number(value)
             difference = f"{100 * (value / predicted - 1):+.0f} %" if predicted else "-"
-        rows.append(Row(name, unit, label(predicted) + band, measured, difference))
+        rows.append(Row(name, unit, number(predicted) + band, measured, difference))
     return rows
 
 
@@ -50,7 +50,7 @@ def step_rows(result: ProfileResult) -> list[tuple[str, str, str]]:
         return []
     parts = sorted(((prediction.decode_step_ms[name], name) for name in PARTS), reverse=True)
     total = prediction.decode_step_ms["total"] or 1.0
-    return [(name, label(ms), f"{100 * ms / total:.0f} %") for ms, name in parts if ms > 0]
+    return [(name, number(ms), f"{100 * ms / total:.0f} %") for ms, name in parts if ms > 0]
 
 
 def part_rows(result: ProfileResult, parts: DecodeParts | None) -> list[Row]:
@@ -71,7 +71,7 @@ def part_rows(result: ProfileResult, parts: DecodeParts | None) -> list[Row]:
     pairs += [("prefills of others", others, parts.prefill_ms)]
     pairs += [("time per output token, mean", prediction.tpot_ms, _mean_tpot_ms(result))]
     return [
-        Row(name, "ms", label(predicted), label(measured), f"{measured - predicted:+.3g}")
+        Row(name, "ms", number(predicted), number(measured), f"{measured - predicted:+.3g}")
         for name, predicted, measured in pairs
     ]
 
@@ -98,7 +98,7 @@ def explanation(result: ProfileResult, parts: DecodeParts | None) -> str:
             "with one user shows it best."
         )
     return text + (
-        f"Attention is what grows with the tokens held ({label(parts.held_tokens)} on average), "
-        f"to within {label(parts.attention_reach_ms)} ms; what does not grow can be told apart by "
+        f"Attention is what grows with the tokens held ({number(parts.held_tokens)} on average), "
+        f"to within {number(parts.attention_reach_ms)} ms; what does not grow can be told apart by "
         "other batch sizes: set a sweep's runs side by side."
     )

@@ -1,6 +1,6 @@
 """A result as the few lines that a terminal shows."""
 
-from nemotrt.charts.scale import label
+from nemotrt.charts.number import number
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample
 from nemotrt.profiles.runs.record.result import ProfileResult
 
@@ -29,20 +29,20 @@ def summary_lines(result: ProfileResult) -> list[str]:
     for name, metric in result.metrics.items():
         head = f"{name:24}{metric.unit:>11}"
         if metric.value is not None:
-            lines.append(f"{head}{label(metric.value):>11}")
+            lines.append(f"{head}{number(metric.value):>11}")
         elif metric.statistics is not None:
             found = metric.statistics
             columns = (found.p90, found.p99, found.mean)
             lines.append(
-                f"{head}{label(found.p50):>11}" + "".join(f"{label(v):>10}" for v in columns)
+                f"{head}{number(found.p50):>11}" + "".join(f"{number(v):>10}" for v in columns)
             )
         elif name not in OPTIONAL:
             lines.append(f"{head} not computable: {metric.not_computable}")
     if (plan := result.prediction) is not None:
         lines.append(
-            f"predicted for {plan.model} on {plan.gpu}: {label(plan.tokens_per_s)} tokens/s "
-            f"({label(plan.tokens_per_s_low)} to {label(plan.tokens_per_s_high)}), "
-            f"tpot {label(plan.tpot_ms)} ms, ttft {label(plan.ttft_ms)} ms"
+            f"predicted for {plan.model} on {plan.gpu}: {number(plan.tokens_per_s)} tokens/s "
+            f"({number(plan.tokens_per_s_low)} to {number(plan.tokens_per_s_high)}), "
+            f"tpot {number(plan.tpot_ms)} ms, ttft {number(plan.ttft_ms)} ms"
         )
     return lines + [f"note: {note}" for note in result.notes]
 

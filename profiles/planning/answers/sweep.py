@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from nemotrt.charts.charts import HeatMap
+from nemotrt.charts.spec import HeatMap
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import NemotrtError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from nemotrt.charts.charts import Chart, LineChart, Series, StackedBars
+from nemotrt.charts.spec import Bars, Chart, Lines, Series
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import Deployment, with_context
 from nemotrt.profiles.planning.answers.plan import Plan
@@ -30,7 +30,7 @@ def plan_charts(deployment: Deployment, plan: Plan, baseline: Deployment | None)
     yield roofline_chart(deployment, plan)
 
 
-def memory_chart(plans: Sequence[Plan]) -> StackedBars:
+def memory_chart(plans: Sequence[Plan]) -> Bars:
     """Return where the memory of one GPU goes, a bar a plan."""
     memories: list[Memory] = [plan.memory for plan in plans]
     columns = {
@@ -41,7 +41,7 @@ def memory_chart(plans: Sequence[Plan]) -> StackedBars:
         "free": [max(m.free_bytes, 0) for m in memories],
         "withheld": [m.withheld_bytes for m in memories],
     }
-    return StackedBars(
+    return Bars(
         "Memory of one GPU",
         "GiB",
         tuple(f"{plan.model} x {plan.batch_size}" for plan in plans),
@@ -50,7 +50,7 @@ def memory_chart(plans: Sequence[Plan]) -> StackedBars:
     )
 
 
-def throughput_chart(deployments: Sequence[Deployment]) -> LineChart:
+def throughput_chart(deployments: Sequence[Deployment]) -> Lines:
     """Return tokens per second against users, with the band from low to high."""
     series = []
     for deployment in deployments:
@@ -59,10 +59,10 @@ def throughput_chart(deployments: Sequence[Deployment]) -> LineChart:
         band = tuple((p.tokens_per_s.low, p.tokens_per_s.high) for p in points)
         series.append(Series(deployment.model_name, values, band=band))
     title = f"Throughput, {deployments[0].isl} in / {deployments[0].osl} out"
-    return LineChart(title, "users", "tokens/s, low to high", tuple(series), is_x_log=True)
+    return Lines(title, "users", "tokens/s", tuple(series), is_x_log=True)
 
 
-def ratio_chart(deployment: Deployment, baseline: Deployment) -> LineChart | None:
+def ratio_chart(deployment: Deployment, baseline: Deployment) -> Lines | None:
     """Return throughput over the baseline's against length, both at their largest batch."""
     points = []
     share, own = deployment.isl / (deployment.isl + deployment.osl), deployment.isl + deployment.osl
@@ -85,10 +85,10 @@ def ratio_chart(deployment: Deployment, baseline: Deployment) -> LineChart | Non
     longest = min(one.fit.max_seq_len() for one in (deployment, baseline))
     x_label = f"tokens a sequence, {share:.0%} of them prompt (both fit up to {longest:,})"
     title = "Ratio of throughputs, each at its largest batch"
-    return LineChart(title, x_label, "ratio", series, is_x_log=True)
+    return Lines(title, x_label, "ratio", series, is_x_log=True)
 
 
-def roofline_chart(deployment: Deployment, plan: Plan) -> LineChart:
+def roofline_chart(deployment: Deployment, plan: Plan) -> Lines:
     """Return each operator's intensity and rate under the datasheet's roof."""
     datasheet = deployment.gpu.datasheet
     arithmetic = deployment.formats.arithmetic
@@ -106,7 +106,7 @@ def roofline_chart(deployment: Deployment, plan: Plan) -> LineChart:
     labels = tuple("" if i in linears[1:] else label for i, label in enumerate(labels))
     points = tuple(zip(intensities, rates, strict=True))
     operators = Series("operators", points, False, labels)
-    return LineChart(
+    return Lines(
         f"Roofline of a decode step, batch {plan.batch_size}",
         "flops a byte",
         "flop/s",
