@@ -104,10 +104,7 @@ def _series(
         return
     for index, (place, (value_x, value_y)) in enumerate(zip(at, series.points, strict=True)):
         label = series.labels[index] if series.labels else ""
-        hover = (
-            f"{label or series.name}: {chart.x_label} {number(value_x)}, "
-            f"{chart.y_label} {number(value_y)}"
-        )
+        hover = f"{label or series.name}: {number(value_x, 3)}, {number(value_y)}"
         if series.band:
             hover += f" ({between(*series.band[index])})"
         yield Dots((place,), role, hover)

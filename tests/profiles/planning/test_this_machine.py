@@ -287,7 +287,7 @@ def test_kernels_are_the_graphs_nodes(tmp_path: Path, letter: str, kind: str) ->
 
 def test_16_bit_weights_take_four_bytes_in_onnx_runtime(probed: list[Any]) -> None:
     model = load_model("qwen3-8b")
-    options = DeploymentOptions("qwen3-8b", "this-machine", Precision.BF16, "onnxruntime")
+    options = DeploymentOptions("qwen3-8b", "this-machine", Precision.BF16, engine="onnxruntime")
     planned = deploy(options).fit.budget.weights_bytes
     embeddings = model.vocab_size * model.hidden_size
     assert planned == pytest.approx(4 * num_parameters(model) - 2 * embeddings, rel=1e-3)
