@@ -1,12 +1,15 @@
 """Which recipe a GPU gets by default, and which it can't run."""
 
+from nemotrt.engines.backends.protocol.compute_capability import (
+    FIRST_FP8,
+    capability_number,
+    has_fp8,
+)
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.quantize.conversion.formats import Format
 from nemotrt.quantize.recipes.recipe import Recipe, load_recipe
-
-FP8_COMPUTE_CAPABILITY = 8.9
 
 
 def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -> Recipe:
@@ -21,19 +24,21 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
         return load_recipe(recipe)
     if gpu not in known_gpus():
         raise unknown_name("GPU", gpu, known_gpus())
-    have = float(load_gpu(gpu).compute_capability or 0)
-    default = "fp8-dynamic" if have >= FP8_COMPUTE_CAPABILITY else "int8-wo"
+    have = load_gpu(gpu).compute_capability
+    if have is None:
+        raise ConfigError(f"{gpu}'s profile has no compute capability; give --recipe alone.")
+    default = "fp8-dynamic" if has_fp8(have) else "int8-wo"
     chosen = load_recipe(recipe or default)
-    if have < chosen.min_compute_capability:
+    if capability_number(have) < capability_number(str(chosen.min_compute_capability)):
         is_fp8 = chosen.precision.arithmetic is NumberFormat.FP8
-        why = f": no FP8 tensor cores before {FP8_COMPUTE_CAPABILITY}" if is_fp8 else ""
+        why = f": no FP8 tensor cores before {FIRST_FP8}" if is_fp8 else ""
         raise ConfigError(
             f"{chosen.name} needs compute capability {chosen.min_compute_capability}, "
             f"{gpu} has {have}{why}. Use --recipe {chosen.alternative or default}."
         )
-    if kv_cache == "fp8" and have < FP8_COMPUTE_CAPABILITY:
+    if kv_cache == "fp8" and not has_fp8(have):
         raise ConfigError(
-            f"--kv-cache fp8 needs compute capability {FP8_COMPUTE_CAPABILITY}, {gpu} has {have}. "
+            f"--kv-cache fp8 needs compute capability {FIRST_FP8}, {gpu} has {have}. "
             "Use --kv-cache int8 or none."
         )
     return chosen

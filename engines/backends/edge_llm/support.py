@@ -5,7 +5,7 @@ from source), cpp/plugins/mamba (16-bit floats alone), and the maintainers on SM
 kernels (NVIDIA/TensorRT-Edge-LLM#64).
 """
 
-from nemotrt.engines.backends.protocol.compute_capability import has_fp8
+from nemotrt.engines.backends.protocol.compute_capability import FIRST_FP8, has_fp8
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
@@ -44,7 +44,7 @@ def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision)
     if checkpoint.quant.kv_cache_algo is not None and not has_fp8(compute_capability):
         raise ConfigError(
             f"the checkpoint asks for a {checkpoint.quant.kv_cache_algo} KV cache, which Edge-LLM "
-            "has from compute capability 8.9; quantize it with --kv-cache none."
+            f"has from compute capability {FIRST_FP8}; quantize it with --kv-cache none."
         )
     _check_model(checkpoint)
 

@@ -1,6 +1,6 @@
 """NVIDIA's compute capabilities, such as "8.6", as numbers; which of them compute in FP8."""
 
-FP8_CAPABILITY = (8, 9)
+FIRST_FP8 = "8.9"
 
 
 def capability_number(compute_capability: str) -> tuple[int, int]:
@@ -11,4 +11,4 @@ def capability_number(compute_capability: str) -> tuple[int, int]:
 
 def has_fp8(compute_capability: str) -> bool:
     """Whether the GPU computes in FP8."""
-    return capability_number(compute_capability) >= FP8_CAPABILITY
+    return capability_number(compute_capability) >= capability_number(FIRST_FP8)

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from nemotrt.engines.backends.protocol.compute_capability import FIRST_FP8
 from nemotrt.engines.model.numerics import BUILT, NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import Arithmetic, GpuProfile
@@ -40,7 +41,8 @@ def check_precision(gpu: GpuProfile, precision: Precision) -> None:
     if precision.arithmetic in rates:
         return
     why = (
-        f"compute capability {gpu.compute_capability} has no FP8 tensor cores (8.9 is the first)"
+        f"compute capability {gpu.compute_capability} has no FP8 tensor cores "
+        f"({FIRST_FP8} is the first)"
         if precision.arithmetic is NumberFormat.FP8
         else f"its profile has no {precision.arithmetic} rate"
     )
