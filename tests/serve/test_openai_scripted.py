@@ -38,6 +38,7 @@ ARGUMENTS = [{"bill_total": 100, "note": ']}"é'}, {"bill_total": 7}]
 def server(request, engine_folder, triton_runtime) -> Iterator[ServerState]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
+        patch.setenv("SCRIPTED_STEP_MS", "4")  # slower than a stop travels on a busy machine
         options = ["--engine-module", "support.scripted_host"]
         options += ["--no-triton"] if request.param == "direct" else []
         with serve_engine(engine_folder, *options, drain_s=5) as state:
