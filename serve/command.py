@@ -85,15 +85,14 @@ def run(
     from nemotrt.serve.processes.packages import check_packages
 
     check_packages(use_triton=not options["no_triton"])
-    from nemotrt.serve.processes.run_folder import create_run_folder, runs_root
+    from nemotrt.serve.processes.run_folder import check_run_folder, create_run_folder, runs_root
     from nemotrt.serve.supervision.supervisor import Supervisor
 
     level = logging.ERROR if quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     spec = _spec(engine, **options)
-    folder = create_run_folder(
-        run_dir or runs_root() / (Path(os.path.abspath(engine)).name or "engine")
-    )
+    place = run_dir or runs_root() / (Path(os.path.abspath(engine)).name or "engine")
+    folder = (check_run_folder if dry_run else create_run_folder)(place)
     supervisor = Supervisor(spec, folder, stop_with_parent=stop_with_parent)
     if dry_run:
         click.echo(

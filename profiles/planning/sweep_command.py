@@ -68,10 +68,14 @@ def sweep_command(
     force: bool,
 ) -> None:
     """Plan MODEL over GPUs, precisions and lengths, to CSV and a heat map."""
+    from nemotrt.charts.page import check_plot_path, write_plot
+    from nemotrt.charts.spec import About
+
     is_overwrite = force or dry_run
-    for path in (csv_path, plot):
-        if path:
-            check_file(path, force=is_overwrite)
+    if csv_path:
+        check_file(csv_path, force=is_overwrite)
+    if plot:
+        check_plot_path(plot, is_overwrite)
     pairs = [_lengths(text) for text in lengths]
     names = gpus or tuple(known_gpus())
     chosen = [Precision(p) for p in precisions]
@@ -84,9 +88,6 @@ def sweep_command(
     elif not csv_path:
         click.echo(to_csv(rows), nl=False)
     if plot and not dry_run:
-        from nemotrt.charts.page import write_plot
-        from nemotrt.charts.spec import About
-
         title = f"{deployment_options.model}: planned throughput (predicted)"
         notes = tuple(dict.fromkeys(f"Note: {row.note}." for row in rows if row.note))
         write_plot(plot, About(title, notes=notes), list(heat_maps(rows)), is_overwrite)

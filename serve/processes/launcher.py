@@ -55,8 +55,9 @@ def serve_engine(
 
 
 def wait_stopped(state: ServerState, timeout_s: float) -> bool:
-    """Ask a server to stop; whether it has within `timeout_s`."""
-    os.kill(state.pid, signal.SIGTERM)
+    """Ask a server to stop, if it still runs; whether it has ended within `timeout_s`."""
+    if state.is_alive:  # else the id may be another process's by now
+        os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
     while state.is_alive and time.monotonic() < deadline:
         time.sleep(POLL_S)

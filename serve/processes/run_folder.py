@@ -29,14 +29,15 @@ class ServerState:
     http_url: str | None  # Triton's, and the next two; None without it
     grpc_url: str | None
     metrics_url: str | None
+    start_ticks: int  # when `pid` started: a later process of that id is not the server
     processes: dict[str, int] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     schema_version: int = 1
 
     @property
     def is_alive(self) -> bool:
-        """Whether the server's process is there."""
-        return is_alive(self.pid)
+        """Whether the server's process is there, and no other that has got its id."""
+        return start_ticks(self.pid) == self.start_ticks
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ def make_runs_root() -> Path:
     return root
 
 
-def create_run_folder(path: Path) -> RunFolder:
-    """Return the run folder at `path`, made if need be.
+def check_run_folder(path: Path) -> RunFolder:
+    """Return the run folder at `path`, which need not be there yet; nothing is written.
 
     Raises:
         ConfigError: a live server has it, another user owns it, or the path is too long.
@@ -117,21 +118,12 @@ def create_run_folder(path: Path) -> RunFolder:
     folder = RunFolder(path.absolute())
     if len(os.fsencode(folder.engine_socket)) > MAX_SOCKET_PATH_BYTES:
         raise ConfigError(f"{folder.path} is too long for a socket; set {ROOT_VARIABLE} shorter.")
-    try:
-        if folder.path.parent == runs_root():
-            make_runs_root()
-        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.path.stat().st_uid != os.getuid():
-            raise ConfigError(f"{folder.path} belongs to another user; set {ROOT_VARIABLE}.")
-        folder.path.chmod(0o700)
-        with tempfile.TemporaryFile(dir=folder.path):
-            pass  # it can be written
-    except OSError as error:
-        raise EnvironmentUnfitError(
-            f"the run folder {folder.path} can't be written: {error.strerror}; "
-            f"set {ROOT_VARIABLE}, or give another --run-dir."
-        ) from error
-    state = folder.read_state()
+    there = next(place for place in (folder.path, *folder.path.parents) if os.path.exists(place))
+    if there == folder.path and there.stat().st_uid != os.getuid():
+        raise ConfigError(f"{folder.path} belongs to another user; set {ROOT_VARIABLE}.")
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise _unfit(folder, f"{there} is no folder that this user can write")
+    state = folder.read_state() if there == folder.path else None
     if state is not None and state.is_alive and state.pid != os.getpid():
         raise ConfigError(
             f"a server named {state.name!r} runs already in {folder.path}, pid {state.pid}; give "
@@ -140,10 +132,42 @@ def create_run_folder(path: Path) -> RunFolder:
     return folder
 
 
+def create_run_folder(path: Path) -> RunFolder:
+    """Return the checked run folder at `path`, made if need be; raises like `check_run_folder`."""
+    folder = check_run_folder(path)
+    try:
+        if folder.path.parent == runs_root():
+            make_runs_root()
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.path.chmod(0o700)
+        with tempfile.TemporaryFile(dir=folder.path):
+            pass  # it can be written
+    except OSError as error:
+        raise _unfit(folder, str(error.strerror)) from error
+    return folder
+
+
+def _unfit(folder: RunFolder, why: str) -> EnvironmentUnfitError:
+    """Return the error for a folder that can't hold a server."""
+    return EnvironmentUnfitError(
+        f"the run folder {folder.path} can't be written: {why}; set {ROOT_VARIABLE}, or give "
+        "another --run-dir."
+    )
+
+
 def is_alive(pid: int) -> bool:
-    """Whether a process of this user has that id and is no zombie."""
+    """Whether a process has that id and is no zombie."""
+    return start_ticks(pid) is not None
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None for a zombie or no process.
+
+    Source: proc_pid_stat(5), fields 3 and 22.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])

@@ -12,7 +12,7 @@ from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.serve.front.http.access import read_api_keys
 from nemotrt.serve.processes.going_on import going_on
-from nemotrt.serve.processes.run_folder import RunFolder, ServerState
+from nemotrt.serve.processes.run_folder import RunFolder, ServerState, start_ticks
 from nemotrt.serve.supervision.log_follower import LogFollower
 from nemotrt.serve.supervision.ports import choose_ports
 from nemotrt.serve.supervision.serve_spec import ServeSpec
@@ -61,6 +61,7 @@ class Supervisor:
             self.services.append(Service(service))
         self.services.append(Service(front_service(spec, folder, self.triton, self.port)))
         self._logs = LogFollower(service.spec.log for service in self.services)
+        self._start_ticks = start_ticks(os.getpid()) or 0
         self._parent = os.getppid() if stop_with_parent else None
         self._on_log: Callable[[str], None] | None = None
         self._is_stopping = False
@@ -135,6 +136,7 @@ class Supervisor:
         return ServerState(
             name=self.folder.path.name,
             pid=os.getpid(),
+            start_ticks=self._start_ticks,
             status=self._status,
             engine=str(self.spec.engine.absolute()),
             model_name=self.spec.model_name,

@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2
 
 from nemotrt.cli import main
 from nemotrt.serve.processes import packages
-from nemotrt.serve.processes.run_folder import ServerState, create_run_folder
+from nemotrt.serve.processes.run_folder import ServerState, create_run_folder, start_ticks
 from nemotrt.wire.tensors import INPUTS, OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,6 +219,7 @@ def test_a_dead_server_does_not_hold_its_folder(tmp_path) -> None:
     folder = create_run_folder(tmp_path / "r")
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
     urls = {"openai_url": "", "http_url": None, "grpc_url": None, "metrics_url": None}
+    urls["start_ticks"] = start_ticks(os.getppid())
     state = ServerState("r", int(gone.stdout), "ready", "e", "llm", str(folder.path), **urls)
     folder.write_state(state)
     assert folder.read_state() == state and not state.is_alive

@@ -1,8 +1,10 @@
 """Servers with a run folder of their own are listed, stopped and followed like the others."""
 
+import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,14 @@ from click.testing import CliRunner
 
 from nemotrt.cli import main
 from nemotrt.errors import ArtefactError, ConfigError
-from nemotrt.serve.processes.run_folder import RunFolder, ServerState, create_run_folder, runs_root
+from nemotrt.serve.processes.launcher import wait_stopped
+from nemotrt.serve.processes.run_folder import (
+    RunFolder,
+    ServerState,
+    create_run_folder,
+    runs_root,
+    start_ticks,
+)
 from nemotrt.serve.supervision.server_list import choose_server, list_states, register, unregister
 
 
@@ -27,7 +36,10 @@ def leave_state(path: Path, pid: int | None = None) -> RunFolder:
     folder = create_run_folder(path)
     urls = {"openai_url": "http://x", "http_url": None, "grpc_url": None, "metrics_url": None}
     pid = os.getpid() if pid is None else pid
-    state = ServerState(path.name, pid, "ready", "e", "llm", str(folder.path), **urls)
+    ticks = start_ticks(pid)
+    assert ticks is not None
+    where = (str(folder.path), *urls.values(), ticks)
+    state = ServerState(path.name, pid, "ready", "e", "llm", *where)
     folder.write_state(state)
     register(folder)
     return folder
@@ -122,3 +134,46 @@ def invoke(*arguments: str) -> str:
     done = CliRunner().invoke(main, ["serve", *arguments])
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def test_a_dry_run_leaves_no_folder_and_finds_the_same_faults(engine_folder, tmp_path) -> None:
+    """Neither the run folder nor the folder of run folders."""
+    words = ["serve", str(engine_folder), "--no-triton", "--free-ports", "--dry-run"]
+    for run_dir in ([], ["--run-dir", str(tmp_path / "a" / "b")]):
+        assert CliRunner().invoke(main, [*words, *run_dir]).exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for place, code in [("file", 3), ("file/below", 3), ("x" * 120, 2)]:
+        result = CliRunner().invoke(main, [*words, "--run-dir", str(tmp_path / place)])
+        assert result.exit_code == code, result.output
+    leave_state(tmp_path / "live", os.getppid())
+    result = CliRunner().invoke(main, [*words, "--run-dir", str(tmp_path / "live")])
+    assert result.exit_code == 2 and "runs already" in result.output
+
+
+def test_a_process_that_has_got_a_dead_servers_id_is_left_alone(tmp_path) -> None:
+    """Its server.json names an id that now belongs to a process which started later."""
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        folder = leave_state(runs_root() / "dead", bystander.pid)
+        state = folder.read_state()
+        assert state is not None and state.is_alive
+        older = dataclasses.replace(state, start_ticks=state.start_ticks - 1)
+        folder.write_state(older)
+        assert wait_stopped(older, 1)
+        [listed] = json.loads(invoke("status", "--json"))["servers"]
+        assert not listed["is_alive"] and "dead: dead" in invoke("status")
+        assert CliRunner().invoke(main, ["serve", "stop", "dead"]).exit_code == 2
+        create_run_folder(folder.path)  # the folder is free for another server
+        assert bystander.poll() is None
+        assert not wait_stopped(dataclasses.replace(state), 0)
+        assert bystander.wait(5) == -signal.SIGTERM
+    assert start_ticks(bystander.pid) is None
+
+
+def test_a_state_that_does_not_say_when_its_process_started_is_not_believed(tmp_path) -> None:
+    folder = leave_state(tmp_path / "old")
+    raw = json.loads((folder.path / "server.json").read_text())
+    del raw["start_ticks"]
+    (folder.path / "server.json").write_text(json.dumps(raw))
+    with pytest.raises(ArtefactError, match="start_ticks"):
+        folder.read_state()

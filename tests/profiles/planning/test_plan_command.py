@@ -130,6 +130,7 @@ def test_latency_target() -> None:
         ([NANO, "--gpu", "a10g", "--engine", "native"], 2, "does not run on a10g, a gpu"),
         ([NANO, "--tpot-ms", "1"], 4, "cannot be met"),
         (["sweep", NANO, "--lengths", "1x2"], 2, "ISL:OSL"),
+        (["sweep", "none", "--lengths", "1x2", "--plot", "a.pdf"], 2, ".html or a .png"),
     ],
 )
 def test_faults(args: list[str], code: int, text: str) -> None:
