@@ -6,11 +6,12 @@ dataclass.
 """
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
@@ -18,10 +19,39 @@ from nemotrt.errors import ArtefactError, ConfigError, unknown_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 TOLD = "option"  # the key in a field's metadata
+
+
+class FloatRange(click.FloatRange):
+    """A range of finite numbers; click's own takes NaN for any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        return found if math.isfinite(found) else self.fail(f"{value!r} is not finite.", param, ctx)
+
+
+class Words(click.Choice[str]):
+    """Words for the members of an enum; `old` ones of the release before are taken unseen."""
+
+    def __init__(self, words: Mapping[str, Enum], old: Mapping[str, Enum] | None = None) -> None:
+        """Show `words`."""
+        super().__init__(list(words))
+        self.words, self.old = words, old or {}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the member."""
+        return self.old.get(value) or self.words[super().convert(value, param, ctx)]
+
+
+def choices(items: Collection[Any]) -> Words:
+    """Return the type of an option that takes one of these members of an enum."""
+    return Words({str(item.value): item for item in items})
+
+
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 COUNT = click.IntRange(1)
-ABOVE_0 = click.FloatRange(0, min_open=True)
+ABOVE_0 = FloatRange(0, min_open=True)
 PORT = click.IntRange(0, 65535)
 
 
@@ -55,17 +85,17 @@ def option(default: Any, text: str, *names: str, **told: Any) -> Any:
     return field(default=default, metadata={TOLD: Told(text, names, **told)})
 
 
+def _fields(kind: Any) -> Iterator[Field[Any]]:
+    """Yield a dataclass's fields; a field that is a dataclass itself gives way to its own."""
+    for item in fields(kind):
+        yield from _fields(item.type) if is_dataclass(item.type) else (item,)
+
+
 def told_fields(kind: type) -> Iterator[tuple[Field[Any], Told]]:
     """Yield the fields of a dataclass that have an option, which has its spellings."""
-    for item in fields(kind):
+    for item in _fields(kind):
         if told := item.metadata.get(TOLD):
-            names = told.names or (f"--{item.name.replace('_', '-')}",)
-            yield item, replace(told, names=names)
-
-
-def choices(items: Collection[Any]) -> click.Choice[str]:
-    """Return the type of an option that takes one of these values of an enum."""
-    return click.Choice([str(item.value) for item in items])
+            yield item, replace(told, names=told.names or (f"--{item.name.replace('_', '-')}",))
 
 
 def options_of(kind: type, without: Collection[str] = ()) -> Callable[[Command], Command]:
@@ -75,77 +105,79 @@ def options_of(kind: type, without: Collection[str] = ()) -> Callable[[Command],
     A field without an option takes the command's own parameter of that name, if there is one.
     """
     told = [item for item in told_fields(kind) if item[0].name not in without]
+    own = {item.name for item in _fields(kind)} - set(without)
     name = "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__)[1:]
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
         def command(*args: Any, **given: Any) -> Any:
-            own = {item.name for item in fields(kind)} - set(without)
             values = {key: given.pop(key) for key in own & given.keys()}
-            return function(*args, **given, **{name: kind(**taken(kind, values))})
+            return function(*args, **given, **{name: filled(kind, values)})
 
         decorated: Any = command
         for item, what in reversed(told):
-            decorated = click_option(kind, item, what)(decorated)
+            decorated = click_option(item, what)(decorated)
         return decorated  # type: ignore[no-any-return]
 
     return decorate
 
 
-def taken(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields' values of what click read; what is not given keeps its default."""
-    told = dict((item.name, (item, what)) for item, what in told_fields(kind))
+def filled(kind: Any, given: Mapping[str, Any]) -> Any:
+    """Return the dataclass of what click read, by field; what is not given keeps its default."""
     values = {}
-    for name, value in given.items():
-        if name not in told:
-            values[name] = value
-            continue
-        item, what = told[name]
-        known = _enum(get_type_hints(kind)[name])
-        if value is None:
-            value = item.default
-        elif item.default is True:  # its flag takes it away
-            value = not value
-        elif what.scale != 1:
-            value = int(value * what.scale)
-        elif known is not None:
-            value = known(value)
-        values[name] = value
-    return values
+    for item in fields(kind):
+        if is_dataclass(item.type):
+            values[item.name] = filled(item.type, given)
+        elif item.name in given:
+            values[item.name] = _value(item, given[item.name])
+    return kind(**values)
 
 
-def click_option(kind: type, item: Field[Any], told: Told) -> Callable[[Command], Command]:
+def _value(item: Field[Any], given: Any) -> Any:
+    """Return the field's value of what click read."""
+    told = item.metadata.get(TOLD)
+    if told is None:
+        return given
+    if given is None:
+        return item.default
+    if item.default is True:  # its flag takes it away
+        return not given
+    return given if told.scale == 1 else int(given * told.scale)
+
+
+def words_of(options: Any) -> list[str]:
+    """Return the command line that says a dataclass's options; a default needs no word."""
+    words = []
+    for item in fields(options):
+        value = getattr(options, item.name)
+        if is_dataclass(value):
+            words += words_of(value)
+        elif (told := item.metadata.get(TOLD)) and value != item.default:
+            name = (*told.names, f"--{item.name.replace('_', '-')}")[0]
+            words.append(name if isinstance(value, bool) else f"{name}={value}")
+    return words
+
+
+def click_option(item: Field[Any], told: Told) -> Callable[[Command], Command]:
     """Return the decorator that adds a field's option to a command."""
-    hint, shown = get_type_hints(kind)[item.name], item.default
-    more: dict[str, Any] = {"type": told.kind, "metavar": told.metavar}
+    shown = item.default.value if isinstance(item.default, Enum) else item.default
+    more: dict[str, Any] = {"type": told.kind or _click_type(item.type), "metavar": told.metavar}
     if isinstance(shown, bool):
         more = {"is_flag": True}
-    elif get_origin(hint) is tuple:
+    elif get_origin(item.type) is tuple:
         more["multiple"] = True
     elif told.scale == 1 and shown is not None and not told.unset:
-        default = shown.value if isinstance(shown, Enum) else shown
-        more |= {"default": default, "show_default": default != ""}
-    if "type" in more and more["type"] is None:
-        more["type"] = _click_type(hint)
+        more |= {"default": shown, "show_default": shown != ""}
     text = f"{told.help}  [default: {told.unset}]" if told.unset else told.help
     return click.option(*told.names, item.name, cls=Option, old=told.old, help=text, **more)
 
 
 def _click_type(hint: Any) -> Any:
-    """Return what click reads for a field of this type."""
-    known = _enum(hint)
-    if known is not None:
-        return choices(list(known))
-    plain = next(one for one in (*get_args(hint), hint) if one is not type(None))
-    return PATH if plain is Path else plain
-
-
-def _enum(hint: Any) -> type[Enum] | None:
-    """Return the enum of a field, which may be optional."""
-    for one in (hint, *get_args(hint)):
-        if isinstance(one, type) and issubclass(one, Enum):
-            return one
-    return None
+    """Return what click reads for a field of this type, which may be optional or a tuple."""
+    plain = next((one for one in get_args(hint) if one is not type(None)), hint)
+    if plain is Path:
+        return PATH
+    return choices(list(plain)) if issubclass(plain, Enum) else plain
 
 
 class Option(click.Option):

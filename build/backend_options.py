@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from nemotrt.commandline import Told, click_option, taken, told_fields
+from nemotrt.commandline import Told, click_option, filled, told_fields
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend
 from nemotrt.errors import ConfigError
@@ -16,10 +16,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class BackendOption:
     """An option that the other backends refuse: a field of the Options of `backends`.
 
-    Backends that share one say the same of it; `kind` is the first one's Options.
+    Backends that share one say the same of it.
     """
 
-    kind: type
     item: dataclasses.Field[Any]
     told: Told
     backends: tuple[str, ...]
@@ -40,7 +39,7 @@ def backend_options() -> tuple[BackendOption, ...]:
     found: dict[str, BackendOption] = {}
     for backend in registry.backends():
         for item, told in told_fields(backend.options_type):
-            before = found.get(item.name, BackendOption(backend.options_type, item, told, ()))
+            before = found.get(item.name, BackendOption(item, told, ()))
             names = (*before.backends, backend.name)
             found[item.name] = dataclasses.replace(before, backends=names)
     return tuple(found.values())
@@ -51,7 +50,7 @@ def with_backend_options(command: Command) -> Command:
     for option in reversed(backend_options()):
         text = f"{', '.join(option.backends)}: {option.told.help}"
         told = dataclasses.replace(option.told, help=text)
-        command = click_option(option.kind, option.item, told)(command)
+        command = click_option(option.item, told)(command)
     return command
 
 
@@ -68,9 +67,7 @@ def check_options(backend: str, given: Collection[str]) -> None:
 
 def options_of(backend: AnyBackend, given: Mapping[str, Any]) -> Any:
     """Return a backend's Options from the command line's values by field; others are ignored."""
-    kind = backend.options_type
-    own = {field.name: given[field.name] for field, _ in told_fields(kind)}
-    return kind(**taken(kind, own))
+    return filled(backend.options_type, given)
 
 
 def checked_options(backend: AnyBackend, options: Any) -> Any:

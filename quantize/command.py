@@ -19,11 +19,7 @@ from nemotrt.commandline import (
     quiet_option,
 )
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
-from nemotrt.quantize.conversion.options import (
-    CalibrationOptions,
-    CalibrationText,
-    QuantizeOptions,
-)
+from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.conversion.progress import byte_progress, readable_size
 from nemotrt.quantize.gpus import choose_format, choose_recipe
 from nemotrt.quantize.recipes.recipe import Recipe, recipe_names
@@ -46,7 +42,6 @@ NOT_SAVED = ("output", "force", "resume", "sync", "dry-run", "json", "quiet")
 @click.option("--format", "layout_name", help="modelopt or compressed-tensors. [default: by GPU]")
 @click.option("--keep", type=click.Choice(["attention-feeders"]), help="Spare these layers too.")
 @options_of(CalibrationText)
-@options_of(CalibrationOptions)
 @options_of(QuantizeOptions)
 @force_option
 @dry_run_option

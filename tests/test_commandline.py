@@ -7,8 +7,18 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nemotrt.commandline import COUNT, DefaultGroup, config_option, option, options_of
+from nemotrt.commandline import (
+    ABOVE_0,
+    COUNT,
+    DefaultGroup,
+    config_option,
+    option,
+    options_of,
+    words_of,
+)
 
 
 class Colour(StrEnum):
@@ -34,6 +44,22 @@ class SomeOptions:
     inner: Inner = Inner()
 
 
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    rate: float | None = option(None, "Above 0.", kind=ABOVE_0)
+    name: str = option("llm", "Its name.", "--called", "-c")
+    is_loud: bool = option(False, "Whistle.")
+    fold: bool = option(True, "Leave it.", "--no-fold")
+    path: Path | None = option(None, "Where.")
+    inner: Inner = Inner()
+
+
+@click.command()
+@options_of(Numbers)
+def numbers(numbers: Numbers) -> None:
+    click.echo(numbers)
+
+
 @click.group(cls=DefaultGroup)
 def group() -> None:
     """Two commands."""
@@ -41,7 +67,6 @@ def group() -> None:
 
 @group.command("run")
 @click.argument("name")
-@options_of(Inner)
 @options_of(SomeOptions)
 @config_option
 def run_command(some_options: SomeOptions) -> None:
@@ -109,3 +134,26 @@ def test_a_fault_in_the_file_is_refused_by_name(tmp_path: Path, text: str, messa
     path.write_text(text)
     result = run("x", "--config", path)
     assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.stderr
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "NaN", "1e999", "0", "-1"])
+def test_no_number_that_is_none(number: str) -> None:
+    assert CliRunner().invoke(numbers, [f"--rate={number}"]).exit_code == 2
+
+
+@given(
+    st.builds(
+        Numbers,
+        rate=st.none() | st.floats(0, 1e300, exclude_min=True),
+        name=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
+        is_loud=st.booleans(),
+        fold=st.booleans(),
+        path=st.sampled_from([None, Path("-o"), Path("/a b"), Path("--fold")]),
+        inner=st.builds(Inner, st.floats(allow_nan=False)),
+    )
+)
+@settings(deadline=None, max_examples=60)
+def test_the_words_of_options_say_them(options: Numbers) -> None:
+    result = CliRunner().invoke(numbers, words_of(options))
+    assert result.stdout == f"{options}\n", result.output
+    assert not words_of(Numbers())
