@@ -8,7 +8,7 @@ dataclass.
 import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -136,10 +136,10 @@ def filled(kind: Any, given: Mapping[str, Any]) -> Any:
 def _value(item: Field[Any], given: Any) -> Any:
     """Return the field's value of what click read."""
     told = item.metadata.get(TOLD)
+    if given is None:
+        return None if item.default is MISSING else item.default
     if told is None:
         return given
-    if given is None:
-        return item.default
     if item.default is True:  # its flag takes it away
         return not given
     return given if told.scale == 1 else int(given * told.scale)

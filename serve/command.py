@@ -1,32 +1,32 @@
 """`nemotrt serve ENGINE`, and `nemotrt serve repo|install|status|stop`."""
 
-import dataclasses
 import json
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nemotrt.commandline import (
-    COUNT,
     PATH,
     PORT,
     DefaultGroup,
     config_option,
     dry_run_option,
     force_option,
+    given_options,
     json_option,
+    options_of,
     quiet_option,
+    told_fields,
 )
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.serve.deploy.command import compose, k8s
 from nemotrt.serve.front.command import front
-from nemotrt.serve.requests.limits import BODY_DEFAULT
+from nemotrt.serve.processes.options import TritonOptions
+from nemotrt.serve.supervision.serve_spec import ServeSpec
 from nemotrt.serve.triton.repository_command import repo
-
-TRITON_PORTS = ("http_port", "grpc_port", "metrics_port")
-OF_TRITON = (*TRITON_PORTS, "runtime")
 
 
 @click.group(cls=DefaultGroup, subcommand_metavar="ENGINE [OPTIONS] | COMMAND ...")
@@ -39,30 +39,8 @@ def serve() -> None:
 
 @serve.command()
 @click.argument("engine", type=PATH)
-@click.option("--name", "model_name", default="llm", show_default=True, help="The model's name.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Of the OpenAI endpoint.")
-@click.option("--port", type=PORT, help="OpenAI endpoint.  [default: 9000]")
-@click.option("--http-port", type=PORT, help="Triton's HTTP.  [default: 8000]")
-@click.option("--grpc-port", type=PORT, help="Triton's gRPC.  [default: 8001]")
-@click.option("--metrics-port", type=PORT, help="Triton's metrics.  [default: 8002]")
+@options_of(ServeSpec)
 @click.option("--free-ports", is_flag=True, help="Free ports for those that are not given.")
-@click.option("--no-triton", is_flag=True, help="Only the OpenAI endpoint, before the engine.")
-@click.option("--reasoning-in-content", is_flag=True, help="Leave <think> traces in the content.")
-@click.option("--api-key-file", type=PATH, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
-@click.option("--tls-certificate", type=PATH)
-@click.option("--tls-key", type=PATH)
-@click.option("--max-body-bytes", type=COUNT, help=f"Of a request.  {BODY_DEFAULT}")
-@click.option("--max-queue-size", type=COUNT, help="Waiting requests.  [default: 512]")
-@click.option("--max-queue-s", type=float, help="Longest wait for a slot.  [default: 300]")
-@click.option("--max-chunks-per-s", type=float, help="Of all streams.  [default: 2000]")
-@click.option(
-    "--target-itl-ms",
-    type=float,
-    help="Between tokens while prompts come in: their chunks shrink to keep it.",
-)
-@click.option("--drain-s", type=float, default=30.0, show_default=True, help="At a stop.")
-@click.option("--threads", type=COUNT, help="CPU threads of the engine.")
-@click.option("--runtime", type=PATH, help="Triton runtime folder.")
 @click.option("--engine-module", hidden=True)
 @click.option("--run-dir", type=PATH, help="Folder of state and logs.")
 @click.option("--stop-with-parent", is_flag=True, help="End with the process that started it.")
@@ -71,33 +49,32 @@ def serve() -> None:
 @quiet_option
 @config_option
 def run(
-    engine: Path,
+    serve_spec: ServeSpec,
+    free_ports: bool,
     run_dir: Path | None,
     stop_with_parent: bool,
     with_logs: bool,
     dry_run: bool,
     quiet: bool,
-    **options: Any,
 ) -> None:
     """Serve ENGINE until SIGTERM or Ctrl-C."""
     import logging
 
     from nemotrt.serve.processes.packages import check_packages
 
-    check_packages(use_triton=not options["no_triton"])
+    check_packages(use_triton=serve_spec.use_triton)
     from nemotrt.serve.processes.run_folder import check_run_folder, create_run_folder, runs_root
     from nemotrt.serve.supervision.supervisor import Supervisor
 
     level = logging.ERROR if quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    spec = _spec(engine, **options)
-    place = run_dir or runs_root() / (Path(os.path.abspath(engine)).name or "engine")
+    spec = _checked(serve_spec, free_ports)
+    place = run_dir or runs_root() / (Path(os.path.abspath(spec.engine)).name or "engine")
     folder = (check_run_folder if dry_run else create_run_folder)(place)
     supervisor = Supervisor(spec, folder, stop_with_parent=stop_with_parent)
     if dry_run:
-        click.echo(
-            f"would serve {engine} as {spec.model_name!r}: {_urls(supervisor.state)}", err=True
-        )
+        state = supervisor.state
+        click.echo(f"would serve {spec.engine} as {state.model_name!r}: {_urls(state)}", err=True)
         return
     supervisor.run(
         on_ready=lambda state: None if quiet else click.echo(_urls(state), err=True),
@@ -124,7 +101,7 @@ def status(as_json: bool) -> None:
 
     states = list(list_states())
     if as_json:
-        servers = [{**dataclasses.asdict(s), "is_alive": s.is_alive} for s in states]
+        servers = [{**asdict(s), "is_alive": s.is_alive} for s in states]
         click.echo(json.dumps({"schema_version": 1, "servers": servers}))
         return
     for state in states:
@@ -174,37 +151,29 @@ for command in (repo, front, k8s, compose):
     serve.add_command(command)
 
 
-def _spec(
-    engine: Path,
-    *,
-    free_ports: bool,
-    no_triton: bool,
-    max_queue_size: int | None,
-    max_queue_s: float | None,
-    **options: Any,
-) -> Any:
-    """Return the checked ServeSpec of the command line; what is not given keeps its default."""
+def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
+    """Return the spec with the ports that it is to have, if its options go together.
+
+    Raises:
+        ConfigError: an option is of what is not there.
+    """
     from nemotrt.engines.artefact.manifest import MANIFEST_FILE, read_manifest
     from nemotrt.engines.opening import check_threads
-    from nemotrt.serve.engine.admission import QueueLimits
-    from nemotrt.serve.supervision.serve_spec import ServeSpec
 
-    if no_triton and (foreign := [name for name in OF_TRITON if options[name] is not None]):
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
-        raise ConfigError(f"{flags}: of Triton, which --no-triton leaves out.")
-    if options["threads"] is not None and (engine / MANIFEST_FILE).is_file():
-        check_threads(read_manifest(engine), options["threads"])
-    if no_triton:
-        options |= dict.fromkeys(TRITON_PORTS, 0)  # none of them is taken
-    if free_ports:
-        for name in ("port", *TRITON_PORTS):
-            options[name] = options[name] or 0
-    queue = QueueLimits(
-        max_queue_size or QueueLimits().max_queue_size,
-        QueueLimits().max_queue_s if max_queue_s is None else max_queue_s,
-    )
-    chosen = {name: value for name, value in options.items() if value is not None}
-    return ServeSpec(engine, queue=queue, use_triton=not no_triton, **chosen)
+    given = {option.name for option in given_options(click.get_current_context()).values()}
+    foreign = [told.names[0] for item, told in told_fields(TritonOptions) if item.name in given]
+    if foreign and not spec.use_triton:
+        raise ConfigError(f"{', '.join(foreign)}: of Triton, which --no-triton leaves out.")
+    if (spec.engine / MANIFEST_FILE).is_file():
+        check_threads(read_manifest(spec.engine), spec.process.threads)
+
+    def with_free_ports(options: Any) -> Any:
+        ports = {item.name for item, told in told_fields(type(options)) if told.kind is PORT}
+        return replace(options, **dict.fromkeys(ports - given, 0))
+
+    if not free_ports:
+        return spec
+    return replace(spec, front=with_free_ports(spec.front), triton=with_free_ports(spec.triton))
 
 
 def _urls(state: Any) -> str:

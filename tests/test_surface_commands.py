@@ -85,13 +85,9 @@ def test_plan_and_build_have_one_word_for_a_format() -> None:
         shown[path] = set(getattr(param.type, "choices", ()))
         assert shown[path] <= set(NumberFormat)
     assert shown["nemotrt build"] == {"fp32", "fp16"} < shown["nemotrt plan model"]
+    build = ["build", "tiny", "-o", "e", "--backend", "native", "--dry-run", "--json"]
     for word, old in (("fp32", "float32"), ("fp16", "float16")):
         printed = [
-            CliRunner().invoke(
-                main,
-                ["build", "tiny", "-o", "e", "--backend", "native", "--dry-run", "--json"]
-                + ["--ssm-state", one],
-            ).stdout
-            for one in (word, old)
+            CliRunner().invoke(main, [*build, "--ssm-state", one]).stdout for one in (word, old)
         ]
         assert printed[0] == printed[1] and json.loads(printed[0])["ssm_state"] == old

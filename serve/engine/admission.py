@@ -2,25 +2,9 @@
 
 import heapq
 import itertools
-from dataclasses import dataclass
 
-from nemotrt.errors import ConfigError
 from nemotrt.serve.engine.submission import Submission
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """How many requests may wait for a slot, and how long."""
-
-    max_queue_size: int = 512
-    max_queue_s: float = 300.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.max_queue_size < 1:
-            raise ConfigError(f"max_queue_size must be at least 1, got {self.max_queue_size}.")
-        if self.max_queue_s <= 0:
-            raise ConfigError(f"max_queue_s must be above 0, got {self.max_queue_s}.")
+from nemotrt.serve.processes.options import QueueLimits
 
 
 class AdmissionQueue:

@@ -16,15 +16,16 @@ from types import FrameType
 
 import click
 
+from nemotrt.commandline import PATH, options_of
 from nemotrt.engines.backends import registry
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.errors import ChildProcessFailedError
-from nemotrt.serve.engine.admission import QueueLimits
 from nemotrt.serve.engine.connection import Connection
 from nemotrt.serve.engine.gpu_gauges import GpuGauges
-from nemotrt.serve.engine.loop import MAX_CHUNKS_PER_S, EngineLoop
+from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.preparation import Preparation
 from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.processes.options import MAX_CHUNKS_PER_S, EngineOptions, QueueLimits
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
@@ -136,35 +137,21 @@ class EngineHost:
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
-@click.option("--socket", "socket_path", type=click.Path(path_type=Path), required=True)
-@click.option("--max-queue-size", type=int, default=QueueLimits().max_queue_size)
-@click.option("--max-queue-s", type=float, default=QueueLimits().max_queue_s)
-@click.option("--max-chunks-per-s", type=float, default=MAX_CHUNKS_PER_S)
-@click.option("--target-itl-ms", type=float, default=None)
-@click.option("--drain-s", type=float, default=30.0)
-@click.option("--threads", type=click.IntRange(1), default=None)
-def main(
-    engine: Path,
-    socket_path: Path,
-    max_queue_size: int,
-    max_queue_s: float,
-    max_chunks_per_s: float,
-    target_itl_ms: float | None,
-    drain_s: float,
-    threads: int | None,
-) -> None:
+@click.argument("engine", type=PATH)
+@click.option("--socket", "socket_path", type=PATH, required=True)
+@options_of(EngineOptions)
+def main(engine: Path, socket_path: Path, engine_options: EngineOptions) -> None:
     """Serve ENGINE on a Unix socket until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_S)
-    opened = open_engine(engine, num_threads=threads)
-    target_itl_s = None if target_itl_ms is None else target_itl_ms / 1000
-    queue = QueueLimits(max_queue_size, max_queue_s)
-    host = EngineHost(opened, queue, max_chunks_per_s, target_itl_s)
+    told = engine_options
+    opened = open_engine(engine, num_threads=told.threads)
+    target_itl_s = None if told.target_itl_ms is None else told.target_itl_ms / 1000
+    host = EngineHost(opened, told.queue, told.max_chunks_per_s, target_itl_s)
 
     def drain(number: int, frame: FrameType | None) -> None:
-        log.info("signal %s: draining for %g s at most", signal.Signals(number).name, drain_s)
-        host.loop.stop(drain_s)
+        log.info("signal %s: draining for %g s at most", signal.Signals(number).name, told.drain_s)
+        host.loop.stop(told.drain_s)
 
     signal.signal(signal.SIGTERM, drain)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which tells us

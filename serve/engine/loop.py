@@ -11,16 +11,14 @@ from typing import Any
 from nemotrt.engines.runtime.request import FinishReason, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.errors import ConfigError
-from nemotrt.serve.engine.admission import AdmissionQueue, QueueLimits
+from nemotrt.serve.engine.admission import AdmissionQueue
 from nemotrt.serve.engine.delivery import Delivery, Fields, failure
 from nemotrt.serve.engine.submission import Submission
 from nemotrt.serve.engine.telemetry import Telemetry
+from nemotrt.serve.processes.options import MAX_CHUNKS_PER_S, QueueLimits
 from nemotrt.wire.frames import STOPPING
 
 SHUTTING_DOWN = failure(**STOPPING)
-# A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this
-# bounds their share of the machine. Chosen, not derived: benchmarks/serve_throughput.py compares.
-MAX_CHUNKS_PER_S = 2000.0
 
 
 @dataclass(slots=True)

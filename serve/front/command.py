@@ -1,12 +1,12 @@
 """`nemotrt serve front`: parse, check, run."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
-from nemotrt.commandline import PATH, config_option
-from nemotrt.serve.requests.limits import BODY_DEFAULT
+from nemotrt.commandline import PATH, config_option, options_of
+from nemotrt.serve.processes.options import FrontOptions
 
 
 @click.command()
@@ -18,16 +18,9 @@ from nemotrt.serve.requests.limits import BODY_DEFAULT
     show_default=True,
     help="gRPC address of the Triton that serves ENGINE's repository.",
 )
-@click.option("--name", "model_name", default="llm", show_default=True, help="The model's name.")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(1, 65535), default=9000, show_default=True)
-@click.option("--reasoning-in-content", is_flag=True, help="Leave <think> traces in the content.")
-@click.option("--api-key-file", type=PATH, help="API keys, one a line; or $NEMOTRT_API_KEYS.")
-@click.option("--tls-certificate", type=PATH)
-@click.option("--tls-key", type=PATH)
-@click.option("--max-body-bytes", type=click.IntRange(1), help=f"Of a request.  {BODY_DEFAULT}")
+@options_of(FrontOptions)
 @config_option
-def front(engine: Path, **options: Any) -> None:
+def front(engine: Path, triton_address: str, front_options: FrontOptions) -> None:
     """Answer OpenAI's API before a Triton that runs already.
 
     ENGINE is read for its tokenizer and chat template alone. Triton must serve what `nemotrt serve
@@ -36,10 +29,8 @@ def front(engine: Path, **options: Any) -> None:
     from nemotrt.serve.processes.packages import check_packages
 
     check_packages(use_triton=True)
-    from nemotrt.serve.front.http.tls import check_tls
     from nemotrt.serve.front.process import serve_front
     from nemotrt.serve.supervision.ports import choose_ports
 
-    check_tls(options["tls_certificate"], options["tls_key"])
-    choose_ports(options["host"], [options["port"]])
-    serve_front(engine, engine_socket=None, **options)
+    (port,) = choose_ports(front_options.host, [front_options.port])
+    serve_front(engine, replace(front_options, port=port), triton_address, engine_socket=None)

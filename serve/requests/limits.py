@@ -26,7 +26,6 @@ MAX_PROMPT_IDS = 1 << 18  # of all prompts of a request; one of max_seq_len alwa
 # A body: what stands beside the text and bounds itself, and each character of the longest prompt as
 # JSON writes it.
 BODY_BYTES, BODY_BYTES_PER_TOKEN, MAX_BODY_BYTES = 4 << 20, 4 * MAX_BYTES_PER_TOKEN, 16 << 20
-BODY_DEFAULT = "[default: by the engine's max_seq_len, 16 MiB at most]"
 
 
 def most_body_bytes(max_seq_len: int) -> int:

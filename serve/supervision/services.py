@@ -1,10 +1,11 @@
 """The processes of a server: the engine's own, Triton before it, and the front before both."""
 
+import dataclasses
 import math
 import os
 import sys
-from pathlib import Path
 
+from nemotrt.commandline import words_of
 from nemotrt.serve.engine.probe import EngineProbe
 from nemotrt.serve.processes.run_folder import RunFolder
 from nemotrt.serve.supervision.front_probe import STOP_NOTICE, FrontProbe
@@ -25,14 +26,7 @@ TRITON_START_S = 120.0
 def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
     """Return the engine process; told to stop, it drains first."""
     command = [sys.executable, "-m", spec.engine_module, str(spec.engine.absolute())]
-    command += ["--socket", str(folder.engine_socket), "--drain-s", str(spec.drain_s)]
-    command += ["--max-queue-size", str(spec.queue.max_queue_size)]
-    command += ["--max-queue-s", str(spec.queue.max_queue_s)]
-    command += ["--max-chunks-per-s", str(spec.max_chunks_per_s)]
-    if spec.target_itl_ms is not None:
-        command += ["--target-itl-ms", str(spec.target_itl_ms)]
-    if spec.threads is not None:
-        command += ["--threads", str(spec.threads)]
+    command += ["--socket", str(folder.engine_socket), *words_of(spec.process)]
     probe = EngineProbe(folder.engine_socket)
     return ServiceSpec(
         name="engine",
@@ -41,7 +35,7 @@ def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
         is_ready=probe.is_ready,
         is_well=probe.is_well,
         environment={},
-        stop_timeout_s=spec.drain_s + STOP_MARGIN_S,
+        stop_timeout_s=spec.process.drain_s + STOP_MARGIN_S,
         after=lambda: folder.engine_socket.unlink(missing_ok=True),
     )
 
@@ -56,7 +50,7 @@ def triton_service(
     """Return Triton; it is stopped after the engine has drained, so it has little left to send."""
     server = server_command(runtime, workspace, address, exit_timeout_s=math.ceil(STOP_MARGIN_S))
     socket_path = str(folder.engine_socket)
-    probe = TritonProbe(address, spec.model_name)
+    probe = TritonProbe(address, spec.front.model_name)
 
     def clean_up() -> None:
         clean_shared_memory(os.getpid())
@@ -86,22 +80,11 @@ def front_service(
     """
     module = "nemotrt.serve.front.process"
     command = [sys.executable, "-m", module, str(spec.engine.absolute())]
-    command += [f"--model-name={spec.model_name}", "--engine-socket", str(folder.engine_socket)]
-    command += [f"--host={spec.host}", "--port", str(port)]
-    if spec.max_body_bytes is not None:
-        command += ["--max-body-bytes", str(spec.max_body_bytes)]
+    command += ["--engine-socket", str(folder.engine_socket)]
+    command += words_of(dataclasses.replace(spec.front, port=port))
     if triton is not None:
         command += ["--triton", triton.target(Protocol.GRPC)]
-    if spec.reasoning_in_content:
-        command += ["--reasoning-in-content"]
-    files: dict[str, Path | None] = {
-        "--api-key-file": spec.api_key_file,
-        "--tls-certificate": spec.tls_certificate,
-        "--tls-key": spec.tls_key,
-    }
-    for option, path in files.items():
-        command += [] if path is None else [option, str(path.absolute())]
-    probe = FrontProbe(spec.host, port, is_tls=spec.tls_certificate is not None)
+    probe = FrontProbe(spec.front.host, port, is_tls=spec.front.tls_certificate is not None)
     return ServiceSpec(
         name="front",
         command=lambda: command,

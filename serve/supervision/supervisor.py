@@ -11,6 +11,7 @@ from types import FrameType
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.serve.front.http.access import read_api_keys
+from nemotrt.serve.front.http.tls import check_tls
 from nemotrt.serve.processes.going_on import going_on
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState, start_ticks
 from nemotrt.serve.supervision.log_follower import LogFollower
@@ -42,18 +43,22 @@ class Supervisor:
         Raises:
             ArtefactError: ENGINE is no engine directory.
             EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
-            ConfigError: the API keys can't be read.
+            ConfigError: a port is given twice, Triton can't have the model's name, or the API keys
+                or the TLS files can't be used.
         """
         read_manifest(spec.engine)
+        spec.check_ports()
+        check_tls(spec.front.tls_certificate, spec.front.tls_key)
         self.spec = spec
         self.folder = folder
-        has_keys = bool(read_api_keys(spec.api_key_file).digests)
-        (self.port,) = choose_ports(spec.host, [spec.port])
+        has_keys = bool(read_api_keys(spec.front.api_key_file).digests)
+        (self.port,) = choose_ports(spec.front.host, [spec.front.port])
         self.triton: TritonAddress | None = None
         self._workspace: TritonWorkspace | None = None
         self.services = [Service(engine_service(spec, folder))]
+        self._repository = RepositorySpec(spec.front.model_name) if spec.use_triton else None
         if spec.use_triton:
-            runtime = find_runtime(spec.runtime)
+            runtime = find_runtime(spec.triton.runtime)
             self._workspace = plan_workspace(runtime)
             sockets = folder.path if is_plain(folder.path) else self._workspace.path
             self.triton = _triton_address(spec, sockets, has_keys=has_keys)
@@ -107,12 +112,10 @@ class Supervisor:
     def _write_files(self) -> None:
         """Write what the processes need before they start."""
         try:
-            if self._workspace is not None:
+            if self._workspace is not None and self._repository is not None:
                 self._workspace.create()
-                repository = RepositorySpec(self.spec.model_name)
-                write_repository(
-                    self.spec.engine, self._workspace.repository, repository, force=True
-                )
+                target = self._workspace.repository
+                write_repository(self.spec.engine, target, self._repository, force=True)
             if self.triton is not None:
                 self.triton.remove_sockets()  # of an earlier server
             (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
@@ -132,16 +135,16 @@ class Supervisor:
         """What server.json is to say now."""
         alive = {s.spec.name: s.process.pid for s in self.services if s.process is not None}
         triton = self.triton
-        scheme = "http" if self.spec.tls_certificate is None else "https"
+        scheme = "http" if self.spec.front.tls_certificate is None else "https"
         return ServerState(
             name=self.folder.path.name,
             pid=os.getpid(),
             start_ticks=self._start_ticks,
             status=self._status,
             engine=str(self.spec.engine.absolute()),
-            model_name=self.spec.model_name,
+            model_name=self.spec.front.model_name,
             run_folder=str(self.folder.path),
-            openai_url=f"{scheme}://{_address(self.spec.host)}:{self.port}/v1",
+            openai_url=f"{scheme}://{_address(self.spec.front.host)}:{self.port}/v1",
             http_url=triton.url(Protocol.HTTP) if triton else None,
             grpc_url=triton.target(Protocol.GRPC) if triton else None,
             metrics_url=triton.url(Protocol.METRICS, "/metrics") if triton else None,
@@ -241,6 +244,5 @@ def _triton_address(spec: ServeSpec, sockets: Path, *, has_keys: bool) -> Triton
     """Return where Triton is to listen; it checks no keys, so where there are some it is inside."""
     if has_keys:
         return TritonAddress(sockets=sockets)
-    wanted = [spec.http_port, spec.grpc_port, spec.metrics_port]
-    http, grpc, metrics = choose_ports(LOOPBACK, wanted)
+    http, grpc, metrics = choose_ports(LOOPBACK, spec.triton.ports)
     return TritonAddress((http, grpc, metrics))

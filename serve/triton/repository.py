@@ -12,12 +12,12 @@ from nemotrt import wire
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import writing_folder
+from nemotrt.serve.processes.options import DEFAULT_NAME
 from nemotrt.wire.tensors import INPUTS, OUTPUTS, TensorSpec
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 WIRE_FOLDER = Path(wire.__path__[0])
 WIRE_COPY = "nemotrt/wire"  # Triton's Python looks for packages in the version folder
-DEFAULT_NAME = "llm"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 INCLUDED = "engine"  # inside the version folder
 

@@ -4,14 +4,25 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import PATH, config_option, dry_run_option, force_option, output_option
+from nemotrt.commandline import (
+    PATH,
+    config_option,
+    dry_run_option,
+    force_option,
+    options_of,
+    output_option,
+    words_of,
+)
 from nemotrt.errors import ConfigError
+from nemotrt.serve.processes.options import DEFAULT_NAME, EngineOptions
 
 
 @click.command()
 @click.argument("engine", type=PATH)
 @output_option("New folder.", required=True, metavar="REPO")
-@click.option("--name", "model_name", default="llm", show_default=True, help="The model's name.")
+@click.option(
+    "--name", "model_name", default=DEFAULT_NAME, show_default=True, help="The model's name."
+)
 @click.option(
     "--target",
     "target_name",
@@ -23,9 +34,7 @@ from nemotrt.errors import ConfigError
 @click.option("--engine-path", help="Where ENGINE lies in the container.  [default: as here]")
 @click.option("--include-engine", is_flag=True, help="Copy ENGINE into REPO, for object storage.")
 @click.option("--python", help="In the container, with nemotrt.  [default: python3]")
-@click.option("--max-queue-size", type=click.IntRange(1), help="Waiting requests.  [default: 512]")
-@click.option("--max-queue-s", type=float, help="Longest wait for a slot.  [default: 300]")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
+@options_of(EngineOptions, without=("max_chunks_per_s", "target_itl_ms", "drain_s"))
 @force_option
 @dry_run_option
 @config_option
@@ -37,9 +46,7 @@ def repo(
     engine_path: str | None,
     include_engine: bool,
     python: str | None,
-    max_queue_size: int | None,
-    max_queue_s: float | None,
-    threads: int | None,
+    engine_options: EngineOptions,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -49,7 +56,6 @@ def repo(
     serve it: tritonserver --model-repository=REPO
     """
     from nemotrt.engines.artefact.manifest import read_manifest
-    from nemotrt.serve.engine.admission import QueueLimits
     from nemotrt.serve.triton.repository import (
         RepositorySpec,
         Target,
@@ -58,10 +64,9 @@ def repo(
     )
     from nemotrt.serve.triton.workspace import is_plain
 
-    limits = {"--max-queue-size": max_queue_size, "--max-queue-s": max_queue_s}
-    given = {name: v for name, v in (limits | {"--threads": threads}).items() if v is not None}
+    words = tuple(words_of(engine_options))
     if target_name == Target.LOCAL:
-        if given or engine_path or include_engine or python:
+        if words or engine_path or include_engine or python:
             raise ConfigError(
                 "the local repository is for `nemotrt serve`, which takes the engine's options "
                 "itself; give --target container."
@@ -70,10 +75,7 @@ def repo(
     else:
         if engine_path and include_engine:
             raise ConfigError("give --engine-path or --include-engine, not both.")
-        if max_queue_s is not None:
-            QueueLimits(max_queue_s=max_queue_s)
         path = None if include_engine else engine_path or str(engine.absolute())
-        words = tuple(word for name, value in given.items() for word in (name, str(value)))
         spec = RepositorySpec(model_name, Target.CONTAINER, path, python or "python3", words)
     if dry_run:
         read_manifest(engine)

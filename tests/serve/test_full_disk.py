@@ -23,12 +23,13 @@ import errno, os, pathlib, sys, threading
 from nemotrt.serve.supervision import service
 from nemotrt.serve.supervision.log_follower import LogFollower
 from nemotrt.serve.processes.run_folder import create_run_folder
+from nemotrt.serve.processes.options import FrontOptions
 from nemotrt.serve.supervision.serve_spec import ServeSpec
 from nemotrt.serve.supervision.supervisor import Supervisor
 
 service.MAX_BACKOFF_S = service.FIRST_BACKOFF_S = 0.02
 folder = create_run_folder(pathlib.Path(sys.argv[2]))
-spec = ServeSpec(pathlib.Path(sys.argv[1]), port=0, use_triton=False)
+spec = ServeSpec(pathlib.Path(sys.argv[1]), FrontOptions(port=0), use_triton=False)
 supervisor = Supervisor(spec, folder)
 
 def stand_in(name):

@@ -1,0 +1,71 @@
+"""What the processes of a server are told: the options of `nemotrt serve`, and of each process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
+from nemotrt.errors import ConfigError
+
+DEFAULT_NAME = "llm"
+# A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this
+# bounds their share of the machine. Chosen, not derived: benchmarks/serve_throughput.py compares.
+MAX_CHUNKS_PER_S = 2000.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrontOptions:
+    """Where the OpenAI endpoint listens, and how it answers."""
+
+    model_name: str = option(DEFAULT_NAME, "The model's name.", "--name")
+    host: str = option("127.0.0.1", "Of the OpenAI endpoint.")  # Triton never leaves loopback
+    port: int = option(9000, "OpenAI endpoint.", kind=PORT)
+    reasoning_in_content: bool = option(False, "Leave <think> traces in the content.")
+    api_key_file: Path | None = option(None, "API keys, one a line; or $NEMOTRT_API_KEYS.")
+    tls_certificate: Path | None = option(None, "PEM file, with --tls-key.")
+    tls_key: Path | None = option(None, "PEM file, with --tls-certificate.")
+    max_body_bytes: int | None = option(
+        None, "Of a request.", kind=COUNT, unset="by the engine's max_seq_len, 16 MiB at most"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TritonOptions:
+    """Where Triton listens on loopback, and the folder of its runtime."""
+
+    http_port: int = option(8000, "Triton's HTTP.", kind=PORT)
+    grpc_port: int = option(8001, "Triton's gRPC.", kind=PORT)
+    metrics_port: int = option(8002, "Triton's metrics.", kind=PORT)
+    runtime: Path | None = option(None, "Triton runtime folder.")
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports in their order."""
+        return [self.http_port, self.grpc_port, self.metrics_port]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many requests may wait for a slot, and how long."""
+
+    max_queue_size: int = option(512, "Waiting requests.", kind=COUNT)
+    max_queue_s: float = option(300.0, "Longest wait for a slot.", kind=ABOVE_0)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.max_queue_size < 1:
+            raise ConfigError(f"max_queue_size must be at least 1, got {self.max_queue_size}.")
+        if self.max_queue_s <= 0:
+            raise ConfigError(f"max_queue_s must be above 0, got {self.max_queue_s}.")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the engine's process takes requests, sends and stops."""
+
+    queue: QueueLimits = QueueLimits()
+    max_chunks_per_s: float = option(MAX_CHUNKS_PER_S, "Of all streams.", kind=ABOVE_0)
+    target_itl_ms: float | None = option(
+        None, "Between tokens while prompts come in: their chunks shrink to keep it.", kind=ABOVE_0
+    )
+    drain_s: float = option(30.0, "At a stop.", kind=FloatRange(0))
+    threads: int | None = option(None, "CPU threads of the engine.", kind=COUNT)
