@@ -135,7 +135,8 @@ def _generate(opened: "OpenEngine", prompt: str) -> str:
 
 def _serve_and_profile(steps: Steps) -> None:
     """Serve the CPU engine with tritonserver, measure it, write the report."""
-    from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
+    from nemotrt.profiles.load.targets.opening import open_target
+    from nemotrt.profiles.load.targets.options import TargetOptions
     from nemotrt.profiles.load.workload import Workload
     from nemotrt.profiles.runs import measure
     from nemotrt.profiles.runs.run_folder import write_folder

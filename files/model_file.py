@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from nemotrt.errors import ArtefactError, ConfigError, NemotrtError, nearest_hint
+from nemotrt.files.strict import STRICT
 from nemotrt.files.text_file import parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
-STRICT = ConfigDict(frozen=True, extra="forbid")
 MAX_SHOWN = 60  # characters of a value that an error repeats
 
 

@@ -1,25 +1,31 @@
 """`nemotrt profile`: parse, call, print."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemotrt.commandline import (
-    ABOVE_0,
     COUNT,
     PATH,
     DefaultGroup,
+    FloatRange,
+    choices,
     config_option,
     dry_run_option,
     force_option,
     json_option,
+    options_of,
     output_option,
     quiet_option,
 )
 from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
+from nemotrt.profiles.hardware.gpu_choice import GpuChoice
+from nemotrt.profiles.load.choice.options import Choice
+from nemotrt.profiles.load.targets.options import TargetOptions, read_extra, read_headers
 from nemotrt.profiles.miniature.command import miniature
 from nemotrt.profiles.verdict.command import compare
 
@@ -32,8 +38,6 @@ if TYPE_CHECKING:
     from nemotrt.profiles.load.workload import Workload
     from nemotrt.profiles.runs.measure import Observers, Progress
     from nemotrt.profiles.runs.record.result import ProfileResult
-
-PRECISION = click.Choice([item.value for item in BUILT])
 
 
 @click.group(cls=DefaultGroup, subcommand_metavar="TARGET [OPTIONS] | COMMAND ...")
@@ -48,30 +52,26 @@ def profile() -> None:
 @profile.command("run")
 @click.argument("target")
 @output_option("Folder of the results.", default=Path("profile"))
-@click.option("--preset", help="8k16k, 1k8k, 32k1k, 128k or smoke: lengths and requests.")
-@click.option("--isl", type=COUNT, help="Prompt tokens.  [default: 256]")
-@click.option("--osl", type=COUNT, help="Answer tokens.  [default: 64]")
+@options_of(Choice)
 @click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
 @click.option(
     "--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ..., then between."
 )
 @click.option("--repeat", type=COUNT, default=1, help="Runs of the same load.")
-@click.option("-n", "--num-requests", type=COUNT, help="Measured.  [default: 8 a user]")
-@click.option("--warmup", type=click.IntRange(0), help="Requests before.  [default: 1 a user]")
-@click.option("--request-rate", type=ABOVE_0, help="Open loop, per s.")
-@click.option("--evenly-paced", is_flag=True, help="Fixed gaps in an open loop, not Poisson's.")
-@click.option("--trace", type=PATH, help="JSONL: timestamp (ms), input_length, output_length.")
-@click.option("--trace-speedup", type=ABOVE_0, default=1.0)
-@click.option("--slo", multiple=True, help="Limit for goodput: ttft_ms:500; may be repeated.")
-@click.option("--language", type=click.Choice(["en", "ja", "mixed"]), default="mixed")
-@click.option("--seed", type=int, help="Of prompts and arrivals.  [default: a new one]")
-@click.option("--protocol", type=click.Choice(["triton", "openai", "openai-chat"]))
-@click.option("--model", default="llm", show_default=True, help="The model's name on a server.")
-@click.option("--tokenizer", help="Folder with the model's tokenizer; a server needs it.")
-@click.option("--header", multiple=True, help="NAME=VALUE of every HTTP request.")
-@click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
-@click.option("--threads", type=COUNT, help="CPU threads of an engine directory.")
-@click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=300.0, show_default=True)
+@options_of(TargetOptions)
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    callback=read_headers,
+    help="NAME=VALUE of every HTTP request.",
+)
+@click.option(
+    "--extra",
+    multiple=True,
+    callback=read_extra,
+    help="NAME=VALUE in every request; null takes one away.",
+)
 @click.option(
     "--driver",
     type=click.Choice(["nemotrt", "aiperf"]),
@@ -87,65 +87,45 @@ def profile() -> None:
 @click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
 @click.option("--predict-model", help="Known name or folder.  [default: the engine directory]")
 @click.option(
-    "--predict-precision", type=PRECISION, help="[default: the target's, else the model's]"
+    "--predict-precision", type=choices(BUILT), help="[default: the target's, else the model's]"
 )
 @click.option(
     "--precision",
-    type=PRECISION,
+    type=choices(BUILT),
     help="What a server runs in, where it does not say: bf16, fp8, ...",
 )
-@click.option("--gpu", multiple=True, help="Watch it: index, INDEX:MIG, UUID.  [default: all]")
 @click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
-@click.option("--gpu-rate-hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True)
+@options_of(GpuChoice)
 @force_option
 @dry_run_option
 @json_option
 @quiet_option
 @config_option
 @click.pass_context
-def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> None:
+def run(
+    ctx: click.Context,
+    /,
+    target: str,
+    output: Path,
+    choice: Choice,
+    target_options: TargetOptions,
+    gpu_choice: GpuChoice,
+    **options: Any,
+) -> None:
     """Measure TARGET and write result.json (every sample) and report.html (one page).
 
     TARGET is an engine directory, a Triton server (http://127.0.0.1:8000 or
     grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1).
     """
-    from nemotrt.profiles.load.choice.choice import Choice, choose, parse_concurrencies
-    from nemotrt.profiles.load.targets.opening import (
-        Protocol,
-        TargetOptions,
-        open_target,
-        parse_extra,
-    )
+    from nemotrt.profiles.load.choice.choice import choose, parse_concurrencies
+    from nemotrt.profiles.load.targets.opening import open_target
     from nemotrt.profiles.runs.progress import live_progress
     from nemotrt.profiles.runs.sweep import search, sweep
 
-    choice = Choice(
-        preset=options["preset"],
-        isl=options["isl"],
-        osl=options["osl"],
-        num_requests=options["num_requests"],
-        num_warmup=options["warmup"],
-        requests_per_s=options["request_rate"],
-        is_evenly_paced=options["evenly_paced"],
-        trace=options["trace"],
-        trace_speedup=options["trace_speedup"],
-        language=options["language"],
-        seed=options["seed"],
-        slos=options["slo"],
-    )
-    if options["search"] and (options["trace"] or options["request_rate"]):
+    if options["search"] and (choice.trace or choice.requests_per_s):
         raise ConfigError("--search looks for a concurrency: leave out --trace and --request-rate.")
     num_repeats = options["repeat"]
     workloads = choose(choice, parse_concurrencies(options["concurrency"]), num_repeats)
-    reach = TargetOptions(
-        protocol=Protocol(options["protocol"]) if options["protocol"] else None,
-        model=options["model"],
-        tokenizer=options["tokenizer"],
-        num_threads=options["threads"],
-        stall_timeout_s=options["stall_timeout_s"],
-        headers={name: str(value) for name, value in parse_extra(options["header"]).items()},
-        extra=parse_extra(options["extra"]),
-    )
     if options["dry_run"]:
         for workload in workloads:
             click.echo(workload)
@@ -154,11 +134,11 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     drive = _drive(options)
 
     def make_target(workload: "Workload") -> "Target":
-        return open_target(target, workload, reach)
+        return open_target(target, workload, target_options)
 
     force = options["force"]
     with live_progress(quiet=is_silent) as show:
-        watchers = _observers(target, options, show)
+        watchers = _observers(target, None if options["no_gpu"] else gpu_choice, options, show)
         if options["search"]:
             at = lambda concurrency: choose(choice, (concurrency,), num_repeats)  # noqa: E731
             results = search(make_target, at, output, force=force, watchers=watchers, drive=drive)
@@ -185,10 +165,12 @@ def _drive(options: dict[str, Any]) -> "Drive":
 
 
 def _observers(
-    target: str, options: dict[str, Any], show: "Callable[[Progress], None] | None"
+    target: str,
+    gpus: GpuChoice | None,
+    options: dict[str, Any],
+    show: "Callable[[Progress], None] | None",
 ) -> "Observers":
     """Return who watches the run, by the flags."""
-    from nemotrt.profiles.hardware.nvml.watch import GpuChoice
     from nemotrt.profiles.runs.measure import Observers
     from nemotrt.profiles.runs.record.prediction import PredictionChoice
 
@@ -199,7 +181,7 @@ def _observers(
         prediction = PredictionChoice(options["predict"], model, precision)
     return Observers(
         on_progress=show,
-        gpus=None if options["no_gpu"] else GpuChoice(options["gpu"], options["gpu_rate_hz"]),
+        gpus=gpus,
         metrics_url=options["metrics_url"] or "",
         prediction=prediction,
         facts={"precision": options["precision"]} if options["precision"] else {},
@@ -208,16 +190,14 @@ def _observers(
 
 @profile.command("gpu")
 @output_option("File of the samples.", default=Path("gpu.csv"))
-@click.option("--gpu", multiple=True, help="Index, INDEX:MIG or UUID.  [default: all]")
-@click.option("--rate-hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True)
-@click.option("--duration-s", type=click.FloatRange(0.1), help="[default: until Ctrl-C]")
+@options_of(GpuChoice)
+@click.option("--duration-s", type=FloatRange(0.1), help="[default: until Ctrl-C]")
 @force_option
 @quiet_option
 @config_option
 def gpu(
     output: Path,
-    gpu: tuple[str, ...],
-    rate_hz: float,
+    gpu_choice: GpuChoice,
     duration_s: float | None,
     force: bool,
     quiet: bool,
@@ -225,7 +205,6 @@ def gpu(
     """Record the GPUs on their own to OUTPUT: .csv, .json (with the GPUs' facts) or .parquet."""
     from nemotrt.profiles.hardware.nvml.session import record
     from nemotrt.profiles.hardware.nvml.table import check_table
-    from nemotrt.profiles.hardware.nvml.watch import GpuChoice
     from nemotrt.profiles.reports.summary import sample_line
 
     check_table(output, force=force)
@@ -234,8 +213,8 @@ def gpu(
         for facts, sample in [] if quiet else samples:
             click.echo(sample_line(facts, sample), err=True)
 
-    choice = GpuChoice(gpu, rate_hz)
-    traces = record(choice, output, duration_s, show, lambda text: click.echo(text, err=True))
+    warn = partial(click.echo, err=True)
+    traces = record(gpu_choice, output, duration_s, show, warn)
     for trace in traces:
         name = trace.facts.name or "(name not told)"
         click.echo(

@@ -12,6 +12,7 @@ from nemotrt.commandline import (
     PATH,
     PORT,
     DefaultGroup,
+    FloatRange,
     config_option,
     dry_run_option,
     force_option,
@@ -135,7 +136,7 @@ def logs(name: str | None, run_dir: Path | None, follow: bool) -> None:
 @serve.command()
 @click.argument("name", required=False)
 @click.option("--run-dir", type=PATH, help="The server's, where two have one name.")
-@click.option("--timeout-s", type=float, default=90.0, show_default=True)
+@click.option("--timeout-s", type=FloatRange(0), default=90.0, show_default=True)
 def stop(name: str | None, run_dir: Path | None, timeout_s: float) -> None:
     """Stop the server NAME gracefully; NAME may be left out when there is only one."""
     from nemotrt.serve.processes.launcher import wait_stopped

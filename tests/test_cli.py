@@ -112,3 +112,17 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
     near = unknown_name("GPU", "a10h", ["a10g", "h100"])
     assert near.message == "unknown GPU 'a10h'; did you mean 'a10g'? Known: a10g, h100."
     assert unknown_name("GPU", "zz", ["a10g"]).message == "unknown GPU 'zz'. Known: a10g."
+
+
+@pytest.mark.parametrize("path", all_commands(main), ids=" ".join)
+def test_no_range_takes_what_is_no_number(path: tuple[str, ...]) -> None:
+    """click's own ranges take NaN, which is in none."""
+    command: click.Command = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name) or command
+    for param in command.params:
+        if isinstance(param.type, click.FloatRange):
+            for number in ("nan", "inf"):
+                with pytest.raises(click.BadParameter):
+                    param.type.convert(number, param, None)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nemotrt.files.model_file import STRICT
+from nemotrt.files.strict import STRICT
 
 
 class Phase(StrEnum):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nemotrt.errors import ConfigError
-from nemotrt.files.model_file import STRICT
+from nemotrt.files.strict import STRICT
 
 
 class Language(StrEnum):

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nemotrt.engines.backends import registry
-from nemotrt.profiles.hardware.nvml.watch import GpuChoice, watching
+from nemotrt.profiles.hardware.gpu_choice import GpuChoice
+from nemotrt.profiles.hardware.nvml.watch import watching
 from nemotrt.profiles.load.driver import Drive, LoadRecord, drive, prepare
 from nemotrt.profiles.load.exchange import Phase
 from nemotrt.profiles.load.journal import Journal

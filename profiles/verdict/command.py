@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import PATH, json_option, output_option
+from nemotrt.commandline import ABOVE_0, PATH, json_option, output_option
 
 if TYPE_CHECKING:
     from nemotrt.profiles.verdict.judge import Verdict
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("candidate", type=PATH)
 @click.argument("baseline", type=PATH)
-@click.option("--target", type=float, default=1.0, show_default=True, help="The claimed ratio.")
+@click.option("--target", type=ABOVE_0, default=1.0, show_default=True, help="The claimed ratio.")
 @click.option("--at-given-concurrency", is_flag=True, help="Take single runs as they are.")
 @click.option("--gate", is_flag=True, help="Exit with 1 unless the outcome is 'met'.")
 @output_option("Also write a page with both runs' curves.")

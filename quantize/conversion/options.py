@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import COUNT, option
+from nemotrt.commandline import COUNT, FloatRange, option
 from nemotrt.quantize.conversion.formats import Format
 
 READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -35,7 +35,7 @@ class CalibrationOptions:
         METHODS[0], "Where static scales are cut.", "--clip", kind=click.Choice(METHODS)
     )
     percentile: float = option(
-        99.99, "Of the inputs, with --clip percentile.", kind=click.FloatRange(50, 100)
+        99.99, "Of the inputs, with --clip percentile.", kind=FloatRange(50, 100)
     )
     fold: bool = option(True, "Keep SmoothQuant's factors as pre_quant_scale.", "--no-fold")
 

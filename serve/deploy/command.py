@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import PATH, config_option
+from nemotrt.commandline import ABOVE_0, PATH, config_option
 
 
 @click.command()
@@ -22,7 +22,7 @@ from nemotrt.commandline import PATH, config_option
 @click.option("--max-replicas", type=int, default=1, show_default=True)
 @click.option(
     "--target-queue-s",
-    type=click.FloatRange(0, min_open=True),
+    type=ABOVE_0,
     default=2.0,
     show_default=True,
     help="Wait for a slot, above which a replica is added.",

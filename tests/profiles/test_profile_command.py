@@ -5,10 +5,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from nemotrt.profiles.command import profile
+from nemotrt.profiles.load.targets.options import read_extra, read_headers
 from nemotrt.profiles.runs.record.result import read_result
 
 
@@ -113,3 +115,16 @@ def test_the_page_is_one_file_with_plots(engine_folder, tmp_path: Path):
     assert "script" not in page.tags
     assert "NaN" not in text and "nan" not in re.findall(r'points="([^"]*)"', text)
     assert re.search(r"[\d.k]+ tokens/s at 8 tokens in, 8 out", " ".join(page.words))
+
+
+def test_a_header_is_its_text_and_an_extra_its_json() -> None:
+    """`--header X-Flag=true` sends true, not Python's True."""
+    ctx = click.Context(profile)
+    param = profile.commands["run"].params[0]
+    items = ("a=true", "b=1.0", "c=null", "d=x=y", 'e="q"', "f=")
+    assert read_headers(ctx, param, items) == dict(item.split("=", 1) for item in items)
+    extra = {"a": True, "b": 1.0, "c": None, "d": "x=y", "e": "q", "f": ""}
+    assert read_extra(ctx, param, items) == extra
+    for words in (["--header", "x"], ["--extra", "=1"]):
+        result = CliRunner().invoke(profile, ["run", "http://127.0.0.1:9", *words])
+        assert result.exit_code == 2 and "must be NAME=VALUE" in result.output

@@ -10,7 +10,6 @@ from nemotrt.profiles.hardware.nvml.device import Device, DeviceLostError
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample, GpuTrace
 from nemotrt.profiles.hardware.nvml.reading import read_facts, read_sample
 
-DEFAULT_RATE_HZ = 10.0
 SLOW_INTERVAL_S = 1.0
 
 
@@ -21,7 +20,7 @@ class Sampler:
     left out rather than made up for.
     """
 
-    def __init__(self, devices: list[Device], rate_hz: float = DEFAULT_RATE_HZ) -> None:
+    def __init__(self, devices: list[Device], rate_hz: float) -> None:
         """Read the devices' facts; one that is lost already has none, and no sample."""
         if not 0 < rate_hz <= 1000:
             raise ConfigError(f"the sample rate must be above 0, at most 1000 Hz, got {rate_hz}.")

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.device import select_devices
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample, GpuTrace
 from nemotrt.profiles.hardware.nvml.library import nvml_session
 from nemotrt.profiles.hardware.nvml.sampler import Sampler
 from nemotrt.profiles.hardware.nvml.table import write_table
-from nemotrt.profiles.hardware.nvml.watch import GpuChoice
 
 
 def record(

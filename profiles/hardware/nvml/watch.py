@@ -5,18 +5,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.device import select_devices
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuTrace
 from nemotrt.profiles.hardware.nvml.library import nvml_session
-from nemotrt.profiles.hardware.nvml.sampler import DEFAULT_RATE_HZ, Sampler
-
-
-@dataclass(frozen=True, slots=True)
-class GpuChoice:
-    """Which GPUs and how often; GPUs that are named must be there, unnamed ones may be missing."""
-
-    names: tuple[str, ...] = ()
-    rate_hz: float = DEFAULT_RATE_HZ
+from nemotrt.profiles.hardware.nvml.sampler import Sampler
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,36 +2,28 @@
 
 import random
 import secrets
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.profiles.load.choice.options import (
+    DEFAULT_ISL,
+    DEFAULT_OSL,
+    DEFAULT_REQUESTS_PER_USER,
+    Choice,
+)
 from nemotrt.profiles.load.choice.presets import Preset, preset
 from nemotrt.profiles.load.choice.trace import read_trace
-from nemotrt.profiles.load.workload import Arrival, Language, Workload
+from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.runs.metrics.request_metrics import REQUEST_METRICS
 
-DEFAULT = Preset(description="", isl=256, osl=64, requests_per_user=8)
+DEFAULT = Preset(
+    description="",
+    isl=DEFAULT_ISL,
+    osl=DEFAULT_OSL,
+    requests_per_user=DEFAULT_REQUESTS_PER_USER,
+)
 OPEN_WARMUP_SHARE = 0.1
 MAX_SEED = 2**31
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What the user gave; None where nothing."""
-
-    preset: str | None = None
-    isl: int | None = None
-    osl: int | None = None
-    num_requests: int | None = None
-    num_warmup: int | None = None
-    requests_per_s: float | None = None
-    is_evenly_paced: bool = False
-    trace: Path | None = None
-    trace_speedup: float = 1.0
-    language: str = "mixed"
-    seed: int | None = None  # None: one that no earlier run had
-    slos: tuple[str, ...] = ()
 
 
 def choose(choice: Choice, concurrencies: tuple[int, ...], num_repeats: int = 1) -> list[Workload]:
@@ -49,7 +41,7 @@ def choose(choice: Choice, concurrencies: tuple[int, ...], num_repeats: int = 1)
         osl=osl,
         num_requests=choice.num_requests or base.requests_per_user,
         num_warmup=choice.num_warmup or 0,
-        language=Language(choice.language),
+        language=choice.language,
         seed=secrets.randbelow(MAX_SEED) if choice.seed is None else choice.seed,
         slos=parse_slos(choice.slos),
     )

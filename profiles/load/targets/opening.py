@@ -1,11 +1,6 @@
 """From what the user names to a target: an engine directory, or a server's address."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
 from nemotrt.engines.text.tokenizer import load_tokenizer
@@ -16,40 +11,10 @@ from nemotrt.profiles.load.prompts import PromptMaker
 from nemotrt.profiles.load.target import Target
 from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.load.targets.openai_http import Endpoint, OpenAiTarget
+from nemotrt.profiles.load.targets.options import Protocol, TargetOptions
 from nemotrt.profiles.load.targets.triton_grpc import TritonGrpcTarget
 from nemotrt.profiles.load.targets.triton_http import TritonHttpTarget
 from nemotrt.profiles.load.workload import Workload
-
-
-class Protocol(StrEnum):
-    """What a server speaks."""
-
-    TRITON = "triton"  # generate_stream, or ModelStreamInfer for a grpc:// address
-    OPENAI = "openai"  # /v1/completions
-    OPENAI_CHAT = "openai-chat"  # /v1/chat/completions
-
-
-@dataclass(frozen=True, slots=True)
-class TargetOptions:
-    """How to reach a target.
-
-    Attributes:
-        protocol: what a server speaks; by default /v1 at the end of the address means OpenAI.
-        model: the model's name on a server.
-        tokenizer: a folder with the model's tokenizer, or a built-in model's name.
-        num_threads: CPU threads of an engine in this process; default all.
-        stall_timeout_s: a server that sends nothing for so long has failed.
-        headers: of every HTTP request.
-        extra: further inputs or fields of every request; None takes one of ours away.
-    """
-
-    protocol: Protocol | None = None
-    model: str = "llm"
-    tokenizer: str | None = None
-    num_threads: int | None = None
-    stall_timeout_s: float = 300.0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_target(address: str, workload: Workload, options: TargetOptions | None = None) -> Target:
@@ -118,24 +83,6 @@ def _http_target(address: str, workload: Workload, options: TargetOptions) -> Ta
             client, maker, model=options.model, endpoint=endpoint, extra=options.extra
         )
     return TritonHttpTarget(client, maker, model=options.model, extra=options.extra)
-
-
-def parse_extra(items: tuple[str, ...]) -> dict[str, Any]:
-    """Return {"name": value} of items like name=1, name=true, name=text, name=null.
-
-    Raises:
-        ConfigError: an item has no "=".
-    """
-    found: dict[str, Any] = {}
-    for item in items:
-        name, equals, text = item.partition("=")
-        if not (name and equals):
-            raise ConfigError(f"{item!r} must be NAME=VALUE, such as top_k=1.")
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
-    return found
 
 
 def _maker(tokenizer: str | None, workload: Workload) -> PromptMaker:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import COUNT, choices, option
+from nemotrt.commandline import COUNT, FloatRange, choices, option
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
@@ -174,10 +174,10 @@ class DeploymentOptions:
     memory_utilization: float = option(
         0.95,
         "Share of the GPU's memory that the engine may fill.",
-        kind=click.FloatRange(0, 1, min_open=True),
+        kind=FloatRange(0, 1, min_open=True),
     )
     reserve_gib: float = option(
-        0.0, "GiB kept for something else, such as a vision encoder.", kind=click.FloatRange(0)
+        0.0, "GiB kept for something else, such as a vision encoder.", kind=FloatRange(0)
     )
     admission: Admission = option(
         Admission.RESERVE, "Reserve each request's full length, or fill by mean occupancy."

@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.profiles.command import profile
-from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
+from nemotrt.profiles.load.targets.opening import open_target
+from nemotrt.profiles.load.targets.options import TargetOptions
 from nemotrt.profiles.load.workload import Arrival, TraceEntry, Workload
 from nemotrt.profiles.runs.aiperf.invocation import arguments, write_dataset, write_tokenizer
 from nemotrt.profiles.runs.record.result import read_result

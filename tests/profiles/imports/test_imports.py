@@ -6,7 +6,8 @@ import json
 import pytest
 
 from nemotrt.errors import ArtefactError
-from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
+from nemotrt.profiles.load.targets.opening import open_target
+from nemotrt.profiles.load.targets.options import TargetOptions
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs import measure
 from nemotrt.profiles.runs.run_folder import read_run

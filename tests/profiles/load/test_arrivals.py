@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.command import profile
-from nemotrt.profiles.load.choice.choice import Choice, choose, parse_slos
+from nemotrt.profiles.load.choice.choice import choose, parse_slos
+from nemotrt.profiles.load.choice.options import Choice
 from nemotrt.profiles.load.choice.presets import presets
 from nemotrt.profiles.load.choice.trace import read_trace
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import schedule
-from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
+from nemotrt.profiles.load.targets.opening import open_target
+from nemotrt.profiles.load.targets.options import TargetOptions
 from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.runs import measure
 from nemotrt.profiles.runs.record.result import read_result

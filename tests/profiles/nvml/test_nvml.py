@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.command import profile
+from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.device import select_devices
 from nemotrt.profiles.hardware.nvml.flags import flags
 from nemotrt.profiles.hardware.nvml.gpu_trace import EnergySource, GpuFacts, GpuSample, GpuTrace
@@ -21,7 +22,7 @@ from nemotrt.profiles.hardware.nvml.library import nvml_session
 from nemotrt.profiles.hardware.nvml.processes import programs
 from nemotrt.profiles.hardware.nvml.reading import read_facts, read_sample
 from nemotrt.profiles.hardware.nvml.sampler import Sampler
-from nemotrt.profiles.hardware.nvml.watch import GpuChoice, watching
+from nemotrt.profiles.hardware.nvml.watch import watching
 from nemotrt.profiles.runs.metrics.metric import NotComputableError
 from nemotrt.profiles.runs.metrics.run_view import RunView
 from nemotrt.profiles.runs.metrics.window_metrics import energy_j

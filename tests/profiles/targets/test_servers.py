@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.load.http.event_stream import EventStream
-from nemotrt.profiles.load.targets.opening import Protocol, TargetOptions, open_target
+from nemotrt.profiles.load.targets.opening import open_target
+from nemotrt.profiles.load.targets.options import Protocol, TargetOptions
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs import measure
 
