@@ -154,7 +154,7 @@ def words_of(options: Any) -> list[str]:
             words += words_of(value)
         elif (told := item.metadata.get(TOLD)) and value != item.default:
             name = (*told.names, f"--{item.name.replace('_', '-')}")[0]
-            words.append(name if isinstance(value, bool) else f"{name}={value}")
+            words += [name] if isinstance(value, bool) else [name, str(value)]
     return words
 
 
@@ -196,21 +196,12 @@ class Option(click.Option):
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> Any:
         """Return the value by whichever spelling, and where it is from."""
-        for name in self.old_names:
-            if name in opts:
-                _say_new(ctx, name, self, name, is_twice=str(self.name) in opts)
-                opts = {**opts, str(self.name): opts[name]}
+        for name in opts.keys() & set(self.old_names):
+            if str(self.name) in opts:
+                raise click.UsageError(f"{name} is --{key_of(self)} now: give it once.", ctx)
+            click.echo(f"note: {name} is called --{key_of(self)} now.", err=True)
+            opts = {str(self.name): opts[name]}
         return super().consume_value(ctx, opts)
-
-
-def _say_new(
-    ctx: click.Context, old: str, param: click.Parameter, where: str, *, is_twice: bool
-) -> None:
-    """Say the new spelling on stderr; refuse both at once."""
-    new = f"--{key_of(param)}"
-    if is_twice:
-        raise click.UsageError(f"{where} is {new} now: give it once.", ctx)
-    click.echo(f"note: {where} is called {new} now.", err=True)
 
 
 def output_option(
@@ -251,22 +242,22 @@ def _load_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     raw = read_yaml(path, ArtefactError)
     if not isinstance(raw, dict | None):
         raise ConfigError(f"{path} must be a mapping of option names to values, got {raw!r}.")
-    params = [item for item in ctx.command.params if item.expose_value]
-    known = {key_of(item): item for item in params}
+    shown = {key_of(item): item for item in ctx.command.params if item.expose_value}
     old = {
-        name.removeprefix("--"): item for item in params for name in getattr(item, "old_names", ())
+        name.removeprefix("--"): item
+        for item in shown.values()
+        for name in getattr(item, "old_names", ())
     }
     values: dict[str, Any] = {}
     for key, value in (raw or {}).items():
         name = str(key).replace("_", "-")
-        if name not in known | old:
-            raise unknown_name(f"key of {path}", str(key), known)
-        param = (known | old)[name]
-        is_twice = str(param.name) in values
+        param = (shown | old).get(name)
+        if param is None:
+            raise unknown_name(f"key of {path}", str(key), shown)
+        if str(param.name) in values:
+            raise ConfigError(f"{path}: {key}: given twice; give it once.")
         if name in old:
-            _say_new(ctx, name, param, f"{path}: {name}", is_twice=is_twice)
-        elif is_twice:
-            raise ConfigError(f"{path}: {key}: given twice.")
+            click.echo(f"note: {path}: {key} is called --{key_of(param)} now.", err=True)
         values[str(param.name)] = _checked(ctx, param, value, f"{path}: {key}")
     ctx.default_map = {**(ctx.default_map or {}), **values}
 

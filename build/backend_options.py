@@ -1,10 +1,10 @@
 """The options of `nemotrt build` that only some backends have, read from the backends' Options."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from nemotrt.commandline import Told, click_option, filled, told_fields
+from nemotrt.commandline import Told, click_option, told_fields
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend
 from nemotrt.errors import ConfigError
@@ -63,11 +63,6 @@ def check_options(backend: str, given: Collection[str]) -> None:
     ]
     if foreign:
         raise ConfigError(f"{'; '.join(foreign)}, not {backend}.")
-
-
-def options_of(backend: AnyBackend, given: Mapping[str, Any]) -> Any:
-    """Return a backend's Options from the command line's values by field; others are ignored."""
-    return filled(backend.options_type, given)
 
 
 def checked_options(backend: AnyBackend, options: Any) -> Any:

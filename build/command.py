@@ -8,19 +8,17 @@ from typing import Any
 
 import click
 
-from nemotrt.build.backend_options import (
-    check_options,
-    option_values,
-    options_of,
-    with_backend_options,
-)
+from nemotrt.build.backend_options import check_options, option_values, with_backend_options
+from nemotrt.build.limit_options import GivenLimits
 from nemotrt.commandline import (
-    COUNT,
+    choices,
     config_option,
     dry_run_option,
+    filled,
     force_option,
     given_options,
     json_option,
+    options_of,
     output_option,
     quiet_option,
 )
@@ -63,25 +61,10 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("--gpu", help="Target of the GPU backends: a10g, a100, ...")
 @click.option(
     "--precision",
-    type=click.Choice([item.value for item in BUILT]),
+    type=choices(BUILT),
     help="Weights and activations of the linears; default: as the checkpoint is.",
 )
-@click.option(
-    "--max-batch-size",
-    type=COUNT,
-    help="Sequences at once.  [default: 8; with --gpu: as many as the planner says fit]",
-)
-@click.option(
-    "--max-seq-len",
-    type=COUNT,
-    help="Prompt plus output.  [default: 4096; with --gpu: 24576, or what the model takes]",
-)
-@click.option(
-    "--chunk-tokens",
-    type=COUNT,
-    help="Prompt tokens a step; edge-llm and tensorrt-llm-1.2 take no longer prompt.  [default: "
-    "128; tensorrt: 512; tensorrt-llm: the planner's; the other two: 8192]",
-)
+@options_of(GivenLimits)
 @click.option(
     "--limits",
     "limits_file",
@@ -107,10 +90,8 @@ def build(
     output: Path,
     backend: str | None,
     gpu: str | None,
-    precision: str | None,
-    max_batch_size: int | None,
-    max_seq_len: int | None,
-    chunk_tokens: int | None,
+    precision: Precision | None,
+    given_limits: GivenLimits,
     limits_file: Path | None,
     force: bool,
     dry_run: bool,
@@ -121,7 +102,7 @@ def build(
     """Parse, build, print; `chosen` are the backends' own options by field."""
     from nemotrt.build.default_backend import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
-    from nemotrt.build.given_limits import GivenLimits, read_limits
+    from nemotrt.build.given_limits import read_limits
     from nemotrt.build.planned_limits import resolve_limits
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
     from nemotrt.engines.tiny.models import resolve_checkpoint
@@ -134,15 +115,15 @@ def build(
         if note and not quiet:
             click.echo(note, err=True)
     check_options(backend, given)
-    own = options_of(registry.find(backend), chosen)
-    spec = BuildSpec(backend, gpu, Precision(precision) if precision else None, DEFAULT_LIMITS, own)
+    own = filled(registry.find(backend).options_type, chosen)
+    spec = BuildSpec(backend, gpu, precision, DEFAULT_LIMITS, own)
     check_target(output, force=force)
     opened = open_checkpoint(source)
     if not quiet:
         for line in opened.notes():
             click.echo(line, err=True)
     resolved = check_spec(opened, spec)
-    limits = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
+    limits = given_limits
     if limits_file:
         limits = limits.or_else(read_limits(limits_file, gpu, resolved))
     spec = resolve_limits(opened, spec, resolved, limits, say=partial(click.echo, err=True))

@@ -1,42 +1,15 @@
-"""The limits that the user names: on the command line, or in a file of the planner's."""
+"""The limits that the user names in a file of the planner's."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import PositiveInt
 
+from nemotrt.build.limit_options import GivenLimits
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
 from nemotrt.files.model_file import Strict, yaml_model
 from nemotrt.files.text_file import read_text
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
-
-
-@dataclass(frozen=True, slots=True)
-class GivenLimits:
-    """The limits of the command line; None where the user leaves the choice."""
-
-    max_batch_size: int | None = None
-    max_seq_len: int | None = None
-    chunk_tokens: int | None = None
-
-    def over(self, default: Limits) -> Limits:
-        """Return `default` with what is given in its place; a chunk is cut to a sequence."""
-        seq_len = self.max_seq_len or default.max_seq_len
-        return Limits(
-            self.max_batch_size or default.max_batch_size,
-            seq_len,
-            self.chunk_tokens or min(default.chunk_tokens, seq_len),
-        )
-
-    def or_else(self, other: "GivenLimits") -> "GivenLimits":
-        """Return these limits, and those of `other` where these are left open."""
-        return GivenLimits(
-            self.max_batch_size or other.max_batch_size,
-            self.max_seq_len or other.max_seq_len,
-            self.chunk_tokens or other.chunk_tokens,
-        )
 
 
 class LimitsFile(Strict):

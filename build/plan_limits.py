@@ -1,6 +1,6 @@
 """The limits of a TensorRT plan: as many sequences as fit beside what its runtime allocates."""
 
-from nemotrt.build.given_limits import GivenLimits
+from nemotrt.build.limit_options import GivenLimits
 from nemotrt.build.plan_memory import device_memory
 from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint

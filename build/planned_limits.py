@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nemotrt.build.backend_options import checked_options
 from nemotrt.build.engine_builder import BuildSpec
-from nemotrt.build.given_limits import GivenLimits
+from nemotrt.build.limit_options import GivenLimits
 from nemotrt.build.plan_limits import missing_bytes, plan_limits
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.planning import ForeignRuntime, NotPlanned, OwnRuntime

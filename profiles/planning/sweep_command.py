@@ -8,6 +8,7 @@ import click
 
 from nemotrt.commandline import (
     FILE,
+    choices,
     config_option,
     dry_run_option,
     force_option,
@@ -34,7 +35,7 @@ DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice([p.value for p in BUILT]),
+    type=choices(BUILT),
     help="Repeat for several [default: the checkpoint's own, else what the GPUs have].",
 )
 @click.option(
@@ -56,7 +57,7 @@ DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
 @config_option
 def sweep_command(
     gpus: tuple[str, ...],
-    precisions: tuple[str, ...],
+    precisions: tuple[Precision, ...],
     lengths: tuple[str, ...],
     baseline: str | None,
     deployment_options: DeploymentOptions,
@@ -78,8 +79,7 @@ def sweep_command(
         check_plot_path(plot, is_overwrite)
     pairs = [_lengths(text) for text in lengths]
     names = gpus or tuple(known_gpus())
-    chosen = [Precision(p) for p in precisions]
-    rows = list(sweep(deployment_options, names, chosen, pairs, baseline))
+    rows = list(sweep(deployment_options, names, precisions, pairs, baseline))
     if csv_path and not dry_run:
         write_file(csv_path, to_csv(rows), force=is_overwrite)
     if as_json:

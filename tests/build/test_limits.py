@@ -9,7 +9,8 @@ import yaml
 from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec
-from nemotrt.build.given_limits import GivenLimits, read_limits
+from nemotrt.build.given_limits import read_limits
+from nemotrt.build.limit_options import GivenLimits
 from nemotrt.build.plan_limits import MAX_SLOTS, missing_bytes, plan_limits
 from nemotrt.build.planned_limits import resolve_limits
 from nemotrt.cli import main
