@@ -11,13 +11,14 @@ from typing import Any
 
 KEY = "number"
 TYPE = "type"
+INT32 = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
     """What a number may be, from `least` to `most`, and the value that changes nothing."""
 
-    neutral: float
+    neutral: float | None
     least: float
     most: float
     is_above: bool  # `least` itself is not allowed
@@ -38,11 +39,17 @@ class Number:
 
 
 def number(
-    neutral: float, least: float, most: float = math.inf, *, is_above: bool = False, help: str
+    neutral: float | None,
+    least: float,
+    most: float = math.inf,
+    *,
+    is_above: bool = False,
+    help: str = "",
+    **more: str,
 ) -> Any:
-    """Return the dataclass field of a plain number; the arguments are Number's."""
+    """Return the dataclass field of a number; the arguments are Number's, and more metadata."""
     told = Number(neutral, least, most, is_above, help)
-    return field(default=neutral, metadata={KEY: told})
+    return field(default=neutral, metadata={KEY: told, **more})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +72,8 @@ class GenerationRequest(SamplingNumbers):
 
     text_input: str | None = None
     input_ids: tuple[int, ...] | None = None  # ours: token ids instead of text
-    max_tokens: int | None = None
-    min_tokens: int = 0
+    max_tokens: int | None = number(None, 0, INT32)
+    min_tokens: int = number(0, 0, INT32)
     stream: bool = False
     stop: bool = False  # ends the live request that has the same request id
     stop_words: tuple[str, ...] = ()
@@ -75,11 +82,11 @@ class GenerationRequest(SamplingNumbers):
     embedding_bias_weights: tuple[float, ...] = ()
     end_id: int | None = None
     pad_id: int | None = None  # nothing is padded, so it can't change the answer
-    top_k: int = 0
-    top_p: float = 1.0
-    temperature: float | None = None
+    top_k: int = number(0, 0, INT32)  # 0 is off
+    top_p: float = number(1.0, 0, 1, is_above=True)
+    temperature: float | None = number(None, 0)
     length_penalty: float = 1.0
-    seed: int | None = field(default=None, metadata={TYPE: "UINT64"})
+    seed: int | None = number(None, 0, 2**64 - 1, type="UINT64")
     beam_width: int = 1
     num_return_sequences: int = 1
     exclude_input_in_output: bool = True
@@ -94,10 +101,10 @@ class GenerationRequest(SamplingNumbers):
     add_special_tokens: bool = True
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
-    max_thinking_tokens: int | None = None
+    max_thinking_tokens: int | None = number(None, 0, INT32)
     stop_in_reasoning: bool = False  # stop_words end a reasoning trace too
-    priority: int = 0
-    timeout_ms: int | None = None
+    priority: int = number(0, -INT32 - 1, INT32)
+    timeout_ms: int | None = number(None, 1, INT32)
     return_prompt_log_probs: bool = False
     num_top_prompt_log_probs: int = 0
     logit_bias_ids: tuple[int, ...] = ()
@@ -105,10 +112,11 @@ class GenerationRequest(SamplingNumbers):
 
 
 def numbers_of(request: type) -> dict[str, Number]:
-    """Return the plain numbers of a dataclass by name."""
+    """Return the numbers of a dataclass by name."""
     found: tuple[Field[Any], ...] = fields(request)
     return {item.name: item.metadata[KEY] for item in found if KEY in item.metadata}
 
 
 NUMBERS = numbers_of(SamplingNumbers)
+RANGES = numbers_of(GenerationRequest)
 DEFAULTS = {item.name: item.default for item in fields(GenerationRequest)}

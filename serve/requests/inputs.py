@@ -14,7 +14,7 @@ from nemotrt.serve.requests.limits import (
     check_room,
     check_stops,
 )
-from nemotrt.wire.request import DEFAULTS, GenerationRequest
+from nemotrt.wire.request import DEFAULTS, RANGES, GenerationRequest
 from nemotrt.wire.tensors import INPUTS
 
 BIAS_LISTS = (
@@ -77,9 +77,8 @@ def _check_supported(request: GenerationRequest) -> None:
             raise ConfigError(f"{name} is not supported; leave it out.")
     if request.guided_decoding_guide and not request.guided_decoding_guide_type:
         raise ConfigError("guided_decoding_guide needs guided_decoding_guide_type; give both.")
-    limits = {"timeout_ms": (request.timeout_ms, 1)}
-    limits["max_thinking_tokens"] = (request.max_thinking_tokens, 0)
-    for name, (value, least) in limits.items():
+    for name in ("timeout_ms", "max_thinking_tokens"):
+        value, least = getattr(request, name), RANGES[name].least
         if value is not None and value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}.")
     if request.num_top_log_probs and not request.return_log_probs:

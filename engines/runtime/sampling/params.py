@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from nemotrt.engines.runtime.sampling.limits import MAX_BIASES
 from nemotrt.errors import ConfigError
-from nemotrt.wire.request import NUMBERS, SamplingNumbers
+from nemotrt.wire.request import NUMBERS, RANGES, SamplingNumbers
 
 Floats = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.floating]  # float64 where penalties have changed the logits
@@ -54,12 +54,9 @@ class SamplingParams(SamplingNumbers):
         """Check every value's range."""
         self._require("max_tokens", self.max_tokens >= 0, "0 (the prompt alone) or more")
         self._require("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens")
-        self._require("temperature", 0 <= self.temperature < math.inf, "0 or more")
-        self._require("top_k", self.top_k >= 0, "0 (all) or more")
-        self._require("top_p", 0 < self.top_p <= 1, "above 0, at most 1")
-        self._require("seed", self.seed is None or 0 <= self.seed < 2**64, "0 to 2^64 - 1")
-        for name, told in NUMBERS.items():
-            self._require(name, told.allows(getattr(self, name)), told.legal)
+        for name, told in (RANGES | NUMBERS).items():
+            value = getattr(self, name, None)
+            self._require(name, value is None or told.allows(value), told.legal)
         for name in ("logprobs", "prompt_logprobs"):
             num_top = getattr(self, name)
             self._require(name, num_top is None or 0 <= num_top <= 100, "0 to 100")

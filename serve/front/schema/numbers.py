@@ -1,20 +1,24 @@
-"""Gives a request's schema the plain numbers of sampling, which wire/ alone tells of."""
+"""Gives a request's schema its numbers, of whose ranges wire/ alone tells."""
 
 import math
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import pydantic
 
-from nemotrt.wire.request import NUMBERS, Number
+from nemotrt.wire.request import NUMBERS, RANGES, GenerationRequest, Number
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
+HINTS = get_type_hints(GenerationRequest)
+# A number that only sampling knows is no text and no boolean.
+Plain = Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False)]
 
 
 def with_numbers(schema: type[Model]) -> type[Model]:
     """Add each number to a schema that has no field of its name."""
     numbers: dict[str, Any] = {
-        name: (float, _bounded(told))
-        for name, told in NUMBERS.items()
+        name: (Plain if name in NUMBERS else HINTS[name], ranged(told))
+        for name, told in (RANGES | NUMBERS).items()
         if name not in schema.model_fields
     }
     return pydantic.create_model(
@@ -26,11 +30,14 @@ def with_numbers(schema: type[Model]) -> type[Model]:
     )
 
 
-def _bounded(told: Number) -> Any:
-    """Return the field of a number: no boolean, no text, within its range."""
+def number_field(name: str, **other: Any) -> Any:
+    """Return the field of a request's number; `other` is what the API says otherwise."""
+    return ranged(replace(RANGES[name], **other))
+
+
+def ranged(told: Number) -> Any:
+    """Return the field of a number with its range."""
     bounds: dict[str, Any] = {"gt" if told.is_above else "ge": told.least}
     if not math.isinf(told.most):
-        bounds["le"] = told.most
-    return pydantic.Field(
-        default=told.neutral, strict=True, allow_inf_nan=False, description=told.help, **bounds
-    )
+        bounds |= {"lt": told.most + 1} if told.most >= 2**31 - 1 else {"le": told.most}
+    return pydantic.Field(default=told.neutral, description=told.help or None, **bounds)

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from nemotrt.serve.front.schema.bias import LogitBias
 from nemotrt.serve.front.schema.messages import Message, Strict, Text
 from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, STREAM_OPTIONS, Table
-from nemotrt.serve.front.schema.numbers import with_numbers
+from nemotrt.serve.front.schema.numbers import number_field, with_numbers
 from nemotrt.serve.requests.limits import (
     MAX_MESSAGES,
     MAX_PROMPTS,
@@ -105,7 +105,7 @@ class NamedToolChoice(Strict):
 
 @with_numbers
 class Sampling(Strict):
-    """What both endpoints take, beside the plain numbers of sampling.
+    """What both endpoints take, beside the numbers that they take as the engine does.
 
     The fields after `prompt_cache_key` are this server's own.
     """
@@ -113,26 +113,23 @@ class Sampling(Strict):
     neutral: ClassVar[Table] = EITHER
 
     model: str
-    max_tokens: Int32 | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = number_field("max_tokens", least=1)
+    temperature: float | None = number_field("temperature", most=2)
+    top_p: float | None = number_field("top_p", neutral=None)
     n: int = Field(default=1, ge=1, le=16)
     stream: bool = False
     stream_options: StreamOptions | None = None
     stop: str | StopStrings | None = None
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    seed: int | None = number_field("seed", least=-(2**63), most=2**63 - 1)
     logit_bias: LogitBias = Field(default={})
     user: str | None = None  # this and the next three can't change an answer
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    top_k: int = Field(default=0, ge=-1, lt=2**31)  # 0, and vLLM's -1, are off
-    repetition_penalty: float = Field(default=1, gt=0, le=100)  # narrower than the engine's
-    min_tokens: Int32 = 0
+    top_k: int = number_field("top_k", least=-1)  # vLLM's -1 is off too
+    repetition_penalty: float = number_field("repetition_penalty", most=100)
     ignore_eos: bool = False
     stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)
-    priority: int = Field(default=0, ge=-(2**31), lt=2**31)
-    timeout_ms: Int32 | None = Field(default=None, ge=1)
     prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
 
     @property
@@ -148,14 +145,13 @@ class ChatRequest(Sampling):
     neutral: ClassVar[Table] = CHAT
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: Int32 | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = number_field("max_tokens", least=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    max_thinking_tokens: Int32 | None = None
     separate_reasoning: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -166,10 +162,11 @@ class CompletionRequest(Sampling):
     neutral: ClassVar[Table] = COMPLETION
 
     prompt: Prompt
-    max_tokens: Int32 | None = None  # 0: the prompt alone, which echo or prompt_logprobs show
+    max_tokens: int | None = number_field(
+        "max_tokens"
+    )  # 0: the prompt alone, which echo or prompt_logprobs show
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
-    max_thinking_tokens: Int32 | None = None
     add_special_tokens: bool = True
 
     @property
