@@ -8,7 +8,7 @@ dataclass.
 import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -67,7 +67,6 @@ class Told:
         unset: what holds where nothing is given, in words.
         metavar: what --help calls the value.
         scale: the field is that many times the number given, and has no default to show.
-        decides: the option chooses `nemotrt build`'s CPU backend where the user names none.
     """
 
     help: str
@@ -77,7 +76,6 @@ class Told:
     unset: str = ""
     metavar: str | None = None
     scale: int = 1
-    decides: bool = False
 
 
 def option(default: Any, text: str, *names: str, **told: Any) -> Any:
@@ -126,23 +124,16 @@ def filled(kind: Any, given: Mapping[str, Any]) -> Any:
     """Return the dataclass of what click read, by field; what is not given keeps its default."""
     values = {}
     for item in fields(kind):
+        told, value = item.metadata.get(TOLD), given.get(item.name)
         if is_dataclass(item.type):
-            values[item.name] = filled(item.type, given)
-        elif item.name in given:
-            values[item.name] = _value(item, given[item.name])
+            value = filled(item.type, given)
+        elif told and item.default is True and value is not None:  # its flag takes it away
+            value = not value
+        elif told and told.scale != 1 and value is not None:
+            value = int(value * told.scale)
+        if value is not None:
+            values[item.name] = value
     return kind(**values)
-
-
-def _value(item: Field[Any], given: Any) -> Any:
-    """Return the field's value of what click read."""
-    told = item.metadata.get(TOLD)
-    if given is None:
-        return None if item.default is MISSING else item.default
-    if told is None:
-        return given
-    if item.default is True:  # its flag takes it away
-        return not given
-    return given if told.scale == 1 else int(given * told.scale)
 
 
 def words_of(options: Any) -> list[str]:
@@ -243,11 +234,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     if not isinstance(raw, dict | None):
         raise ConfigError(f"{path} must be a mapping of option names to values, got {raw!r}.")
     shown = {key_of(item): item for item in ctx.command.params if item.expose_value}
-    old = {
-        name.removeprefix("--"): item
-        for item in shown.values()
-        for name in getattr(item, "old_names", ())
-    }
+    old = {name[2:]: item for item in shown.values() for name in getattr(item, "old_names", ())}
     values: dict[str, Any] = {}
     for key, value in (raw or {}).items():
         name = str(key).replace("_", "-")

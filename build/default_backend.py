@@ -10,12 +10,12 @@ from nemotrt.engines.backends.cpu_backend import default_cpu_backend
 def default_backend(gpu: str | None, given: Collection[str] = ()) -> tuple[str, str]:
     """Return (backend, a note for the user or ""): tensorrt for a GPU, else the fastest here.
 
-    Among the flags that are `given`, one may decide for a CPU backend.
+    Among the flags that are `given`, one that is a CPU backend's alone decides for it.
     """
     if gpu is not None:
         return registry.first_for_gpu(), ""
     for option in backend_options():
-        if option.told.decides and option.flag in given:
+        if option.flag in given and set(option.backends) <= set(registry.cpu_names()):
             return option.backends[0], ""
     backend, reason = default_cpu_backend()
     return backend, f"building for {backend}: {reason}" if reason else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.build.backend_options import checked_options
-from nemotrt.build.limit_options import DEFAULTS
+from nemotrt.build.limit_options import BATCH_SIZE, CHUNK_TOKENS, SEQ_LEN
 from nemotrt.engines.artefact.manifest import CheckpointEntry, LimitsEntry, Manifest, write_manifest
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend, BuildJob, Executed, Target
@@ -23,7 +23,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.files.writing import writing_folder
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
 
-DEFAULT_LIMITS = Limits(**DEFAULTS)
+DEFAULT_LIMITS = Limits(BATCH_SIZE, SEQ_LEN, CHUNK_TOKENS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,38 +1,35 @@
 """The limits that a user names on the command line of `nemotrt build`."""
 
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nemotrt.commandline import COUNT, option
 
 if TYPE_CHECKING:
     from nemotrt.engines.runtime.engine import Limits
 
-DEFAULTS = {"max_batch_size": 8, "max_seq_len": 4096, "chunk_tokens": 128}
+BATCH_SIZE, SEQ_LEN, CHUNK_TOKENS = 8, 4096, 128  # where nothing plans them
+
+
+def _limit(default: int, text: str, otherwise: str) -> Any:
+    """Return the field of a limit, which is `default` on a CPU."""
+    return option(None, text, kind=COUNT, unset=f"{default}; {otherwise}")
 
 
 @dataclass(frozen=True, slots=True)
 class GivenLimits:
     """The limits of the command line; None where the user leaves the choice."""
 
-    max_batch_size: int | None = option(
-        None,
-        "Sequences at once.",
-        kind=COUNT,
-        unset=f"{DEFAULTS['max_batch_size']}; with --gpu: as many as the planner says fit",
+    max_batch_size: int | None = _limit(
+        BATCH_SIZE, "Sequences at once.", "with --gpu: as many as the planner says fit"
     )
-    max_seq_len: int | None = option(
-        None,
-        "Prompt plus output.",
-        kind=COUNT,
-        unset=f"{DEFAULTS['max_seq_len']}; with --gpu: 24576, or what the model takes",
+    max_seq_len: int | None = _limit(
+        SEQ_LEN, "Prompt plus output.", "with --gpu: 24576, or what the model takes"
     )
-    chunk_tokens: int | None = option(
-        None,
+    chunk_tokens: int | None = _limit(
+        CHUNK_TOKENS,
         "Prompt tokens a step; edge-llm and tensorrt-llm-1.2 take no longer prompt.",
-        kind=COUNT,
-        unset=f"{DEFAULTS['chunk_tokens']}; tensorrt: 512; tensorrt-llm: the planner's; the other "
-        "two: 8192",
+        "tensorrt: 512; tensorrt-llm: the planner's; the other two: 8192",
     )
 
     def over(self, default: "Limits") -> "Limits":

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nemotrt.profiles.load.workload import Workload
     from nemotrt.profiles.runs.measure import Observers, Progress
     from nemotrt.profiles.runs.record.result import ProfileResult
+PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
 
 
 @click.group(cls=DefaultGroup, subcommand_metavar="TARGET [OPTIONS] | COMMAND ...")
@@ -59,19 +60,8 @@ def profile() -> None:
 )
 @click.option("--repeat", type=COUNT, default=1, help="Runs of the same load.")
 @options_of(TargetOptions)
-@click.option(
-    "--header",
-    "headers",
-    multiple=True,
-    callback=read_headers,
-    help="NAME=VALUE of every HTTP request.",
-)
-@click.option(
-    "--extra",
-    multiple=True,
-    callback=read_extra,
-    help="NAME=VALUE in every request; null takes one away.",
-)
+@click.option("--header", "headers", callback=read_headers, help="Of every request.", **PAIRS)
+@click.option("--extra", callback=read_extra, help="In every request; null drops ours.", **PAIRS)
 @click.option(
     "--driver",
     type=click.Choice(["nemotrt", "aiperf"]),

@@ -21,8 +21,8 @@ class Number:
     neutral: float | None
     least: float
     most: float
-    is_above: bool  # `least` itself is not allowed
-    help: str
+    is_above: bool = False  # `least` itself is not allowed
+    help: str = ""
 
     def allows(self, value: float) -> bool:
         """Whether a request may have `value`; NaN and infinity never."""
@@ -38,18 +38,10 @@ class Number:
         return f"{least}, at most {self.most:g}" if self.is_above else f"{least} to {self.most:g}"
 
 
-def number(
-    neutral: float | None,
-    least: float,
-    most: float = math.inf,
-    *,
-    is_above: bool = False,
-    help: str = "",
-    **more: str,
-) -> Any:
-    """Return the dataclass field of a number; the arguments are Number's, and more metadata."""
-    told = Number(neutral, least, most, is_above, help)
-    return field(default=neutral, metadata={KEY: told, **more})
+def number(neutral: float | None, least: float, most: float = math.inf, **told: Any) -> Any:
+    """Return the dataclass field of a number; the arguments are Number's, `type` is Triton's."""
+    more = {TYPE: told.pop(TYPE)} if TYPE in told else {}
+    return field(default=neutral, metadata={KEY: Number(neutral, least, most, **told), **more})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

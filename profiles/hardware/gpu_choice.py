@@ -9,11 +9,7 @@ from nemotrt.commandline import FloatRange, option
 class GpuChoice:
     """Which GPUs and how often; GPUs that are named must be there, unnamed ones may be missing."""
 
-    names: tuple[str, ...] = option((), "Watch it: index, INDEX:MIG, UUID.", "--gpu", unset="all")
+    names: tuple[str, ...] = option((), "Index, INDEX:MIG or UUID.", "--gpu", unset="all")
     rate_hz: float = option(
-        10.0,
-        "Samples per second.",
-        "--gpu-rate-hz",
-        old=("--rate-hz",),
-        kind=FloatRange(0.1, 100),
+        10.0, "Samples.", "--gpu-rate-hz", old=("--rate-hz",), kind=FloatRange(0.1, 100)
     )

@@ -13,6 +13,9 @@ from nemotrt.files.writing import write_file
 ROOT_VARIABLE = "NEMOTRT_RUN_DIR"
 MAX_SOCKET_PATH_BYTES = 107  # Source: linux/un.h, sun_path
 STATE_FILE = "server.json"
+UNFIT = (
+    f"the run folder {{}} can't be written: {{}}; set {ROOT_VARIABLE}, or give another --run-dir."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ def check_run_folder(path: Path) -> RunFolder:
     if there == folder.path and there.stat().st_uid != os.getuid():
         raise ConfigError(f"{folder.path} belongs to another user; set {ROOT_VARIABLE}.")
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise _unfit(folder, f"{there} is no folder that this user can write")
+        raise EnvironmentUnfitError(UNFIT.format(folder.path, f"{there} is no place for it"))
     state = folder.read_state() if there == folder.path else None
     if state is not None and state.is_alive and state.pid != os.getpid():
         raise ConfigError(
@@ -143,16 +146,8 @@ def create_run_folder(path: Path) -> RunFolder:
         with tempfile.TemporaryFile(dir=folder.path):
             pass  # it can be written
     except OSError as error:
-        raise _unfit(folder, str(error.strerror)) from error
+        raise EnvironmentUnfitError(UNFIT.format(folder.path, error.strerror)) from error
     return folder
-
-
-def _unfit(folder: RunFolder, why: str) -> EnvironmentUnfitError:
-    """Return the error for a folder that can't hold a server."""
-    return EnvironmentUnfitError(
-        f"the run folder {folder.path} can't be written: {why}; set {ROOT_VARIABLE}, or give "
-        "another --run-dir."
-    )
 
 
 def is_alive(pid: int) -> bool:

@@ -13,5 +13,4 @@ class OnnxRuntimeOptions:
         False,
         "int8-wo keeps activations in float32 (slower, 4 bytes a weight in memory).",
         "--exact",
-        decides=True,
     )

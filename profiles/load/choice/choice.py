@@ -5,23 +5,13 @@ import secrets
 from dataclasses import replace
 
 from nemotrt.errors import ConfigError, unknown_name
-from nemotrt.profiles.load.choice.options import (
-    DEFAULT_ISL,
-    DEFAULT_OSL,
-    DEFAULT_REQUESTS_PER_USER,
-    Choice,
-)
+from nemotrt.profiles.load.choice.options import ISL, OSL, PER_USER, Choice
 from nemotrt.profiles.load.choice.presets import Preset, preset
 from nemotrt.profiles.load.choice.trace import read_trace
 from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.runs.metrics.request_metrics import REQUEST_METRICS
 
-DEFAULT = Preset(
-    description="",
-    isl=DEFAULT_ISL,
-    osl=DEFAULT_OSL,
-    requests_per_user=DEFAULT_REQUESTS_PER_USER,
-)
+DEFAULT = Preset(description="", isl=ISL, osl=OSL, requests_per_user=PER_USER)
 OPEN_WARMUP_SHARE = 0.1
 MAX_SEED = 2**31
 

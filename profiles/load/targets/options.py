@@ -22,56 +22,34 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
-    """How to reach a target.
+    """How to reach a target; an `extra` field of requests that is None takes one of ours away."""
 
-    Attributes:
-        protocol: what a server speaks; by default /v1 at the end of the address means OpenAI.
-        tokenizer: a folder with the model's tokenizer, or a built-in model's name.
-        stall_timeout_s: a server that sends nothing for so long has failed.
-        headers: of every HTTP request.
-        extra: further inputs or fields of every request; None takes one of ours away.
-    """
-
-    protocol: Protocol | None = option(None, "What a server speaks.")
+    protocol: Protocol | None = option(None, "What a server speaks; .../v1 is openai.")
     model: str = option("llm", "The model's name on a server.")
     tokenizer: str | None = option(None, "Folder with the model's tokenizer; a server needs it.")
-    num_threads: int | None = option(
-        None, "CPU threads of an engine directory.", "--threads", kind=COUNT
-    )
-    stall_timeout_s: float = option(
-        300.0, "A server that is silent for so long has failed.", kind=FloatRange(0.1)
-    )
+    num_threads: int | None = option(None, "CPU threads of an engine.", "--threads", kind=COUNT)
+    stall_timeout_s: float = option(300.0, "Of a server's silence.", kind=FloatRange(0.1))
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_headers(_: click.Context, __: click.Parameter, items: tuple[str, ...]) -> dict[str, str]:
-    """Return {"name": "text"} of items like name=text; a click callback.
-
-    Raises:
-        ConfigError: an item has no "=".
-    """
-    found = {}
-    for item in items:
-        name, equals, text = item.partition("=")
+    """Return {"name": "text"} of items like name=text; a callback of click's."""
+    pairs = [item.partition("=") for item in items]
+    for name, equals, _text in pairs:
         if not (name and equals):
-            raise ConfigError(f"{item!r} must be NAME=VALUE, such as top_k=1.")
-        found[name] = text
-    return found
+            raise ConfigError(f"{name!r} must be NAME=VALUE, such as top_k=1.")
+    return {name: text for name, _equals, text in pairs}
 
 
-def read_extra(
-    ctx: click.Context, param: click.Parameter, items: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return {"name": value} of items like name=1, name=true, name=text, name=null.
+def read_extra(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> Any:
+    """Return {"name": value} of items like name=1, name=true, name=text, name=null."""
+    return {name: _value(text) for name, text in read_headers(ctx, param, items).items()}
 
-    Raises:
-        ConfigError: an item has no "=".
-    """
-    found: dict[str, Any] = dict(read_headers(ctx, param, items))
-    for name, text in found.items():
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            continue  # a text
-    return found
+
+def _value(text: str) -> Any:
+    """Return JSON's value, of what is no JSON the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
