@@ -11,6 +11,7 @@ import click
 from nemotrt.build.backend_options import check_options, option_values, with_backend_options
 from nemotrt.build.limit_options import GivenLimits
 from nemotrt.commandline import (
+    READABLE,
     choices,
     config_option,
     dry_run_option,
@@ -68,7 +69,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option(
     "--limits",
     "limits_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=READABLE,
     help="Sequences and length from `nemotrt plan --write-limits`; flags override it.",
 )
 @with_backend_options

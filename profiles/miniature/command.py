@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotrt.commandline import (
+    COUNT,
     config_option,
     force_option,
     json_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--isl", type=click.IntRange(8), default=512, show_default=True)
 @click.option("--osl", type=click.IntRange(2), help="[default: twice the isl, as the claim]")
 @click.option("--requests-per-user", type=click.IntRange(2), default=8, show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option("--threads", type=COUNT, help="CPU threads.")
 @force_option
 @json_option
 @quiet_option

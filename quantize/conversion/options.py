@@ -5,10 +5,9 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import COUNT, FloatRange, option
+from nemotrt.commandline import COUNT, READABLE, FloatRange, option
 from nemotrt.quantize.conversion.formats import Format
 
-READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
 METHODS = ("amax", "percentile", "mse")
 Setting = str | int | float | bool | None
 

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import COUNT, config_option, json_option, output_option, quiet_option
+from nemotrt.commandline import (
+    COUNT,
+    READABLE,
+    config_option,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nemotrt.quantize.quality.quality import Quality
-
-READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command()

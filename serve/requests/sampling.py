@@ -1,6 +1,8 @@
 """From a request's inputs to the sampling that the scheduler takes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
 
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError
@@ -10,10 +12,11 @@ from nemotrt.serve.requests.limits import (
     check_count,
     check_room,
 )
-from nemotrt.wire.request import NUMBERS, GenerationRequest
+from nemotrt.wire.request import DEFAULTS, GenerationRequest
 
 Biases = tuple[tuple[int, float], ...]
 Encode = Callable[[str], Sequence[int]]
+SAMPLING = {item.name for item in fields(SamplingParams)}
 
 
 def sampling_params(
@@ -36,8 +39,7 @@ def sampling_params(
             "(return_prompt_log_probs, return_num_input_tokens, exclude_input_in_output false)."
         )
     room = check_room(num_prompt_tokens, max_seq_len, min_output=int(inputs.max_tokens != 0))
-    numbers = {name: getattr(inputs, name) for name in NUMBERS}
-    is_sampling = inputs.top_k > 1 or inputs.top_p < 1 or numbers["min_p"] > 0
+    is_sampling = inputs.top_k > 1 or inputs.top_p < 1 or inputs.min_p > 0
     temperature = inputs.temperature
     if temperature is None:
         temperature = 1.0 if is_sampling else 0.0  # NVIDIA's backend: greedy unless asked
@@ -45,24 +47,20 @@ def sampling_params(
     stop_ids = (*inputs.stop_token_ids, *end_ids)
     if not all(0 <= token < vocab_size for token in stop_ids):
         raise ConfigError(f"stop_token_ids and end_id must be 0 to {vocab_size - 1}.")
-    params = SamplingParams(
-        max_tokens=room if inputs.max_tokens is None else min(inputs.max_tokens, room),
-        min_tokens=inputs.min_tokens,
-        temperature=temperature,
-        top_k=inputs.top_k,
-        top_p=inputs.top_p,
-        seed=inputs.seed,
-        **numbers,
-        logit_bias=(
+    own: dict[str, Any] = {
+        "max_tokens": room if inputs.max_tokens is None else min(inputs.max_tokens, room),
+        "temperature": temperature,
+        "logit_bias": (
             *_biases_of_ids(inputs.logit_bias_ids, inputs.logit_bias_values),
             *_biases_of_words(inputs.embedding_bias_words, inputs.embedding_bias_weights, encode),
         ),
-        stop=tuple(word for word in inputs.stop_words if word),
-        stop_token_ids=stop_ids,
-        ignore_eos=inputs.ignore_eos,
-        logprobs=inputs.num_top_log_probs if inputs.return_log_probs else None,
-        prompt_logprobs=_num_prompt_logprobs(inputs, num_prompt_tokens),
-    )
+        "stop": tuple(word for word in inputs.stop_words if word),
+        "stop_token_ids": stop_ids,
+        "logprobs": inputs.num_top_log_probs if inputs.return_log_probs else None,
+        "prompt_logprobs": _num_prompt_logprobs(inputs, num_prompt_tokens),
+    }
+    same = {name: getattr(inputs, name) for name in DEFAULTS if name in SAMPLING}
+    params = SamplingParams(**same | own)
     params.check_biased(vocab_size)
     return params
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import json_option
+from nemotrt.commandline import READABLE, json_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 
 @click.command("validate")
-@click.option("--rows", "rows_path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="CSV in the collection's columns [default: the shipped rows].")  # fmt: skip
+@click.option(
+    "--rows", type=READABLE, help="CSV like the collection's. [default: the shipped rows]"
+)
 @click.option("--each", "is_each", is_flag=True, help="Print every row, and those left out.")
 @json_option
-def validate_command(rows_path: Path | None, is_each: bool, as_json: bool) -> None:
+def validate_command(rows: Path | None, is_each: bool, as_json: bool) -> None:
     """Compare predictions with measured throughput; rows that shaped a constant stand apart."""
     from nemotrt.profiles.planning.measured.rows import read_rows
     from nemotrt.profiles.planning.measured.validation import validate
 
-    found = validate(read_rows(rows_path))
+    found = validate(read_rows(rows))
     if as_json:
         click.echo(json.dumps({"schema_version": 1, **_to_dict(found)}, allow_nan=False, indent=2))
         return

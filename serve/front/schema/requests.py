@@ -162,9 +162,7 @@ class CompletionRequest(Sampling):
     neutral: ClassVar[Table] = COMPLETION
 
     prompt: Prompt
-    max_tokens: int | None = number_field(
-        "max_tokens"
-    )  # 0: the prompt alone, which echo or prompt_logprobs show
+    max_tokens: int | None = number_field("max_tokens")  # 0: only what echo or its scores show
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
     add_special_tokens: bool = True
