@@ -13,6 +13,7 @@ from nemotrt.cli import COMMANDS, LazyGroup, main
 from nemotrt.errors import unknown_name
 
 HEAVY = ("torch", "onnxruntime", "onnx", "transformers", "tensorrt_rtx_bindings", "numba")
+SLOW = (*HEAVY, "numpy", "pydantic", "yaml", "ssl", "asyncio")  # too slow for a page of help
 
 
 def all_commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -46,13 +47,13 @@ def test_every_command_has_a_summary() -> None:
     assert all(command.summary.endswith(".") for command in COMMANDS.values())
 
 
-def imported(*arguments: str) -> set[str]:
-    """Return which heavy packages a run of the program imports."""
+def imported(*arguments: str, of: tuple[str, ...] = HEAVY) -> set[str]:
+    """Return which of some packages a run of the program imports."""
     code = (
         "import sys; from nemotrt.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        f"print('\\nIMPORTED', *[n for n in {HEAVY!r} if n in sys.modules])"
+        f"print('\\nIMPORTED', *[n for n in {of!r} if n in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
@@ -74,6 +75,11 @@ def test_light_commands_import_nothing_heavy(tiny_engine: object) -> None:
         assert imported(*arguments) == set(), arguments
     plan = ["plan", "nemotron-nano-9b-v2", "--gpu", "a10g", "--isl", "8192", "--osl", "16384"]
     assert imported(*plan) == set()
+
+
+@pytest.mark.parametrize("words", ["serve run", "serve front", "profile run", "build"])
+def test_a_page_of_help_needs_only_the_dataclasses_of_options(words: str) -> None:
+    assert imported(*words.split(), "--help", of=SLOW) == set()
 
 
 def test_help_is_quick() -> None:
