@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import PATH, json_option
+from nemotrt.commandline import json_option
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.engines.backends import registry
 from nemotrt.errors import ArtefactError, ConfigError
 
 
 @click.command()
-@click.argument("folder", type=PATH)
+@click.argument("folder", type=click.Path(path_type=Path))
 @json_option
 @click.option(
     "--source",

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import COUNT, PATH, json_option
+from nemotrt.commandline import json_option
 
 
 @click.command()
-@click.argument("engine", type=PATH)
-@click.option("--batch", type=COUNT, default=1, show_default=True, help="Sequences.")
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences.")
 @click.option(
     "--held", type=click.IntRange(0), default=128, show_default=True, help="Their tokens."
 )
-@click.option("--tokens", type=COUNT, default=1, show_default=True, help="New ones each.")
-@click.option("--steps", type=COUNT, default=20, show_default=True)
-@click.option("--threads", type=COUNT, help="CPU threads.  [default: all]")
+@click.option(
+    "--tokens", type=click.IntRange(1), default=1, show_default=True, help="New ones each."
+)
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
 @json_option
 def engine(
     engine: Path, batch: int, held: int, tokens: int, steps: int, threads: int | None, as_json: bool
