@@ -2,7 +2,8 @@
 
 A number added to `SamplingNumbers` is at once an option of the command line, a field of the API, an
 input of Triton's model and of the engine's process, and an argument of TensorRT-LLM's. What it
-does to logits stands in `nemotrt.engines.runtime.sampling`.
+does to logits stands in `nemotrt.engines.runtime.sampling`. A field of another kind needs a line in
+the API's schema, and one in `serve/requests/sampling.py` where SamplingParams names it otherwise.
 """
 
 import math

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
 from nemotrt.serve.requests.inputs import Inputs, read_inputs
 from nemotrt.serve.requests.sampling import sampling_params
 from nemotrt.wire import tensors
-from nemotrt.wire.request import NUMBERS, Number
+from nemotrt.wire.request import NUMBERS, RANGES, Number
 
 NAMES = ["min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
 # A value of each that is legal, exact in float32 and not the neutral one.
@@ -94,3 +95,21 @@ def test_sampling_params_hold_to_the_range(name: str, value: float) -> None:
     with pytest.raises(ConfigError) as caught:
         SamplingParams(**{name: value})
     assert caught.value.message == f"{name} must be {NUMBERS[name].legal}, got {value!r}."
+
+
+@pytest.mark.parametrize("schema", [ChatRequest, CompletionRequest])
+@pytest.mark.parametrize("name", RANGES)
+def test_what_the_api_takes_the_engine_takes(name: str, schema: type[pydantic.BaseModel]) -> None:
+    """At every edge of the one range; the API adds -1 for no top_k, and seeds below 0."""
+    told, body = RANGES[name], {"model": "llm", "prompt": "x", "messages": [{"role": "user"}]}
+    body = {key: value for key, value in body.items() if key in schema.model_fields}
+    num_taken = 0
+    for edge in (told.least, told.most, 0, 1, 2, 2**31, 2**63, 2**64, math.inf, math.nan):
+        for value in (edge - 1, edge, edge + 1):
+            try:
+                taken = getattr(schema.model_validate(body | {name: value}), name)
+            except pydantic.ValidationError:
+                continue
+            num_taken += 1
+            assert told.allows(taken) or (name, taken) == ("top_k", -1) or name == "seed"
+    assert num_taken > 1
