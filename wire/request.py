@@ -33,10 +33,10 @@ class Number:
     @property
     def legal(self) -> str:
         """The legal values in words."""
-        least = f"above {self.least:g}" if self.is_above else f"{self.least:g}"
+        least = f"above {self.least}" if self.is_above else f"{self.least}"
         if math.isinf(self.most):
             return least if self.is_above else f"{least} or more"
-        return f"{least}, at most {self.most:g}" if self.is_above else f"{least} to {self.most:g}"
+        return f"{least}, at most {self.most}" if self.is_above else f"{least} to {self.most}"
 
 
 def number(neutral: float | None, least: float, most: float = math.inf, **told: Any) -> Any:

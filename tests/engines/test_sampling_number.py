@@ -80,6 +80,7 @@ def test_a_number_is_allowed_in_its_range_alone(
         (Number(1, 0, math.inf, True, ""), "above 0"),
         (Number(1, 0, 1, True, ""), "above 0, at most 1"),
         (Number(0, 0, math.inf, False, ""), "0 or more"),
+        (RANGES["seed"], "0 to 18446744073709551615"),
     ],
 )
 def test_the_legal_values_in_words(number: Number, legal: str) -> None:
