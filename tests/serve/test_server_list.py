@@ -165,7 +165,7 @@ def test_a_process_that_has_got_a_dead_servers_id_is_left_alone(tmp_path) -> Non
         assert CliRunner().invoke(main, ["serve", "stop", "dead"]).exit_code == 2
         create_run_folder(folder.path)  # the folder is free for another server
         assert bystander.poll() is None
-        assert not wait_stopped(dataclasses.replace(state), 0)
+        assert wait_stopped(state, 30)
         assert bystander.wait(5) == -signal.SIGTERM
     assert start_ticks(bystander.pid) is None
 
