@@ -9,6 +9,7 @@ from nemotrt.charts.spec import About, Lines
 from nemotrt.charts.spec import Series as Curve
 from nemotrt.files.writing import write_file
 from nemotrt.profiles.reports.environment import environment
+from nemotrt.profiles.runs.record.identity import line_names
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
 COLUMNS = (
@@ -31,25 +32,37 @@ def write_comparison(results: Sequence[ProfileResult], path: Path, *, verdict: s
 
 def render_comparison(results: Sequence[ProfileResult], verdict: str = "") -> str:
     """Return the page."""
-    complete = [result for result in results if result.status is Status.COMPLETE]
-    series = _by_target(complete)
-    figures = [
+    names = line_names(results)
+    lead = verdict or _verdict(_complete(results), len(results))
+    title = f"nemotrt profile \N{MIDDLE DOT} {len(results)} runs"
+    return page(About(title, lead), plots(curves(results, names)) + runs_table(results, names))
+
+
+def curves(results: Sequence[ProfileResult], names: Sequence[str]) -> list[Lines]:
+    """Return throughput over latency and users; the complete runs of one name are one line."""
+    series: Series = {}
+    for name, result in zip(names, results, strict=True):
+        if result.status is Status.COMPLETE:
+            series.setdefault(name, []).append(result)
+    for runs in series.values():
+        runs.sort(key=lambda result: result.workload.concurrency)
+    drawn = [
         _curve(series, "Throughput against latency", "tpot_ms", "p50"),
         _curve(series, "Throughput against time to first token", "ttft_ms", "p99"),
         _curve(series, "Throughput against concurrency", "concurrency", ""),
     ]
-    body = (
-        environment()
-        .get_template("comparison.html.jinja")
-        .render(
-            results=results,
-            columns=COLUMNS,
-            cell=_cell,
-        )
-    )
-    lead = verdict or _verdict(complete, len(results))
-    title = f"nemotrt profile \N{MIDDLE DOT} {len(results)} runs"
-    return page(About(title, lead), plots(filter(None, figures)) + body)
+    return [chart for chart in drawn if chart]
+
+
+def runs_table(results: Sequence[ProfileResult], names: Sequence[str]) -> str:
+    """Return every run's figures, also of those that are not complete."""
+    template = environment().get_template("comparison.html.jinja")
+    rows = list(zip(names, results, strict=True))
+    return template.render(rows=rows, results=results, columns=COLUMNS, cell=_cell)
+
+
+def _complete(results: Sequence[ProfileResult]) -> list[ProfileResult]:
+    return [result for result in results if result.status is Status.COMPLETE]
 
 
 def _verdict(complete: Sequence[ProfileResult], num_runs: int) -> str:
@@ -62,16 +75,6 @@ def _verdict(complete: Sequence[ProfileResult], num_runs: int) -> str:
         f"{number(best.metric('tokens_per_s'))} tokens/s at best, with "
         f"{best.workload.concurrency} at a time; {len(complete)} of {num_runs} runs are complete."
     )
-
-
-def _by_target(results: Sequence[ProfileResult]) -> Series:
-    """Return the runs of each target and lengths, in order of concurrency."""
-    series: Series = {}
-    for result in sorted(results, key=lambda result: result.workload.concurrency):
-        load = result.workload
-        model = result.target.get("model", result.target["address"])
-        series.setdefault(f"{model}, {load.isl} in, {load.osl} out", []).append(result)
-    return series
 
 
 def _curve(series: Series, title: str, name: str, statistic: str) -> Lines | None:

@@ -38,14 +38,14 @@ def compare(
     Each is the folder of a run, or of a sweep, of which the fastest run counts. For a regression
     test compare a new run with an old one: --target 0.95 --gate --at-given-concurrency.
     """
-    from nemotrt.profiles.reports.comparison import write_comparison
     from nemotrt.profiles.runs.run_folder import read_runs
     from nemotrt.profiles.verdict.judge import judge
+    from nemotrt.profiles.verdict.page import write_verdict
 
     ours, theirs = read_runs(candidate), read_runs(baseline)
     verdict = judge(ours, theirs, target, is_given_concurrency=at_given_concurrency)
     if output is not None:
-        write_comparison([*ours, *theirs], output, verdict=verdict.sentence)
+        write_verdict(verdict, ours, theirs, output)
     if as_json:
         click.echo(json.dumps(_as_json(verdict), allow_nan=False))
     else:
@@ -57,6 +57,8 @@ def compare(
 def _print(verdict: "Verdict") -> None:
     """Print the sentence, the metrics side by side, and the caveats."""
     click.echo(verdict.sentence)
+    for side, name in zip(("candidate", "baseline"), verdict.names, strict=True):
+        click.echo(f"{side}: {name}")
     if verdict.predicted_ratio is not None:
         click.echo(f"The planner expected {verdict.predicted_ratio:.2f} (a prediction).")
     click.echo(f"{'metric':18}{'unit':>10}{'candidate':>12}{'baseline':>12}{'ratio':>8}")
@@ -76,6 +78,9 @@ def _as_json(verdict: "Verdict") -> dict[str, object]:
         "outcome": verdict.outcome,
         "target": verdict.target,
         "sentence": verdict.sentence,
+        "candidate": verdict.names[0],
+        "baseline": verdict.names[1],
+        "differences": verdict.differences,
         "ratio": asdict(verdict.ratio) if verdict.ratio else None,
         "predicted_ratio": verdict.predicted_ratio,
         "reasons": verdict.reasons,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.profiles.runs.record.identity import UNKNOWN_HARDWARE, hardware
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
 # What may make two GPUs of one name differ.
@@ -29,7 +30,7 @@ def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
         if ours != theirs:
             found.append(f"{name} differs: {ours} against {theirs}.")
     ours, theirs = hardware(candidate), hardware(baseline)
-    if "unknown" in (ours, theirs):
+    if UNKNOWN_HARDWARE in (ours, theirs):
         pass  # a caveat says so
     elif ours != theirs:
         found.append(f"the hardware differs: {ours} against {theirs}.")
@@ -46,7 +47,7 @@ def caveats(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
         found += [f"{name}: {note}" for note in run.notes]
         if precision_class(run) is None:
             found.append(f"{name}: the target does not say its precision.")
-        if hardware(run) == "unknown":
+        if hardware(run) == UNKNOWN_HARDWARE:
             found.append(f"{name}: its hardware is not told.")
         elif not run.gpus and run.target["kind"] != "in-process":
             found.append(f"{name}: no GPU was watched; the hardware is taken to be this machine's.")
@@ -61,17 +62,6 @@ def caveats(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
             if values[0] != values[1]:
                 found.append(f"the GPUs' {fact} differs: {values[0]} against {values[1]}.")
     return found
-
-
-def hardware(run: ProfileResult) -> str:
-    """Return what the run ran on: its GPUs, else the machine."""
-    names = sorted(str(gpu.facts.name) for gpu in run.gpus)
-    if names:
-        return " + ".join(names)
-    machine = run.machine
-    if machine["architecture"] == "unknown":
-        return "unknown"
-    return f"CPU ({machine['architecture']}, {machine['num_cores']} cores)"
 
 
 def precision_class(run: ProfileResult) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nemotrt.errors import ConfigError
+from nemotrt.profiles.runs.record.identity import differences, line_names
 from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.verdict.comparability import best_runs, caveats, obstacles
 from nemotrt.profiles.verdict.ratio import CONFIDENCE, Ratio, throughput_ratio
@@ -59,6 +60,17 @@ class Verdict:
         return ours.tokens_per_s / theirs.tokens_per_s if ours and theirs else None
 
     @property
+    def names(self) -> tuple[str, str]:
+        """Candidate and baseline by names that tell them apart, unless they are one engine."""
+        candidate, baseline = line_names((self.candidate, self.baseline))
+        return candidate, baseline
+
+    @property
+    def differences(self) -> dict[str, tuple[str, ...]]:
+        """Each fact in which the two differ, with the candidate's and the baseline's value."""
+        return differences((self.candidate, self.baseline))
+
+    @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
         if self.ratio is None or self.outcome is Outcome.NOT_COMPARABLE:
@@ -95,6 +107,9 @@ def judge(
     candidate, baseline = ours[0], theirs[0]
     found = [obstacle for a in ours for b in theirs for obstacle in obstacles(a, b)]
     reasons = list(dict.fromkeys(found))
+    for name, runs in (("candidate", candidates), ("baseline", baselines)):
+        if len(engines := dict.fromkeys(line_names(runs))) > 1:
+            reasons.append(f"the {name}'s runs are of different things: {'; '.join(engines)}.")
     for name, is_shown in (("candidate", is_ours_best), ("baseline", is_theirs_best)):
         if not is_shown and not is_given_concurrency:
             reasons.append(

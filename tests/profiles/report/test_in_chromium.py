@@ -14,6 +14,8 @@ from nemotrt.profiles.reports.comparison import write_comparison
 from nemotrt.profiles.reports.page import write_html
 from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.result import ProfileResult
+from nemotrt.profiles.verdict.judge import judge
+from nemotrt.profiles.verdict.page import write_verdict
 from support.simulated_run import simulate
 
 pytestmark = pytest.mark.slow
@@ -124,6 +126,14 @@ def rich_run() -> ProfileResult:
     return run.model_copy(update=gpu | {"prediction": plan, "notes": notes})
 
 
+def baseline_run() -> ProfileResult:
+    """A slower engine of another model in other numbers, on the same GPU."""
+    run = simulate(5, users=4, osl=200, per_user=6, speed=0.5, noise=0.02)
+    trace = gpu_trace(run.duration_s)
+    target = run.target | {"model": "qwen3", "precision": "int8-wo"}
+    return run.model_copy(update={"target": target, "gpus": (trace,)})
+
+
 def failed_run() -> ProfileResult:
     return simulate(4, users=1, osl=20, per_user=2, status="failed", reason="it stalled.")
 
@@ -137,11 +147,15 @@ def write(kind: str, path: Path) -> None:
         case "comparison":
             runs = [simulate(n, users=n, osl=40, per_user=2) for n in (1, 2, 4, 8)]
             write_comparison([*runs, failed_run()], path)
+        case "verdict":
+            sides = [rich_run()], [baseline_run()]
+            verdict = judge(*sides, target=6.3, is_given_concurrency=True)
+            write_verdict(verdict, *sides, path)
 
 
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["run", "failed", "comparison"])
+@pytest.mark.parametrize("kind", ["run", "failed", "comparison", "verdict"])
 def test_it_opens_alone_and_reads_well(browser: Browser, tmp_path, kind, scheme, width) -> None:
     path = tmp_path / "report.html"
     write(kind, path)
