@@ -17,7 +17,6 @@ from nemotrt.profiles.load.journal import Journal
 from nemotrt.profiles.load.schedule import num_measured
 from nemotrt.profiles.load.stamping_loop import StampingLoop
 from nemotrt.profiles.load.target import Target
-from nemotrt.profiles.load.targets.openai_http import OpenAiTarget
 from nemotrt.profiles.load.targets.server_metrics import PATHS, ServerMetrics
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.composition import compose
@@ -118,10 +117,10 @@ def _server_metrics(target: Target, observers: Observers) -> ServerMetrics | Non
     """Return who reads the server's own metrics: where it was told, or where servers have them."""
     if observers.metrics_url:
         return ServerMetrics((observers.metrics_url,))
-    if isinstance(target, OpenAiTarget):
-        urls = tuple(target.client.url + path for path in PATHS)
-        return ServerMetrics(urls, target.client.headers)
-    return None
+    if target.openai is None:
+        return None
+    urls = tuple(target.openai.url + path for path in PATHS)
+    return ServerMetrics(urls, target.openai.headers)
 
 
 @contextmanager

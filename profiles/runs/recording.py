@@ -10,7 +10,6 @@ import numpy as np
 from nemotrt.profiles.load.driver import LoadRecord
 from nemotrt.profiles.load.exchange import Exchange, StepSample
 from nemotrt.profiles.load.target import Target
-from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.runs.record.result import DriverRecord, RequestRecord
 
 # A driver that is busy for more of the time has queues of its own, and time stamps come late.
@@ -42,8 +41,6 @@ def request_record(exchange: Exchange, start_s: float) -> RequestRecord:
 
 def step_records(target: Target, start_s: float) -> tuple[StepSample, ...]:
     """Return the engine's steps, where the target records them."""
-    if not isinstance(target, InProcessTarget):
-        return ()
     return tuple(
         replace(
             step,

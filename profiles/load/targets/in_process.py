@@ -15,7 +15,7 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.load.exchange import Exchange, StepSample
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker, random_prompt
-from nemotrt.profiles.load.target import TargetError
+from nemotrt.profiles.load.target import Target, TargetError
 from nemotrt.profiles.load.workload import Language
 
 
@@ -29,8 +29,10 @@ class _Call:
     is_cancelled: bool = False
 
 
-class InProcessTarget:
+class InProcessTarget(Target):
     """Runs a Scheduler in a thread of its own; arrivals are stamped there, after each step."""
+
+    stamps_itself = True
 
     def __init__(
         self,
