@@ -109,9 +109,9 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     TARGET is an engine directory, a Triton server (http://127.0.0.1:8000 or
     grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1).
     """
-    from nemotrt.profiles.load.choice.choice import Choice, choose, parse_concurrencies
+    from nemotrt.profiles.load.choice.choice import LoadChoice, choose, parse_concurrencies
     from nemotrt.profiles.load.targets.opening import (
-        Protocol,
+        ServerProtocol,
         TargetOptions,
         open_target,
         parse_extra,
@@ -119,7 +119,7 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     from nemotrt.profiles.runs.progress import live_progress
     from nemotrt.profiles.runs.sweep import search, sweep
 
-    choice = Choice(
+    choice = LoadChoice(
         preset=options["preset"],
         isl=options["isl"],
         osl=options["osl"],
@@ -138,7 +138,7 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
     num_repeats = options["repeat"]
     workloads = choose(choice, parse_concurrencies(options["concurrency"]), num_repeats)
     reach = TargetOptions(
-        protocol=Protocol(options["protocol"]) if options["protocol"] else None,
+        protocol=ServerProtocol(options["protocol"]) if options["protocol"] else None,
         model=options["model"],
         tokenizer=options["tokenizer"],
         num_threads=options["threads"],

@@ -14,7 +14,7 @@ DEFAULT_RATE_HZ = 10.0
 SLOW_INTERVAL_S = 1.0
 
 
-class Sampler:
+class GpuSampler:
     """Samples while the `with` block runs; time stamps are `time.perf_counter`'s, as the driver's.
 
     Sample k is due at start + k / rate: the rate does not drift, and a sample that comes late is

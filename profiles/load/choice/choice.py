@@ -17,7 +17,7 @@ MAX_SEED = 2**31
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LoadChoice:
     """What the user gave; None where nothing."""
 
     preset: str | None = None
@@ -34,7 +34,9 @@ class Choice:
     slos: tuple[str, ...] = ()
 
 
-def choose(choice: Choice, concurrencies: tuple[int, ...], num_repeats: int = 1) -> list[Workload]:
+def choose(
+    choice: LoadChoice, concurrencies: tuple[int, ...], num_repeats: int = 1
+) -> list[Workload]:
     """Return `num_repeats` workloads for each concurrency; an open loop or a trace has but one.
 
     Each has prompts of its own: a server's prefix cache may hold those of the run before.
@@ -77,7 +79,7 @@ def _seeded(workload: Workload, repeat: int) -> Workload:
     return replace(workload, seed=random.Random(name).randrange(MAX_SEED))
 
 
-def _open(common: Workload, choice: Choice) -> Workload:
+def _open(common: Workload, choice: LoadChoice) -> Workload:
     """Return the workload of a trace, or of a rate."""
     if choice.trace is not None:
         entries = read_trace(choice.trace, speedup=choice.trace_speedup)

@@ -17,7 +17,7 @@ from nemotrt.profiles.load.target import TargetError
 Sink = Callable[[float, bytes], None]
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection; carries one request at a time."""
 
     def __init__(self) -> None:

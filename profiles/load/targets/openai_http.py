@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemotrt.profiles.load.exchange import Exchange
-from nemotrt.profiles.load.http.event_stream import EventStream
+from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
 from nemotrt.profiles.load.target import OpenAiApi, Target, TargetError
@@ -66,7 +66,7 @@ class OpenAiTarget(Target):
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
-        stream, count = EventStream(), TokenCount(exchange)
+        stream, count = EventParser(), TokenCount(exchange)
         is_done = False
 
         def take(arrived_s: float, piece: bytes) -> None:

@@ -20,7 +20,7 @@ from nemotrt.profiles.load.targets.triton_http import TritonHttpTarget
 from nemotrt.profiles.load.workload import Workload
 
 
-class Protocol(StrEnum):
+class ServerProtocol(StrEnum):
     """What a server speaks."""
 
     TRITON = "triton"  # generate_stream, or ModelStreamInfer for a grpc:// address
@@ -42,7 +42,7 @@ class TargetOptions:
         extra: further inputs or fields of every request; None takes one of ours away.
     """
 
-    protocol: Protocol | None = None
+    protocol: ServerProtocol | None = None
     model: str = "llm"
     tokenizer: str | None = None
     num_threads: int | None = None
@@ -115,11 +115,11 @@ def _http_target(address: str, workload: Workload, options: TargetOptions) -> Ta
     protocol = options.protocol
     if base.endswith("/v1"):
         base = base.removesuffix("/v1")
-        protocol = protocol or Protocol.OPENAI
+        protocol = protocol or ServerProtocol.OPENAI
     maker = _maker(options.tokenizer, workload)
     client = HttpClient(base, headers=options.headers, stall_timeout_s=options.stall_timeout_s)
-    if protocol in (Protocol.OPENAI, Protocol.OPENAI_CHAT):
-        is_chat = protocol is Protocol.OPENAI_CHAT
+    if protocol in (ServerProtocol.OPENAI, ServerProtocol.OPENAI_CHAT):
+        is_chat = protocol is ServerProtocol.OPENAI_CHAT
         return OpenAiTarget(
             client, maker, model=options.model, is_chat=is_chat, extra=options.extra
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.exchange import Exchange
-from nemotrt.profiles.load.http.event_stream import EventStream
+from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
 from nemotrt.profiles.load.target import Target, TargetError
@@ -54,7 +54,7 @@ class TritonHttpTarget(Target):
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
-        stream, count = EventStream(), TokenCount(exchange)
+        stream, count = EventParser(), TokenCount(exchange)
 
         def take(arrived_s: float, piece: bytes) -> None:
             for data in stream.feed(piece):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-from nemotrt.profiles.load.http.event_stream import EventStream
-from nemotrt.profiles.load.targets.opening import Protocol, TargetOptions, open_target
+from nemotrt.profiles.load.http.event_parser import EventParser
+from nemotrt.profiles.load.targets.opening import ServerProtocol, TargetOptions, open_target
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs import measure
 
@@ -20,7 +20,7 @@ def profile(url, script, *, workload=SMALL, **options):
     return measure.run(open_target(url, workload, options), workload)
 
 
-@pytest.mark.parametrize("protocol", [Protocol.OPENAI, Protocol.OPENAI_CHAT])
+@pytest.mark.parametrize("protocol", [ServerProtocol.OPENAI, ServerProtocol.OPENAI_CHAT])
 @pytest.mark.parametrize("reports", ["none", "each"])
 def test_openai(scripted, protocol, reports):
     script = {"script": {"ttft_ms": 30, "itl_ms": 4, "tokens_per_response": 2, "reports": reports}}
@@ -136,7 +136,7 @@ LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 def test_events_survive_any_cut(texts, end, data):
     body = "".join(f": note{end}event: x{end}data: {text}{end}{end}" for text in texts).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
-    stream, found = EventStream(), []
+    stream, found = EventParser(), []
     for start, stop in zip([0, *cuts], [*cuts, len(body)], strict=True):
         found += stream.feed(body[start:stop])
     found += stream.feed(b"\n") if end == "\r" else []  # a lone CR waits for what follows
@@ -144,7 +144,7 @@ def test_events_survive_any_cut(texts, end, data):
 
 
 def test_data_of_several_lines_is_joined():
-    assert EventStream().feed(b"data: a\ndata:b\n\ndata: c\n") == [b"a\nb"]
+    assert EventParser().feed(b"data: a\ndata:b\n\ndata: c\n") == [b"a\nb"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_data_of_several_lines_is_joined():
     [
         ("http://x:1", TargetOptions(num_threads=1), "--threads is for an engine directory"),
         ("grpc://x:1", TargetOptions(num_threads=1), "--threads is for an engine directory"),
-        ("folder", TargetOptions(protocol=Protocol.OPENAI), "--protocol is for a server"),
+        ("folder", TargetOptions(protocol=ServerProtocol.OPENAI), "--protocol is for a server"),
         ("folder", TargetOptions(headers={"a": "b"}), "--header is for a server"),
         ("folder", TargetOptions(extra={"a": 1}), "--extra is for a server"),
     ],
