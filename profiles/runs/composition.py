@@ -70,7 +70,7 @@ def compose(
     notes = _driver_notes(driver, requests, has_own_clock=target.stamps_itself)
     if any(exchange.counting is Counting.RESPONSES for exchange in record.exchanges):
         notes.append(UNCOUNTED)
-    notes += [*record.notes, *_gpu_notes(watch, gpus, window)]
+    notes += _gpu_notes(watch, gpus, window)
     if server is not None and server.failure and len(server.urls) == 1:  # it was asked for
         notes.append(f"No server metrics: {server.failure}")
     return ProfileResult(

@@ -18,25 +18,8 @@ MAX_DRIVER_BUSY_SHARE = 0.85
 
 def request_record(exchange: Exchange, start_s: float) -> RequestRecord:
     """Return the record of an exchange that was sent or is overdue, to the microsecond."""
-
-    def since(time_s: float | None) -> float | None:
-        return None if time_s is None else round(time_s - start_s, 6)
-
-    assert exchange.due_s is not None  # the caller leaves out the others
-    return RequestRecord(
-        index=exchange.index,
-        phase=exchange.phase.value,
-        isl=exchange.isl,
-        osl=exchange.osl,
-        due_s=round(exchange.due_s - start_s, 6),
-        sent_s=since(exchange.sent_s),
-        admitted_s=since(exchange.admitted_s),
-        ended_s=since(exchange.ended_s),
-        arrivals_s=tuple(round(arrived_s - start_s, 6) for arrived_s in exchange.arrivals_s),
-        arrival_tokens=tuple(exchange.arrival_tokens),
-        finish_reason=exchange.finish_reason,
-        error=exchange.error,
-    )
+    found = {name: getattr(exchange, name) for name in RequestRecord.model_fields}
+    return RequestRecord.model_validate(found).moved(lambda at_s: round(at_s - start_s, 6))
 
 
 def step_records(target: Target, start_s: float) -> tuple[StepSample, ...]:

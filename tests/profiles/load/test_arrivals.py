@@ -20,6 +20,7 @@ from nemotrt.profiles.load.choice.presets import presets
 from nemotrt.profiles.load.choice.trace import read_trace
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import schedule
+from nemotrt.profiles.load.target import Target
 from nemotrt.profiles.load.targets.opening import TargetOptions, open_target
 from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.runs import measure
@@ -58,7 +59,7 @@ def test_an_open_loop_counts_latency_from_when_a_request_was_due(scripted):
 def test_a_late_driver_does_not_hide_its_lateness(tmp_path):
     """The target holds the loop for 60 ms with each request; one is due each 20 ms."""
 
-    class Blocking:
+    class Blocking(Target):
         facts = {"kind": "blocking", "address": "-", "model": "m"}  # noqa: RUF012
 
         def prompt(self, index, isl):
