@@ -17,7 +17,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
-from nemotrt.engines.model.numerics import BUILT
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
 from nemotrt.profiles.miniature.command import miniature
@@ -189,14 +189,16 @@ def _observers(
 ) -> "Observers":
     """Return who watches the run, by the flags."""
     from nemotrt.profiles.hardware.nvml.watch import GpuChoice
+    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
     from nemotrt.profiles.runs.measure import Observers
-    from nemotrt.profiles.runs.record.prediction import PredictionChoice
 
     prediction = None
     if options["predict"]:
         model = options["predict_model"] or target
         precision = options["predict_precision"] or options["precision"]
-        prediction = PredictionChoice(options["predict"], model, precision)
+        prediction = DeploymentOptions(
+            model, options["predict"], Precision(precision) if precision else None
+        )
     return Observers(
         on_progress=show,
         gpus=None if options["no_gpu"] else GpuChoice(options["gpu"], options["gpu_rate_hz"]),

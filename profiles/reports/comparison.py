@@ -38,15 +38,8 @@ def render_comparison(results: Sequence[ProfileResult], verdict: str = "") -> st
         _curve(series, "Throughput against time to first token", "ttft_ms", "p99"),
         _curve(series, "Throughput against concurrency", "concurrency", ""),
     ]
-    body = (
-        environment()
-        .get_template("comparison.html.jinja")
-        .render(
-            results=results,
-            columns=COLUMNS,
-            cell=_cell,
-        )
-    )
+    table = environment().get_template("comparison.html.jinja")
+    body = table.render(results=results, columns=COLUMNS)
     lead = verdict or _verdict(complete, len(results))
     title = f"nemotrt profile \N{MIDDLE DOT} {len(results)} runs"
     return page(About(title, lead), plots(filter(None, figures)) + body)
@@ -94,11 +87,3 @@ def _point(result: ProfileResult, name: str, statistic: str) -> tuple[float, flo
         return float(result.workload.concurrency), rate
     found = result.metrics[name].statistics
     return None if found is None else (getattr(found, statistic), rate)
-
-
-def _cell(result: ProfileResult, name: str, statistic: str) -> str:
-    """Return a table cell."""
-    metric = result.metrics[name]
-    if metric.value is not None:
-        return number(metric.value)
-    return "-" if metric.statistics is None else number(getattr(metric.statistics, statistic))

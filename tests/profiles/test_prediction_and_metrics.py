@@ -17,7 +17,8 @@ from nemotrt.profiles.load.targets.server_metrics import (
     parse_metrics,
 )
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.runs.record.prediction import PARTS, PredictionChoice, predict, try_predict
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.runs.record.prediction import PARTS, predict, try_predict
 from nemotrt.profiles.runs.record.result import read_result
 
 CLAIM = Workload(8192, 16384, 16, concurrency=8)
@@ -25,7 +26,7 @@ CLAIM = Workload(8192, 16384, 16, concurrency=8)
 
 def test_the_prediction_is_the_planners():
     """8 sequences of Nano-9B on an A10G at 8k/16k: 156.42 tokens/s published."""
-    found = predict(PredictionChoice("a10g", "nemotron-nano-9b-v2"), CLAIM)
+    found = predict(DeploymentOptions("nemotron-nano-9b-v2", "a10g"), CLAIM)
     assert found.tokens_per_s_low < 156.42 < found.tokens_per_s_high
     assert found.tokens_per_s == pytest.approx(156.42, rel=0.2)
     parts = sum(found.decode_step_ms[name] for name in PARTS)
@@ -33,7 +34,7 @@ def test_the_prediction_is_the_planners():
 
 
 def test_no_prediction_is_a_sentence():
-    found, why = try_predict(PredictionChoice("a10g", "nemotron-nano-12b-v2"), CLAIM)
+    found, why = try_predict(DeploymentOptions("nemotron-nano-12b-v2", "a10g"), CLAIM)
     assert found is None
     assert why.startswith("No prediction: ")
 
