@@ -1,6 +1,7 @@
 """The OpenAI and gRPC targets against scripted servers, and server-sent events."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -162,3 +163,19 @@ def test_options_of_the_other_kind_of_target_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         open_target(address, SMALL, options)
+
+
+def test_what_a_target_says_of_itself(scripted, scripted_grpc, engine_folder):
+    """Only an engine in this process stamps arrivals itself; only OpenAI's endpoints are that."""
+    options = TargetOptions(tokenizer="tiny-dense", model="m", headers={"A": "b"})
+    for url in (scripted.url, scripted_grpc.url):
+        target = open_target(url, SMALL, options)
+        assert (target.stamps_itself, target.openai, [*target.steps]) == (False, None, [])
+    for protocol in (ServerProtocol.OPENAI, ServerProtocol.OPENAI_CHAT):
+        target = open_target(f"{scripted.url}/v1", SMALL, replace(options, protocol=protocol))
+        api = target.openai
+        assert (api.url, api.model, api.headers) == (scripted.url, "m", {"A": "b"})
+        assert api.is_chat is (protocol is ServerProtocol.OPENAI_CHAT)
+        assert api.fields(7)["max_tokens"] == 7
+    engine = open_target(str(engine_folder), SMALL)
+    assert engine.stamps_itself and engine.openai is None
