@@ -1,6 +1,7 @@
 """The OpenAI and gRPC targets against scripted servers, and server-sent events."""
 
 import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -179,3 +180,11 @@ def test_what_a_target_says_of_itself(scripted, scripted_grpc, engine_folder):
         assert api.fields(7)["max_tokens"] == 7
     engine = open_target(str(engine_folder), SMALL)
     assert engine.stamps_itself and engine.openai is None
+
+
+def test_grpc_without_nvidias_client_says_what_to_install(monkeypatch):
+    for module in ("profiles.load.targets.triton_grpc", "wire.triton_stream"):
+        monkeypatch.delitem(sys.modules, f"nemotrt.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
+    with pytest.raises(EnvironmentUnfitError, match=r"pip install 'tritonclient\[grpc\]'"):
+        open_target("grpc://127.0.0.1:1", SMALL, TargetOptions(tokenizer="tiny-dense"))
