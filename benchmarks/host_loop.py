@@ -35,7 +35,8 @@ from nemotrt.engines.runtime.scheduler import Scheduler
 from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
 from nemotrt.engines.runtime.state.state_pool import StatePool
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.runs.record.prediction import PredictionChoice, predict
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.runs.record.prediction import predict
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.processes.launcher import serve_engine
 
@@ -191,7 +192,7 @@ def predicted_step_ms() -> dict[str, tuple[int, float]]:
     """Return the batch and the planned milliseconds of a decode step of the 9B on each GPU."""
     found = {}
     for gpu in GPUS:
-        plan = predict(PredictionChoice(gpu, "nemotron-nano-9b-v2"), CLAIM)
+        plan = predict(DeploymentOptions("nemotron-nano-9b-v2", gpu), CLAIM)
         found[gpu] = (plan.batch_size, plan.decode_step_ms["total"])
     return found
 

@@ -103,7 +103,7 @@ def compare(folder: Path, checkpoint: Path, backend: str, precision: Precision) 
         after = {size: decode_ms(engine, size) for size in BATCH_SIZES}
         options = DeploymentOptions(str(checkpoint), str(profile), precision, backend)
         deployment = deploy(options.at(isl=PROMPT, osl=NUM_STEPS))
-        planned = {s: deployment.serve(s, s, Scenario.BEST).step.total for s in BATCH_SIZES}
+        planned = {s: deployment.steady_state(s, s, Scenario.BEST).step.total for s in BATCH_SIZES}
         rounds.append({s: Round(min(before[s], after[s]), planned[s]) for s in BATCH_SIZES})
     engine.close()
     for size in BATCH_SIZES:

@@ -7,7 +7,7 @@ from nemotrt.engines.backends.tensorrt.draws.tables import device_bytes
 from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.profiles.planning.memory.capacity import Fit
-from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
+from nemotrt.profiles.planning.memory.workspace import PromptCall, workspace_bytes
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 
 
@@ -45,6 +45,6 @@ def scratch_bytes(fit: Fit, limits: Limits) -> int:
 
     Tests hold it against the compiler's own figure: 0.9 to 1.3 times as much.
     """
-    prompt = Prompt(limits.chunk_tokens, limits.max_seq_len, prefill_batch(limits))
+    prompt = PromptCall(limits.chunk_tokens, limits.max_seq_len, prefill_batch(limits))
     batch = limits.max_batch_size
     return workspace_bytes(fit.model, fit.activation, prompt, batch, Scratch.GRAPH)

@@ -20,11 +20,11 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
-from nemotrt.engines.model.numerics import BUILT
+from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
-from nemotrt.profiles.load.choice.options import Choice
+from nemotrt.profiles.load.choice.options import LoadChoice
 from nemotrt.profiles.load.targets.options import TargetOptions, read_extra, read_headers
 from nemotrt.profiles.miniature.command import miniature
 from nemotrt.profiles.verdict.command import compare
@@ -53,7 +53,7 @@ def profile() -> None:
 @profile.command("run")
 @click.argument("target")
 @output_option("Folder of the results.", default=Path("profile"))
-@options_of(Choice)
+@options_of(LoadChoice)
 @click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
 @click.option(
     "--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ..., then between."
@@ -97,7 +97,7 @@ def run(
     /,
     target: str,
     output: Path,
-    choice: Choice,
+    load_choice: LoadChoice,
     target_options: TargetOptions,
     gpu_choice: GpuChoice,
     **options: Any,
@@ -112,10 +112,10 @@ def run(
     from nemotrt.profiles.runs.progress import live_progress
     from nemotrt.profiles.runs.sweep import search, sweep
 
-    if options["search"] and (choice.trace or choice.requests_per_s):
+    if options["search"] and (load_choice.trace or load_choice.requests_per_s):
         raise ConfigError("--search looks for a concurrency: leave out --trace and --request-rate.")
     num_repeats = options["repeat"]
-    workloads = choose(choice, parse_concurrencies(options["concurrency"]), num_repeats)
+    workloads = choose(load_choice, parse_concurrencies(options["concurrency"]), num_repeats)
     if options["dry_run"]:
         for workload in workloads:
             click.echo(workload)
@@ -130,7 +130,7 @@ def run(
     with live_progress(quiet=is_silent) as show:
         watchers = _observers(target, None if options["no_gpu"] else gpu_choice, options, show)
         if options["search"]:
-            at = lambda concurrency: choose(choice, (concurrency,), num_repeats)  # noqa: E731
+            at = lambda concurrency: choose(load_choice, (concurrency,), num_repeats)  # noqa: E731
             results = search(make_target, at, output, force=force, watchers=watchers, drive=drive)
         else:
             results = sweep(
@@ -161,14 +161,16 @@ def _observers(
     show: "Callable[[Progress], None] | None",
 ) -> "Observers":
     """Return who watches the run, by the flags."""
+    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
     from nemotrt.profiles.runs.measure import Observers
-    from nemotrt.profiles.runs.record.prediction import PredictionChoice
 
     prediction = None
     if options["predict"]:
         model = options["predict_model"] or target
         precision = options["predict_precision"] or options["precision"]
-        prediction = PredictionChoice(options["predict"], model, precision)
+        prediction = DeploymentOptions(
+            model, options["predict"], Precision(precision) if precision else None
+        )
     return Observers(
         on_progress=show,
         gpus=gpus,

@@ -18,7 +18,7 @@ from nemotrt.engines.backends.native.library.compiler import find_compiler
 from nemotrt.engines.backends.tensorrt_llm.bundle import serve_command
 from nemotrt.engines.backends.tensorrt_llm_1_2 import export as trtllm_backend
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.profiles.load.targets.openai_http import Endpoint
+from nemotrt.profiles.load.target import OpenAiApi
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.aiperf.invocation import arguments
 from nemotrt.serve.triton.repository import RepositorySpec, Target, model_config
@@ -97,10 +97,9 @@ def test_a_version_that_is_no_version_stays_out_of_the_script(tmp_path, monkeypa
 
 @pytest.mark.parametrize("name", NAMES)
 def test_aiperf_takes_any_model_as_a_value(name) -> None:
-    client = SimpleNamespace(url="http://x", stall_timeout_s=1.0, headers={"-H": name})
-    target = SimpleNamespace(model=name, client=client, endpoint=Endpoint.CHAT)
+    api = OpenAiApi("http://x", name, True, {"-H": name}, 1.0, None, {}.copy)  # type: ignore[arg-type]
     paths = (Path("/d"), Path("/t"), Path("/o"))
-    words = arguments(target, Workload(8, 8, 1), *paths)  # type: ignore[arg-type]
+    words = arguments(api, Workload(8, 8, 1), *paths)
     assert f"--model={name}" in words and f"--header=-H:{name}" in words
     assert name not in words
 

@@ -27,7 +27,7 @@ NUM_WARMUP_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorTime:
+class TimedOperator:
     """All operations of one name in a step; `roofline_ms` is the least that they could take."""
 
     name: str
@@ -57,7 +57,7 @@ class StepProfile:
     roofline_ms: float
     outside_ms: float  # of step_ms: Python, and the library's own bookkeeping
     tokens_per_s: float
-    operators: tuple[OperatorTime, ...]
+    operators: tuple[TimedOperator, ...]
 
 
 def profile_step(
@@ -171,7 +171,7 @@ def _operators(
     op_s: np.ndarray[tuple[int, int], np.dtype[np.float64]],
     step_ms: float,
     limits: MachineLimits,
-) -> Iterator[OperatorTime]:
+) -> Iterator[TimedOperator]:
     """Yield the operators in the order of their time."""
     groups: dict[str, list[int]] = {}
     for name, members in _names(program):
@@ -184,7 +184,7 @@ def _operators(
         least_s, limited_by = least_seconds(work, limits)
         moved, computed = work.read_bytes + work.update_bytes, work.float_ops + work.int16_ops
         found.append(
-            OperatorTime(
+            TimedOperator(
                 name=name,
                 num_operations=len(members),
                 ms=ms,

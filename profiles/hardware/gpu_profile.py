@@ -3,7 +3,7 @@
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from pydantic import (
     Field,
@@ -21,21 +21,26 @@ GPU_FOLDER = resources.files("nemotrt.profiles.hardware") / "gpus"
 
 # Of products; the keys of a datasheet's rates.
 Arithmetic = Literal["fp32", "bf16", "int8", "fp8"]
+Number = TypeVar("Number", bound=float)
 
 
-class Correction(Strict):
-    """A measured share of a datasheet figure: the band seen, and where it was seen."""
+class Band(Strict, Generic[Number]):
+    """A figure from its low to its high end, and where they were seen."""
 
-    low: float = Field(gt=0, le=1)
-    best: float = Field(gt=0, le=1)
-    high: float = Field(gt=0, le=1)
+    low: Number
+    best: Number
+    high: Number
     source: str = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Correction":
+    def _ordered(self) -> Self:
         if not self.low <= self.best <= self.high:
             raise ValueError("must have low <= best <= high")
         return self
+
+
+# A measured share of a datasheet figure.
+Correction = Band[Annotated[float, Field(gt=0, le=1)]]
 
 
 class Corrections(Strict):

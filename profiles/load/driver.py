@@ -44,7 +44,6 @@ class LoadRecord:
     is_interrupted: bool = False
     beats: list[Beat] = field(default_factory=list)
     runs_down: bool = False
-    notes: list[str] = field(default_factory=list)
 
 
 Drive = Callable[[Target, Workload, list[Prompt], LoadRecord], Awaitable[None]]

@@ -1,10 +1,12 @@
 """What the load driver asks of a target, and the one fault that ends a run."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import NemotrtError
-from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.exchange import Exchange, StepSample
 from nemotrt.profiles.load.prompts import Prompt
 
 
@@ -12,8 +14,37 @@ class TargetError(NemotrtError):
     """The target died, stalled, refused, or sent something else than was asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenAiApi:
+    """A target's OpenAI-compatible endpoint, for another load generator.
+
+    Attributes:
+        is_chat: /v1/chat/completions, not /v1/completions.
+        tokenizer: of the prompts.
+        fields: what a request says beside model and prompt, by the answer's length.
+    """
+
+    url: str
+    model: str
+    is_chat: bool
+    headers: Mapping[str, str]
+    stall_timeout_s: float
+    tokenizer: Tokenizer
+    fields: Callable[[int], dict[str, Any]]
+
+
 class Target(Protocol):
-    """A thing that generates; used by one event loop."""
+    """A thing that generates; used by one event loop.
+
+    Attributes:
+        steps: the engine's steps, of a target that records them.
+        stamps_itself: arrivals have the target's own time, whatever the driver's loop does.
+        openai: the endpoint, of a target that is one.
+    """
+
+    steps: Sequence[StepSample] = ()
+    stamps_itself: bool = False
+    openai: OpenAiApi | None = None
 
     @property
     def facts(self) -> Mapping[str, str | int]:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.backends import registry
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.errors import ChildProcessFailedError, NemotrtError
 from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.miniature.budget import MiniatureBudget, make_budget
 from nemotrt.profiles.miniature.pair import make_pair
+from nemotrt.profiles.planning.answers.deployment import THIS_MACHINE, DeploymentOptions
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.runs import measure
 from nemotrt.profiles.runs.measure import Observers, Progress
-from nemotrt.profiles.runs.record.prediction import PredictionChoice
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 from nemotrt.profiles.verdict.judge import Verdict, judge
 
@@ -68,9 +69,9 @@ def measure_miniature(
         workload = Workload(
             isl, osl, requests_per_user * batch_size, concurrency=batch_size, num_warmup=batch_size
         )
-        choice = PredictionChoice("this-machine", str(checkpoint), precision="fp32")
+        options = DeploymentOptions(str(checkpoint), THIS_MACHINE, Precision.FP32)
         target = InProcessTarget(engine, num_threads=num_threads)
-        observers = Observers(on_progress=on_progress, prediction=choice)
+        observers = Observers(on_progress=on_progress, prediction=options)
         results.append(_completed(measure.run(target, workload, observers), name))
     hybrid, baseline = results
     return Miniature(

@@ -58,7 +58,7 @@ def runs_table(results: Sequence[ProfileResult], names: Sequence[str]) -> str:
     """Return every run's figures, also of those that are not complete."""
     template = environment().get_template("comparison.html.jinja")
     rows = list(zip(names, results, strict=True))
-    return template.render(rows=rows, results=results, columns=COLUMNS, cell=_cell)
+    return template.render(rows=rows, results=results, columns=COLUMNS)
 
 
 def _complete(results: Sequence[ProfileResult]) -> list[ProfileResult]:
@@ -97,11 +97,3 @@ def _point(result: ProfileResult, name: str, statistic: str) -> tuple[float, flo
         return float(result.workload.concurrency), rate
     found = result.metrics[name].statistics
     return None if found is None else (getattr(found, statistic), rate)
-
-
-def _cell(result: ProfileResult, name: str, statistic: str) -> str:
-    """Return a table cell."""
-    metric = result.metrics[name]
-    if metric.value is not None:
-        return number(metric.value)
-    return "-" if metric.statistics is None else number(getattr(metric.statistics, statistic))

@@ -27,8 +27,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else number(value)
 
 
-def _headline(metric: MetricValue) -> str:
-    """Return a metric's main number: its value, or its median."""
+def _headline(metric: MetricValue, statistic: str = "p50") -> str:
+    """Return a metric's main number: its value, or a statistic, which is its median."""
     if metric.value is not None:
         return number(metric.value)
-    return "-" if metric.statistics is None else number(metric.statistics.p50)
+    return "-" if metric.statistics is None else number(getattr(metric.statistics, statistic))

@@ -8,7 +8,6 @@ from nemotrt.profiles.hardware.nvml.watch import Watch
 from nemotrt.profiles.load.driver import LoadRecord
 from nemotrt.profiles.load.exchange import Counting
 from nemotrt.profiles.load.target import Target
-from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.load.targets.server_metrics import QUEUE_HISTOGRAMS_MS, ServerMetrics
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
@@ -68,11 +67,10 @@ def compose(
         )
     driver = driver_record(record, window)
     status, reason = _status(record)
-    has_own_clock = isinstance(target, InProcessTarget)
-    notes = _driver_notes(driver, requests, has_own_clock=has_own_clock)
+    notes = _driver_notes(driver, requests, has_own_clock=target.stamps_itself)
     if any(exchange.counting is Counting.RESPONSES for exchange in record.exchanges):
         notes.append(UNCOUNTED)
-    notes += [*record.notes, *_gpu_notes(watch, gpus, window)]
+    notes += _gpu_notes(watch, gpus, window)
     if server is not None and server.failure and len(server.urls) == 1:  # it was asked for
         notes.append(f"No server metrics: {server.failure}")
     return ProfileResult(

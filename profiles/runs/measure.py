@@ -5,11 +5,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends import registry
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.watch import watching
 from nemotrt.profiles.load.driver import Drive, LoadRecord, drive, prepare
@@ -18,13 +20,15 @@ from nemotrt.profiles.load.journal import Journal
 from nemotrt.profiles.load.schedule import num_measured
 from nemotrt.profiles.load.stamping_loop import StampingLoop
 from nemotrt.profiles.load.target import Target
-from nemotrt.profiles.load.targets.openai_http import OpenAiTarget
 from nemotrt.profiles.load.targets.server_metrics import PATHS, ServerMetrics
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.composition import compose
-from nemotrt.profiles.runs.record.prediction import THIS_MACHINE, PredictionChoice, try_predict
+from nemotrt.profiles.runs.record.prediction import try_predict
 from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.runs.recording import machine_facts
+
+if TYPE_CHECKING:
+    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
 
 PROGRESS_INTERVAL_S = 0.25
 
@@ -49,7 +53,7 @@ class Observers:
         journal: a folder that keeps what comes in; it stays until it is discarded.
         gpus: what NVML samples.
         metrics_url: the server's Prometheus page; "" looks where OpenAI endpoints have it.
-        prediction: what the planner is asked for.
+        prediction: what the planner is asked for; without a precision the target's own, if told.
         facts: what the user says of the target, beside what it says itself.
     """
 
@@ -57,7 +61,7 @@ class Observers:
     journal: Path | None = None
     gpus: GpuChoice | None = None
     metrics_url: str = ""
-    prediction: PredictionChoice | None = None
+    prediction: "DeploymentOptions | None" = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,18 +103,20 @@ def run(
 
 
 def _with_prediction(
-    result: ProfileResult, choice: PredictionChoice | None, workload: Workload
+    result: ProfileResult, options: "DeploymentOptions | None", workload: Workload
 ) -> ProfileResult:
     """Return the result with what the planner expected, or with why it expects nothing."""
-    if choice is None:
+    if options is None:
         return result
+    from nemotrt.profiles.planning.answers.deployment import THIS_MACHINE
+
     limit = result.target.get("max_batch_size")
-    if choice.precision is None and "precision" in result.target:
-        choice = replace(choice, precision=str(result.target["precision"]))
+    if options.precision is None and "precision" in result.target:
+        options = options.at(precision=Precision(str(result.target["precision"])))
     backend = str(result.target.get("backend", ""))
-    if choice.gpu == THIS_MACHINE and backend in registry.cpu_names():
-        choice = replace(choice, engine=backend)
-    prediction, absence = try_predict(choice, workload, limit if isinstance(limit, int) else None)
+    if options.gpu == THIS_MACHINE and backend in registry.cpu_names():
+        options = options.at(engine=backend)
+    prediction, absence = try_predict(options, workload, limit if isinstance(limit, int) else None)
     notes = [*result.notes, *([absence] if absence else [])]
     return result.model_copy(update={"prediction": prediction, "notes": tuple(notes)})
 
@@ -119,10 +125,10 @@ def _server_metrics(target: Target, observers: Observers) -> ServerMetrics | Non
     """Return who reads the server's own metrics: where it was told, or where servers have them."""
     if observers.metrics_url:
         return ServerMetrics((observers.metrics_url,))
-    if isinstance(target, OpenAiTarget):
-        urls = tuple(target.client.url + path for path in PATHS)
-        return ServerMetrics(urls, target.client.headers)
-    return None
+    if target.openai is None:
+        return None
+    urls = tuple(target.openai.url + path for path in PATHS)
+    return ServerMetrics(urls, target.openai.headers)
 
 
 @contextmanager

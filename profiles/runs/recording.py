@@ -10,7 +10,6 @@ import numpy as np
 from nemotrt.profiles.load.driver import LoadRecord
 from nemotrt.profiles.load.exchange import Exchange, StepSample
 from nemotrt.profiles.load.target import Target
-from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.runs.record.result import DriverRecord, RequestRecord
 
 # A driver that is busy for more of the time has queues of its own, and time stamps come late.
@@ -19,31 +18,12 @@ MAX_DRIVER_BUSY_SHARE = 0.85
 
 def request_record(exchange: Exchange, start_s: float) -> RequestRecord:
     """Return the record of an exchange that was sent or is overdue, to the microsecond."""
-
-    def since(time_s: float | None) -> float | None:
-        return None if time_s is None else round(time_s - start_s, 6)
-
-    assert exchange.due_s is not None  # the caller leaves out the others
-    return RequestRecord(
-        index=exchange.index,
-        phase=exchange.phase.value,
-        isl=exchange.isl,
-        osl=exchange.osl,
-        due_s=round(exchange.due_s - start_s, 6),
-        sent_s=since(exchange.sent_s),
-        admitted_s=since(exchange.admitted_s),
-        ended_s=since(exchange.ended_s),
-        arrivals_s=tuple(round(arrived_s - start_s, 6) for arrived_s in exchange.arrivals_s),
-        arrival_tokens=tuple(exchange.arrival_tokens),
-        finish_reason=exchange.finish_reason,
-        error=exchange.error,
-    )
+    found = {name: getattr(exchange, name) for name in RequestRecord.model_fields}
+    return RequestRecord.model_validate(found).moved(lambda at_s: round(at_s - start_s, 6))
 
 
 def step_records(target: Target, start_s: float) -> tuple[StepSample, ...]:
     """Return the engine's steps, where the target records them."""
-    if not isinstance(target, InProcessTarget):
-        return ()
     return tuple(
         replace(
             step,

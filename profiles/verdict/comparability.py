@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.profiles.load.workload import Arrival
 from nemotrt.profiles.runs.record.identity import UNKNOWN_HARDWARE, hardware
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
@@ -21,7 +22,7 @@ def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
             found.append(f"the {name} run has incomplete requests.")
         if run.driver.is_limit:
             found.append(f"the load driver was the limit of the {name} run.")
-        if run.workload.arrival != "closed":
+        if run.workload.arrival != Arrival.CLOSED:
             found.append(
                 f"the {name} run was an open loop: its throughput is the rate that was asked for."
             )

@@ -1,18 +1,24 @@
 """The planner beside a run, and a server's own metrics."""
 
+import math
+
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.load.targets.server_metrics import (
     QUEUE_HISTOGRAMS_MS,
+    WANTED,
     Scrape,
     ServerMetrics,
     parse_metrics,
 )
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.runs.record.prediction import PARTS, PredictionChoice, predict, try_predict
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.runs.record.prediction import PARTS, predict, try_predict
 from nemotrt.profiles.runs.record.result import read_result
 
 CLAIM = Workload(8192, 16384, 16, concurrency=8)
@@ -20,7 +26,7 @@ CLAIM = Workload(8192, 16384, 16, concurrency=8)
 
 def test_the_prediction_is_the_planners():
     """8 sequences of Nano-9B on an A10G at 8k/16k: 156.42 tokens/s published."""
-    found = predict(PredictionChoice("a10g", "nemotron-nano-9b-v2"), CLAIM)
+    found = predict(DeploymentOptions("nemotron-nano-9b-v2", "a10g"), CLAIM)
     assert found.tokens_per_s_low < 156.42 < found.tokens_per_s_high
     assert found.tokens_per_s == pytest.approx(156.42, rel=0.2)
     parts = sum(found.decode_step_ms[name] for name in PARTS)
@@ -28,7 +34,7 @@ def test_the_prediction_is_the_planners():
 
 
 def test_no_prediction_is_a_sentence():
-    found, why = try_predict(PredictionChoice("a10g", "nemotron-nano-12b-v2"), CLAIM)
+    found, why = try_predict(DeploymentOptions("nemotron-nano-12b-v2", "a10g"), CLAIM)
     assert found is None
     assert why.startswith("No prediction: ")
 
@@ -89,3 +95,46 @@ def test_a_server_without_metrics_is_noted(scripted, tmp_path):
     assert done.exit_code == 0, done.output
     assert "No server metrics" in done.stdout
     assert "answered 404" in done.stdout
+
+
+PAGE = r"""
+# HELP vllm:num_requests_running Requests that run. # of them
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{model_name="a } b \"c\" \\",engine="0"} 3 1700000000000
+vllm:num_requests_running{model_name="request_type=\"scheduled\" 9",engine="1"} 4
+# TYPE nemotrt_queue_seconds histogram
+nemotrt_queue_seconds_bucket{outcome="stop",le="+Inf"} 7 # {trace_id="a } 1"} 0.2 1700000000.5
+nemotrt_queue_seconds_count{outcome="stop"} 7 # {trace_id="a"} 0.2 1700000000.5
+nemotrt_queue_seconds_sum 1.5 # {trace_id="a"} 0.2
+nv_trt_llm_request_metrics{request_type="scheduled",model="a\nb"} 2
+this line is none
+broken{b="c", ="x"} 1
+process_cpu_seconds_total 12.5
+"""
+
+
+def test_labels_exemplars_and_timestamps_are_read_by_prometheus_own_parser():
+    assert parse_metrics(PAGE) == {
+        "vllm:num_requests_running": 7.0,
+        "nemotrt_queue_seconds_count": 7.0,
+        "nemotrt_queue_seconds_sum": 1.5,
+        "nv_trt_llm_request_metrics:scheduled": 2.0,
+        "process_cpu_seconds_total": 12.5,
+    }
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=12), st.floats(0, 1e9))
+def test_any_label_value_is_summed_over(label, level):
+    registry = CollectorRegistry()
+    gauge = Gauge("vllm:num_requests_running", "x", ("model_name",), registry=registry)
+    gauge.labels(label).set(level)
+    gauge.labels("-" + label).set(1.0)
+    page = generate_latest(registry).decode()
+    assert parse_metrics(page, WANTED) == pytest.approx({"vllm:num_requests_running": level + 1})
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from('ab{}=",\\ \t#0_e+.\n'), max_size=30))
+def test_a_page_of_any_text_has_numbers_or_none(text):
+    assert all(math.isfinite(value) for value in parse_metrics(text).values())

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from nemotrt.serve.front.upstream.triton_upstream import TritonUpstream
+from nemotrt.serve.front.upstream.triton_upstream import TritonUpstream, infer_request
+from nemotrt.wire.triton_stream import TritonCalls
 from support.endless_triton import EndlessModel, serving
 
 
@@ -55,6 +56,23 @@ def test_the_model_is_asked_to_stop(served, leave, num_ignored_stops) -> None:
 
     asyncio.run(run())
     assert model.stops == model.whole * (1 + num_ignored_stops)
+
+
+def test_a_model_that_refuses_to_stop_is_cancelled_and_not_asked_again(served) -> None:
+    model, address = served
+    model.refuses_stops = True
+
+    async def run() -> None:
+        calls = TritonCalls(address, "llm")
+        stream = calls.start(infer_request("llm", {"text_input": "The"}, "7"))
+        await stream.next()
+        calls.leave(stream, infer_request("llm", {"stop": True}, "7"))
+        async with asyncio.timeout(4):  # less than it waits before it cancels after all
+            await calls.ended()
+        await calls.close()
+
+    asyncio.run(run())
+    assert (model.stops, model.whole) == (["7"], [])
 
 
 def test_what_stops_by_itself_is_not_asked(served) -> None:

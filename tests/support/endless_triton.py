@@ -12,11 +12,15 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 
 class EndlessModel(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Counts what it was asked; the first `num_ignored_stops` stops find no such request yet."""
+    """Counts what it was asked; the first `num_ignored_stops` stops find no such request yet.
+
+    A model that refuses stops answers each with an error.
+    """
 
     def __init__(self, inputs: tuple[tuple[str, str], ...] = ()) -> None:
         self.inputs = inputs
         self.num_ignored_stops = 0
+        self.refuses_stops = False
         self.stops: list[str] = []
         self.whole: list[str] = []  # the calls that were not cancelled
         self.stopped: dict[str, threading.Event] = {}
@@ -34,6 +38,9 @@ class EndlessModel(service_pb2_grpc.GRPCInferenceServiceServicer):
         [request] = requests
         if [tensor.name for tensor in request.inputs] == ["stop"]:
             self.stops.append(request.id)
+            if self.refuses_stops:
+                yield service_pb2.ModelStreamInferResponse(error_message="no such input")
+                return
             if len(self.stops) > self.num_ignored_stops:
                 self.stopped[request.id].set()
             yield answer(text_output="")

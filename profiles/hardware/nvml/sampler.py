@@ -13,7 +13,7 @@ from nemotrt.profiles.hardware.nvml.reading import read_facts, read_sample
 SLOW_INTERVAL_S = 1.0
 
 
-class Sampler:
+class GpuSampler:
     """Samples while the `with` block runs; time stamps are `time.perf_counter`'s, as the driver's.
 
     Sample k is due at start + k / rate: the rate does not drift, and a sample that comes late is

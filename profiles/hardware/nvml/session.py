@@ -11,7 +11,7 @@ from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.device import select_devices
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample, GpuTrace
 from nemotrt.profiles.hardware.nvml.library import nvml_session
-from nemotrt.profiles.hardware.nvml.sampler import Sampler
+from nemotrt.profiles.hardware.nvml.sampler import GpuSampler
 from nemotrt.profiles.hardware.nvml.table import write_table
 
 
@@ -43,7 +43,7 @@ def record(
             raise EnvironmentUnfitError(found.absence)
         if found.absence:
             on_absence(found.absence)
-        it = stack.enter_context(Sampler(found.devices, choice.rate_hz))
+        it = stack.enter_context(GpuSampler(found.devices, choice.rate_hz))
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             while duration_s is None or time.perf_counter() - start_s < duration_s:

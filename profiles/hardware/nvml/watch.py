@@ -9,14 +9,14 @@ from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.device import select_devices
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuTrace
 from nemotrt.profiles.hardware.nvml.library import nvml_session
-from nemotrt.profiles.hardware.nvml.sampler import Sampler
+from nemotrt.profiles.hardware.nvml.sampler import GpuSampler
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
     """A sampler, or why there is none; `absence` also names GPUs that it leaves out."""
 
-    sampler: Sampler | None = None
+    sampler: GpuSampler | None = None
     absence: str = ""
 
     def traces(self, start_s: float) -> list[GpuTrace]:
@@ -47,5 +47,5 @@ def watching(choice: GpuChoice | None) -> Iterator[Watch]:
         if not found.devices:
             yield Watch(absence=found.absence)
             return
-        sampler = stack.enter_context(Sampler(found.devices, choice.rate_hz))
+        sampler = stack.enter_context(GpuSampler(found.devices, choice.rate_hz))
         yield Watch(sampler, found.absence)

@@ -5,7 +5,7 @@ import secrets
 from dataclasses import replace
 
 from nemotrt.errors import ConfigError, unknown_name
-from nemotrt.profiles.load.choice.options import ISL, OSL, PER_USER, Choice
+from nemotrt.profiles.load.choice.options import ISL, OSL, PER_USER, LoadChoice
 from nemotrt.profiles.load.choice.presets import Preset, preset
 from nemotrt.profiles.load.choice.trace import read_trace
 from nemotrt.profiles.load.workload import Arrival, Workload
@@ -16,7 +16,9 @@ OPEN_WARMUP_SHARE = 0.1
 MAX_SEED = 2**31
 
 
-def choose(choice: Choice, concurrencies: tuple[int, ...], num_repeats: int = 1) -> list[Workload]:
+def choose(
+    choice: LoadChoice, concurrencies: tuple[int, ...], num_repeats: int = 1
+) -> list[Workload]:
     """Return `num_repeats` workloads for each concurrency; an open loop or a trace has but one.
 
     Each has prompts of its own: a server's prefix cache may hold those of the run before.
@@ -59,7 +61,7 @@ def _seeded(workload: Workload, repeat: int) -> Workload:
     return replace(workload, seed=random.Random(name).randrange(MAX_SEED))
 
 
-def _open(common: Workload, choice: Choice) -> Workload:
+def _open(common: Workload, choice: LoadChoice) -> Workload:
     """Return the workload of a trace, or of a rate."""
     if choice.trace is not None:
         entries = read_trace(choice.trace, speedup=choice.trace_speedup)

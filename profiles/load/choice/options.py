@@ -12,7 +12,7 @@ ISL, OSL, PER_USER = 256, 64, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LoadChoice:
     """What the user gave; None where nothing."""
 
     preset: str | None = option(None, "8k16k, 1k8k, 32k1k, 128k or smoke: lengths and requests.")

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-from nemotrt.profiles.load.http.http_connection import Connection, Sink
+from nemotrt.profiles.load.http.http_connection import HttpConnection, Sink
 from nemotrt.profiles.load.target import TargetError
 
 MAX_ERROR_CHARS = 300
@@ -31,8 +31,8 @@ class HttpClient:
         self.headers = dict(headers or {})
         self.stall_timeout_s = stall_timeout_s
         self._host_header = parts.netloc
-        self._idle: list[Connection] = []
-        self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._idle: list[HttpConnection] = []
+        self._all: weakref.WeakSet[HttpConnection] = weakref.WeakSet()
 
     async def post(
         self, path: str, value: Mapping[str, Any], sink: Sink, on_sent: Callable[[float], None]
@@ -82,7 +82,7 @@ class HttpClient:
             connection.close()
         self._idle.clear()
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> HttpConnection:
         """Return an idle connection, or a new one."""
         while self._idle:
             connection = self._idle.pop()
@@ -91,7 +91,7 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         try:
             _, connection = await loop.create_connection(
-                Connection, self._host, self._port, ssl=self._tls
+                HttpConnection, self._host, self._port, ssl=self._tls
             )
         except OSError as error:
             raise EnvironmentUnfitError(
@@ -100,7 +100,7 @@ class HttpClient:
         self._all.add(connection)
         return connection
 
-    def _release(self, connection: Connection) -> None:
+    def _release(self, connection: HttpConnection) -> None:
         if connection.is_reusable:
             self._idle.append(connection)
 

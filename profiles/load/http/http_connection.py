@@ -17,7 +17,7 @@ from nemotrt.profiles.load.target import TargetError
 Sink = Callable[[float, bytes], None]
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection; carries one request at a time."""
 
     def __init__(self) -> None:
@@ -91,13 +91,14 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except _httptools().HttpParserError as error:
-            self._fail(f"the server's answer is not HTTP: {error}")
+            self._fail(TargetError(f"the server's answer is not HTTP: {error}."))
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the request that is under way (called by asyncio)."""
         self.is_reusable = False
         detail = f": {error}" if error else ""
-        self._fail(f"the server closed the connection before the end of its answer{detail}")
+        what = f"the server closed the connection before the end of its answer{detail}."
+        self._fail(TargetError(what))
 
     def on_body(self, body: bytes) -> None:
         """Pass a piece on (called by httptools)."""
@@ -105,8 +106,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._sink(self.last_data_s, body)
-        except NotAnEventError as error:  # httptools would hide it
-            self._fail(str(error))
+        except TargetError as error:  # httptools would hide it
+            self._fail(error)
 
     def on_message_complete(self) -> None:
         """Finish the request (called by httptools)."""
@@ -115,9 +116,9 @@ class Connection(asyncio.Protocol):
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, error: TargetError) -> None:
         if self._done is not None and not self._done.done():
-            self._done.set_exception(TargetError(message + "."))
+            self._done.set_exception(error)
 
     def _watch(self, stall_timeout_s: float) -> None:
         """Fail the request if it has stalled, else look again when it could have."""
@@ -125,7 +126,7 @@ class Connection(asyncio.Protocol):
             return
         left_s = self.last_data_s + stall_timeout_s - time.perf_counter()
         if left_s <= 0:
-            self._fail(f"the server sent nothing for {stall_timeout_s:g} s")
+            self._fail(TargetError(f"the server sent nothing for {stall_timeout_s:g} s."))
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(left_s, self._watch, stall_timeout_s)
@@ -139,7 +140,3 @@ def _httptools() -> Any:
         raise EnvironmentUnfitError(
             "measuring a server needs httptools: pip install httptools, or 'nemotrt[serve]'."
         ) from None
-
-
-class NotAnEventError(Exception):
-    """A piece of a stream is not what the protocol says; raised by sinks, ends the request."""

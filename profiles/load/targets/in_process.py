@@ -4,8 +4,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nemotrt.engines.opening import OpenEngine, open_engine
@@ -15,22 +14,16 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.load.exchange import Exchange, StepSample
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker, random_prompt
-from nemotrt.profiles.load.target import TargetError
+from nemotrt.profiles.load.target import Target, TargetError
 from nemotrt.profiles.load.workload import Language
 
-
-@dataclass(slots=True)
-class _Call:
-    """A request for the engine thread: to be started, or to be cancelled."""
-
-    exchange: Exchange
-    prompt: Prompt
-    done: "asyncio.Future[None]"
-    is_cancelled: bool = False
+Done = asyncio.Future[None]
 
 
-class InProcessTarget:
+class InProcessTarget(Target):
     """Runs a Scheduler in a thread of its own; arrivals are stamped there, after each step."""
+
+    stamps_itself = True
 
     def __init__(
         self,
@@ -47,7 +40,9 @@ class InProcessTarget:
         self._seed = seed
         tokenizer = self._opened.tokenizer
         self._maker = PromptMaker(tokenizer, language, seed) if tokenizer else None
-        self._inbox: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Callable[[RequestScheduler], None] | None]
+        self._inbox = queue.SimpleQueue()  # for the engine thread
+        self._calls: dict[str, tuple[Exchange, Done]] = {}  # not answered yet
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -81,14 +76,15 @@ class InProcessTarget:
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Run one request on the engine."""
-        call = _Call(exchange, prompt, asyncio.get_running_loop().create_future())
+        name, done = str(exchange.index), asyncio.get_running_loop().create_future()
+        params = SamplingParams(max_tokens=exchange.osl, ignore_eos=True)
+        request = Request(name, prompt.ids, params)
         exchange.mark_sent(time.perf_counter())
-        self._inbox.put(call)
+        self._inbox.put(lambda scheduler: self._submit(scheduler, request, exchange, done))
         try:
-            await call.done
+            await done
         except asyncio.CancelledError:
-            call.is_cancelled = True
-            self._inbox.put(call)
+            self._inbox.put(lambda scheduler: scheduler.cancel(name))
             raise
 
     async def close(self) -> None:
@@ -100,17 +96,16 @@ class InProcessTarget:
 
     def _run(self) -> None:
         """Serve calls until None comes (the engine thread)."""
-        calls: dict[str, _Call] = {}
         try:
-            self._serve(self._opened.scheduler(), calls)
+            self._serve(self._opened.scheduler())
         except NemotrtError as error:
-            self._fail(calls, TargetError(f"the engine failed: {error.message}"))
+            self._fail(TargetError(f"the engine failed: {error.message}"))
         except Exception as error:  # a bug: the senders raise it, with its traceback
-            self._fail(calls, error)
+            self._fail(error)
 
-    def _serve(self, scheduler: RequestScheduler, calls: dict[str, _Call]) -> None:
-        """Step while there are calls; what is in `calls` is not answered yet."""
-        while self._take(scheduler, calls):
+    def _serve(self, scheduler: RequestScheduler) -> None:
+        """Step while there are calls."""
+        while self._take(scheduler):
             start_s = time.perf_counter()
             waiting = {request.request_id for request in scheduler.waiting}
             updates = scheduler.step()
@@ -119,59 +114,59 @@ class InProcessTarget:
             num_running = len(scheduler.running) + num_ended
             self.steps.append(StepSample(start_s, end_s, num_running, len(scheduler.waiting)))
             for name in waiting - {request.request_id for request in scheduler.waiting}:
-                calls[name].exchange.admitted_s = start_s
+                self._calls[name][0].admitted_s = start_s
             for update in updates:
-                self._note(update, end_s, calls)
+                self._note(update, end_s)
 
-    def _fail(self, calls: dict[str, _Call], error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         """End every call with `error`."""
-        for call in calls.values():
-            self._finish(call, error)
+        for _, done in self._calls.values():
+            self._finish(done, error)
 
-    def _take(self, scheduler: RequestScheduler, calls: dict[str, _Call]) -> bool:
-        """Take new calls, waiting for one if there is nothing to do; False at the end."""
+    def _take(self, scheduler: RequestScheduler) -> bool:
+        """Take what came, waiting for it if there is nothing to do; False at the end."""
         while True:
             try:
-                call = self._inbox.get(block=scheduler.is_idle)
+                act = self._inbox.get(block=scheduler.is_idle)
             except queue.Empty:
                 return True
-            if call is None:
+            if act is None:
                 return False
-            name = str(call.exchange.index)
-            if call.is_cancelled:
-                scheduler.cancel(name)
-                continue
-            osl = call.exchange.osl
-            params = SamplingParams(max_tokens=osl, ignore_eos=True)
-            try:
-                scheduler.submit(Request(name, call.prompt.ids, params))
-            except ConfigError as error:
-                self._finish(call, TargetError(error.message))
-                continue
-            calls[name] = call
+            act(scheduler)
 
-    def _note(self, update: Update, arrived_s: float, calls: dict[str, _Call]) -> None:
+    def _submit(
+        self, scheduler: RequestScheduler, request: Request, exchange: Exchange, done: Done
+    ) -> None:
+        """Hand a request to the scheduler (the engine thread)."""
+        try:
+            scheduler.submit(request)
+        except ConfigError as error:
+            self._finish(done, TargetError(error.message))
+        else:
+            self._calls[request.request_id] = exchange, done
+
+    def _note(self, update: Update, arrived_s: float) -> None:
         """Put an update into its exchange."""
-        call = calls[update.request_id]
+        exchange, done = self._calls[update.request_id]
         if update.tokens:
-            call.exchange.add(arrived_s, len(update.tokens))
+            exchange.add(arrived_s, len(update.tokens))
         if update.finish_reason is None:
             return
-        call.exchange.finish_reason = str(update.finish_reason)
-        del calls[update.request_id]
+        exchange.finish_reason = str(update.finish_reason)
+        del self._calls[update.request_id]
         failed = update.finish_reason is FinishReason.ERROR
-        self._finish(call, TargetError(f"the engine failed: {update.error}") if failed else None)
+        self._finish(done, TargetError(f"the engine failed: {update.error}") if failed else None)
 
-    def _finish(self, call: _Call, error: Exception | None) -> None:
+    def _finish(self, done: Done, error: Exception | None) -> None:
         """Wake the sender."""
         assert self._loop is not None  # open() came first
 
         def wake() -> None:
-            if call.done.done():
+            if done.done():
                 return
             if error is None:
-                call.done.set_result(None)
+                done.set_result(None)
             else:
-                call.done.set_exception(error)
+                done.set_exception(error)
 
         self._loop.call_soon_threadsafe(wake)

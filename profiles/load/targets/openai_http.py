@@ -1,15 +1,13 @@
 """An OpenAI-compatible server: ours, vLLM, trtllm-serve, and others."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any
 
 from nemotrt.profiles.load.exchange import Exchange
-from nemotrt.profiles.load.http.event_stream import EventStream
+from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.http.http_client import HttpClient
-from nemotrt.profiles.load.http.http_connection import NotAnEventError
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
-from nemotrt.profiles.load.target import TargetError
+from nemotrt.profiles.load.target import OpenAiApi, Target, TargetError
 from nemotrt.profiles.load.targets.token_count import TokenCount
 from nemotrt.profiles.load.targets.triton_http import check_answers, parse_event
 
@@ -24,15 +22,11 @@ EXACT = {
 DONE = b"[DONE]"
 
 
-class Endpoint(StrEnum):
-    """Which API; a chat template adds tokens to the prompt, so chat's ISL is the text's alone."""
+class OpenAiTarget(Target):
+    """Posts to /v1/completions or /v1/chat/completions.
 
-    COMPLETIONS = "completions"
-    CHAT = "chat"
-
-
-class OpenAiTarget:
-    """Posts to /v1/completions or /v1/chat/completions."""
+    A chat template adds tokens to the prompt, so chat's ISL is the text's alone.
+    """
 
     def __init__(
         self,
@@ -40,31 +34,39 @@ class OpenAiTarget:
         maker: PromptMaker,
         *,
         model: str,
-        endpoint: Endpoint = Endpoint.COMPLETIONS,
+        is_chat: bool = False,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Talk to `model` through `client`; `extra` are further fields of every request."""
-        self.client, self.model, self.endpoint = client, model, endpoint
-        self.maker = maker
+        self._client, self._maker, self._model, self._is_chat = client, maker, model, is_chat
         self._extra = dict(extra or {})
+        self.openai = OpenAiApi(
+            client.url,
+            model,
+            is_chat,
+            client.headers,
+            client.stall_timeout_s,
+            maker.tokenizer,
+            self._fields,
+        )
 
     @property
     def facts(self) -> Mapping[str, str | int]:
         """Return the address."""
-        kind = f"openai-{self.endpoint}"
-        return {"kind": kind, "address": self.client.url, "model": self.model}
+        kind = "openai-chat" if self._is_chat else "openai-completions"
+        return {"kind": kind, "address": self._client.url, "model": self._model}
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""
-        return self.maker.text(index, isl)
+        return self._maker.text(index, isl)
 
     async def open(self) -> None:
         """Check that the server answers."""
-        await check_answers(self.client, "/v1/models")
+        await check_answers(self._client, "/v1/models")
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
-        stream, count = EventStream(), TokenCount(exchange)
+        stream, count = EventParser(), TokenCount(exchange)
         is_done = False
 
         def take(arrived_s: float, piece: bytes) -> None:
@@ -75,34 +77,33 @@ class OpenAiTarget:
                 else:
                     self._note(parse_event(data), arrived_s, exchange, count)
 
-        is_chat = self.endpoint is Endpoint.CHAT
-        path = "/v1/chat/completions" if is_chat else "/v1/completions"
-        await self.client.post(path, self._body(prompt, exchange.osl), take, exchange.mark_sent)
+        path = "/v1/chat/completions" if self._is_chat else "/v1/completions"
+        await self._client.post(path, self._body(prompt, exchange.osl), take, exchange.mark_sent)
         if stream.is_broken_off or not is_done:
             raise TargetError("the server ended its stream without [DONE].")
         if not exchange.finish_reason:
             raise TargetError("the server ended its stream without a finish reason.")
-        if is_chat:
+        if self._is_chat:
             count.num_input_tokens = None  # holds the chat template too
         count.settle()
 
     async def close(self) -> None:
         """Hang up."""
-        self.client.close()
+        self._client.close()
 
-    def fields(self, osl: int) -> dict[str, Any]:
+    def _fields(self, osl: int) -> dict[str, Any]:
         """Return what every request says beside model and prompt; answers have `osl` tokens."""
         fields = {"max_tokens": osl, "min_tokens": osl} | EXACT | self._extra
         return {name: value for name, value in fields.items() if value is not None}
 
     def _body(self, prompt: Prompt, osl: int) -> dict[str, Any]:
         """Return the request."""
-        body: dict[str, Any] = {"model": self.model}
-        if self.endpoint is Endpoint.CHAT:
+        body: dict[str, Any] = {"model": self._model}
+        if self._is_chat:
             body["messages"] = [{"role": "user", "content": prompt.text}]
         else:
             body["prompt"] = prompt.text
-        return body | self.fields(osl)
+        return body | self._fields(osl)
 
     def _note(
         self, event: dict[str, Any], arrived_s: float, exchange: Exchange, count: TokenCount
@@ -117,7 +118,7 @@ class OpenAiTarget:
             return
         choice = event["choices"][0]
         if not isinstance(choice, dict):
-            raise NotAnEventError(f"the server sent {choice!r} where a choice belongs")
+            raise TargetError(f"the server sent {choice!r} where a choice belongs.")
         delta = choice.get("delta") or {}
         text = choice.get("text") or delta.get("content") or delta.get("reasoning_content") or ""
         text = text or delta.get("reasoning") or ("tool call" if delta.get("tool_calls") else "")

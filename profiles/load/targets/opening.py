@@ -5,14 +5,13 @@ from pathlib import Path
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import resolve_checkpoint
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import PromptMaker
 from nemotrt.profiles.load.target import Target
 from nemotrt.profiles.load.targets.in_process import InProcessTarget
-from nemotrt.profiles.load.targets.openai_http import Endpoint, OpenAiTarget
-from nemotrt.profiles.load.targets.options import Protocol, TargetOptions
-from nemotrt.profiles.load.targets.triton_grpc import TritonGrpcTarget
+from nemotrt.profiles.load.targets.openai_http import OpenAiTarget
+from nemotrt.profiles.load.targets.options import ServerProtocol, TargetOptions
 from nemotrt.profiles.load.targets.triton_http import TritonHttpTarget
 from nemotrt.profiles.load.workload import Workload
 
@@ -26,12 +25,19 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
     Raises:
         ConfigError: the address is neither, or the tokenizer's folder has none.
         ArtefactError: the engine directory is damaged.
+        EnvironmentUnfitError: tritonclient is not installed.
     """
     options = options or TargetOptions()
     _check_options(address, options)
     if address.startswith(("http://", "https://")):
         return _http_target(address, workload, options)
     if address.startswith("grpc://"):
+        try:
+            from nemotrt.profiles.load.targets.triton_grpc import TritonGrpcTarget
+        except ImportError as error:
+            raise EnvironmentUnfitError(
+                f"gRPC needs NVIDIA's client ({error}): pip install 'tritonclient[grpc]'."
+            ) from None
         return TritonGrpcTarget(
             address.removeprefix("grpc://"),
             _maker(options.tokenizer, workload),
@@ -74,13 +80,13 @@ def _http_target(address: str, workload: Workload, options: TargetOptions) -> Ta
     protocol = options.protocol
     if base.endswith("/v1"):
         base = base.removesuffix("/v1")
-        protocol = protocol or Protocol.OPENAI
+        protocol = protocol or ServerProtocol.OPENAI
     maker = _maker(options.tokenizer, workload)
     client = HttpClient(base, headers=options.headers, stall_timeout_s=options.stall_timeout_s)
-    if protocol in (Protocol.OPENAI, Protocol.OPENAI_CHAT):
-        endpoint = Endpoint.CHAT if protocol is Protocol.OPENAI_CHAT else Endpoint.COMPLETIONS
+    if protocol in (ServerProtocol.OPENAI, ServerProtocol.OPENAI_CHAT):
+        is_chat = protocol is ServerProtocol.OPENAI_CHAT
         return OpenAiTarget(
-            client, maker, model=options.model, endpoint=endpoint, extra=options.extra
+            client, maker, model=options.model, is_chat=is_chat, extra=options.extra
         )
     return TritonHttpTarget(client, maker, model=options.model, extra=options.extra)
 

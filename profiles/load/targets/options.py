@@ -12,7 +12,7 @@ from nemotrt.commandline import COUNT, FloatRange, option
 from nemotrt.errors import ConfigError
 
 
-class Protocol(StrEnum):
+class ServerProtocol(StrEnum):
     """What a server speaks."""
 
     TRITON = "triton"  # generate_stream, or ModelStreamInfer for a grpc:// address
@@ -24,7 +24,7 @@ class Protocol(StrEnum):
 class TargetOptions:
     """How to reach a target; an `extra` field of requests that is None takes one of ours away."""
 
-    protocol: Protocol | None = option(None, "What a server speaks; .../v1 is openai.")
+    protocol: ServerProtocol | None = option(None, "What a server speaks; .../v1 is openai.")
     model: str = option("llm", "The model's name on a server.")
     tokenizer: str | None = option(None, "Folder with the model's tokenizer; a server needs it.")
     num_threads: int | None = option(None, "CPU threads of an engine.", "--threads", kind=COUNT)

@@ -3,24 +3,25 @@
 import asyncio
 import contextlib
 import math
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.target import TargetError
 
 INTERVAL_S = 0.5
-# name{labels} value; the labels' values are summed over, but for SPLIT_BY.
-SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(\{.*\})?\s+(\S+)", re.M)
-SPLIT_BY = re.compile(r'request_type="(\w+)"')
+SPLIT_BY = "request_type"  # the one label that is not summed over
 # Of the same meaning by server: (name, factor to the metric's unit).
 # Source: the servers' documentation: vLLM "Production Metrics", trtllm-serve "Prometheus Metrics",
 # SGLang "Production Metrics", tensorrtllm_backend "Metrics".
 Names = tuple[tuple[str, float], ...]
+PARTS = ("sum", "count")
 QUEUE_HISTOGRAMS_MS: Names = (
     ("nemotrt_queue_seconds", 1e3),
     ("vllm:request_queue_time_seconds", 1e3),
@@ -32,6 +33,11 @@ BATCH_GAUGES: Names = (
     ("trtllm_num_requests_running", 1.0),
     ("sglang:num_running_reqs", 1.0),
     ("nv_trt_llm_request_metrics:scheduled", 1.0),
+)
+# What a line of interest starts with: a page of thousands is read while tokens are waiting.
+WANTED = (
+    *(f"{name}_{part}" for name, _ in QUEUE_HISTOGRAMS_MS + BATCH_HISTOGRAMS for part in PARTS),
+    *(name.removesuffix(":scheduled") for name, _ in BATCH_GAUGES),
 )
 # Where OpenAI-compatible servers have their page: ours, vLLM and SGLang; trtllm-serve.
 PATHS = ("/metrics", "/prometheus/metrics")
@@ -84,13 +90,13 @@ class ServerMetrics:
     async def _look(self, client: HttpClient, path: str) -> None:
         """Read the page once."""
         status, body = await client.get(path)
-        values = parse_metrics(body.decode(errors="replace")) if status == 200 else {}
-        if not values:
+        text = body.decode(errors="replace") if status == 200 else ""
+        if not any(_samples(text)):
             self.failure = f"{client.url}{path} answered {status}" + (
                 ", without metrics." if status == 200 else "."
             )
             return
-        self.scrapes.append(Scrape(time.perf_counter(), values))
+        self.scrapes.append(Scrape(time.perf_counter(), parse_metrics(text, WANTED)))
 
     def histogram_mean(self, names: Names, start_s: float, end_s: float) -> float | None:
         """Return a histogram's mean over the looks nearest to [start_s, end_s], None without."""
@@ -119,18 +125,25 @@ class ServerMetrics:
         return self.gauge_mean(BATCH_GAUGES, start_s, end_s) if found is None else found
 
 
-def parse_metrics(text: str) -> dict[str, float]:
-    """Return the values of a Prometheus text by name, summed over labels; buckets left out."""
+def parse_metrics(text: str, starts: tuple[str, ...] = ("",)) -> dict[str, float]:
+    """Return the values of a Prometheus text by name, summed over labels; buckets left out.
+
+    Lines count that begin with one of `starts`.
+    """
     values: dict[str, float] = {}
-    for name, labels, number in SAMPLE.findall(text):
-        if name.endswith("_bucket"):
-            continue
-        if split := SPLIT_BY.search(labels):
-            name = f"{name}:{split[1]}"
-        try:
-            value = float(number)
-        except ValueError:
-            continue  # not a sample
-        if math.isfinite(value):  # a summary without observations says NaN
-            values[name] = values.get(name, 0.0) + value
+    for sample in _samples(text, starts):
+        split = sample.labels.get(SPLIT_BY)
+        name = f"{sample.name}:{split}" if split else sample.name
+        # a summary without observations says NaN
+        if not sample.name.endswith("_bucket") and math.isfinite(sample.value):
+            values[name] = values.get(name, 0.0) + sample.value
     return values
+
+
+def _samples(text: str, starts: tuple[str, ...] = ("",)) -> Iterator[Sample]:
+    """Yield the samples of a text, without the lines that are none."""
+    for line in text.split("\n"):
+        if line.startswith(starts):
+            with contextlib.suppress(ValueError, IndexError):  # the parser's own
+                for family in text_string_to_metric_families(line):
+                    yield from family.samples

@@ -51,18 +51,14 @@ class TokenCount:
                 now - then for now, then in zip(counts, earlier, strict=True)
             ]
         elif is_told:
-            spread(exchange, counts[-1] if self.total is None else self.total)
+            total = counts[-1] if self.total is None else self.total
+            exchange.arrival_tokens[:] = even_shares(total, len(exchange.arrivals_s))
         found = self.num_input_tokens
         if found is not None and found != exchange.isl:
             raise TargetError(
                 f"the server read {found} prompt tokens where {exchange.isl} were meant; "
                 "is --tokenizer that of the model?"
             )
-
-
-def spread(exchange: Exchange, num_tokens: int) -> None:
-    """Spread `num_tokens` over the responses."""
-    exchange.arrival_tokens[:] = even_shares(num_tokens, len(exchange.arrivals_s))
 
 
 def even_shares(total: int, count: int) -> list[int]:

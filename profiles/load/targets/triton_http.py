@@ -6,16 +6,15 @@ from typing import Any
 
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.exchange import Exchange
-from nemotrt.profiles.load.http.event_stream import EventStream
+from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.http.http_client import HttpClient
-from nemotrt.profiles.load.http.http_connection import NotAnEventError
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
-from nemotrt.profiles.load.target import TargetError
+from nemotrt.profiles.load.target import Target, TargetError
 from nemotrt.profiles.load.targets.token_count import TokenCount
-from nemotrt.profiles.load.targets.triton_model import TritonModel, triton_model
+from nemotrt.profiles.load.targets.triton_model import InputTensor, TritonModel
 
 
-class TritonHttpTarget:
+class TritonHttpTarget(Target):
     """Posts to /v2/models/MODEL/generate_stream, with the tensor names of NVIDIA's frontends."""
 
     def __init__(
@@ -46,11 +45,16 @@ class TritonHttpTarget:
         """Check that the model is ready, and learn what it takes."""
         await check_answers(self._client, f"/v2/models/{self._model}/ready")
         metadata = await check_answers(self._client, f"/v2/models/{self._model}")
-        self._declared = triton_model(json.loads(metadata))
+        self._declared = TritonModel(
+            {
+                str(tensor["name"]): InputTensor(str(tensor["datatype"]), len(tensor["shape"]))
+                for tensor in json.loads(metadata).get("inputs", ())
+            }
+        )
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
-        stream, count = EventStream(), TokenCount(exchange)
+        stream, count = EventParser(), TokenCount(exchange)
 
         def take(arrived_s: float, piece: bytes) -> None:
             for data in stream.feed(piece):
@@ -93,17 +97,17 @@ async def check_answers(client: HttpClient, path: str) -> bytes:
 
 
 def parse_event(data: bytes) -> dict[str, Any]:
-    """Return an event's JSON object; raises NotAnEventError if it is none, or an error."""
+    """Return an event's JSON object; raises TargetError if it is none, or an error."""
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise NotAnEventError(f"the server sent an event that is not JSON: {error}") from error
+        raise TargetError(f"the server sent an event that is not JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise NotAnEventError(f"the server sent {data[:80]!r} where an object belongs")
+        raise TargetError(f"the server sent {data[:80]!r} where an object belongs.")
     # vLLM up to 0.9 streams {"object": "error", "message": ...}
     if value.get("error") or value.get("object") == "error":
         what = value.get("error") or value.get("message") or value
-        raise NotAnEventError(f"the server answered an error: {what}")
+        raise TargetError(f"the server answered an error: {what}.")
     return value
 
 

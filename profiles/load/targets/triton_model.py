@@ -54,13 +54,3 @@ class TritonModel:
         """Return an input's declaration; of one that is not declared, what `value` suggests."""
         guesses = {str: "BYTES", bool: "BOOL", float: "FP32"}
         return self.inputs.get(name) or InputTensor(guesses.get(type(value), "INT32"), 1)
-
-
-def triton_model(metadata: Mapping[str, Any]) -> TritonModel:
-    """Return the model of a metadata answer in JSON."""
-    return TritonModel(
-        {
-            str(tensor["name"]): InputTensor(str(tensor["datatype"]), len(tensor["shape"]))
-            for tensor in metadata.get("inputs", ())
-        }
-    )

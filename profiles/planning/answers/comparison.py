@@ -41,8 +41,8 @@ def _ratio(deployment: Deployment, plan: Plan, baseline: Deployment, other: Plan
     seen = [best]
     for name in (*corrections_of(deployment.gpu).present(), *OVERHEADS):
         for scenario in (Scenario.LOW, Scenario.HIGH):
-            ours = deployment.serve(plan.concurrency, plan.batch_size, scenario, name)
-            theirs = baseline.serve(other.concurrency, other.batch_size, scenario, name)
+            ours = deployment.steady_state(plan.concurrency, plan.batch_size, scenario, name)
+            theirs = baseline.steady_state(other.concurrency, other.batch_size, scenario, name)
             seen.append(ours.tokens_per_s / theirs.tokens_per_s)
     return Range(min(seen), best, max(seen))
 

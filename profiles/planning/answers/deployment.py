@@ -18,11 +18,11 @@ from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
+from nemotrt.profiles.planning.time.closed_loop import SteadyState, steady_state
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile, known_engines, load_engine
 from nemotrt.profiles.planning.time.formats import Formats
-from nemotrt.profiles.planning.time.roofline import Scenario, device
-from nemotrt.profiles.planning.time.serving import Load, Service, serve
-from nemotrt.profiles.planning.time.step import Workload, mean_context
+from nemotrt.profiles.planning.time.roofline import Scenario, roofline
+from nemotrt.profiles.planning.time.step import ShardedModel, mean_context
 
 THIS_MACHINE = "this-machine"
 KV_TYPES = (NumberFormat.BF16, NumberFormat.FP8, NumberFormat.INT8, NumberFormat.FP32)
@@ -108,11 +108,6 @@ class Deployment:
             return round(mean_context(self.isl, self.osl))
         return self.isl + self.osl
 
-    @property
-    def workload(self) -> Workload:
-        """The model in its formats."""
-        return Workload(self.model, self.formats, self.tp)
-
     def max_batch_size(self) -> int:
         """Return how many sequences fit.
 
@@ -122,13 +117,14 @@ class Deployment:
         self.fit.require(1, self.planned_tokens, self.model_name)
         return self.fit.max_batch_size(self.planned_tokens)
 
-    def serve(
+    def steady_state(
         self, concurrency: int, batch_size: int, scenario: Scenario, single: str = ""
-    ) -> Service:
-        """Return the steady state; `single` names the one correction that leaves its best."""
-        on = device(self.gpu, self.engine, scenario, single)
-        load = Load(self.isl, self.osl, concurrency)
-        return serve(self.workload, on, load, batch_size, self.max_num_tokens)
+    ) -> SteadyState:
+        """Return what users get; `single` names the one correction that leaves its best."""
+        sharded = ShardedModel(self.model, self.formats, self.tp)
+        on = roofline(self.gpu, self.engine, scenario, single)
+        load = self.isl, self.osl, concurrency
+        return steady_state(sharded, on, *load, batch_size, self.max_num_tokens)
 
 
 @dataclass(frozen=True, slots=True)

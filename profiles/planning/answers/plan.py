@@ -15,7 +15,7 @@ from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.time.corrections import corrections_of, unmeasured
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.operators import decode_call, operators
-from nemotrt.profiles.planning.time.roofline import Scenario, device
+from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import StepTime, mean_context
 
 SCHEMA_VERSION = 1
@@ -110,12 +110,12 @@ def make_plan(
         fit.require(batch_size, deployment.planned_tokens, deployment.model_name)
     users = concurrency or batch_size or largest
     batch = min(batch_size or largest, users)
-    services = {s: deployment.serve(users, batch, s) for s in (*Scenario,)}
-    best = services[Scenario.BEST]
+    states = {s: deployment.steady_state(users, batch, s) for s in (*Scenario,)}
+    best = states[Scenario.BEST]
     rate = Range(
-        services[Scenario.LOW].tokens_per_s,
+        states[Scenario.LOW].tokens_per_s,
         best.tokens_per_s,
-        services[Scenario.HIGH].tokens_per_s,
+        states[Scenario.HIGH].tokens_per_s,
     )
     request, formats = deployment.request, deployment.formats
     return Plan(
@@ -166,7 +166,7 @@ def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTim
     """Return each operator of a decode step at the mean context."""
     call = decode_call(batch_size, mean_context(deployment.isl, deployment.osl))
     found = tuple(operators(deployment.model, deployment.formats, call, deployment.tp))
-    on = device(deployment.gpu, deployment.engine, Scenario.BEST).on_call(found, is_decode=True)
+    on = roofline(deployment.gpu, deployment.engine, Scenario.BEST).on_call(found, is_decode=True)
     return tuple(
         OperatorTime(
             operator.name,

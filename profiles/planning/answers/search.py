@@ -57,7 +57,7 @@ def curve(deployment: Deployment, beyond: int = 1) -> list[CurvePoint]:
 
 def _point(deployment: Deployment, users: int, largest: int) -> CurvePoint:
     low, best, high = (
-        deployment.serve(users, min(users, largest), scenario)
+        deployment.steady_state(users, min(users, largest), scenario)
         for scenario in (Scenario.LOW, Scenario.BEST, Scenario.HIGH)
     )
     rate = Range(low.tokens_per_s, best.tokens_per_s, high.tokens_per_s)
@@ -82,10 +82,10 @@ def best_under(deployments: Sequence[Deployment], target: LatencyTarget) -> tupl
             continue
         batch = _largest_batch(deployment, target, largest)
         if batch:
-            rate = deployment.serve(batch, batch, Scenario.BEST).tokens_per_s
+            rate = deployment.steady_state(batch, batch, Scenario.BEST).tokens_per_s
             found.append((rate, deployment, batch))
         else:
-            alone = deployment.serve(1, 1, Scenario.BEST)
+            alone = deployment.steady_state(1, 1, Scenario.BEST)
             misses.append(
                 f"{deployment.formats.precision}: one user gets {alone.ttft_ms:.0f} ms to the "
                 f"first token and {alone.tpot_ms:.1f} ms for each other one"
@@ -100,8 +100,8 @@ def _largest_batch(deployment: Deployment, target: LatencyTarget, largest: int) 
     low, high = 0, largest
     while low < high:
         middle = (low + high + 1) // 2
-        service = deployment.serve(middle, middle, Scenario.BEST)
-        is_met = target.is_met(service.ttft_ms, service.tpot_ms)
+        state = deployment.steady_state(middle, middle, Scenario.BEST)
+        is_met = target.is_met(state.ttft_ms, state.tpot_ms)
         low, high = (middle, high) if is_met else (low, middle - 1)
     return low
 

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from nemotrt.charts.spec import HeatMap
 from nemotrt.engines.model.numerics import BUILT, Precision
@@ -109,25 +109,19 @@ def _row(
             plan = compare(deployment, plan, other)
             notes += contradictions(other)
     except NemotrtError as error:
-        return SweepRow(
-            empty.model, empty.gpu, empty.precision, empty.isl, empty.osl, problem=error.message
-        )
-    return SweepRow(
-        empty.model,
-        empty.gpu,
-        empty.precision,
-        empty.isl,
-        empty.osl,
-        plan.max_batch_size,
-        plan.limited_by,
-        plan.tokens_per_s.low,
-        plan.tokens_per_s.best,
-        plan.tokens_per_s.high,
-        plan.ttft_ms,
-        plan.tpot_ms,
-        plan.max_seq_len_at_batch_1,
-        plan.joules_per_token.best if plan.joules_per_token else None,
-        plan.ratio.best if plan.ratio else None,
+        return replace(empty, problem=error.message)
+    return replace(
+        empty,
+        max_batch_size=plan.max_batch_size,
+        limited_by=plan.limited_by,
+        tokens_per_s_low=plan.tokens_per_s.low,
+        tokens_per_s=plan.tokens_per_s.best,
+        tokens_per_s_high=plan.tokens_per_s.high,
+        ttft_ms=plan.ttft_ms,
+        tpot_ms=plan.tpot_ms,
+        max_seq_len_at_batch_1=plan.max_seq_len_at_batch_1,
+        joules_per_token=plan.joules_per_token.best if plan.joules_per_token else None,
+        ratio=plan.ratio.best if plan.ratio else None,
         note="; ".join(notes),
     )
 

@@ -27,8 +27,8 @@ from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import Resource, decode_call, prefill_call
 from nemotrt.profiles.planning.time.operators import operators as operators_of
-from nemotrt.profiles.planning.time.roofline import Scenario, device
-from nemotrt.profiles.planning.time.step import StepTime, Workload, step_time
+from nemotrt.profiles.planning.time.roofline import Scenario, roofline
+from nemotrt.profiles.planning.time.step import ShardedModel, StepTime, step_time
 
 Timings = dict[str, dict[str, float]]  # seconds of the fastest step, by probe model and load
 LOADS = {
@@ -98,9 +98,8 @@ class Solver:
     def planned(self, rates: Rates, name: str, load: str) -> StepTime:
         """Return the planner's milliseconds of one of the probe's steps."""
         gpu = profile_of(self.machine, self.engine, self.precision, rates)
-        on = device(gpu, load_engine(self.engine), Scenario.BEST)
-        workload = Workload(_model(name), self.formats)
-        return step_time(workload, on, LOADS[load])
+        on = roofline(gpu, load_engine(self.engine), Scenario.BEST)
+        return step_time(ShardedModel(_model(name), self.formats), on, LOADS[load])
 
     def kernels_s(self, rates: Rates, name: str, load: str) -> float:
         """Return the seconds that the kernels of a step were seen to take."""

@@ -7,17 +7,17 @@ from nemotrt.profiles.planning.memory.capacity import Budget, Fit
 from nemotrt.profiles.planning.memory.request_memory import request_memory
 from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_source
+from nemotrt.profiles.planning.time.closed_loop import SteadyState, steady_state
 from nemotrt.profiles.planning.time.engine_profile import load_engine
-from nemotrt.profiles.planning.time.roofline import Scenario, device
-from nemotrt.profiles.planning.time.serving import Load, Service, serve
-from nemotrt.profiles.planning.time.step import Workload, mean_context
+from nemotrt.profiles.planning.time.roofline import Scenario, roofline
+from nemotrt.profiles.planning.time.step import ShardedModel, mean_context
 
 # What the published tables let the engines fill. Source: TensorRT-LLM v0.17 perf-overview.md,
 # kv_cache_free_gpu_mem_fraction 0.95 "in most cases".
 MEMORY_UTILIZATION = 0.95
 
 
-def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BEST) -> Service:
+def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BEST) -> SteadyState:
     """Return the predicted steady state of a row on `gpu`, without looking at what it measured.
 
     A stated concurrency is the batch: the row says that it ran. Under max load the batch is what
@@ -40,6 +40,6 @@ def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BES
             engine.scratch,
         )
         batch_size = fit.max_batch_size(round(mean_context(row.isl, row.osl)))
-    load = Load(row.isl, row.osl, batch_size)
-    workload = Workload(model, formats)
-    return serve(workload, device(gpu, engine, scenario), load, batch_size, row.max_num_tokens)
+    sharded, on = ShardedModel(model, formats), roofline(gpu, engine, scenario)
+    load = row.isl, row.osl, batch_size
+    return steady_state(sharded, on, *load, batch_size, row.max_num_tokens)

@@ -5,11 +5,10 @@ from pathlib import Path
 from nemotrt.engines.backends import registry
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
+from nemotrt.profiles.load.workload import Arrival
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy, precision_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow, read_rows
 from nemotrt.profiles.runs.record.result import ProfileResult, Status, read_result
-
-CLOSED_LOOP = "closed"
 
 
 def read_results(path: Path, options: DeploymentOptions, gpu: GpuProfile) -> list[MeasuredRow]:
@@ -62,7 +61,7 @@ def _why_unusable(result: ProfileResult, options: DeploymentOptions, gpu: GpuPro
         return "a result does not say the model's shape; give MODEL"
     if result.status is not Status.COMPLETE:
         return f"its run is {result.status.value}"
-    if result.workload.arrival != CLOSED_LOOP:
+    if result.workload.arrival != Arrival.CLOSED:
         return f"its arrivals are {result.workload.arrival}; a closed loop has a stated load"
     precision = precision_of(options)
     if target.get("precision", precision) != precision:

@@ -9,7 +9,7 @@ from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.memory.request_memory import RequestMemory
-from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
+from nemotrt.profiles.planning.memory.workspace import PromptCall, workspace_bytes
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 
 GIB = 2**30
@@ -66,7 +66,7 @@ class Fit:
 
     def workspace_bytes(self, batch_size: int) -> int:
         """Return the bytes of activations with `batch_size` sequences, and of sampling's tables."""
-        prompt = Prompt(self.max_num_tokens, self.cache_tokens)
+        prompt = PromptCall(self.max_num_tokens, self.cache_tokens)
         tables = device_bytes(self.model.vocab_size, batch_size) if self.chooses else 0
         return tables + workspace_bytes(
             self.model, self.activation, prompt, batch_size, self.scratch

@@ -21,7 +21,7 @@ COPIES_OF_CACHE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class PromptCall:
     """The largest prompt call: new tokens of each sequence, and how many a cache may hold."""
 
     num_tokens: int
@@ -32,7 +32,7 @@ class Prompt:
 def workspace_bytes(
     model: ModelConfig,
     activation: NumberFormat,
-    prompt: Prompt,
+    prompt: PromptCall,
     max_batch_size: int,
     scratch: Scratch,
 ) -> int:
@@ -60,7 +60,7 @@ def workspace_bytes(
     return kept + (_attention_copies(model, width, prompt) if scratch is Scratch.GRAPH else 0)
 
 
-def _attention_copies(model: ModelConfig, width: int, prompt: Prompt) -> int:
+def _attention_copies(model: ModelConfig, width: int, prompt: PromptCall) -> int:
     """Return the bytes of TensorRT's copies of a layer's cache, and of its mask."""
     if not model.num_attention_layers:
         return 0

@@ -5,18 +5,13 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import unknown_name
 from nemotrt.files.model_file import Strict, yaml_model
+from nemotrt.profiles.hardware.gpu_profile import Band
 from nemotrt.profiles.planning.sources.number_format import default_kv_type
 from nemotrt.profiles.planning.time.formats import Formats
 
@@ -38,19 +33,8 @@ class Scratch(StrEnum):
     GRAPH = "graph"  # our ONNX graph in TensorRT: the call is one chunk, attention copies its cache
 
 
-class Overhead(Strict):
-    """A time that no roofline explains; `low` and `high` are of the time, not of the rate."""
-
-    low: NonNegativeFloat
-    best: NonNegativeFloat
-    high: NonNegativeFloat
-    source: str = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Overhead":
-        if not self.low <= self.best <= self.high:
-            raise ValueError("must have low <= best <= high")
-        return self
+# A time that no roofline explains; `low` and `high` are of the time, not of the rate.
+Overhead = Band[NonNegativeFloat]
 
 
 class Launches(Strict):

@@ -33,7 +33,7 @@ ALL_REDUCE_LATENCY_S = {
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class Roofline:
     """One GPU as one engine drives it, in one scenario; shares are of the datasheet."""
 
     gpu: GpuProfile
@@ -44,8 +44,8 @@ class Device:
     is_cached: bool = False  # whether all that a call touches stays in a CPU's cache
     is_decode: bool = False
 
-    def on_call(self, found: Sequence[Operator], is_decode: bool) -> "Device":
-        """Return the device for a call of these operators, made again and again."""
+    def on_call(self, found: Sequence[Operator], is_decode: bool) -> "Roofline":
+        """Return the roofline of a call of these operators, made again and again."""
         # A state is written where it was read: its bytes lie in a cache once.
         written = sum(o.num_bytes / 2 for o in found if o.resource is Resource.SSM)
         touched = sum(o.num_bytes for o in found) - written
@@ -151,6 +151,8 @@ class Device:
         return moved + operator.num_launches * ALL_REDUCE_LATENCY_S[self.scenario]
 
 
-def device(gpu: GpuProfile, engine: EngineProfile, scenario: Scenario, single: str = "") -> Device:
+def roofline(
+    gpu: GpuProfile, engine: EngineProfile, scenario: Scenario, single: str = ""
+) -> Roofline:
     """Return the GPU under `engine` in `scenario`; absent corrections are the defaults."""
-    return Device(gpu, engine, corrections_of(gpu), scenario, single)
+    return Roofline(gpu, engine, corrections_of(gpu), scenario, single)

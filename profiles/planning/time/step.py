@@ -15,7 +15,7 @@ from nemotrt.profiles.planning.time.operators import (
     operators,
     prefill_call,
 )
-from nemotrt.profiles.planning.time.roofline import Device
+from nemotrt.profiles.planning.time.roofline import Roofline
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class StepTime:
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class ShardedModel:
     """A model in its formats on `tp` GPUs."""
 
     model: ModelConfig
@@ -40,22 +40,22 @@ class Workload:
     tp: int = 1
 
 
-def step_time(workload: Workload, device: Device, call: Call) -> StepTime:
+def step_time(sharded: ShardedModel, on: Roofline, call: Call) -> StepTime:
     """Return the time of one call, operators one after the other."""
     times = dict.fromkeys(Resource, 0.0)
     found = [
-        *operators(workload.model, workload.formats, call, workload.tp),
-        *choosing(workload.model, device.engine, call),
+        *operators(sharded.model, sharded.formats, call, sharded.tp),
+        *choosing(sharded.model, on.engine, call),
     ]
-    device = device.on_call(found, call.is_decode)
+    on = on.on_call(found, call.is_decode)
     for operator in found:
-        times[operator.resource] += device.seconds(operator)
-    launches = device.engine.launches
+        times[operator.resource] += on.seconds(operator)
+    launches = on.engine.launches
     counted = sum(operator.num_launches for operator in found)
-    num_launches = launches.of(workload.model) if launches else counted
-    overhead = device.overhead_s(num_launches, call.num_sequences)
+    num_launches = launches.of(sharded.model) if launches else counted
+    overhead = on.overhead_s(num_launches, call.num_sequences)
     parts = {resource.value: seconds * 1e3 for resource, seconds in times.items()}
-    total = max(sum(times.values()) + overhead, device.host_s(call.num_sequences)) * 1e3
+    total = max(sum(times.values()) + overhead, on.host_s(call.num_sequences)) * 1e3
     return StepTime(**parts, overhead=total - sum(parts.values()), total=total)
 
 
@@ -68,14 +68,14 @@ def choosing(model: ModelConfig, engine: EngineProfile, call: Call) -> Iterator[
 
 
 def decode_step_time(
-    workload: Workload, device: Device, batch_size: int, context: float
+    sharded: ShardedModel, on: Roofline, batch_size: int, context: float
 ) -> StepTime:
     """Return the time of one token for `batch_size` sequences of `context` tokens."""
-    return step_time(workload, device, decode_call(batch_size, context))
+    return step_time(sharded, on, decode_call(batch_size, context))
 
 
 def prefill_s(
-    workload: Workload, device: Device, isl: int, max_num_tokens: int, num_sequences: int = 1
+    sharded: ShardedModel, on: Roofline, isl: int, max_num_tokens: int, num_sequences: int = 1
 ) -> float:
     """Return the seconds of `num_sequences` prompts of `isl` tokens, in chunks.
 
@@ -84,13 +84,13 @@ def prefill_s(
     """
     chunk = max(min(isl, max_num_tokens), 1)
     together = min(num_sequences, max(max_num_tokens // chunk, 1))
-    one_wave = _wave_s(workload, device, isl, chunk, together)
+    one_wave = _wave_s(sharded, on, isl, chunk, together)
     num_waves, rest = divmod(num_sequences, together)
     total = num_waves * one_wave
-    return total + (_wave_s(workload, device, isl, chunk, rest) if rest else 0.0)
+    return total + (_wave_s(sharded, on, isl, chunk, rest) if rest else 0.0)
 
 
-def _wave_s(workload: Workload, device: Device, isl: int, chunk: int, num_sequences: int) -> float:
+def _wave_s(sharded: ShardedModel, on: Roofline, isl: int, chunk: int, num_sequences: int) -> float:
     """Return the seconds of prompts that go through the chunks side by side.
 
     Chunks of one size differ only in the attention before them, which grows evenly: the mean of
@@ -99,7 +99,7 @@ def _wave_s(workload: Workload, device: Device, isl: int, chunk: int, num_sequen
 
     def chunk_ms(start: int, num_tokens: int) -> float:
         call = prefill_call(num_sequences, start, num_tokens)
-        return step_time(workload, device, call).total
+        return step_time(sharded, on, call).total
 
     num_full, rest = divmod(isl, chunk)
     first_and_last = chunk_ms(0, chunk) + chunk_ms((num_full - 1) * chunk, chunk)

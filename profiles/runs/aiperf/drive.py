@@ -11,14 +11,13 @@ from nemotrt.profiles.load.driver import Drive, LoadRecord, check_complete
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import warm_up_and_measured
-from nemotrt.profiles.load.target import Target, TargetError
-from nemotrt.profiles.load.targets.openai_http import Endpoint, OpenAiTarget
+from nemotrt.profiles.load.target import OpenAiApi, Target, TargetError
 from nemotrt.profiles.load.targets.token_count import even_shares
 from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.runs.aiperf.child import find_aiperf, run_aiperf
 from nemotrt.profiles.runs.aiperf.invocation import (
     arguments,
-    openai_target,
+    openai_api,
     write_dataset,
     write_tokenizer,
 )
@@ -33,15 +32,15 @@ def aiperf_driver(program: str = "aiperf") -> Drive:
         target: Target, workload: Workload, prompts: list[Prompt], record: LoadRecord
     ) -> None:
         """Run the load; all goes to `record`, also when it fails."""
-        server = openai_target(target)
+        api = openai_api(target)
         record.driver, record.runs_down = "aiperf", True
         with tempfile.TemporaryDirectory(prefix="nemotrt-aiperf-") as scratch:
             folder = Path(scratch)
             dataset, output = folder / "prompts.jsonl", folder / "artifacts"
             tokenizer = folder / "tokenizer"
-            write_dataset(dataset, server, workload, prompts)
-            write_tokenizer(tokenizer, server)
-            command = [path, *arguments(server, workload, dataset, tokenizer, output)]
+            write_dataset(dataset, api, workload, prompts)
+            write_tokenizer(tokenizer, api)
+            command = [path, *arguments(api, workload, dataset, tokenizer, output)]
             record.start_s = time.perf_counter()
             try:
                 await run_aiperf(command, folder / "aiperf.log")
@@ -52,12 +51,12 @@ def aiperf_driver(program: str = "aiperf") -> Drive:
                 raise
             finally:
                 record.end_s = time.perf_counter()
-                _take(output / RECORDS_FILE, server, workload, record)
+                _take(output / RECORDS_FILE, api, workload, record)
 
     return drive
 
 
-def _take(file: Path, target: OpenAiTarget, workload: Workload, record: LoadRecord) -> None:
+def _take(file: Path, api: OpenAiApi, workload: Workload, record: LoadRecord) -> None:
     """Put the requests of AIPerf's export into `record`, on our clock, and check them."""
     if not file.is_file():
         record.failure = record.failure or TargetError(f"AIPerf wrote no {file.name}.")
@@ -71,7 +70,7 @@ def _take(file: Path, target: OpenAiTarget, workload: Workload, record: LoadReco
         _fill(exchange, request, clock_s, is_open=workload.arrival is not Arrival.CLOSED)
         record.exchanges.append(exchange)
         try:
-            _check(exchange, request, target)
+            _check(exchange, request, api)
         except TargetError as error:
             exchange.error = error.message
             record.failure = record.failure or error
@@ -99,14 +98,14 @@ def _fill(exchange: Exchange, request: AiperfRequest, clock_s: float, *, is_open
         exchange.arrival_tokens = even_shares(request.osl, len(exchange.arrivals_s))
 
 
-def _check(exchange: Exchange, request: AiperfRequest, target: OpenAiTarget) -> None:
+def _check(exchange: Exchange, request: AiperfRequest, api: OpenAiApi) -> None:
     """Raise TargetError unless prompt and answer have the tokens that were asked for."""
     if request.error:
         raise TargetError(f"request {exchange.index} failed: {request.error}")
     check_complete(exchange)
     found = request.num_input_tokens
     # a chat template adds tokens to the prompt
-    if target.endpoint is Endpoint.COMPLETIONS and found not in (None, exchange.isl):
+    if not api.is_chat and found not in (None, exchange.isl):
         raise TargetError(
             f"the server read {found} prompt tokens where {exchange.isl} were meant; "
             "is --tokenizer that of the model?"

@@ -7,7 +7,7 @@ from typing import Any
 from nemotrt.errors import ArtefactError
 from nemotrt.files.json_lines import json_lines
 from nemotrt.files.text_file import read_json
-from nemotrt.profiles.runs.imports.composition import Imported, compose, imported_request
+from nemotrt.profiles.runs.imports.composition import compose, imported_request
 from nemotrt.profiles.runs.record.result import ProfileResult, RequestRecord
 
 RECORDS_FILE = "profile_export.jsonl"
@@ -81,10 +81,8 @@ def read_aiperf(path: Path) -> ProfileResult:
     concurrency = phase.get("concurrency") or _max_in_flight(requests)
     arrival = str(phase["type"]) if is_open else "closed"
     rate = float(phase.get("rate") or 0.0)
-    imported = Imported(
-        "aiperf", _model(config), str(path), int(concurrency), requests, arrival, rate
-    )
-    return compose(imported)
+    model = _model(config)
+    return compose(requests, "aiperf", model, str(path), int(concurrency), arrival, rate)
 
 
 def _request(index: int, record: dict[str, Any]) -> AiperfRequest:

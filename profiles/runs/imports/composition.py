@@ -1,11 +1,12 @@
-"""A profile result from another tool's requests."""
+"""A profile result from requests alone: another tool's, or those that a killed run left."""
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from nemotrt.errors import ArtefactError
+from nemotrt.profiles.load.exchange import Phase
 from nemotrt.profiles.load.targets.token_count import even_shares
 from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
 from nemotrt.profiles.runs.metrics.run_view import RunView
@@ -18,76 +19,73 @@ from nemotrt.profiles.runs.record.result import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What another tool wrote; times are seconds from any origin."""
+def compose(
+    requests: Sequence[RequestRecord],
+    tool: str,
+    model: str,
+    address: str,
+    concurrency: int,
+    arrival: str = "closed",
+    requests_per_s: float = 0.0,
+) -> ProfileResult:
+    """Return the result of another tool's requests, whose times count from any origin.
 
-    tool: str
-    model: str
-    address: str
-    concurrency: int
-    requests: tuple[RequestRecord, ...]
-    arrival: str = "closed"
-    requests_per_s: float = 0.0
-
-
-def compose(imported: Imported) -> ProfileResult:
-    """Return the result; the window is the time in which the load was full.
-
-    Other tools let the load run down at the end, so the window ends when the last request is
-    sent; it starts at the end of the warm-up, or with the first end.
+    The window is the time in which the load was full. Other tools let the load run down at the
+    end, so the window ends when the last request is sent; it starts at the end of the warm-up, or
+    with the first end.
     """
-    origin_s = min(request.due_s for request in imported.requests)
-    requests = tuple(_shifted(request, origin_s) for request in imported.requests)
-    window = steady_window(requests, runs_down=True)
-    view = RunView(requests, (), *(window or (0.0, 0.0)), driver_cpu_s=None)
-    measured = [request for request in requests if request.phase == "measured"]
+    origin_s = min(request.due_s for request in requests)
+    requests = [request.moved(lambda at_s: at_s - origin_s) for request in requests]
+    measured = [request for request in requests if request.phase is Phase.MEASURED]
     failed = [request for request in measured if not request.is_complete]
-    metrics = evaluate(view)
-    ends_s = [request.arrivals_s[-1] for request in requests if request.arrivals_s]
-    return ProfileResult(
+    workload = WorkloadRecord(
+        isl=max(request.isl for request in measured),
+        osl=max(request.osl for request in measured),
+        num_requests=len(measured),
+        concurrency=concurrency,
+        num_warmup=len(requests) - len(measured),
+        arrival=arrival,
+        requests_per_s=requests_per_s,
+        language="unknown",
+        seed=0,
+        slos={},
+        trace=(),
+    )
+    why = f"{len(failed)} of {len(measured)} requests failed: {failed[0].error}" if failed else ""
+    return result_of(
+        requests,
+        workload,
+        steady_window(tuple(requests), runs_down=True),
+        tool,
         status=Status.FAILED if failed else Status.COMPLETE,
-        reason=f"{len(failed)} of {len(measured)} requests failed: {failed[0].error}"
-        if failed
-        else "",
+        reason=why,
         started_at="unknown",
-        clock_start_s=None,
-        duration_s=max(ends_s, default=0.0),
-        target={"kind": imported.tool, "address": imported.address, "model": imported.model},
-        workload=WorkloadRecord(
-            isl=max(request.isl for request in measured),
-            osl=max(request.osl for request in measured),
-            num_requests=len(measured),
-            concurrency=imported.concurrency,
-            num_warmup=len(requests) - len(measured),
-            arrival=imported.arrival,
-            requests_per_s=imported.requests_per_s,
-            language="unknown",
-            seed=0,
-            slos={},
-            trace=(),
-        ),
-        window_s=window,
-        metrics=metrics,
-        driver=DriverRecord(
-            name=imported.tool, cpu_share=None, loop_lag_p99_ms=None, is_limit=False
-        ),
+        target={"kind": tool, "address": address, "model": model},
         machine={"architecture": "unknown", "num_cores": "unknown"},
-        notes=(f"Imported from {imported.tool}; it does not tell the machine or the GPU.",),
-        requests=requests,
-        steps=(),
+        notes=(f"Imported from {tool}; it does not tell the machine or the GPU.",),
     )
 
 
-def _shifted(request: RequestRecord, origin_s: float) -> RequestRecord:
-    """Return the request with times from `origin_s`."""
-    return request.model_copy(
-        update={
-            "due_s": request.due_s - origin_s,
-            "sent_s": None if request.sent_s is None else request.sent_s - origin_s,
-            "ended_s": None if request.ended_s is None else request.ended_s - origin_s,
-            "arrivals_s": tuple(at_s - origin_s for at_s in request.arrivals_s),
-        }
+def result_of(
+    requests: Sequence[RequestRecord],
+    workload: WorkloadRecord,
+    window_s: tuple[float, float] | None,
+    driver: str,
+    **facts: Any,
+) -> ProfileResult:
+    """Return the result of requests whose driver left nothing else; `facts` are further fields."""
+    view = RunView(tuple(requests), (), *(window_s or (0.0, 0.0)), None, workload.slos)
+    ends_s = [request.arrivals_s[-1] for request in requests if request.arrivals_s]
+    return ProfileResult(
+        clock_start_s=None,
+        duration_s=max(ends_s, default=0.0),
+        workload=workload,
+        window_s=window_s,
+        metrics=evaluate(view),
+        driver=DriverRecord(name=driver, cpu_share=None, loop_lag_p99_ms=None, is_limit=False),
+        requests=view.requests,
+        steps=(),
+        **facts,
     )
 
 

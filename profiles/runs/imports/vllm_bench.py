@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.errors import ArtefactError
-from nemotrt.profiles.runs.imports.composition import Imported, compose, imported_request
+from nemotrt.profiles.runs.imports.composition import compose, imported_request
 from nemotrt.profiles.runs.record.result import ProfileResult, RequestRecord
 
 # Source: vLLM, vllm/benchmarks/serve.py; lists run in parallel, times are in seconds.
@@ -34,7 +34,7 @@ def read_vllm_bench(raw: dict[str, Any], path: Path) -> ProfileResult:
         raise ArtefactError(f"{path}: a request is malformed: {error}.") from error
     concurrency = raw.get("max_concurrency") or len(requests)
     model = str(raw.get("model_id", "unknown"))
-    return compose(Imported("vllm bench serve", model, str(path), int(concurrency), requests))
+    return compose(requests, "vllm bench serve", model, str(path), int(concurrency))
 
 
 def _requests(lists: list[list[Any]], errors: list[str]) -> tuple[RequestRecord, ...]:

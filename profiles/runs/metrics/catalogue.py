@@ -126,7 +126,7 @@ METRICS = (
         "nemotrt_queue_seconds; vllm:request_queue_time_seconds; trtllm_request_queue_time_seconds",
         is_distribution=False,
         is_better_high=False,
-        samples=window_metrics.server_queue_ms,
+        samples=lambda run: window_metrics.by_server(run.server_queue_ms),
     ),
     Metric(
         "server_batch_size",
@@ -138,7 +138,7 @@ METRICS = (
         "nv_trt_llm_request_metrics",
         is_distribution=False,
         is_better_high=True,
-        samples=window_metrics.server_batch_size,
+        samples=lambda run: window_metrics.by_server(run.server_batch_size),
     ),
     Metric(
         "tokens_per_s_per_gpu",

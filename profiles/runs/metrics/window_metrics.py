@@ -123,18 +123,11 @@ def goodput_requests_per_s(run: RunView) -> list[float]:
     return _over_window(run, sum(_is_inside(run, end_s) for end_s in ends))
 
 
-def server_queue_ms(run: RunView) -> list[float]:
-    """Return the mean time in the server's queue, as the server tells it."""
-    if run.server_queue_ms is None:
+def by_server(figure: float | None) -> list[float]:
+    """Return a figure that the server itself told, over the window."""
+    if figure is None:
         raise NotComputableError("no server metrics were read (--metrics-url), or none of it.")
-    return [run.server_queue_ms]
-
-
-def server_batch_size(run: RunView) -> list[float]:
-    """Return the mean number of sequences in a step, as the server tells it."""
-    if run.server_batch_size is None:
-        raise NotComputableError("no server metrics were read (--metrics-url), or none of it.")
-    return [run.server_batch_size]
+    return [figure]
 
 
 def gpu_power_w(run: RunView) -> list[float]:

@@ -1,25 +1,17 @@
 """The planner's prediction for a run, kept beside what was measured; it says that it is one."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import NemotrtError
 from nemotrt.files.model_file import Strict
 from nemotrt.profiles.load.workload import Workload
 
-THIS_MACHINE = "this-machine"
+if TYPE_CHECKING:
+    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+
 PARTS = ("weights", "attention", "ssm", "elementwise", "interconnect", "overhead")
-
-
-@dataclass(frozen=True, slots=True)
-class PredictionChoice:
-    """What to predict for: a GPU that the planner knows, or this-machine; a model; a precision."""
-
-    gpu: str
-    model: str
-    precision: str | None = None  # None: the target's own, else the model's
-    engine: str = "nemotrt"
 
 
 class Prediction(Strict):
@@ -44,12 +36,12 @@ class Prediction(Strict):
 
 
 def predict(
-    choice: PredictionChoice, workload: Workload, max_batch_size: int | None = None
+    options: "DeploymentOptions", workload: Workload, max_batch_size: int | None = None
 ) -> Prediction:
     """Return the planner's prediction for a closed loop.
 
     Args:
-        choice: what to predict for.
+        options: what to predict for, but for the lengths.
         workload: lengths and users.
         max_batch_size: the engine's limit, where it is known.
 
@@ -57,19 +49,12 @@ def predict(
         NoFeasiblePlanError: the model or the batch does not fit.
         ConfigError: a name is unknown, or the GPU can't run the precision.
     """
-    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+    from nemotrt.profiles.planning.answers.deployment import deploy
     from nemotrt.profiles.planning.answers.plan import make_plan
 
-    options = DeploymentOptions(
-        model=choice.model,
-        gpu=choice.gpu,
-        precision=None if choice.precision is None else Precision(choice.precision),
-        engine=choice.engine,
-        isl=workload.isl,
-        osl=workload.osl,
-    )
+    deployment = deploy(options.at(isl=workload.isl, osl=workload.osl))
     batch_size = None if max_batch_size is None else min(max_batch_size, workload.concurrency)
-    plan = make_plan(deploy(options), workload.concurrency, batch_size)
+    plan = make_plan(deployment, workload.concurrency, batch_size)
     return Prediction(
         gpu=plan.gpu,
         model=Path(plan.model).name,
@@ -88,10 +73,10 @@ def predict(
 
 
 def try_predict(
-    choice: PredictionChoice, workload: Workload, max_batch_size: int | None = None
+    options: "DeploymentOptions", workload: Workload, max_batch_size: int | None = None
 ) -> tuple[Prediction | None, str]:
     """Return the prediction, or None and why there is none."""
     try:
-        return predict(choice, workload, max_batch_size), ""
+        return predict(options, workload, max_batch_size), ""
     except NemotrtError as error:
         return None, f"No prediction: {error.message}"

@@ -1,5 +1,6 @@
 """The result of a profile run: one JSON file with every request and every sample."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.model_file import Strict, json_model
 from nemotrt.files.writing import write_file
 from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
-from nemotrt.profiles.load.exchange import StepSample
+from nemotrt.profiles.load.exchange import Phase, StepSample
 from nemotrt.profiles.load.workload import TraceEntry
 from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.statistics import Statistics
@@ -22,11 +23,14 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+TIMES = ("due_s", "sent_s", "admitted_s", "ended_s")
+
+
 class RequestRecord(Strict):
-    """One request; times are seconds since the start of the run."""
+    """One request, an Exchange that is over; times are seconds since the start of the run."""
 
     index: int
-    phase: Literal["warm-up", "measured", "cool-down"]
+    phase: Phase
     isl: int
     osl: int
     due_s: float
@@ -47,6 +51,13 @@ class RequestRecord(Strict):
     def is_complete(self) -> bool:
         """Whether every token that was asked for came back; an answer without one is none."""
         return not self.error and 0 < self.num_output_tokens == self.osl
+
+    def moved(self, move: Callable[[float], float]) -> "RequestRecord":
+        """Return the request with every time moved."""
+        times = {name: getattr(self, name) for name in TIMES}
+        moved = {name: None if at_s is None else move(at_s) for name, at_s in times.items()}
+        arrivals_s = tuple(move(at_s) for at_s in self.arrivals_s)
+        return self.model_copy(update=moved | {"arrivals_s": arrivals_s})
 
 
 class MetricValue(Strict):

@@ -1,27 +1,23 @@
 """Requests over Triton's gRPC, a call a request; one that nobody waits for is stopped by its id."""
 
-import asyncio
 import math
 import struct
 import uuid
 from collections.abc import AsyncIterator, Callable
-from functools import cached_property, partial
 from typing import Any
 
 import grpc  # type: ignore[import-untyped, unused-ignore]
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError, split_error
+from nemotrt.wire import triton_stream
 from nemotrt.wire.tensors import INPUT_BY_NAME, OUTPUTS
-from nemotrt.wire.triton_stream import Stop, StreamEndedError, TritonStream
+from nemotrt.wire.triton_stream import StreamEndedError, TritonCalls
 
-MAX_MESSAGE_BYTES = 64 << 20
 LENGTH = struct.Struct("<I")
 FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?"}
 IS_LIST = {spec.name: spec.is_list for spec in OUTPUTS}
 READY_TIMEOUT_S = 2.0
 ENDED_EARLY = "the server ended the stream before the answer did."
-Stream = TritonStream[Any]  # of ModelStreamInferResponse
 
 
 class TritonUpstream:
@@ -29,33 +25,16 @@ class TritonUpstream:
 
     def __init__(self, address: str, model_name: str) -> None:
         """Prepare; the channel belongs to the event loop of its first use."""
-        self._address = address
-        self._model_name = model_name
-        self._ending: set[asyncio.Task[None]] = set()
-
-    @cached_property
-    def _channel(self) -> Any:
-        """The channel; it connects by itself, again and again."""
-        options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        ]
-        return grpc.aio.insecure_channel(self._address, options=options)
-
-    @cached_property
-    def _stub(self) -> Any:
-        return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._calls = TritonCalls(address, model_name)
 
     async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
         """Yield the model's responses; closing it early asks the model to stop the request."""
-        request = infer_request(self._model_name, inputs)
-        request.id = uuid.uuid4().hex
-        stream = self._call(request)
+        model_name, request_id = self._calls.model_name, uuid.uuid4().hex
+        stream = self._calls.start(infer_request(model_name, inputs, request_id))
         is_over = False
         try:
             while not is_over:
-                answer = await stream.next()
+                _, answer = await stream.next()
                 if answer.error_message:
                     is_over = True
                     raise split_error(answer.error_message)
@@ -69,56 +48,30 @@ class TritonUpstream:
             is_over = True
             raise UpstreamError("engine_unavailable", str(error.details())) from error
         finally:
-            self._leave(stream, None if is_over else partial(self._stop, request.id))
-
-    def _call(self, request: Any) -> Stream:
-        """Return the responses to one request."""
-        call = self._stub.ModelStreamInfer(iter([request]))
-        return TritonStream(call, call.cancel)
-
-    async def _stop(self, request_id: str) -> bool:
-        """Ask the model to end a request."""
-        request = infer_request(self._model_name, {"stop": True})
-        request.id = request_id
-        stream = self._call(request)
-        try:
-            await stream.next()
-        except (StreamEndedError, grpc.aio.AioRpcError):
-            return False
-        finally:
-            self._leave(stream, None)
-        return True
-
-    def _leave(self, stream: Stream, stop: Stop | None) -> None:
-        """Let a call end in the background."""
-        task = asyncio.create_task(stream.end(stop))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+            stop = None if is_over else infer_request(model_name, {"stop": True}, request_id)
+            self._calls.leave(stream, stop)
 
     async def is_ready(self) -> bool:
         """Whether Triton says so; the engine process is asked elsewhere."""
-        request = service_pb2.ModelReadyRequest(name=self._model_name)
         try:
-            answer = await self._stub.ModelReady(request, timeout=READY_TIMEOUT_S)
+            return await self._calls.is_ready(READY_TIMEOUT_S)
         except grpc.aio.AioRpcError:
             return False
-        return bool(answer.ready)
 
     async def close(self) -> None:
         """Close the channel and what runs on it."""
-        await self._channel.close()
+        await self._calls.close()
 
 
-def infer_request(model_name: str, inputs: Fields) -> Any:
+def infer_request(model_name: str, inputs: Fields, request_id: str = "") -> Any:
     """Return the protobuf request that carries `inputs`."""
-    request = service_pb2.ModelInferRequest(model_name=model_name)
+    tensors = []
     for name, value in inputs.items():
         spec = INPUT_BY_NAME[name]
         values = list(value) if spec.is_list else [value]
         datatype = "BYTES" if spec.type == "STRING" else spec.type
-        request.inputs.add(name=name, datatype=datatype, shape=[len(values)])
-        request.raw_input_contents.append(_packed(spec.type, values))
-    return request
+        tensors.append((name, datatype, [len(values)], _packed(spec.type, values)))
+    return triton_stream.infer_request(model_name, request_id, tensors)
 
 
 def output_fields(response: Any) -> Fields:

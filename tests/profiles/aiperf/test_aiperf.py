@@ -113,10 +113,10 @@ def dataset(tmp_path, workload):
     options = TargetOptions(tokenizer="tiny-dense", extra={"min_tokens": None, "top_k": 1})
     target = open_target("http://127.0.0.1:1/v1", workload, options)
     prompts = [target.prompt(i, workload.isl) for i in range(len(workload.trace) or 6)]
-    write_dataset(tmp_path / "d.jsonl", target, workload, prompts)
+    write_dataset(tmp_path / "d.jsonl", target.openai, workload, prompts)
     lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
     paths = (tmp_path / name for name in ("d.jsonl", "tokenizer", "out"))
-    return lines, arguments(target, workload, *paths)
+    return lines, arguments(target.openai, workload, *paths)
 
 
 def test_the_dataset_is_our_schedule(tmp_path):
@@ -138,10 +138,10 @@ def test_the_tokenizer_is_what_transformers_loads(tmp_path):
     target = open_target(
         "http://127.0.0.1:1/v1", Workload(8, 8, 1), TargetOptions(tokenizer="tiny")
     )
-    write_tokenizer(tmp_path / "t", target)
+    write_tokenizer(tmp_path / "t", target.openai)
     loaded = AutoTokenizer.from_pretrained(tmp_path / "t")
     text = target.prompt(0, 40).text
-    assert loaded.encode(text) == target.maker.tokenizer.encode(text)
+    assert loaded.encode(text) == target.openai.tokenizer.encode(text)
 
 
 def test_open_loops_and_traces(tmp_path):

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.load.choice.choice import choose, parse_slos
-from nemotrt.profiles.load.choice.options import Choice
+from nemotrt.profiles.load.choice.options import LoadChoice
 from nemotrt.profiles.load.choice.presets import presets
 from nemotrt.profiles.load.choice.trace import read_trace
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import schedule
+from nemotrt.profiles.load.target import Target
 from nemotrt.profiles.load.targets.opening import open_target
 from nemotrt.profiles.load.targets.options import TargetOptions
 from nemotrt.profiles.load.workload import Arrival, Workload
@@ -60,7 +61,7 @@ def test_an_open_loop_counts_latency_from_when_a_request_was_due(scripted):
 def test_a_late_driver_does_not_hide_its_lateness(tmp_path):
     """The target holds the loop for 60 ms with each request; one is due each 20 ms."""
 
-    class Blocking:
+    class Blocking(Target):
         facts = {"kind": "blocking", "address": "-", "model": "m"}  # noqa: RUF012
 
         def prompt(self, index, isl):
@@ -121,11 +122,11 @@ def test_a_damaged_trace_is_refused(tmp_path, line):
 
 def test_no_two_runs_have_the_same_prompts():
     """A server that keeps prefixes would know those of the run before."""
-    first, *others = choose(Choice(seed=7), (1, 2), 2), choose(Choice(seed=7), (1, 2), 2)
+    first, *others = choose(LoadChoice(seed=7), (1, 2), 2), choose(LoadChoice(seed=7), (1, 2), 2)
     seeds = [workload.seed for workload in first]
     assert len(set(seeds)) == 4
     assert [workload.seed for workload in others[0]] == seeds
-    assert choose(Choice(), (1,))[0].seed != choose(Choice(), (1,))[0].seed
+    assert choose(LoadChoice(), (1,))[0].seed != choose(LoadChoice(), (1,))[0].seed
 
 
 def test_repeats_have_folders_of_their_own(engine_folder, tmp_path):
@@ -142,11 +143,11 @@ def test_repeats_have_folders_of_their_own(engine_folder, tmp_path):
 
 def test_presets():
     assert set(presets()) == {"8k16k", "1k8k", "32k1k", "128k", "smoke"}
-    small, large = choose(Choice(preset="8k16k", isl=100), (2, 8))
+    small, large = choose(LoadChoice(preset="8k16k", isl=100), (2, 8))
     assert (small.isl, small.osl, small.num_requests) == (100, 16384, 4)
     assert (large.concurrency, large.num_requests, large.num_warmup) == (8, 16, 8)
     with pytest.raises(ConfigError, match="did you mean '8k16k'"):
-        choose(Choice(preset="8k16"), (1,))
+        choose(LoadChoice(preset="8k16"), (1,))
 
 
 @pytest.mark.parametrize("item", ["ttft:5", "ttft_ms:x", "ttft_ms"])

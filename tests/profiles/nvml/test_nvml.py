@@ -21,7 +21,7 @@ from nemotrt.profiles.hardware.nvml.gpu_trace import EnergySource, GpuFacts, Gpu
 from nemotrt.profiles.hardware.nvml.library import nvml_session
 from nemotrt.profiles.hardware.nvml.processes import programs
 from nemotrt.profiles.hardware.nvml.reading import read_facts, read_sample
-from nemotrt.profiles.hardware.nvml.sampler import Sampler
+from nemotrt.profiles.hardware.nvml.sampler import GpuSampler
 from nemotrt.profiles.hardware.nvml.watch import watching
 from nemotrt.profiles.runs.metrics.metric import NotComputableError
 from nemotrt.profiles.runs.metrics.run_view import RunView
@@ -134,7 +134,7 @@ def test_without_a_driver_it_says_so(nvml_script, code, message):
 
 def sample_for(seconds, rate_hz):
     start_s = time.perf_counter()
-    with nvml_session() as nvml, Sampler(select_devices(nvml).devices, rate_hz) as sampler:
+    with nvml_session() as nvml, GpuSampler(select_devices(nvml).devices, rate_hz) as sampler:
         time.sleep(seconds)
     return sampler.traces(start_s)[0]
 

@@ -33,8 +33,8 @@ from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import decode_call, prefill_call
-from nemotrt.profiles.planning.time.roofline import Scenario, device
-from nemotrt.profiles.planning.time.step import Workload, step_time
+from nemotrt.profiles.planning.time.roofline import Scenario, roofline
+from nemotrt.profiles.planning.time.step import ShardedModel, step_time
 from support.plan_models import SEEN
 
 MACHINE = Machine("a CPU", 65_536, 32.0)
@@ -48,11 +48,11 @@ LOADS = {
 def timings_on(gpu: GpuProfile, precision: Precision) -> Timings:
     """The probe's timings on a machine that behaves as the planner says."""
     formats = Formats(precision, NumberFormat.FP32, NumberFormat.FP32, NumberFormat.FP32)
-    on = device(gpu, load_engine("onnxruntime"), Scenario.BEST)
+    on = roofline(gpu, load_engine("onnxruntime"), Scenario.BEST)
 
     def seconds(name: str, load: str) -> float:
-        workload = Workload(parse_model_config(PROBE_MODELS[name]), formats)
-        return step_time(workload, on, LOADS[load]).total / 1e3
+        sharded = ShardedModel(parse_model_config(PROBE_MODELS[name]), formats)
+        return step_time(sharded, on, LOADS[load]).total / 1e3
 
     return {name: {load: seconds(name, load) for load in SEEN[name]} for name in SEEN}
 

@@ -17,12 +17,12 @@ from nemotrt.profiles.planning.memory.request_memory import request_memory
 from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.sources.number_format import check_precision
+from nemotrt.profiles.planning.time.closed_loop import SteadyState, steady_state
 from nemotrt.profiles.planning.time.engine_profile import Overhead, load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import decode_call, operators
-from nemotrt.profiles.planning.time.roofline import Scenario, device
-from nemotrt.profiles.planning.time.serving import Load, Service, serve
-from nemotrt.profiles.planning.time.step import Workload, choosing, decode_step_time, prefill_s
+from nemotrt.profiles.planning.time.roofline import Scenario, roofline
+from nemotrt.profiles.planning.time.step import ShardedModel, choosing, decode_step_time, prefill_s
 
 Make = Callable[..., Deployment]
 BF16 = Formats(Precision.BF16, NumberFormat.BF16, NumberFormat.FP32)
@@ -38,9 +38,17 @@ def gpu_with(**figures: object) -> GpuProfile:
     return gpu.model_copy(update={"datasheet": datasheet})
 
 
-def service(model: str, gpu: GpuProfile, load: Load, scenario: Scenario) -> Service:
-    on = device(gpu, load_engine("vllm"), scenario)
-    return serve(Workload(load_model(model), BF16), on, load, load.concurrency, 2048)
+def state(
+    model: str, gpu: GpuProfile, load: tuple[int, int, int], scenario: Scenario
+) -> SteadyState:
+    return loop(model, gpu, load, load[2], scenario)
+
+
+def loop(
+    model: str, gpu: GpuProfile, load: tuple[int, int, int], batch: int, scenario: Scenario
+) -> SteadyState:
+    sharded = ShardedModel(load_model(model), BF16)
+    return steady_state(sharded, roofline(gpu, load_engine("vllm"), scenario), *load, batch, 2048)
 
 
 def random_config(hidden: int, pattern: str, heads: int, mamba_heads: int) -> ModelConfig:
@@ -78,7 +86,7 @@ def test_ssm_traffic_of_nano_9b_by_hand() -> None:
     found = {op.name: op for op in operators(model, BF16, decode_call(256, 1000))}
     # 256 sequences x 135 MiB, read and written: 72.5 GB, which takes an H100 21.6 ms at best.
     assert found["ssm"].num_bytes / 1e9 == pytest.approx(72.5, rel=0.03)
-    floor = device(load_gpu("h100"), load_engine("vllm"), Scenario.FLOOR)
+    floor = roofline(load_gpu("h100"), load_engine("vllm"), Scenario.FLOOR)
     assert floor.seconds(found["ssm"]) * 1e3 == pytest.approx(21.6 * 1.02, rel=0.02)
 
 
@@ -98,23 +106,25 @@ def test_a_step_is_no_shorter_than_the_hosts_work_beside_it() -> None:
     assert engine.choosing is not None
     slow = engine.choosing.model_copy(update={"host_us": slow_host})
     slow_engine = engine.model_copy(update={"choosing": slow})
-    work = Workload(load_model("nemotron-nano-9b-v2"), BF16)
+    work = ShardedModel(load_model("nemotron-nano-9b-v2"), BF16)
     for scenario, batch, host_ms in [
         (Scenario.BEST, 1, 0),  # hidden: an H100 takes longer than one millisecond
         (Scenario.BEST, 200, 200),
         (Scenario.LOW, 200, 400),
         (Scenario.FLOOR, 200, 0),
     ]:
-        free = decode_step_time(work, device(load_gpu("h100"), engine, scenario), batch, 1000)
-        step = decode_step_time(work, device(load_gpu("h100"), slow_engine, scenario), batch, 1000)
+        free = decode_step_time(work, roofline(load_gpu("h100"), engine, scenario), batch, 1000)
+        step = decode_step_time(
+            work, roofline(load_gpu("h100"), slow_engine, scenario), batch, 1000
+        )
         assert step.total == pytest.approx(max(free.total, host_ms))
         assert step.overhead - free.overhead == pytest.approx(step.total - free.total)
 
 
 def test_qwen3_8b_floor_on_a10g() -> None:
     # 15.1 GB of weights and 2.4 GB of cache (16k tokens) at 600 GB/s are 29.4 ms: 34 tokens/s.
-    on = device(load_gpu("a10g"), load_engine("vllm"), Scenario.FLOOR)
-    step = decode_step_time(Workload(load_model("qwen3-8b"), BF16), on, 1, 16_384)
+    on = roofline(load_gpu("a10g"), load_engine("vllm"), Scenario.FLOOR)
+    step = decode_step_time(ShardedModel(load_model("qwen3-8b"), BF16), on, 1, 16_384)
     assert 1e3 / step.total == pytest.approx(34.0, abs=0.2)
 
 
@@ -122,7 +132,7 @@ def test_qwen3_8b_floor_on_a10g() -> None:
 def test_paper_batch_8_on_a10g(deployment: Make, ssm: str) -> None:
     # arXiv 2508.14444, table 10: 156.42 tokens/s at 8k in, 16k out, batch 8.
     nano = deployment(engine="vllm", ssm_dtype=NumberFormat(ssm), reserve_gib=0.0)
-    rate = nano.serve(8, 8, Scenario.BEST).tokens_per_s
+    rate = nano.steady_state(8, 8, Scenario.BEST).tokens_per_s
     assert rate == pytest.approx(156.42, rel=0.12)
 
 
@@ -131,8 +141,8 @@ def test_paper_batch_8_on_a10g(deployment: Make, ssm: str) -> None:
 def test_no_prediction_beats_the_floor(
     model: str, gpu: str, batch: int, isl: int, osl: int
 ) -> None:
-    profile, load = load_gpu(gpu), Load(isl, osl, batch)
-    rates = {s: service(model, profile, load, s).tokens_per_s for s in Scenario}
+    profile, load = load_gpu(gpu), (isl, osl, batch)
+    rates = {s: state(model, profile, load, s).tokens_per_s for s in Scenario}
     assert 0 < rates[Scenario.LOW] <= rates[Scenario.BEST] <= rates[Scenario.HIGH]
     assert rates[Scenario.HIGH] <= rates[Scenario.FLOOR]
     sheet = profile.datasheet
@@ -155,10 +165,10 @@ def test_no_prediction_beats_the_floor(
 def test_floor_holds_for_random_models(
     hidden: int, pattern: str, heads: int, mamba_heads: int, gpu: str, batch: int, context: int
 ) -> None:
-    workload = Workload(random_config(hidden, pattern, heads, mamba_heads), BF16)
+    sharded = ShardedModel(random_config(hidden, pattern, heads, mamba_heads), BF16)
     profile, engine = load_gpu(gpu), load_engine("nemotrt")
-    step = decode_step_time(workload, device(profile, engine, Scenario.HIGH), batch, context)
-    found = list(operators(workload.model, BF16, decode_call(batch, context)))
+    step = decode_step_time(sharded, roofline(profile, engine, Scenario.HIGH), batch, context)
+    found = list(operators(sharded.model, BF16, decode_call(batch, context)))
     moved_ms = sum(op.num_bytes for op in found) / profile.datasheet.bandwidth_gb_per_s / 1e6
     multiplied_ms = sum(op.num_flops for op in found) / profile.datasheet.tflops["bf16"] / 1e9
     assert step.total >= max(moved_ms, multiplied_ms)
@@ -169,9 +179,9 @@ def test_floor_holds_for_random_models(
 def test_more_bandwidth_is_never_slower(
     model: str, bandwidth: float, factor: float, batch: int, isl: int
 ) -> None:
-    load = Load(isl, 512, batch)
-    slow = service(model, gpu_with(bandwidth_gb_per_s=bandwidth), load, Scenario.BEST)
-    fast = service(model, gpu_with(bandwidth_gb_per_s=bandwidth * factor), load, Scenario.BEST)
+    load = (isl, 512, batch)
+    slow = state(model, gpu_with(bandwidth_gb_per_s=bandwidth), load, Scenario.BEST)
+    fast = state(model, gpu_with(bandwidth_gb_per_s=bandwidth * factor), load, Scenario.BEST)
     assert fast.tokens_per_s >= slow.tokens_per_s
     assert fast.tpot_ms <= slow.tpot_ms
 
@@ -182,35 +192,34 @@ def test_a_larger_batch_serves_more_but_each_slower(
     model: str, gpu: str, batch: int, isl: int
 ) -> None:
     profile = load_gpu(gpu)
-    one = service(model, profile, Load(isl, 512, batch), Scenario.BEST)
-    more = service(model, profile, Load(isl, 512, batch + 1), Scenario.BEST)
+    one = state(model, profile, (isl, 512, batch), Scenario.BEST)
+    more = state(model, profile, (isl, 512, batch + 1), Scenario.BEST)
     assert more.tokens_per_s >= one.tokens_per_s * 0.98  # a lone last prompt wastes its chunk
     assert more.step.total >= one.step.total
 
 
 def test_queue_beyond_the_batch() -> None:
-    on = device(load_gpu("a10g"), load_engine("vllm"), Scenario.BEST)
-    workload = Workload(load_model("qwen3-8b"), BF16)
-    alone = serve(workload, on, Load(8192, 1024, 1), 1, 2048)
-    queued = serve(workload, on, Load(8192, 1024, 3), 1, 2048)
+    gpu = load_gpu("a10g")
+    alone = loop("qwen3-8b", gpu, (8192, 1024, 1), 1, Scenario.BEST)
+    queued = loop("qwen3-8b", gpu, (8192, 1024, 3), 1, Scenario.BEST)
     assert queued.tokens_per_s == alone.tokens_per_s
     cycle_ms = alone.ttft_ms + 1023 * alone.tpot_ms
     assert queued.queue_ms == pytest.approx(2 * cycle_ms)
 
 
 def test_prefill_of_chunks_adds_up() -> None:
-    on = device(load_gpu("h100"), load_engine("vllm"), Scenario.BEST)
-    workload = Workload(load_model("qwen3-8b"), BF16)
-    whole, parts = prefill_s(workload, on, 8192, 8192), prefill_s(workload, on, 8192, 1024)
+    on = roofline(load_gpu("h100"), load_engine("vllm"), Scenario.BEST)
+    sharded = ShardedModel(load_model("qwen3-8b"), BF16)
+    whole, parts = prefill_s(sharded, on, 8192, 8192), prefill_s(sharded, on, 8192, 1024)
     assert whole <= parts <= whole * 1.25
-    assert prefill_s(workload, on, 128, 2048, 16) < 16 * prefill_s(workload, on, 128, 2048)
+    assert prefill_s(sharded, on, 128, 2048, 16) < 16 * prefill_s(sharded, on, 128, 2048)
 
 
 def test_tp_splits_the_work(deployment: Make) -> None:
     one, two = deployment(gpu="h100"), deployment(gpu="h100", tp=2)
     assert two.fit.budget.weights_bytes * 2 == pytest.approx(one.fit.budget.weights_bytes, abs=2)
-    alone = one.serve(8, 8, Scenario.BEST)
-    shared = two.serve(8, 8, Scenario.BEST)
+    alone = one.steady_state(8, 8, Scenario.BEST)
+    shared = two.steady_state(8, 8, Scenario.BEST)
     assert alone.tokens_per_s < shared.tokens_per_s < 2 * alone.tokens_per_s
     assert shared.step.interconnect > 0
 
@@ -236,13 +245,13 @@ def test_ampere_refuses_fp8(gpu: str, precision: Precision) -> None:
 
 
 def test_a_missing_figure_raises(deployment: Make) -> None:
-    engine, workload = load_engine("vllm"), Workload(load_model("qwen3-8b"), BF16, tp=2)
-    on = device(gpu_with(interconnect_gb_per_s=None), engine, Scenario.BEST)
+    engine, sharded = load_engine("vllm"), ShardedModel(load_model("qwen3-8b"), BF16, tp=2)
+    on = roofline(gpu_with(interconnect_gb_per_s=None), engine, Scenario.BEST)
     with pytest.raises(ConfigError, match="interconnect_gb_per_s is missing"):
-        decode_step_time(workload, on, 1, 100)
-    on = device(gpu_with(num_sms=None), load_engine("tensorrt-llm-0.9"), Scenario.BEST)
+        decode_step_time(sharded, on, 1, 100)
+    on = roofline(gpu_with(num_sms=None), load_engine("tensorrt-llm-0.9"), Scenario.BEST)
     with pytest.raises(ConfigError, match="num_sms is missing"):
-        decode_step_time(Workload(load_model("qwen3-8b"), BF16), on, 1, 100)
+        decode_step_time(ShardedModel(load_model("qwen3-8b"), BF16), on, 1, 100)
     with pytest.raises(ConfigError, match="no fp32 rate"):
         deployment(precision=Precision.FP32)
     with pytest.raises(ConfigError, match="does not divide 40 attention heads"):
@@ -275,7 +284,7 @@ def test_no_step_beats_a_random_gpu(
     config, profile = load_model(model), load_engine(engine)
     formats = Formats(precision, profile.kv_type(precision), NumberFormat.FP32)
     step = decode_step_time(
-        Workload(config, formats), device(gpu, profile, Scenario.HIGH), batch, context
+        ShardedModel(config, formats), roofline(gpu, profile, Scenario.HIGH), batch, context
     )
     request = request_memory(config, load_engine("nemotrt"), formats.kv, formats.ssm)
     embeddings = 2 * config.vocab_size * config.hidden_size
@@ -295,5 +304,5 @@ def test_more_memory_serves_no_less(model: str, mib: int, more: int, isl: int, o
     for memory_mib in (mib, mib + more):
         one = deploy(options, gpu_with(memory_mib=memory_mib))
         batch = one.fit.max_batch_size(one.planned_tokens)
-        rates.append(one.serve(batch, batch, Scenario.BEST).tokens_per_s if batch else 0.0)
+        rates.append(one.steady_state(batch, batch, Scenario.BEST).tokens_per_s if batch else 0.0)
     assert rates[1] >= rates[0] * 0.98  # a lone last prompt wastes its chunk

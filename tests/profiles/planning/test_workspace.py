@@ -11,7 +11,7 @@ from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
-from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
+from nemotrt.profiles.planning.memory.workspace import PromptCall, workspace_bytes
 from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 
@@ -22,12 +22,12 @@ def test_of_a_dense_model_by_hand() -> None:
     # Residual 2 x 4096 and gate, up, product 3 x 12288 channels of 2 bytes for 10 tokens.
     expected = 10 * 2 * (2 * 4096 + 3 * 12288)
     model = load_model("qwen3-8b")
-    assert workspace_bytes(model, BF16, Prompt(10, 100), 1, Scratch.FUSED) == expected
+    assert workspace_bytes(model, BF16, PromptCall(10, 100), 1, Scratch.FUSED) == expected
     # Beside it K and V of 100 tokens for each of 32 heads, and a mask for the 10 tokens.
     copies = 100 * (2 * 4096 + 10) * 2
-    graph = workspace_bytes(model, BF16, Prompt(10, 100), 1, Scratch.GRAPH)
+    graph = workspace_bytes(model, BF16, PromptCall(10, 100), 1, Scratch.GRAPH)
     assert graph == expected + copies
-    three = workspace_bytes(model, BF16, Prompt(10, 100, 3), 1, Scratch.GRAPH)
+    three = workspace_bytes(model, BF16, PromptCall(10, 100, 3), 1, Scratch.GRAPH)
     assert three == 3 * graph
 
 
@@ -67,6 +67,6 @@ def test_against_the_compiler(
     folder.mkdir()
     tensorrt.export(checkpoint, folder, limits, Precision.BF16, is_embedded=False)
     compiled = tensorrt.compile_plan(folder, limits, "8.6", tensorrt.CompileOptions(0))
-    prompt = Prompt(num_tokens, max_seq_len)
+    prompt = PromptCall(num_tokens, max_seq_len)
     planned = workspace_bytes(parse_model_config(config), BF16, prompt, 8, Scratch.GRAPH)
     assert planned == pytest.approx(max(compiled.report.activation_bytes), rel=0.3)

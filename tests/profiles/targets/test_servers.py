@@ -1,15 +1,17 @@
 """The OpenAI and gRPC targets against scripted servers, and server-sent events."""
 
 import re
+import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-from nemotrt.profiles.load.http.event_stream import EventStream
+from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.targets.opening import open_target
-from nemotrt.profiles.load.targets.options import Protocol, TargetOptions
+from nemotrt.profiles.load.targets.options import ServerProtocol, TargetOptions
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs import measure
 
@@ -21,7 +23,7 @@ def profile(url, script, *, workload=SMALL, **options):
     return measure.run(open_target(url, workload, options), workload)
 
 
-@pytest.mark.parametrize("protocol", [Protocol.OPENAI, Protocol.OPENAI_CHAT])
+@pytest.mark.parametrize("protocol", [ServerProtocol.OPENAI, ServerProtocol.OPENAI_CHAT])
 @pytest.mark.parametrize("reports", ["none", "each"])
 def test_openai(scripted, protocol, reports):
     script = {"script": {"ttft_ms": 30, "itl_ms": 4, "tokens_per_response": 2, "reports": reports}}
@@ -137,7 +139,7 @@ LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 def test_events_survive_any_cut(texts, end, data):
     body = "".join(f": note{end}event: x{end}data: {text}{end}{end}" for text in texts).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
-    stream, found = EventStream(), []
+    stream, found = EventParser(), []
     for start, stop in zip([0, *cuts], [*cuts, len(body)], strict=True):
         found += stream.feed(body[start:stop])
     found += stream.feed(b"\n") if end == "\r" else []  # a lone CR waits for what follows
@@ -145,7 +147,7 @@ def test_events_survive_any_cut(texts, end, data):
 
 
 def test_data_of_several_lines_is_joined():
-    assert EventStream().feed(b"data: a\ndata:b\n\ndata: c\n") == [b"a\nb"]
+    assert EventParser().feed(b"data: a\ndata:b\n\ndata: c\n") == [b"a\nb"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_data_of_several_lines_is_joined():
     [
         ("http://x:1", TargetOptions(num_threads=1), "--threads is for an engine directory"),
         ("grpc://x:1", TargetOptions(num_threads=1), "--threads is for an engine directory"),
-        ("folder", TargetOptions(protocol=Protocol.OPENAI), "--protocol is for a server"),
+        ("folder", TargetOptions(protocol=ServerProtocol.OPENAI), "--protocol is for a server"),
         ("folder", TargetOptions(headers={"a": "b"}), "--header is for a server"),
         ("folder", TargetOptions(extra={"a": 1}), "--extra is for a server"),
     ],
@@ -163,3 +165,27 @@ def test_options_of_the_other_kind_of_target_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         open_target(address, SMALL, options)
+
+
+def test_what_a_target_says_of_itself(scripted, scripted_grpc, engine_folder):
+    """Only an engine in this process stamps arrivals itself; only OpenAI's endpoints are that."""
+    options = TargetOptions(tokenizer="tiny-dense", model="m", headers={"A": "b"})
+    for url in (scripted.url, scripted_grpc.url):
+        target = open_target(url, SMALL, options)
+        assert (target.stamps_itself, target.openai, [*target.steps]) == (False, None, [])
+    for protocol in (ServerProtocol.OPENAI, ServerProtocol.OPENAI_CHAT):
+        target = open_target(f"{scripted.url}/v1", SMALL, replace(options, protocol=protocol))
+        api = target.openai
+        assert (api.url, api.model, api.headers) == (scripted.url, "m", {"A": "b"})
+        assert api.is_chat is (protocol is ServerProtocol.OPENAI_CHAT)
+        assert api.fields(7)["max_tokens"] == 7
+    engine = open_target(str(engine_folder), SMALL)
+    assert engine.stamps_itself and engine.openai is None
+
+
+def test_grpc_without_nvidias_client_says_what_to_install(monkeypatch):
+    for module in ("profiles.load.targets.triton_grpc", "wire.triton_stream"):
+        monkeypatch.delitem(sys.modules, f"nemotrt.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
+    with pytest.raises(EnvironmentUnfitError, match=r"pip install 'tritonclient\[grpc\]'"):
+        open_target("grpc://127.0.0.1:1", SMALL, TargetOptions(tokenizer="tiny-dense"))

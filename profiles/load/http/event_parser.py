@@ -3,7 +3,7 @@
 # Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 
 
-class EventStream:
+class EventParser:
     """Collects pieces and gives back the data of each event that they complete."""
 
     def __init__(self) -> None:

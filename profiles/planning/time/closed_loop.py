@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from nemotrt.profiles.planning.time.roofline import Device
+from nemotrt.profiles.planning.time.roofline import Roofline
 from nemotrt.profiles.planning.time.step import (
+    ShardedModel,
     StepTime,
-    Workload,
     decode_step_time,
     mean_context,
     prefill_s,
@@ -13,17 +13,8 @@ from nemotrt.profiles.planning.time.step import (
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What arrives: prompt and answer lengths, and how many users wait for an answer."""
-
-    isl: int
-    osl: int
-    concurrency: int
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """The steady state of a load on a device.
+class SteadyState:
+    """What users of a model on a device get.
 
     tokens_per_s counts generated tokens over all users. ttft_ms is the mean of a request that
     is in the batch, ttft_burst_ms that of the last one when all arrive at once; queue_ms is what
@@ -39,10 +30,16 @@ class Service:
     step: StepTime
 
 
-def serve(
-    workload: Workload, device: Device, load: Load, max_batch_size: int, max_num_tokens: int
-) -> Service:
-    """Return the steady state when at most `max_batch_size` sequences run.
+def steady_state(
+    sharded: ShardedModel,
+    on: Roofline,
+    isl: int,
+    osl: int,
+    concurrency: int,
+    max_batch_size: int,
+    max_num_tokens: int,
+) -> SteadyState:
+    """Return the steady state of `concurrency` users when at most `max_batch_size` sequences run.
 
     In one cycle every sequence of the batch is prefilled once and takes osl - 1 decode steps, at
     its mean context; prefills stop the decoding of the others. So a batch of b gives
@@ -51,21 +48,21 @@ def serve(
 
     and each user sees the prefills of the b - 1 others spread over its tokens.
     """
-    batch_size = min(load.concurrency, max_batch_size)
-    step = decode_step_time(workload, device, batch_size, mean_context(load.isl, load.osl))
-    num_steps = load.osl - 1
-    prefills_s = prefill_s(workload, device, load.isl, max_num_tokens, batch_size)
+    batch_size = min(concurrency, max_batch_size)
+    step = decode_step_time(sharded, on, batch_size, mean_context(isl, osl))
+    num_steps = osl - 1
+    prefills_s = prefill_s(sharded, on, isl, max_num_tokens, batch_size)
     decode_s = num_steps * step.total / 1e3
     cycle_s = decode_s + prefills_s
-    alone_s = prefill_s(workload, device, load.isl, max_num_tokens)
+    alone_s = prefill_s(sharded, on, isl, max_num_tokens)
     others_s = prefills_s * (batch_size - 1) / batch_size
-    return Service(
+    return SteadyState(
         batch_size=batch_size,
-        tokens_per_s=batch_size * load.osl / cycle_s,
+        tokens_per_s=batch_size * osl / cycle_s,
         ttft_ms=1e3 * (alone_s + _wait_s(alone_s, others_s, cycle_s, step.total / 1e3)),
         ttft_burst_ms=1e3 * prefills_s,
         tpot_ms=1e3 * (decode_s + others_s) / num_steps if num_steps else 0.0,
-        queue_ms=1e3 * cycle_s * (load.concurrency - batch_size) / batch_size,
+        queue_ms=1e3 * cycle_s * (concurrency - batch_size) / batch_size,
         step=step,
     )
 
