@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from nemotrt.engines.model.families import CallFormat
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.schema.requests import (
     ChatRequest,
@@ -16,7 +17,7 @@ Schema = dict[str, Any]
 ANY_OBJECT: Schema = {"type": "object"}
 
 
-def guide_inputs(request: ChatRequest) -> Inputs:
+def guide_inputs(request: ChatRequest, calls: CallFormat) -> Inputs:
     """Return the tensors of the grammar, none where the answer is free.
 
     A forced call leaves no content that a response format could be about.
@@ -28,33 +29,44 @@ def guide_inputs(request: ChatRequest) -> Inputs:
     has_format = wanted is not None and wanted.type != "text"
     is_parallel = request.parallel_tool_calls in (None, True)
     if request.tool_choice not in (None, "none", "auto"):
-        return _guide("lark", calls_grammar(_functions(request), is_parallel=is_parallel))
+        functions = _functions(request)
+        return _guide("lark", calls_grammar(calls, functions, is_parallel=is_parallel))
     if wanted is None or not has_format:
         return {}
     schema = _answer_schema(wanted)
     if request.tools and request.tool_choice != "none":
         functions = [tool.function for tool in request.tools]
-        return _guide("lark", calls_grammar(functions, is_parallel=is_parallel, answer=schema))
+        grammar = calls_grammar(calls, functions, is_parallel=is_parallel, answer=schema)
+        return _guide("lark", grammar)
     return _guide("json_schema", _text(schema, "response_format.json_schema"))
 
 
 def calls_grammar(
-    functions: list[Function], *, is_parallel: bool = True, answer: Schema | None = None
+    calls: CallFormat,
+    functions: list[Function],
+    *,
+    is_parallel: bool = True,
+    answer: Schema | None = None,
 ) -> str:
-    """Return the Lark grammar of a list of calls in the model's own format.
+    """Return the Lark grammar of calls in the model's own format.
 
     Each schema is the root of its own `%json`, so that its references hold.
 
     Args:
+        calls: the model's format.
         functions: what may be called.
         is_parallel: whether there may be more than one call.
         answer: the schema of what may be written instead of calls; none: there must be a call.
     """
-    more = ' (", " call)*' if is_parallel else ""
+    first, last = (
+        json.dumps(calls.tags.open + calls.first),
+        json.dumps(calls.last + calls.tags.close),
+    )
+    more = f" ({json.dumps(calls.between)} call)*" if is_parallel else ""
     start = "calls" if answer is None else "calls | answer"
     rules = [
         f"start: {start}",
-        f'calls: "<TOOLCALL>[" call{more} "]</TOOLCALL>"',
+        f"calls: {first} call{more} {last}",
         "call: " + " | ".join(f"call_{i}" for i in range(len(functions))),
     ]
     for i, function in enumerate(functions):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.text.stop_matcher import Node, StopMatcher
+from nemotrt.engines.model.families import DEFAULT
+from nemotrt.engines.text.hold_back import HoldBack, Node
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
 
@@ -16,6 +17,8 @@ STOPS = st.lists(st.text("abé", min_size=1, max_size=5), max_size=6).map(tuple)
 
 class Pieces(Tokenizer):
     """A tokenizer whose ids are places in a list of texts."""
+
+    chat = DEFAULT
 
     def __init__(self, pieces: list[str]) -> None:
         self.eos_ids = ()
@@ -66,7 +69,7 @@ def test_each_character_is_looked_at_a_bounded_number_of_times(stop, monkeypatch
             looks += 1
             return super().get(key, default)
 
-    matcher = StopMatcher(stop)
+    matcher = HoldBack(stop)
     nodes, seen = [matcher._node], set()
     while nodes:
         node: Node = nodes.pop()
@@ -75,5 +78,5 @@ def test_each_character_is_looked_at_a_bounded_number_of_times(stop, monkeypatch
             nodes += node.children.values()
             node.children = Counting(node.children)
     for _ in range(100):
-        assert matcher.push("a" * 38 + "x") is None
+        assert matcher.push("a" * 38 + "x")[1] is None
     assert looks <= 2 * 100 * 39
