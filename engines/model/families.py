@@ -14,16 +14,16 @@ class Tags(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CallFormat:
-    """Tool calls: a tag, `first`, the calls with `between` among them, `last`, the closing tag.
+    """Tool calls: objects `{"name": ..., "arguments": ...}`, and what stands around them.
 
-    A call is an object `{"name": ..., "arguments": ...}`. `first`, `between` and `last` are what a
-    grammar holds the model to; who reads calls is more lenient, and needs the tags alone.
+    A grammar holds the model to all that it writes before the first call, between two, and after
+    the last one, tags included. Who reads calls is more lenient, and needs the tags alone.
     """
 
     tags: Tags
-    first: str
+    before: str
     between: str
-    last: str
+    after: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ class ChatFormat:
 NEMOTRON_NANO_2 = ChatFormat(
     think=Tags("<think>", "</think>"),
     gap="\n\n",
-    calls=CallFormat(Tags("<TOOLCALL>", "</TOOLCALL>"), first="[", between=", ", last="]"),
+    calls=CallFormat(
+        Tags("<TOOLCALL>", "</TOOLCALL>"), before="<TOOLCALL>[", between=", ", after="]</TOOLCALL>"
+    ),
     directives={True: "/think", False: "/no_think"},
     sampling={
         True: {"temperature": 0.6, "top_p": 0.95},
@@ -59,9 +61,9 @@ QWEN3 = replace(
     NEMOTRON_NANO_2,
     calls=CallFormat(
         Tags("<tool_call>", "</tool_call>"),
-        first="\n",
+        before="<tool_call>\n",
         between="\n</tool_call>\n<tool_call>\n",
-        last="\n",
+        after="\n</tool_call>",
     ),
     sampling={
         True: {"temperature": 0.6, "top_p": 0.95, "top_k": 20},

@@ -8,7 +8,7 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 ANY_SPACE: Final = None  # as `str.rstrip` takes it
 
@@ -31,8 +31,13 @@ class HoldBack:
         """Start an empty text; characters of `space` that may stand before a mark wait with it."""
         self._root, self._beginning = _compiled(marks)
         self._node = self._root
-        self._space = space
+        self._marks, self._space = marks, space
         self._spaces: list[str] = []  # that wait
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pass to another process without the automaton, which each compiles for itself."""
+        begun = self._node.mark[: self._node.depth]
+        return _restored, (self._marks, self._space, self._spaces, begun)
 
     @property
     def held(self) -> str:
@@ -84,6 +89,14 @@ class HoldBack:
                 begin, end = position - node.match, position
         self._node = node if end is None else self._root
         return (len(text) - node.depth if end is None else begin), end
+
+
+def _restored(marks: tuple[str, ...], space: str | None, spaces: list[str], begun: str) -> HoldBack:
+    """Return a text that has got as far as it had in another process."""
+    hold = HoldBack(marks, space)
+    hold.push(begun, counts=False)
+    hold._spaces = spaces
+    return hold
 
 
 @lru_cache(maxsize=32)

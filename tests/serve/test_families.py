@@ -1,7 +1,11 @@
 """Tool calls of every family: parsed, held by a grammar, and through the front."""
 
+import asyncio
 import json
+import os
+import pickle
 import re
+import shutil
 from itertools import pairwise
 from typing import Any
 
@@ -18,10 +22,13 @@ from nemotrt.engines.text.chat.template import ChatTemplate
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.front.openai.engine_files import read_engine_files
 from nemotrt.serve.front.openai.guided import calls_grammar
 from nemotrt.serve.front.openai.inputs import chat_inputs
+from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, prepare
 from nemotrt.serve.front.schema.requests import ChatRequest, Function
 from nemotrt.serve.front.tools.tool_calls import ToolCallParser
+from nemotrt.serve.front.workshop import SMALL_BYTES, Workshop
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from support.flat_engine import PADDING, FlatEngine
 from support.foreign_family import EVERY_FAMILY, QWEN3_TEMPLATE
@@ -46,16 +53,17 @@ USER = [{"role": "user", "content": "Paint."}]
 
 def written(family: ChatFormat, calls: list[tuple[str, Any]]) -> str:
     """Return calls as a family's model writes them."""
-    form = family.calls
     items = [json.dumps({"name": name, "arguments": value}) for name, value in calls]
-    return form.tags.open + form.first + form.between.join(items) + form.last + form.tags.close
+    return family.calls.before + family.calls.between.join(items) + family.calls.after
 
 
 def parsed(family: ChatFormat, pieces: list[str]) -> tuple[str, list[tuple[str, Any]]]:
     """Return (content, calls) of what the parser makes of the pieces."""
     parser, content = ToolCallParser(family.calls), ""
     calls: list[list[str]] = []
-    for text, deltas in [*map(parser.push, pieces), parser.flush()]:
+    for piece in [*pieces, None]:
+        parser = pickle.loads(pickle.dumps(parser))  # answers change their process
+        text, deltas = parser.flush() if piece is None else parser.push(piece)
         content += text
         for delta in deltas:
             if delta.name is not None:
@@ -77,6 +85,33 @@ def test_any_calls_cut_anywhere_come_out_whole(family, calls, before, positions)
     places = sorted({0, len(text), *(p % (len(text) + 1) for p in positions)})
     pieces = [text[a:b] for a, b in pairwise(places)]
     assert parsed(family, pieces) == parsed(family, list(text)) == (before, calls)
+
+
+def test_a_call_crosses_to_another_process_with_its_family(engine_folder, tmp_path) -> None:
+    """As those of large bodies do: prepared in one process, answered in another."""
+    folder = tmp_path / "engine"
+    shutil.copytree(engine_folder, folder, copy_function=os.symlink)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / "chat_template.jinja").write_text(QWEN3_TEMPLATE)
+    tools = [{"type": "function", "function": tool.model_dump()} for tool in TOOLS]
+    body = {"model": "llm", "messages": USER, "tools": tools, "tool_choice": "required"}
+    raw = json.dumps(body | {"user": "x" * SMALL_BYTES}).encode()
+    settings = CallSettings("llm", read_engine_files(folder), separate_reasoning=True)
+    workshop = Workshop(settings)
+    try:
+        call = asyncio.run(workshop.prepare(Endpoint.CHAT, raw)).call
+    finally:
+        workshop.close()
+    assert call.inputs == prepare(Endpoint.CHAT, raw, settings).call.inputs
+    assert "<tool_call>" in call.inputs[0]["guided_decoding_guide"]
+    (answer,), calls = call._answers, [("paint", {"a": True}), ("b-c_9", {"a": False})]
+    for character in "<think>\nTwo.\n</think>\n\n" + written(QWEN3, calls):
+        answer.push({"text_output": character})
+    answer.push({"final": True, "finish_reason": "stop"})
+    message = answer.message()["message"]
+    assert message["reasoning_content"] == "Two." and not message["content"]
+    functions = [call["function"] for call in message["tool_calls"]]
+    assert [(f["name"], json.loads(f["arguments"])) for f in functions] == calls
 
 
 @pytest.mark.parametrize("family", EVERY_FAMILY)
@@ -114,7 +149,7 @@ def test_a_grammar_holds_a_model_to_its_own_format(
 ) -> None:
     """Of a model to which all tokens are alike."""
     lark, counts = calls_grammar(family.calls, TOOLS, is_parallel=is_parallel), set()
-    for seed in range(8):
+    for seed in range(4):
         scheduler = Scheduler(FlatEngine(tokenizer.vocab_size), tokenizer)
         params = SamplingParams(max_tokens=2000, temperature=1.0, seed=seed)
         scheduler.submit(Request("r", (5,), params, grammars.guide("lark", lark)))
@@ -127,8 +162,8 @@ def test_a_grammar_holds_a_model_to_its_own_format(
             assert name in {tool.name for tool in TOOLS}
             jsonschema.validate(arguments, SCHEMA)
         form = family.calls
-        assert text.startswith(form.tags.open + form.first + '{"name": "')
-        assert text.endswith("}" + form.last + form.tags.close)
+        assert text.startswith(form.before + '{"name": "')
+        assert text.endswith("}" + form.after)
         assert text.count("}" + form.between + "{") == len(calls) - 1
         if family is QWEN3:
             assert hermes(re.sub(r"\n(?! *<|\{)", " ", text)) == calls

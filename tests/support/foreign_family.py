@@ -5,7 +5,7 @@ from nemotrt.engines.model.families import FAMILIES, CallFormat, ChatFormat, Tag
 FOREIGN = ChatFormat(
     think=Tags("<|reason|>", "<|/reason|>"),
     gap="\n",
-    calls=CallFormat(Tags("<fn>", "</fn>"), first="", between="</fn>\n<fn>", last=""),
+    calls=CallFormat(Tags("<fn>", "</fn>"), before="<fn>", between="</fn>\n<fn>", after="</fn>"),
     directives={True: "[think]", False: "[plain]"},
     sampling={True: {"temperature": 0.5}, False: {"temperature": 0.1}},
 )

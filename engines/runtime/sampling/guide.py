@@ -190,9 +190,7 @@ class ThinkingBudget:
         if self._queue:
             self._queue.pop(0)
             if not self._queue and self._reader.trace is Trace.OPEN:
-                self._reader = TraceReader(
-                    self.chat, Trace.CLOSED
-                )  # its tokenizer spells the tag otherwise
+                self._reader = TraceReader(self.chat, Trace.CLOSED)  # the tag is spelled otherwise
         elif self._reader.trace is Trace.OPEN:
             self._num_tokens += before is Trace.OPEN
             # a trace that has just been opened may end before it begins
@@ -211,7 +209,7 @@ class AfterThinking:
     """Leaves the trace to its budget; what follows it to another guide.
 
     Where the model may still open a trace, its tag is allowed beside what the answer allows. The
-    closing tag may be followed by two newlines; the answer is told of what comes behind them, by
+    closing tag may be followed by its newlines; the answer is told of what comes behind them, by
     text where a token of the tag carries it. The text can't end within the trace.
     """
 
@@ -255,8 +253,8 @@ class AfterThinking:
             self._push_undecided(token, text)
         if self._thinking.trace is Trace.CLOSED and before is Trace.OPEN:
             gap = len(split.outside) - len(split.outside.rstrip("\n"))
-            most = len(self._thinking.chat.gap)
-            self._num_newlines_left = 0 if split.content else max(0, most - gap)
+            left = max(0, len(self._thinking.chat.gap) - gap)
+            self._num_newlines_left = 0 if split.content else left
             if split.content:
                 self._answer.push_text(split.content)
 

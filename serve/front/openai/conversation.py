@@ -89,9 +89,8 @@ def _with_directive(
         raise ApiError(400, f"{field} must be true or false, got {thinking!r}.", param=field)
     words = template.chat.directives
     turns = turns if turns[0]["role"] == "system" else [{"role": "system", "content": ""}, *turns]
-    prompt = render_chat(
-        template, [_directed(turns[0], words[thinking]), *turns[1:]], tools, variables
-    )
+    turns = [_directed(turns[0], words[thinking]), *turns[1:]]
+    prompt = render_chat(template, turns, tools, variables)
     if read_turn(prompt, template).expects_trace is not thinking:
         raise ApiError(
             400,

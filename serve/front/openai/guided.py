@@ -1,6 +1,7 @@
 """The grammar that a chat request implies: its response format, or a tool that must be called."""
 
 import json
+from functools import partial
 from typing import Any
 
 from nemotrt.engines.model.families import CallFormat
@@ -27,17 +28,15 @@ def guide_inputs(request: ChatRequest, calls: CallFormat) -> Inputs:
     """
     wanted = request.response_format
     has_format = wanted is not None and wanted.type != "text"
-    is_parallel = request.parallel_tool_calls in (None, True)
+    grammar = partial(calls_grammar, calls, is_parallel=request.parallel_tool_calls is not False)
     if request.tool_choice not in (None, "none", "auto"):
-        functions = _functions(request)
-        return _guide("lark", calls_grammar(calls, functions, is_parallel=is_parallel))
+        return _guide("lark", grammar(_functions(request)))
     if wanted is None or not has_format:
         return {}
     schema = _answer_schema(wanted)
     if request.tools and request.tool_choice != "none":
         functions = [tool.function for tool in request.tools]
-        grammar = calls_grammar(calls, functions, is_parallel=is_parallel, answer=schema)
-        return _guide("lark", grammar)
+        return _guide("lark", grammar(functions, answer=schema))
     return _guide("json_schema", _text(schema, "response_format.json_schema"))
 
 
@@ -58,15 +57,12 @@ def calls_grammar(
         is_parallel: whether there may be more than one call.
         answer: the schema of what may be written instead of calls; none: there must be a call.
     """
-    first, last = (
-        json.dumps(calls.tags.open + calls.first),
-        json.dumps(calls.last + calls.tags.close),
-    )
-    more = f" ({json.dumps(calls.between)} call)*" if is_parallel else ""
+    before, between, after = map(json.dumps, (calls.before, calls.between, calls.after))
+    more = f" ({between} call)*" if is_parallel else ""
     start = "calls" if answer is None else "calls | answer"
     rules = [
         f"start: {start}",
-        f"calls: {first} call{more} {last}",
+        f"calls: {before} call{more} {after}",
         "call: " + " | ".join(f"call_{i}" for i in range(len(functions))),
     ]
     for i, function in enumerate(functions):
