@@ -17,7 +17,8 @@ class CallFormat:
     """Tool calls: objects `{"name": ..., "arguments": ...}`, and what stands around them.
 
     A grammar holds the model to all that it writes before the first call, between two, and after
-    the last one, tags included. Who reads calls is more lenient, and needs the tags alone.
+    the last one, tags included. Who reads calls is more lenient, and needs the tags alone; a
+    closing tag begins with a character that stands in no list of objects.
     """
 
     tags: Tags

@@ -57,9 +57,8 @@ class HoldBack:
         settled = settled[: len(begun) + cut - start]
         body = settled.rstrip(self._space)
         space = settled[len(body) :]
-        if body:
-            body = "".join((*self._spaces, body))
-            self._spaces = []
+        if body and self._spaces:
+            body, self._spaces = "".join((*self._spaces, body)), []
         if space:
             self._spaces.append(space)
         return body, end
