@@ -53,8 +53,7 @@ class HoldBack:
         """
         begun = self._node.mark[: self._node.depth]
         cut, end = self._read(text, start, counts=counts)
-        settled = begun + text[start : max(start, cut)]
-        settled = settled[: len(begun) + cut - start]
+        settled = (begun + text[start:cut])[: len(begun) + cut - start]
         body = settled.rstrip(self._space)
         space = settled[len(body) :]
         if body and self._spaces:
