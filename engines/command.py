@@ -52,7 +52,7 @@ def number_options(function: Command) -> Command:
 @click.option("--min-tokens", type=click.IntRange(0), default=0)
 @click.option("--temperature", type=float, default=None, help="0 is greedy.")
 @click.option("--top-p", type=float, default=None)
-@click.option("--top-k", type=int, default=0, help="0 keeps every token.")
+@click.option("--top-k", type=int, default=None, help="0 keeps every token.")
 @click.option("--seed", type=int, default=None)
 @number_options
 @click.option(
@@ -88,16 +88,14 @@ def generate(
     system: str | None,
     stream: bool,
     max_tokens: int | None,
-    temperature: float | None,
-    top_p: float | None,
     threads: int | None,
     as_json: bool,
     **sampling: Any,
 ) -> None:
     """Generate text with ENGINE from PROMPT ("-" reads it from stdin).
 
-    With --chat the model card's settings hold: temperature 0.6 and top-p 0.95 with reasoning,
-    greedy with /no_think; without --chat the default is greedy.
+    With --chat the settings of the model's card hold, with reasoning and without (Nemotron Nano:
+    temperature 0.6 and top-p 0.95, and greedy); without --chat the default is greedy.
     """
     from nemotrt.engines.opening import open_engine
     from nemotrt.engines.prompt import Prompt, prepare
@@ -119,13 +117,11 @@ def generate(
     updates = []
     with closing(opened.engine):
         prepared = prepare(opened, wanted)
-        ids, defaults = prepared.ids, prepared.defaults
-        limits = opened.manifest.limits
+        ids, limits = prepared.ids, opened.manifest.limits
+        given = {name: value for name, value in sampling.items() if value is not None}
         params = SamplingParams(
             max_tokens=max_tokens or max(min(128, limits.max_seq_len - len(ids)), 1),
-            temperature=defaults["temperature"] if temperature is None else temperature,
-            top_p=defaults["top_p"] if top_p is None else top_p,
-            **sampling,
+            **{**prepared.defaults, **given},
         )
         for update in generation.generate(opened.scheduler(), ids, params, prepared.trace):
             updates.append(update)

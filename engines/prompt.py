@@ -1,13 +1,15 @@
 """What the user gives as a prompt, turned into token ids."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.text.chat.render import render_chat
-from nemotrt.engines.text.chat.template import sampling_defaults
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.reasoning import Trace
 from nemotrt.errors import ConfigError
+
+GREEDY = {"temperature": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Prepared:
     """A prompt's ids, the sampling defaults that go with it, and where it leaves the trace."""
 
     ids: tuple[int, ...]
-    defaults: dict[str, float]
+    defaults: Mapping[str, float]
     trace: Trace
 
 
@@ -68,9 +70,9 @@ def prepare(opened: OpenEngine, prompt: Prompt) -> Prepared:
 def _prepared(opened: OpenEngine, ids: tuple[int, ...], *, is_chat: bool) -> Prepared:
     """Return the ids with what their text says; the card's settings are for chats."""
     if opened.tokenizer is None:
-        return Prepared(ids, sampling_defaults(reasons=False), Trace.CLOSED)
+        return Prepared(ids, GREEDY, Trace.CLOSED)
     is_known = all(0 <= token < opened.tokenizer.vocab_size for token in ids)
     text = opened.tokenizer.decode(ids, skip_special_tokens=False) if is_known else ""
     turn = read_turn(text, opened.template)
-    defaults = sampling_defaults(reasons=is_chat and turn.expects_trace)
+    defaults = turn.chat.sampling[turn.expects_trace] if is_chat else GREEDY
     return Prepared(ids, defaults, turn.trace)

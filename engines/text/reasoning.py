@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-THINK_OPEN = "<think>"
-THINK_CLOSE = "</think>"
-TAG = re.compile(THINK_OPEN)
+from nemotrt.engines.model.families import ChatFormat
+from nemotrt.engines.text.hold_back import ANY_SPACE, HoldBack
+
+NEWLINE = "\n"
 
 
 class Trace(StrEnum):
@@ -36,32 +37,33 @@ class Split:
     outside: str = ""
 
 
-def trace_of(prompt: str, header: str) -> Trace:
+def trace_of(chat: ChatFormat, prompt: str, header: str) -> Trace:
     """Return where a prompt leaves the trace.
 
-    Only the assistant's last turn counts, which begins behind `header`; a user may write of
-    `<think>` at will. Without a header, or without its place in the prompt, the whole prompt is
+    Only the assistant's last turn counts, which begins behind `header`; a user may write of tags
+    at will. Without a header, or without its place in the prompt, the whole prompt is
     one text that the model continues.
     """
     start = prompt.rfind(header) if header else -1
     turn = prompt[start + len(header) :] if start >= 0 else prompt
-    end = turn.rfind(THINK_CLOSE)
-    if _opens(turn, max(end, 0)):
+    end = turn.rfind(chat.think.close)
+    if _opens(chat.think.open, turn, max(end, 0)):
         return Trace.OPEN
-    if turn.rstrip("\n").endswith(THINK_CLOSE):
+    if turn.rstrip(NEWLINE).endswith(chat.think.close):
         return Trace.ENDED
     has_begun = start >= 0 and turn.strip()  # a turn that the client has begun is no start
     return Trace.CLOSED if end >= 0 or has_begun else Trace.BEFORE
 
 
-def _opens(text: str, start: int) -> bool:
-    """Whether a `<think>` from `start` on opens a trace, and is no word of a sentence.
+def _opens(tag: str, text: str, start: int) -> bool:
+    """Whether a `tag` from `start` on opens a trace, and is no word of a sentence.
 
     It begins the text or a line, follows another tag, or is the last that was written.
     """
     first, last = len(text) - len(text.lstrip()), len(text.rstrip())
-    for found in TAG.finditer(text, start):
-        if found.start() == first or found.end() == last or text[found.start() - 1] in "\n>":
+    for found in re.finditer(re.escape(tag), text[start:]):
+        begin, end = start + found.start(), start + found.end()
+        if begin == first or end == last or text[begin - 1] in (NEWLINE, tag[-1]):
             return True
     return False
 
@@ -72,71 +74,71 @@ class TraceReader:
     Newlines next to the tags belong to the format and are in neither side either.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, chat: ChatFormat, trace: Trace) -> None:
         """Start where the prompt leaves the trace."""
         self.trace = Trace.CLOSED if trace is Trace.ENDED else trace
-        self.pending = ""  # what may yet become a tag, or a newline beside one
+        self._chat = chat
+        self._hold = HoldBack((chat.think.open,), ANY_SPACE)
+        if trace is Trace.OPEN:
+            self._hold = HoldBack((chat.think.close,), NEWLINE)
         self._trim = trace in (Trace.OPEN, Trace.ENDED)  # newlines at the start of a side
+
+    @property
+    def held(self) -> str:
+        """What may yet become a tag, or stand beside one."""
+        return self._hold.held
 
     def push(self, text: str) -> Split:
         """Add a piece; hold back what may become a tag or a newline before it."""
-        self.pending += text
-        opening = ""
-        if self.trace is Trace.BEFORE:
-            before = self.pending
-            if not self._begin():
-                return Split()
-            opening = before[: len(before) - len(self.pending)]
-        if self.trace is Trace.OPEN:
-            split = self._reason()
-            return Split(split.reasoning, split.content, opening + split.outside)
-        dropped, content = self._take(len(self.pending))
-        return Split(content=content, outside=opening + dropped)
+        match self.trace:
+            case Trace.BEFORE:
+                return self._begin(text)
+            case Trace.OPEN:
+                return self._reason(text)
+            case _:
+                return self._answer(text)
 
     def flush(self) -> Split:
         """Return what is held, once no more text comes."""
-        dropped, rest = self._take(len(self.pending))
+        held = self._hold.flush()
         if self.trace is Trace.OPEN:
-            return Split(reasoning=rest, outside=dropped + rest)
+            return Split(reasoning=self._trimmed(held), outside=held)
         self.trace = Trace.CLOSED
-        return Split(content=rest, outside=dropped)
+        return Split(content=held)
 
-    def _begin(self) -> bool:
-        """Decide whether the text opens a trace itself; False while that is unknown."""
-        start = self.pending.lstrip()
-        if start.startswith(THINK_OPEN):
-            self.trace, self._trim = Trace.OPEN, True
-            self.pending = start[len(THINK_OPEN) :]
-        elif not start or THINK_OPEN.startswith(start):
-            return False
-        else:
-            self.trace = Trace.CLOSED  # a plain answer keeps its own first newlines
-        return True
+    def _begin(self, text: str) -> Split:
+        """Decide whether the text opens a trace itself: its tag comes before all but space."""
+        text = self._hold.flush() + text
+        passed, end = self._hold.push(text)
+        if passed:  # a plain answer keeps its own first newlines
+            self._hold.flush()
+            self.trace = Trace.CLOSED
+            return Split(content=text)
+        if end is None:
+            return Split()
+        self.trace, self._trim = Trace.OPEN, True
+        self._hold = HoldBack((self._chat.think.close,), NEWLINE)
+        split = self._reason(text[end:])
+        return Split(split.reasoning, split.content, text[:end] + split.outside)
 
-    def _reason(self) -> Split:
+    def _reason(self, text: str) -> Split:
         """Return what is surely of the trace, and what follows it once it has ended."""
-        end = self.pending.find(THINK_CLOSE)
-        if end < 0:
-            dropped, reasoning = self._take(len(self.pending) - self._possible_end())
-            return Split(reasoning=reasoning, outside=dropped + reasoning)
-        written, self.pending = self.pending[:end], self.pending[end + len(THINK_CLOSE) :]
-        reasoning = written.rstrip("\n")
-        reasoning = reasoning.lstrip("\n") if self._trim else reasoning
+        passed, end = self._hold.push(text)
+        reasoning = self._trimmed(passed)
+        if end is None:
+            return Split(reasoning=reasoning, outside=passed)
+        written = passed + self._hold.flush() + self._chat.think.close
         self.trace, self._trim = Trace.CLOSED, True
-        dropped, content = self._take(len(self.pending))
-        return Split(reasoning, content, written + THINK_CLOSE + dropped)
+        answer = self._answer(text[end:])
+        return Split(reasoning, answer.content, written + answer.outside)
 
-    def _possible_end(self) -> int:
-        """Return the length of the tail that may belong to newlines and a closing tag."""
-        text = self.pending
-        for size in range(min(len(text), len(THINK_CLOSE) - 1), 0, -1):
-            if text.endswith(THINK_CLOSE[:size]):
-                return len(text) - len(text[:-size].rstrip("\n"))
-        return len(text) - len(text.rstrip("\n"))
+    def _answer(self, text: str) -> Split:
+        """Return content, and the newlines between it and a tag."""
+        content = self._trimmed(text)
+        return Split(content=content, outside=text[: len(text) - len(content)])
 
-    def _take(self, size: int) -> tuple[str, str]:
-        """Remove the first `size` characters held; return the newlines of a start, and the rest."""
-        text, self.pending = self.pending[:size], self.pending[size:]
-        rest = text.lstrip("\n") if self._trim else text
+    def _trimmed(self, text: str) -> str:
+        """Return the text without the newlines of a start."""
+        rest = text.lstrip(NEWLINE) if self._trim else text
         self._trim = self._trim and not rest
-        return text[: len(text) - len(rest)], rest
+        return rest

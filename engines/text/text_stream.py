@@ -1,7 +1,8 @@
 """Tokens to text as they come: whole characters only, and no part of a stop string."""
 
+from nemotrt.engines.model.families import DEFAULT
+from nemotrt.engines.text.hold_back import HoldBack
 from nemotrt.engines.text.reasoning import Split, Trace, TraceReader
-from nemotrt.engines.text.stop_matcher import StopMatcher
 from nemotrt.engines.text.tokenizer import Tokenizer
 
 
@@ -24,9 +25,9 @@ class TextStream:
         """
         self._decoder = tokenizer.decoder() if tokenizer else None
         self._stops = stop
-        self._stop = StopMatcher(stop)
-        self._held = ""
-        self._reader = TraceReader(trace if stop else Trace.CLOSED)
+        self._hold = HoldBack(stop)
+        chat = tokenizer.chat if tokenizer else DEFAULT
+        self._reader = TraceReader(chat, trace if stop else Trace.CLOSED)
         self._may_stop = True
         self.is_stopped = False
 
@@ -48,28 +49,19 @@ class TextStream:
 
     def flush(self) -> str:
         """Return what was held back, once no more tokens come; it may hold a stop string yet."""
-        shown = self._show(self._reader.flush())
-        rest, self._held = ("" if self.is_stopped else self._held), ""
-        return shown + rest
+        return self._show(self._reader.flush()) + self._hold.flush()
 
     def _stops_before_the_trace(self) -> bool:
         """Whether white space that may come before a trace has a stop string: no need to wait."""
-        space = self._reader.pending
+        space = self._reader.held
         if not (self._may_stop and self._reader.trace is Trace.BEFORE and space.isspace()):
             return False
-        return StopMatcher(self._stops).push(space) is not None
+        return HoldBack(self._stops).push(space)[1] is not None
 
     def _show(self, split: Split) -> str:
         """Return what may be shown; the rest is held, or dropped at a stop string."""
         if self.is_stopped:
             return ""
-        start = self._stop.push(split.content)
-        num_before = len(self._held)
-        self._held += split.content
-        if start is not None and self._may_stop:
-            self.is_stopped = True
-            text, self._held = self._held[: num_before + start], ""
-            return split.outside + text
-        cut = len(self._held) - self._stop.num_pending
-        text, self._held = self._held[:cut], self._held[cut:]
+        text, end = self._hold.push(split.content, counts=self._may_stop)
+        self.is_stopped = end is not None
         return split.outside + text

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.model.config_fields import Fields
-from nemotrt.engines.text.reasoning import THINK_CLOSE, THINK_OPEN
+from nemotrt.engines.model.families import DEFAULT, ChatFormat, family_of
 from nemotrt.engines.text.token_bytes import ToBytes, drops_first_space, token_reader
-from nemotrt.engines.text.tokenizer_config import read_tokenizer_config, special_token
+from nemotrt.engines.text.tokenizer_config import (
+    read_tokenizer_config,
+    special_token,
+    template_sources,
+)
 from nemotrt.engines.text.tokenizer_state import settle
 from nemotrt.errors import ArtefactError, EnvironmentUnfitError
 from nemotrt.files.text_file import json_object_if_there
@@ -27,10 +31,13 @@ SLOW_FILES = ("tokenizer.model", "tekken.json", "vocab.json")
 class Tokenizer:
     """A `tokenizers` tokenizer from a folder's tokenizer.json."""
 
-    def __init__(self, backend: Any, eos_ids: Sequence[int] = ()) -> None:
-        """Wrap a `tokenizers.Tokenizer`."""
+    def __init__(
+        self, backend: Any, eos_ids: Sequence[int] = (), chat: ChatFormat = DEFAULT
+    ) -> None:
+        """Wrap a `tokenizers.Tokenizer`; `chat` is how the model writes tags."""
         self._backend = backend
         self.eos_ids = tuple(eos_ids)
+        self.chat = chat
 
     @classmethod
     def from_json(cls, text: str, eos_ids: Sequence[int] = ()) -> "Tokenizer":
@@ -116,7 +123,7 @@ class Tokenizer:
     def decoder(self) -> Callable[[int], str]:
         """Return a function from the next id to the text that it completes, "" if none yet.
 
-        Special tokens have no text, but for the tags of a reasoning trace.
+        Special tokens have no text, but for the family's tags.
         """
         from tokenizers.decoders import DecodeStream
 
@@ -130,8 +137,8 @@ class Tokenizer:
 
     @cached_property
     def _special_tags(self) -> dict[int, str]:
-        """The tags of a reasoning trace that are special tokens: text all the same, by id."""
-        ids = {tag: self.token_id(tag) for tag in (THINK_OPEN, THINK_CLOSE)}
+        """The family's tags that are special tokens: text all the same, by id."""
+        ids = {tag: self.token_id(tag) for tag in (*self.chat.think, *self.chat.calls.tags)}
         return {i: tag for tag, i in ids.items() if i is not None and not self.decode([i])}
 
 
@@ -203,7 +210,8 @@ def _checked(folder: Path, backend: Any) -> Tokenizer:
             f"{vocab_size}: the model has no embedding for it. Take the tokenizer that belongs to "
             "the model, or resize the model's embeddings."
         )
-    return Tokenizer(backend, eos_ids(folder, backend.token_to_id))
+    templates = template_sources(folder, read_tokenizer_config(folder)).values()
+    return Tokenizer(backend, eos_ids(folder, backend.token_to_id), family_of(templates))
 
 
 def _vocab_size(folder: Path) -> int | None:

@@ -11,8 +11,8 @@ from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.guide import AfterThinking, Guide, TextGuide, ThinkingBudget
 from nemotrt.engines.text.chat.turn import Turn, read_turn
+from nemotrt.engines.text.hold_back import HoldBack
 from nemotrt.engines.text.reasoning import Trace
-from nemotrt.engines.text.stop_matcher import prepare_stops
 from nemotrt.engines.text.tag_tokens import tag_tokens
 from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar.grammar import GrammarCompiler
@@ -74,7 +74,7 @@ def make_submission(
     """
     now = time.monotonic() if arrived_s is None else arrived_s
     inputs = read_inputs(values, opened.engine.limits.max_seq_len)
-    prepare_stops(inputs.stop_words)
+    HoldBack(inputs.stop_words)  # compiled and kept, on this thread and not on the engine's
     ids = prompt_ids(inputs, opened)
     engine, encode = opened.engine, None
     if opened.tokenizer is not None:
@@ -128,7 +128,8 @@ def _guide(
         return None  # a trace that can't open needs no limit
     limit = math.inf if inputs.max_thinking_tokens is None else inputs.max_thinking_tokens
     encode = partial(tokenizer.encode, add_special_tokens=False)
-    thinking = ThinkingBudget(limit, encode, turn.trace, is_at_newline=turn.is_at_newline)
+    at_newline = turn.is_at_newline
+    thinking = ThinkingBudget(turn.chat, limit, encode, turn.trace, is_at_newline=at_newline)
     if grammar is None:
         return thinking
     tags = tag_tokens(tokenizer, opened.engine.vocab_size, opened.eos_ids)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.runtime.request import FinishReason, Request
 from nemotrt.engines.runtime.sampling.guide import (
@@ -47,20 +48,20 @@ def run(budget: ThinkingBudget, free_text: str, count: int) -> str:
     ],
 )
 def test_budget_ends_at_the_next_newline(max_tokens, text, expected) -> None:
-    output = run(ThinkingBudget(max_tokens, encode), text, len(expected))
+    output = run(ThinkingBudget(DEFAULT, max_tokens, encode), text, len(expected))
     close = expected.index("</think>")
     assert output[: close + 10] == expected[: close + 10]
 
 
 def test_budget_ends_after_the_grace_without_a_newline() -> None:
-    output = run(ThinkingBudget(2, encode), "x", 2 * GRACE_TOKENS)
+    output = run(ThinkingBudget(DEFAULT, 2, encode), "x", 2 * GRACE_TOKENS)
     assert output.index("\n</think>\n\n") == 2 + GRACE_TOKENS
     assert output.count("</think>") == 1
 
 
 def test_a_trace_that_ends_by_itself_is_left_alone() -> None:
     text = "a</think>b\nc\n"
-    assert run(ThinkingBudget(3, encode), text, 4 * len(text)) == 4 * text
+    assert run(ThinkingBudget(DEFAULT, 3, encode), text, 4 * len(text)) == 4 * text
 
 
 def test_forced_and_allowed_tokens() -> None:
@@ -118,7 +119,7 @@ def test_scheduler_obeys_a_guide_and_feeds_nothing_twice() -> None:
 
 def test_another_guide_takes_over_after_the_trace() -> None:
     answer = Then()
-    guide = AfterThinking(ThinkingBudget(0, encode), answer)
+    guide = AfterThinking(ThinkingBudget(DEFAULT, 0, encode), answer)
     for character in "</think>\n\n":
         assert guide.rule() == Forced(ord(character))
         guide.push(ord(character), character)
@@ -215,9 +216,9 @@ def test_rules_are_prepared_by_batch() -> None:
     """Each guide once; the one in charge of a trace; nothing for one alone."""
     one, other = Batch(), Batch()
     first, second, third, alone = Counted(one), Counted(one), Counted(one), Counted(other)
-    closed = AfterThinking(ThinkingBudget(9, encode, Trace.CLOSED), third)
-    thinking = AfterThinking(ThinkingBudget(0, encode), Counted(other))
-    free = ThinkingBudget(9, encode, Trace.CLOSED)
+    closed = AfterThinking(ThinkingBudget(DEFAULT, 9, encode, Trace.CLOSED), third)
+    thinking = AfterThinking(ThinkingBudget(DEFAULT, 0, encode), Counted(other))
+    free = ThinkingBudget(DEFAULT, 9, encode, Trace.CLOSED)
     found = rules([first, thinking, alone, second, closed, free, first])
     forced = Forced(ord("<"))
     assert found == [Forced(1), forced, Forced(0), Forced(1), Forced(1), FREE, Forced(1)]

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.text.reasoning import Trace, TraceReader, trace_of
 
 TEXT = st.text(alphabet="ab<>/think \n")
 
 
 def run(pieces, *, is_open):
-    splitter = TraceReader(Trace.OPEN if is_open else Trace.BEFORE)
+    splitter = TraceReader(DEFAULT, Trace.OPEN if is_open else Trace.BEFORE)
     parts = [splitter.push(piece) for piece in pieces] + [splitter.flush()]
     return "".join(p.reasoning for p in parts), "".join(p.content for p in parts)
 
@@ -47,7 +48,7 @@ def test_the_cuts_do_not_matter(text, positions, is_open) -> None:
 @given(TEXT, st.lists(st.integers(0, 60)), st.sampled_from(Trace))
 def test_nothing_is_lost_and_the_content_comes_last(text, positions, trace) -> None:
     places = sorted({0, len(text), *(p % (len(text) + 1) for p in positions)})
-    reader = TraceReader(trace)
+    reader = TraceReader(DEFAULT, trace)
     parts = [reader.push(text[a:b]) for a, b in pairwise(places)] + [reader.flush()]
     written = "".join(part.outside + part.content for part in parts)
     assert written == text
@@ -68,7 +69,7 @@ def test_the_answer_is_what_follows_the_tag_and_its_newlines(trace, gap, answer,
     """The oracle is how the text was put together."""
     answer = answer.lstrip("\n")
     text = f"<think>{trace}</think>{gap}{answer}" if opens else f"{trace}</think>{gap}{answer}"
-    reader = TraceReader(Trace.BEFORE if opens else Trace.OPEN)
+    reader = TraceReader(DEFAULT, Trace.BEFORE if opens else Trace.OPEN)
     parts = [reader.push(character) for character in text] + [reader.flush()]
     assert "".join(part.content for part in parts) == answer
     assert "".join(part.reasoning for part in parts) == trace.strip("\n")
@@ -77,13 +78,13 @@ def test_the_answer_is_what_follows_the_tag_and_its_newlines(trace, gap, answer,
 
 @pytest.mark.parametrize("gap", ["", "\n", "\n\n"])
 def test_newlines_after_a_tag_at_the_prompts_end_belong_to_it(gap) -> None:
-    reader = TraceReader(Trace.ENDED)
+    reader = TraceReader(DEFAULT, Trace.ENDED)
     parts = [reader.push(character) for character in f"{gap}a\nb<think>"] + [reader.flush()]
     assert "".join(part.content for part in parts) == "a\nb<think>"
 
 
 def test_a_closed_text_never_opens() -> None:
-    reader = TraceReader(Trace.CLOSED)
+    reader = TraceReader(DEFAULT, Trace.CLOSED)
     text = "<think>a</think>b"
     assert "".join(reader.push(character).content for character in text) == text
 
@@ -120,4 +121,4 @@ HEADER = "<A>"
     ],
 )
 def test_where_a_prompt_leaves_the_trace(prompt, header, expected) -> None:
-    assert trace_of(prompt, header) is expected
+    assert trace_of(DEFAULT, prompt, header) is expected

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling.guide import ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -30,7 +31,7 @@ def said(
     tokenizer.eos_ids = (end,)
     engine = SaysPieces([*range(len(pieces)), end], tokenizer.vocab_size)
     scheduler = Scheduler(engine, tokenizer)
-    guide = None if budget is None else ThinkingBudget(budget, tokenizer.encode, trace)
+    guide = None if budget is None else ThinkingBudget(DEFAULT, budget, tokenizer.encode, trace)
     limits = SamplingParams(max_tokens=max_tokens or len(pieces) + 20, **params)  # type: ignore[arg-type]
     scheduler.submit(Request("r", (0,), limits, guide, trace))
     updates: list[Update] = []
@@ -107,7 +108,7 @@ def said_everything(thought: list[str], budget: int, vocabulary: list[str], stop
     """Return the text of a request whose stop strings count everywhere."""
     tokenizer = PieceTokenizer([*thought, *vocabulary])
     scheduler = Scheduler(SaysPieces(range(len(thought)), tokenizer.vocab_size), tokenizer)
-    guide = ThinkingBudget(budget, tokenizer.encode, Trace.OPEN)
+    guide = ThinkingBudget(DEFAULT, budget, tokenizer.encode, Trace.OPEN)
     params = SamplingParams(max_tokens=len(thought) + 20, stop=(stop,))
     scheduler.submit(Request("r", (0,), params, guide, Trace.CLOSED))
     text = ""

@@ -20,6 +20,7 @@ from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt_llm import scheduler as scheduler_module
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.backends.tensorrt_llm.sampling import sampling_fields
+from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.generation import collect, generate
@@ -36,7 +37,7 @@ LIMITS = Limits(max_batch_size=3, max_seq_len=96, chunk_tokens=16)
 PROMPT = (1, 700, 23, 1999, 4)
 SHORT = SamplingParams(max_tokens=4)
 PENALIZED = SamplingParams(max_tokens=4, presence_penalty=0.5)
-BUDGET = ThinkingBudget(1, lambda text: [5])
+BUDGET = ThinkingBudget(DEFAULT, 1, lambda text: [5])
 STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
 
 
@@ -243,7 +244,9 @@ def test_a_thinking_budget_is_kept_by_a_second_request(
     for engine in (cpu, opened):
         tokenizer = engine.tokenizer
         assert tokenizer is not None
-        thinking = ThinkingBudget(budget, partial(tokenizer.encode, add_special_tokens=False))
+        thinking = ThinkingBudget(
+            DEFAULT, budget, partial(tokenizer.encode, add_special_tokens=False)
+        )
         params = SamplingParams(max_tokens=max_tokens, min_tokens=2, ignore_eos=True)
         scheduler = engine.scheduler()
         scheduler.submit(Request("r", PROMPT, params, thinking))
@@ -472,7 +475,7 @@ def test_stop_strings_count_where_ours_count_them(
 def test_a_forced_tag_stops_nothing(stop: str, opened: OpenEngine) -> None:
     tokenizer, scheduler = opened.tokenizer, opened.scheduler()
     assert tokenizer is not None
-    thinking = ThinkingBudget(0, partial(tokenizer.encode, add_special_tokens=False))
+    thinking = ThinkingBudget(DEFAULT, 0, partial(tokenizer.encode, add_special_tokens=False))
     params = SamplingParams(max_tokens=8, ignore_eos=True, stop=(stop,))
     scheduler.submit(Request("r", PROMPT, params, thinking))
     updates: list[Update] = []

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template, sampling_defaults
+from nemotrt.engines.model.families import DEFAULT
+from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
@@ -73,7 +74,7 @@ def test_reasoning_and_its_defaults(messages: list[dict[str, Any]], reasons: boo
     prompt = TEMPLATE.render(messages)
     turn = read_turn(prompt, TEMPLATE)
     assert turn.expects_trace is reasons
-    assert sampling_defaults(reasons=turn.expects_trace) == (
+    assert turn.chat.sampling[turn.expects_trace] == (
         {"temperature": 0.6, "top_p": 0.95} if reasons else {"temperature": 0.0, "top_p": 1.0}
     )
     assert prompt.endswith("<think>\n" if reasons else "<think></think>")
@@ -152,6 +153,8 @@ def byte_ids(byte: int) -> list[int]:
 
 class Pieces(Tokenizer):
     """A tokenizer whose ids are characters, to try stop strings on any text."""
+
+    chat = DEFAULT
 
     def __init__(self) -> None:
         self.eos_ids = ()

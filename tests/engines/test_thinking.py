@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.runtime.sampling.guide import (
     COMPLETE,
     FREE,
@@ -55,19 +56,19 @@ def run(guide: ThinkingBudget, text: str) -> str:
     ],
 )
 def test_a_budget_counts_from_the_tag_that_the_model_writes(budget, text, expected) -> None:
-    assert run(ThinkingBudget(budget, encode, Trace.BEFORE), text) == expected
+    assert run(ThinkingBudget(DEFAULT, budget, encode, Trace.BEFORE), text) == expected
 
 
 @settings(deadline=None)
 @given(st.text("ab<>/think\n", max_size=60), st.integers(0, 3))
 def test_without_a_trace_a_budget_changes_nothing(text, budget) -> None:
-    assert run(ThinkingBudget(budget, encode, Trace.CLOSED), text) == text
+    assert run(ThinkingBudget(DEFAULT, budget, encode, Trace.CLOSED), text) == text
     if not text.lstrip().startswith("<think>"):
-        assert run(ThinkingBudget(budget, encode, Trace.BEFORE), text) == text
+        assert run(ThinkingBudget(DEFAULT, budget, encode, Trace.BEFORE), text) == text
 
 
 def test_a_prefill_within_a_line_is_let_finish_it() -> None:
-    guide = ThinkingBudget(0, encode, Trace.OPEN, is_at_newline=False)
+    guide = ThinkingBudget(DEFAULT, 0, encode, Trace.OPEN, is_at_newline=False)
     assert run(guide, "end.\nmore") == "end.\n</think>\n\nmore"
 
 
@@ -114,7 +115,7 @@ def follow(guide: AfterThinking, tokenizer: PieceTokenizer, pieces: list[str]) -
 
 def guided(pieces: list[str], answer: str, trace: Trace) -> tuple[AfterThinking, PieceTokenizer]:
     tokenizer = PieceTokenizer(pieces)
-    thinking = ThinkingBudget(float("inf"), tokenizer.encode, trace)
+    thinking = ThinkingBudget(DEFAULT, float("inf"), tokenizer.encode, trace)
     tags = tag_tokens(tokenizer, tokenizer.vocab_size)
     return AfterThinking(thinking, Wants(answer, pieces), tags), tokenizer
 
@@ -158,7 +159,7 @@ def test_newlines_between_tag_and_answer_are_bounded() -> None:
 
 def test_a_forced_tag_has_its_newlines() -> None:
     tokenizer = PieceTokenizer(SMALL)
-    thinking = ThinkingBudget(0, tokenizer.encode)
+    thinking = ThinkingBudget(DEFAULT, 0, tokenizer.encode)
     guide = AfterThinking(thinking, Wants("{}", SMALL), tag_tokens(tokenizer, tokenizer.vocab_size))
     while isinstance(rule := guide.rule(), Forced):
         guide.push(rule.token, SMALL[rule.token])
@@ -237,7 +238,7 @@ def test_tags_that_are_special_tokens_are_text_all_the_same() -> None:
 
 def test_no_tags_allow_nothing_more() -> None:
     rule = AfterThinking(
-        ThinkingBudget(0, encode, Trace.BEFORE), Wants("{", SMALL), TagTokens(len(SMALL))
+        ThinkingBudget(DEFAULT, 0, encode, Trace.BEFORE), Wants("{", SMALL), TagTokens(len(SMALL))
     ).rule()
     assert isinstance(rule, Allowed) and rule.mask.sum() == 1
 
@@ -252,7 +253,7 @@ def test_the_real_grammar_after_a_trace(opens, answer) -> None:
     """Tiny's own tokens; the one that closes the tag carries the answer's first character."""
     grammar = real_grammar("json", "")
     trace = Trace.BEFORE if opens else Trace.OPEN
-    thinking = ThinkingBudget(float("inf"), TINY.encode, trace)
+    thinking = ThinkingBudget(DEFAULT, float("inf"), TINY.encode, trace)
     guide = AfterThinking(thinking, grammar, tag_tokens(TINY, 4096))
     text = ("<think>\n" if opens else "") + f"{{ hm </think>\n\n{answer}"
     for token in TINY.encode(text, add_special_tokens=False):
@@ -271,7 +272,7 @@ def test_the_real_grammar_is_told_of_text_within_the_closing_token(regex, is_kep
     """`>>` is one token of tiny's: the tag's end and the answer's beginning."""
     grammar = real_grammar("regex", regex)
     guide = AfterThinking(
-        ThinkingBudget(float("inf"), TINY.encode), grammar, tag_tokens(TINY, 4096)
+        ThinkingBudget(DEFAULT, float("inf"), TINY.encode), grammar, tag_tokens(TINY, 4096)
     )
     for piece in ("</", "think"):
         for token in TINY.encode(piece, add_special_tokens=False):
@@ -289,7 +290,7 @@ def test_the_real_grammar_is_told_of_text_within_the_closing_token(regex, is_kep
 
 def test_the_real_grammar_forgets_what_turned_out_to_be_a_tag() -> None:
     grammar = real_grammar("regex", "<TOOL>|<b>")
-    thinking = ThinkingBudget(float("inf"), TINY.encode, Trace.BEFORE)
+    thinking = ThinkingBudget(DEFAULT, float("inf"), TINY.encode, Trace.BEFORE)
     guide = AfterThinking(thinking, grammar, tag_tokens(TINY, 4096))
     for text in ("<think>\n", "hm</think>\n\n", "<b>"):
         for token in TINY.encode(text, add_special_tokens=False):

@@ -8,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.runtime.request import FinishReason, Request
 from nemotrt.engines.runtime.sampling.guide import (
     AfterThinking,
@@ -46,9 +47,13 @@ KINDS: dict[str, tuple[str, str, Any]] = {
     "json": ("json", "", {"type": "object"}),
     "regex": ("regex", "(yes|no)", {"yes", "no"}),
     "lark": ("lark", 'start: "x" ("y" | "zz")', {"xy", "xzz"}),
-    "calls": ("lark", calls_grammar(TOOLS), "calls"),
-    "one call": ("lark", calls_grammar(TOOLS, is_parallel=False), "calls"),
-    "calls or answer": ("lark", calls_grammar(TOOLS, answer=PAIR), "calls or answer"),
+    "calls": ("lark", calls_grammar(DEFAULT.calls, TOOLS), "calls"),
+    "one call": ("lark", calls_grammar(DEFAULT.calls, TOOLS, is_parallel=False), "calls"),
+    "calls or answer": (
+        "lark",
+        calls_grammar(DEFAULT.calls, TOOLS, answer=PAIR),
+        "calls or answer",
+    ),
 }
 
 
@@ -79,7 +84,7 @@ def run(tokenizer, guide, favour=None, **params: Any) -> tuple[str, FinishReason
 
 def parsed(text: str) -> list[dict[str, Any]]:
     """Return the calls of a text that is a list of calls and nothing else."""
-    parser = ToolCallParser()
+    parser = ToolCallParser(DEFAULT.calls)
     (content, deltas), (rest, more) = parser.push(text), parser.flush()
     assert content + rest == ""
     calls: list[dict[str, Any]] = []
@@ -417,14 +422,14 @@ def test_rules_at_one_time_are_each_guides_own(tokenizer, grammars) -> None:
             grammars.guide(kind, guide) for kind, guide, _ in KINDS.values() for _ in range(2)
         ]
         for trace in (Trace.BEFORE, Trace.CLOSED):
-            thinking = ThinkingBudget(5, tokenizer.encode, trace)
+            thinking = ThinkingBudget(DEFAULT, 5, tokenizer.encode, trace)
             made.append(AfterThinking(thinking, grammars.guide("json_schema", json.dumps(PAIR))))
         broken = grammars.guide("regex", "(yes|no)")
         broken.push_text("maybe")
         erring, panicking = grammars.guide("regex", "a"), grammars.guide("regex", "a")
         erring.push(tokenizer.encode("b", add_special_tokens=False)[0], "b")
         panicking.matcher = Panics()
-        return [*made, broken, erring, panicking, ThinkingBudget(0, tokenizer.encode)]
+        return [*made, broken, erring, panicking, ThinkingBudget(DEFAULT, 0, tokenizer.encode)]
 
     random, together, alone = np.random.default_rng(5), guides(), guides()
     walking = list(range(len(alone) - 4))
@@ -488,7 +493,7 @@ def test_references_hold_in_forced_calls(tokenizer, grammars, name) -> None:
     tools = [Function(name="other", parameters=other), Function(name="this", parameters=schema)]
     num_calls = 0
     for seed in range(8):
-        guide = grammars.guide("lark", calls_grammar(tools, is_parallel=False))
+        guide = grammars.guide("lark", calls_grammar(DEFAULT.calls, tools, is_parallel=False))
         text, reason, _ = run(tokenizer, guide, seed=seed)
         assert reason is FinishReason.STOP
         [call] = parsed(text)
@@ -502,7 +507,7 @@ def test_a_reference_to_elsewhere_is_refused(grammars) -> None:
     for reference in ("http://localhost:1/a", "file:///etc/hostname", "other.json", "#/$defs/B"):
         tool = Function(name="f", parameters={**of(x={"$ref": reference}), "$defs": {"A": {}}})
         with pytest.raises(ConfigError, match=r"not present in a registry|does not exist"):
-            grammars.guide("lark", calls_grammar([tool]))
+            grammars.guide("lark", calls_grammar(DEFAULT.calls, [tool]))
 
 
 def test_names_and_unicode_reach_the_parser_as_they_are(tokenizer, grammars) -> None:
@@ -510,7 +515,7 @@ def test_names_and_unicode_reach_the_parser_as_they_are(tokenizer, grammars) -> 
     values = ["é ü", "日本\u2028語", 'a"b\\c', "]}</TOOLCALL>", "\x00\t\n", "🙂", "<TOOLCALL>["]
     for value in values:
         tool = Function(name=name, parameters=of(x={"const": value}))
-        guide = grammars.guide("lark", calls_grammar([tool], is_parallel=False))
+        guide = grammars.guide("lark", calls_grammar(DEFAULT.calls, [tool], is_parallel=False))
         text, reason, _ = run(tokenizer, guide)
         [call] = parsed(text)
         assert (call["name"], json.loads(call["arguments"])) == (name, {"x": value})

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.engines.model.families import DEFAULT
 from nemotrt.serve.front.tools.json_reader import MAX_DEPTH, Status, StringText, Value
-from nemotrt.serve.front.tools.tool_calls import CLOSE, OPEN, ToolCallParser
+from nemotrt.serve.front.tools.tool_calls import ToolCallParser
+
+OPEN, CLOSE = DEFAULT.calls.tags
 
 LAX = settings(deadline=None)
 NAMES = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
@@ -56,7 +59,7 @@ PIECES = st.lists(
 
 def run(pieces):
     """Return (content, [(name, arguments)]) of what the parser makes of the pieces."""
-    parser, content, calls = ToolCallParser(), "", []
+    parser, content, calls = ToolCallParser(DEFAULT.calls), "", []
     outputs = [parser.push(piece) for piece in pieces] + [parser.flush()]
     for text, deltas in outputs:
         content += text
@@ -280,19 +283,19 @@ def test_space_and_text_around_calls(text, content, calls) -> None:
 
 
 def test_the_name_goes_out_before_the_arguments() -> None:
-    parser = ToolCallParser()
+    parser = ToolCallParser(DEFAULT.calls)
     _, [head, start] = parser.push('<TOOLCALL>[{"name": "tip", "arguments": {"bi')
     assert (head.name, start.name, start.arguments) == ("tip", None, '{"bi')
     _, [more] = parser.push("ll")
     assert more.arguments == "ll"
-    parser = ToolCallParser()
+    parser = ToolCallParser(DEFAULT.calls)
     assert parser.push('<TOOLCALL>[{"arguments": {"a": 1}, "na') == ("", [])
     _, [head, whole] = parser.push('me": "tip"')
     assert (head.name, whole.arguments) == ("tip", '{"a": 1}')
 
 
 def test_arguments_in_a_string_stream_decoded_and_keep_what_was_cut() -> None:
-    parser = ToolCallParser()
+    parser = ToolCallParser(DEFAULT.calls)
     _, [head, start] = parser.push('<TOOLCALL>[{"name": "tip", "arguments": "{\\"a\\": \\"\\u00')
     assert (head.name, start.arguments) == ("tip", '{"a": "')
     assert parser.push("e9")[1][0].arguments == "é"
@@ -305,7 +308,7 @@ def test_the_closing_tag_may_be_missing() -> None:
 
 
 def test_calls_are_counted_as_they_end() -> None:
-    parser, counts = ToolCallParser(), []
+    parser, counts = ToolCallParser(DEFAULT.calls), []
     for character in '<TOOLCALL>[{"name": "a", "arguments": {}}, {"name": "b"}]':
         parser.push(character)
         counts.append(parser.num_calls)

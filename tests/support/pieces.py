@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.text.tokenizer import Tokenizer
 from support.stand_in import StandInEngine
@@ -11,6 +12,8 @@ from support.stand_in import StandInEngine
 
 class PieceTokenizer(Tokenizer):
     """Token i is piece i; a text is encoded by the longest pieces."""
+
+    chat = DEFAULT
 
     def __init__(self, pieces: Sequence[str], eos_ids: Sequence[int] = ()) -> None:
         self.pieces = list(pieces)

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.model.families import ChatFormat
 from nemotrt.engines.runtime.sampling.token_bits import set_bits
-from nemotrt.engines.text.reasoning import THINK_CLOSE, Split, Trace, TraceReader
+from nemotrt.engines.text.reasoning import Split, Trace, TraceReader
 from nemotrt.engines.text.tag_tokens import NO_TAGS, TagTokens
 
-MAX_GAP_NEWLINES = 2  # between the closing tag and the answer, as the models write it
 GRACE_TOKENS = 500  # Source: model card, "Reasoning Budget Control"
 
 
@@ -139,6 +139,7 @@ class ThinkingBudget:
 
     def __init__(
         self,
+        chat: ChatFormat,
         max_thinking_tokens: float,
         encode: Callable[[str], Sequence[int]],
         trace: Trace = Trace.OPEN,
@@ -148,16 +149,18 @@ class ThinkingBudget:
         """Start where the prompt leaves the trace.
 
         Args:
+            chat: how the model writes a trace.
             max_thinking_tokens: the generated tokens of the trace that are not hurried.
             encode: gives a text's ids without special tokens.
             trace: where the prompt leaves it.
             is_at_newline: the trace may end at once, for the prompt is at a newline.
         """
         self._max_tokens = max_thinking_tokens
-        self._at_newline = tuple(encode(f"{THINK_CLOSE}\n\n"))
-        self._at_limit = tuple(encode(f"\n{THINK_CLOSE}\n\n"))
+        self.chat = chat
+        self._at_newline = tuple(encode(f"{chat.think.close}{chat.gap}"))
+        self._at_limit = tuple(encode(f"\n{chat.think.close}{chat.gap}"))
         self._num_tokens = 0
-        self._reader = TraceReader(trace)
+        self._reader = TraceReader(chat, trace)
         self._queue: list[int] = []
         if trace is Trace.OPEN:
             self._close_if_due(is_newline=is_at_newline)
@@ -170,7 +173,7 @@ class ThinkingBudget:
     @property
     def pending(self) -> str:
         """What may yet become the opening tag."""
-        return self._reader.pending
+        return self._reader.held
 
     def rule(self) -> Rule:
         """Force the next token of the closing tag; outside of it the model is free."""
@@ -187,7 +190,7 @@ class ThinkingBudget:
         if self._queue:
             self._queue.pop(0)
             if not self._queue and self._reader.trace is Trace.OPEN:
-                self._reader = TraceReader(Trace.CLOSED)  # its tokenizer spells the tag otherwise
+                self._reader = TraceReader(self.chat, Trace.CLOSED)  # the tag is spelled otherwise
         elif self._reader.trace is Trace.OPEN:
             self._num_tokens += before is Trace.OPEN
             # a trace that has just been opened may end before it begins
@@ -206,7 +209,7 @@ class AfterThinking:
     """Leaves the trace to its budget; what follows it to another guide.
 
     Where the model may still open a trace, its tag is allowed beside what the answer allows. The
-    closing tag may be followed by two newlines; the answer is told of what comes behind them, by
+    closing tag may be followed by its newlines; the answer is told of what comes behind them, by
     text where a token of the tag carries it. The text can't end within the trace.
     """
 
@@ -250,7 +253,8 @@ class AfterThinking:
             self._push_undecided(token, text)
         if self._thinking.trace is Trace.CLOSED and before is Trace.OPEN:
             gap = len(split.outside) - len(split.outside.rstrip("\n"))
-            self._num_newlines_left = 0 if split.content else max(0, MAX_GAP_NEWLINES - gap)
+            left = max(0, len(self._thinking.chat.gap) - gap)
+            self._num_newlines_left = 0 if split.content else left
             if split.content:
                 self._answer.push_text(split.content)
 

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemotrt.engines.model.families import family_of
 from nemotrt.engines.text.tokenizer_config import (
     DEFAULT_TEMPLATE,
     read_tokenizer_config,
@@ -16,10 +17,6 @@ from nemotrt.errors import ArtefactError, ConfigError
 if TYPE_CHECKING:
     from jinja2 import Template
 
-# Model card of NVIDIA-Nemotron-Nano-9B-v2: "temperature 0.6, top_p 0.95 for reasoning True and
-# greedy search for reasoning False".
-REASONING_DEFAULTS: dict[str, float] = {"temperature": 0.6, "top_p": 0.95}
-PLAIN_DEFAULTS: dict[str, float] = {"temperature": 0.0, "top_p": 1.0}
 TOOL_TEMPLATE = "tool_use"  # takes the place of the default one where there are tools
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # names of one and the same
 Message = Mapping[str, Any]
@@ -37,6 +34,7 @@ class ChatTemplate:
             ArtefactError: a template is malformed.
         """
         named = {DEFAULT_TEMPLATE: sources} if isinstance(sources, str) else sources
+        self.chat = family_of(named.values())
         self._tokens = dict(tokens or {})
         self._names = sorted(named)
         self._sources = {n: named[n] for n in (DEFAULT_TEMPLATE, TOOL_TEMPLATE) if n in named}
@@ -115,11 +113,6 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
     config = read_tokenizer_config(folder)
     sources = template_sources(folder, config)
     return ChatTemplate(sources, special_tokens(config)) if sources else None
-
-
-def sampling_defaults(*, reasons: bool) -> dict[str, float]:
-    """Return the model card's sampling settings for an answer with reasoning or without."""
-    return dict(REASONING_DEFAULTS if reasons else PLAIN_DEFAULTS)
 
 
 def _compiled(name: str, source: str) -> "Template":

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from nemotrt.engines.model.families import DEFAULT, ChatFormat
 from nemotrt.engines.text.chat.template import ChatTemplate
-from nemotrt.engines.text.reasoning import THINK_CLOSE, THINK_OPEN, Trace, trace_of
+from nemotrt.engines.text.reasoning import Trace, trace_of
 from nemotrt.errors import ConfigError
 
 PROBE = "What is the time?"
@@ -22,18 +23,21 @@ class Turn:
     trace: Trace
     expects_trace: bool
     is_at_newline: bool
+    chat: ChatFormat = DEFAULT
 
 
 def read_turn(prompt: str, template: ChatTemplate | None) -> Turn:
     """Return where `prompt` leaves the assistant's turn."""
+    chat = DEFAULT if template is None else template.chat
     header = "" if template is None else turn_header(template)
-    trace = trace_of(prompt, header)
+    trace = trace_of(chat, prompt, header)
     is_chat = bool(header) and prompt.rstrip().endswith(header)
-    leaves_it_open = is_chat and template is not None and template.mentions(THINK_CLOSE[2:])
+    leaves_it_open = is_chat and template is not None and any(map(template.mentions, chat.think))
     return Turn(
         trace,
         trace is Trace.OPEN or (trace is Trace.BEFORE and leaves_it_open),
-        prompt.endswith("\n") or prompt.endswith(THINK_OPEN),
+        prompt.endswith(("\n", chat.think.open)),
+        chat,
     )
 
 
@@ -48,4 +52,4 @@ def turn_header(template: ChatTemplate) -> str:
         return ""
     is_longer = asked.startswith(told) and asked != told
     opening = asked[len(told) :] if is_longer else asked.rpartition(PROBE)[2]
-    return re.split(f"{THINK_OPEN}|{THINK_CLOSE}", opening)[0].strip()
+    return re.split("|".join(map(re.escape, template.chat.think)), opening)[0].strip()

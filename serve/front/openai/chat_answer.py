@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nemotrt.engines.model.families import CallFormat
 from nemotrt.engines.text.reasoning import Split, TraceReader
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.logprobs import chat_logprobs
@@ -35,9 +36,9 @@ class ChatAnswer:
         delta = {"role": "assistant", "content": ""}
         return {"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def expect_tool_calls(self, *, max_calls: int | None = None) -> None:
+    def expect_tool_calls(self, calls: CallFormat, *, max_calls: int | None = None) -> None:
         """Look for tool calls in the content; the answer ends with the call `max_calls`."""
-        self._parser = ToolCallParser(max_calls)
+        self._parser = ToolCallParser(calls, max_calls)
 
     def push(self, fields: Fields) -> list[Delta]:
         """Add fields; return the choice's part of the chunks to send, none or several."""

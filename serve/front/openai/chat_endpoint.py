@@ -40,7 +40,7 @@ class ChatCall:
         inputs = chat_inputs(request, prompt, turn, separate_reasoning=is_split)
         self.inputs = choices_of(inputs, request.n)
         self._answers = [
-            ChatAnswer(i, files, TraceReader(turn.trace) if is_split else None)
+            ChatAnswer(i, files, TraceReader(turn.chat, turn.trace) if is_split else None)
             for i in range(request.n)
         ]
         if request.tools and request.tool_choice != "none":
@@ -48,7 +48,7 @@ class ChatCall:
             if is_single:  # the answer ends with its first call, which has to be seen at once
                 self.inputs = [i | {"stream": True, "return_progress": True} for i in self.inputs]
             for answer in self._answers:
-                answer.expect_tool_calls(max_calls=1 if is_single else None)
+                answer.expect_tool_calls(turn.chat.calls, max_calls=1 if is_single else None)
         options = request.stream_options
         self._with_usage = bool(options and options.include_usage)
         self._with_progress = bool(options and options.continuous_usage_stats)

@@ -16,7 +16,6 @@ Json = dict[str, Any]
 # What the server gives the template itself, so that a request can't.
 OWN_VARIABLES = {"messages", "tools", "add_generation_prompt", "continue_final_message"}
 THINKING = "enable_thinking"  # the usual variable; NVIDIA's template has directives instead
-DIRECTIVES = {True: "/think", False: "/no_think"}  # Source: model card, "Reasoning"
 
 
 def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
@@ -60,7 +59,7 @@ def _variables(request: ChatRequest, template: ChatTemplate) -> Json:
         ApiError: the template does not read one.
     """
     known = template.variables - OWN_VARIABLES
-    if template.mentions(DIRECTIVES[False]):
+    if template.mentions(template.chat.directives[False]):
         known |= {THINKING}
     variables = dict(request.chat_template_kwargs or {})
     for name in variables:
@@ -88,25 +87,27 @@ def _with_directive(
     field = f"chat_template_kwargs.{THINKING}"
     if not isinstance(thinking, bool):
         raise ApiError(400, f"{field} must be true or false, got {thinking!r}.", param=field)
+    words = template.chat.directives
     turns = turns if turns[0]["role"] == "system" else [{"role": "system", "content": ""}, *turns]
-    prompt = render_chat(template, [_directed(turns[0], thinking), *turns[1:]], tools, variables)
+    turns = [_directed(turns[0], words[thinking]), *turns[1:]]
+    prompt = render_chat(template, turns, tools, variables)
     if read_turn(prompt, template).expects_trace is not thinking:
         raise ApiError(
             400,
-            f"{field} is {str(thinking).lower()}, but a message says {DIRECTIVES[not thinking]}; "
+            f"{field} is {str(thinking).lower()}, but a message says {words[not thinking]}; "
             "leave one of them out.",
             param=field,
         )
     return prompt
 
 
-def _directed(turn: Json, thinking: bool) -> Json:
+def _directed(turn: Json, directive: str) -> Json:
     """Return a system message with a directive behind what it says."""
     content = turn.get("content") or ""
     if isinstance(content, list):
-        content = [*content, {"type": "text", "text": DIRECTIVES[thinking]}]
+        content = [*content, {"type": "text", "text": directive}]
     else:
-        content = f"{content} {DIRECTIVES[thinking]}".lstrip()
+        content = f"{content} {directive}".lstrip()
     return {**turn, "content": content}
 
 

@@ -1,8 +1,10 @@
 """The grammar that a chat request implies: its response format, or a tool that must be called."""
 
 import json
+from functools import partial
 from typing import Any
 
+from nemotrt.engines.model.families import CallFormat
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.schema.requests import (
     ChatRequest,
@@ -16,7 +18,7 @@ Schema = dict[str, Any]
 ANY_OBJECT: Schema = {"type": "object"}
 
 
-def guide_inputs(request: ChatRequest) -> Inputs:
+def guide_inputs(request: ChatRequest, calls: CallFormat) -> Inputs:
     """Return the tensors of the grammar, none where the answer is free.
 
     A forced call leaves no content that a response format could be about.
@@ -26,35 +28,41 @@ def guide_inputs(request: ChatRequest) -> Inputs:
     """
     wanted = request.response_format
     has_format = wanted is not None and wanted.type != "text"
-    is_parallel = request.parallel_tool_calls in (None, True)
+    grammar = partial(calls_grammar, calls, is_parallel=request.parallel_tool_calls is not False)
     if request.tool_choice not in (None, "none", "auto"):
-        return _guide("lark", calls_grammar(_functions(request), is_parallel=is_parallel))
+        return _guide("lark", grammar(_functions(request)))
     if wanted is None or not has_format:
         return {}
     schema = _answer_schema(wanted)
     if request.tools and request.tool_choice != "none":
         functions = [tool.function for tool in request.tools]
-        return _guide("lark", calls_grammar(functions, is_parallel=is_parallel, answer=schema))
+        return _guide("lark", grammar(functions, answer=schema))
     return _guide("json_schema", _text(schema, "response_format.json_schema"))
 
 
 def calls_grammar(
-    functions: list[Function], *, is_parallel: bool = True, answer: Schema | None = None
+    calls: CallFormat,
+    functions: list[Function],
+    *,
+    is_parallel: bool = True,
+    answer: Schema | None = None,
 ) -> str:
-    """Return the Lark grammar of a list of calls in the model's own format.
+    """Return the Lark grammar of calls in the model's own format.
 
     Each schema is the root of its own `%json`, so that its references hold.
 
     Args:
+        calls: the model's format.
         functions: what may be called.
         is_parallel: whether there may be more than one call.
         answer: the schema of what may be written instead of calls; none: there must be a call.
     """
-    more = ' (", " call)*' if is_parallel else ""
+    before, between, after = map(json.dumps, (calls.before, calls.between, calls.after))
+    more = f" ({between} call)*" if is_parallel else ""
     start = "calls" if answer is None else "calls | answer"
     rules = [
         f"start: {start}",
-        f'calls: "<TOOLCALL>[" call{more} "]</TOOLCALL>"',
+        f"calls: {before} call{more} {after}",
         "call: " + " | ".join(f"call_{i}" for i in range(len(functions))),
     ]
     for i, function in enumerate(functions):

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from nemotrt.engines.text.chat.template import sampling_defaults
 from nemotrt.engines.text.chat.turn import Turn
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.guided import guide_inputs
@@ -23,14 +22,13 @@ def chat_inputs(
 
     Where the trace is part of the content, a stop string ends it too.
     """
-    defaults = sampling_defaults(reasons=turn.expects_trace)
     inputs = _sampling_inputs(request)
     inputs["text_input"] = prompt
     inputs["add_special_tokens"] = False  # the template has written them
     if request.temperature is None:
-        inputs["temperature"] = defaults["temperature"]
-        if request.top_p is None:
-            inputs["top_p"] = defaults["top_p"]
+        settings = turn.chat.sampling[turn.expects_trace]
+        given = {name for name in request.model_fields_set if getattr(request, name) is not None}
+        inputs |= {name: value for name, value in settings.items() if name not in given}
     if request.top_logprobs and not request.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true.", param="top_logprobs")
     bounds = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
@@ -42,7 +40,7 @@ def chat_inputs(
         inputs |= _logprob_inputs(request.top_logprobs or 0)
     if request.prompt_logprobs is not None:
         inputs |= _prompt_logprob_inputs(request, request.prompt_logprobs)
-    return inputs | guide_inputs(request)
+    return inputs | guide_inputs(request, turn.chat.calls)
 
 
 def completion_inputs(request: CompletionRequest, prompt: str | list[int]) -> Inputs:

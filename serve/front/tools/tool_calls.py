@@ -1,4 +1,4 @@
-"""Parses `<TOOLCALL>[{"name": ..., "arguments": ...}, ...]</TOOLCALL>` while it comes.
+"""Parses a family's tool calls while they come: objects between its tags, in a list or alone.
 
 A call's name goes out as soon as it is known to be one, its arguments as they come. What turns out
 not to be a call is handed back as content: nothing is ever lost. White space before a block of
@@ -13,11 +13,11 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nemotrt.engines.model.families import CallFormat
+from nemotrt.engines.text.hold_back import ANY_SPACE, HoldBack
 from nemotrt.serve.front.tools.call_object import CallObject
 from nemotrt.serve.front.tools.json_reader import SPACE, Status
 
-OPEN = "<TOOLCALL>"
-CLOSE = "</TOOLCALL>"
 BETWEEN = frozenset(SPACE + ",[]}")  # what may stand between the calls of a block
 
 
@@ -34,15 +34,15 @@ class CallDelta:
 class ToolCallParser:
     """Separates content from tool calls; feed it the answer without its reasoning."""
 
-    def __init__(self, max_calls: int | None = None) -> None:
+    def __init__(self, calls: CallFormat, max_calls: int | None = None) -> None:
         """Start outside of a block of calls; what follows the call `max_calls` is left out."""
         self.num_calls = 0  # that have ended
-        self._max_calls = max_calls
+        self._tags, self._max_calls = calls.tags, max_calls
         self._read: Callable[[str, int], int] = self._outside
-        self._matched = 0  # characters of the tag under way
-        self._space: list[str] = []  # white space that may stand before a block
+        self._hold = HoldBack((calls.tags.open,), ANY_SPACE)  # of the text outside of blocks
         self._raw: list[str] = []  # of the block since its last call, in case it is no call
         self._has_calls = False  # the block, or the last one where only space has followed it
+        self._closing_tag = ""  # as far as it has come
         self._object = CallObject()
         self._is_announced = False
         self._content: list[str] = []
@@ -65,15 +65,12 @@ class ToolCallParser:
         if self._read == self._call:
             self._object.flush()
             self._hand_over()
-        elif self._read != self._outside:
-            self._raw = [] if self._has_calls else [*self._raw, CLOSE[: self._matched]]
-            self._matched = 0
+        elif self._read != self._outside and self._has_calls:
+            self._raw, self._closing_tag = [], ""
         if self._read != self._outside:
             self._give_up()
-        self._show(OPEN[: self._matched])
-        if not self._has_calls:
-            self._content += self._space
-        self._matched, self._space = 0, []
+        rest = self._hold.flush()
+        self._show("" if self._has_calls and rest.isspace() else rest)
         return self._collect()
 
     def _collect(self) -> tuple[str, list[CallDelta]]:
@@ -82,32 +79,18 @@ class ToolCallParser:
         return content, deltas
 
     def _show(self, text: str) -> None:
-        """Pass on content, and the white space before it."""
+        """Pass on content."""
         if text:
-            self._content += [*self._space, text]
-            self._space, self._has_calls = [], False
-
-    def _show_but_space(self, text: str) -> None:
-        """Pass on content; the white space at its end waits for what follows."""
-        body = text.rstrip()
-        self._show(body)
-        self._space.append(text[len(body) :])
+            self._content.append(text)
+            self._has_calls = False
 
     def _outside(self, text: str, position: int) -> int:
         """Pass content on up to a block."""
-        if text[position] == OPEN[self._matched]:
-            self._matched += 1
-            if self._matched == len(OPEN):
-                self._matched, self._has_calls, self._raw = 0, False, [OPEN]
-                self._read = self._block_start
-            return position + 1
-        if self._matched:
-            self._show(OPEN[: self._matched])
-            self._matched = 0
-            return position
-        end = text.find(OPEN[0], position)
-        end = len(text) if end < 0 else end
-        self._show_but_space(text[position:end])
+        body, end = self._hold.push(text, position)
+        self._show(body)
+        if end is None:
+            return len(text)
+        self._read, self._raw, self._has_calls = self._block_start, [self._tags.open], False
         return end
 
     def _block_start(self, text: str, position: int) -> int:
@@ -128,7 +111,7 @@ class ToolCallParser:
             self._object, self._is_announced, self._read = CallObject(), False, self._call
             self._raw.append(character)
             return position + 1
-        if character == CLOSE[0]:
+        if character == self._tags.close[0]:
             self._read = self._closing
             return position
         if character not in BETWEEN:
@@ -158,7 +141,7 @@ class ToolCallParser:
             return
         if not self._is_announced:
             self._is_announced = self._has_calls = True
-            self._space = []
+            self._hold.flush()  # white space before the block
             call_id = f"call_{secrets.token_hex(12)}"
             self._deltas.append(CallDelta(self.num_calls, name=call.name, call_id=call_id))
         self._raw = []
@@ -167,24 +150,21 @@ class ToolCallParser:
 
     def _closing(self, text: str, position: int) -> int:
         """Read the closing tag."""
-        if text[position] == CLOSE[self._matched]:
-            self._matched += 1
-            if self._matched == len(CLOSE):
-                self._matched = 0
-                self._raw = [] if self._has_calls else [*self._raw, CLOSE]
-                self._give_up()
-            return position + 1
-        matched, self._matched = self._matched, 0
-        if matched == 1:  # it may open another block
+        tag = self._tags.close
+        end = min(len(text), position + len(tag) - len(self._closing_tag))
+        seen = self._closing_tag + text[position:end]
+        if not tag.startswith(seen):
+            return self._give_up(position)
+        self._closing_tag = seen
+        if seen == tag:
+            self._raw = [] if self._has_calls else [*self._raw, tag]
+            self._closing_tag = ""
             self._give_up()
-            self._matched = 1
-            return position
-        self._raw.append(CLOSE[:matched])
-        return self._give_up(position)
+        return end
 
     def _give_up(self, position: int = 0) -> int:
         """Leave the block; hand back what has been read of something that is no call."""
-        raw, self._raw = "".join(self._raw), []
-        self._show_but_space(raw)
-        self._read = self._outside
+        raw = "".join((*self._raw, self._closing_tag))  # its end may open another block
+        self._raw, self._closing_tag, self._read = [], "", self._outside
+        self._show(self._hold.push(raw, counts=False)[0])
         return position

@@ -1,0 +1,83 @@
+"""How a family of models writes a chat: one object a family, and the one place with its tags."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+
+class Tags(NamedTuple):
+    """What stands around a trace, or around tool calls."""
+
+    open: str
+    close: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallFormat:
+    """Tool calls: objects `{"name": ..., "arguments": ...}`, and what stands around them.
+
+    A grammar holds the model to all that it writes before the first call, between two, and after
+    the last one, tags included. Who reads calls is more lenient, and needs the tags alone; a
+    closing tag begins with a character that stands in no list of objects.
+    """
+
+    tags: Tags
+    before: str
+    between: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """What a model writes around an answer, and what its card advises.
+
+    `gap` are the newlines between a trace's closing tag and the answer. `directives` are the words
+    of a message that switch thinking on (True) and off, `sampling` the settings with and without.
+    """
+
+    think: Tags
+    gap: str
+    calls: CallFormat
+    directives: Mapping[bool, str]
+    sampling: Mapping[bool, Mapping[str, float]]
+
+
+# Source: chat template and model card of NVIDIA-Nemotron-Nano-9B-v2: "temperature 0.6, top_p 0.95
+# for reasoning True and greedy search for reasoning False".
+NEMOTRON_NANO_2 = ChatFormat(
+    think=Tags("<think>", "</think>"),
+    gap="\n\n",
+    calls=CallFormat(
+        Tags("<TOOLCALL>", "</TOOLCALL>"), before="<TOOLCALL>[", between=", ", after="]</TOOLCALL>"
+    ),
+    directives={True: "/think", False: "/no_think"},
+    sampling={
+        True: {"temperature": 0.6, "top_p": 0.95},
+        False: {"temperature": 0.0, "top_p": 1.0},
+    },
+)
+# Traces as above; each call has tags of its own, as Hermes writes it. Source: chat template
+# of Qwen3-8B, and its model card, "Best Practices".
+QWEN3 = replace(
+    NEMOTRON_NANO_2,
+    calls=CallFormat(
+        Tags("<tool_call>", "</tool_call>"),
+        before="<tool_call>\n",
+        between="\n</tool_call>\n<tool_call>\n",
+        after="\n</tool_call>",
+    ),
+    sampling={
+        True: {"temperature": 0.6, "top_p": 0.95, "top_k": 20},
+        False: {"temperature": 0.7, "top_p": 0.8, "top_k": 20},
+    },
+)
+FAMILIES = (NEMOTRON_NANO_2, QWEN3)
+DEFAULT = NEMOTRON_NANO_2  # of a checkpoint whose chat templates write no family's calls
+CALL_KEY = '"name": '  # in a template; there are families with other things than JSON in a tag
+
+
+def family_of(templates: Iterable[str]) -> ChatFormat:
+    """Return the family whose tool calls one of a checkpoint's chat templates writes."""
+    written = [source for source in templates if CALL_KEY in source]
+    found = (family for family in FAMILIES if any(family.calls.tags.open in s for s in written))
+    return next(found, DEFAULT)
