@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from nemotrt.build import support_table
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.protocol.backend import Target
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler, flavour
-from nemotrt.engines.backends.tensorrt_llm import bundle
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
 from nemotrt.engines.model.numerics import Precision
@@ -49,13 +50,13 @@ def test_what_can_not_be_built_is_refused_by_name(
     capability: str, precision: Precision, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        tensorrt.check(capability, precision)
+        check("tensorrt", open_checkpoint(TINY_MODELS["tiny"]), capability, precision)
 
 
 def test_a_missing_compiler_gives_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flavour, "RTX_MODULE", "no_such_module")
     with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[rtx\]'"):
-        tensorrt.check("8.6", Precision.BF16)
+        flavour.choose("8.6")
 
 
 def test_the_host_s_own_gpu_takes_ordinary_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,14 +117,19 @@ def test_the_list_says_what_the_checks_say(quantized_tiny: Callable[[str], Path]
         choice = (row["compute_capability"], Precision(row["precision"]))
         is_built = not row["tensorrt"].startswith("no:")
         is_served = not row["tensorrt-llm"].startswith("no")
-        assert is_built == _passes(tensorrt.check, *choice)
-        assert is_served == _passes(bundle.check, checkpoint, *choice, 1)
+        assert is_built == _passes("tensorrt", checkpoint, *choice)
+        assert is_served == _passes("tensorrt-llm", checkpoint, *choice)
 
 
-def _passes(check: Callable[..., None], *arguments: object) -> bool:
+def check(backend: str, checkpoint: Checkpoint, capability: str, precision: Precision) -> None:
+    found = registry.find(backend)
+    found.check(Target(checkpoint, precision, None, None, capability, found.options_type()))
+
+
+def _passes(backend: str, *arguments: Any) -> bool:
     """Whether a check refuses nothing but the place to compile."""
     try:
-        check(*arguments)
+        check(backend, *arguments)
     except EnvironmentUnfitError:
         return True
     except ConfigError:

@@ -1,6 +1,7 @@
 """Which linears SmoothQuant smooths together, and what takes their factors, by the hub's names."""
 
 import pytest
+
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.profiles.planning.sources.known_models import known_models, load_model
 from nemotrt.quantize.scales.smooth import groups
@@ -27,7 +28,9 @@ DENSE = (
 def test_groups_share_an_input_and_what_comes_before_absorbs(name: str) -> None:
     config = load_model(name)
     if config.model_type == "nemotron_h":
-        layers = [(f"backbone.layers.{at}.", MIXERS[kind]) for at, kind in enumerate(config.pattern)]
+        layers = [
+            (f"backbone.layers.{at}.", MIXERS[kind]) for at, kind in enumerate(config.pattern)
+        ]
     else:
         layers = [(f"model.layers.{at}.", DENSE) for at in range(len(config.layers) // 2)]
     expected = [

@@ -13,7 +13,7 @@ from nemotrt.engines.backends.protocol.backend import (
 )
 from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
-from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
+from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS, TensorRTOptions
 from nemotrt.engines.model.numerics import Precision
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     name = "tensorrt"
     options_type = TensorRTOptions
+    precisions = PRECISIONS
     executed = Executed.NEVER
     not_executed_note = "Compiled, not executed: no GPU ran this plan."
     built = COMPILED
@@ -81,9 +82,8 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.backends.tensorrt.compile import flavour
-
-        return flavour.unsupported(str(compute_capability), precision)
+        missing = self.lacks_fp8(compute_capability, precision)
+        return missing or super().supports(compute_capability, precision)
 
     def table_cell(self, compute_capability: str, precision: Precision) -> str:
         """Say where it is compiled, or why not."""
@@ -103,7 +103,8 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         if has_plugins:
             is_local = target.capability == tensorrt.local_compute_capability()
             check_plugins(target.checkpoint.config, str(target.gpu), has_local_gpu=is_local)
-        tensorrt.check(target.capability, target.precision, has_plugins=has_plugins)
+        self.check_supported(target)
+        tensorrt.choose(target.capability, has_plugins=has_plugins)
 
     def check_memory(self, target: Target[TensorRTOptions]) -> None:
         """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled."""

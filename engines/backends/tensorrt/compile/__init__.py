@@ -9,7 +9,6 @@ from nemotrt.engines.backends.tensorrt.compile.compiler import (
 from nemotrt.engines.backends.tensorrt.compile.flavour import (
     RTX_INSTALL,
     RTX_MODULE,
-    check,
     choose,
     local_compute_capability,
     tools,
@@ -22,7 +21,6 @@ __all__ = [
     "RTX_MODULE",
     "CompileOptions",
     "Compiled",
-    "check",
     "check_memory",
     "choose",
     "compile_plan",
