@@ -19,7 +19,7 @@ from nemotrt.engines.graph.ssd_scan import Chunk, scan, state_shape
 from nemotrt.engines.graph.standard import F32, StandardEmitter
 from nemotrt.engines.model.description import BLOCKS
 from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
-from nemotrt.engines.model.tensor_names import Block, blocks, model_names
+from nemotrt.engines.model.tensor_names import Block, model_names
 
 Floats = npt.NDArray[np.float32]
 BATCH_TOKENS = 1024  # tokens of one run of a block's graph
@@ -131,15 +131,6 @@ def run_block(
             hidden[begin : begin + step] = y
             yield dict(zip(emitter.taps, tapped, strict=True))
         del session
-
-
-def run_blocks(
-    checkpoint: Checkpoint, hidden: Floats, make: MakeEmitter
-) -> Iterator[tuple[Block, dict[str, Floats]]]:
-    """Run every block in order over `hidden` in place; yield each block's taps by batch."""
-    for block in blocks(checkpoint.config):
-        for taps in run_block(checkpoint, block, hidden, make):
-            yield block, taps
 
 
 def final_logits(checkpoint: Checkpoint, hidden: Floats, head: Floats) -> Floats:

@@ -18,12 +18,12 @@ from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, WEIGHTS_FILE
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.model.tensor_names import model_names
+from nemotrt.engines.model.tensor_names import blocks, model_names
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
-from nemotrt.quantize.calibration.forward import embed, final_logits, run_blocks
+from nemotrt.quantize.calibration.forward import embed, final_logits, run_block
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
 from nemotrt.quantize.recipes.recipe import load_recipe
@@ -104,8 +104,8 @@ def cpu_logits(source: Path, precision: str, tokens: list[int], folder: Path) ->
 
 def fake_quant_logits(checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
     hidden = embed(checkpoint, np.array([tokens]))
-    for _ in run_blocks(checkpoint, hidden, SixteenBitCache):
-        pass
+    for block in blocks(checkpoint.config):
+        list(run_block(checkpoint, block, hidden, SixteenBitCache))
     head = checkpoint.floats(model_names(checkpoint.config).lm_head)
     return final_logits(checkpoint, hidden[0], head)[np.cumsum(CHUNKS) - 1]
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.model.tensor_names import linear_names, model_names
+from nemotrt.engines.model.tensor_names import blocks, linear_names, model_names
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import load_calibration, save_calibration
-from nemotrt.quantize.calibration.forward import embed, final_logits, run_blocks
+from nemotrt.quantize.calibration.forward import embed, final_logits, run_block
 from nemotrt.quantize.calibration.observe import Observation
 from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
 from nemotrt.quantize.conversion.formats import Format
@@ -42,8 +42,8 @@ IN_PROJ = "backbone.layers.0.mixer.in_proj.weight"
 def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
     checkpoint = open_quantized(folder)
     hidden = embed(checkpoint, ids)
-    for _ in run_blocks(checkpoint, hidden, QuantizedEmitter):
-        pass
+    for block in blocks(checkpoint.config):
+        list(run_block(checkpoint, block, hidden, QuantizedEmitter))
     head = checkpoint.floats(model_names(checkpoint.config).lm_head)
     return np.stack([final_logits(checkpoint, row, head) for row in hidden])
 

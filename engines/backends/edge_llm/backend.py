@@ -64,9 +64,9 @@ class EdgeLLMBackend(Backend[NoOptions]):
         from nemotrt.engines.backends.edge_llm.export import write_export
         from nemotrt.engines.backends.edge_llm.support import notes
 
-        version, graph = write_export(target.checkpoint, job.folder, job.limits, job.report)
+        version, num_quantized = write_export(target.checkpoint, job.folder, job.limits, job.report)
         found = notes(target.checkpoint, job.limits)
-        found["num_quantized_linears"] = graph.num_quantized_linears
+        found["num_quantized_linears"] = num_quantized
         return Payload({"tensorrt-edgellm": version}, found, {})
 
     def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
