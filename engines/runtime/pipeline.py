@@ -7,6 +7,7 @@ host learns tokens one step behind then, and what a sequence computed past its e
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from nemotrt.engines.runtime.engine import Engine, Feed
@@ -55,15 +56,12 @@ class HasPipeline(Protocol):
         """Return its pipeline; None where this machine can't have it."""
 
 
+@dataclass(frozen=True, slots=True)
 class Place:
-    """A slot of an engine on the host, and what the sampler keeps of its sequence."""
+    """A slot of an engine, and what the sampler keeps of its sequence."""
 
-    __slots__ = ("draw", "slot")
-
-    def __init__(self, slot: int, draw: Any) -> None:
-        """Take both."""
-        self.slot = slot
-        self.draw = draw
+    slot: int
+    draw: Any
 
 
 class HostPipeline:

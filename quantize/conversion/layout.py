@@ -46,20 +46,6 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """Bytes of the source, unchanged."""
-
-    ref: TensorRef
-
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """Bytes known from the plan."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Codes:
     """The codes of a linear."""
 
@@ -75,12 +61,12 @@ class Scales:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor of the output."""
+    """One tensor of the output: copied from the source, known from the plan, or of a linear."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    content: Copied | Literal | Codes | Scales
+    content: TensorRef | bytes | Codes | Scales
 
     @property
     def num_bytes(self) -> int:
@@ -91,7 +77,7 @@ class Entry:
 def literal(name: str, dtype: str, values: npt.ArrayLike) -> Entry:
     """Return the entry for small `values`, stored as `dtype`."""
     array = np.asarray(values).astype(DTYPES[dtype])
-    return Entry(name, dtype, array.shape, Literal(array.tobytes()))
+    return Entry(name, dtype, array.shape, array.tobytes())
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,8 @@ from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.convert import DROPPED_BITS
 from nemotrt.quantize.conversion.formats import Format, linear_entries
 from nemotrt.quantize.conversion.layout import (
-    Copied,
     Entry,
     Linear,
-    Literal,
     Shard,
     literal,
     make_shard,
@@ -71,10 +69,9 @@ def plan_shards(
                 adjustments.pre_quant_scales.get(linear.module),
             )
         elif name in adjustments.tensors:
-            data = adjustments.tensors[name]
-            entries.append(Entry(name, ref.dtype, ref.shape, Literal(data)))
+            entries.append(Entry(name, ref.dtype, ref.shape, adjustments.tensors[name]))
         else:
-            entries.append(Entry(name, ref.dtype, ref.shape, Copied(ref)))
+            entries.append(Entry(name, ref.dtype, ref.shape, ref))
         entries += _kv_scales(name, layout, adjustments)
     return [make_shard(path, by_file.get(path.name, [])) for path in shard_paths(checkpoint.path)]
 
@@ -125,6 +122,6 @@ def plan_digest(checkpoint: Checkpoint, shards: list[Shard], settings: str) -> s
     for shard in shards:
         digest.update(shard.header)
         for entry in shard.entries:
-            if isinstance(entry.content, Literal):
-                digest.update(entry.content.data)
+            if isinstance(entry.content, bytes):
+                digest.update(entry.content)
     return digest.hexdigest()

@@ -23,7 +23,7 @@ from nemotrt.quantize.calibration.calibration import Calibration
 from nemotrt.quantize.conversion.plan import Adjustments
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
-from nemotrt.quantize.scales.column_amax import column_amax
+from nemotrt.quantize.scales.amax import column_amax
 
 Floats = npt.NDArray[np.float32]
 MAX_EXPONENT = 12  # factors stay within 2^-12 .. 2^12, far from bfloat16's range

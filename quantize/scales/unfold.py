@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.quantize.conversion.convert import chunks
 from nemotrt.quantize.conversion.layout import NO_FACTORS
-from nemotrt.quantize.reading.code_rows import chunks, code_rows
+from nemotrt.quantize.reading.code_rows import code_rows
 from nemotrt.quantize.scales.smooth import MAX_EXPONENT, Group, groups
 
 Floats = npt.NDArray[np.float32]

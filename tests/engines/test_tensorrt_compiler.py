@@ -242,8 +242,8 @@ def test_an_interrupted_compilation_ends_its_process(
 def test_cost_and_timing_cache_come_from_the_compiler(tmp_path: Path) -> None:
     source = write_sparse(tmp_path / "c", "qwen3-8b", "bf16", is_slice=True)
     tensorrt.export(open_checkpoint(source), tmp_path, LIMITS, Precision.BF16)
-    options = tensorrt.CompileOptions(1 << 30, tmp_path / "timing")
-    found = tensorrt.compile_plan(tmp_path, LIMITS, "8.6", options)
+    cache = tmp_path / "timing"
+    found = tensorrt.compile_plan(tmp_path, LIMITS, "8.6", workspace_bytes=1 << 30, cache=cache)
     assert 50 << 20 < found.peak_bytes < 4 << 30
     assert found.seconds > 0
     assert len(found.report.activation_bytes) == 2

@@ -116,19 +116,10 @@ class TensorRTBackend(Backend[TensorRTOptions]):
     def build(self, target: Target[TensorRTOptions], job: BuildJob) -> Payload:
         """Write graph, plan and layer report."""
         from nemotrt.engines.backends.tensorrt import compile as tensorrt
-        from nemotrt.engines.backends.tensorrt.compile.plan_builder import PlanSpec, build_plan
+        from nemotrt.engines.backends.tensorrt.compile.plan_builder import build_plan
 
-        chosen = target.options
-        how = PlanSpec(
-            job.limits,
-            target.precision,
-            target.capability,
-            chosen.is_embedded,
-            chosen.workspace_bytes,
-            chosen.mamba,
-        )
-        weights, notes = build_plan(target.checkpoint, job.folder, how, job.report)
-        tools = tensorrt.tools(target.capability, has_plugins=chosen.has_plugins)
+        weights, notes = build_plan(target, job)
+        tools = tensorrt.tools(target.capability, has_plugins=target.options.has_plugins)
         return Payload(tools, notes, weights)
 
     def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":

@@ -15,6 +15,7 @@ from nemotrt.engines.backends.tensorrt_llm.sampling import (
     sampling_fields,
 )
 from nemotrt.engines.backends.tensorrt_llm.token_streams import Gained, TokenStreams
+from nemotrt.engines.runtime.engine import HasLimits
 from nemotrt.engines.runtime.prompt_scores import PromptScores
 from nemotrt.engines.runtime.request import (
     NOT_FINITE,
@@ -25,7 +26,7 @@ from nemotrt.engines.runtime.request import (
     Token,
     Update,
 )
-from nemotrt.engines.runtime.request_scheduler import HasLimits, check_request
+from nemotrt.engines.runtime.request_scheduler import check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
 from nemotrt.engines.runtime.sampling.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import is_finite

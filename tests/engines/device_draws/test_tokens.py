@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams, uniform
-from support.emulated_draws import Device, check_batch
+from support.emulated_draws import Blocks, Device, check_batch
 from support.sampler_cases import (
     CARD,
     REAL,

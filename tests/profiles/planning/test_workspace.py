@@ -66,7 +66,7 @@ def test_against_the_compiler(
     folder = tmp_path / "engine"
     folder.mkdir()
     tensorrt.export(checkpoint, folder, limits, Precision.BF16, is_embedded=False)
-    compiled = tensorrt.compile_plan(folder, limits, "8.6", tensorrt.CompileOptions(0))
+    compiled = tensorrt.compile_plan(folder, limits, "8.6")
     prompt = Prompt(num_tokens, max_seq_len)
     planned = workspace_bytes(parse_model_config(config), BF16, prompt, 8, Scratch.GRAPH)
     assert planned == pytest.approx(max(compiled.report.activation_bytes), rel=0.3)

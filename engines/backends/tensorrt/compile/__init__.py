@@ -3,7 +3,6 @@
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     PLAN_FILE,
     Compiled,
-    CompileOptions,
     compile_plan,
 )
 from nemotrt.engines.backends.tensorrt.compile.flavour import (
@@ -19,7 +18,6 @@ __all__ = [
     "PLAN_FILE",
     "RTX_INSTALL",
     "RTX_MODULE",
-    "CompileOptions",
     "Compiled",
     "check_memory",
     "choose",
