@@ -11,7 +11,7 @@ from nemotrt.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class GivenPrompt:
     """A text, or ids as "5,9,12"; `is_chat` makes the text a user's turn."""
 
     text: str | None
@@ -30,7 +30,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedPrompt:
     """A prompt's ids, the sampling defaults that go with it, and where it leaves the trace."""
 
     ids: tuple[int, ...]
@@ -38,7 +38,7 @@ class Prepared:
     trace: Trace
 
 
-def prepare(opened: OpenEngine, prompt: Prompt) -> Prepared:
+def prepare(opened: OpenEngine, prompt: GivenPrompt) -> PreparedPrompt:
     """Return what the scheduler needs of a prompt.
 
     Raises:
@@ -65,12 +65,12 @@ def prepare(opened: OpenEngine, prompt: Prompt) -> Prepared:
     return _prepared(opened, ids, is_chat=True)
 
 
-def _prepared(opened: OpenEngine, ids: tuple[int, ...], *, is_chat: bool) -> Prepared:
+def _prepared(opened: OpenEngine, ids: tuple[int, ...], *, is_chat: bool) -> PreparedPrompt:
     """Return the ids with what their text says; the card's settings are for chats."""
     if opened.tokenizer is None:
-        return Prepared(ids, sampling_defaults(reasons=False), Trace.CLOSED)
+        return PreparedPrompt(ids, sampling_defaults(reasons=False), Trace.CLOSED)
     is_known = all(0 <= token < opened.tokenizer.vocab_size for token in ids)
     text = opened.tokenizer.decode(ids, skip_special_tokens=False) if is_known else ""
     turn = read_turn(text, opened.template)
     defaults = sampling_defaults(reasons=is_chat and turn.expects_trace)
-    return Prepared(ids, defaults, turn.trace)
+    return PreparedPrompt(ids, defaults, turn.trace)

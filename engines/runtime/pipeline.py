@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn, open_draws
-from nemotrt.engines.runtime.sampling.params import Choice, Floats, SamplingParams, Score
+from nemotrt.engines.runtime.sampling.params import Floats, SampledToken, SamplingParams, Score
 
 
 class Pipeline(Protocol):
@@ -44,7 +44,7 @@ class Pipeline(Protocol):
     def choose(self, turns: Sequence[Turn]) -> None:
         """Choose the next tokens of sequences, each from its row of the step; maybe of none."""
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Return what was chosen last, in the order of the turns, once; waits for it."""
 
 
@@ -74,7 +74,7 @@ class HostPipeline:
         self._engine = engine
         self._draws = draws
         self._logits: Floats
-        self._choices: list[Choice | None] = []
+        self._choices: list[SampledToken | None] = []
 
     def open(self, params: SamplingParams, prompt: Sequence[int], ends: tuple[int, ...]) -> Place:
         """Return a free slot, and a sampler."""
@@ -96,7 +96,7 @@ class HostPipeline:
         """Choose at once."""
         self._choices = self._draws.choose(self._logits, turns) if turns else []
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Return the choices."""
         choices, self._choices = self._choices, []
         return choices

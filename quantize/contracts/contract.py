@@ -21,7 +21,7 @@ from nemotrt.quantize.contracts.kv_contract import kv_faults
 from nemotrt.quantize.contracts.linear_contract import linear_faults
 from nemotrt.quantize.contracts.loaders import loader_verdicts
 from nemotrt.quantize.contracts.tensor_contract import is_skipped, tensor_faults
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.plan import check_plain
 from nemotrt.quantize.quality.source_error import compare_with_source
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder, open_folder
@@ -33,7 +33,7 @@ class Inspection:
     """What a quantized folder is, what is wrong with it, and who loads it."""
 
     path: Path
-    format: Format
+    format: CheckpointFormat
     algo: str  # ModelOpt's word
     num_quantized: int
     num_kept: int
@@ -99,7 +99,7 @@ def _compare(
 
 def _faults(folder: QuantizedFolder) -> Iterator[str]:
     """Yield each broken rule in one line."""
-    if folder.layout is Format.MODELOPT:
+    if folder.layout is CheckpointFormat.MODELOPT:
         yield from _config_faults(folder)
     yield from tensor_faults(folder)
     yield from kv_faults(folder.model, folder.layout, folder.quant.kv_cache_algo, folder.tensors)

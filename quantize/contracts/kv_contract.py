@@ -7,13 +7,16 @@ from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import KV_CODES
 from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.quantize.contracts.linear_contract import scale_faults
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 LEAVES = ("k_scale", "v_scale")
 
 
 def kv_faults(
-    model: ModelConfig, layout: Format, kv_algo: str | None, tensors: Mapping[str, TensorRef]
+    model: ModelConfig,
+    layout: CheckpointFormat,
+    kv_algo: str | None,
+    tensors: Mapping[str, TensorRef],
 ) -> Iterator[str]:
     """Yield each broken rule in one line.
 

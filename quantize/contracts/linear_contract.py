@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.quantize.conversion.convert import chunks
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
 from nemotrt.quantize.recipes.selection import sharing_scale
 from nemotrt.quantize.scales.amax import has_one_scale
@@ -20,7 +20,9 @@ ACTIVATIONS = tuple(item.safetensors for item in FLOATS)  # the types of pre_qua
 def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Iterator[str]:
     """Yield what is wrong with one quantized linear."""
     expected = folder.layout.scale_shape(folder.precision.weights, codes.shape[0])
-    types = ("F32",) if folder.layout is Format.MODELOPT else ("F32", "BF16")  # of llm-compressor
+    types = (
+        ("F32",) if folder.layout is CheckpointFormat.MODELOPT else ("F32", "BF16")
+    )  # of llm-compressor
     wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"weight_scale": (types, expected)}
     if folder.precision.has_input_scale:
         wanted["input_scale"] = types, folder.layout.one_scale

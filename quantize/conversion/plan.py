@@ -16,7 +16,7 @@ from nemotrt.engines.checkpoint.quant_config import (
 )
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.convert import DROPPED_BITS
-from nemotrt.quantize.conversion.formats import Format, linear_entries
+from nemotrt.quantize.conversion.formats import CheckpointFormat, linear_entries
 from nemotrt.quantize.conversion.layout import (
     Entry,
     Linear,
@@ -47,7 +47,7 @@ def plan_shards(
     checkpoint: Checkpoint,
     selection: Selection,
     recipe: Recipe,
-    layout: Format,
+    layout: CheckpointFormat,
     adjustments: Adjustments,
 ) -> list[Shard]:
     """Return the output shards, one for each of the source's, in order.
@@ -76,7 +76,7 @@ def plan_shards(
     return [make_shard(path, by_file.get(path.name, [])) for path in shard_paths(checkpoint.path)]
 
 
-def _kv_scales(name: str, layout: Format, adjustments: Adjustments) -> Iterator[Entry]:
+def _kv_scales(name: str, layout: CheckpointFormat, adjustments: Adjustments) -> Iterator[Entry]:
     """Yield the cache's scale beside the weight of k_proj or v_proj."""
     module = name.removesuffix(".weight")
     for leaf in ("k_scale", "v_scale"):

@@ -20,7 +20,7 @@ from nemotrt.engines.backends import registry
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.engine.admission import QueueLimits
-from nemotrt.serve.engine.connection import Connection
+from nemotrt.serve.engine.connection import ClientConnection
 from nemotrt.serve.engine.gpu_gauges import GpuGauges
 from nemotrt.serve.engine.loop import MAX_CHUNKS_PER_S, EngineLoop
 from nemotrt.serve.engine.preparation import Preparation
@@ -57,7 +57,7 @@ class EngineHost:
         )
         self._preparation = Preparation()
         self._gpus = GpuGauges()
-        self._connections: list[Connection] = []
+        self._connections: list[ClientConnection] = []
         self._lock = threading.Lock()
 
     def metrics(self) -> str:
@@ -109,7 +109,7 @@ class EngineHost:
                 client, _ = listener.accept()
             except OSError:
                 return  # closed: the server has stopped
-            connection = Connection(
+            connection = ClientConnection(
                 client,
                 self.opened,
                 self.loop,
@@ -122,11 +122,11 @@ class EngineHost:
                 self._connections.append(connection)
             connection.start()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ClientConnection) -> None:
         with self._lock:
             self._connections.remove(connection)
 
-    def _open_connections(self) -> list[Connection]:
+    def _open_connections(self) -> list[ClientConnection]:
         with self._lock:
             return list(self._connections)
 

@@ -10,7 +10,7 @@ from nemotrt.serve.processes.run_folder import RunFolder
 from nemotrt.serve.supervision.front_probe import STOP_NOTICE, FrontProbe
 from nemotrt.serve.supervision.serve_spec import ServeSpec
 from nemotrt.serve.supervision.service import ServiceSpec
-from nemotrt.serve.triton.address import Protocol, TritonAddress
+from nemotrt.serve.triton.address import TritonAddress, TritonProtocol
 from nemotrt.serve.triton.model.relay import SOCKET_VARIABLE
 from nemotrt.serve.triton.probe import TritonProbe
 from nemotrt.serve.triton.runtime import TritonRuntime
@@ -91,7 +91,7 @@ def front_service(
     if spec.max_body_bytes is not None:
         command += ["--max-body-bytes", str(spec.max_body_bytes)]
     if triton is not None:
-        command += ["--triton", triton.target(Protocol.GRPC)]
+        command += ["--triton", triton.target(TritonProtocol.GRPC)]
     if spec.reasoning_in_content:
         command += ["--reasoning-in-content"]
     files: dict[str, Path | None] = {

@@ -13,7 +13,7 @@ from nemotrt.engines.backends.tensorrt.draws.draws import CHOOSE_WARPS, SLICE_WA
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced
-from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
+from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams
 from support import cuda_stand_in
 from support.emulated_kernels import EmulatedKernels, emulated_set, guarded
 from support.sampler_cases import SETTINGS
@@ -102,7 +102,7 @@ class Device:
         self.host_logits[: len(rows)] = rows
         self.cuda.to_device(self.logits, self.host_logits)
 
-    def step(self, rows: np.ndarray, turns: Sequence[Turn]) -> list[Choice | None]:
+    def step(self, rows: np.ndarray, turns: Sequence[Turn]) -> list[SampledToken | None]:
         """Choose from logits, and wait."""
         self.upload(rows)
         self.draws.choose(self.logits, turns)
@@ -116,7 +116,7 @@ class Device:
         prompt: Sequence[int],
         ends: tuple[int, ...],
         slot: int = 0,
-    ) -> list[Choice | None]:
+    ) -> list[SampledToken | None]:
         """One sequence's choices, row after row."""
         draw = self.draws.open(slot, params, prompt, ends)
         return [

@@ -55,7 +55,7 @@ class CBuffer(Structure):
 
 
 class CTensor(Structure):
-    """A TensorSpec."""
+    """A WeightTensor."""
 
     _fields_ = (
         *((name, c_int32) for name in ("kind", "rows", "columns")),

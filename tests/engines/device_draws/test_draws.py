@@ -20,7 +20,7 @@ from nemotrt.engines.backends.tensorrt.draws.tables import (
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.limits import MAX_BIASES
-from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
+from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams
 from nemotrt.errors import ConfigError
 from support import cuda_stand_in
 from support.emulated_draws import Device, QueuedKernels, no_scorer
@@ -62,7 +62,7 @@ def alone(
     return found
 
 
-def tokens(choices: Sequence[Choice | None]) -> list[int | None]:
+def tokens(choices: Sequence[SampledToken | None]) -> list[int | None]:
     return [choice.token if choice else None for choice in choices]
 
 

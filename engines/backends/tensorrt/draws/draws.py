@@ -27,7 +27,7 @@ from nemotrt.engines.backends.tensorrt.draws.tables import (
     slot_bytes,
 )
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn, open_draws
-from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
+from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams
 from nemotrt.errors import ConfigError
 
 WARP = 32
@@ -162,7 +162,7 @@ class DeviceDraws:
         grid = (num_turns, 1, 1)
         self._library.launch("choose_tokens", grid, self._choose_warps * WARP, arguments, stream)
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Wait for the tokens that are due, and for no later work; None where logits fail.
 
         Raises:
@@ -174,7 +174,7 @@ class DeviceDraws:
         turns, self._due = self._due, None
         tokens, statuses = self._results[: len(turns)].T.tolist()
         scores = self._rows.scores(turns, tokens) if turns else {}
-        choices: list[Choice | None] = []
+        choices: list[SampledToken | None] = []
         for index, (turn, token, status) in enumerate(zip(turns, tokens, statuses, strict=True)):
             if status != DrawStatus.DRAWN:
                 choices.append(None)
@@ -182,7 +182,7 @@ class DeviceDraws:
             turn.draw.c.position += 1
             score = scores.get(index)
             top = (score.logprob, score.top_logprobs) if score is not None else ()
-            choices.append(Choice(token, *top))
+            choices.append(SampledToken(token, *top))
         return choices
 
     def feed(self, ids_address: int, slots: Sequence[int]) -> None:

@@ -19,7 +19,7 @@ from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed, pieces
 from nemotrt.engines.runtime.pipeline import Place
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
-from nemotrt.engines.runtime.sampling.params import Choice, Floats, SamplingParams, Score
+from nemotrt.engines.runtime.sampling.params import Floats, SampledToken, SamplingParams, Score
 
 Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, its slots
 
@@ -109,7 +109,7 @@ class TensorRTPipeline:
         rows = [replace(turn, row=self._device_row[turn.row]) for turn in turns]
         self._draws.choose(self._engine.logits_address(), rows)
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Wait for the choice; the step behind it goes on."""
         return self._draws.chosen()
 
