@@ -1,8 +1,6 @@
 """Where every byte of an output shard goes: known before a single weight is read."""
 
-import json
 import math
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.safetensors_file import DTYPES, TensorRef
+from nemotrt.engines.checkpoint.safetensors_file import DTYPES, TensorRef, header_bytes
 from nemotrt.engines.model.numerics import Numbers
 
 NO_FACTORS: npt.NDArray[np.float32] = np.empty(0, np.float32)
@@ -98,20 +96,9 @@ class Shard:
 
     @cached_property
     def header(self) -> bytes:
-        """The header, padded so that data starts at a multiple of 8."""
-        table: dict[str, object] = {"__metadata__": {"format": "pt"}}
-        position = 0
-        for entry in self.entries:
-            end = position + entry.num_bytes
-            table[entry.name] = {
-                "dtype": entry.dtype,
-                "shape": list(entry.shape),
-                "data_offsets": [position, end],
-            }
-            position = end
-        text = json.dumps(table, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        return struct.pack("<Q", len(text)) + text
+        """What stands before the data."""
+        tensors = ((entry.name, entry.dtype, entry.shape) for entry in self.entries)
+        return header_bytes(tensors, {"format": "pt"})
 
     @property
     def num_bytes(self) -> int:

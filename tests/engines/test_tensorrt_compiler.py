@@ -15,8 +15,8 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import Target
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler, flavour
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
 from nemotrt.engines.model.numerics import Precision
@@ -96,7 +96,7 @@ def test_a_static_scale_that_is_not_positive_is_named(
         file.seek(ref.offset)
         file.write(np.float32(-1).tobytes())
     with pytest.raises(ArtefactError, match=f"{name} must be one positive value"):
-        tensorrt.export(open_checkpoint(copy), tmp_path, LIMITS, Precision.INT8_SQ)
+        graph_export.export(open_checkpoint(copy), tmp_path, LIMITS, Precision.INT8_SQ)
 
 
 def test_the_list_says_what_the_checks_say(quantized_tiny: Callable[[str], Path]) -> None:
@@ -144,14 +144,14 @@ def test_a_refusal_is_in_the_compiler_s_own_words(
     quantized_tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """FP8 aimed at a GPU without it, past our own check: TensorRT names the type, not the node."""
-    tensorrt.export(open_checkpoint(quantized_tiny("fp8")), tmp_path, LIMITS, Precision.FP8)
+    graph_export.export(open_checkpoint(quantized_tiny("fp8")), tmp_path, LIMITS, Precision.FP8)
     with pytest.raises(ChildProcessFailedError, match=r"TensorRT can't compile the graph") as error:
-        tensorrt.compile_plan(tmp_path, LIMITS, "8.6")
+        compiler.compile_plan(tmp_path, LIMITS, "8.6")
     assert "at node backbone.layers.0.mixer.in_proj.values (" in error.value.message
     assert "the model contains HW-specific datatypes: fp8_e4m3" in error.value.message
     assert "no arithmetic of that type" in error.value.message
     assert error.value.exit_code == 5
-    assert not (tmp_path / tensorrt.PLAN_FILE).exists()
+    assert not (tmp_path / compiler.PLAN_FILE).exists()
 
 
 def cache_in_int8(graph: onnx.GraphProto) -> None:
@@ -186,7 +186,7 @@ def test_a_refused_node_is_named_and_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = write_sparse(tmp_path / "c", "qwen3-8b", "bf16", is_slice=True)
-    original = tensorrt.export
+    original = graph_export.export
 
     def export(checkpoint: Checkpoint, folder: Path, *rest: Any, **options: Any) -> Any:
         bound = original(checkpoint, folder, *rest, **options)
@@ -195,7 +195,7 @@ def test_a_refused_node_is_named_and_nothing_is_left(
         onnx.save(model, str(folder / GRAPH_FILE))
         return bound
 
-    monkeypatch.setattr(tensorrt, "export", export)
+    monkeypatch.setattr(graph_export, "export", export)
     command = ["build", str(source), "--gpu", "a10g", "--max-batch-size", "4"]
     result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "e")])
     assert result.exit_code == 5
@@ -235,15 +235,15 @@ def test_an_interrupted_compilation_ends_its_process(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tensorrt.compile_plan(tmp_path, LIMITS, "8.6", report=interrupt)
+        compiler.compile_plan(tmp_path, LIMITS, "8.6", report=interrupt)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 
 
 def test_cost_and_timing_cache_come_from_the_compiler(tmp_path: Path) -> None:
     source = write_sparse(tmp_path / "c", "qwen3-8b", "bf16", is_slice=True)
-    tensorrt.export(open_checkpoint(source), tmp_path, LIMITS, Precision.BF16)
+    graph_export.export(open_checkpoint(source), tmp_path, LIMITS, Precision.BF16)
     cache = tmp_path / "timing"
-    found = tensorrt.compile_plan(tmp_path, LIMITS, "8.6", workspace_bytes=1 << 30, cache=cache)
+    found = compiler.compile_plan(tmp_path, LIMITS, "8.6", workspace_bytes=1 << 30, cache=cache)
     assert 50 << 20 < found.peak_bytes < 4 << 30
     assert found.seconds > 0
     assert len(found.report.activation_bytes) == 2

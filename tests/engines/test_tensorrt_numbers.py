@@ -11,7 +11,6 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
@@ -138,7 +137,7 @@ def compiled(name: str, precision: str, source: Path, compiled_tiny: Any, folder
     files = [read_manifest(folder).files for folder in folders]
     for name in (GRAPH_FILE, WEIGHTS_FILE):
         assert len({found[name].sha256 for found in files}) == 1
-    assert all(found[tensorrt.PLAN_FILE].num_bytes > 50_000 for found in files)
+    assert all(found[compiler.PLAN_FILE].num_bytes > 50_000 for found in files)
     return folders[0]
 
 

@@ -96,30 +96,30 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def check(self, target: Target[TensorRTOptions]) -> None:
         """Raise unless a plan for the GPU can be compiled on this machine."""
-        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.compile import flavour
         from nemotrt.engines.backends.tensorrt.plugins.choice import check_plugins
 
         has_plugins = target.options.has_plugins
         if has_plugins:
-            is_local = target.capability == tensorrt.local_compute_capability()
+            is_local = target.capability == flavour.local_compute_capability()
             check_plugins(target.checkpoint.config, str(target.gpu), has_local_gpu=is_local)
         self.check_supported(target)
-        tensorrt.choose(target.capability, has_plugins=has_plugins)
+        flavour.choose(target.capability, has_plugins=has_plugins)
 
     def check_memory(self, target: Target[TensorRTOptions]) -> None:
         """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled."""
-        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 
         if target.options.is_embedded:
-            tensorrt.check_memory(target.checkpoint)
+            graph_export.check_memory(target.checkpoint)
 
     def build(self, target: Target[TensorRTOptions], job: BuildJob) -> Payload:
         """Write graph, plan and layer report."""
-        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.compile import flavour
         from nemotrt.engines.backends.tensorrt.compile.plan_builder import build_plan
 
         weights, notes = build_plan(target, job)
-        tools = tensorrt.tools(target.capability, has_plugins=target.options.has_plugins)
+        tools = flavour.tools(target.capability, has_plugins=target.options.has_plugins)
         return Payload(tools, notes, weights)
 
     def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":

@@ -7,10 +7,11 @@ from threading import Event
 
 from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.protocol.backend import BuildJob, Notes, Target
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.compile.layer_check import LAYERS_FILE, check_layers
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE, compile_image
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers, TensorRTOptions
 from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
 
@@ -29,7 +30,7 @@ def build_plan(
     """
     checkpoint, options = target.checkpoint, target.options
     plugins = build_plugins(target, job)
-    bound = tensorrt.export(
+    bound = graph_export.export(
         checkpoint,
         job.folder,
         job.limits,
@@ -42,7 +43,7 @@ def build_plan(
     with ThreadPoolExecutor(1) as beside:
         digests = beside.submit(tensor_digests, refs, stop)
         try:
-            compiled = tensorrt.compile_plan(
+            compiled = compiler.compile_plan(
                 job.folder,
                 job.limits,
                 target.capability,
