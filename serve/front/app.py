@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from nemotrt.serve.engine.probe import ask_engine, engine_status
+from nemotrt.serve.engine.probe import ask_engine
 from nemotrt.serve.front.http.access import AccessGate, ApiKeys
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
 from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
@@ -97,7 +97,7 @@ class Front:
             return "starting"
         if self.spec.engine_socket is None:
             return "ready"
-        engine = await asyncio.to_thread(engine_status, self.spec.engine_socket)
+        engine = await asyncio.to_thread(ask_engine, self.spec.engine_socket, "status")
         if engine is None:
             return "starting"
         return "draining" if engine["is_draining"] else "ready"

@@ -3,11 +3,12 @@
 import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from nemotrt.serve.engine.probe import EngineProbe
 from nemotrt.serve.processes.run_folder import RunFolder
-from nemotrt.serve.supervision.front_probe import STOP_NOTICE, FrontProbe
+from nemotrt.serve.supervision.front_probe import STOP_NOTICE, is_front_live
 from nemotrt.serve.supervision.serve_spec import ServeSpec
 from nemotrt.serve.supervision.service import ServiceSpec
 from nemotrt.serve.triton.address import TritonAddress, TritonProtocol
@@ -101,13 +102,14 @@ def front_service(
     }
     for option, path in files.items():
         command += [] if path is None else [option, str(path.absolute())]
-    probe = FrontProbe(spec.host, port, is_tls=spec.tls_certificate is not None)
+    is_tls = spec.tls_certificate is not None
+    is_live = partial(is_front_live, spec.host, port, is_tls=is_tls)
     return ServiceSpec(
         name="front",
         command=lambda: command,
         log=folder.log("front"),
-        is_ready=probe.is_live,
-        is_well=probe.is_live,
+        is_ready=is_live,
+        is_well=is_live,
         environment={},
         start_timeout_s=TRITON_START_S,
         stop_timeout_s=2 * STOP_MARGIN_S,

@@ -16,7 +16,7 @@ from nemotrt.engines.backends.native.binding import (
     program_spec,
     run_step,
 )
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import InstructionSet
 from nemotrt.engines.backends.native.program.program import (
     WEIGHTS_FILE,
     OperationKind,

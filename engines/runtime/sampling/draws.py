@@ -21,7 +21,7 @@ from nemotrt.engines.backends.native.library.draw import (
     address,
     padded_bits,
 )
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import InstructionSet
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import (
     Floats,

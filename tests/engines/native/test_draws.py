@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.backends.native.library import draw
 from nemotrt.engines.backends.native.library.draw import DrawEngine
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
-from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn, open_draws
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform

@@ -8,7 +8,7 @@ import pytest
 
 from nemotrt.engines.backends.native import binding
 from nemotrt.engines.backends.native.library import draw, machine_limits
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import InstructionSet
 from nemotrt.engines.backends.native.program import program
 from nemotrt.engines.backends.tensorrt.draws import tables
 
