@@ -2,42 +2,35 @@
 
 import errno
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
 from nemotrt.errors import EnvironmentUnfitError
 
-
-class Command(NamedTuple):
-    """A subcommand: where it is, below this package, and its line of --help."""
-
-    where: str
-    summary: str
-
-
+# A subcommand's name: where it is, below this package, and its line of --help.
 COMMANDS = {
-    "plan": Command(
-        "profiles.planning.command:plan", "Predict memory and throughput before a GPU is rented."
+    "plan": (
+        "profiles.planning.command:plan",
+        "Predict memory and throughput before a GPU is rented.",
     ),
-    "quantize": Command("quantize.command:quantize", "Write a quantized checkpoint."),
-    "evaluate": Command(
+    "quantize": ("quantize.command:quantize", "Write a quantized checkpoint."),
+    "evaluate": (
         "quantize.quality.command:evaluate",
         "Compare a quantized checkpoint or an engine with its source.",
     ),
-    "build": Command("build.command:build", "Build an engine directory from a checkpoint."),
-    "inspect": Command(
-        "inspection:inspect", "Print and verify an engine directory or a checkpoint."
+    "build": ("build.command:build", "Build an engine directory from a checkpoint."),
+    "inspect": ("inspection:inspect", "Print and verify an engine directory or a checkpoint."),
+    "generate": ("engines.command:generate", "Generate text with an engine."),
+    "serve": ("serve.command:serve", "Serve an engine with Triton Inference Server."),
+    "profile": ("profiles.command:profile", "Measure a running server."),
+    "compare": ("profiles.command:compare", "Judge one measured run against another."),
+    "report": (
+        "profiles.command:report",
+        "Rebuild the report of measured runs, or compare several.",
     ),
-    "generate": Command("engines.command:generate", "Generate text with an engine."),
-    "serve": Command("serve.command:serve", "Serve an engine with Triton Inference Server."),
-    "profile": Command("profiles.command:profile", "Measure a running server."),
-    "compare": Command("profiles.command:compare", "Judge one measured run against another."),
-    "report": Command(
-        "profiles.command:report", "Rebuild the report of measured runs, or compare several."
-    ),
-    "doctor": Command("doctor:doctor", "Say what this machine can do."),
-    "demo": Command("demo:demo", "Run the whole chain on the built-in tiny model."),
+    "doctor": ("doctor:doctor", "Say what this machine can do."),
+    "demo": ("demo:demo", "Run the whole chain on the built-in tiny model."),
 }
 
 
@@ -52,7 +45,7 @@ class LazyGroup(click.Group):
         """Return subcommand `cmd_name`, importing its module, or None where there is none."""
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[cmd_name].where.split(":")
+        module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(import_module(f"nemotrt.{module}"), attribute)
         return command
 
@@ -72,7 +65,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from COMMANDS, without importing the commands."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

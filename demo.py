@@ -63,7 +63,7 @@ def demo(output: Path, force: bool, quiet: bool) -> None:
 
 def check_environment() -> None:
     """Raise EnvironmentUnfitError, with every missing part named, before anything is done."""
-    from nemotrt.engines.backends.tensorrt.compile import RTX_INSTALL, RTX_MODULE
+    from nemotrt.engines.backends.tensorrt.compile.flavour import RTX_INSTALL, RTX_MODULE
     from nemotrt.serve.triton.runtime import find_runtime
 
     missing = [] if find_spec(RTX_MODULE) else [f"TensorRT for RTX: {RTX_INSTALL}"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.artefact.manifest import read_manifest
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.compile.layer_check import (
     LAYERS_FILE,
     PROFILES,
@@ -37,8 +37,8 @@ def build(source: Path, target: Path, gpu: str, times: int) -> None:
     """Build `times` times; print each build's cost, and whether the plans are the same."""
     digests = set()
     for _ in range(times):
-        compiled: list[tensorrt.Compiled] = []
-        original = tensorrt.compile_plan
+        compiled: list[compiler.Compiled] = []
+        original = compiler.compile_plan
 
         def keep(
             *args: Any, original: Any = original, compiled: Any = compiled, **kwargs: Any
@@ -46,15 +46,15 @@ def build(source: Path, target: Path, gpu: str, times: int) -> None:
             compiled.append(original(*args, **kwargs))
             return compiled[-1]
 
-        tensorrt.compile_plan = keep
+        compiler.compile_plan = keep
         start = time.monotonic()
         try:
             build_engine(source, target, BuildSpec("tensorrt", gpu, limits=LIMITS), force=True)
         finally:
-            tensorrt.compile_plan = original
+            compiler.compile_plan = original
         seconds = time.monotonic() - start
         manifest, cost = read_manifest(target), compiled[0]
-        plan = manifest.files[tensorrt.PLAN_FILE]
+        plan = manifest.files[compiler.PLAN_FILE]
         digests.add(plan.sha256)
         print(
             f"{manifest.precision:8} {gpu:5} {seconds:6.0f} s in all, {cost.seconds:.0f} s "

@@ -12,8 +12,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.compile.layer_check import PROFILES, check_layers
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
@@ -52,11 +53,11 @@ def compare(checkpoint: Checkpoint, precision: Precision, gpu: str, folder: Path
     for is_embedded in (False, True):
         target = folder / f"{precision}-{is_embedded}"
         target.mkdir()
-        bound = tensorrt.export(checkpoint, target, LIMITS, precision, is_embedded=is_embedded)
-        found = tensorrt.compile_plan(target, LIMITS, capability)
+        bound = graph_export.export(checkpoint, target, LIMITS, precision, is_embedded=is_embedded)
+        found = compiler.compile_plan(target, LIMITS, capability)
         dtypes = {name: weight.dtype for name, weight in bound.items()}
         check = check_layers(found.report, checkpoint.config, dtypes, precision)
-        plan_bytes = (target / tensorrt.PLAN_FILE).stat().st_size
+        plan_bytes = (target / compiler.PLAN_FILE).stat().st_size
         print(
             f"{precision:8} {gpu:5} {'embedded' if is_embedded else 'bound':8} "
             f"{found.cpu_seconds:4.0f} s of CPU, "

@@ -32,7 +32,7 @@ from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduler import Scheduler
-from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
+from nemotrt.engines.runtime.state.slots import Slots
 from nemotrt.engines.runtime.state.state_pool import StatePool
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
@@ -71,12 +71,12 @@ GPUS = ("a10g", "a100", "h100")
 CLAIM = Workload(isl=8192, osl=16384, concurrency=114, num_requests=228)
 
 
-class IdleEngine(SlotEngine):
+class IdleEngine(Slots):
     """The Engine protocol; every step's logits stand ready, a row of its own for each slot."""
 
     def __init__(self, limits: Limits, logits: np.ndarray) -> None:
         """Take the logits, at least a row for each slot."""
-        super().__init__(Slots(limits, logits.shape[1], StatePool()))
+        super().__init__(limits, logits.shape[1], StatePool())
         self.logits = logits
 
     def step(self, feeds: Sequence[Feed]) -> Any:

@@ -4,7 +4,6 @@ from collections.abc import Collection
 
 from nemotrt.build.backend_options import backend_options
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.cpu_backend import default_cpu_backend
 
 
 def default_backend(gpu: str | None, given: Collection[str] = ()) -> tuple[str, str]:
@@ -17,5 +16,5 @@ def default_backend(gpu: str | None, given: Collection[str] = ()) -> tuple[str, 
     for option in backend_options():
         if option.flag in given and set(option.backends) <= set(registry.cpu_names()):
             return option.backends[0], ""
-    backend, reason = default_cpu_backend()
+    backend, reason = registry.default_cpu_backend()
     return backend, f"building for {backend}: {reason}" if reason else ""

@@ -1,11 +1,15 @@
 """From data to where it is drawn, with round ticks."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+from nemotrt.charts.number import EXACT, number
+from nemotrt.charts.spec import Line, Mark, Text
+
+NUM_X_TICKS, NUM_Y_TICKS = 6, 5
 LOG_MARGIN = 1.2
 MAX_DECADES_SPLIT = 2.5  # up to which the ticks of a log axis are 1, 2, 5 of each decade
 
@@ -64,6 +68,24 @@ def axis_of(
 def range_axis(low: float, high: float, start: float, end: float) -> Axis:
     """Return a linear axis of exactly this range; an empty range is widened to have a length."""
     return Axis(low, high if high > low else low + (abs(low) or 1.0), start, end)
+
+
+def grid(x: Axis, y: Axis, x_label: str, y_label: str) -> Iterator[Mark]:
+    """Yield grid lines, their numbers, and what the axes show; without a label `y` has none."""
+    for value in x.ticks(NUM_X_TICKS):
+        yield Line(((x(value), y.start), (x(value), y.end)), "rule")
+        yield Text(x(value), y.start + 20, number(value, EXACT), "middle")
+    yield Text((x.start + x.end) / 2, y.start + 38, x_label, "middle")
+    if y_label:
+        yield from upright_grid(y, x.start, x.end, y_label)
+
+
+def upright_grid(y: Axis, left: float, right: float, label: str) -> Iterator[Mark]:
+    """Yield the grid lines of an axis that points up, their numbers, and what it shows."""
+    for value in y.ticks(NUM_Y_TICKS):
+        yield Line(((left, y(value)), (right, y(value))), "rule")
+        yield Text(left - 6, y(value) + 4, number(value, EXACT), "end")
+    yield Text(6, 14, label)
 
 
 def _steps(low: float, high: float, count: int) -> list[float]:

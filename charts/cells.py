@@ -3,25 +3,25 @@
 import math
 from collections.abc import Iterator
 
-from nemotrt.charts.axis import axis_of
-from nemotrt.charts.drawing import (
+from nemotrt.charts.axis import NUM_Y_TICKS, axis_of, upright_grid
+from nemotrt.charts.number import EXACT, number
+from nemotrt.charts.spec import (
     BOTTOM,
     HEIGHT,
     LEFT,
     RIGHT,
     TOP,
     WIDTH,
+    Bars,
     Drawing,
+    HeatMap,
     Line,
     Mark,
     Rect,
     Text,
 )
-from nemotrt.charts.number import EXACT, number
-from nemotrt.charts.spec import Bars, HeatMap
 from nemotrt.charts.theme import SERIES, part_roles
 
-NUM_TICKS = 5
 PITCH, BAR, NAME = 38, 13, 18  # of a lying bar, with its name above it
 CELL_WIDTH, CELL_HEIGHT, CHARACTER, MOST_CHARACTERS = 56.0, 30, 8.0, 24
 PALEST, DEEPEST = 0.06, 0.5  # of a cell's colour, so that its number can be read
@@ -30,25 +30,23 @@ PALEST, DEEPEST = 0.06, 0.5  # of a cell's colour, so that its number can be rea
 def bars(chart: Bars) -> Drawing:
     """Return one bar for each category."""
     totals = [sum(values[row] for _, values in chart.parts) for row in range(len(chart.categories))]
-    names = tuple(name for name, _ in chart.parts)
-    roles = part_roles(names, chart.quiet)
+    roles = part_roles([name for name, _ in chart.parts], chart.quiet)
     draw = _upright if chart.is_upright else _lying
     height = HEIGHT if chart.is_upright else len(chart.categories) * PITCH + BOTTOM + 6
     marks = tuple(draw(chart, totals, roles))
-    used = [any(values) for _, values in chart.parts]
-    legend = [pair for pair, is_used in zip(zip(roles, names, strict=True), used, strict=True)
-              if is_used]  # fmt: skip
+    pairs = zip(roles, chart.parts, strict=True)
+    legend = [(role, name) for role, (name, values) in pairs if any(values)]
     if chart.marks:
         legend.append(("fg", chart.mark_name))
-    pairs = zip(chart.categories, totals, strict=True)
-    described = f"{chart.value_label}: " + "; ".join(f"{name} {number(sum)}" for name, sum in pairs)
-    return Drawing(chart.title, described, WIDTH, height, tuple(legend), marks)
+    sums = (f"{name} {number(sum)}" for name, sum in zip(chart.categories, totals, strict=True))
+    described = f"{chart.value_label}: {'; '.join(sums)}"
+    return Drawing(chart.title, described, legend, marks, height=height)
 
 
 def _lying(chart: Bars, totals: list[float], roles: list[str]) -> Iterator[Mark]:
     x = axis_of([*totals, *chart.marks], 8, WIDTH - RIGHT)
     bottom = len(chart.categories) * PITCH + 4
-    for value in x.ticks(NUM_TICKS):
+    for value in x.ticks(NUM_Y_TICKS):
         yield Line(((x(value), 4), (x(value), bottom)), "rule")
         yield Text(max(x(value), 14), bottom + 18, number(value, EXACT), "middle")
     yield Text(WIDTH / 2, bottom + 36, chart.value_label, "middle")
@@ -66,10 +64,7 @@ def _lying(chart: Bars, totals: list[float], roles: list[str]) -> Iterator[Mark]
 
 def _upright(chart: Bars, totals: list[float], roles: list[str]) -> Iterator[Mark]:
     y = axis_of(totals, HEIGHT - BOTTOM, TOP)
-    for value in y.ticks(NUM_TICKS):
-        yield Line(((LEFT, y(value)), (WIDTH - RIGHT, y(value))), "rule")
-        yield Text(LEFT - 6, y(value) + 4, number(value, EXACT), "end")
-    yield Text(6, 14, chart.value_label)
+    yield from upright_grid(y, LEFT, WIDTH - RIGHT, chart.value_label)
     pitch = (WIDTH - LEFT - RIGHT) / max(len(totals), 1)
     widest = max([CHARACTER * (len(name) + 1) for name in chart.categories], default=CHARACTER)
     for row, category in enumerate(chart.categories):
@@ -116,7 +111,7 @@ def heat_map(chart: HeatMap) -> Drawing:
     width = max(left + len(chart.columns) * cell + 6, WIDTH)
     said = f"{len(chart.rows)} rows, {len(chart.columns)} columns, {number(low)} to {number(high)}"
     height = 24 + len(chart.rows) * CELL_HEIGHT
-    return Drawing(chart.title, said, width, height, (), tuple(marks))
+    return Drawing(chart.title, said, (), marks, width, height)
 
 
 def _short(text: str, most: int) -> str:

@@ -4,39 +4,36 @@ A phone shows a figure at two thirds of its size with letters a third larger, so
 leave room for letters of 15 units, though most are 11.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from nemotrt.charts.axis import Axis, axis_of, range_axis
+from nemotrt.charts.axis import Axis, axis_of, grid, range_axis
 from nemotrt.charts.cells import bars, heat_map
-from nemotrt.charts.drawing import (
+from nemotrt.charts.number import between, number
+from nemotrt.charts.spec import (
     BOTTOM,
     HEIGHT,
     LEFT,
     RIGHT,
     TOP,
     WIDTH,
-    Dots,
-    Drawing,
-    Line,
-    Mark,
-    Rect,
-    Text,
-)
-from nemotrt.charts.number import EXACT, between, number
-from nemotrt.charts.spec import (
     Bars,
     Chart,
+    Dots,
+    Drawing,
     HeatMap,
     Histogram,
+    Line,
     Lines,
+    Mark,
     Point,
+    Rect,
     Series,
     Span,
+    Text,
     Timeline,
 )
 from nemotrt.charts.theme import SERIES, part_roles
 
-NUM_X_TICKS, NUM_Y_TICKS = 6, 5
 ROW_HEIGHT, LEAST_ROWS = 6, 8
 HEADROOM = 1.05
 MAX_DOTS = 60  # of a series; of more, narrow strips over the chart tell the values
@@ -70,21 +67,21 @@ def _lines(chart: Lines) -> Drawing:
     ys = [*(y for _, y in points), *ends]
     y = axis_of(ys, HEIGHT - BOTTOM, TOP, is_log=chart.is_y_log, headroom=HEADROOM)
     roles = [SERIES[index % len(SERIES)] for index in range(len(chart.series))]
-    marks = [*_shade(chart.shaded, x, y), *_axes(x, y, chart.x_label, chart.y_label)]
+    legend: list[tuple[str, str]] = []
+    marks = [*_shade(chart.shaded, x, y, legend), *grid(x, y, chart.x_label, chart.y_label)]
     labels: list[Text] = []
     for role, series in zip(roles, chart.series, strict=True):
         marks += _series(chart, series, role, x, y, labels)
     dense = [series for series in chart.series if len(series.points) > MAX_DOTS]
     marks += [*labels, *_strips(chart, dense, x, y)]
-    names = [series.name for series in chart.series]
     said = [
-        f"{series.name}: {between(*_ends([value for _, value in series.points]))}"
+        f"{series.name}: {between(*(value for _, value in series.points))}"
         for series in chart.series
         if series.points
     ]
-    legend = [*_shade_key(chart.shaded), *zip(roles, names, strict=True)]
+    legend += [(role, series.name) for role, series in zip(roles, chart.series, strict=True)]
     described = f"{chart.y_label} over {chart.x_label}, {between(x.low, x.high)}. "
-    return _drawing(chart.title, described + "; ".join(said), legend, marks)
+    return Drawing(chart.title, described + "; ".join(said), legend, marks)
 
 
 def _series(
@@ -145,17 +142,15 @@ def _strips(chart: Lines, dense: Sequence[Series], x: Axis, y: Axis) -> Iterator
             found.setdefault(strip, {}).setdefault(series.name, []).append(point)
     for strip, values in sorted(found.items()):
         xs = [x for points in values.values() for x, _ in points]
-        said = (
-            f"{name} {between(*_ends([y for _, y in points]))}" for name, points in values.items()
-        )
-        hover = f"{chart.x_label} {between(*_ends(xs))}: {', '.join(said)} ({chart.y_label})"
+        said = (f"{name} {between(*(y for _, y in points))}" for name, points in values.items())
+        hover = f"{chart.x_label} {between(*xs)}: {', '.join(said)} ({chart.y_label})"
         yield Rect(x.start + strip * width, y.end, width, y.start - y.end, "", hover)
 
 
 def _histogram(chart: Histogram) -> Drawing:
     x = range_axis(chart.edges[0], chart.edges[-1], LEFT, WIDTH - RIGHT)
     y = axis_of(chart.counts, HEIGHT - BOTTOM, TOP, headroom=HEADROOM)
-    marks = [*_axes(x, y, chart.x_label, "samples")]
+    marks = [*grid(x, y, chart.x_label, "samples")]
     for low, high, count in zip(chart.edges, chart.edges[1:], chart.counts, strict=False):
         if count:
             hover = f"{between(low, high)} {chart.x_label}: {count} samples"
@@ -167,7 +162,7 @@ def _histogram(chart: Histogram) -> Drawing:
         hover = f"{name}: {number(value)} {chart.x_label}"
         marks.append(Line(((at, y.end), (at, y.start)), role, hover, width=1.8))
         legend.append((role, hover))
-    return _drawing(chart.title, "; ".join(name for _, name in legend), legend, marks)
+    return Drawing(chart.title, "; ".join(name for _, name in legend), legend, marks)
 
 
 def _timeline(chart: Timeline) -> Drawing:
@@ -176,7 +171,8 @@ def _timeline(chart: Timeline) -> Drawing:
     y = range_axis(0, max(len(chart.rows), 1), TOP, height - BOTTOM)
     roles = dict(zip(chart.parts, part_roles(chart.parts, chart.quiet), strict=True))
     down = Axis(y.low, y.high, y.end, y.start)  # as an axis that points up
-    marks = [*_shade(chart.shaded, x, down), *_axes(x, down, chart.x_label, "")]
+    legend: list[tuple[str, str]] = []
+    marks = [*_shade(chart.shaded, x, down, legend), *grid(x, down, chart.x_label, "")]
     for row, spans in enumerate(chart.rows):
         for span in spans:
             hover = (
@@ -186,43 +182,15 @@ def _timeline(chart: Timeline) -> Drawing:
             at, width = x(span.start), max(x(span.end) - x(span.start), 0.4)
             tall = 0.7 * (y(1) - y(0))
             marks.append(Rect(at, y(row + 0.15), width, tall, roles[span.name], hover))
-    legend = [*_shade_key(chart.shaded), *((role, name) for name, role in roles.items())]
+    legend += [(role, name) for name, role in roles.items()]
     described = f"{len(chart.rows)} rows, one for each {chart.row_label}, over {chart.x_label}."
-    return _drawing(chart.title, described, legend, marks, height)
+    return Drawing(chart.title, described, legend, marks, height=height)
 
 
-def _axes(x: Axis, y: Axis, x_label: str, y_label: str) -> Iterator[Mark]:
-    """Yield grid lines, their numbers, and what the axes show; without a label `y` has none."""
-    for value in x.ticks(NUM_X_TICKS):
-        yield Line(((x(value), y.start), (x(value), y.end)), "rule")
-        yield Text(x(value), y.start + 20, number(value, EXACT), "middle")
-    for value in y.ticks(NUM_Y_TICKS) if y_label else ():
-        yield Line(((x.start, y(value)), (x.end, y(value))), "rule")
-        yield Text(x.start - 6, y(value) + 4, number(value, EXACT), "end")
-    yield Text((x.start + x.end) / 2, y.start + 38, x_label, "middle")
-    yield Text(6, 14, y_label)
-
-
-def _shade(span: Span | None, x: Axis, y: Axis) -> Iterator[Mark]:
+def _shade(span: Span | None, x: Axis, y: Axis, legend: list[tuple[str, str]]) -> Iterator[Mark]:
+    """Yield what is shaded, if anything is, and name it in the legend."""
     if span is not None:
         left, right = x(max(span.start, x.low)), x(min(span.end, x.high))
         hover = f"{span.name}: {between(span.start, span.end)}"
+        legend.append(("window", span.name))
         yield Rect(left, y.end, max(right - left, 0), y.start - y.end, "window", hover)
-
-
-def _shade_key(span: Span | None) -> list[tuple[str, str]]:
-    return [] if span is None else [("window", span.name)]
-
-
-def _ends(values: Sequence[float]) -> Point:
-    return min(values), max(values)
-
-
-def _drawing(
-    title: str,
-    described: str,
-    legend: Iterable[tuple[str, str]],
-    marks: Iterable[Mark],
-    height: float = HEIGHT,
-) -> Drawing:
-    return Drawing(title, described, WIDTH, height, tuple(legend), tuple(marks))

@@ -23,6 +23,6 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{rounded.normalize() + 0:f}{suffix}"
 
 
-def between(low: float, high: float) -> str:
-    """Return "3 to 5", or one number where both read the same."""
-    return " to ".join(dict.fromkeys((number(low), number(high))))
+def between(*values: float) -> str:
+    """Return the least and the greatest as "3 to 5", or one number where both read the same."""
+    return " to ".join(dict.fromkeys(map(number, (min(values), max(values)))))

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from nemotrt.charts.drawing import Dots, Drawing, Mark, Rect, Text
 from nemotrt.charts.layout import lay_out
-from nemotrt.charts.spec import About, Chart
+from nemotrt.charts.spec import WIDTH, About, Chart, Dots, Drawing, Mark, Rect, Text
 from nemotrt.charts.svg import AREA_OPACITY
 from nemotrt.charts.theme import LIGHT
 from nemotrt.errors import EnvironmentUnfitError
@@ -31,7 +30,7 @@ def png(about: About, charts: Sequence[Chart]) -> bytes:
             'a PNG needs matplotlib: pip install "nemotrt[plots]"; or choose an .html file.'
         ) from error
     drawings = [lay_out(chart) for chart in charts]
-    width = max([480.0, *(drawing.width for drawing in drawings)])
+    width = max([float(WIDTH), *(drawing.width for drawing in drawings)])
     said = [about.title, about.lead, *(f"{key}: {value}" for key, value in about.assumptions)]
     head = [line for part in (*said, *about.notes)
             for line in textwrap.wrap(part, int(width / CHARACTER))]  # fmt: skip

@@ -2,9 +2,8 @@
 
 from html import escape
 
-from nemotrt.charts.drawing import Dots, Line, Mark, Rect, Text
 from nemotrt.charts.layout import lay_out
-from nemotrt.charts.spec import Chart, Point
+from nemotrt.charts.spec import Chart, Dots, Line, Mark, Point, Rect, Text
 
 AREA_OPACITY = 0.15
 

@@ -1,5 +1,7 @@
 """The colours: by role, for light and for dark pages, apart for colour-blind readers."""
 
+from collections.abc import Iterable
+
 # c1 to c6 are series in their order, q1 and q2 are parts of no interest.
 LIGHT = {
     "bg": "#ffffff", "fg": "#1b1f24", "soft": "#5b6570", "rule": "#d9dee4", "panel": "#f5f7f9",
@@ -30,7 +32,7 @@ def theme_css() -> str:
     )
 
 
-def part_roles(names: tuple[str, ...], quiet: tuple[str, ...]) -> list[str]:
+def part_roles(names: Iterable[str], quiet: tuple[str, ...]) -> list[str]:
     """Return a colour for each part; those of no interest are grey."""
     places = {True: 0, False: 0}
     roles = []

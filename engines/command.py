@@ -98,14 +98,14 @@ def generate(
     temperature 0.6 and top-p 0.95, and greedy); without --chat the default is greedy.
     """
     from nemotrt.engines.opening import open_engine
-    from nemotrt.engines.prompt import Prompt, prepare
+    from nemotrt.engines.prompt import GivenPrompt, prepare
     from nemotrt.engines.runtime import generation
     from nemotrt.engines.runtime.request import FinishReason
     from nemotrt.engines.runtime.sampling.params import SamplingParams
 
     if prompt == "-":
         prompt = sys.stdin.read()
-    wanted = Prompt(prompt, prompt_ids, chat, system)
+    wanted = GivenPrompt(prompt, prompt_ids, chat, system)
     wanted.check()
     for name in ("logprobs", "prompt_logprobs"):
         if sampling[name] is not None and not as_json:

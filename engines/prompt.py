@@ -13,7 +13,7 @@ GREEDY = {"temperature": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class GivenPrompt:
     """A text, or ids as "5,9,12"; `is_chat` makes the text a user's turn."""
 
     text: str | None
@@ -32,7 +32,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedPrompt:
     """A prompt's ids, the sampling defaults that go with it, and where it leaves the trace."""
 
     ids: tuple[int, ...]
@@ -40,7 +40,7 @@ class Prepared:
     trace: Trace
 
 
-def prepare(opened: OpenEngine, prompt: Prompt) -> Prepared:
+def prepare(opened: OpenEngine, prompt: GivenPrompt) -> PreparedPrompt:
     """Return what the scheduler needs of a prompt.
 
     Raises:
@@ -67,12 +67,12 @@ def prepare(opened: OpenEngine, prompt: Prompt) -> Prepared:
     return _prepared(opened, ids, is_chat=True)
 
 
-def _prepared(opened: OpenEngine, ids: tuple[int, ...], *, is_chat: bool) -> Prepared:
+def _prepared(opened: OpenEngine, ids: tuple[int, ...], *, is_chat: bool) -> PreparedPrompt:
     """Return the ids with what their text says; the card's settings are for chats."""
     if opened.tokenizer is None:
-        return Prepared(ids, GREEDY, Trace.CLOSED)
+        return PreparedPrompt(ids, GREEDY, Trace.CLOSED)
     is_known = all(0 <= token < opened.tokenizer.vocab_size for token in ids)
     text = opened.tokenizer.decode(ids, skip_special_tokens=False) if is_known else ""
     turn = read_turn(text, opened.template)
     defaults = turn.chat.sampling[turn.expects_trace] if is_chat else GREEDY
-    return Prepared(ids, defaults, turn.trace)
+    return PreparedPrompt(ids, defaults, turn.trace)

@@ -8,7 +8,7 @@ from nemotrt.engines.backends.protocol.compute_capability import (
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.recipes.recipe import Recipe, load_recipe
 
 
@@ -44,14 +44,14 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     return chosen
 
 
-def choose_format(name: str | None) -> Format:
+def choose_format(name: str | None) -> CheckpointFormat:
     """Return the format by name, or the one that TensorRT-LLM and we read.
 
     Raises:
         ConfigError: the name is unknown.
     """
     if name is None:
-        return Format.MODELOPT
-    if name not in list(Format):
-        raise unknown_name("format", name, [item.value for item in Format])
-    return Format(name)
+        return CheckpointFormat.MODELOPT
+    if name not in list(CheckpointFormat):
+        raise unknown_name("format", name, [item.value for item in CheckpointFormat])
+    return CheckpointFormat(name)

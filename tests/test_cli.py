@@ -44,7 +44,7 @@ def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
 
 def test_every_command_has_a_summary() -> None:
     assert isinstance(main, LazyGroup)
-    assert all(command.summary.endswith(".") for command in COMMANDS.values())
+    assert all(summary.endswith(".") for _, summary in COMMANDS.values())
 
 
 def imported(*arguments: str, of: tuple[str, ...] = HEAVY) -> set[str]:

@@ -72,14 +72,15 @@ def serve() -> None:
                 result["seconds"].append(time.perf_counter() - start)
         elif command["do"] == "logits":
             np.save(command["path"], runner.all_logits(np.array([command["tokens"]])))
-        result["peak_bytes"] = peak_bytes()
+        # not getrusage's peak: that counts the process that we were forked from
+        result["peak_bytes"] = resident_bytes("VmHWM")
         _answer(out, result)
 
 
-def peak_bytes() -> int:
-    """Return the peak resident size; getrusage's counts the process that we were forked from."""
+def resident_bytes(field: str) -> int:
+    """Return a field of this process's status, such as RssAnon."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
 
 
 def _answer(out: Any, result: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def measure_context(folder: Path, num_threads: int) -> list[ContextTime]:
         seconds: dict[str, list[float]] = {label: [] for label in engines}
         for _ in range(NUM_ROUNDS):
             for label, engine in engines.items():
-                engine.slots.held[0] = held
+                engine.held[0] = held
                 for _ in range(NUM_STEPS):
                     start = time.perf_counter()
                     engine.step([Feed(0, [7])])

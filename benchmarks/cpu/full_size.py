@@ -15,11 +15,13 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+from child import resident_bytes
 from full_size_served import compare
 from models import FULL
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.program.program import read_program
+from nemotrt.engines.checkpoint.safetensors_file import header_bytes
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.engines.opening import open_engine
@@ -58,19 +60,11 @@ def write_checkpoint(folder: Path) -> None:
     shutil.copy(TINY_MODELS["tiny"] / "tokenizer_config.json", folder)
     config = {"quantization": {"quant_algo": "W8A16", "exclude_modules": []}}
     (folder / "hf_quant_config.json").write_text(json.dumps(config))
-    sizes = {"I8": 1, "F32": 4, "BF16": 2}
-    header, offset = {}, 0
-    for name, kind, shape in tensors(folder):
-        size = sizes[kind] * int(np.prod(shape))
-        span = [offset, offset + size]
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": span}
-        offset += size
-    text = json.dumps(header).encode()
     rng = np.random.default_rng(0)
     pool = rng.integers(-127, 128, POOL, np.int8)
     fan_in = {f"{name}_scale": shape[1] for name, kind, shape in tensors(folder) if kind == "I8"}
     with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(header_bytes(tensors(folder)))
         for name, kind, shape in tensors(folder):
             count = int(np.prod(shape))
             if kind == "I8":
@@ -84,12 +78,6 @@ def write_checkpoint(folder: Path) -> None:
                     file.write(values[: count - start].tobytes())
             else:
                 file.write(np.ones(count, ml_dtypes.bfloat16).tobytes())
-
-
-def resident_bytes(field: str) -> int:
-    """Return a field of this process's status, such as RssAnon."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
 
 
 def decode_rates(engine: Engine, batch: int, num_steps: int) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from nemotrt.engines.checkpoint.safetensors_file import header_bytes
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.engines.tiny.models import TINY_MODELS
@@ -94,16 +95,9 @@ def _write(folder: Path, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     shapes = expected_shapes(read_model_config(folder))
-    header, offset = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * int(np.prod(shape))
-        span = [offset, offset + size]
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": span}
-        offset += size
-    text = json.dumps(header).encode()
     rng = np.random.default_rng(0)
     with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(header_bytes((name, "BF16", shape) for name, shape in shapes.items()))
         for name, shape in shapes.items():
             file.write(_weight(name, shape, rng).tobytes())
 

@@ -10,14 +10,6 @@ from nemotrt.profiles.engine_step.work import Load
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A step that is timed."""
-
-    name: str
-    load: Load
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     """One engine in one case: tokens a second, at best and in the median of the calls."""
 
@@ -37,22 +29,22 @@ class Result:
         cls,
         model: str,
         entry: Entry,
-        case: Case,
+        case: str,
+        load: Load,
         seconds: list[float],
         least_s: float | None,
         peak_bytes: int,
     ) -> "Result":
         """Return the result of timed calls."""
-        tokens = case.load.num_tokens
         return cls(
             model=model,
             engine=entry.engine,
             weights=entry.weights,
             group=entry.group,
-            case=case.name,
+            case=case,
             num_calls=len(seconds),
-            best=tokens / min(seconds),
-            median=tokens / statistics.median(seconds),
+            best=load.num_tokens / min(seconds),
+            median=load.num_tokens / statistics.median(seconds),
             roofline_share=least_s / min(seconds) if least_s else None,
             peak_bytes=peak_bytes,
         )
@@ -75,10 +67,8 @@ class Error:
     top1_agreement: float
 
     @classmethod
-    def of(cls, model: str, label: str, rows: np.ndarray, reference: np.ndarray | None) -> "Error":
+    def of(cls, model: str, label: str, rows: np.ndarray, reference: np.ndarray) -> "Error":
         """Compare logits [tokens, vocabulary]."""
-        if reference is None:
-            return cls(model, label, 0, 0, 0, 0)
         difference = rows - reference
         rms = float(np.sqrt(np.mean(difference**2)))
         agreement = float(np.mean(rows.argmax(1) == reference.argmax(1)))

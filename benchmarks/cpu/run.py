@@ -21,7 +21,7 @@ from context import measure_context
 from models import checkpoint
 from peers import ENTRIES, Entry, Peer, prepare, start
 from report import print_table, write_page
-from result import Case, Error, Result
+from result import Error, Result
 
 from nemotrt.engines.backends.native.library.machine_limits import MachineLimits, measure_limits
 from nemotrt.engines.backends.native.program.program import Program, read_program
@@ -31,10 +31,10 @@ from nemotrt.profiles.engine_step.roofline import least_seconds
 from nemotrt.profiles.engine_step.work import Load, work_of
 
 HELD_TOKENS = 32
-CASES = (
-    *(Case(f"decode, batch {batch}", Load(batch, HELD_TOKENS)) for batch in (1, 8, 32)),
-    *(Case(f"prefill, {count} tokens", Load(1, 0, count)) for count in (128, 512)),
-)
+CASES = {  # a step that is timed, by name
+    **{f"decode, batch {batch}": Load(batch, HELD_TOKENS) for batch in (1, 8, 32)},
+    **{f"prefill, {count} tokens": Load(1, 0, count) for count in (128, 512)},
+}
 LIMITS = Limits(max_batch_size=32, max_seq_len=1024, chunk_tokens=512)
 TURN_S, MAX_CALLS = 0.25, 32  # about how long an engine works before the next one does
 # A library's threads may spin on after a call, on the cores of the next one; llama.cpp's do so for
@@ -70,9 +70,8 @@ def open_group(
     return peers, vocab
 
 
-def measure(peers: list[Peer], case: Case, rounds: int) -> dict[str, list[float]]:
+def measure(peers: list[Peer], load: Load, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of each engine's calls, in turn."""
-    load = case.load
     for peer in peers:
         peer.ask(do="begin", batch=load.batch, held=load.held)
     seconds: dict[str, list[float]] = {peer.entry.label: [] for peer in peers}
@@ -151,20 +150,22 @@ def run_model(
         program = (
             read_program(folder / f"{model}-native-{native.entry.weights}") if native else None
         )
-        measured = [(case, measure(peers, case, options.rounds)) for case in CASES]
+        measured = {name: measure(peers, load, options.rounds) for name, load in CASES.items()}
         limits = limits.best_of(measure_limits(options.threads))
-        for case, seconds in measured:
+        for name, seconds in measured.items():
             for peer in peers:
-                entry = peer.entry
-                least = roofline_s(program, entry, case.load, limits) if program else None
+                entry, load = peer.entry, CASES[name]
+                least = roofline_s(program, entry, load, limits) if program else None
                 times = seconds[entry.label]
-                results.append(Result.of(model, entry, case, times, least, peer.peak_bytes))
+                results.append(Result.of(model, entry, name, load, times, least, peer.peak_bytes))
         logits |= compare_logits(peers, vocab, folder)
         for peer in peers:
             peer.close()
     reference = logits.get("transformers float32")
+    if reference is None:
+        return results, [], limits
     errors = [Error.of(model, label, rows, reference) for label, rows in logits.items()]
-    return results, errors if reference is not None else [], limits
+    return results, errors, limits
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from nemotrt.engines.backends.protocol.backend import AnyBackend, CpuBackend
-from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.errors import ConfigError, EnvironmentUnfitError, unknown_name
 
 PACKAGE = "nemotrt.engines.backends"
 # A name, and the folder whose backend.py has it as BACKEND, or the object itself.
@@ -72,3 +72,24 @@ def cpu_names() -> tuple[str, ...]:
 def first_for_gpu() -> str:
     """Return the backend that a build takes for a GPU where none is named."""
     return next(backend.name for backend in backends() if not backend.is_cpu)
+
+
+def default_cpu_backend() -> tuple[str, str]:
+    """Return (backend, why the fastest can't be had or "").
+
+    That is the last of the registry that is fast here; where none says so, the first that runs.
+
+    Raises:
+        EnvironmentUnfitError: no CPU backend runs here.
+    """
+    reason, slow = "", []
+    for name in reversed(cpu_names()):
+        try:
+            if find_cpu(name).is_fast_here():
+                return name, reason
+            slow.append(name)
+        except EnvironmentUnfitError as error:
+            reason = reason or error.message
+    if not slow:
+        raise EnvironmentUnfitError(reason or "there is no backend for CPUs.")
+    return slow[-1], reason

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,25 @@ def read_header(path: Path) -> tuple[dict[str, TensorRef], dict[str, str]]:
     refs = {name: _entry(path, name, entry, start, size) for name, entry in header.items()}
     _check_no_overlap(path, refs)
     return refs, metadata if isinstance(metadata, dict) else {}
+
+
+def header_bytes(
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: dict[str, str] | None = None
+) -> bytes:
+    """Return the header of a file that holds these tensors one after another.
+
+    Each has its name, its type in safetensors' word, and its shape. The header is padded so that
+    the data starts at a multiple of 8.
+    """
+    table: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    position = 0
+    for name, dtype, shape in tensors:
+        end = position + math.prod(shape) * DTYPES[dtype].itemsize
+        table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> TensorRef:

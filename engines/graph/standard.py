@@ -133,14 +133,20 @@ class StandardEmitter:
         index = g.op("Expand", g.op("Unsqueeze", rows, g.ints(2)), extent)
         g.op("GatherElements", full, index, name=f"conv_out_{block.index}", axis=1)
         g.output(f"conv_out_{block.index}", self.compute, shape)
+        return self.convolved(full, block, mamba)
+
+    def convolved(self, x: str, block: Block, mamba: MambaConfig, **attributes: Any) -> str:
+        """Conv of each channel with its kernel, bias and SiLU; K - 1 tokens are lost."""
+        g = self.graph
         y = g.op(
             "Conv",
-            g.op("Transpose", full, perm=[0, 2, 1]),
+            g.op("Transpose", x, perm=[0, 2, 1]),
             self.vector(block.name("conv1d.weight")),
             self.vector(block.name("conv1d.bias")),
             name=block.name("conv1d"),
-            group=channels,
+            group=mamba.conv_dim,
             kernel_shape=[mamba.conv_kernel],
+            **attributes,
         )
         return self.silu(g.op("Transpose", y, perm=[0, 2, 1]))
 
@@ -150,8 +156,7 @@ class StandardEmitter:
         bias = g.constant(self.checkpoint.floats(block.name("dt_bias")))
         dt = g.op("Softplus", g.op("Add", self.cast(dt, F32), bias))
         if mamba.is_dt_limited:
-            low, high = (g.scalar(min(limit, 3e38)) for limit in mamba.time_step_limit)
-            dt = g.op("Clip", dt, low, high)
+            dt = g.op("Clip", dt, *map(g.scalar, mamba.finite_time_step_limit))
         return dt
 
     def decay_rate(self, block: Block) -> str:
@@ -167,14 +172,22 @@ class StandardEmitter:
         g = self.graph
         x, b, c = (self.cast(value, F32) for value in (x, b, c))
         dt = g.op("Mul", self.time_step(dt, block, mamba), g.op("Unsqueeze", self.valid, g.ints(2)))
-        heads = g.op("Reshape", x, g.ints(0, 0, mamba.num_heads, mamba.head_dim))
         carried = g.input(f"ssm_{block.index}", F32, state_shape(mamba))
-        chunk = Chunk(heads, b, c, dt, self.decay_rate(block), carried, self.lower)
-        y, state = scan(g, mamba, chunk, is_first_apart=self.is_first_apart)
+        y, state = self.scanned(x, b, c, dt, carried, block, mamba)
         g.op("Identity", state, name=f"ssm_out_{block.index}")
         g.output(f"ssm_out_{block.index}", F32, state_shape(mamba))
+        return y
+
+    def scanned(
+        self, x: str, b: str, c: str, dt: str, carried: str, block: Block, mamba: MambaConfig
+    ) -> tuple[str, str]:
+        """Return the scan from a carried state, plus D * x, and the state after it."""
+        g = self.graph
+        heads = g.op("Reshape", x, g.ints(0, 0, mamba.num_heads, mamba.head_dim))
+        chunk = Chunk(heads, b, c, dt, self.decay_rate(block), carried, self.lower)
+        y, state = scan(g, mamba, chunk, is_first_apart=self.is_first_apart)
         y = g.op("Add", y, g.op("Mul", heads, self.skip_weight(block)))
-        return g.op("Reshape", y, g.ints(0, 0, mamba.inner_size))
+        return g.op("Reshape", y, g.ints(0, 0, mamba.inner_size)), state
 
     def gated_norm(self, x: str, gate: str, weight: str, num_groups: int, eps: float) -> str:
         """Gate, RMSNormalization of each group with unit scale, then the weight, in float32."""

@@ -65,6 +65,12 @@ class MambaConfig:
         """Whether the time step is clamped after softplus."""
         return self.time_step_limit != (0.0, math.inf)
 
+    @property
+    def finite_time_step_limit(self) -> tuple[float, float]:
+        """The limits as float32 holds them: 3e38, which no time step reaches, is no limit."""
+        low, high = (min(limit, 3e38) for limit in self.time_step_limit)
+        return low, high
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:

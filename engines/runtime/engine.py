@@ -46,8 +46,8 @@ class Feed:
     num_logits: int = 1
 
 
-class Engine(Protocol):
-    """Owns the state of up to `limits.max_batch_size` sequences; not thread-safe."""
+class HasLimits(Protocol):
+    """What every engine says of itself, also one that schedules for itself."""
 
     @property
     def limits(self) -> Limits:
@@ -56,6 +56,10 @@ class Engine(Protocol):
     @property
     def vocab_size(self) -> int:
         """Number of logits."""
+
+
+class Engine(HasLimits, Protocol):
+    """Owns the state of up to `limits.max_batch_size` sequences; not thread-safe."""
 
     def allocate(self) -> int:
         """Return a free slot with empty state; raises ConfigError when none is free."""

@@ -7,11 +7,12 @@ host learns tokens one step behind then, and what a sequence computed past its e
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn, open_draws
-from nemotrt.engines.runtime.sampling.params import Choice, Floats, SamplingParams, Score
+from nemotrt.engines.runtime.sampling.params import Floats, SampledToken, SamplingParams, Score
 
 
 class Pipeline(Protocol):
@@ -43,7 +44,7 @@ class Pipeline(Protocol):
     def choose(self, turns: Sequence[Turn]) -> None:
         """Choose the next tokens of sequences, each from its row of the step; maybe of none."""
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Return what was chosen last, in the order of the turns, once; waits for it."""
 
 
@@ -55,15 +56,12 @@ class HasPipeline(Protocol):
         """Return its pipeline; None where this machine can't have it."""
 
 
+@dataclass(frozen=True, slots=True)
 class Place:
-    """A slot of an engine on the host, and what the sampler keeps of its sequence."""
+    """A slot of an engine, and what the sampler keeps of its sequence."""
 
-    __slots__ = ("draw", "slot")
-
-    def __init__(self, slot: int, draw: Any) -> None:
-        """Take both."""
-        self.slot = slot
-        self.draw = draw
+    slot: int
+    draw: Any
 
 
 class HostPipeline:
@@ -76,7 +74,7 @@ class HostPipeline:
         self._engine = engine
         self._draws = draws
         self._logits: Floats
-        self._choices: list[Choice | None] = []
+        self._choices: list[SampledToken | None] = []
 
     def open(self, params: SamplingParams, prompt: Sequence[int], ends: tuple[int, ...]) -> Place:
         """Return a free slot, and a sampler."""
@@ -98,7 +96,7 @@ class HostPipeline:
         """Choose at once."""
         self._choices = self._draws.choose(self._logits, turns) if turns else []
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Return the choices."""
         choices, self._choices = self._choices, []
         return choices

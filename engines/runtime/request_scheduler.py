@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
-from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.engine import HasLimits
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -19,18 +19,6 @@ class Running(Protocol):
     @property
     def output(self) -> list[int]:
         """Tokens generated so far."""
-
-
-class HasLimits(Protocol):
-    """What a scheduler says of the engine below it."""
-
-    @property
-    def limits(self) -> Limits:
-        """The limits that the engine was built for."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
 
 
 class RequestScheduler(Protocol):

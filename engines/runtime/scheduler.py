@@ -21,9 +21,9 @@ from nemotrt.engines.runtime.pipeline import open_pipeline
 from nemotrt.engines.runtime.prompt_scores import MAX_LOGITS_PER_STEP, PromptScores
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import check_request
+from nemotrt.engines.runtime.running_request import Gain, RunningRequest, next_rules
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
 from nemotrt.engines.runtime.sampling.guide import Broken, Complete
-from nemotrt.engines.runtime.sequence import Gain, Sequence, next_rules
 from nemotrt.engines.runtime.step_pace import StepPace
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
@@ -67,11 +67,11 @@ class Scheduler:
         self.max_num_tokens = max_num_tokens or limits.max_batch_size + limits.chunk_tokens
         self.max_held_tokens = max_held_tokens or limits.max_batch_size * limits.max_seq_len
         self.waiting: deque[Request] = deque()
-        self.running: dict[str, Sequence] = {}
+        self.running: dict[str, RunningRequest] = {}
         self._ended: list[Update] = []
         self._pipeline = open_pipeline(engine, draws)
         self._chosen_s = 0.0  # when the last tokens were known
-        self._due: list[Sequence] | None = None  # whose tokens are being chosen
+        self._due: list[RunningRequest] | None = None  # whose tokens are being chosen
         self._begun = (0.0, 0)  # when that step began, and its prompt tokens beside decodes
         most = self.max_num_tokens
         self._pace = None if target_itl_s is None else StepPace(target_itl_s, most)
@@ -142,7 +142,7 @@ class Scheduler:
                 self._ended.append(_ended_at_once(request.request_id, rule))
                 planned -= len(request.prompt) + request.params.max_tokens
                 continue
-            self.running[request.request_id] = Sequence(
+            self.running[request.request_id] = RunningRequest(
                 request,
                 self._pipeline.open(request.params, request.prompt, self.eos_ids),
                 TextStream(self.tokenizer, request.params.stop, request.trace),
@@ -150,9 +150,9 @@ class Scheduler:
                 rule=rule,
             )
 
-    def _plan(self) -> list[tuple[Sequence, Feed]]:
+    def _plan(self) -> list[tuple[RunningRequest, Feed]]:
         """Return this step's feeds: all decodes, then prompt chunks within the budget."""
-        fed: list[tuple[Sequence, Feed]] = []
+        fed: list[tuple[RunningRequest, Feed]] = []
         for sequence in self.running.values():
             if sequence.is_decoding and not sequence.is_last_due:
                 tokens = (CHOSEN,) if sequence.is_due else sequence.output[-1:]
@@ -177,11 +177,11 @@ class Scheduler:
             budget -= size
         return fed
 
-    def _choose(self, fed: list[tuple[Sequence, Feed]], start_s: float) -> list[Update]:
+    def _choose(self, fed: list[tuple[RunningRequest, Feed]], start_s: float) -> list[Update]:
         """Have the tokens chosen that follow from the step's logits; return who failed."""
         failed: list[Update] = []
         turns: list[Turn] = []
-        due: list[Sequence] = []
+        due: list[RunningRequest] = []
         num_rows = num_prompt = 0
         is_beside = fed[0][0].is_decoding  # other sequences wait for their tokens
         for sequence, feed in fed:
@@ -230,7 +230,7 @@ class Scheduler:
             self._end(gain.sequence)
         return update
 
-    def _is_live(self, sequence: Sequence) -> bool:
+    def _is_live(self, sequence: RunningRequest) -> bool:
         """Whether the sequence has not ended since."""
         return self.running.get(sequence.request.request_id) is sequence
 
@@ -242,7 +242,7 @@ class Scheduler:
             self._pace.learn(num_prompt, now_s - max(start_s, self._chosen_s))
         self._chosen_s = now_s
 
-    def _end(self, sequence: Sequence) -> None:
+    def _end(self, sequence: RunningRequest) -> None:
         """Free a sequence's slot."""
         del self.running[sequence.request.request_id]
         self._pipeline.release(sequence.place)

@@ -1,12 +1,12 @@
 """A checkpoint folder with random float32 weights: time does not depend on what weights say."""
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nemotrt.engines.checkpoint.safetensors_file import header_bytes
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.tensor_names import expected_shapes
 
@@ -17,16 +17,8 @@ def write_checkpoint(folder: Path, config: dict[str, Any], seed: int = 0) -> Non
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     random = np.random.default_rng(seed)
     shapes = expected_shapes(parse_model_config(config))
-    header: dict[str, Any] = {}
-    start = 0
-    for name, shape in shapes.items():
-        end = start + 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
-        start = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
     with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(header_bytes((name, "F32", shape) for name, shape in shapes.items()))
         for name, shape in shapes.items():
             fan_in = shape[-1] if len(shape) > 1 else 1
             noise = random.standard_normal(shape, np.float32) * np.float32(fan_in**-0.5)

@@ -7,7 +7,7 @@ from nemotrt.engines.backends.native.program.program import (
     OperationKind,
     Program,
     TensorKind,
-    TensorSpec,
+    WeightTensor,
 )
 
 Kind = OperationKind
@@ -101,7 +101,7 @@ def _attention(program: Program, operation: Operation, load: Load) -> Work:
     )
 
 
-def _tensor(program: Program, operation: Operation) -> TensorSpec:
+def _tensor(program: Program, operation: Operation) -> WeightTensor:
     """Return the weight that an operation reads."""
     assert operation.tensors[0] is not None  # the program was checked
     return program.tensors[operation.tensors[0]]

@@ -69,7 +69,7 @@ def save_calibration(calibration: Calibration, target: Path, *, force: bool = Fa
         with (folder / TENSOR_FILE).open("wb") as file:
             file.write(shard.header)
             for entry in shard.entries:
-                file.write(entry.content.data)  # type: ignore[union-attr]
+                file.write(entry.content)  # type: ignore[arg-type]
 
 
 def tokens_digest(tokens: npt.NDArray[np.int64]) -> str:

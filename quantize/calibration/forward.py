@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, OnnxGraph
-from nemotrt.engines.graph.ssd_scan import Chunk, scan, state_shape
+from nemotrt.engines.graph.ssd_scan import state_shape
 from nemotrt.engines.graph.standard import F32, StandardEmitter
 from nemotrt.engines.model.description import BLOCKS
 from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
-from nemotrt.engines.model.tensor_names import Block, blocks, model_names
+from nemotrt.engines.model.tensor_names import Block, model_names
 
 Floats = npt.NDArray[np.float32]
 BATCH_TOKENS = 1024  # tokens of one run of a block's graph
@@ -53,27 +53,13 @@ class SequenceEmitter(StandardEmitter):
 
     def causal_conv(self, x: str, block: Block, mamba: MambaConfig) -> str:
         """Conv with zeros before the first token."""
-        g = self.graph
-        y = g.op(
-            "Conv",
-            g.op("Transpose", x, perm=[0, 2, 1]),
-            self.vector(block.name("conv1d.weight")),
-            self.vector(block.name("conv1d.bias")),
-            group=mamba.conv_dim,
-            kernel_shape=[mamba.conv_kernel],
-            pads=[mamba.conv_kernel - 1, 0],
-        )
-        return self.silu(g.op("Transpose", y, perm=[0, 2, 1]))
+        return self.convolved(x, block, mamba, pads=[mamba.conv_kernel - 1, 0])
 
     def state_space(self, x: str, b: str, c: str, dt: str, block: Block, mamba: MambaConfig) -> str:
         """The scan of all tokens as one chunk, plus D * x."""
-        g = self.graph
-        heads = g.op("Reshape", x, g.ints(0, 0, mamba.num_heads, mamba.head_dim))
         empty = np.zeros([1, *map(int, state_shape(mamba)[1:])], np.float32)
-        dt, rate = self.time_step(dt, block, mamba), self.decay_rate(block)
-        y, _ = scan(g, mamba, Chunk(heads, b, c, dt, rate, g.constant(empty), self.lower))
-        y = g.op("Add", y, g.op("Mul", heads, self.skip_weight(block)))
-        return g.op("Reshape", y, g.ints(0, 0, mamba.inner_size))
+        dt = self.time_step(dt, block, mamba)
+        return self.scanned(x, b, c, dt, self.graph.constant(empty), block, mamba)[0]
 
     def attention(self, q: str, k: str, v: str, block: Block, config: ModelConfig) -> str:
         """Causal attention over keys (after norm and rotary) and values as a cache holds them."""
@@ -131,15 +117,6 @@ def run_block(
             hidden[begin : begin + step] = y
             yield dict(zip(emitter.taps, tapped, strict=True))
         del session
-
-
-def run_blocks(
-    checkpoint: Checkpoint, hidden: Floats, make: MakeEmitter
-) -> Iterator[tuple[Block, dict[str, Floats]]]:
-    """Run every block in order over `hidden` in place; yield each block's taps by batch."""
-    for block in blocks(checkpoint.config):
-        for taps in run_block(checkpoint, block, hidden, make):
-            yield block, taps
 
 
 def final_logits(checkpoint: Checkpoint, hidden: Floats, head: Floats) -> Floats:

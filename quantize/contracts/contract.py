@@ -21,9 +21,9 @@ from nemotrt.quantize.contracts.kv_contract import kv_faults
 from nemotrt.quantize.contracts.linear_contract import linear_faults
 from nemotrt.quantize.contracts.loaders import loader_verdicts
 from nemotrt.quantize.contracts.tensor_contract import is_skipped, tensor_faults
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.plan import check_plain
-from nemotrt.quantize.quality.source_error import Compared, compare_with_source
+from nemotrt.quantize.quality.source_error import compare_with_source
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder, open_folder
 from nemotrt.quantize.recipes.selection import split_fused
 
@@ -33,7 +33,7 @@ class Inspection:
     """What a quantized folder is, what is wrong with it, and who loads it."""
 
     path: Path
-    format: Format
+    format: CheckpointFormat
     algo: str  # ModelOpt's word
     num_quantized: int
     num_kept: int
@@ -59,11 +59,11 @@ def inspect_quantized(
     """
     folder = open_folder(path)
     quantized = [module for module in folder.linears if folder.codes(module) is not None]
-    faults, errors = list(_faults(folder)), {}
+    faults = list(_faults(folder))
+    errors: dict[str, float] = {}
     if source is not None:
-        compared = _compare(folder, source, quantized, progress)
-        errors = compared.weight_errors
-        faults += compared.faults
+        errors, others = _compare(folder, source, quantized, progress)
+        faults += others
     return Inspection(
         path=path,
         format=folder.layout,
@@ -88,7 +88,7 @@ def _notes(folder: QuantizedFolder) -> tuple[str, ...]:
 
 def _compare(
     folder: QuantizedFolder, source: Path, quantized: list[str], progress: Callable[[int], None]
-) -> Compared:
+) -> tuple[dict[str, float], list[str]]:
     """Compare every tensor with the source's."""
     check_plain(source)
     reference = open_checkpoint(source)
@@ -99,7 +99,7 @@ def _compare(
 
 def _faults(folder: QuantizedFolder) -> Iterator[str]:
     """Yield each broken rule in one line."""
-    if folder.layout is Format.MODELOPT:
+    if folder.layout is CheckpointFormat.MODELOPT:
         yield from _config_faults(folder)
     yield from tensor_faults(folder)
     yield from kv_faults(folder.model, folder.layout, folder.quant.kv_cache_algo, folder.tensors)

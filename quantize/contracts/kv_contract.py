@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import KV_CODES
 from nemotrt.engines.model.tensor_names import blocks
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.contracts.linear_contract import scale_faults
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 LEAVES = ("k_scale", "v_scale")
 
 
 def kv_faults(
-    model: ModelConfig, layout: Format, kv_algo: str | None, tensors: Mapping[str, TensorRef]
+    model: ModelConfig,
+    layout: CheckpointFormat,
+    kv_algo: str | None,
+    tensors: Mapping[str, TensorRef],
 ) -> Iterator[str]:
     """Yield each broken rule in one line.
 
@@ -23,7 +25,6 @@ def kv_faults(
     """
     if kv_algo is not None and kv_algo not in KV_CODES:
         yield f"the KV cache is {kv_algo}, which is neither FP8 nor INT8"
-    shape = layout.one_scale
     for block in blocks(model):
         if block.kind is not LayerKind.ATTENTION:
             continue
@@ -35,7 +36,5 @@ def kv_faults(
                     yield f"{name} is missing: an int8 KV cache has no scale without it"
             elif kv_algo is None:
                 yield f"{name} is there, but the configs say that the KV cache is not quantized"
-            elif ref.dtype != "F32" or ref.shape != shape:
-                yield f"{name} is {ref.dtype} {list(ref.shape)}, expected F32 {list(shape)}"
-            elif not (np.isfinite(values := ref.map()).all() and (values > 0).all()):
-                yield f"{name} holds a value that is not positive and finite"
+            else:
+                yield from scale_faults(name, ref, ("F32",), layout.one_scale)

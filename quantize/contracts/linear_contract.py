@@ -7,20 +7,22 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.convert import chunks
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
 from nemotrt.quantize.recipes.selection import sharing_scale
-from nemotrt.quantize.scales.common_amax import has_one_scale
+from nemotrt.quantize.scales.amax import has_one_scale
 
 E4M3_MAX_CODE, E4M3_NAN = 0x7E, 0x7F
-CHUNK_ROWS = 512
 ACTIVATIONS = tuple(item.safetensors for item in FLOATS)  # the types of pre_quant_scale
 
 
 def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Iterator[str]:
     """Yield what is wrong with one quantized linear."""
     expected = folder.layout.scale_shape(folder.precision.weights, codes.shape[0])
-    types = ("F32",) if folder.layout is Format.MODELOPT else ("F32", "BF16")  # of llm-compressor
+    types = (
+        ("F32",) if folder.layout is CheckpointFormat.MODELOPT else ("F32", "BF16")
+    )  # of llm-compressor
     wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"weight_scale": (types, expected)}
     if folder.precision.has_input_scale:
         wanted["input_scale"] = types, folder.layout.one_scale
@@ -30,14 +32,21 @@ def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Ite
         ref = folder.tensors.get(f"{module}.{leaf}")
         if ref is None:
             yield f"{module}.{leaf} is missing"
-        elif ref.dtype not in dtypes or ref.shape != shape:
-            found = f"{ref.dtype} {list(ref.shape)}"
-            yield f"{module}.{leaf} is {found}, expected {dtypes[0]} {list(shape)}"
-        elif not (np.isfinite(values := ref.map().astype(np.float32)).all() and (values > 0).all()):
-            yield f"{module}.{leaf} holds a value that is not positive and finite"
+        else:
+            yield from scale_faults(f"{module}.{leaf}", ref, dtypes, shape)
     scale = folder.tensors.get(f"{module}.weight_scale")
     if scale is not None:
         yield from _code_faults(folder, module, codes, scale)
+
+
+def scale_faults(
+    name: str, ref: TensorRef, dtypes: tuple[str, ...], shape: tuple[int, ...]
+) -> Iterator[str]:
+    """Yield what is wrong with the type, the shape or the values of scales."""
+    if ref.dtype not in dtypes or ref.shape != shape:
+        yield f"{name} is {ref.dtype} {list(ref.shape)}, expected {dtypes[0]} {list(shape)}"
+    elif not (np.isfinite(values := ref.map().astype(np.float32)).all() and (values > 0).all()):
+        yield f"{name} holds a value that is not positive and finite"
 
 
 def _code_faults(
@@ -76,12 +85,12 @@ def _row_maxima(codes: TensorRef) -> npt.NDArray[np.uint8]:
     """Return the largest magnitude code of each row; E4M3 magnitudes are ordered as bytes."""
     raw = codes.map().view(np.uint8)
     result = np.empty(codes.shape[0], np.uint8)
-    for begin in range(0, codes.shape[0], CHUNK_ROWS):
-        part = np.asarray(raw[begin : begin + CHUNK_ROWS])
+    for rows in chunks(raw.shape):
+        part = np.asarray(raw[rows])
         if codes.dtype == NumberFormat.FP8.safetensors:
             size = part & 0x7F
         else:
             signed = (part ^ 0x80 if codes.dtype == "I32" else part).view(np.int8)
             size = np.abs(signed.astype(np.int16)).astype(np.uint8)
-        result[begin : begin + CHUNK_ROWS] = size.max(axis=1, initial=0)
+        result[rows] = size.max(axis=1, initial=0)
     return result

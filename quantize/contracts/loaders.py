@@ -7,36 +7,36 @@ docs/quantization.md has the details.
 
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 BUILD = "nemotrt build"
 TRT_LLM, VLLM, TRANSFORMERS = "TensorRT-LLM (PyTorch)", "vLLM", "transformers"
 WITH_TRANSFORMERS = {
-    Format.MODELOPT: "no: has no reader for ModelOpt's layout and would load raw codes",
-    Format.COMPRESSED_TENSORS: "yes, with compressed-tensors installed",
+    CheckpointFormat.MODELOPT: "no: has no reader for ModelOpt's layout and would load raw codes",
+    CheckpointFormat.COMPRESSED_TENSORS: "yes, with compressed-tensors installed",
 }
 
-LOADERS: dict[tuple[Format, Precision], dict[str, str]] = {
-    (Format.MODELOPT, Precision.FP8): {TRT_LLM: "yes", VLLM: "yes"},
-    (Format.MODELOPT, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
-    (Format.MODELOPT, Precision.INT8_WO): {
+LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
+    (CheckpointFormat.MODELOPT, Precision.FP8): {TRT_LLM: "yes", VLLM: "yes"},
+    (CheckpointFormat.MODELOPT, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
+    (CheckpointFormat.MODELOPT, Precision.INT8_WO): {
         TRT_LLM: "yes",
         VLLM: "no: rejects W8A16 in ModelOpt's layout; export --format compressed-tensors",
     },
-    (Format.MODELOPT, Precision.INT8_SQ): {
+    (CheckpointFormat.MODELOPT, Precision.INT8_SQ): {
         TRT_LLM: "no: has no INT8 activations for this model",
         VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
     },
-    (Format.COMPRESSED_TENSORS, Precision.FP8): {
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.FP8): {
         TRT_LLM: "no: refuses per-tensor scales in compressed-tensors; use --format modelopt",
         VLLM: "yes",
     },
-    (Format.COMPRESSED_TENSORS, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
-    (Format.COMPRESSED_TENSORS, Precision.INT8_WO): {
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_WO): {
         TRT_LLM: "no: use --format modelopt",
         VLLM: "yes",
     },
-    (Format.COMPRESSED_TENSORS, Precision.INT8_SQ): {
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_SQ): {
         TRT_LLM: "no: refuses static activation scales in compressed-tensors",
         VLLM: "yes",
     },
@@ -52,8 +52,8 @@ BUILD_CACHE = {
     "INT8": "yes; no backend takes the int8 KV cache",
 }
 VLLM_INT8_CACHE = {
-    Format.MODELOPT: "yes, with the KV cache in 16 bit: it reads FP8 scales only",
-    Format.COMPRESSED_TENSORS: "no: refuses an int8 KV cache; use --kv-cache fp8 or none",
+    CheckpointFormat.MODELOPT: "yes, with the KV cache in 16 bit: it reads FP8 scales only",
+    CheckpointFormat.COMPRESSED_TENSORS: "no: refuses an int8 KV cache; use --kv-cache fp8 or none",
 }
 TRANSFORMERS_CACHE = (
     "yes, with compressed-tensors installed; the KV cache by its scales in 5.19, in 16 bit in 5.24"
@@ -63,11 +63,11 @@ DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache 
 
 
 def loader_verdicts(
-    layout: Format, precision: Precision, kv_algo: str | None, model: ModelConfig
+    layout: CheckpointFormat, precision: Precision, kv_algo: str | None, model: ModelConfig
 ) -> dict[str, str]:
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
     verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
-    if layout is not Format.MODELOPT:
+    if layout is not CheckpointFormat.MODELOPT:
         verdicts[BUILD] = "no: it builds from --format modelopt"
     verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
     if kv_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):

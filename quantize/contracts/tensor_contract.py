@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE, weight_map
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.tensor_names import blocks, expected_shapes
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
 
 # What loaders skip: a tied head that is stored all the same, rotary tables, multi-token prediction.
@@ -68,7 +68,7 @@ def _scale_names(folder: QuantizedFolder, quantized: dict[str, TensorRef]) -> It
         leaves.append("input_scale")
     if folder.layout.packs(folder.precision):
         leaves += ["weight_packed", "weight_shape"]
-    if folder.precision.is_smoothed and folder.layout is Format.MODELOPT:
+    if folder.precision.is_smoothed and folder.layout is CheckpointFormat.MODELOPT:
         leaves.append("pre_quant_scale")
     for module in quantized:
         yield from (f"{module}.{leaf}" for leaf in leaves)

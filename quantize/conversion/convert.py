@@ -1,12 +1,12 @@
 """One chunk of rows at a time: read, convert in cache, store."""
 
 import os
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion import kernels
@@ -22,29 +22,11 @@ SMALLEST_AMAX = {
 DROPPED_BITS = {"BF16": 16, "F16": 13, "F32": 0}  # of a float32, to round to that type
 
 
-class Sink(Protocol):
-    """Takes bytes for a place in the output: writes them, or compares them with what is there."""
-
-    def put(self, offset: int, data: memoryview | bytes) -> None:
-        """Take `data` for `offset`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows `begin` to `end` of a linear's weight."""
-
-    linear: Linear
-    begin: int
-    end: int
-
-
-def split_rows(linear: Linear) -> list[Rows]:
-    """Return the chunks of a linear, each about CHUNK_ELEMENTS."""
-    step = max(1, CHUNK_ELEMENTS // max(1, linear.num_columns))
-    return [
-        Rows(linear, begin, min(begin + step, linear.num_rows))
-        for begin in range(0, linear.num_rows, step)
-    ]
+def chunks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of a matrix in parts of about CHUNK_ELEMENTS."""
+    step = max(1, CHUNK_ELEMENTS // max(1, shape[1]))
+    for begin in range(0, shape[0], step):
+        yield slice(begin, min(begin + step, shape[0]))
 
 
 def read_exactly(fd: int, buffer: npt.NDArray[np.uint8], offset: int) -> None:
@@ -61,18 +43,34 @@ def read_exactly(fd: int, buffer: npt.NDArray[np.uint8], offset: int) -> None:
         view, offset = view[count:], offset + count
 
 
-def rows_amax(fd: int, rows: Rows) -> np.float32:
+def rows_amax(fd: int, linear: Linear, rows: slice) -> np.float32:
     """Return the largest magnitude of the rows, times the linear's column factors."""
-    amax = np.empty(rows.end - rows.begin, np.float32)
-    kernels.amax_rows(read_rows(fd, rows), rows.linear.columns, amax)
-    return np.float32(_checked(rows, amax).max(initial=np.float32(0)))
+    amax = np.empty(rows.stop - rows.start, np.float32)
+    kernels.amax_rows(read_rows(fd, linear.source, rows), linear.columns, amax)
+    return np.float32(_checked(linear, rows, amax).max(initial=np.float32(0)))
 
 
 def convert_rows(
-    fd: int, rows: Rows, sink: Sink, codes_offset: int, scales_offset: int, scale: np.float32
+    fd: int,
+    linear: Linear,
+    rows: slice,
+    put: Callable[[int, memoryview], None],
+    codes_offset: int,
+    scales_offset: int,
+    scale: np.float32,
 ) -> None:
-    """Convert the rows and put codes and per-channel scales; `scale` is the per-tensor one."""
-    linear, weights = rows.linear, read_rows(fd, rows)
+    """Convert the rows of a linear's weight in file `fd`.
+
+    Args:
+        fd: the source.
+        linear: the weight and what becomes of it.
+        rows: which of its rows.
+        put: takes an offset of the output, and the bytes for it.
+        codes_offset: where the linear's codes begin.
+        scales_offset: where its scales begin, one per row.
+        scale: the one scale per tensor, where there is one.
+    """
+    weights = read_rows(fd, linear.source, rows)
     codes = np.empty(weights.shape, np.uint8)
     scales = np.empty(weights.shape[0], np.float32)
     if linear.numbers.is_per_tensor:
@@ -85,32 +83,32 @@ def convert_rows(
         else:
             flipped = 0x80 if linear.is_offset_binary else 0
             kernels.int8_per_channel(weights, linear.columns, codes, scales, smallest, flipped)
-        _checked(rows, scales)
+        _checked(linear, rows, scales)
         if linear.rows.size:
-            scales *= linear.rows[rows.begin : rows.end]
-        sink.put(scales_offset + 4 * rows.begin, scales.view(np.uint8).data)
-    sink.put(codes_offset + linear.num_columns * rows.begin, codes.reshape(-1).data)
+            scales *= linear.rows[rows]
+        put(scales_offset + 4 * rows.start, scales.view(np.uint8).data)
+    put(codes_offset + linear.num_columns * rows.start, codes.reshape(-1).data)
 
 
-def read_rows(fd: int, rows: Rows) -> kernels.Weights:
-    """Return the rows as the kernels want them: bits of bfloat16, or float32."""
-    ref = rows.linear.source
-    width = rows.linear.num_columns
-    item = ref.numpy_dtype.itemsize
-    raw = np.empty((rows.end - rows.begin) * width * item, np.uint8)
-    read_exactly(fd, raw, ref.offset + rows.begin * width * item)
+def read_rows(fd: int, ref: TensorRef, rows: slice) -> kernels.Weights:
+    """Return rows as the kernels want them: bits of bfloat16, or float32."""
+    width, item = ref.shape[1], ref.numpy_dtype.itemsize
+    raw = np.empty((rows.stop - rows.start) * width * item, np.uint8)
+    read_exactly(fd, raw, ref.offset + rows.start * width * item)
     if ref.dtype == "BF16":
         return raw.view(np.uint16).reshape(-1, width)
     return raw.view(ref.numpy_dtype).astype(np.float32, copy=False).reshape(-1, width)
 
 
-def _checked(rows: Rows, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _checked(
+    linear: Linear, rows: slice, values: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
     """Return `values`, one a row, or raise the error that names the first bad row."""
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise ArtefactError(
-            f"{rows.linear.source.path}: {rows.linear.name} holds NaN or infinity, "
-            f"first in row {rows.begin + int(bad[0])}; it can't be quantized."
+            f"{linear.source.path}: {linear.name} holds NaN or infinity, "
+            f"first in row {rows.start + int(bad[0])}; it can't be quantized."
         )
     return values
 

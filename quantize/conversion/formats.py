@@ -17,7 +17,7 @@ from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, lit
 from nemotrt.quantize.recipes.recipe import Recipe
 
 
-class Format(StrEnum):
+class CheckpointFormat(StrEnum):
     """The layouts that can be written, and where they differ."""
 
     MODELOPT = "modelopt"
@@ -26,27 +26,27 @@ class Format(StrEnum):
     @property
     def one_scale(self) -> tuple[int, ...]:
         """The shape of a scale that serves all."""
-        return () if self is Format.MODELOPT else (1,)
+        return () if self is CheckpointFormat.MODELOPT else (1,)
 
     def scale_shape(self, numbers: Numbers, num_rows: int) -> tuple[int, ...]:
         """Return the shape of a weight's scales."""
         if numbers.is_per_tensor:
             return self.one_scale
-        return (num_rows,) if self is Format.MODELOPT else (num_rows, 1)
+        return (num_rows,) if self is CheckpointFormat.MODELOPT else (num_rows, 1)
 
     def packs(self, precision: Precision) -> bool:
         """Whether codes are four to an int32."""
-        return self is Format.COMPRESSED_TENSORS and precision.is_weight_only
+        return self is CheckpointFormat.COMPRESSED_TENSORS and precision.is_weight_only
 
     def cache_scale(self, leaf: str) -> str:
         """Return where an attention block has its `k_scale` or `v_scale`."""
-        return f"{leaf[0]}_proj.{leaf}" if self is Format.MODELOPT else leaf
+        return f"{leaf[0]}_proj.{leaf}" if self is CheckpointFormat.MODELOPT else leaf
 
 
 def linear_entries(
     linear: Linear,
     recipe: Recipe,
-    layout: Format,
+    layout: CheckpointFormat,
     input_scale: float | None = None,
     pre_quant_scale: npt.NDArray[np.float32] | None = None,
 ) -> Iterator[Entry]:
@@ -71,9 +71,9 @@ def linear_entries(
         yield literal(f"{module}.pre_quant_scale", "BF16", pre_quant_scale)
 
 
-def check_unfolded(layout: Format) -> None:
+def check_unfolded(layout: CheckpointFormat) -> None:
     """Raise ConfigError if `layout` can't hold SmoothQuant's factors beside the weights."""
-    if layout is not Format.MODELOPT:
+    if layout is not CheckpointFormat.MODELOPT:
         raise ConfigError(f"{layout} has no place for pre_quant_scale; leave --no-fold away.")
 
 

@@ -1,8 +1,6 @@
 """Where every byte of an output shard goes: known before a single weight is read."""
 
-import json
 import math
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.safetensors_file import DTYPES, TensorRef
+from nemotrt.engines.checkpoint.safetensors_file import DTYPES, TensorRef, header_bytes
 from nemotrt.engines.model.numerics import Numbers
 
 NO_FACTORS: npt.NDArray[np.float32] = np.empty(0, np.float32)
@@ -46,20 +44,6 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """Bytes of the source, unchanged."""
-
-    ref: TensorRef
-
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """Bytes known from the plan."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Codes:
     """The codes of a linear."""
 
@@ -75,12 +59,12 @@ class Scales:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor of the output."""
+    """One tensor of the output: copied from the source, known from the plan, or of a linear."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    content: Copied | Literal | Codes | Scales
+    content: TensorRef | bytes | Codes | Scales
 
     @property
     def num_bytes(self) -> int:
@@ -91,7 +75,7 @@ class Entry:
 def literal(name: str, dtype: str, values: npt.ArrayLike) -> Entry:
     """Return the entry for small `values`, stored as `dtype`."""
     array = np.asarray(values).astype(DTYPES[dtype])
-    return Entry(name, dtype, array.shape, Literal(array.tobytes()))
+    return Entry(name, dtype, array.shape, array.tobytes())
 
 
 @dataclass(frozen=True)
@@ -112,20 +96,9 @@ class Shard:
 
     @cached_property
     def header(self) -> bytes:
-        """The header, padded so that data starts at a multiple of 8."""
-        table: dict[str, object] = {"__metadata__": {"format": "pt"}}
-        position = 0
-        for entry in self.entries:
-            end = position + entry.num_bytes
-            table[entry.name] = {
-                "dtype": entry.dtype,
-                "shape": list(entry.shape),
-                "data_offsets": [position, end],
-            }
-            position = end
-        text = json.dumps(table, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        return struct.pack("<Q", len(text)) + text
+        """What stands before the data."""
+        tensors = ((entry.name, entry.dtype, entry.shape) for entry in self.entries)
+        return header_bytes(tensors, {"format": "pt"})
 
     @property
     def num_bytes(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from nemotrt.commandline import COUNT, READABLE, FloatRange, option
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 METHODS = ("amax", "percentile", "mse")
 Setting = str | int | float | bool | None
@@ -43,7 +43,7 @@ class CalibrationOptions:
 class QuantizeOptions:
     """How to write, beside the recipe."""
 
-    layout: Format = Format.MODELOPT
+    layout: CheckpointFormat = CheckpointFormat.MODELOPT
     kv_cache: str = option(
         "none", "Type of the KV cache.", kind=click.Choice(["none", "fp8", "int8"])
     )

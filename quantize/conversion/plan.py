@@ -16,12 +16,10 @@ from nemotrt.engines.checkpoint.quant_config import (
 )
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.convert import DROPPED_BITS
-from nemotrt.quantize.conversion.formats import Format, linear_entries
+from nemotrt.quantize.conversion.formats import CheckpointFormat, linear_entries
 from nemotrt.quantize.conversion.layout import (
-    Copied,
     Entry,
     Linear,
-    Literal,
     Shard,
     literal,
     make_shard,
@@ -49,7 +47,7 @@ def plan_shards(
     checkpoint: Checkpoint,
     selection: Selection,
     recipe: Recipe,
-    layout: Format,
+    layout: CheckpointFormat,
     adjustments: Adjustments,
 ) -> list[Shard]:
     """Return the output shards, one for each of the source's, in order.
@@ -71,15 +69,14 @@ def plan_shards(
                 adjustments.pre_quant_scales.get(linear.module),
             )
         elif name in adjustments.tensors:
-            data = adjustments.tensors[name]
-            entries.append(Entry(name, ref.dtype, ref.shape, Literal(data)))
+            entries.append(Entry(name, ref.dtype, ref.shape, adjustments.tensors[name]))
         else:
-            entries.append(Entry(name, ref.dtype, ref.shape, Copied(ref)))
+            entries.append(Entry(name, ref.dtype, ref.shape, ref))
         entries += _kv_scales(name, layout, adjustments)
     return [make_shard(path, by_file.get(path.name, [])) for path in shard_paths(checkpoint.path)]
 
 
-def _kv_scales(name: str, layout: Format, adjustments: Adjustments) -> Iterator[Entry]:
+def _kv_scales(name: str, layout: CheckpointFormat, adjustments: Adjustments) -> Iterator[Entry]:
     """Yield the cache's scale beside the weight of k_proj or v_proj."""
     module = name.removesuffix(".weight")
     for leaf in ("k_scale", "v_scale"):
@@ -125,6 +122,6 @@ def plan_digest(checkpoint: Checkpoint, shards: list[Shard], settings: str) -> s
     for shard in shards:
         digest.update(shard.header)
         for entry in shard.entries:
-            if isinstance(entry.content, Literal):
-                digest.update(entry.content.data)
+            if isinstance(entry.content, bytes):
+                digest.update(entry.content)
     return digest.hexdigest()

@@ -10,7 +10,6 @@ that are codes already have no error.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,10 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.quantize.reading.code_rows import CodeRows, chunks, code_rows
+from nemotrt.quantize.conversion.convert import chunks
+from nemotrt.quantize.reading.code_rows import CodeRows, code_rows
 from nemotrt.quantize.recipes.selection import sharing_scale
-from nemotrt.quantize.scales.common_amax import has_one_scale, tensor_amax
+from nemotrt.quantize.scales.amax import has_one_scale, tensor_amax
 from nemotrt.quantize.scales.unfold import (
     NOTHING,
     Factors,
@@ -36,23 +36,16 @@ SLACK = 1.01  # of a step: scales that other tools round to bfloat16
 DOUBLE_ROUNDING = 2.0**-8  # of a weight: ModelOpt rounds FP8's quotient to bfloat16 first
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """Relative RMS error of each quantized module's weight, and what can't be."""
-
-    weight_errors: dict[str, float]
-    faults: tuple[str, ...]
-
-
 def compare_with_source(
     source: Checkpoint,
     tensors: Mapping[str, TensorRef],
     modules: list[str],
     precision: Precision,
     progress: Callable[[int], None] = lambda num_modules: None,
-) -> Compared:
+) -> tuple[dict[str, float], list[str]]:
     """Compare `tensors`, of which `modules` are quantized, with the checkpoint `source`.
 
+    Return the relative RMS error of each quantized module's weight, and what can't be.
     Memory is that of a chunk of rows, and a few vectors.
 
     Raises:
@@ -76,7 +69,7 @@ def compare_with_source(
         if name not in quantized and name not in norms and not _is_copy(ref, tensors.get(name)):
             faults.append(f"{name} is not quantized, but is not the source's")
     finite = {module: error for module, error in errors.items() if np.isfinite(error)}
-    return Compared(finite, tuple(faults))
+    return finite, faults
 
 
 def weight_error(

@@ -1,6 +1,6 @@
 """A quantized linear's weight read back a few rows at a time: codes, and what the scales mean."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -12,7 +12,6 @@ from nemotrt.engines.model.numerics import SAFETENSORS, NumberFormat
 from nemotrt.quantize.conversion.convert import SMALLEST_AMAX
 
 Floats = npt.NDArray[np.float32]
-CHUNK_ELEMENTS = 1 << 19
 _BYTES = np.arange(256, dtype=np.uint8)
 VALUES: dict[str, Floats] = {  # of each byte that a code can be
     "F8_E4M3": _BYTES.view(ml_dtypes.float8_e4m3fn).astype(np.float32),
@@ -75,10 +74,3 @@ def code_rows(tensors: Mapping[str, TensorRef], module: str) -> CodeRows | None:
         if scale.is_float and np.prod(scale.shape) in (1, ref.shape[0]):
             return CodeRows(ref, scale)
     return None
-
-
-def chunks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Yield the rows of a matrix in parts of about CHUNK_ELEMENTS."""
-    step = max(1, CHUNK_ELEMENTS // max(1, shape[1]))
-    for begin in range(0, shape[0], step):
-        yield slice(begin, min(begin + step, shape[0]))

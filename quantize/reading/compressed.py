@@ -19,7 +19,7 @@ from nemotrt.engines.checkpoint.stored_head import settle_head
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.numerics import QUANTIZED
 from nemotrt.errors import ArtefactError, ConfigError
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def open_quantized(folder: Path) -> Checkpoint:
         ConfigError: the model or how it is quantized is not supported.
     """
     flat = flat_quantization(folder)
-    if not flat or flat.get("quant_method") != Format.COMPRESSED_TENSORS:
+    if not flat or flat.get("quant_method") != CheckpointFormat.COMPRESSED_TENSORS:
         return open_checkpoint(folder)
     tensors: dict[str, TensorRef] = {}
     for name, ref in tensor_refs(folder):

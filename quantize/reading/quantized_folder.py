@@ -18,7 +18,7 @@ from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.errors import ArtefactError, ConfigError
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.reading.compressed import read_compressed_config
 
 
@@ -28,7 +28,7 @@ class QuantizedFolder:
 
     path: Path
     model: ModelConfig
-    layout: Format
+    layout: CheckpointFormat
     quant: QuantConfig
     tensors: dict[str, TensorRef]
     linears: list[str]
@@ -43,7 +43,7 @@ class QuantizedFolder:
     def excludes(self, module: str) -> bool:
         """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
         names = self.quant.exclude
-        if self.layout is Format.MODELOPT:
+        if self.layout is CheckpointFormat.MODELOPT:
             return self.quant.excludes(module)
         if module in names:
             return True
@@ -77,10 +77,10 @@ def open_folder(path: Path) -> QuantizedFolder:
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
     model, tensors = settle_head(told, dict(tensor_refs(path)))
     linears = [name.removesuffix(".weight") for name in linear_names(model)]
-    if flat.get("quant_method") == Format.COMPRESSED_TENSORS:
-        layout, quant = Format.COMPRESSED_TENSORS, read_compressed_config(path, flat)
+    if flat.get("quant_method") == CheckpointFormat.COMPRESSED_TENSORS:
+        layout, quant = CheckpointFormat.COMPRESSED_TENSORS, read_compressed_config(path, flat)
     else:
-        layout, quant = Format.MODELOPT, read_quant_config(path)
+        layout, quant = CheckpointFormat.MODELOPT, read_quant_config(path)
     if quant.precision is None:
         raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
     found = contradictions(path, told, model)

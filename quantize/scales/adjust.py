@@ -15,7 +15,7 @@ from nemotrt.quantize.conversion.options import CalibrationOptions
 from nemotrt.quantize.conversion.plan import Adjustments
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
-from nemotrt.quantize.scales.common_amax import common_amaxes
+from nemotrt.quantize.scales.amax import common_amaxes
 from nemotrt.quantize.scales.smooth import smooth
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)

@@ -9,21 +9,21 @@ Dividing a linear's input by s is free where what comes before can absorb it:
     up_proj * silu(gate) -> down_proj     up_proj's row scales
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.model.model_config import Activation, LayerKind
-from nemotrt.engines.model.tensor_names import Block, blocks
+from nemotrt.engines.graph.cost import Kind, costs
+from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.calibration import Calibration
 from nemotrt.quantize.conversion.plan import Adjustments
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
-from nemotrt.quantize.scales.column_amax import column_amax
+from nemotrt.quantize.scales.amax import column_amax
 
 Floats = npt.NDArray[np.float32]
 MAX_EXPONENT = 12  # factors stay within 2^-12 .. 2^12, far from bfloat16's range
@@ -39,38 +39,25 @@ class Group:
     power: float = 1.0  # the absorber takes factor^-power
 
 
-def groups(checkpoint: Checkpoint, selection: Selection) -> list[Group]:
-    """Return the foldable groups all of whose linears are quantized."""
-    chosen, result = set(selection.weights), []
-    for block in blocks(checkpoint.config):
-        for group in block_groups(block, checkpoint.config.activation):
-            absorbs = group.is_norm or group.absorber in chosen
-            if absorbs and chosen.issuperset(group.weights):
-                result.append(group)
-    return result
+def groups(config: ModelConfig) -> Iterator[Group]:
+    """Yield the groups of the described model, in its order.
 
-
-def block_groups(block: Block, activation: Activation) -> list[Group]:
-    """Return the groups of one block, norms' groups first."""
-    name = block.name
-    if block.kind is LayerKind.MAMBA:
-        return [
-            Group((name("in_proj.weight"),), block.norm, is_norm=True),
-            Group((name("out_proj.weight"),), name("norm.weight"), is_norm=True),
-        ]
-    if block.kind is LayerKind.ATTENTION:
-        qkv = tuple(name(f"{letter}_proj.weight") for letter in "qkv")
-        return [Group(qkv, block.norm, is_norm=True)]
-    up, down = name("up_proj.weight"), name("down_proj.weight")
-    if activation is Activation.RELU2:
-        first: tuple[str, ...] = (up,)
-        power = 0.5
-    else:
-        first, power = (name("gate_proj.weight"), up), 1.0
-    return [
-        Group(first, block.norm, is_norm=True),
-        Group((down,), up, is_norm=False, power=power),
-    ]
+    They are the linears that read a norm's result, or an activation's; of the activation's inputs
+    the last is the one that it multiplies by.
+    """
+    operators = costs(config)
+    readers: dict[int, list[str]] = {}
+    for operator in operators:
+        if operator.kind is Kind.LINEAR and not operator.is_last:
+            readers.setdefault(operator.inputs[0], []).append(operator.weight)
+    for number, weights in readers.items():
+        source = operators[number]
+        if source.kind in (Kind.NORM, Kind.GATED_NORM):
+            yield Group(tuple(weights), source.weight, is_norm=True)
+        elif source.kind is Kind.ACTIVATION:
+            power = 0.5 if len(source.inputs) == 1 else 1.0  # relu^2, else up_proj * silu(gate)
+            up = operators[source.inputs[-1]].weight
+            yield Group(tuple(weights), up, is_norm=False, power=power)
 
 
 def smooth(
@@ -91,7 +78,11 @@ def smooth(
     """
     result = Adjustments()
     smoothed: dict[str, Floats] = {}
-    for group in groups(checkpoint, selection):
+    chosen = set(selection.weights)
+    for group in groups(checkpoint.config):
+        absorbs = group.is_norm or group.absorber in chosen
+        if not (absorbs and chosen.issuperset(group.weights)):
+            continue
         seen = calibration[group.weights[0]].channel_amax
         columns = np.zeros_like(seen)
         for weight in group.weights:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
-from nemotrt.engines.model.tensor_names import blocks
+from nemotrt.quantize.conversion.convert import chunks
 from nemotrt.quantize.conversion.layout import NO_FACTORS
-from nemotrt.quantize.reading.code_rows import chunks, code_rows
-from nemotrt.quantize.scales.smooth import MAX_EXPONENT, Group, block_groups
+from nemotrt.quantize.reading.code_rows import code_rows
+from nemotrt.quantize.scales.smooth import MAX_EXPONENT, Group, groups
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,25 +41,22 @@ def folded_factors(
     """
     factors: dict[str, Factors] = {}
     norms: dict[str, tuple[str, ...]] = {}
-    for block in blocks(source.config):
-        for group in block_groups(block, source.config.activation):
-            if group.is_norm:
-                columns = _ratio(source[group.absorber], tensors.get(group.absorber))
-                dead = source[group.absorber].map() == 0
-                if columns.size and dead.any():
-                    columns[dead] = _dead_factor(source, tensors, group.weights[0], columns, dead)
-                if columns.size:
-                    norms[group.absorber] = group.weights
-                    factors |= dict.fromkeys(
-                        group.weights, Factors(columns, told_by=group.absorber)
-                    )
-                continue
-            absorber = factors.get(group.absorber, NOTHING)
-            rows, columns = _from_scales(source, tensors, group, absorber)
-            if rows.size:
-                factors[group.absorber] = replace(absorber, rows=rows)
-                scale = f"{group.absorber}_scale"
-                factors |= dict.fromkeys(group.weights, Factors(columns, told_by=scale))
+    for group in groups(source.config):
+        if group.is_norm:
+            columns = _ratio(source[group.absorber], tensors.get(group.absorber))
+            dead = source[group.absorber].map() == 0
+            if columns.size and dead.any():
+                columns[dead] = _dead_factor(source, tensors, group.weights[0], columns, dead)
+            if columns.size:
+                norms[group.absorber] = group.weights
+                factors |= dict.fromkeys(group.weights, Factors(columns, told_by=group.absorber))
+            continue
+        absorber = factors.get(group.absorber, NOTHING)
+        rows, columns = _from_scales(source, tensors, group, absorber)
+        if rows.size:
+            factors[group.absorber] = replace(absorber, rows=rows)
+            scale = f"{group.absorber}_scale"
+            factors |= dict.fromkeys(group.weights, Factors(columns, told_by=scale))
     return factors, norms
 
 

@@ -9,7 +9,7 @@ from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
 from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.engines.model.numerics import NumberFormat, Precision
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
 
@@ -18,13 +18,13 @@ def write_configs(
     checkpoint: Checkpoint,
     target: Path,
     recipe: Recipe,
-    layout: Format,
+    layout: CheckpointFormat,
     selection: Selection,
     kv_cache: str = "none",
 ) -> None:
     """Write config.json, and for ModelOpt's layout hf_quant_config.json, into `target`."""
     config = settled_json(checkpoint.path, checkpoint.config)
-    if layout is Format.MODELOPT:
+    if layout is CheckpointFormat.MODELOPT:
         config["quantization_config"] = _modelopt_flat(recipe, selection, kv_cache)
         _write(target / QUANT_CONFIG_FILE, _modelopt_nested(recipe, selection, kv_cache))
     else:

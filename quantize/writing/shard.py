@@ -13,9 +13,10 @@ from typing import Self
 
 import numpy as np
 
+from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.errors import ArtefactError
-from nemotrt.quantize.conversion.convert import convert_rows, rows_amax, split_rows, tensor_scale
-from nemotrt.quantize.conversion.layout import Codes, Copied, Entry, Linear, Literal, Scales, Shard
+from nemotrt.quantize.conversion.convert import chunks, convert_rows, rows_amax, tensor_scale
+from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, Shard
 
 COPY_BYTES = 1 << 22
 MAX_IN_FLIGHT = 64
@@ -126,9 +127,9 @@ def _run(src: int, sink: Sink, shard: Shard, pool: Executor, done: Progress) -> 
     with _Pieces(pool, done) as pieces:
         for entry in sorted(shard.entries, key=_source_offset):
             offset, content = shard.offsets[entry.name], entry.content
-            if isinstance(content, Literal):
-                sink.put(offset, content.data)
-            elif isinstance(content, Copied):
+            if isinstance(content, bytes):
+                sink.put(offset, content)
+            elif isinstance(content, TensorRef):
                 _copy(src, content, sink, offset, pieces)
             elif isinstance(content, Codes):
                 _convert(src, content.linear, sink, offset, scales[content.linear.name], pieces)
@@ -137,13 +138,12 @@ def _run(src: int, sink: Sink, shard: Shard, pool: Executor, done: Progress) -> 
 def _source_offset(entry: Entry) -> int:
     """Return where the entry's data begins in the source; what has none comes first."""
     content = entry.content
-    if isinstance(content, Copied):
-        return content.ref.offset
+    if isinstance(content, TensorRef):
+        return content.offset
     return content.linear.source.offset if isinstance(content, Codes) else 0
 
 
-def _copy(src: int, content: Copied, sink: Sink, offset: int, pieces: "_Pieces") -> None:
-    ref = content.ref
+def _copy(src: int, ref: TensorRef, sink: Sink, offset: int, pieces: "_Pieces") -> None:
     for begin in range(0, ref.num_bytes, COPY_BYTES):
         count = min(COPY_BYTES, ref.num_bytes - begin)
         pieces.start(count, sink.copy, src, ref.offset + begin, offset + begin, count)
@@ -153,20 +153,20 @@ def _convert(
     src: int, linear: Linear, sink: Sink, codes: int, scales: int, pieces: "_Pieces"
 ) -> None:
     """Start the chunks of a linear; a per-tensor scale needs a first pass for its own amax."""
-    chunks = split_rows(linear)
+    every = list(chunks(linear.source.shape))
     scale = np.float32(1)
     if linear.numbers.is_per_tensor:
         amax = linear.amax
         if amax is None:
-            amaxes = pieces.pool.map(partial(rows_amax, src), chunks)
+            amaxes = pieces.pool.map(partial(rows_amax, src, linear), every)
             amax = max(amaxes, default=np.float32(0))
         scale = tensor_scale(amax)
         stored = scale * linear.rows[0] if linear.rows.size else scale
         sink.put(scales, np.float32(stored).tobytes())
     row_bytes = linear.source.num_bytes // max(1, linear.num_rows)
-    for rows in chunks:
-        count = (rows.end - rows.begin) * row_bytes
-        pieces.start(count, convert_rows, src, rows, sink, codes, scales, scale)
+    for rows in every:
+        count = (rows.stop - rows.start) * row_bytes
+        pieces.start(count, convert_rows, src, linear, rows, sink.put, codes, scales, scale)
 
 
 class _Pieces:

@@ -20,7 +20,7 @@ from nemotrt.quantize.conversion.progress import readable_size
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection, select
 from nemotrt.quantize.scales.adjust import adjust
-from nemotrt.quantize.scales.column_amax import num_threads
+from nemotrt.quantize.scales.amax import num_threads
 from nemotrt.quantize.writing.carry import carry_files, write_index
 from nemotrt.quantize.writing.configs import write_configs
 from nemotrt.quantize.writing.partial import Partial, filling_folder

@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 CANCELLED: Fields = {"final": True, "finish_reason": str(FinishReason.CANCELLED)}
 
 
-class Connection:
+class ClientConnection:
     """Two threads on one socket; what takes long for some requests is left to `preparation`."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Connection:
         connection: socket.socket,
         opened: OpenEngine,
         loop: EngineLoop,
-        on_close: Callable[["Connection"], None],
+        on_close: Callable[["ClientConnection"], None],
         metrics: Callable[[], str],
         grammars: GrammarCompiler | None,
         preparation: Preparation,

@@ -3,7 +3,7 @@
 import atexit
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -22,25 +22,15 @@ LABELS = ("gpu", "uuid")
 MJ_PER_J = 1e3
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One metric of each GPU."""
-
-    name: str
-    text: str
-    of: Callable[[GpuSample], float | None]
-
-
-GAUGES = (
-    Figure("power_w", "Power draw.", lambda s: s.power_w),
-    Figure("sm_utilization_percent", "Time with a kernel.", lambda s: s.sm_utilization_percent),
-    Figure("memory_utilization_percent", "Time with memory traffic.",
-           lambda s: s.memory_utilization_percent),
-    Figure("memory_used_bytes", "Memory in use.", lambda s: s.memory_used_bytes),
-    Figure("sm_clock_mhz", "SM clock.", lambda s: s.sm_clock_mhz),
-    Figure("temperature_c", "Temperature of the chip.", lambda s: s.temperature_c),
-    Figure("throttle_reasons", "Bits of nvmlClocksEventReasons.", lambda s: s.throttle_reasons),
-)  # fmt: skip
+GAUGES = {  # by their names in a sample
+    "power_w": "Power draw.",
+    "sm_utilization_percent": "Time with a kernel.",
+    "memory_utilization_percent": "Time with memory traffic.",
+    "memory_used_bytes": "Memory in use.",
+    "sm_clock_mhz": "SM clock.",
+    "temperature_c": "Temperature of the chip.",
+    "throttle_reasons": "Bits of nvmlClocksEventReasons.",
+}
 
 
 @dataclass(slots=True)
@@ -95,12 +85,12 @@ class GpuGauges(Collector):
         return generate_latest(self._registry).decode() if self._gpus else ""
 
     def collect(self) -> Iterator[Metric]:
-        """Yield a family a figure; a GPU that is lost is left out from then on."""
+        """Yield a family per figure; a GPU that is lost is left out from then on."""
         samples = self._samples()
-        for figure in GAUGES:
-            gauge = GaugeMetricFamily(f"nemotrt_gpu_{figure.name}", figure.text, labels=LABELS)
+        for name, text in GAUGES.items():
+            gauge = GaugeMetricFamily(f"nemotrt_gpu_{name}", text, labels=LABELS)
             for gpu, sample in samples:
-                value = figure.of(sample)
+                value = getattr(sample, name)
                 if value is not None:
                     gauge.add_metric(gpu.labels, value)
             yield gauge

@@ -20,7 +20,7 @@ from nemotrt.commandline import PATH, options_of
 from nemotrt.engines.backends import registry
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.errors import ChildProcessFailedError
-from nemotrt.serve.engine.connection import Connection
+from nemotrt.serve.engine.connection import ClientConnection
 from nemotrt.serve.engine.gpu_gauges import GpuGauges
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.preparation import Preparation
@@ -58,7 +58,7 @@ class EngineHost:
         )
         self._preparation = Preparation()
         self._gpus = GpuGauges()
-        self._connections: list[Connection] = []
+        self._connections: list[ClientConnection] = []
         self._lock = threading.Lock()
 
     def metrics(self) -> str:
@@ -110,7 +110,7 @@ class EngineHost:
                 client, _ = listener.accept()
             except OSError:
                 return  # closed: the server has stopped
-            connection = Connection(
+            connection = ClientConnection(
                 client,
                 self.opened,
                 self.loop,
@@ -123,11 +123,11 @@ class EngineHost:
                 self._connections.append(connection)
             connection.start()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ClientConnection) -> None:
         with self._lock:
             self._connections.remove(connection)
 
-    def _open_connections(self) -> list[Connection]:
+    def _open_connections(self) -> list[ClientConnection]:
         with self._lock:
             return list(self._connections)
 

@@ -11,15 +11,10 @@ PROBE_TIMEOUT_S = 5.0
 STALL_S = 120.0  # an engine step that lasts longer than this is taken for one that never ends
 
 
-def engine_status(path: Path) -> Frame | None:
-    """Return how many requests wait and run; None if the engine process does not answer."""
-    return ask_engine(path, "status")
-
-
 def ask_engine(path: Path, operation: str) -> Frame | None:
     """Return the engine process's answer to an operation without arguments; None if there is none.
 
-    The operations are "status" and "metrics".
+    The operations are "status", how many requests wait and run, and "metrics".
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -42,11 +37,11 @@ class EngineProbe:
 
     def is_ready(self) -> bool:
         """Whether the engine process answers."""
-        return engine_status(self._path) is not None
+        return ask_engine(self._path, "status") is not None
 
     def is_well(self) -> bool:
         """Whether it answers and, if requests run, has made a step lately."""
-        status = engine_status(self._path)
+        status = ask_engine(self._path, "status")
         if status is None:
             return False
         now = time.monotonic()

@@ -16,10 +16,10 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from nemotrt.serve.engine.probe import ask_engine, engine_status
+from nemotrt.serve.engine.probe import ask_engine
 from nemotrt.serve.front.http.access import AccessGate, ApiKeys
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
-from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, answer_unless_gone
+from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, unknown_model
 from nemotrt.serve.front.schema.openapi import openapi_bytes
@@ -97,7 +97,7 @@ class Front:
             return "starting"
         if self.spec.engine_socket is None:
             return "ready"
-        engine = await asyncio.to_thread(engine_status, self.spec.engine_socket)
+        engine = await asyncio.to_thread(ask_engine, self.spec.engine_socket, "status")
         if engine is None:
             return "starting"
         return "draining" if engine["is_draining"] else "ready"
@@ -136,7 +136,7 @@ class Front:
         if prepared.is_stream:
             return EventStream(prepared.call.chunks(self.spec.upstream))
         work = prepared.call.completion(self.spec.upstream)
-        return JSONResponse(await answer_unless_gone(work, request))
+        return JSONResponse(await until_gone(work, request.receive))
 
 
 def create_app(spec: FrontSpec) -> Starlette:

@@ -11,7 +11,6 @@ from nemotrt.errors import ConfigError
 # One space, or up to two newlines and an indent: what models are trained to write, without a loop.
 # Source: llama.cpp, common/json-schema-to-grammar.cpp, SPACE_RULE.
 WHITESPACE = r"[ ]|\n{1,2}[ \t]{0,20}"
-MAX_WHITESPACE_CHARACTERS = 22
 OPTIONS = "x-guidance"
 MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 VALUES = ("const", "enum", "default", "examples")  # hold no schemas, whatever they look like

@@ -4,14 +4,15 @@ import dataclasses
 import math
 import os
 import sys
+from functools import partial
 
 from nemotrt.commandline import words_of
 from nemotrt.serve.engine.probe import EngineProbe
 from nemotrt.serve.processes.run_folder import RunFolder
-from nemotrt.serve.supervision.front_probe import STOP_NOTICE, FrontProbe
+from nemotrt.serve.supervision.front_probe import STOP_NOTICE, is_front_live
 from nemotrt.serve.supervision.serve_spec import ServeSpec
 from nemotrt.serve.supervision.service import ServiceSpec
-from nemotrt.serve.triton.address import Protocol, TritonAddress
+from nemotrt.serve.triton.address import TritonAddress, TritonProtocol
 from nemotrt.serve.triton.model.relay import SOCKET_VARIABLE
 from nemotrt.serve.triton.probe import TritonProbe
 from nemotrt.serve.triton.runtime import TritonRuntime
@@ -83,14 +84,15 @@ def front_service(
     command += ["--engine-socket", str(folder.engine_socket)]
     command += words_of(dataclasses.replace(spec.front, port=port))
     if triton is not None:
-        command += ["--triton", triton.target(Protocol.GRPC)]
-    probe = FrontProbe(spec.front.host, port, is_tls=spec.front.tls_certificate is not None)
+        command += ["--triton", triton.target(TritonProtocol.GRPC)]
+    is_tls = spec.front.tls_certificate is not None
+    is_live = partial(is_front_live, spec.front.host, port, is_tls=is_tls)
     return ServiceSpec(
         name="front",
         command=lambda: command,
         log=folder.log("front"),
-        is_ready=probe.is_live,
-        is_well=probe.is_live,
+        is_ready=is_live,
+        is_well=is_live,
         environment={},
         start_timeout_s=TRITON_START_S,
         stop_timeout_s=2 * STOP_MARGIN_S,

@@ -20,7 +20,7 @@ from nemotrt.serve.supervision.serve_spec import ServeSpec
 from nemotrt.serve.supervision.server_list import register, unregister
 from nemotrt.serve.supervision.service import Health, Service
 from nemotrt.serve.supervision.services import engine_service, front_service, triton_service
-from nemotrt.serve.triton.address import LOOPBACK, Protocol, TritonAddress
+from nemotrt.serve.triton.address import LOOPBACK, TritonAddress, TritonProtocol
 from nemotrt.serve.triton.repository import RepositorySpec, write_repository
 from nemotrt.serve.triton.runtime import find_runtime
 from nemotrt.serve.triton.server import clean_shared_memory
@@ -145,9 +145,9 @@ class Supervisor:
             model_name=self.spec.front.model_name,
             run_folder=str(self.folder.path),
             openai_url=f"{scheme}://{_address(self.spec.front.host)}:{self.port}/v1",
-            http_url=triton.url(Protocol.HTTP) if triton else None,
-            grpc_url=triton.target(Protocol.GRPC) if triton else None,
-            metrics_url=triton.url(Protocol.METRICS, "/metrics") if triton else None,
+            http_url=triton.url(TritonProtocol.HTTP) if triton else None,
+            grpc_url=triton.target(TritonProtocol.GRPC) if triton else None,
+            metrics_url=triton.url(TritonProtocol.METRICS, "/metrics") if triton else None,
             processes=alive,
             restarts={s.spec.name: s.num_restarts for s in self.services},
         )

@@ -9,7 +9,7 @@ UNIX = "unix:"
 SOCKET_PORT = 1  # Triton wants a number; a Unix socket has none
 
 
-class Protocol(StrEnum):
+class TritonProtocol(StrEnum):
     """What Triton serves, each at an address of its own."""
 
     HTTP = "http"
@@ -29,26 +29,26 @@ class TritonAddress:
     ports: tuple[int, int, int] = (SOCKET_PORT, SOCKET_PORT, SOCKET_PORT)
     sockets: Path | None = None
 
-    def host(self, protocol: Protocol) -> str:
+    def host(self, protocol: TritonProtocol) -> str:
         """Return what Triton is told to bind."""
         return LOOPBACK if self.sockets is None else f"{UNIX}{self.sockets / protocol}"
 
-    def port(self, protocol: Protocol) -> int:
+    def port(self, protocol: TritonProtocol) -> int:
         """Return the port that Triton is told to bind."""
-        return self.ports[list(Protocol).index(protocol)]
+        return self.ports[list(TritonProtocol).index(protocol)]
 
-    def target(self, protocol: Protocol) -> str:
+    def target(self, protocol: TritonProtocol) -> str:
         """Return what a client connects to; gRPC puts the number into a Unix socket's name too."""
         return f"{self.host(protocol)}:{self.port(protocol)}"
 
-    def url(self, protocol: Protocol, path: str = "") -> str | None:
+    def url(self, protocol: TritonProtocol, path: str = "") -> str | None:
         """Return the address for HTTP clients; None for Unix sockets, which have none."""
         return None if self.sockets is not None else f"http://{self.target(protocol)}{path}"
 
     def remove_sockets(self) -> None:
         """Remove the sockets that a server has left: Triton can't bind to them again."""
         if self.sockets is not None:
-            for protocol in Protocol:
+            for protocol in TritonProtocol:
                 for path in self.sockets.glob(f"{protocol}*"):
                     if path.is_socket():
                         path.unlink()

@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 
-from nemotrt.serve.triton.address import UNIX, Protocol, TritonAddress
+from nemotrt.serve.triton.address import UNIX, TritonAddress, TritonProtocol
 
 PROBE_TIMEOUT_S = 5.0
 
@@ -58,8 +58,8 @@ class TritonProbe:
             return False
 
     def _new_connection(self) -> http.client.HTTPConnection:
-        host = self._address.host(Protocol.HTTP)
+        host = self._address.host(TritonProtocol.HTTP)
         if host.startswith(UNIX):
             return UnixHTTPConnection(host.removeprefix(UNIX), PROBE_TIMEOUT_S)
-        port = self._address.port(Protocol.HTTP)
+        port = self._address.port(TritonProtocol.HTTP)
         return http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_S)

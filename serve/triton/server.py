@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 from nemotrt.serve.processes.run_folder import is_alive
-from nemotrt.serve.triton.address import Protocol, TritonAddress
+from nemotrt.serve.triton.address import TritonAddress, TritonProtocol
 from nemotrt.serve.triton.runtime import TritonRuntime
 from nemotrt.serve.triton.workspace import TritonWorkspace
 
@@ -34,7 +34,7 @@ def server_command(
         f"--backend-directory={workspace.backends}",
         f"--cache-directory={runtime.caches}",
     ]
-    for protocol in Protocol:
+    for protocol in TritonProtocol:
         command += [f"--{protocol}-address={address.host(protocol)}"]
         command += [f"--{protocol}-port={address.port(protocol)}"]
     # Whoever may list processes sees this key; no header can hold its line break, so it opens

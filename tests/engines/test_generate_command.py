@@ -193,18 +193,18 @@ def test_logits_that_are_not_finite_fail_the_command(
 def test_a_stop_string_of_a_chat_ends_the_answer_not_the_trace(tiny_engine: Path) -> None:
     """The trace is told by the prompt, in whatever form that comes."""
     from nemotrt.engines.opening import open_engine
-    from nemotrt.engines.prompt import Prompt, prepare
+    from nemotrt.engines.prompt import GivenPrompt, prepare
     from nemotrt.engines.text.reasoning import Trace
 
     opened = open_engine(tiny_engine, num_threads=1)
-    prepared = prepare(opened, Prompt("Hi", is_chat=True))
+    prepared = prepare(opened, GivenPrompt("Hi", is_chat=True))
     assert prepared.trace is Trace.OPEN and prepared.defaults["temperature"] == 0.6
-    ids = prepare(opened, Prompt(None, ids=",".join(map(str, prepared.ids))))
+    ids = prepare(opened, GivenPrompt(None, ids=",".join(map(str, prepared.ids))))
     assert (ids.trace, ids.ids) == (Trace.OPEN, prepared.ids)
     assert ids.defaults["temperature"] == 0
-    quiet = prepare(opened, Prompt("Hi", is_chat=True, system="/no_think"))
+    quiet = prepare(opened, GivenPrompt("Hi", is_chat=True, system="/no_think"))
     assert quiet.trace is Trace.ENDED and quiet.defaults["temperature"] == 0
-    assert prepare(opened, Prompt("Once")).trace is Trace.BEFORE
+    assert prepare(opened, GivenPrompt("Once")).trace is Trace.BEFORE
     opened.engine.close()
     options = ["--chat", "--temperature", 0, "--max-tokens", 40, "--json"]
     free = json.loads(run(tiny_engine, "Hi", *options).stdout)

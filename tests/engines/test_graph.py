@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, OnnxGraph
 from nemotrt.engines.graph.standard import StandardEmitter
@@ -41,7 +41,7 @@ def export(flavour: str, checkpoint: Path, folder: Path) -> tuple[Path, dict[str
         onnxruntime.export(opened, folder, limits, Precision.FP32)
         return folder / GRAPH_FILE, {}
     if flavour == "tensorrt":
-        bound = tensorrt.export(opened, folder, limits, Precision.BF16)
+        bound = graph_export.export(opened, folder, limits, Precision.BF16)
         weights = {name: opened.floats(weight.tensor) for name, weight in bound.items()}
         return as_float32(folder / GRAPH_FILE, folder / "float32.onnx"), weights
     graph = OnnxGraph("test", folder)
@@ -128,7 +128,7 @@ def test_the_tensorrt_file_differs_from_the_standard_only_in_types(tmp_path: Pat
     limits = Limits(2, CACHE, 8)
     folder = tmp_path / "g"
     folder.mkdir()
-    tensorrt.export(open_checkpoint(checkpoint), folder, limits, Precision.BF16)
+    graph_export.export(open_checkpoint(checkpoint), folder, limits, Precision.BF16)
     model = onnx.load(str(folder / GRAPH_FILE))
     types = {
         v.name: v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.output]

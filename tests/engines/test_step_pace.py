@@ -35,7 +35,7 @@ class TimedEngine(StandInEngine):
         seconds = self._base_s + num_prompt * self._token_s * (1 + held / 8000)
         self.now_s += seconds
         self.fed.append((len(feeds) - len(prompts), num_prompt, seconds))
-        self.slots.advance(feeds)
+        self.advance(feeds)
         return np.zeros((len(feeds), self.vocab_size), np.float32)
 
 

@@ -15,7 +15,7 @@ from nemotrt.build.plan_limits import plan_deployment
 from nemotrt.build.plan_memory import scratch_bytes
 from nemotrt.cli import main
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.compile.layer_check import (
     LAYERS_FILE,
     LayerCheck,
@@ -92,7 +92,7 @@ def test_plans_compile_with_the_weights_outside(
     assert manifest.executed is False
     assert manifest.precision is Precision.BF16
     assert manifest.compute_capability == capability
-    plan = (folder / tensorrt.PLAN_FILE).read_bytes()
+    plan = (folder / compiler.PLAN_FILE).read_bytes()
     assert len(plan) > 100_000
     checkpoint = open_checkpoint(source)
     assert set(manifest.weights) >= set(linear_names(checkpoint.config))
@@ -147,14 +147,14 @@ def test_the_same_input_gives_the_same_engine_and_progress_is_told(
     again = read_manifest(tmp_path / "other-name").model_dump()
     first = read_manifest(plan_of("tiny")).model_dump()
     folders = (tmp_path / "other-name", plan_of("tiny"))
-    plans = [np.fromfile(folder / tensorrt.PLAN_FILE, np.uint8) for folder in folders]
+    plans = [np.fromfile(folder / compiler.PLAN_FILE, np.uint8) for folder in folders]
     assert plans[0].size == plans[1].size
     assert int((plans[0] != plans[1]).sum()) < 200  # of 12 million, and mostly none
     kernels = [kernel_names(folder) for folder in folders]
     assert kernels[0] == kernels[1]
     for manifest in (again, first):
         assert "engine.plan" in manifest["options"]["rebuild_differs_in"]
-        for name in (tensorrt.PLAN_FILE, LAYERS_FILE):
+        for name in (compiler.PLAN_FILE, LAYERS_FILE):
             del manifest["files"][name]
     assert again == first
 
@@ -270,7 +270,7 @@ def test_embedded_weights_are_inside(
     manifest = read_manifest(tmp_path / "e")
     assert manifest.weights == {}
     total = sum(ref.num_bytes for ref in open_checkpoint(source).tensors.values())
-    assert manifest.files[tensorrt.PLAN_FILE].num_bytes > total
+    assert manifest.files[compiler.PLAN_FILE].num_bytes > total
     found = check(tmp_path / "e", source, manifest)
     assert found.faults == ()
     modules = {name.removesuffix(".weight") for name in linear_names(read_model_config(source))}

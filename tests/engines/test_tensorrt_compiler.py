@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from nemotrt.build import support_table
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.protocol.backend import Target
 from nemotrt.engines.backends.tensorrt.compile import compiler, flavour
-from nemotrt.engines.backends.tensorrt_llm import bundle
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
 from nemotrt.engines.model.numerics import Precision
@@ -49,13 +50,13 @@ def test_what_can_not_be_built_is_refused_by_name(
     capability: str, precision: Precision, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        tensorrt.check(capability, precision)
+        check("tensorrt", open_checkpoint(TINY_MODELS["tiny"]), capability, precision)
 
 
 def test_a_missing_compiler_gives_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flavour, "RTX_MODULE", "no_such_module")
     with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[rtx\]'"):
-        tensorrt.check("8.6", Precision.BF16)
+        flavour.choose("8.6")
 
 
 def test_the_host_s_own_gpu_takes_ordinary_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +96,7 @@ def test_a_static_scale_that_is_not_positive_is_named(
         file.seek(ref.offset)
         file.write(np.float32(-1).tobytes())
     with pytest.raises(ArtefactError, match=f"{name} must be one positive value"):
-        tensorrt.export(open_checkpoint(copy), tmp_path, LIMITS, Precision.INT8_SQ)
+        graph_export.export(open_checkpoint(copy), tmp_path, LIMITS, Precision.INT8_SQ)
 
 
 def test_the_list_says_what_the_checks_say(quantized_tiny: Callable[[str], Path]) -> None:
@@ -116,14 +117,19 @@ def test_the_list_says_what_the_checks_say(quantized_tiny: Callable[[str], Path]
         choice = (row["compute_capability"], Precision(row["precision"]))
         is_built = not row["tensorrt"].startswith("no:")
         is_served = not row["tensorrt-llm"].startswith("no")
-        assert is_built == _passes(tensorrt.check, *choice)
-        assert is_served == _passes(bundle.check, checkpoint, *choice, 1)
+        assert is_built == _passes("tensorrt", checkpoint, *choice)
+        assert is_served == _passes("tensorrt-llm", checkpoint, *choice)
 
 
-def _passes(check: Callable[..., None], *arguments: object) -> bool:
+def check(backend: str, checkpoint: Checkpoint, capability: str, precision: Precision) -> None:
+    found = registry.find(backend)
+    found.check(Target(checkpoint, precision, None, None, capability, found.options_type()))
+
+
+def _passes(backend: str, *arguments: Any) -> bool:
     """Whether a check refuses nothing but the place to compile."""
     try:
-        check(*arguments)
+        check(backend, *arguments)
     except EnvironmentUnfitError:
         return True
     except ConfigError:
@@ -138,14 +144,14 @@ def test_a_refusal_is_in_the_compiler_s_own_words(
     quantized_tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """FP8 aimed at a GPU without it, past our own check: TensorRT names the type, not the node."""
-    tensorrt.export(open_checkpoint(quantized_tiny("fp8")), tmp_path, LIMITS, Precision.FP8)
+    graph_export.export(open_checkpoint(quantized_tiny("fp8")), tmp_path, LIMITS, Precision.FP8)
     with pytest.raises(ChildProcessFailedError, match=r"TensorRT can't compile the graph") as error:
-        tensorrt.compile_plan(tmp_path, LIMITS, "8.6")
+        compiler.compile_plan(tmp_path, LIMITS, "8.6")
     assert "at node backbone.layers.0.mixer.in_proj.values (" in error.value.message
     assert "the model contains HW-specific datatypes: fp8_e4m3" in error.value.message
     assert "no arithmetic of that type" in error.value.message
     assert error.value.exit_code == 5
-    assert not (tmp_path / tensorrt.PLAN_FILE).exists()
+    assert not (tmp_path / compiler.PLAN_FILE).exists()
 
 
 def cache_in_int8(graph: onnx.GraphProto) -> None:
@@ -180,7 +186,7 @@ def test_a_refused_node_is_named_and_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = write_sparse(tmp_path / "c", "qwen3-8b", "bf16", is_slice=True)
-    original = tensorrt.export
+    original = graph_export.export
 
     def export(checkpoint: Checkpoint, folder: Path, *rest: Any, **options: Any) -> Any:
         bound = original(checkpoint, folder, *rest, **options)
@@ -189,7 +195,7 @@ def test_a_refused_node_is_named_and_nothing_is_left(
         onnx.save(model, str(folder / GRAPH_FILE))
         return bound
 
-    monkeypatch.setattr(tensorrt, "export", export)
+    monkeypatch.setattr(graph_export, "export", export)
     command = ["build", str(source), "--gpu", "a10g", "--max-batch-size", "4"]
     result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "e")])
     assert result.exit_code == 5
@@ -229,15 +235,15 @@ def test_an_interrupted_compilation_ends_its_process(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tensorrt.compile_plan(tmp_path, LIMITS, "8.6", report=interrupt)
+        compiler.compile_plan(tmp_path, LIMITS, "8.6", report=interrupt)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 
 
 def test_cost_and_timing_cache_come_from_the_compiler(tmp_path: Path) -> None:
     source = write_sparse(tmp_path / "c", "qwen3-8b", "bf16", is_slice=True)
-    tensorrt.export(open_checkpoint(source), tmp_path, LIMITS, Precision.BF16)
-    options = tensorrt.CompileOptions(1 << 30, tmp_path / "timing")
-    found = tensorrt.compile_plan(tmp_path, LIMITS, "8.6", options)
+    graph_export.export(open_checkpoint(source), tmp_path, LIMITS, Precision.BF16)
+    cache = tmp_path / "timing"
+    found = compiler.compile_plan(tmp_path, LIMITS, "8.6", workspace_bytes=1 << 30, cache=cache)
     assert 50 << 20 < found.peak_bytes < 4 << 30
     assert found.seconds > 0
     assert len(found.report.activation_bytes) == 2

@@ -18,9 +18,9 @@ from nemotrt.engines.artefact.manifest import (
     Manifest,
     write_manifest,
 )
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.run import engine as engine_module
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
@@ -45,8 +45,8 @@ def write_engine(
     """Write all of an engine directory but the plan, for which an empty file stands."""
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(source)
-    bound = tensorrt.export(checkpoint, folder, LIMITS, precision, is_embedded=is_embedded)
-    (folder / tensorrt.PLAN_FILE).touch()
+    bound = graph_export.export(checkpoint, folder, LIMITS, precision, is_embedded=is_embedded)
+    (folder / compiler.PLAN_FILE).touch()
     return Manifest(
         backend="tensorrt",
         gpu="a10g",

@@ -11,19 +11,18 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, WEIGHTS_FILE
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.model.tensor_names import model_names
+from nemotrt.engines.model.tensor_names import blocks, model_names
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
-from nemotrt.quantize.calibration.forward import embed, final_logits, run_blocks
+from nemotrt.quantize.calibration.forward import embed, final_logits, run_block
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
 from nemotrt.quantize.recipes.recipe import load_recipe
@@ -104,8 +103,8 @@ def cpu_logits(source: Path, precision: str, tokens: list[int], folder: Path) ->
 
 def fake_quant_logits(checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
     hidden = embed(checkpoint, np.array([tokens]))
-    for _ in run_blocks(checkpoint, hidden, SixteenBitCache):
-        pass
+    for block in blocks(checkpoint.config):
+        list(run_block(checkpoint, block, hidden, SixteenBitCache))
     head = checkpoint.floats(model_names(checkpoint.config).lm_head)
     return final_logits(checkpoint, hidden[0], head)[np.cumsum(CHUNKS) - 1]
 
@@ -138,7 +137,7 @@ def compiled(name: str, precision: str, source: Path, compiled_tiny: Any, folder
     files = [read_manifest(folder).files for folder in folders]
     for name in (GRAPH_FILE, WEIGHTS_FILE):
         assert len({found[name].sha256 for found in files}) == 1
-    assert all(found[tensorrt.PLAN_FILE].num_bytes > 50_000 for found in files)
+    assert all(found[compiler.PLAN_FILE].num_bytes > 50_000 for found in files)
     return folders[0]
 
 

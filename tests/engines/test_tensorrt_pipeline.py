@@ -83,7 +83,7 @@ class Watched(DeviceDraws):
     def __init__(
         self, cuda: Cuda, library: Any, vocab_size: int, num_slots: int, *, scorer: Draws
     ) -> None:
-        super().__init__(cuda, library, vocab_size, num_slots, scorer=scorer, blocks=SMALL)
+        super().__init__(cuda, library, vocab_size, num_slots, scorer=scorer, **SMALL._asdict())
         self.cpu = CompiledDraws(vocab_size, 1)
         self.theirs: dict[int, Any] = {}  # slot -> the CPU's draw
         self.seeds: dict[int, int] = {}

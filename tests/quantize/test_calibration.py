@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save_file
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.model.tensor_names import linear_names, model_names
+from nemotrt.engines.model.tensor_names import blocks, linear_names, model_names
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import load_calibration, save_calibration
-from nemotrt.quantize.calibration.forward import embed, final_logits, run_blocks
+from nemotrt.quantize.calibration.forward import embed, final_logits, run_block
 from nemotrt.quantize.calibration.observe import Observation
 from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.quality.command import evaluate as evaluate_command
 from nemotrt.quantize.quality.evaluate import evaluate
@@ -42,8 +42,8 @@ IN_PROJ = "backbone.layers.0.mixer.in_proj.weight"
 def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
     checkpoint = open_quantized(folder)
     hidden = embed(checkpoint, ids)
-    for _ in run_blocks(checkpoint, hidden, QuantizedEmitter):
-        pass
+    for block in blocks(checkpoint.config):
+        list(run_block(checkpoint, block, hidden, QuantizedEmitter))
     head = checkpoint.floats(model_names(checkpoint.config).lm_head)
     return np.stack([final_logits(checkpoint, row, head) for row in hidden])
 
@@ -262,18 +262,20 @@ def test_transformers_reads_compressed_tensors_and_agrees(
     source = make_checkpoint(model_type)
     save_calibration(calibrate(open_checkpoint(source), IDS), tmp_path / "c")
     ours = {}
-    for layout in Format:
+    for layout in CheckpointFormat:
         options = QuantizeOptions(layout=layout, calibration=tmp_path / "c")
         quantize_checkpoint(source, tmp_path / layout, load_recipe(recipe), options)
         ours[layout] = logits(tmp_path / layout, IDS)
-    np.testing.assert_array_equal(ours[Format.COMPRESSED_TENSORS], ours[Format.MODELOPT])
-    assert 1e-5 < relative(ours[Format.MODELOPT], logits(source, IDS)) < 1e-2
-    model = from_folder(tmp_path / Format.COMPRESSED_TENSORS)
+    np.testing.assert_array_equal(
+        ours[CheckpointFormat.COMPRESSED_TENSORS], ours[CheckpointFormat.MODELOPT]
+    )
+    assert 1e-5 < relative(ours[CheckpointFormat.MODELOPT], logits(source, IDS)) < 1e-2
+    model = from_folder(tmp_path / CheckpointFormat.COMPRESSED_TENSORS)
     linears = [module for module in model.modules() if hasattr(module, "quantization_scheme")]
     assert type(model.hf_quantizer).__name__ == "CompressedTensorsHfQuantizer" and linears
     with torch.no_grad():
         found = model(torch.from_numpy(IDS), use_cache=False).logits.float().numpy()
-    assert relative(found, ours[Format.MODELOPT]) < 2e-6
+    assert relative(found, ours[CheckpointFormat.MODELOPT]) < 2e-6
 
 
 def with_strong_attention(tensors: dict[str, torch.Tensor]) -> None:
@@ -282,10 +284,10 @@ def with_strong_attention(tensors: dict[str, torch.Tensor]) -> None:
             tensor *= 8
 
 
-@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
 @pytest.mark.parametrize("kv_cache", ["fp8", "int8"])
 def test_keys_and_values_are_rounded_as_the_scales_say(
-    make_checkpoint: Callable[..., Path], tmp_path: Path, kv_cache: str, layout: Format
+    make_checkpoint: Callable[..., Path], tmp_path: Path, kv_cache: str, layout: CheckpointFormat
 ) -> None:
     """Against transformers, with hooks that round what k_proj and v_proj give (no rotary here)."""
     source = make_checkpoint(edit=with_strong_attention)
@@ -349,7 +351,7 @@ def heldout(num_sequences: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
 @pytest.mark.parametrize("recipe", ["int8-wo", "fp8-dynamic", "int8-sq", "fp8"])
 def test_the_trained_models_perplexity_stays_within_a_percent(
     tmp_path: Path, recipe: str, layout: str

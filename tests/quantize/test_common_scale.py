@@ -12,7 +12,7 @@ from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.contracts.contract import inspect_quantized
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import quantize_checkpoint
@@ -48,7 +48,7 @@ def quantized(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     folder = tmp_path_factory.mktemp("q")
     save_calibration(calibrate(open_checkpoint(source), IDS), folder / "c")
 
-    def quantize(layout: Format, recipe: str = "fp8") -> Path:
+    def quantize(layout: CheckpointFormat, recipe: str = "fp8") -> Path:
         target = folder / f"{layout}-{recipe}"
         if not target.exists():
             options = QuantizeOptions(layout=layout, calibration=folder / "c")
@@ -58,10 +58,10 @@ def quantized(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return quantize
 
 
-@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
 @pytest.mark.parametrize("group", GROUPS, ids=["qkv", "gate and up"])
 def test_a_group_has_the_common_maximum(
-    source: Path, quantized: Callable[..., Path], layout: Format, group: list[str]
+    source: Path, quantized: Callable[..., Path], layout: CheckpointFormat, group: list[str]
 ) -> None:
     before, found = tensors_of(source), tensors_of(quantized(layout))
     own = [before[f"{name}.weight"].abs().max().float() for name in group]
@@ -79,9 +79,9 @@ def test_a_group_has_the_common_maximum(
     assert float(found[f"{alone}.weight_scale"]) == float(own_scale)
 
 
-@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
 def test_inspection_knows_the_common_scale(
-    source: Path, quantized: Callable[..., Path], layout: Format, tmp_path: Path
+    source: Path, quantized: Callable[..., Path], layout: CheckpointFormat, tmp_path: Path
 ) -> None:
     folder = quantized(layout)
     assert inspect_quantized(folder, source).faults == ()
@@ -101,9 +101,9 @@ def test_inspection_knows_the_common_scale(
         assert any(names[0] in fault and "by more than rounding" in fault for fault in faults)
 
 
-@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
 def test_scales_of_their_own_are_no_fault(
-    source: Path, quantized: Callable[..., Path], layout: Format, tmp_path: Path
+    source: Path, quantized: Callable[..., Path], layout: CheckpointFormat, tmp_path: Path
 ) -> None:
     """Other tools write them, and loaders take the larger one."""
     before = tensors_of(source)
@@ -126,7 +126,7 @@ def test_per_channel_scales_are_nobody_s_but_the_channel_s(
     source: Path, quantized: Callable[..., Path]
 ) -> None:
     before = tensors_of(source)
-    found = tensors_of(quantized(Format.MODELOPT, "fp8-dynamic"))
+    found = tensors_of(quantized(CheckpointFormat.MODELOPT, "fp8-dynamic"))
     for name in (name for group in GROUPS for name in group):
         expected = before[f"{name}.weight"].abs().amax(1).float() / 448
         assert torch.equal(found[f"{name}.weight_scale"], expected)

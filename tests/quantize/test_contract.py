@@ -21,7 +21,7 @@ from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.calibration.texts import read_texts, token_windows
 from nemotrt.quantize.contracts.contract import inspect_quantized
 from nemotrt.quantize.contracts.loaders import LOADERS, TRT_LLM
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.quality.evaluate import evaluate
 from nemotrt.quantize.reading.compressed import open_quantized
@@ -46,11 +46,16 @@ def calibration(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
 @pytest.mark.parametrize("recipe", recipe_names())
 @pytest.mark.parametrize("kv_cache", ["none", "fp8", "int8"])
 def test_what_is_written_has_no_faults(
-    single: Path, calibration: Path, tmp_path: Path, kv_cache: str, recipe: str, layout: Format
+    single: Path,
+    calibration: Path,
+    tmp_path: Path,
+    kv_cache: str,
+    recipe: str,
+    layout: CheckpointFormat,
 ) -> None:
     options = QuantizeOptions(layout=layout, kv_cache=kv_cache, calibration=calibration)
     result = quantize_checkpoint(single, tmp_path / "out", load_recipe(recipe), options)
@@ -284,7 +289,7 @@ def test_patterns_exclude_as_the_loaders_match_them(
 
 def test_our_int8_sq_in_compressed_tensors_is_refused_by_tensorrt_llm() -> None:
     """Static scales per tensor: its reader takes channel and token, or blocks, and raises."""
-    verdict = LOADERS[Format.COMPRESSED_TENSORS, Precision.INT8_SQ][TRT_LLM]
+    verdict = LOADERS[CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_SQ][TRT_LLM]
     assert verdict == "no: refuses static activation scales in compressed-tensors"
 
 
@@ -318,9 +323,9 @@ def test_damage_to_the_caches_scales_is_named(
     assert fault.startswith(K_SCALE) and re.search(message, fault), fault
 
 
-@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
 def test_an_int8_cache_changes_who_loads_it(
-    single: Path, calibration: Path, tmp_path: Path, layout: Format
+    single: Path, calibration: Path, tmp_path: Path, layout: CheckpointFormat
 ) -> None:
     recipe = load_recipe("fp8-dynamic")
     verdicts = {}
@@ -331,17 +336,23 @@ def test_an_int8_cache_changes_who_loads_it(
     assert verdicts["fp8"]["TensorRT-LLM (PyTorch)"] == verdicts["fp8"]["vLLM"] == "yes"
     assert verdicts["int8"]["TensorRT-LLM (PyTorch)"].startswith("no: refuses an int8 KV cache")
     vllm = (
-        "yes, with the KV cache in 16 bit" if layout is Format.MODELOPT else "no: refuses an int8"
+        "yes, with the KV cache in 16 bit"
+        if layout is CheckpointFormat.MODELOPT
+        else "no: refuses an int8"
     )
     assert verdicts["int8"]["vLLM"].startswith(vllm)
     in_transformers = verdicts["fp8"]["transformers"]
-    assert ("the KV cache by its scales" in in_transformers) == (layout is not Format.MODELOPT)
-    assert verdicts["int8"]["nemotrt build"][:3] == ("yes" if layout is Format.MODELOPT else "no:")
+    assert ("the KV cache by its scales" in in_transformers) == (
+        layout is not CheckpointFormat.MODELOPT
+    )
+    assert verdicts["int8"]["nemotrt build"][:3] == (
+        "yes" if layout is CheckpointFormat.MODELOPT else "no:"
+    )
 
 
 def test_a_scheme_of_another_kind_is_refused(single: Path, tmp_path: Path) -> None:
     """Group scales, four bits, dynamic int8 activations: none of our arithmetic."""
-    options = QuantizeOptions(layout=Format.COMPRESSED_TENSORS)
+    options = QuantizeOptions(layout=CheckpointFormat.COMPRESSED_TENSORS)
     quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"), options)
     path = tmp_path / "out/config.json"
     config = json.loads(path.read_text())
@@ -365,7 +376,7 @@ def test_a_scheme_of_another_kind_is_refused(single: Path, tmp_path: Path) -> No
 
 def test_regexes_and_bfloat16_scales_of_compressed_tensors(single: Path, tmp_path: Path) -> None:
     """As llm-compressor writes them; in ModelOpt's layout both are faults."""
-    options = QuantizeOptions(layout=Format.COMPRESSED_TENSORS)
+    options = QuantizeOptions(layout=CheckpointFormat.COMPRESSED_TENSORS)
     quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"), options)
     path, file = tmp_path / "out/config.json", tmp_path / "out/model.safetensors"
     tensors = load_file(file)
@@ -405,7 +416,7 @@ def test_llm_compressors_own_output_is_read(tmp_path: Path) -> None:
 
 def test_only_modelopts_layout_is_opened_as_a_checkpoint(single: Path, tmp_path: Path) -> None:
     """A build would take codes for weights, or miss them."""
-    options = QuantizeOptions(layout=Format.COMPRESSED_TENSORS)
+    options = QuantizeOptions(layout=CheckpointFormat.COMPRESSED_TENSORS)
     quantize_checkpoint(single, tmp_path / "out", load_recipe("fp8-dynamic"), options)
     with pytest.raises(ConfigError, match=r"layout of 'compressed-tensors'.*--format modelopt"):
         open_checkpoint(tmp_path / "out")

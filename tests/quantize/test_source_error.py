@@ -13,7 +13,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.contracts.contract import inspect_quantized
-from nemotrt.quantize.conversion.formats import Format
+from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.writing.writer import quantize_checkpoint
@@ -62,7 +62,7 @@ def sources(
     return found
 
 
-@pytest.mark.parametrize("layout", list(Format))
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
 @pytest.mark.parametrize("recipe", recipe_names())
 @pytest.mark.parametrize("model_type", ["nemotron_h", "qwen3"])
 def test_any_weights_stay_within_the_band(
@@ -70,7 +70,7 @@ def test_any_weights_stay_within_the_band(
     tmp_path: Path,
     model_type: str,
     recipe: str,
-    layout: Format,
+    layout: CheckpointFormat,
 ) -> None:
     source, calibration = sources[model_type]
     options = QuantizeOptions(layout=layout, kv_cache="fp8", calibration=calibration)

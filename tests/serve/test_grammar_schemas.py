@@ -16,11 +16,11 @@ from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.grammar.guide import GrammarGuide
-from nemotrt.serve.grammar.json_schema import MAX_WHITESPACE_CHARACTERS
 from nemotrt.serve.grammar.text import bounded_lark
 from support.random_schemas import ODD_SCHEMAS, schemas
 
 MAX_TOKENS = 60
+MAX_WHITESPACE_CHARACTERS = 22  # two newlines and an indent of 20
 STRING = re.compile(r'"(?:\\.|[^"\\])*(?:"|$)', re.DOTALL)
 
 

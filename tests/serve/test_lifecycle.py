@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from nemotrt.serve.engine.probe import engine_status
+from nemotrt.serve.engine.probe import ask_engine
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState
 
@@ -59,7 +59,7 @@ def ask(server: ServerState, **body: Any) -> httpx.Response:
 
 
 def engine(server: ServerState) -> dict[str, Any]:
-    return engine_status(RunFolder(Path(server.run_folder)).engine_socket) or {}
+    return ask_engine(RunFolder(Path(server.run_folder)).engine_socket, "status") or {}
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> float:

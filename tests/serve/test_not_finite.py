@@ -122,14 +122,16 @@ def test_no_writer_of_ours_writes_what_json_has_not(bad) -> None:
 @pytest.mark.parametrize("bad", BAD)
 def test_a_frame_with_a_number_that_json_has_not_costs_its_own_request(bad, opened) -> None:
     """The connection's writer must go on: it is everybody's."""
-    from nemotrt.serve.engine.connection import Connection
+    from nemotrt.serve.engine.connection import ClientConnection
     from nemotrt.serve.engine.preparation import Preparation
     from nemotrt.wire.frames import read_frames
 
     loop = EngineLoop(opened.scheduler(), QueueLimits())
     loop.start()
     ours, theirs = socket.socketpair()
-    connection = Connection(ours, opened, loop, lambda gone: None, lambda: "", None, Preparation())
+    connection = ClientConnection(
+        ours, opened, loop, lambda gone: None, lambda: "", None, Preparation()
+    )
     connection._pending = [(1, {"text_output": "a"}), (2, {"output_log_probs": [bad]})]
     connection.start()
     connection.flush()

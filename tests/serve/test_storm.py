@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from nemotrt.serve.engine.probe import engine_status
+from nemotrt.serve.engine.probe import ask_engine
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState
 from support.storm import MAX_TOKENS, Storm, prompts
@@ -48,7 +48,7 @@ def wait_idle(server: ServerState) -> None:
     socket = RunFolder(Path(server.run_folder)).engine_socket
 
     def is_idle() -> bool:
-        status = engine_status(socket)
+        status = ask_engine(socket, "status")
         return status is not None and not (status["num_running"] or status["num_waiting"])
 
     wait_until(is_idle, 10)

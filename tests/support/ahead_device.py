@@ -15,7 +15,7 @@ from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.pipeline import Place
 from nemotrt.engines.runtime.sampling.draws import Turn
 from nemotrt.engines.runtime.sampling.guide import Allowed, Forced
-from nemotrt.engines.runtime.sampling.params import Choice, Score
+from nemotrt.engines.runtime.sampling.params import SampledToken, Score
 from nemotrt.engines.runtime.state.slot_table import SlotTable
 from nemotrt.errors import ConfigError
 
@@ -29,12 +29,12 @@ class AheadDevice:
         """Take what it says again and again, and the time of a step."""
         self.limits = limits
         self.vocab_size = vocab_size
-        self._choices = [Choice(token) for token in tokens]
+        self._choices = [SampledToken(token) for token in tokens]
         self._slots = SlotTable(limits.max_batch_size)
         self._step_s = step_s
         self._computed_s = 0.0  # when the step that was begun last is, or was, computed
         self._chosen_s = 0.0  # when its tokens are, or were, chosen
-        self._given: list[Choice | None] = []
+        self._given: list[SampledToken | None] = []
         self._num_chosen = 0
         self.waited_s = 0.0  # that the device had nothing to do, since the first step
 
@@ -72,16 +72,16 @@ class AheadDevice:
         self._chosen_s = max(now_s, self._computed_s)
         self._given = [self._one(turn) for turn in turns]
 
-    def _one(self, turn: Turn) -> Choice:
+    def _one(self, turn: Turn) -> SampledToken:
         match turn.rule:
             case Forced(token):
-                return Choice(token)
+                return SampledToken(token)
             case Allowed() as allowed:
-                return Choice(_first(allowed))
+                return SampledToken(_first(allowed))
         self._num_chosen += 1
         return self._choices[self._num_chosen % len(self._choices)]
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Return the tokens when they are chosen."""
         time.sleep(max(0.0, self._chosen_s - time.perf_counter()))
         return self._given

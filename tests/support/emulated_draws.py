@@ -3,21 +3,30 @@
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
-from nemotrt.engines.backends.tensorrt.draws.draws import Blocks, DeviceDraws, Kernels
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
+from nemotrt.engines.backends.tensorrt.draws.draws import CHOOSE_WARPS, SLICE_WARPS, DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced
-from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
+from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams
 from support import cuda_stand_in
 from support.emulated_kernels import EmulatedKernels, emulated_set, guarded
 from support.sampler_cases import SETTINGS
 
-SMALL = Blocks(slice_warps=1, choose_warps=1)  # few fibers: fast
+
+class Blocks(NamedTuple):
+    """How wide the kernels' blocks are."""
+
+    slice_warps: int = SLICE_WARPS
+    choose_warps: int = CHOOSE_WARPS
+
+
+SMALL = Blocks(1, 1)  # few fibers: fast
 
 
 class GuardedCuda(cuda_stand_in.Cuda):
@@ -29,11 +38,12 @@ class GuardedCuda(cuda_stand_in.Cuda):
         return int(memory.ctypes.data)
 
 
-class QueuedKernels:
+class QueuedKernels(KernelLibrary):
     """A KernelLibrary whose kernels run when the stand-in's stream comes to them."""
 
     def __init__(self, api: cuda_stand_in.Cuda, kernels: EmulatedKernels, seed: int = 0) -> None:
-        self._api, self._kernels, self._seed = api, kernels, seed
+        super().__init__(b"")
+        self._api, self._emulated, self._seed = api, kernels, seed
 
     def launch(
         self,
@@ -43,13 +53,13 @@ class QueuedKernels:
         arguments: Sequence[Any],
         stream: int,
     ) -> None:
-        assert self._kernels.num_parameters(name) == len(arguments)
+        assert self._emulated.num_parameters(name) == len(arguments)
         values = [type(value).from_buffer_copy(value) for value in arguments]
         places = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
 
         def work() -> None:
             assert len(values) == len(places)  # keeps them
-            self._kernels.launch_raw(name, grid, threads, ctypes.addressof(places), self._seed)
+            self._emulated.launch_raw(name, grid, threads, ctypes.addressof(places), self._seed)
 
         self._api.enqueue(work, stream)
 
@@ -67,7 +77,7 @@ class Device:
         seed: int = 0,
         kernels: EmulatedKernels | None = None,
         scorer: Any = None,
-        gpu: tuple[Cuda, Kernels] | None = None,
+        gpu: tuple[Cuda, KernelLibrary] | None = None,
     ) -> None:
         """Open it on the stand-in, or on a real GPU."""
         self.api = GuardedCuda()
@@ -76,7 +86,12 @@ class Device:
             gpu = Cuda(self.api), library
         self.cuda, library = gpu
         self.draws = DeviceDraws(
-            self.cuda, library, vocab_size, num_slots, scorer=scorer or no_scorer(), blocks=blocks
+            self.cuda,
+            library,
+            vocab_size,
+            num_slots,
+            scorer=scorer or no_scorer(),
+            **blocks._asdict(),
         )
         self.host_logits = self.cuda.host_array((num_rows or num_slots, vocab_size), np.float32)
         self.logits = self.cuda.allocate(self.host_logits.nbytes).address
@@ -87,7 +102,7 @@ class Device:
         self.host_logits[: len(rows)] = rows
         self.cuda.to_device(self.logits, self.host_logits)
 
-    def step(self, rows: np.ndarray, turns: Sequence[Turn]) -> list[Choice | None]:
+    def step(self, rows: np.ndarray, turns: Sequence[Turn]) -> list[SampledToken | None]:
         """Choose from logits, and wait."""
         self.upload(rows)
         self.draws.choose(self.logits, turns)
@@ -101,7 +116,7 @@ class Device:
         prompt: Sequence[int],
         ends: tuple[int, ...],
         slot: int = 0,
-    ) -> list[Choice | None]:
+    ) -> list[SampledToken | None]:
         """One sequence's choices, row after row."""
         draw = self.draws.open(slot, params, prompt, ends)
         return [

@@ -98,7 +98,7 @@ class ScriptedEngine(StandInEngine):
             if "DIE" in self._tokenizer.decode(list(feed.tokens)):
                 raise RuntimeError("told to fail")
             logits[row, script.next()] = CERTAIN
-        self.slots.advance(feeds)
+        self.advance(feeds)
         return logits
 
 

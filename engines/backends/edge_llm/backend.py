@@ -1,19 +1,22 @@
 """The edge-llm backend, as one object."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
 from nemotrt.engines.backends.protocol.needs import Ability
 from nemotrt.engines.backends.protocol.options import NoOptions
 from nemotrt.engines.backends.protocol.planning import ForeignRuntime, Planning
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
     from nemotrt.engines.runtime.engine import Engine
 
+# Sources: tensorrt-edgellm 0.11.0: its wheel's payloads (SM80, 86, 100, 120), cpp/CMakeLists.txt
+# (89 from source), and the maintainers on SM90 (NVIDIA/TensorRT-Edge-LLM#64).
+CAPABILITIES = ("8.0", "8.6", "8.9", "10.0", "12.0")
 EXPORTED = "exported, not executed"
 
 
@@ -29,6 +32,11 @@ class EdgeLLMBackend(Backend[NoOptions]):
 
     name = "edge-llm"
     options_type = NoOptions
+    precisions = (Precision.BF16, Precision.INT8_SQ, Precision.FP8)
+    instead: ClassVar[dict[Precision, str]] = {
+        Precision.INT8_WO: "its exporter would take the codes for weights; use int8-sq or bf16",
+        Precision.FP8_DYNAMIC: "it has static FP8 scales only; use fp8",
+    }
     executed = Executed.NEVER
     not_executed_note = "Exported, not executed: the engine is built on the GPU host."
     built = EXPORTED
@@ -37,28 +45,28 @@ class EdgeLLMBackend(Backend[NoOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.backends.edge_llm.support import check_gpu
-
-        try:
-            check_gpu(str(compute_capability), precision)
-        except ConfigError as error:
-            return error.message
-        return None
+        if compute_capability not in CAPABILITIES:
+            return (
+                f"Edge-LLM has no attention kernels for compute capability {compute_capability}; "
+                f"it has them for {', '.join(CAPABILITIES)}. For H100 use --backend tensorrt-llm."
+            )
+        return super().supports(compute_capability, precision)
 
     def check(self, target: Target[NoOptions]) -> None:
         """Raise ConfigError unless Edge-LLM makes an engine of the checkpoint for that GPU."""
         from nemotrt.engines.backends.edge_llm.support import check
 
-        check(target.checkpoint, target.capability, target.precision)
+        self.check_supported(target)
+        check(target.checkpoint, target.capability)
 
     def build(self, target: Target[NoOptions], job: BuildJob) -> Payload:
         """Export the graph, check it, and write the host's script."""
         from nemotrt.engines.backends.edge_llm.export import write_export
         from nemotrt.engines.backends.edge_llm.support import notes
 
-        version, graph = write_export(target.checkpoint, job.folder, job.limits, job.report)
+        version, num_quantized = write_export(target.checkpoint, job.folder, job.limits, job.report)
         found = notes(target.checkpoint, job.limits)
-        found["num_quantized_linears"] = graph.num_quantized_linears
+        found["num_quantized_linears"] = num_quantized
         return Payload({"tensorrt-edgellm": version}, found, {})
 
     def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nemotrt.engines.backends.edge_llm.exporter import LOG_FILE, export, find_exporter
-from nemotrt.engines.backends.edge_llm.graph_check import ExportedGraph, check_graph
+from nemotrt.engines.backends.edge_llm.graph_check import check_graph
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.files.text_file import read_json_object
@@ -36,8 +36,8 @@ def write_export(
     folder: Path,
     limits: Limits,
     report: Callable[[str], None] = lambda stage: None,
-) -> tuple[str, ExportedGraph]:
-    """Write the graph and SCRIPT_FILE to `folder`; return the exporter's version and its graph.
+) -> tuple[str, int]:
+    """Write the graph and SCRIPT_FILE; return the exporter's version and the quantized linears.
 
     Raises:
         EnvironmentUnfitError: the exporter is not installed.

@@ -1,46 +1,19 @@
-"""What TensorRT Edge-LLM builds this model for, and why not the rest.
+"""Which models TensorRT Edge-LLM takes, and what its arithmetic is.
 
-Sources: tensorrt-edgellm 0.11.0: its wheel's payloads (SM80, 86, 100, 120), cpp/CMakeLists.txt (89
-from source), cpp/plugins/mamba (16-bit floats alone), and the maintainers on SM90: no attention
-kernels (NVIDIA/TensorRT-Edge-LLM#64).
+Source: tensorrt-edgellm 0.11.0, cpp/plugins/mamba: 16-bit floats alone.
 """
 
 from nemotrt.engines.backends.protocol.compute_capability import FIRST_FP8, has_fp8
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
 
-CAPABILITIES = ("8.0", "8.6", "8.9", "10.0", "12.0")
-PRECISIONS = (Precision.BF16, Precision.INT8_SQ, Precision.FP8)
 HEAD_DIMS = (32, 64, 128)  # of its fused attention
 MAX_QUERIES_PER_KV_HEAD = 8
-INSTEAD = {
-    Precision.INT8_WO: "its exporter would take the codes for weights; use int8-sq or bf16",
-    Precision.FP8_DYNAMIC: "it has static FP8 scales only; use fp8",
-}
 
 
-def check_gpu(compute_capability: str, precision: Precision) -> None:
-    """Raise ConfigError unless Edge-LLM makes engines of that precision for that GPU."""
-    if compute_capability not in CAPABILITIES:
-        raise ConfigError(
-            f"Edge-LLM has no attention kernels for compute capability {compute_capability}; it "
-            f"has them for {', '.join(CAPABILITIES)}. For H100 use --backend tensorrt-llm."
-        )
-    if precision not in PRECISIONS:
-        why = INSTEAD.get(precision, f"it has {', '.join(PRECISIONS)}")
-        raise ConfigError(f"backend edge-llm does not take {precision}: {why}.")
-    if precision is Precision.FP8 and not has_fp8(compute_capability):
-        raise ConfigError(
-            f"compute capability {compute_capability} has no FP8 arithmetic; "
-            "use a checkpoint in int8-sq or bf16."
-        )
-
-
-def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision) -> None:
-    """Raise ConfigError unless Edge-LLM makes an engine of the checkpoint for that GPU."""
-    check_gpu(compute_capability, precision)
+def check(checkpoint: Checkpoint, compute_capability: str) -> None:
+    """Raise ConfigError unless Edge-LLM has the checkpoint's cache on that GPU, and its model."""
     if checkpoint.quant.kv_cache_algo is not None and not has_fp8(compute_capability):
         raise ConfigError(
             f"the checkpoint asks for a {checkpoint.quant.kv_cache_algo} KV cache, which Edge-LLM "
@@ -56,8 +29,6 @@ def _check_model(checkpoint: Checkpoint) -> None:
         raise ConfigError(
             "backend edge-llm is for nemotron_h here; dense models go to Edge-LLM's own commands."
         )
-    if checkpoint.quant.precision is Precision.INT8_WO:
-        raise ConfigError(f"backend edge-llm does not take int8-wo: {INSTEAD[Precision.INT8_WO]}.")
     if config.num_attention_layers and config.head_dim not in HEAD_DIMS:
         raise ConfigError(f"Edge-LLM's attention has head_dim {HEAD_DIMS}; got {config.head_dim}.")
     ratio = config.num_attention_heads / max(config.num_key_value_heads, 1)

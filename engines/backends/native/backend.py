@@ -12,9 +12,6 @@ from nemotrt.errors import ConfigError
 if TYPE_CHECKING:
     from nemotrt.engines.runtime.engine import Engine, Limits
 
-# What any checkpoint can be built in; the other precisions need codes that the checkpoint stores.
-ANY_CHECKPOINT = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
-
 
 def check_step() -> None:
     """Raise EnvironmentUnfitError where there is neither a compiled step nor a C++ compiler."""
@@ -28,6 +25,8 @@ class NativeBackend(CpuBackend[NativeOptions]):
 
     name = "native"
     options_type = NativeOptions
+    # Of any checkpoint; the other precisions need codes that the checkpoint stores.
+    precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
     times_operations = True
     abilities = (
         Ability("run faster on the CPU (native)", check=check_step),
@@ -36,9 +35,9 @@ class NativeBackend(CpuBackend[NativeOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why not every checkpoint can be built in the precision."""
-        if precision in ANY_CHECKPOINT:
+        if precision in self.precisions:
             return None
-        names = ", ".join(ANY_CHECKPOINT)
+        names = ", ".join(self.precisions)
         return (
             f"backend native builds {precision} from a checkpoint quantized to it: first run "
             f"nemotrt quantize --recipe {precision}. From any checkpoint it builds {names}."

@@ -7,8 +7,7 @@ from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_si
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.backends.native.library.instruction_set import ERROR_BYTES
-from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.library.library import ERROR_BYTES, load_library
 from nemotrt.engines.backends.native.program.program import (
     MAX_REALS,
     MAX_SIZES,
@@ -55,7 +54,7 @@ class CBuffer(Structure):
 
 
 class CTensor(Structure):
-    """A TensorSpec."""
+    """A WeightTensor."""
 
     _fields_ = (
         *((name, c_int32) for name in ("kind", "rows", "columns")),

@@ -16,7 +16,7 @@ from nemotrt.engines.backends.native.binding import (
     program_spec,
     run_step,
 )
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import InstructionSet
 from nemotrt.engines.backends.native.program.program import (
     WEIGHTS_FILE,
     OperationKind,
@@ -25,7 +25,7 @@ from nemotrt.engines.backends.native.program.program import (
     round_up,
 )
 from nemotrt.engines.runtime.engine import Feed, Limits
-from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
+from nemotrt.engines.runtime.state.slots import Slots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError
 
@@ -33,7 +33,7 @@ PASS_TOKENS = 256  # a step of more tokens runs in several passes; results are t
 HUGE_PAGE_WORTH_BYTES = 1 << 20  # a slot's state of one layer, from which huge pages pay
 
 
-class NativeEngine(SlotEngine):
+class NativeEngine(Slots):
     """Decodes and prompt chunks run together; a slot's state stays where it is.
 
     A token's result does not depend on its company, its chunk or the number of threads.
@@ -69,7 +69,7 @@ class NativeEngine(SlotEngine):
         for index, state in enumerate(self._states.buffers):
             spec.states[index].data = state.array.ctypes.data
         self._handle = open_program(spec, folder)
-        super().__init__(Slots(limits, program.vocab_size, self._states))
+        super().__init__(limits, program.vocab_size, self._states)
         self.operations = program.operations
         self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
 
@@ -81,19 +81,19 @@ class NativeEngine(SlotEngine):
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots, as many tokens a pass as the working memory holds."""
-        self.slots.check(feeds)
+        self.check(feeds)
         assert self._handle is not None
         num_rows = sum(feed.num_logits for feed in feeds)
         logits = np.empty((num_rows, round_up(self.vocab_size)), np.float32)
         row = 0
         for pieces in self._passes(feeds):
             sequences = [
-                (piece.slot, self.slots.held[piece.slot], len(piece.tokens), piece.num_logits)
+                (piece.slot, self.held[piece.slot], len(piece.tokens), piece.num_logits)
                 for piece in pieces
             ]
             tokens = np.array([token for piece in pieces for token in piece.tokens], np.int32)
             run_step(self._handle, sequences, tokens, logits[row:], self.seconds)
-            self.slots.advance(pieces)
+            self.advance(pieces)
             row += sum(piece.num_logits for piece in pieces)
         return logits[:, : self.vocab_size]
 

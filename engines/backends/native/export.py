@@ -4,8 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from nemotrt.engines.backends.native.library.compiler import source_hash
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
-from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
 from nemotrt.engines.backends.native.program.emitter import NativeEmitter
 from nemotrt.engines.backends.native.program.options import StateFormat
 from nemotrt.engines.backends.native.program.program import PROGRAM_FILE

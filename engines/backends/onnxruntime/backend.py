@@ -7,12 +7,9 @@ from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
 from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nemotrt.engines.runtime.engine import Engine, Limits
-
-PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
 
 
 class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
@@ -20,20 +17,13 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
 
     name = "onnxruntime"
     options_type = OnnxRuntimeOptions
+    precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
     packages = (Package("onnxruntime", "run engines on the CPU"), ONNX)
     abilities = (Ability("build and run on the CPU (onnxruntime)", ("onnx", "onnxruntime")),)
 
-    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
-        """Return why it has not the precision."""
-        if precision in PRECISIONS:
-            return None
-        names = ", ".join(PRECISIONS)
-        return f"backend onnxruntime has no precision {precision}; it has {names}."
-
     def check(self, target: Target[OnnxRuntimeOptions]) -> None:
         """Raise ConfigError unless it runs the precision."""
-        if reason := self.supports(None, target.precision):
-            raise ConfigError(reason)
+        self.check_supported(target)
 
     def build(self, target: Target[OnnxRuntimeOptions], job: BuildJob) -> Payload:
         """Write the fused graph and its weights."""

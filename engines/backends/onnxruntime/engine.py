@@ -14,7 +14,7 @@ from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, NUM_LOGITS
 from nemotrt.engines.model.description import describe
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits, step_by_rows
-from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
+from nemotrt.engines.runtime.state.slots import Slots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError
 
@@ -46,7 +46,7 @@ def tools() -> dict[str, str]:
     return {name: version(name) for name in ("onnx", "onnxruntime")}
 
 
-class OnnxRuntimeEngine(SlotEngine):
+class OnnxRuntimeEngine(Slots):
     """An open engine: one session, and state buffers that the graph updates in place.
 
     Steps of one token run as one batch; prompt chunks run one by one. The cost of a step follows
@@ -63,11 +63,11 @@ class OnnxRuntimeEngine(SlotEngine):
         self._state_names = [item.name for item in inputs]
         self._states = StatePool(_buffer(item, limits) for item in inputs)
         vocab_size = int(self._session.get_outputs()[-1].shape[-1])
-        super().__init__(Slots(limits, vocab_size, self._states))
+        super().__init__(limits, vocab_size, self._states)
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots; single tokens as one batch, longer chunks one at a time."""
-        self.slots.check(feeds)
+        self.check(feeds)
         return self._step(feeds) if self._has_rows else step_by_rows(self._step, feeds)
 
     def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
@@ -83,9 +83,9 @@ class OnnxRuntimeEngine(SlotEngine):
 
     def _run(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Run sequences with equally many new tokens as one batch; [len(feeds), rows, vocab]."""
-        first, ordered = self.slots.gather(feeds)
+        first, ordered = self.gather(feeds)
         ids = np.array([feed.tokens for feed in ordered], np.int64)
-        past = np.array([self.slots.held[feed.slot] for feed in ordered], np.int64)
+        past = np.array([self.held[feed.slot] for feed in ordered], np.int64)
         binding = self._session.io_binding()
         binding.bind_cpu_input("input_ids", ids)
         binding.bind_cpu_input("past", past)
@@ -100,11 +100,9 @@ class OnnxRuntimeEngine(SlotEngine):
             binding.bind_input(name, *place)
             binding.bind_output(f"{kind}_out_{index}", *place)
         self._session.run_with_iobinding(binding)
-        self.slots.advance(feeds)
+        self.advance(feeds)
         by_row = binding.get_outputs()[0].numpy()
-        result: npt.NDArray[np.float32] = by_row[
-            [self.slots.row_of(feed) - first for feed in feeds]
-        ]
+        result: npt.NDArray[np.float32] = by_row[[self.row_of(feed) - first for feed in feeds]]
         return result
 
     def close(self) -> None:

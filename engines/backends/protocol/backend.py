@@ -7,9 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.backends.protocol.needs import Ability, Package
 from nemotrt.engines.backends.protocol.planning import NotPlanned, Planning
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:  # numpy stays out: the planner reads backends too
@@ -78,6 +79,8 @@ class Backend(ABC, Generic[Own]):
     name: ClassVar[str]
     options_type: type[Own]
     is_cpu: ClassVar[bool] = False  # a CpuBackend: it takes --threads and no --gpu
+    precisions: ClassVar[tuple[Precision, ...]]  # that its kernels have on some GPU
+    instead: ClassVar[Mapping[Precision, str]] = {}  # why not another, and what to take
     executed: ClassVar[Executed]
     not_executed_note: ClassVar[str] = ""  # said after a build that NEVER ran
     times_operations: ClassVar[bool] = False  # `profile engine` reads its program
@@ -89,9 +92,27 @@ class Backend(ABC, Generic[Own]):
     packages: ClassVar[tuple[Package, ...]] = ()
     abilities: ClassVar[tuple[Ability, ...]] = ()
 
-    @abstractmethod
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not that precision on that GPU, whatever the model; None if it has."""
+        if precision not in self.precisions:
+            why = self.instead.get(precision, f"it has {', '.join(self.precisions)}")
+            return f"backend {self.name} does not build {precision}: {why}."
+        return self.lacks_fp8(compute_capability, precision)
+
+    def lacks_fp8(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return what to say where products are of FP8, which the GPU has not; else None."""
+        if precision.arithmetic is not NumberFormat.FP8 or has_fp8(compute_capability):
+            return None
+        others = [p for p in reversed(self.precisions) if p.arithmetic is not NumberFormat.FP8]
+        return (
+            f"compute capability {compute_capability} has no FP8 arithmetic; use a checkpoint in "
+            f"{', '.join(others[:-1])} or {others[-1]}."
+        )
+
+    def check_supported(self, target: Target[Own]) -> None:
+        """Raise ConfigError unless it has the target's precision on its GPU."""
+        if reason := self.supports(target.compute_capability, target.precision):
+            raise ConfigError(reason)
 
     @abstractmethod
     def check(self, target: Target[Own]) -> None:

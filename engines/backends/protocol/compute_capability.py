@@ -9,6 +9,8 @@ def capability_number(compute_capability: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def has_fp8(compute_capability: str) -> bool:
-    """Whether the GPU computes in FP8."""
+def has_fp8(compute_capability: str | None) -> bool:
+    """Whether the GPU computes in FP8; what is no GPU does not."""
+    if compute_capability is None:
+        return False
     return capability_number(compute_capability) >= capability_number(FIRST_FP8)

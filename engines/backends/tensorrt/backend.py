@@ -13,7 +13,7 @@ from nemotrt.engines.backends.protocol.backend import (
 )
 from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
-from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
+from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS, TensorRTOptions
 from nemotrt.engines.model.numerics import Precision
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     name = "tensorrt"
     options_type = TensorRTOptions
+    precisions = PRECISIONS
     executed = Executed.NEVER
     not_executed_note = "Compiled, not executed: no GPU ran this plan."
     built = COMPILED
@@ -81,9 +82,8 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.backends.tensorrt.compile import flavour
-
-        return flavour.unsupported(str(compute_capability), precision)
+        missing = self.lacks_fp8(compute_capability, precision)
+        return missing or super().supports(compute_capability, precision)
 
     def table_cell(self, compute_capability: str, precision: Precision) -> str:
         """Say where it is compiled, or why not."""
@@ -96,38 +96,30 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def check(self, target: Target[TensorRTOptions]) -> None:
         """Raise unless a plan for the GPU can be compiled on this machine."""
-        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.compile import flavour
         from nemotrt.engines.backends.tensorrt.plugins.choice import check_plugins
 
         has_plugins = target.options.has_plugins
         if has_plugins:
-            is_local = target.capability == tensorrt.local_compute_capability()
+            is_local = target.capability == flavour.local_compute_capability()
             check_plugins(target.checkpoint.config, str(target.gpu), has_local_gpu=is_local)
-        tensorrt.check(target.capability, target.precision, has_plugins=has_plugins)
+        self.check_supported(target)
+        flavour.choose(target.capability, has_plugins=has_plugins)
 
     def check_memory(self, target: Target[TensorRTOptions]) -> None:
         """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled."""
-        from nemotrt.engines.backends.tensorrt import compile as tensorrt
+        from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 
         if target.options.is_embedded:
-            tensorrt.check_memory(target.checkpoint)
+            graph_export.check_memory(target.checkpoint)
 
     def build(self, target: Target[TensorRTOptions], job: BuildJob) -> Payload:
         """Write graph, plan and layer report."""
-        from nemotrt.engines.backends.tensorrt import compile as tensorrt
-        from nemotrt.engines.backends.tensorrt.compile.plan_builder import PlanSpec, build_plan
+        from nemotrt.engines.backends.tensorrt.compile import flavour
+        from nemotrt.engines.backends.tensorrt.compile.plan_builder import build_plan
 
-        chosen = target.options
-        how = PlanSpec(
-            job.limits,
-            target.precision,
-            target.capability,
-            chosen.is_embedded,
-            chosen.workspace_bytes,
-            chosen.mamba,
-        )
-        weights, notes = build_plan(target.checkpoint, job.folder, how, job.report)
-        tools = tensorrt.tools(target.capability, has_plugins=chosen.has_plugins)
+        weights, notes = build_plan(target, job)
+        tools = flavour.tools(target.capability, has_plugins=target.options.has_plugins)
         return Payload(tools, notes, weights)
 
     def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":

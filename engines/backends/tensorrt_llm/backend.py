@@ -1,7 +1,7 @@
 """The tensorrt-llm backend, as one object."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
 from nemotrt.engines.backends.protocol.needs import Ability, Package
@@ -12,7 +12,6 @@ from nemotrt.engines.backends.protocol.planning import (
 )
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
@@ -26,6 +25,12 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     name = "tensorrt-llm"
     options_type = TensorRTLLMOptions
+    # Source: docs/quantization.md, what the loaders take.
+    precisions = (Precision.BF16, Precision.INT8_WO, Precision.FP8, Precision.FP8_DYNAMIC)
+    instead: ClassVar[dict[Precision, str]] = {
+        Precision.INT8_SQ: "its PyTorch backend has no INT8 W8A8 linears; use a checkpoint in "
+        "int8-wo, or --backend tensorrt, which runs int8-sq"
+    }
     executed = Executed.NEVER
     not_executed_note = "Written, not executed: TensorRT-LLM runs on the GPU host."
     built = WRITTEN
@@ -34,21 +39,12 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     packages = (Package("tensorrt-llm", "serve with TensorRT-LLM on the GPU host", "tensorrt-llm"),)
     abilities = (Ability("serve with TensorRT-LLM here", ("tensorrt-llm",), needs_gpu=True),)
 
-    def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
-        """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.backends.tensorrt_llm.bundle import check_gpu
-
-        try:
-            check_gpu(str(compute_capability), precision)
-        except ConfigError as error:
-            return error.message
-        return None
-
     def check(self, target: Target[TensorRTLLMOptions]) -> None:
         """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""
         from nemotrt.engines.backends.tensorrt_llm.bundle import check
 
-        check(target.checkpoint, target.capability, target.precision, target.options.tp_size)
+        self.check_supported(target)
+        check(target.checkpoint, target.capability, target.options.tp_size)
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:
         """Write its arguments."""

@@ -15,6 +15,7 @@ from nemotrt.engines.backends.tensorrt_llm.sampling import (
     sampling_fields,
 )
 from nemotrt.engines.backends.tensorrt_llm.token_streams import Gained, TokenStreams
+from nemotrt.engines.runtime.engine import HasLimits
 from nemotrt.engines.runtime.prompt_scores import PromptScores
 from nemotrt.engines.runtime.request import (
     NOT_FINITE,
@@ -25,7 +26,7 @@ from nemotrt.engines.runtime.request import (
     Token,
     Update,
 )
-from nemotrt.engines.runtime.request_scheduler import HasLimits, check_request
+from nemotrt.engines.runtime.request_scheduler import check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
 from nemotrt.engines.runtime.sampling.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import is_finite
@@ -49,7 +50,7 @@ class Gain:
 
 
 @dataclass(slots=True)
-class Sequence:
+class LLMRequest:
     """A request that the LLM has."""
 
     request: Request
@@ -100,11 +101,11 @@ class LLMScheduler:
         self.engine = engine
         self.tokenizer = tokenizer
         self.eos_ids = tuple(dict.fromkeys((*eos_ids, *(tokenizer.eos_ids if tokenizer else ()))))
-        self.running: dict[str, Sequence] = {}
+        self.running: dict[str, LLMRequest] = {}
         self.waiting: tuple[Request, ...] = ()  # the LLM's own queue, which can't be seen
         self._streams = streams
         self._make_params = make_params
-        self._by_number: dict[int, Sequence] = {}
+        self._by_number: dict[int, LLMRequest] = {}
         self._ended: list[Update] = []
         self._heard_s = time.monotonic()
 
@@ -133,7 +134,7 @@ class LLMScheduler:
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()
-        sequence = Sequence(
+        sequence = LLMRequest(
             request,
             TextStream(self.tokenizer, request.params.stop, request.trace),
             PromptScores(request.prompt, request.params.prompt_logprobs),
@@ -174,7 +175,7 @@ class LLMScheduler:
                 updates.append(self._advance(sequence, news))
         return updates
 
-    def _advance(self, sequence: Sequence, news: Gained) -> Update:
+    def _advance(self, sequence: LLMRequest, news: Gained) -> Update:
         """Return what a response brought a request."""
         if news.fault is not None:
             return self._fail(sequence, news.fault)
@@ -211,7 +212,7 @@ class LLMScheduler:
             self._stop(sequence)  # at a stop string, of which the LLM knows nothing
         return self._update(sequence, gain)
 
-    def _add(self, sequence: Sequence, token: int, found: Any, gain: Gain) -> None:
+    def _add(self, sequence: LLMRequest, token: int, found: Any, gain: Gain) -> None:
         """Take a token into a sequence; say so if it ends it."""
         request = sequence.request
         is_end = self._is_end(request, token)
@@ -226,7 +227,7 @@ class LLMScheduler:
         if is_end or sequence.text.is_stopped:
             gain.reason = FinishReason.STOP
 
-    def _go_on(self, sequence: Sequence, gain: Gain) -> Update:
+    def _go_on(self, sequence: LLMRequest, gain: Gain) -> Update:
         """Add the tokens that a thinking budget forces, and let the LLM go on behind them.
 
         The prompt and all that came are fed again: the model card's way, with two requests.
@@ -239,7 +240,7 @@ class LLMScheduler:
             self._start(sequence)
         return self._update(sequence, gain)
 
-    def _start(self, sequence: Sequence) -> None:
+    def _start(self, sequence: LLMRequest) -> None:
         """Give the LLM what there is of a sequence, to be continued."""
         params = sequence.request.params
         num_done = len(sequence.output)
@@ -253,7 +254,7 @@ class LLMScheduler:
         sequence.number = self._streams.start(prompt, self._make_params(**fields))
         self._by_number[sequence.number] = sequence
 
-    def _update(self, sequence: Sequence, gain: Gain) -> Update:
+    def _update(self, sequence: LLMRequest, gain: Gain) -> Update:
         """Return what a request gained, and forget it if that was the last."""
         if gain.reason is not None:
             gain.text += sequence.text.flush()
@@ -268,7 +269,7 @@ class LLMScheduler:
         is_eos = token in self.eos_ids and not request.params.ignore_eos
         return is_eos or token in request.params.stop_token_ids
 
-    def _fail(self, sequence: Sequence, fault: BaseException) -> Update:
+    def _fail(self, sequence: LLMRequest, fault: BaseException) -> Update:
         """End one request by its own fault; any other fault is the LLM's, and fatal."""
         is_own = isinstance(fault, ValueError) or type(fault).__name__ == "RequestError"
         if not is_own:
@@ -277,7 +278,7 @@ class LLMScheduler:
         name = sequence.request.request_id
         return Update(name, finish_reason=FinishReason.ERROR, error=str(fault))
 
-    def _end_not_finite(self, sequence: Sequence) -> Update:
+    def _end_not_finite(self, sequence: LLMRequest) -> Update:
         """End one request for which the LLM computed no numbers."""
         self._stop(sequence)
         self._forget(sequence)
@@ -288,12 +289,12 @@ class LLMScheduler:
             error_code=ErrorCode.LOGITS_NOT_FINITE,
         )
 
-    def _stop(self, sequence: Sequence) -> None:
+    def _stop(self, sequence: LLMRequest) -> None:
         """Let the LLM give a sequence up; nothing more is heard of it."""
         self._streams.abort(sequence.number)
         self._by_number.pop(sequence.number, None)
 
-    def _forget(self, sequence: Sequence) -> None:
+    def _forget(self, sequence: LLMRequest) -> None:
         del self.running[sequence.request.request_id]
         self._by_number.pop(sequence.number, None)
 

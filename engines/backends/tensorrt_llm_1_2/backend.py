@@ -1,7 +1,7 @@
 """The tensorrt-llm-1.2 backend, as one object."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
 from nemotrt.engines.backends.protocol.planning import (
@@ -11,12 +11,13 @@ from nemotrt.engines.backends.protocol.planning import (
 )
 from nemotrt.engines.backends.tensorrt_llm_1_2.options import TensorRTLLM12Options
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
     from nemotrt.engines.runtime.engine import Engine
 
+CAPABILITIES = ("8.0", "8.6", "8.9", "9.0")
 WRITTEN = "written, not executed"
 
 
@@ -25,6 +26,10 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
 
     name = "tensorrt-llm-1.2"
     options_type = TensorRTLLM12Options
+    precisions = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
+    instead: ClassVar[dict[Precision, str]] = {
+        Precision.FP8_DYNAMIC: "it has no FP8 scales per token for Mamba's linears; use fp8"
+    }
     executed = Executed.NEVER
     not_executed_note = (
         "Written, not executed: trtllm-build 1.2 runs on the GPU host. Its SSM state has 16 bits."
@@ -34,18 +39,18 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.backends.tensorrt_llm_1_2.support import check_gpu
-
-        try:
-            check_gpu(str(compute_capability), precision)
-        except ConfigError as error:
-            return error.message
-        return None
+        if compute_capability not in CAPABILITIES:
+            return (
+                f"backend tensorrt-llm-1.2 is for compute capability {', '.join(CAPABILITIES)}; "
+                f"got {compute_capability}. Use --backend tensorrt-llm."
+            )
+        return super().supports(compute_capability, precision)
 
     def check(self, target: Target[TensorRTLLM12Options]) -> None:
         """Raise ConfigError unless 1.2 builds the checkpoint for so many of those GPUs."""
         from nemotrt.engines.backends.tensorrt_llm_1_2.support import check
 
+        self.check_supported(target)
         check(target.checkpoint, target.capability, target.precision, target.options.tp_size)
 
     def build(self, target: Target[TensorRTLLM12Options], job: BuildJob) -> Payload:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.backends.tensorrt_llm_1_2.linears import Linear, Part, linear_tensors
+from nemotrt.engines.backends.tensorrt_llm_1_2.linears import Linear, Part, constant, linear_tensors
 from nemotrt.engines.backends.tensorrt_llm_1_2.rank_tensor import RankTensor
 from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     head_slice,
@@ -155,4 +155,4 @@ def _cache_scales(checkpoint: Checkpoint) -> Iterator[RankTensor]:
             names = (block.name("k_proj.k_scale"), block.name("v_proj.v_scale"))
             largest = max(checkpoint.floats(name).reshape(-1)[0] for name in names)
             name = f"transformer.layers.{position}.attention.kv_cache_scaling_factor"
-            yield RankTensor(name, "F32", (1,), partial(np.array, [largest], np.float32))
+            yield constant(name, largest)

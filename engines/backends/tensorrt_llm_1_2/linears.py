@@ -108,7 +108,8 @@ def _scalars(checkpoint: Checkpoint, linear: Linear, leaf: str) -> list[np.float
     return scales
 
 
-def _constant(name: str, value: np.float32) -> RankTensor:
+def constant(name: str, value: np.float32) -> RankTensor:
+    """Return a tensor of one number, known already."""
     return RankTensor(name, "F32", (1,), lambda: np.array([value], np.float32))
 
 
@@ -127,9 +128,9 @@ def _fp8(checkpoint: Checkpoint, linear: Linear) -> Iterator[RankTensor]:
         return np.concatenate(parts)
 
     yield RankTensor(f"{linear.name}.weight", "F8_E4M3", linear.shape, load)
-    yield _constant(f"{linear.name}.weights_scaling_factor", largest)
+    yield constant(f"{linear.name}.weights_scaling_factor", largest)
     inputs = max(_scalars(checkpoint, linear, "input_scale"))
-    yield _constant(f"{linear.name}.activation_scaling_factor", inputs)
+    yield constant(f"{linear.name}.activation_scaling_factor", inputs)
 
 
 def _channel_scales(checkpoint: Checkpoint, linear: Linear) -> npt.NDArray[np.float32]:
@@ -149,7 +150,7 @@ def _int8_smoothquant(checkpoint: Checkpoint, linear: Linear) -> Iterator[RankTe
     scales = partial(_channel_scales, checkpoint, linear)
     yield RankTensor(f"{linear.name}.weights_scaling_factor", "F32", (num_rows,), scales)
     inputs = max(_scalars(checkpoint, linear, "input_scale"))
-    yield _constant(f"{linear.name}.activation_scaling_factor", inputs)
+    yield constant(f"{linear.name}.activation_scaling_factor", inputs)
     factors = _input_factors(checkpoint, linear)
     yield RankTensor(
         f"{linear.name}.prequant_scaling_factor", "BF16", (num_columns,), lambda: factors

@@ -21,11 +21,11 @@ from nemotrt.engines.backends.native.library.draw import (
     address,
     padded_bits,
 )
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import InstructionSet
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import (
-    Choice,
     Floats,
+    SampledToken,
     Sampler,
     SamplingParams,
     Score,
@@ -55,7 +55,7 @@ class Draws(Protocol):
     def open(self, params: SamplingParams, prompt: Sequence[int], ends: tuple[int, ...]) -> Any:
         """Return a sequence's memory; `ends` may not come before `min_tokens` are out."""
 
-    def choose(self, logits: Floats, turns: Sequence[Turn]) -> list[Choice | None]:
+    def choose(self, logits: Floats, turns: Sequence[Turn]) -> list[SampledToken | None]:
         """Return each sequence's next token, and remember it; None where logits are not finite.
 
         Args:
@@ -74,7 +74,7 @@ class NumpyDraws:
         """Return a sequence's sampler."""
         return Sampler(params, np.array(prompt, np.int64), ends)
 
-    def choose(self, logits: Floats, turns: Sequence[Turn]) -> list[Choice | None]:
+    def choose(self, logits: Floats, turns: Sequence[Turn]) -> list[SampledToken | None]:
         """Return each sequence's next token."""
         return [self._one(logits[turn.row], turn) for turn in turns]
 
@@ -83,12 +83,12 @@ class NumpyDraws:
         rows = zip(logits, tokens, strict=False)
         return [score(row, token, num_top) if is_finite(row) else None for row, token in rows]
 
-    def _one(self, row: Floats, turn: Turn) -> Choice | None:
+    def _one(self, row: Floats, turn: Turn) -> SampledToken | None:
         if not is_finite(row):
             return None
         match turn.rule:
             case Forced(token):
-                choice: Choice = turn.draw.choose(row, forced=token)
+                choice: SampledToken = turn.draw.choose(row, forced=token)
             case Allowed() as allowed:
                 choice = turn.draw.choose(row, allowed=allowed.mask)
             case _:
@@ -150,14 +150,14 @@ class Draw:
         self.c.forced = rule.token if isinstance(rule, Forced) else -1
         self.c.allowed = address(rule.bits) if isinstance(rule, Allowed) else None
 
-    def choice(self) -> Choice | None:
+    def choice(self) -> SampledToken | None:
         """Return what was drawn."""
         drawn = self.c
         if drawn.status != DrawStatus.DRAWN:
             return None
         if not self._has_logprobs:
-            return Choice(drawn.token)
-        return Choice(drawn.token, drawn.logprob, self.top())
+            return SampledToken(drawn.token)
+        return SampledToken(drawn.token, drawn.logprob, self.top())
 
     def top(self) -> tuple[tuple[int, float], ...]:
         """Return the likeliest tokens."""
@@ -192,7 +192,7 @@ class CompiledDraws:
         """Return a sequence's memory."""
         return Draw(params, prompt, ends, self._vocab_size)
 
-    def choose(self, logits: Floats, turns: Sequence[Turn]) -> list[Choice | None]:
+    def choose(self, logits: Floats, turns: Sequence[Turn]) -> list[SampledToken | None]:
         """Return each sequence's next token."""
         for turn in turns:
             turn.draw.set_rule(turn.rule)

@@ -94,7 +94,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SampledToken:
     """A chosen token; the log-probabilities are of the model's own distribution, if asked for."""
 
     token: int
@@ -119,7 +119,7 @@ class Sampler:
         logits: Floats,
         forced: int | None = None,
         allowed: npt.NDArray[np.bool_] | None = None,
-    ) -> Choice:
+    ) -> SampledToken:
         """Return the next token for `logits` [vocab], and remember it.
 
         Args:
@@ -131,9 +131,9 @@ class Sampler:
         self._counts[token] = self._counts.get(token, 0) + 1
         self._num_chosen += 1
         if self.params.logprobs is None:
-            return Choice(token)
+            return SampledToken(token)
         found = score(logits, token, self.params.logprobs)
-        return Choice(token, found.logprob, found.top_logprobs)
+        return SampledToken(token, found.logprob, found.top_logprobs)
 
     def _pick(self, logits: Floats, allowed: npt.NDArray[np.bool_] | None) -> int:
         """Return the likeliest or a drawn token of those that are allowed."""

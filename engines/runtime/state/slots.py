@@ -23,7 +23,10 @@ class States(Protocol):
 
 
 class Slots:
-    """The slots of one engine; `held` has the tokens that each one's state holds."""
+    """The slots of one engine, which is one of these with `step` and `close`.
+
+    `held` has the tokens that each slot's state holds.
+    """
 
     def __init__(self, limits: Limits, vocab_size: int, states: States) -> None:
         """Start with every slot free and empty."""
@@ -31,7 +34,7 @@ class Slots:
         self.vocab_size = vocab_size
         self.held = [0] * limits.max_batch_size
         self._table = SlotTable(limits.max_batch_size)
-        self._states = states
+        self._rows = states
 
     def allocate(self) -> int:
         """Return a free slot; its state is zero."""
@@ -40,7 +43,7 @@ class Slots:
     def release(self, slot: int) -> None:
         """Free a slot; its state becomes zero."""
         self._table.release(slot)
-        self._states.clear(self._table.row_of[slot], self.held[slot])
+        self._rows.clear(self._table.row_of[slot], self.held[slot])
         self.held[slot] = 0
 
     def held_tokens(self, slot: int) -> int:
@@ -82,7 +85,7 @@ class Slots:
         first, swaps = table.gather([feed.slot for feed in feeds])
         for a, b in swaps:
             tokens = max(self.held[table.slot_of[a]], self.held[table.slot_of[b]])
-            self._states.swap(a, b, tokens)
+            self._rows.swap(a, b, tokens)
         return first, sorted(feeds, key=lambda feed: table.row_of[feed.slot])
 
     def row_of(self, feed: Feed) -> int:
@@ -93,25 +96,3 @@ class Slots:
         """Note that a step has fed these tokens."""
         for feed in feeds:
             self.held[feed.slot] += len(feed.tokens)
-
-
-class SlotEngine:
-    """What the Engine protocol asks of an engine, but for `step` and `close`."""
-
-    def __init__(self, slots: Slots) -> None:
-        """Take the engine's slots."""
-        self.slots = slots
-        self.limits = slots.limits
-        self.vocab_size = slots.vocab_size
-
-    def allocate(self) -> int:
-        """Return a free slot; its state is zero."""
-        return self.slots.allocate()
-
-    def release(self, slot: int) -> None:
-        """Free a slot; its state becomes zero."""
-        self.slots.release(slot)
-
-    def held_tokens(self, slot: int) -> int:
-        """Tokens that the slot's state holds."""
-        return self.slots.held_tokens(slot)

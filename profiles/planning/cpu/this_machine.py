@@ -54,7 +54,7 @@ def cpu_precisions() -> tuple[Precision, ...]:
 
 def _default_engine() -> str:
     """Return the engine that a build takes here."""
-    from nemotrt.engines.backends.cpu_backend import default_cpu_backend
+    from nemotrt.engines.backends.registry import default_cpu_backend
 
     return default_cpu_backend()[0]
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from nemotrt.serve.front.http.api_error import ApiError
@@ -64,6 +63,8 @@ def event(chunk: dict[str, Any]) -> bytes:
 async def until_gone(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
     """Return the result of `work`, which is cancelled if the client goes first.
 
+    The request's body must have been read.
+
     Raises:
         ClientGoneError: it has gone.
     """
@@ -80,16 +81,7 @@ async def until_gone(work: Coroutine[Any, Any, Result], receive: Receive) -> Res
         await asyncio.gather(working, watching, return_exceptions=True)
 
 
-async def answer_unless_gone(work: Coroutine[Any, Any, Result], request: Request) -> Result:
-    """Return the result of `work` for a request whose body has been read."""
-    return await until_gone(work, request.receive)
-
-
-def _gone(receive: Receive) -> Awaitable[None]:
+async def _gone(receive: Receive) -> None:
     """Return once the client has disconnected."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    return watch()
+    while (await receive())["type"] != "http.disconnect":
+        pass

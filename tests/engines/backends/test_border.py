@@ -26,7 +26,7 @@ MAY_IMPORT = {
         "the GPU's sampler says what went wrong in the words of the CPU's",
     ),
     "engines/runtime/sampling/draws.py": (
-        "native.library.draw native.library.instruction_set",
+        "native.library.draw native.library.library",
         "tokens are chosen by the compiled step",
     ),
     "profiles/engine_step/measurement.py": (

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
-from support.emulated_draws import Device, check_batch
+from support.emulated_draws import Blocks, Device, check_batch
 from support.emulated_kernels import EmulatedKernels, compile_set
 from support.sampler_cases import SETTINGS, likely
 

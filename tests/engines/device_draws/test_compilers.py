@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from nemotrt.engines.backends.tensorrt.device import kernel_image
-from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Turn
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from support.emulated_draws import Device
+from support.emulated_draws import Blocks, Device
 from support.emulated_kernels import EmulatedKernels, compile_set
 from support.peers import peer_python
 from support.sampler_cases import likely

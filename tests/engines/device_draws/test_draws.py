@@ -1,6 +1,7 @@
 """The device sampler's host side, over a stand-in that does the stream's work as late as it may."""
 
 from collections.abc import Sequence
+from ctypes import sizeof
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,15 @@ from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.tables import (
     MAX_VOCAB,
     SAMPLER,
+    SLOT_BYTES,
+    CTurn,
     device_bytes,
-    page_locked_bytes,
     slot_bytes,
 )
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.limits import MAX_BIASES
-from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
+from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams
 from nemotrt.errors import ConfigError
 from support import cuda_stand_in
 from support.emulated_draws import Device, QueuedKernels, no_scorer
@@ -60,7 +62,7 @@ def alone(
     return found
 
 
-def tokens(choices: Sequence[Choice | None]) -> list[int | None]:
+def tokens(choices: Sequence[SampledToken | None]) -> list[int | None]:
     return [choice.token if choice else None for choice in choices]
 
 
@@ -291,4 +293,7 @@ def test_the_memory_is_what_it_is_said_to_be(size: int, slots: int) -> None:
     library = QueuedKernels(api, emulated_set(SAMPLER))
     DeviceDraws(Cuda(api), library, size, slots, scorer=no_scorer())
     assert sum(map(len, api.device.values())) == device_bytes(size, slots)
-    assert sum(map(len, api.host.values())) == page_locked_bytes(size, slots)
+    needs = slot_bytes(size)
+    staged = sum(needs[name] for name in ("masks", "seen", "biased", "biases", "results"))
+    each = 4 * size + staged + sizeof(CTurn) + 2 * SLOT_BYTES  # logits for log-probabilities first
+    assert sum(map(len, api.host.values())) == slots * each

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api
-from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
-from support.emulated_draws import Device, check_batch
+from support.emulated_draws import Blocks, Device, check_batch
 from support.sampler_cases import REAL, SETTINGS, likely
 
 pytestmark = pytest.mark.gpu

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.backends.tensorrt.draws.draws import Blocks
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams, uniform
-from support.emulated_draws import Device, check_batch
+from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform
+from support.emulated_draws import Blocks, Device, check_batch
 from support.sampler_cases import (
     CARD,
     REAL,
@@ -187,7 +186,7 @@ def test_a_seed_is_one_answer_in_any_batch(name: str) -> None:
         device = Device(size, 6, num_rows=12, blocks=blocks, seed=number)
         slot = int(random.integers(6))
         mine = device.draws.open(slot, params, (1, 2, 2, 5), (0, 4))
-        found: list[Choice | None] = []
+        found: list[SampledToken | None] = []
         for step in range(4):
             others = [i for i in range(6) if i != slot][: int(random.integers(0, 6))]
             turns = [

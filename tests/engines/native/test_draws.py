@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.backends.native.library import draw
 from nemotrt.engines.backends.native.library.draw import DrawEngine
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
-from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn, open_draws
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
-from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams, uniform
+from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support.flat_engine import FlatEngine
 from support.sampler_cases import (
@@ -35,7 +34,7 @@ ISAS = [isa for isa in InstructionSet if 0 < isa <= BEST]
 
 def tokens_of(
     draws: Any, params: SamplingParams, rows: np.ndarray, rules: Sequence[Rule] = (FREE,)
-) -> list[Choice | None]:
+) -> list[SampledToken | None]:
     """One sequence's choices, row after row."""
     prompt, ends = (tuple(i % rows.shape[1] for i in ids) for ids in ((1, 2, 2, 5), (0, 4)))
     memory = draws.open(params, prompt, ends)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
-from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.model.numerics import Precision

@@ -16,7 +16,7 @@ from nemotrt.engines.backends.native.library.compiler import (
     find_compiler,
     source_hash,
 )
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
+from nemotrt.engines.backends.native.library.library import InstructionSet
 from nemotrt.errors import EnvironmentUnfitError
 
 

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
-from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
 from nemotrt.engines.backends.native.program.program import DEPTH_BLOCK, TensorKind, read_program
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits

@@ -11,8 +11,6 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.library.compiler import (
-    SANITIZER_FLAGS,
-    THREAD_SANITIZER_FLAGS,
     compile_library,
     find_compiler,
 )
@@ -29,6 +27,14 @@ TESTS = (
     "test_native_quantized.py",
     "test_native_safety.py",
 )
+SANITIZER_FLAGS = (
+    "-g",
+    "-O1",
+    "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+)
+THREAD_SANITIZER_FLAGS = ("-g", "-O1", "-fsanitize=thread")
 LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=128)
 STEPS = """
 import sys

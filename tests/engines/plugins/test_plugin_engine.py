@@ -14,12 +14,12 @@ import pytest
 
 from nemotrt.build.engine_builder import model_summary
 from nemotrt.engines.artefact.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.device import kernel_library
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE
 from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.graph.plugin_fields import CausalConvFields, SsdScanFields
 from nemotrt.engines.backends.tensorrt.plugins import registration
@@ -42,8 +42,10 @@ def write_engine(source: Path, folder: Path) -> Manifest:
     """Write all of an engine directory but the plan and the kernels' machine code."""
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(source)
-    bound = tensorrt.export(checkpoint, folder, LIMITS, Precision.BF16, mamba=MambaLayers.PLUGIN)
-    (folder / tensorrt.PLAN_FILE).touch()
+    bound = graph_export.export(
+        checkpoint, folder, LIMITS, Precision.BF16, mamba=MambaLayers.PLUGIN
+    )
+    (folder / compiler.PLAN_FILE).touch()
     (folder / KERNELS_FILE).write_bytes(IMAGE)
     (folder / "config.json").write_bytes((source / "config.json").read_bytes())
     assert checkpoint.config.mamba
@@ -59,7 +61,7 @@ def write_engine(source: Path, folder: Path) -> Manifest:
         weights=weight_inputs(checkpoint, bound),
         tools={"tensorrt": "11.1"},
         options={"mamba": "plugin", "mamba_kernels": KernelDims.of(checkpoint.config.mamba).key},
-        files={tensorrt.PLAN_FILE: FileEntry(num_bytes=0, sha256="0" * 64)},
+        files={compiler.PLAN_FILE: FileEntry(num_bytes=0, sha256="0" * 64)},
     )
 
 

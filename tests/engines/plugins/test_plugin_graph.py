@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
@@ -30,7 +31,7 @@ def runner(
     """Export, and open in ONNX Runtime with the checkpoint's weights."""
     folder.mkdir()
     checkpoint = open_checkpoint(source)
-    bound = tensorrt.export(checkpoint, folder, LIMITS, precision, mamba=mamba)
+    bound = graph_export.export(checkpoint, folder, LIMITS, precision, mamba=mamba)
     onnx.checker.check_model(str(folder / GRAPH_FILE))
     weights: dict[str, Any] = {}
     for name, weight in bound.items():
@@ -46,7 +47,7 @@ def test_each_mamba_layer_is_two_nodes_and_the_bodies_are_there_once(tmp_path: P
     checkpoint = open_checkpoint(TINY_MODELS["tiny"])
     for mamba in MambaLayers:
         (tmp_path / mamba).mkdir()
-        tensorrt.export(checkpoint, tmp_path / mamba, LIMITS, Precision.BF16, mamba=mamba)
+        graph_export.export(checkpoint, tmp_path / mamba, LIMITS, Precision.BF16, mamba=mamba)
     found = onnx.load(tmp_path / "plugin" / GRAPH_FILE, load_external_data=False)
     native = onnx.load(tmp_path / "native" / GRAPH_FILE, load_external_data=False)
     count = checkpoint.config.num_mamba_layers
@@ -102,9 +103,9 @@ def test_quantized_linears_around_plugins(
 def test_without_our_plugins_tensorrt_compiles_the_bodies(tmp_path: Path) -> None:
     """The real compiler, for the A10G: the same file is a native plan where no plugin is known."""
     checkpoint = open_checkpoint(TINY_MODELS["tiny"])
-    tensorrt.export(checkpoint, tmp_path, LIMITS, Precision.BF16, mamba=MambaLayers.PLUGIN)
-    found = tensorrt.compile_plan(tmp_path, LIMITS, "8.6")
-    assert (tmp_path / tensorrt.PLAN_FILE).stat().st_size > 100_000
+    graph_export.export(checkpoint, tmp_path, LIMITS, Precision.BF16, mamba=MambaLayers.PLUGIN)
+    found = compiler.compile_plan(tmp_path, LIMITS, "8.6")
+    assert (tmp_path / compiler.PLAN_FILE).stat().st_size > 100_000
     for profile in (0, 1):
         assert any(
             "ssm_out_0" in {x.name for x in k.outputs} for k in found.report.kernels(profile)

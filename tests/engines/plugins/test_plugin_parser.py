@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.graph.plugin_fields import CausalConvFields
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
@@ -55,7 +55,7 @@ def test_tensorrt_s_own_parser_creates_the_plugin(tmp_path: Path) -> None:
     The process ends there: the network of TensorRT for RTX takes no plugin.
     """
     checkpoint = open_checkpoint(TINY_MODELS["tiny"])
-    tensorrt.export(
+    graph_export.export(
         checkpoint, tmp_path, Limits(4, 64, 16), Precision.BF16, mamba=MambaLayers.PLUGIN
     )
     mamba = checkpoint.config.mamba

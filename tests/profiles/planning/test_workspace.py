@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nemotrt.engines.backends.tensorrt import compile as tensorrt
+from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.numerics import NumberFormat, Precision
@@ -65,8 +66,8 @@ def test_against_the_compiler(
     limits = Limits(1 if pattern == "M" else 8, max_seq_len, num_tokens)
     folder = tmp_path / "engine"
     folder.mkdir()
-    tensorrt.export(checkpoint, folder, limits, Precision.BF16, is_embedded=False)
-    compiled = tensorrt.compile_plan(folder, limits, "8.6", tensorrt.CompileOptions(0))
+    graph_export.export(checkpoint, folder, limits, Precision.BF16, is_embedded=False)
+    compiled = compiler.compile_plan(folder, limits, "8.6")
     prompt = PromptCall(num_tokens, max_seq_len)
     planned = workspace_bytes(parse_model_config(config), BF16, prompt, 8, Scratch.GRAPH)
     assert planned == pytest.approx(max(compiled.report.activation_bytes), rel=0.3)

@@ -28,15 +28,6 @@ FLAGS = (
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 SAMPLING_FLAGS = ("-ffp-contract=off",)  # a seed's tokens are the same on every CPU
 AVX512_FLAGS = (*AVX2_FLAGS, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")))
-SANITIZER_FLAGS = (
-    "-g",
-    "-O1",
-    "-fno-omit-frame-pointer",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=undefined",
-)
-
-THREAD_SANITIZER_FLAGS = ("-g", "-O1", "-fsanitize=thread")
 
 
 def find_compiler() -> list[str] | None:

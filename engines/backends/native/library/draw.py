@@ -20,8 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.backends.native.library.instruction_set import ERROR_BYTES, InstructionSet
-from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.library.library import (
+    ERROR_BYTES,
+    InstructionSet,
+    load_library,
+)
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 BLOCK = 256  # bits of a vocabulary are padded to whole blocks

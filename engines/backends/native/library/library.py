@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import subprocess
+from enum import IntEnum
 from pathlib import Path
 
 from nemotrt.engines.backends.native.library.compiler import (
@@ -15,6 +16,7 @@ from nemotrt.engines.backends.native.library.compiler import (
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.files.user_cache import user_cache, usual_cache
 
+ERROR_BYTES = 512  # of an error's text from the library
 LIBRARY_VARIABLE = "NEMOTRT_NATIVE_LIBRARY"  # a library to use as it is
 INSTALLED = Path(__file__).parents[1] / LIBRARY_FILE  # where the build hook puts it
 # "half to a third": make bench-cpu, 2-core Zen 5, 2026-11
@@ -25,6 +27,15 @@ NO_COMPILER = (
     f"no compiled step and no C++ compiler (c++, g++ or clang++): {LOSS}. "
     "Install one, such as g++ (apt-get install g++)."
 )
+
+
+class InstructionSet(IntEnum):
+    """Which of the compiled kernels run; `auto` takes the last that the CPU has."""
+
+    AUTO = 0
+    PORTABLE = 1
+    AVX2 = 2  # with FMA and F16C
+    AVX512 = 3  # F, BW, DQ, VL, VNNI
 
 
 @functools.cache

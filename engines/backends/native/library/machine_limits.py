@@ -5,8 +5,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 
-from nemotrt.engines.backends.native.library.instruction_set import InstructionSet
-from nemotrt.engines.backends.native.library.library import load_library
+from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
 from nemotrt.errors import EnvironmentUnfitError
 
 READ, UPDATE, FLOAT, INT16 = range(4)  # `Probe` in step/program.h

@@ -23,7 +23,6 @@ from nemotrt.engines.model.rotary import rotary_tables
 from nemotrt.engines.model.tensor_names import Block
 
 Kind = OperationKind
-UNLIMITED = 3e38  # a float32 that no time step reaches
 
 
 class NativeEmitter:
@@ -120,7 +119,7 @@ class NativeEmitter:
             tensors=tensors,
             states=(self.builder.state(f"ssm_{block.index}", *shape, kind=self.ssm_state),),
             sizes=(*shape, mamba.num_groups),
-            reals=tuple(min(limit, UNLIMITED) for limit in mamba.time_step_limit),
+            reals=mamba.finite_time_step_limit,
         )
 
     def gated_norm(self, x: Value, gate: Value, weight: str, num_groups: int, eps: float) -> Value:

@@ -11,7 +11,7 @@ from nemotrt.engines.backends.native.program.program import (
     DEPTH_BLOCK,
     BufferFormat,
     TensorKind,
-    TensorSpec,
+    WeightTensor,
     num_blocks,
     round_up,
 )
@@ -38,7 +38,7 @@ class PackedWeights:
         self._file = WeightsFile(folder)
 
     @property
-    def specs(self) -> tuple[TensorSpec, ...]:
+    def specs(self) -> tuple[WeightTensor, ...]:
         """The tensors so far."""
         return tuple(self._file.tensors)
 

@@ -15,7 +15,7 @@ from nemotrt.engines.backends.native.program.program import (
     PANEL,
     WEIGHTS_FILE,
     TensorKind,
-    TensorSpec,
+    WeightTensor,
     round_up,
 )
 
@@ -30,7 +30,7 @@ class WeightsFile:
         """Start an empty file."""
         self.path = folder / WEIGHTS_FILE
         self.path.touch()
-        self.tensors: list[TensorSpec] = []
+        self.tensors: list[WeightTensor] = []
         self._index: dict[tuple[str, TensorKind], int] = {}
 
     def find(self, name: str, kind: TensorKind) -> int | None:
@@ -69,11 +69,11 @@ class WeightsFile:
         self._append(spec.offset, in_order(convert, slices))
         return self._index[name, kind]
 
-    def _begin(self, name: str, kind: TensorKind, rows: int, columns: int) -> TensorSpec:
+    def _begin(self, name: str, kind: TensorKind, rows: int, columns: int) -> WeightTensor:
         """Register a tensor after the last one."""
         last = self.tensors[-1] if self.tensors else None
         offset = round_up(last.offset + last.num_bytes, ALIGNMENT) if last else 0
-        spec = TensorSpec(name=name, kind=kind, rows=rows, columns=columns, offset=offset)
+        spec = WeightTensor(name=name, kind=kind, rows=rows, columns=columns, offset=offset)
         self._index[name, kind] = len(self.tensors)
         self.tensors.append(spec)
         return spec

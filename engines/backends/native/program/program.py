@@ -85,7 +85,7 @@ class BufferSpec(Strict):
     width: Width
 
 
-class TensorSpec(Strict):
+class WeightTensor(Strict):
     """One tensor of the weights file."""
 
     name: str
@@ -145,7 +145,7 @@ class Program(Strict):
     max_seq_len: Size
     logits: Count  # the buffer that holds them
     buffers: Annotated[tuple[BufferSpec, ...], pydantic.Field(max_length=64)]
-    tensors: tuple[TensorSpec, ...]
+    tensors: tuple[WeightTensor, ...]
     states: tuple[StateSpec, ...]
     operations: tuple[Operation, ...]
 

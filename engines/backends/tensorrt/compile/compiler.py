@@ -41,15 +41,6 @@ KEPT = (
 
 
 @dataclass(frozen=True, slots=True)
-class CompileOptions:
-    """What may be set beside the limits; 0 bytes of workspace is TensorRT's own choice."""
-
-    workspace_bytes: int = 0
-    timing_cache: Path | None = None  # the compiler's measurements; default `timing_cache`
-    plugins: str = ""  # the key of the kernels in the folder's KERNELS_FILE; "": no plugins
-
-
-@dataclass(frozen=True, slots=True)
 class Compiled:
     """What a compilation cost, and what it made."""
 
@@ -78,8 +69,10 @@ def compile_plan(
     folder: Path,
     limits: Limits,
     compute_capability: str,
-    options: CompileOptions | None = None,
     *,
+    workspace_bytes: int = 0,
+    cache: Path | None = None,
+    plugins: str = "",
     report: Callable[[str], None] = lambda stage: None,
 ) -> Compiled:
     """Compile the graph in `folder` into PLAN_FILE beside it.
@@ -88,24 +81,25 @@ def compile_plan(
         folder: holds GRAPH_FILE.
         limits: bound the two optimization profiles: 0 for decode, 1 for prompt chunks.
         compute_capability: of the GPU to compile for.
-        options: workspace and timing cache.
+        workspace_bytes: of scratch memory; 0 is TensorRT's own choice.
+        cache: the compiler's measurements; default `timing_cache`.
+        plugins: the key of the kernels in the folder's KERNELS_FILE; "" for no plugins.
         report: called with what the compiler does, a few times a second.
 
     Raises:
         ChildProcessFailedError: TensorRT refuses the graph; its own messages say why.
         EnvironmentUnfitError: nothing here compiles for that GPU.
     """
-    how = options or CompileOptions()
-    flavour = choose(compute_capability, has_plugins=bool(how.plugins))
-    cache = how.timing_cache or timing_cache(flavour)
+    flavour = choose(compute_capability, has_plugins=bool(plugins))
+    cache = cache or timing_cache(flavour)
     request = {
         "module": flavour.module,
         "graph": GRAPH_FILE,
         "plan": PLAN_FILE,
         "profiles": profiles(limits),
         "target": AHEAD_OF_TIME[compute_capability] if flavour.is_ahead_of_time else None,
-        "workspace_bytes": how.workspace_bytes,
-        "plugins": {"image": KERNELS_FILE, "key": how.plugins} if how.plugins else None,
+        "workspace_bytes": workspace_bytes,
+        "plugins": {"image": KERNELS_FILE, "key": plugins} if plugins else None,
         "timing_cache": str(cache.resolve()) if cache else None,
     }
     start = time.monotonic()

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import PackageNotFoundError, version
 
-from nemotrt.engines.backends.protocol.compute_capability import has_fp8
-from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS
-from nemotrt.engines.model.numerics import NumberFormat, Precision
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.errors import EnvironmentUnfitError
 
 # Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not
 # among its targets.
@@ -53,31 +50,6 @@ def flavours() -> tuple[Flavour, Flavour]:
         Flavour("tensorrt-rtx", RTX_MODULE, rtx, is_ahead_of_time=True),
         Flavour("tensorrt", HOST_MODULE, host, is_ahead_of_time=False),
     )
-
-
-def check(compute_capability: str, precision: Precision, *, has_plugins: bool = False) -> None:
-    """Raise unless a plan for the GPU can be compiled on this machine; with plugins, if wanted.
-
-    Raises:
-        ConfigError: the hardware or this backend has no such precision.
-        EnvironmentUnfitError: the compiler is not installed, or the target has none here.
-    """
-    if reason := unsupported(compute_capability, precision):
-        raise ConfigError(reason)
-    choose(compute_capability, has_plugins=has_plugins)
-
-
-def unsupported(compute_capability: str, precision: Precision) -> str | None:
-    """Return why a plan for the GPU can't have that precision; None if it can."""
-    if precision.arithmetic is NumberFormat.FP8 and not has_fp8(compute_capability):
-        return (
-            f"compute capability {compute_capability} has no FP8 arithmetic; "
-            "use --precision int8-sq, int8-wo or bf16."
-        )
-    if precision not in PRECISIONS:
-        names = ", ".join(PRECISIONS)
-        return f"backend tensorrt does not build {precision}; it builds {names}."
-    return None
 
 
 def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:

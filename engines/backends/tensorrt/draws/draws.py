@@ -8,13 +8,12 @@ Not executed on a GPU by its authors: tests run the kernels in an emulator, as l
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
 from nemotrt.engines.backends.native.library.draw import DrawStatus
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 from nemotrt.engines.backends.tensorrt.device.staging import Staging
 from nemotrt.engines.backends.tensorrt.draws.draw import DeviceDraw
 from nemotrt.engines.backends.tensorrt.draws.masks import Masks
@@ -28,33 +27,14 @@ from nemotrt.engines.backends.tensorrt.draws.tables import (
     slot_bytes,
 )
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn, open_draws
-from nemotrt.engines.runtime.sampling.params import Choice, SamplingParams
+from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams
 from nemotrt.errors import ConfigError
 
 WARP = 32
+# How wide the kernels' blocks are at most; no token depends on it.
+SLICE_WARPS = 8  # of the kernels that go by slices; kernels/turn.h
+CHOOSE_WARPS = 32  # of a block that chooses
 FEED_THREADS = 128  # of a block of feed_tokens; kernels/feed.h
-
-
-class Kernels(Protocol):
-    """What launches the sampler's kernels: a KernelLibrary."""
-
-    def launch(
-        self,
-        name: str,
-        grid: tuple[int, int, int],
-        threads: int,
-        arguments: Sequence[Any],
-        stream: int,
-    ) -> None:
-        """Enqueue a kernel; arguments are ctypes values, which are read at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """How wide the kernels' blocks are; no token depends on it."""
-
-    slice_warps: int = 8  # at most, of the kernels that go by slices; kernels/turn.h
-    choose_warps: int = 32  # at most, of a block that chooses
 
 
 class DeviceDraws:
@@ -66,12 +46,13 @@ class DeviceDraws:
     def __init__(
         self,
         cuda: Cuda,
-        library: Kernels,
+        library: KernelLibrary,
         vocab_size: int,
         num_slots: int,
         *,
         scorer: Draws | None = None,
-        blocks: Blocks | None = None,
+        slice_warps: int = SLICE_WARPS,
+        choose_warps: int = CHOOSE_WARPS,
     ) -> None:
         """Allocate everything, also what only some requests need: none fails in its middle.
 
@@ -81,7 +62,8 @@ class DeviceDraws:
             vocab_size: logits of a row.
             num_slots: sequences at most.
             scorer: what scores rows for log-probabilities; None opens one of its own.
-            blocks: how the kernels are launched.
+            slice_warps: of the blocks of kernels that go by slices.
+            choose_warps: of the blocks that choose.
 
         Raises:
             ConfigError: a vocabulary whose masses would not fit.
@@ -92,7 +74,8 @@ class DeviceDraws:
                 f"sampling on the GPU takes a vocabulary of 1 to {MAX_VOCAB}, got {vocab_size}."
             )
         self.vocab_size, self._num_slots = vocab_size, num_slots
-        self._cuda, self._library, self._blocks = cuda, library, blocks or Blocks()
+        self._cuda, self._library = cuda, library
+        self._slice_warps, self._choose_warps = slice_warps, choose_warps
         self._tables = SlotTables(cuda, vocab_size, num_slots)
         self._turns_at = cuda.allocate(num_slots * ctypes.sizeof(CTurn)).address
         self._fed_at = cuda.allocate(num_slots * SLOT_BYTES).address
@@ -172,15 +155,14 @@ class DeviceDraws:
             ctypes.c_void_p(logits_address),
             self._tables.c,
         )
-        slices, choosing = self._blocks.slice_warps, self._blocks.choose_warps
-        grid = (-(-num_slices(self.vocab_size) // slices), num_turns, 1)
+        grid = (-(-num_slices(self.vocab_size) // self._slice_warps), num_turns, 1)
         stream = self._cuda.stream
         for name in ("edit_logits", "weigh_scores"):
-            self._library.launch(name, grid, slices * WARP, arguments, stream)
+            self._library.launch(name, grid, self._slice_warps * WARP, arguments, stream)
         grid = (num_turns, 1, 1)
-        self._library.launch("choose_tokens", grid, choosing * WARP, arguments, stream)
+        self._library.launch("choose_tokens", grid, self._choose_warps * WARP, arguments, stream)
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Wait for the tokens that are due, and for no later work; None where logits fail.
 
         Raises:
@@ -192,7 +174,7 @@ class DeviceDraws:
         turns, self._due = self._due, None
         tokens, statuses = self._results[: len(turns)].T.tolist()
         scores = self._rows.scores(turns, tokens) if turns else {}
-        choices: list[Choice | None] = []
+        choices: list[SampledToken | None] = []
         for index, (turn, token, status) in enumerate(zip(turns, tokens, statuses, strict=True)):
             if status != DrawStatus.DRAWN:
                 choices.append(None)
@@ -200,7 +182,7 @@ class DeviceDraws:
             turn.draw.c.position += 1
             score = scores.get(index)
             top = (score.logprob, score.top_logprobs) if score is not None else ()
-            choices.append(Choice(token, *top))
+            choices.append(SampledToken(token, *top))
         return choices
 
     def feed(self, ids_address: int, slots: Sequence[int]) -> None:

@@ -92,10 +92,3 @@ def device_bytes(vocab_size: int, num_slots: int) -> int:
     """Return the device memory that sampling takes for so many slots."""
     each = sum(slot_bytes(vocab_size).values()) + sizeof(CTurn) + SLOT_BYTES
     return num_slots * each
-
-
-def page_locked_bytes(vocab_size: int, num_slots: int) -> int:
-    """Return the page-locked host memory that sampling takes, nearly all for log-probabilities."""
-    needs = slot_bytes(vocab_size)
-    staged = sum(needs[name] for name in ("masks", "seen", "biased", "biases", "results"))
-    return num_slots * (4 * vocab_size + staged + sizeof(CTurn) + 2 * SLOT_BYTES)

@@ -19,7 +19,6 @@ from nemotrt.engines.model.model_config import MambaConfig
 
 DOMAIN = "nemotrt"
 CAUSAL_CONV, SSD_SCAN = "CausalConv", "SsdScan"
-MAX_FLOAT = 3e38  # stands for no limit
 
 
 class FunctionBody(OnnxGraph):
@@ -93,7 +92,7 @@ def ssd_scan_function(mamba: MambaConfig, attributes: list[str]) -> onnx.Functio
     dt = g.part("projected", inner + mamba.conv_dim, mamba.num_heads)
     dt = g.op("Softplus", g.op("Add", g.op("Cast", dt, to=F32), "dt_bias"))
     if mamba.is_dt_limited:
-        dt = g.op("Clip", dt, *map(g.scalar, time_step_limits(mamba)))
+        dt = g.op("Clip", dt, *map(g.scalar, mamba.finite_time_step_limit))
     dt = g.op("Mul", dt, g.op("Unsqueeze", g.op("Cast", valid, to=F32), g.ints(2)))
     y, state = scan(g, mamba, Chunk(heads, b, c, dt, "decay", "state", lower), is_first_apart=True)
     skipped = g.op("Mul", heads, g.op("Unsqueeze", "skip", g.ints(1)))
@@ -101,9 +100,3 @@ def ssd_scan_function(mamba: MambaConfig, attributes: list[str]) -> onnx.Functio
     g.op("Identity", state, name="after")
     inputs = ["xbc", "projected", "state", "dt_bias", "decay", "skip", "lengths"]
     return g.function(inputs, ["y", "after"], attributes)
-
-
-def time_step_limits(mamba: MambaConfig) -> tuple[float, float]:
-    """Return the time step's limits as float32 values."""
-    low, high = (float(np.float32(min(limit, MAX_FLOAT))) for limit in mamba.time_step_limit)
-    return low, high

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.graph.emitter import TensorRTEmitter
 from nemotrt.engines.backends.tensorrt.graph.functions import (
@@ -18,7 +16,6 @@ from nemotrt.engines.backends.tensorrt.graph.functions import (
     SSD_SCAN,
     causal_conv_function,
     ssd_scan_function,
-    time_step_limits,
 )
 from nemotrt.engines.backends.tensorrt.graph.plugin_fields import (
     NAMESPACE,
@@ -85,28 +82,26 @@ class MambaPluginEmitter(TensorRTEmitter):
             mamba.num_groups,
             dims.width,
             dims.decode_rows,
-            *time_step_limits(mamba),
+            *mamba.finite_time_step_limit,
         )
         attributes = self._attributes(fields)
         if SSD_SCAN not in g.functions:
             g.functions[SSD_SCAN] = ssd_scan_function(mamba, list(attributes))
-        dt_bias, decay, skip = self._head_constants(block)
+        floats = self.checkpoint.floats
+        heads = (
+            g.constant(floats(block.name("dt_bias"))),
+            self.decay_rate(block),
+            g.constant(floats(block.name("D"))),
+        )
         y, after = g.ops(
             SSD_SCAN,
-            *(self._sources[x], self._sources[dt], state, dt_bias, decay, skip, self.lengths),
+            *(self._sources[x], self._sources[dt], state, *heads, self.lengths),
             names=[f"SsdScan_{block.index}", f"ssm_out_{block.index}"],
             domain=DOMAIN,
             **attributes,
         )
         g.output(after, F32, state_shape(mamba))
         return y
-
-    def _head_constants(self, block: Block) -> tuple[str, str, str]:
-        """Return dt's bias, A and D as float32 [heads]."""
-        values = [self.checkpoint.floats(block.name(name)) for name in ("dt_bias", "A_log", "D")]
-        values[1] = -np.exp(values[1])
-        dt_bias, decay, skip = map(self.graph.constant, values)
-        return dt_bias, decay, skip
 
     @staticmethod
     def _attributes(fields: PluginFields) -> dict[str, Any]:

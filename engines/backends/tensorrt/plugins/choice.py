@@ -1,12 +1,11 @@
 """Where a plan's Mamba layers can be plugins."""
 
+from nemotrt.engines.backends.tensorrt.compile.flavour import HOST_INSTALL
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.device.kernel_image import check_compiler
 from nemotrt.engines.backends.tensorrt.device.kernel_library import driver
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-
-HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
 
 
 def check_plugins(config: ModelConfig, gpu: str, *, has_local_gpu: bool) -> None:

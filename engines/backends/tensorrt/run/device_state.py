@@ -67,11 +67,8 @@ class DeviceStates:
         for tensor in tensors:
             sides = 1 if tensor.is_in_place else SIDES
             self._buffers[tensor.name] = cuda.allocate(sides * num_rows * tensor.row_bytes)
-            self._zero(self._buffers[tensor.name])
+            cuda.zero(self._buffers[tensor.name].address, self._buffers[tensor.name].num_bytes)
         self._spare = cuda.allocate(max((t.row_bytes for t in tensors), default=0))
-
-    def _zero(self, buffer: DeviceBuffer) -> None:
-        self._cuda.zero(buffer.address, buffer.num_bytes)
 
     def address(self, tensor: StateTensor, row: int, side: int) -> int:
         """Return where a row of a state lies; what is updated in place has one side."""

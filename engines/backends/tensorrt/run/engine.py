@@ -35,7 +35,7 @@ from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_m
 from nemotrt.engines.runtime.engine import CHOSEN, Feed, step_by_rows
 from nemotrt.engines.runtime.pipeline import Pipeline
 from nemotrt.engines.runtime.sampling.draws import open_draws
-from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
+from nemotrt.engines.runtime.state.slots import Slots
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
@@ -43,7 +43,7 @@ FED = ("input_ids", "lengths", "past")
 log = logging.getLogger("nemotrt.engine")
 
 
-class TensorRTEngine(SlotEngine):
+class TensorRTEngine(Slots):
     """An open plan. Steps of one token run as one batch, prompt chunks a few at a time."""
 
     def __init__(
@@ -65,7 +65,7 @@ class TensorRTEngine(SlotEngine):
         )
         limits = manifest.engine_limits
         self._states = DeviceStates(cuda, tensors, limits.max_batch_size)
-        super().__init__(Slots(limits, self._runner.shape("logits")[-1], self._states))
+        super().__init__(limits, self._runner.shape("logits")[-1], self._states)
         self._allocate_buffers()
 
     def _allocate_buffers(self) -> None:
@@ -98,7 +98,7 @@ class TensorRTEngine(SlotEngine):
 
         A plan gives one row of logits a call: tokens that bring more of them run one by one.
         """
-        self.slots.check(feeds)
+        self.check(feeds)
         return step_by_rows(self._step, feeds)
 
     def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
@@ -154,7 +154,7 @@ class TensorRTEngine(SlotEngine):
 
     def _run(self, feeds: Sequence[Feed], first_row: int, chosen: Chosen | None) -> list[int]:
         """Enqueue a batch; return its rows of the logits, which begin at `first_row`."""
-        first, ordered = self.slots.gather(feeds)
+        first, ordered = self.gather(feeds)
         rows = range(first, first + len(feeds))
         side = self._states.align(rows)
         tokens = self._feed(ordered, chosen)
@@ -164,12 +164,12 @@ class TensorRTEngine(SlotEngine):
         key = (first, side, first_row) if tokens == 1 else None
         self._runner.run(profile, len(rows), tokens, addresses, key)
         self._states.flip(rows)
-        self.slots.advance(feeds)
-        return [first_row + self.slots.row_of(feed) - first for feed in feeds]
+        self.advance(feeds)
+        return [first_row + self.row_of(feed) - first for feed in feeds]
 
     def _feed(self, ordered: Sequence[Feed], chosen: Chosen | None) -> int:
         """Enqueue a batch's inputs; return the tokens that each sequence is padded to."""
-        held = np.array([self.slots.held[feed.slot] for feed in ordered], np.int64)
+        held = np.array([self.held[feed.slot] for feed in ordered], np.int64)
         tokens = self._padded(max(len(feed.tokens) for feed in ordered), int(held.max()))
         self._inputs.send([feed.tokens for feed in ordered], tokens, held)
         slots = [feed.slot if feed.tokens[0] == CHOSEN else -1 for feed in ordered]

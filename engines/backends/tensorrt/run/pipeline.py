@@ -19,8 +19,7 @@ from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed, pieces
 from nemotrt.engines.runtime.pipeline import Place
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
-from nemotrt.engines.runtime.sampling.params import Choice, Floats, SamplingParams, Score
-from nemotrt.engines.runtime.state.slots import Slots
+from nemotrt.engines.runtime.sampling.params import Floats, SampledToken, SamplingParams, Score
 
 Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, its slots
 
@@ -28,7 +27,8 @@ Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, i
 class Enqueues(Engine, Protocol):
     """An engine whose steps can be put in the stream and waited for apart."""
 
-    slots: Slots
+    def check(self, feeds: Sequence[Feed]) -> None:
+        """Raise ConfigError unless the engine can take `feeds` in one step."""
 
     def enqueue(
         self, feeds: Sequence[Feed], first_row: int = 0, chosen: Chosen | None = None
@@ -36,7 +36,7 @@ class Enqueues(Engine, Protocol):
         """Put feeds in the stream; return the row of the logits of each.
 
         Args:
-            feeds: what `slots.check` accepts.
+            feeds: what `check` accepts.
             first_row: of the logits; later rows are the next feeds'.
             chosen: puts the tokens of slots, -1 for none, where the ids of a batch are: for feeds
                 of CHOSEN.
@@ -73,7 +73,7 @@ class TensorRTPipeline:
 
     def begin(self, feeds: Sequence[Feed]) -> None:
         """Enqueue a step; one that brings many rows for a sequence waits for each of them."""
-        self._engine.slots.check([_known(feed) for feed in feeds])
+        self._engine.check([_known(feed) for feed in feeds])
         self._device_row.clear()
         self._scored.clear()
         single = [feed for feed in feeds if feed.num_logits == 1]
@@ -109,7 +109,7 @@ class TensorRTPipeline:
         rows = [replace(turn, row=self._device_row[turn.row]) for turn in turns]
         self._draws.choose(self._engine.logits_address(), rows)
 
-    def chosen(self) -> list[Choice | None]:
+    def chosen(self) -> list[SampledToken | None]:
         """Wait for the choice; the step behind it goes on."""
         return self._draws.chosen()
 

@@ -22,12 +22,12 @@ from nemotrt.engines.runtime.sampling.guide import (
     Rule,
     rules,
 )
-from nemotrt.engines.runtime.sampling.params import Choice
+from nemotrt.engines.runtime.sampling.params import SampledToken
 from nemotrt.engines.text.text_stream import TextStream
 
 
 @dataclass(slots=True)
-class Sequence:
+class RunningRequest:
     """A request that holds a slot."""
 
     request: Request
@@ -54,7 +54,7 @@ class Sequence:
         """Tokens that the sequence may come to hold."""
         return len(self.request.prompt) + self.request.params.max_tokens
 
-    def take(self, choice: Choice | None, eos_ids: tuple[int, ...]) -> "Gain":
+    def take(self, choice: SampledToken | None, eos_ids: tuple[int, ...]) -> "Gain":
         """Take a token, None where the logits were no numbers: its text, and the guide told."""
         self.is_due = False
         gain = Gain(self, choice)
@@ -118,8 +118,8 @@ class Sequence:
 class Gain:
     """A sequence's token, and the text that it brought."""
 
-    sequence: Sequence
-    choice: Choice | None
+    sequence: RunningRequest
+    choice: SampledToken | None
     piece: str = ""
     text: str = ""
     is_end: bool = False  # of the sequence, and no text
