@@ -17,6 +17,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
+from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
@@ -67,7 +68,12 @@ def profile() -> None:
 @click.option("--seed", type=int, help="Of prompts and arrivals.  [default: a new one]")
 @click.option("--protocol", type=click.Choice(["triton", "openai", "openai-chat"]))
 @click.option("--model", default="llm", show_default=True, help="The model's name on a server.")
-@click.option("--tokenizer", help="Folder with the model's tokenizer; a server needs it.")
+@click.option(
+    "--tokenizer",
+    type=CHECKPOINT,
+    metavar="CHECKPOINT",
+    help="Folder or hub id with the model's tokenizer; a server needs it.",
+)
 @click.option("--header", multiple=True, help="NAME=VALUE of every HTTP request.")
 @click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
 @click.option("--threads", type=COUNT, help="CPU threads of an engine directory.")
@@ -85,7 +91,12 @@ def profile() -> None:
     help="The server's Prometheus page.  [default: of an OpenAI endpoint, where it has it]",
 )
 @click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
-@click.option("--predict-model", help="Known name or folder.  [default: the engine directory]")
+@click.option(
+    "--predict-model",
+    type=MODEL,
+    metavar="MODEL",
+    help="Known name, folder or hub id.  [default: the engine directory]",
+)
 @click.option(
     "--predict-precision", type=PRECISION, help="[default: the target's, else the model's]"
 )
@@ -101,6 +112,7 @@ def profile() -> None:
 @dry_run_option
 @json_option
 @quiet_option
+@offline_option
 @config_option
 @click.pass_context
 def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> None:

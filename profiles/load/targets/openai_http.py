@@ -52,7 +52,7 @@ class OpenAiTarget:
     def facts(self) -> Mapping[str, str | int]:
         """Return the address."""
         kind = f"openai-{self.endpoint}"
-        return {"kind": kind, "address": self.client.url, "model": self.model}
+        return {"kind": kind, "address": self.client.url, "model": self.model} | self.maker.facts
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
+from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+from nemotrt.engines.checkpoint.hub.origin import origin_of
+from nemotrt.engines.checkpoint.hub.parts import Part
 from nemotrt.engines.text.tokenizer import load_tokenizer
-from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import PromptMaker
@@ -36,7 +38,7 @@ class TargetOptions:
     Attributes:
         protocol: what a server speaks; by default /v1 at the end of the address means OpenAI.
         model: the model's name on a server.
-        tokenizer: a folder with the model's tokenizer, or a built-in model's name.
+        tokenizer: a folder with the model's tokenizer, a hub id, or a built-in model's name.
         num_threads: CPU threads of an engine in this process; default all.
         stall_timeout_s: a server that sends nothing for so long has failed.
         headers: of every HTTP request.
@@ -143,10 +145,12 @@ def _maker(tokenizer: str | None, workload: Workload) -> PromptMaker:
     if tokenizer is None:
         raise ConfigError(
             "prompts of an exact length need the model's tokenizer: give --tokenizer, "
-            "an engine directory or checkpoint folder."
+            "an engine directory, a checkpoint folder or a hub id."
         )
-    folder = resolve_checkpoint(tokenizer)
+    folder = checkpoint_folder(tokenizer, Part.TOKENIZER)
     found = load_tokenizer(folder)
     if found is None:
         raise ConfigError(f"{folder} has no tokenizer.")
-    return PromptMaker(found, workload.language, workload.seed)
+    origin = origin_of(folder)
+    facts = {"tokenizer": str(origin)} if origin else {}
+    return PromptMaker(found, workload.language, workload.seed, facts)

@@ -59,7 +59,8 @@ class TritonGrpcTarget:
     @property
     def facts(self) -> Mapping[str, str | int]:
         """Return the address."""
-        return {"kind": "triton-grpc", "address": self._address, "model": self._model}
+        facts = {"kind": "triton-grpc", "address": self._address, "model": self._model}
+        return facts | self._maker.facts
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""
