@@ -16,7 +16,7 @@ from nemotrt.errors import ArtefactError, ConfigError
 
 
 @click.command()
-@click.argument("name", metavar="FOLDER", type=CHECKPOINT)
+@click.argument("folder", type=CHECKPOINT)
 @json_option
 @click.option(
     "--source",
@@ -27,7 +27,7 @@ from nemotrt.errors import ArtefactError, ConfigError
 @click.option("--layers", is_flag=True, help="What the compiler made of a TensorRT engine.")
 @click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
 @offline_option
-def inspect(name: str, source: str | None, as_json: bool, layers: bool, no_verify: bool) -> None:
+def inspect(folder: str, source: str | None, as_json: bool, layers: bool, no_verify: bool) -> None:
     """Print what FOLDER is and verify it; it may be a checkpoint's hub id.
 
     An engine directory: its manifest, with every file's SHA-256 checked. A quantized checkpoint:
@@ -37,27 +37,27 @@ def inspect(name: str, source: str | None, as_json: bool, layers: bool, no_verif
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 
-    folder = checkpoint_folder(name, quiet=as_json)
-    is_engine = (folder / MANIFEST_FILE).is_file() or not (folder / "config.json").is_file()
-    if source is not None and (is_engine or not is_quantized(folder)):
-        raise ConfigError(f"--source is for a quantized checkpoint; {folder} is none.")
+    path = checkpoint_folder(folder, quiet=as_json)
+    is_engine = (path / MANIFEST_FILE).is_file() or not (path / "config.json").is_file()
+    if source is not None and (is_engine or not is_quantized(path)):
+        raise ConfigError(f"--source is for a quantized checkpoint; {path} is none.")
     if layers and not is_engine:
-        raise ConfigError(f"--layers is for a TensorRT engine; {folder} is none.")
+        raise ConfigError(f"--layers is for a TensorRT engine; {path} is none.")
     if is_engine:
-        manifest = read_manifest(folder)
+        manifest = read_manifest(path)
         if not no_verify:
-            verify_files(folder, manifest)
+            verify_files(path, manifest)
         if layers:
-            registry.find(manifest.backend).print_layers(folder, manifest, as_json=as_json)
+            registry.find(manifest.backend).print_layers(path, manifest, as_json=as_json)
             return
         _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
         return
-    if is_quantized(folder):
-        _inspect_quantized(folder, source, as_json)
+    if is_quantized(path):
+        _inspect_quantized(path, source, as_json)
         return
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 
-    checkpoint, origin = open_checkpoint(folder), origin_of(folder)
+    checkpoint, origin = open_checkpoint(path), origin_of(path)
     found = {
         "schema_version": 1,
         "model_type": checkpoint.config.model_type,

@@ -11,6 +11,7 @@ from nemotrt.engines.backends.protocol.planning import (
     Planning,
 )
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 
@@ -48,6 +49,13 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
         """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""
         from nemotrt.engines.backends.tensorrt_llm.bundle import check
 
+        path = target.checkpoint.path
+        if target.options.is_code_trusted and place_of(path) and not any(path.glob("*.py")):
+            raise ConfigError(
+                f"--trust-remote-code: {path} is of the hub's cache without its Python code, which "
+                "nemotrt never downloads. Read that code, download it into a folder of yours "
+                "(hf download --local-dir), and give the folder."
+            )
         check(target.checkpoint, target.capability, target.precision, target.options.tp_size)
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:

@@ -48,6 +48,14 @@ def repository_of(folder: Path) -> str | None:
     return repository if is_cached and is_repository(repository) else None
 
 
+def place_of(folder: Path) -> HubId | None:
+    """Return the repository and the commit that a folder is the snapshot of, None for others."""
+    path = folder.resolve()
+    repository = repository_of(path.parent.parent)
+    is_snapshot = repository and path.parent.name == "snapshots" and is_commit(path.name)
+    return HubId(str(repository), path.name) if is_snapshot else None
+
+
 def snapshot(hub_id: HubId) -> Path | None:
     """Return the snapshot of a repository in the cache, whole or not; None without one."""
     folder = repository_folder(hub_id.repository)

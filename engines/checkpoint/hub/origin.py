@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pydantic
 
-from nemotrt.engines.checkpoint.hub.cache import repository_of
+from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.checkpoint.hub.hub_id import is_commit, is_repository
 from nemotrt.files.model_file import Strict, json_model
 
@@ -49,9 +49,7 @@ def origin_of(folder: Path) -> Origin | None:
     Raises:
         ArtefactError: the record of its quantization is damaged.
     """
-    snapshot = folder.resolve()
-    repository = repository_of(snapshot.parent.parent)
-    if repository and snapshot.parent.name == "snapshots" and is_commit(snapshot.name):
-        return Origin(repository=repository, revision=snapshot.name)
+    if place := place_of(folder):
+        return Origin(repository=place.repository, revision=place.revision)
     path = folder / RECORD_FILE
     return json_model(_Record, path, "record of a quantization").origin if path.is_file() else None
