@@ -166,7 +166,7 @@ def _bar(progress: Callable[[int], None]) -> Any:
     """Return a bar in the client's terms that draws nothing and tells our own."""
     from tqdm import tqdm
 
-    class Bar(tqdm):
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, **more: Any) -> None:
             super().__init__(disable=True)
 
