@@ -108,7 +108,7 @@ def test_each_takes_a_hub_id(
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     is_noted = call[1] == "--predict-model"  # a prediction is no reason to lose a run
     result = run(line.replace("ID", "x/other"), 0 if is_noted else 3)
-    assert "x/other is not in the cache" in result.output
+    assert "x/other is no folder here, and is not in the cache" in result.output
 
     result = run(line.replace("ID", "x/tiny@../.."), 2)
     assert "is no revision" in result.output
@@ -131,6 +131,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_ENDPOINT", served.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("HF_TOKEN", served.token)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)

@@ -5,17 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nemotrt.engines.checkpoint.hub import download
 from nemotrt.engines.checkpoint.hub.cache import hub_cache
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder, meaning
 from nemotrt.engines.checkpoint.hub.hub_id import HubId, is_repository, parse_hub_id
@@ -58,6 +62,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_ENDPOINT", served.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -115,7 +120,7 @@ def test_offline_never_asks(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not in the cache" in fault(EnvironmentUnfitError)
     assert not hub.asked
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert "nothing is downloaded by --dry-run" in fault(EnvironmentUnfitError, downloads=False)
+    assert "--dry-run downloads nothing" in fault(EnvironmentUnfitError, downloads=False)
     assert not hub.asked
     folder = checkpoint_folder("x/tiny")
     hub.asked.clear()
@@ -152,6 +157,38 @@ def test_a_cut_connection_goes_on_where_it_was(hub: Hub, monkeypatch: pytest.Mon
     ranges = [asked for _, path, asked, _ in hub.asked if path.endswith("model-1.safetensors")]
     (begin,) = {int(asked.removeprefix("bytes=").rstrip("-")) for asked in ranges if asked}
     assert 0 < begin <= 100_000
+
+
+def test_the_bar_ends_at_what_was_written(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over HTTP, and over the client's own protocol, which tells bytes twice."""
+    bars: list[tuple[int, list[int]]] = []
+
+    @contextmanager
+    def recorded(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+        bars.append((total, []))
+        yield bars[-1][1].append
+
+    monkeypatch.setattr(download, "byte_progress", recorded)
+    checkpoint_folder("x/tiny")
+    assert [total for total, _ in bars] == [sum(done) for _, done in bars]
+    assert sum(total for total, _ in bars) == sum(len(SHARDED[name]) for name in TAKEN)
+
+    done: list[int] = []
+    bar = download._bar(done.append)
+    with XetDownloadProgressReporter(
+        reconstruction_desc="", total=100, log_level=40, tqdm_class=bar
+    ) as told:
+        for written, received in ((0, 30), (60, 40), (100, 50)):
+            told.update_progress(
+                SimpleNamespace(
+                    total_bytes_completed=written,
+                    total_transfer_bytes_completed=received,
+                    total_bytes_completion_rate=1.0,
+                    total_transfer_bytes_completion_rate=1.0,
+                    total_bytes=100,
+                )
+            )
+    assert sum(done) == 100
 
 
 def test_a_download_that_ended_goes_on_with_the_next_file(
@@ -249,9 +286,26 @@ def test_an_index_that_names_what_is_not_there_is_refused(hub: Hub) -> None:
     assert "its index names model-2.safetensors" in fault(ArtefactError)
 
 
-def test_another_commit_than_was_asked_for_is_refused(hub: Hub) -> None:
-    hub.repositories["x/tiny"].headers = {"X-Repo-Commit": "f" * 40}
-    assert "remove that file" in fault(ArtefactError)
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-Repo-Commit", "f" * 40),
+        ("X-Repo-Commit", "../../../../evil"),
+        ("ETag", '"../../../../evil"'),
+        ("X-Linked-ETag", "../evil"),
+        ("ETag", '"a/../../b"'),
+        ("ETag", ".."),
+    ],
+)
+def test_headers_of_which_the_client_makes_paths_are_checked(
+    hub: Hub, header: str, value: str, tmp_path: Path
+) -> None:
+    hub.repositories["x/tiny"].headers = {header: value}
+    assert "a plain name" in fault(ArtefactError)
+    written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert not hub.fetched() and written <= {"CACHEDIR.TAG"}
+    hub.repositories["x/tiny"].headers = {}
+    assert names(checkpoint_folder("x/tiny")) == TAKEN
 
 
 @pytest.mark.parametrize(
@@ -316,9 +370,7 @@ def test_a_folder_of_a_cache_is_understood(hub: Hub, tmp_path: Path) -> None:
     assert "holds no snapshot" in fault(ArtefactError, str(tmp_path / "models--x--none"))
 
 
-NAME = st.lists(st.sampled_from(["a", "Z9", "_", "-", ".", " ", ".git"]), max_size=4).map(
-    "".join
-)
+NAME = st.lists(st.sampled_from(["a", "Z9", "_", "-", ".", " ", ".git"]), max_size=4).map("".join)
 
 
 @given(st.lists(NAME, min_size=1, max_size=3).map("/".join))
@@ -367,6 +419,22 @@ def test_the_cache_is_where_the_client_has_it(
     code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert str(hub_cache()) == done.stdout.strip()
+
+
+def test_a_repository_without_a_tokenizer_is_asked_for_one(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights alone may be another library's half: without the hub nobody knows."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        del hub.repositories["x/tiny"].files[name]
+    folder = checkpoint_folder("x/tiny")
+    hub.asked.clear()
+    assert checkpoint_folder("x/tiny") == folder
+    assert len(hub.asked) == 1 and not hub.fetched()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    message = fault(EnvironmentUnfitError)
+    assert "lacks tokenizer.json" in message and "as it is" in message
+    assert checkpoint_folder(str(folder)) == folder
 
 
 def test_a_record_of_an_origin_is_checked(tmp_path: Path) -> None:

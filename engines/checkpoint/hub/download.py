@@ -4,6 +4,7 @@ Small files come first, weights last, each whole or not at all; a download that 
 where it was: the client keeps whole files, and asks for the rest of one whose connection broke.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 Listing = Mapping[str, int | None]  # sizes in bytes by file name; None where the hub does not say
+ETAG = re.compile(r'(?:W/)?"?[A-Za-z0-9_-]+(?:[.:][A-Za-z0-9_-]+)*"?')
+HOOKS = ("request", "response")  # of the HTTP client
 WEIGHTS_ENDINGS = (".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 
 
@@ -34,8 +37,10 @@ def download(hub_id: HubId, part: Part, *, quiet: bool) -> Path:
         ConfigError: there is no such repository or revision, or it is no safetensors checkpoint.
         EnvironmentUnfitError: no network, no access, or no room.
     """
-    with _client(hub_id) as api:
+    headers = _HeaderCheck()
+    with _client(hub_id, headers) as api:
         commit, listing = _listing(api, hub_id)
+        headers.commit = commit
         _check_safetensors(hub_id, listing, part)
         folder = repository_folder(hub_id.repository)
         fetch = _Fetch(api, hub_id, folder / "snapshots" / commit, listing, quiet)
@@ -49,19 +54,53 @@ def download(hub_id: HubId, part: Part, *, quiet: bool) -> Path:
     return fetch.snapshot
 
 
+class _HeaderCheck:
+    """Refuses an answer whose headers, of which the client makes paths, lead elsewhere."""
+
+    def __init__(self) -> None:
+        """Know no commit yet."""
+        self.commit = ""
+
+    def __call__(self, response: Any) -> None:
+        """Check an answer to HEAD, by which the client names a file.
+
+        Raises:
+            ArtefactError: it is of another commit, or its ETag is no plain name.
+        """
+        if response.request.method != "HEAD":
+            return
+        headers = response.headers
+        etag = headers.get("X-Linked-ETag") or headers.get("ETag") or '"none"'
+        commit = headers.get("X-Repo-Commit") or self.commit
+        if commit != self.commit or not ETAG.fullmatch(etag):
+            raise ArtefactError(
+                f"the hub answers with commit {commit[:60]!r} and ETag {etag[:80]!r}, where commit "
+                f"{self.commit} and a plain name are due; nothing of it was written."
+            )
+
+
 @contextmanager
-def _client(hub_id: HubId) -> Iterator["HfApi"]:
+def _client(hub_id: HubId, check: _HeaderCheck) -> Iterator["HfApi"]:
     """Yield the hub's client, silent, with the user's token; its faults become ours."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, get_session, set_client_factory
     from huggingface_hub.utils import logging
+
+    usual = get_session()
+    kind, request_hooks, hooks = type(usual), *(usual.event_hooks[k] for k in HOOKS)
+
+    def client(*more: _HeaderCheck) -> Any:
+        told = dict(zip(HOOKS, ([*request_hooks], [*hooks, *more]), strict=True))
+        return kind(event_hooks=told, follow_redirects=True, timeout=None)
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    set_client_factory(lambda: client(check))
     try:
         with token_released(), told_faults(hub_id):
             yield HfApi(endpoint=endpoint(), library_name="nemotrt")
     finally:
         logging.set_verbosity(verbosity)
+        set_client_factory(client)
 
 
 def _listing(api: "HfApi", hub_id: HubId) -> tuple[str, Listing]:
@@ -148,18 +187,13 @@ class _Fetch:
 
     def _one(self, name: str, progress: Callable[[int], None]) -> None:
         """Download one file to its place in the snapshot."""
-        cache, commit = hub_cache(), self.snapshot.name
-        path = self._api.hf_hub_download(
+        self._api.hf_hub_download(
             self._hub_id.repository,
             name,
-            revision=commit,
-            cache_dir=cache,
+            revision=self.snapshot.name,
+            cache_dir=hub_cache(),
             tqdm_class=_bar(progress),
         )
-        # The client makes paths of the answer's headers; none may lead elsewhere.
-        is_inside = Path(path).resolve().is_relative_to(cache.resolve())
-        if Path(path) != self.snapshot / name or not is_inside:
-            raise ArtefactError(f"{self._hub_id}: the hub put {name} at {path}; remove that file.")
 
 
 def _bar(progress: Callable[[int], None]) -> Any:
@@ -172,5 +206,12 @@ def _bar(progress: Callable[[int], None]) -> Any:
 
         def update(self, n: float | None = 1) -> None:
             progress(int(n or 0))
+
+        # With these the client tells what it received here, and in `update` what it wrote alone.
+        def update_transfer(self, n: float) -> None:
+            pass
+
+        def set_transfer_postfix_str(self, *args: Any, **more: Any) -> None:
+            pass
 
     return Bar

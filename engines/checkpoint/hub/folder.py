@@ -90,13 +90,14 @@ def _whole(folder: Path, revision: str, part: Part) -> Path:
 
 def _not_cached(hub_id: HubId, found: Path | None, part: Part) -> str:
     """Return why a repository can't be had without the network."""
-    why = "the network is off" if is_offline() else "nothing is downloaded by --dry-run"
-    cure = "(--offline or HF_HUB_OFFLINE): run once without" if is_offline() else ": leave it out"
+    why = "--dry-run downloads nothing: leave it out"
+    if is_offline():
+        why = "the network is off: run it once without --offline and HF_HUB_OFFLINE"
     if found is None:
-        return f"{hub_id} is not in the cache {hub_cache()}, and {why} {cure}."
+        return f"{hub_id} is no folder here, and is not in the cache {hub_cache()}; {why}."
     return (
-        f"{hub_id} is not whole in the cache: {found} lacks {_listed(lacking(found, part))}, and "
-        f"{why} {cure}."
+        f"{hub_id} is not whole in the cache: {found} lacks {_listed(lacking(found, part))}; {why}, "
+        "or give that folder to take it as it is."
     )
 
 
