@@ -95,9 +95,10 @@ def _not_cached(hub_id: HubId, found: Path | None, part: Part) -> str:
         why = "the network is off: run it once without --offline and HF_HUB_OFFLINE"
     if found is None:
         return f"{hub_id} is no folder here, and is not in the cache {hub_cache()}; {why}."
+    missing = _listed(lacking(found, part))
     return (
-        f"{hub_id} is not whole in the cache: {found} lacks {_listed(lacking(found, part))}; {why}, "
-        "or give that folder to take it as it is."
+        f"{hub_id} is not whole in the cache: {found} lacks {missing}; {why}, or give that folder "
+        "to take it as it is."
     )
 
 
