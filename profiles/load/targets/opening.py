@@ -147,7 +147,7 @@ def _maker(tokenizer: str | None, workload: Workload) -> PromptMaker:
             "prompts of an exact length need the model's tokenizer: give --tokenizer, "
             "an engine directory, a checkpoint folder or a hub id."
         )
-    folder = checkpoint_folder(tokenizer, Part.TOKENIZER)
+    folder = checkpoint_folder(tokenizer, Part.TOKENIZER, quiet=True)  # within the run's own bar
     found = load_tokenizer(folder)
     if found is None:
         raise ConfigError(f"{folder} has no tokenizer.")

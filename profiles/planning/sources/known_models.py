@@ -75,7 +75,7 @@ def _snapshot(name: str, cache: Path) -> tuple[Path, bool]:
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.engines.checkpoint.hub.parts import Part, lacking_weights
 
-    folder = checkpoint_folder(name, Part.CONFIG)
+    folder = checkpoint_folder(name, Part.CONFIG, quiet=True)
     return folder, not lacking_weights(folder)
 
 
