@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError
 
 # A subcommand's name: where it is, below this package, and its line of --help.
@@ -52,7 +53,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn Ctrl-C into exit code 130 and a full disk into one clear line."""
         try:
-            return super().invoke(ctx)
+            with token_held():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)

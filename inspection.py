@@ -10,46 +10,54 @@ import click
 from nemotrt.commandline import json_option
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.engines.backends import registry
+from nemotrt.engines.checkpoint.hub.origin import NOT_RECORDED, origin_of
+from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.errors import ArtefactError, ConfigError
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=CHECKPOINT)
 @json_option
 @click.option(
     "--source",
+    type=CHECKPOINT,
+    metavar="CHECKPOINT",
     help="The 16 bit checkpoint that a quantized one came from: compare every tensor with it.",
 )
 @click.option("--layers", is_flag=True, help="What the compiler made of a TensorRT engine.")
 @click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
-def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_verify: bool) -> None:
-    """Print what FOLDER is and verify it.
+@offline_option
+def inspect(folder: str, source: str | None, as_json: bool, layers: bool, no_verify: bool) -> None:
+    """Print what FOLDER is and verify it; it may be a checkpoint's hub id.
 
     An engine directory: its manifest, with every file's SHA-256 checked. A quantized checkpoint:
     its formats checked against what the engines' loaders demand, and which of them load it; with
     --source, every weight against the error that rounding can make. Any other checkpoint: its
     dimensions, with every tensor's name, type and shape checked.
     """
-    is_engine = (folder / MANIFEST_FILE).is_file() or not (folder / "config.json").is_file()
-    if source is not None and (is_engine or not is_quantized(folder)):
-        raise ConfigError(f"--source is for a quantized checkpoint; {folder} is none.")
+    from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+
+    path = checkpoint_folder(folder, quiet=as_json)
+    is_engine = (path / MANIFEST_FILE).is_file() or not (path / "config.json").is_file()
+    if source is not None and (is_engine or not is_quantized(path)):
+        raise ConfigError(f"--source is for a quantized checkpoint; {path} is none.")
     if layers and not is_engine:
-        raise ConfigError(f"--layers is for a TensorRT engine; {folder} is none.")
+        raise ConfigError(f"--layers is for a TensorRT engine; {path} is none.")
     if is_engine:
-        manifest = read_manifest(folder)
+        manifest = read_manifest(path)
         if not no_verify:
-            verify_files(folder, manifest)
+            verify_files(path, manifest)
         if layers:
-            registry.find(manifest.backend).print_layers(folder, manifest, as_json=as_json)
+            registry.find(manifest.backend).print_layers(path, manifest, as_json=as_json)
             return
         _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
         return
-    if is_quantized(folder):
-        _inspect_quantized(folder, source, as_json)
+    if is_quantized(path):
+        _inspect_quantized(path, source, as_json)
         return
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 
-    checkpoint = open_checkpoint(folder)
+    checkpoint, origin = open_checkpoint(path), origin_of(path)
     found = {
         "schema_version": 1,
         "model_type": checkpoint.config.model_type,
@@ -57,9 +65,11 @@ def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_ve
         "num_tensors": len(checkpoint.tensors),
         "num_bytes": sum(ref.num_bytes for ref in checkpoint.tensors.values()),
         "fingerprint": checkpoint.fingerprint(),
+        "origin": origin.model_dump() if origin else None,
         "notes": list(checkpoint.notes()),
     }
-    _print(found, found | {"notes": "; ".join(checkpoint.notes()) or "none"}, as_json)
+    notes = "; ".join(checkpoint.notes()) or "none"
+    _print(found, found | {"origin": str(origin or NOT_RECORDED), "notes": notes}, as_json)
 
 
 def is_quantized(folder: Path) -> bool:
@@ -71,21 +81,24 @@ def is_quantized(folder: Path) -> bool:
 
 def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
     """Check a quantized checkpoint against the loaders' contracts; raise if it breaks one."""
+    from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.engines.model.hf_config import read_model_config
     from nemotrt.engines.model.tensor_names import linear_names
-    from nemotrt.engines.tiny.models import resolve_checkpoint
+    from nemotrt.progress import count_progress
     from nemotrt.quantize.contracts.contract import inspect_quantized
-    from nemotrt.quantize.conversion.progress import count_progress
 
-    original = resolve_checkpoint(source) if source is not None else None
+    original = checkpoint_folder(source, quiet=as_json) if source is not None else None
     total = len(linear_names(read_model_config(folder)))
     with count_progress("comparing, linears", total, quiet=as_json or not original) as progress:
         found = inspect_quantized(folder, original, progress)
+    origin = origin_of(folder)
     report = {"schema_version": 1, **dataclasses.asdict(found), "path": str(found.path)}
+    report["origin"] = origin.model_dump() if origin else None
     loads = "once mended, loads in" if found.faults else "loads in"
     rows = {
         "format": found.format,
         "quant_algo": found.algo,
+        "origin": str(origin or NOT_RECORDED),
         "quantized": f"{found.num_quantized} linears, {found.num_kept} kept",
         **{f"{loads} {engine}": verdict for engine, verdict in found.loaders.items()},
     }
@@ -118,6 +131,7 @@ def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
         "max_seq_len": limits.max_seq_len,
         "chunk_tokens": limits.chunk_tokens,
         "checkpoint": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
+        "origin": str(checkpoint.origin or NOT_RECORDED),
         "weights": _where_weights_are(manifest),
         **plan_rows(manifest),
         "notes": ", ".join(

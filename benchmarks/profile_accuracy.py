@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from nemotrt.engines.text.tokenizer import load_tokenizer
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import PromptMaker
 from nemotrt.profiles.load.targets.triton_http import TritonHttpTarget
@@ -59,7 +59,7 @@ def line(streams: int) -> str:
 
 def _measured(url: str, streams: int) -> str:
     """Run the load and compare every arrival with the server's log."""
-    tokenizer = load_tokenizer(resolve_checkpoint("tiny-dense"))
+    tokenizer = load_tokenizer(TINY_MODELS["tiny-dense"])
     assert tokenizer is not None
     maker = PromptMaker(tokenizer, Language.MIXED, 0)
     script = {"ttft_ms": 20, "itl_ms": ITL_MS.get(streams, 10.0)}

@@ -24,11 +24,11 @@ import click
 import psutil
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.serve.front.http.access import KEYS_VARIABLE
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
@@ -149,7 +149,7 @@ def build(kind: str, vocabulary: str, folder: Path, max_streams: int) -> OpenEng
 
         checkpoint = write_checkpoint(folder.parent / "checkpoint", name)
     else:
-        checkpoint = resolve_checkpoint(name)
+        checkpoint = checkpoint_folder(name)
     build_engine(checkpoint, folder, BuildSpec(limits=limits))
     if kind != "paced":
         return open_engine(folder, num_threads=1)

@@ -24,17 +24,19 @@ from nemotrt.commandline import (
     quiet_option,
 )
 from nemotrt.engines.backends import registry
+from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.progress import stage_printer
 
 DESCRIPTION = """Build an engine directory from a checkpoint.
 
-CHECKPOINT is a Hugging Face folder, quantized or not, or a built-in model: tiny, tiny-dense.
+CHECKPOINT is a Hugging Face folder, quantized or not, OWNER/NAME[@REVISION] on the hub, or a
+built-in model: tiny, tiny-dense.
 
 \b
 Examples:
   nemotrt build tiny -o engine
-  nemotrt build CKPT --gpu a10g -o engine-a10g
+  nemotrt build nvidia/NVIDIA-Nemotron-Nano-9B-v2 --gpu a10g -o engine-a10g
   nemotrt build CKPT --backend tensorrt-llm --gpu h100 -o bundle
 """
 
@@ -50,7 +52,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 
 
 @click.command(help=DESCRIPTION)
-@click.argument("checkpoint")
+@click.argument("checkpoint", type=CHECKPOINT)
 @output_option("New folder.", required=True, metavar="ENGINE")
 @click.option(
     "--backend",
@@ -85,6 +87,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @dry_run_option
 @quiet_option
 @json_option
+@offline_option
 @config_option
 def build(
     checkpoint: str,
@@ -106,10 +109,9 @@ def build(
     from nemotrt.build.given_limits import read_limits
     from nemotrt.build.planned_limits import resolve_limits
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-    from nemotrt.engines.tiny.models import resolve_checkpoint
+    from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.files.writing import check_target
 
-    source = resolve_checkpoint(checkpoint)
     given = [option.opts[0] for option in given_options(click.get_current_context()).values()]
     if backend is None:
         backend, note = default_backend(gpu, given)
@@ -119,6 +121,7 @@ def build(
     own = filled(registry.find(backend).options_type, chosen)
     spec = BuildSpec(backend, gpu, precision, DEFAULT_LIMITS, own)
     check_target(output, force=force)
+    source = checkpoint_folder(checkpoint, quiet=quiet or as_json, downloads=not dry_run)
     opened = open_checkpoint(source)
     if not quiet:
         for line in opened.notes():

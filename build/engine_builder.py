@@ -13,6 +13,7 @@ from nemotrt.engines.artefact.manifest import CheckpointEntry, LimitsEntry, Mani
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend, BuildJob, Executed, Target
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.hub.origin import origin_of
 from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Precision
@@ -145,7 +146,9 @@ def _build(target: Target[Any], spec: BuildSpec, job: BuildJob) -> Manifest:
         limits=LimitsEntry(**dataclasses.asdict(job.limits)),
         model=model_summary(checkpoint.config),
         checkpoint=CheckpointEntry(
-            path=str(checkpoint.path.resolve()), fingerprint=checkpoint.fingerprint()
+            path=str(checkpoint.path.resolve()),
+            fingerprint=checkpoint.fingerprint(),
+            origin=origin_of(checkpoint.path),
         ),
         weights=dict(payload.weights),
         tools=dict(payload.tools),

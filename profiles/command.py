@@ -20,6 +20,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
+from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
@@ -75,7 +76,12 @@ def profile() -> None:
     help="The server's Prometheus page.  [default: of an OpenAI endpoint, where it has it]",
 )
 @click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
-@click.option("--predict-model", help="Known name or folder.  [default: the engine directory]")
+@click.option(
+    "--predict-model",
+    type=MODEL,
+    metavar="MODEL",
+    help="Known name, folder or hub id.  [default: the engine directory]",
+)
 @click.option(
     "--predict-precision", type=choices(BUILT), help="[default: the target's, else the model's]"
 )
@@ -90,6 +96,7 @@ def profile() -> None:
 @dry_run_option
 @json_option
 @quiet_option
+@offline_option
 @config_option
 @click.pass_context
 def run(

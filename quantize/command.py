@@ -18,9 +18,10 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
+from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
+from nemotrt.progress import byte_progress, readable_size
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
-from nemotrt.quantize.conversion.progress import byte_progress, readable_size
 from nemotrt.quantize.gpus import choose_format, choose_recipe
 from nemotrt.quantize.recipes.recipe import Recipe, recipe_names
 from nemotrt.quantize.recipes.recipe_list import recipes_option
@@ -34,7 +35,7 @@ NOT_SAVED = ("output", "force", "resume", "sync", "dry-run", "json", "quiet")
 
 
 @click.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", type=CHECKPOINT)
 @recipes_option()
 @output_option("New folder.", required=True)
 @click.option("--gpu", help=f"Choose by GPU: {', '.join(known_gpus())}.")
@@ -47,6 +48,7 @@ NOT_SAVED = ("output", "force", "resume", "sync", "dry-run", "json", "quiet")
 @dry_run_option
 @json_option
 @quiet_option
+@offline_option
 @config_option
 def quantize(
     checkpoint: str,
@@ -63,10 +65,10 @@ def quantize(
 ) -> None:
     """Write CHECKPOINT quantized, for TensorRT-LLM, vLLM and this package's engines.
 
-    CHECKPOINT is a Hugging Face folder, or the name of a built-in tiny model. Weights stream from
-    disk to disk; memory stays constant whatever the model's size.
+    CHECKPOINT is a Hugging Face folder, OWNER/NAME[@REVISION] on the hub, or a built-in tiny
+    model's name. Weights stream from disk to disk; memory stays constant whatever the model's size.
     """
-    from nemotrt.engines.tiny.models import resolve_checkpoint
+    from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.files.writing import check_target
     from nemotrt.quantize.writing.writer import plan, quantize_checkpoint, work_bytes
 
@@ -74,7 +76,6 @@ def quantize(
     chosen = choose_recipe(recipe, gpu, kv_cache)
     if not chosen.precision.has_input_scale and kv_cache == "none":
         calibration = None  # nothing to take from it
-    source = resolve_checkpoint(checkpoint)
     options = replace(
         quantize_options,
         layout=choose_format(layout_name),
@@ -88,6 +89,7 @@ def quantize(
     if note and not quiet:
         click.echo(note, err=True)
     check_target(output, force=options.force)
+    source = checkpoint_folder(checkpoint, quiet=silent, downloads=not dry_run)
     if calibration is not None and not dry_run:
         from nemotrt.quantize.calibration.calibrate import ensure_calibration
 

@@ -13,7 +13,7 @@ from nemotrt import demo
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 
 @pytest.mark.triton
@@ -47,9 +47,7 @@ def test_it_serves_and_measures_behind_the_users_api_keys(
 ) -> None:
     monkeypatch.setenv("NEMOTRT_API_KEYS", " a-key-of-mine, another")
     limits = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=64)
-    build_engine(
-        resolve_checkpoint("tiny-dense"), tmp_path / "engine-cpu", BuildSpec(limits=limits)
-    )
+    build_engine(TINY_MODELS["tiny-dense"], tmp_path / "engine-cpu", BuildSpec(limits=limits))
     steps = demo.Steps(tmp_path, quiet=True)
     demo._serve_and_profile(steps)
     written = (tmp_path / "profile" / "result.json").read_text()

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
+from nemotrt.engines.checkpoint.hub.parameter import CheckpointType
 
 Arguments = Callable[[str, "Folders"], list[str]]
 
@@ -159,24 +160,15 @@ READ: dict[tuple[str, str], tuple[str, Arguments]] = {
         ],
     ),
 }
-# Text parameters that name a file or a folder; click's own types tell the others.
+# Text parameters that name a file or a folder; the types of the others tell that they do.
 NAMES = {
-    ("plan model", "model"),
     ("plan model", "--gpu"),
-    ("plan model", "--baseline"),
-    ("plan sweep", "model"),
     ("plan sweep", "--gpu"),
-    ("plan sweep", "--baseline"),
-    ("quantize", "checkpoint"),
     ("quantize", "--recipe"),
-    ("evaluate", "candidate"),
-    ("evaluate", "--against"),
-    ("build", "checkpoint"),
-    ("inspect", "--source"),
     ("profile run", "target"),
-    ("profile run", "--tokenizer"),
     ("profile run", "--aiperf"),
 }
+PATHS = click.Path | click.File | CheckpointType
 # What a command writes, or makes.
 WRITTEN = {
     "--output",
@@ -193,6 +185,7 @@ ELSEWHERE = {
     ("serve front", "--tls-certificate"): "tests/serve",
     ("serve front", "--tls-key"): "tests/serve",
     ("serve install", "--runtime"): "tests/serve: it is written",
+    ("profile run", "--predict-model"): "plan's MODEL; a fault becomes a note",
     ("compare", "candidate"): "the same command as `profile compare`",
     ("compare", "baseline"): "the same command as `profile compare`",
     ("report", "runs"): "the same command as `profile report`",
@@ -261,7 +254,7 @@ def path_parameters() -> Iterator[tuple[str, str]]:
     for name, command in commands(main):
         for parameter in command.params:
             option = max(parameter.opts, key=len)
-            if isinstance(parameter.type, click.Path | click.File) or (name, option) in NAMES:
+            if isinstance(parameter.type, PATHS) or (name, option) in NAMES:
                 yield name, option
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from nemotrt.engines.checkpoint.hub.origin import Origin
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError
@@ -45,6 +46,7 @@ class CheckpointEntry(Strict):
 
     path: str
     fingerprint: str
+    origin: Origin | None = None  # None: not from the hub, or not recorded
 
 
 class Manifest(Strict):

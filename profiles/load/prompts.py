@@ -1,7 +1,7 @@
 """Prompts of an exact number of tokens, made from real text, no two of them alike."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -30,9 +30,16 @@ class Prompt:
 class PromptMaker:
     """Makes prompt `index` of a seeded series; the same seed gives the same prompts."""
 
-    def __init__(self, tokenizer: Tokenizer, language: Language, seed: int) -> None:
-        """Use `tokenizer` to count."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        language: Language,
+        seed: int,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        """Use `tokenizer` to count; `facts` say where it is from."""
         self.tokenizer = tokenizer
+        self.facts = dict(facts or {})
         self._language = language
         self._seed = seed
 

@@ -21,6 +21,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
+from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import check_file, write_file
@@ -55,7 +56,7 @@ class Asked:
     concurrency: int | None = option(
         None, "Users that wait for answers.", kind=COUNT, unset="as many as fit"
     )
-    baseline: str | None = option(None, "Model to compare with.", metavar="MODEL")
+    baseline: str | None = option(None, "Model to compare with.", kind=MODEL, metavar="MODEL")
     usd_per_hour: float | None = option(
         None, "Price of all GPUs, for the price of a million tokens.", kind=ABOVE_0
     )
@@ -79,13 +80,14 @@ class Asked:
 def plan() -> None:
     """Predict memory, throughput and latency of MODEL on a GPU, and say what limits them.
 
-    MODEL is a known name, a config.json or a checkpoint folder. Every figure is a prediction:
-    low, best and high come from the spread of measured corrections.
+    MODEL is a known name, a config.json, a checkpoint folder or OWNER/NAME[@REVISION] on the hub,
+    of which only the configuration is downloaded. Every figure is a prediction: low, best and high
+    come from the spread of measured corrections.
     """
 
 
 @plan.command("model", hidden=True)
-@click.argument("model", default="")
+@click.argument("model", default="", type=MODEL)
 @click.option(
     "--precision",
     "precision_name",
@@ -108,6 +110,7 @@ def plan() -> None:
 @quiet_option
 @dry_run_option
 @force_option
+@offline_option
 @config_option
 def plan_model(
     deployment_options: DeploymentOptions,

@@ -16,6 +16,7 @@ from nemotrt.commandline import (
     options_of,
     quiet_option,
 )
+from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.files.writing import check_file, write_file
@@ -27,7 +28,7 @@ DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
 
 
 @click.command("sweep")
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option(
     "--gpu", "gpus", multiple=True, metavar="NAME|FILE", help="Repeat for several [default: all]."
 )
@@ -46,7 +47,7 @@ DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
     show_default=True,
     help="Prompt and answer tokens; repeat for several.",
 )
-@click.option("--baseline", metavar="MODEL", help="Model to compare with.")
+@click.option("--baseline", type=MODEL, metavar="MODEL", help="Model to compare with.")
 @options_of(DeploymentOptions, without=("gpu", "precision", "isl", "osl"))
 @click.option("--csv", "csv_path", type=FILE, help="Write CSV here instead of to stdout.")
 @click.option("--plot", type=FILE, help="Write heat maps to an .html or .png file.")
@@ -54,6 +55,7 @@ DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
 @quiet_option
 @dry_run_option
 @force_option
+@offline_option
 @config_option
 def sweep_command(
     gpus: tuple[str, ...],

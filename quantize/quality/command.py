@@ -15,6 +15,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
+from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("candidate")
-@click.option("--against", required=True, help="The 16 bit checkpoint, or a built-in model.")
+@click.argument("candidate", type=CHECKPOINT)
+@click.option(
+    "--against",
+    type=CHECKPOINT,
+    metavar="CHECKPOINT",
+    required=True,
+    help="The 16 bit checkpoint: a folder, a hub id, or a built-in model.",
+)
 @click.option(
     "--text",
     "texts",
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 @output_option("Write a self-contained HTML page.", old=("--page",))
 @json_option
 @quiet_option
+@offline_option
 @config_option
 def evaluate(
     candidate: str,
@@ -54,15 +62,17 @@ def evaluate(
     without a GPU. Memory is that of the largest block, so any size can be compared. An engine
     directory runs itself, one token at a time; it shows logits only, so no layers are listed.
     """
-    from nemotrt.engines.tiny.models import FOLDER, resolve_checkpoint
+    from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+    from nemotrt.engines.tiny.models import FOLDER
     from nemotrt.files.writing import write_file
+    from nemotrt.progress import count_progress
     from nemotrt.quantize.calibration.texts import read_texts, token_windows
-    from nemotrt.quantize.conversion.progress import count_progress
     from nemotrt.quantize.quality import evaluate as quality
 
     if output is not None and not output.parent.is_dir():
         raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
-    reference, target = resolve_checkpoint(against), resolve_checkpoint(candidate)
+    silent = quiet or as_json
+    reference, target = (checkpoint_folder(name, quiet=silent) for name in (against, candidate))
     paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
     stems = [path.stem for path in paths]
     tokens = {
@@ -72,7 +82,7 @@ def evaluate(
         for path in paths
     }
     total = quality.num_steps(reference, target, tokens)
-    with count_progress("comparing", total, quiet=quiet or as_json) as progress:
+    with count_progress("comparing", total, quiet=silent) as progress:
         result = quality.evaluate(reference, target, tokens, progress)
     if output is not None:
         from nemotrt.quantize.quality.quality_page import quality_page

@@ -9,14 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint, shard_paths
+from nemotrt.engines.checkpoint.hub.origin import RECORD_FILE, origin_of
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.progress import readable_size
 from nemotrt.quantize.calibration.calibration import load_calibration
 from nemotrt.quantize.contracts.loaders import loader_verdicts
 from nemotrt.quantize.conversion.formats import check_unfolded
 from nemotrt.quantize.conversion.layout import Shard
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.conversion.plan import Adjustments, check_plain, plan_digest, plan_shards
-from nemotrt.quantize.conversion.progress import readable_size
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection, select
 from nemotrt.quantize.scales.adjust import adjust
@@ -26,7 +27,6 @@ from nemotrt.quantize.writing.configs import write_configs
 from nemotrt.quantize.writing.partial import Partial, filling_folder
 from nemotrt.quantize.writing.shard import Progress, is_shard_whole, write_shard
 
-RECORD_FILE = "nemotrt_quantize.json"  # what was asked, beside what it gave
 COPIED = "copied as they are"
 BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own; Source: stat(2)
 
@@ -84,7 +84,7 @@ def quantize_checkpoint(
         carry_files(source, partial.path)
         checkpoint = open_checkpoint(source)
         write_configs(checkpoint, partial.path, recipe, options.layout, selection, options.kv_cache)
-        _write_record(partial.path, recipe, options)
+        _write_record(partial.path, source, recipe, options)
     return QuantizeResult(
         target=target,
         recipe=recipe.name,
@@ -185,11 +185,13 @@ def _check_disk(partial: Partial, shards: list[Shard]) -> None:
         )
 
 
-def _write_record(folder: Path, recipe: Recipe, options: QuantizeOptions) -> None:
-    """Save the resolved configuration beside the weights."""
+def _write_record(folder: Path, source: Path, recipe: Recipe, options: QuantizeOptions) -> None:
+    """Save the resolved configuration, and where the weights came from, beside the weights."""
+    origin = origin_of(source)
     record = {
         "schema_version": 1,
         "nemotrt_version": version("nemotrt"),
+        "origin": origin.model_dump() if origin else None,
         "recipe": {"name": recipe.name} | recipe.model_dump(),
         "format": options.layout.value,
         "kv_cache": options.kv_cache,

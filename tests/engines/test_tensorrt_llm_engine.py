@@ -29,7 +29,7 @@ from nemotrt.engines.runtime.sampling import guide
 from nemotrt.engines.runtime.sampling.guide import AfterThinking, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.text.reasoning import Trace
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
 from nemotrt.wire.request import NUMBERS
 
@@ -44,9 +44,7 @@ STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("bundle") / "b"
-    build_engine(
-        resolve_checkpoint("tiny"), target, BuildSpec("tensorrt-llm", "a10g", limits=LIMITS)
-    )
+    build_engine(TINY_MODELS["tiny"], target, BuildSpec("tensorrt-llm", "a10g", limits=LIMITS))
     return target
 
 
@@ -65,7 +63,7 @@ def opened(bundle: Path) -> Iterator[OpenEngine]:
 def cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenEngine]:
     """The oracle: the same checkpoint on the CPU engine, by our own scheduler."""
     target = tmp_path_factory.mktemp("cpu") / "e"
-    build_engine(resolve_checkpoint("tiny"), target, BuildSpec(limits=LIMITS))
+    build_engine(TINY_MODELS["tiny"], target, BuildSpec(limits=LIMITS))
     opened = open_engine(target, num_threads=1)
     yield opened
     opened.engine.close()
@@ -375,7 +373,7 @@ def test_a_checkpoint_that_has_changed_is_not_served(tmp_path: Path) -> None:
     import shutil
 
     source, target = tmp_path / "c", tmp_path / "b"
-    shutil.copytree(resolve_checkpoint("tiny"), source)
+    shutil.copytree(TINY_MODELS["tiny"], source)
     build_engine(source, target, BuildSpec("tensorrt-llm", "a10g", limits=LIMITS))
     text = (source / "config.json").read_text()
     (source / "config.json").write_text(text.replace('"pad_token_id": 12', '"pad_token_id": 0'))
@@ -407,7 +405,7 @@ def test_what_tensorrt_llm_says_against_a_start_is_passed_on(
     monkeypatch.syspath_prepend(str(STAND_IN))
     target = tmp_path / "b"
     spec = BuildSpec("tensorrt-llm", "a10g", limits=LIMITS, options=TensorRTLLMOptions(tp_size=2))
-    build_engine(resolve_checkpoint("tiny"), target, spec)
+    build_engine(TINY_MODELS["tiny"], target, spec)
     found = CliRunner().invoke(main, ["generate", str(target), "--prompt-ids", "1"])
     assert found.exit_code == 3
     assert "TensorRT-LLM 1.2.1 can't start" in found.stderr

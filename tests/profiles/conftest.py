@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 
 
 class Scripted:
@@ -53,7 +53,7 @@ def scripted_grpc() -> Iterator[Scripted]:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    found = load_tokenizer(resolve_checkpoint("tiny-dense"))
+    found = load_tokenizer(TINY_MODELS["tiny-dense"])
     assert found is not None
     return found
 
@@ -63,5 +63,5 @@ def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nemotrt.build.engine_builder import BuildSpec, build_engine
 
     folder = tmp_path_factory.mktemp("engine") / "dense"
-    build_engine(resolve_checkpoint("tiny-dense"), folder, BuildSpec())
+    build_engine(TINY_MODELS["tiny-dense"], folder, BuildSpec())
     return folder

@@ -11,7 +11,7 @@ from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.runtime.generation import collect, generate
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
 from nemotrt.serve.triton.install import install_runtime
@@ -22,7 +22,7 @@ LIMITS = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)
 @pytest.fixture(scope="session")
 def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("serve") / "engine"
-    build_engine(resolve_checkpoint("tiny-dense"), folder, BuildSpec(limits=LIMITS))
+    build_engine(TINY_MODELS["tiny-dense"], folder, BuildSpec(limits=LIMITS))
     return folder
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from support.peers import PEERS, peer_python
 
@@ -32,7 +32,7 @@ def address(tmp_path_factory) -> Iterator[str]:
     """The hybrid, with room for agents' own instructions: smolagents' are 1,783 tokens."""
     folder = tmp_path_factory.mktemp("clients") / "engine"
     limits = Limits(max_batch_size=8, max_seq_len=8192, chunk_tokens=256)
-    build_engine(resolve_checkpoint("tiny"), folder, BuildSpec(limits=limits))
+    build_engine(TINY_MODELS["tiny"], folder, BuildSpec(limits=limits))
     with serve_engine(folder, "--no-triton", "--free-ports", drain_s=5) as server:
         yield server.openai_url
 

@@ -22,7 +22,7 @@ from tritonclient.grpc import model_config_pb2
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.triton.runtime import find_runtime
 
@@ -186,7 +186,7 @@ def test_a_bundles_llm_runs_behind_that_model(engine_folder, solo, tmp_path) -> 
     """TensorRT-LLM's `LLM` is stood in for; Triton, model, engine's process, scheduler are real."""
     limits = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)
     spec = BuildSpec("tensorrt-llm", "h100", limits=limits)
-    build_engine(resolve_checkpoint("tiny-dense"), tmp_path / "bundle", spec)
+    build_engine(TINY_MODELS["tiny-dense"], tmp_path / "bundle", spec)
     options = ("--target", "container", "--python", sys.executable, "--name", "nano")
     nemotrt("serve", "repo", tmp_path / "bundle", "-o", tmp_path / "r", *options)
     stand_in = Path(__file__).parents[1] / "support" / "llm_api"

@@ -24,7 +24,7 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduler import Scheduler
 from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.openai.guided import calls_grammar
 from nemotrt.serve.front.schema.requests import Function
@@ -59,7 +59,7 @@ KINDS: dict[str, tuple[str, str, Any]] = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    tokenizer = load_tokenizer(resolve_checkpoint("tiny-dense"))
+    tokenizer = load_tokenizer(TINY_MODELS["tiny-dense"])
     assert tokenizer is not None
     return tokenizer
 

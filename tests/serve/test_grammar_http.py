@@ -12,7 +12,7 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
 
@@ -67,7 +67,7 @@ SLOW_TINY = pytest.param("tiny", marks=pytest.mark.slow)
 def server(request, tmp_path_factory, triton_runtime) -> Iterator[ServerState]:
     model, _, way = request.param.partition(" over ")
     folder: Path = tmp_path_factory.mktemp("grammar") / "engine"
-    build_engine(resolve_checkpoint(model), folder, BuildSpec(limits=LIMITS))
+    build_engine(TINY_MODELS[model], folder, BuildSpec(limits=LIMITS))
     options = [] if way else ["--no-triton"]
     with serve_engine(folder, "--threads", "1", *options, drain_s=5) as state:
         yield state

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.runtime.sampling.guide import Allowed, Broken, Complete
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.grammar.guide import GrammarGuide
@@ -26,7 +26,7 @@ STRING = re.compile(r'"(?:\\.|[^"\\])*(?:"|$)', re.DOTALL)
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    tokenizer = load_tokenizer(resolve_checkpoint("tiny-dense"))
+    tokenizer = load_tokenizer(TINY_MODELS["tiny-dense"])
     assert tokenizer is not None
     return tokenizer
 

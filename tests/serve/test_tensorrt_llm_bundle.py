@@ -10,7 +10,7 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.opening import OpenEngine
-from nemotrt.engines.tiny.models import resolve_checkpoint
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
 
@@ -22,7 +22,7 @@ PROMPT = "The city of"
 def server(opened: OpenEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
     bundle = tmp_path_factory.mktemp("bundle") / "b"
     spec = BuildSpec("tensorrt-llm", "h100", limits=opened.engine.limits)
-    build_engine(resolve_checkpoint("tiny-dense"), bundle, spec)
+    build_engine(TINY_MODELS["tiny-dense"], bundle, spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(STAND_IN), prepend=":")
         with serve_engine(bundle, "--no-triton", drain_s=5) as state:

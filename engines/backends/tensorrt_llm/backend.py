@@ -11,7 +11,9 @@ from nemotrt.engines.backends.protocol.planning import (
     Planning,
 )
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
@@ -44,6 +46,13 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
         from nemotrt.engines.backends.tensorrt_llm.bundle import check
 
         self.check_supported(target)
+        path = target.checkpoint.path
+        if target.options.is_code_trusted and place_of(path) and not any(path.glob("*.py")):
+            raise ConfigError(
+                f"--trust-remote-code: {path} is of the hub's cache without its Python code, which "
+                "nemotrt never downloads. Read that code, download it into a folder of yours "
+                "(hf download --local-dir), and give the folder."
+            )
         check(target.checkpoint, target.capability, target.options.tp_size)
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nemotrt.engines.checkpoint.hub.origin import NOT_RECORDED
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
@@ -58,6 +59,7 @@ class InProcessTarget(Target):
             "gpu": manifest.gpu or "none",
             "precision": str(manifest.precision),
             "checkpoint": manifest.checkpoint.fingerprint[:12],
+            "origin": str(manifest.checkpoint.origin or NOT_RECORDED),
             "max_batch_size": manifest.limits.max_batch_size,
             "max_seq_len": manifest.limits.max_seq_len,
             "chunk_tokens": manifest.limits.chunk_tokens,

@@ -54,7 +54,8 @@ class OpenAiTarget(Target):
     def facts(self) -> Mapping[str, str | int]:
         """Return the address."""
         kind = "openai-chat" if self._is_chat else "openai-completions"
-        return {"kind": kind, "address": self._client.url, "model": self._model}
+        facts = {"kind": kind, "address": self._client.url, "model": self._model}
+        return facts | self._maker.facts
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
+from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+from nemotrt.engines.checkpoint.hub.origin import origin_of
+from nemotrt.engines.checkpoint.hub.parts import Part
 from nemotrt.engines.text.tokenizer import load_tokenizer
-from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import PromptMaker
@@ -96,10 +98,12 @@ def _maker(tokenizer: str | None, workload: Workload) -> PromptMaker:
     if tokenizer is None:
         raise ConfigError(
             "prompts of an exact length need the model's tokenizer: give --tokenizer, "
-            "an engine directory or checkpoint folder."
+            "an engine directory, a checkpoint folder or a hub id."
         )
-    folder = resolve_checkpoint(tokenizer)
+    folder = checkpoint_folder(tokenizer, Part.TOKENIZER, quiet=True)  # within the run's own bar
     found = load_tokenizer(folder)
     if found is None:
         raise ConfigError(f"{folder} has no tokenizer.")
-    return PromptMaker(found, workload.language, workload.seed)
+    origin = origin_of(folder)
+    facts = {"tokenizer": str(origin)} if origin else {}
+    return PromptMaker(found, workload.language, workload.seed, facts)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nemotrt.commandline import COUNT, FloatRange, option
+from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
 from nemotrt.errors import ConfigError
 
 
@@ -26,7 +27,9 @@ class TargetOptions:
 
     protocol: ServerProtocol | None = option(None, "What a server speaks; .../v1 is openai.")
     model: str = option("llm", "The model's name on a server.")
-    tokenizer: str | None = option(None, "Folder with the model's tokenizer; a server needs it.")
+    tokenizer: str | None = option(
+        None, "Folder or hub id with the model's tokenizer; a server needs it.", kind=CHECKPOINT
+    )
     num_threads: int | None = option(None, "CPU threads of an engine.", "--threads", kind=COUNT)
     stall_timeout_s: float = option(300.0, "Of a server's silence.", kind=FloatRange(0.1))
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -48,7 +48,8 @@ class TritonGrpcTarget(Target):
     def facts(self) -> Mapping[str, str | int]:
         """Return the address."""
         model = self._calls.model_name
-        return {"kind": "triton-grpc", "address": self._address, "model": model}
+        facts = {"kind": "triton-grpc", "address": self._address, "model": model}
+        return facts | self._maker.facts
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""

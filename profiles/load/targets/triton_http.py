@@ -35,7 +35,8 @@ class TritonHttpTarget(Target):
     @property
     def facts(self) -> Mapping[str, str | int]:
         """Return the address."""
-        return {"kind": "triton-http", "address": self._client.url, "model": self._model}
+        facts = {"kind": "triton-http", "address": self._client.url, "model": self._model}
+        return facts | self._maker.facts
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""

@@ -6,6 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.checkpoint.hub.cache import PREFIX, hub_cache, repository_of
+from nemotrt.engines.checkpoint.hub.hub_id import parse_hub_id
 from nemotrt.engines.model.config_fields import Fields
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.model_config import ModelConfig
@@ -24,7 +26,7 @@ def known_models() -> list[str]:
 
 
 def load_model(name: str) -> ModelConfig:
-    """Return the model of a known or shipped name, a config.json, or a checkpoint folder.
+    """Return the model of a known or shipped name, a config.json, a folder, or a hub id.
 
     Raises:
         ArtefactError: a file is damaged.
@@ -43,27 +45,54 @@ def load_source(name: str) -> ModelSource:
     """
     if name in known_models():
         return _shipped(name)
-    path = TINY_MODELS.get(name, Path(name))
-    if path.is_dir():
-        config = path / "config.json"
-        if not config.is_file():
-            raise ConfigError(f"{path} has no config.json.")
-        raw = read_json_object(config)
-        model = _parse(raw, str(config))
-        if model.tie_word_embeddings:
-            from nemotrt.engines.checkpoint.checkpoint import (
-                with_stored_head,  # numpy: only where it must be
-            )
-
-            model = with_stored_head(path, model)
-        return read_source(raw, model, config)
+    path = Path(name)
     if path.is_file():
         raw = read_json_object(path)
-        return read_source(raw, _parse(raw, str(path)), path)
+        is_beside = path.name == "config.json" and _has_weights(path.parent)
+        return read_source(raw, _parse(raw, str(path)), path, has_weights=is_beside)
+    if path.is_dir() and repository_of(path) is None:
+        return _of_folder(path, _has_weights(path))
+    if name in TINY_MODELS:
+        return _of_folder(TINY_MODELS[name], has_weights=True)
+    if PREFIX in name or (parse_hub_id(name) and path.suffix != ".json"):
+        return _of_folder(*_snapshot(name, hub_cache()))
     if path.suffix == ".json" or len(path.parts) > 1:
         raise ConfigError(f"{path} does not exist; known models: {', '.join(known_models())}.")
-    known = [*known_models(), *TINY_MODELS, "a config.json", "a checkpoint folder"]
+    known = [*known_models(), *TINY_MODELS, "a config.json", "a checkpoint folder", "a hub id"]
     raise unknown_name("model", name, known)
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+@cache
+def _snapshot(name: str, cache: Path) -> tuple[Path, bool]:
+    """Return a repository's snapshot, and whether all its weights are in it.
+
+    Its configuration alone is downloaded, once a process; `cache` is where to.
+    """
+    from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+    from nemotrt.engines.checkpoint.hub.parts import Part, lacking_weights
+
+    folder = checkpoint_folder(name, Part.CONFIG, quiet=True)
+    return folder, not lacking_weights(folder)
+
+
+def _of_folder(folder: Path, has_weights: bool) -> ModelSource:
+    """Return the model in a checkpoint folder, by its weights too where it has them."""
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ConfigError(f"{folder} has no config.json.")
+    raw = read_json_object(config)
+    model = _parse(raw, str(config))
+    if has_weights and model.tie_word_embeddings:
+        from nemotrt.engines.checkpoint.checkpoint import (
+            with_stored_head,  # numpy: only where it must be
+        )
+
+        model = with_stored_head(folder, model)
+    return read_source(raw, model, config, has_weights=has_weights)
 
 
 @cache

@@ -37,13 +37,16 @@ class ModelSource:
     ssm: NumberFormat | None = None
 
 
-def read_source(raw: dict[str, Any], model: ModelConfig, config: Path | str) -> ModelSource:
+def read_source(
+    raw: dict[str, Any], model: ModelConfig, config: Path | str, *, has_weights: bool = False
+) -> ModelSource:
     """Return the source that the config dictionary `raw` describes.
 
     Args:
         raw: of a config.json.
         model: what it describes.
         config: where it came from; the files beside a config.json say more than it does.
+        has_weights: whether the weights are beside it, to be read too.
 
     Raises:
         ArtefactError: a file beside it is damaged.
@@ -55,7 +58,7 @@ def read_source(raw: dict[str, Any], model: ModelConfig, config: Path | str) -> 
     quantization = found if isinstance(found, Quantization) else None
     kv = found if isinstance(found, NumberFormat) else quantization.kv if quantization else None
     ssm = _float_type(raw, SSM_FIELD, source) if raw.get(SSM_FIELD) else None
-    if folder and any(folder.glob("*.safetensors")):
+    if folder and has_weights:
         from nemotrt.profiles.planning.sources.weight_files import read_weights  # heavy: numpy
 
         floats, weights = read_weights(folder, model, quantization)
