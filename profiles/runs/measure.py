@@ -98,8 +98,19 @@ def run(
     with watching(observers.gpus) as watch, _journal(session, started_at) as journal:
         _execute(session, journal)
     result = compose(target, workload, session.record, started_at, watch, server)
-    result = result.model_copy(update={"target": {**result.target, **observers.facts}})
+    result = _with_facts(result, observers.facts)
     return _with_prediction(result, observers.prediction, workload)
+
+
+def _with_facts(result: ProfileResult, said: Mapping[str, str]) -> ProfileResult:
+    """Return the result with what the user said of the target; what it says itself goes before."""
+    notes = tuple(
+        f"The target's {name} is {result.target[name]} by its own word, not {value}."
+        for name, value in said.items()
+        if result.target.get(name, value) != value
+    )
+    target = {**said, **result.target}
+    return result.model_copy(update={"target": target, "notes": (*result.notes, *notes)})
 
 
 def _with_prediction(

@@ -24,6 +24,7 @@ from nemotrt.serve.engine.connection import ClientConnection
 from nemotrt.serve.engine.gpu_gauges import GpuGauges
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.preparation import Preparation
+from nemotrt.serve.engine.telemetry import info_text
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.processes.options import MAX_CHUNKS_PER_S, EngineOptions, QueueLimits
 
@@ -58,6 +59,7 @@ class EngineHost:
         )
         self._preparation = Preparation()
         self._gpus = GpuGauges()
+        self._info = info_text(opened.manifest.facts)
         self._connections: list[ClientConnection] = []
         self._lock = threading.Lock()
 
@@ -75,7 +77,7 @@ class EngineHost:
             state += float(sizes["conv_state_elements_per_request"] or 0)
             gauges["kv_cache_bytes"] = gauges["held_tokens"] * per_token
             gauges["ssm_state_bytes"] = gauges["slots_in_use"] * state * element
-        return self.loop.telemetry.text(gauges) + self._gpus.text()
+        return self._info + self.loop.telemetry.text(gauges) + self._gpus.text()
 
     def listen(self, path: Path) -> socket.socket:
         """Return a listening socket at `path`, which appears only when it answers."""

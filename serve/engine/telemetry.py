@@ -1,9 +1,10 @@
 """The engine process's measurements, in Prometheus form."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from nemotrt.engines.runtime.request import ErrorCode, Update
 from nemotrt.serve.engine.submission import Submission
@@ -111,3 +112,11 @@ class Telemetry:
         for name, value in gauges.items():
             self._gauges[name].set(value)
         return generate_latest(self._registry).decode()
+
+
+def info_text(facts: Mapping[str, str | int]) -> str:
+    """Return which engine it is, as the labels of nemotrt_engine_info."""
+    registry = CollectorRegistry()
+    info = Info("nemotrt_engine", "The engine that answers.", registry=registry)
+    info.info({name: str(value) for name, value in facts.items()})
+    return generate_latest(registry).decode()

@@ -54,15 +54,8 @@ class InProcessTarget(Target):
         return {
             "kind": "in-process",
             "address": str(self._folder),
-            "model": f"{manifest.model['model_type']} {manifest.model['layers']}",
-            "backend": manifest.backend,
-            "gpu": manifest.gpu or "none",
-            "precision": str(manifest.precision),
-            "checkpoint": manifest.checkpoint.fingerprint[:12],
+            **manifest.facts,
             "origin": str(manifest.checkpoint.origin or NOT_RECORDED),
-            "max_batch_size": manifest.limits.max_batch_size,
-            "max_seq_len": manifest.limits.max_seq_len,
-            "chunk_tokens": manifest.limits.chunk_tokens,
         }
 
     def prompt(self, index: int, isl: int) -> Prompt:

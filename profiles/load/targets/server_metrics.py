@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from nemotrt.engines.artefact.manifest import LimitsEntry
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.target import TargetError
@@ -39,6 +40,8 @@ WANTED = (
     *(f"{name}_{part}" for name, _ in QUEUE_HISTOGRAMS_MS + BATCH_HISTOGRAMS for part in PARTS),
     *(name.removesuffix(":scheduled") for name, _ in BATCH_GAUGES),
 )
+ENGINE_INFO = "nemotrt_engine_info"  # whose labels say which engine our server has
+LIMITS = frozenset(LimitsEntry.model_fields)  # among these labels, as numbers
 # Where OpenAI-compatible servers have their page: ours, vLLM and SGLang; trtllm-serve.
 PATHS = ("/metrics", "/prometheus/metrics")
 
@@ -55,12 +58,15 @@ class Scrape:
 class ServerMetrics:
     """Looks at one of `urls` until told to stop; `failure` is why it stopped by itself.
 
-    The first address that answers with metrics is taken.
+    The first address that answers with metrics is taken. `engine` are the facts of the engine
+    behind it, as far as the page tells them. Its model is the `architecture`: a target's `model` is
+    the name that requests give.
     """
 
     urls: tuple[str, ...]
     headers: Mapping[str, str] = field(default_factory=dict)
     scrapes: list[Scrape] = field(default_factory=list)
+    engine: dict[str, str | int] = field(default_factory=dict)
     failure: str = ""
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -96,6 +102,9 @@ class ServerMetrics:
                 ", without metrics." if status == 200 else "."
             )
             return
+        for sample in _samples(text, (ENGINE_INFO,)):
+            facts = {k: int(v) if k in LIMITS else v for k, v in sample.labels.items()}
+            self.engine = {"architecture": facts.pop("model", "not told")} | facts
         self.scrapes.append(Scrape(time.perf_counter(), parse_metrics(text, WANTED)))
 
     def histogram_mean(self, names: Names, start_s: float, end_s: float) -> float | None:

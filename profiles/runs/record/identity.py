@@ -11,7 +11,8 @@ from nemotrt.profiles.runs.record.result import ProfileResult
 
 UNKNOWN_HARDWARE = "unknown"
 # What a reader would say first of two runs that differ; other facts follow in their own order.
-FIRST = ("model", "precision", "backend", "hardware", "load")
+FIRST = ("model", "architecture", "precision", "backend", "hardware", "load")
+PLACES = ("address", "origin")
 LAST = ("checkpoint", "engine", "kind", "address")
 
 
@@ -29,12 +30,12 @@ def hardware(run: ProfileResult) -> str:
 def identity(run: ProfileResult) -> dict[str, str]:
     """Return the facts that runs of one line share.
 
-    An engine that tells its digest is the same wherever it is served; else the address counts.
+    An engine that tells its digest is the same wherever it lies; else its address counts.
     """
     facts = {name: str(value) for name, value in run.target.items() if value != ""}
     facts.setdefault("model", facts["address"])
     if "engine" in facts:
-        del facts["address"]
+        facts = {name: value for name, value in facts.items() if name not in PLACES}
     return facts | {"hardware": hardware(run), "load": _load(run)}
 
 
