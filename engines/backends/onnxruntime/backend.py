@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
-from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
+from nemotrt.needs import ONNX, ONNXRUNTIME, Ability
 
 if TYPE_CHECKING:
     from nemotrt.engines.runtime.engine import Engine, Limits
@@ -20,8 +20,7 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
 
     name = "onnxruntime"
     options_type = OnnxRuntimeOptions
-    packages = (Package("onnxruntime", "run engines on the CPU"), ONNX)
-    abilities = (Ability("build and run on the CPU (onnxruntime)", ("onnx", "onnxruntime")),)
+    abilities = (Ability("build and run on the CPU (onnxruntime)", (ONNXRUNTIME, ONNX)),)
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision."""

@@ -11,15 +11,27 @@ from nemotrt.engines.backends.protocol.backend import (
     Payload,
     Target,
 )
-from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
+from nemotrt.engines.backends.protocol.compute_capability import capability_number
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
 from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import (
+    CUDA,
+    CUDA_13_DRIVER,
+    ONNX,
+    RTX_BINDINGS,
+    RTX_LIBS,
+    TENSORRT,
+    Ability,
+    install,
+)
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
     from nemotrt.engines.runtime.engine import Engine
 
+LEAST = "8.0"  # Source: CUDA C++ Programming Guide, compute capabilities: bfloat16
 COMPILED = "compiled, not executed"
 ON_HOST = "compiles on its host, not tried"
 PLUGINS = (
@@ -33,6 +45,35 @@ def check_kernel_compiler() -> None:
     from nemotrt.engines.backends.tensorrt.device.kernel_image import check_compiler
 
     check_compiler()
+
+
+def check_plugins_here() -> None:
+    """Raise EnvironmentUnfitError where plans with plugins can't be compiled, GPU aside."""
+    from nemotrt.engines.backends.tensorrt.compile.flavour import unfit
+
+    version = TENSORRT.installed()
+    if version is not None and (fault := unfit(version, has_plugins=True)):
+        raise EnvironmentUnfitError(f"TensorRT {version} {fault}")
+    check_kernel_compiler()
+
+
+def not_ahead_of_time(compute_capability: str) -> str:
+    """Return why no plan compiled ahead of time runs on a GPU; "" where one does."""
+    from nemotrt.engines.backends.tensorrt.compile.flavour import AHEAD_OF_TIME
+
+    if compute_capability in AHEAD_OF_TIME:
+        return ""
+    return (
+        f"TensorRT for RTX compiles for {', '.join(AHEAD_OF_TIME)}, not {compute_capability}: use "
+        f"ordinary TensorRT on this host: {install('tensorrt')}"
+    )
+
+
+def too_old(compute_capability: str) -> str:
+    """Return why our graphs and kernels don't run on a GPU; "" where they do."""
+    if capability_number(compute_capability) >= capability_number(LEAST):
+        return ""
+    return f"compute capability {compute_capability} is below {LEAST}, the first with bfloat16"
 
 
 class TensorRTBackend(Backend[TensorRTOptions]):
@@ -52,30 +93,42 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         (ON_HOST, "by ordinary TensorRT from the same ONNX file; driven in tests over a stand-in"),
     )
     table_notes = (PLUGINS,)
-    packages = (
-        ONNX,
-        Package("tensorrt-rtx-cu13-bindings", "compile TensorRT plans without a GPU", "rtx"),
-        Package("tensorrt-rtx-cu13-libs", "compile TensorRT plans without a GPU", "rtx"),
-        Package("tensorrt", "compile and run TensorRT plans on the GPU host", "tensorrt"),
-        Package("cuda-python", "run TensorRT plans on the GPU host", "tensorrt"),
-    )
     abilities = (
         Ability(
-            "compile plans for A10G, A100 here (tensorrt)",
-            ("onnx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+            "compile plans for A10G, A100 here (tensorrt)", (ONNX, RTX_BINDINGS, RTX_LIBS), "rtx"
         ),
-        Ability("run plans here (tensorrt)", ("cuda-python",), needs_gpu=True),
+        Ability(
+            "run plans here (tensorrt)",
+            (RTX_BINDINGS, RTX_LIBS, CUDA),
+            "rtx-run",
+            needs_gpu=True,
+            least_driver=CUDA_13_DRIVER,
+            unsupported=not_ahead_of_time,
+        ),
+        Ability(
+            "compile and run plans with ordinary TensorRT here (tensorrt)",
+            (TENSORRT, CUDA),
+            "tensorrt",
+            needs_gpu=True,
+            least_driver=CUDA_13_DRIVER,
+            unsupported=too_old,
+        ),
         Ability(
             "choose tokens on the GPU (tensorrt)",
-            ("cuda-python",),
+            (CUDA,),
             needs_gpu=True,
+            least_driver=CUDA_13_DRIVER,
+            unsupported=too_old,
             check=check_kernel_compiler,
         ),
         Ability(
             "compile plans with Mamba plugins here (tensorrt)",
-            ("tensorrt", "cuda-python"),
+            (TENSORRT, CUDA),
+            "tensorrt",
             needs_gpu=True,
-            check=check_kernel_compiler,
+            least_driver=CUDA_13_DRIVER,
+            unsupported=too_old,
+            check=check_plugins_here,
         ),
     )
 

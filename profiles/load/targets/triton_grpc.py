@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from nemotrt import needs
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
@@ -43,7 +44,7 @@ class TritonGrpcTarget:
             from grpc.aio import AioRpcError
         except ImportError as error:
             raise EnvironmentUnfitError(
-                f"gRPC needs NVIDIA's client ({error}): pip install 'tritonclient[grpc]'."
+                f"gRPC needs NVIDIA's client ({error}): {needs.TRITONCLIENT.cure}."
             ) from None
         self._grpc, self._sync, self._rpc_error = grpc, sync, AioRpcError
         self._address = address.rstrip("/")

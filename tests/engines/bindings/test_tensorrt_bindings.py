@@ -1,12 +1,10 @@
 """What our source asks of TensorRT is there, in every version that the extras allow."""
 
-import os
 import re
 import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,10 @@ from packaging.version import Version
 
 from nemotrt.engines.backends.tensorrt.compile import flavour
 from nemotrt.engines.backends.tensorrt.graph.plugin_fields import CausalConvFields, SsdScanFields
+from nemotrt.needs import TENSORRT
 from support.nvidia.api import Api
 from support.nvidia.tensorrt_api import VERSIONS, environment, rtx_api, tensorrt_api
-from support.nvidia.uses import Reading, read
+from support.nvidia.uses import read
 
 ROOT = Path(__file__).parents[3]
 SOURCE = sorted((ROOT / "engines" / "backends" / "tensorrt").rglob("*.py"))
@@ -68,7 +67,7 @@ def test_the_bounds_are_the_versions_that_are_read() -> None:
     first, last = versions[0], versions[-1]
     assert f"{first.major}.{first.minor - 1}.99" not in specifier
     assert str(last.major + 1) not in specifier
-    assert (first.major, first.minor) == flavour.HOST_MIN_VERSION
+    assert f"{first.major}.{first.minor}" == TENSORRT.least
 
 
 @pytest.mark.slow  # it asks the index
@@ -102,12 +101,20 @@ def test_tensorrt_for_rtx_has_what_we_use() -> None:
 
 @pytest.mark.parametrize(
     "version",
-    [pytest.param(v, marks=[] if v in ("10.16.0.72", VERSIONS[-1]) else pytest.mark.slow)
-     for v in VERSIONS if Version(v) >= Version(".".join(map(str, flavour.PLUGIN_MIN_VERSION)))],
+    [
+        pytest.param(v, marks=[] if v in ("10.16.0.72", VERSIONS[-1]) else pytest.mark.slow)
+        for v in VERSIONS
+        if Version(v) >= Version(flavour.PLUGIN_LEAST)
+    ],
 )
 def test_the_plugins_are_made_of_a_version_s_classes(version: str) -> None:
     """Creators, fields, descriptions, shapes, launches: with the real classes of each version."""
-    command = [sys.executable, "-c", textwrap.dedent(PLUGINS), "tests/engines/plugins/test_layers.py"]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(PLUGINS),
+        "tests/engines/plugins/test_layers.py",
+    ]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(version), capture_output=True, text=True, check=False
     )
@@ -129,8 +136,7 @@ def test_why_a_plugin_needs_more_than_the_first_version() -> None:
         for version in (VERSIONS[0], VERSIONS[1])
     }
     assert seen == {VERSIONS[0]: "kkk", VERSIONS[1]: "key"}
-    first = tuple(map(int, VERSIONS[1].split(".")[:2]))
-    assert first == flavour.PLUGIN_MIN_VERSION
+    assert VERSIONS[1].startswith(f"{flavour.PLUGIN_LEAST}.")
 
 
 # The checker itself: a fault of each kind is found.

@@ -90,8 +90,10 @@ def _without_self(found: tuple[Signature, ...], is_method: bool) -> tuple[Signat
         # NVIDIA's own text has "get_aliased_input(self: int)": its class is lost, not its argument
         lost = first and first[0].name == "self" and first[0].type in ("int", "typing.SupportsInt")
         own = () if lost else first
-        rest = item.parameters[len(own) :] if own and own[0].name in ("self", "this") else (
-            item.parameters
+        rest = (
+            item.parameters[len(own) :]
+            if own and own[0].name in ("self", "this")
+            else (item.parameters)
         )
         kept.append(Signature(rest, item.returns, item.takes_any))
     return tuple(kept)

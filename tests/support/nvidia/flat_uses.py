@@ -60,7 +60,8 @@ def faults(found: list[Use], apis: list[Api]) -> list[str]:
             continue
         if not any(
             s.takes_any
-            or sum(not p.is_optional for p in s.parameters) <= use.num_arguments
+            or sum(not p.is_optional for p in s.parameters)
+            <= use.num_arguments
             <= len(s.parameters)
             for s in signatures
         ):

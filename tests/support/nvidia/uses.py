@@ -237,7 +237,9 @@ class _Walk:
         key = name if self.owner else f"{self.path.stem}:{name}"
         self.scope[node.name] = Type("function", key)
         self.found.functions[key] = node
-        is_property = any(isinstance(d, ast.Name) and "property" in d.id for d in node.decorator_list)
+        is_property = any(
+            isinstance(d, ast.Name) and "property" in d.id for d in node.decorator_list
+        )
         outer, before, owner = dict(self.scope), self.function, self.owner
         for index, argument in enumerate([*node.args.args, *node.args.kwonlyargs]):
             kind = self.annotated(argument.annotation) if argument.annotation else None
@@ -534,5 +536,3 @@ class _Walk:
             kind = self.told(inner[1])
             return Type("list", of=kind) if kind and not text.startswith("Optional") else kind
         return None
-
-
