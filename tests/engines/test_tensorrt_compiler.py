@@ -10,6 +10,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from nemotrt import needs
 from nemotrt.build import support_table
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
@@ -64,7 +65,7 @@ def test_the_host_s_own_gpu_takes_ordinary_tensorrt(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[tensorrt\]'"):
         flavour.choose("9.0")
     monkeypatch.setattr(flavour, "HOST_MODULE", "json")
-    monkeypatch.setattr(flavour, "version", lambda package: "10.15.1.29")
+    monkeypatch.setattr(needs, "version", lambda package: "10.15.1.29")
     assert flavour.choose("9.0").name == "tensorrt"
     assert flavour.choose("8.6").name == "tensorrt-rtx"
     monkeypatch.setattr(flavour, "local_compute_capability", lambda: "8.6")

@@ -31,6 +31,19 @@ RTX_ONLY = {
     "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
     "IRuntimeConfig.set_runtime_cache",
 }
+# What a plugin and its creator say of themselves: a name that the base lacks would be set all the
+# same, and never read.
+SET = {
+    "IPluginV3OneCore.plugin_name",
+    "IPluginV3OneCore.plugin_namespace",
+    "IPluginV3OneCore.plugin_version",
+    "IPluginV3OneBuildV2.num_outputs",
+    "IPluginV3OneBuildV2.timing_cache_id",
+    "IPluginCreatorV3One.name",
+    "IPluginCreatorV3One.plugin_namespace",
+    "IPluginCreatorV3One.plugin_version",
+    "IPluginCreatorV3One.field_names",
+}
 # pytest's own process, with a version's classes in the place of TensorRT for RTX's.
 PLUGINS = """
     import sys
@@ -89,8 +102,7 @@ def test_ordinary_tensorrt_has_what_we_use(version: str) -> None:
     assert len(found.used) > 150  # what is followed: compiler, runtime, plugins
     for fields in (CausalConvFields, SsdScanFields):
         assert set(fields.kinds().values()) <= set(found.api.members["PluginFieldType"])
-    typed = "STRONGLY_TYPED" in found.api.members["NetworkDefinitionCreationFlag"]
-    assert typed == (Version(version).major == 10)  # TensorRT 11 has no other networks
+    assert found.used >= SET
 
 
 def test_tensorrt_for_rtx_has_what_we_use() -> None:
@@ -102,7 +114,7 @@ def test_tensorrt_for_rtx_has_what_we_use() -> None:
 @pytest.mark.parametrize(
     "version",
     [
-        pytest.param(v, marks=[] if v in ("10.16.0.72", VERSIONS[-1]) else pytest.mark.slow)
+        pytest.param(v, marks=[] if v == VERSIONS[-1] else pytest.mark.slow)
         for v in VERSIONS
         if Version(v) >= Version(flavour.PLUGIN_LEAST)
     ],
@@ -203,14 +215,17 @@ def test_the_checker_finds_wrong_overrides(body: str, fault: str, tmp_path: Path
 
 
 def test_every_use_counts() -> None:
-    """Take any member that is used away, or its arguments, and there is a fault."""
-    used = sorted(read(SOURCE, rtx_api()).used)
-    for name in used[:: len(used) // 12]:
-        if name.endswith(("?", "]")):
-            continue
+    """Take away a member that is used, and there is a fault."""
+    overridden = {"ILogger.log", "IProgressMonitor.phase_start"}  # a method of ours, then
+    used = sorted(
+        name
+        for name in read(SOURCE, rtx_api()).used - SET - overridden
+        if not name.endswith(("?", "]", ")")) and not name.startswith("IPlugin")
+    )
+    for name in used[:: len(used) // 6]:
         api = Api.__new__(Api)
         api.bases = dict(rtx_api().bases)
         api.members = {kind: dict(members) for kind, members in rtx_api().members.items()}
-        kind, _, member = name.removesuffix("()").rpartition(".")
-        assert api.members[kind].pop(member, None) or name.endswith("()")
+        kind, _, member = name.rpartition(".")
+        api.members[kind].pop(member)
         assert read(SOURCE, api).faults, name

@@ -50,7 +50,7 @@ def _name(node: ast.AST, names: re.Pattern[str]) -> str | None:
 
 def faults(found: list[Use], apis: list[Api]) -> list[str]:
     """Return what none of the modules has, and what is called with another number of arguments."""
-    wrong = []
+    wrong: list[str] = []
     for use in found:
         members = [m[use.name] for api in apis for m in api.members.values() if use.name in m]
         if not members:
@@ -67,4 +67,4 @@ def faults(found: list[Use], apis: list[Api]) -> list[str]:
         ):
             named = [[p.name for p in s.parameters] for s in signatures]
             wrong.append(f"{use.where}: {use.name} takes {named}, not {use.num_arguments}")
-    return wrong
+    return sorted(set(wrong))
