@@ -108,7 +108,7 @@ def _ability(wanted: needs.Ability, found: Inventory) -> Ability:
     if wanted.needs_gpu and not found.gpus:
         missing.append(f"an NVIDIA GPU and its driver ({found.note})")
     elif wanted.needs_gpu:
-        faults += _driver_faults(wanted, found, unknown)
+        _look_at_gpu(wanted, found, missing, faults, unknown)
     try:
         wanted.check()
     except EnvironmentUnfitError as error:
@@ -121,9 +121,14 @@ def _ability(wanted: needs.Ability, found: Inventory) -> Ability:
     return Ability(wanted.name, None if unknown else True, False, "; ".join(unknown))
 
 
-def _driver_faults(wanted: needs.Ability, found: Inventory, unknown: list[str]) -> list[str]:
-    """Return why driver or GPU don't do; what neither tells goes to `unknown`."""
-    faults = []
+def _look_at_gpu(
+    wanted: needs.Ability,
+    found: Inventory,
+    missing: list[str],
+    faults: list[str],
+    unknown: list[str],
+) -> None:
+    """Add another GPU to what is missing, an old driver to the faults, and what is not told."""
     if wanted.least_driver and not needs.numbers(found.driver or ""):
         unknown.append(f"the driver does not tell its version; {wanted.least_driver} is needed")
     elif wanted.least_driver and needs.numbers(found.driver or "")[0] < wanted.least_driver:
@@ -134,8 +139,7 @@ def _driver_faults(wanted: needs.Ability, found: Inventory, unknown: list[str]) 
     if found.capability is None:
         unknown.append("which GPU CUDA sees is not told (is CUDA_VISIBLE_DEVICES right?)")
     elif reason := wanted.unsupported(found.capability):
-        faults.append(reason)
-    return faults
+        missing.append(reason)
 
 
 def _check_triton() -> None:

@@ -16,8 +16,9 @@ from packaging.requirements import Requirement
 from nemotrt import needs
 from nemotrt.doctor import known_abilities, known_packages
 from nemotrt.engines.backends.edge_llm import exporter
-from nemotrt.engines.backends.tensorrt.compile.flavour import flavours, unfit
+from nemotrt.engines.backends.tensorrt.compile.flavour import flavours
 from nemotrt.engines.backends.tensorrt.device import kernel_image
+from nemotrt.engines.backends.tensorrt.fitness import unfit
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -11,8 +11,13 @@ from nemotrt.engines.backends.protocol.backend import (
     Payload,
     Target,
 )
-from nemotrt.engines.backends.protocol.compute_capability import capability_number
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
+from nemotrt.engines.backends.tensorrt.fitness import (
+    AHEAD_OF_TIME,
+    not_ahead_of_time,
+    too_old,
+    unfit,
+)
 from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import EnvironmentUnfitError
@@ -24,14 +29,12 @@ from nemotrt.needs import (
     RTX_LIBS,
     TENSORRT,
     Ability,
-    install,
 )
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
     from nemotrt.engines.runtime.engine import Engine
 
-LEAST = "8.0"  # Source: CUDA C++ Programming Guide, compute capabilities: bfloat16
 COMPILED = "compiled, not executed"
 ON_HOST = "compiles on its host, not tried"
 PLUGINS = (
@@ -49,31 +52,10 @@ def check_kernel_compiler() -> None:
 
 def check_plugins_here() -> None:
     """Raise EnvironmentUnfitError where plans with plugins can't be compiled, GPU aside."""
-    from nemotrt.engines.backends.tensorrt.compile.flavour import unfit
-
     version = TENSORRT.installed()
     if version is not None and (fault := unfit(version, has_plugins=True)):
         raise EnvironmentUnfitError(f"TensorRT {version} {fault}")
     check_kernel_compiler()
-
-
-def not_ahead_of_time(compute_capability: str) -> str:
-    """Return why no plan compiled ahead of time runs on a GPU; "" where one does."""
-    from nemotrt.engines.backends.tensorrt.compile.flavour import AHEAD_OF_TIME
-
-    if compute_capability in AHEAD_OF_TIME:
-        return ""
-    return (
-        f"TensorRT for RTX compiles for {', '.join(AHEAD_OF_TIME)}, not {compute_capability}: use "
-        f"ordinary TensorRT on this host: {install('tensorrt')}"
-    )
-
-
-def too_old(compute_capability: str) -> str:
-    """Return why our graphs and kernels don't run on a GPU; "" where they do."""
-    if capability_number(compute_capability) >= capability_number(LEAST):
-        return ""
-    return f"compute capability {compute_capability} is below {LEAST}, the first with bfloat16"
 
 
 class TensorRTBackend(Backend[TensorRTOptions]):
@@ -140,11 +122,9 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def table_cell(self, compute_capability: str, precision: Precision) -> str:
         """Say where it is compiled, or why not."""
-        from nemotrt.engines.backends.tensorrt.compile import flavour
-
         cell = super().table_cell(compute_capability, precision)
         if cell == self.built:
-            return COMPILED if compute_capability in flavour.AHEAD_OF_TIME else ON_HOST
+            return COMPILED if compute_capability in AHEAD_OF_TIME else ON_HOST
         return cell if cell == NO_FP8 else "no: not a type of TensorRT's layers"
 
     def check(self, target: Target[TensorRTOptions]) -> None:

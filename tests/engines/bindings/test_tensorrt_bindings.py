@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from nemotrt.engines.backends.tensorrt.compile import flavour
+from nemotrt.engines.backends.tensorrt.fitness import AHEAD_OF_TIME, PLUGIN_LEAST
 from nemotrt.engines.backends.tensorrt.graph.plugin_fields import CausalConvFields, SsdScanFields
 from nemotrt.needs import TENSORRT
 from support.nvidia.api import Api
@@ -108,7 +108,7 @@ def test_ordinary_tensorrt_has_what_we_use(version: str) -> None:
 def test_tensorrt_for_rtx_has_what_we_use() -> None:
     found = read(SOURCE, rtx_api())
     assert found.faults == set()
-    assert set(flavour.AHEAD_OF_TIME.values()) <= set(found.api.members["ComputeCapability"])
+    assert set(AHEAD_OF_TIME.values()) <= set(found.api.members["ComputeCapability"])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_tensorrt_for_rtx_has_what_we_use() -> None:
     [
         pytest.param(v, marks=[] if v == VERSIONS[-1] else pytest.mark.slow)
         for v in VERSIONS
-        if Version(v) >= Version(flavour.PLUGIN_LEAST)
+        if Version(v) >= Version(PLUGIN_LEAST)
     ],
 )
 def test_the_plugins_are_made_of_a_version_s_classes(version: str) -> None:
@@ -148,7 +148,7 @@ def test_why_a_plugin_needs_more_than_the_first_version() -> None:
         for version in (VERSIONS[0], VERSIONS[1])
     }
     assert seen == {VERSIONS[0]: "kkk", VERSIONS[1]: "key"}
-    assert VERSIONS[1].startswith(f"{flavour.PLUGIN_LEAST}.")
+    assert VERSIONS[1].startswith(f"{PLUGIN_LEAST}.")
 
 
 # The checker itself: a fault of each kind is found.

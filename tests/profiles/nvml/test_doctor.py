@@ -115,7 +115,8 @@ def test_a_gpu_that_does_not_tell(host: Host) -> None:
 
 def test_an_h100_runs_what_ordinary_tensorrt_compiles_there(host: Host) -> None:
     host(**{"0.compute_capability": "90"})
-    found = doctor(code=3)  # TensorRT for RTX is installed, and of no use here
+    found = doctor()  # TensorRT for RTX still compiles for others: nothing is broken
+    doctor("--need", RUN, code=3)
     assert line(found, ORDINARY).is_usable is True
     assert "compiles for 8.0, 8.6, 8.9, not 9.0" in line(found, RUN).hint
     assert "pip install 'nemotrt[tensorrt]'" in line(found, RUN).hint
@@ -123,7 +124,7 @@ def test_an_h100_runs_what_ordinary_tensorrt_compiles_there(host: Host) -> None:
 
 def test_a_gpu_before_bfloat16(host: Host) -> None:
     host(**{"0.compute_capability": "75"})
-    assert "7.5 is below 8.0" in line(doctor(code=3), ORDINARY).hint
+    assert "7.5 is below 8.0" in line(doctor(), ORDINARY).hint
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_of_two_gpus_the_one_that_cuda_sees(
     found = json.loads(result.stdout)
     assert [gpu["name"] for gpu in found["gpus"]] == ["A10G", "H100"]
     assert line(found, RUN).is_usable is usable
-    assert result.exit_code == (3 if usable is False else 0)
+    assert result.exit_code == 0
 
 
 def test_a_gpu_in_mig_mode_is_shared_out(host: Host) -> None:

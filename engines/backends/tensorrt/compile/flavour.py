@@ -12,17 +12,14 @@ from nemotrt.engines.backends.protocol.compute_capability import (
     has_fp8,
     local_compute_capability,
 )
+from nemotrt.engines.backends.tensorrt.fitness import AHEAD_OF_TIME, unfit
 from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-from nemotrt.needs import RTX_BINDINGS, RTX_LIBS, TENSORRT, Package, install, numbers
+from nemotrt.needs import RTX_BINDINGS, RTX_LIBS, TENSORRT, Package, install
 
-# Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not
-# among its targets.
-AHEAD_OF_TIME = {"8.0": "SM80", "8.6": "SM86", "8.9": "SM89"}
 RTX_MODULE = "tensorrt_rtx_bindings"
 HOST_MODULE = "tensorrt"
-PLUGIN_LEAST = "10.16"  # 10.15's binding reads a plugin's text wrong (tests/engines/bindings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +109,6 @@ def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:
         f"compute capability {compute_capability} can't be compiled for ahead of time (only "
         f"{', '.join(AHEAD_OF_TIME)}); build on that GPU's host with {install('tensorrt')}."
     )
-
-
-def unfit(version: str, *, has_plugins: bool) -> str:
-    """Return why an ordinary TensorRT does not do, and what to install; "" where it does."""
-    found = numbers(version)
-    if found < numbers(TENSORRT.least):
-        line = install("tensorrt")
-        return f"has no KV cache update; take {TENSORRT.least} or later: {line}"
-    if has_plugins and found < numbers(PLUGIN_LEAST):
-        line = install("tensorrt", f"tensorrt>={PLUGIN_LEAST}")
-        return f"reads plugins' texts wrong under NumPy 2; take {PLUGIN_LEAST} or later: {line}"
-    if found >= numbers(TENSORRT.below):
-        line = install("tensorrt")
-        return f"is newer than what was read; take one before {TENSORRT.below}: {line}"
-    return ""
 
 
 def tools(compute_capability: str, *, has_plugins: bool = False) -> dict[str, str]:
