@@ -70,8 +70,13 @@ def test_the_host_s_own_gpu_takes_ordinary_tensorrt(monkeypatch: pytest.MonkeyPa
     assert flavour.choose("8.6").name == "tensorrt-rtx"
     monkeypatch.setattr(flavour, "local_compute_capability", lambda: "8.6")
     assert flavour.choose("8.6").name == "tensorrt"
-    monkeypatch.setattr(flavour, "version", lambda package: "10.9.0.34")  # too old for the graph
-    assert flavour.choose("8.6").name == "tensorrt-rtx"
+    with pytest.raises(EnvironmentUnfitError, match=r"10\.16 or later: .*'tensorrt>=10\.16'\.$"):
+        flavour.choose("8.6", has_plugins=True)
+    for version in ("10.9.0.34", "12.0.0.1"):  # too old for the graph; read by nobody
+        monkeypatch.setattr(needs, "version", lambda package, found=version: found)
+        assert flavour.choose("8.6").name == "tensorrt-rtx"
+    with pytest.raises(EnvironmentUnfitError, match="newer than what was read; take one before 12"):
+        flavour.choose("8.6", has_plugins=True)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8_WO, Precision.INT8_SQ])

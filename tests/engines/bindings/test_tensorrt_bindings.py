@@ -17,6 +17,7 @@ from nemotrt.needs import TENSORRT
 from support.nvidia.api import Api
 from support.nvidia.tensorrt_api import VERSIONS, environment, rtx_api, tensorrt_api
 from support.nvidia.uses import read
+from support.nvidia.wheels import cache_folder, unpacked
 
 ROOT = Path(__file__).parents[3]
 SOURCE = sorted((ROOT / "engines" / "backends" / "tensorrt").rglob("*.py"))
@@ -229,3 +230,15 @@ def test_every_use_counts() -> None:
         kind, _, member = name.rpartition(".")
         api.members[kind].pop(member)
         assert read(SOURCE, api).faults, name
+
+
+def test_a_wheel_that_can_not_be_had_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line says what to do; nothing is skipped, and nothing half fetched is kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="give this machine a package index once"):
+            unpacked("tensorrt-cu13-bindings", "0.0.0")
+    assert [path.suffix for path in cache_folder().iterdir()] == [".lock"]
