@@ -256,7 +256,7 @@ def test_only_the_host_s_own_compiler_keeps_timings(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     rtx, host = flavour.flavours()
     assert compiler.timing_cache(rtx) is None
-    monkeypatch.setattr(flavour, "version", lambda package: "10.15.1")
+    monkeypatch.setattr(needs, "version", lambda package: "10.15.1")
     found = compiler.timing_cache(host)
     assert found == tmp_path / "nemotrt" / "timing-tensorrt-10.15.1"
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-ORDINARY = "tensorrt"
 # The prefix of a type's name in a signature: tensorrt_bindings.tensorrt.Builder.
 MODULE = re.compile(r"\btensorrt\w*\.(?:tensorrt\w*\.)?")
 
