@@ -18,7 +18,7 @@ from nemotrt.doctor import known_abilities, known_packages
 from nemotrt.engines.backends.edge_llm import exporter
 from nemotrt.engines.backends.tensorrt.compile.flavour import flavours
 from nemotrt.engines.backends.tensorrt.device import kernel_image
-from nemotrt.engines.backends.tensorrt.fitness import unfit
+from nemotrt.engines.backends.tensorrt.graph.fitness import unfit
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -12,7 +12,7 @@ from nemotrt.engines.backends.protocol.backend import (
     Target,
 )
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
-from nemotrt.engines.backends.tensorrt.fitness import (
+from nemotrt.engines.backends.tensorrt.graph.fitness import (
     AHEAD_OF_TIME,
     not_ahead_of_time,
     too_old,

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from nemotrt.engines.backends.tensorrt.fitness import AHEAD_OF_TIME, PLUGIN_LEAST
+from nemotrt.engines.backends.tensorrt.graph.fitness import AHEAD_OF_TIME, PLUGIN_LEAST
 from nemotrt.engines.backends.tensorrt.graph.plugin_fields import CausalConvFields, SsdScanFields
 from nemotrt.needs import TENSORRT
 from support.nvidia.api import Api

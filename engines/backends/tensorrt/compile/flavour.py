@@ -12,7 +12,7 @@ from nemotrt.engines.backends.protocol.compute_capability import (
     has_fp8,
     local_compute_capability,
 )
-from nemotrt.engines.backends.tensorrt.fitness import AHEAD_OF_TIME, unfit
+from nemotrt.engines.backends.tensorrt.graph.fitness import AHEAD_OF_TIME, unfit
 from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
