@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.protocol.needs import Ability
 from nemotrt.engines.backends.protocol.options import NoOptions
 from nemotrt.engines.backends.protocol.planning import ForeignRuntime, Planning
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import Ability
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
-from nemotrt.engines.backends.protocol.needs import Ability
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
+from nemotrt.needs import Ability
 
 if TYPE_CHECKING:
     from nemotrt.engines.runtime.engine import Engine, Limits

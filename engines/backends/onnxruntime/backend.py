@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
-from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.needs import ONNX, ONNXRUNTIME, Ability
 
 if TYPE_CHECKING:
     from nemotrt.engines.runtime.engine import Engine, Limits
@@ -18,8 +18,7 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
     name = "onnxruntime"
     options_type = OnnxRuntimeOptions
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
-    packages = (Package("onnxruntime", "run engines on the CPU"), ONNX)
-    abilities = (Ability("build and run on the CPU (onnxruntime)", ("onnx", "onnxruntime")),)
+    abilities = (Ability("build and run on the CPU (onnxruntime)", (ONNXRUNTIME, ONNX)),)
 
     def check(self, target: Target[OnnxRuntimeOptions]) -> None:
         """Raise ConfigError unless it runs the precision."""

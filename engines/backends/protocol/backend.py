@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
-from nemotrt.engines.backends.protocol.needs import Ability, Package
 from nemotrt.engines.backends.protocol.planning import NotPlanned, Planning
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
+from nemotrt.needs import Ability
 
 if TYPE_CHECKING:  # numpy stays out: the planner reads backends too
     from nemotrt.engines.artefact.manifest import Manifest, WeightInput
@@ -89,7 +89,6 @@ class Backend(ABC, Generic[Own]):
     built: ClassVar[str]  # the table's word for what it builds
     built_how: ClassVar[tuple[tuple[str, str], ...]] = ()  # the table's legend, by word
     table_notes: ClassVar[tuple[str, ...]] = ()
-    packages: ClassVar[tuple[Package, ...]] = ()
     abilities: ClassVar[tuple[Ability, ...]] = ()
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:

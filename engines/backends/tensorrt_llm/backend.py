@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.protocol.needs import Ability, Package
 from nemotrt.engines.backends.protocol.planning import (
     FREE_GPU_MEMORY_FRACTION,
     ForeignRuntime,
@@ -14,6 +13,7 @@ from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
+from nemotrt.needs import TENSORRT_LLM, Ability
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
@@ -38,8 +38,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     built = WRITTEN
     built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
     weights_place = "in the checkpoint"
-    packages = (Package("tensorrt-llm", "serve with TensorRT-LLM on the GPU host", "tensorrt-llm"),)
-    abilities = (Ability("serve with TensorRT-LLM here", ("tensorrt-llm",), needs_gpu=True),)
+    abilities = (Ability("serve with TensorRT-LLM here", (TENSORRT_LLM,), needs_gpu=True),)
 
     def check(self, target: Target[TensorRTLLMOptions]) -> None:
         """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt import needs
 from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends.tensorrt_llm.bundle import ARGS_FILE, check_checkpoint, serve_command
 from nemotrt.engines.backends.tensorrt_llm.llm_args import read_llm_args
@@ -17,8 +18,6 @@ from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-
-INSTALL = "pip install 'nemotrt[tensorrt-llm]'"
 
 
 class LLMEngine:
@@ -78,8 +77,7 @@ def open_engine(folder: Path, manifest: Manifest) -> LLMEngine:
         package = importlib.import_module("tensorrt_llm")
     except (ImportError, OSError) as error:  # OSError: a CUDA library that it loads is missing
         raise EnvironmentUnfitError(
-            f"TensorRT-LLM is not here ({error}). On the GPU host: {INSTALL}; or without nemotrt: "
-            f"{command}"
+            f"TensorRT-LLM is not here ({error}). {needs.TENSORRT_LLM.cure}. There: {command}"
         ) from error
     try:
         llm = package.LLM(manifest.checkpoint.path, skip_tokenizer_init=True, **args)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nemotrt import needs
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.hub.origin import origin_of
@@ -38,7 +39,7 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
             from nemotrt.profiles.load.targets.triton_grpc import TritonGrpcTarget
         except ImportError as error:
             raise EnvironmentUnfitError(
-                f"gRPC needs NVIDIA's client ({error}): pip install 'tritonclient[grpc]'."
+                f"gRPC needs NVIDIA's client ({error}): {needs.TRITONCLIENT.cure}."
             ) from None
         return TritonGrpcTarget(
             address.removeprefix("grpc://"),

@@ -39,6 +39,7 @@ MAY_IMPORT = {
 }
 # Who may have a string that is a backend's name, and why.
 MAY_NAME = {
+    "needs.py": "packages and extras of the same names",
     "profiles/planning/measured/rows.py": "the planner's name of an engine that others measured",
 }
 

@@ -201,7 +201,7 @@ def test_png_needs_matplotlib(tmp_path: Path) -> None:
     path = tmp_path / "plan.png"
     result = run(NANO, "--plot", str(path))
     if result.exit_code == 3:
-        assert 'pip install "nemotrt[plots]"' in result.stderr
+        assert "pip install 'nemotrt[plots]'" in result.stderr
     else:
         assert path.read_bytes().startswith(b"\x89PNG")
 

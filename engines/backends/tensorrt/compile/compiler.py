@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from nemotrt.engines.backends.tensorrt.compile.flavour import AHEAD_OF_TIME, Flavour, choose
+from nemotrt.engines.backends.tensorrt.compile.flavour import Flavour, choose
 from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, parse_layers
 from nemotrt.engines.backends.tensorrt.compile.refusals import explain
 from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE
+from nemotrt.engines.backends.tensorrt.graph.fitness import AHEAD_OF_TIME
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ChildProcessFailedError

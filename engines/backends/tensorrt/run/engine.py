@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.backends.protocol.compute_capability import local_compute_capability
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     DECODE_PROFILE,
     PLAN_FILE,
     PREFILL_PROFILE,
     prefill_batch,
 )
-from nemotrt.engines.backends.tensorrt.compile.flavour import flavours, local_compute_capability
+from nemotrt.engines.backends.tensorrt.compile.flavour import flavours
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api, opened
 from nemotrt.engines.backends.tensorrt.device.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
@@ -230,7 +231,6 @@ def _module(manifest: Manifest) -> str:
     wanted = manifest.tools[flavour.name]
     if util.find_spec(flavour.module) is None or flavour.version() != wanted:
         raise EnvironmentUnfitError(
-            f"the plan needs {flavour.name} {wanted}, which compiled it: "
-            f"pip install '{flavour.packages[0]}=={wanted}'."
+            f"the plan needs {flavour.name} {wanted}, which compiled it: {flavour.install(wanted)}."
         )
     return flavour.module
