@@ -47,6 +47,7 @@ PACKAGES = {
     "onnxruntime": "run engines on the CPU",
     "onnx": "write the graph",
     "httptools": "measure a server",
+    "prometheus_client": "servers' metrics",
     "nvidia-ml-py": "read the GPU's sensors",
     "tokenizers": "text to tokens",
     "tensorrt-rtx-cu13-bindings": "compile TensorRT plans without a GPU",
