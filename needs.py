@@ -210,9 +210,7 @@ TENSORRT_LLM = Package(
 )
 # Serve.
 LLGUIDANCE = Package("llguidance", "grammars", "serve", least="1.9.1", modules=("llguidance",))
-PROMETHEUS = Package(
-    "prometheus_client", "servers' metrics", least="0.21", modules=("prometheus_client",)
-)
+PROMETHEUS = Package("prometheus_client", "metrics", least="0.21", modules=("prometheus_client",))
 STARLETTE = Package("starlette", "the endpoint", "serve", least="0.46", modules=("starlette",))
 TRITONCLIENT = Package(
     "tritonclient",
