@@ -121,7 +121,7 @@ def build(
     """Parse, build, print; `chosen` are the backends' own options by field."""
     from nemotrt.build.default_backend import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
-    from nemotrt.build.given_limits import GivenLimits, read_limits
+    from nemotrt.build.given_limits import GivenLimits
     from nemotrt.build.planned_limits import resolve_limits
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
     from nemotrt.engines.tiny.models import resolve_checkpoint
@@ -143,9 +143,8 @@ def build(
             click.echo(line, err=True)
     resolved = check_spec(opened, spec)
     limits = GivenLimits(max_batch_size, max_seq_len, chunk_tokens)
-    if limits_file:
-        limits = limits.or_else(read_limits(limits_file, gpu, resolved))
-    spec = resolve_limits(opened, spec, resolved, limits, say=partial(click.echo, err=True))
+    say = partial(click.echo, err=True)
+    spec = resolve_limits(opened, spec, resolved, limits, limits_file, say=say)
     if dry_run and as_json:
         found = {"schema_version": 1} | asdict(replace(spec, precision=resolved))
         del found["options"]

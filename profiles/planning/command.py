@@ -24,6 +24,7 @@ from nemotrt.commandline import (
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import check_file, write_file
+from nemotrt.profiles.planning.answers.built import built_engines
 from nemotrt.profiles.planning.answers.comparison import compare
 from nemotrt.profiles.planning.answers.deployment import (
     THIS_MACHINE,
@@ -31,7 +32,7 @@ from nemotrt.profiles.planning.answers.deployment import (
     DeploymentOptions,
     deploy,
 )
-from nemotrt.profiles.planning.answers.limits import limits_yaml
+from nemotrt.profiles.planning.answers.limits import check_limits, limits_yaml
 from nemotrt.profiles.planning.answers.plan import Plan, make_plan
 from nemotrt.profiles.planning.answers.search import (
     LatencyTarget,
@@ -140,6 +141,8 @@ def plan_model(
     else:
         found = each_precision(options) if is_any else [deploy(options)]
         deployment, batch_size = best_under(found, latency_target)
+    if asked.write_limits:
+        check_limits(deployment)
     record = make_plan(deployment, asked.concurrency, batch_size, asked.usd_per_hour)
     baseline = None
     if asked.baseline:
@@ -150,6 +153,7 @@ def plan_model(
         )
         baseline = deploy(same, deployment.gpu)
         record = compare(deployment, record, baseline, asked.usd_per_hour)
+        record = replace(record, engines=built_engines(deployment, baseline))
     _print(deployment, record, asked)
     _write(deployment, record, baseline, asked)
 
@@ -222,11 +226,16 @@ def _write(deployment: Deployment, record: Plan, baseline: Deployment | None, as
             from nemotrt.charts.page import write_plot
             from nemotrt.charts.spec import About
             from nemotrt.profiles.planning.output.plan_charts import plan_charts
-            from nemotrt.profiles.planning.output.plan_table import note_lines, ratio_text
+            from nemotrt.profiles.planning.output.plan_table import (
+                engine_lines,
+                note_lines,
+                ratio_text,
+            )
 
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))
-            notes = (*ratio_text(record).splitlines(), *note_lines(record))
+            said = (*note_lines(record), *engine_lines(record))
+            notes = (*ratio_text(record).splitlines(), *said)
             assumed = {"in / out": f"{record.isl} / {record.osl}", "users": record.concurrency,
                        "batch": record.batch_size, "KV cache": record.kv_dtype,
                        "states": record.ssm_dtype, "engine": record.engine}  # fmt: skip

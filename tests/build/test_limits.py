@@ -10,14 +10,17 @@ from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec
 from nemotrt.build.given_limits import GivenLimits, read_limits
-from nemotrt.build.plan_limits import MAX_SLOTS, missing_bytes, plan_limits
+from nemotrt.build.plan_limits import OwnLimits
 from nemotrt.build.planned_limits import resolve_limits
 from nemotrt.cli import main
+from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.protocol.planning import OwnRuntime
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers, TensorRTOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
+from nemotrt.profiles.planning.answers.as_built import MAX_SLOTS
 from support.sparse_checkpoint import write_sparse
 
 BF16, MIB = Precision.BF16, 2**20
@@ -30,6 +33,13 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(write_sparse(folder, "nemotron-nano-9b-v2", "bf16"))
 
 
+def own_limits(checkpoint: Checkpoint, gpu: str, precision: Precision) -> OwnLimits:
+    backend = registry.find("tensorrt")
+    how = backend.planning(backend.options_type())
+    assert isinstance(how, OwnRuntime)
+    return OwnLimits(checkpoint, gpu, precision, how)
+
+
 def test_as_many_sequences_as_fit(nano: Checkpoint) -> None:
     """By hand, for an A10G: 22587 MiB, of which 95 % are for an engine.
 
@@ -37,13 +47,14 @@ def test_as_many_sequences_as_fit(nano: Checkpoint) -> None:
     135 MiB of SSM state and 1.9 MiB of convolution windows. The copies of the cache that
     attention reads take 480 MiB, the rest of the scratch about half of that again.
     """
-    limits = plan_limits(nano, "a10g", BF16, GivenLimits())
+    own = own_limits(nano, "a10g", BF16)
+    limits = own.planned(GivenLimits())
     assert limits == Limits(max_batch_size=5, max_seq_len=8192 + 16384, chunk_tokens=512)
     left = 0.95 * 22587 - 16956 - 1.5 * 480
     assert limits.max_batch_size == left // (384 + 2 * (135 + 1.9))
-    assert missing_bytes(nano, "a10g", BF16, limits) == 0
+    assert own.missing_bytes(limits) == 0
     more = dataclasses.replace(limits, max_batch_size=6)
-    assert 0 < missing_bytes(nano, "a10g", BF16, more) < 658 * MIB
+    assert 0 < own.missing_bytes(more) < 658 * MIB
 
 
 def test_states_that_are_updated_in_place_leave_room_for_more(nano: Checkpoint) -> None:
@@ -90,7 +101,7 @@ def test_a_prompt_that_does_not_fit_is_no_feasible_plan(nano: Checkpoint) -> Non
 
 def test_a_larger_gpu_a_smaller_precision_and_shorter_sequences_take_more(nano: Checkpoint) -> None:
     def batch(gpu: str, precision: Precision, **given: int) -> int:
-        return plan_limits(nano, gpu, precision, GivenLimits(**given)).max_batch_size
+        return own_limits(nano, gpu, precision).planned(GivenLimits(**given)).max_batch_size
 
     assert batch("a100", BF16) > 10 * batch("a10g", BF16)
     assert batch("a10g", Precision.INT8_WO) > 2 * batch("a10g", BF16)
@@ -110,7 +121,7 @@ def test_what_is_named_stays(nano: Checkpoint) -> None:
 
 def test_nothing_fits(nano: Checkpoint) -> None:
     with pytest.raises(NoFeasiblePlanError, match=r"131072 tokens needs .* on a10g"):
-        plan_limits(nano, "a10g", BF16, GivenLimits(None, 131072, 2048))
+        own_limits(nano, "a10g", BF16).planned(GivenLimits(None, 131072, 2048))
 
 
 def plan_limits_file(path: Path, **changes: Any) -> Path:
@@ -126,8 +137,10 @@ def plan_limits_file(path: Path, **changes: Any) -> Path:
 def test_a_limits_file_is_taken(tmp_path: Path) -> None:
     path = plan_limits_file(tmp_path / "limits.yaml")
     planned = yaml.safe_load(path.read_text())
-    found = GivenLimits(max_seq_len=8192).or_else(read_limits(path, "a10g", BF16))
+    file = read_limits(path, "a10g", BF16, "tensorrt")
+    found = GivenLimits(max_seq_len=8192).or_else(file.given(has_chunk=False))
     assert found == GivenLimits(planned["max_batch_size"], 8192, None)
+    assert file.given(has_chunk=True).chunk_tokens == planned["max_num_tokens"]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +148,8 @@ def test_a_limits_file_is_taken(tmp_path: Path) -> None:
     [
         ({"gpu": "a100"}, "planned for a100, not for a10g"),
         ({"precision": "fp8"}, "planned for fp8, not for bf16"),
+        ({"backend": "tensorrt-llm"}, "planned for backend tensorrt-llm, not for tensorrt"),
+        ({"tp": 2}, "planned for tp 2, not for 1"),
         ({"max_seq_len": 0}, "max_seq_len"),
         ({"max_sequence": 5}, "max_sequence"),
     ],
@@ -144,7 +159,7 @@ def test_a_file_for_something_else_is_refused(
 ) -> None:
     path = plan_limits_file(tmp_path / "limits.yaml", **changes)
     with pytest.raises(ConfigError, match=message):
-        read_limits(path, "a10g", BF16)
+        read_limits(path, "a10g", BF16, "tensorrt")
 
 
 def test_the_command_says_what_it_chose_and_warns(tmp_path: Path) -> None:

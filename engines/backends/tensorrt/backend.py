@@ -12,6 +12,7 @@ from nemotrt.engines.backends.protocol.backend import (
     Target,
 )
 from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
 from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
 from nemotrt.engines.model.numerics import Precision
@@ -137,10 +138,13 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         return open_engine(folder, manifest)
 
     def planning(self, options: TensorRTOptions) -> Planning:
-        """Count what the runtime allocates; plugins update states in place."""
-        from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
+        """Count what the runtime allocates; plugins update states in place.
 
-        return OwnRuntime(1 if options.has_plugins else SIDES)
+        TensorRT's own layers let one spare state rotate: a build proves that, or says that it
+        can't.
+        """
+        layout = StateLayout.IN_PLACE if options.has_plugins else StateLayout.TWO_SIDES
+        return OwnRuntime(self.name, layout)
 
     def print_layers(self, folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
         """Print every kernel of both profiles and the summary."""

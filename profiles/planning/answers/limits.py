@@ -2,7 +2,16 @@
 
 import yaml
 
+from nemotrt.errors import ConfigError
+from nemotrt.profiles.planning.answers.as_built import unbuilt
+from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.plan import SCHEMA_VERSION, Plan
+
+
+def check_limits(deployment: Deployment) -> None:
+    """Raise ConfigError unless `nemotrt build` makes the engine of the plan."""
+    if reason := unbuilt(deployment):
+        raise ConfigError(f"--write-limits writes what `nemotrt build` takes: {reason}.")
 
 
 def limits_of(plan: Plan) -> dict[str, object]:
@@ -12,6 +21,7 @@ def limits_of(plan: Plan) -> dict[str, object]:
         "model": plan.model,
         "gpu": plan.gpu,
         "engine": plan.engine,
+        "backend": plan.engine,
         "precision": plan.precision.value,
         "kv_dtype": plan.kv_dtype.value,
         "ssm_dtype": plan.ssm_dtype.value,

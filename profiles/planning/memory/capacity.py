@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout, prefill_batch
 from nemotrt.engines.backends.tensorrt.draws.tables import device_bytes
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
@@ -62,15 +63,21 @@ class Fit:
     max_num_tokens: int
     cache_tokens: int  # of one sequence's cache
     scratch: Scratch = Scratch.FUSED
+    states: StateLayout = StateLayout.IN_PLACE
     chooses: bool = False  # tokens, on the GPU, with tables for each sequence
 
     def workspace_bytes(self, batch_size: int) -> int:
-        """Return the bytes of activations with `batch_size` sequences, and of sampling's tables."""
-        prompt = Prompt(self.max_num_tokens, self.cache_tokens)
+        """Return the bytes of calls with `batch_size` sequences, and of sampling's tables.
+
+        Calls take activations, and what a prompt call writes of states apart.
+        """
+        tokens, is_own = self.max_num_tokens, self.scratch is Scratch.GRAPH
+        together = prefill_batch(max(batch_size, 1), tokens) if is_own else 1
+        prompt = Prompt(tokens, self.cache_tokens, together)
         tables = device_bytes(self.model.vocab_size, batch_size) if self.chooses else 0
-        return tables + workspace_bytes(
-            self.model, self.activation, prompt, batch_size, self.scratch
-        )
+        apart = self.states.scratch_rows(max(batch_size, 1), tokens) * self.request.own_state_bytes
+        activations = workspace_bytes(self.model, self.activation, prompt, batch_size, self.scratch)
+        return tables + apart + activations
 
     def left_bytes(self, batch_size: int) -> int:
         """Return the bytes for caches and states with `batch_size` sequences; may be negative."""

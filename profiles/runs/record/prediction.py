@@ -19,7 +19,7 @@ class PredictionChoice:
     gpu: str
     model: str
     precision: str | None = None  # None: the target's own, else the model's
-    engine: str = "nemotrt"
+    engine: str | None = None  # None: what a build makes for the GPU
 
 
 class Prediction(Strict):

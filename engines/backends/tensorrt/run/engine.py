@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.backends.protocol.own_runtime import prefill_batch
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     DECODE_PROFILE,
     PLAN_FILE,
     PREFILL_PROFILE,
-    prefill_batch,
 )
 from nemotrt.engines.backends.tensorrt.compile.flavour import flavours, local_compute_capability
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api, opened
@@ -71,7 +71,8 @@ class TensorRTEngine(SlotEngine):
     def _allocate_buffers(self) -> None:
         """Allocate what goes in and out in each step, page-locked here and on the device."""
         batch, chunk = self.limits.max_batch_size, self.limits.chunk_tokens
-        num_ids = max(batch, prefill_batch(self.limits) * chunk)
+        self._prefill_batch = prefill_batch(batch, chunk)
+        num_ids = max(batch, self._prefill_batch * chunk)
         self._inputs = BatchInputs(self._cuda, num_ids, batch)
         self._logits = self._cuda.host_array((batch, self.vocab_size), np.float32)
         inputs = self._inputs.device
@@ -150,7 +151,7 @@ class TensorRTEngine(SlotEngine):
         tokens = max(len(feed.tokens) for feed in feeds)
         held = max(self.held_tokens(feed.slot) for feed in feeds)
         is_inside = held + tokens <= self.limits.max_seq_len
-        return is_inside and len(feeds) <= prefill_batch(self.limits)
+        return is_inside and len(feeds) <= self._prefill_batch
 
     def _run(self, feeds: Sequence[Feed], first_row: int, chosen: Chosen | None) -> list[int]:
         """Enqueue a batch; return its rows of the logits, which begin at `first_row`."""
