@@ -80,7 +80,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     "--chunk-tokens",
     type=COUNT,
     help="Prompt tokens a step; edge-llm and tensorrt-llm-1.2 take no longer prompt.  [default: "
-    "128; tensorrt: 512; tensorrt-llm: the planner's; the other two: 8192]",
+    "128; tensorrt: 320; tensorrt-llm: the planner's; the other two: 8192]",
 )
 @click.option(
     "--limits",

@@ -5,11 +5,15 @@ from source), cpp/plugins/mamba (16-bit floats alone), and the maintainers on SM
 kernels (NVIDIA/TensorRT-Edge-LLM#64).
 """
 
+from typing import TYPE_CHECKING
+
 from nemotrt.engines.backends.protocol.compute_capability import FIRST_FP8, has_fp8
-from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
+
+if TYPE_CHECKING:  # numpy stays out: the planner asks for a GPU's precisions too
+    from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+    from nemotrt.engines.runtime.engine import Limits
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "10.0", "12.0")
 PRECISIONS = (Precision.BF16, Precision.INT8_SQ, Precision.FP8)
@@ -38,7 +42,7 @@ def check_gpu(compute_capability: str, precision: Precision) -> None:
         )
 
 
-def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision) -> None:
+def check(checkpoint: "Checkpoint", compute_capability: str, precision: Precision) -> None:
     """Raise ConfigError unless Edge-LLM makes an engine of the checkpoint for that GPU."""
     check_gpu(compute_capability, precision)
     if checkpoint.quant.kv_cache_algo is not None and not has_fp8(compute_capability):
@@ -49,7 +53,7 @@ def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision)
     _check_model(checkpoint)
 
 
-def _check_model(checkpoint: Checkpoint) -> None:
+def _check_model(checkpoint: "Checkpoint") -> None:
     """Raise ConfigError unless the model is one that its plugins take."""
     config = checkpoint.config
     if config.mamba is None:
@@ -70,7 +74,7 @@ def _check_model(checkpoint: Checkpoint) -> None:
         raise ConfigError("Edge-LLM does not clamp the time step; the model's config asks for it.")
 
 
-def notes(checkpoint: Checkpoint, limits: Limits) -> dict[str, str | int | float | bool]:
+def notes(checkpoint: "Checkpoint", limits: "Limits") -> dict[str, str | int | float | bool]:
     """Return what a manifest says of the engine's arithmetic."""
     kv_cache = "fp8" if checkpoint.quant.kv_cache_algo == "FP8" else "fp16"
     return {

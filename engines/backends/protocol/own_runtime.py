@@ -21,15 +21,32 @@ class StateLayout(StrEnum):
     ROTATING = "one spare that rotates"  # where the layer before has finished reading
     TWO_SIDES = "two sides"  # into a second copy of all of them
 
-    def buffers(self, num_layers: int) -> int:
-        """Return how many layers' states are allocated, each for every sequence."""
+    def period(self, num_layers: int) -> int:
+        """Return after how many steps the layers' states lie where they lay."""
         match self:
             case StateLayout.IN_PLACE:
-                return num_layers
+                return 1
             case StateLayout.ROTATING:
-                return num_layers + 1 if num_layers else 0
+                return num_layers + 1
             case StateLayout.TWO_SIDES:
-                return 2 * num_layers
+                return 2
+
+    def buffers(self, num_layers: int) -> int:
+        """Return how many layers' states are allocated, each for every sequence."""
+        if self is StateLayout.ROTATING:
+            return num_layers + 1 if num_layers else 0
+        return num_layers * self.period(num_layers)
+
+    def buffer(self, layer: int, num_layers: int, phase: int) -> int:
+        """Return in which buffer a layer's state lies after `phase` steps.
+
+        A step writes the buffer of the next phase. Where one spare rotates, that is the one which
+        the layer before has read: layer 0's is the spare.
+        """
+        if self is StateLayout.ROTATING:
+            return (layer - phase) % (num_layers + 1)
+        period = self.period(num_layers)
+        return layer * period + phase % period
 
     def scratch_rows(self, max_batch_size: int, chunk_tokens: int) -> int:
         """Return for how many sequences a prompt call writes all layers' states apart."""

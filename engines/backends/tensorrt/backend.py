@@ -14,7 +14,7 @@ from nemotrt.engines.backends.protocol.backend import (
 from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
-from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
+from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions, unsupported
 from nemotrt.engines.model.numerics import Precision
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.backends.tensorrt.compile import flavour
-
-        return flavour.unsupported(str(compute_capability), precision)
+        return unsupported(str(compute_capability), precision)
 
     def table_cell(self, compute_capability: str, precision: Precision) -> str:
         """Say where it is compiled, or why not."""
@@ -143,7 +141,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         TensorRT's own layers let one spare state rotate: a build proves that, or says that it
         can't.
         """
-        layout = StateLayout.IN_PLACE if options.has_plugins else StateLayout.TWO_SIDES
+        layout = StateLayout.IN_PLACE if options.has_plugins else StateLayout.ROTATING
         return OwnRuntime(self.name, layout)
 
     def print_layers(self, folder: Path, manifest: "Manifest", *, as_json: bool) -> None:

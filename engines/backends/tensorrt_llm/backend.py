@@ -10,7 +10,7 @@ from nemotrt.engines.backends.protocol.planning import (
     ForeignRuntime,
     Planning,
 )
-from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions, check_gpu
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 
@@ -36,8 +36,6 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.backends.tensorrt_llm.bundle import check_gpu
-
         try:
             check_gpu(str(compute_capability), precision)
         except ConfigError as error:

@@ -7,34 +7,14 @@ from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml
+from nemotrt.engines.backends.tensorrt_llm.options import check_gpu
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
-from nemotrt.engines.model.numerics import NumberFormat, Precision
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError, ConfigError
 
 ARGS_FILE = "llm_args.yaml"
-PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.FP8, Precision.FP8_DYNAMIC)
-
-
-def check_gpu(compute_capability: str, precision: Precision) -> None:
-    """Raise ConfigError unless TensorRT-LLM serves that precision on that GPU.
-
-    Source: docs/quantization.md, what the loaders take.
-    """
-    if precision is Precision.INT8_SQ:
-        raise ConfigError(
-            "TensorRT-LLM's PyTorch backend has no INT8 W8A8 linears; use a checkpoint in int8-wo, "
-            "or --backend tensorrt, which runs int8-sq."
-        )
-    if precision not in PRECISIONS:
-        names = ", ".join(PRECISIONS)
-        raise ConfigError(f"backend tensorrt-llm has no precision {precision}; it has {names}.")
-    if precision.arithmetic is NumberFormat.FP8 and not has_fp8(compute_capability):
-        raise ConfigError(
-            f"compute capability {compute_capability} has no FP8 arithmetic; "
-            "use a checkpoint in int8-wo or bf16."
-        )
 
 
 def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision, tp: int) -> None:

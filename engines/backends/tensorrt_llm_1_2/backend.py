@@ -9,7 +9,7 @@ from nemotrt.engines.backends.protocol.planning import (
     ForeignRuntime,
     Planning,
 )
-from nemotrt.engines.backends.tensorrt_llm_1_2.options import TensorRTLLM12Options
+from nemotrt.engines.backends.tensorrt_llm_1_2.options import TensorRTLLM12Options, check_gpu
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
@@ -34,8 +34,6 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        from nemotrt.engines.backends.tensorrt_llm_1_2.support import check_gpu
-
         try:
             check_gpu(str(compute_capability), precision)
         except ConfigError as error:

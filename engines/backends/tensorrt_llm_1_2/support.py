@@ -1,8 +1,8 @@
 """What TensorRT-LLM 1.2 builds this model for, and why not the rest."""
 
-from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm_1_2.mixed_gemm import row_alignment
+from nemotrt.engines.backends.tensorrt_llm_1_2.options import check_gpu
 from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     check_divides,
     sections_of_in_proj,
@@ -16,33 +16,10 @@ from nemotrt.errors import ConfigError
 # Source: TensorRT-LLM 1.2 kernels/selectiveScan: chunk 128 or 256, state a multiple of 16 (64 in a
 # prompt); layers/ssm.py: the gated norm's epsilon, and a padding of in_proj that its quantized
 # linears don't know; models/convert_utils.py: weight-only codes every linear at loading, by name.
-CAPABILITIES = ("8.0", "8.6", "8.9", "9.0")
-PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
 MIN_STATE_SIZE = 64
 PADDED_HEADS = 8
 GATED_NORM_EPS = 1e-5
 FP8_ALIGNMENT = 16  # columns of a product, of cuBLASLt's FP8 kernels
-
-
-def check_gpu(compute_capability: str, precision: Precision) -> None:
-    """Raise ConfigError unless 1.2 has that precision on that GPU, for this model."""
-    if compute_capability not in CAPABILITIES:
-        raise ConfigError(
-            f"backend tensorrt-llm-1.2 is for compute capability {', '.join(CAPABILITIES)}; got "
-            f"{compute_capability}. Use --backend tensorrt-llm."
-        )
-    if precision is Precision.FP8_DYNAMIC:
-        raise ConfigError(
-            "TensorRT-LLM 1.2 has no FP8 scales per token for Mamba's linears; use fp8."
-        )
-    if precision not in PRECISIONS:
-        names = ", ".join(PRECISIONS)
-        raise ConfigError(f"backend tensorrt-llm-1.2 has no precision {precision}; it has {names}.")
-    if precision is Precision.FP8 and not has_fp8(compute_capability):
-        raise ConfigError(
-            f"compute capability {compute_capability} has no FP8 arithmetic; "
-            "use a checkpoint in int8-sq, int8-wo or bf16."
-        )
 
 
 def check(checkpoint: Checkpoint, compute_capability: str, precision: Precision, tp: int) -> None:

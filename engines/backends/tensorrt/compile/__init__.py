@@ -14,9 +14,10 @@ from nemotrt.engines.backends.tensorrt.compile.flavour import (
     local_compute_capability,
     tools,
 )
-from nemotrt.engines.backends.tensorrt.graph.export import check_memory, export
+from nemotrt.engines.backends.tensorrt.graph.export import FED, check_memory, export
 
 __all__ = [
+    "FED",
     "PLAN_FILE",
     "RTX_INSTALL",
     "RTX_MODULE",

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import PackageNotFoundError, version
 
-from nemotrt.engines.backends.protocol.compute_capability import has_fp8
-from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS
-from nemotrt.engines.model.numerics import NumberFormat, Precision
+from nemotrt.engines.backends.tensorrt.graph.options import unsupported
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 # Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not
@@ -65,19 +64,6 @@ def check(compute_capability: str, precision: Precision, *, has_plugins: bool = 
     if reason := unsupported(compute_capability, precision):
         raise ConfigError(reason)
     choose(compute_capability, has_plugins=has_plugins)
-
-
-def unsupported(compute_capability: str, precision: Precision) -> str | None:
-    """Return why a plan for the GPU can't have that precision; None if it can."""
-    if precision.arithmetic is NumberFormat.FP8 and not has_fp8(compute_capability):
-        return (
-            f"compute capability {compute_capability} has no FP8 arithmetic; "
-            "use --precision int8-sq, int8-wo or bf16."
-        )
-    if precision not in PRECISIONS:
-        names = ", ".join(PRECISIONS)
-        return f"backend tensorrt does not build {precision}; it builds {names}."
-    return None
 
 
 def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:

@@ -2,14 +2,21 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
 from nemotrt.engines.artefact.manifest import WeightInput
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt import compile as tensorrt
 from nemotrt.engines.backends.tensorrt.compile.layer_check import LAYERS_FILE, check_layers
+from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport
+from nemotrt.engines.backends.tensorrt.compile.state_proof import (
+    LAYOUT_REASON,
+    STATE_LAYOUT,
+    state_layout,
+)
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE, compile_image
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
@@ -75,12 +82,25 @@ def build_plan(
     stored = {name: weight.dtype for name, weight in bound.items()}
     found = check_layers(compiled.report, checkpoint.config, stored, spec.precision)
     (folder / LAYERS_FILE).write_text(json.dumps(compiled.report.as_json()), encoding="utf-8")
-    return weights, plugins | {
+    return weights, {
+        **plugins,
+        **_layout_notes(compiled.report, checkpoint, spec, bound),
         "is_embedded": spec.is_embedded,
         "rebuild_differs_in": RENUMBERED if compiled.is_address_space_fixed else REORDERED,
         "kv_cache": "bf16",
         "layer_faults": "; ".join(found.faults),
     }
+
+
+def _layout_notes(
+    report: LayerReport, checkpoint: Checkpoint, spec: PlanSpec, bound: Collection[str]
+) -> Options:
+    """Return what a manifest notes of where decode steps write states."""
+    if spec.mamba is MambaLayers.PLUGIN:
+        return {STATE_LAYOUT: StateLayout.IN_PLACE.value}
+    num_layers = checkpoint.config.num_mamba_layers
+    layout, reason = state_layout(report, num_layers, {*tensorrt.FED, *bound})
+    return {STATE_LAYOUT: layout.value} | ({LAYOUT_REASON: reason} if reason else {})
 
 
 def build_plugins(

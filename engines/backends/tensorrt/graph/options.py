@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nemotrt.commandline import ABOVE_0, option
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.backends.protocol.compute_capability import has_fp8
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 
 PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
 
@@ -42,3 +43,16 @@ class TensorRTOptions:
     def has_plugins(self) -> bool:
         """Whether the plan's Mamba layers are plugins."""
         return self.mamba is MambaLayers.PLUGIN
+
+
+def unsupported(compute_capability: str, precision: Precision) -> str | None:
+    """Return why a plan for the GPU can't have that precision; None if it can."""
+    if precision.arithmetic is NumberFormat.FP8 and not has_fp8(compute_capability):
+        return (
+            f"compute capability {compute_capability} has no FP8 arithmetic; "
+            "use --precision int8-sq, int8-wo or bf16."
+        )
+    if precision not in PRECISIONS:
+        names = ", ".join(PRECISIONS)
+        return f"backend tensorrt does not build {precision}; it builds {names}."
+    return None

@@ -14,17 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
-from nemotrt.engines.backends.protocol.own_runtime import prefill_batch
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout, prefill_batch
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     DECODE_PROFILE,
     PLAN_FILE,
     PREFILL_PROFILE,
 )
 from nemotrt.engines.backends.tensorrt.compile.flavour import flavours, local_compute_capability
+from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api, opened
 from nemotrt.engines.backends.tensorrt.device.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
+from nemotrt.engines.backends.tensorrt.graph.export import FED
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.plugins.registration import register_plugins
 from nemotrt.engines.backends.tensorrt.run.batch_inputs import BatchInputs
@@ -36,10 +38,9 @@ from nemotrt.engines.runtime.engine import CHOSEN, Feed, step_by_rows
 from nemotrt.engines.runtime.pipeline import Pipeline
 from nemotrt.engines.runtime.sampling.draws import open_draws
 from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
-from nemotrt.errors import EnvironmentUnfitError, NemotrtError
+from nemotrt.errors import ArtefactError, EnvironmentUnfitError, NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
-FED = ("input_ids", "lengths", "past")
 log = logging.getLogger("nemotrt.engine")
 
 
@@ -58,13 +59,14 @@ class TensorRTEngine(SlotEngine):
         self._weights = {}
         if manifest.weights:
             self._weights = upload(cuda, open_weights(manifest), manifest.weights)
-        tensors = state_tensors(
-            self._runner,
-            {*FED, *self._weights},
-            all_in_place=manifest.options.get("mamba") == MambaLayers.PLUGIN,
+        limits, layout = manifest.engine_limits, state_layout(manifest)
+        self._states = DeviceStates(
+            cuda,
+            state_tensors(self._runner, {*FED, *self._weights}),
+            limits.max_batch_size,
+            layout,
+            layout.scratch_rows(limits.max_batch_size, limits.chunk_tokens),
         )
-        limits = manifest.engine_limits
-        self._states = DeviceStates(cuda, tensors, limits.max_batch_size)
         super().__init__(Slots(limits, self._runner.shape("logits")[-1], self._states))
         self._allocate_buffers()
 
@@ -157,14 +159,14 @@ class TensorRTEngine(SlotEngine):
         """Enqueue a batch; return its rows of the logits, which begin at `first_row`."""
         first, ordered = self.slots.gather(feeds)
         rows = range(first, first + len(feeds))
-        side = self._states.align(rows)
         tokens = self._feed(ordered, chosen)
-        profile = DECODE_PROFILE if tokens == 1 else PREFILL_PROFILE
-        addresses = self._fixed | self._states.bindings(first, side)
-        addresses["logits"] = self.logits_address(first_row)
-        key = (first, side, first_row) if tokens == 1 else None
+        is_prompt = tokens > 1
+        phase, states = self._states.bindings(rows, is_prompt=is_prompt)
+        addresses = self._fixed | states | {"logits": self.logits_address(first_row)}
+        profile = PREFILL_PROFILE if is_prompt else DECODE_PROFILE
+        key = None if is_prompt else (first, phase, first_row)
         self._runner.run(profile, len(rows), tokens, addresses, key)
-        self._states.flip(rows)
+        self._states.written(rows, is_prompt=is_prompt)
         self.slots.advance(feeds)
         return [first_row + self.slots.row_of(feed) - first for feed in feeds]
 
@@ -214,6 +216,20 @@ def open_engine(folder: Path, manifest: Manifest) -> TensorRTEngine:
     with opened(cuda_api()) as cuda:
         _check_gpu(folder, manifest, cuda.compute_capability)  # CUDA may order the GPUs otherwise
         return TensorRTEngine(trt, cuda, folder, manifest, kernels)
+
+
+def state_layout(manifest: Manifest) -> StateLayout:
+    """Return where the plan's steps write states: what the build has proven, else two sides.
+
+    Raises:
+        ArtefactError: the manifest has a word that this version does not know.
+    """
+    if manifest.options.get("mamba") == MambaLayers.PLUGIN:
+        return StateLayout.IN_PLACE
+    word = manifest.options.get(STATE_LAYOUT, StateLayout.TWO_SIDES)
+    if word not in (StateLayout.ROTATING, StateLayout.TWO_SIDES):
+        raise ArtefactError(f"the engine's {STATE_LAYOUT} is {word!r}; build it again.")
+    return StateLayout(word)
 
 
 def _check_gpu(folder: Path, manifest: Manifest, found: str) -> None:
