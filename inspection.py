@@ -137,7 +137,7 @@ def _where_weights_are(manifest: Manifest) -> str:
     return "unknown" if backend is None else backend.weights_place
 
 
-PLAN_NOTES = ("layer_faults", "rebuild_differs_in")
+PLAN_NOTES = ("layer_faults", "rebuild_differs_in", "state_layout", "state_layout_reason")
 
 
 def plan_rows(manifest: Manifest) -> dict[str, Any]:
@@ -145,7 +145,9 @@ def plan_rows(manifest: Manifest) -> dict[str, Any]:
     options = manifest.options
     if "layer_faults" not in options:
         return {}
+    why = options.get("state_layout_reason")
     return {
+        "states": str(options.get("state_layout", "two sides")) + (f": {why}" if why else ""),
         "layers": options["layer_faults"] or "as they should be (--layers prints them)",
         "rebuild differs in": options.get("rebuild_differs_in", "unknown"),
     }

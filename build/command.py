@@ -122,7 +122,7 @@ def build(
     from nemotrt.build.default_backend import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
     from nemotrt.build.given_limits import GivenLimits
-    from nemotrt.build.planned_limits import resolve_limits
+    from nemotrt.build.planned_limits import resolve_limits, two_sides_note
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
     from nemotrt.engines.tiny.models import resolve_checkpoint
     from nemotrt.files.writing import check_target
@@ -162,5 +162,7 @@ def build(
     click.echo(f"{output}: {manifest.backend} engine{target}, {manifest.precision}")
     if faults := manifest.options.get("layer_faults"):
         click.echo(f"The compiler's layers are not as expected: {faults}", err=True)
+    if reason := manifest.options.get("state_layout_reason"):
+        click.echo(two_sides_note(opened, spec, resolved, str(reason)), err=True)
     if not manifest.executed:
         click.echo(registry.find(manifest.backend).not_executed_note, err=True)

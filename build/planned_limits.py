@@ -9,6 +9,7 @@ from nemotrt.build.engine_builder import BuildSpec
 from nemotrt.build.given_limits import GivenLimits, read_limits
 from nemotrt.build.plan_limits import OwnLimits
 from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.protocol.planning import ForeignRuntime, NotPlanned, OwnRuntime
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.numerics import NumberFormat, Precision
@@ -68,6 +69,32 @@ def resolve_limits(
             many += f", prompts of {limits.chunk_tokens} at most,"
         say(f"Planned, not measured: {many} fit {spec.gpu}; --max-batch-size sets another number.")
     return dataclasses.replace(spec, limits=limits)
+
+
+def two_sides_note(
+    checkpoint: Checkpoint, spec: BuildSpec, precision: Precision, reason: str
+) -> str:
+    """Return what it means that a build has not proven that one spare state may rotate.
+
+    Where the limits no longer fit the GPU, it says how many sequences do.
+    """
+    backend = registry.find(spec.backend)
+    how = backend.planning(checked_options(backend, spec.options))
+    said = f"Warning: states take two sides, since {reason}."
+    if spec.gpu is None or not isinstance(how, OwnRuntime):
+        return said
+    limits, two_sides = spec.limits, OwnRuntime(how.engine, StateLayout.TWO_SIDES)
+    own = OwnLimits(checkpoint, spec.gpu, precision, two_sides)
+    lack = own.missing_bytes(limits)
+    if not lack:
+        return said
+    try:
+        given = GivenLimits(None, limits.max_seq_len, limits.chunk_tokens)
+        cure = f"build again with --max-batch-size {own.planned(given).max_batch_size}"
+    except NoFeasiblePlanError:
+        cure = "build again with a smaller --max-seq-len"
+    many = f"{limits.max_batch_size} sequences then need {lack / GIB:.1f} GiB more"
+    return f"{said} {many} than {spec.gpu} has: {cure}."
 
 
 def planned_limits(

@@ -100,7 +100,8 @@ def _layout_notes(
         return {STATE_LAYOUT: StateLayout.IN_PLACE.value}
     num_layers = checkpoint.config.num_mamba_layers
     layout, reason = state_layout(report, num_layers, {*tensorrt.FED, *bound})
-    return {STATE_LAYOUT: layout.value} | ({LAYOUT_REASON: reason} if reason else {})
+    notes: Options = {STATE_LAYOUT: layout.value}
+    return notes | ({LAYOUT_REASON: reason} if reason else {})
 
 
 def build_plugins(

@@ -16,6 +16,7 @@ A row's phase says where its states lie; a call's rows have one phase.
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -108,7 +109,7 @@ class DeviceStates:
         self._current = 0  # the phase that the last decode step left
         self._buffers = {kind: self._allocate(kind) for kind in self._num_layers}
         apart = [scratch_rows * tensor.row_bytes for tensor in self._moved]
-        self._scratch_at = dict(zip(self._moved, np.cumsum([0, *apart]).tolist(), strict=False))
+        self._scratch_at = dict(zip(self._moved, accumulate(apart, initial=0), strict=False))
         largest = max((tensor.row_bytes for tensor in tensors), default=0)
         self._scratch = cuda.allocate(max(sum(apart), largest))  # a swap needs one row of a tensor
 
