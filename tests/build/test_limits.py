@@ -185,7 +185,7 @@ def test_the_command_says_what_it_chose_and_warns(tmp_path: Path) -> None:
     assert result.exit_code == 0 and "Planned" not in result.stderr
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["a10g", "a100", "h100", "l4"]),
     st.integers(1, 30_000),
@@ -203,7 +203,7 @@ def test_a_file_that_plan_wrote_always_fits(
     num_tokens: int | None,
     reserve_gib: float,
 ) -> None:
-    """Of a plan with any lengths, share of the memory, reserve and calls: no warning, no refusal."""
+    """Of a plan with any lengths, memory, reserve and calls: no warning, no refusal."""
     deployment = deploy(
         DeploymentOptions(
             str(nano.path),

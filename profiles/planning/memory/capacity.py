@@ -71,8 +71,10 @@ class Fit:
 
         Calls take activations, and what a prompt call writes of states apart.
         """
-        tokens, is_own = self.max_num_tokens, self.scratch is Scratch.GRAPH
-        together = prefill_batch(max(batch_size, 1), tokens) if is_own else 1
+        tokens, together = self.max_num_tokens, 1
+        if self.scratch is Scratch.GRAPH:  # a chunk is no longer than a sequence
+            tokens = min(tokens, self.cache_tokens)
+            together = prefill_batch(max(batch_size, 1), tokens)
         prompt = Prompt(tokens, self.cache_tokens, together)
         tables = device_bytes(self.model.vocab_size, batch_size) if self.chooses else 0
         apart = self.states.scratch_rows(max(batch_size, 1), tokens) * self.request.own_state_bytes
@@ -101,7 +103,7 @@ class Fit:
 
     def max_seq_len(self, batch_size: int = 1) -> int:
         """Return the longest sequence of which `batch_size` fit; 0 if none does."""
-        left = replace(self, cache_tokens=1).left_bytes(batch_size)
+        left = self.budget.usable_bytes - self.budget.weights_bytes
         low, high = 0, self.request.max_tokens(max(left, 0) // batch_size)
         while low < high:
             middle = (low + high + 1) // 2

@@ -373,7 +373,7 @@ def test_hf_quant_config_alone_counts(algo: str, tmp_path: Path) -> None:
     path.write_text(
         json.dumps({"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}})
     )
-    raw = planned(str(folder))
+    raw = planned(str(folder), "--engine", "nemotrt")
     assert (raw["precision"], raw["kv_dtype"]) == ("bf16", "fp8")
 
 
