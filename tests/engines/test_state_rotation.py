@@ -9,8 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.engines.test_tensorrt_engine import LIMITS, open_on_stand_in, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.engines.test_tensorrt_engine import (
+    LIMITS,
+    open_on_stand_in,
+    relative_error,
+    write_engine,
+)
 
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile.layer_check import LAYERS_FILE
 from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, read_report
@@ -19,8 +27,15 @@ from nemotrt.engines.backends.tensorrt.graph.export import FED
 from nemotrt.engines.backends.tensorrt.run import device_state
 from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, StateTensor
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
+from nemotrt.engines.backends.tensorrt.run.engine import state_layout as layout_of
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Feed
+from nemotrt.errors import ArtefactError
 from nemotrt.files.text_file import read_json
+from nemotrt.inspection import plan_rows
+from nemotrt.profiles.planning.memory.request_memory import request_memory
+from nemotrt.profiles.planning.sources.known_models import load_model
+from nemotrt.profiles.planning.time.engine_profile import load_engine
 from support import reference
 from support.any_order import KINDS, AnyOrder, random_order
 
@@ -178,6 +193,54 @@ def test_what_the_proof_refuses_goes_wrong(opened: Any, model: Any) -> None:
     assert random_schedule(engine, model, np.random.default_rng(1)) < 2e-2
 
 
+# Where states lie
+
+
+@settings(deadline=None)
+@given(st.sampled_from(StateLayout), st.integers(1, 30), st.integers(0, 100))
+def test_a_step_writes_over_the_layer_before_alone(
+    layout: StateLayout, layers: int, phase: int
+) -> None:
+    """Buffers are each layer's own, and all come round; only a spare that rotates meets another."""
+    now, after, whole = (
+        [layout.buffer(layer, layers, p) for layer in range(layers)]
+        for p in (phase, phase + 1, phase + layout.period(layers))
+    )
+    assert now == whole and len({*now}) == len({*after}) == layers
+    assert {*now, *after} <= set(range(layout.buffers(layers)))
+    for layer, target in enumerate(after):
+        read_by = [other for other in range(layers) if now[other] == target]
+        expected = {
+            StateLayout.IN_PLACE: [layer],
+            StateLayout.ROTATING: [layer - 1] if layer else [],
+            StateLayout.TWO_SIDES: [],
+        }
+        assert read_by == expected[layout]
+
+
+@pytest.mark.parametrize("layout", [*StateLayout])
+def test_the_planner_counts_what_the_runtime_allocates(layout: StateLayout) -> None:
+    """Of the 9B, 7 sequences with chunks of 128 tokens: four of a call."""
+    config, rows = load_model("nemotron-nano-9b-v2"), 7
+    mamba = config.mamba
+    assert mamba is not None
+    sizes = {
+        "conv": (mamba.conv_kernel - 1) * mamba.conv_dim * 2,
+        "ssm": mamba.num_heads * mamba.head_dim * mamba.state_size * 4,
+    }
+    layers = range(config.num_mamba_layers)
+    tensors = [StateTensor(kind, layer, size) for kind, size in sizes.items() for layer in layers]
+    memory, scratch_rows = Memory(), layout.scratch_rows(rows, 128)
+    start = memory.end
+    DeviceStates(memory, tensors, rows, layout, scratch_rows)  # type: ignore[arg-type]
+    engine = load_engine("tensorrt").model_copy(update={"states": layout})
+    request = request_memory(config, engine, NumberFormat.BF16, NumberFormat.FP32)
+    planned = rows * request.total_bytes(0) + scratch_rows * request.own_state_bytes
+    row_of_a_swap = 0 if scratch_rows else sizes["ssm"]
+    assert memory.end - start - row_of_a_swap == pytest.approx(planned, abs=rows)
+    assert scratch_rows == (4 if layout is ROTATING else 0)
+
+
 # Real reports
 
 
@@ -286,3 +349,27 @@ def test_reports_that_say_too_little_prove_nothing(
     state_alone = state_layout(report, 3, inputs)
     assert state_alone[0] is TWO_SIDES  # ssm_3 is then of unknown origin
     assert state_layout(LayerReport((), ()), 0, set()) == (ROTATING, "")  # a dense model
+
+
+def test_a_manifest_of_another_layout_is_refused(source: Path, tmp_path: Path) -> None:
+    """Of none it has two sides, as builds had before; no word of it reads as a proof."""
+    manifest = write_engine(source, tmp_path / "e", Precision.BF16)
+    for options, expected in (
+        ({}, TWO_SIDES),
+        ({"state_layout": "two sides"}, TWO_SIDES),
+        ({"state_layout": "one spare that rotates"}, ROTATING),
+        ({"mamba": "plugin"}, StateLayout.IN_PLACE),
+    ):
+        assert layout_of(manifest.model_copy(update={"options": options})) is expected
+    for word in ("in place", "", "proven", True):
+        changed = manifest.model_copy(update={"options": {"state_layout": word}})
+        with pytest.raises(ArtefactError, match="build it again"):
+            layout_of(changed)
+
+
+def test_inspect_says_which(compiled_tiny: Callable[[str, str], Path]) -> None:
+    manifest = read_manifest(compiled_tiny("bf16", "a100"))
+    assert plan_rows(manifest)["states"] == "one spare that rotates"
+    two = {"state_layout": "two sides", "state_layout_reason": "a kernel may still run"}
+    refused = manifest.model_copy(update={"options": manifest.options | two})
+    assert plan_rows(refused)["states"] == "two sides: a kernel may still run"
