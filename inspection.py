@@ -145,9 +145,10 @@ def plan_rows(manifest: Manifest) -> dict[str, Any]:
     options = manifest.options
     if "layer_faults" not in options:
         return {}
+    kept = "two sides" if manifest.model["num_mamba_layers"] else "none"
     why = options.get("state_layout_reason")
     return {
-        "states": str(options.get("state_layout", "two sides")) + (f": {why}" if why else ""),
+        "states": f"{options.get('state_layout', kept)}{f': {why}' if why else ''}",
         "layers": options["layer_faults"] or "as they should be (--layers prints them)",
         "rebuild differs in": options.get("rebuild_differs_in", "unknown"),
     }

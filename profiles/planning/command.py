@@ -141,9 +141,9 @@ def plan_model(
     else:
         found = each_precision(options) if is_any else [deploy(options)]
         deployment, batch_size = best_under(found, latency_target)
-    if asked.write_limits:
-        check_limits(deployment)
     record = make_plan(deployment, asked.concurrency, batch_size, asked.usd_per_hour)
+    if asked.write_limits:
+        check_limits(deployment, record.batch_size)
     baseline = None
     if asked.baseline:
         is_own = options.precision is None and not is_any

@@ -99,6 +99,8 @@ def _layout_notes(
     if spec.mamba is MambaLayers.PLUGIN:
         return {STATE_LAYOUT: StateLayout.IN_PLACE.value}
     num_layers = checkpoint.config.num_mamba_layers
+    if not num_layers:
+        return {}
     layout, reason = state_layout(report, num_layers, {*tensorrt.FED, *bound})
     notes: Options = {STATE_LAYOUT: layout.value}
     return notes | ({LAYOUT_REASON: reason} if reason else {})

@@ -27,7 +27,7 @@ def state_layout(
         num_layers: layers of the model that have states.
         inputs: the graph's inputs but for its states.
     """
-    fault = next(_faults(report.kernels(DECODE), num_layers, inputs), "") if num_layers else ""
+    fault = next(_faults(report.kernels(DECODE), num_layers, inputs), "")
     return (StateLayout.TWO_SIDES, fault) if fault else (StateLayout.ROTATING, "")
 
 
