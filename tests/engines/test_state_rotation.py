@@ -29,8 +29,8 @@ from nemotrt.engines.backends.tensorrt.compile.state_proof import state_layout
 from nemotrt.engines.backends.tensorrt.graph.export import FED
 from nemotrt.engines.backends.tensorrt.run import device_state
 from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, StateTensor
+from nemotrt.engines.backends.tensorrt.run.device_state import state_layout as layout_of
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
-from nemotrt.engines.backends.tensorrt.run.engine import state_layout as layout_of
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Feed
 from nemotrt.errors import ArtefactError

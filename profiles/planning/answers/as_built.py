@@ -12,7 +12,7 @@ from nemotrt.engines.backends.protocol.planning import (
     Planning,
 )
 from nemotrt.engines.model.numerics import NumberFormat
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import Deployment, formats_of
 from nemotrt.profiles.planning.memory.capacity import Admission
 from nemotrt.profiles.planning.time.engine_profile import load_engine
@@ -45,6 +45,27 @@ def unbuilt(deployment: Deployment) -> str | None:
                 f"not {formats.kv} and {formats.ssm}; leave out --kv-cache and --ssm-state"
             )
     return None
+
+
+def built_note(deployment: Deployment, largest: int) -> str | None:
+    """Return how what a build makes differs from the plan, where the plan is of our engines."""
+    name, reason = deployment.engine.name, unbuilt(deployment)
+    if name in registry.names() and reason:
+        return f"`nemotrt build` makes no such engine: {reason}"
+    is_design = name == "nemotrt" and deployment.tp == 1
+    if not is_design or not deployment.model.num_mamba_layers:
+        return None
+    backend = registry.find(registry.first_for_gpu())
+    try:
+        _, num_built = as_built(deployment, planning_of(backend, 1))
+    except NoFeasiblePlanError:
+        num_built = 0
+    if num_built == largest:
+        return None
+    return (
+        f"`nemotrt build --backend {backend.name}` makes another engine: it holds {num_built} "
+        f"(--engine {backend.name})"
+    )
 
 
 def as_built(deployment: Deployment, how: Planning) -> tuple[Deployment, int]:
@@ -98,7 +119,8 @@ def unsupported(backend: AnyBackend, deployment: Deployment) -> str | None:
     gpu = deployment.gpu
     if gpu.kind == "gpu" and gpu.compute_capability is None:
         return f"the profile of {gpu.name} has no compute capability"
-    return backend.supports(gpu.compute_capability, deployment.formats.precision)
+    reason = backend.supports(gpu.compute_capability, deployment.formats.precision)
+    return reason.rstrip(".") if reason else None
 
 
 def _own(deployment: Deployment, runtime: OwnRuntime) -> Deployment:

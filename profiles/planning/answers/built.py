@@ -34,7 +34,7 @@ def _built(backend: AnyBackend, deployment: Deployment, baseline: Deployment) ->
     if not reason and how.tp_size != deployment.tp:
         reason = "it has no tensor parallelism"
     if reason:
-        return BuiltEngine(backend.name, None, None, None, (reason.rstrip("."),))
+        return BuiltEngine(backend.name, None, None, None, (reason,))
     try:
         ours, batch = as_built(deployment, how)
         theirs, other = as_built(baseline, how)

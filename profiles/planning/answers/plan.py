@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import NumberFormat, Precision
-from nemotrt.errors import NoFeasiblePlanError
-from nemotrt.profiles.planning.answers.as_built import as_built, planning_of, unbuilt
+from nemotrt.profiles.planning.answers.as_built import built_note
 from nemotrt.profiles.planning.answers.contradictions import contradictions
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.memory.capacity import (
@@ -233,29 +231,8 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
     weights = deployment.formats.precision.weights.format
     if weights.kind == "int":  # no published row has such weights
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
-    if note := _built_note(deployment, largest):
+    if note := built_note(deployment, largest):
         notes.append(note)
     if deployment.gpu.notes:
         notes.append(deployment.gpu.notes.rstrip("."))
     return tuple(notes)
-
-
-def _built_note(deployment: Deployment, largest: int) -> str | None:
-    """Return how what a build makes differs from the plan, where the plan is of our engines."""
-    name, reason = deployment.engine.name, unbuilt(deployment)
-    if name in registry.names() and reason:
-        return f"`nemotrt build` makes no such engine: {reason}"
-    is_design = name == "nemotrt" and deployment.tp == 1
-    if not is_design or not deployment.model.num_mamba_layers:
-        return None
-    backend = registry.find(registry.first_for_gpu())
-    try:
-        _, num_built = as_built(deployment, planning_of(backend, 1))
-    except NoFeasiblePlanError:
-        num_built = 0
-    if num_built == largest:
-        return None
-    return (
-        f"`nemotrt build --backend {backend.name}` makes another engine: it holds {num_built} "
-        f"(--engine {backend.name})"
-    )

@@ -37,7 +37,7 @@ def _faults(kernels: list[Layer], num_layers: int, inputs: Collection[str]) -> I
         yield "the compiler's report has no kernels"
         return
     readers, writers = _by_tensor(kernels, is_read=True), _by_tensor(kernels, is_read=False)
-    states = {f"{kind}_{layer}" for kind in KINDS for layer in range(num_layers)}
+    states = [f"{kind}_{layer}" for kind in KINDS for layer in range(num_layers)]
     known = {*inputs, *states}
     for name in readers:
         if name not in writers and name not in known:

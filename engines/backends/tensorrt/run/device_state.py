@@ -20,8 +20,11 @@ from itertools import accumulate
 
 import numpy as np
 
+from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
+from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, DeviceBuffer
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner
 from nemotrt.errors import ArtefactError
 
@@ -71,6 +74,20 @@ def state_tensors(runner: PlanRunner, others: Collection[str]) -> list[StateTens
     if outputs:
         raise ArtefactError(f"the plan's outputs {', '.join(sorted(outputs))} are unknown.")
     return tensors
+
+
+def state_layout(manifest: Manifest) -> StateLayout:
+    """Return where the plan's steps write states: what the build has proven, else two sides.
+
+    Raises:
+        ArtefactError: the manifest has a word that this version does not know.
+    """
+    if manifest.options.get("mamba") == MambaLayers.PLUGIN:
+        return StateLayout.IN_PLACE
+    word = manifest.options.get(STATE_LAYOUT, StateLayout.TWO_SIDES)
+    if word not in (StateLayout.ROTATING, StateLayout.TWO_SIDES):
+        raise ArtefactError(f"the engine's {STATE_LAYOUT} is {word!r}; build it again.")
+    return StateLayout(word)
 
 
 class DeviceStates:

@@ -14,23 +14,25 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
-from nemotrt.engines.backends.protocol.own_runtime import StateLayout, prefill_batch
+from nemotrt.engines.backends.protocol.own_runtime import prefill_batch
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     DECODE_PROFILE,
     PLAN_FILE,
     PREFILL_PROFILE,
 )
 from nemotrt.engines.backends.tensorrt.compile.flavour import flavours, local_compute_capability
-from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api, opened
 from nemotrt.engines.backends.tensorrt.device.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
 from nemotrt.engines.backends.tensorrt.graph.export import FED
-from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.plugins.registration import register_plugins
 from nemotrt.engines.backends.tensorrt.run.batch_inputs import BatchInputs
-from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, state_tensors
+from nemotrt.engines.backends.tensorrt.run.device_state import (
+    DeviceStates,
+    state_layout,
+    state_tensors,
+)
 from nemotrt.engines.backends.tensorrt.run.device_weights import open_weights, upload
 from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
@@ -38,7 +40,7 @@ from nemotrt.engines.runtime.engine import CHOSEN, Feed, step_by_rows
 from nemotrt.engines.runtime.pipeline import Pipeline
 from nemotrt.engines.runtime.sampling.draws import open_draws
 from nemotrt.engines.runtime.state.slots import SlotEngine, Slots
-from nemotrt.errors import ArtefactError, EnvironmentUnfitError, NemotrtError
+from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
 log = logging.getLogger("nemotrt.engine")
@@ -216,20 +218,6 @@ def open_engine(folder: Path, manifest: Manifest) -> TensorRTEngine:
     with opened(cuda_api()) as cuda:
         _check_gpu(folder, manifest, cuda.compute_capability)  # CUDA may order the GPUs otherwise
         return TensorRTEngine(trt, cuda, folder, manifest, kernels)
-
-
-def state_layout(manifest: Manifest) -> StateLayout:
-    """Return where the plan's steps write states: what the build has proven, else two sides.
-
-    Raises:
-        ArtefactError: the manifest has a word that this version does not know.
-    """
-    if manifest.options.get("mamba") == MambaLayers.PLUGIN:
-        return StateLayout.IN_PLACE
-    word = manifest.options.get(STATE_LAYOUT, StateLayout.TWO_SIDES)
-    if word not in (StateLayout.ROTATING, StateLayout.TWO_SIDES):
-        raise ArtefactError(f"the engine's {STATE_LAYOUT} is {word!r}; build it again.")
-    return StateLayout(word)
 
 
 def _check_gpu(folder: Path, manifest: Manifest, found: str) -> None:
