@@ -385,6 +385,14 @@ def test_reports_that_say_too_little_prove_nothing(
     assert "which no kernel writes" in reason(report, inputs - set(FED))
     twice = [layer for layer in report.layers if any(t.name == "ssm_0" for t in layer.inputs)]
     assert "may still run" in reason(replace(report, layers=(*report.layers, *twice)))
+    (state,) = {t for k in report.kernels(0) for t in k.outputs if t.name == "ssm_out_1"}
+    grown = tuple(
+        replace(layer, inputs=(*layer.inputs[:-1], replace(layer.inputs[-1], shape=state.shape)))
+        if state in layer.outputs
+        else layer
+        for layer in report.layers
+    )
+    assert "is as large as ssm_out_1" in reason(replace(report, layers=grown))
     state_alone = state_layout(report, 3, inputs)
     assert state_alone[0] is TWO_SIDES  # ssm_3 is then of unknown origin
 

@@ -8,6 +8,7 @@ of; a prompt call has each node as a kernel of its own, so that a state may be w
 """
 
 import heapq
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,6 +93,12 @@ class Kernels:
         graph = model.graph
         values = [*graph.value_info, *graph.input, *graph.output]
         types = {value.name: value.type.tensor_type.elem_type for value in values}
+        self.shapes = {
+            value.name: ",".join(
+                str(dim.dim_value or 1) for dim in value.type.tensor_type.shape.dim
+            )
+            for value in values
+        }
         self.parents = self._parents(graph.node)
         groups = self._fused(graph) if is_fused else []
         alone = set(range(len(graph.node))).difference(*groups)
@@ -108,7 +115,10 @@ class Kernels:
         return [{writer[name] for name in node.input if name in writer} for node in nodes]
 
     def _fused(self, graph: Any) -> list[set[int]]:
-        """Return the nodes of each state's kernel: its readers, its writer, and those between."""
+        """Return the nodes of each state's kernel.
+
+        Those are its readers, its writer, what makes values as large for them, and all between.
+        """
         above: list[set[int]] = []
         for parents in self.parents:  # ONNX lists nodes in an order that runs
             above.append(parents.union(*(above[one] for one in parents)))
@@ -117,18 +127,33 @@ class Kernels:
             kind, _, layer = name.rpartition("_")
             if kind not in KINDS:
                 continue
-            ends = {
-                i
-                for i, node in enumerate(graph.node)
-                if name in node.input or f"{kind}_out_{layer}" in node.output
-            }
-            between = {
-                i
-                for i in range(len(graph.node))
-                if ends & above[i] and any(i in above[end] for end in ends)
-            }
-            groups.append(ends | between)
+            group, before = (
+                set(),
+                {
+                    i
+                    for i, node in enumerate(graph.node)
+                    if name in node.input or f"{kind}_out_{layer}" in node.output
+                },
+            )
+            while group != before:
+                group = set(before)
+                read = {given for i in group for given in graph.node[i].input}
+                before |= {
+                    i
+                    for i, node in enumerate(graph.node)
+                    if any(made in read and self._is_large(made, name) for made in node.output)
+                    or (group & above[i] and any(i in above[end] for end in group))
+                }
+            groups.append(group)
         return groups
+
+    def _is_large(self, name: str, state: str) -> bool:
+        sizes = [
+            math.prod(map(int, self.shapes[one].split(",")[1:]))
+            for one in (name, state)
+            if self.shapes.get(one)
+        ]
+        return len(sizes) == 2 and sizes[0] >= sizes[1]
 
     def order(self, rng: np.random.Generator) -> Order:
         """Return a random topological order."""
@@ -138,7 +163,7 @@ class Kernels:
         """Yield the layers of the report that a compiler would write of them."""
         for number, kernel in enumerate(self.kernels):
             sides = (
-                tuple(Tensor(name, "", "Float") for name in side)
+                tuple(Tensor(name, self.shapes[name], "Float") for name in side)
                 for side in (kernel.inputs, kernel.outputs)
             )
             yield Layer(f"k{number}_myl{profile}_0", "kgen", profile, *sides, (), "")

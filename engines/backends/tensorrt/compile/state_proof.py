@@ -4,12 +4,17 @@ A step may write layer i's state over what layer i-1 has read if every kernel th
 state is an ancestor of every kernel that writes the other: it is done by then on any number of
 streams, since TensorRT runs a kernel behind those whose results it reads. Nothing else orders
 kernels: not the report's list, which may change, and not its bookkeeping.
+
+It is assumed that an output's memory is written by the kernels that the report names for it. A
+compiler may only compute a part of it there before, in place: so what such a kernel reads must be
+smaller than the state, but for states.
 """
 
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
+from nemotrt.engines.backends.tensorrt.compile.layer_check import row_size
 from nemotrt.engines.backends.tensorrt.compile.layer_report import Layer, LayerReport
 
 STATE_LAYOUT, LAYOUT_REASON = "state_layout", "state_layout_reason"  # in a manifest's options
@@ -59,6 +64,18 @@ def _faults(kernels: list[Layer], num_layers: int, inputs: Collection[str]) -> I
                         f"a kernel that reads {kind}_{layer - 1} may still run when "
                         f"{kind}_out_{layer} is written"
                     )
+    for name in states:
+        out_name = name.replace("_", "_out_")
+        for writer in writers[out_name]:
+            yield from _in_place(kernels[writer], out_name, states)
+
+
+def _in_place(kernel: Layer, out_name: str, states: Collection[str]) -> Iterator[str]:
+    """Yield what a kernel reads that may have had the memory of a state which it writes."""
+    size = next(row_size(tensor) for tensor in kernel.outputs if tensor.name == out_name)
+    for tensor in kernel.inputs:
+        if tensor.name not in states and row_size(tensor) >= size:
+            yield f"{tensor.name} is as large as {out_name}, in whose memory it may have been"
 
 
 def _by_tensor(kernels: list[Layer], *, is_read: bool) -> dict[str, set[int]]:
