@@ -151,7 +151,7 @@ def _where_weights_are(manifest: Manifest) -> str:
     return "unknown" if backend is None else backend.weights_place
 
 
-PLAN_NOTES = ("layer_faults", "rebuild_differs_in")
+PLAN_NOTES = ("layer_faults", "rebuild_differs_in", "state_layout", "state_layout_reason")
 
 
 def plan_rows(manifest: Manifest) -> dict[str, Any]:
@@ -159,7 +159,10 @@ def plan_rows(manifest: Manifest) -> dict[str, Any]:
     options = manifest.options
     if "layer_faults" not in options:
         return {}
+    kept = "two sides" if manifest.model["num_mamba_layers"] else "none"
+    why = options.get("state_layout_reason")
     return {
+        "states": f"{options.get('state_layout', kept)}{f': {why}' if why else ''}",
         "layers": options["layer_faults"] or "as they should be (--layers prints them)",
         "rebuild differs in": options.get("rebuild_differs_in", "unknown"),
     }

@@ -18,7 +18,9 @@ from nemotrt.engines.artefact.manifest import (
     Manifest,
     write_manifest,
 )
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.run import engine as engine_module
@@ -40,7 +42,12 @@ LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 
 
 def write_engine(
-    source: Path, folder: Path, precision: Precision, *, is_embedded: bool = False
+    source: Path,
+    folder: Path,
+    precision: Precision,
+    *,
+    is_embedded: bool = False,
+    layout: StateLayout = StateLayout.TWO_SIDES,
 ) -> Manifest:
     """Write all of an engine directory but the plan, for which an empty file stands."""
     folder.mkdir(parents=True)
@@ -58,7 +65,7 @@ def write_engine(
         checkpoint=CheckpointEntry(path=str(source), fingerprint=checkpoint.fingerprint()),
         weights=weight_inputs(checkpoint, bound),
         tools={"tensorrt-rtx": "1"},
-        options={},
+        options={STATE_LAYOUT: layout.value},
         files={},
     )
 
@@ -67,12 +74,13 @@ def open_on_stand_in(
     source: Path,
     folder: Path,
     precision: Precision = Precision.BF16,
-    flavour: type[stand_in.TensorRT] = stand_in.RtxTensorRT,
+    flavour: Callable[..., stand_in.TensorRT] = stand_in.RtxTensorRT,
     *,
     is_embedded: bool = False,
+    layout: StateLayout = StateLayout.TWO_SIDES,
 ) -> tuple[TensorRTEngine, stand_in.TensorRT]:
     """Return an engine over the stand-in, and the stand-in."""
-    manifest = write_engine(source, folder, precision, is_embedded=is_embedded)
+    manifest = write_engine(source, folder, precision, is_embedded=is_embedded, layout=layout)
     cuda = cuda_stand_in.Cuda()
     trt = flavour(cuda, folder / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS))
     kernels = folder.parent / "kernels"

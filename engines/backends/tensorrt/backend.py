@@ -12,6 +12,7 @@ from nemotrt.engines.backends.protocol.backend import (
     Target,
 )
 from nemotrt.engines.backends.protocol.compute_capability import local_compute_capability
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
 from nemotrt.engines.backends.tensorrt.graph.fitness import (
     AHEAD_OF_TIME,
@@ -163,10 +164,13 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         return open_engine(folder, manifest)
 
     def planning(self, options: TensorRTOptions) -> Planning:
-        """Count what the runtime allocates; plugins update states in place."""
-        from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
+        """Count what the runtime allocates; plugins update states in place.
 
-        return OwnRuntime(1 if options.has_plugins else SIDES)
+        TensorRT's own layers let one spare state rotate: a build proves that, or says that it
+        can't.
+        """
+        layout = StateLayout.IN_PLACE if options.has_plugins else StateLayout.ROTATING
+        return OwnRuntime(self.name, layout)
 
     def print_layers(self, folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
         """Print every kernel of both profiles and the summary."""

@@ -128,7 +128,13 @@ def test_padding_and_neighbours_change_nothing(opened: Any) -> None:
 def test_states_have_one_side(opened: Any) -> None:
     """Updated in place: half the memory, and one captured graph a batch size."""
     engine, _ = opened
-    assert all(tensor.is_in_place for tensor in engine._states.tensors)
+    for is_prompt in (False, True):
+        _, places = engine._states.bindings(range(1), is_prompt=is_prompt)
+        states = [name for name in places if "_out_" not in name]
+        assert states
+        for name in states:
+            kind, _, layer = name.rpartition("_")
+            assert places[f"{kind}_out_{layer}"] == places[name]
     slot = engine.allocate()
     for _ in range(4):
         engine.step([Feed(slot, [3])])

@@ -15,21 +15,25 @@ import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends.protocol.compute_capability import local_compute_capability
+from nemotrt.engines.backends.protocol.own_runtime import prefill_batch
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     DECODE_PROFILE,
     PLAN_FILE,
     PREFILL_PROFILE,
-    prefill_batch,
 )
 from nemotrt.engines.backends.tensorrt.compile.flavour import flavours
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api, opened
 from nemotrt.engines.backends.tensorrt.device.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
-from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.graph.export import FED
 from nemotrt.engines.backends.tensorrt.plugins.registration import register_plugins
 from nemotrt.engines.backends.tensorrt.run.batch_inputs import BatchInputs
-from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, state_tensors
+from nemotrt.engines.backends.tensorrt.run.device_state import (
+    DeviceStates,
+    state_layout,
+    state_tensors,
+)
 from nemotrt.engines.backends.tensorrt.run.device_weights import open_weights, upload
 from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
@@ -40,7 +44,6 @@ from nemotrt.engines.runtime.state.slots import Slots
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
-FED = ("input_ids", "lengths", "past")
 log = logging.getLogger("nemotrt.engine")
 
 
@@ -59,20 +62,22 @@ class TensorRTEngine(Slots):
         self._weights = {}
         if manifest.weights:
             self._weights = upload(cuda, open_weights(manifest), manifest.weights)
-        tensors = state_tensors(
-            self._runner,
-            {*FED, *self._weights},
-            all_in_place=manifest.options.get("mamba") == MambaLayers.PLUGIN,
+        limits, layout = manifest.engine_limits, state_layout(manifest)
+        self._states = DeviceStates(
+            cuda,
+            state_tensors(self._runner, {*FED, *self._weights}),
+            limits.max_batch_size,
+            layout,
+            layout.scratch_rows(limits.max_batch_size, limits.chunk_tokens),
         )
-        limits = manifest.engine_limits
-        self._states = DeviceStates(cuda, tensors, limits.max_batch_size)
         super().__init__(limits, self._runner.shape("logits")[-1], self._states)
         self._allocate_buffers()
 
     def _allocate_buffers(self) -> None:
         """Allocate what goes in and out in each step, page-locked here and on the device."""
         batch, chunk = self.limits.max_batch_size, self.limits.chunk_tokens
-        num_ids = max(batch, prefill_batch(self.limits) * chunk)
+        self._prefill_batch = prefill_batch(batch, chunk)
+        num_ids = max(batch, self._prefill_batch * chunk)
         self._inputs = BatchInputs(self._cuda, num_ids, batch)
         self._logits = self._cuda.host_array((batch, self.vocab_size), np.float32)
         inputs = self._inputs.device
@@ -151,20 +156,20 @@ class TensorRTEngine(Slots):
         tokens = max(len(feed.tokens) for feed in feeds)
         held = max(self.held_tokens(feed.slot) for feed in feeds)
         is_inside = held + tokens <= self.limits.max_seq_len
-        return is_inside and len(feeds) <= prefill_batch(self.limits)
+        return is_inside and len(feeds) <= self._prefill_batch
 
     def _run(self, feeds: Sequence[Feed], first_row: int, chosen: Chosen | None) -> list[int]:
         """Enqueue a batch; return its rows of the logits, which begin at `first_row`."""
         first, ordered = self.gather(feeds)
         rows = range(first, first + len(feeds))
-        side = self._states.align(rows)
         tokens = self._feed(ordered, chosen)
-        profile = DECODE_PROFILE if tokens == 1 else PREFILL_PROFILE
-        addresses = self._fixed | self._states.bindings(first, side)
-        addresses["logits"] = self.logits_address(first_row)
-        key = (first, side, first_row) if tokens == 1 else None
+        is_prompt = tokens > 1
+        phase, states = self._states.bindings(rows, is_prompt=is_prompt)
+        addresses = self._fixed | states | {"logits": self.logits_address(first_row)}
+        profile = PREFILL_PROFILE if is_prompt else DECODE_PROFILE
+        key = None if is_prompt else (first, phase, first_row)
         self._runner.run(profile, len(rows), tokens, addresses, key)
-        self._states.flip(rows)
+        self._states.written(rows, is_prompt=is_prompt)
         self.advance(feeds)
         return [first_row + self.row_of(feed) - first for feed in feeds]
 
