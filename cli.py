@@ -26,6 +26,7 @@ COMMANDS = {
         "Compare a quantized checkpoint or an engine with its source.",
     ),
     "build": Command("build.command:build", "Build an engine directory from a checkpoint."),
+    "pack": Command("build.pack_command:pack", "Make one folder of an engine and its weights."),
     "inspect": Command(
         "inspection:inspect", "Print and verify an engine directory or a checkpoint."
     ),

@@ -197,6 +197,17 @@ quiet_option = click.option(
 )
 
 
+def engine_options(command: Command) -> Command:
+    """Add what every command that opens an engine takes, as `checkpoint` and `verify`."""
+    verify = "Read every byte again, also of what was verified before and has the same time."
+    where = (
+        "Where the weights of ENGINE are, if they stay in a checkpoint; or $NEMOTRT_CHECKPOINT.  "
+        "[default: where they were when it was built]"
+    )
+    command = click.option("--verify", is_flag=True, help=verify)(command)
+    return click.option("--checkpoint", metavar="PATH", help=where)(command)
+
+
 def config_option(command: Command) -> Command:
     """Add --config FILE: the command's parameters from YAML; the command line overrides them."""
     return click.option(

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import json_option
+from nemotrt.commandline import engine_options, json_option
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.backends import registry
-from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.engines.backends.readiness import State, check_engine, verdict
+from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 
 @click.command()
@@ -22,10 +24,24 @@ from nemotrt.errors import ArtefactError, ConfigError
 )
 @click.option("--layers", is_flag=True, help="What the compiler made of a TensorRT engine.")
 @click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
-def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_verify: bool) -> None:
+@click.option("--here", is_flag=True, help="Exit with 3 unless an engine opens on this machine.")
+@engine_options
+def inspect(
+    folder: Path,
+    source: str | None,
+    as_json: bool,
+    layers: bool,
+    no_verify: bool,
+    here: bool,
+    checkpoint: str | None,
+    verify: bool,
+) -> None:
     """Print what FOLDER is and verify it.
 
-    An engine directory: its manifest, with every file's SHA-256 checked. A quantized checkpoint:
+    An engine directory: its manifest, and whether it can be opened here: its files and its weights,
+    with every SHA-256 checked, wherever they are, and what it asks of the machine. The exit code is
+    1 where a file or a weight is missing or another, and 0 where only this machine lacks something.
+    A quantized checkpoint:
     its formats checked against what the engines' loaders demand, and which of them load it; with
     --source, every weight against the error that rounding can make. Any other checkpoint: its
     dimensions, with every tensor's name, type and shape checked.
@@ -35,14 +51,13 @@ def inspect(folder: Path, source: str | None, as_json: bool, layers: bool, no_ve
         raise ConfigError(f"--source is for a quantized checkpoint; {folder} is none.")
     if layers and not is_engine:
         raise ConfigError(f"--layers is for a TensorRT engine; {folder} is none.")
+    if not is_engine and (here or verify or checkpoint is not None):
+        raise ConfigError(f"--checkpoint, --verify and --here are for an engine; {folder} is none.")
+    if verify and no_verify:
+        raise ConfigError("give --verify or --no-verify, not both.")
     if is_engine:
-        manifest = read_manifest(folder)
-        if not no_verify:
-            verify_files(folder, manifest)
-        if layers:
-            registry.find(manifest.backend).print_layers(folder, manifest, as_json=as_json)
-            return
-        _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
+        options = OpenOptions(checkpoint=checkpoint, trust_seals=not verify)
+        _inspect_engine(folder, options, as_json, layers=layers, verify=not no_verify, here=here)
         return
     if is_quantized(folder):
         _inspect_quantized(folder, source, as_json)
@@ -74,8 +89,8 @@ def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
     from nemotrt.engines.model.hf_config import read_model_config
     from nemotrt.engines.model.tensor_names import linear_names
     from nemotrt.engines.tiny.models import resolve_checkpoint
+    from nemotrt.progress import count_progress
     from nemotrt.quantize.contracts.contract import inspect_quantized
-    from nemotrt.quantize.conversion.progress import count_progress
 
     original = resolve_checkpoint(source) if source is not None else None
     total = len(linear_names(read_model_config(folder)))
@@ -103,7 +118,36 @@ def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
         raise ArtefactError(f"{folder}: {found.faults[0]}{more}")
 
 
-def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
+def _inspect_engine(
+    folder: Path, options: OpenOptions, as_json: bool, *, layers: bool, verify: bool, here: bool
+) -> None:
+    """Print an engine and what opening it needs; raise if it is not whole, or not for `here`."""
+    manifest = read_manifest(folder)
+    if layers:
+        if verify:
+            verify_files(folder, manifest, trust_seals=options.trust_seals)
+        registry.find(manifest.backend).print_layers(folder, manifest, as_json=as_json)
+        return
+    checks = check_engine(folder, manifest, options, verify=verify)
+    opens = verdict(checks)
+    report = manifest.model_dump(mode="json") | {
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "opens_here": opens.value,
+    }
+    rows = {f"{check.state:9} {check.name}": check.text for check in checks}
+    _print(report, engine_rows(manifest) | {"opens here": opens.value}, as_json)
+    if not as_json:
+        _print({}, rows, as_json)
+    failed = [check for check in checks if check.state is State.NO]
+    for check in failed:
+        if check.is_own:
+            raise ArtefactError(check.text)
+    if here and opens is not State.YES:
+        why = failed[0].text if failed else "--no-verify leaves its digests unchecked."
+        raise EnvironmentUnfitError(f"{folder} is not known to open here: {why}")
+
+
+def engine_rows(manifest: Manifest) -> dict[str, Any]:
     """Return what a person wants to know of an engine."""
     size = sum(entry.num_bytes for entry in manifest.files.values())
     limits, model, checkpoint = manifest.limits, manifest.model, manifest.checkpoint
@@ -117,22 +161,21 @@ def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
         "max_batch_size": limits.max_batch_size,
         "max_seq_len": limits.max_seq_len,
         "chunk_tokens": limits.chunk_tokens,
-        "checkpoint": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
+        "built from": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
         "weights": _where_weights_are(manifest),
         **plan_rows(manifest),
         "notes": ", ".join(
             f"{name} {value}" for name, value in manifest.options.items() if name not in PLAN_NOTES
         ),
         "tools": ", ".join(f"{name} {number}" for name, number in manifest.tools.items()),
-        "files": f"{len(manifest.files)}, {size / 1e6:.1f} MB"
-        + (", every SHA-256 verified" if is_verified else ""),
+        "size": f"{size / 1e6:.1f} MB",
     }
 
 
 def _where_weights_are(manifest: Manifest) -> str:
     """Return where the engine's weights come from."""
     if manifest.weights:
-        return f"{len(manifest.weights)} bound at load"
+        return f"{len(manifest.weights)} bound at load, in the checkpoint"
     backend = registry.get(manifest.backend)
     return "unknown" if backend is None else backend.weights_place
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nemotrt.commandline import engine_options
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.wire.request import NUMBERS
 
@@ -78,6 +79,7 @@ def number_options(function: Command) -> Command:
     metavar="N",
     help="The same of each prompt token, with --json.",
 )
+@engine_options
 @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 def generate(
@@ -90,6 +92,8 @@ def generate(
     max_tokens: int | None,
     temperature: float | None,
     top_p: float | None,
+    checkpoint: str | None,
+    verify: bool,
     threads: int | None,
     as_json: bool,
     **sampling: Any,
@@ -113,7 +117,7 @@ def generate(
         if sampling[name] is not None and not as_json:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
-    opened = open_engine(engine, num_threads=threads)
+    opened = open_engine(engine, num_threads=threads, checkpoint=checkpoint, trust_seals=not verify)
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
     updates = []

@@ -12,6 +12,7 @@ from nemotrt.commandline import (
     DefaultGroup,
     config_option,
     dry_run_option,
+    engine_options,
     force_option,
     json_option,
     output_option,
@@ -71,6 +72,7 @@ def profile() -> None:
 @click.option("--header", multiple=True, help="NAME=VALUE of every HTTP request.")
 @click.option("--extra", multiple=True, help="NAME=VALUE in every request; null takes one away.")
 @click.option("--threads", type=COUNT, help="CPU threads of an engine directory.")
+@engine_options
 @click.option("--stall-timeout-s", type=click.FloatRange(0.1), default=300.0, show_default=True)
 @click.option(
     "--driver",
@@ -142,6 +144,8 @@ def run(ctx: click.Context, /, target: str, output: Path, **options: Any) -> Non
         model=options["model"],
         tokenizer=options["tokenizer"],
         num_threads=options["threads"],
+        checkpoint=options["checkpoint"],
+        verify=options["verify"],
         stall_timeout_s=options["stall_timeout_s"],
         headers={name: str(value) for name, value in parse_extra(options["header"]).items()},
         extra=parse_extra(options["extra"]),

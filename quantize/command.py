@@ -19,12 +19,12 @@ from nemotrt.commandline import (
     quiet_option,
 )
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
+from nemotrt.progress import byte_progress, readable_size
 from nemotrt.quantize.conversion.options import (
     CalibrationOptions,
     CalibrationText,
     QuantizeOptions,
 )
-from nemotrt.quantize.conversion.progress import byte_progress, readable_size
 from nemotrt.quantize.gpus import choose_format, choose_recipe
 from nemotrt.quantize.recipes.recipe import Recipe, recipe_names
 from nemotrt.quantize.recipes.recipe_list import recipes_option

@@ -15,6 +15,7 @@ from nemotrt.commandline import (
     DefaultGroup,
     config_option,
     dry_run_option,
+    engine_options,
     force_option,
     json_option,
     quiet_option,
@@ -62,6 +63,7 @@ def serve() -> None:
 )
 @click.option("--drain-s", type=float, default=30.0, show_default=True, help="At a stop.")
 @click.option("--threads", type=COUNT, help="CPU threads of the engine.")
+@engine_options
 @click.option("--runtime", type=PATH, help="Triton runtime folder.")
 @click.option("--engine-module", hidden=True)
 @click.option("--run-dir", type=PATH, help="Folder of state and logs.")

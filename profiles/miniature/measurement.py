@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.backends import registry
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.errors import ChildProcessFailedError, NemotrtError
@@ -69,7 +70,7 @@ def measure_miniature(
             isl, osl, requests_per_user * batch_size, concurrency=batch_size, num_warmup=batch_size
         )
         choice = PredictionChoice("this-machine", str(checkpoint), precision="fp32")
-        target = InProcessTarget(engine, num_threads=num_threads)
+        target = InProcessTarget(engine, options=OpenOptions(num_threads))
         observers = Observers(on_progress=on_progress, prediction=choice)
         results.append(_completed(measure.run(target, workload, observers), name))
     hybrid, baseline = results

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.errors import ConfigError
+from nemotrt.progress import count_progress
 from nemotrt.quantize.calibration.calibration import (
     Calibration,
     identity,
@@ -20,7 +21,6 @@ from nemotrt.quantize.calibration.forward import SequenceEmitter, embed, run_blo
 from nemotrt.quantize.calibration.observe import Observation
 from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
 from nemotrt.quantize.conversion.plan import check_plain
-from nemotrt.quantize.conversion.progress import count_progress
 
 
 class CalibrationEmitter(SequenceEmitter):

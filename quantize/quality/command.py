@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import COUNT, config_option, json_option, output_option, quiet_option
+from nemotrt.commandline import (
+    COUNT,
+    config_option,
+    engine_options,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ READABLE = click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--sequences", type=COUNT, default=16, show_default=True)
 @click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
+@engine_options
 @output_option("Write a self-contained HTML page.", old=("--page",))
 @json_option
 @quiet_option
@@ -39,6 +47,8 @@ def evaluate(
     texts: tuple[Path, ...],
     sequences: int,
     sequence_tokens: int,
+    checkpoint: str | None,
+    verify: bool,
     output: Path | None,
     as_json: bool,
     quiet: bool,
@@ -49,15 +59,18 @@ def evaluate(
     without a GPU. Memory is that of the largest block, so any size can be compared. An engine
     directory runs itself, one token at a time; it shows logits only, so no layers are listed.
     """
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.tiny.models import FOLDER, resolve_checkpoint
     from nemotrt.files.writing import write_file
+    from nemotrt.progress import count_progress
     from nemotrt.quantize.calibration.texts import read_texts, token_windows
-    from nemotrt.quantize.conversion.progress import count_progress
     from nemotrt.quantize.quality import evaluate as quality
 
     if output is not None and not output.parent.is_dir():
         raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
     reference, target = resolve_checkpoint(against), resolve_checkpoint(candidate)
+    if (checkpoint is not None or verify) and not quality.is_engine(target):
+        raise ConfigError(f"--checkpoint and --verify are for engines; {target} is a checkpoint.")
     paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
     stems = [path.stem for path in paths]
     tokens = {
@@ -68,7 +81,9 @@ def evaluate(
     }
     total = quality.num_steps(reference, target, tokens)
     with count_progress("comparing", total, quiet=quiet or as_json) as progress:
-        result = quality.evaluate(reference, target, tokens, progress)
+        result = quality.evaluate(
+            reference, target, tokens, progress, OpenOptions(None, checkpoint, not verify)
+        )
     if output is not None:
         from nemotrt.quantize.quality.quality_page import quality_page
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint, shard_paths
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.progress import readable_size
 from nemotrt.quantize.calibration.calibration import load_calibration
 from nemotrt.quantize.contracts.loaders import loader_verdicts
 from nemotrt.quantize.conversion.formats import check_unfolded
 from nemotrt.quantize.conversion.layout import Shard
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.conversion.plan import Adjustments, check_plain, plan_digest, plan_shards
-from nemotrt.quantize.conversion.progress import readable_size
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection, select
 from nemotrt.quantize.scales.adjust import adjust

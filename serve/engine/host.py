@@ -16,6 +16,7 @@ from types import FrameType
 
 import click
 
+from nemotrt.commandline import engine_options
 from nemotrt.engines.backends import registry
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.errors import ChildProcessFailedError
@@ -144,6 +145,7 @@ class EngineHost:
 @click.option("--target-itl-ms", type=float, default=None)
 @click.option("--drain-s", type=float, default=30.0)
 @click.option("--threads", type=click.IntRange(1), default=None)
+@engine_options
 def main(
     engine: Path,
     socket_path: Path,
@@ -153,11 +155,13 @@ def main(
     target_itl_ms: float | None,
     drain_s: float,
     threads: int | None,
+    checkpoint: str | None,
+    verify: bool,
 ) -> None:
     """Serve ENGINE on a Unix socket until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_S)
-    opened = open_engine(engine, num_threads=threads)
+    opened = open_engine(engine, num_threads=threads, checkpoint=checkpoint, trust_seals=not verify)
     target_itl_s = None if target_itl_ms is None else target_itl_ms / 1000
     queue = QueueLimits(max_queue_size, max_queue_s)
     host = EngineHost(opened, queue, max_chunks_per_s, target_itl_s)

@@ -29,6 +29,8 @@ class ServeSpec:
     target_itl_ms: float | None = None
     drain_s: float = 30.0
     threads: int | None = None
+    checkpoint: str | None = None  # where the engine's weights are; None: as it says itself
+    verify: bool = False  # whatever was verified before
     runtime: Path | None = None  # None: the default runtime folder
     use_triton: bool = True
     engine_module: str = "nemotrt.serve.engine.host"  # what runs the engine's process

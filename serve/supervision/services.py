@@ -33,6 +33,10 @@ def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
         command += ["--target-itl-ms", str(spec.target_itl_ms)]
     if spec.threads is not None:
         command += ["--threads", str(spec.threads)]
+    if spec.checkpoint is not None:
+        command += ["--checkpoint", spec.checkpoint]
+    if spec.verify:
+        command += ["--verify"]
     probe = EngineProbe(folder.engine_socket)
     return ServiceSpec(
         name="engine",

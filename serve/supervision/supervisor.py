@@ -1,5 +1,6 @@
 """Starts a server's processes, watches and restarts them, and stops them in order."""
 
+import dataclasses
 import logging
 import os
 import signal
@@ -9,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from nemotrt.engines.artefact.manifest import read_manifest
+from nemotrt.engines.artefact.weights import Rule
+from nemotrt.engines.opening import weights_place
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.serve.front.http.access import read_api_keys
 from nemotrt.serve.processes.going_on import going_on
@@ -40,11 +43,13 @@ class Supervisor:
         """Check everything that can be checked before a process starts.
 
         Raises:
-            ArtefactError: ENGINE is no engine directory.
+            ArtefactError: ENGINE is no engine directory, or its checkpoint has gone or changed.
             EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
             ConfigError: the API keys can't be read.
         """
-        read_manifest(spec.engine)
+        place = weights_place(spec.engine, read_manifest(spec.engine), spec.checkpoint)
+        if place is not None and place.rule is Rule.OPTION:
+            spec = dataclasses.replace(spec, checkpoint=str(place.path.absolute()))
         self.spec = spec
         self.folder = folder
         has_keys = bool(read_api_keys(spec.api_key_file).digests)

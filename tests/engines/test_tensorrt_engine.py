@@ -353,7 +353,7 @@ def test_generate_runs_on_the_stand_ins(
     graph = tmp_path / "e" / GRAPH_FILE
     trt = stand_in.RtxTensorRT(cuda, graph, LIMITS, compiler.profiles(LIMITS))
     monkeypatch.setattr(engine_module, "local_compute_capability", lambda: "8.6")
-    monkeypatch.setattr(engine_module, "_module", lambda manifest: "tensorrt_rtx_bindings")
+    monkeypatch.setattr(engine_module, "plan_module", lambda manifest: "tensorrt_rtx_bindings")
     monkeypatch.setattr(engine_module, "load_module", lambda name: trt)
     monkeypatch.setattr(engine_module, "cuda_api", lambda: cuda)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

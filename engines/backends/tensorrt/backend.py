@@ -11,13 +11,14 @@ from nemotrt.engines.backends.protocol.backend import (
     Payload,
     Target,
 )
-from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
+from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Need, Package
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
 from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
 from nemotrt.engines.model.numerics import Precision
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 COMPILED = "compiled, not executed"
@@ -130,11 +131,17 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         tools = tensorrt.tools(target.capability, has_plugins=chosen.has_plugins)
         return Payload(tools, notes, weights)
 
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the open plan, on its GPU."""
         from nemotrt.engines.backends.tensorrt.run.engine import open_engine
 
-        return open_engine(folder, manifest)
+        return open_engine(folder, manifest, options)
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the plan asks of this machine."""
+        from nemotrt.engines.backends.tensorrt.run.needs import needs_here
+
+        return needs_here(folder, manifest)
 
     def planning(self, options: TensorRTOptions) -> Planning:
         """Count what the runtime allocates; plugins update states in place."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
+from nemotrt.engines.opening import OpenEngine, open_with
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -38,12 +39,12 @@ class InProcessTarget:
         *,
         language: Language = Language.MIXED,
         seed: int = 0,
-        num_threads: int | None = None,
+        options: OpenOptions = AS_BUILT,
     ) -> None:
         """Open the engine in `folder`."""
         self.steps: list[StepSample] = []
         self._folder = folder
-        self._opened: OpenEngine = open_engine(folder, num_threads=num_threads)
+        self._opened: OpenEngine = open_with(folder, options)
         self._seed = seed
         tokenizer = self._opened.tokenizer
         self._maker = PromptMaker(tokenizer, language, seed) if tokenizer else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import ConfigError
@@ -38,6 +39,8 @@ class TargetOptions:
         model: the model's name on a server.
         tokenizer: a folder with the model's tokenizer, or a built-in model's name.
         num_threads: CPU threads of an engine in this process; default all.
+        checkpoint: where its weights are; default as it says itself.
+        verify: read them all, whatever was verified before.
         stall_timeout_s: a server that sends nothing for so long has failed.
         headers: of every HTTP request.
         extra: further inputs or fields of every request; None takes one of ours away.
@@ -47,6 +50,8 @@ class TargetOptions:
     model: str = "llm"
     tokenizer: str | None = None
     num_threads: int | None = None
+    checkpoint: str | None = None
+    verify: bool = False
     stall_timeout_s: float = 300.0
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +90,7 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
         folder,
         language=workload.language,
         seed=workload.seed,
-        num_threads=options.num_threads,
+        options=OpenOptions(options.num_threads, options.checkpoint, not options.verify),
     )
 
 
@@ -94,6 +99,8 @@ def _check_options(address: str, options: TargetOptions) -> None:
     is_server = "://" in address
     given = {
         "--threads": is_server and options.num_threads is not None,
+        "--checkpoint": is_server and options.checkpoint is not None,
+        "--verify": is_server and options.verify,
         "--protocol": not is_server and options.protocol is not None,
         "--header": not is_server and bool(options.headers),
         "--extra": not is_server and bool(options.extra),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nemotrt.quantize.conversion.progress import byte_progress, count_progress
+from nemotrt.progress import byte_progress, count_progress
 
 
 class Terminal(io.StringIO):
