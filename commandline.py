@@ -197,15 +197,18 @@ quiet_option = click.option(
 )
 
 
+checkpoint_option = click.option(
+    "--checkpoint",
+    metavar="PATH",
+    help="Where the weights of ENGINE are, if they stay in a checkpoint; or $NEMOTRT_CHECKPOINT.  "
+    "[default: where they were at its build]",
+)
+
+
 def engine_options(command: Command) -> Command:
     """Add what every command that opens an engine takes, as `checkpoint` and `verify`."""
-    verify = "Read every byte again, also of what was verified before and has the same time."
-    where = (
-        "Where the weights of ENGINE are, if they stay in a checkpoint; or $NEMOTRT_CHECKPOINT.  "
-        "[default: where they were when it was built]"
-    )
-    command = click.option("--verify", is_flag=True, help=verify)(command)
-    return click.option("--checkpoint", metavar="PATH", help=where)(command)
+    text = "Read every byte of ENGINE and its weights, also what was verified before."
+    return checkpoint_option(click.option("--verify", is_flag=True, help=text)(command))
 
 
 def config_option(command: Command) -> Command:

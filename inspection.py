@@ -38,13 +38,12 @@ def inspect(
 ) -> None:
     """Print what FOLDER is and verify it.
 
-    An engine directory: its manifest, and whether it can be opened here: its files and its weights,
-    with every SHA-256 checked, wherever they are, and what it asks of the machine. The exit code is
-    1 where a file or a weight is missing or another, and 0 where only this machine lacks something.
-    A quantized checkpoint:
-    its formats checked against what the engines' loaders demand, and which of them load it; with
-    --source, every weight against the error that rounding can make. Any other checkpoint: its
-    dimensions, with every tensor's name, type and shape checked.
+    An engine directory: its manifest, and whether it opens here: its files and its weights with
+    every SHA-256 checked, and what it asks of the machine. The exit code is 1 where a file or a
+    weight is missing or another, and 0 where only this machine lacks something. A quantized
+    checkpoint: its formats checked against what the engines' loaders demand, and which of them
+    load it; with --source, every weight against the error that rounding can make. Any other
+    checkpoint: its dimensions, with every tensor's name, type and shape checked.
     """
     is_engine = (folder / MANIFEST_FILE).is_file() or not (folder / "config.json").is_file()
     if source is not None and (is_engine or not is_quantized(folder)):
@@ -53,6 +52,10 @@ def inspect(
         raise ConfigError(f"--layers is for a TensorRT engine; {folder} is none.")
     if not is_engine and (here or verify or checkpoint is not None):
         raise ConfigError(f"--checkpoint, --verify and --here are for an engine; {folder} is none.")
+    if layers and (here or checkpoint is not None):
+        raise ConfigError(
+            "--layers prints the compiler's report: leave out --checkpoint and --here."
+        )
     if verify and no_verify:
         raise ConfigError("give --verify or --no-verify, not both.")
     if is_engine:
@@ -62,6 +65,11 @@ def inspect(
     if is_quantized(folder):
         _inspect_quantized(folder, source, as_json)
         return
+    _inspect_plain(folder, as_json)
+
+
+def _inspect_plain(folder: Path, as_json: bool) -> None:
+    """Print a checkpoint that is not quantized."""
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(folder)

@@ -80,8 +80,8 @@ def pack_into(
     packed = manifest
     if place is not None:
         has_code = bool(manifest.options.get("is_code_trusted"))
-        for file in checkpoint_files(place.path, has_code=has_code):
-            pairs[folder / CHECKPOINT_FOLDER / file.relative_to(place.path)] = file
+        for path in checkpoint_files(place.path, has_code=has_code):
+            pairs[folder / CHECKPOINT_FOLDER / path.relative_to(place.path)] = path
         entry = CheckpointEntry(path=CHECKPOINT_FOLDER, fingerprint=manifest.checkpoint.fingerprint)
         packed = manifest.model_copy(update={"checkpoint": entry})
     placed = place_files([(source, target) for target, source in pairs.items()], quiet=quiet)

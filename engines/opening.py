@@ -99,9 +99,19 @@ def checked_manifest(folder: Path, options: OpenOptions, *, verify: bool = True)
     check_threads(manifest, options.num_threads)
     if verify:
         verify_files(folder, manifest, trust_seals=options.trust_seals)
-    if not registry.find(manifest.backend).reads_checkpoint(manifest):
+    if not reads_checkpoint(manifest):
         check_given(folder, manifest, options.checkpoint)
     return manifest
+
+
+def reads_checkpoint(manifest: Manifest) -> bool:
+    """Whether an engine reads its weights from a checkpoint when it is opened."""
+    return registry.find(manifest.backend).reads_checkpoint(manifest)
+
+
+def leaves_weights(manifest: Manifest) -> bool:
+    """Whether an engine's weights lie outside its folder: it is not packed."""
+    return reads_checkpoint(manifest) and Path(manifest.checkpoint.path).is_absolute()
 
 
 def weights_place(folder: Path, manifest: Manifest, given: str | None) -> Place | None:
@@ -111,7 +121,7 @@ def weights_place(folder: Path, manifest: Manifest, given: str | None) -> Place 
         ArtefactError: the checkpoint has gone, or it is another one than the engine was built from.
         ConfigError: what is given is no checkpoint.
     """
-    if not registry.find(manifest.backend).reads_checkpoint(manifest):
+    if not reads_checkpoint(manifest):
         check_given(folder, manifest, given)
         return None
     place = find_weights(folder, manifest, given)

@@ -1,5 +1,6 @@
 """The TensorRT backend: compiles the graph into a plan for one GPU, and runs the plan there."""
 
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     PLAN_FILE,
     Compiled,
@@ -11,7 +12,6 @@ from nemotrt.engines.backends.tensorrt.compile.flavour import (
     RTX_MODULE,
     check,
     choose,
-    local_compute_capability,
     tools,
 )
 from nemotrt.engines.backends.tensorrt.graph.export import check_memory, export
