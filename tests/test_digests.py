@@ -1,8 +1,10 @@
 """Digests are hashlib's own, taken once; a seal is believed for the same file alone."""
 
 import hashlib
+import io
 import os
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -215,3 +217,17 @@ def test_a_fault_ends_the_other_reads(reads, tmp_path, monkeypatch) -> None:
         digests([whole(path) for path in paths], stop=stop)
     assert stop.is_set()
     assert not list(tmp_path.glob("cache/nemotrt/seals/*"))
+
+
+@pytest.mark.parametrize(("what", "is_shown"), [("verifying the weights", True), ("", False)])
+def test_a_long_read_is_shown_on_a_terminal(tmp_path, monkeypatch, what, is_shown) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(module, "SAID_BYTES", 1)
+    digests([whole(write(tmp_path / "f", b"weights"))], what=what)
+    assert ("verifying the weights" in terminal.getvalue()) == is_shown

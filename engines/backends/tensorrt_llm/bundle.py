@@ -125,8 +125,8 @@ def weight_entries(checkpoint: Checkpoint) -> dict[str, WeightInput]:
     }
 
 
-def serve_command(checkpoint: Path, folder: Path) -> str:
+def serve_command(checkpoint: str, folder: Path) -> str:
     """Return the command that serves the bundle without nemotrt."""
     options = str((folder / ARGS_FILE).absolute())
-    words = ["trtllm-serve", str(checkpoint.absolute()), "--extra_llm_api_options", options]
+    words = ["trtllm-serve", str(Path(checkpoint).absolute()), "--extra_llm_api_options", options]
     return shlex.join(words)

@@ -81,7 +81,7 @@ def open_engine(folder: Path, manifest: Manifest, options: OpenOptions) -> LLMEn
         EnvironmentUnfitError: TensorRT-LLM is not installed, or can't start here.
     """
     args = read_llm_args(folder / ARGS_FILE)
-    checkpoint = open_weights(folder, manifest, options).path
+    checkpoint = str(open_weights(folder, manifest, options).path)
     command = serve_command(checkpoint, folder)
     try:
         package = importlib.import_module(PACKAGE)
@@ -91,7 +91,7 @@ def open_engine(folder: Path, manifest: Manifest, options: OpenOptions) -> LLMEn
             f"{command}"
         ) from error
     try:
-        llm = package.LLM(str(checkpoint), skip_tokenizer_init=True, **args)
+        llm = package.LLM(checkpoint, skip_tokenizer_init=True, **args)
     except (RuntimeError, ValueError) as error:
         version = getattr(package, "__version__", "?")
         raise EnvironmentUnfitError(
