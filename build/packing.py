@@ -10,7 +10,14 @@ from nemotrt.engines.artefact.manifest import (
     verify_files,
     write_manifest,
 )
-from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions, Place, open_weights
+from nemotrt.engines.artefact.weights import (
+    AS_BUILT,
+    OpenOptions,
+    Place,
+    Rule,
+    check_tensors,
+    same_checkpoint,
+)
 from nemotrt.engines.checkpoint.checkpoint_files import checkpoint_files
 from nemotrt.engines.opening import weights_place
 from nemotrt.errors import ArtefactError, ConfigError
@@ -91,7 +98,8 @@ def pack_into(
         if found.files[file] != manifest.files[file]:
             raise ArtefactError(f"{engine}: {file} has changed while it was packed; pack it again.")
     if place is not None:
-        open_weights(folder, found, OpenOptions(checkpoint=str(folder / CHECKPOINT_FOLDER)))
+        inside = same_checkpoint(folder, found, Place(folder / CHECKPOINT_FOLDER, Rule.PACKED))
+        check_tensors(engine, manifest, inside, place, trust_seals=options.trust_seals)
     return Packed(
         engine=str(engine),
         output=str(folder),

@@ -29,8 +29,8 @@ class Rule(StrEnum):
     """What says where a checkpoint is; the first that says anything holds."""
 
     OPTION = "--checkpoint"
+    PACKED = "nemotrt pack"  # inside the engine's own folder
     VARIABLE = f"${VARIABLE}"
-    PACKED = "nemotrt pack"
     BUILT = MANIFEST_FILE  # where it was when the engine was built
 
 
@@ -72,20 +72,20 @@ def find_weights(folder: Path, manifest: Manifest, given: str | None = None) -> 
     """
     if given is not None:
         return Place(resolve_checkpoint(given), Rule.OPTION)
-    if named := os.environ.get(VARIABLE):
-        try:
-            return Place(resolve_checkpoint(named), Rule.VARIABLE)
-        except ConfigError as error:
-            raise ConfigError(f"${VARIABLE}: {error.message}") from None
     told = Path(manifest.checkpoint.path)
     if not told.is_absolute() and not is_inside(str(told)):
         raise ArtefactError(f"{folder}: {MANIFEST_FILE} names {str(told)!r} outside the folder.")
     rule = Rule.BUILT if told.is_absolute() else Rule.PACKED
-    if not (folder / told).is_dir():
-        raise ArtefactError(
-            f"{folder / told}, which holds the engine's weights, is missing. {CURE}."
-        )
-    return Place(folder / told, rule)
+    if rule is Rule.BUILT and (named := os.environ.get(VARIABLE)):
+        try:
+            return Place(resolve_checkpoint(named), Rule.VARIABLE)
+        except ConfigError as error:
+            raise ConfigError(f"${VARIABLE}: {error.message}") from None
+    place = Place(folder / told, rule)
+    if not place.path.is_dir():
+        where = place.path
+        raise ArtefactError(f"{where}, which holds the engine's weights, is missing. {CURE}.")
+    return place
 
 
 def open_weights(folder: Path, manifest: Manifest, options: OpenOptions) -> Checkpoint:

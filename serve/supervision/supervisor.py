@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from nemotrt.engines.artefact.manifest import read_manifest
-from nemotrt.engines.artefact.weights import Rule
 from nemotrt.engines.opening import weights_place
+from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.serve.front.http.access import read_api_keys
 from nemotrt.serve.processes.going_on import going_on
@@ -47,9 +47,10 @@ class Supervisor:
             EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
             ConfigError: the API keys can't be read.
         """
-        place = weights_place(spec.engine, read_manifest(spec.engine), spec.checkpoint)
-        if place is not None and place.rule is Rule.OPTION:
-            spec = dataclasses.replace(spec, checkpoint=str(place.path.absolute()))
+        if spec.checkpoint is not None:
+            found = resolve_checkpoint(spec.checkpoint).absolute()
+            spec = dataclasses.replace(spec, checkpoint=str(found))
+        weights_place(spec.engine, read_manifest(spec.engine), spec.checkpoint)
         self.spec = spec
         self.folder = folder
         has_keys = bool(read_api_keys(spec.api_key_file).digests)

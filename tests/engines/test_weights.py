@@ -144,3 +144,8 @@ def test_the_rule_is_told(made, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(VARIABLE, str(checkpoint))
     assert find_weights(engine, manifest) == (checkpoint, Rule.VARIABLE)
     assert find_weights(engine, manifest, str(checkpoint)) == (checkpoint, Rule.OPTION)
+    (engine / "checkpoint").mkdir()
+    entry = manifest.checkpoint.model_copy(update={"path": "checkpoint"})
+    packed = manifest.model_copy(update={"checkpoint": entry})  # it needs no variable
+    assert find_weights(engine, packed) == (engine / "checkpoint", Rule.PACKED)
+    assert find_weights(engine, packed, str(checkpoint)) == (checkpoint, Rule.OPTION)

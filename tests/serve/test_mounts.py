@@ -155,14 +155,15 @@ def test_a_repository_beside_mounted_weights_says_where_they_are(source, tmp_pat
     assert run(*words, "--checkpoint-path", "mnt/c").exit_code == 2
 
 
-def test_the_server_hands_its_process_a_checkpoint(source, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("backend", ["tensorrt-llm", "native"])
+def test_the_server_hands_its_process_a_checkpoint(backend, source, tmp_path, monkeypatch) -> None:
     """From any working folder: as an absolute path, checked before anything starts."""
     from nemotrt.serve.processes.run_folder import create_run_folder
     from nemotrt.serve.supervision.serve_spec import ServeSpec
     from nemotrt.serve.supervision.supervisor import Supervisor
 
-    engine = make("folder", source, tmp_path / "home")
-    (tmp_path / "home/check $point").rename(tmp_path / "moved")
+    engine = movable.write(backend, source, tmp_path / "engine")
+    shutil.copytree(source, tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
     ports = {"port": 0, "http_port": 0, "grpc_port": 0, "metrics_port": 0}
     spec = ServeSpec(engine, checkpoint="moved", verify=True, use_triton=False, **ports)
