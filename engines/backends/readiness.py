@@ -44,7 +44,7 @@ class Check:
 
 def verdict(checks: list[Check]) -> State:
     """Return whether the engine opens here, as far as that was checked."""
-    states = [check.state for check in checks]
+    states = [check.state for check in checks] or [State.UNCHECKED]
     return next((state for state in (State.NO, State.UNCHECKED) if state in states), State.YES)
 
 
