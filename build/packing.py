@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemotrt.engines.artefact.manifest import (
-    CheckpointEntry,
     Manifest,
     read_manifest,
     verify_files,
@@ -89,7 +88,7 @@ def pack_into(
         has_code = bool(manifest.options.get("is_code_trusted"))
         for path in checkpoint_files(place.path, has_code=has_code):
             pairs[folder / CHECKPOINT_FOLDER / path.relative_to(place.path)] = path
-        entry = CheckpointEntry(path=CHECKPOINT_FOLDER, fingerprint=manifest.checkpoint.fingerprint)
+        entry = manifest.checkpoint.model_copy(update={"path": CHECKPOINT_FOLDER})
         packed = manifest.model_copy(update={"checkpoint": entry})
     placed = place_files([(source, target) for target, source in pairs.items()], quiet=quiet)
     write_manifest(folder, packed)
