@@ -70,22 +70,27 @@ def find_weights(folder: Path, manifest: Manifest, given: str | None = None) -> 
         ConfigError: what is `given`, or the variable, is no checkpoint.
         ArtefactError: it has gone from where the engine says that it is.
     """
-    if given is not None:
-        return Place(resolve_checkpoint(given), Rule.OPTION)
     told = Path(manifest.checkpoint.path)
-    if not told.is_absolute() and not is_inside(str(told)):
-        raise ArtefactError(f"{folder}: {MANIFEST_FILE} names {str(told)!r} outside the folder.")
     rule = Rule.BUILT if told.is_absolute() else Rule.PACKED
-    if rule is Rule.BUILT and (named := os.environ.get(VARIABLE)):
-        try:
-            return Place(resolve_checkpoint(named), Rule.VARIABLE)
-        except ConfigError as error:
-            raise ConfigError(f"${VARIABLE}: {error.message}") from None
+    if given is not None:
+        return _named(given, Rule.OPTION)
+    if rule is Rule.BUILT and (variable := os.environ.get(VARIABLE)):
+        return _named(variable, Rule.VARIABLE)
+    if rule is Rule.PACKED and not is_inside(str(told)):
+        raise ArtefactError(f"{folder}: {MANIFEST_FILE} names {str(told)!r} outside the folder.")
     place = Place(folder / told, rule)
     if not place.path.is_dir():
         where = place.path
         raise ArtefactError(f"{where}, which holds the engine's weights, is missing. {CURE}.")
     return place
+
+
+def _named(name: str, rule: Rule) -> Place:
+    """Return the checkpoint that a user names, by which rule."""
+    try:
+        return Place(resolve_checkpoint(name), rule)
+    except ConfigError as error:
+        raise ConfigError(f"{rule}: {error.message}") from None
 
 
 def open_weights(folder: Path, manifest: Manifest, options: OpenOptions) -> Checkpoint:
@@ -141,7 +146,7 @@ def check_given(folder: Path, manifest: Manifest, given: str | None) -> None:
     It can't change what such an engine computes; it can be the wrong one.
     """
     if given is not None:
-        same_checkpoint(folder, manifest, Place(resolve_checkpoint(given), Rule.OPTION))
+        same_checkpoint(folder, manifest, find_weights(folder, manifest, given))
 
 
 def _refusal(folder: Path, place: Place, what: str) -> ArtefactError:

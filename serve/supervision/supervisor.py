@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from nemotrt.engines.artefact.manifest import read_manifest
+from nemotrt.engines.artefact.weights import find_weights
 from nemotrt.engines.opening import weights_place
-from nemotrt.engines.tiny.models import resolve_checkpoint
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.serve.front.http.access import read_api_keys
 from nemotrt.serve.processes.going_on import going_on
@@ -47,10 +47,11 @@ class Supervisor:
             EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
             ConfigError: the API keys can't be read.
         """
+        manifest = read_manifest(spec.engine)
+        weights_place(spec.engine, manifest, spec.checkpoint)
         if spec.checkpoint is not None:
-            found = resolve_checkpoint(spec.checkpoint).absolute()
+            found = find_weights(spec.engine, manifest, spec.checkpoint).path.absolute()
             spec = dataclasses.replace(spec, checkpoint=str(found))
-        weights_place(spec.engine, read_manifest(spec.engine), spec.checkpoint)
         self.spec = spec
         self.folder = folder
         has_keys = bool(read_api_keys(spec.api_key_file).digests)
