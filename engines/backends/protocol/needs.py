@@ -31,4 +31,15 @@ class Ability:
     check: Callable[[], None] = nothing
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What opening an engine asks of a machine.
+
+    `check` raises EnvironmentUnfitError where it is not there, with the cure.
+    """
+
+    name: str
+    check: Callable[[], object]
+
+
 ONNX = Package("onnx", "write the graph")

@@ -4,12 +4,11 @@ TensorRT for RTX compiles ahead of time, without a GPU, for the compute capabili
 AHEAD_OF_TIME. Ordinary TensorRT compiles for the GPU of the host that it runs on.
 """
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import PackageNotFoundError, version
 
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
 from nemotrt.errors import EnvironmentUnfitError
 
 # Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not
@@ -99,31 +98,3 @@ def tools(compute_capability: str, *, has_plugins: bool = False) -> dict[str, st
     """Return the versions of what a plan for the GPU depends on."""
     flavour = choose(compute_capability, has_plugins=has_plugins)
     return {"onnx": version("onnx"), flavour.name: flavour.version()}
-
-
-def local_compute_capability() -> str | None:
-    """Return the compute capability of the first GPU that CUDA sees, such as "9.0"; None without.
-
-    CUDA_VISIBLE_DEVICES is read as CUDA reads it, numbers in the order of the PCI bus.
-    """
-    import pynvml
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if not visible or visible.startswith("-"):
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        if visible.isdecimal():
-            device = pynvml.nvmlDeviceGetHandleByIndex(int(visible))
-        else:
-            device = pynvml.nvmlDeviceGetHandleByUUID(visible)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        with suppress(pynvml.NVMLError):  # nothing is asked any more
-            pynvml.nvmlShutdown()
-    return f"{major}.{minor}"
