@@ -147,6 +147,17 @@ class Ability:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What opening an engine asks of a machine.
+
+    `check` raises EnvironmentUnfitError where it is not there, with the cure.
+    """
+
+    name: str
+    check: Callable[[], object]
+
+
 # The base installation, as far as an ability hangs on it.
 ONNX = Package("onnx", "write the graph", least="1.20", modules=("onnx",))
 ONNXRUNTIME = Package(

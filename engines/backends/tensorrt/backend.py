@@ -11,7 +11,7 @@ from nemotrt.engines.backends.protocol.backend import (
     Payload,
     Target,
 )
-from nemotrt.engines.backends.protocol.compute_capability import local_compute_capability
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
 from nemotrt.engines.backends.tensorrt.graph.fitness import (
@@ -31,10 +31,12 @@ from nemotrt.needs import (
     RTX_LIBS,
     TENSORRT,
     Ability,
+    Need,
 )
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 COMPILED = "compiled, not executed"
@@ -157,11 +159,17 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         tools = flavour.tools(target.capability, has_plugins=target.options.has_plugins)
         return Payload(tools, notes, weights)
 
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the open plan, on its GPU."""
         from nemotrt.engines.backends.tensorrt.run.engine import open_engine
 
-        return open_engine(folder, manifest)
+        return open_engine(folder, manifest, options)
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the plan asks of this machine."""
+        from nemotrt.engines.backends.tensorrt.run.needs import needs_here
+
+        return needs_here(folder, manifest)
 
     def planning(self, options: TensorRTOptions) -> Planning:
         """Count what the runtime allocates; plugins update states in place.

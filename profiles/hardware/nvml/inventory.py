@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
-from nemotrt.engines.backends.protocol.compute_capability import local_compute_capability
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.hardware.nvml.device import Device, DeviceLostError, select_devices
 from nemotrt.profiles.hardware.nvml.library import NvmlAbsentError, nvml_session

@@ -22,6 +22,7 @@ from nemotrt.cli import main
 from nemotrt.commandline import COUNT, option
 from nemotrt.doctor import diagnose
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
 from nemotrt.engines.backends.protocol.options import tp_size
@@ -160,7 +161,7 @@ class ToyBackend(Backend[ToyOptions]):
         (job.folder / "bricks").write_text("b" * target.options.toy_size)
         return Payload({"toy": "1"}, {"toy_size": target.options.toy_size}, {})
 
-    def open(self, folder: Path, manifest: Manifest, num_threads: int | None) -> Engine:
+    def open(self, folder: Path, manifest: Manifest, options: OpenOptions) -> Engine:
         return FlatEngine(len((folder / "bricks").read_text()))
 
 

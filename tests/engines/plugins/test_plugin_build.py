@@ -121,7 +121,7 @@ def gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(kernel_library, "MODULE", "json")  # a module that is there
     monkeypatch.setattr(flavour, "local_compute_capability", lambda: "9.0")
     monkeypatch.setattr(
-        "nemotrt.engines.backends.tensorrt.compile.local_compute_capability", lambda: "9.0"
+        "nemotrt.engines.backends.tensorrt.backend.local_compute_capability", lambda: "9.0"
     )
     monkeypatch.syspath_prepend(folder)
     root = Path(kernel_image.__file__).parents[5]

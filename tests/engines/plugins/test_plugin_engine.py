@@ -85,7 +85,7 @@ def opened(
     monkeypatch.setattr(kernel_library, "driver", lambda: driver)
     monkeypatch.setattr(engine_module, "local_compute_capability", lambda: "9.0")
     monkeypatch.setattr(cuda_stand_in.Cuda, "CAPABILITY", (9, 0))
-    monkeypatch.setattr(engine_module, "_module", lambda manifest: "tensorrt")
+    monkeypatch.setattr(engine_module, "plan_module", lambda manifest: "tensorrt")
     monkeypatch.setattr(engine_module, "load_module", lambda name: trt)
     monkeypatch.setattr(engine_module, "cuda_api", lambda: cuda)
     with plugin_stand_in.ordinary_tensorrt():

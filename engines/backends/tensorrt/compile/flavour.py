@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import version
 
-from nemotrt.engines.backends.protocol.compute_capability import local_compute_capability
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
 from nemotrt.engines.backends.tensorrt.graph.fitness import AHEAD_OF_TIME, unfit
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.needs import RTX_BINDINGS, RTX_LIBS, TENSORRT, Package, install
