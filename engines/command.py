@@ -79,6 +79,11 @@ def number_options(function: Command) -> Command:
     help="The same of each prompt token, with --json.",
 )
 @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
+@click.option(
+    "--tensorrt-llm-python",
+    metavar="PYTHON",
+    help="Python that has TensorRT-LLM, for a bundle of it; or $NEMOTRT_TENSORRT_LLM_PYTHON.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 def generate(
     engine: Path,
@@ -89,6 +94,7 @@ def generate(
     stream: bool,
     max_tokens: int | None,
     threads: int | None,
+    tensorrt_llm_python: str | None,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -111,7 +117,7 @@ def generate(
         if sampling[name] is not None and not as_json:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
-    opened = open_engine(engine, num_threads=threads)
+    opened = open_engine(engine, num_threads=threads, tensorrt_llm_python=tensorrt_llm_python)
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
     updates = []

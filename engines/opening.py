@@ -1,10 +1,12 @@
 """Opens an engine directory: manifest, files, backend, tokenizer, chat template."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest, verify_files
 from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.runtime.engine import Engine
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler, SchedulesItself
@@ -47,21 +49,30 @@ class OpenEngine:
         return self.engine.scheduler(self.tokenizer, self.eos_ids)
 
 
-def open_engine(folder: Path, *, verify: bool = True, num_threads: int | None = None) -> OpenEngine:
+def open_engine(
+    folder: Path,
+    *,
+    verify: bool = True,
+    num_threads: int | None = None,
+    tensorrt_llm_python: str | None = None,
+) -> OpenEngine:
     """Return the open engine in `folder`.
 
     Args:
         folder: an engine directory.
         verify: check the SHA-256 of every file first.
         num_threads: CPU threads of a CPU backend; default all.
+        tensorrt_llm_python: the Python of a bundle's TensorRT-LLM; default by `find_python`.
 
     Raises:
         ArtefactError: the folder is no engine directory, or a file has changed.
-        ConfigError: `num_threads` is given for a backend that computes elsewhere.
+        ConfigError: `num_threads` is given for a backend that computes elsewhere, or
+            `tensorrt_llm_python` for another backend.
         EnvironmentUnfitError: the backend can't run on this machine.
     """
     manifest = read_manifest(folder)
     check_threads(manifest, num_threads)
+    choose_python(manifest, tensorrt_llm_python)
     if verify:
         verify_files(folder, manifest)
     config = read_model_config(folder)
@@ -77,3 +88,15 @@ def check_threads(manifest: Manifest, num_threads: int | None) -> None:
         raise ConfigError(
             f"--threads is for backends {' and '.join(names)}; this engine is {manifest.backend}'s."
         )
+
+
+def choose_python(manifest: Manifest, python: str | None) -> None:
+    """Let TensorRT-LLM run in a Python; raise ConfigError for an engine that has no use for it."""
+    if python is None:
+        return
+    if manifest.backend != "tensorrt-llm":
+        raise ConfigError(
+            f"--tensorrt-llm-python is for bundles of tensorrt-llm; this engine is "
+            f"{manifest.backend}'s."
+        )
+    os.environ[PYTHON_VARIABLE] = python

@@ -2,19 +2,19 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
+from support.other_world import World
 
-STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
 PROMPT = "The city of"
 
 
@@ -23,9 +23,11 @@ def server(opened: OpenEngine, tmp_path_factory: pytest.TempPathFactory) -> Iter
     bundle = tmp_path_factory.mktemp("bundle") / "b"
     spec = BuildSpec("tensorrt-llm", "h100", limits=opened.engine.limits)
     build_engine(TINY_MODELS["tiny-dense"], bundle, spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(STAND_IN), prepend=":")
-        with serve_engine(bundle, "--no-triton", drain_s=5) as state:
+    world = World(tmp_path_factory.mktemp("world"))
+    with world.chosen() as patch:
+        patch.delenv(PYTHON_VARIABLE)
+        options = ["--no-triton", "--tensorrt-llm-python", str(world.python)]
+        with serve_engine(bundle, *options, drain_s=5) as state:
             yield state
 
 

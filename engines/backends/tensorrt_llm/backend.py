@@ -1,5 +1,6 @@
 """The tensorrt-llm backend, as one object."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,6 +11,7 @@ from nemotrt.engines.backends.protocol.planning import (
     ForeignRuntime,
     Planning,
 )
+from nemotrt.engines.backends.tensorrt_llm.interpreter import find_python
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.model.numerics import Precision
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from nemotrt.engines.runtime.engine import Engine
 
 WRITTEN = "written, not executed"
+
+
+def _check_python() -> None:
+    """Raise EnvironmentUnfitError where no Python has TensorRT-LLM."""
+    find_python()
 
 
 class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
@@ -39,7 +46,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
     weights_place = "in the checkpoint"
     packages = (Package("tensorrt-llm", "serve with TensorRT-LLM on the GPU host", "tensorrt-llm"),)
-    abilities = (Ability("serve with TensorRT-LLM here", ("tensorrt-llm",), needs_gpu=True),)
+    abilities = (Ability("serve with TensorRT-LLM here", needs_gpu=True, check=_check_python),)
 
     def check(self, target: Target[TensorRTLLMOptions]) -> None:
         """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""
@@ -59,16 +66,9 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
         """Write its arguments."""
         from nemotrt.engines.backends.tensorrt_llm.bundle import write_bundle
 
-        tp_size, is_code_trusted = target.options.tp_size, target.options.is_code_trusted
-        write_bundle(
-            target.checkpoint,
-            job.folder,
-            job.limits,
-            target.capability,
-            tp_size=tp_size,
-            is_code_trusted=is_code_trusted,
-        )
-        return Payload({}, {"tp_size": tp_size, "is_code_trusted": is_code_trusted}, {})
+        write_bundle(target.checkpoint, job.folder, job.limits, target.capability, target.options)
+        notes = dataclasses.asdict(target.options)
+        return Payload({}, {name: value for name, value in notes.items() if value is not None}, {})
 
     def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
         """Return the bundle, running."""
