@@ -72,7 +72,9 @@ def open_engine(
     """
     manifest = read_manifest(folder)
     check_threads(manifest, num_threads)
-    choose_python(manifest, tensorrt_llm_python)
+    check_python(manifest, tensorrt_llm_python)
+    if tensorrt_llm_python is not None:
+        os.environ[PYTHON_VARIABLE] = tensorrt_llm_python
     if verify:
         verify_files(folder, manifest)
     config = read_model_config(folder)
@@ -90,13 +92,10 @@ def check_threads(manifest: Manifest, num_threads: int | None) -> None:
         )
 
 
-def choose_python(manifest: Manifest, python: str | None) -> None:
-    """Let TensorRT-LLM run in a Python; raise ConfigError for an engine that has no use for it."""
-    if python is None:
-        return
-    if manifest.backend != "tensorrt-llm":
+def check_python(manifest: Manifest, python: str | None) -> None:
+    """Raise ConfigError if TensorRT-LLM's Python is given for an engine of another backend."""
+    if python is not None and manifest.backend != "tensorrt-llm":
         raise ConfigError(
             f"--tensorrt-llm-python is for bundles of tensorrt-llm; this engine is "
             f"{manifest.backend}'s."
         )
-    os.environ[PYTHON_VARIABLE] = python

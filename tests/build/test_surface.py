@@ -93,6 +93,8 @@ def test_the_choices_of_a_dry_run(tmp_path: Path) -> None:
         "workspace_bytes": 0,
         "tp_size": 1,
         "is_code_trusted": False,
+        "prefix_snapshots": None,
+        "avg_seq_len": None,
         "mamba": "native",
         "ssm_state": "float32",
     }

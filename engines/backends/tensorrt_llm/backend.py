@@ -60,7 +60,11 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
                 "nemotrt never downloads. Read that code, download it into a folder of yours "
                 "(hf download --local-dir), and give the folder."
             )
-        check(target.checkpoint, target.capability, target.options.tp_size)
+        told = target.options
+        if (told.prefix_snapshots or told.avg_seq_len) and target.checkpoint.config.mamba is None:
+            name = "--prefix-snapshots" if told.prefix_snapshots else "--avg-seq-len"
+            raise ConfigError(f"{name} is for models with a recurrent state, which {path} has not.")
+        check(target.checkpoint, target.capability, told.tp_size)
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:
         """Write its arguments."""

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nemotrt.engines.backends.tensorrt_llm.apart.token_streams import News, TokenStreams
@@ -66,12 +67,8 @@ def _obey(stream: Any, streams: TokenStreams, params: Any, vocab_size: int) -> N
     while (found := read_frame(stream)) is not None:
         frame = found[0]
         if frame["op"] == "submit":
-            fields = frame["params"]
-            streams.start(
-                frame["id"],
-                frame["prompt"],
-                lambda fields=fields: make_params(params, fields, vocab_size),
-            )
+            fields = partial(make_params, params, frame["params"], vocab_size)
+            streams.start(frame["id"], frame["prompt"], fields)
         elif frame["op"] == "abort":
             streams.abort(frame["id"])
         else:
