@@ -11,6 +11,7 @@ import pytest
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.opening import OpenEngine
+from nemotrt.engines.runtime.sampling.guide import GRACE_TOKENS
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
@@ -90,12 +91,12 @@ def test_a_thinking_budget_is_kept(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="llm",
         messages=[{"role": "user", "content": "hi"}],
-        max_tokens=40,
+        max_tokens=GRACE_TOKENS + 60,
         temperature=0,
         extra_body={"max_thinking_tokens": 2, "ignore_eos": True},
     )
     message = answer.choices[0].message
-    assert answer.usage is not None and answer.usage.completion_tokens == 40
+    assert answer.usage is not None and answer.usage.completion_tokens == GRACE_TOKENS + 60
     assert message.content  # what comes behind the closing tag
 
 
