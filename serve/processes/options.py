@@ -1,9 +1,10 @@
 """What the processes of a server are told: the options of `nemotrt serve`, and of each process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
+from nemotrt.engines.artefact.options import WeightOptions
 from nemotrt.errors import ConfigError
 
 DEFAULT_NAME = "llm"
@@ -74,3 +75,4 @@ class EngineOptions:
         "Python that has TensorRT-LLM, for a bundle of it.",
         unset="$NEMOTRT_TENSORRT_LLM_PYTHON",
     )
+    weights: WeightOptions = field(default_factory=WeightOptions)

@@ -164,7 +164,7 @@ def test_a_bundle_of_the_newest_options_runs_where_they_are(tmp_path: Path, worl
     ("version", "options", "fp8", "capability", "message"),
     [
         ("1.2.1", TensorRTLLMOptions(), False, "8.6", None),
-        ("1.2.0", TensorRTLLMOptions(), False, None, None),
+        ("1.2.2", TensorRTLLMOptions(), False, None, None),
         ("1.4.0rc4", NEW, True, "9.0", None),
         ("1.4.0", NEW, True, "8.9", None),
         ("1.3.0rc24.post1", TensorRTLLMOptions(prefix_snapshots=8), False, None, None),
@@ -172,10 +172,10 @@ def test_a_bundle_of_the_newest_options_runs_where_they_are(tmp_path: Path, worl
         ("1.3.0rc27", NEW, False, None, "avg_seq_len.*--avg-seq-len"),
         ("1.2.1", TensorRTLLMOptions(), True, "8.6", "8.6 has no FP8"),
         ("1.2.1", TensorRTLLMOptions(), True, None, None),  # TensorRT-LLM says that there is no GPU
-        ("1.2.0rc6", TensorRTLLMOptions(), False, None, "1.2.0 or later"),
-        ("1.1.0", TensorRTLLMOptions(), False, None, "1.2.0 or later"),
-        ("", TensorRTLLMOptions(), False, None, "1.2.0 or later"),
-        ("main", TensorRTLLMOptions(), False, None, "1.2.0 or later"),
+        ("1.2.1rc6", TensorRTLLMOptions(), False, None, "1.2.1 or later"),
+        ("1.1.0", TensorRTLLMOptions(), False, None, "1.2.1 or later"),
+        ("", TensorRTLLMOptions(), False, None, "1.2.1 or later"),
+        ("main", TensorRTLLMOptions(), False, None, "1.2.1 or later"),
     ],
 )
 def test_what_a_version_lacks_is_refused_by_name(
@@ -230,7 +230,7 @@ def test_where_it_is_not_the_line_that_makes_one_is_said(
     ):
         if chosen is not None:
             monkeypatch.setenv(interpreter.PYTHON_VARIABLE, chosen)
-        with pytest.raises(EnvironmentUnfitError, match=f"{says}.*pip install tensorrt-llm"):
+        with pytest.raises(EnvironmentUnfitError, match=f"{says}.*pip install 'tensorrt-llm"):
             open_engine(bundle)
 
 

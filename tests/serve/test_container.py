@@ -4,6 +4,7 @@ The image itself is stood in for by the bundled tritonserver, run without our su
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -188,10 +189,12 @@ def test_a_bundles_llm_runs_behind_that_model(engine_folder, solo, tmp_path) -> 
     """TensorRT-LLM's `LLM` is stood in for; Triton, model, engine's process, scheduler are real."""
     limits = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)
     spec = BuildSpec("tensorrt-llm", "h100", limits=limits)
-    build_engine(TINY_MODELS["tiny-dense"], tmp_path / "bundle", spec)
+    shutil.copytree(TINY_MODELS["tiny-dense"], tmp_path / "checkpoint")
+    build_engine(tmp_path / "checkpoint", tmp_path / "bundle", spec)
+    moved = (tmp_path / "checkpoint").rename(tmp_path / "moved")
     world = World(tmp_path)  # its Python is the image's, ours is apart
     options = ("--target", "container", "--python", sys.executable, "--name", "nano")
-    options += ("--tensorrt-llm-python", str(world.python))
+    options += ("--checkpoint", str(moved), "--tensorrt-llm-python", str(world.python))
     nemotrt("serve", "repo", tmp_path / "bundle", "-o", tmp_path / "r", *options)
     with world.chosen() as patch:
         patch.delenv(PYTHON_VARIABLE)

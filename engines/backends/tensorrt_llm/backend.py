@@ -4,8 +4,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.protocol.needs import Ability, Package
+from nemotrt.engines.backends.protocol.backend import (
+    Backend,
+    BuildJob,
+    Executed,
+    Notes,
+    Payload,
+    Target,
+)
 from nemotrt.engines.backends.protocol.planning import (
     FREE_GPU_MEMORY_FRACTION,
     ForeignRuntime,
@@ -16,9 +22,11 @@ from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
+from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 WRITTEN = "written, not executed"
@@ -45,7 +53,6 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     built = WRITTEN
     built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
     weights_place = "in the checkpoint"
-    packages = (Package("tensorrt-llm", "serve with TensorRT-LLM on the GPU host", "tensorrt-llm"),)
     abilities = (Ability("serve with TensorRT-LLM here", needs_gpu=True, check=_check_python),)
 
     def check(self, target: Target[TensorRTLLMOptions]) -> None:
@@ -68,17 +75,29 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:
         """Write its arguments."""
-        from nemotrt.engines.backends.tensorrt_llm.bundle import write_bundle
+        from nemotrt.engines.backends.tensorrt_llm.bundle import weight_entries, write_bundle
 
-        write_bundle(target.checkpoint, job.folder, job.limits, target.capability, target.options)
-        notes = dataclasses.asdict(target.options)
-        return Payload({}, {name: value for name, value in notes.items() if value is not None}, {})
+        told = target.options
+        write_bundle(target.checkpoint, job.folder, job.limits, target.capability, told)
+        job.report("weight digests")
+        notes: Notes = {
+            name: value for name, value in dataclasses.asdict(told).items() if value is not None
+        }
+        return Payload({}, notes, weight_entries(target.checkpoint))
 
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the bundle, running."""
         from nemotrt.engines.backends.tensorrt_llm.engine import open_engine
 
-        return open_engine(folder, manifest)
+        return open_engine(folder, manifest, options)
+
+    def reads_checkpoint(self, manifest: "Manifest") -> bool:
+        """Whether it reads a checkpoint: always, also where an earlier release wrote no digests."""
+        return True
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the bundle asks of this machine."""
+        return (*super().needs_here(folder, manifest), Need("TensorRT-LLM", find_python))
 
     def planning(self, options: TensorRTLLMOptions) -> Planning:
         """Plan as it shares memory out."""

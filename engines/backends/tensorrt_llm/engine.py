@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
-from nemotrt.engines.backends.tensorrt_llm.bundle import ARGS_FILE, check_checkpoint, serve_command
+from nemotrt.engines.artefact.weights import OpenOptions, open_weights
+from nemotrt.engines.backends.tensorrt_llm.bundle import ARGS_FILE, serve_command
 from nemotrt.engines.backends.tensorrt_llm.interpreter import find_python
 from nemotrt.engines.backends.tensorrt_llm.llm_args import read_llm_args
 from nemotrt.engines.backends.tensorrt_llm.llm_process import LLMProcess
@@ -64,7 +65,7 @@ class LLMEngine:
         )
 
 
-def open_engine(folder: Path, manifest: Manifest) -> LLMEngine:
+def open_engine(folder: Path, manifest: Manifest, options: OpenOptions) -> LLMEngine:
     """Return the bundle in `folder`, running.
 
     Raises:
@@ -73,13 +74,13 @@ def open_engine(folder: Path, manifest: Manifest) -> LLMEngine:
         ChildProcessFailedError: its process ended.
     """
     args = read_llm_args(folder / ARGS_FILE)
-    check_checkpoint(manifest)
-    command = serve_command(manifest.checkpoint.path, folder)
+    checkpoint = str(open_weights(folder, manifest, options).path)
+    command = serve_command(checkpoint, folder)
     try:
-        python = find_python()
+        python = find_python(options.tensorrt_llm_python)
     except EnvironmentUnfitError as error:
-        raise EnvironmentUnfitError(f"{error.message} Without nemotrt: {command}") from error
+        raise EnvironmentUnfitError(f"{error.message}. Without nemotrt: {command}") from error
     vocab_size = read_model_config(folder).vocab_size
-    process = LLMProcess(python, manifest.checkpoint.path, args, vocab_size)
+    process = LLMProcess(python, checkpoint, args, vocab_size)
     reuses_prefixes = bool(args["kv_cache_config"]["enable_block_reuse"])
     return LLMEngine(process, manifest.engine_limits, vocab_size, reuses_prefixes=reuses_prefixes)

@@ -7,42 +7,41 @@ import subprocess
 import sys
 
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import TENSORRT_LLM
 
 PYTHON_VARIABLE = "NEMOTRT_TENSORRT_LLM_PYTHON"
 SYSTEM_PYTHON = "/usr/bin/python3"  # NVIDIA's images have it there
-HINT = (
-    "python3 -m venv VENV && VENV/bin/pip install tensorrt-llm, or NVIDIA's image of it; then give "
-    f"that Python by --tensorrt-llm-python or ${PYTHON_VARIABLE}"
-)
+HINT = f"{TENSORRT_LLM.cure}; then give that Python by --tensorrt-llm-python or ${PYTHON_VARIABLE}"
 HAS_IT = "import importlib.util, sys; sys.exit(importlib.util.find_spec('tensorrt_llm') is None)"
 PROBE_TIMEOUT_S = 60.0
 SECRETS = {"KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "CREDENTIALS"}
 OWN_VARIABLES = ("TLLM_", "TRTLLM_")  # TensorRT-LLM's, whatever they are called
 
 
-def find_python() -> str:
+def find_python(given: str | None = None) -> str:
     """Return the Python that has TensorRT-LLM.
 
-    That is the user's choice; else this one, `python3` or the system's, whichever has it first.
+    That is what is `given`, or the variable's; else this one, `python3` or the system's, whichever
+    has it first.
 
     Raises:
         EnvironmentUnfitError: the chosen one is not there or has it not, or none has.
     """
-    chosen = os.environ.get(PYTHON_VARIABLE)
+    chosen = given or os.environ.get(PYTHON_VARIABLE)
     if not chosen:
         if importlib.util.find_spec("tensorrt_llm") is not None:
             return sys.executable
         for python in dict.fromkeys((shutil.which("python3"), SYSTEM_PYTHON)):
             if python and python != sys.executable and _has_it(python):
                 return python
-        raise EnvironmentUnfitError(f"TensorRT-LLM is in no Python here: {HINT}.")
+        raise EnvironmentUnfitError(f"TensorRT-LLM is in no Python here: {HINT}")
     found = shutil.which(chosen)
     if found is None:
         raise EnvironmentUnfitError(
-            f"${PYTHON_VARIABLE} is {chosen}, which is no program here: {HINT}."
+            f"{chosen}, which is to run TensorRT-LLM, is no program here: {HINT}"
         )
     if not _has_it(found):
-        raise EnvironmentUnfitError(f"{chosen} has no module tensorrt_llm: {HINT}.")
+        raise EnvironmentUnfitError(f"{chosen} has no module tensorrt_llm: {HINT}")
     return found
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import TENSORRT_LLM
 
 VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:rc(\d+))?")
-OLDEST = "1.2.0"
+OLDEST = TENSORRT_LLM.least
 FINAL = 1 << 30  # the "release candidate" that a release is
 
 

@@ -20,6 +20,7 @@ import json
 import os
 import subprocess
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -202,7 +203,8 @@ class RequestOutput:
 
     def _put(self, news: Any) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, news)
+        with suppress(RuntimeError):  # it too drops the results of a loop that has stopped
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, news)
 
     def _take(self, news: Any) -> None:
         if isinstance(news, BaseException):
