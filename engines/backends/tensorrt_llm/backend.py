@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 WRITTEN = "written, not executed"
 
 
-def _check_python() -> None:
-    """Raise EnvironmentUnfitError where no Python has TensorRT-LLM."""
-    find_python()
-
-
 class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     """Writes what `tensorrt_llm.LLM` needs beside the checkpoint, and drives it on the GPU host."""
 
@@ -53,7 +48,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     built = WRITTEN
     built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
     weights_place = "in the checkpoint"
-    abilities = (Ability("serve with TensorRT-LLM here", needs_gpu=True, check=_check_python),)
+    abilities = (Ability("serve with TensorRT-LLM here", needs_gpu=True, check=find_python),)
 
     def check(self, target: Target[TensorRTLLMOptions]) -> None:
         """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""
