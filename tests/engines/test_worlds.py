@@ -31,7 +31,7 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
 from nemotrt.wire.frames import encode, read_frame
-from support.other_world import World
+from support.other_world import STAND_IN, World
 
 LIMITS = Limits(max_batch_size=2, max_seq_len=96, chunk_tokens=16)
 PROMPT = (1, 700, 23, 1999, 4)
@@ -88,6 +88,33 @@ def test_the_other_python_has_nothing_of_ours(world: World) -> None:
     for name in ("numpy", "nemotrt", "pydantic", "click"):
         done = subprocess.run([world.python, "-I", "-c", f"import {name}"], capture_output=True)
         assert b"ModuleNotFoundError" in done.stderr, name
+
+
+BOOT = """
+import runpy, sys
+sys.path.insert(0, {stand_in!r})
+words = [word for word in sys.argv[1:] if word != "-I"]
+if words[0] == "-c":
+    exec(words[1])
+else:
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+"""
+
+
+def test_it_needs_no_package_but_tensorrt_llm(bundle: Path, world: World, tmp_path: Path) -> None:
+    """Without any site-packages: an import of ours, of numpy or of pydantic would fail."""
+    boot, python = tmp_path / "boot.py", tmp_path / "python"
+    boot.write_text(BOOT.format(stand_in=str(STAND_IN)))
+    python.write_text(f'#!/bin/sh\nexec {world.python} -I -S {boot} "$@"\n')
+    python.chmod(0o755)
+    with world.chosen("1.4.0rc4") as patch:
+        patch.delenv(interpreter.PYTHON_VARIABLE)
+        command = ["generate", str(bundle), "--prompt-ids", "1,700,23", "--max-tokens", "4"]
+        command += ["--json", "--prompt-logprobs", "1", "--logit-bias", "5=1"]
+        found = CliRunner().invoke(main, [*command, "--tensorrt-llm-python", str(python)])
+    assert found.exit_code == 0, found.output
+    assert len(json.loads(found.stdout)["tokens"]) == 4
 
 
 def test_closing_ends_the_process_and_its_children(opened: OpenEngine) -> None:
