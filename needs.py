@@ -129,7 +129,7 @@ class Ability:
     needs_gpu: bool = False
     least_driver: int = 0
     unsupported: Callable[[str], str] = any_gpu
-    check: Callable[[], None] = nothing
+    check: Callable[[], object] = nothing
 
     def missing(self) -> list[str]:
         """Return what to install, each line once."""

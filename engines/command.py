@@ -82,6 +82,11 @@ def number_options(function: Command) -> Command:
 )
 @engine_options
 @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
+@click.option(
+    "--tensorrt-llm-python",
+    metavar="PYTHON",
+    help="Python that has TensorRT-LLM, for a bundle of it; or $NEMOTRT_TENSORRT_LLM_PYTHON.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 @offline_option
 def generate(
@@ -95,6 +100,7 @@ def generate(
     checkpoint: str | None,
     verify: bool,
     threads: int | None,
+    tensorrt_llm_python: str | None,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -117,7 +123,13 @@ def generate(
         if sampling[name] is not None and not as_json:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
-    opened = open_engine(engine, num_threads=threads, checkpoint=checkpoint, trust_seals=not verify)
+    opened = open_engine(
+        engine,
+        num_threads=threads,
+        checkpoint=checkpoint,
+        trust_seals=not verify,
+        tensorrt_llm_python=tensorrt_llm_python,
+    )
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
     updates = []

@@ -61,6 +61,7 @@ def open_engine(
     num_threads: int | None = None,
     checkpoint: str | None = None,
     trust_seals: bool = True,
+    tensorrt_llm_python: str | None = None,
 ) -> OpenEngine:
     """Return the open engine in `folder`.
 
@@ -70,13 +71,16 @@ def open_engine(
         num_threads: CPU threads of a CPU backend; default all.
         checkpoint: where its weights are, if they stay in a checkpoint; default as it says itself.
         trust_seals: what was verified before, and has the same size and time, is not read again.
+        tensorrt_llm_python: the Python of a bundle's TensorRT-LLM; default by `find_python`.
 
     Raises:
         ArtefactError: the folder is no engine directory, or a file or weight has changed.
-        ConfigError: `num_threads` is given for a backend that computes elsewhere.
+        ConfigError: `num_threads` is given for a backend that computes elsewhere, or
+            `tensorrt_llm_python` for another backend.
         EnvironmentUnfitError: the backend can't run on this machine.
     """
-    return open_with(folder, OpenOptions(num_threads, checkpoint, trust_seals), verify=verify)
+    options = OpenOptions(num_threads, checkpoint, trust_seals, tensorrt_llm_python)
+    return open_with(folder, options, verify=verify)
 
 
 def open_with(folder: Path, options: OpenOptions, *, verify: bool = True) -> OpenEngine:
@@ -97,6 +101,7 @@ def checked_manifest(folder: Path, options: OpenOptions, *, verify: bool = True)
     """
     manifest = read_manifest(folder)
     check_threads(manifest, options.num_threads)
+    check_python(manifest, options.tensorrt_llm_python)
     if verify:
         verify_files(folder, manifest, trust_seals=options.trust_seals)
     if not reads_checkpoint(manifest):
@@ -135,4 +140,13 @@ def check_threads(manifest: Manifest, num_threads: int | None) -> None:
     if num_threads is not None and manifest.backend not in names:
         raise ConfigError(
             f"--threads is for backends {' and '.join(names)}; this engine is {manifest.backend}'s."
+        )
+
+
+def check_python(manifest: Manifest, python: str | None) -> None:
+    """Raise ConfigError if TensorRT-LLM's Python is given for an engine of another backend."""
+    if python is not None and manifest.backend != "tensorrt-llm":
+        raise ConfigError(
+            f"--tensorrt-llm-python is for bundles of tensorrt-llm; this engine is "
+            f"{manifest.backend}'s."
         )

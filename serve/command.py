@@ -161,14 +161,16 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
         ConfigError: an option is of what is not there.
     """
     from nemotrt.engines.artefact.manifest import MANIFEST_FILE, read_manifest
-    from nemotrt.engines.opening import check_threads
+    from nemotrt.engines.opening import check_python, check_threads
 
     given = {option.name for option in given_options(click.get_current_context()).values()}
     foreign = [told.names[0] for item, told in told_fields(TritonOptions) if item.name in given]
     if foreign and not spec.use_triton:
         raise ConfigError(f"{', '.join(foreign)}: of Triton, which --no-triton leaves out.")
     if (spec.engine / MANIFEST_FILE).is_file():
-        check_threads(read_manifest(spec.engine), spec.process.threads)
+        manifest = read_manifest(spec.engine)
+        check_threads(manifest, spec.process.threads)
+        check_python(manifest, spec.process.tensorrt_llm_python)
 
     def with_free_ports(options: Any) -> Any:
         ports = {item.name for item, told in told_fields(type(options)) if told.kind is PORT}

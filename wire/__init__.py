@@ -1,1 +1,1 @@
-"""How processes talk: the request, tensors, frames, a stream that is stopped by id."""
+"""How processes talk, and end together: requests, tensors, frames, a stream stopped by id."""

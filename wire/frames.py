@@ -4,13 +4,15 @@ A frame is a 4-byte big-endian length and that many bytes of UTF-8 JSON. Request
 {"op": "submit", "id": int, "inputs": {tensor name: value}} and {"op": "cancel", "id": int}; what
 they gained comes down, one frame an engine step, as {"op": "updates", "items": [[id, fields], ...]}
 where fields are output tensor names and values, plus "final": true and "error" on the last.
+
+Between our side and TensorRT-LLM's, a frame with "num_bytes" has so many raw bytes behind it.
 """
 
 import json
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_FRAME_BYTES = 64 << 20
 READ_BYTES = 1 << 16
@@ -84,6 +86,29 @@ def read_frames(connection: socket.socket) -> Iterator[Frame]:
     while data := connection.recv(READ_BYTES):
         yield from reader.feed(data)
     reader.end()
+
+
+def read_frame(stream: BinaryIO) -> tuple[Frame, bytes] | None:
+    """Return the next frame of a stream and the raw bytes behind it; None at the stream's end.
+
+    Raises:
+        ConnectionError: the peer breaks the protocol, or closes in the middle of a frame.
+    """
+    header = stream.read(HEADER.size)
+    if not header:
+        return None
+    reader = FrameReader()
+    found = list(reader.feed(header))  # which checks the size
+    if len(header) == HEADER.size and not found:
+        found = list(reader.feed(stream.read(HEADER.unpack(header)[0])))
+    reader.end()
+    num_bytes = found[0].get("num_bytes", 0)
+    if type(num_bytes) is not int or not 0 <= num_bytes <= MAX_FRAME_BYTES:
+        raise ConnectionError(f"a frame has {num_bytes!r} bytes behind it.")
+    data = stream.read(num_bytes)
+    if len(data) < num_bytes:
+        raise ConnectionError("the peer closed in the middle of a frame.")
+    return found[0], data
 
 
 def updates(frame: Frame) -> list[Item]:

@@ -53,11 +53,13 @@ class OpenOptions:
         num_threads: CPU threads of a CPU backend; None: all.
         checkpoint: where the weights are; None: see `Rule`.
         trust_seals: what was digested before is not read again.
+        tensorrt_llm_python: the Python that runs a bundle's TensorRT-LLM; None: the one found.
     """
 
     num_threads: int | None = None
     checkpoint: str | None = None
     trust_seals: bool = True
+    tensorrt_llm_python: str | None = None
 
 
 AS_BUILT = OpenOptions()

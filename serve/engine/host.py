@@ -152,6 +152,7 @@ def main(engine: Path, socket_path: Path, engine_options: EngineOptions) -> None
         num_threads=told.threads,
         checkpoint=told.weights.checkpoint,
         trust_seals=not told.weights.verify,
+        tensorrt_llm_python=told.tensorrt_llm_python,
     )
     target_itl_s = None if told.target_itl_ms is None else told.target_itl_ms / 1000
     host = EngineHost(opened, told.queue, told.max_chunks_per_s, target_itl_s)

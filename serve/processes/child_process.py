@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from nemotrt.errors import ChildProcessFailedError
-from nemotrt.serve.processes import parent_death
 from nemotrt.serve.processes.going_on import going_on
+from nemotrt.wire import parent_death
 
 NUM_LOG_LINES = 15
 MAX_LOG_BYTES = 1 << 16  # that are read for them

@@ -70,4 +70,9 @@ class EngineOptions:
     )
     drain_s: float = option(30.0, "At a stop.", kind=FloatRange(0))
     threads: int | None = option(None, "CPU threads of the engine.", kind=COUNT)
+    tensorrt_llm_python: str | None = option(
+        None,
+        "Python that has TensorRT-LLM, for a bundle of it.",
+        unset="$NEMOTRT_TENSORRT_LLM_PYTHON",
+    )
     weights: WeightOptions = field(default_factory=WeightOptions)

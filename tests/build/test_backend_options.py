@@ -34,6 +34,8 @@ VALUES: dict[str, tuple[list[str], object, list[str]]] = {
     "--mamba": (["plugin"], "plugin", []),
     "--tp-size": (["2"], 2, []),
     "--trust-remote-code": ([], True, []),
+    "--prefix-snapshots": (["256"], 256, []),
+    "--avg-seq-len": (["300"], 300, []),
 }
 FIELDS = {
     "--gpu": "gpu",

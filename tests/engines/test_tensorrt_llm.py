@@ -67,6 +67,7 @@ def test_a_bundle_says_how_to_serve_the_checkpoint(
     assert opened.exit_code == 3
     assert "can't be installed beside nemotrt" in opened.stderr  # it wants numpy < 2
     assert "pip install 'tensorrt-llm>=1.2.1'" in opened.stderr
+    assert "--tensorrt-llm-python" in opened.stderr
     assert f"trtllm-serve {source.resolve()} --extra_llm_api_options" in opened.stderr
 
 
@@ -198,6 +199,19 @@ def test_code_is_trusted_only_when_asked(tmp_path: Path) -> None:
         code, _ = run("tiny", "--gpu", "h100", *flag, "-o", str(target))
         assert code == 0
         assert read_llm_args(target / "llm_args.yaml")["trust_remote_code"] is expected
+
+
+def test_a_state_s_options_are_written_and_for_models_that_have_one(tmp_path: Path) -> None:
+    options = ("--gpu", "h100", "--prefix-snapshots", "256", "--avg-seq-len", "300")
+    code, stderr = run("tiny", *options, "-o", str(tmp_path / "b"))
+    assert code == 0, stderr
+    cache = read_llm_args(tmp_path / "b/llm_args.yaml")["kv_cache_config"]
+    assert cache["enable_block_reuse"] is True and cache["avg_seq_len"] == 300
+    assert cache["mamba_state_config"] == {"periodic_snapshot_interval": 256}
+    for option in ("--prefix-snapshots", "--avg-seq-len"):
+        command = ("tiny-dense", "--gpu", "h100", option, "64", "-o", str(tmp_path / "d"))
+        code, stderr = run(*command)
+        assert code == 2 and f"{option} is for models with a recurrent state" in stderr
 
 
 @pytest.mark.parametrize(("model", "sizes"), [("nano_9b", (1, 2, 4, 8)), ("tiny", (1, 2))])

@@ -1,12 +1,11 @@
-"""The engine over TensorRT-LLM's LLM, on a stand-in that has its signatures and rules."""
+"""The engine over TensorRT-LLM's LLM, on a stand-in in a Python of its own."""
 
 import dataclasses
-import math
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +17,8 @@ from hypothesis import strategies as st
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt_llm import scheduler as scheduler_module
+from nemotrt.engines.backends.tensorrt_llm.apart import service
+from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.backends.tensorrt_llm.sampling import sampling_fields
 from nemotrt.engines.model.families import DEFAULT
@@ -32,13 +33,18 @@ from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError
 from nemotrt.wire.request import NUMBERS
+from support.other_world import World
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=96, chunk_tokens=16)
 PROMPT = (1, 700, 23, 1999, 4)
 SHORT = SamplingParams(max_tokens=4)
 PENALIZED = SamplingParams(max_tokens=4, presence_penalty=0.5)
 BUDGET = ThinkingBudget(DEFAULT, 1, lambda text: [5])
-STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +55,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def opened(bundle: Path) -> Iterator[OpenEngine]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(STAND_IN))
+def opened(bundle: Path, world: World) -> Iterator[OpenEngine]:
+    with world.chosen():
         opened = open_engine(bundle)
         yield opened
+        process = opened.engine.process  # type: ignore[attr-defined]
         opened.engine.close()
-        assert opened.engine._llm.is_shut_down  # type: ignore[attr-defined]
-        del sys.modules["tensorrt_llm"]
+        assert process._last_words.lines()[-1] == "the stand-in is shut down"
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +112,29 @@ def test_greedy_tokens_and_text_are_the_cpu_engines(
 def test_biases_are_a_finite_tensor_of_the_vocabulary() -> None:
     """By hand: those of a token add up; what float32 can't hold stays finite."""
     biases = ((0, 1.5), (3, -100.0), (0, 0.25), (2, 1e300), (1, -1e300))
-    fields = sampling_fields(SamplingParams(logit_bias=biases), (), 5)
-    bias = fields["embedding_bias"]
+    fields = sampling_fields(SamplingParams(logit_bias=biases), ())
+    bias = service.make_params(SimpleNamespace, fields, 5).embedding_bias
     assert str(bias.dtype) == "torch.float32"
     assert bias.tolist() == pytest.approx([1.75, -1e30, 1e30, -100.0, 0.0])
-    assert "embedding_bias" not in sampling_fields(SamplingParams(), (), 5)
+    assert "embedding_bias" not in sampling_fields(SamplingParams(), ())
 
 
 def test_every_plain_number_is_an_argument_of_tensorrt_llm_s(opened: OpenEngine) -> None:
-    theirs = sys.modules["tensorrt_llm"].SamplingParams
     for name, told in NUMBERS.items():
-        assert name not in sampling_fields(SamplingParams(), (), 5)
+        assert name not in sampling_fields(SamplingParams(), ())
         value = told.neutral + 0.5
-        fields = sampling_fields(SamplingParams(**{name: value}), (), 5)
-        assert fields[name] == value and getattr(theirs(**fields), name) == value
+        params = SamplingParams(max_tokens=2, **{name: value})
+        assert sampling_fields(params, ())[name] == value
+        [*_, update] = generate(opened.scheduler(), PROMPT, params)
+        assert update.finish_reason is not FinishReason.ERROR, update.error
+
+
+def test_a_field_that_a_version_has_not_is_its_request_s_fault(opened: OpenEngine) -> None:
+    process = opened.engine.process  # type: ignore[attr-defined]
+    number = process.start(PROMPT, {"max_tokens": 2, "of_next_year": 1})
+    [news] = process.take(30)
+    assert (news.number, news.fault.kind) == (number, "request")
+    assert "of_next_year" in news.fault.message
 
 
 @pytest.mark.parametrize("num_top", [0, 3])
@@ -137,12 +151,12 @@ def test_prompt_logprobs_are_the_cpu_engines(
 
 
 def test_context_logits_that_are_not_the_prompts_fail_the_request(
-    opened: OpenEngine, monkeypatch: pytest.MonkeyPatch
+    opened: OpenEngine, world: World
 ) -> None:
     """As of a library that reuses a prefix: its rows would be another token's."""
-    monkeypatch.setattr(sys.modules["tensorrt_llm"].LLM, "CONTEXT_ROWS", 3)
     params = SamplingParams(max_tokens=4, prompt_logprobs=1)
-    [update] = generate(opened.scheduler(), PROMPT, params)
+    with world.broken(context_rows=3):
+        [update] = generate(opened.scheduler(), PROMPT, params)
     assert update.finish_reason is FinishReason.ERROR and "context logits" in update.error
     assert len(run(opened, max_tokens=4, ignore_eos=True)["tokens"]) == 4
 
@@ -174,16 +188,16 @@ def test_a_stop_string_ends_the_text_and_frees_the_llm(opened: OpenEngine, cpu: 
 
 
 def test_an_end_token_that_the_llm_keeps_to_itself_is_no_loss(
-    opened: OpenEngine, cpu: OpenEngine, monkeypatch: pytest.MonkeyPatch
+    opened: OpenEngine, cpu: OpenEngine, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end = run(cpu, max_tokens=40, ignore_eos=True)["tokens"][9]["id"]
     found = []
     for engine in (cpu, opened):
-        monkeypatch.setattr(sys.modules["tensorrt_llm"].LLM, "HIDES_END", True)
         scheduler = engine.scheduler()
         monkeypatch.setattr(scheduler, "eos_ids", (end,))
         params = SamplingParams(max_tokens=40)
-        found.append(collect(list(generate(scheduler, PROMPT, params)), 5))
+        with world.broken(hides_end=True):
+            found.append(collect(list(generate(scheduler, PROMPT, params)), 5))
     mine, other = found
     assert other["tokens"] == mine["tokens"][:-1]
     assert (other["text"], other["finish_reason"]) == (mine["text"], "stop")
@@ -278,16 +292,15 @@ def test_a_cancelled_request_ends_at_once_and_says_no_more(opened: OpenEngine) -
 
 
 def test_a_request_that_is_cancelled_as_soon_as_it_came_reaches_the_llm(
-    opened: OpenEngine,
+    opened: OpenEngine, world: World
 ) -> None:
     """Else the LLM would run it to its end for nobody."""
-    scheduler, llm = opened.scheduler(), opened.engine._llm  # type: ignore[attr-defined]
-    num_before = len(llm.aborted)
+    scheduler, num_before = opened.scheduler(), world.num_aborted
     for number in range(20):
         scheduler.submit(Request(str(number), PROMPT, SamplingParams(max_tokens=80)))
         scheduler.cancel(str(number))
     run(opened, max_tokens=2)  # behind them in the same queue
-    assert len(llm.aborted) == num_before + 20
+    assert world.num_aborted == num_before + 20
 
 
 @pytest.mark.parametrize(
@@ -334,21 +347,19 @@ def test_there_are_no_slots_and_no_logits(opened: OpenEngine) -> None:
             call()
 
 
-@pytest.mark.parametrize("kind", ["request", "executor"])
+@pytest.mark.parametrize("kind", ["request", "fatal"])
 def test_a_request_s_fault_is_its_own_and_any_other_is_fatal(
-    kind: str, opened: OpenEngine, monkeypatch: pytest.MonkeyPatch
+    kind: str, opened: OpenEngine, world: World
 ) -> None:
-    llm = sys.modules["tensorrt_llm"]
-    fault = llm.RequestError("too long") if kind == "request" else RuntimeError("out of memory")
     scheduler = opened.scheduler()
-    monkeypatch.setattr(llm.LLM, "FAULT", fault)
-    scheduler.submit(Request("r", PROMPT, SHORT))
     updates: list[Update] = []
-    if kind == "executor":
-        with pytest.raises(ChildProcessFailedError, match="out of memory"):
-            while True:
-                scheduler.step()
-    else:
+    with world.broken(fault=kind):
+        scheduler.submit(Request("r", PROMPT, SHORT))
+        if kind == "fatal":
+            with pytest.raises(ChildProcessFailedError, match="out of memory"):
+                while True:
+                    scheduler.step()
+            return
         while not scheduler.is_idle:
             updates += scheduler.step()
         assert updates == [Update("r", finish_reason=FinishReason.ERROR, error="too long")]
@@ -359,7 +370,7 @@ def test_an_llm_that_gives_nothing_is_taken_for_dead(
 ) -> None:
     scheduler = opened.scheduler()
     scheduler.submit(Request("r", PROMPT, SHORT))
-    monkeypatch.setattr(scheduler._streams, "take", lambda timeout_s: [])  # type: ignore[attr-defined]
+    monkeypatch.setattr(scheduler._process, "take", lambda timeout_s: [])  # type: ignore[attr-defined]
     scheduler.step()
     later = time.monotonic() + scheduler_module.STALL_S + 1
     monkeypatch.setattr(scheduler_module.time, "monotonic", lambda: later)
@@ -398,52 +409,42 @@ def test_arguments_that_are_not_tensorrt_llm_s_are_found_at_opening(
         open_engine(target, verify=False)
 
 
-def test_what_tensorrt_llm_says_against_a_start_is_passed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_tensorrt_llm_says_against_a_start_is_passed_on(tmp_path: Path, world: World) -> None:
     """Two GPUs where the LLM sees one."""
-    monkeypatch.syspath_prepend(str(STAND_IN))
     target = tmp_path / "b"
     spec = BuildSpec("tensorrt-llm", "a10g", limits=LIMITS, options=TensorRTLLMOptions(tp_size=2))
     build_engine(TINY_MODELS["tiny"], target, spec)
-    found = CliRunner().invoke(main, ["generate", str(target), "--prompt-ids", "1"])
+    with world.chosen():
+        found = CliRunner().invoke(main, ["generate", str(target), "--prompt-ids", "1"])
     assert found.exit_code == 3
     assert "TensorRT-LLM 1.2.1 can't start" in found.stderr
     assert "Only 1 GPUs are available" in found.stderr
 
 
-def test_generate_runs_a_bundle(
-    bundle: Path, cpu: OpenEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(STAND_IN))
+def test_generate_runs_a_bundle(bundle: Path, cpu: OpenEngine, world: World) -> None:
     ids = ",".join(map(str, PROMPT))
-    found = CliRunner().invoke(main, ["generate", str(bundle), "--prompt-ids", ids])
+    with world.chosen() as patch:
+        patch.delenv(PYTHON_VARIABLE)
+        command = ["generate", str(bundle), "--prompt-ids", ids]
+        command += ["--tensorrt-llm-python", str(world.python)]
+        found = CliRunner().invoke(main, command)
     assert found.exit_code == 0, found.output
     assert found.stdout.strip() == str(run(cpu, max_tokens=91)["text"]).strip()
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
 def test_log_probabilities_that_are_not_finite_end_their_request(
-    bad: float, opened: OpenEngine, monkeypatch: pytest.MonkeyPatch
+    bad: str, opened: OpenEngine, world: World
 ) -> None:
     """They are all that shows of logits that are not; the LLM goes on with the others."""
     scheduler = opened.scheduler()
-    take = scheduler._streams.take  # type: ignore[attr-defined]
-
-    def spoiled(wait_s: float) -> Any:
-        gained = take(wait_s)
-        for news in gained:
-            for found in news.logprobs:
-                next(iter(found.values())).logprob = bad
-        return gained
-
-    monkeypatch.setattr(scheduler._streams, "take", spoiled)  # type: ignore[attr-defined]
     params = SamplingParams(max_tokens=6, ignore_eos=True)
-    scheduler.submit(Request("bad", PROMPT, dataclasses.replace(params, logprobs=1)))
-    scheduler.submit(Request("good", PROMPT, params))
     updates: list[Update] = []
-    while not scheduler.is_idle:
-        updates += scheduler.step()
+    with world.broken(logprob=bad):
+        scheduler.submit(Request("bad", PROMPT, dataclasses.replace(params, logprobs=1)))
+        scheduler.submit(Request("good", PROMPT, params))
+        while not scheduler.is_idle:
+            updates += scheduler.step()
     bad_end = next(u for u in updates if u.request_id == "bad" and u.finish_reason)
     assert (bad_end.finish_reason, bad_end.error_code) == ("error", "logits_not_finite")
     assert sum(len(u.tokens) for u in updates if u.request_id == "good") == 6

@@ -22,10 +22,12 @@ from tritonclient.grpc import model_config_pb2
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.triton.runtime import find_runtime
+from support.other_world import World
 
 pytestmark = pytest.mark.triton
 
@@ -190,12 +192,12 @@ def test_a_bundles_llm_runs_behind_that_model(engine_folder, solo, tmp_path) -> 
     shutil.copytree(TINY_MODELS["tiny-dense"], tmp_path / "checkpoint")
     build_engine(tmp_path / "checkpoint", tmp_path / "bundle", spec)
     moved = (tmp_path / "checkpoint").rename(tmp_path / "moved")
+    world = World(tmp_path)  # its Python is the image's, ours is apart
     options = ("--target", "container", "--python", sys.executable, "--name", "nano")
-    options += ("--checkpoint", str(moved))
+    options += ("--checkpoint", str(moved), "--tensorrt-llm-python", str(world.python))
     nemotrt("serve", "repo", tmp_path / "bundle", "-o", tmp_path / "r", *options)
-    stand_in = Path(__file__).parents[1] / "support" / "llm_api"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(stand_in), prepend=os.pathsep)
+    with world.chosen() as patch:
+        patch.delenv(PYTHON_VARIABLE)
         server = Triton(tmp_path / "r", tmp_path / "log")
     try:
         wait_until(lambda: server.process.poll() is not None or is_success(f"{server.url}/ready"))

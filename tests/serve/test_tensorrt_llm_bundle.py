@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.opening import OpenEngine
+from nemotrt.engines.runtime.sampling.guide import GRACE_TOKENS
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
+from support.other_world import World
 
-STAND_IN = Path(__file__).parents[1] / "support" / "llm_api"
 PROMPT = "The city of"
 
 
@@ -23,9 +25,11 @@ def server(opened: OpenEngine, tmp_path_factory: pytest.TempPathFactory) -> Iter
     bundle = tmp_path_factory.mktemp("bundle") / "b"
     spec = BuildSpec("tensorrt-llm", "h100", limits=opened.engine.limits)
     build_engine(TINY_MODELS["tiny-dense"], bundle, spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(STAND_IN), prepend=":")
-        with serve_engine(bundle, "--no-triton", drain_s=5) as state:
+    world = World(tmp_path_factory.mktemp("world"))
+    with world.chosen() as patch:
+        patch.delenv(PYTHON_VARIABLE)
+        options = ["--no-triton", "--tensorrt-llm-python", str(world.python)]
+        with serve_engine(bundle, *options, drain_s=5) as state:
             yield state
 
 
@@ -81,6 +85,44 @@ def test_a_client_that_leaves_frees_its_place(client: openai.OpenAI, server: Ser
     while "nemotrt_slots_in_use 0.0" not in httpx.get(_metrics(server)).text:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_thinking_budget_is_kept(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="llm",
+        messages=[{"role": "user", "content": "hi"}],
+        max_tokens=GRACE_TOKENS + 60,
+        temperature=0,
+        extra_body={"max_thinking_tokens": 2, "ignore_eos": True},
+    )
+    message = answer.choices[0].message
+    assert answer.usage is not None and answer.usage.completion_tokens == GRACE_TOKENS + 60
+    assert message.content  # what comes behind the closing tag
+
+
+def test_the_server_outlives_the_other_side(client: openai.OpenAI, server: ServerState) -> None:
+    """A stream that its death cuts off hears so; the next one comes from a new process."""
+    [host] = [
+        p for p in psutil.Process(server.pid).children() if "serve.engine.host" in str(p.cmdline())
+    ]
+    [other] = [p for p in host.children() if "start.py" in str(p.cmdline())]
+    children = other.children(recursive=True)
+    words = {"model": "llm", "prompt": PROMPT, "max_tokens": 900, "temperature": 0}
+    stream = client.completions.create(**words, stream=True, extra_body={"ignore_eos": True})
+    next(iter(stream))
+    other.kill()
+    with pytest.raises(openai.APIError):
+        list(stream)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            answer = client.completions.create(**{**words, "max_tokens": 3})
+            break
+        except openai.APIError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    assert answer.choices[0].text
+    assert not any(child.is_running() for child in (other, *children))
 
 
 def _metrics(server: ServerState) -> str:

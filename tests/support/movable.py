@@ -3,9 +3,9 @@
 What TensorRT would compile is an empty plan file: the stand-in runs the graph beside it.
 """
 
-import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,12 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from support import cuda_stand_in
 from support import tensorrt_stand_in as stand_in
+from support.other_world import World
 from support.weight_inputs import weight_inputs
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 HOLDS = ("native", "onnxruntime")  # their weights are inside
 READS = ("tensorrt", "tensorrt-llm")  # theirs stay in the checkpoint
-LLM_API = Path(__file__).parent / "llm_api"
 
 
 def write_plan(
@@ -82,9 +82,10 @@ def write(backend: str, source: Path, folder: Path) -> Path:
 @contextmanager
 def host_of(backend: str, folder: Path) -> Iterator[None]:
     """The machine that the engine in `folder` is for."""
-    with pytest.MonkeyPatch.context() as patch:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         if backend == "tensorrt-llm":
-            patch.syspath_prepend(str(LLM_API))
+            folder_of_world = stack.enter_context(tempfile.TemporaryDirectory())
+            stack.enter_context(World(Path(folder_of_world)).chosen())
         if backend == "tensorrt":
             cuda = cuda_stand_in.Cuda()
             graph = folder / GRAPH_FILE
@@ -93,10 +94,7 @@ def host_of(backend: str, folder: Path) -> Iterator[None]:
             patch.setattr(tensorrt_engine, "plan_module", lambda manifest: "tensorrt_rtx_bindings")
             patch.setattr(tensorrt_engine, "load_module", lambda name: trt)
             patch.setattr(tensorrt_engine, "cuda_api", lambda: cuda)
-        try:
-            yield
-        finally:
-            sys.modules.pop("tensorrt_llm", None)
+        yield
 
 
 def generate(backend: str, folder: Path, *options: object) -> Result:

@@ -1,5 +1,6 @@
 """The tensorrt-llm backend, as one object."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,11 +17,12 @@ from nemotrt.engines.backends.protocol.planning import (
     ForeignRuntime,
     Planning,
 )
+from nemotrt.engines.backends.tensorrt_llm.interpreter import find_python
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
-from nemotrt.needs import TENSORRT_LLM, Ability, Need
+from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
@@ -46,7 +48,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     built = WRITTEN
     built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
     weights_place = "in the checkpoint"
-    abilities = (Ability("serve with TensorRT-LLM here", (TENSORRT_LLM,), needs_gpu=True),)
+    abilities = (Ability("serve with TensorRT-LLM here", needs_gpu=True, check=find_python),)
 
     def check(self, target: Target[TensorRTLLMOptions]) -> None:
         """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""
@@ -60,23 +62,22 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
                 "nemotrt never downloads. Read that code, download it into a folder of yours "
                 "(hf download --local-dir), and give the folder."
             )
-        check(target.checkpoint, target.capability, target.options.tp_size)
+        told = target.options
+        if (told.prefix_snapshots or told.avg_seq_len) and target.checkpoint.config.mamba is None:
+            name = "--prefix-snapshots" if told.prefix_snapshots else "--avg-seq-len"
+            raise ConfigError(f"{name} is for models with a recurrent state, which {path} has not.")
+        check(target.checkpoint, target.capability, told.tp_size)
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:
         """Write its arguments."""
         from nemotrt.engines.backends.tensorrt_llm.bundle import weight_entries, write_bundle
 
-        tp_size, is_code_trusted = target.options.tp_size, target.options.is_code_trusted
-        write_bundle(
-            target.checkpoint,
-            job.folder,
-            job.limits,
-            target.capability,
-            tp_size=tp_size,
-            is_code_trusted=is_code_trusted,
-        )
+        told = target.options
+        write_bundle(target.checkpoint, job.folder, job.limits, target.capability, told)
         job.report("weight digests")
-        notes: Notes = {"tp_size": tp_size, "is_code_trusted": is_code_trusted}
+        notes: Notes = {
+            name: value for name, value in dataclasses.asdict(told).items() if value is not None
+        }
         return Payload({}, notes, weight_entries(target.checkpoint))
 
     def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
@@ -91,9 +92,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return what opening the bundle asks of this machine."""
-        from nemotrt.engines.backends.tensorrt_llm.engine import check_installed
-
-        return (*super().needs_here(folder, manifest), Need("TensorRT-LLM", check_installed))
+        return (*super().needs_here(folder, manifest), Need("TensorRT-LLM", find_python))
 
     def planning(self, options: TensorRTLLMOptions) -> Planning:
         """Plan as it shares memory out."""

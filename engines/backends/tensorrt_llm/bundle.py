@@ -7,6 +7,7 @@ from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml
+from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
 from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
@@ -73,9 +74,7 @@ def write_bundle(
     folder: Path,
     limits: Limits,
     compute_capability: str,
-    *,
-    tp_size: int = 1,
-    is_code_trusted: bool = False,
+    options: TensorRTLLMOptions,
 ) -> None:
     """Write ARGS_FILE to `folder`, with the KV cache that the checkpoint asks for.
 
@@ -83,12 +82,8 @@ def write_bundle(
         ConfigError: the GPU has no such cache.
     """
     _check_cache(checkpoint, compute_capability)
-    args = llm_args(
-        limits,
-        has_fp8_cache=checkpoint.quant.kv_cache_algo == "FP8",
-        tp_size=tp_size,
-        is_code_trusted=is_code_trusted,
-    )
+    has_fp8_cache = checkpoint.quant.kv_cache_algo == "FP8"
+    args = llm_args(limits, has_fp8_cache=has_fp8_cache, options=options)
     (folder / ARGS_FILE).write_text(to_yaml(args), encoding="utf-8")
 
 

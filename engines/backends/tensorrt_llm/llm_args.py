@@ -12,6 +12,7 @@ import pydantic
 import yaml
 
 from nemotrt.engines.backends.protocol.planning import FREE_GPU_MEMORY_FRACTION
+from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError
 from nemotrt.files.model_file import Strict, yaml_model
@@ -20,13 +21,34 @@ from nemotrt.files.text_file import read_text
 Positive = Annotated[int, pydantic.Field(ge=1)]
 
 
-class KvCacheConfig(Strict, strict=True):
-    """`kv_cache_config`. Prefix reuse is off: the recurrent state of a prefix is not kept."""
+class MambaStateConfig(Strict, strict=True):
+    """`mamba_state_config`: the recurrent state is kept each time so many tokens have come."""
 
-    enable_block_reuse: Literal[False] = False
+    periodic_snapshot_interval: Positive
+
+
+class KvCacheConfig(Strict, strict=True):
+    """`kv_cache_config`. Prefixes are reused only where their recurrent state is kept too.
+
+    What may be None is not in every version: see `versions`.
+    """
+
+    enable_block_reuse: bool = False
     free_gpu_memory_fraction: float = pydantic.Field(FREE_GPU_MEMORY_FRACTION, gt=0, le=1)
     mamba_ssm_cache_dtype: Literal["auto", "float16", "bfloat16", "float32"] = "float32"
     dtype: Literal["auto", "fp8"] = "auto"
+    mamba_state_config: MambaStateConfig | None = None
+    avg_seq_len: Positive | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_reuse(self) -> "KvCacheConfig":
+        """Check that a prefix is reused with its recurrent state."""
+        if self.enable_block_reuse != (self.mamba_state_config is not None):
+            raise ValueError(
+                "enable_block_reuse: Input should be true with mamba_state_config, and false "
+                "without it"
+            )
+        return self
 
 
 class CudaGraphConfig(Strict, strict=True):
@@ -62,22 +84,27 @@ class LlmArgs(Strict, strict=True):
 
 
 def llm_args(
-    limits: Limits, *, has_fp8_cache: bool, tp_size: int = 1, is_code_trusted: bool = False
+    limits: Limits, *, has_fp8_cache: bool, options: TensorRTLLMOptions | None = None
 ) -> LlmArgs:
     """Return the arguments, beside `model`, for an engine of these limits.
 
-    The SSM state stays float32, as the model card asks. `is_code_trusted` lets TensorRT-LLM import
-    the checkpoint's own configuration class.
+    The SSM state stays float32, as the model card asks.
     """
+    told = options or TensorRTLLMOptions()
+    cache: dict[str, Any] = {"dtype": "fp8" if has_fp8_cache else "auto"}
+    cache["avg_seq_len"] = told.avg_seq_len
+    if told.prefix_snapshots is not None:
+        interval = {"periodic_snapshot_interval": told.prefix_snapshots}
+        cache |= {"enable_block_reuse": True, "mamba_state_config": interval}
     return LlmArgs.model_validate(
         {
-            "trust_remote_code": is_code_trusted,
-            "tensor_parallel_size": tp_size,
+            "trust_remote_code": told.is_code_trusted,
+            "tensor_parallel_size": told.tp_size,
             "max_batch_size": limits.max_batch_size,
             "max_input_len": limits.max_seq_len,
             "max_seq_len": limits.max_seq_len,
             "max_num_tokens": limits.max_batch_size + limits.chunk_tokens,
-            "kv_cache_config": {"dtype": "fp8" if has_fp8_cache else "auto"},
+            "kv_cache_config": cache,
             "cuda_graph_config": {"batch_sizes": graph_batch_sizes(limits.max_batch_size)},
         }
     )
@@ -96,8 +123,8 @@ def graph_batch_sizes(max_batch_size: int) -> list[int]:
 
 
 def to_yaml(args: LlmArgs) -> str:
-    """Return the arguments as YAML, every one of them written out."""
-    return yaml.safe_dump(args.model_dump(mode="json"), sort_keys=False)
+    """Return the arguments as YAML, every one that each version has written out."""
+    return yaml.safe_dump(args.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
 def read_llm_args(path: Path) -> dict[str, Any]:
@@ -108,4 +135,5 @@ def read_llm_args(path: Path) -> dict[str, Any]:
             TensorRT-LLM's.
     """
     text = read_text(path, ArtefactError)
-    return yaml_model(LlmArgs, text, str(path), ArtefactError).model_dump(mode="json")
+    found = yaml_model(LlmArgs, text, str(path), ArtefactError)
+    return found.model_dump(mode="json", exclude_none=True)

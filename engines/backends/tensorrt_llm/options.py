@@ -2,17 +2,31 @@
 
 from dataclasses import dataclass
 
-from nemotrt.commandline import option
+from nemotrt.commandline import COUNT, option
 from nemotrt.engines.backends.protocol.options import tp_size
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRTLLMOptions:
-    """`tp_size` GPUs share the model; `is_code_trusted` runs the checkpoint's own Python code."""
+    """`tp_size` GPUs share the model; `is_code_trusted` runs the checkpoint's own Python code.
+
+    The last two are not in every version of TensorRT-LLM: `versions` says in which.
+    """
 
     tp_size: int = tp_size()
     is_code_trusted: bool = option(
         False,
         "let it import the checkpoint's own Python code, as 1.2 needs.",
         "--trust-remote-code",
+    )
+    prefix_snapshots: int | None = option(
+        None,
+        "reuse prefixes, with a hybrid's state kept every so many tokens (1.3.0rc24 or later).",
+        kind=COUNT,
+    )
+    avg_seq_len: int | None = option(
+        None,
+        "tokens of a usual sequence, by which states and KV cache share memory (1.4.0rc4 or "
+        "later).",
+        kind=COUNT,
     )

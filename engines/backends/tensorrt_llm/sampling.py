@@ -6,9 +6,8 @@ Source: TensorRT-LLM's tensorrt_llm/sampling_params.py, 1.2 and 1.3 release cand
 import math
 from typing import Any
 
-import numpy as np
-
-from nemotrt.engines.runtime.sampling.params import Floats, SamplingParams
+from nemotrt.engines.backends.tensorrt_llm.llm_process import TokenLogprobs
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError
 from nemotrt.wire.request import NUMBERS
 
@@ -37,9 +36,7 @@ def _ends(params: SamplingParams, eos_ids: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys((*eos, *params.stop_token_ids)))
 
 
-def sampling_fields(
-    params: SamplingParams, eos_ids: tuple[int, ...], vocab_size: int
-) -> dict[str, Any]:
+def sampling_fields(params: SamplingParams, eos_ids: tuple[int, ...]) -> dict[str, Any]:
     """Return the keyword arguments.
 
     Stop strings and text are ours (TextStream), so `detokenize` is off; a stop token is left in the
@@ -71,7 +68,7 @@ def sampling_fields(
         if value != told.neutral:
             fields[name] = value
     if params.logit_bias:
-        fields["embedding_bias"] = _embedding_bias(params, vocab_size)
+        fields["embedding_bias"] = _embedding_bias(params)
     if params.prompt_logprobs is not None:
         # Not its own `prompt_logprobs`: of the likeliest tokens some versions give no others, so
         # that the prompt's own tokens are missing among them.
@@ -81,54 +78,42 @@ def sampling_fields(
     return fields
 
 
-def _embedding_bias(params: SamplingParams, vocab_size: int) -> Any:
-    """Return the biases as a torch tensor [vocab] in float32; those of one token add up."""
-    import torch
+def _embedding_bias(params: SamplingParams) -> list[tuple[int, float]]:
+    """Return the biases by token, of which TensorRT-LLM's side makes a tensor in float32.
 
-    bias = np.zeros(vocab_size)
-    tokens, values = zip(*params.logit_bias, strict=True)
-    np.add.at(bias, list(tokens), np.clip(values, -LARGEST_BIAS, LARGEST_BIAS))
-    return torch.from_numpy(np.clip(bias, -LARGEST_BIAS, LARGEST_BIAS).astype(np.float32))
+    Those of one token add up.
+    """
+    biases: dict[int, float] = {}
+    for token, value in params.logit_bias:
+        biases[token] = biases.get(token, 0.0) + _clipped(value)
+    return [(token, _clipped(value)) for token, value in biases.items()]
 
 
-def are_finite(found: Any) -> bool:
+def _clipped(bias: float) -> float:
+    return max(-LARGEST_BIAS, min(bias, LARGEST_BIAS))
+
+
+def are_finite(found: TokenLogprobs) -> bool:
     """Whether a token's log-probabilities are numbers; None, for "not asked", has none that fail.
 
     They are all that shows of the LLM's logits, which never leave its processes.
     """
     if found is None:
         return True
-    if isinstance(found, float):
-        return math.isfinite(found)
-    return all(math.isfinite(entry.logprob) for entry in found.values())
+    return all(map(math.isfinite, [found] if isinstance(found, float) else found.values()))
 
 
 def read_logprobs(
-    found: Any, token: int, num_top: int | None
+    found: TokenLogprobs, token: int, num_top: int | None
 ) -> tuple[float | None, tuple[tuple[int, float], ...]]:
     """Return a token's log-probability and the `num_top` likeliest, None and () if not asked for.
 
-    `found` maps ids to objects with a `logprob`, the token's own among them; some versions give
-    that one alone, as a number. A forced token has none.
+    `found` maps ids to numbers, the token's own among them; some versions give that one alone. A
+    forced token has none.
     """
     if num_top is None or found is None:
         return None, ()
     if isinstance(found, float):
         return found, ()
-    ranked = sorted(found.items(), key=lambda item: -item[1].logprob)
-    top = tuple((int(name), float(entry.logprob)) for name, entry in ranked[:num_top])
-    chosen = found.get(token)
-    return None if chosen is None else float(chosen.logprob), top
-
-
-def context_rows(found: Any, shape: tuple[int, int]) -> Floats:
-    """Return the logits of a prompt [tokens, vocab], given as a torch tensor.
-
-    Raises:
-        ValueError: there are none, or others than the prompt's (of a prefix that was reused).
-    """
-    if found is None or tuple(found.shape) != shape:
-        given = "none" if found is None else f"{tuple(found.shape)}"
-        raise ValueError(f"TensorRT-LLM gave no context logits of shape {shape}: {given}.")
-    rows: Floats = np.asarray(found.float().cpu())
-    return rows
+    ranked = sorted(found.items(), key=lambda item: -item[1])
+    return found.get(token), tuple(ranked[:num_top])

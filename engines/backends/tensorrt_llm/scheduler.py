@@ -2,19 +2,22 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
 
+from nemotrt.engines.backends.tensorrt_llm.llm_process import (
+    ContextRows,
+    Fault,
+    Gained,
+    LLMProcess,
+    TokenLogprobs,
+)
 from nemotrt.engines.backends.tensorrt_llm.sampling import (
     are_finite,
     check_min_tokens,
-    context_rows,
     read_logprobs,
     sampling_fields,
 )
-from nemotrt.engines.backends.tensorrt_llm.token_streams import Gained, TokenStreams
 from nemotrt.engines.runtime.engine import HasLimits
 from nemotrt.engines.runtime.prompt_scores import PromptScores
 from nemotrt.engines.runtime.request import (
@@ -58,7 +61,7 @@ class LLMRequest:
     scores: PromptScores
     number: int = -1  # of its stream
     output: list[int] = field(default_factory=list)
-    is_scored: bool = False  # whether the prompt's logits have come
+    num_scored: int = 0  # tokens of the prompt whose logits have come
 
     @property
     def num_left(self) -> int:
@@ -83,19 +86,20 @@ class LLMScheduler:
 
     Args:
         engine: limits and vocabulary.
-        streams: where the LLM's requests are followed.
-        make_params: `tensorrt_llm.SamplingParams`.
+        process: the LLM's.
         tokenizer: makes text and knows the end-of-sequence ids; None gives tokens without text.
         eos_ids: further ids that end a sequence.
+        reuses_prefixes: whether the LLM keeps prefixes, whose logits it then has not.
     """
 
     def __init__(
         self,
         engine: HasLimits,
-        streams: TokenStreams,
-        make_params: Callable[..., Any],
+        process: LLMProcess,
         tokenizer: Tokenizer | None = None,
         eos_ids: tuple[int, ...] = (),
+        *,
+        reuses_prefixes: bool = False,
     ) -> None:
         """Start with nothing to do."""
         self.engine = engine
@@ -103,8 +107,8 @@ class LLMScheduler:
         self.eos_ids = tuple(dict.fromkeys((*eos_ids, *(tokenizer.eos_ids if tokenizer else ()))))
         self.running: dict[str, LLMRequest] = {}
         self.waiting: tuple[Request, ...] = ()  # the LLM's own queue, which can't be seen
-        self._streams = streams
-        self._make_params = make_params
+        self._process = process
+        self._reuses_prefixes = reuses_prefixes
         self._by_number: dict[int, LLMRequest] = {}
         self._ended: list[Update] = []
         self._heard_s = time.monotonic()
@@ -124,12 +128,17 @@ class LLMScheduler:
 
         Raises:
             ConfigError: the request can't be run, its id is in use, or it has a grammar: that masks
-                logits, which are in the LLM's processes; or several ends would ignore its
-                min_tokens.
+                logits, which are in the LLM's processes; several ends would ignore its min_tokens;
+                or it wants its prompt scored, of which the LLM reuses a prefix.
         """
         if request.request_id in self.running:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         _check_guide(request)
+        if self._reuses_prefixes and request.params.prompt_logprobs is not None:
+            raise ConfigError(
+                "this bundle reuses prefixes, of which TensorRT-LLM gives no logits: leave out "
+                "prompt_logprobs, or build it without --prefix-snapshots."
+            )
         check_min_tokens(request.params, self.eos_ids)
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
@@ -161,7 +170,7 @@ class LLMScheduler:
         updates, self._ended = self._ended, []
         if not self.running:
             return updates
-        gained = self._streams.take(0 if updates else POLL_S)
+        gained = self._process.take(0 if updates else POLL_S)
         now_s = time.monotonic()
         if gained:
             self._heard_s = now_s
@@ -171,26 +180,36 @@ class LLMScheduler:
             )
         for news in gained:
             sequence = self._by_number.get(news.number)
-            if sequence is not None:  # else it was cancelled, or ended at a stop string
-                updates.append(self._advance(sequence, news))
+            if sequence is None:
+                continue  # it was cancelled, or ended at a stop string
+            update = (
+                self._score(sequence, news.rows) if news.rows else self._advance(sequence, news)
+            )
+            updates += [update] if update else []
         return updates
+
+    def _score(self, sequence: LLMRequest, rows: ContextRows) -> Update | None:
+        """Score the next part of a prompt; return how the request ended, if it did."""
+        shape = (len(sequence.request.prompt), self.engine.vocab_size)
+        num_rows, vocab_size = rows.logits.shape
+        end = rows.start + num_rows
+        found = (rows.num_rows, vocab_size)
+        if found != shape or rows.start != sequence.num_scored or not rows.start < end <= shape[0]:
+            return self._end_unscored(sequence, f"{found}")
+        score = partial(self._draws.score, rows.logits)
+        if not (sequence.scores.add(rows.start, num_rows, score) and is_finite(rows.logits[-1])):
+            return self._end_not_finite(sequence)
+        sequence.num_scored = end
+        return None
 
     def _advance(self, sequence: LLMRequest, news: Gained) -> Update:
         """Return what a response brought a request."""
         if news.fault is not None:
             return self._fail(sequence, news.fault)
         gain = Gain()
-        if sequence.scores.is_wanted and not sequence.is_scored:
-            shape = (len(sequence.request.prompt), self.engine.vocab_size)
-            try:
-                rows = context_rows(news.context_logits, shape)
-            except ValueError as fault:
-                self._stop(sequence)
-                return self._fail(sequence, fault)
-            score = partial(self._draws.score, rows)
-            if not (sequence.scores.add(0, len(rows), score) and is_finite(rows[-1])):
-                return self._end_not_finite(sequence)
-            sequence.is_scored = True
+        if sequence.scores.is_wanted:
+            if sequence.num_scored < len(sequence.request.prompt):
+                return self._end_unscored(sequence, "none")
             gain.prompt = sequence.scores.take()
         if sequence.num_left == 0:
             gain.reason = FinishReason.LENGTH  # max_tokens 0: the prompt alone was wanted
@@ -206,13 +225,14 @@ class LLMScheduler:
                 return self._go_on(sequence, gain)
         if gain.reason is None and news.finish_reason is not None:
             if news.finish_reason not in REASONS:
-                return self._fail(sequence, RuntimeError(f"it ended by {news.finish_reason!r}"))
+                message = f"it ended by {news.finish_reason!r}"
+                return self._fail(sequence, Fault(kind="fatal", message=message))
             gain.reason = REASONS[news.finish_reason]
         if gain.reason is not None and news.finish_reason is None:
             self._stop(sequence)  # at a stop string, of which the LLM knows nothing
         return self._update(sequence, gain)
 
-    def _add(self, sequence: LLMRequest, token: int, found: Any, gain: Gain) -> None:
+    def _add(self, sequence: LLMRequest, token: int, found: TokenLogprobs, gain: Gain) -> None:
         """Take a token into a sequence; say so if it ends it."""
         request = sequence.request
         is_end = self._is_end(request, token)
@@ -249,9 +269,9 @@ class LLMScheduler:
             max_tokens=params.max_tokens - num_done,
             min_tokens=max(params.min_tokens - num_done, 0),
         )
-        fields = sampling_fields(left, self.eos_ids, self.engine.vocab_size)
+        fields = sampling_fields(left, self.eos_ids)
         prompt = (*sequence.request.prompt, *sequence.output)
-        sequence.number = self._streams.start(prompt, self._make_params(**fields))
+        sequence.number = self._process.start(prompt, fields)
         self._by_number[sequence.number] = sequence
 
     def _update(self, sequence: LLMRequest, gain: Gain) -> Update:
@@ -269,14 +289,20 @@ class LLMScheduler:
         is_eos = token in self.eos_ids and not request.params.ignore_eos
         return is_eos or token in request.params.stop_token_ids
 
-    def _fail(self, sequence: LLMRequest, fault: BaseException) -> Update:
+    def _fail(self, sequence: LLMRequest, fault: Fault) -> Update:
         """End one request by its own fault; any other fault is the LLM's, and fatal."""
-        is_own = isinstance(fault, ValueError) or type(fault).__name__ == "RequestError"
-        if not is_own:
-            raise ChildProcessFailedError(f"TensorRT-LLM failed: {fault!r}") from fault
+        if fault.kind != "request":
+            raise ChildProcessFailedError(f"TensorRT-LLM failed: {fault.message}")
         self._forget(sequence)
         name = sequence.request.request_id
-        return Update(name, finish_reason=FinishReason.ERROR, error=str(fault))
+        return Update(name, finish_reason=FinishReason.ERROR, error=fault.message)
+
+    def _end_unscored(self, sequence: LLMRequest, given: str) -> Update:
+        """End one request whose prompt's logits are not the LLM's to give."""
+        self._stop(sequence)
+        shape = (len(sequence.request.prompt), self.engine.vocab_size)
+        message = f"TensorRT-LLM gave no context logits of shape {shape}: {given}."
+        return self._fail(sequence, Fault(kind="request", message=message))
 
     def _end_not_finite(self, sequence: LLMRequest) -> Update:
         """End one request for which the LLM computed no numbers."""
@@ -291,7 +317,7 @@ class LLMScheduler:
 
     def _stop(self, sequence: LLMRequest) -> None:
         """Let the LLM give a sequence up; nothing more is heard of it."""
-        self._streams.abort(sequence.number)
+        self._process.abort(sequence.number)
         self._by_number.pop(sequence.number, None)
 
     def _forget(self, sequence: LLMRequest) -> None:

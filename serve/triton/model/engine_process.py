@@ -39,7 +39,7 @@ class EngineProcess:
         self._command = [
             python,
             "-m",
-            "nemotrt.serve.processes.parent_death",
+            "nemotrt.wire.parent_death",
             shutil.which(python) or python,
         ]
         self._command += host[1:]

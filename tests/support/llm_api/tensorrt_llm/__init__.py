@@ -6,108 +6,103 @@ asynchronously only where an event loop ran when it was called, `token_ids` grow
 token is cut off unless asked for, logprobs are one dict a token, an aborted request ends as
 "cancelled" a moment later. What it can't know is left out: speed, memory, kernels.
 
+It needs the standard library alone, and computes in a process of its own (`llm_worker`), as the
+real one does in MPI's. `STAND_IN_VERSION` says which version's fields it has; `STAND_IN_KNOBS`
+names a JSON file of what goes wrong, and beside it is what was aborted.
+
 Sources: TensorRT-LLM tensorrt_llm/llmapi/{llm,llm_args}.py, executor/result.py,
-sampling_params.py of 1.2 and the 1.3 release candidates.
+sampling_params.py of 1.2.1; the reference of KvCacheConfig of 1.3.0rc27 and 1.4.0rc4.
 """
 
 import asyncio
-import queue
-import random
-import tempfile
+import base64
+import json
+import os
+import subprocess
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-import pydantic
+import torch
 
-from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines import opening
-from nemotrt.engines.runtime import request
-from nemotrt.engines.runtime.engine import Feed, Limits
-from nemotrt.engines.runtime.sampling import params as sampling
-from nemotrt.engines.runtime.scheduler import Scheduler
+__version__ = os.environ.get("STAND_IN_VERSION", "1.2.1")
+# numpy is the one of this world, where there is one: 1.2.1 wants numpy < 2.
+if os.environ.get("STAND_IN_NUMPY"):
+    import numpy
 
-__version__ = "1.2.1"
+    assert numpy.__version__.startswith("1."), numpy.__version__
+torch.cuda.capability = json.loads(os.environ.get("STAND_IN_CAPABILITY", "null"))
+
+OF_CACHE = {
+    "enable_block_reuse": bool,
+    "max_tokens": int,
+    "max_attention_window": list,
+    "sink_token_length": int,
+    "free_gpu_memory_fraction": float,
+    "host_cache_size": int,
+    "onboard_blocks": bool,
+    "cross_kv_cache_fraction": float,
+    "secondary_offload_min_priority": int,
+    "event_buffer_max_size": int,
+    "attention_dp_events_gather_period_ms": int,
+    "enable_partial_reuse": bool,
+    "copy_on_partial_reuse": bool,
+    "use_uvm": bool,
+    "max_gpu_total_bytes": int,
+    "dtype": str,
+    "mamba_ssm_cache_dtype": str,
+    "tokens_per_block": int,
+}
+if not __version__.startswith("1.2."):
+    OF_CACHE |= {
+        "disk_cache_size": int,
+        "disk_cache_path": str,
+        "iteration_stats_interval": int,
+        "mamba_ssm_stochastic_rounding": bool,
+        "mamba_ssm_philox_rounds": int,
+        "mamba_state_cache_interval": int,
+        "mamba_state_config": dict,
+        "use_kv_cache_manager_v2": (bool, str),
+        "avg_seq_len": int,
+    }
+OF_GRAPHS = {"batch_sizes": list, "max_batch_size": int, "enable_padding": bool}
+OF_LLM = {
+    "model": str,
+    "tokenizer": str,
+    "tokenizer_mode": str,
+    "skip_tokenizer_init": bool,
+    "trust_remote_code": bool,
+    "tensor_parallel_size": int,
+    "dtype": str,
+    "revision": str,
+    "tokenizer_revision": str,
+    "pipeline_parallel_size": int,
+    "context_parallel_size": int,
+    "kv_cache_config": dict,
+    "enable_chunked_prefill": bool,
+    "guided_decoding_backend": str,
+    "max_batch_size": int,
+    "max_input_len": int,
+    "max_seq_len": int,
+    "max_beam_width": int,
+    "max_num_tokens": int,
+    "backend": str,
+    "stream_interval": int,
+    "reasoning_parser": str,
+    "cuda_graph_config": dict,
+    "disable_overlap_scheduler": bool,
+    "attn_backend": str,
+    "print_iter_log": bool,
+    "enable_iter_perf_stats": bool,
+}
 
 
 class RequestError(RuntimeError):
     """A fault of one request."""
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-
-class KvCacheConfig(_Strict):
-    enable_block_reuse: bool = True
-    max_tokens: int | None = None
-    max_attention_window: list[int] | None = None
-    sink_token_length: int | None = None
-    free_gpu_memory_fraction: float | None = pydantic.Field(0.9, ge=0, le=1)
-    host_cache_size: int | None = None
-    onboard_blocks: bool = True
-    cross_kv_cache_fraction: float | None = None
-    secondary_offload_min_priority: int | None = None
-    event_buffer_max_size: int = 0
-    attention_dp_events_gather_period_ms: int = 5
-    enable_partial_reuse: bool = True
-    copy_on_partial_reuse: bool = True
-    use_uvm: bool = False
-    max_gpu_total_bytes: int = 0
-    dtype: str = "auto"
-    mamba_ssm_cache_dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
-    tokens_per_block: int = 32
-
-
-class CudaGraphConfig(_Strict):
-    batch_sizes: list[int] | None = None
-    max_batch_size: int = 0
-    enable_padding: bool = False
-
-
-class TorchLlmArgs(_Strict):
-    model: str | Path
-    tokenizer: Any = None
-    tokenizer_mode: Literal["auto", "slow"] = "auto"
-    skip_tokenizer_init: bool = False
-    trust_remote_code: bool = False
-    tensor_parallel_size: int = 1
-    dtype: str = "auto"
-    revision: str | None = None
-    tokenizer_revision: str | None = None
-    pipeline_parallel_size: int = 1
-    context_parallel_size: int = 1
-    kv_cache_config: KvCacheConfig = pydantic.Field(default_factory=KvCacheConfig)
-    enable_chunked_prefill: bool = False
-    guided_decoding_backend: Literal["xgrammar", "llguidance"] | None = None
-    max_batch_size: int | None = 2048
-    max_input_len: int | None = 1024
-    max_seq_len: int | None = None
-    max_beam_width: int | None = 1
-    max_num_tokens: int | None = 8192
-    backend: str | None = None
-    stream_interval: int = 1
-    reasoning_parser: str | None = None
-    cuda_graph_config: CudaGraphConfig | None = pydantic.Field(default_factory=CudaGraphConfig)
-    disable_overlap_scheduler: bool = False
-    attn_backend: str = "TRTLLM"
-    print_iter_log: bool = False
-    enable_iter_perf_stats: bool = False
-
-    @pydantic.model_validator(mode="after")
-    def validate_cuda_graph_config(self) -> "TorchLlmArgs":
-        config = self.cuda_graph_config
-        if config is not None and config.batch_sizes and config.max_batch_size:
-            raise ValueError(
-                "Please don't set both cuda_graph_config.batch_sizes and max_batch_size"
-            )
-        return self
-
-
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class SamplingParams:
     end_id: int | None = None
     pad_id: int | None = None
@@ -131,6 +126,7 @@ class SamplingParams:
     seed: int | None = None
     temperature: float | None = None
     min_tokens: int | None = None
+    beam_search_diversity_rate: float | None = None
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -138,12 +134,16 @@ class SamplingParams:
     early_stopping: int | None = None
     no_repeat_ngram_size: int | None = None
     min_p: float | None = None
+    beam_width_array: list[int] | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     return_context_logits: bool = False
     return_generation_logits: bool = False
     exclude_input_from_output: bool = True
+    return_encoder_output: bool = False
     return_perf_metrics: bool = False
+    additional_model_outputs: Any = None
+    lookahead_config: Any = None
     guided_decoding: Any = None
     ignore_eos: bool = False
     detokenize: bool = True
@@ -152,20 +152,14 @@ class SamplingParams:
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
 
-    @property
-    def is_greedy(self) -> bool:
-        """TensorRT-LLM's rule."""
-        given = (self.temperature, self.top_p, self.top_k)
-        return given == (None, None, None) or self.top_k == 1 or 0 in (self.top_p, self.temperature)
 
-
-@dataclass(slots=True)
+@dataclass
 class Logprob:
     logprob: float
     rank: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass
 class CompletionOutput:
     index: int
     text: str = ""
@@ -192,8 +186,10 @@ class RequestOutput:
             self._loop = None
 
     def abort(self) -> None:
-        self._llm.aborted.append(self.request_id)
-        self._llm._inbox.put(("cancel", self.request_id))
+        if path := os.environ.get("STAND_IN_KNOBS"):
+            with open(f"{path}.aborted", "a") as stream:
+                stream.write(f"{self.request_id}\n")
+        self._llm._tell({"op": "cancel", "name": self.request_id})
 
     def __aiter__(self) -> "RequestOutput":
         return self
@@ -213,19 +209,25 @@ class RequestOutput:
     def _take(self, news: Any) -> None:
         if isinstance(news, BaseException):
             raise news
-        output = self.outputs[0]
-        for token in news.tokens:
-            output.token_ids.append(token.id)
+        knobs, output = _knobs(), self.outputs[0]
+        if "context" in news:
+            rows = base64.b64decode(news["context"])
+            shape = (len(rows) // (4 * news["vocab"]), news["vocab"])
+            self.context_logits = torch.Tensor(rows, shape)[: knobs.get("context_rows")]
+        for token, logprob, top in news["tokens"]:
+            output.token_ids.append(token)
             if self._params.logprobs:
-                found = {i: Logprob(p, rank + 1) for rank, (i, p) in enumerate(token.top_logprobs)}
-                found.setdefault(token.id, Logprob(token.logprob or 0.0))
+                found = {i: Logprob(p, rank + 1) for rank, (i, p) in enumerate(top)}
+                found.setdefault(token, Logprob(logprob or 0.0))
+                if "logprob" in knobs:
+                    next(iter(found.values())).logprob = float(knobs["logprob"])
                 output.logprobs.append(found)
-        if news.finish_reason is None:
+        if news["finish_reason"] is None:
             return
         self.finished = True
-        if self._llm.HIDES_END and output.token_ids[-1:] == [self._params.end_id]:
+        if knobs.get("hides_end") and output.token_ids[-1:] == [self._params.end_id]:
             del output.token_ids[-1]
-        output.finish_reason = str(news.finish_reason)  # type: ignore[assignment]
+        output.finish_reason = news["finish_reason"]
         ends = self._params.stop_token_ids or ()
         if output.token_ids and output.token_ids[-1] in ends:
             output.stop_reason = output.token_ids[-1]
@@ -234,19 +236,11 @@ class RequestOutput:
 
 
 class LLM:
-    """The LLM; `CHUNKS` seeds how many tokens a response carries, `FAULT` breaks the executor.
-
-    `HIDES_END` leaves an end token (not a stop token) out of the ids: versions differ in that.
-    """
-
-    CHUNKS = 0
-    HIDES_END = False
-    CONTEXT_ROWS: int | None = None  # how many of the prompt's rows of logits it gives
-    FAULT: BaseException | None = None
+    """The LLM."""
 
     def __init__(
         self,
-        model: str | Path,
+        model: str,
         tokenizer: Any = None,
         tokenizer_mode: Literal["auto", "slow"] = "auto",
         skip_tokenizer_init: bool = False,
@@ -258,22 +252,32 @@ class LLM:
         **kwargs: Any,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "kwargs")}
-        self.args = TorchLlmArgs(**given, **kwargs)
-        if self.args.tensor_parallel_size > 1:
+        self.args = {name: value for name, value in given.items() if value is not None} | kwargs
+        _check("TorchLlmArgs", OF_LLM, self.args)
+        _check("KvCacheConfig", OF_CACHE, self.args.get("kv_cache_config", {}))
+        graphs = self.args.get("cuda_graph_config", {})
+        _check("CudaGraphConfig", OF_GRAPHS, graphs)
+        if graphs.get("batch_sizes") and graphs.get("max_batch_size"):
+            raise ValueError(
+                "Please don't set both cuda_graph_config.batch_sizes and max_batch_size"
+            )
+        if tensor_parallel_size > 1:
             raise RuntimeError("Only 1 GPUs are available, but more are required.")
-        self.is_shut_down = False
-        self.aborted: list[str] = []
-        limits = Limits(self.args.max_batch_size or 1, self.args.max_seq_len or 1, 16)
-        self._folder = tempfile.TemporaryDirectory()
-        target = Path(self._folder.name) / "engine"
-        build_engine(Path(model), target, BuildSpec(limits=limits))
-        self._engine = opening.open_engine(target, num_threads=1).engine
-        self._context_engine = opening.open_engine(target, num_threads=1).engine
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        if _knobs().get("dies_at_start"):
+            os.abort()
+        worker = os.path.join(os.path.dirname(__file__), "..", "..", "llm_worker.py")
+        sizes = [str(self.args["max_batch_size"]), str(self.args["max_seq_len"])]
+        self._worker = subprocess.Popen(
+            [os.environ["STAND_IN_PYTHON"], "-I", worker, model, *sizes],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._worker.stdout is not None
+        assert json.loads(self._worker.stdout.readline()) == {"op": "ready"}
         self._results: dict[str, RequestOutput] = {}
-        self._random = random.Random(self.CHUNKS)
         self._count = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._hear, daemon=True)
         self._thread.start()
 
     def generate_async(
@@ -287,84 +291,65 @@ class LLM:
         disaggregated_params: Any = None,
     ) -> RequestOutput:
         params = sampling_params or SamplingParams()
-        if params.end_id is None and self.args.skip_tokenizer_init:
+        if params.end_id is None and self.args["skip_tokenizer_init"]:
             raise ValueError("tokenizer is required to reset end_id if it is None")
         if not isinstance(inputs, list):
             raise TypeError(f"The inputs must be a list of int here, but got {type(inputs)}")
-        if len(inputs) + params.max_tokens > (self.args.max_seq_len or 0):
+        if len(inputs) + params.max_tokens > self.args["max_seq_len"]:
             raise ValueError("prompt length plus max_tokens should not exceed max_seq_len")
         self._count += 1
         result = RequestOutput(self, str(self._count), params)
-        if params.return_context_logits:
-            result.context_logits = self._context_logits(inputs)
         self._results[result.request_id] = result
-        self._inbox.put(("submit", _request(result.request_id, inputs, params)))
+        bias, params.embedding_bias = params.embedding_bias, None
+        told = asdict(params) | {"biases": _biases(bias)}
+        self._tell({"op": "submit", "name": result.request_id, "prompt": inputs, "params": told})
         return result
 
     def shutdown(self) -> None:
-        self._inbox.put(("stop", None))
-        self._thread.join()
-        self._engine.close()
-        self._context_engine.close()
-        self._folder.cleanup()
-        self.is_shut_down = True
+        assert self._worker.stdin is not None
+        self._worker.stdin.close()
+        self._worker.wait()
+        print("the stand-in is shut down", flush=True)
 
-    def _context_logits(self, prompt: list[int]) -> Any:
-        import torch
+    def _tell(self, message: Any) -> None:
+        assert self._worker.stdin is not None
+        self._worker.stdin.write(json.dumps(message) + "\n")
+        self._worker.stdin.flush()
 
-        slot, size = self._context_engine.allocate(), 16
-        pieces = [prompt[start : start + size] for start in range(0, len(prompt), size)]
-        rows = [self._context_engine.step([Feed(slot, p, len(p))]).copy() for p in pieces]
-        self._context_engine.release(slot)
-        return torch.from_numpy(np.concatenate(rows))[: self.CONTEXT_ROWS]
-
-    def _run(self) -> None:
-        scheduler = Scheduler(self._engine)
-        held: dict[str, list[request.Update]] = {}
-        while True:
-            while scheduler.is_idle or not self._inbox.empty():
-                what, value = self._inbox.get()
-                if what == "stop":
-                    return
-                (scheduler.submit if what == "submit" else scheduler.cancel)(value)
-            for update in scheduler.step():
-                pending = held.setdefault(update.request_id, [])
-                pending.append(update)
-                if update.finish_reason is not None or self._random.random() < 0.5:
-                    self._send(held.pop(update.request_id))
-
-    def _send(self, updates: list[request.Update]) -> None:
-        tokens = tuple(token for update in updates for token in update.tokens)
-        name = updates[-1].request_id
-        whole = request.Update(name, tokens, "", updates[-1].finish_reason)
-        self._results[name]._put(self.FAULT or whole)
+    def _hear(self) -> None:
+        assert self._worker.stdout is not None
+        for line in self._worker.stdout:
+            news, knobs = json.loads(line), _knobs()
+            faults = {"request": RequestError("too long"), "fatal": RuntimeError("out of memory")}
+            if knobs.get("dies"):
+                print("CUDA error: an illegal memory access was encountered", flush=True)
+                os.abort()
+            if not knobs.get("is_silent"):
+                self._results[news["name"]]._put(faults.get(knobs.get("fault", ""), news))
 
 
-def _biases(bias: Any) -> tuple[tuple[int, float], ...]:
+def _knobs() -> dict[str, Any]:
+    """What goes wrong now."""
+    try:
+        with open(os.environ.get("STAND_IN_KNOBS", "")) as stream:
+            found: dict[str, Any] = json.load(stream)
+            return found
+    except (FileNotFoundError, ValueError):  # it is being written
+        return {}
+
+
+def _check(what: str, fields: dict[str, Any], given: dict[str, Any]) -> None:
+    """A strict config: what it does not have, or has otherwise, is refused."""
+    for name, value in given.items():
+        if name not in fields:
+            raise ValueError(f"{what}: {name}: Extra inputs are not permitted")
+        if not isinstance(value, fields[name]):
+            raise ValueError(f"{what}: {name}: Input should be a valid {fields[name]}")
+
+
+def _biases(bias: Any) -> list[tuple[int, float]]:
     """The real one adds a float32 tensor [vocab] to the logits."""
     if bias is None:
-        return ()
+        return []
     assert str(bias.dtype) == "torch.float32" and bias.ndim == 1
-    return tuple((i, value) for i, value in enumerate(bias.tolist()) if value)
-
-
-def _request(name: str, prompt: list[int], params: SamplingParams) -> request.Request:
-    # The real one forbids end_id alone before min_tokens; our scheduler below forbids them all.
-    assert not (params.min_tokens and params.stop_token_ids), "a stop token may come early"
-    ends = (*(params.stop_token_ids or ()), *(() if params.ignore_eos else (params.end_id or 0,)))
-    fields = sampling.SamplingParams(
-        max_tokens=params.max_tokens,
-        min_tokens=params.min_tokens or 0,
-        temperature=0.0 if params.is_greedy else (params.temperature or 1.0),
-        top_k=params.top_k or 0,
-        top_p=1.0 if params.top_p is None else params.top_p,
-        seed=params.seed,
-        repetition_penalty=params.repetition_penalty or 1.0,
-        presence_penalty=params.presence_penalty or 0.0,
-        frequency_penalty=params.frequency_penalty or 0.0,
-        min_p=params.min_p or 0.0,
-        logit_bias=_biases(params.embedding_bias),
-        stop_token_ids=tuple(end for end in ends if end >= 0),
-        logprobs=params.logprobs,
-    )
-    return request.Request(name, tuple(prompt), fields)
+    return [(i, value) for i, value in enumerate(bias.tolist()) if value]

@@ -29,6 +29,7 @@ def kill_group_with_starter() -> None:
 def _watch() -> None:
     """Wait for the end of the pipe, then kill the group, ourselves among it."""
     os.chdir("/")
+    os.closerange(LIFELINE + 1, os.sysconf("SC_OPEN_MAX"))  # others wait for these to close
     while os.read(LIFELINE, 1):
         pass
     os.killpg(0, signal.SIGKILL)

@@ -5,21 +5,19 @@ so it is called in the thread's loop.
 """
 
 import asyncio
-import itertools
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
-class Gained:
-    """What one response brought: new token ids, their log-probabilities, and how it ended.
+@dataclass(frozen=True)
+class News:
+    """One response of a request: what is new in it, as the LLM has it.
 
-    `logprobs` is one mapping of token id to a `Logprob` for each id, or empty. `fault` is the
-    exception that ended the request. `context_logits` [prompt tokens, vocab] come with the first
-    response, if they were asked for.
+    `fault` is the exception that ended the request. `context_logits` [prompt tokens, vocab] come
+    with the first response, if they were asked for.
     """
 
     number: int
@@ -36,8 +34,7 @@ class TokenStreams:
     def __init__(self, llm: Any) -> None:
         """Start the thread."""
         self._llm = llm
-        self._numbers = itertools.count()
-        self._gained: queue.SimpleQueue[Gained] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[News | None] = queue.SimpleQueue()
         self._results: dict[int, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -46,43 +43,36 @@ class TokenStreams:
         )
         self._thread.start()
 
-    def start(self, prompt: Sequence[int], params: Any) -> int:
-        """Start a request and return its number; it is heard of through `take` alone."""
-        number = next(self._numbers)
-        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), params)
-        return number
+    def start(self, number: int, prompt: Sequence[int], make_params: Callable[[], Any]) -> None:
+        """Start a request under a number; it is heard of through `take` alone."""
+        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), make_params)
 
     def abort(self, number: int) -> None:
         """Ask the LLM to give a request up; one that has ended is left alone."""
         self._loop.call_soon_threadsafe(self._abort, number)
 
-    def take(self, timeout_s: float) -> list[Gained]:
-        """Return what has come, waiting for the first; empty if nothing came in time."""
-        try:
-            gained = [self._gained.get(timeout=timeout_s)]
-        except queue.Empty:
-            return []
-        while True:
-            try:
-                gained.append(self._gained.get_nowait())
-            except queue.Empty:
-                return gained
+    def take(self) -> list[News]:
+        """Return what has come, waiting for the first; empty once it is closed."""
+        found = [self._news.get()]
+        while not self._news.empty():
+            found.append(self._news.get())
+        return [news for news in found if news is not None]
 
     def close(self) -> None:
         """End the thread; requests that still run are no longer followed."""
-        if self._loop.is_closed():
-            return
         asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._news.put(None)
 
-    def _launch(self, number: int, prompt: list[int], params: Any) -> None:
+    def _launch(self, number: int, prompt: list[int], make_params: Callable[[], Any]) -> None:
         """Hand a request to the LLM at once, so that an abort behind it finds it."""
         try:
+            params = make_params()
             result = self._llm.generate_async(prompt, sampling_params=params, streaming=True)
         except Exception as error:  # whoever takes it knows whether it is fatal
-            self._gained.put(Gained(number, fault=error))
+            self._news.put(News(number, fault=error))
             return
         self._results[number] = result
         task = self._loop.create_task(self._follow(number, result))
@@ -100,10 +90,9 @@ class TokenStreams:
                 context = getattr(response, "context_logits", None) if not num_seen else None
                 num_seen += len(ids)
                 reason = output.finish_reason
-                news = Gained(number, ids, logprobs, reason, context_logits=context)
-                self._gained.put(news)
+                self._news.put(News(number, ids, logprobs, reason, context_logits=context))
         except Exception as error:  # as above
-            self._gained.put(Gained(number, fault=error))
+            self._news.put(News(number, fault=error))
         finally:
             self._results.pop(number, None)
 

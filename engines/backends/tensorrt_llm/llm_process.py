@@ -1,0 +1,300 @@
+"""TensorRT-LLM's process, seen from our side: it is started, checked, heard and ended here."""
+
+import contextlib
+import itertools
+import math
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+
+from nemotrt.engines.backends.tensorrt_llm.apart import start
+from nemotrt.engines.backends.tensorrt_llm.interpreter import command, environment
+from nemotrt.engines.backends.tensorrt_llm.versions import check_version
+from nemotrt.engines.runtime.sampling.params import Floats
+from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
+from nemotrt.files.model_file import Strict
+from nemotrt.wire import parent_death
+from nemotrt.wire.frames import Frame, encode, read_frame
+
+NUM_LAST_LINES = 15
+MAX_LINE_BYTES = 4096  # of them that are kept
+CLOSE_S = 30.0  # for the LLM to let go of its GPU
+DEATH_S = 5.0  # for a process to be gone whose socket is
+Count = Annotated[int, pydantic.Field(ge=0)]
+Number = float | Literal["nan"]
+Pair = Annotated[tuple[Count, Number], pydantic.Field(strict=False)]  # JSON has lists alone
+TokenLogprobs = Mapping[int, float] | float | None
+
+
+class Fault(Strict, strict=True):
+    """Why a request ended: a fault of its own, or one that no request survives."""
+
+    kind: Literal["request", "fatal"]
+    message: str
+
+
+class _Item(Strict, strict=True):
+    id: Count
+    ids: list[Count] = pydantic.Field(default_factory=list)
+    logprobs: list[list[Pair] | Number | None] = pydantic.Field(default_factory=list)
+    finish_reason: str | None = None
+    fault: Fault | None = None
+
+
+class _Rows(Strict, strict=True):
+    op: Literal["rows"]
+    id: Count
+    start: Count
+    num_rows: Count
+    vocab_size: Annotated[int, pydantic.Field(ge=1)]
+    num_bytes: Count
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRows:
+    """Logits of a prompt [tokens from `start` on, vocab]; the prompt has `num_rows` in all."""
+
+    start: int
+    num_rows: int
+    logits: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """What a request gained: token ids, what each had for log-probabilities, and how it ended.
+
+    `rows` come alone, before the tokens, if they were asked for.
+    """
+
+    number: int
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    finish_reason: str | None = None
+    fault: Fault | None = None
+    rows: ContextRows | None = None
+
+
+class LLMProcess:
+    """An LLM in a process of its own; requests are started and aborted from any thread."""
+
+    def __init__(self, python: str, model: str, args: Mapping[str, Any], vocab_size: int) -> None:
+        """Start it and wait until it is ready, which takes as long as the model takes to load.
+
+        Raises:
+            EnvironmentUnfitError: its version or GPU lacks what `args` ask for, or it says that it
+                can't start.
+            ChildProcessFailedError: it ended.
+        """
+        self._vocab_size = vocab_size
+        self._numbers = itertools.count()
+        self._gained: queue.SimpleQueue[Gained | Exception] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._is_closed = False
+        ours, theirs = socket.socketpair()
+        reading, self._lifeline = os.pipe()
+        words = command(python, start.__file__, str(theirs.fileno()))
+        self._process = subprocess.Popen(
+            [sys.executable, "-IS", parent_death.__file__, *words],
+            stdin=reading,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(python),
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        os.close(reading)
+        theirs.close()
+        self._connection, self._stream = ours, ours.makefile("rb")
+        self._last_words = _LastWords(self._process.stdout)
+        self._reader = threading.Thread(target=self._read, name="llm process", daemon=True)
+        try:
+            self.version = self._begin(model, args)
+        except BaseException:
+            self.close(wait_s=0)
+            raise
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id, and its group's."""
+        return self._process.pid
+
+    def start(self, prompt: Sequence[int], params: Mapping[str, Any]) -> int:
+        """Start a request and return its number; it is heard of through `take` alone."""
+        number = next(self._numbers)
+        self._send({"op": "submit", "id": number, "prompt": list(prompt), "params": dict(params)})
+        return number
+
+    def abort(self, number: int) -> None:
+        """Ask the LLM to give a request up; one that has ended is left alone."""
+        self._send({"op": "abort", "id": number})
+
+    def take(self, timeout_s: float) -> list[Gained]:
+        """Return what has come, waiting for the first; empty if nothing came in time.
+
+        Raises:
+            ChildProcessFailedError: the process is gone, or breaks the protocol.
+        """
+        found: list[Gained] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                news = self._gained.get(timeout=timeout_s) if not found else self._gained.get(False)
+                if isinstance(news, Exception):
+                    self._gained.put(news)  # for whoever asks again
+                    if found:
+                        break
+                    raise self._failure(f"failed: {news}" if str(news) else "ended") from news
+                found.append(news)
+        return found
+
+    def close(self, wait_s: float = CLOSE_S) -> None:
+        """Let the LLM end, then end what is left of its process group."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._send({"op": "stop"})
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(wait_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # MPI's workers may have it still
+        if self._reader.is_alive():
+            self._reader.join()
+        self._stream.close()
+        self._connection.close()
+        os.close(self._lifeline)
+        self._last_words.close()
+
+    def _begin(self, model: str, args: Mapping[str, Any]) -> str:
+        """Check the version, start the LLM and return the version."""
+        hello = self._answer("hello")
+        version, capability = hello.get("version"), hello.get("compute_capability")
+        check_version(str(version), args, None if capability is None else str(capability))
+        fields = {"model": model, "args": dict(args), "vocab_size": self._vocab_size}
+        self._send({"op": "start", **fields})
+        try:
+            self._answer("ready")
+        except EnvironmentUnfitError as error:
+            raise EnvironmentUnfitError(f"TensorRT-LLM {version} can't start: {error}") from error
+        return str(version)
+
+    def _answer(self, operation: str) -> Frame:
+        """Return the next frame, which must be of that operation."""
+        try:
+            found = read_frame(self._stream)
+        except OSError as error:
+            raise self._failure(f"failed: {error}") from error
+        if found is None:
+            raise self._failure("ended before it was ready")
+        if found[0].get("op") == "refused":
+            raise EnvironmentUnfitError(str(found[0].get("error")))
+        if found[0].get("op") != operation:
+            raise self._failure(f"says {found[0].get('op')!r} for {operation!r}")
+        return found[0]
+
+    def _send(self, frame: Frame) -> None:
+        """Send a frame; that nobody is there to hear it comes out where we listen."""
+        data = encode(frame)
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.sendall(data)
+
+    def _read(self) -> None:
+        """Take what comes until the process closes."""
+        fault = Exception()
+        try:
+            while (found := read_frame(self._stream)) is not None:
+                for news in self._news(*found):
+                    self._gained.put(news)
+        except (OSError, ValueError) as error:  # pydantic's are ValueErrors
+            fault = error
+        self._gained.put(fault)
+
+    def _news(self, frame: Frame, data: bytes) -> list[Gained]:
+        """Return what a frame brings.
+
+        Raises:
+            ConnectionError: it is not of the protocol.
+            ValueError: a value is of another type or out of range.
+        """
+        if frame.get("op") == "rows":
+            rows = _Rows.model_validate(frame)
+            if len(data) % (4 * rows.vocab_size):
+                raise ConnectionError(f"{len(data)} bytes are no rows of logits.")
+            logits = np.frombuffer(data, np.float32).reshape(-1, rows.vocab_size)
+            return [Gained(rows.id, rows=ContextRows(rows.start, rows.num_rows, logits))]
+        if frame.get("op") != "gained" or not isinstance(frame.get("items"), list):
+            raise ConnectionError(f"a frame is no news: {frame.get('op')!r}.")
+        items = [_Item.model_validate(item) for item in frame["items"]]
+        if any(token >= self._vocab_size for item in items for token in item.ids):
+            raise ConnectionError(f"a token id is not below {self._vocab_size}.")
+        return [
+            Gained(
+                item.id,
+                tuple(item.ids),
+                tuple(map(_logprobs, item.logprobs)),
+                item.finish_reason,
+                item.fault,
+            )
+            for item in items
+        ]
+
+    def _failure(self, what: str) -> ChildProcessFailedError:
+        """Return the error that says how the process ended, and its last words."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(DEATH_S)
+        code = self._process.poll()
+        how = "" if code is None else f" with exit code {code}"
+        shown = "".join(f"\n  {line}" for line in self._last_words.lines())
+        return ChildProcessFailedError(
+            f"TensorRT-LLM's process {what}{how}. Its last lines:{shown or ' none.'}"
+        )
+
+
+class _LastWords:
+    """Passes on what a process prints to our own standard error, and keeps the last lines."""
+
+    def __init__(self, stream: IO[bytes] | None) -> None:
+        """Start to listen."""
+        if stream is None:
+            raise ValueError("the process was started without a pipe.")
+        self._stream = stream
+        self._lines: deque[bytes] = deque(maxlen=NUM_LAST_LINES)
+        self._thread = threading.Thread(target=self._read, name="last words", daemon=True)
+        self._thread.start()
+
+    def lines(self) -> list[str]:
+        """Return the last lines, once the process has closed its output or a moment has passed."""
+        self._thread.join(1.0)
+        return [line.decode(errors="replace").rstrip() for line in tuple(self._lines)]
+
+    def close(self) -> None:
+        """Stop listening; whoever still has the pipe prints for nobody."""
+        self._thread.join(1.0)
+        if not self._thread.is_alive():
+            self._stream.close()
+
+    def _read(self) -> None:
+        while line := self._stream.readline(MAX_LINE_BYTES):
+            self._lines.append(line)
+            with contextlib.suppress(OSError, ValueError):  # a log that can't be written
+                os.write(2, line)
+
+
+def _logprobs(found: Any) -> TokenLogprobs:
+    """Return a token's log-probabilities as numbers."""
+    if isinstance(found, list):
+        return {token: math.nan if value == "nan" else value for token, value in found}
+    return math.nan if found == "nan" else found

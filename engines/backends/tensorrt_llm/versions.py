@@ -1,0 +1,77 @@
+"""What of TensorRT-LLM is not in every version: the one table.
+
+Sources: TensorRT-LLM's reference of KvCacheConfig of 1.2.1, 1.3.0rc27 and 1.4.0rc4, recipes for
+1.3.0rc24, and for avg_seq_len tests of the main branch beside 1.4.0rc4. A version is where a field
+was read, which may be later than where it came.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nemotrt.engines.backends.protocol.compute_capability import has_fp8
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import TENSORRT_LLM
+
+VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:rc(\d+))?")
+OLDEST = TENSORRT_LLM.least
+FINAL = 1 << 30  # the "release candidate" that a release is
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """An argument of KvCacheConfig, the version that has it, and the option that asks for it."""
+
+    name: str
+    version: str
+    option: str
+
+
+# Sampling needs no entry: every version from OLDEST has the fields that we send. Of a hybrid, the
+# blocks of a prefix are of use only with snapshots of its recurrent state.
+SINCE = (
+    Since("mamba_state_config", "1.3.0rc24", "--prefix-snapshots"),
+    Since("avg_seq_len", "1.4.0rc4", "--avg-seq-len"),
+)
+
+
+def parse(version: str) -> tuple[int, int, int, int] | None:
+    """Return what orders a version, None for what is none; local and post parts don't count."""
+    found = VERSION.match(version)
+    if found is None:
+        return None
+    major, minor, patch, candidate = found.groups()
+    return int(major), int(minor), int(patch or 0), int(candidate) if candidate else FINAL
+
+
+def check_version(version: str, args: Mapping[str, Any], compute_capability: str | None) -> None:
+    """Raise EnvironmentUnfitError unless a version on that GPU has what the arguments ask for.
+
+    `compute_capability` is None where TensorRT-LLM sees no GPU; then it is the one to say so.
+    """
+    found = parse(version)
+    if found is None or found < _order(OLDEST):
+        raise EnvironmentUnfitError(
+            f"TensorRT-LLM is of version {version!r}; nemotrt drives {OLDEST} or later."
+        )
+    cache = args["kv_cache_config"]
+    for since in SINCE:
+        if since.name in cache and found < _order(since.version):
+            raise EnvironmentUnfitError(
+                f"TensorRT-LLM {version} has no kv_cache_config.{since.name}, which "
+                f"{since.version} has: build the bundle without {since.option}."
+            )
+    if cache["dtype"] == "fp8" and compute_capability and not has_fp8(compute_capability):
+        raise EnvironmentUnfitError(
+            f"the bundle has an FP8 KV cache; this GPU's compute capability {compute_capability} "
+            "has no FP8. Build it of a checkpoint that was quantized with --kv-cache none."
+        )
+
+
+def _order(version: str) -> tuple[int, int, int, int]:
+    """Return what orders a version of ours."""
+    found = parse(version)
+    if found is None:
+        raise ValueError(version)
+    return found
