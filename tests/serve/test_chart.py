@@ -118,7 +118,7 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def template(helm: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         path = tmp_path / "values.yaml"
-        path.write_text(yaml.safe_dump(values))
+        path.write_text(json.dumps(values))  # PyYAML leaves 1e3 unquoted
         command = [helm, "template", "llm", CHART, "--namespace", "ml", "--values", path]
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
