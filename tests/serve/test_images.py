@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from nemotrt.serve.deploy import compose, kubernetes
+from nemotrt.serve.triton.runtime import find_runtime
 from support.images import (
     ROOT,
     Container,
@@ -24,9 +27,6 @@ from support.images import (
     is_ignored,
     parse,
 )
-
-from nemotrt.serve.deploy import compose, kubernetes
-from nemotrt.serve.triton.runtime import find_runtime
 
 DEPLOY = ROOT / "serve/deploy"
 DOCKERFILES = sorted(DEPLOY.glob("*Dockerfile"))
@@ -56,7 +56,9 @@ def test_there_are_the_images_that_the_docs_name() -> None:
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 def test_hadolint_has_nothing_to_say(dockerfile) -> None:
-    done = subprocess.run([Path(sys.executable).with_name("hadolint"), dockerfile], capture_output=True, text=True)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), dockerfile], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -79,7 +79,9 @@ def test_a_name_stays_text_to_readers_of_yaml_1_2(engine_folder, name) -> None:
         words = [word if word != "NAME" else name for word in words]
         result = CliRunner().invoke(main, ["serve", *words])
         assert result.exit_code == 0, result.output
-        assert not re.search(rf"(name|claimName|- --name\n *-): *{name}$", result.stdout, re.MULTILINE)
+        assert not re.search(
+            rf"(name|claimName|- --name\n *-): *{name}$", result.stdout, re.MULTILINE
+        )
         assert f'"{name}"' in result.stdout
 
 

@@ -132,7 +132,7 @@ def build(
                 subprocess.run(["cp", "-a", earlier.folder, stage.folder], check=True)
                 stages[name], declared = stage, {}
             case "ARG":
-                declared |= {words[0]: v for k, v in (arguments or {}).items() if k == words[0]}
+                declared |= {k: v for k, v in (arguments or {}).items() if k == words[0]}
             case "RUN":
                 stage.run(step.value, declared)
             case "COPY":
