@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from nemotrt.serve.deploy import compose, kubernetes
-from nemotrt.serve.triton.runtime import find_runtime
+from nemotrt.serve.triton.runtime import REQUIREMENTS, find_runtime
 from support.images import (
     ROOT,
     Container,
@@ -130,6 +130,12 @@ def test_the_lock_pins_all_that_the_package_asks_for() -> None:
         assert locked("serve").get(name, versions) == versions
 
 
+def test_the_wheelhouse_of_the_docs_has_tritons_runtime() -> None:
+    wanted = "--no-deps " + " ".join(f"'{requirement}'" for requirement in REQUIREMENTS)
+    for page in ("serving.md", "guides/gpu-host.md"):
+        assert wanted in (ROOT / "docs" / page).read_text(), page
+
+
 def test_the_context_has_the_package_and_no_secret() -> None:
     for name in (*PROJECT["tool"]["hatch"]["build"]["only-include"], "pyproject.toml", "README.md"):
         assert not is_ignored(name), name
@@ -194,6 +200,24 @@ def test_the_rtx_image_has_the_compiler_and_the_drivers_door(images) -> None:
     build_line = "nemotrt build tiny --gpu a10g -o /tmp/plan -q && test -s /tmp/plan/engine.json"
     images["rtx"].run(build_line, {})
     images["rtx"].run("python3 -c 'from cuda.bindings import driver, nvrtc'", {})
+
+
+@pytest.mark.slow
+def test_a_wheelhouse_stands_for_the_index(images) -> None:
+    """serving.md's lines fill it; the Dockerfile's step then needs no network."""
+    image = images["build"]
+    text = (ROOT / "docs/serving.md").read_text()
+    lines = re.findall(r"^pip download .*$", text, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        if "rtx-run" not in line:
+            image.run(f"/opt/build/bin/{line}", {})
+    image.run("rm -rf /opt/build /opt/dist /opt/nemotrt", {})
+    [step] = [
+        s for stage in stages(DEPLOY / "Dockerfile") for s in stage if "/opt/build" in s.value
+    ]
+    house = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/src/wheelhouse"}
+    image.run(step.value, house, has_network=False)
 
 
 @pytest.mark.slow

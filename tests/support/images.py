@@ -48,7 +48,7 @@ class Stage:
     command: list[str] = field(default_factory=list)
     health: list[str] = field(default_factory=list)
 
-    def run(self, script: str, arguments: dict[str, str]) -> None:
+    def run(self, script: str, arguments: dict[str, str], *, has_network: bool = True) -> None:
         """Run a RUN step as root, with the machine's network and its word on certificates."""
         command = ["bwrap", "--bind", str(self.folder), "/", "--dev", "/dev", "--proc", "/proc"]
         command += ["--perms", "1777", "--tmpfs", "/tmp", "--clearenv", "--chdir", self.work_folder]
@@ -56,6 +56,7 @@ class Stage:
         command += ["--ro-bind", str(CERTIFICATES), "/tmp/certificates"]
         network = {"PIP_CERT": "/tmp/certificates"}
         network |= {name: v for name, v in os.environ.items() if name.lower().endswith("_proxy")}
+        command += [] if has_network else ["--unshare-net"]
         for name, value in (network | {"PATH": PATH} | arguments | self.environment).items():
             command += ["--setenv", name, value]
         done = subprocess.run(
