@@ -21,6 +21,7 @@ COMMANDS = {
         "Compare a quantized checkpoint or an engine with its source.",
     ),
     "build": ("build.command:build", "Build an engine directory from a checkpoint."),
+    "pack": ("build.pack_command:pack", "Make one folder of an engine and its weights."),
     "inspect": ("inspection:inspect", "Print and verify an engine directory or a checkpoint."),
     "generate": ("engines.command:generate", "Generate text with an engine."),
     "serve": ("serve.command:serve", "Serve an engine with Triton Inference Server."),

@@ -12,6 +12,7 @@ import click
 
 from nemotrt.commandline import force_option, output_option, quiet_option
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import install
 
 if TYPE_CHECKING:
     from nemotrt.engines.opening import OpenEngine
@@ -63,10 +64,10 @@ def demo(output: Path, force: bool, quiet: bool) -> None:
 
 def check_environment() -> None:
     """Raise EnvironmentUnfitError, with every missing part named, before anything is done."""
-    from nemotrt.engines.backends.tensorrt.compile.flavour import RTX_INSTALL, RTX_MODULE
+    from nemotrt.engines.backends.tensorrt.compile.flavour import RTX_MODULE
     from nemotrt.serve.triton.runtime import find_runtime
 
-    missing = [] if find_spec(RTX_MODULE) else [f"TensorRT for RTX: {RTX_INSTALL}"]
+    missing = [] if find_spec(RTX_MODULE) else [f"TensorRT for RTX: {install('rtx')}"]
     try:
         find_runtime()
     except EnvironmentUnfitError as error:

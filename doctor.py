@@ -1,30 +1,20 @@
-"""`nemotrt doctor`: what this machine can do, which backends are usable, how to get the rest."""
+"""`nemotrt doctor`: what this machine can do, and how to get the rest."""
 
 import dataclasses
 import json
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import click
 
+from nemotrt import needs
 from nemotrt.commandline import json_option
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.protocol import needs
-from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.profiles.hardware.nvml.inventory import Gpu, find_gpus
-
-# What no backend is needed for: before the backends' optional packages, and after them.
-BASE = (
-    needs.Package("tokenizers", "text to tokens"),
-    needs.Package("nvidia-ml-py", "read the GPU's sensors"),
-)
-OPTIONAL = (
-    needs.Package("transformers", "convert tokenizers that have no tokenizer.json", "transformers"),
-)
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.machine import cpu_flags, memory_bytes, rooms
+from nemotrt.profiles.hardware.nvml.inventory import Gpu, Inventory, take_inventory
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,10 +29,14 @@ class Package:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ability:
-    """Something that a user may want to do here; `hint` says what is missing."""
+    """Something that a user may want to do here; `hint` says what is missing.
+
+    `is_usable` is None where this machine does not tell. What `is_broken` is here, and does not do.
+    """
 
     name: str
-    is_usable: bool
+    is_usable: bool | None
+    is_broken: bool
     hint: str
 
 
@@ -58,99 +52,140 @@ class Diagnosis:
     memory_bytes: int
     gpus: tuple[Gpu, ...]
     gpu_note: str
+    driver: str | None
     packages: tuple[Package, ...]
     abilities: tuple[Ability, ...]
 
 
 def diagnose() -> Diagnosis:
     """Look at the machine; nothing heavy is imported."""
-    packages = tuple(map(_package, known_packages()))
-    gpus, note = find_gpus()
+    found = take_inventory()
     return Diagnosis(
         schema_version=1,
         python=platform.python_version(),
         platform=platform.platform(),
         cpu_cores=len(os.sched_getaffinity(0)),
-        cpu_flags=_cpu_flags(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        gpus=gpus,
-        gpu_note=note,
-        packages=packages,
-        abilities=_abilities({p.name: p for p in packages}, bool(gpus)),
+        cpu_flags=cpu_flags(),
+        memory_bytes=memory_bytes(),
+        gpus=found.gpus,
+        gpu_note=found.note,
+        driver=found.driver,
+        packages=tuple(map(_package, known_packages())),
+        abilities=tuple(_ability(wanted, found) for wanted in known_abilities()),
     )
 
 
 def known_packages() -> tuple[needs.Package, ...]:
     """Return every package that something here needs: the base installation's first."""
-    found = [package for backend in registry.backends() for package in backend.packages]
-    base = [package for package in found if not package.extra]
-    extra = [package for package in found if package.extra]
-    return tuple(dict.fromkeys((*base, *BASE, *extra, *OPTIONAL)))
+    found = [package for ability in known_abilities() for package in ability.packages]
+    found += [needs.TOKENIZERS, *(p for extra in needs.EXTRAS.values() for p in extra)]
+    return tuple(sorted(dict.fromkeys(found), key=lambda package: bool(package.extra)))
+
+
+def known_abilities() -> tuple[needs.Ability, ...]:
+    """Return all that may be asked of this machine: the backends', then the rest."""
+    return (
+        *(ability for backend in registry.backends() for ability in backend.abilities),
+        needs.Ability("serve with Triton Inference Server", check=_check_triton),
+        needs.Ability("serve (OpenAI endpoint)", needs.EXTRAS["serve"], "serve"),
+        needs.Ability("measure a server", (needs.HTTPTOOLS, needs.PROMETHEUS)),
+        needs.Ability("measure the GPU (NVML)", (needs.NVML,), needs_gpu=True),
+        *rooms(),
+    )
 
 
 def _package(wanted: needs.Package) -> Package:
-    """Return a package's version, or the line that installs it."""
-    try:
-        return Package(wanted.name, version(wanted.name), wanted.purpose, None)
-    except PackageNotFoundError:
-        target = f"nemotrt[{wanted.extra}]" if wanted.extra else "nemotrt"
-        return Package(wanted.name, None, wanted.purpose, f"pip install '{target}'")
+    """Return a package's version, or what to do."""
+    version = wanted.installed()
+    is_cured = version is not None and not wanted.fault()
+    return Package(wanted.name, version, wanted.purpose, None if is_cured else wanted.cure)
 
 
-def _abilities(packages: dict[str, Package], has_gpu: bool) -> tuple[Ability, ...]:
-    """Return what is usable, with what each ability lacks."""
-    wanted = [ability for backend in registry.backends() for ability in backend.abilities]
-    wanted += [
-        needs.Ability("serve with Triton Inference Server", check=_check_triton),
-        needs.Ability("measure the GPU (NVML)", ("nvidia-ml-py",), needs_gpu=True),
-    ]
-    return tuple(_ability(ability, packages, has_gpu) for ability in wanted)
-
-
-def _ability(wanted: needs.Ability, packages: dict[str, Package], has_gpu: bool) -> Ability:
+def _ability(wanted: needs.Ability, found: Inventory) -> Ability:
     """Return whether something can be done here, with all that it lacks."""
-    missing = [packages[p].install or "" for p in wanted.packages if packages[p].version is None]
-    missing += ["an NVIDIA GPU and its driver"] if wanted.needs_gpu and not has_gpu else []
+    missing, faults = wanted.missing(), wanted.faults()
+    unknown: list[str] = []
+    if wanted.needs_gpu and not found.gpus:
+        missing.append(f"an NVIDIA GPU and its driver ({found.note})")
+    elif wanted.needs_gpu:
+        _look_at_gpu(wanted, found, missing, faults, unknown)
     try:
         wanted.check()
     except EnvironmentUnfitError as error:
         missing.append(error.message)
-    return Ability(wanted.name, not missing, "; ".join(dict.fromkeys(missing)))
+    except OSError as error:
+        unknown.append(f"it can't be told here: {error}")
+    lines = dict.fromkeys([*faults, *missing])
+    if lines:
+        return Ability(wanted.name, False, not missing, "; ".join(lines))
+    return Ability(wanted.name, None if unknown else True, False, "; ".join(unknown))
+
+
+def _look_at_gpu(
+    wanted: needs.Ability,
+    found: Inventory,
+    missing: list[str],
+    faults: list[str],
+    unknown: list[str],
+) -> None:
+    """Add another GPU to what is missing, an old driver to the faults, and what is not told."""
+    if wanted.least_driver and not needs.numbers(found.driver or ""):
+        unknown.append(f"the driver does not tell its version; {wanted.least_driver} is needed")
+    elif wanted.least_driver and needs.numbers(found.driver or "")[0] < wanted.least_driver:
+        faults.append(
+            f"the driver {found.driver} is too old: CUDA 13 needs {wanted.least_driver} or later; "
+            "update NVIDIA's driver and restart"
+        )
+    if found.capability is None:
+        unknown.append("which GPU CUDA sees is not told (is CUDA_VISIBLE_DEVICES right?)")
+    elif reason := wanted.unsupported(found.capability):
+        missing.append(reason)
 
 
 def _check_triton() -> None:
-    """Raise EnvironmentUnfitError where the Triton runtime is not installed."""
+    """Raise EnvironmentUnfitError where the Triton runtime is not installed, or has no room."""
     from nemotrt.serve.triton.runtime import find_runtime
+    from nemotrt.serve.triton.server import check_shared_memory
 
     find_runtime()
-
-
-def _cpu_flags() -> tuple[str, ...]:
-    """Return the vector extensions that matter, of those that the CPU has."""
-    wanted = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return ()
-    flags = next(
-        (
-            line.split(":", 1)[1].split()
-            for line in path.read_text().splitlines()
-            if "flags" in line
-        ),
-        [],
-    )
-    return tuple(flag for flag in wanted if flag in flags)
+    check_shared_memory()
 
 
 @click.command()
+@click.option(
+    "--need",
+    multiple=True,
+    metavar="WORDS",
+    help="Exit with code 3 unless the abilities whose lines have these words are all there.",
+)
 @json_option
-def doctor(as_json: bool) -> None:
-    """Say what this machine can do and which backends are usable."""
-    diagnosis = diagnose()
+def doctor(need: tuple[str, ...], as_json: bool) -> None:
+    """Say what this machine can do, and what to do about the rest.
+
+    Each line says yes, no or unknown. The exit code is 3 where something that is here can't work,
+    such as a package outside its bounds or too old a driver, or where a --need is not met; what was
+    never installed is no fault.
+    """
+    found = diagnose()
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(diagnosis)))
-        return
-    _print(diagnosis)
+        click.echo(json.dumps(dataclasses.asdict(found)))
+    else:
+        _print(found)
+    unmet = [ability for words in need for ability in _named(found, words)]
+    unmet = [ability for ability in unmet if not ability.is_usable]
+    wrong = [ability for ability in found.abilities if ability.is_broken]
+    if unmet or wrong:
+        names = "; ".join(dict.fromkeys(f"{a.name}: {a.hint}" for a in (*unmet, *wrong)))
+        raise EnvironmentUnfitError(f"this machine can't do all that it should: {names}")
+
+
+def _named(found: Diagnosis, words: str) -> list[Ability]:
+    """Return the abilities that --need means."""
+    meant = [ability for ability in found.abilities if words.lower() in ability.name.lower()]
+    if not meant:
+        names = ", ".join(repr(ability.name) for ability in found.abilities)
+        raise ConfigError(f"--need {words!r} is in no ability's line. There are {names}.")
+    return meant
 
 
 def _print(found: Diagnosis) -> None:
@@ -164,13 +199,19 @@ def _print(found: Diagnosis) -> None:
         if found.gpus
         else f"none ({found.gpu_note})",
     }
+    if found.gpus:
+        facts["driver"] = found.driver or "version not told"
     for name, value in facts.items():
         click.echo(f"{name:10} {value}")
     click.echo()
     for package in found.packages:
-        state = package.version or f"missing: {package.install}"
+        state = package.version or "missing"
+        if package.install:
+            state += f": {package.install}"
         click.echo(f"{package.name:28} {state:44} {package.purpose}")
     click.echo()
+    marks = {True: ("yes    ", "green"), False: ("no     ", "red"), None: ("unknown", "yellow")}
     for ability in found.abilities:
-        mark = click.style("yes", fg="green") if ability.is_usable else click.style("no ", fg="red")
-        click.echo(f"{mark}  {ability.name}" + (f": {ability.hint}" if ability.hint else ""))
+        text, colour = marks[ability.is_usable]
+        hint = f": {ability.hint}" if ability.hint else ""
+        click.echo(f"{click.style(text, fg=colour)} {ability.name}{hint}")

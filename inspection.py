@@ -9,10 +9,13 @@ import click
 
 from nemotrt.commandline import json_option
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
+from nemotrt.engines.artefact.options import engine_options
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.readiness import State, check_engine, verdict
 from nemotrt.engines.checkpoint.hub.origin import NOT_RECORDED, origin_of
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
-from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 
 @click.command()
@@ -26,14 +29,27 @@ from nemotrt.errors import ArtefactError, ConfigError
 )
 @click.option("--layers", is_flag=True, help="What the compiler made of a TensorRT engine.")
 @click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
+@click.option("--here", is_flag=True, help="Exit with 3 unless an engine opens on this machine.")
+@engine_options
 @offline_option
-def inspect(folder: str, source: str | None, as_json: bool, layers: bool, no_verify: bool) -> None:
+def inspect(
+    folder: str,
+    source: str | None,
+    as_json: bool,
+    layers: bool,
+    no_verify: bool,
+    here: bool,
+    checkpoint: str | None,
+    verify: bool,
+) -> None:
     """Print what FOLDER is and verify it; it may be a checkpoint's hub id.
 
-    An engine directory: its manifest, with every file's SHA-256 checked. A quantized checkpoint:
-    its formats checked against what the engines' loaders demand, and which of them load it; with
-    --source, every weight against the error that rounding can make. Any other checkpoint: its
-    dimensions, with every tensor's name, type and shape checked.
+    An engine directory: its manifest, and whether it opens here: its files and its weights with
+    every SHA-256 checked, and what it asks of the machine. The exit code is 1 where a file or a
+    weight is missing or another, and 0 where only this machine lacks something. A quantized
+    checkpoint: its formats checked against what the engines' loaders demand, and which of them
+    load it; with --source, every weight against the error that rounding can make. Any other
+    checkpoint: its dimensions, with every tensor's name, type and shape checked.
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 
@@ -43,21 +59,29 @@ def inspect(folder: str, source: str | None, as_json: bool, layers: bool, no_ver
         raise ConfigError(f"--source is for a quantized checkpoint; {path} is none.")
     if layers and not is_engine:
         raise ConfigError(f"--layers is for a TensorRT engine; {path} is none.")
+    if not is_engine and (here or verify or checkpoint is not None):
+        raise ConfigError(f"--checkpoint, --verify and --here are for an engine; {path} is none.")
+    if layers and (here or checkpoint is not None):
+        raise ConfigError(
+            "--layers prints the compiler's report: leave out --checkpoint and --here."
+        )
+    if verify and no_verify:
+        raise ConfigError("give --verify or --no-verify, not both.")
     if is_engine:
-        manifest = read_manifest(path)
-        if not no_verify:
-            verify_files(path, manifest)
-        if layers:
-            registry.find(manifest.backend).print_layers(path, manifest, as_json=as_json)
-            return
-        _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
+        options = OpenOptions(checkpoint=checkpoint, trust_seals=not verify)
+        _inspect_engine(path, options, as_json, layers=layers, verify=not no_verify, here=here)
         return
     if is_quantized(path):
         _inspect_quantized(path, source, as_json)
         return
+    _inspect_plain(path, as_json)
+
+
+def _inspect_plain(folder: Path, as_json: bool) -> None:
+    """Print a checkpoint that is not quantized."""
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 
-    checkpoint, origin = open_checkpoint(path), origin_of(path)
+    checkpoint, origin = open_checkpoint(folder), origin_of(folder)
     found = {
         "schema_version": 1,
         "model_type": checkpoint.config.model_type,
@@ -116,7 +140,36 @@ def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
         raise ArtefactError(f"{folder}: {found.faults[0]}{more}")
 
 
-def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
+def _inspect_engine(
+    folder: Path, options: OpenOptions, as_json: bool, *, layers: bool, verify: bool, here: bool
+) -> None:
+    """Print an engine and what opening it needs; raise if it is not whole, or not for `here`."""
+    manifest = read_manifest(folder)
+    if layers:
+        if verify:
+            verify_files(folder, manifest, trust_seals=options.trust_seals)
+        registry.find(manifest.backend).print_layers(folder, manifest, as_json=as_json)
+        return
+    checks = check_engine(folder, manifest, options, verify=verify)
+    opens = verdict(checks)
+    report = manifest.model_dump(mode="json") | {
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "opens_here": opens.value,
+    }
+    rows = {f"{check.state:9} {check.name}": check.text for check in checks}
+    _print(report, engine_rows(manifest) | {"opens here": opens.value}, as_json)
+    if not as_json:
+        _print({}, rows, as_json)
+    failed = [check for check in checks if check.state is State.NO]
+    for check in failed:
+        if check.is_own:
+            raise ArtefactError(check.text)
+    if here and opens is not State.YES:
+        why = failed[0].text if failed else "--no-verify leaves its digests unchecked."
+        raise EnvironmentUnfitError(f"{folder} is not known to open here: {why}")
+
+
+def engine_rows(manifest: Manifest) -> dict[str, Any]:
     """Return what a person wants to know of an engine."""
     size = sum(entry.num_bytes for entry in manifest.files.values())
     limits, model, checkpoint = manifest.limits, manifest.model, manifest.checkpoint
@@ -130,7 +183,7 @@ def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
         "max_batch_size": limits.max_batch_size,
         "max_seq_len": limits.max_seq_len,
         "chunk_tokens": limits.chunk_tokens,
-        "checkpoint": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
+        "built from": f"{checkpoint.path} ({checkpoint.fingerprint[:12]})",
         "origin": str(checkpoint.origin or NOT_RECORDED),
         "weights": _where_weights_are(manifest),
         **plan_rows(manifest),
@@ -138,20 +191,19 @@ def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
             f"{name} {value}" for name, value in manifest.options.items() if name not in PLAN_NOTES
         ),
         "tools": ", ".join(f"{name} {number}" for name, number in manifest.tools.items()),
-        "files": f"{len(manifest.files)}, {size / 1e6:.1f} MB"
-        + (", every SHA-256 verified" if is_verified else ""),
+        "size": f"{size / 1e6:.1f} MB",
     }
 
 
 def _where_weights_are(manifest: Manifest) -> str:
     """Return where the engine's weights come from."""
     if manifest.weights:
-        return f"{len(manifest.weights)} bound at load"
+        return f"{len(manifest.weights)} bound at load, in the checkpoint"
     backend = registry.get(manifest.backend)
     return "unknown" if backend is None else backend.weights_place
 
 
-PLAN_NOTES = ("layer_faults", "rebuild_differs_in")
+PLAN_NOTES = ("layer_faults", "rebuild_differs_in", "state_layout", "state_layout_reason")
 
 
 def plan_rows(manifest: Manifest) -> dict[str, Any]:
@@ -159,7 +211,10 @@ def plan_rows(manifest: Manifest) -> dict[str, Any]:
     options = manifest.options
     if "layer_faults" not in options:
         return {}
+    kept = "two sides" if manifest.model["num_mamba_layers"] else "none"
+    why = options.get("state_layout_reason")
     return {
+        "states": f"{options.get('state_layout', kept)}{f': {why}' if why else ''}",
         "layers": options["layer_faults"] or "as they should be (--layers prints them)",
         "rebuild differs in": options.get("rebuild_differs_in", "unknown"),
     }

@@ -101,7 +101,7 @@ def compare(folder: Path, checkpoint: Path, backend: str, precision: Precision) 
         before = {size: decode_ms(engine, size) for size in BATCH_SIZES}
         profile.write_text(profile_yaml(measure_this_machine(backend, precision)))
         after = {size: decode_ms(engine, size) for size in BATCH_SIZES}
-        options = DeploymentOptions(str(checkpoint), str(profile), precision, backend)
+        options = DeploymentOptions(str(checkpoint), str(profile), precision, engine=backend)
         deployment = deploy(options.at(isl=PROMPT, osl=NUM_STEPS))
         planned = {s: deployment.steady_state(s, s, Scenario.BEST).step.total for s in BATCH_SIZES}
         rounds.append({s: Round(min(before[s], after[s]), planned[s]) for s in BATCH_SIZES})

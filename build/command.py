@@ -106,8 +106,7 @@ def build(
     """Parse, build, print; `chosen` are the backends' own options by field."""
     from nemotrt.build.default_backend import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
-    from nemotrt.build.given_limits import read_limits
-    from nemotrt.build.planned_limits import resolve_limits
+    from nemotrt.build.planned_limits import resolve_limits, two_sides_note
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.files.writing import check_target
@@ -127,10 +126,8 @@ def build(
         for line in opened.notes():
             click.echo(line, err=True)
     resolved = check_spec(opened, spec)
-    limits = given_limits
-    if limits_file:
-        limits = limits.or_else(read_limits(limits_file, gpu, resolved))
-    spec = resolve_limits(opened, spec, resolved, limits, say=partial(click.echo, err=True))
+    say = partial(click.echo, err=True)
+    spec = resolve_limits(opened, spec, resolved, given_limits, limits_file, say=say)
     if dry_run and as_json:
         found = {"schema_version": 1} | asdict(replace(spec, precision=resolved))
         del found["options"]
@@ -148,5 +145,7 @@ def build(
     click.echo(f"{output}: {manifest.backend} engine{target}, {manifest.precision}")
     if faults := manifest.options.get("layer_faults"):
         click.echo(f"The compiler's layers are not as expected: {faults}", err=True)
+    if reason := manifest.options.get("state_layout_reason"):
+        click.echo(two_sides_note(opened, spec, resolved, str(reason)), err=True)
     if not manifest.executed:
         click.echo(registry.find(manifest.backend).not_executed_note, err=True)

@@ -1,19 +1,23 @@
 """The limits of an engine where the user gives none: what the planner says fits the GPU."""
 
 import dataclasses
-import math
 from collections.abc import Callable
+from pathlib import Path
 
 from nemotrt.build.backend_options import checked_options
 from nemotrt.build.engine_builder import BuildSpec
+from nemotrt.build.given_limits import read_limits
 from nemotrt.build.limit_options import GivenLimits
-from nemotrt.build.plan_limits import missing_bytes, plan_limits
+from nemotrt.build.plan_limits import OwnLimits
 from nemotrt.engines.backends import registry
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.protocol.planning import ForeignRuntime, NotPlanned, OwnRuntime
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.errors import NoFeasiblePlanError
+from nemotrt.profiles.planning.answers.as_built import foreign_batch_size
+from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.capacity import GIB
 
 MIN_CHUNK_TOKENS = 128
@@ -24,26 +28,40 @@ def resolve_limits(
     spec: BuildSpec,
     precision: Precision,
     given: GivenLimits,
+    limits_file: Path | None = None,
     *,
     say: Callable[[str], None] = lambda note: None,
 ) -> BuildSpec:
     """Return `spec` with planned limits in the place of those that were not given.
 
-    A backend that the planner knows not keeps what `spec` has. `say` is told what was planned, and
-    what was given and does not fit.
+    Those of `limits_file` count as given where no other is. A backend that the planner knows not
+    keeps what `spec` has. `say` is told what was planned, and what was given and does not fit.
 
     Raises:
-        NoFeasiblePlanError: not one sequence of that length fits the GPU.
+        NoFeasiblePlanError: not one sequence of that length fits the GPU, or not what a file has.
+        ConfigError: the file was planned for something else.
     """
     backend = registry.find(spec.backend)
     how = backend.planning(checked_options(backend, spec.options))
+    file = None
+    if limits_file:
+        file = read_limits(limits_file, spec.gpu, precision, backend.name, how.tp_size)
+        given = given.or_else(file.given(has_chunk=isinstance(how, OwnRuntime)))
     if spec.gpu is None or isinstance(how, NotPlanned):
         return dataclasses.replace(spec, limits=given.over(spec.limits))
     if isinstance(how, OwnRuntime):
-        limits = plan_limits(checkpoint, spec.gpu, precision, given, how.num_sides)
-        if lack := missing_bytes(checkpoint, spec.gpu, precision, limits, how.num_sides):
+        share = file.memory_utilization if file else None
+        own = OwnLimits(checkpoint, spec.gpu, precision, how, share)
+        limits = own.planned(given)
+        if lack := own.missing_bytes(limits):
             many = f"{limits.max_batch_size} sequences of {limits.max_seq_len} tokens"
-            say(f"Warning: {many} need {lack / GIB:.1f} GiB more than {spec.gpu} has.")
+            fault = f"{many} need {lack / GIB:.1f} GiB more than {spec.gpu} has"
+            if file and limits == file.given(has_chunk=True).over(limits):
+                raise NoFeasiblePlanError(
+                    f"{fault}: {limits_file} was planned for {file.model}. Plan {checkpoint.path} "
+                    "with --write-limits, or leave out --limits."
+                )
+            say(f"Warning: {fault}.")
     else:
         limits = planned_limits(checkpoint, how, spec.gpu, precision, given)
     if given.max_batch_size is None:
@@ -52,6 +70,32 @@ def resolve_limits(
             many += f", prompts of {limits.chunk_tokens} at most,"
         say(f"Planned, not measured: {many} fit {spec.gpu}; --max-batch-size sets another number.")
     return dataclasses.replace(spec, limits=limits)
+
+
+def two_sides_note(
+    checkpoint: Checkpoint, spec: BuildSpec, precision: Precision, reason: str
+) -> str:
+    """Return what it means that a build has not proven that one spare state may rotate.
+
+    Where the limits no longer fit the GPU, it says how many sequences do.
+    """
+    backend = registry.find(spec.backend)
+    how = backend.planning(checked_options(backend, spec.options))
+    said = f"Warning: states take two sides, since {reason}."
+    if spec.gpu is None or not isinstance(how, OwnRuntime):
+        return said
+    limits, two_sides = spec.limits, OwnRuntime(how.engine, StateLayout.TWO_SIDES)
+    own = OwnLimits(checkpoint, spec.gpu, precision, two_sides)
+    lack = own.missing_bytes(limits)
+    if not lack:
+        return said
+    try:
+        given = GivenLimits(None, limits.max_seq_len, limits.chunk_tokens)
+        cure = f"build again with --max-batch-size {own.planned(given).max_batch_size}"
+    except NoFeasiblePlanError:
+        cure = "build again with a smaller --max-seq-len"
+    many = f"{limits.max_batch_size} sequences then need {lack / GIB:.1f} GiB more"
+    return f"{said} {many} than {spec.gpu} has: {cure}."
 
 
 def planned_limits(
@@ -93,24 +137,11 @@ def planned_limits(
         options = options.at(max_num_tokens=prompt)
     osl = max(seq_len * 2 // 3, 1)
     deployment = deploy(options.at(isl=max(seq_len - osl, 1), osl=osl))
-    batch_size = given.max_batch_size or _max_batch_size(deployment, runtime)
+    batch_size = given.max_batch_size or foreign_batch_size(deployment, runtime)
     if runtime.takes_whole_prompts:
         return Limits(batch_size, seq_len, deployment.max_num_tokens)
     chunk = max(deployment.max_num_tokens - batch_size, MIN_CHUNK_TOKENS)
     return given.over(Limits(batch_size, seq_len, min(chunk, seq_len)))
-
-
-def _max_batch_size(deployment: Deployment, runtime: ForeignRuntime) -> int:
-    """Return how many sequences fit; at least one, or NoFeasiblePlanError."""
-    fitting = deployment.max_batch_size()
-    if not runtime.has_all_prompts_at_once:
-        return max(math.floor(runtime.free_memory_share * fitting), 1)
-    fit, prompt = deployment.fit, deployment.max_num_tokens
-    for batch_size in range(fitting, 1, -1):
-        together = dataclasses.replace(fit, max_num_tokens=batch_size * prompt)
-        if together.holds(batch_size, deployment.planned_tokens):
-            return batch_size
-    return 1
 
 
 def _kv_type(checkpoint: Checkpoint, precision: Precision) -> NumberFormat:

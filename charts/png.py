@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from nemotrt import needs
 from nemotrt.charts.layout import lay_out
 from nemotrt.charts.spec import WIDTH, About, Chart, Dots, Drawing, Mark, Rect, Text
 from nemotrt.charts.svg import AREA_OPACITY
@@ -27,7 +28,7 @@ def png(about: About, charts: Sequence[Chart]) -> bytes:
         figures = import_module("matplotlib.figure")
     except ImportError as error:
         raise EnvironmentUnfitError(
-            'a PNG needs matplotlib: pip install "nemotrt[plots]"; or choose an .html file.'
+            f"a PNG needs matplotlib: {needs.MATPLOTLIB.cure}; or choose an .html file."
         ) from error
     drawings = [lay_out(chart) for chart in charts]
     width = max([float(WIDTH), *(drawing.width for drawing in drawings)])

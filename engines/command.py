@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from nemotrt.engines.artefact.options import engine_options
+from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.wire.request import NUMBERS
 
@@ -78,8 +80,10 @@ def number_options(function: Command) -> Command:
     metavar="N",
     help="The same of each prompt token, with --json.",
 )
+@engine_options
 @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
+@offline_option
 def generate(
     engine: Path,
     prompt: str | None,
@@ -88,6 +92,8 @@ def generate(
     system: str | None,
     stream: bool,
     max_tokens: int | None,
+    checkpoint: str | None,
+    verify: bool,
     threads: int | None,
     as_json: bool,
     **sampling: Any,
@@ -111,7 +117,7 @@ def generate(
         if sampling[name] is not None and not as_json:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
-    opened = open_engine(engine, num_threads=threads)
+    opened = open_engine(engine, num_threads=threads, checkpoint=checkpoint, trust_seals=not verify)
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
     updates = []

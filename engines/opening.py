@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest, verify_files
+from nemotrt.engines.artefact.weights import (
+    OpenOptions,
+    Place,
+    check_given,
+    find_weights,
+    same_checkpoint,
+)
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.runtime.engine import Engine
@@ -47,27 +54,79 @@ class OpenEngine:
         return self.engine.scheduler(self.tokenizer, self.eos_ids)
 
 
-def open_engine(folder: Path, *, verify: bool = True, num_threads: int | None = None) -> OpenEngine:
+def open_engine(
+    folder: Path,
+    *,
+    verify: bool = True,
+    num_threads: int | None = None,
+    checkpoint: str | None = None,
+    trust_seals: bool = True,
+) -> OpenEngine:
     """Return the open engine in `folder`.
 
     Args:
         folder: an engine directory.
-        verify: check the SHA-256 of every file first.
+        verify: check the SHA-256 of every file first; that of bound weights is always checked.
         num_threads: CPU threads of a CPU backend; default all.
+        checkpoint: where its weights are, if they stay in a checkpoint; default as it says itself.
+        trust_seals: what was verified before, and has the same size and time, is not read again.
 
     Raises:
-        ArtefactError: the folder is no engine directory, or a file has changed.
+        ArtefactError: the folder is no engine directory, or a file or weight has changed.
         ConfigError: `num_threads` is given for a backend that computes elsewhere.
         EnvironmentUnfitError: the backend can't run on this machine.
     """
-    manifest = read_manifest(folder)
-    check_threads(manifest, num_threads)
-    if verify:
-        verify_files(folder, manifest)
+    return open_with(folder, OpenOptions(num_threads, checkpoint, trust_seals), verify=verify)
+
+
+def open_with(folder: Path, options: OpenOptions, *, verify: bool = True) -> OpenEngine:
+    """Return the open engine in `folder`; raises as `open_engine`."""
+    manifest = checked_manifest(folder, options, verify=verify)
     config = read_model_config(folder)
     tokenizer, template = load_tokenizer(folder), load_chat_template(folder)
-    engine = registry.find(manifest.backend).open(folder, manifest, num_threads)
+    engine = registry.find(manifest.backend).open(folder, manifest, options)
     return OpenEngine(manifest, engine, tokenizer, template, config.eos_token_ids)
+
+
+def checked_manifest(folder: Path, options: OpenOptions, *, verify: bool = True) -> Manifest:
+    """Return an engine's manifest, with all checked but what its backend checks as it opens it.
+
+    Raises:
+        ArtefactError: a file has changed, or the checkpoint that is given is not the engine's.
+        ConfigError: an option is for other engines.
+    """
+    manifest = read_manifest(folder)
+    check_threads(manifest, options.num_threads)
+    if verify:
+        verify_files(folder, manifest, trust_seals=options.trust_seals)
+    if not reads_checkpoint(manifest):
+        check_given(folder, manifest, options.checkpoint)
+    return manifest
+
+
+def reads_checkpoint(manifest: Manifest) -> bool:
+    """Whether an engine reads its weights from a checkpoint when it is opened."""
+    return registry.find(manifest.backend).reads_checkpoint(manifest)
+
+
+def leaves_weights(manifest: Manifest) -> bool:
+    """Whether an engine's weights lie outside its folder: it is not packed."""
+    return reads_checkpoint(manifest) and Path(manifest.checkpoint.path).is_absolute()
+
+
+def weights_place(folder: Path, manifest: Manifest, given: str | None) -> Place | None:
+    """Return where an engine's weights are, None where it holds them; they are not read yet.
+
+    Raises:
+        ArtefactError: the checkpoint has gone, or it is another one than the engine was built from.
+        ConfigError: what is given is no checkpoint.
+    """
+    if not reads_checkpoint(manifest):
+        check_given(folder, manifest, given)
+        return None
+    place = find_weights(folder, manifest, given)
+    same_checkpoint(folder, manifest, place)
+    return place
 
 
 def check_threads(manifest: Manifest, num_threads: int | None) -> None:

@@ -24,13 +24,13 @@ def user_cache() -> Path:
     Raises:
         EnvironmentUnfitError: nothing can be written anywhere.
     """
-    usual = _usual_path()
+    usual = usual_path()
     return _writable(None if usual is None else str(usual))
 
 
 def usual_cache() -> Path | None:
     """Return our folder in the user's cache if it is there and no other user's; it may be read."""
-    usual = _usual_path()
+    usual = usual_path()
     try:
         _check_private(usual)
     except OSError:
@@ -38,7 +38,7 @@ def usual_cache() -> Path | None:
     return usual
 
 
-def _usual_path() -> Path | None:
+def usual_path() -> Path | None:
     """Return $XDG_CACHE_HOME/nemotrt, or that of ~/.cache; None for a user without a home."""
     named = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(named):  # the specification ignores others

@@ -22,6 +22,7 @@ from nemotrt.commandline import (
     quiet_option,
     told_fields,
 )
+from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.serve.deploy.command import compose, k8s
 from nemotrt.serve.front.command import front
@@ -48,6 +49,7 @@ def serve() -> None:
 @click.option("--logs", "with_logs", is_flag=True, help="The processes' logs on stderr too.")
 @dry_run_option
 @quiet_option
+@offline_option
 @config_option
 def run(
     serve_spec: ServeSpec,

@@ -90,6 +90,8 @@ READ: dict[tuple[str, str], tuple[str, Arguments]] = {
         ".yaml",
         lambda f, o: ["build", "tiny", "--backend", "onnxruntime", "-o", o.new(), "--limits", f],
     ),
+    ("pack", "engine"): ("", lambda f, o: ["pack", f, "-o", o.new()]),
+    ("inspect", "--checkpoint"): ("", lambda f, o: ["inspect", o.engine, "--checkpoint", f]),
     ("inspect", "folder"): ("", lambda f, o: ["inspect", f]),
     ("inspect", "--source"): ("", lambda f, o: ["inspect", o.quantized, "--source", f]),
     ("generate", "engine"): ("", lambda f, o: ["generate", f, "hello"]),
@@ -203,6 +205,18 @@ ALIKE = [  # --config is read by one function, before all else; plan and quantiz
     "profile miniature",
 ]
 ELSEWHERE |= {(name, "--config"): "the one loader, tests/test_commandline.py" for name in ALIKE}
+OPENS = [  # --checkpoint is resolved by one function; inspect stands for these
+    "pack",
+    "evaluate",
+    "generate",
+    "profile run",
+    "profile engine",
+    "serve run",
+    "serve repo",
+    "serve k8s",
+    "serve compose",
+]
+ELSEWHERE |= {(name, "--checkpoint"): "tests/test_engine_options.py" for name in OPENS}
 BYTES = {
     "latin-1": b"model: na\xefve\nkey: \xff\n",
     "utf-16": '{"a": 1}'.encode("utf-16"),

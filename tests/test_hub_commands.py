@@ -35,15 +35,32 @@ CALLS = {
     ("build", "checkpoint"): "build ID -o OUT --dry-run",
     ("inspect", "folder"): "inspect ID",
     ("inspect", "--source"): "inspect INT8 --source ID",
+    **{
+        (path, "--checkpoint"): line
+        for path, line in {
+            "pack": "pack BUNDLE -o OUT --force --checkpoint ID",
+            "inspect": "inspect BUNDLE --here --checkpoint ID",
+            "evaluate": "evaluate ENGINE --against tiny --sequences 1 --sequence-tokens 8 "
+            "--checkpoint ID",
+            "generate": "generate ENGINE Hello --max-tokens 1 --checkpoint ID",
+            "profile run": "profile ENGINE -n 1 --isl 8 --osl 2 -o OUT --no-gpu --checkpoint ID",
+            "profile engine": "profile engine NATIVE --steps 1 --held 8 --checkpoint ID",
+            "serve run": "serve BUNDLE --dry-run --no-triton --port 0 --run-dir OUT "
+            "--checkpoint ID",
+            "serve repo": "serve repo BUNDLE -o OUT --force --target container --checkpoint ID",
+            "serve k8s": "serve k8s BUNDLE --image i --claim c --checkpoint ID",
+            "serve compose": "serve compose BUNDLE --image i --checkpoint ID",
+        }.items()
+    },
     ("profile run", "--tokenizer"): "profile http://127.0.0.1:9 --tokenizer ID -o OUT",
     ("profile run", "--predict-model"): (
         "profile ENGINE -n 1 --isl 8 --osl 2 --predict a10g --predict-model ID "
         "--predict-precision bf16 -o OUT --json --no-gpu"
     ),
 }
-SLOW = ("evaluate", "profile run")  # with one spelling of the id
-# What is said though the checkpoint was found: nothing listens there.
-ENDS = {("profile run", "--tokenizer"): 3}
+SLOW = ("evaluate", "profile run", "profile engine")  # with one spelling of the id
+# What is said though the checkpoint was found: nothing listens there, no GPU is here.
+ENDS = {("profile run", "--tokenizer"): 3, ("inspect", "--checkpoint"): 3}
 
 
 @pytest.fixture
@@ -59,6 +76,21 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copyfile(path, folder / f"blobs/{index}")
         (folder / "snapshots" / COMMIT / path.name).symlink_to(f"../../blobs/{index}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine that leaves its weights in the checkpoint."""
+    target = tmp_path_factory.mktemp("bundle") / "bundle"
+    run(f"build tiny --backend tensorrt-llm --gpu h100 -o {target}", 0)
+    return target
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("native") / "native"
+    run(f"build tiny --backend native -o {target}", 0)
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +123,26 @@ def test_every_parameter_of_a_checkpoint_is_known_here() -> None:
         for param in command.params:
             told = f"{param.name} {param.metavar} {getattr(param, 'help', '')}".lower()
             is_free = isinstance(param.type, click.Path | type(click.STRING))
+            if param.name == "checkpoint_path":
+                continue  # of a container or a claim, not of this machine
             if is_free and {"checkpoint", "tokenizer", "hub"} & {*re.findall(r"\w+", told)}:
                 raise AssertionError(f"{path} {param.name} is not of the one type")
 
 
 @pytest.mark.parametrize("call", CALLS, ids=" ".join)
 def test_each_takes_a_hub_id(
-    call: tuple[str, str], cached: Path, int8: Path, tiny_engine: Path, tmp_path: Path
+    call: tuple[str, str],
+    cached: Path,
+    int8: Path,
+    bundle: Path,
+    native: Path,
+    tiny_engine: Path,
+    tmp_path: Path,
 ) -> None:
     line = CALLS[call].replace("OUT", str(tmp_path / "out"))
-    line = line.replace("INT8", str(int8)).replace("ENGINE", str(tiny_engine))
+    folders = {"INT8": int8, "BUNDLE": bundle, "NATIVE": native, "ENGINE": tiny_engine}
+    for word, folder in folders.items():
+        line = line.replace(word, str(folder))
     for name in ("x/tiny", f"x/tiny@{COMMIT}", str(cached))[: 1 if call[0] in SLOW else 3]:
         result = run(line.replace("ID", name), ENDS.get(call, 0))
         assert "in the cache" not in result.output and "No prediction" not in result.output

@@ -1,19 +1,21 @@
 """engine.json: what an engine directory is, what it was made from, and the digest of each file."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
 
+from nemotrt.engines.checkpoint.checkpoint import shards_if_there
 from nemotrt.engines.checkpoint.hub.origin import Origin
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ArtefactError
+from nemotrt.files.digests import Part, digests
 from nemotrt.files.model_file import Strict, json_model
 
 MANIFEST_FILE = "engine.json"
-BLOCK_BYTES = 1 << 20
 
 
 class FileEntry(Strict):
@@ -99,24 +101,21 @@ class Manifest(Strict):
         return Limits(**self.limits.model_dump())
 
 
-def digest(path: Path) -> FileEntry:
-    """Return the size and SHA-256 of a file, read in blocks."""
-    sha = hashlib.sha256()
-    size = 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            sha.update(block)
-            size += len(block)
-    return FileEntry(num_bytes=size, sha256=sha.hexdigest())
+def file_entries(
+    folder: Path, names: Sequence[str], *, what: str = "", trust_seals: bool = True
+) -> dict[str, FileEntry]:
+    """Return the size and SHA-256 of files in a folder; `what` names the read, if it is shown."""
+    parts = [Part(folder / name, 0, (folder / name).stat().st_size) for name in names]
+    found = digests(parts, what=what, trust_seals=trust_seals)
+    return {
+        name: FileEntry(num_bytes=part.num_bytes, sha256=sha256)
+        for name, part, sha256 in zip(names, parts, found, strict=True)
+    }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write engine.json for the files that are now in `folder`."""
-    files = {
-        path.relative_to(folder).as_posix(): digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST_FILE
-    }
+    files = file_entries(folder, sorted(_present(folder, manifest)))
     text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2)
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -133,25 +132,43 @@ def read_manifest(folder: Path) -> Manifest:
     return json_model(Manifest, path)
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
+def verify_files(folder: Path, manifest: Manifest, *, trust_seals: bool = True) -> None:
     """Check every file's size and SHA-256 against the manifest.
+
+    A packed engine's weights are not among them: their tensors have digests of their own.
 
     Raises:
         ArtefactError: a file is missing, changed, or not in the manifest.
     """
-    for name, entry in manifest.files.items():
-        path = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+    for name in manifest.files:
+        if not is_inside(name):
             raise ArtefactError(f"{folder}: {MANIFEST_FILE} names {name!r} outside the folder.")
-        if not path.is_file():
+        if not (folder / name).is_file():
             raise ArtefactError(f"{folder}: {name} is missing.")
-        found = digest(path)
-        if found != entry:
+    what = f"verifying the files of {folder.name}"
+    found = file_entries(folder, [*manifest.files], what=what, trust_seals=trust_seals)
+    for name, entry in manifest.files.items():
+        if found[name] != entry:
             raise ArtefactError(
-                f"{folder}: {name} has changed since the build: SHA-256 {found.sha256[:12]}, "
+                f"{folder}: {name} has changed since the build: SHA-256 {found[name].sha256[:12]}, "
                 f"expected {entry.sha256[:12]}. Build the engine again."
             )
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    unknown = sorted(present - set(manifest.files) - {MANIFEST_FILE})
+    unknown = sorted(_present(folder, manifest) - set(manifest.files))
     if unknown:
         raise ArtefactError(f"{folder}: {unknown[0]} is not part of the engine.")
+
+
+def is_inside(name: str) -> bool:
+    """Whether a path that engine.json names lies inside the engine's folder."""
+    path = Path(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def _present(folder: Path, manifest: Manifest) -> set[str]:
+    """Return the names of the files that are in the folder, but for what has its own digests."""
+    own = {MANIFEST_FILE}
+    if manifest.weights and is_inside(manifest.checkpoint.path):
+        packed = folder / manifest.checkpoint.path
+        own |= {path.relative_to(folder).as_posix() for path in shards_if_there(packed)}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return found - own

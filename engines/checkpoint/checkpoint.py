@@ -69,9 +69,15 @@ class Checkpoint:
 
         `fate` says what becomes of the tensors that are no part of the model.
         """
-        used = {*expected_shapes(self.config), HEAD}
-        note = left_out_note(left_out(self.tensors, used), fate)
+        note = left_out_note(self._left_out(), fate)
         return (*self.contradictions, note) if note else self.contradictions
+
+    def used_names(self) -> list[str]:
+        """Return the names of the tensors that are part of the model, with their scales."""
+        return sorted(self.tensors.keys() - self._left_out())
+
+    def _left_out(self) -> list[str]:
+        return left_out(self.tensors, {*expected_shapes(self.config), HEAD})
 
     def fingerprint(self) -> str:
         """Return a digest of config.json and of every tensor's name, type, shape and place.
@@ -100,10 +106,15 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
+def shards_if_there(path: Path) -> list[Path]:
+    """Return the safetensors files of the folder `path`, none where it has none."""
+    has_weights = (path / SINGLE_FILE).is_file() or (path / INDEX_FILE).is_file()
+    return shard_paths(path) if has_weights else []
+
+
 def with_stored_head(path: Path, config: ModelConfig) -> ModelConfig:
     """Return the config with the head that folder `path` stores; a folder may have no weights."""
-    has_weights = (path / SINGLE_FILE).is_file() or (path / INDEX_FILE).is_file()
-    if not (config.tie_word_embeddings and has_weights):
+    if not (config.tie_word_embeddings and shards_if_there(path)):
         return config
     return settle_head(config, dict(tensor_refs(path)))[0]
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nemotrt import needs
 from nemotrt.engines.model.config_fields import Fields
 from nemotrt.engines.model.families import DEFAULT, ChatFormat, family_of
 from nemotrt.engines.text.token_bytes import ToBytes, drops_first_space, token_reader
@@ -227,7 +228,7 @@ def _convert(folder: Path) -> Tokenizer:
     except ImportError:
         raise EnvironmentUnfitError(
             f"{folder} has no tokenizer.json; converting its tokenizer needs transformers: "
-            "pip install 'nemotrt[transformers]'."
+            f"{needs.TRANSFORMERS.cure}."
         ) from None
     fast = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     settle(fast.backend_tokenizer, {}, str(folder))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
@@ -70,7 +71,7 @@ def measure_miniature(
             isl, osl, requests_per_user * batch_size, concurrency=batch_size, num_warmup=batch_size
         )
         options = DeploymentOptions(str(checkpoint), THIS_MACHINE, Precision.FP32)
-        target = InProcessTarget(engine, num_threads=num_threads)
+        target = InProcessTarget(engine, options=OpenOptions(num_threads))
         observers = Observers(on_progress=on_progress, prediction=options)
         results.append(_completed(measure.run(target, workload, observers), name))
     hybrid, baseline = results

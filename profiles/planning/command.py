@@ -25,6 +25,7 @@ from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import check_file, write_file
+from nemotrt.profiles.planning.answers.built import built_engines
 from nemotrt.profiles.planning.answers.comparison import compare
 from nemotrt.profiles.planning.answers.deployment import (
     THIS_MACHINE,
@@ -32,7 +33,7 @@ from nemotrt.profiles.planning.answers.deployment import (
     DeploymentOptions,
     deploy,
 )
-from nemotrt.profiles.planning.answers.limits import limits_yaml
+from nemotrt.profiles.planning.answers.limits import check_limits, limits_yaml
 from nemotrt.profiles.planning.answers.plan import Plan, make_plan
 from nemotrt.profiles.planning.answers.search import (
     LatencyTarget,
@@ -144,6 +145,8 @@ def plan_model(
         found = each_precision(options) if is_any else [deploy(options)]
         deployment, batch_size = best_under(found, latency_target)
     record = make_plan(deployment, asked.concurrency, batch_size, asked.usd_per_hour)
+    if asked.write_limits:
+        check_limits(deployment, record.batch_size)
     baseline = None
     if asked.baseline:
         is_own = options.precision is None and not is_any
@@ -153,6 +156,7 @@ def plan_model(
         )
         baseline = deploy(same, deployment.gpu)
         record = compare(deployment, record, baseline, asked.usd_per_hour)
+        record = replace(record, engines=built_engines(deployment, baseline))
     _print(deployment, record, asked)
     _write(deployment, record, baseline, asked)
 
@@ -225,11 +229,16 @@ def _write(deployment: Deployment, record: Plan, baseline: Deployment | None, as
             from nemotrt.charts.page import write_plot
             from nemotrt.charts.spec import About
             from nemotrt.profiles.planning.output.plan_charts import plan_charts
-            from nemotrt.profiles.planning.output.plan_table import note_lines, ratio_text
+            from nemotrt.profiles.planning.output.plan_table import (
+                engine_lines,
+                note_lines,
+                ratio_text,
+            )
 
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))
-            notes = (*ratio_text(record).splitlines(), *note_lines(record))
+            said = (*note_lines(record), *engine_lines(record))
+            notes = (*ratio_text(record).splitlines(), *said)
             assumed = {"in / out": f"{record.isl} / {record.osl}", "users": record.concurrency,
                        "batch": record.batch_size, "KV cache": record.kv_dtype,
                        "states": record.ssm_dtype, "engine": record.engine}  # fmt: skip

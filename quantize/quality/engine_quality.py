@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.tensor_names import blocks, model_names
-from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.opening import OpenEngine, open_with
 from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.errors import ConfigError
@@ -24,7 +25,11 @@ Progress = Callable[[int], None]
 
 
 def evaluate_engine(
-    reference: Checkpoint, folder: Path, tokens: dict[str, Ids], progress: Progress
+    reference: Checkpoint,
+    folder: Path,
+    tokens: dict[str, Ids],
+    progress: Progress,
+    options: OpenOptions = AS_BUILT,
 ) -> Quality:
     """Return the quality of the engine in `folder` on each named [sequences, tokens].
 
@@ -32,12 +37,12 @@ def evaluate_engine(
 
     Raises:
         ConfigError: the engine is of another model, or too short for the sequences.
-        ArtefactError: a file of the engine has changed.
+        ArtefactError: a file of the engine, or its checkpoint, has changed.
         EnvironmentUnfitError: its backend can't run here.
     """
     if read_model_config(folder) != reference.config:
         raise ConfigError(f"{folder} is an engine of another model than {reference.path}.")
-    opened = open_engine(folder)
+    opened = open_with(folder, options)
     try:
         _check(opened, reference, folder, tokens)
         hidden = embed(reference, np.concatenate(list(tokens.values())))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
+from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.tensor_names import Block, blocks, model_names
 from nemotrt.errors import ConfigError
@@ -30,6 +31,7 @@ def evaluate(
     candidate: Path,
     tokens: dict[str, Ids],
     progress: Progress = lambda num_steps: None,
+    options: OpenOptions = AS_BUILT,
 ) -> Quality:
     """Return the quality of `candidate` against `reference` on each named [sequences, tokens].
 
@@ -38,6 +40,7 @@ def evaluate(
         candidate: a checkpoint or an engine directory of the same model.
         tokens: each text's token windows.
         progress: called with a number of `num_steps(...)` done.
+        options: how an engine is opened.
 
     Raises:
         ConfigError: the two are not the same model, or a text is empty.
@@ -47,7 +50,7 @@ def evaluate(
         if rows.size == 0:
             raise ConfigError(f"text {name} is shorter than one sequence; give more text.")
     if is_engine(candidate):
-        return evaluate_engine(_open(reference), candidate, tokens, progress)
+        return evaluate_engine(_open(reference), candidate, tokens, progress, options)
     return _evaluate_checkpoint(_open(reference), _open(candidate), tokens, progress)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 from nemotrt.commandline import ABOVE_0, PATH, config_option
+from nemotrt.engines.artefact.options import checkpoint_option
+from nemotrt.engines.checkpoint.hub.parameter import offline_option
 
 
 @click.command()
@@ -13,6 +15,12 @@ from nemotrt.commandline import ABOVE_0, PATH, config_option
 @click.option("--image", required=True, help="Container image that has nemotrt and a Triton.")
 @click.option("--claim", required=True, help="PersistentVolumeClaim with the engine directory.")
 @click.option("--engine-path", default="engine", show_default=True, help="Inside the claim.")
+@checkpoint_option
+@click.option(
+    "--checkpoint-path",
+    help="Inside the claim, where ENGINE leaves its weights in a checkpoint.  "
+    "[default: checkpoint]",
+)
 @click.option("--name", default="nemotrt", show_default=True)
 @click.option("--model-name", default="llm", show_default=True, help="The model's name.")
 @click.option("--namespace", default="default", show_default=True)
@@ -29,31 +37,50 @@ from nemotrt.commandline import ABOVE_0, PATH, config_option
 )
 @click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
 @click.option("--key-secret", help="Secret: `keys` are the API keys, `metrics` one for Prometheus.")
+@offline_option
 @config_option
-def k8s(engine: Path, num_gpus: int | None, **options: Any) -> None:
-    """Print Kubernetes manifests (YAML) for ENGINE."""
-    from nemotrt.serve.deploy.kubernetes import ClusterSpec, manifests
+def k8s(
+    engine: Path,
+    num_gpus: int | None,
+    checkpoint: str | None,
+    checkpoint_path: str | None,
+    **options: Any,
+) -> None:
+    """Print Kubernetes manifests (YAML) for ENGINE.
 
-    _print(*manifests(ClusterSpec(num_gpus=_num_gpus(engine, num_gpus), **options)))
+    The claim holds ENGINE and, where ENGINE leaves its weights in a checkpoint and is not packed,
+    the checkpoint; --checkpoint is where that is here, to be checked.
+    """
+    from nemotrt.serve.deploy.kubernetes import ClusterSpec, manifests
+    from nemotrt.serve.deploy.mounts import claim_path
+
+    gpus = _num_gpus(engine, num_gpus)
+    path = claim_path(engine, checkpoint, checkpoint_path)
+    _print(*manifests(ClusterSpec(num_gpus=gpus, checkpoint_path=path, **options)))
 
 
 @click.command()
 @click.argument("engine", type=PATH)
 @click.option("--image", required=True, help="Container image that has nemotrt and a Triton.")
+@checkpoint_option
 @click.option("--name", default="nemotrt", show_default=True, help="The service's name.")
 @click.option("--model-name", default="llm", show_default=True, help="The model's name.")
 @click.option("--gpus", "num_gpus", type=click.IntRange(0), help="Default by the engine.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9000, show_default=True)
 @click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
+@offline_option
 @config_option
-def compose(engine: Path, num_gpus: int | None, **options: Any) -> None:
-    """Print a compose file (YAML) that serves ENGINE on this host.
+def compose(engine: Path, num_gpus: int | None, checkpoint: str | None, **options: Any) -> None:
+    """Print a compose file (YAML) that serves ENGINE, with its weights, on this host.
 
     API keys come from $NEMOTRT_API_KEYS, or a .env file beside the compose file.
     """
     from nemotrt.serve.deploy.compose import ComposeSpec, compose_file
+    from nemotrt.serve.deploy.mounts import weights_mount
 
-    spec = ComposeSpec(engine.absolute(), num_gpus=_num_gpus(engine, num_gpus), **options)
+    gpus = _num_gpus(engine, num_gpus)
+    weights = weights_mount(engine, checkpoint)
+    spec = ComposeSpec(engine.absolute(), num_gpus=gpus, weights=weights, **options)
     _print(compose_file(spec))
 
 

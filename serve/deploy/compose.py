@@ -11,6 +11,7 @@ from nemotrt.serve.deploy.kubernetes import (
     RUN_FOLDER,
     serve_command,
 )
+from nemotrt.serve.deploy.mounts import CHECKPOINT_MOUNT, WeightsMount
 from nemotrt.serve.deploy.names import NameForm, check_name
 from nemotrt.serve.triton.repository import check_model_name
 
@@ -26,6 +27,7 @@ class ComposeSpec:
 
     engine: Path
     image: str
+    weights: WeightsMount | None = None  # None: the engine holds them
     name: str = "nemotrt"
     model_name: str = "llm"
     num_gpus: int = 1
@@ -41,10 +43,13 @@ class ComposeSpec:
 
 def compose_file(spec: ComposeSpec) -> dict[str, Any]:
     """Return the file: one service, as closed as the Kubernetes manifests make a pod."""
-    source = str(spec.engine).replace("$", "$$")  # else compose puts a variable's value there
+    volumes, checkpoint = {ENGINE_MOUNT: spec.engine}, None
+    if spec.weights is not None:
+        volumes[CHECKPOINT_MOUNT] = spec.weights.source
+        checkpoint = spec.weights.path.replace("$", "$$")
     service: dict[str, Any] = {
         "image": spec.image,
-        "command": serve_command(spec.model_name, spec.drain_s),
+        "command": serve_command(spec.model_name, spec.drain_s, checkpoint),
         "user": "1000:1000",
         "environment": {
             "HOME": "/tmp",
@@ -52,7 +57,7 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
             "NEMOTRT_API_KEYS": "${NEMOTRT_API_KEYS:-}",
         },
         "ports": [f"127.0.0.1:{spec.port}:{PORTS['openai']}"],
-        "volumes": [{"type": "bind", "source": source, "target": ENGINE_MOUNT, "read_only": True}],
+        "volumes": [_volume(source, target) for target, source in volumes.items()],
         "read_only": True,
         "tmpfs": ["/tmp", f"{RUN_FOLDER}:uid=1000,mode=0700"],
         "shm_size": "1gb",  # Triton's stubs
@@ -72,3 +77,9 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
         gpus = {"driver": "nvidia", "count": spec.num_gpus, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [gpus]}}}
     return {"services": {spec.name: service}}
+
+
+def _volume(source: Path, target: str) -> dict[str, Any]:
+    """Return one folder of the host, to be read alone."""
+    told = str(source).replace("$", "$$")  # else compose puts a variable's value there
+    return {"type": "bind", "source": told, "target": target, "read_only": True}

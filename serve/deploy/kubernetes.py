@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotrt.errors import ConfigError
+from nemotrt.serve.deploy.mounts import CHECKPOINT_MOUNT
 from nemotrt.serve.deploy.names import NameForm, check_name, check_sub_path
 from nemotrt.serve.triton.repository import check_model_name
 
@@ -20,8 +21,9 @@ class ClusterSpec:
 
     name: str
     image: str
-    claim: str  # the PersistentVolumeClaim that holds the engine directory
+    claim: str  # the PersistentVolumeClaim that holds the engine directory, and its checkpoint
     engine_path: str = "engine"  # inside the claim
+    checkpoint_path: str | None = None  # inside the claim; None: the engine holds its weights
     num_gpus: int = 1
     gpu_product: str | None = None  # node label of NVIDIA's GPU feature discovery
     min_replicas: int = 1
@@ -49,7 +51,9 @@ class ClusterSpec:
             check_name("--key-secret", self.key_secret, NameForm.SUBDOMAIN)
         if self.gpu_product is not None:
             check_name("--gpu-product", self.gpu_product, NameForm.VALUE)
-        check_sub_path(self.engine_path)
+        check_sub_path("--engine-path", self.engine_path)
+        if self.checkpoint_path is not None:
+            check_sub_path("--checkpoint-path", self.checkpoint_path)
 
 
 def manifests(spec: ClusterSpec) -> list[Manifest]:
@@ -117,21 +121,26 @@ def pod_monitor(spec: ClusterSpec) -> Manifest:
     }
 
 
-def serve_command(model_name: str, drain_s: int) -> list[str]:
-    """Return what a container runs: its port is open to the container's own network alone."""
+def serve_command(model_name: str, drain_s: int, checkpoint: str | None) -> list[str]:
+    """Return what a container runs: its port is open to the container's own network alone.
+
+    `checkpoint` is where the container sees the engine's weights, None where the engine holds them.
+    """
     command = ["nemotrt", "serve", ENGINE_MOUNT, "--name", model_name, "--host", "0.0.0.0"]
+    command += [] if checkpoint is None else ["--checkpoint", checkpoint]
     return [*command, "--port", str(PORTS["openai"]), "--drain-s", str(drain_s), "--logs"]
 
 
 def _container(spec: ClusterSpec) -> Manifest:
     """Return the server's container."""
+    held = {ENGINE_MOUNT: spec.engine_path}
+    if spec.checkpoint_path is not None:
+        held[CHECKPOINT_MOUNT] = spec.checkpoint_path
     mounts: list[Manifest] = [
-        {
-            "name": "engine",
-            "mountPath": ENGINE_MOUNT,
-            "subPath": spec.engine_path,
-            "readOnly": True,
-        },
+        *(
+            {"name": "engine", "mountPath": target, "subPath": path, "readOnly": True}
+            for target, path in held.items()
+        ),
         {"name": "shared-memory", "mountPath": "/dev/shm"},
         {"name": "run", "mountPath": RUN_FOLDER},
         {"name": "temporary", "mountPath": "/tmp"},
@@ -143,10 +152,11 @@ def _container(spec: ClusterSpec) -> Manifest:
     if spec.key_secret is not None:
         source = {"secretKeyRef": {"name": spec.key_secret, "key": "keys"}}
         environment.append({"name": "NEMOTRT_API_KEYS", "valueFrom": source})
+    checkpoint = None if spec.checkpoint_path is None else CHECKPOINT_MOUNT
     container: Manifest = {
         "name": "server",
         "image": spec.image,
-        "command": serve_command(spec.model_name, spec.drain_s),
+        "command": serve_command(spec.model_name, spec.drain_s, checkpoint),
         "env": environment,
         "ports": [{"name": name, "containerPort": port} for name, port in PORTS.items()],
         "volumeMounts": mounts,

@@ -28,8 +28,8 @@ def check_name(what: str, name: str, form: NameForm) -> None:
         raise ConfigError(f"{what} {name!r} must begin with a letter or digit and have {text}.")
 
 
-def check_sub_path(path: str) -> None:
+def check_sub_path(what: str, path: str) -> None:
     """Raise ConfigError unless `path` lies inside a volume."""
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise ConfigError(f"--engine-path {path!r} must be a path inside the claim, without '..'.")
+        raise ConfigError(f"{what} {path!r} must be a path inside the claim, without '..'.")

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from nemotrt import needs
 from nemotrt.engines.runtime.sampling.guide import Broken
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
@@ -32,9 +33,7 @@ def grammar_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: list[int]
     try:
         from llguidance import LLTokenizer
     except ImportError:
-        raise EnvironmentUnfitError(
-            "grammars need llguidance: pip install 'nemotrt[serve]'."
-        ) from None
+        raise EnvironmentUnfitError(f"grammars need llguidance: {needs.LLGUIDANCE.cure}.") from None
     ids = np.array(tokenizer.ids, np.int64)
     is_known = np.zeros(vocab_size, np.bool_)
     is_known[ids[ids < vocab_size]] = True

@@ -1,9 +1,10 @@
 """What the processes of a server are told: the options of `nemotrt serve`, and of each process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
+from nemotrt.engines.artefact.options import WeightOptions
 from nemotrt.errors import ConfigError
 
 DEFAULT_NAME = "llm"
@@ -69,3 +70,4 @@ class EngineOptions:
     )
     drain_s: float = option(30.0, "At a stop.", kind=FloatRange(0))
     threads: int | None = option(None, "CPU threads of the engine.", kind=COUNT)
+    weights: WeightOptions = field(default_factory=WeightOptions)

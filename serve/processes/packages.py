@@ -2,10 +2,11 @@
 
 from importlib.util import find_spec
 
+from nemotrt import needs
 from nemotrt.errors import EnvironmentUnfitError
 
-ALWAYS = ("prometheus_client", "starlette", "uvicorn")
-WITH_TRITON = ("grpc", "tritonclient")
+ALWAYS = (*needs.PROMETHEUS.modules, *needs.STARLETTE.modules, *needs.UVICORN.modules)
+WITH_TRITON = needs.TRITONCLIENT.modules
 
 
 def check_packages(*, use_triton: bool) -> None:
@@ -14,5 +15,5 @@ def check_packages(*, use_triton: bool) -> None:
     missing = [name for name in wanted if find_spec(name) is None]
     if missing:
         raise EnvironmentUnfitError(
-            f"serving needs {', '.join(missing)}; install it with: pip install 'nemotrt[serve]'"
+            f"serving needs {', '.join(missing)}; install it with: {needs.install('serve')}"
         )

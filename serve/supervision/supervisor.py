@@ -5,10 +5,13 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from nemotrt.engines.artefact.manifest import read_manifest
+from nemotrt.engines.artefact.weights import find_weights
+from nemotrt.engines.opening import weights_place
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.serve.front.http.access import read_api_keys
 from nemotrt.serve.front.http.tls import check_tls
@@ -41,14 +44,20 @@ class Supervisor:
         """Check everything that can be checked before a process starts.
 
         Raises:
-            ArtefactError: ENGINE is no engine directory.
+            ArtefactError: ENGINE is no engine directory, or its checkpoint has gone or changed.
             EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
             ConfigError: a port is given twice, Triton can't have the model's name, or the API keys
                 or the TLS files can't be used.
         """
-        read_manifest(spec.engine)
+        manifest, process = read_manifest(spec.engine), spec.process
         spec.check_ports()
         check_tls(spec.front.tls_certificate, spec.front.tls_key)
+        given = process.weights.checkpoint
+        weights_place(spec.engine, manifest, given)
+        if given is not None:
+            found = str(find_weights(spec.engine, manifest, given).path.absolute())
+            weights = replace(process.weights, checkpoint=found)
+            spec = replace(spec, process=replace(process, weights=weights))
         self.spec = spec
         self.folder = folder
         has_keys = bool(read_api_keys(spec.front.api_key_file).digests)

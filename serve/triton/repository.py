@@ -6,10 +6,12 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from shutil import copyfile, copytree
+from shutil import copyfile
 
 from nemotrt import wire
+from nemotrt.build.packing import pack_into
 from nemotrt.engines.artefact.manifest import read_manifest
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import writing_folder
 from nemotrt.serve.processes.options import DEFAULT_NAME
@@ -36,7 +38,8 @@ class RepositorySpec:
     Args:
         model_name: also the model's folder.
         target: whose Triton loads it.
-        engine_path: where ENGINE lies in the container; None copies it into the repository.
+        engine_path: where ENGINE lies in the container; None copies it, with its weights, into the
+            repository.
         python: an interpreter in the container that has nemotrt.
         engine_options: further options of the engine's process.
     """
@@ -66,11 +69,20 @@ def check_model_name(name: str) -> None:
         )
 
 
-def write_repository(engine: Path, target: Path, spec: RepositorySpec, *, force: bool) -> None:
+def write_repository(
+    engine: Path,
+    target: Path,
+    spec: RepositorySpec,
+    *,
+    force: bool,
+    checkpoint: str | None = None,
+) -> None:
     """Write the repository for the engine directory `engine` to `target`.
 
+    `checkpoint` is where the weights of an engine are that is to be copied with them.
+
     Raises:
-        ArtefactError: `engine` is no engine directory.
+        ArtefactError: `engine` is no engine directory, or its checkpoint has gone or changed.
         ConfigError: `target` exists and `force` is false.
     """
     read_manifest(engine)
@@ -84,7 +96,7 @@ def write_repository(engine: Path, target: Path, spec: RepositorySpec, *, force:
             for source in sorted(folder.glob("*.py")):
                 copyfile(source, copy / source.name)
         if spec.target is Target.CONTAINER and spec.engine_path is None:
-            copytree(engine, version / INCLUDED)
+            pack_into(engine, version / INCLUDED, OpenOptions(checkpoint=checkpoint))
 
 
 def model_config(spec: RepositorySpec) -> str:

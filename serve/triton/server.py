@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 
+from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.serve.processes.run_folder import is_alive
 from nemotrt.serve.triton.address import TritonAddress, TritonProtocol
 from nemotrt.serve.triton.runtime import TritonRuntime
@@ -11,8 +13,26 @@ from nemotrt.serve.triton.workspace import TritonWorkspace
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_PREFIX = "nemotrt"
+# Source: tried with tmpfs mounts: with 1 MiB the stub does not start, with 2 MiB it does and takes
+# 1 MiB. The rest is for requests on their way.
+SHARED_MEMORY_BYTES = 16 << 20
 # Administration that a client of the model never needs.
 CLOSED_APIS = "model-repository,shared-memory,trace,logging"
+
+
+def check_shared_memory() -> None:
+    """Raise EnvironmentUnfitError unless the stubs' regions have room.
+
+    Raises:
+        OSError: there is no /dev/shm to look at.
+    """
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < SHARED_MEMORY_BYTES:
+        raise EnvironmentUnfitError(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free, of the "
+            f"{SHARED_MEMORY_BYTES / 2**20:.0f} MiB that Triton's stubs want: give the container "
+            "more (docker run --shm-size 1g)"
+        )
 
 
 def shared_memory_prefix(pid: int) -> str:

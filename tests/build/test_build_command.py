@@ -194,10 +194,10 @@ def test_no_tokenizer_still_generates_from_ids(tmp_path: Path) -> None:
 def test_disk_full_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nemotrt.engines.artefact import manifest
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(manifest, "digest", full)
+    monkeypatch.setattr(manifest, "digests", full)
     result = run("build", "tiny", "-o", tmp_path / "e")
     assert result.exit_code == 3
     assert "no space left" in result.stderr.lower()

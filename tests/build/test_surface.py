@@ -46,14 +46,23 @@ MANIFESTS = {
 PACKAGES = {
     "onnxruntime": "run engines on the CPU",
     "onnx": "write the graph",
-    "tokenizers": "text to tokens",
+    "httptools": "measure a server",
+    "prometheus_client": "metrics",
     "nvidia-ml-py": "read the GPU's sensors",
+    "tokenizers": "text to tokens",
     "tensorrt-rtx-cu13-bindings": "compile TensorRT plans without a GPU",
     "tensorrt-rtx-cu13-libs": "compile TensorRT plans without a GPU",
-    "tensorrt": "compile and run TensorRT plans on the GPU host",
     "cuda-python": "run TensorRT plans on the GPU host",
+    "tensorrt": "compile and run TensorRT plans on the GPU host",
     "tensorrt-llm": "serve with TensorRT-LLM on the GPU host",
+    "llguidance": "grammars",
+    "starlette": "the endpoint",
+    "tritonclient": "gRPC to tritonserver",
+    "uvicorn": "the endpoint's server",
+    "nvidia-cuda-nvrtc": "compile our CUDA kernels on the GPU host",
     "transformers": "convert tokenizers that have no tokenizer.json",
+    "pyarrow": "tables as Parquet",
+    "matplotlib": "plots as PNG",
 }
 ABILITIES = [
     "build and run on the CPU (onnxruntime)",
@@ -61,12 +70,18 @@ ABILITIES = [
     "choose tokens in compiled code, not by NumPy",
     "compile plans for A10G, A100 here (tensorrt)",
     "run plans here (tensorrt)",
+    "compile and run plans with ordinary TensorRT here (tensorrt)",
     "choose tokens on the GPU (tensorrt)",
     "compile plans with Mamba plugins here (tensorrt)",
     "serve with TensorRT-LLM here",
     "export for TensorRT Edge-LLM here (edge-llm)",
     "serve with Triton Inference Server",
+    "serve (OpenAI endpoint)",
+    "measure a server",
     "measure the GPU (NVML)",
+    "keep what is compiled in the cache",
+    "hold a 9B checkpoint in bf16 in this folder",
+    "open the 9B in int8-wo on the CPU",
 ]
 
 
@@ -129,6 +144,7 @@ def test_doctors_keys_and_names() -> None:
         "memory_bytes",
         "gpus",
         "gpu_note",
+        "driver",
         "packages",
         "abilities",
     ]

@@ -11,10 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.build.plan_limits import plan_deployment
-from nemotrt.build.plan_memory import scratch_bytes
 from nemotrt.cli import main
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.compile.layer_check import (
     LAYERS_FILE,
@@ -29,13 +28,15 @@ from nemotrt.engines.backends.tensorrt.run.engine import FED
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
 from nemotrt.engines.model.hf_config import read_model_config
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import (
     EnvironmentUnfitError,
 )
+from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
+from nemotrt.profiles.planning.time.engine_profile import Scratch
 from support.sparse_checkpoint import write_sparse
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
@@ -129,6 +130,7 @@ def test_quantized_linears_run_in_their_own_type(
     manifest = read_manifest(folder)
     assert manifest.precision == precision
     assert manifest.options["layer_faults"] == ""
+    assert manifest.options["state_layout"] == StateLayout.ROTATING
     quantized = [w for w in manifest.weights.values() if w.dtype != "BF16"]
     found = check(folder, quantized_tiny(precision), manifest)
     for profile in ("decode", "prefill"):
@@ -344,8 +346,10 @@ def test_a_slice_of_the_real_widths_compiles(
     assert len(ways) == 2 * len(modules) >= 2 * 3
     assert all(way.startswith(HOW[precision]) for way in ways)
     report = read_report(json.loads((tmp_path / "e" / LAYERS_FILE).read_text()))
-    fit = plan_deployment(open_checkpoint(source), gpu, Precision(precision)).fit
-    assert 0.9 < scratch_bytes(fit, spec.limits) / max(report.activation_bytes) < 1.3
+    assert manifest.options["state_layout"] == StateLayout.ROTATING
+    prompt = Prompt(spec.limits.chunk_tokens, spec.limits.max_seq_len)
+    scratch = workspace_bytes(config, NumberFormat.BF16, prompt, 8, Scratch.GRAPH)
+    assert 0.9 < scratch / max(report.activation_bytes) < 1.3
 
 
 @pytest.mark.slow
@@ -359,3 +363,4 @@ def test_the_whole_9b_compiles_for_a10g(precision: str, tmp_path: Path) -> None:
     assert found.faults == ()
     assert found.fused_attention == {"decode": 4, "prefill": 4}
     assert found.float32_states == {"decode": 27, "prefill": 27}
+    assert manifest.options["state_layout"] == StateLayout.ROTATING

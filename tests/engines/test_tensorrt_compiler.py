@@ -10,6 +10,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from nemotrt import needs
 from nemotrt.build import support_table
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
@@ -65,13 +66,18 @@ def test_the_host_s_own_gpu_takes_ordinary_tensorrt(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[tensorrt\]'"):
         flavour.choose("9.0")
     monkeypatch.setattr(flavour, "HOST_MODULE", "json")
-    monkeypatch.setattr(flavour, "version", lambda package: "10.15.1.29")
+    monkeypatch.setattr(needs, "version", lambda package: "10.15.1.29")
     assert flavour.choose("9.0").name == "tensorrt"
     assert flavour.choose("8.6").name == "tensorrt-rtx"
     monkeypatch.setattr(flavour, "local_compute_capability", lambda: "8.6")
     assert flavour.choose("8.6").name == "tensorrt"
-    monkeypatch.setattr(flavour, "version", lambda package: "10.9.0.34")  # too old for the graph
-    assert flavour.choose("8.6").name == "tensorrt-rtx"
+    with pytest.raises(EnvironmentUnfitError, match=r"10\.16 or later: .*'tensorrt>=10\.16'\.$"):
+        flavour.choose("8.6", has_plugins=True)
+    for version in ("10.9.0.34", "12.0.0.1"):  # too old for the graph; read by nobody
+        monkeypatch.setattr(needs, "version", lambda package, found=version: found)
+        assert flavour.choose("8.6").name == "tensorrt-rtx"
+    with pytest.raises(EnvironmentUnfitError, match="newer than what was read; take one before 12"):
+        flavour.choose("8.6", has_plugins=True)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8_WO, Precision.INT8_SQ])
@@ -256,7 +262,7 @@ def test_only_the_host_s_own_compiler_keeps_timings(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     rtx, host = flavour.flavours()
     assert compiler.timing_cache(rtx) is None
-    monkeypatch.setattr(flavour, "version", lambda package: "10.15.1")
+    monkeypatch.setattr(needs, "version", lambda package: "10.15.1")
     found = compiler.timing_cache(host)
     assert found == tmp_path / "nemotrt" / "timing-tensorrt-10.15.1"
 

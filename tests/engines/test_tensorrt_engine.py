@@ -10,23 +10,19 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from nemotrt.build.engine_builder import model_summary
 from nemotrt.cli import main
 from nemotrt.engines.artefact.manifest import (
-    CheckpointEntry,
-    LimitsEntry,
-    Manifest,
     write_manifest,
 )
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
-from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.run import engine as engine_module
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.runtime.engine import Feed, Limits
+from nemotrt.engines.runtime.engine import Feed
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduler import Scheduler
@@ -34,45 +30,21 @@ from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from support import cuda_stand_in, fake_quantized, reference
 from support import tensorrt_stand_in as stand_in
-from support.weight_inputs import weight_inputs
-
-LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
-
-
-def write_engine(
-    source: Path, folder: Path, precision: Precision, *, is_embedded: bool = False
-) -> Manifest:
-    """Write all of an engine directory but the plan, for which an empty file stands."""
-    folder.mkdir(parents=True)
-    checkpoint = open_checkpoint(source)
-    bound = graph_export.export(checkpoint, folder, LIMITS, precision, is_embedded=is_embedded)
-    (folder / compiler.PLAN_FILE).touch()
-    return Manifest(
-        backend="tensorrt",
-        gpu="a10g",
-        compute_capability="8.6",
-        precision=precision,
-        executed=False,
-        limits=LimitsEntry(max_batch_size=4, max_seq_len=64, chunk_tokens=16),
-        model=model_summary(checkpoint.config),
-        checkpoint=CheckpointEntry(path=str(source), fingerprint=checkpoint.fingerprint()),
-        weights=weight_inputs(checkpoint, bound),
-        tools={"tensorrt-rtx": "1"},
-        options={},
-        files={},
-    )
+from support.movable import LIMITS
+from support.movable import write_plan as write_engine
 
 
 def open_on_stand_in(
     source: Path,
     folder: Path,
     precision: Precision = Precision.BF16,
-    flavour: type[stand_in.TensorRT] = stand_in.RtxTensorRT,
+    flavour: Callable[..., stand_in.TensorRT] = stand_in.RtxTensorRT,
     *,
     is_embedded: bool = False,
+    layout: StateLayout = StateLayout.TWO_SIDES,
 ) -> tuple[TensorRTEngine, stand_in.TensorRT]:
     """Return an engine over the stand-in, and the stand-in."""
-    manifest = write_engine(source, folder, precision, is_embedded=is_embedded)
+    manifest = write_engine(source, folder, precision, is_embedded=is_embedded, layout=layout)
     cuda = cuda_stand_in.Cuda()
     trt = flavour(cuda, folder / GRAPH_FILE, LIMITS, compiler.profiles(LIMITS))
     kernels = folder.parent / "kernels"
@@ -353,7 +325,7 @@ def test_generate_runs_on_the_stand_ins(
     graph = tmp_path / "e" / GRAPH_FILE
     trt = stand_in.RtxTensorRT(cuda, graph, LIMITS, compiler.profiles(LIMITS))
     monkeypatch.setattr(engine_module, "local_compute_capability", lambda: "8.6")
-    monkeypatch.setattr(engine_module, "_module", lambda manifest: "tensorrt_rtx_bindings")
+    monkeypatch.setattr(engine_module, "plan_module", lambda manifest: "tensorrt_rtx_bindings")
     monkeypatch.setattr(engine_module, "load_module", lambda name: trt)
     monkeypatch.setattr(engine_module, "cuda_api", lambda: cuda)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -65,7 +65,8 @@ def test_a_bundle_says_how_to_serve_the_checkpoint(
     assert not list(target.rglob("*.safetensors"))
     opened = CliRunner().invoke(main, ["generate", str(target), "--prompt-ids", "1"])
     assert opened.exit_code == 3
-    assert "pip install 'nemotrt[tensorrt-llm]'" in opened.stderr
+    assert "can't be installed beside nemotrt" in opened.stderr  # it wants numpy < 2
+    assert "pip install 'tensorrt-llm>=1.2.1'" in opened.stderr
     assert f"trtllm-serve {source.resolve()} --extra_llm_api_options" in opened.stderr
 
 
@@ -93,8 +94,10 @@ def test_what_it_does_not_serve_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_limits_come_from_the_planner(tmp_path: Path) -> None:
+def test_limits_come_from_the_planner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The A10G holds as many of the 9B's sequences as the planner says, less the LLM's reserve."""
+    # 18 GB of zeros are not worth a digest.
+    monkeypatch.setattr(bundle, "tensor_digests", lambda refs: ["0" * 64 for _ in refs])
     source = write_sparse(tmp_path / "9b", "nemotron-nano-9b-v2", "bf16")
     found = {}
     for gpu in ("a10g", "h100"):

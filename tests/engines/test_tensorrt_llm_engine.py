@@ -380,7 +380,7 @@ def test_a_checkpoint_that_has_changed_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="has changed since"):
         open_engine(target)
     shutil.rmtree(source)
-    with pytest.raises(ArtefactError, match="is not there"):
+    with pytest.raises(ArtefactError, match="is missing"):
         open_engine(target)
 
 

@@ -4,6 +4,7 @@ The image itself is stood in for by the bundled tritonserver, run without our su
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -186,8 +187,11 @@ def test_a_bundles_llm_runs_behind_that_model(engine_folder, solo, tmp_path) -> 
     """TensorRT-LLM's `LLM` is stood in for; Triton, model, engine's process, scheduler are real."""
     limits = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)
     spec = BuildSpec("tensorrt-llm", "h100", limits=limits)
-    build_engine(TINY_MODELS["tiny-dense"], tmp_path / "bundle", spec)
+    shutil.copytree(TINY_MODELS["tiny-dense"], tmp_path / "checkpoint")
+    build_engine(tmp_path / "checkpoint", tmp_path / "bundle", spec)
+    moved = (tmp_path / "checkpoint").rename(tmp_path / "moved")
     options = ("--target", "container", "--python", sys.executable, "--name", "nano")
+    options += ("--checkpoint", str(moved))
     nemotrt("serve", "repo", tmp_path / "bundle", "-o", tmp_path / "r", *options)
     stand_in = Path(__file__).parents[1] / "support" / "llm_api"
     with pytest.MonkeyPatch.context() as patch:

@@ -12,16 +12,12 @@ MODULE = '''
     """What our compiler process uses of ordinary TensorRT."""
     import tensorrt_rtx_bindings as _rtx
     from tensorrt_rtx_bindings import (
-        ILogger, IProgressMonitor, LayerInformationFormat, MemoryPoolType, OnnxParser,
-        ProfilingVerbosity,
+        ILogger, IProgressMonitor, LayerInformationFormat, MemoryPoolType,
+        NetworkDefinitionCreationFlag, OnnxParser, ProfilingVerbosity,
     )
 
     RTX_ONLY = ("num_compute_capabilities", "set_compute_capability")
     _seen = {}
-
-
-    class NetworkDefinitionCreationFlag:
-        """Without STRONGLY_TYPED, as in TensorRT 11: there is nothing else."""
 
 
     class _Log(ILogger):

@@ -275,6 +275,8 @@ class IExecutionContext:
                 if name == out:
                     continue
                 overlaps = start < spans[out][1] and spans[out][0] < end
+                if overlaps and spans[out] == (start, end) and self._may_share(out, name):
+                    continue
                 is_shared = self._is_in_place(kind) and name == partner
                 assert overlaps == is_shared, f"{out} and {name}"
                 if is_shared:
@@ -283,6 +285,10 @@ class IExecutionContext:
     def _is_in_place(self, kind: str) -> bool:
         """Whether a state's output has its input's memory."""
         return kind.endswith("_cache")
+
+    def _may_share(self, out: str, name: str) -> bool:
+        """Whether an output may have the very memory of an input that is not its own."""
+        return False
 
     def _execute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
         """Run the graph in float32, rounding what it leaves in memory as the plan would."""
@@ -293,6 +299,10 @@ class IExecutionContext:
             size = int(np.prod(shape)) * dtype.itemsize
             raw = (ctypes.c_byte * size).from_address(addresses[name])
             arrays[name] = np.frombuffer(raw, dtype).reshape(shape)
+        self._run(arrays)
+
+    def _run(self, arrays: dict[str, np.ndarray]) -> None:
+        """Compute the outputs from what is in memory, and leave them there."""
         found = self._compute(arrays)
         for name, value in zip(self.engine.outputs, found, strict=True):
             arrays[name][...] = value.astype(arrays[name].dtype)

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.protocol.needs import Ability
 from nemotrt.engines.backends.protocol.options import NoOptions
 from nemotrt.engines.backends.protocol.planning import ForeignRuntime, Planning
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 # Sources: tensorrt-edgellm 0.11.0: its wheel's payloads (SM80, 86, 100, 120), cpp/CMakeLists.txt
@@ -69,12 +70,18 @@ class EdgeLLMBackend(Backend[NoOptions]):
         found["num_quantized_linears"] = num_quantized
         return Payload({"tensorrt-edgellm": version}, found, {})
 
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Refuse: Edge-LLM serves its engine itself."""
         raise EnvironmentUnfitError(
             f"{folder} is a graph for Edge-LLM, which serves its engine itself. Build it on the "
             f"GPU host: {self.host_steps(folder)}"
         )
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return that another program runs it."""
+        from nemotrt.engines.artefact.weights import AS_BUILT
+
+        return (Need("runtime", lambda: self.open(folder, manifest, AS_BUILT)),)
 
     def host_steps(self, folder: Path) -> str | None:
         """Return what builds the engine on the GPU host."""

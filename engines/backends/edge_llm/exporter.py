@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
+from nemotrt.needs import pip_install
 
 COMMAND = "tensorrt-edgellm-export"
 ENVIRONMENT_VARIABLE = "NEMOTRT_EDGE_LLM"
@@ -17,7 +18,7 @@ GRAPH_FOLDER = "llm"  # where the exporter puts a language model, below its outp
 KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 NUM_LAST_LINES = 8
 INSTALL = (
-    f"python3 -m venv edge-llm && edge-llm/bin/pip install '{REQUIREMENT}' && "
+    f"python3 -m venv edge-llm && edge-llm/bin/{pip_install(REQUIREMENT)} && "
     f"export {ENVIRONMENT_VARIABLE}=$PWD/edge-llm"
 )
 
@@ -34,7 +35,7 @@ def find_exporter() -> Path:
         if not path.is_file():
             raise EnvironmentUnfitError(
                 f"{ENVIRONMENT_VARIABLE} is {named}, which has no bin/{COMMAND}. Install it: "
-                f"{named}/bin/pip install '{REQUIREMENT}'"
+                f"{named}/bin/{pip_install(REQUIREMENT)}"
             )
         return path
     beside = Path(sys.executable).parent / COMMAND

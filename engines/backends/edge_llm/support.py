@@ -3,16 +3,20 @@
 Source: tensorrt-edgellm 0.11.0, cpp/plugins/mamba: 16-bit floats alone.
 """
 
+from typing import TYPE_CHECKING
+
 from nemotrt.engines.backends.protocol.compute_capability import FIRST_FP8, has_fp8
-from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
+
+if TYPE_CHECKING:  # numpy stays out: the planner asks for a GPU's precisions too
+    from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+    from nemotrt.engines.runtime.engine import Limits
 
 HEAD_DIMS = (32, 64, 128)  # of its fused attention
 MAX_QUERIES_PER_KV_HEAD = 8
 
 
-def check(checkpoint: Checkpoint, compute_capability: str) -> None:
+def check(checkpoint: "Checkpoint", compute_capability: str) -> None:
     """Raise ConfigError unless Edge-LLM has the checkpoint's cache on that GPU, and its model."""
     if checkpoint.quant.kv_cache_algo is not None and not has_fp8(compute_capability):
         raise ConfigError(
@@ -22,7 +26,7 @@ def check(checkpoint: Checkpoint, compute_capability: str) -> None:
     _check_model(checkpoint)
 
 
-def _check_model(checkpoint: Checkpoint) -> None:
+def _check_model(checkpoint: "Checkpoint") -> None:
     """Raise ConfigError unless the model is one that its plugins take."""
     config = checkpoint.config
     if config.mamba is None:
@@ -41,7 +45,7 @@ def _check_model(checkpoint: Checkpoint) -> None:
         raise ConfigError("Edge-LLM does not clamp the time step; the model's config asks for it.")
 
 
-def notes(checkpoint: Checkpoint, limits: Limits) -> dict[str, str | int | float | bool]:
+def notes(checkpoint: "Checkpoint", limits: "Limits") -> dict[str, str | int | float | bool]:
     """Return what a manifest says of the engine's arithmetic."""
     kv_cache = "fp8" if checkpoint.quant.kv_cache_algo == "FP8" else "fp16"
     return {

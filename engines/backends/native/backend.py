@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
-from nemotrt.engines.backends.protocol.needs import Ability
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
+from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:
+    from nemotrt.engines.artefact.manifest import Manifest
     from nemotrt.engines.runtime.engine import Engine, Limits
 
 
@@ -68,6 +69,10 @@ class NativeBackend(CpuBackend[NativeOptions]):
         from nemotrt.engines.backends.native.engine import NativeEngine
 
         return NativeEngine(folder, limits, num_threads)
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the engine asks of this machine."""
+        return (Need("compiled step", check_step),)
 
     def is_fast_here(self) -> bool:
         """Whether this CPU runs more than the portable kernels, which ONNX Runtime outruns."""

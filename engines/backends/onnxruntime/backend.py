@@ -1,15 +1,24 @@
 """The onnxruntime backend, as one object."""
 
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
 from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
-from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import ONNX, ONNXRUNTIME, Ability, Need
 
 if TYPE_CHECKING:
+    from nemotrt.engines.artefact.manifest import Manifest
     from nemotrt.engines.runtime.engine import Engine, Limits
+
+
+def check_runtime() -> None:
+    """Raise EnvironmentUnfitError where ONNX Runtime is not installed."""
+    if util.find_spec("onnxruntime") is None:
+        raise EnvironmentUnfitError(f"ONNX Runtime is not installed: {ONNXRUNTIME.cure}.")
 
 
 class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
@@ -18,8 +27,7 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
     name = "onnxruntime"
     options_type = OnnxRuntimeOptions
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
-    packages = (Package("onnxruntime", "run engines on the CPU"), ONNX)
-    abilities = (Ability("build and run on the CPU (onnxruntime)", ("onnx", "onnxruntime")),)
+    abilities = (Ability("build and run on the CPU (onnxruntime)", (ONNXRUNTIME, ONNX)),)
 
     def check(self, target: Target[OnnxRuntimeOptions]) -> None:
         """Raise ConfigError unless it runs the precision."""
@@ -43,6 +51,10 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
         from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(folder, limits, num_threads)
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the engine asks of this machine."""
+        return (Need("ONNX Runtime", check_runtime),)
 
 
 BACKEND = OnnxRuntimeBackend()

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
-from nemotrt.engines.backends.protocol.needs import Ability, Package
+from nemotrt.engines.backends.protocol.local_gpu import check_gpu, local_compute_capability
 from nemotrt.engines.backends.protocol.planning import NotPlanned, Planning
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
+from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:  # numpy stays out: the planner reads backends too
     from nemotrt.engines.artefact.manifest import Manifest, WeightInput
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.checkpoint.checkpoint import Checkpoint
     from nemotrt.engines.runtime.engine import Engine, Limits
 
@@ -89,7 +91,6 @@ class Backend(ABC, Generic[Own]):
     built: ClassVar[str]  # the table's word for what it builds
     built_how: ClassVar[tuple[tuple[str, str], ...]] = ()  # the table's legend, by word
     table_notes: ClassVar[tuple[str, ...]] = ()
-    packages: ClassVar[tuple[Package, ...]] = ()
     abilities: ClassVar[tuple[Ability, ...]] = ()
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
@@ -131,12 +132,21 @@ class Backend(ABC, Generic[Own]):
         """Write the payload; return what the manifest says of it."""
 
     @abstractmethod
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the running engine of an engine directory.
 
         Raises:
             EnvironmentUnfitError: it does not run here; the message has the next step.
+            ArtefactError: the checkpoint with its weights has gone or changed.
         """
+
+    def reads_checkpoint(self, manifest: "Manifest") -> bool:
+        """Whether the engine reads its weights from a checkpoint when it is opened."""
+        return bool(manifest.weights)
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the engine asks of this machine, in the order of asking."""
+        return (Need("GPU", lambda: check_gpu(folder, manifest, local_compute_capability())),)
 
     def host_steps(self, folder: Path) -> str | None:
         """Return what to run on the GPU host; None where `open` runs the engine."""
@@ -174,9 +184,13 @@ class CpuBackend(Backend[Own]):
     def load(self, folder: Path, limits: "Limits", num_threads: int | None) -> "Engine":
         """Return the running engine of a payload; by default on all of the process's CPUs."""
 
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the running engine of an engine directory."""
-        return self.load(folder, manifest.engine_limits, num_threads)
+        return self.load(folder, manifest.engine_limits, options.num_threads)
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the engine asks of this machine: nothing but the package itself."""
+        return ()
 
     def is_fast_here(self) -> bool:
         """Whether this machine runs it faster than those before it in the registry.

@@ -1,4 +1,4 @@
-"""NVIDIA's compute capabilities, such as "8.6", as numbers; which of them compute in FP8."""
+"""NVIDIA's compute capabilities, such as "8.6", as numbers; which compute in FP8."""
 
 FIRST_FP8 = "8.9"
 

@@ -1,6 +1,9 @@
 """How the planner finds an engine's limits where the user gives none: one of three ways."""
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 
 # What TensorRT-LLM's caches may take of what the weights leave.
 # Source: NVIDIA's deployment cookbook for this model family, TensorRT-LLM section.
@@ -11,12 +14,21 @@ FREE_GPU_MEMORY_FRACTION = 0.8
 class NotPlanned:
     """The planner knows nothing of it: a build keeps its default limits."""
 
+    tp_size: ClassVar[int] = 1
+
 
 @dataclass(frozen=True, slots=True)
 class OwnRuntime:
-    """Our own GPU runtime: what it allocates is counted. States have so many copies."""
+    """Our own GPU runtime: what it allocates is counted.
 
-    num_sides: int
+    Args:
+        engine: the planner's name of it.
+        layout: of its states.
+    """
+
+    engine: str
+    layout: StateLayout
+    tp_size: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,32 @@ from nemotrt.engines.backends.protocol.backend import (
     Payload,
     Target,
 )
-from nemotrt.engines.backends.protocol.needs import ONNX, Ability, Package
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.protocol.planning import OwnRuntime, Planning
+from nemotrt.engines.backends.tensorrt.graph.fitness import (
+    AHEAD_OF_TIME,
+    not_ahead_of_time,
+    too_old,
+    unfit,
+)
 from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS, TensorRTOptions
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import (
+    CUDA,
+    CUDA_13_DRIVER,
+    ONNX,
+    RTX_BINDINGS,
+    RTX_LIBS,
+    TENSORRT,
+    Ability,
+    Need,
+)
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 COMPILED = "compiled, not executed"
@@ -33,6 +52,14 @@ def check_kernel_compiler() -> None:
     from nemotrt.engines.backends.tensorrt.device.kernel_image import check_compiler
 
     check_compiler()
+
+
+def check_plugins_here() -> None:
+    """Raise EnvironmentUnfitError where plans with plugins can't be compiled, GPU aside."""
+    version = TENSORRT.installed()
+    if version is not None and (fault := unfit(version, has_plugins=True)):
+        raise EnvironmentUnfitError(f"TensorRT {version} {fault}")
+    check_kernel_compiler()
 
 
 class TensorRTBackend(Backend[TensorRTOptions]):
@@ -53,30 +80,42 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         (ON_HOST, "by ordinary TensorRT from the same ONNX file; driven in tests over a stand-in"),
     )
     table_notes = (PLUGINS,)
-    packages = (
-        ONNX,
-        Package("tensorrt-rtx-cu13-bindings", "compile TensorRT plans without a GPU", "rtx"),
-        Package("tensorrt-rtx-cu13-libs", "compile TensorRT plans without a GPU", "rtx"),
-        Package("tensorrt", "compile and run TensorRT plans on the GPU host", "tensorrt"),
-        Package("cuda-python", "run TensorRT plans on the GPU host", "tensorrt"),
-    )
     abilities = (
         Ability(
-            "compile plans for A10G, A100 here (tensorrt)",
-            ("onnx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+            "compile plans for A10G, A100 here (tensorrt)", (ONNX, RTX_BINDINGS, RTX_LIBS), "rtx"
         ),
-        Ability("run plans here (tensorrt)", ("cuda-python",), needs_gpu=True),
+        Ability(
+            "run plans here (tensorrt)",
+            (RTX_BINDINGS, RTX_LIBS, CUDA),
+            "rtx-run",
+            needs_gpu=True,
+            least_driver=CUDA_13_DRIVER,
+            unsupported=not_ahead_of_time,
+        ),
+        Ability(
+            "compile and run plans with ordinary TensorRT here (tensorrt)",
+            (TENSORRT, CUDA),
+            "tensorrt",
+            needs_gpu=True,
+            least_driver=CUDA_13_DRIVER,
+            unsupported=too_old,
+        ),
         Ability(
             "choose tokens on the GPU (tensorrt)",
-            ("cuda-python",),
+            (CUDA,),
             needs_gpu=True,
+            least_driver=CUDA_13_DRIVER,
+            unsupported=too_old,
             check=check_kernel_compiler,
         ),
         Ability(
             "compile plans with Mamba plugins here (tensorrt)",
-            ("tensorrt", "cuda-python"),
+            (TENSORRT, CUDA),
+            "tensorrt",
             needs_gpu=True,
-            check=check_kernel_compiler,
+            least_driver=CUDA_13_DRIVER,
+            unsupported=too_old,
+            check=check_plugins_here,
         ),
     )
 
@@ -87,11 +126,9 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def table_cell(self, compute_capability: str, precision: Precision) -> str:
         """Say where it is compiled, or why not."""
-        from nemotrt.engines.backends.tensorrt.compile import flavour
-
         cell = super().table_cell(compute_capability, precision)
         if cell == self.built:
-            return COMPILED if compute_capability in flavour.AHEAD_OF_TIME else ON_HOST
+            return COMPILED if compute_capability in AHEAD_OF_TIME else ON_HOST
         return cell if cell == NO_FP8 else "no: not a type of TensorRT's layers"
 
     def check(self, target: Target[TensorRTOptions]) -> None:
@@ -101,7 +138,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
         has_plugins = target.options.has_plugins
         if has_plugins:
-            is_local = target.capability == flavour.local_compute_capability()
+            is_local = target.capability == local_compute_capability()
             check_plugins(target.checkpoint.config, str(target.gpu), has_local_gpu=is_local)
         self.check_supported(target)
         flavour.choose(target.capability, has_plugins=has_plugins)
@@ -122,17 +159,26 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         tools = flavour.tools(target.capability, has_plugins=target.options.has_plugins)
         return Payload(tools, notes, weights)
 
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the open plan, on its GPU."""
         from nemotrt.engines.backends.tensorrt.run.engine import open_engine
 
-        return open_engine(folder, manifest)
+        return open_engine(folder, manifest, options)
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the plan asks of this machine."""
+        from nemotrt.engines.backends.tensorrt.run.needs import needs_here
+
+        return needs_here(folder, manifest)
 
     def planning(self, options: TensorRTOptions) -> Planning:
-        """Count what the runtime allocates; plugins update states in place."""
-        from nemotrt.engines.backends.tensorrt.run.device_state import SIDES
+        """Count what the runtime allocates; plugins update states in place.
 
-        return OwnRuntime(1 if options.has_plugins else SIDES)
+        TensorRT's own layers let one spare state rotate: a build proves that, or says that it
+        can't.
+        """
+        layout = StateLayout.IN_PLACE if options.has_plugins else StateLayout.ROTATING
+        return OwnRuntime(self.name, layout)
 
     def print_layers(self, folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
         """Print every kernel of both profiles and the summary."""

@@ -3,8 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.protocol.needs import Ability, Package
+from nemotrt.engines.backends.protocol.backend import (
+    Backend,
+    BuildJob,
+    Executed,
+    Notes,
+    Payload,
+    Target,
+)
 from nemotrt.engines.backends.protocol.planning import (
     FREE_GPU_MEMORY_FRACTION,
     ForeignRuntime,
@@ -14,9 +20,11 @@ from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
+from nemotrt.needs import TENSORRT_LLM, Ability, Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 WRITTEN = "written, not executed"
@@ -38,8 +46,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     built = WRITTEN
     built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
     weights_place = "in the checkpoint"
-    packages = (Package("tensorrt-llm", "serve with TensorRT-LLM on the GPU host", "tensorrt-llm"),)
-    abilities = (Ability("serve with TensorRT-LLM here", ("tensorrt-llm",), needs_gpu=True),)
+    abilities = (Ability("serve with TensorRT-LLM here", (TENSORRT_LLM,), needs_gpu=True),)
 
     def check(self, target: Target[TensorRTLLMOptions]) -> None:
         """Raise ConfigError unless it serves the checkpoint on so many of those GPUs."""
@@ -57,7 +64,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:
         """Write its arguments."""
-        from nemotrt.engines.backends.tensorrt_llm.bundle import write_bundle
+        from nemotrt.engines.backends.tensorrt_llm.bundle import weight_entries, write_bundle
 
         tp_size, is_code_trusted = target.options.tp_size, target.options.is_code_trusted
         write_bundle(
@@ -68,13 +75,25 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
             tp_size=tp_size,
             is_code_trusted=is_code_trusted,
         )
-        return Payload({}, {"tp_size": tp_size, "is_code_trusted": is_code_trusted}, {})
+        job.report("weight digests")
+        notes: Notes = {"tp_size": tp_size, "is_code_trusted": is_code_trusted}
+        return Payload({}, notes, weight_entries(target.checkpoint))
 
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the bundle, running."""
         from nemotrt.engines.backends.tensorrt_llm.engine import open_engine
 
-        return open_engine(folder, manifest)
+        return open_engine(folder, manifest, options)
+
+    def reads_checkpoint(self, manifest: "Manifest") -> bool:
+        """Whether it reads a checkpoint: always, also where an earlier release wrote no digests."""
+        return True
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return what opening the bundle asks of this machine."""
+        from nemotrt.engines.backends.tensorrt_llm.engine import check_installed
+
+        return (*super().needs_here(folder, manifest), Need("TensorRT-LLM", check_installed))
 
     def planning(self, options: TensorRTLLMOptions) -> Planning:
         """Plan as it shares memory out."""

@@ -3,14 +3,15 @@
 import shlex
 from pathlib import Path
 
-from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml
-from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
+from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.errors import ConfigError
 
 ARGS_FILE = "llm_args.yaml"
 
@@ -91,13 +92,14 @@ def write_bundle(
     (folder / ARGS_FILE).write_text(to_yaml(args), encoding="utf-8")
 
 
-def check_checkpoint(manifest: Manifest) -> None:
-    """Raise ArtefactError unless the checkpoint is where the bundle says, and the same."""
-    path = Path(manifest.checkpoint.path)
-    if not path.is_dir():
-        raise ArtefactError(f"the bundle's checkpoint {path} is not there; build it again.")
-    if open_checkpoint(path).fingerprint() != manifest.checkpoint.fingerprint:
-        raise ArtefactError(f"the checkpoint {path} has changed since the bundle was built.")
+def weight_entries(checkpoint: Checkpoint) -> dict[str, WeightInput]:
+    """Return what engine.json says of each tensor that TensorRT-LLM reads of the checkpoint."""
+    names = checkpoint.used_names()
+    refs = [checkpoint[name] for name in names]
+    return {
+        name: WeightInput(tensor=name, dtype=ref.dtype, shape=ref.shape, sha256=sha256)
+        for name, ref, sha256 in zip(names, refs, tensor_digests(refs), strict=True)
+    }
 
 
 def serve_command(checkpoint: str, folder: Path) -> str:

@@ -1,6 +1,7 @@
 """A bundle opened on the GPU host: `tensorrt_llm.LLM` behind our engine's methods."""
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -8,8 +9,10 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt import needs
 from nemotrt.engines.artefact.manifest import Manifest
-from nemotrt.engines.backends.tensorrt_llm.bundle import ARGS_FILE, check_checkpoint, serve_command
+from nemotrt.engines.artefact.weights import OpenOptions, open_weights
+from nemotrt.engines.backends.tensorrt_llm.bundle import ARGS_FILE, serve_command
 from nemotrt.engines.backends.tensorrt_llm.llm_args import read_llm_args
 from nemotrt.engines.backends.tensorrt_llm.scheduler import LLMScheduler
 from nemotrt.engines.backends.tensorrt_llm.token_streams import TokenStreams
@@ -18,7 +21,7 @@ from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
-INSTALL = "pip install 'nemotrt[tensorrt-llm]'"
+PACKAGE = "tensorrt_llm"
 
 
 class LLMEngine:
@@ -64,7 +67,13 @@ class LLMEngine:
         )
 
 
-def open_engine(folder: Path, manifest: Manifest) -> LLMEngine:
+def check_installed() -> None:
+    """Raise EnvironmentUnfitError where TensorRT-LLM is not installed; it is not imported."""
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise EnvironmentUnfitError(f"TensorRT-LLM is not here. {needs.TENSORRT_LLM.cure}.")
+
+
+def open_engine(folder: Path, manifest: Manifest, options: OpenOptions) -> LLMEngine:
     """Return the bundle in `folder`, running.
 
     Raises:
@@ -72,17 +81,16 @@ def open_engine(folder: Path, manifest: Manifest) -> LLMEngine:
         EnvironmentUnfitError: TensorRT-LLM is not installed, or can't start here.
     """
     args = read_llm_args(folder / ARGS_FILE)
-    check_checkpoint(manifest)
-    command = serve_command(manifest.checkpoint.path, folder)
+    checkpoint = str(open_weights(folder, manifest, options).path)
+    command = serve_command(checkpoint, folder)
     try:
-        package = importlib.import_module("tensorrt_llm")
+        package = importlib.import_module(PACKAGE)
     except (ImportError, OSError) as error:  # OSError: a CUDA library that it loads is missing
         raise EnvironmentUnfitError(
-            f"TensorRT-LLM is not here ({error}). On the GPU host: {INSTALL}; or without nemotrt: "
-            f"{command}"
+            f"TensorRT-LLM is not here ({error}). {needs.TENSORRT_LLM.cure}. There: {command}"
         ) from error
     try:
-        llm = package.LLM(manifest.checkpoint.path, skip_tokenizer_init=True, **args)
+        llm = package.LLM(checkpoint, skip_tokenizer_init=True, **args)
     except (RuntimeError, ValueError) as error:
         version = getattr(package, "__version__", "?")
         raise EnvironmentUnfitError(

@@ -12,9 +12,11 @@ from nemotrt.engines.backends.protocol.planning import (
 from nemotrt.engines.backends.tensorrt_llm_1_2.options import TensorRTLLM12Options
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "9.0")
@@ -69,12 +71,18 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
         )
         return Payload({}, notes(target.checkpoint, tp_size), {})
 
-    def open(self, folder: Path, manifest: "Manifest", num_threads: int | None) -> "Engine":
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Refuse: trtllm-serve runs its engine."""
         raise EnvironmentUnfitError(
             f"{folder} is a checkpoint for TensorRT-LLM 1.2, whose engine trtllm-serve runs. Build "
             f"it on the GPU host: {self.host_steps(folder)}"
         )
+
+    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
+        """Return that another program runs it."""
+        from nemotrt.engines.artefact.weights import AS_BUILT
+
+        return (Need("runtime", lambda: self.open(folder, manifest, AS_BUILT)),)
 
     def host_steps(self, folder: Path) -> str | None:
         """Return what builds the engine on the GPU host."""

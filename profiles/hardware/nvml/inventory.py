@@ -1,7 +1,9 @@
 """Which GPUs the driver shows, for `nemotrt doctor`."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.hardware.nvml.device import Device, DeviceLostError, select_devices
 from nemotrt.profiles.hardware.nvml.library import NvmlAbsentError, nvml_session
@@ -21,6 +23,43 @@ class Gpu:
         memory = "memory not told" if size is None else f"{size / 2**30:.1f} GiB"
         capability = self.compute_capability or "compute capability not told"
         return f"{self.name or 'name not told'}, {memory}, {capability}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What NVML tells; `capability` is of the GPU that CUDA takes, None where that is not told.
+
+    `note` says why there are no GPUs, or some are missing, or shared out.
+    """
+
+    gpus: tuple[Gpu, ...]
+    note: str
+    driver: str | None
+    capability: str | None
+
+
+def take_inventory() -> Inventory:
+    """Return the GPUs, the driver, and which of them CUDA takes."""
+    gpus, note = find_gpus()
+    driver, shared = _driver_and_shares()
+    capability = local_compute_capability() if gpus else None
+    return Inventory(gpus, " ".join(filter(None, (note, *shared))), driver, capability)
+
+
+def _driver_and_shares() -> tuple[str | None, list[str]]:
+    """Return the driver's version, and a sentence for each GPU in MIG mode."""
+    shared: list[str] = []
+    driver = None
+    with suppress(EnvironmentUnfitError), nvml_session() as nvml:  # find_gpus has said why
+        for device in select_devices(nvml).devices:
+            driver = driver or device.ask(nvml.nvmlSystemGetDriverVersion)
+            modes = device.ask(nvml.nvmlDeviceGetMigMode, device.gpu)
+            if modes and modes[0]:
+                shared.append(
+                    f"GPU {device.index} is in MIG mode: a process has one instance of it, with "
+                    "that one's memory."
+                )
+    return driver, shared
 
 
 def find_gpus() -> tuple[tuple[Gpu, ...], str]:

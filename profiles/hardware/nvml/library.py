@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from nemotrt import needs
 from nemotrt.errors import EnvironmentUnfitError
 
 # What nvmlInit says on a machine without an NVIDIA GPU or driver.
@@ -12,9 +13,6 @@ REASONS = {
     "NVMLError_DriverNotLoaded": "the NVIDIA driver is not loaded; `nvidia-smi` says more",
     "NVMLError_NoPermission": "this user may not talk to the NVIDIA driver",
     "NVMLError_LibRmVersionMismatch": "driver and library differ in version: restart the machine",
-    "NVMLError_DriverLibraryVersionMismatch": (
-        "driver and library differ in version: restart the machine"
-    ),
 }
 
 
@@ -37,7 +35,7 @@ def nvml_session() -> Iterator[Any]:
     try:
         import pynvml
     except ImportError as error:
-        raise NvmlAbsentError("nvidia-ml-py is not installed") from error
+        raise NvmlAbsentError(f"nvidia-ml-py is not installed: {needs.NVML.cure}") from error
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

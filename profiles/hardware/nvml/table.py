@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from nemotrt import needs
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.files.writing import check_file, writing_file
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuTrace
@@ -61,5 +62,5 @@ def _parquet() -> tuple[Any, Any]:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise EnvironmentUnfitError(
-            "Parquet needs pyarrow: pip install pyarrow, or choose .csv or .json."
+            f"Parquet needs pyarrow: {needs.PYARROW.cure}, or choose .csv or .json."
         ) from None

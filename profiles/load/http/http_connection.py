@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from nemotrt import needs
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.load.stamping_loop import arrival_s
 from nemotrt.profiles.load.target import TargetError
@@ -138,5 +139,5 @@ def _httptools() -> Any:
         return import_module("httptools")
     except ImportError:
         raise EnvironmentUnfitError(
-            "measuring a server needs httptools: pip install httptools, or 'nemotrt[serve]'."
+            f"measuring a server needs httptools: {needs.HTTPTOOLS.cure}."
         ) from None

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.hub.origin import NOT_RECORDED
-from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.opening import OpenEngine, open_with
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -32,12 +33,12 @@ class InProcessTarget(Target):
         *,
         language: Language = Language.MIXED,
         seed: int = 0,
-        num_threads: int | None = None,
+        options: OpenOptions = AS_BUILT,
     ) -> None:
         """Open the engine in `folder`."""
         self.steps: list[StepSample] = []
         self._folder = folder
-        self._opened: OpenEngine = open_engine(folder, num_threads=num_threads)
+        self._opened: OpenEngine = open_with(folder, options)
         self._seed = seed
         tokenizer = self._opened.tokenizer
         self._maker = PromptMaker(tokenizer, language, seed) if tokenizer else None

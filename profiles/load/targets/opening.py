@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from nemotrt import needs
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.hub.origin import origin_of
 from nemotrt.engines.checkpoint.hub.parts import Part
@@ -38,7 +40,7 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
             from nemotrt.profiles.load.targets.triton_grpc import TritonGrpcTarget
         except ImportError as error:
             raise EnvironmentUnfitError(
-                f"gRPC needs NVIDIA's client ({error}): pip install 'tritonclient[grpc]'."
+                f"gRPC needs NVIDIA's client ({error}): {needs.TRITONCLIENT.cure}."
             ) from None
         return TritonGrpcTarget(
             address.removeprefix("grpc://"),
@@ -54,11 +56,12 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
             f"target {address!r} is neither an engine directory nor a URL like "
             "http://127.0.0.1:8000. Build an engine with `nemotrt build`."
         )
+    weights = options.weights
     return InProcessTarget(
         folder,
         language=workload.language,
         seed=workload.seed,
-        num_threads=options.num_threads,
+        options=OpenOptions(options.num_threads, weights.checkpoint, not weights.verify),
     )
 
 
@@ -67,6 +70,8 @@ def _check_options(address: str, options: TargetOptions) -> None:
     is_server = "://" in address
     given = {
         "--threads": is_server and options.num_threads is not None,
+        "--checkpoint": is_server and options.weights.checkpoint is not None,
+        "--verify": is_server and options.weights.verify,
         "--protocol": not is_server and options.protocol is not None,
         "--header": not is_server and bool(options.headers),
         "--extra": not is_server and bool(options.extra),

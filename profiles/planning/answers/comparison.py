@@ -27,11 +27,13 @@ def compare(
         other = make_plan(baseline, None if is_full else plan.concurrency, None, usd_per_hour)
     except NoFeasiblePlanError as error:
         return replace(plan, reason=f"{baseline.model_name} does not run: {error.message}")
-    ratio = _ratio(deployment, plan, baseline, other)
+    ratio = throughput_ratio(deployment, plan, baseline, other)
     return replace(plan, baseline=other, ratio=ratio, reason=_reason(plan, other))
 
 
-def _ratio(deployment: Deployment, plan: Plan, baseline: Deployment, other: Plan) -> Range:
+def throughput_ratio(
+    deployment: Deployment, plan: Plan, baseline: Deployment, other: Plan
+) -> Range:
     """Return the ratio and its spread: one correction at a time to either end of its band.
 
     Both models run on the same GPU, so a correction moves both; that is why the band of the ratio

@@ -93,7 +93,12 @@ class Deployment:
         lengths = self.max_num_tokens, self.isl + self.osl
         engine = self.engine
         chooses = engine.choosing is not None
-        return Fit(self.model, budget, self.request, activation, *lengths, engine.scratch, chooses)
+        return Fit(
+            *(self.model, budget, self.request, activation, *lengths),
+            scratch=engine.scratch,
+            states=engine.states,
+            chooses=chooses,
+        )
 
     @property
     def request(self) -> RequestMemory:
@@ -145,10 +150,11 @@ class DeploymentOptions:
     precision: Precision | None = None
     isl: int = option(8192, "Tokens of a prompt.", kind=COUNT)
     osl: int = option(16384, "Tokens of an answer.", kind=COUNT)
-    engine: str = option(
-        "nemotrt",
+    engine: str | None = option(
+        None,
         "Whose paging, defaults and overheads to assume.",
         kind=click.Choice(known_engines()),
+        unset="the engine that `nemotrt build` makes for the GPU or CPU",
     )
     kv_dtype: NumberFormat | None = option(
         None,
@@ -195,7 +201,7 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
     """
     source, precision = load_source(options.model), precision_of(options)
     gpu = gpu or resolve_gpu(options)
-    engine = load_engine(engine_name(options.engine, gpu))
+    engine = load_engine(options.engine or default_engine(gpu))
     if options.osl < 1 or options.isl < 1:
         raise ConfigError("--isl and --osl must be at least 1.")
     return Deployment(
@@ -254,10 +260,10 @@ def with_context(deployment: Deployment, isl: int, osl: int) -> Deployment:
     return replace(deployment, isl=isl, osl=osl)
 
 
-def engine_name(name: str, gpu: GpuProfile) -> str:
-    """Return the engine's name; ours on a CPU is what its figures were measured with."""
-    if name != "nemotrt" or gpu.kind == "gpu":
-        return name
+def default_engine(gpu: GpuProfile) -> str:
+    """Return what a build takes for a GPU; on a CPU, what its figures were measured with."""
+    if gpu.kind == "gpu":
+        return registry.first_for_gpu()
     return gpu.measured_with.engine if gpu.measured_with else registry.names()[0]
 
 
@@ -269,7 +275,7 @@ def resolve_gpu(options: DeploymentOptions) -> GpuProfile:
 
 
 @cache
-def this_machine(engine: str, precision: Precision) -> GpuProfile:
+def this_machine(engine: str | None, precision: Precision) -> GpuProfile:
     """Return this machine's profile for an engine and a precision, measured at the first call."""
     from nemotrt.profiles.planning.cpu.this_machine import measure_this_machine
 

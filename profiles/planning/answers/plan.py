@@ -1,9 +1,9 @@
 """A plan: what a model does on a GPU at one load, as one record."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import NumberFormat, Precision
+from nemotrt.profiles.planning.answers.as_built import built_note
 from nemotrt.profiles.planning.answers.contradictions import contradictions
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.memory.capacity import (
@@ -13,7 +13,6 @@ from nemotrt.profiles.planning.memory.capacity import (
 )
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.time.corrections import corrections_of, unmeasured
-from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.operators import decode_call, operators
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import StepTime, mean_context
@@ -28,6 +27,20 @@ class Range:
     low: float
     best: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """What one backend of ours would build for the plan's GPU, each model at its largest batch.
+
+    `ratio` is to the baseline on the same backend; figures are None where `notes` say why.
+    """
+
+    name: str
+    max_batch_size: int | None
+    baseline_max_batch_size: int | None
+    ratio: Range | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,7 @@ class Plan:
     baseline: "Plan | None" = None
     ratio: Range | None = None
     reason: str | None = None
+    engines: tuple[BuiltEngine, ...] = ()
 
 
 def make_plan(
@@ -217,24 +231,8 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
     weights = deployment.formats.precision.weights.format
     if weights.kind == "int":  # no published row has such weights
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
-    built = _as_built(deployment)
-    num_built = built.fit.max_batch_size(built.planned_tokens) if built else largest
-    if num_built != largest:
-        notes.append(
-            f"an engine of `nemotrt build --backend tensorrt` keeps SSM states twice and copies of "
-            f"a cache, so it holds {num_built} (--engine tensorrt)"
-        )
+    if note := built_note(deployment, largest):
+        notes.append(note)
     if deployment.gpu.notes:
         notes.append(deployment.gpu.notes.rstrip("."))
     return tuple(notes)
-
-
-def _as_built(deployment: Deployment) -> Deployment | None:
-    """Return the deployment on our TensorRT backend, where the plan is of our engines' design."""
-    is_design = deployment.engine.name == "nemotrt" and deployment.tp == 1
-    if not is_design or not deployment.model.num_mamba_layers:
-        return None
-    engine = load_engine(registry.first_for_gpu())
-    formats = replace(deployment.formats, kv=engine.kv_type(deployment.formats.precision))
-    max_num_tokens = min(deployment.max_num_tokens, engine.max_num_tokens)
-    return replace(deployment, engine=engine, formats=formats, max_num_tokens=max_num_tokens)

@@ -17,10 +17,10 @@ PROBE = "nemotrt.profiles.planning.cpu.cpu_probe"
 BUSY_SHARE = 0.5  # of the CPUs, by the load average; a plan says when it was measured above that
 
 
-def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
+def measure_this_machine(engine: str | None, precision: Precision) -> GpuProfile:
     """Return this machine's profile for an engine and a precision, measured in some seconds.
 
-    `engine` "nemotrt" is what a build takes on this machine.
+    Without an engine, it is what a build takes on this machine.
 
     Raises:
         ConfigError: no CPU engine of that name, or it has no such precision.
@@ -28,7 +28,7 @@ def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
         ChildProcessFailedError: the probe failed.
     """
     engines = registry.cpu_names()
-    if engine not in ("nemotrt", *engines):
+    if engine not in (None, *engines):
         raise ConfigError(
             f"engine {engine} does not run on this machine's CPU; choose {', '.join(engines)}."
         )
@@ -37,7 +37,7 @@ def measure_this_machine(engine: str, precision: Precision) -> GpuProfile:
         raise ConfigError(
             f"no CPU engine runs {precision}; choose {', '.join(p.value for p in precisions)}."
         )
-    name = _default_engine() if engine == "nemotrt" else engine
+    name = engine or _default_engine()
     num_cpus = len(os.sched_getaffinity(0))
     title, busy = f"{_cpu_name()}, {num_cpus} CPUs", os.getloadavg()[0]
     notes = f"measured while {busy:.1f} processes ran on {num_cpus} CPUs: too slow by as much"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout, prefill_batch
 from nemotrt.engines.backends.tensorrt.draws.tables import device_bytes
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
@@ -62,15 +63,23 @@ class Fit:
     max_num_tokens: int
     cache_tokens: int  # of one sequence's cache
     scratch: Scratch = Scratch.FUSED
+    states: StateLayout = StateLayout.IN_PLACE
     chooses: bool = False  # tokens, on the GPU, with tables for each sequence
 
     def workspace_bytes(self, batch_size: int) -> int:
-        """Return the bytes of activations with `batch_size` sequences, and of sampling's tables."""
-        prompt = PromptCall(self.max_num_tokens, self.cache_tokens)
+        """Return the bytes of calls with `batch_size` sequences, and of sampling's tables.
+
+        Calls take activations, and what a prompt call writes of states apart.
+        """
+        tokens, together = self.max_num_tokens, 1
+        if self.scratch is Scratch.GRAPH:  # a chunk is no longer than a sequence
+            tokens = min(tokens, self.cache_tokens)
+            together = prefill_batch(max(batch_size, 1), tokens)
+        prompt = PromptCall(tokens, self.cache_tokens, together)
         tables = device_bytes(self.model.vocab_size, batch_size) if self.chooses else 0
-        return tables + workspace_bytes(
-            self.model, self.activation, prompt, batch_size, self.scratch
-        )
+        apart = self.states.scratch_rows(max(batch_size, 1), tokens) * self.request.own_state_bytes
+        activations = workspace_bytes(self.model, self.activation, prompt, batch_size, self.scratch)
+        return tables + apart + activations
 
     def left_bytes(self, batch_size: int) -> int:
         """Return the bytes for caches and states with `batch_size` sequences; may be negative."""
@@ -94,7 +103,7 @@ class Fit:
 
     def max_seq_len(self, batch_size: int = 1) -> int:
         """Return the longest sequence of which `batch_size` fit; 0 if none does."""
-        left = replace(self, cache_tokens=1).left_bytes(batch_size)
+        left = self.budget.usable_bytes - self.budget.weights_bytes
         low, high = 0, self.request.max_tokens(max(left, 0) // batch_size)
         while low < high:
             middle = (low + high + 1) // 2

@@ -21,7 +21,7 @@ class RequestMemory:
     conv_state_bytes: int
     paging: Paging
     tokens_per_block: int
-    num_state_copies: int = 1
+    spare_bytes: int = 0  # of states, beside those that are read
     page_bytes: int = 0  # of all layers of a group, unified pages only
     pages_per_block: int = 1  # groups of attention layers
     num_state_pages: int = 0  # groups of Mamba layers
@@ -33,11 +33,12 @@ class RequestMemory:
             num_pages = num_blocks * self.pages_per_block + self.num_state_pages
             return num_pages * self.page_bytes
         kv_bytes = num_blocks * self.tokens_per_block * self.kv_cache_bytes_per_token
-        return kv_bytes + self._state_bytes
+        return kv_bytes + self.own_state_bytes + self.spare_bytes
 
     @property
-    def _state_bytes(self) -> int:
-        return self.num_state_copies * (self.ssm_state_bytes + self.conv_state_bytes)
+    def own_state_bytes(self) -> int:
+        """SSM states and convolution windows, once."""
+        return self.ssm_state_bytes + self.conv_state_bytes
 
     def max_tokens(self, available_bytes: int) -> int:
         """Return the longest sequence that fits; 0 when not even one block does."""
@@ -45,7 +46,7 @@ class RequestMemory:
             num_pages = available_bytes // self.page_bytes - self.num_state_pages
             num_blocks = num_pages // self.pages_per_block
         else:
-            left = available_bytes - self._state_bytes
+            left = available_bytes - self.own_state_bytes - self.spare_bytes
             block_bytes = self.tokens_per_block * self.kv_cache_bytes_per_token
             num_blocks = left // block_bytes
         return max(num_blocks, 0) * self.tokens_per_block
@@ -72,7 +73,7 @@ def request_memory(
             conv_bytes,
             engine.paging,
             engine.tokens_per_block,
-            engine.num_state_copies,
+            _spare_bytes(model.num_mamba_layers, engine, ssm_bytes + conv_bytes),
         )
     layer_state_bytes = math.ceil((ssm_bytes + conv_bytes) / model.num_mamba_layers)
     num_tokens = PAGE_TOKEN_MULTIPLE * math.ceil(
@@ -90,3 +91,9 @@ def request_memory(
         pages_per_block=math.ceil(model.num_attention_layers / group_size),
         num_state_pages=math.ceil(model.num_mamba_layers / group_size),
     )
+
+
+def _spare_bytes(num_layers: int, engine: EngineProfile, state_bytes: int) -> int:
+    """Return what the engine's layout keeps of a sequence's states beside themselves."""
+    more = engine.states.buffers(num_layers) - num_layers
+    return math.ceil(state_bytes * more / num_layers) if num_layers else 0

@@ -27,7 +27,8 @@ def plan_table(plan: Plan) -> RenderableType:
     for name in columns[0]:
         table.add_row(name, *(cells[name] for cells in columns))
     lines: list[RenderableType] = [table, *ratio_text(plan).splitlines()]
-    return Group(*lines, *note_lines(plan))
+    built = [_engine_table(plan)] if plan.engines else []
+    return Group(*lines, *note_lines(plan), *built)
 
 
 def note_lines(plan: Plan) -> list[str]:
@@ -43,6 +44,43 @@ def ratio_text(plan: Plan) -> str:
     if plan.reason is not None:
         lines.append(f"Why: {plan.reason.rstrip('.')}.")
     return "\n".join(lines)
+
+
+ENGINE_TITLE = "What `nemotrt build` makes, each model at its largest batch (predicted)"
+ENGINE_HEADS = ("backend", "sequences", "ratio", "notes")
+
+
+def engine_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
+    """Return a row for each backend's engine, under ENGINE_HEADS; none without a baseline."""
+    return [
+        (
+            one.name,
+            f"{one.max_batch_size} against {one.baseline_max_batch_size}" if one.ratio else "",
+            _range(one.ratio, ".2f") if one.ratio else "none",
+            "; ".join(one.notes),
+        )
+        for one in plan.engines
+    ]
+
+
+def engine_lines(plan: Plan) -> list[str]:
+    """Return the table of backends a line each, for a page."""
+    rows = engine_rows(plan)
+    head = [f"{ENGINE_TITLE}:"] if rows else []
+    return head + [
+        f"{name}: {f'{held} sequences, ' if held else ''}ratio {ratio} ({notes})"
+        for name, held, ratio, notes in rows
+    ]
+
+
+def _engine_table(plan: Plan) -> Table:
+    """Return every backend's ratio as a table."""
+    table = Table(title=ENGINE_TITLE)
+    for name in ENGINE_HEADS:
+        table.add_column(name)
+    for row in engine_rows(plan):
+        table.add_row(*row)
+    return table
 
 
 def _cells(plan: Plan) -> dict[str, str]:

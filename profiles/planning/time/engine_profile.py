@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import unknown_name
@@ -75,8 +76,8 @@ class EngineProfile(Strict):
     tokens_per_block: PositiveInt = 1
     device: Literal["gpu", "cpu"] = "gpu"
     scratch: Scratch = Scratch.FUSED
-    # Copies of SSM and convolution states: two where a step reads one and writes the other.
-    num_state_copies: PositiveInt = 1
+    # Where a step writes SSM and convolution states; another engine's are in place.
+    states: StateLayout = StateLayout.IN_PLACE
     kv_dtype: NumberFormat | None = None  # where the engine has but one
     # What 16-bit linears, the head and activations are in memory, where that is not 16 bits.
     widened: NumberFormat | None = None

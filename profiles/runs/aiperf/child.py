@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+from nemotrt import needs
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
 
 INTERRUPT_TIMEOUT_S = 60.0  # it writes its exports before it goes
@@ -21,8 +22,8 @@ def find_aiperf(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise EnvironmentUnfitError(
-            f"{name!r} is not installed: `pip install aiperf` (1.2 GB) in an environment of its "
-            "own, and give --aiperf ENVIRONMENT/bin/aiperf."
+            f"{name!r} is not installed: `{needs.pip_install('aiperf')}` (1.2 GB) in an "
+            "environment of its own, and give --aiperf ENVIRONMENT/bin/aiperf."
         )
     return found
 

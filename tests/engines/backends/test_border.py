@@ -15,11 +15,6 @@ FOLDERS = {str(folder): name for name, folder in registry.BACKENDS.items()}
 HOME = ROOT / "engines/backends"
 # Who may import what of a backend's folder, and why.
 MAY_IMPORT = {
-    "build/plan_limits.py": ("tensorrt.run.device_state", "counts what our GPU runtime allocates"),
-    "build/plan_memory.py": (
-        "tensorrt.compile.compiler tensorrt.draws.tables tensorrt.run.device_state",
-        "counts what our GPU runtime allocates",
-    ),
     "demo.py": ("tensorrt.compile", "compiles plans by TensorRT for RTX, and asks for it first"),
     "engines/backends/tensorrt/draws/draws.py": (
         "native.library.draw",
@@ -39,6 +34,7 @@ MAY_IMPORT = {
 }
 # Who may have a string that is a backend's name, and why.
 MAY_NAME = {
+    "needs.py": "packages and extras of the same names",
     "profiles/planning/measured/rows.py": "the planner's name of an engine that others measured",
 }
 

@@ -22,15 +22,16 @@ from nemotrt.cli import main
 from nemotrt.commandline import COUNT, option
 from nemotrt.doctor import diagnose
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
+from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
-from nemotrt.engines.backends.protocol.needs import Ability, Package
 from nemotrt.engines.backends.protocol.options import tp_size
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import check_threads, open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
+from nemotrt.needs import Ability, Package
 from support.flat_engine import FlatEngine
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -145,8 +146,9 @@ class ToyBackend(Backend[ToyOptions]):
     built_how = (("stacked, not executed", "brick by brick"),)
     state_element_bytes = 2
     weights_place = "in the box"
-    packages = (Package("toy-bricks", "stack", "toys"),)
-    abilities = (Ability("stack here (toy)", ("toy-bricks",), needs_gpu=True),)
+    abilities = (
+        Ability("stack here (toy)", (Package("toy-bricks", "stack", "toys"),), needs_gpu=True),
+    )
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         return None if precision is Precision.BF16 else f"toys have no {precision}"
@@ -159,7 +161,7 @@ class ToyBackend(Backend[ToyOptions]):
         (job.folder / "bricks").write_text("b" * target.options.toy_size)
         return Payload({"toy": "1"}, {"toy_size": target.options.toy_size}, {})
 
-    def open(self, folder: Path, manifest: Manifest, num_threads: int | None) -> Engine:
+    def open(self, folder: Path, manifest: Manifest, options: OpenOptions) -> Engine:
         return FlatEngine(len((folder / "bricks").read_text()))
 
 

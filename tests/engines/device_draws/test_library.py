@@ -102,7 +102,9 @@ def test_without_a_compiler_the_install_line_is_given(
         raise EnvironmentUnfitError("none")
 
     monkeypatch.setattr(library, "load_nvrtc", absent)
-    with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[tensorrt\]'"):
+    with pytest.raises(
+        EnvironmentUnfitError, match="pip install 'cuda-python>=13,<14' 'nvidia-cuda-nvrtc>=13,<14'"
+    ):
         library.open_sampler_library("9.0")
 
 

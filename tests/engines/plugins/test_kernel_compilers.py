@@ -1,7 +1,5 @@
 """The real compilers over the Mamba kernels and plugins, in environments of their own."""
 
-import inspect
-import json
 import os
 import re
 import subprocess
@@ -16,7 +14,6 @@ from nemotrt.engines.backends.tensorrt.device.kernel_dims import (
     MAX_STATIC_SHARED_BYTES,
     KernelDims,
 )
-from support import nvrtc_stand_in, plugin_stand_in
 from support.peers import peer_python
 
 pytestmark = pytest.mark.slow
@@ -96,10 +93,10 @@ def test_the_instructions_are_those_that_were_meant(
 
 
 NVRTC = """
-    import ctypes, inspect, json, sys
+    import ctypes, sys
     from pathlib import Path
-    from cuda.bindings import driver, nvrtc
-    from nemotrt.engines.backends.tensorrt.plugins import kernel_image
+    from cuda.bindings import driver
+    from nemotrt.engines.backends.tensorrt.device import kernel_image
     from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
     from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 
@@ -123,27 +120,13 @@ NVRTC = """
             raise
         except Exception:
             pass
-    apis = {"nvrtc": nvrtc, "driver": driver}
-    print(json.dumps({
-        name: list(inspect.signature(getattr(apis[kind], name)).parameters)
-        for kind, name in (item.split(".") for item in sys.argv[2:])
-    }))
 """
 
 
 def test_nvrtc_compiles_the_same_sources(cuda_packages: Path, tmp_path: Path) -> None:
-    """For each GPU; and the stand-ins have the parameters of the real bindings."""
-    stand_ins = {"nvrtc": nvrtc_stand_in.Nvrtc, "driver": plugin_stand_in.Driver}
-    ours = {
-        f"{kind}.{name}": list(inspect.signature(value).parameters)[1:]
-        for kind, stand_in in stand_ins.items()
-        for name, value in vars(stand_in).items()
-        if name.startswith(("nvrtc", "cu"))
-    }
-    command = [peer_python("cuda"), "-c", textwrap.dedent(NVRTC), tmp_path, *ours]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    real = json.loads(subprocess.check_output(command, text=True, env=environment))
-    assert real == {name.partition(".")[2]: parameters for name, parameters in ours.items()}
+    """For each GPU; and the real bindings take what the driver is given."""
+    command = [peer_python("cuda"), "-c", textwrap.dedent(NVRTC), tmp_path]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
     for capability in ("8.0", "8.6", "9.0"):
         found = resources(cuda_packages, tmp_path / capability)
         assert {kernel for _, kernel in found} == {"causal_conv", "ssd_decode", "ssd_prefill"}

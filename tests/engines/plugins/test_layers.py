@@ -220,40 +220,8 @@ def test_a_failing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_cuda_python_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_library, "MODULE", "no_such_module")
-    with pytest.raises(EnvironmentUnfitError, match="pip install cuda-python"):
+    with pytest.raises(EnvironmentUnfitError, match="pip install 'cuda-python>=13,<14'"):
         kernel_library.driver()
-
-
-# Source: cuda-bindings 13.5.0, inspect.signature of cuda.bindings.driver
-DRIVER_PARAMETERS = {
-    "cuLibraryLoadData": [
-        "code",
-        "jitOptions",
-        "jitOptionsValues",
-        "numJitOptions",
-        "libraryOptions",
-        "libraryOptionValues",
-        "numLibraryOptions",
-    ],
-    "cuLibraryGetKernel": ["library", "name"],
-    "cuLaunchKernel": [
-        "f",
-        *(f"{kind}Dim{axis}" for kind in ("grid", "block") for axis in "XYZ"),
-        "sharedMemBytes",
-        "hStream",
-        "kernelParams",
-        "extra",
-    ],
-}
-
-
-def test_the_stand_in_speaks_cuda_s_driver_api() -> None:
-    ours = {
-        name: list(inspect.signature(value).parameters)[1:]
-        for name, value in vars(plugin_stand_in.Driver).items()
-        if name.startswith("cu")
-    }
-    assert ours == DRIVER_PARAMETERS
 
 
 @FIELDS

@@ -121,7 +121,7 @@ def gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(kernel_library, "MODULE", "json")  # a module that is there
     monkeypatch.setattr(flavour, "local_compute_capability", lambda: "9.0")
     monkeypatch.setattr(
-        "nemotrt.engines.backends.tensorrt.compile.local_compute_capability", lambda: "9.0"
+        "nemotrt.engines.backends.tensorrt.backend.local_compute_capability", lambda: "9.0"
     )
     monkeypatch.syspath_prepend(folder)
     root = Path(kernel_image.__file__).parents[5]
@@ -213,7 +213,7 @@ def test_cuda_python_must_be_there(
     monkeypatch.setattr(kernel_library, "MODULE", "no_such_module")
     result = build(tmp_path, "--gpu", "h100")
     assert result.exit_code == 3
-    assert "pip install cuda-python" in result.stderr
+    assert "pip install 'cuda-python>=13,<14'" in result.stderr
 
 
 def test_a_compiler_of_kernels_must_be_there(
@@ -223,7 +223,7 @@ def test_a_compiler_of_kernels_must_be_there(
     monkeypatch.setattr(kernel_image, "NVRTC_MODULE", "no_such_module")
     result = build(tmp_path, "--gpu", "h100")
     assert result.exit_code == 3
-    assert "needs nvcc or NVRTC: pip install 'nemotrt[tensorrt]'" in result.stderr
+    assert f"needs nvcc or NVRTC: {kernel_image.INSTALL}" in result.stderr
 
 
 def test_nvcc_s_own_words_are_shown(

@@ -85,7 +85,7 @@ def opened(
     monkeypatch.setattr(kernel_library, "driver", lambda: driver)
     monkeypatch.setattr(engine_module, "local_compute_capability", lambda: "9.0")
     monkeypatch.setattr(cuda_stand_in.Cuda, "CAPABILITY", (9, 0))
-    monkeypatch.setattr(engine_module, "_module", lambda manifest: "tensorrt")
+    monkeypatch.setattr(engine_module, "plan_module", lambda manifest: "tensorrt")
     monkeypatch.setattr(engine_module, "load_module", lambda name: trt)
     monkeypatch.setattr(engine_module, "cuda_api", lambda: cuda)
     with plugin_stand_in.ordinary_tensorrt():
@@ -128,7 +128,13 @@ def test_padding_and_neighbours_change_nothing(opened: Any) -> None:
 def test_states_have_one_side(opened: Any) -> None:
     """Updated in place: half the memory, and one captured graph a batch size."""
     engine, _ = opened
-    assert all(tensor.is_in_place for tensor in engine._states.tensors)
+    for is_prompt in (False, True):
+        _, places = engine._states.bindings(range(1), is_prompt=is_prompt)
+        states = [name for name in places if "_out_" not in name]
+        assert states
+        for name in states:
+            kind, _, layer = name.rpartition("_")
+            assert places[f"{kind}_out_{layer}"] == places[name]
     slot = engine.allocate()
     for _ in range(4):
         engine.step([Feed(slot, [3])])

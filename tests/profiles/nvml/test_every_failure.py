@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
-from nemotrt.engines.backends.tensorrt.compile.flavour import local_compute_capability
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.device import select_devices

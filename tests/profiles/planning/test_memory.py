@@ -118,7 +118,7 @@ def test_a10g_holds(deployment: Make, ssm: str, engine: str, num_sequences: int)
 
 def test_128k_context_in_the_papers_budget(deployment: Make) -> None:
     # arXiv 2508.14444: 22.06 GiB x 0.95 - 1.3 GiB = 19.66 GiB, one sequence of 128k tokens.
-    options = {"gpu": "a10g", "reserve_gib": 1.3, "isl": 130_048, "osl": 1_024}
+    options = {"gpu": "a10g", "engine": "nemotrt", "reserve_gib": 1.3, "isl": 130_048, "osl": 1_024}
     nano = deployment(**options)
     assert nano.fit.budget.usable_bytes / GIB == pytest.approx(19.66, abs=0.01)
     assert nano.max_batch_size() == 1

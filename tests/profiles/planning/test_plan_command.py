@@ -13,8 +13,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from nemotrt.engines.backends import registry
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
 from nemotrt.profiles.planning.command import plan
+from nemotrt.profiles.planning.time.engine_profile import known_engines, load_engine
 
 NANO = "nemotron-nano-9b-v2"
 
@@ -61,7 +63,8 @@ def test_json_has_the_promised_keys() -> None:
 @pytest.mark.parametrize(
     ("args", "key", "value"),
     [
-        (["--gpu", "h100", "--precision", "fp8"], "kv_dtype", "fp8"),
+        (["--gpu", "h100", "--precision", "fp8"], "kv_dtype", "bf16"),
+        (["--gpu", "h100", "--precision", "fp8", "--engine", "nemotrt"], "kv_dtype", "fp8"),
         (["--gpu", "h100", "--precision", "fp8", "--kv-dtype", "bf16"], "kv_dtype", "bf16"),
         (["--precision", "int8-wo"], "precision", "int8-wo"),
         (["--isl", "100"], "isl", 100),
@@ -70,7 +73,7 @@ def test_json_has_the_promised_keys() -> None:
         (["--concurrency", "3"], "batch_size", 3),
         (["--concurrency", "300"], "batch_size", 7),
         (["--engine", "tensorrt-llm"], "engine", "tensorrt-llm"),
-        (["--memory-utilization", "0.9"], "max_batch_size", 5),
+        (["--memory-utilization", "0.9", "--engine", "nemotrt"], "max_batch_size", 5),
         (["--reserve-gib", "1"], "max_batch_size", 5),
         (["--admission", "mean"], "admission", "mean"),
         (["--max-num-tokens", "512"], "max_num_tokens", 512),
@@ -201,7 +204,7 @@ def test_png_needs_matplotlib(tmp_path: Path) -> None:
     path = tmp_path / "plan.png"
     result = run(NANO, "--plot", str(path))
     if result.exit_code == 3:
-        assert 'pip install "nemotrt[plots]"' in result.stderr
+        assert "pip install 'nemotrt[plots]'" in result.stderr
     else:
         assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -323,19 +326,96 @@ def test_sweep_without_precisions_takes_what_the_gpus_have() -> None:
     assert {row["precision"] for row in rows} == {"bf16", "int8-wo", "int8-sq"}
 
 
-def test_our_plans_of_today_hold_fewer() -> None:
-    """The TensorRT backend keeps states twice; the design in place is what the claim needs."""
-    assert any("so it holds 5 (--engine tensorrt)" in note for note in planned()["notes"])
+def test_our_engine_holds_nearly_what_the_design_does() -> None:
+    """One spare state and a prompt call's scratch; the design in place has neither."""
     built = planned("--engine", "tensorrt")
-    assert built["max_batch_size"] == 5
-    # 24,576 x 16,384 B of cache, and 2 x (135 MiB + 1.9 MiB).
-    assert built["request_bytes"] / 2**20 == pytest.approx(384 + 2 * 136.9, abs=0.1)
+    assert built["max_batch_size"] == planned("--engine", "nemotrt")["max_batch_size"] == 7
+    # 24,576 x 16,384 B of cache; 135 MiB + 1.9 MiB of states, and a 27th of them as a spare.
+    assert built["request_bytes"] / 2**20 == pytest.approx(384 + 136.9 * 28 / 27, abs=0.1)
+    notes = planned("--engine", "nemotrt", "--gpu", "a100")["notes"]
+    assert any("it holds 112 (--engine tensorrt)" in note for note in notes)
+
+
+# The engine that is planned is the one that is built
+
+
+@pytest.mark.parametrize("gpu", ["a10g", "a100", "h100", "l4"])
+def test_by_default_the_engine_is_what_a_build_makes(gpu: str) -> None:
+    assert planned("--gpu", gpu)["engine"] == registry.first_for_gpu()
+
+
+def test_each_backend_has_its_ratio_and_notes(tmp_path: Path) -> None:
+    """In JSON, the table and the page; the default engine's is the plan's own."""
+    raw = planned("--baseline", "qwen3-8b")
+    names = [backend.name for backend in registry.backends() if not backend.is_cpu]
+    assert [one["name"] for one in raw["engines"]] == names
+    first = raw["engines"][0]
+    assert (first["ratio"], first["max_batch_size"]) == (raw["ratio"], raw["max_batch_size"])
+    assert all("not executed" in one["notes"] for one in raw["engines"])
+    path = tmp_path / "plan.html"
+    result = run(NANO, "--baseline", "qwen3-8b", "--plot", str(path))
+    page = path.read_text()
+    for one in raw["engines"]:
+        ratio = f"{one['ratio']['best']:.2f} ("
+        assert ratio in result.stdout and f"ratio {ratio}" in page
+        assert f"{one['name']}: " in page and one["name"] in result.stdout
+    assert "the tensor peak is 70" in page  # the plan's own notes
+    assert planned()["engines"] == []
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--gpu", "a10g", "--precision", "fp8-dynamic", "--gpu", "h100"], "fp8-dynamic"),
+        (["--gpu", "h100", "--tp", "2"], "it has no tensor parallelism"),
+    ],
+)
+def test_a_backend_that_does_not_build_it_says_so(args: list[str], text: str) -> None:
+    ours = planned("--baseline", "qwen3-8b", *args)["engines"][0]
+    assert ours["ratio"] is None and text in ours["notes"][0]
+
+
+@pytest.mark.parametrize("engine", known_engines())
+def test_limits_are_written_for_what_a_backend_builds_alone(engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "limits.yaml"
+    if load_engine(engine).device == "cpu":
+        return
+    result = run(NANO, "--gpu", "a100", "--engine", engine, "--write-limits", str(path))
+    if engine == "tensorrt-llm":  # fills a share of the memory alone
+        assert result.exit_code == 2 and "91 sequences fit and not 114" in result.stderr
+        args = ("--batch-size", "91", "--write-limits", str(path))
+        run(NANO, "--gpu", "a100", "--engine", engine, *args)
+    if engine in registry.names():
+        assert yaml.safe_load(path.read_text())["backend"] == engine
+    else:
+        assert result.exit_code == 2 and f"no backend builds the engine {engine}" in result.stderr
+        assert "choose --engine tensorrt or tensorrt-llm" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--tp", "2"], "has no tensor parallelism"),
+        (["--admission", "mean"], "use --admission reserve"),
+        (["--ssm-state", "bf16"], "leave out --kv-cache and --ssm-state"),
+        (["--kv-cache", "fp8"], "not fp8 and fp32"),
+        (["--precision", "fp8-dynamic"], "does not build fp8-dynamic"),
+    ],
+)
+def test_limits_of_what_is_not_built_are_refused(
+    args: list[str], text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "limits.yaml"
+    result = run(NANO, "--gpu", "h100", *args, "--write-limits", str(path))
+    assert result.exit_code == 2 and text in result.stderr and not path.exists()
+    assert any(text in note for note in planned("--gpu", "h100", *args)["notes"])
 
 
 def test_ratio_chart_has_the_plans_own_length(tmp_path: Path) -> None:
     path = tmp_path / "plan.html"
-    run(NANO, "--baseline", "qwen3-8b", "--plot", str(path))
-    ratio = planned("--baseline", "qwen3-8b")["ratio"]["best"]
+    design = ("--baseline", "qwen3-8b", "--engine", "nemotrt")
+    run(NANO, *design, "--plot", str(path))
+    ratio = planned(*design)["ratio"]["best"]
     titles = [node.text or "" for node in svgs(path)[2].iter() if node.tag.endswith("title")]
     assert any(f": 24.6k, {ratio:.4g}" in title for title in titles)
     assert "both fit up to 40,233" in "".join(svgs(path)[2].itertext())

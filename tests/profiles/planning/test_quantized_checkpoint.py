@@ -160,8 +160,8 @@ def test_four_bit_folders(method: str, tmp_path: Path) -> None:
         by_config = planned(str(folder))["weights_bytes"]
         assert by_config == pytest.approx(raw["weights_bytes"], rel=0.01)
     limits = tmp_path / "limits.yaml"
-    assert run(str(folder), "--gpu", "h100", "--write-limits", str(limits)).exit_code == 0
-    assert "precision: int4-wo" in limits.read_text()
+    refused = run(str(folder), "--gpu", "h100", "--write-limits", str(limits))
+    assert refused.exit_code == 2 and "does not build int4-wo" in refused.stderr
 
 
 def test_the_linears_left_in_16_bits_multiply_in_16_bits(quantized: Make) -> None:
@@ -368,12 +368,12 @@ def test_hf_quant_config_alone_counts(algo: str, tmp_path: Path) -> None:
     path.write_text(
         json.dumps({"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}})
     )
-    raw = planned(str(folder))
+    raw = planned(str(folder), "--engine", "nemotrt")
     assert (raw["precision"], raw["kv_dtype"]) == ("fp8", "fp8")
     path.write_text(
         json.dumps({"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}})
     )
-    raw = planned(str(folder))
+    raw = planned(str(folder), "--engine", "nemotrt")
     assert (raw["precision"], raw["kv_dtype"]) == ("bf16", "fp8")
 
 

@@ -50,6 +50,7 @@ def outcome(args: list[str]) -> str:
         assert result.exit_code == 2, result.output
         return "refused"
     raw = json.loads(result.stdout)
+    del raw["engines"]  # of other engines than the one that the line names
     digest = hashlib.sha256("\n".join(numbers(raw)).encode()).hexdigest()[:16]
     return " ".join([digest, *(f"{name}={raw[name]!r}" for name in HEADLINE)])
 

@@ -257,7 +257,7 @@ def test_a_saved_profile_serves_what_it_was_measured_with(
 def test_a_failing_probe_is_a_child_process_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(this_machine, "PROBE", "no.such.module")
     with pytest.raises(ChildProcessFailedError, match="failed with code 1"):
-        this_machine.measure_this_machine("nemotrt", Precision.FP32)
+        this_machine.measure_this_machine(None, Precision.FP32)
 
 
 def num_nodes(folder: Path, pattern: str) -> int:

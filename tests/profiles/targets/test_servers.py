@@ -187,5 +187,5 @@ def test_grpc_without_nvidias_client_says_what_to_install(monkeypatch):
     for module in ("profiles.load.targets.triton_grpc", "wire.triton_stream"):
         monkeypatch.delitem(sys.modules, f"nemotrt.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
-    with pytest.raises(EnvironmentUnfitError, match=r"pip install 'tritonclient\[grpc\]'"):
+    with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[serve\]'"):
         open_target("grpc://127.0.0.1:1", SMALL, TargetOptions(tokenizer="tiny-dense"))

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from nemotrt.engines.backends.tensorrt.compile.flavour import AHEAD_OF_TIME, Flavour, choose
+from nemotrt.engines.backends.protocol.own_runtime import prefill_batch
+from nemotrt.engines.backends.tensorrt.compile.flavour import Flavour, choose
 from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, parse_layers
 from nemotrt.engines.backends.tensorrt.compile.refusals import explain
 from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE
+from nemotrt.engines.backends.tensorrt.graph.fitness import AHEAD_OF_TIME
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ChildProcessFailedError
@@ -27,10 +29,6 @@ from nemotrt.files.user_cache import user_cache
 
 PLAN_FILE = "engine.plan"
 SCRIPT = Path(__file__).with_name("compiler_process.py")
-# Tokens of one prefill call, all sequences together, unless one chunk has more: the scan's matrices
-# are [batch, heads, chunk, chunk] in float32, 0.5 GiB each for four chunks of 512 tokens of the 9B.
-PREFILL_TOKENS = 512
-PREFILL_BATCH = 4  # sequences whose prompt chunks one call may take, at most
 DECODE_PROFILE, PREFILL_PROFILE = 0, 1
 REPORT_S = 0.25  # progress is shown at most this often
 PLUGIN_FAULT = "[ERROR] Exception "  # how the binding begins what a plugin of ours raised
@@ -55,14 +53,8 @@ def profiles(limits: Limits) -> list[tuple[tuple[int, int], ...]]:
     """Return (batch, tokens) at minimum, usual and maximum: of decode, then of prompt chunks."""
     batch, chunk = limits.max_batch_size, limits.chunk_tokens
     decode = ((1, 1), (batch, 1), (batch, 1))
-    prefill = ((1, min(2, chunk)), (1, chunk), (prefill_batch(limits), chunk))
+    prefill = ((1, min(2, chunk)), (1, chunk), (prefill_batch(batch, chunk), chunk))
     return [decode, prefill]
-
-
-def prefill_batch(limits: Limits) -> int:
-    """Return how many sequences' chunks one call of the prefill profile takes."""
-    fitting = max(PREFILL_TOKENS // limits.chunk_tokens, 1)
-    return min(limits.max_batch_size, PREFILL_BATCH, fitting)
 
 
 def compile_plan(

@@ -45,8 +45,7 @@ def _compile(trt: Any, request: dict[str, Any], emit: Any) -> None:
     """Compile, write the plan, and emit either `errors` or `done`."""
     log = _log(trt)
     builder = trt.Builder(log)
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not _parse(parser, request):
         emit(errors=log.errors or [str(parser.get_error(i)) for i in range(parser.num_errors)])

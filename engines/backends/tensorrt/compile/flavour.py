@@ -4,23 +4,17 @@ TensorRT for RTX compiles ahead of time, without a GPU, for the compute capabili
 AHEAD_OF_TIME. Ordinary TensorRT compiles for the GPU of the host that it runs on.
 """
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import util
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
+from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
+from nemotrt.engines.backends.tensorrt.graph.fitness import AHEAD_OF_TIME, unfit
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import RTX_BINDINGS, RTX_LIBS, TENSORRT, Package, install
 
-# Source: tried with tensorrt-rtx 1.7.1.116, 2026-11: these compile without a driver; 9.0 is not
-# among its targets.
-AHEAD_OF_TIME = {"8.0": "SM80", "8.6": "SM86", "8.9": "SM89"}
 RTX_MODULE = "tensorrt_rtx_bindings"
-RTX_INSTALL = "pip install 'nemotrt[rtx]'"
 HOST_MODULE = "tensorrt"
-HOST_INSTALL = "pip install 'nemotrt[tensorrt]'"
-# Source: NVIDIA/TensorRT include/NvInfer.h by tag: KVCacheUpdate and RotaryEmbedding are in 10.15.
-HOST_MIN_VERSION = (10, 15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +23,28 @@ class Flavour:
 
     name: str
     module: str
-    packages: tuple[str, ...]  # any of these holds the version
+    packages: tuple[Package, ...]  # of one version; the last one says which
     is_ahead_of_time: bool
+    extra: str  # of nemotrt, that runs its plans
+
+    def install(self, version: str) -> str:
+        """Return the line that installs all that runs the plans of a version."""
+        return install(self.extra, *(f"{package.name}=={version}" for package in self.packages))
 
     def version(self) -> str:
         """Return the installed version."""
-        for package in self.packages:
-            try:
-                return version(package)
-            except PackageNotFoundError:
-                continue
-        raise EnvironmentUnfitError(f"no package {' or '.join(self.packages)} is installed.")
+        found = self.packages[-1].installed()
+        if found is None:
+            raise EnvironmentUnfitError(f"{self.packages[-1].name} is not installed.")
+        return found
 
 
 def flavours() -> tuple[Flavour, Flavour]:
     """Return the ahead-of-time flavour and the host's own."""
-    rtx = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu12-libs", "tensorrt-rtx")
-    host = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    rtx = (RTX_BINDINGS, RTX_LIBS)
     return (
-        Flavour("tensorrt-rtx", RTX_MODULE, rtx, is_ahead_of_time=True),
-        Flavour("tensorrt", HOST_MODULE, host, is_ahead_of_time=False),
+        Flavour("tensorrt-rtx", RTX_MODULE, rtx, is_ahead_of_time=True, extra="rtx-run"),
+        Flavour("tensorrt", HOST_MODULE, (TENSORRT,), is_ahead_of_time=False, extra="tensorrt"),
     )
 
 
@@ -65,65 +61,27 @@ def choose(compute_capability: str, *, has_plugins: bool = False) -> Flavour:
     has_target = compute_capability in AHEAD_OF_TIME and not has_plugins
     is_here = compute_capability == local_compute_capability()
     has_host = util.find_spec(host.module) is not None
-    if is_here and has_host and _is_new_enough(host):
+    if is_here and has_host and (fault := unfit(host.version(), has_plugins=has_plugins)) == "":
         return host
     if has_target and util.find_spec(rtx.module) is not None:
         return rtx
     if is_here and has_host:
-        wanted = ".".join(map(str, HOST_MIN_VERSION))
-        raise EnvironmentUnfitError(
-            f"TensorRT {host.version()} has no KV cache update; take {wanted} or later: "
-            f"{HOST_INSTALL}."
-        )
+        raise EnvironmentUnfitError(f"TensorRT {host.version()} {fault}.")
     if is_here:
         raise EnvironmentUnfitError(
-            f"compiling for this host's own GPU needs TensorRT: {HOST_INSTALL}."
+            f"compiling for this host's own GPU needs TensorRT: {install('tensorrt')}."
         )
     if has_target:
         raise EnvironmentUnfitError(
-            f"compiling TensorRT plans without a GPU needs TensorRT for RTX: {RTX_INSTALL}."
+            f"compiling TensorRT plans without a GPU needs TensorRT for RTX: {install('rtx')}."
         )
     raise EnvironmentUnfitError(
         f"compute capability {compute_capability} can't be compiled for ahead of time (only "
-        f"{', '.join(AHEAD_OF_TIME)}); build on that GPU's host with {HOST_INSTALL}."
+        f"{', '.join(AHEAD_OF_TIME)}); build on that GPU's host with {install('tensorrt')}."
     )
-
-
-def _is_new_enough(host: Flavour) -> bool:
-    """Whether the host's TensorRT has the layers that the graph needs."""
-    numbers = tuple(int(part) for part in host.version().split(".")[:2] if part.isdigit())
-    return numbers >= HOST_MIN_VERSION
 
 
 def tools(compute_capability: str, *, has_plugins: bool = False) -> dict[str, str]:
     """Return the versions of what a plan for the GPU depends on."""
     flavour = choose(compute_capability, has_plugins=has_plugins)
     return {"onnx": version("onnx"), flavour.name: flavour.version()}
-
-
-def local_compute_capability() -> str | None:
-    """Return the compute capability of the first GPU that CUDA sees, such as "9.0"; None without.
-
-    CUDA_VISIBLE_DEVICES is read as CUDA reads it, numbers in the order of the PCI bus.
-    """
-    import pynvml
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if not visible or visible.startswith("-"):
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        if visible.isdecimal():
-            device = pynvml.nvmlDeviceGetHandleByIndex(int(visible))
-        else:
-            device = pynvml.nvmlDeviceGetHandleByUUID(visible)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        with suppress(pynvml.NVMLError):  # nothing is asked any more
-            pynvml.nvmlShutdown()
-    return f"{major}.{minor}"

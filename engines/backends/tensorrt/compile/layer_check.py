@@ -143,14 +143,14 @@ def _copied_states(layers: Sequence[Layer]) -> list[str]:
     copied = []
     for layer in layers:
         states = [tensor for tensor in layer.inputs if tensor.name.startswith("ssm_")]
-        sizes = {_row_size(tensor) for tensor in states}
+        sizes = {row_size(tensor) for tensor in states}
         others = [x for x in layer.outputs if not x.name.startswith("ssm_out_")]
-        if states and any(_row_size(tensor) in sizes for tensor in others):
+        if states and any(row_size(tensor) in sizes for tensor in others):
             copied.append(states[0].name)
     return copied
 
 
-def _row_size(tensor: Tensor) -> int:
+def row_size(tensor: Tensor) -> int:
     """Return the elements of one sequence's part of a tensor, whose first axis is the batch."""
     return math.prod(int(size) for size in tensor.shape.split(",")[1:] if size)
 

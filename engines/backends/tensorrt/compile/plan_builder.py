@@ -2,13 +2,21 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.protocol.backend import BuildJob, Notes, Target
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.compile.layer_check import LAYERS_FILE, check_layers
+from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport
+from nemotrt.engines.backends.tensorrt.compile.state_proof import (
+    LAYOUT_REASON,
+    STATE_LAYOUT,
+    state_layout,
+)
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE, compile_image
 from nemotrt.engines.backends.tensorrt.graph import export as graph_export
@@ -62,12 +70,28 @@ def build_plan(
     stored = {name: weight.dtype for name, weight in bound.items()}
     found = check_layers(compiled.report, checkpoint.config, stored, target.precision)
     (job.folder / LAYERS_FILE).write_text(json.dumps(compiled.report.as_json()), encoding="utf-8")
-    return weights, plugins | {
+    return weights, {
+        **plugins,
+        **_layout_notes(compiled.report, target, bound),
         "is_embedded": options.is_embedded,
         "rebuild_differs_in": RENUMBERED if compiled.is_address_space_fixed else REORDERED,
         "kv_cache": "bf16",
         "layer_faults": "; ".join(found.faults),
     }
+
+
+def _layout_notes(
+    report: LayerReport, target: Target[TensorRTOptions], bound: Collection[str]
+) -> Notes:
+    """Return what a manifest notes of where decode steps write states."""
+    if target.options.has_plugins:
+        return {STATE_LAYOUT: StateLayout.IN_PLACE.value}
+    num_layers = target.checkpoint.config.num_mamba_layers
+    if not num_layers:
+        return {}
+    layout, reason = state_layout(report, num_layers, {*graph_export.FED, *bound})
+    notes: Notes = {STATE_LAYOUT: layout.value}
+    return notes | ({LAYOUT_REASON: reason} if reason else {})
 
 
 def build_plugins(target: Target[TensorRTOptions], job: BuildJob) -> Notes:

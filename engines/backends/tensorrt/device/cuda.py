@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
+from nemotrt.needs import CUDA, pip_install
 
 MODULE = "cuda.bindings.runtime"
-INSTALL = "pip install cuda-python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,8 @@ def cuda_api() -> Any:
     try:
         return import_module(MODULE)
     except ImportError as error:
-        raise EnvironmentUnfitError(f"running TensorRT plans needs {INSTALL}.") from error
+        line = pip_install(CUDA.requirement)
+        raise EnvironmentUnfitError(f"running TensorRT plans needs cuda-python: {line}.") from error
 
 
 @contextmanager

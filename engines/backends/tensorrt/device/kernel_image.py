@@ -1,8 +1,8 @@
 """Compiles CUDA kernels: by nvcc into a fatbin of every target, else by NVRTC for one GPU.
 
-nvcc comes with CUDA's toolkit or the package nvidia-cuda-nvcc; NVRTC, which the extra `tensorrt`
-installs, is enough, and takes the place of an nvcc that fails. The sources include no header of
-CUDA's, so NVRTC needs none.
+nvcc comes with CUDA's toolkit or the package nvidia-cuda-nvcc; NVRTC, which the extras that run
+plans install, is enough, and takes the place of an nvcc that fails. The sources include no header
+of CUDA's, so NVRTC needs none.
 """
 
 import os
@@ -17,12 +17,13 @@ from typing import Any
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.device.kernel_set import KernelSet
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
+from nemotrt.needs import CUDA, NVRTC, pip_install
 
 KERNELS_FILE = "mamba.fatbin"
 TARGETS = ("8.0", "8.6", "9.0")  # A100, A10G, H100
 NVRTC_MODULE = "cuda.bindings.nvrtc"
 STANDARD = "-std=c++17"
-INSTALL = "pip install 'nemotrt[tensorrt]'"
+INSTALL = pip_install(CUDA.requirement, NVRTC.requirement)
 TOOLKIT = Path("/usr/local/cuda/bin/nvcc")
 
 

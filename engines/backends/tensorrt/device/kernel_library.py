@@ -7,9 +7,9 @@ from typing import Any
 
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KERNELS, PURPOSE
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
+from nemotrt.needs import CUDA, pip_install
 
 MODULE = "cuda.bindings.driver"
-INSTALL = "pip install cuda-python"
 
 
 class KernelLibrary:
@@ -78,4 +78,5 @@ def driver() -> Any:
     try:
         return import_module(MODULE)
     except ImportError as error:
-        raise EnvironmentUnfitError(f"launching our CUDA kernels needs {INSTALL}.") from error
+        line = pip_install(CUDA.requirement)
+        raise EnvironmentUnfitError(f"launching our kernels needs cuda-python: {line}.") from error

@@ -15,6 +15,7 @@ from nemotrt.errors import EnvironmentUnfitError
 # Source: benchmarks/embedded_weights.py, tensorrt-rtx 1.7.1.116, 2026-11: weights inside the plan
 # take 3.0 (bf16) to 3.7 (int8-wo) times their bytes while it is compiled.
 EMBEDDING_FACTOR = 3.5
+FED = ("input_ids", "lengths", "past")  # inputs that each call brings
 MEMORY_FILE = Path("/proc/meminfo")
 
 

@@ -1,11 +1,11 @@
 """Where a plan's Mamba layers can be plugins."""
 
-from nemotrt.engines.backends.tensorrt.compile.flavour import HOST_INSTALL
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.device.kernel_image import check_compiler
 from nemotrt.engines.backends.tensorrt.device.kernel_library import driver
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.needs import install
 
 
 def check_plugins(config: ModelConfig, gpu: str, *, has_local_gpu: bool) -> None:
@@ -27,7 +27,7 @@ def check_plugins(config: ModelConfig, gpu: str, *, has_local_gpu: bool) -> None
         raise EnvironmentUnfitError(
             "--mamba plugin needs ordinary TensorRT on the GPU's own host: TensorRT for RTX, which "
             "compiles ahead of time, has no plugin layer. Build on a host with "
-            f"{gpu} ({HOST_INSTALL}), or with --mamba native."
+            f"{gpu} ({install('tensorrt')}), or with --mamba native."
         )
     driver()
     check_compiler()

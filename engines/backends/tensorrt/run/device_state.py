@@ -2,35 +2,58 @@
 
 A KV cache is written in place, which TensorRT's KVCacheUpdate demands; so are all states where our
 plugins update them. TensorRT's own layers read and write convolution windows and SSM states by
-different kernels in an order that it does not promise, so each has two sides: a step reads one and
-writes the other. No copy is made, and a step that is repeated gives the same result.
+kernels in an order that it does not promise, so a step writes them elsewhere:
+
+- Where one spare rotates, a decode step writes each layer's state over what the layer before has
+  read, and the first layer's over the spare. The build has proven from the plan's kernels that the
+  layer before is done by then. A prompt call, of which that does not hold, writes a scratch for its
+  few sequences, which is copied back behind it.
+- With two sides, each call reads one and writes the other.
+
+A row's phase says where its states lie; a call's rows have one phase.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
+from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
+from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, DeviceBuffer
+from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner
 from nemotrt.errors import ArtefactError
-
-SIDES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class StateTensor:
-    """One state of the graph: the input's name, the output's, and the bytes of one row."""
+    """One state of the graph: its kind, the number of its layer, and the bytes of one row."""
 
-    name: str
-    out_name: str
+    kind: str
+    layer: int
     row_bytes: int
-    is_in_place: bool  # the output has the input's memory
+
+    @property
+    def name(self) -> str:
+        """The graph's input."""
+        return f"{self.kind}_{self.layer}"
+
+    @property
+    def out_name(self) -> str:
+        """The graph's output."""
+        return f"{self.kind}_out_{self.layer}"
+
+    @property
+    def is_cache(self) -> bool:
+        """Whether the output has the input's memory in every plan."""
+        return self.kind.endswith("_cache")
 
 
-def state_tensors(
-    runner: PlanRunner, others: Collection[str], *, all_in_place: bool
-) -> list[StateTensor]:
+def state_tensors(runner: PlanRunner, others: Collection[str]) -> list[StateTensor]:
     """Return a plan's states: every input that is not among the `others`, and its output.
 
     Raises:
@@ -41,76 +64,166 @@ def state_tensors(
     for name in runner.names(inputs=True):
         if name in others:
             continue
-        kind, _, index = name.rpartition("_")
-        out_name = f"{kind}_out_{index}"
-        if out_name not in outputs:
-            raise ArtefactError(f"the plan's input {name} is neither a weight nor a state.")
-        outputs.remove(out_name)
+        kind, _, layer = name.rpartition("_")
         row_bytes = int(np.prod(runner.shape(name)[1:])) * runner.item_bytes(name)
-        is_in_place = all_in_place or kind.endswith("_cache")
-        tensors.append(StateTensor(name, out_name, row_bytes, is_in_place))
+        tensor = StateTensor(kind, int(layer) if layer.isdigit() else -1, row_bytes)
+        if tensor.out_name not in outputs:
+            raise ArtefactError(f"the plan's input {name} is neither a weight nor a state.")
+        outputs.remove(tensor.out_name)
+        tensors.append(tensor)
     if outputs:
         raise ArtefactError(f"the plan's outputs {', '.join(sorted(outputs))} are unknown.")
     return tensors
 
 
+def state_layout(manifest: Manifest) -> StateLayout:
+    """Return where the plan's steps write states: what the build has proven, else two sides.
+
+    Raises:
+        ArtefactError: the manifest has a word that this version does not know.
+    """
+    if manifest.options.get("mamba") == MambaLayers.PLUGIN:
+        return StateLayout.IN_PLACE
+    word = manifest.options.get(STATE_LAYOUT, StateLayout.TWO_SIDES)
+    if word not in (StateLayout.ROTATING, StateLayout.TWO_SIDES):
+        raise ArtefactError(f"the engine's {STATE_LAYOUT} is {word!r}; build it again.")
+    return StateLayout(word)
+
+
 class DeviceStates:
-    """Buffers for `num_rows` sequences, and which side of each row is current."""
+    """Buffers for `num_rows` sequences, and the phase of each row."""
 
-    def __init__(self, cuda: Cuda, tensors: list[StateTensor], num_rows: int) -> None:
-        """Allocate, and enqueue zeros."""
-        self.tensors = tensors
-        self.side = [0] * num_rows
+    def __init__(
+        self,
+        cuda: Cuda,
+        tensors: list[StateTensor],
+        num_rows: int,
+        layout: StateLayout,
+        scratch_rows: int = 0,
+    ) -> None:
+        """Allocate, and enqueue zeros.
+
+        Args:
+            cuda: the device.
+            tensors: of the plan.
+            num_rows: sequences.
+            layout: of what is no cache.
+            scratch_rows: sequences of a prompt call, where it writes its states apart.
+
+        Raises:
+            ArtefactError: layers of one kind differ in size, or are not numbered from 0.
+        """
+        self.phase = [0] * num_rows
         self._cuda = cuda
+        self._tensors = tensors
+        self._moved = [tensor for tensor in tensors if not tensor.is_cache]
         self._num_rows = num_rows
-        self._buffers: dict[str, DeviceBuffer] = {}
-        for tensor in tensors:
-            sides = 1 if tensor.is_in_place else SIDES
-            self._buffers[tensor.name] = cuda.allocate(sides * num_rows * tensor.row_bytes)
-            cuda.zero(self._buffers[tensor.name].address, self._buffers[tensor.name].num_bytes)
-        self._spare = cuda.allocate(max((t.row_bytes for t in tensors), default=0))
+        self._layout = layout
+        self._scratch_rows = scratch_rows
+        self._num_layers = _count(tensors)
+        periods = (layout.period(self._num_layers[tensor.kind]) for tensor in self._moved)
+        self._period = max(periods, default=1)  # of either kind: both have one of each layer
+        self._current = 0  # the phase that the last decode step left
+        self._buffers = {kind: self._allocate(kind) for kind in self._num_layers}
+        apart = [scratch_rows * tensor.row_bytes for tensor in self._moved]
+        self._scratch_at = dict(zip(self._moved, accumulate(apart, initial=0), strict=False))
+        largest = max((tensor.row_bytes for tensor in tensors), default=0)
+        self._scratch = cuda.allocate(max(sum(apart), largest))  # a swap needs one row of a tensor
 
-    def address(self, tensor: StateTensor, row: int, side: int) -> int:
-        """Return where a row of a state lies; what is updated in place has one side."""
-        place = row if tensor.is_in_place else side * self._num_rows + row
-        return self._buffers[tensor.name].address + place * tensor.row_bytes
+    def _allocate(self, kind: str) -> DeviceBuffer:
+        """Return zeroed memory for every layer of a kind."""
+        tensor = next(tensor for tensor in self._tensors if tensor.kind == kind)
+        num_buffers = self._layout_of(tensor).buffers(self._num_layers[kind])
+        buffer = self._cuda.allocate(num_buffers * self._num_rows * tensor.row_bytes)
+        self._cuda.zero(buffer.address, buffer.num_bytes)
+        return buffer
 
-    def bindings(self, row: int, side: int) -> dict[str, int]:
-        """Return graph tensor -> address, for rows from `row` on that are all on `side`."""
+    def _layout_of(self, tensor: StateTensor) -> StateLayout:
+        return StateLayout.IN_PLACE if tensor.is_cache else self._layout
+
+    def address(self, tensor: StateTensor, row: int, phase: int) -> int:
+        """Return where a row of a state lies in a phase."""
+        layers = self._num_layers[tensor.kind]
+        place = self._layout_of(tensor).buffer(tensor.layer, layers, phase)
+        start = self._buffers[tensor.kind].address
+        return start + (place * self._num_rows + row) * tensor.row_bytes
+
+    def bindings(self, rows: range, *, is_prompt: bool) -> tuple[int, dict[str, int]]:
+        """Bring the rows to one phase; return it, and graph tensor -> address of the first row."""
+        phase, first = self._align(rows), rows[0]
         found = {}
-        for tensor in self.tensors:
-            found[tensor.name] = self.address(tensor, row, side)
-            found[tensor.out_name] = self.address(tensor, row, 1 - side)
-        return found
+        for tensor in self._tensors:
+            found[tensor.name] = self.address(tensor, first, phase)
+            found[tensor.out_name] = self.address(tensor, first, phase + 1)
+        if is_prompt and self._scratch_rows:
+            found |= {tensor.out_name: self._apart(tensor) for tensor in self._moved}
+        return phase, found
 
-    def align(self, rows: range) -> int:
-        """Bring the rows to one side, the one that most are on, and return it."""
-        ones = sum(self.side[row] for row in rows)
-        side = int(2 * ones > len(rows))
+    def written(self, rows: range, *, is_prompt: bool) -> None:
+        """Note that a call has written what `bindings` said; bring back what lies apart."""
+        if is_prompt and self._scratch_rows:
+            for tensor in self._moved:
+                target = self.address(tensor, rows[0], self._current)
+                self._cuda.copy(target, self._apart(tensor), len(rows) * tensor.row_bytes)
+            phase = self._current
+        else:
+            phase = (self.phase[rows[0]] + 1) % self._period
         for row in rows:
-            if self.side[row] != side:
-                for tensor in self.tensors:
-                    if not tensor.is_in_place:
-                        source, target = (self.address(tensor, row, s) for s in (1 - side, side))
-                        self._cuda.copy(target, source, tensor.row_bytes)
-                self.side[row] = side
-        return side
+            self.phase[row] = phase
+        if not is_prompt:
+            self._current = phase
 
-    def flip(self, rows: range) -> None:
-        """Note that a step has written the other side of these rows, if there is one."""
-        if all(tensor.is_in_place for tensor in self.tensors):
-            return
+    def _apart(self, tensor: StateTensor) -> int:
+        """Return where a prompt call writes a state apart."""
+        return self._scratch.address + self._scratch_at[tensor]
+
+    def _align(self, rows: range) -> int:
+        """Bring the rows to one phase, the one that most have, and return it."""
+        phase, _ = Counter(self.phase[row] for row in rows).most_common(1)[0]
         for row in rows:
-            self.side[row] = 1 - self.side[row]
+            if self.phase[row] != phase:
+                for source, target, num_bytes in self._moves(row, phase):
+                    self._cuda.copy(target, source, num_bytes)
+                self.phase[row] = phase
+        return phase
+
+    def _moves(self, row: int, phase: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the copies (source, target, bytes) that bring a row to a phase.
+
+        Where a spare rotates, most of the targets hold another layer's state: they go by way of the
+        scratch, which has room for a row of every layer.
+        """
+        for tensor in self._moved:
+            source = self.address(tensor, row, self.phase[row])
+            if self._scratch_rows:
+                yield source, self._apart(tensor), tensor.row_bytes
+            else:
+                yield source, self.address(tensor, row, phase), tensor.row_bytes
+        for tensor in self._moved if self._scratch_rows else ():
+            yield self._apart(tensor), self.address(tensor, row, phase), tensor.row_bytes
 
     def clear(self, row: int, tokens: int) -> None:
-        """Enqueue zeros for a whole row, whatever it held."""
-        for tensor in self.tensors:
-            self._cuda.zero(self.address(tensor, row, self.side[row]), tensor.row_bytes)
+        """Enqueue zeros for a whole row, whatever it held; zeros are right in any phase."""
+        self.phase[row] = self._current
+        for tensor in self._tensors:
+            self._cuda.zero(self.address(tensor, row, self._current), tensor.row_bytes)
 
     def swap(self, first: int, second: int, tokens: int) -> None:
-        """Exchange two whole rows, whatever they hold."""
-        for tensor in self.tensors:
-            a, b = (self.address(tensor, row, self.side[row]) for row in (first, second))
-            for target, source in ((self._spare.address, a), (a, b), (b, self._spare.address)):
+        """Exchange two whole rows, whatever they hold; each keeps its phase."""
+        spare = self._scratch.address
+        for tensor in self._tensors:
+            a, b = (self.address(tensor, row, self.phase[row]) for row in (first, second))
+            for target, source in ((spare, a), (a, b), (b, spare)):
                 self._cuda.copy(target, source, tensor.row_bytes)
+
+
+def _count(tensors: list[StateTensor]) -> dict[str, int]:
+    """Return how many layers each kind has; each from 0 on, and of one size."""
+    found: dict[str, int] = {}
+    for kind in dict.fromkeys(tensor.kind for tensor in tensors):
+        own = [tensor for tensor in tensors if tensor.kind == kind]
+        is_whole = sorted(tensor.layer for tensor in own) == list(range(len(own)))
+        if not is_whole or len({tensor.row_bytes for tensor in own}) > 1:
+            raise ArtefactError(f"the plan's {kind} states are not one of each layer, all alike.")
+        found[kind] = len(own)
+    return found

@@ -1,45 +1,15 @@
 """Brings the checkpoint's tensors to the GPU, in the form in which the plan's inputs take them."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.artefact.manifest import Manifest, WeightInput
+from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, DeviceBuffer
-from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.safetensors_file import DTYPES
-from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
 from nemotrt.errors import ArtefactError
 
 STAGING_BYTES = 1 << 25
-
-
-def open_weights(manifest: Manifest, *, verify: bool = True) -> Checkpoint:
-    """Return the checkpoint that the engine was built from.
-
-    Args:
-        manifest: of the engine.
-        verify: check the SHA-256 of every tensor; without, names, types and places are checked.
-
-    Raises:
-        ArtefactError: it has gone, or it has changed since the build.
-    """
-    path = Path(manifest.checkpoint.path)
-    if not path.is_dir():
-        raise ArtefactError(f"{path}, which holds the engine's weights, is missing.")
-    checkpoint = open_checkpoint(path)
-    if checkpoint.fingerprint() != manifest.checkpoint.fingerprint:
-        raise ArtefactError(f"{path} has changed since the build. Build the engine again.")
-    if verify:
-        wanted = {entry.tensor: entry.sha256 for entry in manifest.weights.values()}
-        found = tensor_digests([checkpoint[name] for name in wanted])
-        for (name, sha256), digest in zip(wanted.items(), found, strict=True):
-            if digest != sha256:
-                raise ArtefactError(
-                    f"{path}: tensor {name} has changed since the build. Build the engine again."
-                )
-    return checkpoint
 
 
 def upload(

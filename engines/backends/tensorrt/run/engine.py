@@ -6,7 +6,6 @@ executes the plan's graph in ONNX Runtime and checks every binding.
 
 import logging
 from collections.abc import Iterator, Sequence
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,37 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions, open_weights
+from nemotrt.engines.backends.protocol.local_gpu import check_same_gpu, local_compute_capability
+from nemotrt.engines.backends.protocol.own_runtime import prefill_batch
 from nemotrt.engines.backends.tensorrt.compile.compiler import (
     DECODE_PROFILE,
     PLAN_FILE,
     PREFILL_PROFILE,
-    prefill_batch,
 )
-from nemotrt.engines.backends.tensorrt.compile.flavour import flavours, local_compute_capability
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api, opened
 from nemotrt.engines.backends.tensorrt.device.jit_kernels import kernel_file
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
-from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.graph.export import FED
 from nemotrt.engines.backends.tensorrt.plugins.registration import register_plugins
 from nemotrt.engines.backends.tensorrt.run.batch_inputs import BatchInputs
-from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, state_tensors
-from nemotrt.engines.backends.tensorrt.run.device_weights import open_weights, upload
+from nemotrt.engines.backends.tensorrt.run.device_state import (
+    DeviceStates,
+    state_layout,
+    state_tensors,
+)
+from nemotrt.engines.backends.tensorrt.run.device_weights import upload
+from nemotrt.engines.backends.tensorrt.run.needs import plan_module
 from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
 from nemotrt.engines.runtime.engine import CHOSEN, Feed, step_by_rows
 from nemotrt.engines.runtime.pipeline import Pipeline
 from nemotrt.engines.runtime.sampling.draws import open_draws
 from nemotrt.engines.runtime.state.slots import Slots
-from nemotrt.errors import EnvironmentUnfitError, NemotrtError
+from nemotrt.errors import NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
-FED = ("input_ids", "lengths", "past")
 log = logging.getLogger("nemotrt.engine")
 
 
@@ -47,7 +51,13 @@ class TensorRTEngine(Slots):
     """An open plan. Steps of one token run as one batch, prompt chunks a few at a time."""
 
     def __init__(
-        self, trt: Any, cuda: Cuda, folder: Path, manifest: Manifest, kernels: Path | None = None
+        self,
+        trt: Any,
+        cuda: Cuda,
+        folder: Path,
+        manifest: Manifest,
+        kernels: Path | None = None,
+        options: OpenOptions = AS_BUILT,
     ) -> None:
         """Load the plan, bring the weights to the GPU, and allocate the state.
 
@@ -57,21 +67,23 @@ class TensorRTEngine(Slots):
         self._runner = PlanRunner(trt, folder / PLAN_FILE, cuda, kernels)
         self._weights = {}
         if manifest.weights:
-            self._weights = upload(cuda, open_weights(manifest), manifest.weights)
-        tensors = state_tensors(
-            self._runner,
-            {*FED, *self._weights},
-            all_in_place=manifest.options.get("mamba") == MambaLayers.PLUGIN,
+            self._weights = upload(cuda, open_weights(folder, manifest, options), manifest.weights)
+        limits, layout = manifest.engine_limits, state_layout(manifest)
+        self._states = DeviceStates(
+            cuda,
+            state_tensors(self._runner, {*FED, *self._weights}),
+            limits.max_batch_size,
+            layout,
+            layout.scratch_rows(limits.max_batch_size, limits.chunk_tokens),
         )
-        limits = manifest.engine_limits
-        self._states = DeviceStates(cuda, tensors, limits.max_batch_size)
         super().__init__(limits, self._runner.shape("logits")[-1], self._states)
         self._allocate_buffers()
 
     def _allocate_buffers(self) -> None:
         """Allocate what goes in and out in each step, page-locked here and on the device."""
         batch, chunk = self.limits.max_batch_size, self.limits.chunk_tokens
-        num_ids = max(batch, prefill_batch(self.limits) * chunk)
+        self._prefill_batch = prefill_batch(batch, chunk)
+        num_ids = max(batch, self._prefill_batch * chunk)
         self._inputs = BatchInputs(self._cuda, num_ids, batch)
         self._logits = self._cuda.host_array((batch, self.vocab_size), np.float32)
         inputs = self._inputs.device
@@ -150,20 +162,20 @@ class TensorRTEngine(Slots):
         tokens = max(len(feed.tokens) for feed in feeds)
         held = max(self.held_tokens(feed.slot) for feed in feeds)
         is_inside = held + tokens <= self.limits.max_seq_len
-        return is_inside and len(feeds) <= prefill_batch(self.limits)
+        return is_inside and len(feeds) <= self._prefill_batch
 
     def _run(self, feeds: Sequence[Feed], first_row: int, chosen: Chosen | None) -> list[int]:
         """Enqueue a batch; return its rows of the logits, which begin at `first_row`."""
         first, ordered = self.gather(feeds)
         rows = range(first, first + len(feeds))
-        side = self._states.align(rows)
         tokens = self._feed(ordered, chosen)
-        profile = DECODE_PROFILE if tokens == 1 else PREFILL_PROFILE
-        addresses = self._fixed | self._states.bindings(first, side)
-        addresses["logits"] = self.logits_address(first_row)
-        key = (first, side, first_row) if tokens == 1 else None
+        is_prompt = tokens > 1
+        phase, states = self._states.bindings(rows, is_prompt=is_prompt)
+        addresses = self._fixed | states | {"logits": self.logits_address(first_row)}
+        profile = PREFILL_PROFILE if is_prompt else DECODE_PROFILE
+        key = None if is_prompt else (first, phase, first_row)
         self._runner.run(profile, len(rows), tokens, addresses, key)
-        self._states.flip(rows)
+        self._states.written(rows, is_prompt=is_prompt)
         self.advance(feeds)
         return [first_row + self.row_of(feed) - first for feed in feeds]
 
@@ -193,44 +205,20 @@ class TensorRTEngine(Slots):
         self._cuda.close()
 
 
-def open_engine(folder: Path, manifest: Manifest) -> TensorRTEngine:
+def open_engine(
+    folder: Path, manifest: Manifest, options: OpenOptions = AS_BUILT
+) -> TensorRTEngine:
     """Return the open engine of an engine directory.
 
     Raises:
         EnvironmentUnfitError: no GPU, another GPU, or another TensorRT than the plan is for.
         ArtefactError: the checkpoint with the weights has gone or changed.
     """
-    found = local_compute_capability()
-    if found is None:
-        raise EnvironmentUnfitError(
-            f"{folder} is a TensorRT plan for {manifest.gpu}, and this machine has no NVIDIA GPU. "
-            "Build with --backend onnxruntime to run on the CPU."
-        )
-    _check_gpu(folder, manifest, found)
-    trt = load_module(_module(manifest))
+    check_same_gpu(folder, manifest, local_compute_capability())
+    trt = load_module(plan_module(manifest))
     register_plugins(folder, manifest)
     kernels = kernel_file(manifest.files[PLAN_FILE].sha256)
     with opened(cuda_api()) as cuda:
-        _check_gpu(folder, manifest, cuda.compute_capability)  # CUDA may order the GPUs otherwise
-        return TensorRTEngine(trt, cuda, folder, manifest, kernels)
-
-
-def _check_gpu(folder: Path, manifest: Manifest, found: str) -> None:
-    """Raise EnvironmentUnfitError unless the plan is for a GPU of compute capability `found`."""
-    if found != manifest.compute_capability:
-        raise EnvironmentUnfitError(
-            f"{folder} was compiled for {manifest.gpu} (compute capability "
-            f"{manifest.compute_capability}); this machine's GPU has {found}. Build it again."
-        )
-
-
-def _module(manifest: Manifest) -> str:
-    """Return the Python module of the TensorRT that compiled the plan; it must be here."""
-    flavour = next(x for x in flavours() if x.name in manifest.tools)
-    wanted = manifest.tools[flavour.name]
-    if util.find_spec(flavour.module) is None or flavour.version() != wanted:
-        raise EnvironmentUnfitError(
-            f"the plan needs {flavour.name} {wanted}, which compiled it: "
-            f"pip install '{flavour.packages[0]}=={wanted}'."
-        )
-    return flavour.module
+        # CUDA may order the GPUs otherwise
+        check_same_gpu(folder, manifest, cuda.compute_capability)
+        return TensorRTEngine(trt, cuda, folder, manifest, kernels, options)

@@ -14,7 +14,8 @@ from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.device.jit_kernels import JitKernels, has_jit
 from nemotrt.errors import ArtefactError
 
-MAX_GRAPHS = 64  # captured graphs that are kept
+# Captured graphs that are kept: where a spare state rotates, the 9B has 28 for each batch size.
+MAX_GRAPHS = 128
 
 
 class PlanRunner:

@@ -15,6 +15,7 @@ import queue
 import random
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -206,7 +207,8 @@ class RequestOutput:
 
     def _put(self, news: Any) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, news)
+        with suppress(RuntimeError):  # it too drops the results of a loop that has stopped
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, news)
 
     def _take(self, news: Any) -> None:
         if isinstance(news, BaseException):

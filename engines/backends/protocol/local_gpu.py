@@ -1,0 +1,58 @@
+"""The GPU of this machine, as an engine that is to be opened sees it."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemotrt.errors import EnvironmentUnfitError
+
+if TYPE_CHECKING:
+    from nemotrt.engines.artefact.manifest import Manifest
+
+
+def local_compute_capability() -> str | None:
+    """Return the compute capability of the first GPU that CUDA sees, such as "9.0"; None without.
+
+    CUDA_VISIBLE_DEVICES is read as CUDA reads it, numbers in the order of the PCI bus.
+    """
+    import pynvml
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if not visible or visible.startswith("-"):
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        if visible.isdecimal():
+            device = pynvml.nvmlDeviceGetHandleByIndex(int(visible))
+        else:
+            device = pynvml.nvmlDeviceGetHandleByUUID(visible)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        with suppress(pynvml.NVMLError):  # nothing is asked any more
+            pynvml.nvmlShutdown()
+    return f"{major}.{minor}"
+
+
+def check_gpu(folder: Path, manifest: "Manifest", found: str | None) -> None:
+    """Raise EnvironmentUnfitError where the GPU found, of that compute capability, is none."""
+    if found is None:
+        raise EnvironmentUnfitError(
+            f"{folder} is built for {manifest.gpu}, and this machine has no NVIDIA GPU. Build one "
+            "for the CPU (without --gpu) to run it here."
+        )
+
+
+def check_same_gpu(folder: Path, manifest: "Manifest", found: str | None) -> None:
+    """Raise EnvironmentUnfitError unless the engine was compiled for the GPU found."""
+    check_gpu(folder, manifest, found)
+    if found != manifest.compute_capability:
+        raise EnvironmentUnfitError(
+            f"{folder} was compiled for {manifest.gpu} (compute capability "
+            f"{manifest.compute_capability}); this machine's GPU has {found}. Build it again."
+        )

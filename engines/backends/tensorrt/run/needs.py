@@ -1,0 +1,31 @@
+"""What opening a plan asks of a machine: its GPU, the TensorRT that compiled it, cuda-python."""
+
+from importlib import util
+from pathlib import Path
+
+from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.backends.protocol.local_gpu import check_same_gpu, local_compute_capability
+from nemotrt.engines.backends.tensorrt.compile.flavour import flavours
+from nemotrt.engines.backends.tensorrt.device.cuda import cuda_api
+from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import Need
+
+
+def needs_here(folder: Path, manifest: Manifest) -> tuple[Need, ...]:
+    """Return them in the order in which opening asks."""
+    return (
+        Need("GPU", lambda: check_same_gpu(folder, manifest, local_compute_capability())),
+        Need("TensorRT", lambda: plan_module(manifest)),
+        Need("cuda-python", cuda_api),
+    )
+
+
+def plan_module(manifest: Manifest) -> str:
+    """Return the Python module of the TensorRT that compiled the plan; it must be here."""
+    flavour = next(x for x in flavours() if x.name in manifest.tools)
+    wanted = manifest.tools[flavour.name]
+    if util.find_spec(flavour.module) is None or flavour.version() != wanted:
+        raise EnvironmentUnfitError(
+            f"the plan needs {flavour.name} {wanted}, which compiled it: {flavour.install(wanted)}."
+        )
+    return flavour.module
