@@ -31,7 +31,6 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 OF_RELEASE = {"name", "namespace"}
 OF_CHART = {"pod_monitor"}
-COMING = {"checkpoint_path"}  # ClusterSpec's, once an engine's weights are mounted beside it
 GIVEN = {"image": "example/nemotrt:1", "claim": "models"}
 
 
@@ -43,16 +42,14 @@ def spec_of(values: dict[str, Any]) -> ClusterSpec:
     fields = {snake(name): value for name, value in (VALUES | values).items()}
     for name in OF_CHART:
         fields.pop(name)
-    for name in COMING - {field.name for field in dataclasses.fields(ClusterSpec)}:
-        assert fields.pop(name) is None
     return ClusterSpec(name="llm", namespace="ml", **fields)
 
 
 def test_the_values_are_the_options_and_their_defaults() -> None:
     fields = {field.name: field for field in dataclasses.fields(ClusterSpec)}
     values = {snake(name): value for name, value in VALUES.items()}
-    assert set(values) - OF_CHART - COMING == set(fields) - OF_RELEASE - COMING
-    for name in set(fields) & set(values):
+    assert set(values) - OF_CHART == set(fields) - OF_RELEASE
+    for name in set(fields) - OF_RELEASE:
         default = fields[name].default
         assert values[name] == ("" if default is dataclasses.MISSING else default), name
     assert set(SCHEMA["properties"]) == {*VALUES, "global"}
@@ -76,7 +73,9 @@ def test_the_schema_has_the_forms_of_names() -> None:
 
 @settings(deadline=None)
 @given(
-    st.sampled_from(["image", "claim", "keySecret", "gpuProduct", "modelName", "enginePath"]),
+    st.sampled_from(
+        ["image", "claim", "keySecret", "gpuProduct", "modelName", "enginePath", "checkpointPath"]
+    ),
     st.text(st.characters(codec="utf-8", exclude_characters="\n"))
     | st.text("a/.-", min_size=1, max_size=6),
 )
@@ -130,11 +129,10 @@ CASES: list[dict[str, Any]] = [
     {"numGpus": 0},
     {"numGpus": 2, "gpuProduct": "NVIDIA-A10G", "minReplicas": 2, "maxReplicas": 5},
     {"keySecret": "keys", "drainS": 0, "targetQueueS": 0.25, "maxReplicas": 2},
+    {"checkpointPath": "models/nano"},
     {"enginePath": "a b/#c: 'd\"", "modelName": "1", "claim": "0", "keySecret": "1e3"},
     {"drainS": 10_000_000, "targetQueueS": 1234567.5, "maxReplicas": 1_000_000},
 ]
-if {field.name for field in dataclasses.fields(ClusterSpec)} >= COMING:
-    CASES.append({"checkpointPath": "models/nano"})
 
 
 @pytest.mark.slow
