@@ -220,6 +220,23 @@ def test_a_wheelhouse_stands_for_the_index(images) -> None:
     image.run(step.value, house, has_network=False)
 
 
+def lay_out_triton(opt: Path) -> None:
+    """Put the runtime's tritonserver where NVIDIA's images have theirs, stub and all."""
+    packages = find_runtime().packages.resolve()
+    shutil.copytree(packages, opt / "pytriton", symlinks=True)
+    server = Path("/opt/pytriton/pytriton/tritonserver")
+    links = {"bin/tritonserver": "bin/tritonserver", "caches": "caches"}
+    root = packages / "pytriton/tritonserver"
+    for path in (find_runtime().backends / "python").iterdir():
+        if path.is_symlink():
+            source = str(path.resolve().relative_to(root))
+            links[f"backends/python/{path.name}"] = re.sub(r"stubs/3\.\d+", "stubs/3.11", source)
+    for name, source in links.items():
+        link = opt / "tritonserver" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(server / source)
+
+
 @pytest.mark.slow
 @pytest.mark.triton
 def test_nvidias_image_keeps_its_python_and_ours_serves(
@@ -232,19 +249,7 @@ def test_nvidias_image_keeps_its_python_and_ours_serves(
     image = Stage(base)
     image.run(f"apt-get update && apt-get install -y --no-install-recommends {packages}", {})
     image.run("python3 -m pip install --break-system-packages 'numpy<2'", {})
-    runtime, layout = find_runtime(), base / "opt/tritonserver"
-    (layout / "bin").mkdir(parents=True)
-    packages_folder = base / "opt/pytriton"
-    shutil.copytree(runtime.packages, packages_folder, symlinks=True)
-    server = Path("/opt/pytriton/pytriton/tritonserver")
-    (layout / "bin/tritonserver").symlink_to(server / "bin/tritonserver")
-    (layout / "caches").symlink_to(server / "caches")
-    (layout / "backends/python").mkdir(parents=True)
-    for path in (runtime.backends / "python").iterdir():
-        source = server / path.resolve().relative_to(runtime.packages / "pytriton/tritonserver")
-        if "stub" in path.name and "utils" not in path.name:
-            source = server / "python_backend_stubs/3.11/triton_python_backend_stub"
-        (layout / "backends/python" / path.name).symlink_to(source)
+    lay_out_triton(base / "opt")
     found = build(DEPLOY / "tensorrt-llm.Dockerfile", base, tmp_path)
     [last] = [stage for stage in found.values() if stage.command]
     last.run("python3 -c 'import numpy; assert numpy.__version__ < \"2\"'", {})
