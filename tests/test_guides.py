@@ -139,9 +139,11 @@ def test_a_block_is_bash(block: str) -> None:
 RUN_HERE = ("plan ", "doctor", "--version", "quantize ", "build ", "inspect tiny", "build --list")
 
 
-def test_what_needs_no_gpu_runs_as_it_stands(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("gpu", ["a10g", "a100"])
+def test_what_needs_no_gpu_runs_as_it_stands(tmp_path, monkeypatch, gpu) -> None:
     """In the page's order, the tiny models standing for the real ones; what writes is a dry run."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(VARIABLES, "GPU", gpu)
     ran = 0
     for _, line in [line for line in LINES if line[0] == GPU_HOST.name]:
         words = words_of(line)
