@@ -147,15 +147,21 @@ def test_the_context_has_the_package_and_no_secret() -> None:
 
 
 @pytest.fixture(scope="module")
-def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return debian_root(tmp_path_factory.mktemp("debian") / "root")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for roots, which are too large for pytest to keep."""
+    folder = tmp_path_factory.mktemp("images")
+    yield folder
+    subprocess.run(["rm", "-rf", folder], check=True)
 
 
 @pytest.fixture(scope="module")
-def images(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Stage]]:
-    folder = tmp_path_factory.mktemp("images")
-    yield build(DEPLOY / "Dockerfile", debian, folder)
-    shutil.rmtree(folder)
+def debian(room: Path) -> Path:
+    return debian_root(room / "debian")
+
+
+@pytest.fixture(scope="module")
+def images(debian: Path, room: Path) -> dict[str, Stage]:
+    return build(DEPLOY / "Dockerfile", debian, room)
 
 
 def serves(running: Container, stage: Stage, expected: str) -> None:
@@ -240,17 +246,17 @@ def lay_out_triton(opt: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.triton
 def test_nvidias_image_keeps_its_python_and_ours_serves(
-    debian, engine_folder, triton_runtime, solo, tmp_path
+    debian, room, engine_folder, triton_runtime, solo
 ) -> None:
     """The stand-in has what is used of NVIDIA's: numpy < 2 for its Python, /opt/tritonserver."""
-    base = tmp_path / "base"
+    base = room / "tritonserver"
     subprocess.run(["cp", "-a", debian, base], check=True)
     packages = "python3 python3-venv python3-pip libpython3.11 g++"
     image = Stage(base)
     image.run(f"apt-get update && apt-get install -y --no-install-recommends {packages}", {})
     image.run("python3 -m pip install --break-system-packages 'numpy<2'", {})
     lay_out_triton(base / "opt")
-    found = build(DEPLOY / "tensorrt-llm.Dockerfile", base, tmp_path)
+    found = build(DEPLOY / "tensorrt-llm.Dockerfile", base, room / "beside")
     [last] = [stage for stage in found.values() if stage.command]
     last.run("python3 -c 'import numpy; assert numpy.__version__ < \"2\"'", {})
     with container(last, {"/engine": engine_folder}) as running:

@@ -117,6 +117,7 @@ def build(
     dockerfile: Path, base: Path, folder: Path, arguments: dict[str, str] | None = None
 ) -> dict[str, Stage]:
     """Build every stage of a Dockerfile over the root `base`, which stands for its base image."""
+    folder.mkdir(exist_ok=True)
     stages: dict[str, Stage] = {}
     stage = Stage(base)
     declared: dict[str, str] = {}
