@@ -19,7 +19,9 @@ from nemotrt.engines.artefact.manifest import (
     Manifest,
     write_manifest,
 )
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.run import engine as tensorrt_engine
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
@@ -37,7 +39,12 @@ LLM_API = Path(__file__).parent / "llm_api"
 
 
 def write_plan(
-    source: Path, folder: Path, precision: Precision, *, is_embedded: bool = False
+    source: Path,
+    folder: Path,
+    precision: Precision,
+    *,
+    is_embedded: bool = False,
+    layout: StateLayout = StateLayout.TWO_SIDES,
 ) -> Manifest:
     """Write a plan's engine directory, but for config.json and engine.json; return its manifest."""
     folder.mkdir(parents=True)
@@ -55,7 +62,7 @@ def write_plan(
         checkpoint=CheckpointEntry(path=str(source), fingerprint=checkpoint.fingerprint()),
         weights=weight_inputs(checkpoint, bound),
         tools={"tensorrt-rtx": "1"},
-        options={},
+        options={STATE_LAYOUT: layout.value},
         files={},
     )
 

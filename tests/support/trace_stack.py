@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nemotrt.serve.engine.host import EngineHost
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.upstream.engine_upstream import EngineUpstream
+from nemotrt.serve.grammar.trial import GrammarTrial
 from support.stand_in import StandInEngine
 
 Json = dict[str, Any]
@@ -123,6 +125,12 @@ class Client:
         return reasoning, content, reason, count
 
 
+@cache
+def _trial(tokenizer_json: str, vocab_size: int, end_ids: tuple[int, ...]) -> GrammarTrial:
+    """One process that tries grammars, for every stack with that tokenizer."""
+    return GrammarTrial(tokenizer_json, vocab_size, list(end_ids))
+
+
 @contextmanager
 def trace_stack(
     opened: OpenEngine, template: ChatTemplate, engine: ThinksAndAnswers, folder: Path
@@ -135,6 +143,11 @@ def trace_stack(
     threading.Thread(target=host._accept, args=(listener,), daemon=True).start()
     files = EngineFiles(opened.tokenizer, template, engine.limits)
     try:
+        assert host._grammars is not None  # the engine has a tokenizer
+        compiler = host._grammars
+        compiler._trial = _trial(  # type: ignore[misc]
+            compiler._tokenizer.to_json(), compiler._vocab_size, tuple(compiler._end_ids)
+        )
         yield Client(FrontSpec("llm", files, EngineUpstream(folder / "socket")))
     finally:
         host.loop.stop(0)
