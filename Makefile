@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all check bench bench-cpu docs models validate clean
+.PHONY: help setup demo test test-all check bench bench-cpu docs lock models validate clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -42,6 +42,10 @@ bench: setup  ## Run the benchmarks; compare ratios, not absolute times.
 
 docs: setup  ## Rewrite the generated parts of docs/.
 	$(BIN)/python scripts/docs.py
+
+lock: setup  ## Pin what the images install anew (serve/deploy/lock/).
+	$(BIN)/pip install --quiet uv
+	$(BIN)/python scripts/lock.py
 
 models: setup  ## Train the shipped tiny models again (about an hour; needs apt-get and dpkg-deb).
 	$(BIN)/python scripts/tiny_model/make.py --out engines/tiny

@@ -21,7 +21,7 @@ def test_every_module_has_a_docstring_line() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("scripts/**/*.md")]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("scripts/**/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -30,7 +30,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_backticked_paths_exist() -> None:
     """What a page names between backticks by a folder of the repository is there."""
     folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {".venv"}
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]
     checked = 0
     for page in pages:
         for words in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):

@@ -97,4 +97,12 @@ def _num_gpus(engine: Path, given: int | None) -> int:
 def _print(*documents: Any) -> None:
     import yaml
 
-    click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
+    class Dumper(yaml.SafeDumper):
+        """Quotes what YAML 1.1 and 1.2 read differently: 1e3 is a number to Kubernetes."""
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = '"' if value[:1] in "+-.0123456789" else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+    Dumper.add_representer(str, text)
+    click.echo(yaml.dump_all(documents, Dumper=Dumper, sort_keys=False), nl=False)

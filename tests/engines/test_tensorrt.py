@@ -35,7 +35,7 @@ from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import (
     EnvironmentUnfitError,
 )
-from nemotrt.profiles.planning.memory.workspace import Prompt, workspace_bytes
+from nemotrt.profiles.planning.memory.workspace import PromptCall, workspace_bytes
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 from support.sparse_checkpoint import write_sparse
 
@@ -347,7 +347,7 @@ def test_a_slice_of_the_real_widths_compiles(
     assert all(way.startswith(HOW[precision]) for way in ways)
     report = read_report(json.loads((tmp_path / "e" / LAYERS_FILE).read_text()))
     assert manifest.options["state_layout"] == StateLayout.ROTATING
-    prompt = Prompt(spec.limits.chunk_tokens, spec.limits.max_seq_len)
+    prompt = PromptCall(spec.limits.chunk_tokens, spec.limits.max_seq_len)
     scratch = workspace_bytes(config, NumberFormat.BF16, prompt, 8, Scratch.GRAPH)
     assert 0.9 < scratch / max(report.activation_bytes) < 1.3
 

@@ -1,6 +1,7 @@
 """The manifests against Kubernetes' own schemas, the Prometheus operator's, and compose's."""
 
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -68,6 +69,23 @@ def test_a_cpu_engine_asks_for_no_gpu(engine_folder) -> None:
     assert set(found) == {"Deployment", "Service", "PodMonitor"}
     [container] = found["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert "resources" not in container
+
+
+@pytest.mark.parametrize("name", ["1e3", "0x1f", "12e03", "1-1", "0"])
+def test_a_name_stays_text_to_readers_of_yaml_1_2(engine_folder, name) -> None:
+    """JSON's numbers are YAML 1.2's; PyYAML writes 1e3 as it is."""
+    options = ["--image", "i", "--claim", name, "--name", name, "--key-secret", name]
+    for words in (["k8s", str(engine_folder), *options], ["compose", str(engine_folder), *COMPOSE]):
+        words = [word if word != "NAME" else name for word in words]
+        result = CliRunner().invoke(main, ["serve", *words])
+        assert result.exit_code == 0, result.output
+        assert not re.search(
+            rf"(name|claimName|- --name\n *-): *{name}$", result.stdout, re.MULTILINE
+        )
+        assert f'"{name}"' in result.stdout
+
+
+COMPOSE = ["--image", "i", "--model-name", "NAME"]
 
 
 def test_replicas_are_checked(engine_folder) -> None:
