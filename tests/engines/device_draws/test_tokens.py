@@ -9,19 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.build.check.kernels.sampler_cases import CARD, REAL, SETTINGS, likely
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform
 from support.emulated_draws import Blocks, Device, check_batch
-from support.sampler_cases import (
-    CARD,
-    REAL,
-    SETTINGS,
-    excess,
-    likely,
-    probabilities,
-    settings_of_every_size,
-)
+from support.sampler_cases import excess, probabilities, settings_of_every_size
 
 Tokens = list[int | None]
 
