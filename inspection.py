@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nemotrt.commandline import json_option
+from nemotrt.engines.artefact.executed import ExecutedOn, read_executed
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.engines.backends import registry
 from nemotrt.engines.checkpoint.hub.origin import NOT_RECORDED, origin_of
@@ -50,7 +51,11 @@ def inspect(folder: str, source: str | None, as_json: bool, layers: bool, no_ver
         if layers:
             registry.find(manifest.backend).print_layers(path, manifest, as_json=as_json)
             return
-        _print(manifest.model_dump(mode="json"), engine_rows(manifest, not no_verify), as_json)
+        executed = read_executed(path, manifest)
+        found = manifest.model_dump(mode="json")
+        if executed is not None:
+            found["executed_on"] = executed.model_dump(mode="json")
+        _print(found, engine_rows(manifest, not no_verify, executed), as_json)
         return
     if is_quantized(path):
         _inspect_quantized(path, source, as_json)
@@ -116,7 +121,9 @@ def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
         raise ArtefactError(f"{folder}: {found.faults[0]}{more}")
 
 
-def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
+def engine_rows(
+    manifest: Manifest, is_verified: bool, executed: ExecutedOn | None = None
+) -> dict[str, Any]:
     """Return what a person wants to know of an engine."""
     size = sum(entry.num_bytes for entry in manifest.files.values())
     limits, model, checkpoint = manifest.limits, manifest.model, manifest.checkpoint
@@ -125,7 +132,11 @@ def engine_rows(manifest: Manifest, is_verified: bool) -> dict[str, Any]:
         "backend": manifest.backend,
         "gpu": f"{manifest.gpu}{capability}" if manifest.gpu else "none",
         "precision": manifest.precision,
-        "executed": "yes" if manifest.executed else "no: no GPU was there to run it",
+        "executed": str(executed)
+        if executed
+        else "yes"
+        if manifest.executed
+        else "no: no GPU was there to run it",
         "model": f"{model['model_type']} {model['layers']}",
         "max_batch_size": limits.max_batch_size,
         "max_seq_len": limits.max_seq_len,

@@ -1,62 +1,113 @@
 """`nemotrt check`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nemotrt.commandline import (
     FILE,
+    PATH,
     force_option,
     json_option,
     output_option,
     quiet_option,
 )
+from nemotrt.errors import ConfigError
 from nemotrt.progress import stage_printer
+
+if TYPE_CHECKING:
+    from nemotrt.build.check.result.report import CheckReport
 
 DESCRIPTION = """Say whether this machine computes right.
 
+With ENGINE: opens the engine, feeds it short prompts in chunks and single tokens of several
+sequences that come and go, and compares its logits with an independent computation of the same
+weights on the CPU: another engine, or layer by layer where memory is short. What passes is written
+beside the engine (executed.json).
+
 With --kernels: our CUDA kernels on the GPU that is here, compared with the CPU and timed beside a
 copy within the device. It needs a GPU of compute capability 8.0 or later, its driver, cuda-python,
-and NVRTC or nvcc; no TensorRT and no checkpoint. It ends in minutes, whatever the GPU.
+and NVRTC or nvcc; no TensorRT and no checkpoint.
+
+With neither: builds the tiny model for what is here and checks it, and the kernels where there is
+a GPU.
 
 Exit code 0: all holds. 1: something computes wrong; the report file is to be sent to the
 maintainers. 3: this machine lacks something, which is named.
 
 \b
 Examples:
+  nemotrt check
+  nemotrt check engine-a10g -o check.html
   nemotrt check --kernels
-  nemotrt check --kernels -o page.html
 """
 TO_SEND = "Please send {} to the maintainers of nemotrt, in an issue of the project."
 
 
 @click.command(help=DESCRIPTION)
-@click.option("--kernels", is_flag=True, required=True, help="Check our CUDA kernels alone.")
+@click.argument("engine", type=PATH, required=False)
+@click.option("--kernels", is_flag=True, help="Check our CUDA kernels.")
+@click.option("--layers", is_flag=True, help="Compare ENGINE layer by layer in any case.")
 @output_option("A page of the results (.html).", FILE)
 @force_option
 @quiet_option
 @json_option
-def check(kernels: bool, output: Path | None, force: bool, quiet: bool, as_json: bool) -> None:
+def check(
+    engine: Path | None,
+    kernels: bool,
+    layers: bool,
+    output: Path | None,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Run the checks, print what holds, and end with the report's exit code."""
-    from nemotrt.build.check.kernels.check import check_kernels
     from nemotrt.build.check.result.page import render
-    from nemotrt.build.check.result.report import lines, new_report, see_gpu, write_report
+    from nemotrt.build.check.result.report import lines, write_report
     from nemotrt.files.writing import check_file, write_file
 
+    if layers and engine is None:
+        raise ConfigError("--layers is for an ENGINE.")
     if output is not None:
         check_file(output, force=force)
-    with stage_printer(quiet or as_json) as report_stage:
-        kernel_check = check_kernels(report_stage)
-    found = new_report(see_gpu(kernel_check.uuid), kernel_check)
+    with stage_printer(quiet or as_json) as stage_of:
+        found = run_checks(engine, kernels, layers, stage_of)
     if output is not None:
         write_file(output, render(found), force=force)
-    if as_json:
-        click.echo(found.to_json())
-    else:
-        click.echo("\n".join(lines(found)))
+    click.echo(found.to_json() if as_json else "\n".join(lines(found)))
     for fault in found.faults:
         click.echo(str(fault), err=True)
+    if engine is not None:
+        from nemotrt.build.check.engine.record import record
+
+        if note := record(engine, found.engines[0], found):
+            click.echo(note, err=True)
     if found.exit_code == 1:
         click.echo(TO_SEND.format(write_report(found)), err=True)
     sys.exit(found.exit_code)
+
+
+def run_checks(
+    engine: Path | None, kernels: bool, layers: bool, report: Callable[[str], None]
+) -> "CheckReport":
+    """Return the report of what was asked for."""
+    from nemotrt.build.check.kernels.check import check_kernels, gpu_uuid
+    from nemotrt.build.check.result.report import new_report, see_gpu
+
+    checked, predicted = [], []
+    if engine is not None:
+        from nemotrt.build.check.engine.check import check_engine
+
+        checked = [check_engine(engine, report, is_by_layers=layers)]
+    elif not kernels:
+        from nemotrt.build.check.machine import check_machine, gpu_here
+
+        checked, predicted = check_machine(report)
+        kernels = gpu_here() is not None
+    found = check_kernels(report) if kernels else None
+    has_gpu_engine = any(each.gpu is not None and each.comparison for each in checked)
+    uuid = gpu_uuid() if found or has_gpu_engine else None
+    return new_report(see_gpu(uuid), found, checked, predicted)

@@ -13,6 +13,7 @@ from nemotrt.errors import ArtefactError
 from nemotrt.files.model_file import Strict, json_model
 
 MANIFEST_FILE = "engine.json"
+EXECUTED_FILE = "executed.json"  # of executed.py; no part of what was built
 BLOCK_BYTES = 1 << 20
 
 
@@ -152,6 +153,6 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
                 f"expected {entry.sha256[:12]}. Build the engine again."
             )
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    unknown = sorted(present - set(manifest.files) - {MANIFEST_FILE})
+    unknown = sorted(present - set(manifest.files) - {MANIFEST_FILE, EXECUTED_FILE})
     if unknown:
         raise ArtefactError(f"{folder}: {unknown[0]} is not part of the engine.")

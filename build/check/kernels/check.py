@@ -72,16 +72,30 @@ def check_kernels(report: Callable[[str], None] = lambda text: None) -> KernelCh
     return found
 
 
+def gpu_uuid() -> str | None:
+    """Return the UUID of CUDA's device 0; None where there is none to be asked."""
+    try:
+        with device(cuda_api()) as cuda:
+            return cuda.uuid
+    except (NemotrtError, RuntimeError):  # RuntimeError is cuda-python's own
+        return None
+
+
 def _open(found: KernelCheck) -> Any:
     """Return the CUDA runtime, once this machine is known to have what is needed."""
-    with stage(Stage.BINDINGS, CURE_BINDINGS):
+    try:
         api = cuda_api()
         driver_api()
+    except EnvironmentUnfitError as error:
+        what = "cuda-python is not installed, or is older than 13."
+        raise CheckFaultError(
+            Fault(Stage.BINDINGS, what, CURE_BINDINGS, is_lacking=True)
+        ) from error
     with stage(Stage.DRIVER, CURE_DRIVER), device(api) as cuda:
-        found.uuid, found.compute_capability = cuda.uuid, cuda.compute_capability
+        found.compute_capability = cuda.compute_capability
     if capability_number(found.compute_capability) < capability_number(LEAST):
         what = f"compute capability {found.compute_capability} is below {LEAST}."
-        raise CheckFaultError(Fault(Stage.GPU, what, CURE_GPU))
+        raise CheckFaultError(Fault(Stage.GPU, what, CURE_GPU, is_lacking=True))
     with stage(Stage.COMPILER, CURE_COMPILER):
         check_compiler()
         CompiledDraws(1, 1)  # what the sampler's tokens are compared with
@@ -115,7 +129,7 @@ def _run(found: KernelCheck, api: Any, library: KernelLibrary, run: Run) -> None
         with device(api) as cuda:
             rows = run(cuda, library)
     except EnvironmentUnfitError as error:
-        found.faults.append(Fault(Stage.MEMORY, error.message, CURE_MEMORY))
+        found.faults.append(Fault(Stage.MEMORY, error.message, CURE_MEMORY, is_lacking=True))
         return
     except NemotrtError as error:
         raise CheckFaultError(Fault(Stage.LAUNCH, error.message)) from error

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nemotrt.errors import NemotrtError
+from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 
 
 class Stage(StrEnum):
@@ -29,13 +29,14 @@ class Stage(StrEnum):
 class Fault:
     """One thing that does not hold.
 
-    `cure` is the next step on this machine where it lacks something; "" where something computes
-    wrong, which the maintainers must see.
+    `is_lacking`: this machine lacks something, and `what` or `cure` has the next step; else
+    something computes wrong, which the maintainers must see.
     """
 
     stage: Stage
     what: str
     cure: str = ""
+    is_lacking: bool = False
 
     def __str__(self) -> str:
         """Return the line for a person."""
@@ -64,4 +65,5 @@ def stage(where: Stage, cure: str = "") -> Iterator[None]:
         raise
     except (NemotrtError, RuntimeError) as error:
         text = error.message if isinstance(error, NemotrtError) else str(error)
-        raise CheckFaultError(Fault(where, text, cure)) from error
+        is_lacking = bool(cure) or isinstance(error, EnvironmentUnfitError)
+        raise CheckFaultError(Fault(where, text, cure, is_lacking)) from error

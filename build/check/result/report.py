@@ -4,12 +4,14 @@ import dataclasses
 import json
 import platform
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from nemotrt.build.check.result.engine_check import EngineCheck
 from nemotrt.build.check.result.fault import Fault
 from nemotrt.build.check.result.rows import KernelCheck, KernelRow
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
@@ -33,8 +35,26 @@ class GpuSeen:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Predicted:
+    """What the planner would have said of an engine; nothing in it was measured.
+
+    `decode_tokens_per_s` None: it says nothing, for the reason of `note`.
+    """
+
+    backend: str
+    decode_tokens_per_s: float | None
+    note: str = ""
+
+    def __str__(self) -> str:
+        """Return the line for a person."""
+        if self.decode_tokens_per_s is None:
+            return f"{self.backend}: {self.note}"
+        return f"{self.backend}: decode {self.decode_tokens_per_s:.4g} tokens/s, not measured"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CheckReport:
-    """One check; `kernels` None: they were not asked for."""
+    """One check; `kernels` None: they were not asked for, or there is no GPU."""
 
     schema_version: int
     at: str
@@ -42,17 +62,25 @@ class CheckReport:
     platform: str
     packages: dict[str, str | None]
     gpu: GpuSeen
-    kernels: KernelCheck | None
+    kernels: KernelCheck | None = None
+    engines: tuple[EngineCheck, ...] = ()
+    predicted: tuple[Predicted, ...] = ()
 
     @property
     def faults(self) -> tuple[Fault, ...]:
         """All that does not hold."""
-        return tuple(self.kernels.faults if self.kernels else ())
+        of_kernels = self.kernels.faults if self.kernels else []
+        return (*of_kernels, *(fault for each in self.engines for fault in each.faults))
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a GPU was asked for, or computed."""
+        return self.kernels is not None or any(each.gpu for each in self.engines)
 
     @property
     def exit_code(self) -> int:
         """0: all holds. 1: something computes wrong. 3: this machine lacks something."""
-        if any(not fault.cure for fault in self.faults):
+        if any(not fault.is_lacking for fault in self.faults):
             return 1
         return EnvironmentUnfitError.exit_code if self.faults else 0
 
@@ -60,10 +88,13 @@ class CheckReport:
     def verdict(self) -> str:
         """The one sentence that a reader needs first."""
         if self.exit_code == 1:
-            return f"This machine does not compute right: {self.faults[0]}"
+            wrong = next(fault for fault in self.faults if not fault.is_lacking)
+            return f"This machine does not compute right: {wrong}"
         if self.faults:
             return f"Not checked, this machine lacks something: {self.faults[0]}"
-        return f"Our CUDA kernels compute right on this GPU ({self.gpu_name})."
+        names = [f"{each.engine} ({each.backend})" for each in self.engines]
+        names += [f"our CUDA kernels ({self.gpu_name})"] if self.kernels else []
+        return f"Computed right here: {', '.join(names)}."
 
     @property
     def gpu_name(self) -> str:
@@ -91,7 +122,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and value - value != 0 else value
 
 
-def new_report(gpu: GpuSeen, kernels: KernelCheck | None) -> CheckReport:
+def new_report(
+    gpu: GpuSeen,
+    kernels: KernelCheck | None,
+    engines: Sequence[EngineCheck] = (),
+    predicted: Sequence[Predicted] = (),
+) -> CheckReport:
     """Return the report of what was found on this machine now."""
     return CheckReport(
         1,
@@ -101,6 +137,8 @@ def new_report(gpu: GpuSeen, kernels: KernelCheck | None) -> CheckReport:
         {name: _version(name) for name in PACKAGES},
         gpu,
         kernels,
+        tuple(engines),
+        tuple(predicted),
     )
 
 
@@ -128,19 +166,23 @@ def see_gpu(uuid: str | None) -> GpuSeen:
 def lines(report: CheckReport) -> list[str]:
     """Return the report for a person."""
     facts, sample = report.gpu.facts, report.gpu.sample
-    found = [f"gpu        {report.gpu_name}"]
-    if report.gpu.note:
+    found = [f"gpu        {report.gpu_name}"] if report.has_gpu else []
+    if report.gpu.note and report.has_gpu:
         found.append(f"nvml       {report.gpu.note}")
     if facts and sample:
         clock = sample.sm_clock_mhz
         found.append(f"driver     {facts.driver}, CUDA {facts.cuda_driver}")
         found.append(f"clocks     SM {clock} of {facts.max_sm_clock_mhz} MHz")
+    for engine in report.engines:
+        found += ["", *engine.lines]
+    if report.predicted:
+        found += ["", *(f"predicted  {each}" for each in report.predicted)]
     if report.kernels and report.kernels.compute_capability:
         compiled = report.kernels.compiler or "nothing yet"
         found.append(f"compiled   for {report.kernels.compute_capability} by {compiled}")
     if report.kernels and report.kernels.rows:
         found += ["", *aligned([HEADS, *map(row_cells, report.kernels.rows)])]
-    return [*found, "", report.verdict]
+    return [*found, "", report.verdict][0 if report.has_gpu else 1 :]
 
 
 HEADS = ("kernel", "case", "seq", "tokens", "off by", "bound", "us", "copy us", "GB/s", "of copy")

@@ -62,7 +62,6 @@ class KernelRow:
 class KernelCheck:
     """What was found so far; what is not known yet is None."""
 
-    uuid: str | None = None  # of the GPU
     compute_capability: str | None = None
     compiler: str | None = None
     rows: list[KernelRow] = field(default_factory=list)
