@@ -94,7 +94,7 @@ def run_checks(
     engine: Path | None, kernels: bool, layers: bool, report: Callable[[str], None]
 ) -> "CheckReport":
     """Return the report of what was asked for."""
-    from nemotrt.build.check.kernels.check import check_kernels, gpu_uuid
+    from nemotrt.build.check.kernels.check import check_kernels, gpu_identity
     from nemotrt.build.check.result.report import new_report, see_gpu
 
     checked, predicted = [], []
@@ -109,5 +109,5 @@ def run_checks(
         kernels = gpu_here() is not None
     found = check_kernels(report) if kernels else None
     has_gpu_engine = any(each.gpu is not None and each.comparison for each in checked)
-    uuid = gpu_uuid() if found or has_gpu_engine else None
-    return new_report(see_gpu(uuid), found, checked, predicted)
+    identity = gpu_identity() if found or has_gpu_engine else None
+    return new_report(see_gpu(identity), found, checked, predicted)

@@ -76,7 +76,7 @@ class Cuda:
         return 0, self.CAPABILITY[attr - 75]
 
     def cudaGetDeviceProperties(self, device: int) -> tuple[int, Any]:
-        return 0, SimpleNamespace(uuid=SimpleNamespace(bytes=self.UUID))
+        return 0, SimpleNamespace(name=b"A10G", uuid=SimpleNamespace(bytes=self.UUID))
 
     def cudaGetErrorString(self, error: int) -> tuple[int, bytes]:
         return 0, b"stand-in error"

@@ -72,11 +72,11 @@ def check_kernels(report: Callable[[str], None] = lambda text: None) -> KernelCh
     return found
 
 
-def gpu_uuid() -> str | None:
-    """Return the UUID of CUDA's device 0; None where there is none to be asked."""
+def gpu_identity() -> tuple[str, str] | None:
+    """Return name and UUID of CUDA's device 0; None where there is none to be asked."""
     try:
         with device(cuda_api()) as cuda:
-            return cuda.uuid
+            return cuda.identity
     except (NemotrtError, RuntimeError):  # RuntimeError is cuda-python's own
         return None
 

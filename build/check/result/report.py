@@ -27,8 +27,9 @@ PACKAGES = ("nemotrt", "numpy", "cuda-python", "tensorrt", "onnxruntime")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GpuSeen:
-    """What NVML says of the GPU that was computed on; and why it says nothing, if so."""
+    """The GPU that was computed on: CUDA's name for it, and what NVML says, or why it does not."""
 
+    name: str | None
     facts: GpuFacts | None
     sample: GpuSample | None
     note: str = ""
@@ -98,9 +99,8 @@ class CheckReport:
 
     @property
     def gpu_name(self) -> str:
-        """What NVML calls the GPU."""
-        name = self.gpu.facts.name if self.gpu.facts else None
-        return name or "name not told"
+        """What CUDA calls the GPU."""
+        return self.gpu.name or "none"
 
     def to_json(self) -> str:
         """Return one JSON object."""
@@ -149,18 +149,19 @@ def _version(name: str) -> str | None:
         return None
 
 
-def see_gpu(uuid: str | None) -> GpuSeen:
-    """Return what NVML says now of the GPU that was computed on; None: none was."""
-    if uuid is None:
-        return GpuSeen(None, None, "not asked: nothing was computed on a GPU")
+def see_gpu(identity: tuple[str, str] | None) -> GpuSeen:
+    """Return what NVML says now of the GPU, by name and UUID, that was computed on, if one was."""
+    if identity is None:
+        return GpuSeen(None, None, None, "not asked: nothing was computed on a GPU")
+    name, uuid = identity
     try:
         with nvml_session() as nvml:
             [device] = select_devices(nvml, (uuid,)).devices
-            return GpuSeen(read_facts(device), read_sample(device, 0, with_slow=False))
+            return GpuSeen(name, read_facts(device), read_sample(device, 0, with_slow=False))
     except NvmlAbsentError as error:
-        return GpuSeen(None, None, error.reason)
+        return GpuSeen(name, None, None, error.reason)
     except NemotrtError as error:
-        return GpuSeen(None, None, error.message)
+        return GpuSeen(name, None, None, error.message)
 
 
 def lines(report: CheckReport) -> list[str]:

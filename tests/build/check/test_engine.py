@@ -1,7 +1,9 @@
 """`nemotrt check ENGINE` and `nemotrt check`: engines of the CPU, and a plan over the stand-ins."""
 
+import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,31 @@ from hypothesis import strategies as st
 from nemotrt.build.check import machine
 from nemotrt.build.check.engine import check, reference, script
 from nemotrt.build.check.engine.check import check_engine
-from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.build.engine_builder import BuildSpec, build_engine, model_summary
 from nemotrt.cli import main
 from nemotrt.engines.artefact.executed import read_executed
-from nemotrt.engines.artefact.manifest import read_manifest, verify_files, write_manifest
+from nemotrt.engines.artefact.manifest import (
+    CheckpointEntry,
+    LimitsEntry,
+    Manifest,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.graph import export as graph_export
+from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from support import cuda_stand_in
+from support import tensorrt_stand_in as stand_in
+from support.weight_inputs import weight_inputs
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=64, chunk_tokens=16)
 
@@ -220,3 +239,75 @@ def test_check_alone_checks_every_cpu_backend(
 def test_layers_is_for_an_engine() -> None:
     ran = CliRunner().invoke(main, ["check", "--layers"])
     assert ran.exit_code == 2 and "--layers is for an ENGINE" in ran.stderr
+
+
+def plan_on_stand_ins(folder: Path, limits: Limits) -> Callable[..., OpenEngine]:
+    """Write a plan's engine directory for the tiny model; return what opens it on the stand-ins."""
+    source = TINY_MODELS["tiny"]
+    folder.mkdir()
+    checkpoint = open_checkpoint(source)
+    bound = graph_export.export(checkpoint, folder, limits, Precision.BF16, is_embedded=False)
+    (folder / compiler.PLAN_FILE).touch()
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    manifest = Manifest(
+        backend="tensorrt",
+        gpu="a10g",
+        compute_capability="8.6",
+        precision=Precision.BF16,
+        executed=False,
+        limits=LimitsEntry(**dataclasses.asdict(limits)),
+        model=model_summary(checkpoint.config),
+        checkpoint=CheckpointEntry(path=str(source), fingerprint=checkpoint.fingerprint()),
+        weights=weight_inputs(checkpoint, bound),
+        tools={"tensorrt-rtx": "1"},
+        options={},
+        files={},
+    )
+    write_manifest(folder, manifest)
+
+    def open_plan(target: Path, *, verify: bool = True) -> OpenEngine:
+        if target != folder:
+            return open_engine(target, verify=verify)
+        verify_files(folder, manifest := read_manifest(folder))
+        api = cuda_stand_in.Cuda()
+        trt = stand_in.RtxTensorRT(api, folder / GRAPH_FILE, limits, compiler.profiles(limits))
+        engine = TensorRTEngine(trt, Cuda(api), folder, manifest, None)
+        return OpenEngine(manifest, engine, None, None, ())
+
+    return open_plan
+
+
+def test_a_plan_over_the_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole command for a GPU's engine: CUDA names the GPU, and the record has it."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "plan"
+    monkeypatch.setattr(check, "open_engine", plan_on_stand_ins(folder, LIMITS))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda_stand_in.Cuda())
+    ran = CliRunner().invoke(main, ["check", str(folder), "--json"])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    comparison = found["engines"][0]["comparison"]
+    assert 1e-6 < comparison["error"] < 1e-2 < comparison["bound"] < 4e-2
+    assert found["engines"][0]["reference"] == "backend native on the same checkpoint"
+    executed = read_executed(folder, read_manifest(folder))
+    assert executed is not None and executed.device == "A10G"
+    assert "on A10G" in CliRunner().invoke(main, ["inspect", str(folder)]).stdout
+
+
+def test_check_alone_with_a_gpu_names_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No TensorRT and no cuda-python: both are named, and nothing passes."""
+
+    def refuse(*_: Any) -> Any:
+        raise EnvironmentUnfitError("compiling for this host's own GPU needs TensorRT.")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "local_compute_capability", lambda: "8.6")
+    monkeypatch.setattr(machine, "build_engine", refuse)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    ran = CliRunner().invoke(main, ["check", "-o", "page.html"])
+    assert ran.exit_code == 3
+    assert "build: compiling for this host's own GPU needs TensorRT." in ran.stderr
+    assert "cuda-python: it is not installed. Install it: pip install" in ran.stderr
+    assert "lacks something" in Path("page.html").read_text()

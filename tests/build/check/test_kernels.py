@@ -111,6 +111,18 @@ def test_a_gpu_of_7_5_is_refused(gpu: Gpu) -> None:
     assert fault_of(ran).startswith("GPU: compute capability 7.5 is below 8.0. Run this on")
 
 
+@pytest.mark.slow  # the emulator takes its time with real widths
+def test_real_sizes_are_right_too(gpu: Gpu) -> None:
+    gpu.patch.setattr(
+        mamba,
+        "CASES",
+        (mamba.MambaCase(mamba.NINE_B, (1, 0)), mamba.MambaCase(mamba.NINE_B, (40,))),
+    )
+    gpu.patch.setattr(draws, "CASES", (draws.DrawCase(draws.REAL, "likely"),))
+    ran = gpu.check()
+    assert ran.exit_code == 0, ran.output
+
+
 @pytest.mark.parametrize("name", ["runtime", "driver", "nvrtc"])
 def test_without_a_module_of_cuda_python(name: str, gpu: Gpu) -> None:
     if name == "runtime":
@@ -183,7 +195,7 @@ def test_without_nvml_the_kernels_are_checked(gpu: Gpu) -> None:
     assert ran.exit_code == 0
     assert "nvml       the NVIDIA driver is not installed" in ran.stdout
     page = Path("page.html").read_text()
-    assert "compute right on this GPU (name not told)" in page and "ssd_prefill" in page
+    assert "Computed right here: our CUDA kernels (A10G)" in page and "ssd_prefill" in page
     assert gpu.check("-o", "page.html").exit_code == 2
 
 

@@ -63,10 +63,10 @@ class Cuda:
         return f"{major}.{minor}"
 
     @property
-    def uuid(self) -> str:
-        """The device's UUID, as NVML writes it."""
-        found = self._call("cudaGetDeviceProperties", 0).uuid.bytes
-        return f"GPU-{UUID(bytes=bytes(found))}"
+    def identity(self) -> tuple[str, str]:
+        """The device's name, and its UUID as NVML writes it."""
+        found = self._call("cudaGetDeviceProperties", 0)
+        return found.name.decode(errors="replace"), f"GPU-{UUID(bytes=bytes(found.uuid.bytes))}"
 
     def free_bytes(self) -> int:
         """Return how much device memory is free."""
