@@ -95,9 +95,11 @@ def run_checks(
 ) -> "CheckReport":
     """Return the report of what was asked for."""
     from nemotrt.build.check.kernels.check import check_kernels, gpu_identity
-    from nemotrt.build.check.result.report import new_report, see_gpu
+    from nemotrt.build.check.result.engine_check import EngineCheck
+    from nemotrt.build.check.result.report import Predicted, new_report, see_gpu
 
-    checked, predicted = [], []
+    checked: list[EngineCheck] = []
+    predicted: list[Predicted] = []
     if engine is not None:
         from nemotrt.build.check.engine.check import check_engine
 

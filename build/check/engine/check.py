@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,6 @@ def check_engine(
         _check(found, folder, manifest, report, is_by_layers)
     except CheckFaultError as error:
         found.faults.append(error.fault)
-    found.at = datetime.now(UTC).isoformat(timespec="seconds")
     return found
 
 

@@ -66,7 +66,7 @@ def check_kernels(report: Callable[[str], None] = lambda text: None) -> KernelCh
         libraries = _libraries(found, {kernels for _, kernels, _ in everything}, report)
         for name, kernels, run in everything:
             report(name)
-            _run(found, api, libraries[kernels], run)
+            _run(found, api, libraries[kernels], name, run)
     except CheckFaultError as error:
         found.faults.append(error.fault)
     return found
@@ -87,7 +87,7 @@ def _open(found: KernelCheck) -> Any:
         api = cuda_api()
         driver_api()
     except EnvironmentUnfitError as error:
-        what = "cuda-python is not installed, or is older than 13."
+        what = "it is not installed."
         raise CheckFaultError(
             Fault(Stage.BINDINGS, what, CURE_BINDINGS, is_lacking=True)
         ) from error
@@ -119,7 +119,7 @@ def _libraries(
     return libraries
 
 
-def _run(found: KernelCheck, api: Any, library: KernelLibrary, run: Run) -> None:
+def _run(found: KernelCheck, api: Any, library: KernelLibrary, name: str, run: Run) -> None:
     """Add what one piece of work gives; without the memory for it, the others may still go on.
 
     Raises:
@@ -128,8 +128,9 @@ def _run(found: KernelCheck, api: Any, library: KernelLibrary, run: Run) -> None
     try:
         with device(api) as cuda:
             rows = run(cuda, library)
-    except EnvironmentUnfitError as error:
-        found.faults.append(Fault(Stage.MEMORY, error.message, CURE_MEMORY, is_lacking=True))
+    except EnvironmentUnfitError:
+        what = f"the GPU has too little free memory for {name}."
+        found.faults.append(Fault(Stage.MEMORY, what, CURE_MEMORY, is_lacking=True))
         return
     except NemotrtError as error:
         raise CheckFaultError(Fault(Stage.LAUNCH, error.message)) from error

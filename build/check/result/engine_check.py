@@ -17,7 +17,6 @@ class EngineCheck:
     backend: str
     gpu: str | None
     precision: str
-    at: str | None = None
     reference: str | None = None
     num_rows: int = 0  # of logits that were compared
     comparison: Comparison | None = None

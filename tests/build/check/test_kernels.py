@@ -113,11 +113,8 @@ def test_a_gpu_of_7_5_is_refused(gpu: Gpu) -> None:
 
 @pytest.mark.slow  # the emulator takes its time with real widths
 def test_real_sizes_are_right_too(gpu: Gpu) -> None:
-    gpu.patch.setattr(
-        mamba,
-        "CASES",
-        (mamba.MambaCase(mamba.NINE_B, (1, 0)), mamba.MambaCase(mamba.NINE_B, (40,))),
-    )
+    cases = [mamba.MambaCase(mamba.NINE_B, lengths) for lengths in ((1, 0), (40,))]
+    gpu.patch.setattr(mamba, "CASES", cases)
     gpu.patch.setattr(draws, "CASES", (draws.DrawCase(draws.REAL, "likely"),))
     ran = gpu.check()
     assert ran.exit_code == 0, ran.output
@@ -146,7 +143,8 @@ def test_without_memory(gpu: Gpu) -> None:
     gpu.patch.setattr(gpu.cuda, "total_bytes", 40_000)
     ran = gpu.check()
     assert ran.exit_code == 3
-    assert "memory: the GPU has no" in ran.stderr and "Free the GPU's memory" in ran.stderr
+    assert "memory: the GPU has too little free memory for Mamba kernels" in ran.stderr
+    assert "Free the GPU's memory" in ran.stderr
 
 
 def test_a_compiler_that_refuses(gpu: Gpu) -> None:
