@@ -44,7 +44,6 @@ Examples:
   nemotrt check engine-a10g -o check.html
   nemotrt check --kernels
 """
-TO_SEND = "Please send {} to the maintainers of nemotrt, in an issue of the project."
 
 
 @click.command(help=DESCRIPTION)
@@ -66,7 +65,7 @@ def check(
 ) -> None:
     """Run the checks, print what holds, and end with the report's exit code."""
     from nemotrt.build.check.result.page import render
-    from nemotrt.build.check.result.report import lines, write_report
+    from nemotrt.build.check.result.report import lines, to_send
     from nemotrt.files.writing import check_file, write_file
 
     if layers and engine is None:
@@ -86,7 +85,7 @@ def check(
         if note := record(engine, found.engines[0], found):
             click.echo(note, err=True)
     if found.exit_code == 1:
-        click.echo(TO_SEND.format(write_report(found)), err=True)
+        click.echo(to_send(found), err=True)
     sys.exit(found.exit_code)
 
 
@@ -97,6 +96,8 @@ def run_checks(
     from nemotrt.build.check.kernels.check import check_kernels, gpu_identity
     from nemotrt.build.check.result.engine_check import EngineCheck
     from nemotrt.build.check.result.report import Predicted, new_report, see_gpu
+    from nemotrt.build.check.result.rows import KernelCheck
+    from nemotrt.build.check.time_limit import in_time
 
     checked: list[EngineCheck] = []
     predicted: list[Predicted] = []
@@ -109,7 +110,10 @@ def run_checks(
 
         checked, predicted = check_machine(report)
         kernels = gpu_here() is not None
-    found = check_kernels(report) if kernels else None
+    found = KernelCheck() if kernels else None
+    if found is not None:
+        with in_time(found, report) as tell:
+            check_kernels(found, tell)
     has_gpu_engine = any(each.gpu is not None and each.comparison for each in checked)
     identity = gpu_identity() if found or has_gpu_engine else None
     return new_report(see_gpu(identity), found, checked, predicted)

@@ -54,12 +54,11 @@ def work() -> list[Work]:
     ]
 
 
-def check_kernels(report: Callable[[str], None] = lambda text: None) -> KernelCheck:
-    """Return what holds; a fault of the tree ends in `faults`, and none is raised.
+def check_kernels(found: KernelCheck, report: Callable[[str], None] = lambda text: None) -> None:
+    """Note in `found` what holds; a fault of the tree ends in `faults`, and none is raised.
 
     `report` is told what is under way.
     """
-    found = KernelCheck()
     try:
         api = _open(found)
         everything = work()
@@ -69,7 +68,6 @@ def check_kernels(report: Callable[[str], None] = lambda text: None) -> KernelCh
             _run(found, api, libraries[kernels], name, run)
     except CheckFaultError as error:
         found.faults.append(error.fault)
-    return found
 
 
 def gpu_identity() -> tuple[str, str] | None:

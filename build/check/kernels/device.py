@@ -50,15 +50,19 @@ def fetch(cuda: Cuda, address: int, like: Array) -> Array:
 
 def timed(cuda: Cuda, enqueue: Callable[[], None], moved_bytes: int) -> Timing:
     """Return how long the work takes, and a copy of as many bytes; one graph, no host between."""
-    half = max(moved_bytes // 2, 1)  # a copy reads and writes
+    own_us = _microseconds(cuda, enqueue, moved_bytes)
+    return Timing(own_us, copy_us(cuda, moved_bytes), moved_bytes)
+
+
+def copy_us(cuda: Cuda, moved_bytes: int) -> float:
+    """Return the microseconds of a copy within the device that reads and writes so many bytes."""
+    half = max(moved_bytes // 2, 1)
     source, target = (cuda.allocate(half).address for _ in range(2))
-    own_s = _seconds(cuda, enqueue, moved_bytes)
-    copy_s = _seconds(cuda, lambda: cuda.copy(target, source, half), moved_bytes)
-    return Timing(own_s * 1e6, copy_s * 1e6, moved_bytes)
+    return _microseconds(cuda, lambda: cuda.copy(target, source, half), moved_bytes)
 
 
-def _seconds(cuda: Cuda, enqueue: Callable[[], None], moved_bytes: int) -> float:
-    """Return the seconds of one of many repeats; the first round warms up."""
+def _microseconds(cuda: Cuda, enqueue: Callable[[], None], moved_bytes: int) -> float:
+    """Return the microseconds of one of many repeats; the first round warms up."""
     repeats = min(MAX_REPEATS, max(MIN_REPEATS, MEASURED_BYTES // max(moved_bytes, 1)))
 
     def work() -> None:
@@ -73,7 +77,7 @@ def _seconds(cuda: Cuda, enqueue: Callable[[], None], moved_bytes: int) -> float
         cuda.synchronize()
         took_s = time.perf_counter() - start_s
     cuda.destroy_graph(graph)
-    return took_s / repeats
+    return took_s / repeats * 1e6
 
 
 def bytes_that_differ(found: Array, expected: Array) -> float:

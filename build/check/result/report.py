@@ -221,3 +221,9 @@ def write_report(report: CheckReport) -> Path:
             write_file(folder / REPORT_FILE, text)
             return folder / REPORT_FILE
     raise EnvironmentUnfitError(f"{REPORT_FILE} can't be written here nor in {folder}.")
+
+
+def to_send(report: CheckReport) -> str:
+    """Write the report file, and return what is to be done with it."""
+    path = write_report(report)
+    return f"Please send {path} to the maintainers of nemotrt, in an issue of the project."

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from nemotrt.build.check import time_limit
 from nemotrt.build.check.kernels import device, draws, mamba
 from nemotrt.build.check.result.fault import Stage
+from nemotrt.build.check.result.rows import KernelCheck
 from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt.device import kernel_image
+from nemotrt.errors import NemotrtError
 from support import cuda_stand_in
 from support.emulated_gpu import Driver, Nvrtc
 
@@ -186,6 +190,29 @@ def test_no_call_works_after_a_launch_that_fails_late(gpu: Gpu) -> None:
     ran = gpu.check()
     assert ran.exit_code == 1
     assert fault_of(ran).startswith("launch: cudaStreamSynchronize failed")
+
+
+def test_kernels_that_never_end(gpu: Gpu, tmp_path: Path) -> None:
+    """The process ends at the limit, whatever waits; here the wait ends with it."""
+    ended = threading.Event()
+
+    def synchronize(stream: int) -> tuple[int]:
+        return (700,) if ended.wait(60) else (0,)
+
+    def leave(code: int) -> None:
+        assert code == 1
+        ended.set()
+
+    gpu.patch.setattr(time_limit.os, "_exit", leave)
+    gpu.patch.setattr(gpu.cuda, "cudaStreamSynchronize", synchronize)
+    found = KernelCheck()
+    with time_limit.in_time(found, lambda text: None, 0.1) as tell:
+        tell("Mamba kernels, small")
+        with pytest.raises(NemotrtError), device.device(gpu.cuda) as cuda:
+            cuda.synchronize()
+    sent = json.loads((tmp_path / "nemotrt-check.json").read_text())
+    assert sent["faults"][-1]["what"] == "Mamba kernels, small: no end after 0.1 s."
+    assert sent["exit_code"] == 1
 
 
 def test_without_nvml_the_kernels_are_checked(gpu: Gpu) -> None:
