@@ -81,17 +81,20 @@ def _check(
             others = by_layers(checkpoint, wanted, list(rows), rounds_inputs=rounds)
         else:
             others = by_engine(peer, manifest, wanted)
-    _compare(found, manifest, rows, others)
+    _compare(found, bound(manifest, checkpoint.quant.precision), rows, others)
 
 
 def _compare(
-    found: EngineCheck, manifest: Manifest, rows: dict[Place, Floats], others: dict[Place, Floats]
+    found: EngineCheck,
+    limit: tuple[float, str],
+    rows: dict[Place, Floats],
+    others: dict[Place, Floats],
 ) -> None:
     """Note the largest error, and a fault where it is beyond the bound."""
     errors = {place: relative_error(row, others[place]) for place, row in rows.items()}
     (number, count), error = max(errors.items(), key=lambda item: (item[1] != item[1], item[1]))
     found.num_rows = len(rows)
-    found.comparison = Comparison("logits", error, *bound(manifest))
+    found.comparison = Comparison("logits", error, *limit)
     if not found.comparison.is_right:
         what = (
             f"logits of sequence {number} after {count} tokens are off by {error:.3g} from "

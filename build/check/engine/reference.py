@@ -1,7 +1,7 @@
 """What an engine is held against: another engine of the same weights, or the model layer by layer.
 
 Layer by layer takes the memory of one layer. It is for a machine without room for a second engine,
-and for a GPU's rounded inputs, which the CPU engines keep exact.
+and for quantized weights: it has the checkpoint's own codes, which not every CPU engine has.
 """
 
 import shutil
@@ -43,19 +43,14 @@ def source_of(manifest: Manifest) -> Checkpoint:
 
 def peer_of(manifest: Manifest, checkpoint: Checkpoint) -> str | None:
     """Return the CPU backend to compare with; None where only layer by layer will do."""
-    is_cpu = registry.find(manifest.backend).is_cpu
-    if manifest.precision.inputs.is_quantized and not is_cpu:
+    if manifest.precision.is_quantized:
         return None
     needed = MEMORY_FACTOR * sum(ref.num_bytes for ref in checkpoint.tensors.values())
     free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
     if needed > min(free_bytes, available_mib() << 20):
         return None
-    stored = checkpoint.quant.precision
-    for name in reversed(registry.cpu_names()):
-        refusal = registry.find(name).supports(None, manifest.precision)
-        if name != manifest.backend and (not refusal or manifest.precision is stored):
-            return name
-    return None
+    names = reversed(registry.cpu_names())
+    return next((name for name in names if name != manifest.backend), None)
 
 
 def by_engine(backend: str, manifest: Manifest, wanted: list[Sequence]) -> dict[Place, Floats]:

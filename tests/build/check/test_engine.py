@@ -311,3 +311,22 @@ def test_check_alone_with_a_gpu_names_what_it_lacks(
     assert "build: compiling for this host's own GPU needs TensorRT." in ran.stderr
     assert "cuda-python: it is not installed. Install it: pip install" in ran.stderr
     assert "lacks something" in Path("page.html").read_text()
+
+
+def test_stored_codes_are_exact_and_own_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quantized engine is held against the checkpoint's own codes, layer by layer."""
+    monkeypatch.chdir(tmp_path)
+    asked = ["quantize", "tiny", "--recipe", "int8-wo", "-o", "q", "--quiet"]
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    errors = {}
+    cases = [("native", Path("q")), ("onnxruntime", Path("q")), ("native", TINY_MODELS["tiny"])]
+    for number, (backend, source) in enumerate(cases):
+        target = tmp_path / f"e{number}"
+        build_engine(source, target, BuildSpec(backend, None, Precision.INT8_WO, LIMITS))
+        found = check_engine(target)
+        assert not found.faults and found.reference == reference.BY_LAYERS
+        assert found.comparison is not None
+        errors[number] = found.comparison.error
+    assert errors[0] < 2e-3 < min(errors[1], errors[2])
