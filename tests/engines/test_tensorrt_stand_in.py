@@ -46,6 +46,7 @@ def test_the_stand_in_speaks_tensorrt(kind: Any, name: str) -> None:
 CUDA_PARAMETERS = {
     "cudaSetDevice": ["device"],
     "cudaDeviceGetAttribute": ["attr", "device"],
+    "cudaGetDeviceProperties": ["device"],
     "cudaGetErrorString": ["error"],
     "cudaMemGetInfo": [],
     "cudaMalloc": ["size"],

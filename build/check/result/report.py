@@ -22,7 +22,7 @@ from nemotrt.profiles.hardware.nvml.library import NvmlAbsentError, nvml_session
 from nemotrt.profiles.hardware.nvml.reading import read_facts, read_sample
 
 REPORT_FILE = "nemotrt-check.json"
-PACKAGES = ("nemotrt", "numpy", "cuda-python", "tensorrt", "onnxruntime")
+PACKAGES = ("nemotrt", "numpy", "cuda-bindings", "tensorrt", "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
