@@ -31,6 +31,7 @@ COMMANDS = {
         "profiles.command:report",
         "Rebuild the report of measured runs, or compare several.",
     ),
+    "check": ("build.check.command:check", "Say whether this machine computes right."),
     "doctor": ("doctor:doctor", "Say what this machine can do."),
     "demo": ("demo:demo", "Run the whole chain on the built-in tiny model."),
 }

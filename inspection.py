@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nemotrt.commandline import json_option
+from nemotrt.engines.artefact.executed import ExecutedOn, read_executed
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.engines.artefact.options import engine_options
 from nemotrt.engines.artefact.weights import OpenOptions
@@ -156,8 +157,11 @@ def _inspect_engine(
         "checks": [dataclasses.asdict(check) for check in checks],
         "opens_here": opens.value,
     }
+    executed = read_executed(folder, manifest)
+    if executed is not None:
+        report["executed_on"] = executed.model_dump(mode="json")
     rows = {f"{check.state:9} {check.name}": check.text for check in checks}
-    _print(report, engine_rows(manifest) | {"opens here": opens.value}, as_json)
+    _print(report, engine_rows(manifest, executed) | {"opens here": opens.value}, as_json)
     if not as_json:
         _print({}, rows, as_json)
     failed = [check for check in checks if check.state is State.NO]
@@ -169,7 +173,7 @@ def _inspect_engine(
         raise EnvironmentUnfitError(f"{folder} is not known to open here: {why}")
 
 
-def engine_rows(manifest: Manifest) -> dict[str, Any]:
+def engine_rows(manifest: Manifest, executed: ExecutedOn | None = None) -> dict[str, Any]:
     """Return what a person wants to know of an engine."""
     size = sum(entry.num_bytes for entry in manifest.files.values())
     limits, model, checkpoint = manifest.limits, manifest.model, manifest.checkpoint
@@ -178,7 +182,11 @@ def engine_rows(manifest: Manifest) -> dict[str, Any]:
         "backend": manifest.backend,
         "gpu": f"{manifest.gpu}{capability}" if manifest.gpu else "none",
         "precision": manifest.precision,
-        "executed": "yes" if manifest.executed else "no: no GPU was there to run it",
+        "executed": str(executed)
+        if executed
+        else "yes"
+        if manifest.executed
+        else "no: no GPU was there to run it",
         "model": f"{model['model_type']} {model['layers']}",
         "max_batch_size": limits.max_batch_size,
         "max_seq_len": limits.max_seq_len,

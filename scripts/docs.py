@@ -14,7 +14,7 @@ from nemotrt.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- generated: make docs -->", "<!-- end -->"
-ROOMS = ("charts", "engines", "files", "profiles", "quantize", "serve", "wire")
+ROOMS = ("build", "charts", "engines", "files", "profiles", "quantize", "serve", "wire")
 
 
 def first_line(path: Path) -> str:

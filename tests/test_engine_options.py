@@ -65,6 +65,7 @@ CALLS = {
     "pack": "pack E -o N",
     "inspect": "inspect E",
     "generate": "generate E --prompt-ids 5",
+    "check": "check E",
     "evaluate": "evaluate E --against C --sequences 1 --sequence-tokens 4",
     "serve run": "serve run E --no-triton --dry-run --run-dir N",
     "serve repo": "serve repo E -o N --target container --include-engine",
@@ -121,8 +122,8 @@ def test_weights_that_moved(name, bundle, source, tmp_path, monkeypatch) -> None
     refused = call(name, engine, source, tmp_path / "n", "--checkpoint", other)
     assert refused.exit_code == 1 and OTHER in refused.stderr
     assert not (tmp_path / "n").exists() or name in ("profile run", "serve run")
-    if name in ("the engine's process", "evaluate"):
-        return  # one runs on, the other asks for logits; both open it as generate does
+    if name in ("the engine's process", "evaluate", "check"):
+        return  # one runs on, the others ask for logits; all open it as generate does
     found = call(name, engine, source, tmp_path / "n", "--checkpoint", moved)
     assert found.exit_code == 0, found.output
     monkeypatch.setenv(VARIABLE, str(moved))

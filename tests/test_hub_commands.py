@@ -42,6 +42,7 @@ CALLS = {
             "inspect": "inspect BUNDLE --here --checkpoint ID",
             "evaluate": "evaluate ENGINE --against tiny --sequences 1 --sequence-tokens 8 "
             "--checkpoint ID",
+            "check": "check ENGINE --checkpoint ID",
             "generate": "generate ENGINE Hello --max-tokens 1 --checkpoint ID",
             "profile run": "profile ENGINE -n 1 --isl 8 --osl 2 -o OUT --no-gpu --checkpoint ID",
             "profile engine": "profile engine NATIVE --steps 1 --held 8 --checkpoint ID",
@@ -58,7 +59,7 @@ CALLS = {
         "--predict-precision bf16 -o OUT --json --no-gpu"
     ),
 }
-SLOW = ("evaluate", "profile run", "profile engine")  # with one spelling of the id
+SLOW = ("check", "evaluate", "profile run", "profile engine")  # with one spelling of the id
 # What is said though the checkpoint was found: nothing listens there, no GPU is here.
 ENDS = {("profile run", "--tokenizer"): 3, ("inspect", "--checkpoint"): 3}
 

@@ -16,6 +16,7 @@ from nemotrt.files.digests import Part, digests
 from nemotrt.files.model_file import Strict, json_model
 
 MANIFEST_FILE = "engine.json"
+EXECUTED_FILE = "executed.json"  # of executed.py; no part of what was built
 
 
 class FileEntry(Strict):
@@ -166,7 +167,7 @@ def is_inside(name: str) -> bool:
 
 def _present(folder: Path, manifest: Manifest) -> set[str]:
     """Return the names of the files that are in the folder, but for what has its own digests."""
-    own = {MANIFEST_FILE}
+    own = {MANIFEST_FILE, EXECUTED_FILE}
     if manifest.weights and is_inside(manifest.checkpoint.path):
         packed = folder / manifest.checkpoint.path
         own |= {path.relative_to(folder).as_posix() for path in shards_if_there(packed)}

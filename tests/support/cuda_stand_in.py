@@ -9,6 +9,7 @@ synchronized, as late as CUDA may. Every address is checked against what is allo
 import ctypes
 from collections.abc import Callable
 from enum import IntEnum
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -32,6 +33,7 @@ class Cuda:
 
     STREAM = 7
     CAPABILITY = (8, 6)
+    UUID = bytes.fromhex("11111111222233334444555555555555")
     cudaMemcpyKind = cudaMemcpyKind
     cudaStreamCaptureMode = cudaStreamCaptureMode
     cudaDeviceAttr = cudaDeviceAttr
@@ -72,6 +74,9 @@ class Cuda:
 
     def cudaDeviceGetAttribute(self, attr: cudaDeviceAttr, device: int) -> tuple[int, int]:
         return 0, self.CAPABILITY[attr - 75]
+
+    def cudaGetDeviceProperties(self, device: int) -> tuple[int, Any]:
+        return 0, SimpleNamespace(name=b"A10G", uuid=SimpleNamespace(bytes=self.UUID))
 
     def cudaGetErrorString(self, error: int) -> tuple[int, bytes]:
         return 0, b"stand-in error"

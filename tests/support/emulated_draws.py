@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nemotrt.build.check.kernels.sampler_cases import SETTINGS
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 from nemotrt.engines.backends.tensorrt.draws.draws import CHOOSE_WARPS, SLICE_WARPS, DeviceDraws
@@ -16,7 +17,6 @@ from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced
 from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams
 from support import cuda_stand_in
 from support.emulated_kernels import EmulatedKernels, emulated_set, guarded
-from support.sampler_cases import SETTINGS
 
 
 class Blocks(NamedTuple):

@@ -59,6 +59,11 @@ class EmulatedKernels:
         found: int = self._library.num_parameters(name.encode())
         return found
 
+    def parameter_bytes(self, name: str) -> list[int]:
+        """Return the size of each parameter of a kernel."""
+        of = self._library.parameter_bytes
+        return [of(name.encode(), index) for index in range(self.num_parameters(name))]
+
     def launch_raw(
         self, name: str, grid: tuple[int, int, int], threads: int, parameters: int, seed: int = 0
     ) -> None:

@@ -1,32 +1,12 @@
-"""What samplers are tried with: settings, logits, and the definition's probabilities."""
+"""What samplers are tried with: settings of every size, and the definition's probabilities."""
 
 import math
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-
-REAL = 131_072  # Nemotron-Nano-9B-v2's vocabulary
-CARD = {"temperature": 0.6, "top_p": 0.95}  # Source: model card
-SETTINGS: dict[str, dict[str, Any]] = {
-    "greedy": {},
-    "card": CARD,
-    "everything": {"temperature": 1.0},
-    "top_k": {"temperature": 0.8, "top_k": 50},
-    "many of top_k": {"temperature": 1.5, "top_k": 3000},
-    "top_k and top_p": {"temperature": 1.2, "top_k": 40, "top_p": 0.7},
-    "min_p": {"temperature": 1.0, "min_p": 0.05},
-    "all three": {"temperature": 2.0, "min_p": 0.01, "top_k": 200, "top_p": 0.8},
-    "narrow": {"temperature": 0.7, "top_p": 0.01},
-    "wide": {"temperature": 3.0, "top_p": 0.999},
-    "penalties": CARD | {"repetition_penalty": 1.2, "presence_penalty": 0.5},
-    "frequency": {"frequency_penalty": 1.5},
-    "bias": {"temperature": 1.0, "logit_bias": ((3, 4.5), (7, -100.0))},
-    "ends": CARD | {"min_tokens": 5},
-}
 
 weird = st.floats(-50, 50, width=32) | st.sampled_from([0.0, 1e-45, -1e-45, 1e30, -1e30])
 # changed logits are float32 in the compiled sampler, float64 in NumPy's: these are exact in both
@@ -69,16 +49,6 @@ def settings_of_every_size(
         logit_bias=biases,
     )
     return row, params, rules
-
-
-def likely(random: np.random.Generator, size: int, num_rows: int = 1) -> np.ndarray:
-    """Logits as a language model's: a broad bulk, and some that stand out."""
-    rows = random.normal(size=(num_rows, size)) * 2.2
-    for row in rows:
-        some = random.choice(size, max(1, size // 500), replace=False)
-        row[some] += random.exponential(4, some.size)
-        row[random.integers(size)] += random.exponential(8)
-    return rows.astype(np.float32)
 
 
 def probabilities(logits: np.ndarray, params: SamplingParams) -> np.ndarray:

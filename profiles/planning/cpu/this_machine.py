@@ -42,7 +42,7 @@ def measure_this_machine(engine: str | None, precision: Precision) -> GpuProfile
     title, busy = f"{_cpu_name()}, {num_cpus} CPUs", os.getloadavg()[0]
     notes = f"measured while {busy:.1f} processes ran on {num_cpus} CPUs: too slow by as much"
     is_busy = busy > BUSY_SHARE * num_cpus
-    machine = Machine(title, _available_mib(), last_level_cache_mib(), notes if is_busy else "")
+    machine = Machine(title, available_mib(), last_level_cache_mib(), notes if is_busy else "")
     return cpu_profile(machine, name, precision, _probe(name, precision))
 
 
@@ -72,7 +72,7 @@ def _probe(engine: str, precision: Precision) -> Timings:
     return timings
 
 
-def _available_mib() -> int:
+def available_mib() -> int:
     """Return the memory that can be had without swapping."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

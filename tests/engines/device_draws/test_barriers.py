@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemotrt.build.check.kernels.sampler_cases import SETTINGS, likely
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from support.emulated_draws import Blocks, Device, check_batch
 from support.emulated_kernels import EmulatedKernels, compile_set
-from support.sampler_cases import SETTINGS, likely
 
 BARRIER = "__syncthreads();"
 SIZE = 10_500  # slices in more than one warp's part of the board

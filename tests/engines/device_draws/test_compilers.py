@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemotrt.build.check.kernels.sampler_cases import likely
 from nemotrt.engines.backends.tensorrt.device import kernel_image
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Turn
@@ -18,7 +19,6 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from support.emulated_draws import Blocks, Device
 from support.emulated_kernels import EmulatedKernels, compile_set
 from support.peers import peer_python
-from support.sampler_cases import likely
 
 pytestmark = pytest.mark.slow
 ROOT = Path(kernel_image.__file__).parents[5]  # of the package

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nemotrt.build.check.kernels.sampler_cases import CARD, likely
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
 from nemotrt.engines.backends.tensorrt.draws.tables import (
@@ -25,7 +26,6 @@ from nemotrt.errors import ConfigError
 from support import cuda_stand_in
 from support.emulated_draws import Device, QueuedKernels, no_scorer
 from support.emulated_kernels import emulated_set
-from support.sampler_cases import CARD, likely
 
 SIZE = 300
 REPEATING: dict[str, Any] = {"temperature": 1.0, "repetition_penalty": 3.0}

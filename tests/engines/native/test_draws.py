@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.build.check.kernels.sampler_cases import CARD, REAL, SETTINGS, likely
 from nemotrt.engines.backends.native.library import draw
 from nemotrt.engines.backends.native.library.draw import DrawEngine
 from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
@@ -18,15 +19,7 @@ from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support.flat_engine import FlatEngine
-from support.sampler_cases import (
-    CARD,
-    REAL,
-    SETTINGS,
-    excess,
-    likely,
-    probabilities,
-    settings_of_every_size,
-)
+from support.sampler_cases import excess, probabilities, settings_of_every_size
 
 BEST = load_library().nemotrt_best_isa()
 ISAS = [isa for isa in InstructionSet if 0 < isa <= BEST]

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemotrt.build.check.kernels.mamba_layer import conv_oracle, draw
 from nemotrt.engines.backends.tensorrt.device import kernel_image
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import SOURCES, KernelDims
 from support.emulated_kernels import compile_kernels, emulated
-from support.mamba_oracle import conv_oracle, draw
 from support.peers import peer_python
 
 DIMS = KernelDims(4, 20, 16, 2, 4)

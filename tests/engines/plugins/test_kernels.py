@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.build.check.kernels.mamba_layer import (
+    BF16,
+    Layer,
+    conv_oracle,
+    draw,
+    scan_oracle,
+    worst,
+)
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import SOURCES, KernelDims
 from support.emulated_kernels import EmulatedKernels, compile_kernels, emulated
-from support.mamba_oracle import BF16, Layer, conv_oracle, draw, scan_oracle, worst
 
 REAL_HEADS = KernelDims(4, 80, 128, 2, 4)  # four heads of the 9B's
 DIMS = [

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nemotrt.build.check.kernels.mamba_layer import conv_oracle, draw, scan_oracle, worst
 from nemotrt.build.engine_builder import model_summary
 from nemotrt.engines.artefact.manifest import CheckpointEntry, FileEntry, LimitsEntry, Manifest
 from nemotrt.engines.backends.tensorrt.compile import compiler
@@ -31,7 +32,6 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.errors import ArtefactError
 from support import cuda_stand_in, plugin_stand_in, reference
-from support.mamba_oracle import conv_oracle, draw, scan_oracle, worst
 from support.weight_inputs import weight_inputs
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=64, chunk_tokens=40)

@@ -28,6 +28,12 @@ int count(void (*)(A...)) {
   return sizeof...(A);
 }
 
+template <class... A>
+int size_of(void (*)(A...), int index) {
+  const size_t sizes[] = {sizeof(A)...};
+  return static_cast<int>(sizes[index]);
+}
+
 }  // namespace
 
 // Returns 0, or 1 for a kernel that does not exist.
@@ -50,5 +56,14 @@ extern "C" int num_parameters(const char* name) {
   if (!std::strcmp(name, #known)) return count(known);
   EACH_KERNEL(COUNT)
 #undef COUNT
+  return -1;
+}
+
+// How many bytes a parameter of a kernel has.
+extern "C" int parameter_bytes(const char* name, int index) {
+#define SIZE(known) \
+  if (!std::strcmp(name, #known)) return size_of(known, index);
+  EACH_KERNEL(SIZE)
+#undef SIZE
   return -1;
 }

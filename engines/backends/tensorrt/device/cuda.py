@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,12 @@ class Cuda:
             )
         )
         return f"{major}.{minor}"
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The device's name, and its UUID as NVML writes it."""
+        found = self._call("cudaGetDeviceProperties", 0)
+        return found.name.decode(errors="replace"), f"GPU-{UUID(bytes=bytes(found.uuid.bytes))}"
 
     def free_bytes(self) -> int:
         """Return how much device memory is free."""

@@ -1,13 +1,17 @@
 """One Mamba layer's operands, and what its convolution and scan give: float64, token by token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 
 BF16 = ml_dtypes.bfloat16
+Array = npt.NDArray[Any]
 
 
 @dataclass
@@ -15,27 +19,29 @@ class Layer:
     """One Mamba layer's operands, [batch, tokens, ..]."""
 
     dims: KernelDims
-    projected: np.ndarray
-    window: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
-    state: np.ndarray
-    dt_bias: np.ndarray
-    decay: np.ndarray
-    skip: np.ndarray
-    lengths: np.ndarray
+    projected: Array
+    window: Array
+    weight: Array
+    bias: Array
+    state: Array
+    dt_bias: Array
+    decay: Array
+    skip: Array
+    lengths: Array
     limits: tuple[float, float] = (0.0, 3e38)
 
     @property
     def tokens(self) -> int:
-        return self.projected.shape[1]
+        """New tokens of each sequence, with padding."""
+        return int(self.projected.shape[1])
 
 
-def draw(dims: KernelDims, lengths: list[int], tokens: int, seed: int = 0) -> Layer:
+def draw(dims: KernelDims, lengths: Sequence[int], tokens: int, seed: int = 0) -> Layer:
+    """Return a layer of random operands; a sequence has as many of the tokens as its length."""
     rng = np.random.default_rng(seed)
 
-    def normal(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape).astype(np.float32)
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape, np.float32)
 
     batch, heads = len(lengths), dims.num_heads
     return Layer(
@@ -52,7 +58,8 @@ def draw(dims: KernelDims, lengths: list[int], tokens: int, seed: int = 0) -> La
     )
 
 
-def conv_oracle(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+def conv_oracle(layer: Layer) -> tuple[Array, Array]:
+    """Return what the convolution gives, and the window after it, both in bfloat16."""
     dims, inner = layer.dims, layer.dims.inner_size
     x = layer.projected[..., inner : inner + dims.channels]
     full = np.concatenate([layer.window, x], axis=1).astype(np.float64)
@@ -64,30 +71,33 @@ def conv_oracle(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     return (y / (1 + np.exp(-y))).astype(BF16), np.array(moved).astype(BF16)
 
 
-def scan_oracle(layer: Layer, xbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scan_oracle(layer: Layer, xbc: Array, every: int = 1) -> tuple[Array, Array]:
+    """Return y and the state after the tokens, of every so many heads, which know no other."""
     dims, inner, heads = layer.dims, layer.dims.inner_size, layer.dims.num_heads
+    some = slice(None, None, every)
     width = dims.num_groups * dims.state_size
     xbc = xbc.astype(np.float64)
     batch = len(layer.lengths)
-    x = xbc[..., :inner].reshape(batch, -1, heads, dims.head_dim)
+    x = xbc[..., :inner].reshape(batch, -1, heads, dims.head_dim)[:, :, some]
     b, c = (
         xbc[..., start : start + width]
         .reshape(batch, -1, dims.num_groups, dims.state_size)
-        .repeat(heads // dims.num_groups, axis=2)
+        .repeat(heads // dims.num_groups, axis=2)[:, :, some]
         for start in (inner, inner + width)
     )
     raw = layer.projected[..., inner + dims.channels :].astype(np.float64) + layer.dt_bias
-    dt = np.clip(np.logaddexp(0, raw), *layer.limits)
-    state, y = layer.state.astype(np.float64), np.empty(x.shape)
+    dt = np.clip(np.logaddexp(0, raw), *layer.limits)[..., some]
+    decay, skip = layer.decay[some], layer.skip[some, None]
+    state, y = layer.state[:, some].astype(np.float64), np.empty(x.shape)
     for i, length in enumerate(layer.lengths):
         for t in range(layer.tokens):
-            step = dt[i, t] if t < length else np.zeros(heads)
+            step = dt[i, t] if t < length else np.zeros(len(decay))
             added = (step[:, None] * x[i, t])[..., None] * b[i, t][:, None]
-            state[i] = state[i] * np.exp(step * layer.decay)[:, None, None] + added
-            y[i, t] = (state[i] * c[i, t][:, None]).sum(-1) + layer.skip[:, None] * x[i, t]
-    return y.reshape(batch, -1, inner), state
+            state[i] = state[i] * np.exp(step * decay)[:, None, None] + added
+            y[i, t] = (state[i] * c[i, t][:, None]).sum(-1) + skip * x[i, t]
+    return y.reshape(batch, layer.tokens, -1), state
 
 
-def worst(found: np.ndarray, expected: np.ndarray) -> float:
+def worst(found: Array, expected: Array) -> float:
     """Return the largest difference, as a part of the largest value."""
     return float(np.abs(found - expected).max() / np.abs(expected).max())
