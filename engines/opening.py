@@ -145,8 +145,9 @@ def check_threads(manifest: Manifest, num_threads: int | None) -> None:
 
 def check_python(manifest: Manifest, python: str | None) -> None:
     """Raise ConfigError if TensorRT-LLM's Python is given for an engine of another backend."""
-    if python is not None and manifest.backend != "tensorrt-llm":
+    if python is not None and not registry.find(manifest.backend).has_own_python:
+        names = [backend.name for backend in registry.backends() if backend.has_own_python]
         raise ConfigError(
-            f"--tensorrt-llm-python is for bundles of tensorrt-llm; this engine is "
+            f"--tensorrt-llm-python is for bundles of {' and '.join(names)}; this engine is "
             f"{manifest.backend}'s."
         )

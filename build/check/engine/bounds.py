@@ -10,7 +10,6 @@ ROUNDINGS = 6  # of a layer to bfloat16: norm, both sides of a linear twice, the
 CPU_FLOAT = 1e-4
 CPU_CODES = 5e-3
 EIGHT_BITS = 5e-2
-INT8_INPUTS = ("onnxruntime",)  # its MatMulNBits rounds inputs to int8, block by block
 WHY_CPU_FLOAT = "the same weights, float32 sums in another order; 1e-6 is usual for tiny models"
 WHY_CPU_CODES = "inputs of linears with codes are rounded to 14 bits; states may be float16"
 WHY_EIGHT_BITS = "the engine itself rounds weights or inputs to 8 bits; 0.02 was seen"
@@ -21,8 +20,9 @@ WHY_GPU_CODES = "as in bfloat16, twice: a rounded input may fall on the other si
 def bound(manifest: Manifest, stored: Precision | None) -> tuple[float, str]:
     """Return the bound for an engine of a checkpoint `stored` in a precision, and its source."""
     precision, options = manifest.precision, manifest.options
-    if registry.find(manifest.backend).is_cpu:
-        rounds_itself = precision is not stored or manifest.backend in INT8_INPUTS
+    backend = registry.find(manifest.backend)
+    if backend.is_cpu:
+        rounds_itself = precision is not stored or backend.rounds_inputs
         if precision.is_quantized and rounds_itself:
             return EIGHT_BITS, WHY_EIGHT_BITS
         has_small_state = options.get("ssm_state", "float32") != "float32"

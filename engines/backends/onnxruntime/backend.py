@@ -25,6 +25,7 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
     """Runs on any CPU."""
 
     name = "onnxruntime"
+    rounds_inputs = True  # its MatMulNBits does, block by block
     options_type = OnnxRuntimeOptions
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
     abilities = (Ability("build and run on the CPU (onnxruntime)", (ONNXRUNTIME, ONNX)),)

@@ -91,6 +91,8 @@ class Backend(ABC, Generic[Own]):
     built: ClassVar[str]  # the table's word for what it builds
     built_how: ClassVar[tuple[tuple[str, str], ...]] = ()  # the table's legend, by word
     table_notes: ClassVar[tuple[str, ...]] = ()
+    has_own_python: ClassVar[bool] = False  # it may run in a Python that the user names
+    rounds_inputs: ClassVar[bool] = False  # those of linears with codes, to 8 bits, whatever asked
     abilities: ClassVar[tuple[Ability, ...]] = ()
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:

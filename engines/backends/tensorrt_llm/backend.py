@@ -36,6 +36,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     """Writes what `tensorrt_llm.LLM` needs beside the checkpoint, and drives it on the GPU host."""
 
     name = "tensorrt-llm"
+    has_own_python = True
     options_type = TensorRTLLMOptions
     # Source: docs/quantization.md, what the loaders take.
     precisions = (Precision.BF16, Precision.INT8_WO, Precision.FP8, Precision.FP8_DYNAMIC)

@@ -15,6 +15,16 @@ FOLDERS = {str(folder): name for name, folder in registry.BACKENDS.items()}
 HOME = ROOT / "engines/backends"
 # Who may import what of a backend's folder, and why.
 MAY_IMPORT = {
+    **{
+        f"build/check/kernels/{name}.py": (imports, "runs our CUDA kernels on the GPU that is here")
+        for name, imports in {
+            "check": "tensorrt.device tensorrt.draws",
+            "device": "tensorrt.device",
+            "draws": "tensorrt.device tensorrt.draws",
+            "mamba": "tensorrt.device",
+            "mamba_layer": "tensorrt.device",
+        }.items()
+    },
     "demo.py": ("tensorrt.compile", "compiles plans by TensorRT for RTX, and asks for it first"),
     "engines/backends/tensorrt/draws/draws.py": (
         "native.library.draw",
@@ -34,6 +44,7 @@ MAY_IMPORT = {
 }
 # Who may have a string that is a backend's name, and why.
 MAY_NAME = {
+    "build/check/result/report.py": "packages of the same names",
     "needs.py": "packages and extras of the same names",
     "profiles/planning/measured/rows.py": "the planner's name of an engine that others measured",
 }
