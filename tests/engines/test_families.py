@@ -31,8 +31,7 @@ USER = [{"role": "user", "content": "Hi"}]
 # What tells a user of tags: a help text, a hint of the page.
 SAY_TAGS = {
     "engines/command.py",
-    "serve/command.py",
-    "serve/front/command.py",
+    "serve/processes/options.py",
     "serve/front/page.html",
 }
 OWN = {"engines/model/families.py"}
