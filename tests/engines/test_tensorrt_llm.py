@@ -58,7 +58,7 @@ def test_a_bundle_says_how_to_serve_the_checkpoint(
     seen = CliRunner().invoke(main, ["inspect", str(target)]).stdout
     assert all(words in seen for words in ("in the checkpoint", "no GPU was there", "tp_size 2"))
     pods = CliRunner().invoke(main, ["serve", "k8s", str(target), "--image", "i", "--claim", "c"])
-    assert "nvidia.com/gpu: '2'" in pods.stdout
+    assert 'nvidia.com/gpu: "2"' in pods.stdout
     manifest = read_manifest(target)
     assert manifest.executed is False
     assert manifest.checkpoint.path == str(source.resolve())

@@ -11,7 +11,9 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from nemotrt.engines.backends.onnxruntime.options import OnnxRuntimeOptions
+from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile import compiler
+from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -114,7 +116,12 @@ def graph_logits(folder: Path, tokens: list[int], *, is_rounded: bool) -> np.nda
     cuda, profiles = cuda_stand_in.Cuda(), compiler.profiles(LIMITS)
     graph = folder / GRAPH_FILE
     trt = stand_in.TensorRT(cuda, graph, LIMITS, profiles, is_rounded=is_rounded)
-    return logits(TensorRTEngine(trt, Cuda(cuda), folder, read_manifest(folder)), tokens)
+    manifest = read_manifest(folder)
+    two_sides = manifest.options | {
+        STATE_LAYOUT: StateLayout.TWO_SIDES.value
+    }  # on a plain stand-in
+    manifest = manifest.model_copy(update={"options": two_sides})
+    return logits(TensorRTEngine(trt, Cuda(cuda), folder, manifest), tokens)
 
 
 def errors(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
