@@ -60,6 +60,7 @@ def test_the_share_is_the_median_of_the_pairs(monkeypatch: pytest.MonkeyPatch) -
     assert found["cpu_us_per_token"] == {"front": 2}
 
 
+@pytest.mark.slow
 def test_bare_and_stack_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEMOTRT_API_KEYS", "a-key-of-the-user")
     command = [sys.executable, str(FOLDER / "serve_throughput.py"), "--no-triton"]

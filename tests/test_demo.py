@@ -60,7 +60,9 @@ def test_it_serves_and_measures_behind_the_users_api_keys(
 def test_missing_parts_are_named_before_anything_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nemotrt.engines.backends.tensorrt.compile.RTX_MODULE", "no_such_module")
+    monkeypatch.setattr(
+        "nemotrt.engines.backends.tensorrt.compile.flavour.RTX_MODULE", "no_such_module"
+    )
     monkeypatch.setenv("NEMOTRT_TRITON_RUNTIME", str(tmp_path / "nothing"))
     result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path / "demo")])
     assert result.exit_code == 3

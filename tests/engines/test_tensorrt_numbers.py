@@ -148,8 +148,16 @@ def compiled(name: str, precision: str, source: Path, compiled_tiny: Any, folder
     return folders[0]
 
 
-@pytest.mark.parametrize("name", ["tiny", "hybrid", "dense"])
-@pytest.mark.parametrize("precision", GPUS)
+# One model a precision here; every pair in the slow tier.
+QUICK = {("bf16", "hybrid"), ("int8-wo", "hybrid"), ("int8-sq", "dense"), ("fp8", "dense")}
+PAIRS = [
+    pytest.param(precision, name, marks=() if (precision, name) in QUICK else pytest.mark.slow)
+    for precision in GPUS
+    for name in ("tiny", "hybrid", "dense")
+]
+
+
+@pytest.mark.parametrize(("precision", "name"), PAIRS)
 def test_the_compiled_graph_gives_the_cpu_engine_s_logits(
     name: str,
     precision: str,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nemotrt.serve.front.upstream.triton_upstream import TritonUpstream, infer_request
-from nemotrt.wire.triton_stream import TritonCalls
+from nemotrt.wire.triton.stream import TritonCalls
 from support.endless_triton import EndlessModel, serving
 
 

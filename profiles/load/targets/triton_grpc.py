@@ -16,7 +16,7 @@ from nemotrt.profiles.load.stamping_loop import arrival_s
 from nemotrt.profiles.load.target import Target, TargetError
 from nemotrt.profiles.load.targets.token_count import TokenCount
 from nemotrt.profiles.load.targets.triton_model import InputTensor, TritonModel
-from nemotrt.wire.triton_stream import StreamEndedError, TritonCalls, infer_request
+from nemotrt.wire.triton.stream import StreamEndedError, TritonCalls, infer_request
 
 
 class TritonGrpcTarget(Target):

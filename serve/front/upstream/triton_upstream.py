@@ -9,9 +9,9 @@ from typing import Any
 import grpc  # type: ignore[import-untyped, unused-ignore]
 
 from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError, split_error
-from nemotrt.wire import triton_stream
 from nemotrt.wire.tensors import INPUT_BY_NAME, OUTPUTS
-from nemotrt.wire.triton_stream import StreamEndedError, TritonCalls
+from nemotrt.wire.triton import stream as triton_stream
+from nemotrt.wire.triton.stream import StreamEndedError, TritonCalls
 
 LENGTH = struct.Struct("<I")
 FORMATS = {"INT32": "i", "FP32": "f", "UINT64": "Q", "BOOL": "?"}

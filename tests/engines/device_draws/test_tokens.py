@@ -242,7 +242,7 @@ def test_the_random_numbers_are_philoxs() -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))]
+    "number", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2, 3))]
 )
 def test_frequencies_are_the_definitions(number: int) -> None:
     """A chi-square test over many seeds, of random logits and settings."""

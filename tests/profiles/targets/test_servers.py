@@ -184,7 +184,7 @@ def test_what_a_target_says_of_itself(scripted, scripted_grpc, engine_folder):
 
 
 def test_grpc_without_nvidias_client_says_what_to_install(monkeypatch):
-    for module in ("profiles.load.targets.triton_grpc", "wire.triton_stream"):
+    for module in ("profiles.load.targets.triton_grpc", "wire.triton.stream"):
         monkeypatch.delitem(sys.modules, f"nemotrt.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
     with pytest.raises(EnvironmentUnfitError, match=r"pip install 'nemotrt\[serve\]'"):

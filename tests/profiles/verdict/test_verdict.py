@@ -195,6 +195,7 @@ def test_the_planners_expectation_stands_beside(tmp_path):
     assert judge([ours], [simulate(3)], 6.0).predicted_ratio is None
 
 
+@pytest.mark.slow
 def test_search_stops_at_the_knee(engine_folder, tmp_path):
     """The engine holds 8; 16 users bring nothing over 8, so the search ends there or before.
 
