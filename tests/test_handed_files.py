@@ -91,6 +91,7 @@ READ: dict[tuple[str, str], tuple[str, Arguments]] = {
         lambda f, o: ["build", "tiny", "--backend", "onnxruntime", "-o", o.new(), "--limits", f],
     ),
     ("pack", "engine"): ("", lambda f, o: ["pack", f, "-o", o.new()]),
+    ("check", "engine"): ("", lambda f, o: ["check", f]),
     ("inspect", "--checkpoint"): ("", lambda f, o: ["inspect", o.engine, "--checkpoint", f]),
     ("inspect", "folder"): ("", lambda f, o: ["inspect", f]),
     ("inspect", "--source"): ("", lambda f, o: ["inspect", o.quantized, "--source", f]),
@@ -206,6 +207,7 @@ ALIKE = [  # --config is read by one function, before all else; plan and quantiz
 ]
 ELSEWHERE |= {(name, "--config"): "the one loader, tests/test_commandline.py" for name in ALIKE}
 OPENS = [  # --checkpoint is resolved by one function; inspect stands for these
+    "check",
     "pack",
     "evaluate",
     "generate",

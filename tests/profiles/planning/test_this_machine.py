@@ -199,7 +199,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
         return SEEN
 
     monkeypatch.setattr(this_machine, "_probe", probe)
-    monkeypatch.setattr(this_machine, "_available_mib", lambda: 65_536)
+    monkeypatch.setattr(this_machine, "available_mib", lambda: 65_536)
     yield calls
     deployment.this_machine.cache_clear()
 
