@@ -78,6 +78,12 @@ CALLS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that fails leaves its report in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def source() -> Path:
     return TINY_MODELS["tiny"]

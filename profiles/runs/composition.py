@@ -79,7 +79,7 @@ def compose(
         started_at=started_at,
         clock_start_s=record.start_s,
         duration_s=round(record.end_s - record.start_s, 6),
-        target={**target.facts, **(server.engine if server else {})},
+        target={**(server.engine if server else {}), **target.facts},
         workload=WorkloadRecord.model_validate(asdict(workload)),
         window_s=window,
         metrics=evaluate(view),

@@ -1,10 +1,13 @@
 """A server says which engine it has: a result over any door has the facts of the bare engine."""
 
+import asyncio
+
 import pytest
 
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.profiles.load.targets.opening import open_target
 from nemotrt.profiles.load.targets.options import TargetOptions
+from nemotrt.profiles.load.targets.server_metrics import ServerMetrics
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.measure import Observers, run
 from nemotrt.profiles.runs.record.identity import differences
@@ -40,3 +43,18 @@ def test_an_engines_digest_is_of_all_but_its_place(engine_folder):
     for change in ({"options": {"x": 1}}, {"tools": {}}, {"weights": {}}, {"files": {}}):
         if getattr(manifest, next(iter(change))) != next(iter(change.values())):
             assert manifest.model_copy(update=change).facts["engine"] != manifest.facts["engine"]
+
+
+@pytest.mark.parametrize("value", ["", "many", "9" * 5000, "-1", "²"])
+def test_a_server_that_tells_nonsense_of_its_engine_ends_no_run(value):
+    metrics = ServerMetrics(("http://127.0.0.1:9/metrics",))
+
+    class Page:
+        url = "http://127.0.0.1:9"
+
+        async def get(self, path):
+            labels = f'model="m",max_batch_size="{value}",address="elsewhere"'
+            return 200, f"nemotrt_engine_info{{{labels}}} 1.0\n".encode()
+
+    asyncio.run(metrics._look(Page(), "/metrics"))
+    assert metrics.engine["max_batch_size"] == value and metrics.engine["architecture"] == "m"

@@ -10,18 +10,17 @@ from nemotrt.build.check.kernels import draws, mamba
 from nemotrt.build.check.kernels.device import device
 from nemotrt.build.check.result.fault import CheckFaultError, Fault, Stage, stage
 from nemotrt.build.check.result.rows import KernelCheck, KernelRow
-from nemotrt.engines.backends.protocol.compute_capability import capability_number
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api
 from nemotrt.engines.backends.tensorrt.device.kernel_image import check_compiler, compile_kernels
 from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 from nemotrt.engines.backends.tensorrt.device.kernel_library import driver as driver_api
 from nemotrt.engines.backends.tensorrt.device.kernel_set import KernelSet
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
+from nemotrt.engines.backends.tensorrt.graph.fitness import LEAST, too_old
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.needs import CUDA, NVRTC, pip_install
 
-LEAST = "8.0"  # bfloat16 on tensor cores; Source: CUDA C++ Programming Guide, compute capabilities
 INSTALL = pip_install(CUDA.requirement, NVRTC.requirement)  # no TensorRT
 CURE_BINDINGS = f"Install it: {INSTALL}."
 CURE_DRIVER = "Install NVIDIA's driver, or give the container its GPU; `nvidia-smi` says more."
@@ -92,7 +91,7 @@ def _open(found: KernelCheck) -> Any:
         ) from error
     with stage(Stage.DRIVER, CURE_DRIVER), device(api) as cuda:
         found.compute_capability = cuda.compute_capability
-    if capability_number(found.compute_capability) < capability_number(LEAST):
+    if too_old(found.compute_capability):
         what = f"compute capability {found.compute_capability} is below {LEAST}."
         raise CheckFaultError(Fault(Stage.GPU, what, CURE_GPU, is_lacking=True))
     with stage(Stage.COMPILER, CURE_COMPILER):

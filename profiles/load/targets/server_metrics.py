@@ -103,7 +103,7 @@ class ServerMetrics:
             )
             return
         for sample in _samples(text, (ENGINE_INFO,)):
-            facts = {k: int(v) if k in LIMITS else v for k, v in sample.labels.items()}
+            facts = {k: _limit(v) if k in LIMITS else v for k, v in sample.labels.items()}
             self.engine = {"architecture": facts.pop("model", "not told")} | facts
         self.scrapes.append(Scrape(time.perf_counter(), parse_metrics(text, WANTED)))
 
@@ -147,6 +147,11 @@ def parse_metrics(text: str, starts: tuple[str, ...] = ("",)) -> dict[str, float
         if not sample.name.endswith("_bucket") and math.isfinite(sample.value):
             values[name] = values.get(name, 0.0) + sample.value
     return values
+
+
+def _limit(value: str) -> int | str:
+    """Return a label as a number; what is none of up to nine digits stays as the server has it."""
+    return int(value) if value.isdecimal() and len(value) < 10 else value
 
 
 def _samples(text: str, starts: tuple[str, ...] = ("",)) -> Iterator[Sample]:

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     **{
         f"build/check/kernels/{name}.py": (imports, "runs our CUDA kernels on the GPU that is here")
         for name, imports in {
-            "check": "tensorrt.device tensorrt.draws",
+            "check": "tensorrt.device tensorrt.draws tensorrt.graph.fitness",
             "device": "tensorrt.device",
             "draws": "tensorrt.device tensorrt.draws",
             "mamba": "tensorrt.device",
