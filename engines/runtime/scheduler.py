@@ -24,6 +24,7 @@ from nemotrt.engines.runtime.request_scheduler import check_request
 from nemotrt.engines.runtime.running_request import Gain, RunningRequest, next_rules
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
 from nemotrt.engines.runtime.sampling.guide import Broken, Complete
+from nemotrt.engines.runtime.state.kept.stats import KeptStats
 from nemotrt.engines.runtime.step_pace import StepPace
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
@@ -78,6 +79,11 @@ class Scheduler:
         self._clock = clock
         if self.max_num_tokens < limits.max_batch_size:
             raise ConfigError("max_num_tokens must be at least max_batch_size.")
+
+    @property
+    def kept(self) -> KeptStats | None:
+        """What kept states did so far; None where none is kept."""
+        return None
 
     @property
     def is_idle(self) -> bool:
