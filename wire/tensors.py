@@ -50,6 +50,8 @@ OUTPUTS = (
     TensorSpec("prompt_log_prob_ranks", "INT32", is_list=True),
     TensorSpec("top_prompt_log_prob_ids", "INT32", is_list=True, rank=2),
     TensorSpec("top_prompt_log_probs", "FP32", is_list=True, rank=2),
+    # ours, beside num_input_tokens where the engine keeps prefixes
+    TensorSpec("num_cached_tokens", "INT32"),
 )
 # Limits that keep a tensor from the engine's process; that one checks the finer ones.
 MIN_ELEMENTS = 1024

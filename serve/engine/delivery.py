@@ -18,6 +18,7 @@ class Delivery:
         self._sent_s = -math.inf
         self._inputs = submission.inputs
         self._num_input_tokens = len(submission.request.prompt)
+        self._num_cached_tokens: int | None = None  # not known yet, or nothing is kept
         self._num_output_tokens = 0
         self._log_probs: list[float | None] = []  # None: TensorRT-LLM has none of a forced token
         self._held: Fields = {"text_output": submission.prompt_text, **self._count_fields()}
@@ -31,6 +32,9 @@ class Delivery:
         merge(self._held, {"text_output": update.text, **self._token_fields(update.tokens)})
         if update.prompt:
             self._held |= _prompt_fields(update.prompt)
+        if update.cached_tokens is not None:
+            self._num_cached_tokens = update.cached_tokens
+            self._held |= self._count_fields()
         if update.finish_reason is not None:
             self._held |= self._last_fields(str(update.finish_reason))
         elif not self._inputs.stream or now_s < self._sent_s + interval_s:
@@ -55,10 +59,16 @@ class Delivery:
         return fields
 
     def _count_fields(self) -> Fields:
-        """Return the prompt's length, which the first response and the last one say."""
+        """Return the prompt's length, and how much of it was kept, where that is known.
+
+        The first response and the last one say so.
+        """
         if not self._inputs.return_num_input_tokens:
             return {}
-        return {"num_input_tokens": self._num_input_tokens}
+        counts = {"num_input_tokens": self._num_input_tokens}
+        if self._num_cached_tokens is not None:
+            counts["num_cached_tokens"] = self._num_cached_tokens
+        return counts
 
     def _last_fields(self, finish_reason: str) -> Fields:
         """Return the fields that come once, at the end."""

@@ -88,7 +88,8 @@ def make_submission(
     turn = _turn(inputs, ids, opened)
     trace = Trace.CLOSED if inputs.stop_in_reasoning else turn.trace
     guide = _guide(inputs, turn, opened, grammars)
-    request = Request(request_id, ids, params, guide, trace)
+    salt, priority = inputs.cache_salt or "", inputs.priority
+    request = Request(request_id, ids, params, guide, trace, salt, priority)
     return Submission(request, inputs, text, now, deadline, owner, deliver)
 
 

@@ -17,13 +17,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nemotrt.serve.engine.probe import ask_engine
-from nemotrt.serve.front.http.access import AccessGate, ApiKeys
+from nemotrt.serve.front.http.access import AccessGate
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
 from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
+from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, unknown_model
 from nemotrt.serve.front.schema.openapi import openapi_bytes
-from nemotrt.serve.front.upstream.upstream import Upstream, UpstreamError
+from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
 from nemotrt.serve.requests.limits import most_body_bytes
 from nemotrt.wire.frames import STOPPING
@@ -45,7 +46,7 @@ class FrontSpec:
     model_name: str
     files: EngineFiles
     upstream: Upstream
-    keys: ApiKeys = field(default_factory=ApiKeys)
+    tenants: Tenants = field(default_factory=Tenants)
     engine_socket: Path | None = None  # asked for its health; None: only the upstream is
     separate_reasoning: bool = True
     max_body_bytes: int | None = None  # None: what the engine can take
@@ -133,10 +134,17 @@ class Front:
         if self.spec.is_draining():
             raise from_upstream(UpstreamError(**STOPPING))
         prepared = await self.workshop.prepare(endpoint, await request.body())
+        prepared.call.inputs = [self._salted(request, one) for one in prepared.call.inputs]
         if prepared.is_stream:
             return EventStream(prepared.call.chunks(self.spec.upstream))
         work = prepared.call.completion(self.spec.upstream)
         return JSONResponse(await until_gone(work, request.receive))
+
+    def _salted(self, request: Request, inputs: Fields) -> Fields:
+        """Return a request's tensors with the salt of whoever asks."""
+        authorization = request.headers.get("authorization")
+        salt = self.spec.tenants.salt(authorization, inputs.get("cache_salt"))
+        return inputs if salt is None else inputs | {"cache_salt": salt}
 
 
 def create_app(spec: FrontSpec) -> Starlette:
@@ -163,7 +171,7 @@ def create_app(spec: FrontSpec) -> Starlette:
         Route("/", front.page),
     ]
     most = spec.max_body_bytes or most_body_bytes(spec.files.limits.max_seq_len)
-    gate = Middleware(AccessGate, keys=spec.keys, max_body_bytes=most)
+    gate = Middleware(AccessGate, keys=spec.tenants.keys, max_body_bytes=most)
     handlers: dict[Any, Any] = {
         ApiError: _api_error,
         HTTPException: _http_error,

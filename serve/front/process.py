@@ -12,8 +12,8 @@ import uvicorn
 from nemotrt.commandline import PATH, options_of
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.http.access import read_api_keys
 from nemotrt.serve.front.http.bounded_http import BoundedProtocol
+from nemotrt.serve.front.http.tenants import read_tenants
 from nemotrt.serve.front.http.tls import check_tls
 from nemotrt.serve.front.openai.engine_files import read_engine_files
 from nemotrt.serve.front.upstream.upstream import Upstream
@@ -43,7 +43,8 @@ def serve_front(
 
     Raises:
         ArtefactError: `engine` is no engine directory.
-        ConfigError: the file of API keys is missing, empty, or open to others, or TLS can't start.
+        ConfigError: the file of API keys is missing, empty, or open to others, or there is none
+            for prefixes to be shared, or TLS can't start.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     check_tls(told.tls_certificate, told.tls_key)
@@ -53,7 +54,7 @@ def serve_front(
         model_name=told.model_name,
         files=read_engine_files(engine),
         upstream=_upstream(triton_address, engine_socket, told.model_name),
-        keys=read_api_keys(told.api_key_file),
+        tenants=read_tenants(told),
         engine_socket=engine_socket,
         separate_reasoning=not told.reasoning_in_content,
         max_body_bytes=told.max_body_bytes,

@@ -22,6 +22,7 @@ class FrontOptions:
     port: int = option(9000, "OpenAI endpoint.", kind=PORT)
     reasoning_in_content: bool = option(False, "Leave <think> traces in the content.")
     api_key_file: Path | None = option(None, "API keys, one a line; or $NEMOTRT_API_KEYS.")
+    share_prefixes: bool = option(False, "API keys use each other's kept prefixes.")
     tls_certificate: Path | None = option(None, "PEM file, with --tls-key.")
     tls_key: Path | None = option(None, "PEM file, with --tls-certificate.")
     max_body_bytes: int | None = option(

@@ -12,6 +12,7 @@ from nemotrt.serve.requests.limits import (
     MAX_STOP_TOKEN_IDS,
     check_count,
     check_room,
+    check_salt,
     check_stops,
 )
 from nemotrt.wire.request import DEFAULTS, RANGES, GenerationRequest
@@ -60,6 +61,7 @@ def read_inputs(values: dict[str, Any], max_seq_len: int) -> GenerationRequest:
         first = error.errors()[0]
         raise ConfigError(f"{place(first)}: {first['msg']}.") from None
     check_stops("stop_words", request.stop_words)
+    check_salt(request.cache_salt)
     _check_supported(request)
     return request
 

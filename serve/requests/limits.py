@@ -20,6 +20,7 @@ MAX_PARTS = 8192  # content parts and tool calls of a chat's messages
 MAX_TOOLS = 512
 MAX_PROMPTS = 128
 MAX_CHOICES = 512  # prompts times n
+MAX_SALT_CHARACTERS = 256
 MAX_PROMPT_LOG_PROBS = 1 << 18  # what a response and its clients' threads bear
 MAX_PROMPT_IDS = 1 << 18  # of all prompts of a request; one of max_seq_len always fits
 
@@ -43,6 +44,13 @@ def check_stops(name: str, stop: list[str] | tuple[str, ...]) -> None:
     """Raise ConfigError for too many stop strings, or too long ones."""
     check_count(name, len(stop), MAX_STOP_STRINGS)
     check_count(name, sum(map(len, stop)), MAX_STOP_CHARACTERS, "characters in all")
+
+
+def check_salt(salt: str | None) -> None:
+    """Raise ConfigError for a salt that is too long, or empty: that would be none, unseen."""
+    if salt == "":
+        raise ConfigError("cache_salt must have 1 character or more; leave it out for none.")
+    check_count("cache_salt", len(salt or ""), MAX_SALT_CHARACTERS, "characters")
 
 
 def check_text(name: str, num_characters: int, max_seq_len: int) -> None:

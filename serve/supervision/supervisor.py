@@ -13,7 +13,7 @@ from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.artefact.weights import find_weights
 from nemotrt.engines.opening import weights_place
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
-from nemotrt.serve.front.http.access import read_api_keys
+from nemotrt.serve.front.http.tenants import read_tenants
 from nemotrt.serve.front.http.tls import check_tls
 from nemotrt.serve.processes.going_on import going_on
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState, start_ticks
@@ -60,7 +60,7 @@ class Supervisor:
             spec = replace(spec, process=replace(process, weights=weights))
         self.spec = spec
         self.folder = folder
-        has_keys = bool(read_api_keys(spec.front.api_key_file).digests)
+        has_keys = bool(read_tenants(spec.front).keys.digests)
         (self.port,) = choose_ports(spec.front.host, [spec.front.port])
         self.triton: TritonAddress | None = None
         self._workspace: TritonWorkspace | None = None

@@ -57,6 +57,7 @@ BOTH_VALUES: dict[str, Any] = {
     "prompt_logprobs": 1,
     "min_p": 0.1,
     "logit_bias": {"5": 1},
+    "cache_salt": "ours",
 }
 CHAT_VALUES: dict[str, Any] = {
     **BOTH_VALUES,

@@ -26,15 +26,23 @@ class ApiKeys:
     digests: tuple[bytes, ...] = field(default=(), repr=False)
 
     def admits(self, authorization: str | None) -> bool:
-        """Whether an Authorization header has a key; every key is compared, in constant time.
+        """Whether an Authorization header has a key, where one is needed."""
+        return not self.digests or self.holder(authorization) is not None
 
-        Bearer is what API clients send; Basic, with the key as the password, what browsers can.
+    def holder(self, authorization: str | None) -> bytes | None:
+        """Return the digest of the key in a header, None if it has none of these.
+
+        Every key is compared, in constant time. Bearer is what API clients send; Basic, with the
+        key as the password, what browsers can.
         """
-        if not self.digests:
-            return True
         digest = hashlib.sha256(_presented_key(authorization or "").encode()).digest()
         matches = [hmac.compare_digest(digest, known) for known in self.digests]
-        return any(matches)
+        return digest if any(matches) else None
+
+
+def no_key() -> ApiError:
+    """Return the error for a request without a key."""
+    return ApiError(401, "a valid API key is needed.", code="invalid_api_key")
 
 
 def _presented_key(authorization: str) -> str:
@@ -121,7 +129,7 @@ class AccessGate:
     def _check(self, path: str, headers: Headers) -> None:
         """Raise ApiError for a request that is not let in."""
         if path not in OPEN_PATHS and not self._keys.admits(headers.get("authorization")):
-            raise ApiError(401, "a valid API key is needed.", code="invalid_api_key")
+            raise no_key()
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self._max_body_bytes:
             raise self._too_large()

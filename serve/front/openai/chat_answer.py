@@ -19,6 +19,7 @@ class ChatAnswer:
         """Start choice `index`; without a splitter the trace stays in the content."""
         self.index = index
         self.num_input_tokens = 0
+        self.num_cached_tokens: int | None = None  # where the engine keeps prefixes
         self.num_output_tokens = 0
         self.finish_reason: str | None = None
         self._files = files
@@ -60,6 +61,7 @@ class ChatAnswer:
         if "prompt_ids" in fields:
             self.prompt = fields
         self.num_input_tokens = fields.get("num_input_tokens", self.num_input_tokens)
+        self.num_cached_tokens = fields.get("num_cached_tokens", self.num_cached_tokens)
         self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
         is_full = self._parser is not None and self._parser.is_full
         if is_final or is_full:

@@ -2,8 +2,8 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Protocol
 
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.reasoning import TraceReader
@@ -104,13 +104,35 @@ class ChatCall:
 
     def _usage(self) -> Json:
         num_input_tokens = max(answer.num_input_tokens for answer in self._answers)  # one prompt
-        return usage(num_input_tokens, sum(a.num_output_tokens for a in self._answers))
+        num_output_tokens = sum(answer.num_output_tokens for answer in self._answers)
+        return usage(num_input_tokens, num_output_tokens, known_cached_tokens([self._answers]))
 
 
-def usage(num_input_tokens: int, num_output_tokens: int) -> Json:
-    """Return OpenAI's usage counts."""
-    return {
+class HasCachedTokens(Protocol):
+    """A choice, of which the engine may say how much of its prompt was kept."""
+
+    num_cached_tokens: int | None
+
+
+def known_cached_tokens(prompts: Iterable[Sequence[HasCachedTokens]]) -> int | None:
+    """Return how many tokens of the prompts were kept, given the choices of each; None: unknown.
+
+    A prompt counts once: of its choices the one counts that had to compute the most of it.
+    """
+    known = (
+        [c.num_cached_tokens for c in own if c.num_cached_tokens is not None] for own in prompts
+    )
+    least = [min(own) for own in known if own]
+    return sum(least) if least else None
+
+
+def usage(num_input_tokens: int, num_output_tokens: int, num_cached_tokens: int | None) -> Json:
+    """Return OpenAI's usage counts; where no prefix is kept they say nothing of cached tokens."""
+    counts: Json = {
         "prompt_tokens": num_input_tokens,
         "completion_tokens": num_output_tokens,
         "total_tokens": num_input_tokens + num_output_tokens,
     }
+    if num_cached_tokens is not None:
+        counts["prompt_tokens_details"] = {"cached_tokens": num_cached_tokens}
+    return counts

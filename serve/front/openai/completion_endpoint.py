@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from nemotrt.serve.front.http.api_error import from_upstream
-from nemotrt.serve.front.openai.chat_endpoint import usage
+from nemotrt.serve.front.openai.chat_endpoint import known_cached_tokens, usage
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.inputs import choices_of, completion_inputs
 from nemotrt.serve.front.openai.logprobs import CompletionLogprobs, prompt_logprobs
@@ -29,6 +29,7 @@ class CompletionChoice:
         echoed = _text(prompt, files) if request.echo else None
         self.index = index
         self.num_input_tokens = 0
+        self.num_cached_tokens: int | None = None  # where the engine keeps prefixes
         self.num_output_tokens = 0
         self.finish_reason: str | None = None
         self._files = files
@@ -52,6 +53,7 @@ class CompletionChoice:
         if self._num_prompt_top is not None and "prompt_ids" in fields:
             self._prompt_logprobs = prompt_logprobs(fields, self._files, self._num_prompt_top)
         self.num_input_tokens = fields.get("num_input_tokens", self.num_input_tokens)
+        self.num_cached_tokens = fields.get("num_cached_tokens", self.num_cached_tokens)
         self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
         if fields.get("final"):
             self.finish_reason = fields["finish_reason"]
@@ -155,11 +157,12 @@ class CompletionCall:
 
     def _usage(self, num_input_tokens: int | None = None) -> Json:
         """Return the counts so far; `num_input_tokens` where they are known before."""
+        n = self._request.n
+        of_prompts = [self._choices[i : i + n] for i in range(0, len(self._choices), n)]
         if num_input_tokens is None:
-            n = self._request.n
-            of_prompts = [self._choices[i : i + n] for i in range(0, len(self._choices), n)]
             num_input_tokens = sum(max(c.num_input_tokens for c in own) for own in of_prompts)
-        return usage(num_input_tokens, sum(choice.num_output_tokens for choice in self._choices))
+        num_output_tokens = sum(choice.num_output_tokens for choice in self._choices)
+        return usage(num_input_tokens, num_output_tokens, known_cached_tokens(of_prompts))
 
 
 def _text(prompt: str | list[int], files: EngineFiles) -> str:

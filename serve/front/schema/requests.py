@@ -15,6 +15,7 @@ from nemotrt.serve.front.schema.numbers import number_field, with_numbers
 from nemotrt.serve.requests.limits import (
     MAX_MESSAGES,
     MAX_PROMPTS,
+    MAX_SALT_CHARACTERS,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKEN_IDS,
     MAX_TOOLS,
@@ -131,6 +132,7 @@ class Sampling(Strict):
     ignore_eos: bool = False
     stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)
     prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
+    cache_salt: str | None = Field(default=None, min_length=1, max_length=MAX_SALT_CHARACTERS)
 
     @property
     def stop_words(self) -> list[str]:
