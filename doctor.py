@@ -13,7 +13,8 @@ from nemotrt import needs
 from nemotrt.commandline import json_option
 from nemotrt.engines.backends import registry
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
-from nemotrt.machine import cpu_flags, memory_bytes, rooms
+from nemotrt.files.memory import memory_bytes
+from nemotrt.machine import cpu_flags, rooms
 from nemotrt.profiles.hardware.nvml.inventory import Gpu, Inventory, take_inventory
 
 

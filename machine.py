@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.files.memory import memory_bytes
 from nemotrt.files.user_cache import usual_path
 from nemotrt.needs import Ability
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "f16c")
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, or of a service
 # A Nemotron-Nano-9B-v2: 8.89 billion parameters of two bytes.
 CHECKPOINT_BYTES = 17_776_454_656
 # Source: docs/native.md, its peak on the CPU in int8-wo, measured.
@@ -25,15 +25,6 @@ def cpu_flags() -> tuple[str, ...]:
     lines = path.read_text().splitlines()
     flags = next((line.split(":", 1)[1].split() for line in lines if "flags" in line), [])
     return tuple(flag for flag in FLAGS if flag in flags)
-
-
-def memory_bytes() -> int:
-    """Return the memory that this process may have: the machine's, or its container's."""
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(size, int(CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # none, or "max"
-        return size
 
 
 def rooms() -> tuple[Ability, ...]:

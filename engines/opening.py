@@ -13,12 +13,15 @@ from nemotrt.engines.artefact.weights import (
 )
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.hf_config import read_model_config
-from nemotrt.engines.runtime.engine import Engine
+from nemotrt.engines.runtime.engine import Engine, KeepsState
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler, SchedulesItself
 from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.errors import ConfigError
+
+NO_CACHE = PrefixCacheOptions(prefix_cache_gib=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,17 @@ class OpenEngine:
         own = () if self.tokenizer is None else self.tokenizer.eos_ids
         return tuple(dict.fromkeys((*self.eos_ids, *own)))
 
-    def scheduler(self, target_itl_s: float | None = None) -> RequestScheduler:
+    def scheduler(
+        self, target_itl_s: float | None = None, prefix_cache: PrefixCacheOptions = NO_CACHE
+    ) -> RequestScheduler:
         """Return a scheduler over the engine: ours, or the engine's own.
 
         Raises:
-            ConfigError: a target is given to an engine that schedules for itself.
+            ConfigError: a target is given to an engine that schedules for itself, or more is to be
+                kept than it can, or than there is memory.
         """
+        can_keep = isinstance(self.engine, KeepsState)
+        prefix_cache.limit_bytes(self.manifest.backend, can_keep=can_keep)
         if not isinstance(self.engine, SchedulesItself):
             ends = self.eos_ids
             return Scheduler(self.engine, self.tokenizer, eos_ids=ends, target_itl_s=target_itl_s)

@@ -30,6 +30,11 @@ class AdmissionQueue:
         entry = (submission.inputs.priority, next(self._order), submission)
         heapq.heappush(self._heap, entry)
 
+    @property
+    def first(self) -> Submission:
+        """The request whose turn it is."""
+        return self._heap[0][-1]
+
     def pop(self) -> Submission:
         """Remove and return the request whose turn it is."""
         return heapq.heappop(self._heap)[-1]

@@ -18,10 +18,12 @@ import click
 
 from nemotrt.commandline import PATH, options_of
 from nemotrt.engines.backends import registry
-from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.opening import NO_CACHE, OpenEngine, open_engine
+from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.engine.connection import ClientConnection
 from nemotrt.serve.engine.gpu_gauges import GpuGauges
+from nemotrt.serve.engine.kept_metrics import kept_text
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.preparation import Preparation
 from nemotrt.serve.engine.telemetry import info_text
@@ -42,14 +44,16 @@ class EngineHost:
         limits: QueueLimits,
         max_chunks_per_s: float = MAX_CHUNKS_PER_S,
         target_itl_s: float | None = None,
+        prefix_cache: PrefixCacheOptions = NO_CACHE,
     ) -> None:
         """Prepare the loop; nothing runs yet.
 
         Raises:
-            ConfigError: a target is given to an engine that schedules for itself.
+            ConfigError: a target is given to an engine that schedules for itself, or more is to be
+                kept than it can, or than there is memory.
         """
         self.opened = opened
-        scheduler = opened.scheduler(target_itl_s)
+        scheduler = opened.scheduler(target_itl_s, prefix_cache)
         self.loop = EngineLoop(scheduler, limits, self._flush, max_chunks_per_s=max_chunks_per_s)
         tokenizer = opened.tokenizer
         self._grammars = (
@@ -77,7 +81,8 @@ class EngineHost:
             state += float(sizes["conv_state_elements_per_request"] or 0)
             gauges["kv_cache_bytes"] = gauges["held_tokens"] * per_token
             gauges["ssm_state_bytes"] = gauges["slots_in_use"] * state * element
-        return self._info + self.loop.telemetry.text(gauges) + self._gpus.text()
+        own = self.loop.telemetry.text(gauges) + kept_text(self.loop.scheduler.kept)
+        return self._info + own + self._gpus.text()
 
     def listen(self, path: Path) -> socket.socket:
         """Return a listening socket at `path`, which appears only when it answers."""
@@ -155,7 +160,7 @@ def main(engine: Path, socket_path: Path, engine_options: EngineOptions) -> None
         tensorrt_llm_python=told.tensorrt_llm_python,
     )
     target_itl_s = None if told.target_itl_ms is None else told.target_itl_ms / 1000
-    host = EngineHost(opened, told.queue, told.max_chunks_per_s, target_itl_s)
+    host = EngineHost(opened, told.queue, told.max_chunks_per_s, target_itl_s, told.prefix_cache)
 
     def drain(number: int, frame: FrameType | None) -> None:
         log.info("signal %s: draining for %g s at most", signal.Signals(number).name, told.drain_s)

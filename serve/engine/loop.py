@@ -47,6 +47,7 @@ class EngineLoop:
         self.waiting = AdmissionQueue(limits)
         self.failure: BaseException | None = None
         self.num_steps = 0
+        self._num_held_back = 0  # by the scheduler, after its last step
         self.telemetry = Telemetry()
         self._flush = flush
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -89,7 +90,7 @@ class EngineLoop:
         """Return how many requests wait and run, the limits, and whether the loop is stopping."""
         return {
             "is_draining": self.is_draining,
-            "num_waiting": len(self.waiting),
+            "num_waiting": len(self.waiting) + self._num_held_back,
             "num_running": len(self.scheduler.running),
             "max_batch_size": self.scheduler.engine.limits.max_batch_size,
             "max_seq_len": self.scheduler.engine.limits.max_seq_len,
@@ -102,7 +103,7 @@ class EngineLoop:
         return {
             "slots": self.scheduler.engine.limits.max_batch_size,
             "slots_in_use": len(running),
-            "waiting_requests": len(self.waiting),
+            "waiting_requests": len(self.waiting) + self._num_held_back,
             "queue_age_seconds": self.waiting.age_s(time.monotonic()),
             "held_tokens": sum(sequence.num_fed + len(sequence.output) for sequence in running),
         }
@@ -127,8 +128,10 @@ class EngineLoop:
     def _step(self) -> None:
         """Let the scheduler make one step and report what it brought."""
         start_s = time.monotonic()
-        batch_size = len(self.scheduler.running) + len(self.scheduler.waiting)
+        most = self.scheduler.engine.limits.max_batch_size
+        batch_size = min(len(self.scheduler.running) + len(self.scheduler.waiting), most)
         updates = self.scheduler.step()
+        self._num_held_back = len(self.scheduler.waiting)
         now_s = time.monotonic()
         for update in updates:
             self.telemetry.updated(update, now_s)
@@ -167,11 +170,25 @@ class EngineLoop:
         taken = len(scheduler.running) + len(scheduler.waiting)
         return taken < scheduler.engine.limits.max_batch_size
 
+    def _has_turn(self, submission: Submission) -> bool:
+        """Whether the scheduler would have a slot for a request at its next step.
+
+        One that keeps states takes slots from requests of worse priorities. Those that wait in the
+        scheduler go first, if they are as good: for a prefix, for memory, or for a slot again.
+        """
+        scheduler, priority = self.scheduler, submission.request.priority
+        if scheduler.kept is None:
+            return self._has_free_slot()
+        ahead = sum(other.priority <= priority for other in scheduler.waiting)
+        running = [self._live[name].submission.request for name in scheduler.running]
+        num_worse = sum(other.priority > priority for other in running)
+        return ahead < scheduler.engine.limits.max_batch_size - len(running) + num_worse
+
     def _admit(self) -> None:
-        """Give the scheduler as many requests as it has free slots, so that ours is the order."""
-        if self.scheduler.waiting:
+        """Give the scheduler as many requests as it has slots for, so that ours is the order."""
+        if self.scheduler.waiting and self.scheduler.kept is None:
             return  # it holds some back for their memory: they go first
-        while len(self.waiting) and self._has_free_slot():
+        while len(self.waiting) and self._has_turn(self.waiting.first):
             submission = self.waiting.pop()
             try:
                 self.scheduler.submit(submission.request)

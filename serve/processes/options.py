@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
 from nemotrt.engines.artefact.options import WeightOptions
+from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ConfigError
 
 DEFAULT_NAME = "llm"
@@ -76,4 +77,5 @@ class EngineOptions:
         "Python that has TensorRT-LLM, for a bundle of it.",
         unset="$NEMOTRT_TENSORRT_LLM_PYTHON",
     )
+    prefix_cache: PrefixCacheOptions = field(default_factory=PrefixCacheOptions)
     weights: WeightOptions = field(default_factory=WeightOptions)

@@ -22,7 +22,6 @@ from nemotrt.engines.backends.tensorrt.compile.layer_check import (
 )
 from nemotrt.engines.backends.tensorrt.compile.layer_report import read_report
 from nemotrt.engines.backends.tensorrt.compile.layer_table import print_layers
-from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.graph.options import TensorRTOptions
 from nemotrt.engines.backends.tensorrt.run.engine import FED
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -35,6 +34,7 @@ from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import (
     EnvironmentUnfitError,
 )
+from nemotrt.files import memory
 from nemotrt.profiles.planning.memory.workspace import PromptCall, workspace_bytes
 from nemotrt.profiles.planning.time.engine_profile import Scratch
 from support.sparse_checkpoint import write_sparse
@@ -295,7 +295,7 @@ def test_embedding_needs_memory_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
-    monkeypatch.setattr(graph_export, "MEMORY_FILE", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "INFO", tmp_path / "meminfo")
     spec = BuildSpec("tensorrt", "a10g", limits=LIMITS, options=TensorRTOptions(is_embedded=True))
     with pytest.raises(EnvironmentUnfitError, match=r"0\.0 GB are available; leave it out"):
         build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)

@@ -16,7 +16,7 @@ from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.upstream.upstream import Fields
 from nemotrt.serve.requests.inputs import read_inputs
 from nemotrt.serve.requests.limits import MAX_SALT_CHARACTERS
-from serve.test_neutral import FILES
+from support.saying_upstream import FILES
 
 ENDED = FinishReason.LENGTH
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from nemotrt.engines.runtime.request import Request
+from nemotrt.engines.runtime.state.kept.stats import KeptStats
 from nemotrt.errors import ConfigError
 from nemotrt.serve.engine import loop as engine_loop
 from nemotrt.serve.engine.admission import AdmissionQueue, QueueLimits
 from nemotrt.serve.engine.delivery import Delivery
 from nemotrt.serve.engine.gpu_gauges import GAUGES
+from nemotrt.serve.engine.kept_metrics import kept_text
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.submission import Submission, make_submission
 from nemotrt.serve.engine.telemetry import Telemetry
@@ -233,7 +235,8 @@ def test_a_number_in_use_is_refused_and_the_first_request_goes_on(loop, opened) 
 def test_the_dashboard_shows_metrics_that_exist() -> None:
     text = (Path(engine_loop.__file__).parents[1] / "deploy" / "grafana.json").read_text()
     shown = set(re.findall(r"nemotrt_[a-z0-9_]+", text))
-    exposed = Telemetry().text({}) + "".join(
+    exposed = Telemetry().text({}) + kept_text(KeptStats(1))
+    exposed += "".join(
         f"\n# TYPE nemotrt_gpu_{name} " for name in (*GAUGES, "memory_bytes")
     )
     for name in shown:

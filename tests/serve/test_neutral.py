@@ -1,9 +1,8 @@
 """Every field of the API has an effect, can't change the answer, or is refused by name."""
 
-import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -12,22 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.text.chat.template import load_chat_template
-from nemotrt.engines.text.tokenizer import load_tokenizer
-from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.schema import requests as schema
 from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, MESSAGE
 from nemotrt.serve.front.schema.openapi import openapi_document
-from nemotrt.serve.front.upstream.upstream import Fields
+from support.saying_upstream import FILES, SayingUpstream
 
-FOLDER = TINY_MODELS["tiny"]
-FILES = EngineFiles(
-    load_tokenizer(FOLDER), load_chat_template(FOLDER), Limits(8, 512, chunk_tokens=32)
-)
-SAID = 'Let me see.</think>\n\nOk. <TOOLCALL>[{"name": "now", "arguments": {}}]</TOOLCALL>'
 TOOL = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
 CHAT_BODY: dict[str, Any] = {"model": "llm", "messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION_BODY: dict[str, Any] = {"model": "llm", "prompt": "Hi"}
@@ -95,53 +84,6 @@ COMPANY: dict[str, dict[str, Any]] = {
     "tool_choice": {"tools": [TOOL]},
     "parallel_tool_calls": {"tools": [TOOL]},
 }
-
-
-class SayingUpstream:
-    """Says the same to everybody, and keeps what it was asked."""
-
-    def __init__(self, said: str = SAID) -> None:
-        self.said = said
-        self.asked: list[Fields] = []
-        self.num_left = 0
-        self.pause_s = 0.0
-
-    async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
-        self.asked.append(inputs)
-        ids = FILES.tokenizer.encode(self.said, add_special_tokens=False)  # type: ignore[union-attr]
-        is_whole = False
-        text_of = FILES.tokenizer.decoder()  # type: ignore[union-attr]
-        try:
-            for count, token in enumerate(ids, 1):
-                fields: Fields = {"text_output": text_of(token), "num_input_tokens": 3}
-                if inputs.get("return_prompt_log_probs") and count == 1:
-                    fields |= {"prompt_ids": [5, 6, 7], "prompt_log_probs": [-1.0, -2.0]}
-                    fields |= {"prompt_log_prob_ranks": [1, 2]}
-                    fields |= {"top_prompt_log_prob_ids": [[6, 5], [7, 5]]}
-                    fields |= {"top_prompt_log_probs": [[-1.0, -3.0], [-2.0, -4.0]]}
-                if inputs.get("return_output_ids"):
-                    fields |= {"output_ids": [token], "output_log_probs": [-0.5]}
-                if inputs.get("num_top_log_probs"):
-                    fields |= {"top_log_prob_ids": [[token, 5]], "top_log_probs": [[-0.5, -1.5]]}
-                if inputs.get("return_progress"):
-                    fields["num_output_tokens"] = count
-                yield fields
-                await asyncio.sleep(self.pause_s)
-            is_whole = True
-            yield {
-                "final": True,
-                "finish_reason": "stop",
-                "num_input_tokens": 3,
-                "num_output_tokens": len(ids),
-            }
-        finally:
-            self.num_left += not is_whole
-
-    async def is_ready(self) -> bool:
-        return True
-
-    async def close(self) -> None:
-        pass
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.http.tenants import Tenants, read_tenants
 from nemotrt.serve.processes.options import FrontOptions
 from nemotrt.serve.requests.limits import MAX_SALT_CHARACTERS, check_salt
-from serve.test_neutral import FILES, SayingUpstream
+from support.saying_upstream import FILES, SayingUpstream
 
 NAMES = ("ada", "adab", "b")
 
@@ -96,14 +96,14 @@ BODIES: dict[str, dict[str, Any]] = {
 def test_each_request_behind_the_front_has_its_keys_salt(client, upstream, path, stream) -> None:
     found = {}
     for name in NAMES:
-        for given in (None, "ours", "s" * MAX_SALT_CHARACTERS):
+        for told in (None, "ours", "s" * MAX_SALT_CHARACTERS):
             upstream.asked.clear()
-            body = {"model": "llm", "stream": stream, "cache_salt": given, **BODIES[path]}
+            body = {"model": "llm", "stream": stream, "cache_salt": told, **BODIES[path]}
             headers = {"Authorization": f"Bearer {name}"}
             assert client.post(f"/v1/{path}", json=body, headers=headers).is_success
             salts = {inputs["cache_salt"] for inputs in upstream.asked}
-            assert salts == {salt(TENANTS, name, given)}
-            found[name, given] = salts.pop()
+            assert salts == {salt(TENANTS, name, told)}
+            found[name, told] = salts.pop()
     assert len(set(found.values())) == len(found)
 
 

@@ -226,7 +226,11 @@ def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates
             cache_mib=machine.cache_mib,
             cache_bandwidth_gb_per_s=_rounded(cache_bandwidth / 1e9),
         ),
-        sources={"memory": "MemAvailable of /proc/meminfo", "bandwidth": source, "tflops": source},
+        sources={
+            "memory": "MemAvailable of /proc/meminfo, or what the container leaves",
+            "bandwidth": source,
+            "tflops": source,
+        },
         notes=machine.notes,
         corrections=_corrections(source, rates),
         measured_with=MeasuredWith(

@@ -9,6 +9,7 @@ from pathlib import Path
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
+from nemotrt.files.memory import available_bytes
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.cpu.cpu_cache import last_level_cache_mib
 from nemotrt.profiles.planning.cpu.cpu_rates import Machine, Timings, cpu_profile
@@ -74,12 +75,10 @@ def _probe(engine: str, precision: Precision) -> Timings:
 
 def available_mib() -> int:
     """Return the memory that can be had without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration) as error:
-        raise EnvironmentUnfitError("--gpu this-machine needs Linux's /proc/meminfo.") from error
-    return int(kib) // 1024
+    available = available_bytes()
+    if available is None:
+        raise EnvironmentUnfitError("--gpu this-machine needs Linux's /proc/meminfo.")
+    return available >> 20
 
 
 def _cpu_name() -> str:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from nemotrt import machine
 from nemotrt.cli import main
+from nemotrt.files import memory
 from nemotrt.serve.triton import server
 
 RUN, ORDINARY = "run plans here (tensorrt)", "compile and run plans with ordinary TensorRT here"
@@ -226,7 +227,7 @@ def test_a_container_s_memory_is_what_counts(
 ) -> None:
     path = tmp_path / "memory.max"
     path.write_text(f"{limit}\n")
-    monkeypatch.setattr(machine, "CGROUP_LIMIT", path)
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
     found = doctor()
     if usable is False:
         assert found["memory_bytes"] == int(limit)

@@ -11,12 +11,12 @@ from nemotrt.engines.model.description import describe
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.files.memory import available_bytes
 
 # Source: benchmarks/embedded_weights.py, tensorrt-rtx 1.7.1.116, 2026-11: weights inside the plan
 # take 3.0 (bf16) to 3.7 (int8-wo) times their bytes while it is compiled.
 EMBEDDING_FACTOR = 3.5
 FED = ("input_ids", "lengths", "past")  # inputs that each call brings
-MEMORY_FILE = Path("/proc/meminfo")
 
 
 def export(
@@ -43,11 +43,8 @@ def export(
 def check_memory(checkpoint: Checkpoint) -> None:
     """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled here."""
     needed = EMBEDDING_FACTOR * sum(ref.num_bytes for ref in checkpoint.tensors.values())
-    if not MEMORY_FILE.is_file():
-        return
-    lines = MEMORY_FILE.read_text(encoding="ascii").splitlines()
-    available = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
-    if needed > available:
+    available = available_bytes()
+    if available is not None and needed > available:
         raise EnvironmentUnfitError(
             f"--embed-weights needs about {needed / 1e9:.1f} GB of memory to compile "
             f"{checkpoint.path}, and {available / 1e9:.1f} GB are available; leave it out: the "
