@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.runtime.state.kept.parts import (
+from nemotrt.engines.runtime.kept_state import (
     CachedTokens,
     FixedState,
     SavedState,

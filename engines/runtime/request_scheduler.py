@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
 from nemotrt.engines.runtime.engine import HasLimits
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import Request, Update
-from nemotrt.engines.runtime.state.kept.stats import KeptStats
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
 

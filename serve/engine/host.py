@@ -18,8 +18,9 @@ import click
 
 from nemotrt.commandline import PATH, options_of
 from nemotrt.engines.backends import registry
-from nemotrt.engines.opening import NO_CACHE, OpenEngine, open_engine
-from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.runtime.engine import KeepsState
+from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptions
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.engine.connection import ClientConnection
 from nemotrt.serve.engine.gpu_gauges import GpuGauges
@@ -32,6 +33,7 @@ from nemotrt.serve.processes.options import MAX_CHUNKS_PER_S, EngineOptions, Que
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
+BY_MACHINE = PrefixCacheOptions()
 SWITCH_S = 0.0005  # how long a thread that prepares a request may keep the engine's loop waiting
 
 
@@ -44,7 +46,7 @@ class EngineHost:
         limits: QueueLimits,
         max_chunks_per_s: float = MAX_CHUNKS_PER_S,
         target_itl_s: float | None = None,
-        prefix_cache: PrefixCacheOptions = NO_CACHE,
+        prefix_cache: PrefixCacheOptions = BY_MACHINE,
     ) -> None:
         """Prepare the loop; nothing runs yet.
 
@@ -53,7 +55,11 @@ class EngineHost:
                 kept than it can, or than there is memory.
         """
         self.opened = opened
-        scheduler = opened.scheduler(target_itl_s, prefix_cache)
+        can_keep = isinstance(opened.engine, KeepsState)
+        kept_bytes = prefix_cache.limit_bytes(opened.manifest.backend, can_keep=can_keep)
+        is_halved = prefix_cache.prefix_cache_ssm is KeptSsm.FLOAT16
+        scheduler = opened.scheduler(target_itl_s, kept_bytes, halves_kept=is_halved)
+        log.info("kept prefixes have %.2f GiB at most", kept_bytes / 2**30)
         self.loop = EngineLoop(scheduler, limits, self._flush, max_chunks_per_s=max_chunks_per_s)
         tokenizer = opened.tokenizer
         self._grammars = (

@@ -1,13 +1,12 @@
 """What kept prefixes did, in Prometheus form; nothing where none is kept."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from nemotrt.engines.runtime.state.kept.stats import KeptStats
+from nemotrt.engines.runtime.kept_state import KeptStats
 
 # By their names in the statistics, each with its name here and what it says.
 COUNTERS = {
@@ -25,11 +24,12 @@ GAUGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class KeptMetrics(Collector):
     """A scheduler's statistics, read at a scrape; the engine's loop counts on meanwhile."""
 
-    stats: KeptStats
+    def __init__(self, stats: KeptStats) -> None:
+        """Take what is to be read."""
+        self.stats = stats
 
     def collect(self) -> Iterator[Metric]:
         """Yield a family per figure."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import Request
-from nemotrt.engines.runtime.state.kept.stats import KeptStats
 from nemotrt.errors import ConfigError
 from nemotrt.serve.engine import loop as engine_loop
 from nemotrt.serve.engine.admission import AdmissionQueue, QueueLimits
@@ -236,9 +236,7 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
     text = (Path(engine_loop.__file__).parents[1] / "deploy" / "grafana.json").read_text()
     shown = set(re.findall(r"nemotrt_[a-z0-9_]+", text))
     exposed = Telemetry().text({}) + kept_text(KeptStats(1))
-    exposed += "".join(
-        f"\n# TYPE nemotrt_gpu_{name} " for name in (*GAUGES, "memory_bytes")
-    )
+    exposed += "".join(f"\n# TYPE nemotrt_gpu_{name} " for name in (*GAUGES, "memory_bytes"))
     for name in shown:
         assert re.search(rf"^# TYPE {name.removesuffix('_bucket')} ", exposed, re.M), name
 

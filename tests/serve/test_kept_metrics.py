@@ -4,7 +4,7 @@ from dataclasses import fields
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from nemotrt.engines.runtime.state.kept.stats import KeptStats
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.serve.engine.kept_metrics import COUNTERS, GAUGES, kept_text
 
 STATS = KeptStats(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
-from nemotrt.engines.runtime.state.kept.stats import KeptStats
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.submission import Submission
 from nemotrt.serve.processes.options import QueueLimits

@@ -2,6 +2,7 @@
 
 import logging
 import mmap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from click.testing import CliRunner
 
 from nemotrt.cli import main
 from nemotrt.commandline import words_of
-from nemotrt.engines.opening import NO_CACHE, open_engine
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptions
 from nemotrt.errors import ConfigError
 from nemotrt.files import memory
+from nemotrt.serve.engine.host import EngineHost
 from nemotrt.serve.engine.host import main as host
-from nemotrt.serve.processes.options import EngineOptions
+from nemotrt.serve.processes.options import EngineOptions, QueueLimits
+from support.flat_engine import FlatEngine
 
 GIB = 1 << 30
 
@@ -123,20 +126,30 @@ def test_the_words_of_the_options_say_them_again() -> None:
     told = EngineOptions(prefix_cache=PrefixCacheOptions(1.5, KeptSsm.FLOAT16))
     words = words_of(told)
     assert words == ["--prefix-cache-gib", "1.5", "--prefix-cache-ssm", "float16"]
-    assert words_of(EngineOptions(prefix_cache=NO_CACHE)) == ["--prefix-cache-gib", "0"]
+    assert words_of(EngineOptions(prefix_cache=PrefixCacheOptions(0))) == [
+        "--prefix-cache-gib",
+        "0",
+    ]
     assert words_of(EngineOptions()) == []
     with host.make_context("host", ["e", "--socket", "s", *words]) as ctx:
         assert ctx.params["prefix_cache_gib"] == 1.5
         assert ctx.params["prefix_cache_ssm"] is KeptSsm.FLOAT16
 
 
-def test_an_engine_that_schedules_for_itself_refuses(engine_folder, monkeypatch) -> None:
-    """As every engine whose states can't be saved."""
-    opened = open_engine(engine_folder, num_threads=1)
-    monkeypatch.setattr("nemotrt.engines.opening.KeepsState", type("Other", (), {}))
-    try:
-        with pytest.raises(ConfigError, match="--prefix-cache-gib is for engines whose states"):
-            opened.scheduler(None, PrefixCacheOptions(1))
-        assert opened.scheduler(None, PrefixCacheOptions()).kept is None
-    finally:
-        opened.engine.close()
+def test_the_engine_s_process_keeps_states_unless_told(opened, machine) -> None:
+    def stats(**told: Any) -> KeptStats | None:
+        return EngineHost(
+            opened, QueueLimits(), 9.0, None, PrefixCacheOptions(**told)
+        ).loop.scheduler.kept
+
+    found = stats()
+    assert found is not None and found.limit_bytes == 2 * GIB
+    assert stats(prefix_cache_gib=1).limit_bytes == GIB  # type: ignore[union-attr]
+    assert stats(prefix_cache_gib=0) is None
+
+
+def test_an_engine_whose_states_can_t_be_saved_keeps_none(opened, machine) -> None:
+    other = replace(opened, engine=FlatEngine(64))
+    assert EngineHost(other, QueueLimits()).loop.scheduler.kept is None
+    with pytest.raises(ConfigError, match="--prefix-cache-gib is for engines whose states"):
+        EngineHost(other, QueueLimits(), prefix_cache=PrefixCacheOptions(1))

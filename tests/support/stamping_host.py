@@ -50,8 +50,8 @@ class Stamping:
 class StampedEngine(opening.OpenEngine):
     """An open engine whose schedulers stamp."""
 
-    def scheduler(self, *arguments: Any) -> Any:
-        return Stamping(super().scheduler(*arguments))
+    def scheduler(self, *arguments: Any, **options: Any) -> Any:
+        return Stamping(super().scheduler(*arguments, **options))
 
 
 def open_stamped(*arguments: Any, **options: Any) -> opening.OpenEngine:

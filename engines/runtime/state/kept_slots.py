@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.runtime.state.kept.parts import (
+from nemotrt.engines.runtime.kept_state import (
     CachedTokens,
     FixedState,
     SavedState,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.runtime.state.kept.parts import (
+from nemotrt.engines.runtime.kept_state import (
+    PIECE_TOKENS,
     CachedTokens,
     FixedState,
     SavedState,
@@ -99,9 +100,15 @@ class StatePool:
     def read(self, row: int, start: int, tokens: int) -> SavedState:
         """Return a copy of a row that holds `tokens` tokens; of caches, from `start` on."""
         fixed = tuple(b.array[row].copy() for b in self.buffers if b.token_axis is None)
-        caches = tuple(buffer.of_tokens(row, start, tokens).copy() for buffer in self._caches())
+        starts = range(start, tokens, PIECE_TOKENS)
+        pieces = (self._piece(row, a, min(a + PIECE_TOKENS, tokens)) for a in starts)
+        return SavedState(FixedState(fixed), tuple(pieces))
+
+    def _piece(self, row: int, start: int, end: int) -> CachedTokens:
+        """Return a copy of what some tokens have in the caches of a row."""
+        arrays = tuple(buffer.of_tokens(row, start, end).copy() for buffer in self._caches())
         axes = tuple(buffer.token_axis or 0 for buffer in self._caches())
-        return SavedState(FixedState(fixed), CachedTokens(caches, tokens - start, axes))
+        return CachedTokens(arrays, end - start, axes)
 
     def write(self, row: int, fixed: FixedState, caches: Sequence[CachedTokens]) -> None:
         """Give a row that is zero a state that was read, its caches one behind the other."""

@@ -1,7 +1,7 @@
 """State that is kept: what a sequence computed serves every later one that begins alike.
 
-Read `parts` (what a kept state is made of), `prefix_tree` (who shares what), `prefix_cache` (the
-byte limit), then `keep_points` (where states are taken) and `prefill_sharing` (who waits for whom).
+Read `prefix_tree` (who shares what), `prefix_cache` (the byte limit), `keep_points` (where states
+are taken). `../kept_state` says what a state is made of, `scheduling/reuse` when it is used.
 
 Invariants:
 
