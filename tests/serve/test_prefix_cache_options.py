@@ -16,7 +16,7 @@ from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptio
 from nemotrt.errors import ConfigError
 from nemotrt.files import memory
 from nemotrt.serve.engine.host import EngineHost
-from nemotrt.serve.engine.host import main as host
+from nemotrt.serve.engine.host import main as host_command
 from nemotrt.serve.processes.options import EngineOptions, QueueLimits
 from support.flat_engine import FlatEngine
 
@@ -131,16 +131,17 @@ def test_the_words_of_the_options_say_them_again() -> None:
         "0",
     ]
     assert words_of(EngineOptions()) == []
-    with host.make_context("host", ["e", "--socket", "s", *words]) as ctx:
+    with host_command.make_context("host", ["e", "--socket", "s", *words]) as ctx:
         assert ctx.params["prefix_cache_gib"] == 1.5
         assert ctx.params["prefix_cache_ssm"] is KeptSsm.FLOAT16
 
 
 def test_the_engine_s_process_keeps_states_unless_told(opened, machine) -> None:
     def stats(**told: Any) -> KeptStats | None:
-        return EngineHost(
-            opened, QueueLimits(), 9.0, None, PrefixCacheOptions(**told)
-        ).loop.scheduler.kept
+        host = EngineHost(opened, QueueLimits(), 9.0, None, PrefixCacheOptions(**told))
+        kept = host.loop.scheduler.kept
+        assert ("nemotrt_prefix_cache" in host.metrics()) == (kept is not None)
+        return kept
 
     found = stats()
     assert found is not None and found.limit_bytes == 2 * GIB

@@ -107,6 +107,17 @@ def test_each_request_behind_the_front_has_its_keys_salt(client, upstream, path,
     assert len(set(found.values())) == len(found)
 
 
+def test_keys_that_share_pass_their_salts_on(upstream) -> None:
+    tenants = Tenants(keys_of(*NAMES), share_prefixes=True)
+    with TestClient(create_app(FrontSpec("llm", FILES, upstream, tenants))) as client:
+        for name in NAMES:
+            headers = {"Authorization": f"Bearer {name}"}
+            body = {"model": "llm", "prompt": "Hi", "cache_salt": "ours"}
+            assert client.post("/v1/completions", json=body, headers=headers).is_success
+            assert client.post("/v1/completions", json=body).status_code == 401
+    assert [inputs["cache_salt"] for inputs in upstream.asked] == ["ours"] * len(NAMES)
+
+
 def test_to_share_needs_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEYS_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match="--share-prefixes is for API keys, and there are none"):
