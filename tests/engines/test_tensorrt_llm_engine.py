@@ -21,6 +21,7 @@ from nemotrt.engines.backends.tensorrt_llm.apart import service
 from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.backends.tensorrt_llm.sampling import sampling_fields
+from nemotrt.engines.backends.tensorrt_llm.scheduler import LLMScheduler
 from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
@@ -159,6 +160,20 @@ def test_context_logits_that_are_not_the_prompts_fail_the_request(
         [update] = generate(opened.scheduler(), PROMPT, params)
     assert update.finish_reason is FinishReason.ERROR and "context logits" in update.error
     assert len(run(opened, max_tokens=4, ignore_eos=True)["tokens"]) == 4
+
+
+@pytest.mark.parametrize("reuses", [False, True])
+def test_a_salt_goes_where_prefixes_are_reused(opened: OpenEngine, reuses: bool) -> None:
+    """Else the library, whose oldest versions know none, has nothing to keep apart."""
+    engine: Any = opened.engine
+    scheduler = LLMScheduler(engine, engine.process, reuses_prefixes=reuses)
+    salt = f"salt-{reuses}"
+    scheduler.submit(Request("r", PROMPT, SHORT, salt=salt))
+    updates: list[Update] = []
+    while not scheduler.is_idle:
+        updates += scheduler.step()
+    assert sum(len(update.tokens) for update in updates) == SHORT.max_tokens
+    assert (f"salt {salt}" in engine.process._last_words.lines()) is reuses
 
 
 def test_prompt_logprobs_and_a_budget_exclude_each_other(opened: OpenEngine) -> None:

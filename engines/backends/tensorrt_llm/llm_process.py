@@ -130,10 +130,14 @@ class LLMProcess:
         """The process's id, and its group's."""
         return self._process.pid
 
-    def start(self, prompt: Sequence[int], params: Mapping[str, Any]) -> int:
-        """Start a request and return its number; it is heard of through `take` alone."""
+    def start(self, prompt: Sequence[int], params: Mapping[str, Any], **further: Any) -> int:
+        """Start a request and return its number; it is heard of through `take` alone.
+
+        `further` are arguments of the LLM's beside the sampling.
+        """
         number = next(self._numbers)
-        self._send({"op": "submit", "id": number, "prompt": list(prompt), "params": dict(params)})
+        told = {"prompt": list(prompt), "params": dict(params), "further": further}
+        self._send({"op": "submit", "id": number, **told})
         return number
 
     def abort(self, number: int) -> None:

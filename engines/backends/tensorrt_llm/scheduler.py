@@ -277,7 +277,11 @@ class LLMScheduler:
         )
         fields = sampling_fields(left, self.eos_ids)
         prompt = (*sequence.request.prompt, *sequence.output)
-        sequence.number = self._process.start(prompt, fields)
+        # Source: TensorRT-LLM's LLM.generate_async; every version that reuses a hybrid's prefixes
+        # has the argument. Where it keeps none there is nothing to keep apart.
+        salt = sequence.request.salt if self._reuses_prefixes else ""
+        further = {"cache_salt": salt} if salt else {}
+        sequence.number = self._process.start(prompt, fields, **further)
         self._by_number[sequence.number] = sequence
 
     def _update(self, sequence: LLMRequest, gain: Gain) -> Update:

@@ -68,7 +68,7 @@ def _obey(stream: Any, streams: TokenStreams, params: Any, vocab_size: int) -> N
         frame = found[0]
         if frame["op"] == "submit":
             fields = partial(make_params, params, frame["params"], vocab_size)
-            streams.start(frame["id"], frame["prompt"], fields)
+            streams.start(frame["id"], frame["prompt"], fields, frame["further"])
         elif frame["op"] == "abort":
             streams.abort(frame["id"])
         else:

@@ -7,7 +7,7 @@ so it is called in the thread's loop.
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,18 @@ class TokenStreams:
         )
         self._thread.start()
 
-    def start(self, number: int, prompt: Sequence[int], make_params: Callable[[], Any]) -> None:
-        """Start a request under a number; it is heard of through `take` alone."""
-        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), make_params)
+    def start(
+        self,
+        number: int,
+        prompt: Sequence[int],
+        make_params: Callable[[], Any],
+        further: Mapping[str, Any],
+    ) -> None:
+        """Start a request under a number; it is heard of through `take` alone.
+
+        `further` are arguments of `generate_async` beside the sampling.
+        """
+        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), make_params, further)
 
     def abort(self, number: int) -> None:
         """Ask the LLM to give a request up; one that has ended is left alone."""
@@ -66,11 +75,19 @@ class TokenStreams:
         self._loop.close()
         self._news.put(None)
 
-    def _launch(self, number: int, prompt: list[int], make_params: Callable[[], Any]) -> None:
+    def _launch(
+        self,
+        number: int,
+        prompt: list[int],
+        make_params: Callable[[], Any],
+        further: Mapping[str, Any],
+    ) -> None:
         """Hand a request to the LLM at once, so that an abort behind it finds it."""
         try:
             params = make_params()
-            result = self._llm.generate_async(prompt, sampling_params=params, streaming=True)
+            result = self._llm.generate_async(
+                prompt, sampling_params=params, streaming=True, **further
+            )
         except Exception as error:  # whoever takes it knows whether it is fatal
             self._news.put(News(number, fault=error))
             return

@@ -289,7 +289,11 @@ class LLM:
         streaming: bool = False,
         kv_cache_retention_config: Any = None,
         disaggregated_params: Any = None,
+        *,
+        cache_salt: str | None = None,
     ) -> RequestOutput:
+        if cache_salt:
+            print(f"salt {cache_salt}", flush=True)
         params = sampling_params or SamplingParams()
         if params.end_id is None and self.args["skip_tokenizer_init"]:
             raise ValueError("tokenizer is required to reset end_id if it is None")
