@@ -5,9 +5,26 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import ABOVE_0, PATH, config_option
+from nemotrt.commandline import (
+    ABOVE_0,
+    COUNT,
+    PATH,
+    click_option,
+    config_option,
+    told_fields,
+)
 from nemotrt.engines.artefact.options import checkpoint_option
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
+from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
+
+memory_option = click.option(
+    "--memory-gib", type=COUNT, help="Limit of a container, in which the kept prefixes lie too."
+)
+cache_option = next(
+    click_option(item, told)
+    for item, told in told_fields(PrefixCacheOptions)
+    if item.name == "prefix_cache_gib"
+)
 
 
 @click.command()
@@ -36,6 +53,8 @@ from nemotrt.engines.checkpoint.hub.parameter import offline_option
     help="Wait for a slot, above which a replica is added.",
 )
 @click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
+@memory_option
+@cache_option
 @click.option("--key-secret", help="Secret: `keys` are the API keys, `metrics` one for Prometheus.")
 @offline_option
 @config_option
@@ -68,6 +87,8 @@ def k8s(
 @click.option("--gpus", "num_gpus", type=click.IntRange(0), help="Default by the engine.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9000, show_default=True)
 @click.option("--drain-s", type=click.IntRange(0), default=60, show_default=True)
+@memory_option
+@cache_option
 @offline_option
 @config_option
 def compose(engine: Path, num_gpus: int | None, checkpoint: str | None, **options: Any) -> None:

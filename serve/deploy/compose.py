@@ -9,6 +9,7 @@ from nemotrt.serve.deploy.kubernetes import (
     GRACE_MARGIN_S,
     PORTS,
     RUN_FOLDER,
+    check_memory,
     serve_command,
 )
 from nemotrt.serve.deploy.mounts import CHECKPOINT_MOUNT, WeightsMount
@@ -33,9 +34,12 @@ class ComposeSpec:
     num_gpus: int = 1
     port: int = PORTS["openai"]
     drain_s: int = 60
+    memory_gib: int | None = None  # the container's limit; the kept prefixes lie within it
+    prefix_cache_gib: float | None = None  # None: a share of what is free of it
 
     def __post_init__(self) -> None:
-        """Check the names."""
+        """Check the ranges and the names."""
+        check_memory(self.memory_gib, self.prefix_cache_gib)
         check_model_name(self.model_name)
         check_name("--name", self.name, NameForm.SERVICE)
         check_name("--image", self.image, NameForm.IMAGE)
@@ -49,7 +53,7 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
         checkpoint = spec.weights.path.replace("$", "$$")
     service: dict[str, Any] = {
         "image": spec.image,
-        "command": serve_command(spec.model_name, spec.drain_s, checkpoint),
+        "command": serve_command(spec.model_name, spec.drain_s, checkpoint, spec.prefix_cache_gib),
         "user": "1000:1000",
         "environment": {
             "HOME": "/tmp",
@@ -73,6 +77,8 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
             "start_period": "30m",
         },
     }
+    if spec.memory_gib is not None:
+        service["mem_limit"] = f"{spec.memory_gib}g"
     if spec.num_gpus:
         gpus = {"driver": "nvidia", "count": spec.num_gpus, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [gpus]}}}

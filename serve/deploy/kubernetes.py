@@ -31,6 +31,8 @@ class ClusterSpec:
     model_name: str = "llm"
     target_queue_s: float = 2.0  # wait for a slot, above which another replica is added
     drain_s: int = 60
+    memory_gib: int | None = None  # a pod's limit; the kept prefixes lie within it
+    prefix_cache_gib: float | None = None  # None: a share of what is free of it
     key_secret: str | None = None  # the Secret whose `keys` are the API keys
     namespace: str = "default"
 
@@ -42,6 +44,7 @@ class ClusterSpec:
             )
         if self.num_gpus < 0:
             raise ConfigError(f"num_gpus must be 0 or more, got {self.num_gpus}.")
+        check_memory(self.memory_gib, self.prefix_cache_gib)
         check_model_name(self.model_name)
         check_name("--name", self.name, NameForm.LABEL)
         check_name("--namespace", self.namespace, NameForm.LABEL)
@@ -121,13 +124,31 @@ def pod_monitor(spec: ClusterSpec) -> Manifest:
     }
 
 
-def serve_command(model_name: str, drain_s: int, checkpoint: str | None) -> list[str]:
+def check_memory(memory_gib: int | None, prefix_cache_gib: float | None) -> None:
+    """Raise ConfigError for kept prefixes that leave a container no memory for its engine."""
+    if prefix_cache_gib is not None and prefix_cache_gib < 0:
+        raise ConfigError(f"--prefix-cache-gib must be 0 or more, got {prefix_cache_gib:g}.")
+    if memory_gib is not None and memory_gib < 1:
+        raise ConfigError(f"--memory-gib must be 1 or more, got {memory_gib}.")
+    if memory_gib is not None and prefix_cache_gib is not None and prefix_cache_gib >= memory_gib:
+        raise ConfigError(
+            f"--prefix-cache-gib {prefix_cache_gib:g} lies within --memory-gib {memory_gib}, beside "
+            "the engine: give less of the one, or more of the other."
+        )
+
+
+def serve_command(
+    model_name: str, drain_s: int, checkpoint: str | None, prefix_cache_gib: float | None
+) -> list[str]:
     """Return what a container runs: its port is open to the container's own network alone.
 
     `checkpoint` is where the container sees the engine's weights, None where the engine holds them.
     """
     command = ["nemotrt", "serve", ENGINE_MOUNT, "--name", model_name, "--host", "0.0.0.0"]
     command += [] if checkpoint is None else ["--checkpoint", checkpoint]
+    command += (
+        [] if prefix_cache_gib is None else ["--prefix-cache-gib", f"{prefix_cache_gib:.12g}"]
+    )
     return [*command, "--port", str(PORTS["openai"]), "--drain-s", str(drain_s), "--logs"]
 
 
@@ -156,7 +177,7 @@ def _container(spec: ClusterSpec) -> Manifest:
     container: Manifest = {
         "name": "server",
         "image": spec.image,
-        "command": serve_command(spec.model_name, spec.drain_s, checkpoint),
+        "command": serve_command(spec.model_name, spec.drain_s, checkpoint, spec.prefix_cache_gib),
         "env": environment,
         "ports": [{"name": name, "containerPort": port} for name, port in PORTS.items()],
         "volumeMounts": mounts,
@@ -169,8 +190,10 @@ def _container(spec: ClusterSpec) -> Manifest:
             "capabilities": {"drop": ["ALL"]},
         },
     }
-    if spec.num_gpus:
-        container["resources"] = {"limits": {"nvidia.com/gpu": str(spec.num_gpus)}}
+    limits = {"nvidia.com/gpu": str(spec.num_gpus)} if spec.num_gpus else {}
+    limits |= {} if spec.memory_gib is None else {"memory": f"{spec.memory_gib}Gi"}
+    if limits:
+        container["resources"] = {"limits": limits}
     return container
 
 

@@ -131,6 +131,9 @@ CASES: list[dict[str, Any]] = [
     {"keySecret": "keys", "drainS": 0, "targetQueueS": 0.25, "maxReplicas": 2},
     {"checkpointPath": "models/nano"},
     {"enginePath": "a b/#c: 'd\"", "modelName": "1", "claim": "0", "keySecret": "1e3"},
+    {"memoryGib": 24, "prefixCacheGib": 8},
+    {"memoryGib": 300, "prefixCacheGib": 0, "numGpus": 0},
+    {"prefixCacheGib": 1.5},
     {"drainS": 10_000_000, "targetQueueS": 1234567.5, "maxReplicas": 1_000_000},
 ]
 
@@ -158,6 +161,8 @@ def test_helm_renders_what_the_command_prints(helm, template) -> None:
     [
         ({}, "image"),
         ({"minReplicas": 3}, "maxReplicas"),
+        ({"memoryGib": 2, "prefixCacheGib": 2}, "prefixCacheGib"),
+        ({"prefixCacheGib": -1}, "prefixCacheGib"),
         ({"numGpu": 2}, "numGpu"),
         ({"enginePath": "../secret"}, "enginePath"),
         ({"modelName": "$(x)"}, "modelName"),

@@ -71,6 +71,19 @@ def test_a_cpu_engine_asks_for_no_gpu(engine_folder) -> None:
     assert "resources" not in container
 
 
+def test_memory_counts_the_kept_prefixes(engine_folder) -> None:
+    options = ("--memory-gib", "24", "--prefix-cache-gib", "1.5")
+    [deployment] = [m for m in manifests(engine_folder, *options) if m["kind"] == "Deployment"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"limits": {"memory": "24Gi"}}
+    service = compose(engine_folder, *options)["services"]["nemotrt"]
+    assert service["mem_limit"] == "24g"
+    for command in (container["command"], service["command"]):
+        assert command[command.index("--prefix-cache-gib") + 1] == "1.5"
+    for wrong in (("24", "24"), ("2", "3"), ("0", "1"), ("2", "-1")):
+        manifests(engine_folder, "--memory-gib", wrong[0], "--prefix-cache-gib", wrong[1], code=2)
+
+
 @pytest.mark.parametrize("name", ["1e3", "0x1f", "12e03", "1-1", "0"])
 def test_a_name_stays_text_to_readers_of_yaml_1_2(engine_folder, name) -> None:
     """JSON's numbers are YAML 1.2's; PyYAML writes 1e3 as it is."""

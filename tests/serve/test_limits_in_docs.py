@@ -15,6 +15,7 @@ DOCS = Path(__file__).parents[2] / "docs/serving.md"
 ROWS = {
     "stop strings": (request_limits.MAX_STOP_STRINGS, request_limits.MAX_STOP_CHARACTERS),
     "stop token ids": (request_limits.MAX_STOP_TOKEN_IDS,),
+    "`cache_salt`": (request_limits.MAX_SALT_CHARACTERS,),
     "biases of logits": (sampling_limits.MAX_BIASES, request_limits.MAX_BIAS_CHARACTERS),
     "grammar or JSON schema of an answer": (request_limits.MAX_GUIDE_CHARACTERS,),
     "messages": (request_limits.MAX_MESSAGES, request_limits.MAX_PARTS),
