@@ -132,8 +132,8 @@ def check_memory(memory_gib: int | None, prefix_cache_gib: float | None) -> None
         raise ConfigError(f"--memory-gib must be 1 or more, got {memory_gib}.")
     if memory_gib is not None and prefix_cache_gib is not None and prefix_cache_gib >= memory_gib:
         raise ConfigError(
-            f"--prefix-cache-gib {prefix_cache_gib:g} lies within --memory-gib {memory_gib}, beside "
-            "the engine: give less of the one, or more of the other."
+            f"--prefix-cache-gib {prefix_cache_gib:g} lies within --memory-gib {memory_gib}, "
+            "beside the engine: give less of the one, or more of the other."
         )
 
 

@@ -1,5 +1,6 @@
 """The chat page in a real Chromium, against the whole stack."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -55,6 +56,22 @@ def test_an_answer_with_its_reasoning_folded(page) -> None:
     expect(trace).to_have_text("I think.")
     expect(page.locator(".figures")).to_contain_text("tokens/s")
     expect(page.locator(".figures")).to_contain_text("ttft")
+    expect(page.locator(".figures")).not_to_contain_text("cache")  # this engine keeps nothing
+
+
+@pytest.mark.parametrize("cached", [0, 40])
+def test_the_line_says_what_was_kept(page, cached) -> None:
+    """Of an answer as the server writes it where it keeps prefixes."""
+    usage: dict[str, Any] = {"prompt_tokens": 48, "completion_tokens": 1, "total_tokens": 49}
+    usage["prompt_tokens_details"] = {"cached_tokens": cached}
+    choices = [{"index": 0, "delta": {"content": "Hi."}, "finish_reason": "stop"}]
+    chunks = [{"choices": choices, "usage": usage}, {"choices": [], "usage": usage}]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    answer = {"body": body, "content_type": "text/event-stream"}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(**answer))
+    ask(page, "Hello")
+    expect(page.locator(".content")).to_have_text("Hi.")
+    expect(page.locator(".figures")).to_contain_text(f"{cached} of 48 prompt tokens from cache")
 
 
 def test_the_budget_slider_ends_the_trace(page) -> None:

@@ -4,6 +4,7 @@ The trained model runs, greedily; every finished answer must equal its solo run.
 """
 
 import os
+import re
 import signal
 import statistics
 import threading
@@ -85,6 +86,7 @@ def test_a_storm_of_clients(engine_folder, triton_runtime, solo, tmp_path, secon
             wait_idle(server)
             time.sleep(2)
             report(storm, tmp_path / "stamps")
+            check_prefixes_were_kept(server)
             check_nothing_is_left(before, resources(server))
             check_state(server, engine_restarts=0)
             kill_the_engine_in_a_storm(server, alone)
@@ -99,6 +101,18 @@ def report(storm: Storm, stamps: Path) -> None:
         f"{dict(storm.ends)}; a token reached its client {percent[49]:.1f} ms (p50), "
         f"{percent[98]:.1f} ms (p99) after the engine had it; {len(overheads)} tokens"
     )
+
+
+def check_prefixes_were_kept(server: ServerState) -> None:
+    """The storm's prompts come again and again; every answer was equal to its solo run."""
+    text = httpx.get(server.openai_url.removesuffix("/v1") + "/metrics").text
+    found = {
+        name: float(re.findall(rf"^nemotrt_prefix_cache_{name} (\S+)$", text, re.MULTILINE)[0])
+        for name in ("hit_tokens_total", "prompt_tokens_total", "bytes", "limit_bytes")
+    }
+    print(found)
+    assert found["hit_tokens_total"] > 0.2 * found["prompt_tokens_total"]
+    assert 0 < found["bytes"] <= found["limit_bytes"]
 
 
 def check_nothing_is_left(before: dict[str, Any], after: dict[str, Any]) -> None:

@@ -19,7 +19,9 @@ LOST = ("engine_failed", "engine_unavailable")  # what a client hears when the e
 
 def prompts() -> list[str]:
     rng = random.Random(1)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 12))) for _ in range(24)]
+    head = " ".join(rng.choices(WORDS, k=40))  # what half of them begin with is kept
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, 12))) for _ in range(24)]
+    return [text if index % 2 else f"{head} {text}" for index, text in enumerate(texts)]
 
 
 @dataclass
