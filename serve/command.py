@@ -167,6 +167,7 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
     foreign = [told.names[0] for item, told in told_fields(TritonOptions) if item.name in given]
     if foreign and not spec.use_triton:
         raise ConfigError(f"{', '.join(foreign)}: of Triton, which --no-triton leaves out.")
+    spec.process.prefix_cache.check_size()
     if (spec.engine / MANIFEST_FILE).is_file():
         manifest = read_manifest(spec.engine)
         check_threads(manifest, spec.process.threads)

@@ -73,6 +73,18 @@ def test_api_keys(engine_folder, tmp_path) -> None:
         check(serve(engine_folder, tmp_path, "--api-key-file", keys), 2, message)
 
 
+@pytest.mark.parametrize("front", [False, True], ids=["serve", "front"])
+def test_to_share_prefixes_needs_keys(engine_folder, tmp_path, front, monkeypatch) -> None:
+    monkeypatch.delenv("NEMOTRT_API_KEYS", raising=False)
+    options = ("--port", "0", "--share-prefixes")
+    check(serve(engine_folder, tmp_path, *options, front=front), 2, "--share-prefixes is for API")
+
+
+def test_more_memory_than_there_is(engine_folder, tmp_path) -> None:
+    found = serve(engine_folder, tmp_path, "--prefix-cache-gib", 1e6)
+    check(found, 2, "--prefix-cache-gib 1e+06 is more than the memory here")
+
+
 @pytest.mark.parametrize("host", ["no such host", "x" * 70 + ".example", "256.0.0.1"])
 def test_a_host_that_is_none(engine_folder, tmp_path, host) -> None:
     check(serve(engine_folder, tmp_path, "--host", host), 3, "cannot use")

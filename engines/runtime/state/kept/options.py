@@ -44,6 +44,15 @@ class PrefixCacheOptions:
                 "--prefix-cache-gib 0 turns off; give one of them."
             )
 
+    def check_size(self) -> None:
+        """Raise ConfigError for more memory than this machine has."""
+        most = memory_bytes()
+        if self.prefix_cache_gib is not None and self.prefix_cache_gib * 2**30 > most:
+            raise ConfigError(
+                f"--prefix-cache-gib {self.prefix_cache_gib:g} is more than the memory here, "
+                f"{most / 2**30:.1f} GiB; give less, or leave it out."
+            )
+
     def limit_bytes(self, backend: str, *, can_keep: bool) -> int:
         """Return the limit on this machine, beside what this process has mapped; 0 keeps nothing.
 
@@ -63,12 +72,8 @@ class PrefixCacheOptions:
         free = None if available is None else max(available - mapped_bytes(), 0)
         if self.prefix_cache_gib is None:
             return 0 if free is None else free // FREE_SHARE
-        wanted, most = int(self.prefix_cache_gib * 2**30), memory_bytes()
-        if wanted > most:
-            raise ConfigError(
-                f"--prefix-cache-gib {self.prefix_cache_gib:g} is more than the memory here, "
-                f"{most / 2**30:.1f} GiB; give less, or leave it out."
-            )
+        self.check_size()
+        wanted = int(self.prefix_cache_gib * 2**30)
         if free is not None and wanted > free:
             log.warning(
                 "--prefix-cache-gib %g: %.1f GiB are free beside the engine; what is kept beyond "
