@@ -16,8 +16,10 @@ from nemotrt.engines.runtime.engine import Engine, Feed, KeepsState, Limits
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
+from nemotrt.serve.grammar.grammar import GrammarCompiler
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=200, chunk_tokens=24)
 FLOAT16 = NativeOptions(ssm_state=StateFormat.FLOAT16)
@@ -197,3 +199,37 @@ def test_halved_states_are_close(opened: OpenEngine) -> None:
     assert second[0].cached_tokens == len(prompt) - 1
     found, expected = told(second)[1], told(first)[1]
     assert np.allclose(found[:1], expected[:1], atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def grammars() -> GrammarCompiler:
+    """Of the tokenizer that both models share."""
+    tokenizer = load_tokenizer(TINY_MODELS["tiny"])
+    assert tokenizer is not None
+    return GrammarCompiler(tokenizer, tokenizer.vocab_size, tokenizer.eos_ids)
+
+
+def test_guided_answers_are_the_same(opened: OpenEngine, grammars: GrammarCompiler) -> None:
+    """A grammar's state belongs to the request: a fork with a kept state begins its own."""
+    prompt = tuple(np.random.default_rng(3).integers(0, 1000, 90).tolist())
+
+    def requests() -> list[Request]:
+        return [
+            Request(
+                str(seed),
+                prompt,
+                SamplingParams(max_tokens=20, temperature=1.0, seed=seed, logprobs=0),
+                grammars.guide("regex", guide),
+            )
+            for seed, guide in enumerate(["[a-f]{5,30}", "(yes|no|[0-9]{1,9})"] * 2)
+        ]
+
+    kept = opened.scheduler(kept_bytes=1 << 30)
+    for _ in range(2):
+        plain, found = run(opened.scheduler(), requests()), run(kept, requests())
+        for name, updates in found.items():
+            expected, got = told(plain[name]), told(updates)
+            assert got[0] == expected[0]
+            assert same(opened, np.array(got[1]), np.array(expected[1]))
+    assert kept.kept is not None
+    assert kept.kept.hit_tokens == 7 * (len(prompt) - 1)
