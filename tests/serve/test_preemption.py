@@ -11,7 +11,7 @@ from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.serve.engine.loop import EngineLoop
-from nemotrt.serve.engine.submission import Submission
+from nemotrt.serve.engine.submission import Submission, make_submission
 from nemotrt.serve.processes.options import QueueLimits
 from nemotrt.serve.requests.inputs import read_inputs
 from support.stand_in import StandInEngine
@@ -179,3 +179,38 @@ def test_a_preempted_request_can_be_cancelled() -> None:
     loop.cancel(parked.request_id)
     turn(loop)
     assert parked.request_id in ended and not scheduler.waiting
+
+
+def test_the_real_scheduler_gives_a_slot_up_and_takes_it_again(opened, solo) -> None:
+    """Each answer is that of its solo run; the better request is done before any of the others."""
+    loop = EngineLoop(opened.scheduler(None, 1 << 28), QueueLimits())
+    slots = opened.engine.limits.max_batch_size
+    ended: list[str] = []
+    texts: dict[str, str] = {}
+
+    def ask(name: str, prompt: str, num_tokens: int, priority: int) -> None:
+        def deliver(fields: dict[str, Any]) -> None:
+            if fields.get("final"):
+                ended.append(name)
+                texts[name] = fields["text_output"]
+
+        values = {"text_input": prompt, "max_tokens": num_tokens, "priority": priority}
+        values |= {"ignore_eos": True}
+        loop.submit(make_submission(name, values, opened, None, deliver))
+
+    for number in range(slots):
+        ask(f"w{number}", f"The engine {number}", 40, number % 2)
+    for _ in range(10):
+        turn(loop)
+    assert not ended
+    ask("b", "A server", 4, -1)
+    while loop._live:
+        turn(loop)
+    assert ended[0] == "b"
+    kept = loop.scheduler.kept
+    assert kept is not None and kept.preemptions == 1
+    assert texts.pop("b") == solo("A server", max_tokens=4, ignore_eos=True)["text"]
+    for name, text in texts.items():
+        prompt = f"The engine {name.removeprefix('w')}"
+        assert text == solo(prompt, max_tokens=40, ignore_eos=True)["text"]
+    assert len(texts) == slots
