@@ -15,6 +15,7 @@ from nemotrt.commandline import (
     config_option,
     dry_run_option,
     force_option,
+    given_options,
     json_option,
     option,
     options_of,
@@ -41,7 +42,14 @@ from nemotrt.profiles.planning.answers.search import (
     curve,
     each_precision,
 )
+from nemotrt.profiles.planning.measured.calibrate_command import calibrate_and_tell
 from nemotrt.profiles.planning.measured.validate_command import validate_command
+from nemotrt.profiles.planning.sessions.answer import (
+    SessionsPlan,
+    plan_sessions,
+    require_agents,
+)
+from nemotrt.profiles.planning.sessions.load import SessionChoice
 from nemotrt.profiles.planning.sweep_command import sweep_command
 
 ANY_PRECISION = "any"
@@ -98,6 +106,7 @@ def plan() -> None:
 )
 @options_of(DeploymentOptions)
 @options_of(LatencyTarget)
+@options_of(SessionChoice)
 @options_of(Asked)
 @click.option(
     "--calibrate",
@@ -117,6 +126,7 @@ def plan_model(
     deployment_options: DeploymentOptions,
     precision_name: str | None,
     latency_target: LatencyTarget,
+    session_choice: SessionChoice,
     asked: Asked,
     results: tuple[Path, ...],
 ) -> None:
@@ -124,6 +134,10 @@ def plan_model(
     is_any = precision_name == ANY_PRECISION
     precision = Precision(precision_name) if precision_name and not is_any else None
     options = replace(deployment_options, precision=precision)
+    given = given_options(click.get_current_context())
+    load = session_choice.load(options, asked.concurrency, given)
+    if load:
+        options = options.at(isl=load.prompt_tokens(load.num_turns), osl=load.osl)
     if asked.output and not results and options.gpu != THIS_MACHINE:
         raise click.UsageError("--output is what --calibrate or --gpu this-machine writes.")
     if not (options.model or results):
@@ -134,17 +148,27 @@ def plan_model(
     if options.gpu == THIS_MACHINE and sys.stderr.isatty() and not asked.quiet:
         click.echo("measuring this machine, about ten seconds", err=True)
     if results:
-        _calibrate(options, results, asked)
+        calibrate_and_tell(
+            options,
+            results,
+            asked.output,
+            as_json=asked.as_json,
+            dry_run=asked.dry_run,
+            force=asked.force,
+        )
         return
     _check_outputs(asked)
-    if latency_target == LatencyTarget() and not is_any:
+    if load and is_any:
+        raise ConfigError("--sessions plans one precision, not any.")
+    if load or (latency_target == LatencyTarget() and not is_any):
         deployment, batch_size = deploy(options), asked.batch_size
     elif asked.batch_size is not None:
         raise ConfigError("--batch-size cannot be combined with a latency target or any precision.")
     else:
         found = each_precision(options) if is_any else [deploy(options)]
         deployment, batch_size = best_under(found, latency_target)
-    record = make_plan(deployment, asked.concurrency, batch_size, asked.usd_per_hour)
+    users = None if load else asked.concurrency
+    record = make_plan(deployment, users, batch_size, asked.usd_per_hour)
     if asked.write_limits:
         check_limits(deployment, record.batch_size)
     baseline = None
@@ -157,37 +181,13 @@ def plan_model(
         baseline = deploy(same, deployment.gpu)
         record = compare(deployment, record, baseline, asked.usd_per_hour)
         record = replace(record, engines=built_engines(deployment, baseline))
-    _print(deployment, record, asked)
-    _write(deployment, record, baseline, asked)
-
-
-def _calibrate(options: DeploymentOptions, results: tuple[Path, ...], asked: Asked) -> None:
-    """Fit, write the profile, and say how far the rows were off before and after."""
-    from nemotrt.profiles.planning.measured.calibration import calibrate, profile_yaml
-
-    output = asked.output
-    if output is None:
-        raise click.UsageError("--calibrate needs --output FILE.yaml.")
-    if not asked.dry_run:
-        check_file(output, force=asked.force)
-    fitted = calibrate(results, options)
-    if not asked.dry_run:
-        write_file(output, profile_yaml(fitted.gpu), force=asked.force)
-    summary = {
-        "schema_version": 1,
-        "gpu": fitted.gpu.name,
-        "num_rows": fitted.num_rows,
-        "mape_before": fitted.mape_before,
-        "mape_after": fitted.mape_after,
-        "output": None if asked.dry_run else str(output),
-    }
-    if asked.as_json:
-        click.echo(json.dumps(summary, allow_nan=False, indent=2))
-        return
-    click.echo(
-        f"{fitted.gpu.name}: {fitted.num_rows} rows, mean error {fitted.mape_before:.1%} before, "
-        f"{fitted.mape_after:.1%} after."
-    )
+    sessions = None
+    if load:
+        slots, gib = record.batch_size, session_choice.prefix_cache_gib
+        sessions = plan_sessions(deployment, load, slots, gib, latency_target)
+        require_agents(sessions)
+    _print(deployment, record, sessions, asked)
+    _write(deployment, record, baseline, sessions, asked)
 
 
 def _check_outputs(asked: Asked) -> None:
@@ -201,21 +201,36 @@ def _check_outputs(asked: Asked) -> None:
             check_file(path, force=asked.force or asked.dry_run)
 
 
-def _print(deployment: Deployment, record: Plan, asked: Asked) -> None:
+def _print(
+    deployment: Deployment, record: Plan, sessions: SessionsPlan | None, asked: Asked
+) -> None:
     """Print the plan, as JSON or as tables."""
     points = curve(deployment) if asked.curve else []
     if asked.as_json:
         raw = asdict(record)
         if asked.curve:
             raw["curve"] = [asdict(point) for point in points]
+        if sessions:
+            raw["sessions"] = asdict(sessions)
         click.echo(json.dumps(raw, allow_nan=False, indent=2))
         return
     from nemotrt.profiles.planning.output.plan_table import curve_table, plan_table, print_tables
 
-    print_tables([plan_table(record), *([curve_table(points)] if points else [])])
+    tables = [plan_table(record), *([curve_table(points)] if points else [])]
+    if sessions:
+        from nemotrt.profiles.planning.output.session_output import note_lines, sessions_table
+
+        tables += [sessions_table(sessions), *note_lines(sessions)]
+    print_tables(tables)
 
 
-def _write(deployment: Deployment, record: Plan, baseline: Deployment | None, asked: Asked) -> None:
+def _write(
+    deployment: Deployment,
+    record: Plan,
+    baseline: Deployment | None,
+    sessions: SessionsPlan | None,
+    asked: Asked,
+) -> None:
     """Write the limits and the charts that were asked for."""
     written = [path for path in (asked.write_limits, asked.plot, asked.output) if path]
     if not asked.dry_run:
@@ -242,6 +257,11 @@ def _write(deployment: Deployment, record: Plan, baseline: Deployment | None, as
             assumed = {"in / out": f"{record.isl} / {record.osl}", "users": record.concurrency,
                        "batch": record.batch_size, "KV cache": record.kv_dtype,
                        "states": record.ssm_dtype, "engine": record.engine}  # fmt: skip
+            if sessions:
+                from nemotrt.profiles.planning.output import session_output
+
+                charts.insert(0, session_output.sessions_chart(sessions))
+                notes += tuple(session_output.session_lines(sessions))
             about = About(title, assumptions=tuple(assumed.items()), notes=notes)
             write_plot(asked.plot, about, charts, asked.force)
     for path in written:
