@@ -135,7 +135,7 @@ def plan_model(
     precision = Precision(precision_name) if precision_name and not is_any else None
     options = replace(deployment_options, precision=precision)
     given = given_options(click.get_current_context())
-    load = session_choice.load(options, asked.concurrency, given)
+    load = session_choice.load(options, given)
     if load:
         options = options.at(isl=load.prompt_tokens(load.num_turns), osl=load.osl)
     if asked.output and not results and options.gpu != THIS_MACHINE:
@@ -184,6 +184,7 @@ def plan_model(
     sessions = None
     if load:
         slots, gib = record.batch_size, session_choice.prefix_cache_gib
+        load = replace(load, concurrency=asked.concurrency or slots)
         sessions = plan_sessions(deployment, load, slots, gib, latency_target)
         require_agents(sessions)
     _print(deployment, record, sessions, asked)

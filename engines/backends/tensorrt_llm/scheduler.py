@@ -1,6 +1,7 @@
 """Drives `tensorrt_llm.LLM`, which batches on its own, by the methods of our scheduler."""
 
 import dataclasses
+import secrets
 import time
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -50,6 +51,7 @@ class Gain:
     text: str = ""
     reason: FinishReason | None = None
     prompt: tuple[PromptToken, ...] = ()
+    cached_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class LLMRequest:
     number: int = -1  # of its stream
     output: list[int] = field(default_factory=list)
     num_scored: int = 0  # tokens of the prompt whose logits have come
+    cached_tokens: int | None = None  # of the prompt, once they are known
 
     @property
     def num_left(self) -> int:
@@ -89,7 +92,7 @@ class LLMScheduler:
         process: the LLM's.
         tokenizer: makes text and knows the end-of-sequence ids; None gives tokens without text.
         eos_ids: further ids that end a sequence.
-        reuses_prefixes: whether the LLM keeps prefixes, whose logits it then has not.
+        reuses_prefixes: whether the LLM keeps prefixes, of which it has no logits then.
     """
 
     def __init__(
@@ -128,17 +131,12 @@ class LLMScheduler:
 
         Raises:
             ConfigError: the request can't be run, its id is in use, or it has a grammar: that masks
-                logits, which are in the LLM's processes; several ends would ignore its min_tokens;
-                or it wants its prompt scored, of which the LLM reuses a prefix.
+                logits, which are in the LLM's processes; or several ends would ignore its
+                min_tokens.
         """
         if request.request_id in self.running:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         _check_guide(request)
-        if self._reuses_prefixes and request.params.prompt_logprobs is not None:
-            raise ConfigError(
-                "this bundle reuses prefixes, of which TensorRT-LLM gives no logits: leave out "
-                "prompt_logprobs, or build it without --prefix-snapshots."
-            )
         check_min_tokens(request.params, self.eos_ids)
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
@@ -207,6 +205,9 @@ class LLMScheduler:
         if news.fault is not None:
             return self._fail(sequence, news.fault)
         gain = Gain()
+        if self._reuses_prefixes and sequence.cached_tokens is None:
+            is_count = (news.cached_tokens or 0) <= len(sequence.request.prompt)
+            gain.cached_tokens = sequence.cached_tokens = news.cached_tokens if is_count else None
         if sequence.scores.is_wanted:
             if sequence.num_scored < len(sequence.request.prompt):
                 return self._end_unscored(sequence, "none")
@@ -271,8 +272,15 @@ class LLMScheduler:
         )
         fields = sampling_fields(left, self.eos_ids)
         prompt = (*sequence.request.prompt, *sequence.output)
-        sequence.number = self._process.start(prompt, fields)
+        sequence.number = self._process.start(prompt, fields, self._salt(sequence))
         self._by_number[sequence.number] = sequence
+
+    def _salt(self, sequence: LLMRequest) -> str:
+        """Return whose prefixes a request may use; nobody's where every logit of it is wanted."""
+        if not self._reuses_prefixes:
+            return ""
+        is_scored = sequence.request.params.prompt_logprobs is not None
+        return secrets.token_hex(16) if is_scored else sequence.request.salt
 
     def _update(self, sequence: LLMRequest, gain: Gain) -> Update:
         """Return what a request gained, and forget it if that was the last."""
@@ -282,7 +290,14 @@ class LLMScheduler:
                 gain.reason = FinishReason.STOP
             self._forget(sequence)
         name = sequence.request.request_id
-        return Update(name, tuple(gain.tokens), gain.text, gain.reason, prompt=gain.prompt)
+        return Update(
+            name,
+            tuple(gain.tokens),
+            gain.text,
+            gain.reason,
+            prompt=gain.prompt,
+            cached_tokens=gain.cached_tokens,
+        )
 
     def _is_end(self, request: Request, token: int) -> bool:
         """Whether a token ends the request's text."""

@@ -6,9 +6,9 @@ from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.sessions.load import SessionLoad
 from nemotrt.profiles.planning.time.engine_profile import Boundary
 
-# States of a session that waits for its next turn: at its newest prompt's last role marker, and at
-# the end of the answer. Older ones are the first to go.
-# Source: nemotrt.engines.runtime, where states are taken.
+# States of a session that waits for its next turn: at the last role marker of its newest prompt,
+# and at that of the prompt before, which the newest began with. Older ones are the first to go.
+# Source: nemotrt.engines.runtime, where states are kept and how they are given up.
 NUM_STATES = 2
 
 
@@ -41,9 +41,8 @@ def kept_memory(deployment: Deployment, load: SessionLoad) -> KeptMemory:
     request, tp = deployment.request, deployment.tp
     state, kv = tp * request.own_state_bytes, tp * request.kv_cache_bytes_per_token
     own_tokens = load.longest_tokens - load.system_tokens
-    return KeptMemory(
-        state, kv, state + load.system_tokens * kv, NUM_STATES * state + own_tokens * kv
-    )
+    shared = state + load.system_tokens * kv if load.system_tokens else 0
+    return KeptMemory(state, kv, shared, NUM_STATES * state + own_tokens * kv)
 
 
 def snapshot_interval(system_tokens: int, tokens_per_block: int) -> int:

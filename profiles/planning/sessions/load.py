@@ -3,8 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 
+import click
+
 from nemotrt.commandline import ABOVE_0, COUNT, FloatRange, option
 from nemotrt.errors import ConfigError
+from nemotrt.profiles.load.choice.presets import preset
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
 
 PRESET = "agents"
@@ -20,12 +23,12 @@ class SessionLoad:
     and the next prompt of its session an agent takes `think_s`.
     """
 
-    concurrency: int = 8
-    num_turns: int = 12
-    system_tokens: int = 2048
-    isl: int = 1024
-    osl: int = 160
-    think_s: float = 2.0
+    concurrency: int
+    num_turns: int
+    system_tokens: int
+    isl: int
+    osl: int
+    think_s: float
 
     def prompt_tokens(self, turn: int) -> int:
         """Return how long the prompt of a turn is; turns count from 1."""
@@ -50,6 +53,13 @@ class SessionLoad:
         return self.prompt_tokens(turn - 1) if turn > 1 else self.system_tokens
 
 
+def agents_load() -> SessionLoad:
+    """Return the preset's sessions, of one agent."""
+    found = preset(PRESET)
+    lengths = found.system_tokens, found.isl, found.osl
+    return SessionLoad(1, found.turns or 1, *lengths, found.think_s)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionChoice:
     """What a user says of sessions, beside their number and lengths; None is the preset's."""
@@ -64,7 +74,10 @@ class SessionChoice:
         None, "Requests of a session.", "--turns", kind=COUNT, unset=PRESETS_OWN
     )
     system_tokens: int | None = option(
-        None, "Tokens of system text and tools, the same for all.", kind=COUNT, unset=PRESETS_OWN
+        None,
+        "Tokens of system text and tools, the same for all.",
+        kind=click.IntRange(0),
+        unset=PRESETS_OWN,
     )
     think_s: float | None = option(
         None, "Seconds from an answer to the next prompt.", kind=FloatRange(0), unset=PRESETS_OWN
@@ -76,14 +89,11 @@ class SessionChoice:
         unset="what the agents' sessions need",
     )
 
-    def load(
-        self, options: DeploymentOptions, concurrency: int | None, given: Collection[str]
-    ) -> SessionLoad | None:
-        """Return the sessions, None where a plain load is asked for.
+    def load(self, options: DeploymentOptions, given: Collection[str]) -> SessionLoad | None:
+        """Return the sessions of one agent, None where a plain load is asked for.
 
         Args:
             options: whose `isl` and `osl` count if they are among the given.
-            concurrency: agents, None for the preset's.
             given: names of the options that the user gave.
 
         Raises:
@@ -99,6 +109,4 @@ class SessionChoice:
             return None
         own.pop("prefix_cache_gib", None)
         own |= {name: getattr(options, name) for name in ("isl", "osl") if name in given}
-        if concurrency is not None:
-            own["concurrency"] = concurrency
-        return replace(SessionLoad(), **own)
+        return replace(agents_load(), **own)

@@ -6,11 +6,13 @@ import json
 import random
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,13 +20,14 @@ from hypothesis import strategies as st
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
+from nemotrt.profiles.load import choice
 from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.search import LatencyTarget
 from nemotrt.profiles.planning.command import plan
 from nemotrt.profiles.planning.memory.capacity import GIB
 from nemotrt.profiles.planning.sessions.answer import SessionsPlan, plan_sessions, require_agents
 from nemotrt.profiles.planning.sessions.kept import cached_tokens, kept_memory
-from nemotrt.profiles.planning.sessions.load import SessionLoad
+from nemotrt.profiles.planning.sessions.load import SessionLoad, agents_load
 from nemotrt.profiles.planning.sessions.rate import Flow, Service, flow
 from nemotrt.profiles.planning.sessions.turns import copies_s
 from nemotrt.profiles.planning.time.engine_profile import Boundary, known_engines, load_engine
@@ -75,6 +78,16 @@ def test_narrower_states_and_caches_are_kept_as_they_are() -> None:
     )
     assert narrow.state_bytes == 27 * (128 * 80 * 128 * 2 + 3 * 12288 * 2)
     assert narrow.kv_bytes_per_token == KV // 2
+
+
+def test_the_load_is_the_preset_s() -> None:
+    raw = yaml.safe_load(resources.files(choice).joinpath("presets.yaml").read_text())["agents"]
+    found = agents_load()
+    assert (found.num_turns, found.system_tokens) == (raw["turns"], raw["system_tokens"])
+    assert (found.isl, found.osl, found.think_s) == (raw["isl"], raw["osl"], raw["think_s"])
+    told = json.loads(run("--sessions", "--json").stdout)["sessions"]["load"]
+    assert told == asdict(replace(found, concurrency=told["concurrency"]))
+    assert told["concurrency"] == 9  # as many as run at once
 
 
 def test_prompts_grow_by_an_answer_and_a_turn() -> None:
