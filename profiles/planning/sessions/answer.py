@@ -83,16 +83,14 @@ def plan_sessions(
         )
     limit = memory.of(load.concurrency) if prefix_cache_gib is None else int(prefix_cache_gib * GIB)
     turns = {scenario: turns_of(deployment, load, scenario) for scenario in SCENARIOS}
+    warm = _warm_sessions(deployment, memory, load, limit)
 
     def warm_share(agents: int) -> float:
-        if prefix_cache_gib is None and is_on_host:
-            return 1.0
-        return min((_warm_sessions(deployment, memory, load, limit) or 0) / agents, 1.0)
+        has_all = prefix_cache_gib is None and is_on_host  # more agents get more memory
+        return 1.0 if has_all else min((warm or 0) / agents, 1.0)
 
     served = _Served(turns, load, slots, target)
-    is_known = boundary is not Boundary.UNKNOWN
-    warm = _warm_sessions(deployment, memory, load, limit)
-    return SessionsPlan(
+    found = SessionsPlan(
         load=load,
         boundary=boundary,
         memory=memory,
@@ -100,10 +98,12 @@ def plan_sessions(
         warm_sessions=warm,
         slots=slots,
         by_turn=turns[Scenario.BEST].times,
-        kept=served.rate(warm_share) if is_known else None,
+        kept=None if warm is None else served.rate(warm_share),
         cold=served.rate(lambda agents: 0.0),
         notes=tuple(_notes(deployment, load, warm)),
     )
+    _require_agents(found)
+    return found
 
 
 def _warm_sessions(
@@ -171,7 +171,7 @@ class _Served:
         return self.target.is_met(1e3 * found.ttft_s, 1e3 * found.tpot_s)
 
 
-def require_agents(plan: SessionsPlan) -> None:
+def _require_agents(plan: SessionsPlan) -> None:
     """Raise NoFeasiblePlanError where a target lets in no agent."""
     rate = plan.kept or plan.cold
     if rate.agents_in_target == 0:

@@ -25,7 +25,7 @@ from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentO
 from nemotrt.profiles.planning.answers.search import LatencyTarget
 from nemotrt.profiles.planning.command import plan
 from nemotrt.profiles.planning.memory.capacity import GIB
-from nemotrt.profiles.planning.sessions.answer import SessionsPlan, plan_sessions, require_agents
+from nemotrt.profiles.planning.sessions.answer import SessionsPlan, plan_sessions
 from nemotrt.profiles.planning.sessions.kept import cached_tokens, kept_memory
 from nemotrt.profiles.planning.sessions.load import SessionLoad, agents_load
 from nemotrt.profiles.planning.sessions.rate import Flow, Service, flow
@@ -220,7 +220,7 @@ def test_a_target_is_met_by_as_many_agents_and_by_no_more() -> None:
         rate = plan_sessions(found, load, 9).kept
         assert rate and (rate.ttft_ms <= 1000) is is_met
     with pytest.raises(NoFeasiblePlanError, match="one agent alone gets"):
-        require_agents(plan_sessions(found, LOAD, 9, None, LatencyTarget(ttft_ms=1)))
+        plan_sessions(found, LOAD, 9, None, LatencyTarget(ttft_ms=1))
 
 
 def played(service: Service, agents: int, think_s: float, num_turns: int) -> tuple[float, float]:
