@@ -19,6 +19,9 @@ from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.as_built import foreign_batch_size
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.capacity import GIB
+from nemotrt.profiles.planning.sessions.kept import snapshot_interval
+from nemotrt.profiles.planning.sessions.load import agents_load
+from nemotrt.profiles.planning.time.engine_profile import load_engine
 
 MIN_CHUNK_TOKENS = 128
 
@@ -42,7 +45,8 @@ def resolve_limits(
         ConfigError: the file was planned for something else.
     """
     backend = registry.find(spec.backend)
-    how = backend.planning(checked_options(backend, spec.options))
+    options = checked_options(backend, spec.options)
+    how = backend.planning(options)
     file = None
     if limits_file:
         file = read_limits(limits_file, spec.gpu, precision, backend.name, how.tp_size)
@@ -64,6 +68,12 @@ def resolve_limits(
             say(f"Warning: {fault}.")
     else:
         limits = planned_limits(checkpoint, how, spec.gpu, precision, given)
+        block = load_engine(how.engine).tokens_per_block
+        interval = snapshot_interval(agents_load().system_tokens, block)
+        options, note = backend.planned(options, checkpoint.config, interval)
+        spec = dataclasses.replace(spec, options=options)
+        if note:
+            say(note)
     if given.max_batch_size is None:
         many = f"{limits.max_batch_size} sequences of {limits.max_seq_len} tokens"
         if isinstance(how, ForeignRuntime) and how.takes_whole_prompts:

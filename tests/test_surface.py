@@ -95,6 +95,7 @@ def test_triton_configuration() -> None:
         ("plan.json", "plan nemotron-nano-9b-v2 --gpu a10g"),
         ("plan_baseline.json", "plan nemotron-nano-9b-v2 --gpu a10g --baseline qwen3-8b --curve"),
         ("plan_search.json", "plan nemotron-nano-9b-v2 --gpu h100 --precision any --tpot-ms 30"),
+        ("plan_sessions.json", "plan nemotron-nano-9b-v2 --gpu a10g --sessions --ttft-ms 1000"),
         ("inspect_checkpoint.json", f"inspect {FOLDER}/nemotron_h"),
     ],
 )

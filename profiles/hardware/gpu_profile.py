@@ -82,7 +82,8 @@ class Datasheet(Strict):
     cache_bandwidth_gb_per_s: PositiveFloat | None = None
     num_sms: PositiveInt | None = None
     tdp_w: PositiveFloat | None = None
-    interconnect_gb_per_s: PositiveFloat | None = None  # each way
+    interconnect_gb_per_s: PositiveFloat | None = None  # to the other GPUs, each way
+    host_link_gb_per_s: PositiveFloat | None = None  # to the host's memory, each way
 
 
 class MeasuredWith(Strict):

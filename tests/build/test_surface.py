@@ -40,7 +40,7 @@ MANIFESTS = {
     ),
     "tensorrt-llm": (
         ["--gpu", "h100"],
-        (False, [], ["is_code_trusted", "tp_size"], ["llm_args.yaml"]),
+        (False, [], ["is_code_trusted", "tp_size"], ["llm_args.yaml", "llm_args_reuse.yaml"]),
     ),
 }
 PACKAGES = {

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from nemotrt.cli import main
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends.tensorrt_llm import bundle
+from nemotrt.engines.backends.tensorrt_llm.bundle import ARGS_FILE, REUSE_FILE
 from nemotrt.engines.backends.tensorrt_llm.llm_args import (
     graph_batch_sizes,
     llm_args,
@@ -17,9 +18,12 @@ from nemotrt.engines.backends.tensorrt_llm.llm_args import (
 )
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.text.chat.template import load_chat_template
+from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.sessions.load import agents_load
 from support.sparse_checkpoint import write_sparse
 
 
@@ -212,6 +216,43 @@ def test_a_state_s_options_are_written_and_for_models_that_have_one(tmp_path: Pa
         command = ("tiny-dense", "--gpu", "h100", option, "64", "-o", str(tmp_path / "d"))
         code, stderr = run(*command)
         assert code == 2 and f"{option} is for models with a recurrent state" in stderr
+
+
+def test_a_hybrid_s_bundle_says_how_prefixes_are_reused(tmp_path: Path) -> None:
+    """In a second file, for versions that keep states; the first one is for every version."""
+    code, stderr = run("tiny", "--gpu", "h100", "-o", str(tmp_path / "b"))
+    assert code == 0 and "1.3.0rc24" in stderr and "1.2 keeps none" in stderr
+    plain, reusing = (read_llm_args(tmp_path / "b" / name) for name in (ARGS_FILE, REUSE_FILE))
+    cache = plain.pop("kv_cache_config")
+    states = {"periodic_snapshot_interval": 2048, "additional_snapshot_offsets_from_end": [15]}
+    assert reusing.pop("kv_cache_config") == cache | {
+        "enable_block_reuse": True,
+        "mamba_state_config": states,
+    }
+    assert reusing == plain and cache["enable_block_reuse"] is False
+    assert agents_load().system_tokens == 2048
+    for number, more in enumerate((("tiny", "--prefix-snapshots", "0"), ("tiny-dense",),
+                                   ("tiny", "--prefix-snapshots", "64"))):  # fmt: skip
+        target = tmp_path / str(number)
+        code, stderr = run(*more, "--gpu", "h100", "-o", str(target))
+        assert code == 0 and not (target / REUSE_FILE).exists() and "1.2 keeps none" not in stderr
+        is_reused = read_llm_args(target / ARGS_FILE)["kv_cache_config"]["enable_block_reuse"]
+        assert is_reused is ("64" in more)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-dense"])
+@pytest.mark.parametrize("word", ["", " /think", " /no_think"])
+def test_the_next_turn_has_all_but_the_opening_of_the_prompt(model: str, word: str) -> None:
+    """So a state that is kept before the opening serves the next turn, whatever it answered."""
+    folder = TINY_MODELS[model]
+    template, tokenizer = load_chat_template(folder), load_tokenizer(folder)
+    assert template is not None and tokenizer is not None
+    turns = [{"role": "user", "content": f"What is 2 + 2?{word}"}]
+    answer = {"role": "assistant", "content": "<think>\nEasy.\n</think>\n\nIt is 4."}
+    more = [*turns, answer, {"role": "user", "content": f"And 3 + 3?{word}"}]
+    prompt, following = (tokenizer.encode(template.render(chat)) for chat in (turns, more))
+    num_kept = len(prompt) - bundle.opening_tokens(folder)
+    assert num_kept > 5 and prompt[:num_kept] == following[:num_kept]
 
 
 @pytest.mark.parametrize(("model", "sizes"), [("nano_9b", (1, 2, 4, 8)), ("tiny", (1, 2))])

@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt_llm import interpreter, versions
-from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args
+from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, with_reuse
 from nemotrt.engines.backends.tensorrt_llm.llm_process import LLMProcess
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.runtime.request import Request
+from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfitError
+from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
 from nemotrt.wire.frames import encode, read_frame
 from support.other_world import STAND_IN, World
 
@@ -181,10 +181,100 @@ def test_a_bundle_of_the_newest_options_runs_where_they_are(tmp_path: Path, worl
     with world.chosen("1.4.0rc4"):
         opened = open_engine(target)
         assert process_of(opened).version == "1.4.0rc4"
-        with pytest.raises(ConfigError, match="reuses prefixes"):
-            params = SamplingParams(max_tokens=1, prompt_logprobs=1)
-            opened.scheduler().submit(Request("r", PROMPT, params))
         opened.engine.close()
+
+
+LIMIT_FLAGS = ("--max-batch-size", "2", "--max-seq-len", "96", "--chunk-tokens", "16")
+
+
+@pytest.fixture(scope="module")
+def planned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `nemotrt build` writes it; a state is kept every 8 tokens, for a tiny model's prompts."""
+    target = tmp_path_factory.mktemp("planned") / "b"
+    command = ["build", "tiny", "--backend", "tensorrt-llm", "--gpu", "h100", *LIMIT_FLAGS]
+    result = CliRunner().invoke(main, [*command, "-o", str(target)])
+    assert result.exit_code == 0, result.output
+    args = target / "llm_args_reuse.yaml"
+    args.write_text(args.read_text().replace("interval: 2048", "interval: 8"))
+    return target
+
+
+def answers(opened: OpenEngine, *requests: Request) -> list[tuple[int | None, list[int], int]]:
+    """Of each request, one after the other: cached tokens, its own tokens, scored prompt tokens."""
+    found = []
+    scheduler = opened.scheduler()
+    for request in requests:
+        scheduler.submit(request)
+        updates: list[Update] = []
+        while not scheduler.is_idle:
+            updates += scheduler.step()
+        assert updates[-1].finish_reason is FinishReason.LENGTH, updates[-1].error
+        told = [u.cached_tokens for u in updates if u.cached_tokens is not None]
+        assert len(told) <= 1 and (not told or updates[0].cached_tokens == told[0])
+        tokens = [token.id for update in updates for token in update.tokens]
+        scored = sum(len(update.prompt) for update in updates)
+        found.append((told[0] if told else None, tokens, scored))
+    return found
+
+
+def test_prefixes_are_reused_where_the_version_keeps_states(
+    planned_bundle: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same bundle on each: every 8 tokens from 1.3.0rc24 on; before, nothing and a word."""
+    params = SamplingParams(max_tokens=4, ignore_eos=True)
+    text = tuple(range(10, 40))
+    scored = SamplingParams(max_tokens=4, ignore_eos=True, prompt_logprobs=1)
+    requests = (
+        Request("a", text, params),
+        Request("b", (*text[:20], 7, 8), params),
+        Request("c", (*text, 9), params, salt="tenant"),
+        Request("d", (*text, 9), params, salt="tenant"),
+        Request("e", (*text, 9), scored),
+    )
+    with world.chosen("1.2.1"):
+        opened = open_engine(planned_bundle, verify=False)
+        old = answers(opened, *requests)
+        opened.engine.close()
+    assert [cached for cached, _, _ in old] == [None] * 5
+    assert "1.2.1 keeps no recurrent state" in caplog.text and "1.3.0rc24" in caplog.text
+    caplog.clear()
+    for version in ("1.3.0rc24", "1.4.0rc4"):
+        with world.chosen(version):
+            opened = open_engine(planned_bundle, verify=False)
+            new = answers(opened, *requests)
+            opened.engine.close()
+        assert [cached for cached, _, _ in new] == [0, 16, 0, 24, 0]
+        assert [rest for _, *rest in new] == [rest for _, *rest in old]
+        assert new[-1][2] == 31  # a scored prompt comes whole, though others left prefixes of it
+    assert not caplog.text
+
+
+def test_a_count_that_can_not_be_is_not_believed(planned_bundle: Path, world: World) -> None:
+    with world.chosen("1.4.0rc4"), world.broken(cached=6):
+        opened = open_engine(planned_bundle, verify=False)
+        [(cached, tokens, _)] = answers(
+            opened, Request("r", PROMPT, SamplingParams(max_tokens=2, ignore_eos=True))
+        )
+        opened.engine.close()
+    assert cached is None and len(tokens) == 2
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("1.2.1", "mamba_state_config"),
+        ("1.3.0rc23", "mamba_state_config"),
+        ("1.3.0rc23.post1", "mamba_state_config"),
+        ("main", "mamba_state_config"),
+        ("1.3.0rc24", None),
+        ("1.3.0", None),
+        ("1.4.0rc1", None),
+    ],
+)
+def test_which_version_keeps_states(version: str, name: str | None) -> None:
+    args = with_reuse(llm_args(LIMITS, has_fp8_cache=False), 8, 3)
+    since = versions.lacking(version, args.model_dump(mode="json", exclude_none=True))
+    assert (since.name if since else None) == name
 
 
 @pytest.mark.parametrize(

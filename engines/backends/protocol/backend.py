@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.backends.protocol.local_gpu import check_gpu, local_compute_capability
 from nemotrt.engines.backends.protocol.planning import NotPlanned, Planning
+from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.needs import Ability, Need
@@ -157,6 +158,14 @@ class Backend(ABC, Generic[Own]):
     def planning(self, options: Own) -> Planning:
         """Return how the planner finds an engine's limits."""
         return NotPlanned()
+
+    def planned(self, options: Own, model: ModelConfig, snapshots: int) -> tuple[Own, str]:
+        """Return the options with what the planner says of agents' prefixes, and what to tell.
+
+        `snapshots` is after how many tokens each the state of a prompt should be kept, if it is
+        kept at points that a configuration names.
+        """
+        return options, ""
 
     def table_cell(self, compute_capability: str, precision: Precision) -> str:
         """Return what `build --list` says of a GPU and a precision."""

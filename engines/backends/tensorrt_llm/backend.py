@@ -19,7 +19,9 @@ from nemotrt.engines.backends.protocol.planning import (
 )
 from nemotrt.engines.backends.tensorrt_llm.interpreter import find_python
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.backends.tensorrt_llm.versions import STATES_SINCE
 from nemotrt.engines.checkpoint.hub.cache import place_of
+from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.needs import Ability, Need
@@ -77,7 +79,9 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
         write_bundle(target.checkpoint, job.folder, job.limits, target.capability, told)
         job.report("weight digests")
         notes: Notes = {
-            name: value for name, value in dataclasses.asdict(told).items() if value is not None
+            name: value
+            for name, value in dataclasses.asdict(told).items()
+            if value is not None and name != "planned_snapshots"  # that is in its file
         }
         return Payload({}, notes, weight_entries(target.checkpoint))
 
@@ -94,6 +98,18 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return what opening the bundle asks of this machine."""
         return (*super().needs_here(folder, manifest), Need("TensorRT-LLM", find_python))
+
+    def planned(
+        self, options: TensorRTLLMOptions, model: ModelConfig, snapshots: int
+    ) -> tuple[TensorRTLLMOptions, str]:
+        """Return the options with what is planned of a hybrid's prefixes, unless they say it."""
+        if model.mamba is None or options.prefix_snapshots is not None:
+            return options, ""
+        planned = dataclasses.replace(options, planned_snapshots=snapshots)
+        return planned, (
+            f"Planned: prefixes are reused, with a state kept every {snapshots} tokens and before "
+            f"a prompt's opening, by TensorRT-LLM {STATES_SINCE} or later; 1.2 keeps none."
+        )
 
     def planning(self, options: TensorRTLLMOptions) -> Planning:
         """Plan as it shares memory out."""

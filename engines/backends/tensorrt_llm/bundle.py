@@ -6,15 +6,19 @@ from pathlib import Path
 from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.backends.protocol.options import TP_SIZES
-from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml
+from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml, with_reuse
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
 from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
 from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.text.chat.template import load_chat_template
+from nemotrt.engines.text.chat.turn import turn_openings
+from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.errors import ConfigError
 
-ARGS_FILE = "llm_args.yaml"
+ARGS_FILE = "llm_args.yaml"  # for every version
+REUSE_FILE = "llm_args_reuse.yaml"  # for those that keep recurrent states; not in every bundle
 
 
 def check(checkpoint: Checkpoint, compute_capability: str, tp: int) -> None:
@@ -78,6 +82,8 @@ def write_bundle(
 ) -> None:
     """Write ARGS_FILE to `folder`, with the KV cache that the checkpoint asks for.
 
+    Beside it REUSE_FILE, where the planner says how a hybrid's prefixes are reused.
+
     Raises:
         ConfigError: the GPU has no such cache.
     """
@@ -85,6 +91,23 @@ def write_bundle(
     has_fp8_cache = checkpoint.quant.kv_cache_algo == "FP8"
     args = llm_args(limits, has_fp8_cache=has_fp8_cache, options=options)
     (folder / ARGS_FILE).write_text(to_yaml(args), encoding="utf-8")
+    if options.planned_snapshots is not None:
+        offset = opening_tokens(checkpoint.path)
+        reusing = with_reuse(args, options.planned_snapshots, offset)
+        (folder / REUSE_FILE).write_text(to_yaml(reusing), encoding="utf-8")
+
+
+def opening_tokens(folder: Path) -> int:
+    """Return how many tokens a chat's prompt has behind its last message, at most.
+
+    The next turn's prompt has all before them; what follows may be written otherwise there, such as
+    an answer without its trace. 0 where the checkpoint has no chat template.
+    """
+    template, tokenizer = load_chat_template(folder), load_tokenizer(folder)
+    if template is None or tokenizer is None:
+        return 0
+    openings = turn_openings(template)
+    return max(len(tokenizer.encode(text, add_special_tokens=False)) for text in openings)
 
 
 def weight_entries(checkpoint: Checkpoint) -> dict[str, WeightInput]:

@@ -9,7 +9,11 @@ import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.artefact.weights import OpenOptions, open_weights
-from nemotrt.engines.backends.tensorrt_llm.bundle import ARGS_FILE, serve_command
+from nemotrt.engines.backends.tensorrt_llm.bundle import (
+    ARGS_FILE,
+    REUSE_FILE,
+    serve_command,
+)
 from nemotrt.engines.backends.tensorrt_llm.interpreter import find_python
 from nemotrt.engines.backends.tensorrt_llm.llm_args import read_llm_args
 from nemotrt.engines.backends.tensorrt_llm.llm_process import LLMProcess
@@ -81,6 +85,7 @@ def open_engine(folder: Path, manifest: Manifest, options: OpenOptions) -> LLMEn
     except EnvironmentUnfitError as error:
         raise EnvironmentUnfitError(f"{error.message}. Without nemotrt: {command}") from error
     vocab_size = read_model_config(folder).vocab_size
-    process = LLMProcess(python, checkpoint, args, vocab_size)
-    reuses_prefixes = bool(args["kv_cache_config"]["enable_block_reuse"])
+    newer = read_llm_args(folder / REUSE_FILE) if (folder / REUSE_FILE).exists() else None
+    process = LLMProcess(python, checkpoint, args, vocab_size, newer)
+    reuses_prefixes = bool(process.args["kv_cache_config"]["enable_block_reuse"])
     return LLMEngine(process, manifest.engine_limits, vocab_size, reuses_prefixes=reuses_prefixes)

@@ -22,9 +22,13 @@ Positive = Annotated[int, pydantic.Field(ge=1)]
 
 
 class MambaStateConfig(Strict, strict=True):
-    """`mamba_state_config`: the recurrent state is kept each time so many tokens have come."""
+    """`mamba_state_config`: after which tokens of a prompt the recurrent state is kept.
+
+    Each time so many have come, and where so many are left of the prompt.
+    """
 
     periodic_snapshot_interval: Positive
+    additional_snapshot_offsets_from_end: list[Annotated[int, pydantic.Field(ge=0)]] | None = None
 
 
 class KvCacheConfig(Strict, strict=True):
@@ -93,7 +97,7 @@ def llm_args(
     told = options or TensorRTLLMOptions()
     cache: dict[str, Any] = {"dtype": "fp8" if has_fp8_cache else "auto"}
     cache["avg_seq_len"] = told.avg_seq_len
-    if told.prefix_snapshots is not None:
+    if told.prefix_snapshots:
         interval = {"periodic_snapshot_interval": told.prefix_snapshots}
         cache |= {"enable_block_reuse": True, "mamba_state_config": interval}
     return LlmArgs.model_validate(
@@ -108,6 +112,19 @@ def llm_args(
             "cuda_graph_config": {"batch_sizes": graph_batch_sizes(limits.max_batch_size)},
         }
     )
+
+
+def with_reuse(args: LlmArgs, interval: int, offset_from_end: int) -> LlmArgs:
+    """Return the arguments with prefixes reused, and the points where the state is kept."""
+    raw = args.model_dump(mode="json", exclude_none=True)
+    raw["kv_cache_config"] |= {
+        "enable_block_reuse": True,
+        "mamba_state_config": {
+            "periodic_snapshot_interval": interval,
+            "additional_snapshot_offsets_from_end": [offset_from_end],
+        },
+    }
+    return LlmArgs.model_validate(raw)
 
 
 def graph_batch_sizes(max_batch_size: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import math
 import os
 import queue
@@ -20,13 +21,18 @@ import pydantic
 
 from nemotrt.engines.backends.tensorrt_llm.apart import start
 from nemotrt.engines.backends.tensorrt_llm.interpreter import command, environment
-from nemotrt.engines.backends.tensorrt_llm.versions import check_version
+from nemotrt.engines.backends.tensorrt_llm.versions import check_version, lacking
 from nemotrt.engines.runtime.sampling.params import Floats
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
 from nemotrt.files.model_file import Strict
 from nemotrt.wire import parent_death
 from nemotrt.wire.frames import Frame, encode, read_frame
 
+log = logging.getLogger("nemotrt.engine")
+NO_REUSE = (
+    "TensorRT-LLM %s keeps no recurrent state: every prompt is computed whole. %s or later reuses "
+    "prefixes (kv_cache_config.%s)."
+)
 NUM_LAST_LINES = 15
 MAX_LINE_BYTES = 4096  # of them that are kept
 CLOSE_S = 30.0  # for the LLM to let go of its GPU
@@ -49,6 +55,7 @@ class _Item(Strict, strict=True):
     ids: list[Count] = pydantic.Field(default_factory=list)
     logprobs: list[list[Pair] | Number | None] = pydantic.Field(default_factory=list)
     finish_reason: str | None = None
+    cached_tokens: Count | None = None
     fault: Fault | None = None
 
 
@@ -74,7 +81,8 @@ class ContextRows:
 class Gained:
     """What a request gained: token ids, what each had for log-probabilities, and how it ended.
 
-    `rows` come alone, before the tokens, if they were asked for.
+    `rows` come alone, before the tokens, if they were asked for. `cached_tokens` of the prompt were
+    not computed, as the LLM counts them; with the first tokens alone.
     """
 
     number: int
@@ -82,14 +90,24 @@ class Gained:
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: str | None = None
     fault: Fault | None = None
+    cached_tokens: int | None = None
     rows: ContextRows | None = None
 
 
 class LLMProcess:
     """An LLM in a process of its own; requests are started and aborted from any thread."""
 
-    def __init__(self, python: str, model: str, args: Mapping[str, Any], vocab_size: int) -> None:
+    def __init__(
+        self,
+        python: str,
+        model: str,
+        args: Mapping[str, Any],
+        vocab_size: int,
+        newer_args: Mapping[str, Any] | None = None,
+    ) -> None:
         """Start it and wait until it is ready, which takes as long as the model takes to load.
+
+        `newer_args` count in a version that has all that they ask for.
 
         Raises:
             EnvironmentUnfitError: its version or GPU lacks what `args` ask for, or it says that it
@@ -119,7 +137,7 @@ class LLMProcess:
         self._last_words = _LastWords(self._process.stdout)
         self._reader = threading.Thread(target=self._read, name="llm process", daemon=True)
         try:
-            self.version = self._begin(model, args)
+            self.version, self.args = self._begin(model, args, newer_args)
         except BaseException:
             self.close(wait_s=0)
             raise
@@ -130,13 +148,13 @@ class LLMProcess:
         """The process's id, and its group's."""
         return self._process.pid
 
-    def start(self, prompt: Sequence[int], params: Mapping[str, Any], **further: Any) -> int:
+    def start(self, prompt: Sequence[int], params: Mapping[str, Any], salt: str = "") -> int:
         """Start a request and return its number; it is heard of through `take` alone.
 
-        `further` are arguments of the LLM's beside the sampling.
+        It shares prefixes with requests of the same salt.
         """
         number = next(self._numbers)
-        told = {"prompt": list(prompt), "params": dict(params), "further": further}
+        told = {"prompt": list(prompt), "params": dict(params), "salt": salt}
         self._send({"op": "submit", "id": number, **told})
         return number
 
@@ -182,10 +200,17 @@ class LLMProcess:
         os.close(self._lifeline)
         self._last_words.close()
 
-    def _begin(self, model: str, args: Mapping[str, Any]) -> str:
-        """Check the version, start the LLM and return the version."""
+    def _begin(
+        self, model: str, args: Mapping[str, Any], newer_args: Mapping[str, Any] | None
+    ) -> tuple[str, Mapping[str, Any]]:
+        """Check the version, start the LLM; return the version, and the arguments that it got."""
         hello = self._answer("hello")
         version, capability = hello.get("version"), hello.get("compute_capability")
+        if newer_args is not None:
+            since = lacking(str(version), newer_args)
+            args = args if since else newer_args
+            if since:
+                log.warning(NO_REUSE, version, since.version, since.name)
         check_version(str(version), args, None if capability is None else str(capability))
         fields = {"model": model, "args": dict(args), "vocab_size": self._vocab_size}
         self._send({"op": "start", **fields})
@@ -193,7 +218,7 @@ class LLMProcess:
             self._answer("ready")
         except EnvironmentUnfitError as error:
             raise EnvironmentUnfitError(f"TensorRT-LLM {version} can't start: {error}") from error
-        return str(version)
+        return str(version), args
 
     def _answer(self, operation: str) -> Frame:
         """Return the next frame, which must be of that operation."""
@@ -251,6 +276,7 @@ class LLMProcess:
                 tuple(map(_logprobs, item.logprobs)),
                 item.finish_reason,
                 item.fault,
+                item.cached_tokens,
             )
             for item in items
         ]

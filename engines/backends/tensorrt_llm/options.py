@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import click
+
 from nemotrt.commandline import COUNT, option
 from nemotrt.engines.backends.protocol.options import tp_size
 
@@ -10,7 +12,9 @@ from nemotrt.engines.backends.protocol.options import tp_size
 class TensorRTLLMOptions:
     """`tp_size` GPUs share the model; `is_code_trusted` runs the checkpoint's own Python code.
 
-    The last two are not in every version of TensorRT-LLM: `versions` says in which.
+    The next two are not in every version of TensorRT-LLM: `versions` says in which.
+    `planned_snapshots` is what the planner says where `prefix_snapshots` says nothing; versions
+    that have it not do without.
     """
 
     tp_size: int = tp_size()
@@ -21,8 +25,10 @@ class TensorRTLLMOptions:
     )
     prefix_snapshots: int | None = option(
         None,
-        "reuse prefixes, with a hybrid's state kept every so many tokens (1.3.0rc24 or later).",
-        kind=COUNT,
+        "reuse prefixes, with a hybrid's state kept every so many tokens (1.3.0rc24 or later); 0: "
+        "reuse none.",
+        kind=click.IntRange(0),
+        unset="the planner's, where the version on the GPU host has it",
     )
     avg_seq_len: int | None = option(
         None,
@@ -30,3 +36,4 @@ class TensorRTLLMOptions:
         "later).",
         kind=COUNT,
     )
+    planned_snapshots: int | None = None

@@ -1,6 +1,7 @@
 """Drives `tensorrt_llm.LLM`, which batches on its own, by the methods of our scheduler."""
 
 import dataclasses
+import secrets
 import time
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,7 +20,7 @@ from nemotrt.engines.backends.tensorrt_llm.sampling import (
     sampling_fields,
 )
 from nemotrt.engines.runtime.engine import HasLimits
-from nemotrt.engines.runtime.kept_state import KeptStats
+from nemotrt.engines.runtime.prompt_scores import PromptScores
 from nemotrt.engines.runtime.request import (
     NOT_FINITE,
     ErrorCode,
@@ -33,7 +34,6 @@ from nemotrt.engines.runtime.request_scheduler import check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
 from nemotrt.engines.runtime.sampling.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import is_finite
-from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ChildProcessFailedError, ConfigError
@@ -51,6 +51,7 @@ class Gain:
     text: str = ""
     reason: FinishReason | None = None
     prompt: tuple[PromptToken, ...] = ()
+    cached_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class LLMRequest:
     number: int = -1  # of its stream
     output: list[int] = field(default_factory=list)
     num_scored: int = 0  # tokens of the prompt whose logits have come
+    cached_tokens: int | None = None  # of the prompt, once they are known
 
     @property
     def num_left(self) -> int:
@@ -90,7 +92,7 @@ class LLMScheduler:
         process: the LLM's.
         tokenizer: makes text and knows the end-of-sequence ids; None gives tokens without text.
         eos_ids: further ids that end a sequence.
-        reuses_prefixes: whether the LLM keeps prefixes, whose logits it then has not.
+        reuses_prefixes: whether the LLM keeps prefixes, of which it has no logits then.
     """
 
     def __init__(
@@ -120,11 +122,6 @@ class LLMScheduler:
         return open_draws(self.engine)
 
     @property
-    def kept(self) -> KeptStats | None:
-        """None: what TensorRT-LLM keeps, it counts itself."""
-        return None
-
-    @property
     def is_idle(self) -> bool:
         """Whether there is nothing to run or report."""
         return not (self.running or self._ended)
@@ -134,17 +131,12 @@ class LLMScheduler:
 
         Raises:
             ConfigError: the request can't be run, its id is in use, or it has a grammar: that masks
-                logits, which are in the LLM's processes; several ends would ignore its min_tokens;
-                or it wants its prompt scored, of which the LLM reuses a prefix.
+                logits, which are in the LLM's processes; or several ends would ignore its
+                min_tokens.
         """
         if request.request_id in self.running:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         _check_guide(request)
-        if self._reuses_prefixes and request.params.prompt_logprobs is not None:
-            raise ConfigError(
-                "this bundle reuses prefixes, of which TensorRT-LLM gives no logits: leave out "
-                "prompt_logprobs, or build it without --prefix-snapshots."
-            )
         check_min_tokens(request.params, self.eos_ids)
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
@@ -213,6 +205,9 @@ class LLMScheduler:
         if news.fault is not None:
             return self._fail(sequence, news.fault)
         gain = Gain()
+        if self._reuses_prefixes and sequence.cached_tokens is None:
+            is_count = (news.cached_tokens or 0) <= len(sequence.request.prompt)
+            gain.cached_tokens = sequence.cached_tokens = news.cached_tokens if is_count else None
         if sequence.scores.is_wanted:
             if sequence.num_scored < len(sequence.request.prompt):
                 return self._end_unscored(sequence, "none")
@@ -277,12 +272,15 @@ class LLMScheduler:
         )
         fields = sampling_fields(left, self.eos_ids)
         prompt = (*sequence.request.prompt, *sequence.output)
-        # Source: TensorRT-LLM's LLM.generate_async; every version that reuses a hybrid's prefixes
-        # has the argument. Where it keeps none there is nothing to keep apart.
-        salt = sequence.request.salt if self._reuses_prefixes else ""
-        further = {"cache_salt": salt} if salt else {}
-        sequence.number = self._process.start(prompt, fields, **further)
+        sequence.number = self._process.start(prompt, fields, self._salt(sequence))
         self._by_number[sequence.number] = sequence
+
+    def _salt(self, sequence: LLMRequest) -> str:
+        """Return whose prefixes a request may use; nobody's where every logit of it is wanted."""
+        if not self._reuses_prefixes:
+            return ""
+        is_scored = sequence.request.params.prompt_logprobs is not None
+        return secrets.token_hex(16) if is_scored else sequence.request.salt
 
     def _update(self, sequence: LLMRequest, gain: Gain) -> Update:
         """Return what a request gained, and forget it if that was the last."""
@@ -292,7 +290,14 @@ class LLMScheduler:
                 gain.reason = FinishReason.STOP
             self._forget(sequence)
         name = sequence.request.request_id
-        return Update(name, tuple(gain.tokens), gain.text, gain.reason, prompt=gain.prompt)
+        return Update(
+            name,
+            tuple(gain.tokens),
+            gain.text,
+            gain.reason,
+            prompt=gain.prompt,
+            cached_tokens=gain.cached_tokens,
+        )
 
     def _is_end(self, request: Request, token: int) -> bool:
         """Whether a token ends the request's text."""

@@ -2,7 +2,9 @@
 
 Sources: TensorRT-LLM's reference of KvCacheConfig of 1.2.1, 1.3.0rc27 and 1.4.0rc4, recipes for
 1.3.0rc24, and for avg_seq_len tests of the main branch beside 1.4.0rc4. A version is where a field
-was read, which may be later than where it came.
+was read, which may be later than where it came. NVIDIA/TensorRT-LLM#16598 brought
+mamba_state_config with all of its points; before it #12185 had an interval of another name, and 1.2
+keeps no recurrent state.
 """
 
 import re
@@ -28,10 +30,14 @@ class Since:
     option: str
 
 
-# Sampling needs no entry: every version from OLDEST has the fields that we send. Of a hybrid, the
-# blocks of a prefix are of use only with snapshots of its recurrent state.
+# Sampling needs no entry: every version from OLDEST has the fields that we send; and so has each
+# `cache_salt` of generate_async and `cached_tokens` of a result. Sources: llmapi/llm.py and
+# executor/result.py of 1.2.1, llm.py of 1.3.0rc24; for cached_tokens of 1.3.0rc23
+# ai-dynamo/dynamo#13567, which ran it. Of a hybrid, the blocks of a prefix are of use only with
+# snapshots of its recurrent state.
+STATES_SINCE = "1.3.0rc24"
 SINCE = (
-    Since("mamba_state_config", "1.3.0rc24", "--prefix-snapshots"),
+    Since("mamba_state_config", STATES_SINCE, "--prefix-snapshots"),
     Since("avg_seq_len", "1.4.0rc4", "--avg-seq-len"),
 )
 
@@ -55,18 +61,29 @@ def check_version(version: str, args: Mapping[str, Any], compute_capability: str
         raise EnvironmentUnfitError(
             f"TensorRT-LLM is of version {version!r}; nemotrt drives {OLDEST} or later."
         )
-    cache = args["kv_cache_config"]
-    for since in SINCE:
-        if since.name in cache and found < _order(since.version):
-            raise EnvironmentUnfitError(
-                f"TensorRT-LLM {version} has no kv_cache_config.{since.name}, which "
-                f"{since.version} has: build the bundle without {since.option}."
-            )
-    if cache["dtype"] == "fp8" and compute_capability and not has_fp8(compute_capability):
+    if since := lacking(version, args):
+        raise EnvironmentUnfitError(
+            f"TensorRT-LLM {version} has no kv_cache_config.{since.name}, which "
+            f"{since.version} has: build the bundle without {since.option}."
+        )
+    if (
+        args["kv_cache_config"]["dtype"] == "fp8"
+        and compute_capability
+        and not has_fp8(compute_capability)
+    ):
         raise EnvironmentUnfitError(
             f"the bundle has an FP8 KV cache; this GPU's compute capability {compute_capability} "
             "has no FP8. Build it of a checkpoint that was quantized with --kv-cache none."
         )
+
+
+def lacking(version: str, args: Mapping[str, Any]) -> Since | None:
+    """Return the first that the arguments ask for and a version has not; None if it has all."""
+    cache = args["kv_cache_config"]
+    for since in SINCE:
+        if since.name in cache and (parse(version) or ()) < _order(since.version):
+            return since
+    return None
 
 
 def _order(version: str) -> tuple[int, int, int, int]:

@@ -44,12 +44,25 @@ def read_turn(prompt: str, template: ChatTemplate | None) -> Turn:
 @lru_cache(maxsize=8)
 def turn_header(template: ChatTemplate) -> str:
     """Return the text with which `template` opens the assistant's turn, "" if it has none."""
-    question = [{"role": "user", "content": PROBE}]
+    opening = _opening(template, PROBE)
+    return re.split("|".join(map(re.escape, template.chat.think)), opening)[0].strip()
+
+
+def turn_openings(template: ChatTemplate) -> tuple[str, ...]:
+    """Return all that `template` writes behind the last message, with thinking and without."""
+    return tuple(
+        _opening(template, f"{PROBE} {directive}")
+        for directive in template.chat.directives.values()
+    )
+
+
+def _opening(template: ChatTemplate, text: str) -> str:
+    """Return what `template` writes behind a question, "" if it takes none."""
+    question = [{"role": "user", "content": text}]
     try:
         asked = template.render(question)
         told = template.render(question, add_generation_prompt=False)
     except ConfigError:
         return ""
     is_longer = asked.startswith(told) and asked != told
-    opening = asked[len(told) :] if is_longer else asked.rpartition(PROBE)[2]
-    return re.split("|".join(map(re.escape, template.chat.think)), opening)[0].strip()
+    return asked[len(told) :] if is_longer else asked.rpartition(PROBE)[2]

@@ -59,7 +59,7 @@ def steady_state(
     return SteadyState(
         batch_size=batch_size,
         tokens_per_s=batch_size * osl / cycle_s,
-        ttft_ms=1e3 * (alone_s + _wait_s(alone_s, others_s, cycle_s, step.total / 1e3)),
+        ttft_ms=1e3 * (alone_s + wait_s(alone_s, others_s, cycle_s, step.total / 1e3)),
         ttft_burst_ms=1e3 * prefills_s,
         tpot_ms=1e3 * (decode_s + others_s) / num_steps if num_steps else 0.0,
         queue_ms=1e3 * cycle_s * (concurrency - batch_size) / batch_size,
@@ -67,7 +67,7 @@ def steady_state(
     )
 
 
-def _wait_s(alone_s: float, others_s: float, cycle_s: float, step_s: float) -> float:
+def wait_s(alone_s: float, others_s: float, cycle_s: float, step_s: float) -> float:
     """Return the mean wait of a prompt: the rest of a decode step, and prefills before it.
 
     Source: mean wait of an M/D/1 queue, rho / (2 (1 - rho)) services, with rho the share of the

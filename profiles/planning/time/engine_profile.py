@@ -34,6 +34,22 @@ class Scratch(StrEnum):
     GRAPH = "graph"  # our ONNX graph in TensorRT: the call is one chunk, attention copies its cache
 
 
+class Boundary(StrEnum):
+    """After which tokens of a prompt an engine can go on from a state that it kept."""
+
+    ANY_TOKEN = "any token"  # kept in host memory, whole
+    BLOCKS = "blocks"  # kept on the GPU, where a block of its paging ends
+    SNAPSHOTS = "snapshots"  # kept on the GPU, at points that its configuration names
+    UNKNOWN = "unknown"  # nobody read it: nothing is planned of it
+
+
+class Reuse(Strict):
+    """What of a prompt an engine need not compute again."""
+
+    boundary: Boundary
+    source: str = Field(min_length=1)
+
+
 # A time that no roofline explains; `low` and `high` are of the time, not of the rate.
 Overhead = Band[NonNegativeFloat]
 
@@ -74,6 +90,7 @@ class EngineProfile(Strict):
     paging: Paging
     paging_source: str
     tokens_per_block: PositiveInt = 1
+    reuse: Reuse
     device: Literal["gpu", "cpu"] = "gpu"
     scratch: Scratch = Scratch.FUSED
     # Where a step writes SSM and convolution states; another engine's are in place.

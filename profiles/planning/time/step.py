@@ -75,22 +75,29 @@ def decode_step_time(
 
 
 def prefill_s(
-    sharded: ShardedModel, on: Roofline, isl: int, max_num_tokens: int, num_sequences: int = 1
+    sharded: ShardedModel,
+    on: Roofline,
+    isl: int,
+    max_num_tokens: int,
+    num_sequences: int = 1,
+    start: int = 0,
 ) -> float:
     """Return the seconds of `num_sequences` prompts of `isl` tokens, in chunks.
 
-    Prompts shorter than a chunk share it; a longer one takes several, each over the tokens
-    before it.
+    They come after `start` tokens whose state is there. Prompts shorter than a chunk share it; a
+    longer one takes several, each over the tokens before it.
     """
     chunk = max(min(isl, max_num_tokens), 1)
     together = min(num_sequences, max(max_num_tokens // chunk, 1))
-    one_wave = _wave_s(sharded, on, isl, chunk, together)
+    one_wave = _wave_s(sharded, on, isl, chunk, together, start)
     num_waves, rest = divmod(num_sequences, together)
     total = num_waves * one_wave
-    return total + (_wave_s(sharded, on, isl, chunk, rest) if rest else 0.0)
+    return total + (_wave_s(sharded, on, isl, chunk, rest, start) if rest else 0.0)
 
 
-def _wave_s(sharded: ShardedModel, on: Roofline, isl: int, chunk: int, num_sequences: int) -> float:
+def _wave_s(
+    sharded: ShardedModel, on: Roofline, isl: int, chunk: int, num_sequences: int, begin: int
+) -> float:
     """Return the seconds of prompts that go through the chunks side by side.
 
     Chunks of one size differ only in the attention before them, which grows evenly: the mean of
@@ -98,7 +105,7 @@ def _wave_s(sharded: ShardedModel, on: Roofline, isl: int, chunk: int, num_seque
     """
 
     def chunk_ms(start: int, num_tokens: int) -> float:
-        call = prefill_call(num_sequences, start, num_tokens)
+        call = prefill_call(num_sequences, begin + start, num_tokens)
         return step_time(sharded, on, call).total
 
     num_full, rest = divmod(isl, chunk)

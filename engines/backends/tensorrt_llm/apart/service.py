@@ -68,7 +68,7 @@ def _obey(stream: Any, streams: TokenStreams, params: Any, vocab_size: int) -> N
         frame = found[0]
         if frame["op"] == "submit":
             fields = partial(make_params, params, frame["params"], vocab_size)
-            streams.start(frame["id"], frame["prompt"], fields, frame["further"])
+            streams.start(frame["id"], frame["prompt"], fields, frame["salt"])
         elif frame["op"] == "abort":
             streams.abort(frame["id"])
         else:
@@ -134,6 +134,8 @@ def _item(news: News) -> Frame:
         item["logprobs"] = [_logprobs(found) for found in news.logprobs]
     if news.finish_reason is not None:
         item["finish_reason"] = str(news.finish_reason)
+    if news.cached_tokens is not None:
+        item["cached_tokens"] = int(news.cached_tokens)
     return item
 
 

@@ -7,7 +7,7 @@ so it is called in the thread's loop.
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ class News:
     """One response of a request: what is new in it, as the LLM has it.
 
     `fault` is the exception that ended the request. `context_logits` [prompt tokens, vocab] come
-    with the first response, if they were asked for.
+    with the first response, if they were asked for; so does the count of the prompt's tokens that
+    were not computed.
     """
 
     number: int
@@ -26,6 +27,7 @@ class News:
     finish_reason: str | None = None
     fault: BaseException | None = None
     context_logits: Any = None
+    cached_tokens: Any = None
 
 
 class TokenStreams:
@@ -44,17 +46,10 @@ class TokenStreams:
         self._thread.start()
 
     def start(
-        self,
-        number: int,
-        prompt: Sequence[int],
-        make_params: Callable[[], Any],
-        further: Mapping[str, Any],
+        self, number: int, prompt: Sequence[int], make_params: Callable[[], Any], salt: str = ""
     ) -> None:
-        """Start a request under a number; it is heard of through `take` alone.
-
-        `further` are arguments of `generate_async` beside the sampling.
-        """
-        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), make_params, further)
+        """Start a request under a number; it is heard of through `take` alone."""
+        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), make_params, salt)
 
     def abort(self, number: int) -> None:
         """Ask the LLM to give a request up; one that has ended is left alone."""
@@ -76,17 +71,14 @@ class TokenStreams:
         self._news.put(None)
 
     def _launch(
-        self,
-        number: int,
-        prompt: list[int],
-        make_params: Callable[[], Any],
-        further: Mapping[str, Any],
+        self, number: int, prompt: list[int], make_params: Callable[[], Any], salt: str
     ) -> None:
         """Hand a request to the LLM at once, so that an abort behind it finds it."""
         try:
             params = make_params()
+            more = {"cache_salt": salt} if salt else {}
             result = self._llm.generate_async(
-                prompt, sampling_params=params, streaming=True, **further
+                prompt, sampling_params=params, streaming=True, **more
             )
         except Exception as error:  # whoever takes it knows whether it is fatal
             self._news.put(News(number, fault=error))
@@ -104,10 +96,10 @@ class TokenStreams:
                 output = response.outputs[0]
                 ids = tuple(output.token_ids[num_seen:])
                 logprobs = tuple((output.logprobs or ())[num_seen:])
-                context = getattr(response, "context_logits", None) if not num_seen else None
+                first = {} if num_seen else _of_prompt(response)
                 num_seen += len(ids)
                 reason = output.finish_reason
-                self._news.put(News(number, ids, logprobs, reason, context_logits=context))
+                self._news.put(News(number, ids, logprobs, reason, **first))
         except Exception as error:  # as above
             self._news.put(News(number, fault=error))
         finally:
@@ -124,3 +116,8 @@ class TokenStreams:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _of_prompt(response: Any) -> dict[str, Any]:
+    """Return what a first response says of the prompt."""
+    return {name: getattr(response, name, None) for name in ("context_logits", "cached_tokens")}

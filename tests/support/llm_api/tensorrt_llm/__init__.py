@@ -4,7 +4,8 @@ What it enforces is TensorRT-LLM's: LLM(model, ...) takes the arguments of Torch
 other, nested configs are strict, SamplingParams has these fields, `generate_async` can be iterated
 asynchronously only where an event loop ran when it was called, `token_ids` grows in place, a stop
 token is cut off unless asked for, logprobs are one dict a token, an aborted request ends as
-"cancelled" a moment later. What it can't know is left out: speed, memory, kernels.
+"cancelled" a moment later, a prefix is reused where its state was kept and within its salt. What it
+can't know is left out: speed, memory, kernels.
 
 It needs the standard library alone, and computes in a process of its own (`llm_worker`), as the
 real one does in MPI's. `STAND_IN_VERSION` says which version's fields it has; `STAND_IN_KNOBS`
@@ -66,6 +67,12 @@ if not __version__.startswith("1.2."):
         "use_kv_cache_manager_v2": (bool, str),
         "avg_seq_len": int,
     }
+OF_STATES = {
+    "periodic_snapshot_interval": int,
+    "additional_snapshot_offsets_from_start": list,
+    "additional_snapshot_offsets_from_end": list,
+    "enable_branch_snapshot": bool,
+}
 OF_GRAPHS = {"batch_sizes": list, "max_batch_size": int, "enable_padding": bool}
 OF_LLM = {
     "model": str,
@@ -178,6 +185,7 @@ class RequestOutput:
         self.outputs = [CompletionOutput(0)]
         self.finished = False
         self.context_logits: Any = None  # a torch tensor [prompt tokens, vocab]
+        self.cached_tokens = 0
         self._llm, self._params = llm, params
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -212,6 +220,7 @@ class RequestOutput:
         knobs, output = _knobs(), self.outputs[0]
         if "context" in news:
             rows = base64.b64decode(news["context"])
+            rows = rows[4 * news["vocab"] * self.cached_tokens :]  # of what was computed alone
             shape = (len(rows) // (4 * news["vocab"]), news["vocab"])
             self.context_logits = torch.Tensor(rows, shape)[: knobs.get("context_rows")]
         for token, logprob, top in news["tokens"]:
@@ -233,6 +242,30 @@ class RequestOutput:
             output.stop_reason = output.token_ids[-1]
             if not self._params.include_stop_str_in_output:
                 del output.token_ids[-1]
+
+
+class _Kept:
+    """Prefixes of which it has the blocks and the recurrent state: exact points, by salt.
+
+    Without a point no prefix of a hybrid is reused, whatever enable_block_reuse says.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        points = config.get("mamba_state_config", {}) if config.get("enable_block_reuse") else {}
+        _check("MambaStateConfig", OF_STATES, points)
+        self._interval = points.get("periodic_snapshot_interval", 0)
+        self._from_end = points.get("additional_snapshot_offsets_from_end", [])
+        self._prefixes: dict[str | None, set[tuple[int, ...]]] = {}
+
+    def keep(self, salt: str | None, prompt: list[int]) -> None:
+        size = len(prompt)
+        points = {*range(self._interval, size + 1, self._interval)} if self._interval else set()
+        points |= {size - offset for offset in self._from_end if offset < size}
+        self._prefixes.setdefault(salt, set()).update(tuple(prompt[:point]) for point in points)
+
+    def find(self, salt: str | None, prompt: list[int]) -> int:
+        kept = self._prefixes.get(salt, set())
+        return max((n for n in range(1, len(prompt)) if tuple(prompt[:n]) in kept), default=0)
 
 
 class LLM:
@@ -275,6 +308,7 @@ class LLM:
         )
         assert self._worker.stdout is not None
         assert json.loads(self._worker.stdout.readline()) == {"op": "ready"}
+        self._kept = _Kept(self.args.get("kv_cache_config", {}))
         self._results: dict[str, RequestOutput] = {}
         self._count = 0
         self._thread = threading.Thread(target=self._hear, daemon=True)
@@ -289,7 +323,9 @@ class LLM:
         streaming: bool = False,
         kv_cache_retention_config: Any = None,
         disaggregated_params: Any = None,
-        *,
+        trace_headers: Any = None,
+        _postproc_params: Any = None,
+        scheduling_params: Any = None,
         cache_salt: str | None = None,
     ) -> RequestOutput:
         if cache_salt:
@@ -303,6 +339,8 @@ class LLM:
             raise ValueError("prompt length plus max_tokens should not exceed max_seq_len")
         self._count += 1
         result = RequestOutput(self, str(self._count), params)
+        result.cached_tokens = _knobs().get("cached", self._kept.find(cache_salt, inputs))
+        self._kept.keep(cache_salt, inputs)
         self._results[result.request_id] = result
         bias, params.embedding_bias = params.embedding_bias, None
         told = asdict(params) | {"biases": _biases(bias)}
