@@ -187,6 +187,7 @@ def engine_rows(manifest: Manifest, executed: ExecutedOn | None = None) -> dict[
         else "yes"
         if manifest.executed
         else "no: no GPU was there to run it",
+        **({"executed with": executed.software} if executed else {}),
         "model": f"{model['model_type']} {model['layers']}",
         "max_batch_size": limits.max_batch_size,
         "max_seq_len": limits.max_seq_len,

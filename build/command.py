@@ -81,7 +81,8 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     is_eager=True,
     expose_value=False,
     callback=_list_support,
-    help="Print what is built for which GPU, and how that was checked.",
+    help="Print what is built for which GPU, how that was checked, and what `nemotrt check` found "
+    "of this folder's engines.",
 )
 @force_option
 @dry_run_option
