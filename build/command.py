@@ -121,7 +121,7 @@ def build(
     own = filled(registry.find(backend).options_type, chosen)
     spec = BuildSpec(backend, gpu, precision, DEFAULT_LIMITS, own)
     check_target(output, force=force)
-    source = checkpoint_folder(checkpoint, quiet=quiet or as_json, downloads=not dry_run)
+    source = checkpoint_folder(checkpoint)
     opened = open_checkpoint(source)
     if not quiet:
         for line in opened.notes():
