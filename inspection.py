@@ -54,7 +54,7 @@ def inspect(
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 
-    path = checkpoint_folder(folder, quiet=as_json)
+    path = checkpoint_folder(folder)
     is_engine = (path / MANIFEST_FILE).is_file() or not (path / "config.json").is_file()
     if source is not None and (is_engine or not is_quantized(path)):
         raise ConfigError(f"--source is for a quantized checkpoint; {path} is none.")
@@ -112,7 +112,7 @@ def _inspect_quantized(folder: Path, source: str | None, as_json: bool) -> None:
     from nemotrt.progress import count_progress
     from nemotrt.quantize.contracts.contract import inspect_quantized
 
-    original = checkpoint_folder(source, quiet=as_json) if source is not None else None
+    original = checkpoint_folder(source) if source is not None else None
     total = len(linear_names(read_model_config(folder)))
     with count_progress("comparing, linears", total, quiet=as_json or not original) as progress:
         found = inspect_quantized(folder, original, progress)
@@ -187,6 +187,7 @@ def engine_rows(manifest: Manifest, executed: ExecutedOn | None = None) -> dict[
         else "yes"
         if manifest.executed
         else "no: no GPU was there to run it",
+        **({"executed with": executed.software} if executed else {}),
         "model": f"{model['model_type']} {model['layers']}",
         "max_batch_size": limits.max_batch_size,
         "max_seq_len": limits.max_seq_len,

@@ -81,7 +81,8 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     is_eager=True,
     expose_value=False,
     callback=_list_support,
-    help="Print what is built for which GPU, and how that was checked.",
+    help="Print what is built for which GPU, how that was checked, and what `nemotrt check` found "
+    "of this folder's engines.",
 )
 @force_option
 @dry_run_option
@@ -120,7 +121,7 @@ def build(
     own = filled(registry.find(backend).options_type, chosen)
     spec = BuildSpec(backend, gpu, precision, DEFAULT_LIMITS, own)
     check_target(output, force=force)
-    source = checkpoint_folder(checkpoint, quiet=quiet or as_json, downloads=not dry_run)
+    source = checkpoint_folder(checkpoint)
     opened = open_checkpoint(source)
     if not quiet:
         for line in opened.notes():

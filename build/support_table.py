@@ -1,9 +1,15 @@
 """`nemotrt build --list`: which GPU takes which precision by which backend, checked how."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from nemotrt.build.engine_builder import compute_capability
+from nemotrt.engines.artefact.executed import read_executed
+from nemotrt.engines.artefact.manifest import MANIFEST_FILE, read_manifest
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.compute_capability import capability_number
 from nemotrt.engines.model.numerics import BUILT, Precision
+from nemotrt.errors import ArtefactError
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
 
 
@@ -46,7 +52,21 @@ def lines() -> list[str]:
         *(note for backend in registry.backends() for note in backend.table_notes),
         "",
         *(f"{word}: {how}" for word, how in legend.items()),
+        *checked_lines(Path()),
     ]
+
+
+def checked_lines(folder: Path) -> Iterator[str]:
+    """Yield a line for each engine in `folder` that `nemotrt check` found right, where it ran."""
+    for path in sorted(folder.glob(f"*/{MANIFEST_FILE}")):
+        try:
+            manifest = read_manifest(path.parent)
+            found = read_executed(path.parent, manifest)
+        except (ArtefactError, OSError):  # of a folder that nobody asked for
+            continue
+        if found:
+            name = f"{manifest.gpu or 'cpu'} {manifest.precision} {manifest.backend}"
+            yield f"checked, {name}: {found} ({path.parent})"
 
 
 def _cpu_lines() -> list[str]:

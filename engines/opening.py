@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemotrt.engines.artefact.executed import NOT_CHECKED, checked
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest, verify_files
 from nemotrt.engines.artefact.weights import (
     OpenOptions,
@@ -32,6 +33,12 @@ class OpenEngine:
     tokenizer: Tokenizer | None
     template: ChatTemplate | None
     eos_ids: tuple[int, ...]
+    checked: str = NOT_CHECKED  # what `nemotrt check` found of it
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What a result or a server's metrics say of the engine."""
+        return self.manifest.facts | {"checked": self.checked}
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -119,7 +126,8 @@ def open_with(folder: Path, options: OpenOptions, *, verify: bool = True) -> Ope
     config = read_model_config(folder)
     tokenizer, template = load_tokenizer(folder), load_chat_template(folder)
     engine = registry.find(manifest.backend).open(folder, manifest, options)
-    return OpenEngine(manifest, engine, tokenizer, template, config.eos_token_ids)
+    found = checked(folder, manifest)
+    return OpenEngine(manifest, engine, tokenizer, template, config.eos_token_ids, found)
 
 
 def checked_manifest(folder: Path, options: OpenOptions, *, verify: bool = True) -> Manifest:

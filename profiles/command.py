@@ -124,6 +124,7 @@ def run(
     num_repeats = options["repeat"]
     workloads = choose(load_choice, parse_concurrencies(options["concurrency"]), num_repeats)
     if options["dry_run"]:
+        _check_names(target_options, options["predict_model"])
         for workload in workloads:
             click.echo(workload)
         return
@@ -245,6 +246,20 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
     else:
         write_comparison(results, output)
     click.echo(output)
+
+
+def _check_names(options: TargetOptions, model: str | None) -> None:
+    """Raise, as a run would say it later, where what is named must be downloaded first."""
+    from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+    from nemotrt.engines.checkpoint.hub.parts import Part
+    from nemotrt.profiles.planning.sources.known_models import load_model
+
+    if options.tokenizer is not None:
+        checkpoint_folder(options.tokenizer, Part.TOKENIZER)
+    if options.weights.checkpoint is not None:
+        checkpoint_folder(options.weights.checkpoint)
+    if model is not None:
+        load_model(model)
 
 
 def _print(results: "list[ProfileResult]", output: Path, *, as_json: bool, quiet: bool) -> None:

@@ -89,7 +89,7 @@ def quantize(
     if note and not quiet:
         click.echo(note, err=True)
     check_target(output, force=options.force)
-    source = checkpoint_folder(checkpoint, quiet=silent, downloads=not dry_run)
+    source = checkpoint_folder(checkpoint)
     if calibration is not None and not dry_run:
         from nemotrt.quantize.calibration.calibrate import ensure_calibration
 

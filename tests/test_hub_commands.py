@@ -181,6 +181,46 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield served
 
 
+DRY = [
+    call
+    for call, command in of_checkpoints().items()
+    if any("--dry-run" in param.opts for param in command.params)
+]
+BY_CONFIG = ("model", "--baseline", "--predict-model")  # which the planner reads alone
+
+
+@pytest.mark.parametrize("call", DRY, ids=" ".join)
+def test_a_dry_run_says_what_would_be_downloaded(
+    call: tuple[str, str], hub: Hub, bundle: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    """Of any command, however deep it asks; nothing is written, and files in the cache serve."""
+    line = CALLS[call].replace("OUT", str(tmp_path / "out")).replace("ID", "x/tiny")
+    line = line.replace("BUNDLE", str(bundle)).replace("ENGINE", str(tiny_engine))
+    line += "" if "--dry-run" in line else " --dry-run"
+    before = {*tmp_path.rglob("*")}
+    told = run(line, 3).output
+    repository = hub.repositories["x/tiny"]
+    assert "--dry-run downloads nothing" in told and f"x/tiny@{repository.commit}" in told
+    [(count, size)] = re.findall(r": (\d+) files, ([\d.]+) MB", told)
+    weights = len(repository.files["model.safetensors"]) / 1e6
+    assert (int(count) == 1) == (call[1] in BY_CONFIG)
+    assert (float(size) > weights) == (call[1] not in (*BY_CONFIG, "--tokenizer"))
+    assert not hub.fetched() and {*tmp_path.rglob("*")} == before
+
+    hub.asked.clear()
+    assert "the network is off" in run(f"{line} --offline", 3).output and not hub.asked
+
+    snapshot = hub_cache() / f"models--x--tiny/snapshots/{repository.commit}"
+    for name in ("config.json", "tokenizer.json"):
+        snapshot.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).write_bytes(repository.files[name])
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text(repository.commit)
+    told = run(line, 0 if float(size) < weights else 3).output
+    assert float(size) < weights or "lacks model.safetensors" in told
+    assert not hub.fetched()
+
+
 def test_from_the_hub_to_a_token(hub: Hub, tmp_path: Path) -> None:
     """Plan by the configuration alone, quantize, build, generate; each says where it came from."""
     origin = {"repository": "x/tiny", "revision": hub.repositories["x/tiny"].commit}

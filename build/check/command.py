@@ -38,7 +38,9 @@ With neither: builds the tiny model for what is here and checks it, and the kern
 a GPU.
 
 Exit code 0: all holds. 1: something computes wrong; the report file is to be sent to the
-maintainers. 3: this machine lacks something, which is named.
+maintainers. 2: it could not be tried, for a reason that is named, such as a checkpoint that is
+missing or another one; nothing is said of the machine. 3: this machine lacks something, which is
+named.
 
 \b
 Examples:
@@ -90,7 +92,7 @@ def check(
 
         if note := record(engine, found.engines[0], found):
             click.echo(note, err=True)
-    if found.exit_code == 1:
+    if found.is_for_maintainers():
         click.echo(to_send(found), err=True)
     sys.exit(found.exit_code)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from nemotrt.build.check.result.fault import Fault, Stage
+from nemotrt.build.check.result.fault import Fault, Outcome, Stage
 from nemotrt.build.check.result.report import GpuSeen, new_report, to_send
 from nemotrt.build.check.result.rows import KernelCheck
 
@@ -29,7 +29,8 @@ def in_time(found: KernelCheck, report: Report, limit_s: float = MAX_S) -> Itera
         report(text)
 
     def expire() -> None:
-        found.faults.append(Fault(Stage.LAUNCH, f"{doing}: no end after {limit_s:g} s."))
+        what = f"{doing}: no end after {limit_s:g} s."
+        found.faults.append(Fault(Stage.LAUNCH, what, Outcome.WRONG))
         report = new_report(GpuSeen(None, None, None, "not asked: the GPU does not end"), found)
         click.echo(f"{report.faults[-1]}\n{to_send(report)}", err=True)
         os._exit(report.exit_code)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nemotrt.engines.artefact.manifest import EXECUTED_FILE, Manifest
+from nemotrt.errors import ArtefactError
 from nemotrt.files.model_file import Strict, json_model
 from nemotrt.files.writing import write_file
 
@@ -27,6 +28,12 @@ class ExecutedOn(Strict):
     prefill_tokens_per_s: float | None
     decode_tokens_per_s: float | None
     decode_sequences: int
+
+    @property
+    def software(self) -> str:
+        """The driver and the packages that it ran with."""
+        driver = {"driver": self.driver} if self.driver else {}
+        return ", ".join(f"{name} {value}" for name, value in (driver | self.versions).items())
 
     def __str__(self) -> str:
         """Return the line for a person."""
@@ -54,3 +61,15 @@ def read_executed(folder: Path, manifest: Manifest) -> ExecutedOn | None:
         return None
     found = json_model(ExecutedOn, path)
     return found if found.engine == manifest.facts["engine"] else None
+
+
+NOT_CHECKED = "not by nemotrt check"
+
+
+def checked(folder: Path, manifest: Manifest) -> str:
+    """Return what is said of an engine's check where a record that can't be read stops nothing."""
+    try:
+        found = read_executed(folder, manifest)
+    except ArtefactError as error:
+        return f"{NOT_CHECKED}: {error.message}"
+    return str(found) if found else NOT_CHECKED

@@ -1,6 +1,6 @@
 """What turns requests into tokens: our Scheduler, or a library that schedules for itself."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, runtime_checkable
 
 from nemotrt.engines.runtime.engine import HasLimits
@@ -61,6 +61,17 @@ class SchedulesItself(Protocol):
 
     def scheduler(self, tokenizer: Tokenizer | None, eos_ids: tuple[int, ...]) -> RequestScheduler:
         """Return what drives it; `eos_ids` end a sequence, beside the tokenizer's."""
+
+
+@runtime_checkable
+class BreaksAlone(Protocol):
+    """A scheduler whose engine may die between two steps, in a process of its own."""
+
+    def when_broken(self, tell: Callable[[], None]) -> None:
+        """Let another thread call `tell` once the engine is gone, unless it was closed."""
+
+    def check(self) -> None:
+        """Raise what a step would raise if the engine is gone."""
 
 
 def check_request(

@@ -77,7 +77,7 @@ def evaluate(
     if output is not None and not output.parent.is_dir():
         raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
     silent = quiet or as_json
-    reference, target = (checkpoint_folder(name, quiet=silent) for name in (against, candidate))
+    reference, target = map(checkpoint_folder, (against, candidate))
     if (checkpoint is not None or verify) and not quality.is_engine(target):
         raise ConfigError(f"--checkpoint and --verify are for engines; {target} is a checkpoint.")
     paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))

@@ -69,7 +69,7 @@ class EngineHost:
         )
         self._preparation = Preparation()
         self._gpus = GpuGauges()
-        self._info = info_text(opened.manifest.facts)
+        self._info = info_text(opened.facts)
         self._connections: list[ClientConnection] = []
         self._lock = threading.Lock()
 

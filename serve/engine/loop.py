@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotrt.engines.runtime.request import FinishReason, Update
-from nemotrt.engines.runtime.request_scheduler import RequestScheduler
+from nemotrt.engines.runtime.request_scheduler import BreaksAlone, RequestScheduler
 from nemotrt.errors import ConfigError
 from nemotrt.serve.engine.admission import AdmissionQueue
 from nemotrt.serve.engine.delivery import Delivery, Fields, failure
@@ -58,6 +58,9 @@ class EngineLoop:
 
     def start(self) -> None:
         """Start the thread."""
+        scheduler = self.scheduler
+        if isinstance(scheduler, BreaksAlone):  # a loop that waits for requests hears it
+            scheduler.when_broken(lambda: self._inbox.put(scheduler.check))
         self._thread.start()
 
     def submit(self, submission: Submission) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
@@ -120,8 +121,15 @@ def test_offline_never_asks(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not in the cache" in fault(EnvironmentUnfitError)
     assert not hub.asked
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert "--dry-run downloads nothing" in fault(EnvironmentUnfitError, downloads=False)
-    assert not hub.asked
+    with click.Context(click.Command("any")) as context:
+        context.params["dry_run"] = True
+        assert "--dry-run downloads nothing" in fault(EnvironmentUnfitError)
+        assert f"at most {len(TAKEN) + 1} files" in fault(EnvironmentUnfitError)
+        assert "x/none" in fault(ConfigError, "x/none")
+        hub.status = 503
+        assert "does not list here" in fault(EnvironmentUnfitError)
+        hub.status = None
+    assert not hub.fetched() and not hub_cache().exists()
     folder = checkpoint_folder("x/tiny")
     hub.asked.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "yes")

@@ -32,6 +32,7 @@ from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import (
+    ChildProcessFailedError,
     EnvironmentUnfitError,
 )
 from nemotrt.files import memory
@@ -351,6 +352,43 @@ def test_a_slice_of_the_real_widths_compiles(
     prompt = PromptCall(spec.limits.chunk_tokens, spec.limits.max_seq_len)
     scratch = workspace_bytes(config, NumberFormat.BF16, prompt, 8, Scratch.GRAPH)
     assert 0.9 < scratch / max(report.activation_bytes) < 1.3
+
+
+MORE = [(gpu, few) for gpu in ("a10g", "a100", "l4") for few in (1, 4, 7, 8)]
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "gpu", "num_sequences"),
+    [
+        ("nemotron-nano-9b-v2", "fp8", "l4", 7),
+        *(
+            pytest.param(model, "bf16", gpu, few, marks=pytest.mark.slow)
+            for model in ("nemotron-nano-9b-v2", "qwen3-8b")
+            for gpu, few in MORE
+        ),
+    ],
+)
+def test_few_sequences_of_24k_compile_too(
+    model: str, precision: str, gpu: str, num_sequences: int, tmp_path: Path
+) -> None:
+    """The compiler alone has no decode kernel for so few: the profile takes more of them."""
+    source = write_sparse(tmp_path / "c", model, precision, is_slice=True)
+    spec = BuildSpec("tensorrt", gpu, limits=Limits(num_sequences, 24576, 320))
+    manifest = build_engine(source, tmp_path / "e", spec)
+    found = check(tmp_path / "e", source, manifest)
+    assert manifest.options["layer_faults"] == "" and not found.faults
+    assert found.fused_attention == {"decode": 1, "prefill": 1}
+    layout = StateLayout.ROTATING if open_checkpoint(source).config.num_mamba_layers else None
+    assert manifest.options.get("state_layout") == layout
+    assert manifest.limits.max_batch_size == num_sequences
+
+
+def test_a_cache_that_no_kernel_takes_is_refused_by_name(tmp_path: Path) -> None:
+    source = write_sparse(tmp_path / "c", "nemotron-nano-9b-v2", "bf16", is_slice=True)
+    spec = BuildSpec("tensorrt", "a10g", limits=Limits(2, 32768, 64))
+    with pytest.raises(ChildProcessFailedError, match="give a smaller --max-seq-len") as caught:
+        build_engine(source, tmp_path / "e", spec)
+    assert "attention" in caught.value.message and not (tmp_path / "e").exists()
 
 
 @pytest.mark.slow

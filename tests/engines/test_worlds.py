@@ -2,10 +2,12 @@
 
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -27,6 +29,7 @@ from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
+from nemotrt.engines.runtime.request_scheduler import BreaksAlone
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
@@ -82,6 +85,32 @@ def is_there(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_death_while_idle_is_told_at_once(opened: OpenEngine) -> None:
+    """To whoever asked before or after it, with the process's last lines; not when it is closed."""
+    scheduler, told = opened.scheduler(), queue.SimpleQueue[str]()
+    assert isinstance(scheduler, BreaksAlone)
+    scheduler.when_broken(lambda: told.put("before"))
+    scheduler.check()
+    os.kill(process_of(opened).pid, signal.SIGKILL)
+    assert told.get(timeout=20) == "before"
+    scheduler.when_broken(lambda: told.put("after"))
+    assert told.get(timeout=20) == "after"
+    with pytest.raises(ChildProcessFailedError, match="ended with exit code -9"):
+        scheduler.check()
+
+
+def test_an_end_that_was_asked_for_is_no_death(bundle: Path, world: World) -> None:
+    with world.chosen():
+        opened = open_engine(bundle)
+    scheduler, told = opened.scheduler(), queue.SimpleQueue[str]()
+    assert isinstance(scheduler, BreaksAlone)
+    scheduler.when_broken(lambda: told.put("broken"))
+    [waiter] = [thread for thread in threading.enumerate() if thread.name == "llm process's end"]
+    opened.engine.close()
+    waiter.join(20)
+    assert not waiter.is_alive() and told.empty()
 
 
 def test_the_other_python_has_nothing_of_ours(world: World) -> None:

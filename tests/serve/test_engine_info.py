@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nemotrt.engines.artefact.manifest import read_manifest
+from nemotrt.engines.artefact.manifest import LimitsEntry, read_manifest
 from nemotrt.profiles.load.targets.opening import open_target
 from nemotrt.profiles.load.targets.options import TargetOptions
 from nemotrt.profiles.load.targets.server_metrics import ServerMetrics
@@ -13,7 +13,15 @@ from nemotrt.profiles.runs.measure import Observers, run
 from nemotrt.profiles.runs.record.identity import differences
 from nemotrt.serve.processes.launcher import serve_engine
 
-FACTS = ("backend", "gpu", "precision", "checkpoint", "engine", "max_batch_size", "max_seq_len")
+FACTS = (
+    "backend",
+    "gpu",
+    "precision",
+    "checkpoint",
+    "engine",
+    "checked",
+    *LimitsEntry.model_fields,
+)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
@@ -14,7 +15,7 @@ from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.sampling.guide import GRACE_TOKENS
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
-from nemotrt.serve.processes.run_folder import ServerState
+from nemotrt.serve.processes.run_folder import RunFolder, ServerState
 from support.other_world import World
 
 PROMPT = "The city of"
@@ -123,6 +124,31 @@ def test_the_server_outlives_the_other_side(client: openai.OpenAI, server: Serve
             time.sleep(0.2)
     assert answer.choices[0].text
     assert not any(child.is_running() for child in (other, *children))
+
+
+def test_a_death_between_requests_is_seen_without_one(server: ServerState) -> None:
+    """Health says it, and the supervisor starts another engine, as after any other death."""
+    health = server.openai_url.removesuffix("/v1") + "/health/ready"
+    before = state_now(server)
+    host = psutil.Process(before.processes["engine"])
+    [other] = [p for p in host.children() if "start.py" in str(p.cmdline())]
+    assert httpx.get(health).status_code == 200
+    other.kill()
+    seen = {200}
+    deadline = time.monotonic() + 60
+    while seen != {200, 503} or httpx.get(health).status_code != 200:
+        seen.add(httpx.get(health, timeout=30).status_code)
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.02)
+    after = state_now(server)
+    assert after.restarts["engine"] == before.restarts["engine"] + 1
+    assert after.processes["engine"] != host.pid and not host.is_running()
+
+
+def state_now(server: ServerState) -> ServerState:
+    found = RunFolder(Path(server.run_folder)).read_state()
+    assert found is not None
+    return found
 
 
 def _metrics(server: ServerState) -> str:

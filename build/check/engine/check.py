@@ -10,14 +10,14 @@ from nemotrt.build.check.engine.bounds import bound
 from nemotrt.build.check.engine.reference import BY_LAYERS, by_engine, by_layers, peer_of, source_of
 from nemotrt.build.check.engine.script import MAX_PROMPT, Floats, Place, num_at_once, run, sequences
 from nemotrt.build.check.result.engine_check import EngineCheck
-from nemotrt.build.check.result.fault import CheckFaultError, Fault, Stage, stage
+from nemotrt.build.check.result.fault import CheckFaultError, Fault, Outcome, Stage, stage
 from nemotrt.build.check.result.rows import Comparison
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
 from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.runtime.request_scheduler import SchedulesItself
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ArtefactError, ConfigError
 
 DECODE_STEPS = 16
 
@@ -38,10 +38,12 @@ def check_engine(
         is_by_layers: compare layer by layer, also where memory suffices for a second engine.
 
     Raises:
-        ArtefactError: it is no engine directory.
-        ConfigError: its backend gives no logits.
+        ConfigError: it is no engine directory, or its backend gives no logits.
     """
-    manifest = read_manifest(folder)
+    try:
+        manifest = read_manifest(folder)
+    except ArtefactError as error:  # whose exit code would say that something computes wrong
+        raise ConfigError(error.message) from error
     found = EngineCheck(str(folder), manifest.backend, manifest.gpu, manifest.precision.value)
     try:
         _check(found, folder, manifest, report, options, is_by_layers)
@@ -103,7 +105,7 @@ def _compare(
             f"{found.reference}; the bound is {found.comparison.bound:.3g} "
             f"({found.comparison.why})."
         )
-        found.faults.append(Fault(Stage.COMPARE, what))
+        found.faults.append(Fault(Stage.COMPARE, what, Outcome.WRONG))
 
 
 def relative_error(found: Floats, expected: Floats) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nemotrt.build.check.kernels import draws, mamba
 from nemotrt.build.check.kernels.device import device
-from nemotrt.build.check.result.fault import CheckFaultError, Fault, Stage, stage
+from nemotrt.build.check.result.fault import CheckFaultError, Fault, Outcome, Stage, stage
 from nemotrt.build.check.result.rows import KernelCheck, KernelRow
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api
 from nemotrt.engines.backends.tensorrt.device.kernel_image import check_compiler, compile_kernels
@@ -87,13 +87,13 @@ def _open(found: KernelCheck) -> Any:
     except EnvironmentUnfitError as error:
         what = "it is not installed."
         raise CheckFaultError(
-            Fault(Stage.BINDINGS, what, CURE_BINDINGS, is_lacking=True)
+            Fault(Stage.BINDINGS, what, Outcome.LACKING, CURE_BINDINGS)
         ) from error
     with stage(Stage.DRIVER, CURE_DRIVER), device(api) as cuda:
         found.compute_capability = cuda.compute_capability
     if too_old(found.compute_capability):
         what = f"compute capability {found.compute_capability} is below {LEAST}."
-        raise CheckFaultError(Fault(Stage.GPU, what, CURE_GPU, is_lacking=True))
+        raise CheckFaultError(Fault(Stage.GPU, what, Outcome.LACKING, CURE_GPU))
     with stage(Stage.COMPILER, CURE_COMPILER):
         check_compiler()
         CompiledDraws(1, 1)  # what the sampler's tokens are compared with
@@ -123,21 +123,21 @@ def _run(found: KernelCheck, api: Any, library: KernelLibrary, name: str, run: R
     Raises:
         CheckFaultError: a call failed, after which CUDA takes no other.
     """
-    try:
-        with device(api) as cuda:
-            rows = run(cuda, library)
-    except EnvironmentUnfitError:
-        what = f"the GPU has too little free memory for {name}."
-        found.faults.append(Fault(Stage.MEMORY, what, CURE_MEMORY, is_lacking=True))
-        return
-    except NemotrtError as error:
-        raise CheckFaultError(Fault(Stage.LAUNCH, error.message)) from error
+    with stage(Stage.LAUNCH):
+        try:
+            with device(api) as cuda:
+                rows = run(cuda, library)
+        except EnvironmentUnfitError:
+            what = f"the GPU has too little free memory for {name}."
+            found.faults.append(Fault(Stage.MEMORY, what, Outcome.LACKING, CURE_MEMORY))
+            return
     found.rows += rows
     found.faults += [
         Fault(
             Stage.COMPARE,
             f"{row.kernel} ({row.case}, {row.sequences} sequences of {row.tokens} tokens): "
             f"{item.what} is off by {item.error:.3g}, the bound is {item.bound:g} ({item.why}).",
+            Outcome.WRONG,
         )
         for row in rows
         for item in row.comparisons

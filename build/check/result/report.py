@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.build.check.result.engine_check import EngineCheck
-from nemotrt.build.check.result.fault import Fault
+from nemotrt.build.check.result.fault import Fault, Outcome, Stage
 from nemotrt.build.check.result.rows import KernelCheck, KernelRow
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.files.writing import write_file
@@ -78,21 +78,39 @@ class CheckReport:
         """Whether a GPU was asked for, or computed."""
         return self.kernels is not None or any(each.gpu for each in self.engines)
 
+    def worst(self) -> Fault | None:
+        """The first fault of those that say most; None where all holds."""
+        return min(self.faults, key=lambda fault: fault.outcome.exit_code, default=None)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What all of it says of this machine."""
+        worst = self.worst()
+        return worst.outcome if worst else Outcome.RIGHT
+
     @property
     def exit_code(self) -> int:
-        """0: all holds. 1: something computes wrong. 3: this machine lacks something."""
-        if any(not fault.is_lacking for fault in self.faults):
-            return 1
-        return EnvironmentUnfitError.exit_code if self.faults else 0
+        """What the command ends with."""
+        return self.outcome.exit_code
+
+    def is_for_maintainers(self) -> bool:
+        """Whether they must see it: a wrong result, or own kernels that can't be tried."""
+        return any(
+            fault.outcome is Outcome.WRONG
+            or (fault.outcome is Outcome.UNTRIED and fault.stage in (Stage.COMPILE, Stage.LOAD))
+            for fault in self.faults
+        )
 
     @property
     def verdict(self) -> str:
         """The one sentence that a reader needs first."""
-        if self.exit_code == 1:
-            wrong = next(fault for fault in self.faults if not fault.is_lacking)
-            return f"This machine does not compute right: {wrong}"
-        if self.faults:
-            return f"Not checked, this machine lacks something: {self.faults[0]}"
+        match self.outcome:
+            case Outcome.WRONG:
+                return f"This machine does not compute right: {self.worst()}"
+            case Outcome.UNTRIED:
+                return f"Not checked, it could not be tried: {self.worst()}"
+            case Outcome.LACKING:
+                return f"Not checked, this machine lacks something: {self.worst()}"
         names = [f"{each.engine} ({each.backend})" for each in self.engines]
         names += [f"our CUDA kernels ({self.gpu_name})"] if self.kernels else []
         return f"Computed right here: {', '.join(names)}."

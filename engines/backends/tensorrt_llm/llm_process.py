@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Annotated, Any, Literal
 
@@ -179,6 +179,16 @@ class LLMProcess:
                     raise self._failure(f"failed: {news}" if str(news) else "ended") from news
                 found.append(news)
         return found
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Let another thread call `tell` once nothing more can be taken, unless it was closed."""
+
+        def wait() -> None:
+            self._reader.join()
+            if not self._is_closed:
+                tell()
+
+        threading.Thread(target=wait, name="llm process's end", daemon=True).start()
 
     def close(self, wait_s: float = CLOSE_S) -> None:
         """Let the LLM end, then end what is left of its process group."""

@@ -3,6 +3,7 @@
 import dataclasses
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -158,6 +159,15 @@ class LLMScheduler:
             self._stop(self.running[request_id])
             self._forget(self.running[request_id])
             self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
+
+    def when_broken(self, tell: Callable[[], None]) -> None:
+        """Let another thread call `tell` once the LLM's process is gone."""
+        self._process.when_ended(tell)
+
+    def check(self) -> None:
+        """Raise ChildProcessFailedError if the LLM's process is gone; running requests hear it."""
+        while not self.running and self._process.take(0):
+            pass  # of requests that were given up
 
     def step(self) -> list[Update]:
         """Wait a moment for tokens; return what each request gained.

@@ -54,6 +54,33 @@ def download(hub_id: HubId, part: Part, *, quiet: bool) -> Path:
     return fetch.snapshot
 
 
+def announce(hub_id: HubId, part: Part) -> str:
+    """Return what `download` would fetch and how much it is; raises as `download`.
+
+    The hub is asked for its list of files; which shards an index names is not known before.
+    """
+    from nemotrt.engines.checkpoint.checkpoint import INDEX_FILE, SINGLE_FILE
+
+    with _client(hub_id, _HeaderCheck()) as api:
+        commit, listing = _listing(api, hub_id)
+    _check_safetensors(hub_id, listing, part)
+    snapshot = repository_folder(hub_id.repository) / "snapshots" / commit
+    names, bound = small_files(listing, part), ""
+    if part is Part.WEIGHTS and (snapshot / INDEX_FILE).is_file():
+        names += lacking_weights(snapshot)
+    elif part is Part.WEIGHTS and SINGLE_FILE in listing:
+        names.append(SINGLE_FILE)
+    elif part is Part.WEIGHTS:
+        names += [name for name in listing if re.fullmatch(r"[^/]+\.safetensors", name)]
+        bound = "at most "
+    missing = [name for name in names if not (snapshot / name).is_file()]
+    sizes = [listing.get(name) for name in missing]
+    told = readable_size(sum(size or 0 for size in sizes))
+    if None in sizes:
+        told = "of a size that the hub does not say"
+    return f"to download {hub_id.repository}@{commit}: {bound}{len(missing)} files, {told}"
+
+
 class _HeaderCheck:
     """Refuses an answer whose headers, of which the client makes paths, lead elsewhere."""
 

@@ -10,27 +10,28 @@ from nemotrt.engines.checkpoint.hub.cache import (
     snapshot_in,
 )
 from nemotrt.engines.checkpoint.hub.hub_id import FORM, MAIN, HubId, parse_hub_id, split_revision
+from nemotrt.engines.checkpoint.hub.parameter import is_asked
 from nemotrt.engines.checkpoint.hub.parts import Part, lacking
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 
-def checkpoint_folder(
-    name: str, part: Part = Part.WEIGHTS, *, quiet: bool = False, downloads: bool = True
-) -> Path:
+def checkpoint_folder(name: str, part: Part = Part.WEIGHTS, *, quiet: bool = False) -> Path:
     """Return the folder that `name` means; what the cache lacks of a repository is downloaded.
+
+    A command's own --dry-run, --quiet and --json hold here too, however deep it asks.
 
     Args:
         name: a path, a shipped tiny model's name, or OWNER/NAME[@REVISION] on the hub. A path that
             exists wins; `models--OWNER--NAME[@REVISION]` is such a folder of a cache.
         part: how much of a repository is needed.
         quiet: draw no progress bar.
-        downloads: whether the network may be used, if the user has not forbidden it.
 
     Raises:
         ArtefactError: a folder of a cache is not whole.
         ConfigError: the name means nothing, or there is no such repository or revision.
-        EnvironmentUnfitError: it is not in the cache and can't be downloaded.
+        EnvironmentUnfitError: it is not in the cache and can't be downloaded; with --dry-run the
+            message says what would be.
     """
     meant = meaning(name, part)
     if isinstance(meant, Path):
@@ -38,10 +39,10 @@ def checkpoint_folder(
     found = snapshot(meant)
     if found is not None and not lacking(found, Part.WEIGHTS):
         return found
-    if downloads and not is_offline():
+    if not is_offline() and not is_asked("dry_run"):
         from nemotrt.engines.checkpoint.hub.download import download
 
-        return download(meant, part, quiet=quiet)
+        return download(meant, part, quiet=quiet or is_asked("quiet", "as_json"))
     if found is not None and not lacking(found, part):
         return found
     raise EnvironmentUnfitError(_not_cached(meant, found, part))
@@ -90,9 +91,9 @@ def _whole(folder: Path, revision: str, part: Part) -> Path:
 
 def _not_cached(hub_id: HubId, found: Path | None, part: Part) -> str:
     """Return why a repository can't be had without the network."""
-    why = "--dry-run downloads nothing: leave it out"
-    if is_offline():
-        why = "the network is off: run it once without --offline and HF_HUB_OFFLINE"
+    why = "the network is off: run it once without --offline and HF_HUB_OFFLINE"
+    if not is_offline():
+        why = f"--dry-run downloads nothing: leave it out, {_to_download(hub_id, part)}"
     if found is None:
         return f"{hub_id} is no folder here, and is not in the cache {hub_cache()}; {why}."
     missing = _listed(lacking(found, part))
@@ -100,6 +101,20 @@ def _not_cached(hub_id: HubId, found: Path | None, part: Part) -> str:
         f"{hub_id} is not whole in the cache: {found} lacks {missing}; {why}, or give that folder "
         "to take it as it is."
     )
+
+
+def _to_download(hub_id: HubId, part: Part) -> str:
+    """Return what a run would download; the hub is asked for its list of files alone.
+
+    Raises:
+        ConfigError: there is nothing of that name to download.
+    """
+    from nemotrt.engines.checkpoint.hub.download import announce
+
+    try:
+        return announce(hub_id, part)
+    except EnvironmentUnfitError as error:
+        return f"to download what the hub does not list here ({error.message.rstrip('.')})"
 
 
 def _listed(names: list[str]) -> str:

@@ -50,13 +50,12 @@ class InProcessTarget(Target):
 
     @property
     def facts(self) -> Mapping[str, str | int]:
-        """Return the manifest's facts."""
-        manifest = self._opened.manifest
+        """Return the engine's facts."""
         return {
             "kind": "in-process",
             "address": str(self._folder),
-            **manifest.facts,
-            "origin": str(manifest.checkpoint.origin or NOT_RECORDED),
+            **self._opened.facts,
+            "origin": str(self._opened.manifest.checkpoint.origin or NOT_RECORDED),
         }
 
     def prompt(self, index: int, isl: int) -> Prompt:

@@ -12,7 +12,7 @@ from nemotrt.profiles.runs.record.result import ProfileResult
 UNKNOWN_HARDWARE = "unknown"
 # What a reader would say first of two runs that differ; other facts follow in their own order.
 FIRST = ("model", "architecture", "precision", "backend", "hardware", "load")
-PLACES = ("address", "origin")
+BESIDE = ("address", "origin", "checked")  # what leaves an engine the same
 LAST = ("checkpoint", "engine", "kind", "address")
 
 
@@ -35,7 +35,7 @@ def identity(run: ProfileResult) -> dict[str, str]:
     facts = {name: str(value) for name, value in run.target.items() if value != ""}
     facts.setdefault("model", facts["address"])
     if "engine" in facts:
-        facts = {name: value for name, value in facts.items() if name not in PLACES}
+        facts = {name: value for name, value in facts.items() if name not in BESIDE}
     return facts | {"hardware": hardware(run), "load": _load(run)}
 
 

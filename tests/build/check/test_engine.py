@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -38,26 +39,15 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.errors import (
+    ConfigError,
+    EnvironmentUnfitError,
+)
 from support import cuda_stand_in
 from support import tensorrt_stand_in as stand_in
 from support.weight_inputs import weight_inputs
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=64, chunk_tokens=16)
-
-
-@pytest.fixture(scope="module", params=["native", "onnxruntime"])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target: Path = tmp_path_factory.mktemp(request.param) / "engine"
-    build_engine(TINY_MODELS["tiny"], target, BuildSpec(request.param, limits=LIMITS))
-    return target
-
-
-@pytest.fixture
-def engine(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy, and a working folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(built, tmp_path / "engine"))
 
 
 def test_an_engine_that_computes_right(engine: Path) -> None:
@@ -78,6 +68,7 @@ def test_an_engine_that_computes_right(engine: Path) -> None:
     assert executed.largest_error == found["comparison"]["error"]
     shown = CliRunner().invoke(main, ["inspect", str(engine)]).stdout
     assert f"largest error {executed.largest_error:.2g}" in shown and "verified" in shown
+    assert re.search(rf"^executed with +.*numpy {re.escape(np.__version__)}", shown, re.MULTILINE)
     told = json.loads(CliRunner().invoke(main, ["inspect", str(engine), "--json"]).stdout)
     assert told["executed_on"] == executed.model_dump(mode="json")
     assert CliRunner().invoke(main, ["check", str(engine)]).exit_code == 0
@@ -156,16 +147,14 @@ def test_a_damaged_engine_and_a_lost_checkpoint_are_not_opened(engine: Path) -> 
     entry = manifest.checkpoint.model_copy(update={"path": "/nowhere"})
     write_manifest(engine, manifest.model_copy(update={"checkpoint": entry}))
     ran = CliRunner().invoke(main, ["check", str(engine)])
-    assert (
-        ran.exit_code == 1
-        and "open: /nowhere, which holds the engine's weights, is missing" in ran.stderr
-    )
+    assert ran.exit_code == 2
+    assert "open: /nowhere, which holds the engine's weights, is missing" in ran.stderr
     write_manifest(engine, manifest)
     (engine / "config.json").write_text("{}")
     ran = CliRunner().invoke(main, ["check", str(engine)])
-    assert ran.exit_code == 1 and "open: " in ran.stderr and "has changed" in ran.stderr
+    assert ran.exit_code == 2 and "open: " in ran.stderr and "has changed" in ran.stderr
     ran = CliRunner().invoke(main, ["check", "/nowhere"])
-    assert ran.exit_code == 1 and "is not an engine directory" in ran.stderr
+    assert ran.exit_code == 2 and "is not an engine directory" in ran.stderr
 
 
 def test_a_plan_without_its_gpu_is_lacking(engine: Path) -> None:

@@ -154,27 +154,53 @@ def test_without_memory(gpu: Gpu) -> None:
 def test_a_compiler_that_refuses(gpu: Gpu) -> None:
     gpu.patch.setattr(Nvrtc, "STATUS", 6)
     ran = gpu.check()
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2 and "does not compute right" not in ran.stdout
+    assert "Please send" in ran.stderr
     assert fault_of(ran).startswith("compile: nvrtcCompileProgram failed: 6. line 7: a fault")
 
 
 @pytest.mark.parametrize(
-    ("call", "stage"),
+    ("call", "stage", "code"),
     [
-        ("cuLibraryLoadData", "load"),
-        ("cuLibraryGetKernel", "load"),
-        ("cuLaunchKernel", "launch"),
+        ("cuLibraryLoadData", "load", 2),
+        ("cuLibraryGetKernel", "load", 2),
+        ("cuLaunchKernel", "launch", 1),
     ],
 )
-def test_a_driver_call_that_fails(call: str, stage: str, gpu: Gpu, tmp_path: Path) -> None:
+def test_a_driver_call_that_fails(
+    call: str, stage: str, code: int, gpu: Gpu, tmp_path: Path
+) -> None:
     gpu.place("driver", Driver(gpu.cuda, gpu.nvrtc))
     gpu.patch.setattr(gpu.driver, call, lambda *_: (719, None))
     ran = gpu.check()
-    assert ran.exit_code == 1
+    assert ran.exit_code == code
+    assert ("does not compute right" in ran.stdout) == (stage == "launch")
     assert fault_of(ran).startswith(f"{stage}: {call} failed: 719")
     sent = tmp_path / "nemotrt-check.json"
     assert f"Please send {sent} to the maintainers" in ran.stderr
     assert json.loads(sent.read_text())["faults"][0]["stage"] == stage
+
+
+LACKING = {"out of memory": 2, "busy": 46, "no GPU": 100, "another driver's library": 803}
+
+
+@pytest.mark.parametrize("status", LACKING.values(), ids=LACKING)
+@pytest.mark.parametrize("call", ["cuLibraryLoadData", "cuLaunchKernel"])
+def test_a_gpu_that_is_busy_or_full_is_lacking(call: str, status: int, gpu: Gpu) -> None:
+    gpu.place("driver", Driver(gpu.cuda, gpu.nvrtc))
+    gpu.patch.setattr(gpu.driver, call, lambda *_: (status, None))
+    ran = gpu.check()
+    assert ran.exit_code == 3 and "does not compute right" not in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "call", ["cudaSetDevice", "cudaStreamCreate", "cudaMalloc", "cudaMallocHost", "cudaMemcpyAsync"]
+)
+@pytest.mark.parametrize("status", LACKING.values(), ids=LACKING)
+def test_so_it_is_at_every_call_of_the_runtime(call: str, status: int, gpu: Gpu) -> None:
+    gpu.patch.setattr(gpu.cuda, call, lambda *_: (status, None))
+    ran = gpu.check()
+    assert ran.exit_code == 3 and "does not compute right" not in ran.stdout
 
 
 def test_no_call_works_after_a_launch_that_fails_late(gpu: Gpu) -> None:

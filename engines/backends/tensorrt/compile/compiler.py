@@ -19,7 +19,7 @@ from typing import IO, Any
 from nemotrt.engines.backends.protocol.own_runtime import prefill_batch
 from nemotrt.engines.backends.tensorrt.compile.flavour import Flavour, choose
 from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, parse_layers
-from nemotrt.engines.backends.tensorrt.compile.refusals import explain
+from nemotrt.engines.backends.tensorrt.compile.refusals import NO_KERNEL, explain
 from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE
 from nemotrt.engines.backends.tensorrt.graph.fitness import AHEAD_OF_TIME
 from nemotrt.engines.graph.onnx_graph import GRAPH_FILE
@@ -31,6 +31,10 @@ PLAN_FILE = "engine.plan"
 SCRIPT = Path(__file__).with_name("compiler_process.py")
 DECODE_PROFILE, PREFILL_PROFILE = 0, 1
 REPORT_S = 0.25  # progress is shown at most this often
+# From a length on, a decode step's attention kernel is there for many sequences alone: with 24,576
+# tokens of the 9B for 5 on 8.6, 7 on 8.0, 8 on 8.9. Source: as in refusals.py. A profile for more
+# sequences than the engine holds has the same kernel, and 0.3 MB more of activations.
+PADDED_BATCH = 16
 PLUGIN_FAULT = "[ERROR] Exception "  # how the binding begins what a plugin of ours raised
 KEPT = (
     *("PATH", "LD_LIBRARY_PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH"),
@@ -49,10 +53,13 @@ class Compiled:
     report: LayerReport
 
 
-def profiles(limits: Limits) -> list[tuple[tuple[int, int], ...]]:
-    """Return (batch, tokens) at minimum, usual and maximum: of decode, then of prompt chunks."""
+def profiles(limits: Limits, least_batch: int = 1) -> list[tuple[tuple[int, int], ...]]:
+    """Return (batch, tokens) at minimum, usual and maximum: of decode, then of prompt chunks.
+
+    Decode takes `least_batch` sequences at least, though the engine may hold fewer.
+    """
     batch, chunk = limits.max_batch_size, limits.chunk_tokens
-    decode = ((1, 1), (batch, 1), (batch, 1))
+    decode = ((1, 1), (batch, 1), (max(batch, least_batch), 1))
     prefill = ((1, min(2, chunk)), (1, chunk), (prefill_batch(batch, chunk), chunk))
     return [decode, prefill]
 
@@ -95,7 +102,13 @@ def compile_plan(
         "timing_cache": str(cache.resolve()) if cache else None,
     }
     start = time.monotonic()
-    done = _run(request, folder, report)
+    try:
+        done = _run(request, folder, report)
+    except ChildProcessFailedError as error:
+        if NO_KERNEL not in error.message or limits.max_batch_size >= PADDED_BATCH:
+            raise
+        request["profiles"] = profiles(limits, PADDED_BATCH)
+        done = _run(request, folder, report)
     return Compiled(
         seconds=time.monotonic() - start,
         cpu_seconds=done["cpu_seconds"],

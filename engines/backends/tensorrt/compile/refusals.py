@@ -5,7 +5,11 @@ from pathlib import Path
 
 import onnx
 
+NO_KERNEL = "not supported by a dedicated kernel"
 MEANINGS = {
+    # Source: tried with tensorrt-rtx 1.7.1.116, 2026-11, on a slice of the 9B, for 8.0, 8.6, 8.9.
+    NO_KERNEL: "no attention kernel of TensorRT's decodes over so long a cache; give a smaller "
+    "--max-seq-len (of Nemotron-Nano-9B-v2 28544 and less compile)",
     "must have type Float, Half, or BFloat16": "the native KV cache takes 16 bit values only",
     "HW-specific datatypes": "the target GPU has no arithmetic of that type",
     "No implementation for attention": "no fused attention kernel fits these heads",

@@ -15,6 +15,9 @@ from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.needs import CUDA, pip_install
 
 MODULE = "cuda.bindings.runtime"
+# cudaError and CUresult: out of memory, not initialized, a stub for the driver, a driver that is
+# too old, a busy GPU, no GPU, and a driver's services or versions that don't fit.
+LACKING = frozenset({2, 3, 34, 35, 46, 100, 802, 803, 804})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Cuda:
         status, *values = getattr(self._api, name)(*arguments)
         if int(status) != 0:
             text = self._api.cudaGetErrorString(status)[1]
-            raise NemotrtError(f"{name} failed: {text.decode()} (cudaError {int(status)}).")
+            what = f"{name} failed: {text.decode()} (cudaError {int(status)})."
+            raise failed_call(int(status), what)
         return values[0] if values else None
 
     @property
@@ -183,6 +187,11 @@ def cuda_api() -> Any:
     except ImportError as error:
         line = pip_install(CUDA.requirement)
         raise EnvironmentUnfitError(f"running TensorRT plans needs cuda-python: {line}.") from error
+
+
+def failed_call(status: int, what: str) -> NemotrtError:
+    """Return the error of a CUDA call: of its own kind where this machine lacks something."""
+    return EnvironmentUnfitError(what) if status in LACKING else NemotrtError(what)
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from nemotrt.engines.backends.tensorrt.device.cuda import failed_call
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KERNELS, PURPOSE
-from nemotrt.errors import EnvironmentUnfitError, NemotrtError
+from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.needs import CUDA, pip_install
 
 MODULE = "cuda.bindings.driver"
@@ -65,7 +66,8 @@ class KernelLibrary:
         """Call a function of the driver API; return its value, if it has one."""
         status, *values = getattr(api, name)(*arguments)
         if int(status) != 0:
-            raise NemotrtError(f"{name} failed: {status!r} ({self._purpose}' kernels).")
+            what = f"{name} failed: {status!r} ({self._purpose}' kernels)."
+            raise failed_call(int(status), what)
         return values[0] if values else None
 
 
