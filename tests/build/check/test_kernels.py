@@ -40,7 +40,7 @@ class Gpu:
         """Run the command."""
         self.patch.setitem(sys.modules, "cuda.bindings.runtime", self.cuda)
         if "driver" not in vars(self):
-            self.place("driver", Driver(self.cuda, self.nvrtc))
+            self.place("driver", Driver(self.cuda))
         return CliRunner().invoke(main, ["check", "--kernels", *options])
 
 
@@ -167,7 +167,7 @@ def test_a_compiler_that_refuses(gpu: Gpu) -> None:
     ],
 )
 def test_a_driver_call_that_fails(call: str, stage: str, gpu: Gpu, tmp_path: Path) -> None:
-    gpu.place("driver", Driver(gpu.cuda, gpu.nvrtc))
+    gpu.place("driver", Driver(gpu.cuda))
     gpu.patch.setattr(gpu.driver, call, lambda *_: (719, None))
     ran = gpu.check()
     assert ran.exit_code == 1
