@@ -23,9 +23,7 @@ NAMES = {b"mamba.cu": KERNELS, b"sampler.cu": SAMPLER.names}
 
 
 @functools.cache
-def _compiled(
-    sources: tuple[tuple[str, str], ...], main: bytes, options: tuple[str, ...]
-) -> bytes:
+def _compiled(sources: tuple[tuple[str, str], ...], main: bytes, options: tuple[str, ...]) -> bytes:
     """Return the library of these sources; compiled once a process."""
     with tempfile.TemporaryDirectory() as folder:
         for name, text in sources:

@@ -84,17 +84,32 @@ def make_image(folder: Path, packages: set[str]) -> Path:
             _link(site, name)
     if "tensorrt" in packages:
         _inner_compiler(folder / OWN / "compiler", site / "tensorrt.py")
+    shutil.copy(folder / OWN / "support/rehearsal/programs/pip", folder / "bin/pip")
     runtime = folder / "share/nemotrt" / f"triton-{SERVER_VERSION}"
     runtime.parent.mkdir(parents=True)
     runtime.symlink_to(install_runtime().folder.resolve())
+    _lay_out_triton(folder / OWN / "tritonserver")
     return folder
 
 
 def shown() -> Iterator[Path]:
     """Yield the folders that links of an image lead to."""
     yield Path(sys.base_prefix)
-    yield Path(metadata.distribution("onnxruntime").locate_file(""))
+    yield (
+        Path(str(metadata.distribution("onnxruntime").locate_file("onnxruntime"))).resolve().parent
+    )
     yield install_runtime().folder.resolve()
+
+
+def _lay_out_triton(folder: Path) -> None:
+    """Lay out Triton's runtime as NVIDIA's images have it."""
+    runtime = install_runtime()
+    links = {"bin/tritonserver": runtime.server, "caches": runtime.caches}
+    links |= {f"backends/python/{x.name}": x for x in (runtime.backends / "python").iterdir()}
+    for name, source in links.items():
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source.resolve())
 
 
 _no_cache = shutil.ignore_patterns("__pycache__")

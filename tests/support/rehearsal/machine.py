@@ -16,6 +16,7 @@ from support.rehearsal.image import OWN, PREFIX, shown
 from support.rehearsal.namespace import PATH, SHARED_MEMORY, Access, Mount, Namespace, system
 
 HOME = "/home/user"
+PROGRAMS = PREFIX / OWN / "support/rehearsal/programs"
 TIMEOUT_S = 600
 SHARED_MEMORY_BYTES = 1 << 30
 
@@ -94,14 +95,14 @@ class Machine:
 def running(namespace: Namespace) -> Iterator[Machine]:
     """Yield a machine; all that runs in it ends with the block."""
     program = [str(PREFIX / "bin/python3"), str(PREFIX / OWN / "support/rehearsal/agent.py")]
-    process = subprocess.Popen(
-        namespace.command(program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield Machine(process, namespace)
-    finally:
-        process.kill()
-        process.wait()
+    line = namespace.command(program)
+    with subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Machine(process, namespace)
+        finally:
+            process.kill()
 
 
 def host(image: Path, home: Path, *, gpu: Path | None, others: dict[str, Path]) -> Namespace:
@@ -118,11 +119,11 @@ def host(image: Path, home: Path, *, gpu: Path | None, others: dict[str, Path]) 
     mounts[SHARED_MEMORY] = Mount(Access.MEMORY, None, SHARED_MEMORY_BYTES, "1777")
     mounts[HOME] = Mount(Access.WRITE, home)
     mounts |= {place: Mount(Access.WRITE, folder) for place, folder in others.items()}
-    environment = {"PATH": f"{PREFIX / OWN}/programs:{PATH}", "HOME": HOME, "LANG": "C.UTF-8"}
+    environment = {"PATH": f"{PROGRAMS}:{PATH}", "HOME": HOME, "LANG": "C.UTF-8"}
     if gpu is not None:
         mounts[str(driver.PLACE)] = Mount(Access.READ, gpu)
         environment |= driver.environment()
-    return Namespace(mounts, environment, HOME, has_own_network=True)
+    return Namespace(mounts, environment, HOME)
 
 
 def installed(image: Path) -> dict[str, Mount]:

@@ -44,7 +44,7 @@ class Namespace:
     mounts: dict[str, Mount]
     environment: dict[str, str] = field(default_factory=dict)
     folder: str = "/"
-    has_own_network: bool = False
+    is_inner: bool = False  # within another: its processes and its network are that one's
     is_root_read_only: bool = True
 
     def without_mount(self, target: str) -> "Namespace":
@@ -62,9 +62,8 @@ class Namespace:
     def command(self, command: Sequence[str]) -> list[str]:
         """Return the command that runs another in here, as user 1000 without capabilities."""
         line = [find_bubblewrap(), "--unshare-user", "--uid", "1000", "--gid", "1000"]
-        line += ["--unshare-pid", "--unshare-ipc", "--die-with-parent", "--new-session"]
-        line += ["--cap-drop", "ALL"]
-        line += ["--unshare-net"] if self.has_own_network else []
+        line += ["--unshare-ipc", "--cap-drop", "ALL"]
+        line += [] if self.is_inner else ["--unshare-pid", "--unshare-net", "--die-with-parent"]
         line += ["--proc", "/proc", "--dev", "/dev"]
         for target, mount in self.mounts.items():
             line += mount.options(target)
