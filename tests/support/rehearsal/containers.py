@@ -123,8 +123,10 @@ def down() -> int:
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGTERM)
     until_s = time.monotonic() + WAIT_S
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < until_s:
-        time.sleep(0.05)
+    with suppress(ProcessLookupError):  # none of the group is left
+        while time.monotonic() < until_s:
+            os.killpg(pid, 0)
+            time.sleep(0.05)
     return 0
 
 

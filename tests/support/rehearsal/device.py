@@ -8,6 +8,7 @@ Kernels are compiled by g++ for the emulator, and their image is the library tha
 
 import ctypes
 import sys
+from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,17 @@ def small_work() -> None:
         times.MAX_REPEATS = 1  # type: ignore[attr-defined]
 
 
+class Compiler(Nvrtc):
+    """NVRTC, whose library comes with a package of its own."""
+
+    def nvrtcVersion(self) -> tuple[int, int, int]:
+        try:
+            metadata.version("nvidia-cuda-nvrtc")
+        except metadata.PackageNotFoundError as error:
+            raise RuntimeError("Failed to dlopen libnvrtc.so.13") from error
+        return super().nvrtcVersion()
+
+
 RUNTIME = Gpu()
 DRIVER = Driver(RUNTIME)
-NVRTC = Nvrtc()
+NVRTC = Compiler()
