@@ -8,7 +8,9 @@ import click
 
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import cure_of_module
 
+NO_TEMPORARY_FOLDER = "No usable temporary directory"  # what Python says
 # A subcommand's name: where it is, below this package, and its line of --help.
 COMMANDS = {
     "plan": (
@@ -53,14 +55,26 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn Ctrl-C into exit code 130 and a full disk into one clear line."""
+        """Run the command; turn Ctrl-C into code 130, a lost package and a full disk into one line."""
         try:
             with token_held():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
+        except ModuleNotFoundError as error:
+            name = error.name or ""
+            if name.partition(".")[0] in ("", __package__):
+                raise
+            raise EnvironmentUnfitError(
+                f"the Python module {name} is not installed: {cure_of_module(name)}."
+            ) from error
         except OSError as error:
+            if NO_TEMPORARY_FOLDER in str(error):
+                raise EnvironmentUnfitError(
+                    "No folder takes temporary files: set TMPDIR to one that does; a container "
+                    "has /tmp by --tmpfs /tmp."
+                ) from error
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             where = f" at {error.filename}" if error.filename else ""

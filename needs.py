@@ -12,6 +12,10 @@ from importlib.util import find_spec
 
 # Source: CUDA Toolkit 13.0 release notes, minimum required driver version on Linux.
 CUDA_13_DRIVER = 580
+CURE_DRIVER = (
+    "Install NVIDIA's driver, or give the container its GPU, with "
+    "NVIDIA_DRIVER_CAPABILITIES=compute,utility; `nvidia-smi` says more."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,13 @@ def install(extra: str, *more: str) -> str:
 def pip_install(*requirements: str) -> str:
     """Return the line that installs distributions, as a shell takes it."""
     return " ".join(["pip install", *map(shlex.quote, requirements)])
+
+
+def cure_of_module(module: str) -> str:
+    """Return what to do where a module can't be imported: its package's cure."""
+    every = {package for packages in EXTRAS.values() for package in packages}
+    found = [each for each in every if module.split(".")[0] in each.modules]
+    return found[0].cure if found else install("")
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -129,7 +129,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
-        raise ArtefactError(f"{folder} is not an engine directory: it has no {MANIFEST_FILE}.")
+        raise ArtefactError(
+            f"{folder} is not an engine directory: it has no {MANIFEST_FILE}. Give the folder that "
+            "`nemotrt build` or `nemotrt pack` wrote; a container has it where it is mounted."
+        )
     return json_model(Manifest, path)
 
 

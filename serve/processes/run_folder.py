@@ -103,7 +103,7 @@ def make_runs_root() -> Path:
     """
     root = runs_root()
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if root.parent == Path(tempfile.gettempdir()) and ROOT_VARIABLE not in os.environ:
+    if ROOT_VARIABLE not in os.environ and root.parent == Path(tempfile.gettempdir()):
         found = root.lstat()
         if found.st_uid != os.getuid() or root.is_symlink():
             raise ConfigError(f"{root} belongs to another user; set {ROOT_VARIABLE}.")

@@ -172,6 +172,7 @@ class Kernels:
 class AnyOrder(stand_in.RtxTensorRT):
     """The module; `is_fused` is of decode steps, `rng` draws the orders."""
 
+    rotates = True
     KEPT: ClassVar[dict[tuple[bytes, bool], Kernels]] = {}
 
     def __init__(self, *arguments: Any, is_fused: bool = True, seed: int = 0) -> None:
@@ -216,12 +217,6 @@ class Engine(stand_in.ICudaEngine):
 
 
 class Context(stand_in.IExecutionContext):
-    def _may_share(self, out: str, name: str) -> bool:
-        """A state may be written over another layer's: the execution shows if it may not."""
-        own = out.replace("_out_", "_")
-        kind, _, _ = own.rpartition("_")
-        return kind in KINDS and name.startswith(f"{kind}_") and name not in (own, out)
-
     def _run(self, arrays: dict[str, np.ndarray]) -> None:
         module = self.engine.module
         kernels = module.profiles_kernels[self.profile]

@@ -17,24 +17,32 @@ from nemotrt.engines.backends.tensorrt.device.kernel_dims import KERNELS
 from nemotrt.engines.backends.tensorrt.device.kernel_set import KernelSet
 from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from support import cuda_stand_in
-from support.emulated_kernels import EmulatedKernels, emulated_set
+from support.emulated_kernels import EmulatedKernels, compile_set
 
 NAMES = {b"mamba.cu": KERNELS, b"sampler.cu": SAMPLER.names}
 
 
 @functools.cache
-def _compiled(
-    sources: tuple[tuple[str, str], ...], main: bytes, options: tuple[str, ...]
-) -> EmulatedKernels:
-    """Return the kernels of these sources; compiled once a process."""
+def _compiled(sources: tuple[tuple[str, str], ...], main: bytes, options: tuple[str, ...]) -> bytes:
+    """Return the library of these sources; compiled once a process."""
     with tempfile.TemporaryDirectory() as folder:
         for name, text in sources:
             (Path(folder) / name).write_text(text)
-        return emulated_set(KernelSet(Path(folder), main.decode(), NAMES[main], options, "a test"))
+        kernels = KernelSet(Path(folder), main.decode(), NAMES[main], options, "a test")
+        return compile_set(kernels).read_bytes()
+
+
+@functools.cache
+def _loaded(image: bytes) -> EmulatedKernels:
+    """Return the kernels of a library; loaded once a process."""
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(image)
+        file.flush()
+        return EmulatedKernels(Path(file.name))
 
 
 class Nvrtc:
-    """Compiles for the emulator what it is given; an image is the number of what was compiled."""
+    """Compiles for the emulator what it is given; an image is the library that was made."""
 
     STATUS = 0
 
@@ -43,7 +51,7 @@ class Nvrtc:
         self._change = change
         self._sources: dict[str, str] = {}
         self._main = b""
-        self.compiled: list[EmulatedKernels] = []
+        self._image = b""
         self.architectures: list[bytes] = []
 
     def nvrtcVersion(self) -> tuple[int, int, int]:
@@ -61,7 +69,7 @@ class Nvrtc:
         assert numOptions == len(options)
         self.architectures.append(options[0])
         given = tuple(option.decode() for option in options[1:])
-        self.compiled.append(_compiled(tuple(self._sources.items()), self._main, given))
+        self._image = _compiled(tuple(self._sources.items()), self._main, given)
         return (self.STATUS,)
 
     def nvrtcGetProgramLogSize(self, prog: str) -> tuple[int, int]:
@@ -72,10 +80,10 @@ class Nvrtc:
         return (0,)
 
     def nvrtcGetCUBINSize(self, prog: str) -> tuple[int, int]:
-        return 0, 4
+        return 0, len(self._image)
 
     def nvrtcGetCUBIN(self, prog: str, cubin: bytearray) -> tuple[int]:
-        cubin[:] = (len(self.compiled) - 1).to_bytes(4, "little")
+        cubin[:] = self._image
         return (0,)
 
     def nvrtcDestroyProgram(self, prog: str) -> tuple[int]:
@@ -85,15 +93,15 @@ class Nvrtc:
 class Driver:
     """cuda.bindings.driver: kernels run when the stand-in's stream comes to them."""
 
-    def __init__(self, api: cuda_stand_in.Cuda, nvrtc: Nvrtc) -> None:
-        self._api, self._nvrtc = api, nvrtc
+    def __init__(self, api: cuda_stand_in.Cuda) -> None:
+        self._api = api
         self._kernels: dict[int, tuple[EmulatedKernels, bytes]] = {}
         self._handles = itertools.count(100)
 
     def cuLibraryLoadData(
         self, code: bytes, jit: Any, values: Any, n: int, lib: Any, more: Any, m: int
     ) -> tuple[int, EmulatedKernels]:
-        return 0, self._nvrtc.compiled[int.from_bytes(code, "little")]
+        return 0, _loaded(code)
 
     def cuLibraryGetKernel(self, library: EmulatedKernels, name: bytes) -> tuple[int, int]:
         handle = next(self._handles)

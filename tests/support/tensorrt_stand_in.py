@@ -57,8 +57,11 @@ class TensorRT:
     """The module: a plan's bytes are those of the graph file beside it.
 
     With `is_rounded` each result in bfloat16 is rounded, as a GPU's kernels do; else only what
-    lies in memory is.
+    lies in memory is. Where `rotates`, a state may be written over another layer's: an execution
+    that reads what was written over too early shows it, or reads all before it writes.
     """
+
+    rotates = False
 
     TensorIOMode = TensorIOMode
     ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
@@ -288,7 +291,10 @@ class IExecutionContext:
 
     def _may_share(self, out: str, name: str) -> bool:
         """Whether an output may have the very memory of an input that is not its own."""
-        return False
+        own = out.replace("_out_", "_")
+        kind, _, _ = own.rpartition("_")
+        is_state = kind in ("conv", "ssm") and name.startswith(f"{kind}_")
+        return self.engine.module.rotates and is_state and name not in (own, out)
 
     def _execute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
         """Run the graph in float32, rounding what it leaves in memory as the plan would."""

@@ -23,7 +23,6 @@ from nemotrt.needs import CUDA, NVRTC, pip_install
 
 INSTALL = pip_install(CUDA.requirement, NVRTC.requirement)  # no TensorRT
 CURE_BINDINGS = f"Install it: {INSTALL}."
-CURE_DRIVER = "Install NVIDIA's driver, or give the container its GPU; `nvidia-smi` says more."
 CURE_GPU = f"Run this on a GPU of compute capability {LEAST} or later (A100, A10G, L4, H100, ...)."
 CURE_COMPILER = f"Install what compiles: {INSTALL}, and a C++ compiler (apt-get install g++)."
 CURE_MEMORY = "Free the GPU's memory (`nvidia-smi` shows who holds it) and run this again."
@@ -89,7 +88,7 @@ def _open(found: KernelCheck) -> Any:
         raise CheckFaultError(
             Fault(Stage.BINDINGS, what, Outcome.LACKING, CURE_BINDINGS)
         ) from error
-    with stage(Stage.DRIVER, CURE_DRIVER), device(api) as cuda:
+    with stage(Stage.DRIVER), device(api) as cuda:
         found.compute_capability = cuda.compute_capability
     if too_old(found.compute_capability):
         what = f"compute capability {found.compute_capability} is below {LEAST}."

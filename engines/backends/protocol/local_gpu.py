@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import CURE_DRIVER
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
@@ -43,8 +44,8 @@ def check_gpu(folder: Path, manifest: "Manifest", found: str | None) -> None:
     """Raise EnvironmentUnfitError where the GPU found, of that compute capability, is none."""
     if found is None:
         raise EnvironmentUnfitError(
-            f"{folder} is built for {manifest.gpu}, and this machine has no NVIDIA GPU. Build one "
-            "for the CPU (without --gpu) to run it here."
+            f"{folder} is built for {manifest.gpu}, and this machine has no NVIDIA GPU. "
+            f"{CURE_DRIVER} For the CPU, build one without --gpu."
         )
 
 

@@ -40,7 +40,7 @@ class Gpu:
         """Run the command."""
         self.patch.setitem(sys.modules, "cuda.bindings.runtime", self.cuda)
         if "driver" not in vars(self):
-            self.place("driver", Driver(self.cuda, self.nvrtc))
+            self.place("driver", Driver(self.cuda))
         return CliRunner().invoke(main, ["check", "--kernels", *options])
 
 
@@ -170,7 +170,7 @@ def test_a_compiler_that_refuses(gpu: Gpu) -> None:
 def test_a_driver_call_that_fails(
     call: str, stage: str, code: int, gpu: Gpu, tmp_path: Path
 ) -> None:
-    gpu.place("driver", Driver(gpu.cuda, gpu.nvrtc))
+    gpu.place("driver", Driver(gpu.cuda))
     gpu.patch.setattr(gpu.driver, call, lambda *_: (719, None))
     ran = gpu.check()
     assert ran.exit_code == code
@@ -187,7 +187,7 @@ LACKING = {"out of memory": 2, "busy": 46, "no GPU": 100, "another driver's libr
 @pytest.mark.parametrize("status", LACKING.values(), ids=LACKING)
 @pytest.mark.parametrize("call", ["cuLibraryLoadData", "cuLaunchKernel"])
 def test_a_gpu_that_is_busy_or_full_is_lacking(call: str, status: int, gpu: Gpu) -> None:
-    gpu.place("driver", Driver(gpu.cuda, gpu.nvrtc))
+    gpu.place("driver", Driver(gpu.cuda))
     gpu.patch.setattr(gpu.driver, call, lambda *_: (status, None))
     ran = gpu.check()
     assert ran.exit_code == 3 and "does not compute right" not in ran.stdout

@@ -35,7 +35,8 @@ class Flavour:
         """Return the installed version."""
         found = self.packages[-1].installed()
         if found is None:
-            raise EnvironmentUnfitError(f"{self.packages[-1].name} is not installed.")
+            package = self.packages[-1]
+            raise EnvironmentUnfitError(f"{package.name} is not installed: {package.cure}.")
         return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
-from nemotrt.needs import CUDA, pip_install
+from nemotrt.needs import CUDA, CURE_DRIVER, pip_install
 
 MODULE = "cuda.bindings.runtime"
 # cudaError and CUresult: out of memory, not initialized, a stub for the driver, a driver that is
@@ -35,14 +35,21 @@ class Cuda:
     """
 
     def __init__(self, api: Any) -> None:
-        """Take `api`, the module cuda.bindings.runtime, and create the stream."""
+        """Take `api`, the module cuda.bindings.runtime, and create the stream.
+
+        Raises:
+            EnvironmentUnfitError: the driver has no GPU for us, or is none.
+        """
         self._api = api
         self._kinds = api.cudaMemcpyKind
         self._device: list[DeviceBuffer] = []
         self._host: list[int] = []
         self._events: list[int] = []
-        self._call("cudaSetDevice", 0)
-        self.stream = int(self._call("cudaStreamCreate"))
+        try:
+            self._call("cudaSetDevice", 0)
+            self.stream = int(self._call("cudaStreamCreate"))
+        except (NemotrtError, RuntimeError) as error:  # RuntimeError is cuda-python's own
+            raise EnvironmentUnfitError(f"{error} {CURE_DRIVER}") from error
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the API; return its value, if it has one."""

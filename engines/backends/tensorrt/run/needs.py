@@ -1,6 +1,6 @@
 """What opening a plan asks of a machine: its GPU, the TensorRT that compiled it, cuda-python."""
 
-from importlib import util
+import ctypes
 from pathlib import Path
 
 from nemotrt.engines.artefact.manifest import Manifest
@@ -8,7 +8,9 @@ from nemotrt.engines.backends.protocol.local_gpu import check_same_gpu, local_co
 from nemotrt.engines.backends.tensorrt.compile.flavour import flavours
 from nemotrt.engines.backends.tensorrt.device.cuda import cuda_api
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.needs import Need
+from nemotrt.needs import CURE_DRIVER, Need
+
+DRIVER_LIBRARY = "libcuda.so.1"
 
 
 def needs_here(folder: Path, manifest: Manifest) -> tuple[Need, ...]:
@@ -17,14 +19,23 @@ def needs_here(folder: Path, manifest: Manifest) -> tuple[Need, ...]:
         Need("GPU", lambda: check_same_gpu(folder, manifest, local_compute_capability())),
         Need("TensorRT", lambda: plan_module(manifest)),
         Need("cuda-python", cuda_api),
+        Need("CUDA driver", check_driver),
     )
+
+
+def check_driver() -> None:
+    """Raise EnvironmentUnfitError where the driver's library can't be loaded."""
+    try:
+        ctypes.CDLL(DRIVER_LIBRARY)
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{DRIVER_LIBRARY} is not here. {CURE_DRIVER}") from error
 
 
 def plan_module(manifest: Manifest) -> str:
     """Return the Python module of the TensorRT that compiled the plan; it must be here."""
     flavour = next(x for x in flavours() if x.name in manifest.tools)
     wanted = manifest.tools[flavour.name]
-    if util.find_spec(flavour.module) is None or flavour.version() != wanted:
+    if {package.installed() for package in flavour.packages} != {wanted}:
         raise EnvironmentUnfitError(
             f"the plan needs {flavour.name} {wanted}, which compiled it: {flavour.install(wanted)}."
         )
