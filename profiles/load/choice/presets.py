@@ -12,12 +12,15 @@ FILE = Path(__file__).with_name("presets.yaml")
 
 
 class Preset(Strict):
-    """Lengths and how many requests each user sends."""
+    """Lengths and how many requests each user sends; with `turns`, how many conversations."""
 
     description: str
     isl: int = pydantic.Field(ge=1)
     osl: int = pydantic.Field(ge=1)
     requests_per_user: int = pydantic.Field(ge=1)
+    turns: int | None = pydantic.Field(default=None, ge=1)
+    system_tokens: int = pydantic.Field(default=0, ge=0)
+    think_s: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class _Presets(pydantic.RootModel[dict[str, Preset]]):

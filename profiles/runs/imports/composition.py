@@ -10,6 +10,7 @@ from nemotrt.profiles.load.exchange import Phase
 from nemotrt.profiles.load.targets.token_count import even_shares
 from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
 from nemotrt.profiles.runs.metrics.run_view import RunView
+from nemotrt.profiles.runs.metrics.turns import turn_records
 from nemotrt.profiles.runs.record.result import (
     DriverRecord,
     ProfileResult,
@@ -85,6 +86,7 @@ def result_of(
         driver=DriverRecord(name=driver, cpu_share=None, loop_lag_p99_ms=None, is_limit=False),
         requests=view.requests,
         steps=(),
+        turns=turn_records(view.requests),
         **facts,
     )
 
