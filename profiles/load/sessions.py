@@ -141,44 +141,42 @@ def _shared_block(num_tokens: int, maker: PromptMaker) -> Conversation:
     """Return the system prompt and the tools that all agents share, without turns."""
     if not num_tokens:
         return Conversation(())
-    system = max(round(SYSTEM_SHARE * num_tokens), 1)
-    each = max((num_tokens - system) // len(TOOLS), 1)
-    query = {"type": "string", "description": "What it is asked for."}
-    tools = [
-        {
-            "type": "function",
-            "function": {
-                "name": name,
-                "description": maker.text(f"shared:{name}", each).text,
-                "parameters": {
-                    "type": "object",
-                    "properties": {"query": query},
-                    "required": ["query"],
-                },
-            },
-        }
-        for name in TOOLS
-    ]
+    rest = max(num_tokens - _count(maker, *(_tool(name, "") for name in TOOLS)), 0)
+    system = max(round(SYSTEM_SHARE * rest), 1)
+    each = max((rest - system) // len(TOOLS), 1)
+    tools = (_tool(name, maker.text(f"shared:{name}", each).text) for name in TOOLS)
     head = {"role": "system", "content": maker.text("shared:system", system).text}
     return Conversation((), (head,), tuple(tools))
+
+
+def _tool(name: str, description: str) -> Message:
+    """Return a tool of one argument."""
+    query = {"type": "string", "description": "What it is asked for."}
+    parameters = {"type": "object", "properties": {"query": query}, "required": ["query"]}
+    function = {"name": name, "description": description, "parameters": parameters}
+    return {"type": "function", "function": function}
 
 
 def _counts(conversation: Conversation, maker: PromptMaker) -> list[int]:
     """Return the tokens of the texts up to each turn."""
 
-    def count(*parts: object) -> int:
-        texts = [json.dumps(part, ensure_ascii=False) for part in parts if part]
-        encode = maker.tokenizer.encode
-        return sum(len(encode(text, add_special_tokens=False)) for text in texts)
-
     def spoken(*messages: Message | None) -> int:
-        told = [message for message in messages if message]
-        return count(*([m.get("content"), m.get("tool_calls")] for m in told))
+        told = (message for message in messages if message)
+        return _count(
+            maker, *(part for m in told for part in (m.get("content"), m.get("tool_calls")))
+        )
 
-    total = count(conversation.tools) + spoken(*conversation.head)
+    total = _count(maker, *conversation.tools) + spoken(*conversation.head)
     found = []
     for turn in conversation.turns:
         total += spoken(*turn.messages)
         found.append(total)
         total += spoken(turn.answer)
     return found
+
+
+def _count(maker: PromptMaker, *parts: Any) -> int:
+    """Return the tokens of texts, and of what is no text as JSON."""
+    texts = [p if isinstance(p, str) else json.dumps(p, ensure_ascii=False) for p in parts if p]
+    encode = maker.tokenizer.encode
+    return sum(len(encode(text, add_special_tokens=False)) for text in texts)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from nemotrt.errors import ConfigError
-from nemotrt.files.model_file import Strict, fault_line
+from nemotrt.files.model_file import Strict, object_model
 from nemotrt.profiles.load.workload import Conversation, TracedSessions, Turn
 
 MS_PER_S = 1e3
@@ -101,10 +101,7 @@ def _conversation(
             if isinstance(turn, dict) and turn.get(name):
                 raise ConfigError(f"{where}: {name!r} of a turn is not sent: {why}.")
     told = {**raw, "turns": [_told(t) if isinstance(t, dict) else t for t in turns or []]}
-    try:
-        line = _Line.model_validate(_told(told))
-    except pydantic.ValidationError as fault:
-        raise ConfigError(f"{where}: {fault_line(fault, _Line)}") from fault
+    line = object_model(_Line, _told(told), where)
     head: list[Message] = [{"role": "system", "content": line.system}] if line.system else []
     rest = line.turns
     if rest[0].role == "system" and not head:

@@ -7,6 +7,7 @@ from typing import Any
 from nemotrt.errors import ConfigError
 from nemotrt.files.json_lines import json_lines
 from nemotrt.profiles.load.choice.conversations import read_conversations
+from nemotrt.profiles.load.choice.options import OSL
 from nemotrt.profiles.load.workload import TracedSessions, TraceEntry
 
 # Source: the trace format of Mooncake (FAST '25), which NVIDIA's AIPerf replays too.
@@ -14,7 +15,7 @@ KEYS = ("timestamp", "input_length", "output_length")
 
 
 def read_trace(
-    path: Path, *, osl: int, speedup: float = 1.0
+    path: Path, *, osl: int = OSL, speedup: float = 1.0
 ) -> tuple[TraceEntry, ...] | TracedSessions:
     """Return the requests in order of time, the first due at once; or conversations.
 

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from nemotrt.errors import NemotrtError
+from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.load.driver import Drive, LoadRecord, check_complete
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt
@@ -32,6 +32,11 @@ def aiperf_driver(program: str = "aiperf") -> Drive:
         target: Target, workload: Workload, prompts: list[Prompt], record: LoadRecord
     ) -> None:
         """Run the load; all goes to `record`, also when it fails."""
+        if workload.sessions is not None:
+            raise ConfigError(
+                "AIPerf is sent no conversations from here: leave out --driver, or give it the "
+                "file itself (`--custom-dataset-type multi_turn`)."
+            )
         api = openai_api(target)
         record.driver, record.runs_down = "aiperf", True
         with tempfile.TemporaryDirectory(prefix="nemotrt-aiperf-") as scratch:
