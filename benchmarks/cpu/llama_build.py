@@ -87,12 +87,13 @@ def _build(build: Path, target: str, *, has_server: bool) -> None:
     _run(["cmake", "--build", str(build), "--target", target, "-j", jobs])
 
 
-def gguf(checkpoint: Path, kind: str, target: Path) -> Path:
+def gguf(checkpoint: Path, kind: str, target: Path, *, has_vocabulary: bool = False) -> Path:
     """Return the checkpoint as a GGUF file of `kind`, f16 or q8_0, converted if need be."""
     if not target.exists():
         script = str(HERE / "llama_convert.py")
         part = target.with_suffix(".part")
-        _run([sys.executable, script, str(source_folder()), str(checkpoint), kind, str(part)])
+        paths = [str(source_folder()), str(checkpoint), kind, str(part)]
+        _run([sys.executable, script, *paths, *["vocabulary"] * has_vocabulary])
         part.rename(target)
     return target
 
