@@ -110,7 +110,9 @@ def engine_of(checkpoint: Path, size: Size, folder: Path) -> Path:
     target = folder / f"{size.model}-{slots}-{size.max_seq_len}"
     if not target.exists():
         limits = Limits(slots, size.max_seq_len, CHUNK_TOKENS)
-        build_engine(checkpoint, target, BuildSpec("native", Precision.INT8_WO, limits=limits))
+        build_engine(
+            checkpoint, target, BuildSpec("native", precision=Precision.INT8_WO, limits=limits)
+        )
     return target
 
 
