@@ -38,7 +38,7 @@ UNCOUNTED = (
     "and prompts have the length that --tokenizer gives them."
 )
 STARTED_WARM = (
-    "The server had the run's first prompt in its prefix cache: it did not start cold. Start it "
+    "The server had the run's first prompts in its prefix cache: it did not start cold. Start it "
     "anew, or leave out --seed."
 )
 

@@ -2,8 +2,9 @@
 
 Speaks Triton's generate_stream and OpenAI's completions. What it does to a request is in the
 request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after", "serial",
-"us_per_char", "caches"}. With "caches" it keeps the texts of chats: a character that a prompt has
-in common with the start of an earlier one is a cached token, and takes no time.
+"us_per_char", "caches", "silent"}. The "silent" last tokens of an answer have no text. With
+"caches" it keeps the texts of chats: a character that a prompt has in common with the start of an
+earlier one is a cached token, and takes no time.
 GET /log tells when each response was really written, on the clock that the driver uses
 (CLOCK_MONOTONIC).
 
@@ -61,6 +62,7 @@ class Stream:
         self.per_response = script.get("tokens_per_response", 1)
         self.reports = script.get("reports", "total")
         self.is_serial = script.get("serial", False)
+        self.num_silent = script.get("silent", 0)
         self.num_input = script.get("num_input_tokens")
         self.details = None
         self.osl = body.get("max_tokens", 1)
@@ -75,8 +77,10 @@ class Stream:
     def event(self):
         """Return the next event's JSON, and whether it is the last."""
         count = min(self.per_response, self.osl - self.num_sent)
-        self.num_sent += count
         text = " tok" * count
+        if self.num_silent and self.num_sent >= self.osl - self.num_silent:
+            text, count = "", self.osl - self.num_sent
+        self.num_sent += count
         is_last = self.num_sent >= self.osl or (
             self.fault == "short" and self.num_sent > self.after
         )

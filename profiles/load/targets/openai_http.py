@@ -138,4 +138,5 @@ class OpenAiTarget(Target):
         text = text or delta.get("reasoning") or ("tool call" if delta.get("tool_calls") else "")
         count.add(arrived_s, text, completed if text else None)
         if choice.get("finish_reason"):
+            count.end(arrived_s, completed)
             exchange.finish_reason = choice["finish_reason"]

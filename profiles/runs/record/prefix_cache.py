@@ -1,8 +1,9 @@
 """What a server's prefix cache did in a run: whether it held the prompts, from the start or later.
 
-A run in which it had the first prompt began where another had ended.
+A run in which it had all the first prompts began where another had ended.
 """
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -23,8 +24,10 @@ def cache_use(requests: Sequence[RequestRecord]) -> CacheUse:
     told = [request for request in requests if request.warmth is not Warmth.NOT_TOLD]
     if not told:
         return CacheUse.NOT_TOLD
-    first = min(told, key=lambda request: request.index)
-    if first.warmth is Warmth.WARM:
+    # of those that were under way at once, one alone need have computed what they share
+    answered_s = min((r.arrivals_s[0] for r in told if r.arrivals_s), default=math.inf)
+    first = [r for r in told if r.sent_s is not None and r.sent_s < answered_s]
+    if first and all(request.warmth is Warmth.WARM for request in first):
         return CacheUse.STARTED_WARM
     is_warm = any(request.warmth is Warmth.WARM for request in told)
     return CacheUse.WARM if is_warm else CacheUse.COLD

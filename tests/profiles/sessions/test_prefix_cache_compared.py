@@ -46,6 +46,14 @@ def test_what_a_cache_held(use):
     assert cache_use(run(USES[use]).requests) is use
 
 
+def test_of_the_first_requests_one_may_be_cold():
+    """Two are under way at once, and share a block: whichever the server reads first is cold."""
+    first_s = min(r.arrivals_s[0] for r in RUN.requests)
+    assert [r.index for r in RUN.requests if r.sent_s < first_s] == [0, 1]
+    assert cache_use(run(lambda i: 0 if i == 1 else 9).requests) is CacheUse.WARM
+    assert cache_use(run(lambda i: 0 if i == 2 else 9).requests) is CacheUse.STARTED_WARM
+
+
 def test_the_share_is_of_what_is_told():
     """Three prompts of 10 tokens: 4 of one cached, none of the next, the last says nothing."""
     requests = run(lambda i: (4, 0, None)[i % 3]).requests[:3]
