@@ -99,6 +99,7 @@ def _fill(exchange: Exchange, request: AiperfRequest, clock_s: float, *, is_open
     arrivals_s = itertools.accumulate(request.gaps_s, initial=exchange.sent_s)
     exchange.arrivals_s = list(arrivals_s)[1:]
     exchange.ended_s = exchange.arrivals_s[-1] if exchange.arrivals_s else exchange.sent_s
+    exchange.cached_tokens = request.cached_tokens
     if not request.error:
         exchange.arrival_tokens = even_shares(request.osl, len(exchange.arrivals_s))
 

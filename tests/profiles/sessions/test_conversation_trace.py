@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -15,8 +16,19 @@ from nemotrt.profiles.command import profile
 from nemotrt.profiles.load.choice.choice import choose
 from nemotrt.profiles.load.choice.options import LoadChoice
 from nemotrt.profiles.load.choice.trace import read_trace
-from nemotrt.profiles.load.workload import Arrival, Conversation, TracedSessions, Turn
+from nemotrt.profiles.load.targets.opening import open_target
+from nemotrt.profiles.load.targets.options import ServerProtocol, TargetOptions
+from nemotrt.profiles.load.workload import (
+    Arrival,
+    Conversation,
+    TracedSessions,
+    Turn,
+    Workload,
+)
+from nemotrt.profiles.runs.aiperf.child import OFFLINE
+from nemotrt.profiles.runs.aiperf.invocation import write_tokenizer
 from nemotrt.profiles.runs.record.result import read_result
+from nemotrt.profiles.runs.run_folder import read_run
 
 TOOL = {"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}
 
@@ -315,3 +327,28 @@ def test_our_own_form_is_a_superset(tmp_path: Path):
         if {"delay", "timestamp"} <= turn.keys():
             continue
         assert read(tmp_path, {"type": "multi_turn", "turns": [turn | {"type": "single_turn"}]})
+
+
+@pytest.mark.slow
+def test_the_real_aiperfs_own_run_is_told_turn_by_turn(scripted, real_aiperf, tmp_path):
+    """It sends its form of conversations to a server with a prefix cache; we read its records."""
+    extra = {"script": {"caches": True, "ttft_ms": 5, "itl_ms": 2}, "max_tokens": 4}
+    turns = [{"text": f"What is {i}? " * 20, "output_length": 4, "extra": extra} for i in range(3)]
+    lines = [{"session_id": name, "turns": turns} for name in "ab"]
+    target = tmp_path / "tokenizer"
+    options = TargetOptions(ServerProtocol.OPENAI_CHAT, tokenizer="tiny-dense")
+    api = open_target(scripted.url, Workload(8, 8, 1), options).openai
+    write_tokenizer(target, api)
+    command = [real_aiperf, "profile", "--model=llm", f"--url={scripted.url}", "--streaming"]
+    command += ["--endpoint-type", "chat", "--input-file", str(written(tmp_path, *lines))]
+    command += ["--custom-dataset-type", "multi_turn", "--tokenizer", str(target)]
+    command += ["--concurrency", "1", "--conversation-num", "2", "--use-server-token-count"]
+    command += ["--export-level", "records", "--ui", "none", "--no-gpu-telemetry"]
+    command += ["--no-server-metrics", "--output-artifact-dir", str(tmp_path / "out")]
+    environment = {name: value for name, value in os.environ.items() if name not in OFFLINE}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    result = read_run(tmp_path / "out")
+    told = sorted((entry["read"], entry["cached"]) for entry in scripted.log()["requests"])
+    assert sorted((r.isl, r.cached_tokens) for r in result.requests) == told
+    assert [turn.num_requests for turn in result.turns] == [2, 2, 2]
+    assert result.metric("cached_share") > 0.5
