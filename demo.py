@@ -125,8 +125,8 @@ def run_demo(folder: Path, *, quiet: bool) -> Steps:
 
 def _generate(opened: "OpenEngine", prompt: str) -> str:
     """Return the prompt and what the engine makes of it."""
-    from nemotrt.engines.runtime.generation import generate
     from nemotrt.engines.runtime.sampling.params import SamplingParams
+    from nemotrt.engines.runtime.scheduling.generation import generate
 
     assert opened.tokenizer is not None  # the built-in model has one
     params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.6, top_p=0.95, seed=SEED)

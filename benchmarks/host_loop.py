@@ -31,7 +31,7 @@ from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.runtime.state.slots import Slots
 from nemotrt.engines.runtime.state.state_pool import StatePool
 from nemotrt.profiles.load.workload import Workload

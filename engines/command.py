@@ -111,9 +111,9 @@ def generate(
     """
     from nemotrt.engines.opening import open_engine
     from nemotrt.engines.prompt import GivenPrompt, prepare
-    from nemotrt.engines.runtime import generation
     from nemotrt.engines.runtime.request import FinishReason
     from nemotrt.engines.runtime.sampling.params import SamplingParams
+    from nemotrt.engines.runtime.scheduling import generation
 
     if prompt == "-":
         prompt = sys.stdin.read()

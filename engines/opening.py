@@ -13,9 +13,11 @@ from nemotrt.engines.artefact.weights import (
 )
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.hf_config import read_model_config
-from nemotrt.engines.runtime.engine import Engine
+from nemotrt.engines.runtime.engine import Engine, KeepsState
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler, SchedulesItself
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.reuse import KeepRules, Reuse
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
+from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
 from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.errors import ConfigError
@@ -37,21 +39,49 @@ class OpenEngine:
         own = () if self.tokenizer is None else self.tokenizer.eos_ids
         return tuple(dict.fromkeys((*self.eos_ids, *own)))
 
-    def scheduler(self, target_itl_s: float | None = None) -> RequestScheduler:
+    def scheduler(
+        self, target_itl_s: float | None = None, kept_bytes: int = 0, *, halves_kept: bool = False
+    ) -> RequestScheduler:
         """Return a scheduler over the engine: ours, or the engine's own.
 
+        Args:
+            target_itl_s: what a step should take that feeds prompts beside tokens; default any.
+            kept_bytes: of host memory for the states of prompts, for later ones; 0 keeps none.
+            halves_kept: float32 states are kept in float16; the answers are not exact then.
+
         Raises:
-            ConfigError: a target is given to an engine that schedules for itself.
+            ConfigError: a target is given to an engine that schedules for itself, or bytes to one
+                whose states can't be kept.
         """
+        if kept_bytes and not isinstance(self.engine, KeepsState):
+            raise ConfigError(
+                f"--prefix-cache-gib is for engines whose states we keep; {self.manifest.backend} "
+                "is none."
+            )
         if not isinstance(self.engine, SchedulesItself):
-            ends = self.eos_ids
-            return Scheduler(self.engine, self.tokenizer, eos_ids=ends, target_itl_s=target_itl_s)
+            ends, reuse = self.eos_ids, None
+            if kept_bytes and isinstance(self.engine, KeepsState):
+                sizes = self.engine.state_bytes
+                cache = PrefixCache(kept_bytes, sizes, is_halved=halves_kept)
+                reuse = Reuse(self.engine, cache, self._keep_rules())
+            return Scheduler(
+                self.engine, self.tokenizer, eos_ids=ends, target_itl_s=target_itl_s, reuse=reuse
+            )
         if target_itl_s is not None:
             raise ConfigError(
                 f"--target-itl-ms is for engines that we schedule; {self.manifest.backend} "
                 "schedules for itself."
             )
         return self.engine.scheduler(self.tokenizer, self.eos_ids)
+
+    def _keep_rules(self) -> KeepRules:
+        """Return how the model's family writes chats; without a tokenizer there are none."""
+        if self.tokenizer is None:
+            return KeepRules()
+        chat = self.tokenizer.chat
+        found = (self.tokenizer.token_id(role) for role in chat.roles)
+        markers = frozenset(token for token in found if token is not None)
+        return KeepRules(markers, chat.answers_return)
 
 
 def open_engine(

@@ -33,6 +33,8 @@ class ChatFormat:
 
     `gap` are the newlines between a trace's closing tag and the answer. `directives` are the words
     of a message that switch thinking on (True) and off, `sampling` the settings with and without.
+    Each of `roles` is a token with which the template begins messages. `answers_return`: the next
+    turn's prompt may have an answer as it was written, its trace too.
     """
 
     think: Tags
@@ -40,6 +42,8 @@ class ChatFormat:
     calls: CallFormat
     directives: Mapping[bool, str]
     sampling: Mapping[bool, Mapping[str, float]]
+    roles: tuple[str, ...]
+    answers_return: bool
 
 
 # Source: chat template and model card of NVIDIA-Nemotron-Nano-9B-v2: "temperature 0.6, top_p 0.95
@@ -55,6 +59,8 @@ NEMOTRON_NANO_2 = ChatFormat(
         True: {"temperature": 0.6, "top_p": 0.95},
         False: {"temperature": 0.0, "top_p": 1.0},
     },
+    roles=("<SPECIAL_10>", "<SPECIAL_11>"),
+    answers_return=False,  # it writes an answer without its trace, and without an empty one
 )
 # Traces as above; each call has tags of its own, as Hermes writes it. Source: chat template
 # of Qwen3-8B, and its model card, "Best Practices".
@@ -70,6 +76,8 @@ QWEN3 = replace(
         True: {"temperature": 0.6, "top_p": 0.95, "top_k": 20},
         False: {"temperature": 0.7, "top_p": 0.8, "top_k": 20},
     },
+    roles=("<|im_start|>",),
+    answers_return=True,  # between the calls of one question, if the client gives the trace back
 )
 FAMILIES = (NEMOTRON_NANO_2, QWEN3)
 DEFAULT = NEMOTRON_NANO_2  # of a checkpoint whose chat templates write no family's calls

@@ -2,11 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.runtime.kept_state import (
+    CachedTokens,
+    FixedState,
+    SavedState,
+    StateBytes,
+)
 from nemotrt.errors import ConfigError
 
 
@@ -83,6 +89,29 @@ class Engine(HasLimits, Protocol):
 
     def close(self) -> None:
         """Free everything."""
+
+
+@runtime_checkable
+class KeepsState(Engine, Protocol):
+    """An engine whose slots' state can be saved on the host, and given to slots again."""
+
+    @property
+    def state_bytes(self) -> StateBytes:
+        """What a saved state costs on the host."""
+
+    def save(self, slot: int, start: int = 0) -> SavedState:
+        """Return a copy of a slot's state; of its caches, what they have of tokens from `start` on.
+
+        Raises:
+            ConfigError: the slot is not allocated, or holds fewer tokens.
+        """
+
+    def restore(self, slot: int, fixed: FixedState, caches: Sequence[CachedTokens]) -> None:
+        """Give an empty slot a state that was saved; it holds the caches' tokens then.
+
+        Raises:
+            ConfigError: the slot is not allocated, holds tokens, or can't hold so many.
+        """
 
 
 def step_by_rows(

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from nemotrt.engines.runtime.engine import Engine, Feed
+from nemotrt.engines.runtime.engine import Engine, Feed, KeepsState
+from nemotrt.engines.runtime.kept_state import SavedState
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn, open_draws
 from nemotrt.engines.runtime.sampling.params import Floats, SampledToken, SamplingParams, Score
 
@@ -34,6 +35,19 @@ class Pipeline(Protocol):
 
     def release(self, place: Any) -> None:
         """Free a place, also while a step that fed it has not ended."""
+
+    def park(self, place: Any) -> Any:
+        """Free the slot of a place of which nothing is due; return what `resume` needs.
+
+        Only of an engine that keeps states.
+        """
+
+    def resume(self, parked: Any) -> Any:
+        """Return a place that goes on where a parked one was.
+
+        Raises:
+            ConfigError: no slot is free.
+        """
 
     def begin(self, feeds: Sequence[Feed]) -> None:
         """Begin a step; its rows of logits stand feed after feed, as Engine.step gives them."""
@@ -64,6 +78,14 @@ class Place:
     draw: Any
 
 
+@dataclass(frozen=True, slots=True)
+class ParkedPlace:
+    """A sequence without a slot: its state on the host, and what the sampler keeps of it."""
+
+    saved: SavedState
+    draw: Any
+
+
 class HostPipeline:
     """An engine that gives logits to the host, which chooses."""
 
@@ -83,6 +105,20 @@ class HostPipeline:
     def release(self, place: Place) -> None:
         """Free the slot."""
         self._engine.release(place.slot)
+
+    def park(self, place: Place) -> ParkedPlace:
+        """Save the slot's state and free it."""
+        assert isinstance(self._engine, KeepsState)
+        saved = self._engine.save(place.slot)
+        self._engine.release(place.slot)
+        return ParkedPlace(saved, place.draw)
+
+    def resume(self, parked: ParkedPlace) -> Place:
+        """Restore the state in a free slot."""
+        assert isinstance(self._engine, KeepsState)
+        slot = self._engine.allocate()
+        self._engine.restore(slot, parked.saved.fixed, parked.saved.caches)
+        return Place(slot, parked.draw)
 
     def begin(self, feeds: Sequence[Feed]) -> None:
         """Run the step."""

@@ -33,7 +33,8 @@ class Request:
 
     `guide` may force or forbid tokens; it belongs to this request alone. `trace` is where the
     prompt leaves a reasoning trace: stop strings end the answer alone, never the trace. CLOSED
-    makes everything the answer.
+    makes everything the answer. `salt` says whose kept states the request may use and leave: those
+    of the same salt. `priority` is for preemption; a lower one goes first.
     """
 
     request_id: str
@@ -41,6 +42,8 @@ class Request:
     params: SamplingParams = field(default_factory=SamplingParams)
     guide: Guide | None = None
     trace: Trace = Trace.CLOSED
+    salt: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class Update:
     """What one step brought a request; `text` never holds part of a stop string or a character.
 
     `prompt` is the whole prompt, once, with the first token or the end, if its log-probabilities
-    were asked for.
+    were asked for. `cached_tokens` come likewise: how many of the prompt's tokens were not computed
+    since their state was kept; None where no state is kept.
     """
 
     request_id: str
@@ -76,3 +80,4 @@ class Update:
     error: str = ""
     error_code: ErrorCode = ErrorCode.ENGINE_FAILED  # with finish_reason `error` alone
     prompt: tuple[PromptToken, ...] = ()
+    cached_tokens: int | None = None

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
 from nemotrt.engines.runtime.engine import HasLimits
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -35,6 +36,10 @@ class RequestScheduler(Protocol):
     @property
     def waiting(self) -> Collection[Request]:
         """The requests that wait for a slot, in order."""
+
+    @property
+    def kept(self) -> KeptStats | None:
+        """What kept states did so far; None where none is kept."""
 
     @property
     def is_idle(self) -> bool:

@@ -19,7 +19,7 @@ from nemotrt.engines.runtime.sampling.guide import (
     rules,
 )
 from nemotrt.engines.runtime.sampling.params import Sampler, SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.text.reasoning import Trace
 
 

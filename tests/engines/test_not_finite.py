@@ -11,7 +11,7 @@ from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.request import NOT_FINITE, ErrorCode, FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling.guide import Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import Sampler, SamplingParams, is_finite
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from support.stand_in import StandInEngine
 
 LARGEST = float(np.finfo(np.float32).max)

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.opening import open_engine
-from nemotrt.engines.runtime import prompt_scores
 from nemotrt.engines.runtime.engine import Engine, Limits
 from nemotrt.engines.runtime.request import FinishReason, PromptToken, Request, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling import prompt_scores
+from nemotrt.engines.runtime.scheduling import scheduler as step_loop
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from support import reference
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=64, chunk_tokens=7)
@@ -89,7 +90,7 @@ def test_scores_are_transformers_in_any_company(
         for number, (prompt, num_top, count) in enumerate(asked)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nemotrt.engines.runtime.scheduler.MAX_LOGITS_PER_STEP", rows * VOCAB)
+        patch.setattr(step_loop, "MAX_LOGITS_PER_STEP", rows * VOCAB)
         updates = run(Scheduler(engine), requests)
     for request, (prompt, num_top, count) in zip(requests, asked, strict=True):
         own = updates[request.request_id]
@@ -134,7 +135,7 @@ def test_no_step_holds_more_rows_than_the_limit(engine: Engine) -> None:
     watched = Watched(engine)
     assert prompt_scores.MAX_LOGITS_PER_STEP == 1 << 22
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nemotrt.engines.runtime.scheduler.MAX_LOGITS_PER_STEP", 5 * VOCAB)
+        patch.setattr(step_loop, "MAX_LOGITS_PER_STEP", 5 * VOCAB)
         params = SamplingParams(max_tokens=1, prompt_logprobs=0)
         run(Scheduler(watched), [Request(str(i), (1,) * 30, params) for i in range(3)])
     assert max(watched.rows) <= 5 + LIMITS.max_batch_size
@@ -143,7 +144,7 @@ def test_no_step_holds_more_rows_than_the_limit(engine: Engine) -> None:
 def test_numbers_that_are_none_end_that_request_alone(engine: Engine, model: Any) -> None:
     params = SamplingParams(max_tokens=2, prompt_logprobs=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nemotrt.engines.runtime.scheduler.MAX_LOGITS_PER_STEP", 14 * VOCAB)
+        patch.setattr(step_loop, "MAX_LOGITS_PER_STEP", 14 * VOCAB)
         watched = Watched(engine, spoiled_step=1)
         requests = [Request("bad", (1,) * 12, params), Request("good", (2,) * 12, params)]
         updates = run(Scheduler(watched), requests)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
-from nemotrt.engines.runtime.generation import generate
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.generation import generate
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.errors import ConfigError
 from support.ahead_pipeline import Ahead
 

@@ -12,8 +12,8 @@ from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
-from nemotrt.engines.runtime.step_pace import FLOOR, StepPace
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.step_pace import FLOOR, StepPace
 from nemotrt.errors import ConfigError
 from support.stand_in import StandInEngine
 

@@ -25,7 +25,7 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from support import cuda_stand_in, fake_quantized, reference

@@ -24,11 +24,11 @@ from nemotrt.engines.backends.tensorrt_llm.sampling import sampling_fields
 from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
-from nemotrt.engines.runtime.generation import collect, generate
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling import guide
 from nemotrt.engines.runtime.sampling.guide import AfterThinking, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduling.generation import collect, generate
 from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ChildProcessFailedError, ConfigError

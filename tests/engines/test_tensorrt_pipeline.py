@@ -26,7 +26,7 @@ from nemotrt.engines.runtime.request import ErrorCode, FinishReason, Request, Up
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Draws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support import reference
 from support import tensorrt_stand_in as stand_in

@@ -9,8 +9,8 @@ import pytest
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.runtime.generation import collect, generate
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduling.generation import collect, generate
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState

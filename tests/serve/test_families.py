@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nemotrt.engines.model.families import QWEN3, ChatFormat
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.text.chat.template import ChatTemplate
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.tokenizer import load_tokenizer

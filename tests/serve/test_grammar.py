@@ -21,7 +21,7 @@ from nemotrt.engines.runtime.sampling.guide import (
     rules,
 )
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS

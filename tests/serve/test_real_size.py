@@ -22,7 +22,7 @@ from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn
 from nemotrt.engines.runtime.sampling.guide import Allowed, Broken, Complete
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.serve.engine.submission import make_submission
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.processes.launcher import serve_engine

@@ -34,6 +34,15 @@ class AheadPipeline:
     def release(self, place: Place) -> None:
         self.queue.append(lambda: self.host.release(place.draw))
 
+    def park(self, place: Place) -> Any:
+        self.finish()
+        return self.host.park(place.draw)
+
+    def resume(self, parked: Any) -> Place:
+        self.finish()
+        place = self.host.resume(parked)
+        return Place(place.slot, place)
+
     def begin(self, feeds: Sequence[Feed]) -> None:
         self.num_rows += sum(feed.num_logits for feed in feeds)
         self.num_unknown += sum(feed.tokens[0] == CHOSEN for feed in feeds)
@@ -82,6 +91,18 @@ class Ahead:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
+
+    def save(self, *arguments: Any) -> Any:
+        self.own.finish()  # a device copies behind what its stream has
+        return self.engine.save(*arguments)
+
+    def restore(self, *arguments: Any) -> None:
+        self.own.finish()
+        self.engine.restore(*arguments)
+
+    def held_tokens(self, slot: int) -> int:
+        self.own.finish()  # what is in the stream counts
+        return int(self.engine.held_tokens(slot))
 
     def pipeline(self) -> AheadPipeline:
         self.own.finish()  # what the last one released

@@ -8,6 +8,8 @@ FOREIGN = ChatFormat(
     calls=CallFormat(Tags("<fn>", "</fn>"), before="<fn>", between="</fn>\n<fn>", after="</fn>"),
     directives={True: "[think]", False: "[plain]"},
     sampling={True: {"temperature": 0.5}, False: {"temperature": 0.1}},
+    roles=("<system>", "<user>", "<assistant>"),
+    answers_return=True,
 )
 EVERY_FAMILY = (*FAMILIES, FOREIGN)
 FOREIGN_TEMPLATE = (

@@ -17,7 +17,7 @@ from nemotrt.engines import opening
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.scheduler import Scheduler
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 
 CHUNK = 16
 

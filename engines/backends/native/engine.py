@@ -25,7 +25,7 @@ from nemotrt.engines.backends.native.program.program import (
     round_up,
 )
 from nemotrt.engines.runtime.engine import Feed, Limits
-from nemotrt.engines.runtime.state.slots import Slots
+from nemotrt.engines.runtime.state.kept_slots import KeptSlots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError
 
@@ -33,7 +33,7 @@ PASS_TOKENS = 256  # a step of more tokens runs in several passes; results are t
 HUGE_PAGE_WORTH_BYTES = 1 << 20  # a slot's state of one layer, from which huge pages pay
 
 
-class NativeEngine(Slots):
+class NativeEngine(KeptSlots):
     """Decodes and prompt chunks run together; a slot's state stays where it is.
 
     A token's result does not depend on its company, its chunk or the number of threads.

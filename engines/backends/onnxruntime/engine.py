@@ -14,7 +14,7 @@ from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, NUM_LOGITS
 from nemotrt.engines.model.description import describe
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits, step_by_rows
-from nemotrt.engines.runtime.state.slots import Slots
+from nemotrt.engines.runtime.state.kept_slots import KeptSlots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError
 
@@ -46,7 +46,7 @@ def tools() -> dict[str, str]:
     return {name: version(name) for name in ("onnx", "onnxruntime")}
 
 
-class OnnxRuntimeEngine(Slots):
+class OnnxRuntimeEngine(KeptSlots):
     """An open engine: one session, and state buffers that the graph updates in place.
 
     Steps of one token run as one batch; prompt chunks run one by one. The cost of a step follows

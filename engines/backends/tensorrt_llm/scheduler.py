@@ -19,7 +19,7 @@ from nemotrt.engines.backends.tensorrt_llm.sampling import (
     sampling_fields,
 )
 from nemotrt.engines.runtime.engine import HasLimits
-from nemotrt.engines.runtime.prompt_scores import PromptScores
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import (
     NOT_FINITE,
     ErrorCode,
@@ -33,6 +33,7 @@ from nemotrt.engines.runtime.request_scheduler import check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
 from nemotrt.engines.runtime.sampling.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import is_finite
+from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ChildProcessFailedError, ConfigError
@@ -117,6 +118,11 @@ class LLMScheduler:
     def _draws(self) -> Draws:
         """What scores prompts; the LLM chooses its tokens itself."""
         return open_draws(self.engine)
+
+    @property
+    def kept(self) -> KeptStats | None:
+        """None: what TensorRT-LLM keeps, it counts itself."""
+        return None
 
     @property
     def is_idle(self) -> bool:

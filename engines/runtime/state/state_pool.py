@@ -1,12 +1,20 @@
 """State buffers in host memory, one row a sequence, that cost only the pages that are touched."""
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from nemotrt.engines.runtime.kept_state import (
+    PIECE_TOKENS,
+    CachedTokens,
+    FixedState,
+    SavedState,
+    StateBytes,
+)
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -48,10 +56,14 @@ class StateBuffer:
 
     def held(self, row: int, tokens: int) -> npt.NDArray[Any]:
         """Return the part of a row that holds `tokens` tokens' state."""
+        return self.of_tokens(row, 0, tokens)
+
+    def of_tokens(self, row: int, start: int, end: int) -> npt.NDArray[Any]:
+        """Return the part of a row that tokens `start` to `end` wrote; all where none is apart."""
         if self.token_axis is None:
             return self.array[row, ...]
         index = [slice(None)] * (self.array.ndim - 1)
-        index[self.token_axis] = slice(0, tokens)
+        index[self.token_axis] = slice(start, end)
         part: npt.NDArray[Any] = self.array[row][tuple(index)]
         return part
 
@@ -74,6 +86,41 @@ class StatePool:
         """Make a row that held `tokens` tokens zero in each buffer."""
         for buffer in self.buffers:
             buffer.clear(row, tokens)
+
+    @property
+    def state_bytes(self) -> StateBytes:
+        """What one row's copy costs."""
+        fixed = sum(buffer.row_bytes for buffer in self.buffers if buffer.token_axis is None)
+        caches = (buffer.held(0, 1).nbytes for buffer in self._caches())
+        return StateBytes(fixed, sum(caches))
+
+    def _caches(self) -> Iterator[StateBuffer]:
+        return (buffer for buffer in self.buffers if buffer.token_axis is not None)
+
+    def read(self, row: int, start: int, tokens: int) -> SavedState:
+        """Return a copy of a row that holds `tokens` tokens; of caches, from `start` on."""
+        fixed = tuple(b.array[row].copy() for b in self.buffers if b.token_axis is None)
+        starts = range(start, tokens, PIECE_TOKENS)
+        pieces = (self._piece(row, a, min(a + PIECE_TOKENS, tokens)) for a in starts)
+        return SavedState(FixedState(fixed), tuple(pieces))
+
+    def _piece(self, row: int, start: int, end: int) -> CachedTokens:
+        """Return a copy of what some tokens have in the caches of a row."""
+        arrays = tuple(buffer.of_tokens(row, start, end).copy() for buffer in self._caches())
+        axes = tuple(buffer.token_axis or 0 for buffer in self._caches())
+        return CachedTokens(arrays, end - start, axes)
+
+    def write(self, row: int, fixed: FixedState, caches: Sequence[CachedTokens]) -> None:
+        """Give a row that is zero a state that was read, its caches one behind the other."""
+        whole = (buffer for buffer in self.buffers if buffer.token_axis is None)
+        for buffer, array in zip(whole, fixed.arrays, strict=True):
+            buffer.array[row] = array
+        start = 0
+        for part in caches:
+            end = start + part.num_tokens
+            for buffer, array in zip(self._caches(), part.arrays, strict=True):
+                buffer.of_tokens(row, start, end)[...] = array
+            start = end
 
     def swap(self, first: int, second: int, tokens: int) -> None:
         """Exchange two rows, which hold at most `tokens` tokens, in each buffer."""

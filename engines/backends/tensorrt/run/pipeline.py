@@ -10,7 +10,7 @@ as CUDA may.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,14 @@ class TensorRTPipeline:
     def release(self, place: Place) -> None:
         """Free the slot; its state is cleared behind what the stream has."""
         self._engine.release(place.slot)
+
+    def park(self, place: Place) -> Any:
+        """Raise: the engine keeps no states yet."""
+        raise NotImplementedError
+
+    def resume(self, parked: Any) -> Place:
+        """Raise: the engine keeps no states yet."""
+        raise NotImplementedError
 
     def begin(self, feeds: Sequence[Feed]) -> None:
         """Enqueue a step; one that brings many rows for a sequence waits for each of them."""

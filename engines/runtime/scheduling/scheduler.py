@@ -12,19 +12,22 @@ no turn.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 
 from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.pipeline import open_pipeline
-from nemotrt.engines.runtime.prompt_scores import MAX_LOGITS_PER_STEP, PromptScores
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import check_request
-from nemotrt.engines.runtime.running_request import Gain, RunningRequest, next_rules
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
 from nemotrt.engines.runtime.sampling.guide import Broken, Complete
-from nemotrt.engines.runtime.step_pace import StepPace
+from nemotrt.engines.runtime.scheduling.line import Line, Parked
+from nemotrt.engines.runtime.scheduling.prompt_scores import MAX_LOGITS_PER_STEP, PromptScores
+from nemotrt.engines.runtime.scheduling.reuse import Reuse
+from nemotrt.engines.runtime.scheduling.running_request import Gain, RunningRequest, next_rules
+from nemotrt.engines.runtime.scheduling.step_pace import StepPace
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -44,6 +47,8 @@ class Scheduler:
         draws: what chooses tokens on the host; default the engine's own way, or compiled.
         target_itl_s: what a step should take that feeds prompts beside tokens that others wait
             for; default whatever max_num_tokens takes.
+        reuse: keeps states of prompts for later ones; default none. With it, a request of a better
+            priority takes the slot of a worse one, whose state waits on the host meanwhile.
         clock: seconds, for the target.
     """
 
@@ -57,6 +62,7 @@ class Scheduler:
         max_held_tokens: int | None = None,
         draws: Draws | None = None,
         target_itl_s: float | None = None,
+        reuse: Reuse | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Start with nothing to do."""
@@ -66,13 +72,14 @@ class Scheduler:
         self.eos_ids = tuple({*eos_ids, *(tokenizer.eos_ids if tokenizer else ())})
         self.max_num_tokens = max_num_tokens or limits.max_batch_size + limits.chunk_tokens
         self.max_held_tokens = max_held_tokens or limits.max_batch_size * limits.max_seq_len
-        self.waiting: deque[Request] = deque()
+        self._line = Line()
         self.running: dict[str, RunningRequest] = {}
         self._ended: list[Update] = []
         self._pipeline = open_pipeline(engine, draws)
+        self._reuse = reuse
         self._chosen_s = 0.0  # when the last tokens were known
         self._due: list[RunningRequest] | None = None  # whose tokens are being chosen
-        self._begun = (0.0, 0)  # when that step began, and its prompt tokens beside decodes
+        self._begun = Begun()
         most = self.max_num_tokens
         self._pace = None if target_itl_s is None else StepPace(target_itl_s, most)
         self._clock = clock
@@ -80,9 +87,19 @@ class Scheduler:
             raise ConfigError("max_num_tokens must be at least max_batch_size.")
 
     @property
+    def kept(self) -> KeptStats | None:
+        """What kept states did so far; None where none is kept."""
+        return None if self._reuse is None else self._reuse.cache.stats
+
+    @property
+    def waiting(self) -> Collection[Request]:
+        """The requests that wait for a slot, in order; also those that had to give theirs up."""
+        return tuple(self._line)
+
+    @property
     def is_idle(self) -> bool:
         """Whether there is nothing to run or report."""
-        return not (self.waiting or self.running or self._ended)
+        return not (self._line or self.running or self._ended)
 
     def submit(self, request: Request) -> None:
         """Queue a request.
@@ -92,23 +109,25 @@ class Scheduler:
                 for more tokens than a sequence can hold, or its id is in use.
         """
         if request.request_id in self.running or any(
-            other.request_id == request.request_id for other in self.waiting
+            other.request_id == request.request_id for other in self._line
         ):
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         max_tokens = min(self.engine.limits.max_seq_len, self.max_held_tokens)
         check_request(request, self.engine, max_tokens, self.tokenizer)
-        self.waiting.append(request)
+        self._line.join(request)
 
     def cancel(self, request_id: str) -> None:
         """End a request; its slot is free at once. An unknown id is ignored: it has just ended."""
-        for request in self.waiting:
-            if request.request_id == request_id:
-                self.waiting.remove(request)
-                self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
-                return
-        if request_id in self.running:
+        left = self._line.leave(request_id)
+        if isinstance(left, Parked):
+            self._free(left)
+        elif left is None and request_id in self.running:
             self._end(self.running[request_id])
-            self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
+        elif left is None:
+            return
+        if self._reuse is not None:
+            self._reuse.forget(request_id)
+        self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
 
     def step(self) -> list[Update]:
         """Admit, feed the engine once, choose; return what each request gained.
@@ -129,26 +148,94 @@ class Scheduler:
         return updates
 
     def _admit(self) -> None:
-        """Give slots to waiting requests, in order, while the planned tokens fit."""
-        planned = sum(sequence.planned_tokens for sequence in self.running.values())
-        while self.waiting and len(self.running) < self.engine.limits.max_batch_size:
-            request = self.waiting[0]
-            planned += len(request.prompt) + request.params.max_tokens
-            if planned > self.max_held_tokens:
-                return
-            self.waiting.popleft()
-            [rule] = next_rules([request])
-            if isinstance(rule, Complete | Broken):  # nothing may come at all
-                self._ended.append(_ended_at_once(request.request_id, rule))
-                planned -= len(request.prompt) + request.params.max_tokens
+        """Give slots to those who wait, in order, while the planned tokens fit."""
+        for request in self._line:
+            if self._awaits_prefix(request):
                 continue
-            self.running[request.request_id] = RunningRequest(
-                request,
-                self._pipeline.open(request.params, request.prompt, self.eos_ids),
-                TextStream(self.tokenizer, request.params.stop, request.trace),
-                PromptScores(request.prompt, request.params.prompt_logprobs),
-                rule=rule,
-            )
+            if not self._has_room(request) and not self._make_room(request):
+                return
+            left = self._line.leave(request.request_id)
+            if isinstance(left, Parked):
+                self._resume(left)
+            else:
+                self._start(request)
+
+    def _start(self, request: Request) -> None:
+        """Give a request a slot, with what is known of its prompt."""
+        [rule] = next_rules([request])
+        if isinstance(rule, Complete | Broken):  # nothing may come at all
+            self._ended.append(_ended_at_once(request.request_id, rule))
+            return
+        sequence = self.running[request.request_id] = RunningRequest(
+            request,
+            self._pipeline.open(request.params, request.prompt, self.eos_ids),
+            TextStream(self.tokenizer, request.params.stop, request.trace),
+            PromptScores(request.prompt, request.params.prompt_logprobs),
+            rule=rule,
+        )
+        if self._reuse is not None:
+            keeping = self._reuse.begin(request, sequence.place.slot, sequence.scores)
+            sequence.keeping, sequence.num_fed = keeping, keeping.num_found
+
+    def _awaits_prefix(self, request: Request) -> bool:
+        """Whether a running sequence computes what the request begins with, and leaves it."""
+        if self._reuse is None or len(self.running) == 0:
+            return False
+        others = [
+            sequence.keeping
+            for sequence in self.running.values()
+            if sequence.keeping is not None and not sequence.is_decoding
+        ]
+        return bool(others) and self._reuse.must_wait(request, others)
+
+    def _has_room(self, request: Request, without: Collection[RunningRequest] = ()) -> bool:
+        """Whether a slot is free and the planned tokens fit, also if some sequences had gone."""
+        left = [sequence for sequence in self.running.values() if sequence not in without]
+        planned = sum(sequence.planned_tokens for sequence in left)
+        planned += len(request.prompt) + request.params.max_tokens
+        is_free = len(left) < self.engine.limits.max_batch_size
+        return is_free and planned <= self.max_held_tokens
+
+    def _make_room(self, request: Request) -> bool:
+        """Park sequences of worse priorities, worst and last first, until a request has room."""
+        worse = [
+            sequence
+            for sequence in self.running.values()
+            if sequence.request.priority > request.priority
+        ]
+        if self._reuse is None or not self._has_room(request, worse):
+            return False
+        self._ended += self._learn()  # nothing is due then
+        for sequence in sorted(reversed(worse), key=lambda s: -s.request.priority):
+            if self._has_room(request):
+                return True
+            if self._is_live(sequence) and not self._park(sequence, self._reuse):
+                return False
+        return self._has_room(request)
+
+    def _park(self, sequence: RunningRequest, reuse: Reuse) -> bool:
+        """Move a sequence's state to the host; False if there is no room for it."""
+        num_bytes = reuse.bytes_of(sequence.place.slot)
+        if not reuse.cache.reserve(num_bytes):
+            return False
+        del self.running[sequence.request.request_id]
+        self._line.park(Parked(sequence, self._pipeline.park(sequence.place), num_bytes))
+        reuse.cache.stats.preemptions += 1
+        return True
+
+    def _resume(self, parked: Parked) -> None:
+        """Give a parked sequence a slot again."""
+        sequence = parked.sequence
+        sequence.place = self._pipeline.resume(parked.place)
+        if sequence.keeping is not None:
+            sequence.keeping.slot = sequence.place.slot
+        self.running[sequence.request.request_id] = sequence
+        self._free(parked)
+
+    def _free(self, parked: Parked) -> None:
+        """Give back a parked state's bytes."""
+        if self._reuse is not None:
+            self._reuse.cache.free(parked.num_bytes)
 
     def _plan(self) -> list[tuple[RunningRequest, Feed]]:
         """Return this step's feeds: all decodes, then prompt chunks within the budget."""
@@ -165,7 +252,8 @@ class Scheduler:
             prompt, start = sequence.request.prompt, sequence.num_fed
             if sequence.is_decoding or budget == 0:
                 continue
-            size = min(len(prompt) - start, self.engine.limits.chunk_tokens, budget)
+            end = sequence.next_stop
+            size = min(end - start, self.engine.limits.chunk_tokens, budget)
             num_logits = 1
             if sequence.scores.is_wanted:
                 num_logits = size = min(size, rows_left)
@@ -191,18 +279,20 @@ class Scheduler:
             if not sequence.is_decoding:
                 score = partial(self._pipeline.score, first)
                 if not sequence.scores.add(sequence.num_fed, feed.num_logits, score):
-                    self._end(sequence)
+                    self._end(sequence, is_sound=False)
                     failed.append(sequence.not_finite())
                     continue
                 sequence.num_fed += len(feed.tokens)
                 num_prompt += len(feed.tokens)
+                if self._reuse is not None and sequence.keeping is not None:
+                    self._reuse.fed(sequence.keeping, sequence.num_fed)
             if sequence.is_decoding:
                 sequence.is_due = True
                 due.append(sequence)
                 turns.append(Turn(num_rows - 1, sequence.place.draw, sequence.rule))
         self._pipeline.choose(turns)
         self._due = due
-        self._begun = (start_s, num_prompt if is_beside else 0)
+        self._begun = Begun(start_s, num_prompt, len(turns), is_beside)
         return failed
 
     def _learn(self) -> list[Update]:
@@ -227,7 +317,7 @@ class Scheduler:
         """Return what a token brought, and free the slot if it was the last."""
         update = gain.sequence.conclude(gain)
         if update.finish_reason is not None:
-            self._end(gain.sequence)
+            self._end(gain.sequence, is_sound=gain.choice is not None)
         return update
 
     def _is_live(self, sequence: RunningRequest) -> bool:
@@ -235,17 +325,31 @@ class Scheduler:
         return self.running.get(sequence.request.request_id) is sequence
 
     def _tell_pace(self) -> None:
-        """Tell the pace how long the step took whose tokens have just come."""
-        start_s, num_prompt = self._begun
-        now_s = self._clock()
-        if self._pace is not None and num_prompt:
-            self._pace.learn(num_prompt, now_s - max(start_s, self._chosen_s))
+        """Note how long the step took whose tokens have just come."""
+        begun, now_s = self._begun, self._clock()
+        took_s = now_s - max(begun.start_s, self._chosen_s)
+        if self._pace is not None and begun.num_prompt and begun.is_beside:
+            self._pace.learn(begun.num_prompt, took_s)
+        if self._reuse is not None and begun.num_prompt > begun.num_turns:
+            self._reuse.took(begun.num_prompt, took_s)  # a step that the prompts took up
         self._chosen_s = now_s
 
-    def _end(self, sequence: RunningRequest) -> None:
-        """Free a sequence's slot."""
+    def _end(self, sequence: RunningRequest, *, is_sound: bool = True) -> None:
+        """Free a sequence's slot, and keep what it leaves; not if its logits were no numbers."""
         del self.running[sequence.request.request_id]
+        if self._reuse is not None and sequence.keeping is not None:
+            self._reuse.ended(sequence.keeping, sequence.output, is_sound=is_sound)
         self._pipeline.release(sequence.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A step that has begun: when, of how many prompt tokens and choices, and beside decodes."""
+
+    start_s: float = 0.0
+    num_prompt: int = 0
+    num_turns: int = 0
+    is_beside: bool = False
 
 
 def _ended_at_once(request_id: str, rule: Complete | Broken) -> Update:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemotrt.engines.runtime.prompt_scores import PromptScores
 from nemotrt.engines.runtime.request import (
     NOT_FINITE,
     ErrorCode,
@@ -23,6 +22,8 @@ from nemotrt.engines.runtime.sampling.guide import (
     rules,
 )
 from nemotrt.engines.runtime.sampling.params import SampledToken
+from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
+from nemotrt.engines.runtime.scheduling.reuse import Keeping
 from nemotrt.engines.text.text_stream import TextStream
 
 
@@ -36,6 +37,7 @@ class RunningRequest:
     scores: PromptScores
     num_fed: int = 0  # prompt tokens that the engine has
     output: list[int] = field(default_factory=list)
+    keeping: Keeping | None = None  # where states are kept
     rule: Rule = FREE  # what the next token must be
     is_due: bool = False  # a token is being chosen
 
@@ -43,6 +45,12 @@ class RunningRequest:
     def is_decoding(self) -> bool:
         """Whether the whole prompt is in."""
         return self.num_fed == len(self.request.prompt)
+
+    @property
+    def next_stop(self) -> int:
+        """Tokens of the prompt after which the next chunk must end: its state is kept there."""
+        points = self.keeping.points if self.keeping is not None else ()
+        return points[0] if points else len(self.request.prompt)
 
     @property
     def is_last_due(self) -> bool:
@@ -82,12 +90,13 @@ class RunningRequest:
 
     def conclude(self, gain: "Gain") -> Update:
         """Return what a token brought: an end too, if it, the next rule or a limit says so."""
-        choice, params, prompt = gain.choice, self.request.params, self.scores.take()
+        choice, params = gain.choice, self.request.params
         if choice is None:
             return self.not_finite()
+        name, prompt, cached = self.request.request_id, self.scores.take(), self._take_cached()
         if params.max_tokens == 0:
-            name = self.request.request_id
-            return Update(name, finish_reason=FinishReason.LENGTH, prompt=prompt)
+            end = FinishReason.LENGTH
+            return Update(name, finish_reason=end, prompt=prompt, cached_tokens=cached)
         error = self.rule.reason if isinstance(self.rule, Broken) else ""
         reason, text = None, gain.text
         if gain.is_end or self.text.is_stopped or isinstance(self.rule, Complete):
@@ -101,7 +110,12 @@ class RunningRequest:
             if reason is FinishReason.LENGTH and self.text.is_stopped:
                 reason = FinishReason.STOP
         token = Token(choice.token, gain.piece, choice.logprob, choice.top_logprobs)
-        return Update(self.request.request_id, (token,), text, reason, error, prompt=prompt)
+        return Update(name, (token,), text, reason, error, prompt=prompt, cached_tokens=cached)
+
+    def _take_cached(self) -> int | None:
+        """Return how many tokens of the prompt were kept, once."""
+        is_first = len(self.output) <= 1
+        return self.keeping.num_found if self.keeping is not None and is_first else None
 
     def not_finite(self) -> Update:
         """Return the end of a request for which the engine computed no numbers."""

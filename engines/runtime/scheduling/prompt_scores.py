@@ -24,6 +24,14 @@ class PromptScores:
         """Whether every prompt token must bring logits."""
         return self._num_top is not None
 
+    def begin(self, tokens: Sequence[PromptToken]) -> None:
+        """Take what is known of the prompt's first tokens, the first one that is fed included."""
+        self._tokens = list(tokens)
+
+    def first(self, num_tokens: int) -> tuple[PromptToken, ...]:
+        """Return the first tokens, as far as they are scored."""
+        return tuple(self._tokens[:num_tokens])
+
     def add(
         self, start: int, num_rows: int, score: Callable[[Sequence[int], int], list[Score | None]]
     ) -> bool:
