@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all check bench bench-cpu docs lock models validate clean
+.PHONY: help setup demo test test-all check bench bench-cpu bench-sessions docs lock models validate clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,8 +37,11 @@ check: setup  ## Format, lint, types.
 bench-cpu: setup  ## Compare CPU engines: ours, llama.cpp (built once), transformers; minutes.
 	$(BIN)/python benchmarks/cpu/run.py
 
+bench-sessions: setup  ## Agents' conversations on our server and llama.cpp's; an hour, SIZE=--smoke a minute.
+	$(BIN)/python benchmarks/sessions.py $(SIZE)
+
 bench: setup  ## Run the benchmarks; compare ratios, not absolute times.
-	@for script in $(filter-out %_host.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out %_host.py %/sessions.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: setup  ## Rewrite the generated parts of docs/.
 	$(BIN)/python scripts/docs.py

@@ -1,7 +1,8 @@
 """One YAML or JSON document as a frozen pydantic model; a fault is one line with file and key."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -31,6 +32,13 @@ def yaml_model(
     raw = parse_yaml(text, source, error)
     if not isinstance(raw, dict):
         raise error(f"{source} must be a mapping of keys, got {type(raw).__name__}.")
+    return object_model(model, raw, source, error)
+
+
+def object_model(
+    model: type[M], raw: Mapping[str, Any], source: str, error: type[NemotrtError] = ConfigError
+) -> M:
+    """Return an object that was read as a `model`; raises `error` for what is not of its form."""
     try:
         return model.model_validate(raw)
     except ValidationError as fault:

@@ -18,10 +18,12 @@ OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DGGML_NATIVE=ON",
     "-DBUILD_SHARED_LIBS=ON",
-    *(f"-DLLAMA_BUILD_{part}=OFF" for part in ("COMMON", "TESTS", "TOOLS", "EXAMPLES", "SERVER")),
+    *(f"-DLLAMA_BUILD_{part}=OFF" for part in ("TESTS", "EXAMPLES", "APP", "UI")),
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
     "-DLLAMA_CURL=OFF",
     "-DLLAMA_OPENSSL=OFF",
 )
+SERVER_PARTS = ("COMMON", "TOOLS", "SERVER")
 
 
 def cache_folder() -> Path:
@@ -51,10 +53,7 @@ def shim_library() -> Path:
     """
     source, build = source_folder(), cache_folder() / "build"
     if not (build / "bin" / "libllama.so").exists():
-        print("building llama.cpp, once", file=sys.stderr)
-        _run(["cmake", "-S", str(source), "-B", str(build), *OPTIONS])
-        jobs = str(len(os.sched_getaffinity(0)))
-        _run(["cmake", "--build", str(build), "--target", "llama", "-j", jobs])
+        _build(build, "llama", has_server=False)
     shim = build / "libshim.so"
     text = HERE / "llama_shim.cpp"
     if not shim.exists() or shim.stat().st_mtime < text.stat().st_mtime:
@@ -65,12 +64,36 @@ def shim_library() -> Path:
     return shim
 
 
-def gguf(checkpoint: Path, kind: str, target: Path) -> Path:
+def server_program() -> Path:
+    """Return llama-server, built if need be (about ten minutes of CPU).
+
+    Raises:
+        OSError: cmake or the C++ compiler is missing.
+        subprocess.CalledProcessError: the build failed.
+    """
+    build = cache_folder() / "build-server"
+    program = build / "bin" / "llama-server"
+    if not program.exists():
+        _build(build, "llama-server", has_server=True)
+    return program
+
+
+def _build(build: Path, target: str, *, has_server: bool) -> None:
+    """Build one target of llama.cpp."""
+    print(f"building {target} of llama.cpp, once", file=sys.stderr)
+    parts = [f"-DLLAMA_BUILD_{part}={'ON' if has_server else 'OFF'}" for part in SERVER_PARTS]
+    _run(["cmake", "-S", str(source_folder()), "-B", str(build), *OPTIONS, *parts])
+    jobs = str(len(os.sched_getaffinity(0)))
+    _run(["cmake", "--build", str(build), "--target", target, "-j", jobs])
+
+
+def gguf(checkpoint: Path, kind: str, target: Path, *, has_vocabulary: bool = False) -> Path:
     """Return the checkpoint as a GGUF file of `kind`, f16 or q8_0, converted if need be."""
     if not target.exists():
         script = str(HERE / "llama_convert.py")
         part = target.with_suffix(".part")
-        _run([sys.executable, script, str(source_folder()), str(checkpoint), kind, str(part)])
+        paths = [str(source_folder()), str(checkpoint), kind, str(part)]
+        _run([sys.executable, script, *paths, *["vocabulary"] * has_vocabulary])
         part.rename(target)
     return target
 

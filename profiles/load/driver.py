@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from nemotrt.errors import NemotrtError
 from nemotrt.profiles.load.exchange import Exchange, Phase
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import num_measured, schedule
+from nemotrt.profiles.load.sessions import Chats, Visit, visits
 from nemotrt.profiles.load.stamping_loop import idle_s
 from nemotrt.profiles.load.target import Target, TargetError
 from nemotrt.profiles.load.workload import Arrival, Workload
@@ -52,9 +54,13 @@ Drive = Callable[[Target, Workload, list[Prompt], LoadRecord], Awaitable[None]]
 async def prepare(target: Target, workload: Workload) -> list[Prompt]:
     """Return the prompts of warm-up and measurement, and one cool-down prompt a user.
 
+    Those of conversations that cool down are made when they start.
+
     Raises:
-        ConfigError: the target's tokenizer can't make them.
+        ConfigError: the target's tokenizer can't make them, or it takes no conversations.
     """
+    if workload.sessions is not None:
+        return await _prepare_chats(target, workload)
     count = workload.num_warmup + workload.num_requests + workload.concurrency
     lengths = [entry.isl for entry in workload.trace] or [workload.isl] * count
     prompts = []
@@ -62,6 +68,19 @@ async def prepare(target: Target, workload: Workload) -> list[Prompt]:
         prompts.append(target.prompt(index, isl))
         await asyncio.sleep(0)  # an interrupt or a progress bar has its turn
     return prompts
+
+
+async def _prepare_chats(target: Target, workload: Workload) -> list[Prompt]:
+    """Return the prompts of every turn of warm-up and measurement."""
+    chats = Chats(target, workload)
+    prompts: list[Prompt] = []
+    count = workload.num_warmup + num_measured(workload)
+    for number in itertools.count():
+        if len(prompts) >= count:
+            return prompts
+        prompts += chats.prompts(number)
+        await asyncio.sleep(0)  # an interrupt or a progress bar has its turn
+    raise AssertionError  # never: the count does not end
 
 
 async def drive(
@@ -100,18 +119,26 @@ class _Run:
     ) -> None:
         self._target, self._workload = target, workload
         self._prompts, self._record = prompts, record
-        self._requests = schedule(workload)
+        self._requests, self._visits = schedule(workload), visits(workload)
+        self._chats = Chats(target, workload)
         self._num_left = num_measured(workload)
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
 
     async def closed_loop(self) -> None:
-        """Let `concurrency` users send, each its next request when its answer is complete."""
+        """Let `concurrency` users send, each its next request when its answer is complete.
+
+        Agents have conversations, one after another.
+        """
 
         async def user() -> None:
+            if self._workload.sessions is not None:
+                for visit in self._visits:
+                    await self._converse(visit)
+                return
             for _, exchange in self._requests:
-                await self._perform(exchange)
+                await self._perform(exchange, await self._prompt(exchange))
 
         for _ in range(self._workload.concurrency):
             self._start(user())
@@ -120,20 +147,44 @@ class _Run:
     async def open_loop(self) -> None:
         """Send each request when it is due, whatever has become of those before it."""
 
+        async def send(exchange: Exchange) -> None:
+            await self._perform(exchange, await self._prompt(exchange))
+
         async def pace() -> None:
             for due_s, exchange in self._requests:
                 exchange.due_s = self._record.start_s + due_s
-                await asyncio.sleep(max(exchange.due_s - time.perf_counter(), 0.0))
-                self._start(self._perform(exchange))
+                await _until(exchange.due_s)
+                self._start(send(exchange))
 
-        self._start(pace())
+        if self._workload.sessions is not None:  # each waits for its own time
+            for visit in self._visits:
+                self._start(self._converse(visit))
+        else:
+            self._start(pace())
         await self._wait()
 
-    async def _perform(self, exchange: Exchange) -> None:
+    async def _converse(self, visit: Visit) -> None:
+        """Have one conversation: each turn after the answer and the pause before it.
+
+        A turn is due then; without a pause or a time of its own, when it is sent.
+        """
+        first = visit[0][1]
+        assert first.place is not None  # a visit's
+        prompts = self._prompts[first.index : first.index + len(visit)]
+        prompts = prompts or await asyncio.to_thread(self._chats.prompts, first.place.conversation)
+        for (turn, exchange), prompt in zip(visit, prompts, strict=True):
+            earliest_s = self._record.start_s + (turn.due_s or 0.0)
+            if turn.delay_s or turn.due_s is not None:
+                exchange.due_s = max(time.perf_counter() + turn.delay_s, earliest_s)
+                await _until(exchange.due_s)
+            exchange.isl = prompt.num_tokens
+            await self._perform(exchange, prompt)
+
+    async def _perform(self, exchange: Exchange, prompt: Prompt) -> None:
         """Send one request and check that the answer has exactly the tokens asked for."""
         self._record.exchanges.append(exchange)
         try:
-            await self._target.send(await self._prompt(exchange), exchange)
+            await self._target.send(prompt, exchange)
             check_complete(exchange)
         except NemotrtError as error:
             exchange.error = error.message
@@ -174,6 +225,10 @@ class _Run:
             await asyncio.gather(*left, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
+
+
+async def _until(due_s: float) -> None:
+    await asyncio.sleep(max(due_s - time.perf_counter(), 0.0))
 
 
 def check_complete(exchange: Exchange) -> None:

@@ -33,6 +33,16 @@ class StepSample:
     num_waiting: int
 
 
+@dataclass(frozen=True, slots=True)
+class TurnPlace:
+    """Which turn (from 1) of which conversation a request is."""
+
+    __pydantic_config__ = STRICT
+    conversation: int
+    turn: int
+    num_turns: int
+
+
 @dataclass(slots=True)
 class Exchange:
     """A request on its way; times are seconds of `time.perf_counter`.
@@ -40,7 +50,9 @@ class Exchange:
     `arrivals_s` and `arrival_tokens` run in parallel: when a response came, and how many tokens it
     held. `due_s` is when the request was to be sent, `sent_s` when it was; without a schedule they
     are the same. Latencies count from `due_s`, so a driver or server that holds requests back
-    can't hide it (coordinated omission).
+    can't hide it (coordinated omission). `place` is of a request that is a turn of a conversation;
+    `cached_tokens` are those of its prompt that were not computed anew, None where the target does
+    not tell.
     """
 
     index: int
@@ -57,6 +69,8 @@ class Exchange:
     counting: Counting = Counting.TARGET
     finish_reason: str = ""
     error: str = ""
+    place: TurnPlace | None = None
+    cached_tokens: int | None = None
 
     @property
     def num_output_tokens(self) -> int:

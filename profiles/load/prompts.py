@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.engines.tiny.models import FOLDER
@@ -20,11 +21,29 @@ MAX_TRIMMED_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation up to the turn that is asked for, as OpenAI's messages and tools.
+
+    `num_tokens` are those of its texts; the chat template adds its own.
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...]
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as ids, and as text where the target takes text."""
+    """A prompt as ids, and as text or messages where the target takes those."""
 
     ids: tuple[int, ...]
     text: str = ""
+    chat: Chat | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens it has, as far as this side knows."""
+        return self.chat.num_tokens if self.chat else len(self.ids)
 
 
 class PromptMaker:
@@ -47,8 +66,10 @@ class PromptMaker:
         """Return a prompt of exactly `isl` ids."""
         return Prompt(tuple(self._encoded(index, isl)[:isl]))
 
-    def text(self, index: int, isl: int) -> Prompt:
+    def text(self, index: int | str, isl: int) -> Prompt:
         """Return a text that the tokenizer turns into exactly `isl` ids, special tokens included.
+
+        A text of a conversation has a name in place of the index.
 
         Raises:
             ConfigError: no such text was found.
@@ -65,7 +86,7 @@ class PromptMaker:
                 return Prompt(tuple(found), text)
         raise ConfigError(f"this tokenizer gives no text of exactly {isl} tokens; change --isl.")
 
-    def _encoded(self, index: int, isl: int) -> list[int]:
+    def _encoded(self, index: int | str, isl: int) -> list[int]:
         """Return at least `isl` ids of prompt `index`."""
         pieces = self._pieces(index)
         text = ""
@@ -78,13 +99,14 @@ class PromptMaker:
             if len(ids) >= isl:
                 return ids
 
-    def _pieces(self, index: int) -> Iterator[str]:
+    def _pieces(self, index: int | str) -> Iterator[str]:
         """Yield a tag of the prompt's own, then paragraphs in its own order, without end."""
         chance = random.Random(f"{self._seed}:{index}")
         yield f"{chance.getrandbits(48):012x}: "  # no server has this prefix in its cache
         language = self._language
         if language is Language.MIXED:
-            language = (Language.ENGLISH, Language.JAPANESE)[index % 2]
+            place = index if isinstance(index, int) else chance.getrandbits(1)
+            language = (Language.ENGLISH, Language.JAPANESE)[place % 2]
         paragraphs = list(_paragraphs(language))
         while True:
             chance.shuffle(paragraphs)

@@ -37,7 +37,7 @@ def warm_up_and_measured(workload: Workload) -> list[tuple[float, Exchange]]:
 
 def num_measured(workload: Workload) -> int:
     """Return how many measured requests the schedule has."""
-    if workload.arrival is Arrival.TRACE:
+    if workload.trace:
         return max(len(workload.trace) - workload.num_warmup, 0)
     return workload.num_requests
 

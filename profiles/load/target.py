@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nemotrt.engines.text.tokenizer import Tokenizer
-from nemotrt.errors import NemotrtError
+from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.load.exchange import Exchange, StepSample
-from nemotrt.profiles.load.prompts import Prompt
+from nemotrt.profiles.load.prompts import Chat, Prompt, PromptMaker
 
 
 class TargetError(NemotrtError):
@@ -40,11 +40,13 @@ class Target(Protocol):
         steps: the engine's steps, of a target that records them.
         stamps_itself: arrivals have the target's own time, whatever the driver's loop does.
         openai: the endpoint, of a target that is one.
+        maker: makes the texts of conversations, for a target that takes them.
     """
 
     steps: Sequence[StepSample] = ()
     stamps_itself: bool = False
     openai: OpenAiApi | None = None
+    maker: PromptMaker | None = None
 
     @property
     def facts(self) -> Mapping[str, str | int]:
@@ -56,6 +58,18 @@ class Target(Protocol):
         Raises:
             ConfigError: the target's tokenizer can't make it.
         """
+
+    def chat_prompt(self, chat: Chat) -> Prompt:
+        """Return a conversation in the form that `send` takes.
+
+        Raises:
+            ConfigError: this target takes none.
+        """
+        raise ConfigError(
+            f"conversations go to a chat endpoint, not to {self.facts['kind']}: give the server's "
+            "OpenAI address with --protocol openai-chat, or an engine directory with a chat "
+            "template."
+        )
 
     async def open(self) -> None:
         """Connect.

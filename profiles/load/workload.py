@@ -1,8 +1,10 @@
 """What a run asks for: lengths, how many requests, and how they arrive."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from nemotrt.errors import ConfigError
 from nemotrt.files.strict import STRICT
@@ -36,12 +38,70 @@ class TraceEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation: what it adds to the history, and when it is sent.
+
+    Attributes:
+        osl: tokens of the server's answer.
+        messages: what is new, as OpenAI's messages; without them a text is made.
+        num_tokens: of the text that is made.
+        answer: the message that later turns have as the history's; without it a text is made.
+        delay_s: the pause since the answer before it.
+        due_s: not before this time since the start of the run, whatever the pause.
+    """
+
+    osl: int
+    messages: tuple[Mapping[str, Any], ...] = ()
+    num_tokens: int = 0
+    answer: Mapping[str, Any] | None = None
+    delay_s: float = 0.0
+    due_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns in order; each is sent with all before it, behind the tools and the `head` messages."""
+
+    turns: tuple[Turn, ...]
+    head: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MadeSessions:
+    """Conversations of agents: a task, then a tool's result each turn, until `num_turns` are done.
+
+    All share one block of system prompt and tools, of about `system_tokens`. A turn adds the
+    workload's `isl` tokens and asks for its `osl`; it is sent `think_s` after the answer before it.
+    """
+
+    num_turns: int
+    system_tokens: int
+    think_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TracedSessions:
+    """Conversations that were recorded, each sent once and in order."""
+
+    conversations: tuple[Conversation, ...]
+
+    @property
+    def num_turns(self) -> int:
+        """Turns of all conversations together."""
+        return sum(len(conversation.turns) for conversation in self.conversations)
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """Requests of `isl` tokens in and `osl` out; `num_warmup` come before the measured ones.
 
     In a closed loop the warm-up answers are staggered in length, so that the users fall out of
     step and the window sees every phase of a request at once. `slos` are upper limits of request
     metrics, such as {"ttft_ms": 500}. A trace has lengths and times of its own.
+
+    With `sessions` each request is a turn, and `concurrency` conversations run at once. Warm-up and
+    measurement are whole conversations; `isl` is then what a turn adds, and of a trace nothing.
     """
 
     isl: int
@@ -55,6 +115,7 @@ class Workload:
     seed: int = 0
     slos: dict[str, float] = field(default_factory=dict)
     trace: tuple[TraceEntry, ...] = ()
+    sessions: MadeSessions | TracedSessions | None = None
 
     def __post_init__(self) -> None:
         """Check every value's range."""
@@ -66,8 +127,18 @@ class Workload:
         is_paced = self.arrival in (Arrival.POISSON, Arrival.FIXED)
         rate = self.requests_per_s
         self._require("requests_per_s", 0 < rate < math.inf if is_paced else True, "above 0")
-        has_trace = self.arrival is Arrival.TRACE
+        is_traced = isinstance(self.sessions, TracedSessions)
+        if self.sessions is not None:
+            own = (Arrival.CLOSED, Arrival.TRACE) if is_traced else (Arrival.CLOSED,)
+            legal = " or ".join(repr(arrival.value) for arrival in own)
+            self._require("arrival", self.arrival in own, f"{legal} with conversations")
+        has_trace = self.arrival is Arrival.TRACE and not is_traced
         self._require("trace", bool(self.trace) == has_trace, "given exactly with arrival 'trace'")
+        if isinstance(self.sessions, MadeSessions):
+            turns = self.sessions.num_turns
+            whole = f"a multiple of the {turns} turns of a conversation"
+            self._require("num_requests", self.num_requests % turns == 0, whole)
+            self._require("num_warmup", self.num_warmup % turns == 0, whole)
 
     def _require(self, name: str, is_valid: bool, legal: str) -> None:
         if not is_valid:

@@ -16,6 +16,7 @@ from nemotrt.profiles.reports.prediction_view import (
     prediction_rows,
     step_rows,
 )
+from nemotrt.profiles.reports.turns_view import turns_section
 from nemotrt.profiles.runs.metrics.decode_parts import decode_parts
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
@@ -39,6 +40,7 @@ def render(result: ProfileResult) -> str:
             cards=[(name, result.metrics[name]) for name in CARDS if name in result.metrics],
             timelines=[list(map(figure, column)) for column in timelines(result)],
             histograms=list(map(figure, histograms(result))),
+            turns=turns_section(result.turns),
             prediction_rows=prediction_rows(result),
             step_rows=step_rows(result),
             part_rows=part_rows(result, parts),
@@ -64,7 +66,9 @@ def _workload_facts(result: ProfileResult) -> dict[str, object]:
 def verdict(result: ProfileResult) -> str:
     """Return the one sentence that a reader needs first."""
     load = result.workload
-    shape = f"{load.isl} tokens in, {load.osl} out, {load.concurrency} at a time"
+    shape = f"{load.isl} tokens in, {load.osl} out"
+    shape = load.sessions.text(load.isl, load.osl) if load.sessions else shape
+    shape += f", {load.concurrency} at a time"
     if result.status is not Status.COMPLETE:
         return f"This run is not complete ({result.status}): {result.reason} It was {shape}."
     rate = result.metrics["tokens_per_s"]

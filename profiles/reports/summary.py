@@ -2,6 +2,7 @@
 
 from nemotrt.charts.number import number
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample
+from nemotrt.profiles.reports.turns_view import text_table
 from nemotrt.profiles.runs.record.result import ProfileResult
 
 # What only some targets and machines tell; its absence is in the report.
@@ -15,14 +16,21 @@ OPTIONAL = {
     "gpu_power_w",
     "energy_j",
     "joules_per_token",
+    "sessions_per_s",
+    "warm_ttft_ms",
+    "cold_ttft_ms",
+    "cached_tokens",
+    "cached_share",
 }
 
 
 def summary_lines(result: ProfileResult) -> list[str]:
     """Return a table of the metrics."""
     load = result.workload
+    shape = f"isl {load.isl}, osl {load.osl}"
+    shape = load.sessions.text(load.isl, load.osl) if load.sessions else shape
     lines = [
-        f"{result.target['kind']} {result.target['address']}: isl {load.isl}, osl {load.osl}, "
+        f"{result.target['kind']} {result.target['address']}: {shape}, "
         f"concurrency {load.concurrency}, {load.num_requests} requests: {result.status}",
         f"{'metric':24}{'unit':>11}{'value/p50':>11}{'p90':>10}{'p99':>10}{'mean':>10}",
     ]
@@ -38,6 +46,8 @@ def summary_lines(result: ProfileResult) -> list[str]:
             )
         elif name not in OPTIONAL:
             lines.append(f"{head} not computable: {metric.not_computable}")
+    if result.turns:
+        lines += text_table(result.turns)
     if (plan := result.prediction) is not None:
         lines.append(
             f"predicted for {plan.model} on {plan.gpu}: {number(plan.tokens_per_s)} tokens/s "

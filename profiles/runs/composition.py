@@ -1,6 +1,6 @@
 """From a recorded run to its result: status, window, metrics, notes."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from nemotrt.profiles.hardware.nvml.flags import flags
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuTrace
@@ -12,6 +12,8 @@ from nemotrt.profiles.load.targets.server_metrics import QUEUE_HISTOGRAMS_MS, Se
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
 from nemotrt.profiles.runs.metrics.run_view import RunView
+from nemotrt.profiles.runs.metrics.turns import turn_records
+from nemotrt.profiles.runs.record.prefix_cache import CacheUse, cache_use
 from nemotrt.profiles.runs.record.result import (
     DriverRecord,
     ProfileResult,
@@ -34,6 +36,10 @@ NOTABLE_LAG_MS = 5.0
 UNCOUNTED = (
     "The server does not say how many tokens it read and wrote: each response counts as one token, "
     "and prompts have the length that --tokenizer gives them."
+)
+STARTED_WARM = (
+    "The server had the run's first prompts in its prefix cache: it did not start cold. Start it "
+    "anew, or leave out --seed."
 )
 
 
@@ -70,6 +76,8 @@ def compose(
     notes = _driver_notes(driver, requests, has_own_clock=target.stamps_itself)
     if any(exchange.counting is Counting.RESPONSES for exchange in record.exchanges):
         notes.append(UNCOUNTED)
+    if cache_use(requests) is CacheUse.STARTED_WARM:
+        notes.append(STARTED_WARM)
     notes += _gpu_notes(watch, gpus, window)
     if server is not None and server.failure and len(server.urls) == 1:  # it was asked for
         notes.append(f"No server metrics: {server.failure}")
@@ -80,7 +88,7 @@ def compose(
         clock_start_s=record.start_s,
         duration_s=round(record.end_s - record.start_s, 6),
         target={**(server.engine if server else {}), **target.facts},
-        workload=WorkloadRecord.model_validate(asdict(workload)),
+        workload=WorkloadRecord.of(workload),
         window_s=window,
         metrics=evaluate(view),
         driver=driver,
@@ -90,6 +98,7 @@ def compose(
         steps=steps,
         gpus=gpus,
         energy=tuple(gpu.energy(*window) if window else None for gpu in gpus),
+        turns=turn_records(requests),
     )
 
 

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +16,15 @@ from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.watch import watching
 from nemotrt.profiles.load.driver import Drive, LoadRecord, drive, prepare
 from nemotrt.profiles.load.exchange import Phase
-from nemotrt.profiles.load.journal import Journal
 from nemotrt.profiles.load.schedule import num_measured
 from nemotrt.profiles.load.stamping_loop import StampingLoop
 from nemotrt.profiles.load.target import Target
 from nemotrt.profiles.load.targets.server_metrics import PATHS, ServerMetrics
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.composition import compose
+from nemotrt.profiles.runs.record.journal import Journal
 from nemotrt.profiles.runs.record.prediction import try_predict
-from nemotrt.profiles.runs.record.result import ProfileResult
+from nemotrt.profiles.runs.record.result import ProfileResult, WorkloadRecord
 from nemotrt.profiles.runs.recording import machine_facts
 
 if TYPE_CHECKING:
@@ -119,6 +119,9 @@ def _with_prediction(
     """Return the result with what the planner expected, or with why it expects nothing."""
     if options is None:
         return result
+    if workload.sessions is not None:
+        absence = "No prediction: the planner was asked for a load of conversations as one length."
+        return result.model_copy(update={"notes": (*result.notes, absence)})
     from nemotrt.profiles.planning.answers.deployment import THIS_MACHINE
 
     limit = result.target.get("max_batch_size")
@@ -151,7 +154,7 @@ def _journal(session: _Session, started_at: str) -> Iterator[Journal | None]:
     head = {
         "started_at": started_at,
         "target": dict(session.target.facts),
-        "workload": asdict(session.workload),
+        "workload": WorkloadRecord.of(session.workload).model_dump(),
         "machine": machine_facts(),
     }
     journal = Journal(session.observers.journal, head)

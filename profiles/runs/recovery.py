@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nemotrt.profiles.load.journal import read_journal
 from nemotrt.profiles.runs.imports.composition import result_of
 from nemotrt.profiles.runs.metrics.evaluation import steady_window
+from nemotrt.profiles.runs.record.journal import read_journal
 from nemotrt.profiles.runs.record.result import (
     ProfileResult,
     RequestRecord,

@@ -7,10 +7,10 @@ from typing import Any
 from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_json
 from nemotrt.files.writing import check_target, writing_folder
-from nemotrt.profiles.load.journal import HEAD_FILE
 from nemotrt.profiles.reports.page import write_html
 from nemotrt.profiles.runs.imports.aiperf import RECORDS_FILE, read_aiperf
 from nemotrt.profiles.runs.imports.vllm_bench import read_vllm_bench
+from nemotrt.profiles.runs.record.journal import HEAD_FILE
 from nemotrt.profiles.runs.record.result import ProfileResult, read_result, write_result
 from nemotrt.profiles.runs.recovery import recover
 

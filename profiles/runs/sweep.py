@@ -7,12 +7,12 @@ from pathlib import Path
 
 from nemotrt.profiles.load.choice.best_concurrency import MAX_CONCURRENCY, next_concurrency
 from nemotrt.profiles.load.driver import Drive, drive
-from nemotrt.profiles.load.journal import check_journal, discard_journal, journal_folder
 from nemotrt.profiles.load.target import Target
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.reports.comparison import write_comparison
 from nemotrt.profiles.runs import measure
 from nemotrt.profiles.runs.measure import Observers
+from nemotrt.profiles.runs.record.journal import check_journal, discard_journal, journal_folder
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 from nemotrt.profiles.runs.run_folder import REPORT_FILE, check_folder, clear_runs, write_folder
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.profiles.load.workload import Arrival
-from nemotrt.profiles.runs.record.identity import UNKNOWN_HARDWARE, hardware
+from nemotrt.profiles.runs.record.identity import UNKNOWN_HARDWARE, hardware, load_text
+from nemotrt.profiles.runs.record.prefix_cache import CacheUse, cache_use, cached_share
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
+NOTABLE_SHARE = 0.05  # of the prompts' tokens
 # What may make two GPUs of one name differ.
 GPU_SETTINGS = ("driver", "power_limit_w", "max_sm_clock_mhz", "is_ecc_on", "is_mig")
 
@@ -26,10 +28,7 @@ def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
             found.append(
                 f"the {name} run was an open loop: its throughput is the rate that was asked for."
             )
-    for name in ("isl", "osl"):
-        ours, theirs = (getattr(run.workload, name) for run in (candidate, baseline))
-        if ours != theirs:
-            found.append(f"{name} differs: {ours} against {theirs}.")
+    found += _other_load(candidate, baseline) + _other_start(candidate, baseline)
     ours, theirs = hardware(candidate), hardware(baseline)
     if UNKNOWN_HARDWARE in (ours, theirs):
         pass  # a caveat says so
@@ -39,6 +38,51 @@ def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
     if None not in kinds and kinds[0] != kinds[1]:
         found.append(f"the precision class differs: {kinds[0]} against {kinds[1]}.")
     return found
+
+
+def _other_load(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
+    """Return in what the loads differ: lengths, or the conversations as a whole."""
+    if candidate.workload.sessions or baseline.workload.sessions:
+        ours, theirs = load_text(candidate), load_text(baseline)
+        return [] if ours == theirs else [f"the load differs: {ours} against {theirs}."]
+    found = []
+    for name in ("isl", "osl"):
+        mine, other = (getattr(run.workload, name) for run in (candidate, baseline))
+        if mine != other:
+            found.append(f"{name} differs: {mine} against {other}.")
+    return found
+
+
+def _other_start(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
+    """Return why what the prefix caches held forbids a comparison.
+
+    A cache that fills in the course of conversations is a server's own merit; prompts that it has
+    from an earlier run, or that were to be new, are not.
+    """
+    uses = [cache_use(run.requests) for run in (candidate, baseline)]
+    if CacheUse.NOT_TOLD in uses or uses[0] is uses[1]:
+        return []
+    if candidate.workload.sessions and CacheUse.STARTED_WARM not in uses:
+        return []
+    return [
+        f"the prefix caches differ: {uses[0]} against {uses[1]}. Start both servers anew, and "
+        "leave out --seed."
+    ]
+
+
+def _cache_caveats(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
+    """Return in what the prefix caches differ, or that it is not known."""
+    uses = [cache_use(run.requests) for run in (candidate, baseline)]
+    shares = [cached_share(run.requests) for run in (candidate, baseline)]
+    told = ["not told" if share is None else f"{share:.0%}" for share in shares]
+    is_apart = None not in shares and abs((shares[0] or 0.0) - (shares[1] or 0.0)) > NOTABLE_SHARE
+    is_unknown = None in shares and not {CacheUse.WARM, CacheUse.STARTED_WARM}.isdisjoint(uses)
+    if not is_apart and not is_unknown:
+        return []
+    return [
+        f"what the prefix caches held of the prompts differs: {told[0]} of the candidate's tokens, "
+        f"{told[1]} of the baseline's."
+    ]
 
 
 def caveats(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
@@ -55,6 +99,7 @@ def caveats(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
     kinds = {str(run.target["kind"]) for run in (candidate, baseline)}
     if len(kinds) > 1:
         found.append(f"the runs went over different protocols: {', '.join(sorted(kinds))}.")
+    found += _cache_caveats(candidate, baseline)
     if candidate.workload.language != baseline.workload.language:
         found.append("the prompts are in different languages.")
     for ours, theirs in zip(candidate.gpus, baseline.gpus, strict=False):

@@ -10,7 +10,14 @@ from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.verdict.comparability import best_runs, caveats, obstacles
 from nemotrt.profiles.verdict.ratio import CONFIDENCE, Ratio, throughput_ratio
 
-METRICS = ("tokens_per_s", "ttft_ms", "tpot_ms", "e2e_latency_ms", "joules_per_token")
+METRICS = (
+    "tokens_per_s",
+    "sessions_per_s",
+    "ttft_ms",
+    "tpot_ms",
+    "e2e_latency_ms",
+    "joules_per_token",
+)
 
 
 class Outcome(StrEnum):
@@ -151,10 +158,10 @@ def _changes(candidate: ProfileResult, baseline: ProfileResult) -> list[Change]:
     """Return the metrics that both runs have: values, or medians."""
     changes = []
     for name in METRICS:
-        entries = candidate.metrics[name], baseline.metrics[name]
-        if any(entry.not_computable for entry in entries):
-            continue
+        entries = [run.metrics.get(name) for run in (candidate, baseline)]
+        if any(entry is None or entry.not_computable for entry in entries):
+            continue  # an older run has not every metric
         ours, theirs = candidate.metric(name), baseline.metric(name)
         if theirs:
-            changes.append(Change(name, entries[0].unit, ours, theirs))
+            changes.append(Change(name, candidate.metrics[name].unit, ours, theirs))
     return changes

@@ -1,6 +1,8 @@
 """Fixtures of the profile tests: a scripted server, an engine directory."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +14,7 @@ import pytest
 
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
+from support.peers import peer_python
 
 
 class Scripted:
@@ -49,6 +52,13 @@ def scripted_grpc() -> Iterator[Scripted]:
     server = Scripted("scripted_grpc_server.py", "grpc")
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def real_aiperf() -> str:
+    """The real program: $AIPERF, on the PATH, or of an environment of its own (1.2 GB)."""
+    found = os.environ.get("AIPERF") or shutil.which("aiperf")
+    return found or str(peer_python("aiperf").with_name("aiperf"))
 
 
 @pytest.fixture(scope="session")

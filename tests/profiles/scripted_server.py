@@ -1,7 +1,10 @@
 """A server that emits tokens at known times, over the real protocols; the timings' oracle.
 
 Speaks Triton's generate_stream and OpenAI's completions. What it does to a request is in the
-request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after", "serial"}.
+request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after", "serial",
+"us_per_char", "caches", "silent"}. The "silent" last tokens of an answer have no text. With
+"caches" it keeps the texts of chats: a character that a prompt has in common with the start of an
+earlier one is a cached token, and takes no time.
 GET /log tells when each response was really written, on the clock that the driver uses
 (CLOCK_MONOTONIC).
 
@@ -37,6 +40,12 @@ ANSWERS = {
 }
 
 
+def common(one, other):
+    """Return how many characters two texts have in common at their starts."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 class Stream:
     """One answer under way."""
 
@@ -53,7 +62,9 @@ class Stream:
         self.per_response = script.get("tokens_per_response", 1)
         self.reports = script.get("reports", "total")
         self.is_serial = script.get("serial", False)
+        self.num_silent = script.get("silent", 0)
         self.num_input = script.get("num_input_tokens")
+        self.details = None
         self.osl = body.get("max_tokens", 1)
         self.num_sent = 0
         self.log = {
@@ -66,8 +77,10 @@ class Stream:
     def event(self):
         """Return the next event's JSON, and whether it is the last."""
         count = min(self.per_response, self.osl - self.num_sent)
-        self.num_sent += count
         text = " tok" * count
+        if self.num_silent and self.num_sent >= self.osl - self.num_silent:
+            text, count = "", self.osl - self.num_sent
+        self.num_sent += count
         is_last = self.num_sent >= self.osl or (
             self.fault == "short" and self.num_sent > self.after
         )
@@ -94,7 +107,18 @@ class Stream:
         return event, is_last
 
     def usage(self):
-        return {"prompt_tokens": self.num_input, "completion_tokens": self.num_sent}
+        told = {"prompt_tokens": self.num_input, "completion_tokens": self.num_sent}
+        return told if self.details is None else told | {"prompt_tokens_details": self.details}
+
+    def read(self, body, texts):
+        """Count a chat's characters as tokens, and those that an earlier text began with."""
+        text = json.dumps([body.get("tools"), body["messages"]])[:-2]
+        cached = max((common(text, known) for known in texts), default=0)
+        self.num_input, self.details = len(text), {"cached_tokens": cached}
+        self.log |= {"tools": body.get("tools"), "messages": body["messages"]}
+        self.log |= {"read": len(text), "cached": cached}
+        texts.append(text)
+        return len(text) - cached
 
 
 class Http(asyncio.Protocol):
@@ -138,7 +162,7 @@ class ScriptedServer:
 
     def __init__(self):
         self.due, self.count, self.logs = [], 0, []
-        self.num_cancelled = 0
+        self.num_cancelled, self.texts = 0, []
         self.free_s = 0.0
         self.wake = asyncio.Event()
 
@@ -174,6 +198,9 @@ class ScriptedServer:
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         start_s = stream.log["start_s"]
+        script = body.get("script", {})
+        if script.get("caches"):
+            stream.ttft_s += stream.read(body, self.texts) * script.get("us_per_char", 0) / 1e6
         if stream.is_serial:  # one answer at a time
             start_s = max(start_s, self.free_s)
             self.free_s = start_s + stream.ttft_s + (stream.osl - 1) * stream.itl_s

@@ -1,6 +1,5 @@
 """The path from a bare GPU host to the verdict, walked as the guide says, on a host without a GPU."""
 
-import json
 from pathlib import Path
 
 import pytest

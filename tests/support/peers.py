@@ -32,6 +32,7 @@ PEERS = {
         "nvidia-cuda-nvdisasm==13.5.37",
         "nvidia-cuda-nvrtc==13.5.37",
     ),
+    "aiperf": ("aiperf==0.13.0",),  # another load generator
     # clients of the server, unchanged
     "instructor": ("instructor==1.17.0", "httpx>=0.28"),
     "langchain": ("langchain-openai==1.7.4", "httpx>=0.28"),

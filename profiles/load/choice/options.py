@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import ABOVE_0, COUNT, option
+from nemotrt.commandline import ABOVE_0, COUNT, FloatRange, option
 from nemotrt.profiles.load.workload import Language
 
 ISL, OSL, PER_USER = 256, 64, 8
@@ -15,23 +15,44 @@ ISL, OSL, PER_USER = 256, 64, 8
 class LoadChoice:
     """What the user gave; None where nothing."""
 
-    preset: str | None = option(None, "8k16k, 1k8k, 32k1k, 128k or smoke: lengths and requests.")
-    isl: int | None = option(None, "Prompt tokens.", kind=COUNT, unset=str(ISL))
+    preset: str | None = option(None, "8k16k, 1k8k, 32k1k, 128k, agents or smoke: a load by name.")
+    isl: int | None = option(
+        None, "Prompt tokens; of a conversation, what a turn adds.", kind=COUNT, unset=str(ISL)
+    )
     osl: int | None = option(None, "Answer tokens.", kind=COUNT, unset=str(OSL))
     num_requests: int | None = option(
         None,
-        "Measured.",
+        "Measured requests, or conversations.",
         "-n",
         "--num-requests",
         kind=COUNT,
         unset=f"{PER_USER} a user",
     )
     num_warmup: int | None = option(
-        None, "Requests before.", "--warmup", kind=click.IntRange(0), unset="1 a user"
+        None,
+        "Requests, or conversations, before.",
+        "--warmup",
+        kind=click.IntRange(0),
+        unset="1 a user; no conversation",
+    )
+    num_turns: int | None = option(
+        None,
+        "Agents have conversations; each turn sends the history again.",
+        "--turns",
+        kind=COUNT,
+        unset="single requests",
+    )
+    system_tokens: int | None = option(
+        None, "Of system prompt and tools, which agents share.", kind=click.IntRange(0), unset="0"
+    )
+    think_s: float | None = option(
+        None, "Pause of a conversation before each later turn.", kind=FloatRange(0), unset="0"
     )
     requests_per_s: float | None = option(None, "Open loop, per s.", "--request-rate", kind=ABOVE_0)
     is_evenly_paced: bool = option(False, "Fixed gaps, not Poisson's.", "--evenly-paced")
-    trace: Path | None = option(None, "JSONL: timestamp (ms), input_length, output_length.")
+    trace: Path | None = option(
+        None, "JSONL: timestamp (ms), input_length, output_length; or conversations."
+    )
     trace_speedup: float = option(1.0, "How much faster than it was.", kind=ABOVE_0)
     slos: tuple[str, ...] = option((), "Limit for goodput: ttft_ms:500; may be repeated.", "--slo")
     language: Language = option(Language.MIXED, "Of the prompts' text.")

@@ -1,4 +1,4 @@
-"""Reads a trace: one JSON object a line with timestamp (ms), input_length, output_length."""
+"""Reads a trace, JSON lines: timestamp (ms), input_length, output_length; or conversations."""
 
 import math
 from pathlib import Path
@@ -6,17 +6,22 @@ from typing import Any
 
 from nemotrt.errors import ConfigError
 from nemotrt.files.json_lines import json_lines
-from nemotrt.profiles.load.workload import TraceEntry
+from nemotrt.profiles.load.choice.conversations import read_conversations
+from nemotrt.profiles.load.choice.options import OSL
+from nemotrt.profiles.load.workload import TracedSessions, TraceEntry
 
 # Source: the trace format of Mooncake (FAST '25), which NVIDIA's AIPerf replays too.
 KEYS = ("timestamp", "input_length", "output_length")
 
 
-def read_trace(path: Path, *, speedup: float = 1.0) -> tuple[TraceEntry, ...]:
-    """Return the requests in order of time; the first is due at once.
+def read_trace(
+    path: Path, *, osl: int = OSL, speedup: float = 1.0
+) -> tuple[TraceEntry, ...] | TracedSessions:
+    """Return the requests in order of time, the first due at once; or conversations.
 
     Args:
-        path: a JSONL file; further keys of a line are ignored.
+        path: a JSONL file; further keys of a request's line are ignored.
+        osl: tokens of a conversation's answers where a turn does not say.
         speedup: 2 replays twice as fast.
 
     Raises:
@@ -28,9 +33,12 @@ def read_trace(path: Path, *, speedup: float = 1.0) -> tuple[TraceEntry, ...]:
         raise ConfigError(f"the trace {path} can't be read: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigError(f"the trace {path}, {error}.") from error
-    entries = [_entry(f"{path}:{number}", line, speedup) for number, line in lines]
-    if not entries:
+    if not lines:
         raise ConfigError(f"the trace {path} has no requests.")
+    placed = [(f"{path}:{number}", line) for number, line in lines]
+    if "turns" in lines[0][1]:
+        return read_conversations(placed, osl, speedup)
+    entries = [_entry(where, line, speedup) for where, line in placed]
     entries.sort(key=lambda entry: entry.due_s)
     first_s = entries[0].due_s
     return tuple(TraceEntry(e.due_s - first_s, e.isl, e.osl) for e in entries)

@@ -13,9 +13,10 @@ from nemotrt.engines.opening import OpenEngine, open_with
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.text.chat.render import render_chat
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.load.exchange import Exchange, StepSample
-from nemotrt.profiles.load.prompts import Prompt, PromptMaker, random_prompt
+from nemotrt.profiles.load.prompts import Chat, Prompt, PromptMaker, random_prompt
 from nemotrt.profiles.load.target import Target, TargetError
 from nemotrt.profiles.load.workload import Language
 
@@ -41,7 +42,7 @@ class InProcessTarget(Target):
         self._opened: OpenEngine = open_with(folder, options)
         self._seed = seed
         tokenizer = self._opened.tokenizer
-        self._maker = PromptMaker(tokenizer, language, seed) if tokenizer else None
+        self.maker = PromptMaker(tokenizer, language, seed) if tokenizer else None
         self._inbox: queue.SimpleQueue[Callable[[RequestScheduler], None] | None]
         self._inbox = queue.SimpleQueue()  # for the engine thread
         self._calls: dict[str, tuple[Exchange, Done]] = {}  # not answered yet
@@ -60,9 +61,17 @@ class InProcessTarget(Target):
 
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a prompt of `isl` ids."""
-        if self._maker is None:
+        if self.maker is None:
             return random_prompt(self._opened.engine.vocab_size, index, isl, self._seed)
-        return self._maker.ids(index, isl)
+        return self.maker.ids(index, isl)
+
+    def chat_prompt(self, chat: Chat) -> Prompt:
+        """Return what the engine's chat template makes of a conversation, as ids."""
+        tokenizer, template = self._opened.tokenizer, self._opened.template
+        if tokenizer is None or template is None:
+            return super().chat_prompt(chat)
+        text = render_chat(template, chat.messages, chat.tools or None)
+        return Prompt(tuple(tokenizer.encode(text, add_special_tokens=False)))
 
     async def open(self) -> None:
         """Start the engine thread."""
@@ -145,6 +154,9 @@ class InProcessTarget(Target):
         exchange, done = self._calls[update.request_id]
         if update.tokens:
             exchange.add(arrived_s, len(update.tokens))
+        cached = getattr(update, "cached_tokens", None)
+        if cached is not None:
+            exchange.cached_tokens = cached
         if update.finish_reason is None:
             return
         exchange.finish_reason = str(update.finish_reason)

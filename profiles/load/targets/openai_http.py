@@ -6,7 +6,7 @@ from typing import Any
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.http.http_client import HttpClient
-from nemotrt.profiles.load.prompts import Prompt, PromptMaker
+from nemotrt.profiles.load.prompts import Chat, Prompt, PromptMaker
 from nemotrt.profiles.load.target import OpenAiApi, Target, TargetError
 from nemotrt.profiles.load.targets.token_count import TokenCount
 from nemotrt.profiles.load.targets.triton_http import check_answers, parse_event
@@ -39,6 +39,7 @@ class OpenAiTarget(Target):
     ) -> None:
         """Talk to `model` through `client`; `extra` are further fields of every request."""
         self._client, self._maker, self._model, self._is_chat = client, maker, model, is_chat
+        self.maker = maker
         self._extra = dict(extra or {})
         self.openai = OpenAiApi(
             client.url,
@@ -60,6 +61,10 @@ class OpenAiTarget(Target):
     def prompt(self, index: int, isl: int) -> Prompt:
         """Return a text of `isl` tokens."""
         return self._maker.text(index, isl)
+
+    def chat_prompt(self, chat: Chat) -> Prompt:
+        """Return the conversation as it is."""
+        return Prompt((), chat=chat) if self._is_chat else super().chat_prompt(chat)
 
     async def open(self) -> None:
         """Check that the server answers."""
@@ -84,6 +89,8 @@ class OpenAiTarget(Target):
             raise TargetError("the server ended its stream without [DONE].")
         if not exchange.finish_reason:
             raise TargetError("the server ended its stream without a finish reason.")
+        if prompt.chat and count.num_input_tokens is not None:
+            exchange.isl = count.num_input_tokens
         if self._is_chat:
             count.num_input_tokens = None  # holds the chat template too
         count.settle()
@@ -100,7 +107,10 @@ class OpenAiTarget(Target):
     def _body(self, prompt: Prompt, osl: int) -> dict[str, Any]:
         """Return the request."""
         body: dict[str, Any] = {"model": self._model}
-        if self._is_chat:
+        if prompt.chat:
+            body["messages"] = prompt.chat.messages
+            body |= {"tools": prompt.chat.tools} if prompt.chat.tools else {}
+        elif self._is_chat:
             body["messages"] = [{"role": "user", "content": prompt.text}]
         else:
             body["prompt"] = prompt.text
@@ -114,6 +124,9 @@ class OpenAiTarget(Target):
         completed = usage.get("completion_tokens")
         if usage.get("prompt_tokens") is not None:
             count.num_input_tokens = usage["prompt_tokens"]
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        if cached is not None:
+            exchange.cached_tokens = int(cached)
         if not event.get("choices"):
             count.total = completed if completed is not None else count.total
             return
@@ -125,4 +138,5 @@ class OpenAiTarget(Target):
         text = text or delta.get("reasoning") or ("tool call" if delta.get("tool_calls") else "")
         count.add(arrived_s, text, completed if text else None)
         if choice.get("finish_reason"):
+            count.end(arrived_s, completed)
             exchange.finish_reason = choice["finish_reason"]

@@ -87,7 +87,8 @@ def _http_target(address: str, workload: Workload, options: TargetOptions) -> Ta
     protocol = options.protocol
     if base.endswith("/v1"):
         base = base.removesuffix("/v1")
-        protocol = protocol or ServerProtocol.OPENAI
+        is_chat = workload.sessions is not None
+        protocol = protocol or (ServerProtocol.OPENAI_CHAT if is_chat else ServerProtocol.OPENAI)
     maker = _maker(options.tokenizer, workload)
     client = HttpClient(base, headers=options.headers, stall_timeout_s=options.stall_timeout_s)
     if protocol in (ServerProtocol.OPENAI, ServerProtocol.OPENAI_CHAT):

@@ -26,7 +26,9 @@ class ServerProtocol(StrEnum):
 class TargetOptions:
     """How to reach a target; an `extra` field of requests that is None takes one of ours away."""
 
-    protocol: ServerProtocol | None = option(None, "What a server speaks; .../v1 is openai.")
+    protocol: ServerProtocol | None = option(
+        None, "What a server speaks; .../v1 is openai, for conversations openai-chat."
+    )
     model: str = option("llm", "The model's name on a server.")
     tokenizer: str | None = option(
         None, "Folder or hub id with the model's tokenizer; a server needs it.", kind=CHECKPOINT

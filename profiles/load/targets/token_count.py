@@ -27,6 +27,12 @@ class TokenCount:
         self._exchange.add(arrived_s, self._gained(reported))
         self._reported.append(reported)
 
+    def end(self, arrived_s: float, reported: int | None) -> None:
+        """Note the last response, if it has no text: it may tell of tokens that had none either."""
+        last = self._reported[-1] if self._reported else None
+        if reported is not None and last is not None and reported > last:
+            self.add(arrived_s, "", reported)
+
     def _gained(self, reported: int | None) -> int:
         """Return the tokens of the next response, as far as one can tell before the end."""
         last = self._reported[-1] if self._reported else 0

@@ -140,5 +140,7 @@ def _note(response: Any, arrived_s: float, exchange: Exchange, count: TokenCount
     )
     if (reason := first("finish_reason")) is not None:
         exchange.finish_reason = reason.decode()
+    if (num_cached_tokens := first("num_cached_tokens")) is not None:
+        exchange.cached_tokens = int(num_cached_tokens)
     if (num_input_tokens := first("num_input_tokens")) is not None:
         count.num_input_tokens = int(num_input_tokens)

@@ -67,6 +67,8 @@ class TritonHttpTarget(Target):
                 )
                 if "finish_reason" in event:
                     exchange.finish_reason = _only(event["finish_reason"], str) or ""
+                if "num_cached_tokens" in event:
+                    exchange.cached_tokens = _only(event["num_cached_tokens"], int)
                 if "num_input_tokens" in event:
                     count.num_input_tokens = _only(event["num_input_tokens"], int)
 

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from nemotrt.errors import NemotrtError
+from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.load.driver import Drive, LoadRecord, check_complete
 from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt
@@ -32,6 +32,11 @@ def aiperf_driver(program: str = "aiperf") -> Drive:
         target: Target, workload: Workload, prompts: list[Prompt], record: LoadRecord
     ) -> None:
         """Run the load; all goes to `record`, also when it fails."""
+        if workload.sessions is not None:
+            raise ConfigError(
+                "AIPerf is sent no conversations from here: leave out --driver, or give it the "
+                "file itself (`--custom-dataset-type multi_turn`)."
+            )
         api = openai_api(target)
         record.driver, record.runs_down = "aiperf", True
         with tempfile.TemporaryDirectory(prefix="nemotrt-aiperf-") as scratch:
@@ -94,6 +99,7 @@ def _fill(exchange: Exchange, request: AiperfRequest, clock_s: float, *, is_open
     arrivals_s = itertools.accumulate(request.gaps_s, initial=exchange.sent_s)
     exchange.arrivals_s = list(arrivals_s)[1:]
     exchange.ended_s = exchange.arrivals_s[-1] if exchange.arrivals_s else exchange.sent_s
+    exchange.cached_tokens = request.cached_tokens
     if not request.error:
         exchange.arrival_tokens = even_shares(request.osl, len(exchange.arrivals_s))
 

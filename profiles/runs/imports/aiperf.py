@@ -7,12 +7,14 @@ from typing import Any
 from nemotrt.errors import ArtefactError
 from nemotrt.files.json_lines import json_lines
 from nemotrt.files.text_file import read_json
+from nemotrt.profiles.load.exchange import TurnPlace
 from nemotrt.profiles.runs.imports.composition import compose, imported_request
 from nemotrt.profiles.runs.record.result import ProfileResult, RequestRecord
 
 RECORDS_FILE = "profile_export.jsonl"
 SUMMARY_FILE = "profile_export_aiperf.json"
 COUNTS = ("input_sequence_length", "output_sequence_length", "usage_prompt_tokens", "error_isl")
+CACHED = "usage_prompt_cache_read_tokens"
 NS_PER_S = 1e9
 MS_PER_S = 1e3
 
@@ -21,8 +23,9 @@ MS_PER_S = 1e3
 class AiperfRequest:
     """One record; times are seconds of the wall clock.
 
-    `number` counts the requests of its phase in the order of sending. `num_input_tokens` is the
-    server's count, None where it was not asked for one.
+    `number` counts the requests of its phase in the order of sending. `num_input_tokens` and
+    `cached_tokens` are the server's counts, None where it told none. `session` is the conversation
+    that it belongs to, and `turn` its place there, from 0.
     """
 
     is_warmup: bool
@@ -34,6 +37,9 @@ class AiperfRequest:
     num_input_tokens: int | None
     gaps_s: tuple[float, ...]  # time to first token, then from response to response
     error: str
+    cached_tokens: int | None = None
+    session: str = ""
+    turn: int = 0
 
 
 def read_records(file: Path) -> list[AiperfRequest]:
@@ -64,6 +70,7 @@ def read_aiperf(path: Path) -> ProfileResult:
     config = _config(file.with_name(SUMMARY_FILE))
     phase = _profiling_phase(config)
     is_open = phase.get("type", "concurrency") != "concurrency"
+    places = _places(found)
     requests = tuple(
         imported_request(
             index,
@@ -75,6 +82,8 @@ def read_aiperf(path: Path) -> ProfileResult:
             item.start_s,
             item.gaps_s,
             item.error,
+            places.get((item.session, item.turn)),
+            item.cached_tokens,
         )
         for index, item in enumerate(found)
     )
@@ -110,7 +119,24 @@ def _request(index: int, record: dict[str, Any]) -> AiperfRequest:
         num_input_tokens=None if num_input is None else int(num_input),
         gaps_s=tuple(gap_ms / MS_PER_S for gap_ms in gaps_ms),
         error=error,
+        cached_tokens=(metrics.get(CACHED) or {}).get("value"),
+        session=str(metadata.get("x_correlation_id") or ""),
+        turn=int(metadata.get("turn_index") or 0),
     )
+
+
+def _places(found: list[AiperfRequest]) -> dict[tuple[str, int], TurnPlace]:
+    """Return the place of each turn; {} where no conversation has a second one."""
+    turns: dict[str, int] = {}
+    for item in found:
+        turns[item.session] = max(turns.get(item.session, 0), item.turn + 1)
+    if max(turns.values()) < 2:
+        return {}
+    return {
+        (session, turn): TurnPlace(number, turn + 1, num_turns)
+        for number, (session, num_turns) in enumerate(turns.items())
+        for turn in range(num_turns)
+    }
 
 
 def _profiling_phase(config: dict[str, Any]) -> dict[str, Any]:

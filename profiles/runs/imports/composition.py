@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from nemotrt.errors import ArtefactError
-from nemotrt.profiles.load.exchange import Phase
+from nemotrt.profiles.load.exchange import Phase, TurnPlace
 from nemotrt.profiles.load.targets.token_count import even_shares
 from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
 from nemotrt.profiles.runs.metrics.run_view import RunView
+from nemotrt.profiles.runs.metrics.turns import turn_records
 from nemotrt.profiles.runs.record.result import (
     DriverRecord,
     ProfileResult,
@@ -85,6 +86,7 @@ def result_of(
         driver=DriverRecord(name=driver, cpu_share=None, loop_lag_p99_ms=None, is_limit=False),
         requests=view.requests,
         steps=(),
+        turns=turn_records(view.requests),
         **facts,
     )
 
@@ -98,6 +100,8 @@ def imported_request(
     sent_s: float,
     gaps_s: Sequence[float],
     error: str,
+    place: TurnPlace | None = None,
+    cached_tokens: int | None = None,
 ) -> RequestRecord:
     """Return a request from its start, its time to first token and the gaps after it.
 
@@ -129,5 +133,7 @@ def imported_request(
             "arrival_tokens": even_shares(osl, len(arrivals_s)),
             "finish_reason": "",
             "error": error or ("" if gaps_s else "no token came back."),
+            "place": place,
+            "cached_tokens": cached_tokens,
         }
     )

@@ -1,11 +1,13 @@
 """The metrics: what each is called, its unit, its formula, and where that comes from."""
 
-from nemotrt.profiles.runs.metrics import window_metrics
+from nemotrt.profiles.runs.metrics import session_metrics, window_metrics
 from nemotrt.profiles.runs.metrics.metric import Metric
 from nemotrt.profiles.runs.metrics.request_metrics import e2e_latency_ms, tpot_ms
+from nemotrt.profiles.runs.record.result import Warmth
 
 NIM = "NVIDIA NIM LLM benchmarking guide, metrics"
 VLLM = "vLLM, vllm/benchmarks/serve.py"
+CACHED = "OpenAI API, usage.prompt_tokens_details.cached_tokens; our engine and Triton model too"
 
 METRICS = (
     Metric(
@@ -107,6 +109,56 @@ METRICS = (
         is_distribution=False,
         is_better_high=True,
         samples=window_metrics.goodput_requests_per_s,
+    ),
+    Metric(
+        "sessions_per_s",
+        "Session throughput",
+        "sessions/s",
+        "conversations whose last turn ended in the steady window / its length",
+        "definition",
+        is_distribution=False,
+        is_better_high=True,
+        samples=session_metrics.sessions_per_s,
+    ),
+    Metric(
+        "warm_ttft_ms",
+        "Time to first token, warm",
+        "ms",
+        "ttft_ms of the requests of whose prompt more than a quarter was cached",
+        CACHED,
+        is_distribution=True,
+        is_better_high=False,
+        samples=session_metrics.ttft_ms_of(Warmth.WARM),
+    ),
+    Metric(
+        "cold_ttft_ms",
+        "Time to first token, cold",
+        "ms",
+        "ttft_ms of the other requests whose cached tokens the target tells",
+        CACHED,
+        is_distribution=True,
+        is_better_high=False,
+        samples=session_metrics.ttft_ms_of(Warmth.COLD),
+    ),
+    Metric(
+        "cached_tokens",
+        "Cached tokens per prompt",
+        "tokens",
+        "prompt tokens that came from a prefix cache, per request",
+        CACHED,
+        is_distribution=True,
+        is_better_high=True,
+        samples=session_metrics.cached_tokens,
+    ),
+    Metric(
+        "cached_share",
+        "Cached share of the prompts",
+        "",
+        "sum of cached tokens / sum of prompt tokens, over the measured requests that tell",
+        CACHED,
+        is_distribution=False,
+        is_better_high=True,
+        samples=session_metrics.share,
     ),
     Metric(
         "batch_occupancy",

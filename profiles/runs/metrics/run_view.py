@@ -42,11 +42,15 @@ class RunView:
             r for r in self.requests if r.phase == "measured" and r.arrivals_s and not r.error
         )
 
+    def is_inside(self, at_s: float) -> bool:
+        """Whether a time lies in the window."""
+        return self.window_start_s < at_s <= self.window_end_s
+
     def arrivals(self) -> Iterator[tuple[float, int]]:
         """Yield time and number of tokens of every response in the window, of any phase."""
         for request in self.requests:
             for arrived_s, num_tokens in zip(
                 request.arrivals_s, request.arrival_tokens, strict=True
             ):
-                if self.window_start_s < arrived_s <= self.window_end_s:
+                if self.is_inside(arrived_s):
                     yield arrived_s, num_tokens

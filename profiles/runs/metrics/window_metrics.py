@@ -68,7 +68,7 @@ def batch_occupancy(run: RunView) -> list[float]:
     return [weighted / total_s]
 
 
-def _over_window(run: RunView, amount: float) -> list[float]:
+def over_window(run: RunView, amount: float) -> list[float]:
     """Return an amount a second of the window."""
     if run.window_s <= 0:
         raise NotComputableError("the run has no steady window; give it more requests.")
@@ -77,23 +77,19 @@ def _over_window(run: RunView, amount: float) -> list[float]:
 
 def tokens_per_s(run: RunView) -> list[float]:
     """Return the output tokens a second."""
-    return _over_window(run, sum(num_tokens for _, num_tokens in run.arrivals()))
+    return over_window(run, sum(num_tokens for _, num_tokens in run.arrivals()))
 
 
 def prompt_tokens_per_s(run: RunView) -> list[float]:
     """Return the prompt tokens a second."""
     firsts = [(r.arrivals_s[0], r.isl) for r in run.requests if r.arrivals_s]
-    return _over_window(run, sum(isl for at_s, isl in firsts if _is_inside(run, at_s)))
+    return over_window(run, sum(isl for at_s, isl in firsts if run.is_inside(at_s)))
 
 
 def requests_per_s(run: RunView) -> list[float]:
     """Return the ended requests a second."""
     ends = [r.arrivals_s[-1] for r in run.requests if r.is_complete]
-    return _over_window(run, sum(_is_inside(run, end_s) for end_s in ends))
-
-
-def _is_inside(run: RunView, at_s: float) -> bool:
-    return run.window_start_s < at_s <= run.window_end_s
+    return over_window(run, sum(run.is_inside(end_s) for end_s in ends))
 
 
 def _meets(request: RequestRecord, slos: Mapping[str, float]) -> bool:
@@ -120,7 +116,7 @@ def goodput_requests_per_s(run: RunView) -> list[float]:
         raise NotComputableError("no SLO was given (--slo ttft_ms:500).")
     good = [r for r in run.requests if r.is_complete and _meets(r, run.slos)]
     ends = [request.arrivals_s[-1] for request in good]
-    return _over_window(run, sum(_is_inside(run, end_s) for end_s in ends))
+    return over_window(run, sum(run.is_inside(end_s) for end_s in ends))
 
 
 def by_server(figure: float | None) -> list[float]:

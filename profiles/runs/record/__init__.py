@@ -1,1 +1,1 @@
-"""What a run leaves: the result's schema and the prediction beside it."""
+"""What a run leaves: its journal, the result's schema, the prediction beside it."""

@@ -1,12 +1,14 @@
 """Who was measured: what makes two runs the same line of a chart, and names that tell lines apart.
 
 A display name is no identity: two engines of one model have the same. What a target told of itself,
-what it ran on, and the load are: but not how many users or requests a second a sweep tried.
+what it ran on, the load, and whether a prefix cache held its prompts are: but not how many users or
+requests a second a sweep tried.
 """
 
 import hashlib
 from collections.abc import Sequence
 
+from nemotrt.profiles.runs.record.prefix_cache import CacheUse, cache_use
 from nemotrt.profiles.runs.record.result import ProfileResult
 
 UNKNOWN_HARDWARE = "unknown"
@@ -36,7 +38,9 @@ def identity(run: ProfileResult) -> dict[str, str]:
     facts.setdefault("model", facts["address"])
     if "engine" in facts:
         facts = {name: value for name, value in facts.items() if name not in BESIDE}
-    return facts | {"hardware": hardware(run), "load": _load(run)}
+    if (cache := cache_use(run.requests)) is not CacheUse.NOT_TOLD:
+        facts["prefix cache"] = cache
+    return facts | {"hardware": hardware(run), "load": load_text(run)}
 
 
 def differences(runs: Sequence[ProfileResult]) -> dict[str, tuple[str, ...]]:
@@ -70,12 +74,14 @@ def _said(name: str, value: str) -> str:
     return f"{name} {value}" if value.isalnum() and name not in FIRST else value
 
 
-def _load(run: ProfileResult) -> str:
+def load_text(run: ProfileResult) -> str:
     """Return the load but for what a sweep is over: its concurrency, or its rate."""
     load = run.workload
     text = f"{load.isl} in, {load.osl} out"
     if load.trace:
         entries = repr(load.trace).encode()
         text = f"trace {hashlib.sha256(entries).hexdigest()[:8]} of {len(load.trace)} requests"
+    if load.sessions:
+        text = load.sessions.text(load.isl, load.osl)
     parts = [text, "" if load.arrival == "closed" else f"{load.arrival} arrivals"]
     return ", ".join(filter(None, [*parts, f"prompts {load.language}"]))

@@ -1,6 +1,8 @@
 """The result of a profile run: one JSON file with every request and every sample."""
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -9,8 +11,8 @@ from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.model_file import Strict, json_model
 from nemotrt.files.writing import write_file
 from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
-from nemotrt.profiles.load.exchange import Phase, StepSample
-from nemotrt.profiles.load.workload import TraceEntry
+from nemotrt.profiles.load.exchange import Phase, StepSample, TurnPlace
+from nemotrt.profiles.load.workload import MadeSessions, TracedSessions, TraceEntry, Workload
 from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.statistics import Statistics
 
@@ -23,7 +25,17 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Warmth(StrEnum):
+    """Whether a server had a prompt's beginning in its prefix cache."""
+
+    NOT_TOLD = "not told"
+    COLD = "cold"
+    WARM = "warm"
+
+
 TIMES = ("due_s", "sent_s", "admitted_s", "ended_s")
+# Less than this of a prompt may be what every prompt of a chat template begins with.
+MIN_WARM_SHARE = 0.25
 
 
 class RequestRecord(Strict):
@@ -41,6 +53,16 @@ class RequestRecord(Strict):
     arrival_tokens: tuple[int, ...]
     finish_reason: str
     error: str
+    place: TurnPlace | None = None  # of a request that is a turn of a conversation
+    cached_tokens: int | None = None  # None: the target does not tell
+
+    @property
+    def warmth(self) -> Warmth:
+        """Whether a notable part of the prompt came from a prefix cache."""
+        if self.cached_tokens is None:
+            return Warmth.NOT_TOLD
+        is_warm = self.cached_tokens > MIN_WARM_SHARE * self.isl
+        return Warmth.WARM if is_warm else Warmth.COLD
 
     @property
     def num_output_tokens(self) -> int:
@@ -73,6 +95,46 @@ class MetricValue(Strict):
     not_computable: str | None = None
 
 
+class TurnRecord(Strict):
+    """All measured requests of one turn (from 1): medians, and the time to the first token.
+
+    `new_tokens` are those that the prompt of the turn before did not have.
+    """
+
+    turn: int
+    num_requests: int
+    isl: float
+    new_tokens: float
+    cached_tokens: float | None  # None: the target does not tell
+    ttft_ms: Statistics
+    warm_ttft_ms: Statistics | None  # None: no request of the turn was warm, or nobody knows
+    cold_ttft_ms: Statistics | None
+
+
+class SessionsRecord(Strict):
+    """Conversations as they were asked for; those of a trace are told by its digest."""
+
+    num_turns: int  # of each; of a trace, of all together
+    system_tokens: int = 0
+    think_s: float = 0.0
+    trace: str = ""
+
+    @classmethod
+    def of(cls, sessions: MadeSessions | TracedSessions) -> "SessionsRecord":
+        """Return the record."""
+        if isinstance(sessions, MadeSessions):
+            return cls.model_validate(asdict(sessions))
+        digest = hashlib.sha256(repr(sessions.conversations).encode()).hexdigest()
+        return cls(num_turns=sessions.num_turns, trace=digest[:12])
+
+    def text(self, isl: int, osl: int) -> str:
+        """Return the load in words; a turn adds `isl` tokens and asks for `osl`."""
+        if self.trace:
+            return f"trace {self.trace[:8]} of {self.num_turns} turns"
+        shared = f"{self.num_turns} turns of {isl} in, {osl} out after {self.system_tokens} shared"
+        return f"{shared}, {self.think_s:g} s apart" if self.think_s else shared
+
+
 class WorkloadRecord(Strict):
     """The workload as it was asked for."""
 
@@ -87,6 +149,14 @@ class WorkloadRecord(Strict):
     seed: int
     slos: dict[str, float]
     trace: tuple[TraceEntry, ...]
+    sessions: SessionsRecord | None = None
+
+    @classmethod
+    def of(cls, workload: Workload) -> "WorkloadRecord":
+        """Return the record."""
+        found = {item.name: getattr(workload, item.name) for item in fields(workload)}
+        sessions = workload.sessions and SessionsRecord.of(workload.sessions)
+        return cls.model_validate(found | {"sessions": sessions})
 
 
 class DriverRecord(Strict):
@@ -124,6 +194,7 @@ class ProfileResult(Strict):
     gpus: tuple[GpuTrace, ...] = ()
     energy: tuple[Energy | None, ...] = ()  # of each GPU in the window
     prediction: Prediction | None = None
+    turns: tuple[TurnRecord, ...] = ()  # of conversations
 
     def metric(self, name: str, statistic: str = "p50") -> float:
         """Return a metric's value, or one statistic of its distribution.

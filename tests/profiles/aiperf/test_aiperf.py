@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -155,18 +154,6 @@ def test_open_loops_and_traces(tmp_path):
     )
     assert [(line["timestamp"], line["output_length"]) for line in lines] == [(0, 3), (250, 5)]
     assert found[-1] == "--fixed-schedule"
-
-
-@pytest.fixture(scope="session")
-def real_aiperf(tmp_path_factory):
-    """The real program: $AIPERF, on the PATH, or installed here (1.2 GB)."""
-    if found := os.environ.get("AIPERF") or shutil.which("aiperf"):
-        return found
-    folder = tmp_path_factory.mktemp("aiperf")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    install = [str(folder / "bin" / "pip"), "install", "--quiet", "aiperf==0.13.0"]
-    subprocess.run(install, check=True)
-    return str(folder / "bin" / "aiperf")
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def test_repeats_have_folders_of_their_own(engine_folder, tmp_path):
 
 
 def test_presets():
-    assert set(presets()) == {"8k16k", "1k8k", "32k1k", "128k", "smoke"}
+    assert set(presets()) == {"8k16k", "1k8k", "32k1k", "128k", "agents", "smoke"}
     small, large = choose(LoadChoice(preset="8k16k", isl=100), (2, 8))
     assert (small.isl, small.osl, small.num_requests) == (100, 16384, 4)
     assert (large.concurrency, large.num_requests, large.num_warmup) == (8, 16, 8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.profiles.load.exchange import Exchange, Phase
-from nemotrt.profiles.load.journal import (
+from nemotrt.profiles.runs.record.journal import (
     ARRIVALS_FILE,
     REQUESTS_FILE,
     Journal,

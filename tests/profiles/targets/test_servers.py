@@ -35,6 +35,15 @@ def test_openai(scripted, protocol, reports):
     assert result.metric("ttft_ms", "min") >= 30
 
 
+@pytest.mark.parametrize("protocol", ["openai", "openai-chat"])
+def test_last_tokens_without_a_text_count(scripted, protocol):
+    """As of an ignored end mark: no text comes, and the end says how many tokens there were."""
+    script = {"script": {"reports": "each", "silent": 3}}
+    result = profile(scripted.url, script, protocol=ServerProtocol(protocol))
+    assert result.status == "complete", result.reason
+    assert {r.arrival_tokens for r in result.requests if r.phase == "measured"} == {(1,) * 9 + (3,)}
+
+
 def test_an_answer_without_a_token_is_no_success(scripted):
     """The stream is whole: a finish reason, [DONE], and nothing said."""
     script = {"script": {"fault": "empty", "after": 0}}

@@ -11,7 +11,7 @@ import shutil
 import struct
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ class Journal:
             "admitted_s": exchange.admitted_s and round(exchange.admitted_s - start_s, 6),
             "finish_reason": exchange.finish_reason,
             "error": exchange.error,
+            "isl": exchange.isl,  # a chat's is told by the server
+            "cached_tokens": exchange.cached_tokens,
         }
         if item.tokens.tolist() != exchange.arrival_tokens:  # counted anew at the end
             end["arrival_tokens"] = exchange.arrival_tokens
@@ -110,6 +112,7 @@ def _sent(exchange: Exchange, start_s: float) -> dict[str, Any]:
         "osl": exchange.osl,
         "due_s": round(exchange.due_s - start_s, 6),
         "sent_s": exchange.sent_s and round(exchange.sent_s - start_s, 6),
+        "place": exchange.place and asdict(exchange.place),
     }
 
 

@@ -1,0 +1,65 @@
+"""llama.cpp's server for the length of a `with` block, with the settings that serve agents best."""
+
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import llama_build
+
+# Source: llama.cpp, tools/server/README.md. States are kept as checkpoints at the starts of user
+# messages: by default 32 a slot, 8,192 tokens apart, so that most turns would find none. What a
+# slot held goes to `--cache-ram` when another conversation takes it. `--cache-reuse` shifts keys
+# and values and `--swa-full` is of sliding windows: neither is for a recurrent state.
+SETTINGS = {
+    "--ctx-checkpoints": "64",
+    "--checkpoint-min-step": "64",
+    "--cache-ram": "8192",
+    "--batch-size": "512",
+    "--ubatch-size": "512",
+}
+START_TIMEOUT_S = 600.0
+POLL_S = 0.2
+
+
+@contextmanager
+def serve_llama(
+    model: Path, num_slots: int, max_seq_len: int, num_threads: int, log: Path
+) -> Iterator[str]:
+    """Yield the address of a ready llama-server; its log is kept.
+
+    Raises:
+        SystemExit: it did not start.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    options = SETTINGS | {"--parallel": str(num_slots), "--ctx-size": str(num_slots * max_seq_len)}
+    options |= {"--threads": str(num_threads), "--threads-batch": str(num_threads)}
+    command = [str(llama_build.server_program()), "--model", str(model), "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--jinja", *(w for pair in options.items() for w in pair)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url, process, log)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Return when the server says that it is well."""
+    end_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end_s and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(POLL_S)
+    lines = log.read_text(errors="replace").splitlines()[-8:]
+    raise SystemExit("llama-server did not start:\n" + "\n".join(lines))
