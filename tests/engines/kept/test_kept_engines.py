@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
+from nemotrt.engines.model.hf_config import read_model_config
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed, KeepsState, Limits
 from nemotrt.engines.runtime.request import Request, Update
@@ -19,6 +21,8 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
+from nemotrt.profiles.planning.memory.request_memory import request_memory
+from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=200, chunk_tokens=24)
@@ -233,3 +237,13 @@ def test_guided_answers_are_the_same(opened: OpenEngine, grammars: GrammarCompil
             assert same(opened, np.array(got[1]), np.array(expected[1]))
     assert kept.kept is not None
     assert kept.kept.hit_tokens == 7 * (len(prompt) - 1)
+
+
+def test_the_planner_counts_what_a_state_costs(opened: OpenEngine, request: Any) -> None:
+    engine: Any = opened.engine
+    model, spec = request.node.callspec.params["opened"]
+    ssm = NumberFormat.FP16 if spec.options is FLOAT16 else NumberFormat.FP32
+    config = read_model_config(TINY_MODELS[model])
+    planned = request_memory(config, load_engine(spec.backend), NumberFormat.FP32, ssm)
+    assert engine.state_bytes.per_sequence == planned.own_state_bytes
+    assert engine.state_bytes.per_token == planned.kv_cache_bytes_per_token
