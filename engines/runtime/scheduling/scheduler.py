@@ -164,7 +164,8 @@ class Scheduler:
         """Give a request a slot, with what is known of its prompt."""
         [rule] = next_rules([request])
         if isinstance(rule, Complete | Broken):  # nothing may come at all
-            self._ended.append(_ended_at_once(request.request_id, rule))
+            cached = None if self._reuse is None else 0  # it computes nothing
+            self._ended.append(_ended_at_once(request.request_id, rule, cached))
             return
         sequence = self.running[request.request_id] = RunningRequest(
             request,
@@ -352,8 +353,8 @@ class Begun:
     is_beside: bool = False
 
 
-def _ended_at_once(request_id: str, rule: Complete | Broken) -> Update:
+def _ended_at_once(request_id: str, rule: Complete | Broken, cached: int | None) -> Update:
     """Return the end of a request whose guide allows no first token."""
     if isinstance(rule, Broken):
         return Update(request_id, finish_reason=FinishReason.ERROR, error=rule.reason)
-    return Update(request_id, finish_reason=FinishReason.STOP)
+    return Update(request_id, finish_reason=FinishReason.STOP, cached_tokens=cached)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.runtime.engine import KeepsState, Limits
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
+from nemotrt.engines.runtime.sampling.guide import Complete, Rule
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduling.reuse import KeepRules, Reuse
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
@@ -293,3 +294,21 @@ def test_saved_seconds_are_an_estimate_from_what_prompts_took() -> None:
         run(scheduler, [replace(asked("x", prompt))])
     assert scheduler.kept is not None
     assert scheduler.kept.saved_s == pytest.approx(39 * 0.5)
+
+
+class NothingMayCome:
+    """A guide whose text is whole before its first token."""
+
+    def rule(self) -> Rule:
+        return Complete()
+
+    def push(self, token: int, text: str) -> None:
+        raise AssertionError(token, text)
+
+
+def test_every_answer_says_its_cached_tokens() -> None:
+    """Also one that ends before it computes anything: it says 0, where a state is kept."""
+    request = asked("x", (1, 2, 3), guide=NothingMayCome())
+    engine = HashEngine(Limits(1, 300, 300), VOCAB)
+    assert [u.cached_tokens for u in run(scheduler_over(engine), [request])["x"]] == [0]
+    assert [u.cached_tokens for u in run(Scheduler(engine), [request])["x"]] == [None]
