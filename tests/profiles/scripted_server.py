@@ -2,9 +2,10 @@
 
 Speaks Triton's generate_stream and OpenAI's completions. What it does to a request is in the
 request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after", "serial",
-"us_per_char", "caches", "silent"}. The "silent" last tokens of an answer have no text. With
-"caches" it keeps the texts of chats: a character that a prompt has in common with the start of an
-earlier one is a cached token, and takes no time.
+"us_per_char", "caches", "silent", "hangs_up"}. The "silent" last tokens of an answer have no text.
+With "caches" it keeps the texts of chats: a character that a prompt has in common with the start of
+an earlier one is a cached token, and takes no time. With "hangs_up" it ends the connection after an
+answer without having said so, as llama.cpp's server does.
 GET /log tells when each response was really written, on the clock that the driver uses
 (CLOCK_MONOTONIC).
 
@@ -63,6 +64,7 @@ class Stream:
         self.reports = script.get("reports", "total")
         self.is_serial = script.get("serial", False)
         self.num_silent = script.get("silent", 0)
+        self.hangs_up = script.get("hangs_up", False)
         self.num_input = script.get("num_input_tokens")
         self.details = None
         self.osl = body.get("max_tokens", 1)
@@ -258,6 +260,8 @@ class ScriptedServer:
         if is_last:
             stream.http.stream = None
         stream.transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, end))
+        if is_last and stream.hangs_up:
+            stream.transport.close()
 
 
 async def main():

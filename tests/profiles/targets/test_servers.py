@@ -44,6 +44,13 @@ def test_last_tokens_without_a_text_count(scripted, protocol):
     assert {r.arrival_tokens for r in result.requests if r.phase == "measured"} == {(1,) * 9 + (3,)}
 
 
+def test_a_server_that_hangs_up_after_an_answer_gets_a_new_connection(scripted):
+    """It said that it keeps the connection; nothing of the next request had been read."""
+    result = profile(f"{scripted.url}/v1", {"script": {"hangs_up": True}})
+    assert result.status == "complete", result.reason
+    assert sum(r.is_complete for r in result.requests if r.phase == "measured") == 4
+
+
 def test_an_answer_without_a_token_is_no_success(scripted):
     """The stream is whole: a finish reason, [DONE], and nothing said."""
     script = {"script": {"fault": "empty", "after": 0}}
