@@ -140,9 +140,15 @@ def summary(size: Size, found: list[Found], no_cache_ms: float | None) -> list[d
     return rows
 
 
-def write(folder: Path, size: Size, found: list[Found], rows: list[dict[str, object]]) -> None:
+def write(
+    folder: Path,
+    size: Size,
+    settings: dict[str, str],
+    found: list[Found],
+    rows: list[dict[str, object]],
+) -> None:
     """Write results.json and report.html."""
-    told = {"size": asdict(size), "llama_cpp_settings": SETTINGS, "summary": rows}
+    told = {"size": asdict(size), "llama_cpp_settings": settings, "summary": rows}
     told |= {"servers": [asdict(one) for one in found], "load_average": os.getloadavg()[0]}
     (folder / "results.json").write_text(json.dumps(told, indent=1) + "\n")
     lines = []
@@ -158,7 +164,7 @@ def write(folder: Path, size: Size, found: list[Found], rows: list[dict[str, obj
                   tuple(lines))  # fmt: skip
     about = About(
         f"Agents' conversations: {size.model}, {size.agents} agents, {size.turns} turns",
-        assumptions=tuple(asdict(size).items()) + tuple(SETTINGS.items()),
+        assumptions=tuple(asdict(size).items()) + tuple(settings.items()),
         notes=tuple(json.dumps(row) for row in rows),
     )
     write_plot(folder / "report.html", about, [chart], is_overwrite=True)
@@ -176,11 +182,16 @@ def write(folder: Path, size: Size, found: list[Found], rows: list[dict[str, obj
 @click.option("--threads", "num_threads", type=click.IntRange(1), default=os.cpu_count() or 1)
 @click.option("--cache-gib", type=float, default=4.0, help="Of our server's kept states.")
 @click.option("--only", type=click.Choice((OURS, LLAMA)), help="One server alone.")
+@click.option("--llama", multiple=True, metavar="NAME[=VALUE]", help="Of llama-server, over ours.")
 @click.option("--smoke", is_flag=True, help="The tiny model and short conversations: a minute.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("/tmp/nemotrt-sessions"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("sessions"))
-def main(only: str | None, smoke: bool, folder: Path, output: Path, **given: Any) -> None:
+def main(
+    only: str | None, llama: tuple[str, ...], smoke: bool, folder: Path, output: Path, **given: Any
+) -> None:
     """Measure both servers, print one JSON object a line."""
+    more = {f"--{name}": value for name, _, value in (item.partition("=") for item in llama)}
+    settings = SETTINGS | more
     size = replace(Size(**given), **SMOKE) if smoke else Size(**given)
     output.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -196,10 +207,11 @@ def main(only: str | None, smoke: bool, folder: Path, output: Path, **given: Any
     if only != OURS:
         model = speaking_gguf(checkpoint, "q8_0", folder / f"{size.model}.speaking.gguf")
         slots, log = max(size.agents, size.at_once), output / "llama-server.log"
-        peer = lambda: serve_llama(model, slots, size.max_seq_len, size.num_threads, log)  # noqa: E731
+        limits = (slots, size.max_seq_len, size.num_threads)
+        peer = lambda: serve_llama(model, *limits, log, settings)  # noqa: E731
         found.append(measured(LLAMA, peer, size, checkpoint))
     rows = summary(size, found, no_cache_ms)
-    write(output, size, found, rows)
+    write(output, size, settings, found, rows)
     for row in rows:
         click.echo(json.dumps(row))
 
