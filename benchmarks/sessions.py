@@ -65,8 +65,9 @@ class Found:
 
     @property
     def ratio_to_new(self) -> float:
-        """Median of a later turn's first token over that of its new tokens alone."""
-        return statistics.median(row.ttft_ms / row.alone_ms for row in self.later)
+        """Time to a later turn's first token over that of its new tokens alone, both medians."""
+        later = statistics.median(row.ttft_ms / row.new_tokens for row in self.later)
+        return later / statistics.median(row.alone_ms / row.new_tokens for row in self.later)
 
     @property
     def hit_rate(self) -> float | None:
