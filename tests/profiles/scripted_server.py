@@ -63,6 +63,7 @@ class Stream:
         self.per_response = script.get("tokens_per_response", 1)
         self.reports = script.get("reports", "total")
         self.is_serial = script.get("serial", False)
+        self.num_cached = script.get("num_cached_tokens")
         self.num_silent = script.get("silent", 0)
         self.hangs_up = script.get("hangs_up", False)
         self.num_input = script.get("num_input_tokens")
@@ -100,6 +101,8 @@ class Stream:
             event["num_output_tokens"] = self.num_sent
         elif self.reports == "each":
             event["num_output_tokens"] = count
+        if self.num_cached is not None and self.num_sent == count:
+            event["num_cached_tokens"] = self.num_cached
         if is_last:
             event["finish_reason"] = "length"
             if self.num_input is not None:

@@ -122,6 +122,17 @@ def test_grpc_faults(scripted_grpc, fault, reason):
     assert reason in result.reason
 
 
+@pytest.mark.parametrize("cached", [0, 9, None])
+def test_triton_tells_what_was_cached(scripted, scripted_grpc, cached):
+    """With the first response, over both protocols; what is not told is no 0."""
+    http = profile(scripted.url, {"script": {"num_cached_tokens": cached}})
+    grpc = profile(scripted_grpc.url, {"cached": cached})
+    for result in (http, grpc):
+        assert result.status == "complete", result.reason
+        told = {r.cached_tokens for r in result.requests if r.phase == "measured"}
+        assert told == {cached}
+
+
 def test_what_a_model_declares_is_what_it_gets(scripted, scripted_grpc):
     """Null takes an input away; what is not declared is not sent, what the user adds is."""
     assert profile(scripted.url, {"min_tokens": None, "max_tokens": None}).status == "failed"
