@@ -7,7 +7,8 @@ Both servers have the same weights (int8 beside Q8_0), the same threads, and get
 
 turns      Agents take turns, one request at a time, so that nobody queues: the time to the first
            token of turn 2 and later, beside that of a prompt of the new tokens alone; and how much
-           of what a prompt shares with earlier ones was cached.
+           of what a prompt shares with earlier ones was cached. Of our engine also the time of the
+           new tokens where the history is in place: they attend to it, cached or not.
 no cache   The same prompt nearest to --history tokens on our server without its prefix cache.
 at once    --at-once agents at the same time, as `nemotrt profile --preset agents`: sessions/s.
 
@@ -40,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent / "cpu"))
 
 from llama_server import SETTINGS, serve_llama
 from speaking import speaking_checkpoint, speaking_gguf
-from turns import Row, Size, take_turns, target_of, without_cache
+from turns import Row, Size, in_place_ms, take_turns, target_of, without_cache
 
 OURS, LLAMA = "nemotrt", "llama.cpp"
 CHUNK_TOKENS = 512
@@ -117,7 +118,9 @@ def engine_of(checkpoint: Path, size: Size, folder: Path) -> Path:
     return target
 
 
-def summary(size: Size, found: list[Found], no_cache_ms: float | None) -> list[dict[str, object]]:
+def summary(
+    size: Size, found: list[Found], no_cache_ms: float, in_place: list[float]
+) -> list[dict[str, object]]:
     """Return the figures that the claims are about."""
     rows: list[dict[str, object]] = []
     for one in found:
@@ -131,7 +134,9 @@ def summary(size: Size, found: list[Found], no_cache_ms: float | None) -> list[d
             "tokens_per_s": round(one.tokens_per_s, 2),
             "cached_share_at_once": one.cached_share and round(one.cached_share, 4),
         }
-        if one.server == OURS and no_cache_ms is not None:
+        if one.server == OURS:
+            ratios = [row.ttft_ms / in_place[row.turn - 1] for row in one.later]
+            row["ttft_over_new_in_place"] = round(statistics.median(ratios), 3)
             row["without_cache_ms"] = round(no_cache_ms, 1)
             row["times_faster_than_without"] = round(no_cache_ms / at, 1)
         rows.append(row)
@@ -197,7 +202,8 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = speaking_checkpoint(size.model, folder)
-    found, no_cache_ms = [], None
+    found: list[Found] = []
+    no_cache_ms, in_place = 0.0, list[float]()
     if only != LLAMA:
         engine = engine_of(checkpoint, size, folder)
         serve = lambda: our_server(engine, size, size.cache_gib)  # noqa: E731
@@ -205,13 +211,14 @@ def main(
         turn = found[0].at(size.history)[0].turn
         with our_server(engine, size, 0.0) as url:
             no_cache_ms = asyncio.run(without_cache(url, size, checkpoint, turn))
+        in_place = in_place_ms(engine, size.num_threads, found[0].rows)
     if only != OURS:
         model = speaking_gguf(checkpoint, "q8_0", folder / f"{size.model}.speaking.gguf")
         slots, log = max(size.agents, size.at_once), output / "llama-server.log"
         limits = (slots, size.max_seq_len, size.num_threads)
         peer = lambda: serve_llama(model, *limits, log, settings)  # noqa: E731
         found.append(measured(LLAMA, peer, size, checkpoint))
-    rows = summary(size, found, no_cache_ms)
+    rows = summary(size, found, no_cache_ms, in_place)
     write(output, size, settings, found, rows)
     for row in rows:
         click.echo(json.dumps(row))
