@@ -7,7 +7,8 @@ Both servers have the same weights (int8 beside Q8_0), the same threads, and get
 
 turns      Agents take turns, one request at a time, so that nobody queues: the time to the first
            token of turn 2 and later, beside that of a prompt of the new tokens alone; and how much
-           of what a prompt shares with earlier ones was cached.
+           of what a prompt shares with earlier ones was cached. Of our engine also the time of the
+           new tokens where the history is in place: they attend to it, cached or not.
 no cache   The same prompt nearest to --history tokens on our server without its prefix cache.
 at once    --at-once agents at the same time, as `nemotrt profile --preset agents`: sessions/s.
 
@@ -40,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent / "cpu"))
 
 from llama_server import SETTINGS, serve_llama
 from speaking import speaking_checkpoint, speaking_gguf
-from turns import Row, Size, take_turns, target_of, without_cache
+from turns import Row, Size, in_place_ms, take_turns, target_of, without_cache
 
 OURS, LLAMA = "nemotrt", "llama.cpp"
 CHUNK_TOKENS = 512
@@ -65,8 +66,9 @@ class Found:
 
     @property
     def ratio_to_new(self) -> float:
-        """Median of a later turn's first token over that of its new tokens alone."""
-        return statistics.median(row.ttft_ms / row.alone_ms for row in self.later)
+        """Time to a later turn's first token over that of its new tokens alone, both medians."""
+        later = statistics.median(row.ttft_ms / row.new_tokens for row in self.later)
+        return later / statistics.median(row.alone_ms / row.new_tokens for row in self.later)
 
     @property
     def hit_rate(self) -> float | None:
@@ -116,7 +118,9 @@ def engine_of(checkpoint: Path, size: Size, folder: Path) -> Path:
     return target
 
 
-def summary(size: Size, found: list[Found], no_cache_ms: float | None) -> list[dict[str, object]]:
+def summary(
+    size: Size, found: list[Found], no_cache_ms: float, in_place: list[float]
+) -> list[dict[str, object]]:
     """Return the figures that the claims are about."""
     rows: list[dict[str, object]] = []
     for one in found:
@@ -130,7 +134,9 @@ def summary(size: Size, found: list[Found], no_cache_ms: float | None) -> list[d
             "tokens_per_s": round(one.tokens_per_s, 2),
             "cached_share_at_once": one.cached_share and round(one.cached_share, 4),
         }
-        if one.server == OURS and no_cache_ms is not None:
+        if one.server == OURS:
+            ratios = [row.ttft_ms / in_place[row.turn - 1] for row in one.later]
+            row["ttft_over_new_in_place"] = round(statistics.median(ratios), 3)
             row["without_cache_ms"] = round(no_cache_ms, 1)
             row["times_faster_than_without"] = round(no_cache_ms / at, 1)
         rows.append(row)
@@ -140,9 +146,15 @@ def summary(size: Size, found: list[Found], no_cache_ms: float | None) -> list[d
     return rows
 
 
-def write(folder: Path, size: Size, found: list[Found], rows: list[dict[str, object]]) -> None:
+def write(
+    folder: Path,
+    size: Size,
+    settings: dict[str, str],
+    found: list[Found],
+    rows: list[dict[str, object]],
+) -> None:
     """Write results.json and report.html."""
-    told = {"size": asdict(size), "llama_cpp_settings": SETTINGS, "summary": rows}
+    told = {"size": asdict(size), "llama_cpp_settings": settings, "summary": rows}
     told |= {"servers": [asdict(one) for one in found], "load_average": os.getloadavg()[0]}
     (folder / "results.json").write_text(json.dumps(told, indent=1) + "\n")
     lines = []
@@ -158,7 +170,7 @@ def write(folder: Path, size: Size, found: list[Found], rows: list[dict[str, obj
                   tuple(lines))  # fmt: skip
     about = About(
         f"Agents' conversations: {size.model}, {size.agents} agents, {size.turns} turns",
-        assumptions=tuple(asdict(size).items()) + tuple(SETTINGS.items()),
+        assumptions=tuple(asdict(size).items()) + tuple(settings.items()),
         notes=tuple(json.dumps(row) for row in rows),
     )
     write_plot(folder / "report.html", about, [chart], is_overwrite=True)
@@ -176,16 +188,22 @@ def write(folder: Path, size: Size, found: list[Found], rows: list[dict[str, obj
 @click.option("--threads", "num_threads", type=click.IntRange(1), default=os.cpu_count() or 1)
 @click.option("--cache-gib", type=float, default=4.0, help="Of our server's kept states.")
 @click.option("--only", type=click.Choice((OURS, LLAMA)), help="One server alone.")
+@click.option("--llama", multiple=True, metavar="NAME[=VALUE]", help="Of llama-server, over ours.")
 @click.option("--smoke", is_flag=True, help="The tiny model and short conversations: a minute.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("/tmp/nemotrt-sessions"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("sessions"))
-def main(only: str | None, smoke: bool, folder: Path, output: Path, **given: Any) -> None:
+def main(
+    only: str | None, llama: tuple[str, ...], smoke: bool, folder: Path, output: Path, **given: Any
+) -> None:
     """Measure both servers, print one JSON object a line."""
+    more = {f"--{name}": value for name, _, value in (item.partition("=") for item in llama)}
+    settings = SETTINGS | more
     size = replace(Size(**given), **SMOKE) if smoke else Size(**given)
     output.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = speaking_checkpoint(size.model, folder)
-    found, no_cache_ms = [], None
+    found: list[Found] = []
+    no_cache_ms, in_place = 0.0, list[float]()
     if only != LLAMA:
         engine = engine_of(checkpoint, size, folder)
         serve = lambda: our_server(engine, size, size.cache_gib)  # noqa: E731
@@ -193,13 +211,15 @@ def main(only: str | None, smoke: bool, folder: Path, output: Path, **given: Any
         turn = found[0].at(size.history)[0].turn
         with our_server(engine, size, 0.0) as url:
             no_cache_ms = asyncio.run(without_cache(url, size, checkpoint, turn))
+        in_place = in_place_ms(engine, size.num_threads, found[0].rows)
     if only != OURS:
         model = speaking_gguf(checkpoint, "q8_0", folder / f"{size.model}.speaking.gguf")
         slots, log = max(size.agents, size.at_once), output / "llama-server.log"
-        peer = lambda: serve_llama(model, slots, size.max_seq_len, size.num_threads, log)  # noqa: E731
+        limits = (slots, size.max_seq_len, size.num_threads)
+        peer = lambda: serve_llama(model, *limits, log, settings)  # noqa: E731
         found.append(measured(LLAMA, peer, size, checkpoint))
-    rows = summary(size, found, no_cache_ms)
-    write(output, size, found, rows)
+    rows = summary(size, found, no_cache_ms, in_place)
+    write(output, size, settings, found, rows)
     for row in rows:
         click.echo(json.dumps(row))
 

@@ -1,10 +1,14 @@
 """Agents that take turns on a server, one request at a time: first tokens, and what was cached."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 
+from nemotrt.engines.opening import open_engine
+from nemotrt.engines.runtime.engine import Feed
 from nemotrt.engines.text.chat.render import render_chat
 from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.tokenizer import load_tokenizer
@@ -70,6 +74,25 @@ class Row:
     cachable_tokens: int
     ttft_ms: float
     alone_ms: float
+
+
+def in_place_ms(folder: Path, num_threads: int, rows: list[Row]) -> list[float]:
+    """Return the bare engine's time for each turn's new tokens, with the history in place.
+
+    It grows with the history, for the new tokens attend to it; a server adds to it what it costs to
+    find and restore a state, and to read a request.
+    """
+    engine = open_engine(folder, num_threads=num_threads, verify=False).engine
+    chunk, random = engine.limits.chunk_tokens, np.random.default_rng(0)
+    slot, found = engine.allocate(), []
+    for row in (row for row in rows if row.agent == 0):
+        start_s = time.perf_counter()
+        for first in range(0, row.new_tokens, chunk):
+            count = min(chunk, row.new_tokens - first)
+            engine.step([Feed(slot, random.integers(3, engine.vocab_size, count).tolist())])
+        found.append(1e3 * (time.perf_counter() - start_s))
+    engine.close()
+    return found
 
 
 def target_of(url: str, size: Size, checkpoint: Path) -> Target:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import itertools
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -59,28 +58,21 @@ async def prepare(target: Target, workload: Workload) -> list[Prompt]:
     Raises:
         ConfigError: the target's tokenizer can't make them, or it takes no conversations.
     """
+    prompts: list[Prompt] = []
+    chats = Chats(target, workload)
+    for number, visit in enumerate(visits(workload)):
+        if visit[0][1].phase is Phase.COOL_DOWN:
+            break
+        prompts += chats.prompts(number)
+        await asyncio.sleep(0)  # an interrupt or a progress bar has its turn
     if workload.sessions is not None:
-        return await _prepare_chats(target, workload)
+        return prompts
     count = workload.num_warmup + workload.num_requests + workload.concurrency
     lengths = [entry.isl for entry in workload.trace] or [workload.isl] * count
-    prompts = []
     for index, isl in enumerate(lengths):
         prompts.append(target.prompt(index, isl))
         await asyncio.sleep(0)  # an interrupt or a progress bar has its turn
     return prompts
-
-
-async def _prepare_chats(target: Target, workload: Workload) -> list[Prompt]:
-    """Return the prompts of every turn of warm-up and measurement."""
-    chats = Chats(target, workload)
-    prompts: list[Prompt] = []
-    count = workload.num_warmup + num_measured(workload)
-    for number in itertools.count():
-        if len(prompts) >= count:
-            return prompts
-        prompts += chats.prompts(number)
-        await asyncio.sleep(0)  # an interrupt or a progress bar has its turn
-    raise AssertionError  # never: the count does not end
 
 
 async def drive(

@@ -30,7 +30,9 @@ SYSTEM_SHARE = 0.5
 
 
 def visits(workload: Workload) -> Iterator[Visit]:
-    """Yield conversations: warm-up, measured, then cool-down, which a trace has not."""
+    """Yield conversations: warm-up, measured, then cool-down, which a trace has not; if any."""
+    if workload.sessions is None:
+        return
     index = 0
     for number in itertools.count():
         turns = _turns(workload, number)

@@ -120,7 +120,7 @@ def _with_prediction(
     if options is None:
         return result
     if workload.sessions is not None:
-        absence = "No prediction: the planner was asked for a load of conversations as one length."
+        absence = "No prediction of conversations here: `nemotrt plan MODEL --sessions` has it."
         return result.model_copy(update={"notes": (*result.notes, absence)})
     from nemotrt.profiles.planning.answers.deployment import THIS_MACHINE
 

@@ -17,7 +17,7 @@ def scalar(request, name):
     return None
 
 
-def response(count, is_final, number):
+def response(count, is_final, number, cached=None):
     text = b" tok" * count
     infer = pb.ModelInferResponse(model_name="llm", model_version="1")
     if count:
@@ -25,6 +25,9 @@ def response(count, is_final, number):
         infer.raw_output_contents.append(len(text).to_bytes(4, "little") + text)
         infer.outputs.add(name="num_output_tokens", datatype="INT32", shape=[1])
         infer.raw_output_contents.append(number.to_bytes(4, "little"))
+    if cached is not None:
+        infer.outputs.add(name="num_cached_tokens", datatype="INT32", shape=[1])
+        infer.raw_output_contents.append(cached.to_bytes(4, "little"))
     infer.parameters["triton_final_response"].bool_param = is_final
     return pb.ModelStreamInferResponse(infer_response=infer)
 
@@ -59,7 +62,8 @@ class Service(rpc.GRPCInferenceServiceServicer):
                     os._exit(7)
                 if number == 3 and fault == "short":
                     break
-                yield response(1, is_final=False, number=number)
+                cached = scalar(request, "cached") if number == 1 else None
+                yield response(1, is_final=False, number=number, cached=cached)
             yield response(0, is_final=True, number=0)
 
 

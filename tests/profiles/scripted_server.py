@@ -2,9 +2,10 @@
 
 Speaks Triton's generate_stream and OpenAI's completions. What it does to a request is in the
 request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after", "serial",
-"us_per_char", "caches", "silent"}. The "silent" last tokens of an answer have no text. With
-"caches" it keeps the texts of chats: a character that a prompt has in common with the start of an
-earlier one is a cached token, and takes no time.
+"us_per_char", "caches", "silent", "hangs_up"}. The "silent" last tokens of an answer have no text.
+With "caches" it keeps the texts of chats: a character that a prompt has in common with the start of
+an earlier one is a cached token, and takes no time. With "hangs_up" it ends the connection after an
+answer without having said so, as llama.cpp's server does.
 GET /log tells when each response was really written, on the clock that the driver uses
 (CLOCK_MONOTONIC).
 
@@ -62,7 +63,9 @@ class Stream:
         self.per_response = script.get("tokens_per_response", 1)
         self.reports = script.get("reports", "total")
         self.is_serial = script.get("serial", False)
+        self.num_cached = script.get("num_cached_tokens")
         self.num_silent = script.get("silent", 0)
+        self.hangs_up = script.get("hangs_up", False)
         self.num_input = script.get("num_input_tokens")
         self.details = None
         self.osl = body.get("max_tokens", 1)
@@ -98,6 +101,8 @@ class Stream:
             event["num_output_tokens"] = self.num_sent
         elif self.reports == "each":
             event["num_output_tokens"] = count
+        if self.num_cached is not None and self.num_sent == count:
+            event["num_cached_tokens"] = self.num_cached
         if is_last:
             event["finish_reason"] = "length"
             if self.num_input is not None:
@@ -258,6 +263,8 @@ class ScriptedServer:
         if is_last:
             stream.http.stream = None
         stream.transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, end))
+        if is_last and stream.hangs_up:
+            stream.transport.close()
 
 
 async def main():

@@ -46,17 +46,15 @@ class HttpClient:
         """
         body = json.dumps(value, ensure_ascii=False).encode()
         head = self._head("POST", path, {"Content-Length": str(len(body))})
-        connection = await self._connected()
         refusal = bytearray()
 
-        def sort(arrived_s: float, piece: bytes) -> None:
-            if connection.status_so_far == 200:
+        def sort(status: int, arrived_s: float, piece: bytes) -> None:
+            if status == 200:
                 sink(arrived_s, piece)
             else:
                 refusal.extend(piece)
 
-        status = await connection.post(head, body, sort, self.stall_timeout_s, on_sent)
-        self._release(connection)
+        status = await self._asked(head, body, sort, self.stall_timeout_s, on_sent)
         if status != 200:
             text = refusal.decode(errors="replace")[:MAX_ERROR_CHARS]
             raise TargetError(f"{self.url}{path} answered {status}: {text}")
@@ -69,11 +67,8 @@ class HttpClient:
             TargetError: a broken connection, a stall.
         """
         body = bytearray()
-        connection = await self._connected()
-        status = await connection.post(
-            self._head("GET", path, {}), b"", lambda _, piece: body.extend(piece), 10.0
-        )
-        self._release(connection)
+        head = self._head("GET", path, {})
+        status = await self._asked(head, b"", lambda _, __, piece: body.extend(piece), 10.0)
         return status, bytes(body)
 
     def close(self) -> None:
@@ -81,6 +76,33 @@ class HttpClient:
         for connection in list(self._all):
             connection.close()
         self._idle.clear()
+
+    async def _asked(
+        self,
+        head: bytes,
+        body: bytes,
+        sink: Callable[[int, float, bytes], None],
+        stall_timeout_s: float,
+        on_sent: Callable[[float], None] = lambda sent_s: None,
+    ) -> int:
+        """Return the status of an answer; its pieces go to `sink` with the status so far.
+
+        A kept connection that turns out to be stale is replaced, and the request sent again.
+        """
+        while True:
+            connection = await self._connected()
+
+            def pass_on(arrived_s: float, piece: bytes, one: HttpConnection = connection) -> None:
+                sink(one.status_so_far, arrived_s, piece)
+
+            try:
+                status = await connection.post(head, body, pass_on, stall_timeout_s, on_sent)
+            except TargetError:
+                if not connection.was_stale:
+                    raise
+                continue
+            self._release(connection)
+            return status
 
     async def _connected(self) -> HttpConnection:
         """Return an idle connection, or a new one."""

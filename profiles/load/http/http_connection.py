@@ -19,13 +19,19 @@ Sink = Callable[[float, bytes], None]
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection; carries one request at a time."""
+    """One connection; carries one request at a time.
+
+    It was stale if a server that had kept it hung up before it answered the next request: as many
+    do, without having said so.
+    """
 
     def __init__(self) -> None:
         """Wait to be connected."""
         self.status = 0
         self.last_data_s = 0.0
         self.is_reusable = True
+        self.was_stale = False
+        self._is_kept = self._has_answer = False
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._sink: Sink | None = None
@@ -52,6 +58,7 @@ class HttpConnection(asyncio.Protocol):
         self._sink, self._done = sink, loop.create_future()
         self._parser = _httptools().HttpResponseParser(self)
         self._timer = loop.call_later(stall_timeout_s, self._watch, stall_timeout_s)
+        self._has_answer = False
         message = head + body
         self.last_data_s = time.perf_counter()
         on_sent(self.last_data_s)
@@ -89,6 +96,7 @@ class HttpConnection(asyncio.Protocol):
         if self._done is None:
             self.close()  # nobody asked for this
             return
+        self._has_answer = True
         try:
             self._parser.feed_data(data)
         except _httptools().HttpParserError as error:
@@ -97,6 +105,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """End the request that is under way (called by asyncio)."""
         self.is_reusable = False
+        self.was_stale = self._is_kept and not self._has_answer
         detail = f": {error}" if error else ""
         what = f"the server closed the connection before the end of its answer{detail}."
         self._fail(TargetError(what))
@@ -113,7 +122,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Finish the request (called by httptools)."""
         self.status = self._parser.get_status_code()
-        self.is_reusable = self._parser.should_keep_alive()
+        self.is_reusable = self._is_kept = self._parser.should_keep_alive()
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 

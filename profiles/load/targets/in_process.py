@@ -35,11 +35,13 @@ class InProcessTarget(Target):
         language: Language = Language.MIXED,
         seed: int = 0,
         options: OpenOptions = AS_BUILT,
+        kept_bytes: int = 0,
     ) -> None:
-        """Open the engine in `folder`."""
+        """Open the engine in `folder`; `kept_bytes` are for the states of prompts, 0 keeps none."""
         self.steps: list[StepSample] = []
         self._folder = folder
         self._opened: OpenEngine = open_with(folder, options)
+        self._kept_bytes = kept_bytes
         self._seed = seed
         tokenizer = self._opened.tokenizer
         self.maker = PromptMaker(tokenizer, language, seed) if tokenizer else None
@@ -101,7 +103,7 @@ class InProcessTarget(Target):
     def _run(self) -> None:
         """Serve calls until None comes (the engine thread)."""
         try:
-            self._serve(self._opened.scheduler())
+            self._serve(self._opened.scheduler(kept_bytes=self._kept_bytes))
         except NemotrtError as error:
             self._fail(TargetError(f"the engine failed: {error.message}"))
         except Exception as error:  # a bug: the senders raise it, with its traceback
@@ -154,9 +156,8 @@ class InProcessTarget(Target):
         exchange, done = self._calls[update.request_id]
         if update.tokens:
             exchange.add(arrived_s, len(update.tokens))
-        cached = getattr(update, "cached_tokens", None)
-        if cached is not None:
-            exchange.cached_tokens = cached
+        if update.cached_tokens is not None:
+            exchange.cached_tokens = update.cached_tokens
         if update.finish_reason is None:
             return
         exchange.finish_reason = str(update.finish_reason)

@@ -62,6 +62,7 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
         language=workload.language,
         seed=workload.seed,
         options=OpenOptions(options.num_threads, weights.checkpoint, not weights.verify),
+        kept_bytes=int((options.prefix_cache_gib or 0.0) * 2**30),
     )
 
 
@@ -70,6 +71,7 @@ def _check_options(address: str, options: TargetOptions) -> None:
     is_server = "://" in address
     given = {
         "--threads": is_server and options.num_threads is not None,
+        "--prefix-cache-gib": is_server and options.prefix_cache_gib is not None,
         "--checkpoint": is_server and options.weights.checkpoint is not None,
         "--verify": is_server and options.weights.verify,
         "--protocol": not is_server and options.protocol is not None,

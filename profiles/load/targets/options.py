@@ -34,6 +34,9 @@ class TargetOptions:
         None, "Folder or hub id with the model's tokenizer; a server needs it.", kind=CHECKPOINT
     )
     num_threads: int | None = option(None, "CPU threads of an engine.", "--threads", kind=COUNT)
+    prefix_cache_gib: float | None = option(
+        None, "An engine's memory for states of prompts.", kind=FloatRange(0), unset="0"
+    )
     weights: WeightOptions = field(default_factory=WeightOptions)
     stall_timeout_s: float = option(300.0, "Of a server's silence.", kind=FloatRange(0.1))
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -191,6 +191,21 @@ def test_the_engine_itself_takes_them_by_its_template(engine_folder, tmp_path):
     turns = json.loads(done.stdout)["turns"]
     assert [turn["num_requests"] for turn in turns] == [2, 2, 2]
     assert turns[0]["isl"] < turns[1]["isl"] < turns[2]["isl"]
+    assert [turn["cached_tokens"] for turn in turns] == [None] * 3  # it keeps nothing
+
+
+def test_the_engine_itself_tells_what_it_kept(engine_folder, tmp_path):
+    """With memory for kept states a later turn's history is not computed again."""
+    args = [str(engine_folder), "--turns", "3", "--isl", "20", "--osl", "2", "-n", "2", "--json"]
+    args += ["--system-tokens", "300", "--prefix-cache-gib", "0.1", "-o", str(tmp_path / "run")]
+    done = CliRunner().invoke(profile, args)
+    assert done.exit_code == 0, done.output
+    first, *later = json.loads(done.stdout)["turns"]
+    assert first["cold_ttft_ms"]["count"] == 1  # the second conversation has the shared block
+    for before, turn in itertools.pairwise([first, *later]):
+        # all but what follows the last role marker of the turn before
+        assert before["isl"] - 32 <= turn["cached_tokens"] < turn["isl"]
+        assert turn["cold_ttft_ms"] is None
 
 
 def test_the_preset_grows_to_16k(tokenizer):

@@ -44,6 +44,13 @@ def test_last_tokens_without_a_text_count(scripted, protocol):
     assert {r.arrival_tokens for r in result.requests if r.phase == "measured"} == {(1,) * 9 + (3,)}
 
 
+def test_a_server_that_hangs_up_after_an_answer_gets_a_new_connection(scripted):
+    """It said that it keeps the connection; nothing of the next request had been read."""
+    result = profile(f"{scripted.url}/v1", {"script": {"hangs_up": True}})
+    assert result.status == "complete", result.reason
+    assert sum(r.is_complete for r in result.requests if r.phase == "measured") == 4
+
+
 def test_an_answer_without_a_token_is_no_success(scripted):
     """The stream is whole: a finish reason, [DONE], and nothing said."""
     script = {"script": {"fault": "empty", "after": 0}}
@@ -113,6 +120,17 @@ def test_grpc_faults(scripted_grpc, fault, reason):
     result = profile(scripted_grpc.url, {"fault": fault}, stall_timeout_s=0.5)
     assert result.status == "failed"
     assert reason in result.reason
+
+
+@pytest.mark.parametrize("cached", [0, 9, None])
+def test_triton_tells_what_was_cached(scripted, scripted_grpc, cached):
+    """With the first response, over both protocols; what is not told is no 0."""
+    http = profile(scripted.url, {"script": {"num_cached_tokens": cached}})
+    grpc = profile(scripted_grpc.url, {"cached": cached})
+    for result in (http, grpc):
+        assert result.status == "complete", result.reason
+        told = {r.cached_tokens for r in result.requests if r.phase == "measured"}
+        assert told == {cached}
 
 
 def test_what_a_model_declares_is_what_it_gets(scripted, scripted_grpc):
