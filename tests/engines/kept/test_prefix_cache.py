@@ -60,9 +60,10 @@ def test_what_is_found_was_kept(data: st.DataObject, is_dense: bool) -> None:
     kept: set[tuple[str, tuple[int, ...]]] = set()
     for _ in range(data.draw(st.integers(1, 40))):
         text, salt = data.draw(texts), data.draw(st.sampled_from(["", "a"]))
-        if data.draw(st.booleans()):
-            if cache.keep(salt, ids(text), lambda a, t=text: saved(t, a, is_dense=is_dense)):
-                kept.add((salt, tuple(text)))
+        if data.draw(st.booleans()) and cache.keep(
+            salt, ids(text), lambda a, t=text: saved(t, a, is_dense=is_dense)
+        ):
+            kept.add((salt, tuple(text)))
         found = cache.find(salt, ids(text))
         assert found.num_tokens < len(text)
         tokens = [token for piece in found.caches for token in piece.arrays[0].tolist()]

@@ -20,11 +20,12 @@ from support.hash_engine import HashEngine, next_token
 
 MARKER = 9
 RULES = KeepRules(frozenset({MARKER}), answers_return=False)
+NO_CHATS = KeepRules()
 VOCAB = 50
 
 
 def scheduler_over(
-    engine: HashEngine, limit: int = 1 << 30, rules: KeepRules = KeepRules(), **more: Any
+    engine: HashEngine, limit: int = 1 << 30, rules: KeepRules = NO_CHATS, **more: Any
 ) -> Scheduler:
     is_ahead = more.pop("is_ahead", False)
     target: Any = Ahead(engine) if is_ahead else engine
@@ -76,7 +77,7 @@ def test_every_answer_is_that_without_kept_states(
     engine = HashEngine(Limits(slots, 160, chunk), VOCAB, is_dense=is_dense)
     limit = data.draw(st.sampled_from([0, 2000, 6000, 1 << 30]))
     scheduler = scheduler_over(
-        engine, limit, data.draw(st.sampled_from([RULES, KeepRules()])), is_ahead=is_ahead
+        engine, limit, data.draw(st.sampled_from([RULES, NO_CHATS])), is_ahead=is_ahead
     )
     stems = [data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=60)) for _ in range(3)]
     live: dict[str, Request] = {}
