@@ -5,7 +5,7 @@ The streams of CUDA's stand-in do their work as late as CUDA may; or the copies 
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.backends.tensorrt.run.kept_rows import KeptRows
 from nemotrt.engines.backends.tensorrt.run.state_tensors import StateTensor
 from nemotrt.engines.runtime.engine import Feed, KeepsState, Limits
-from nemotrt.engines.runtime.kept_state import PIECE_TOKENS, first_tokens, last_tokens
+from nemotrt.engines.runtime.kept_state import PIECE_TOKENS, FixedState, first_tokens, last_tokens
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -123,10 +123,10 @@ def scenario(engine: TensorRTEngine, *, is_awaited: bool) -> None:
     engine.enqueue([Feed(slot, list(texts[slot])) for slot in (a, b)])
     saved_a, saved_b, was_a, was_b = engine.save(a), engine.save(b), [*texts[a]], [*texts[b]]
     fed(engine, texts, a, b)
+    wait()
     engine.release(b)
     assert engine.allocate() == b
     engine.restore(b, saved_b.fixed, saved_b.caches)
-    wait()
     texts[b] = [*was_b]
     fed(engine, texts, a, b)
     more, was_more = engine.save(b, len(was_b)), [*texts[b]]
@@ -138,13 +138,14 @@ def scenario(engine: TensorRTEngine, *, is_awaited: bool) -> None:
     assert engine._table.row_of[c] == 2
     fed(engine, texts, a, c)  # moves a row
     wait()
-    engine.release(a)
-    a, b = engine.allocate(), engine.allocate()
-    engine.restore(a, more.fixed, (*saved_b.caches, *more.caches))
-    texts[a] = was_more
+    b = engine.allocate()
     cut = (*first_tokens(saved_a.caches, 5), *last_tokens(saved_a.caches, 5))  # the host's
     engine.restore(b, saved_a.fixed, cut)
     texts[b] = was_a
+    engine.release(a)
+    assert engine.allocate() == a
+    engine.restore(a, more.fixed, (*saved_b.caches, *more.caches))
+    texts[a] = was_more
     engine.release(c)
     assert engine.allocate() == c
     engine.restore(c, saved_c.fixed, saved_c.caches)
@@ -213,6 +214,23 @@ def without_await(name: str) -> Mutant:
     return mutate
 
 
+def unrecorded(name: str) -> Mutant:
+    """Have a method of rows say of no row when it has settled."""
+
+    def mutate(patch: pytest.MonkeyPatch, rows: KeptRows) -> None:
+        own, settled = getattr(KeptRows, name), set(rows._settled)
+        record = Stream.record
+
+        def method(rows: KeptRows, *arguments: Any) -> None:
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(Stream, "record", lambda s, e: e in settled or record(s, e))
+                own(rows, *arguments)
+
+        patch.setattr(KeptRows, name, method)
+
+    return mutate
+
+
 def unread(patch: pytest.MonkeyPatch, rows: KeptRows) -> None:
     patch.setattr(Arrivals, "wait", lambda self, number: None)
 
@@ -226,6 +244,8 @@ def unstaged(patch: pytest.MonkeyPatch, rows: KeptRows) -> None:
 MUTANTS: dict[str, Mutant] = {
     "a copy leaves before the step is done": without_follow(lambda r: [r._stepped]),
     "a copy comes before the row is clear": without_follow(lambda r: r._settled),
+    "a copy comes before the row is clear again": unrecorded("clear"),
+    "a copy comes before the row has gone": unrecorded("swap"),
     "the next copy writes over one that has not left": without_follow(lambda r: [r._left]),
     "a step begins before its state is there": without_await("bindings"),
     "a row is cleared while it is read": without_await("clear"),
@@ -251,6 +271,29 @@ def test_a_missing_wait_shows(name: str) -> None:
             except AssertionError as error:
                 found.append(str(error))
     assert found
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_state_comes_behind_the_first_zeros(is_recorded: bool) -> None:
+    """Of a row that was never used; and that shows, too."""
+    text = [4, 8, 15]
+    with opened(LIMITS, StateLayout.IN_PLACE) as engine:
+        slot = engine.allocate()
+        engine.step([Feed(slot, text)])
+        saved = engine.save(slot)
+        fixed = FixedState(tuple(array.copy() for array in saved.fixed.halved().arrays))
+        caches = [piece.part(0, piece.num_tokens) for piece in saved.caches]
+        del saved
+    with (
+        suppress(AssertionError),
+        opened(LIMITS, StateLayout.IN_PLACE, is_early=True) as engine,
+    ):
+        rows = engine._states
+        if not is_recorded:
+            rows._settled[:] = [engine._cuda.event() for _ in rows._settled]
+        engine.restore(engine.allocate(), fixed, caches)
+        with nullcontext() if is_recorded else pytest.raises(AssertionError):
+            engine.step([Feed(0, [16])])
 
 
 def test_without_room_on_the_device_steps_wait(
