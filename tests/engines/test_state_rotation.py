@@ -42,6 +42,7 @@ from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from support import reference
 from support.any_order import KINDS, AnyOrder, random_order
+from support.kept_steps import check_goes_on
 
 NUM_LAYERS = 3  # so the rotation's period is 4
 ROTATING, TWO_SIDES = StateLayout.ROTATING, StateLayout.TWO_SIDES
@@ -160,6 +161,13 @@ def test_steps_in_a_row_that_nobody_waits_for(opened: Any, model: Any) -> None:
     found = engine.fetch([rows[slot] for slot in slots])
     for slot, logits in zip(slots, found, strict=True):
         assert relative_error(logits, reference.logits(model, held[slot])[-1]) < 2e-2
+
+
+@pytest.mark.parametrize("layout", [ROTATING, TWO_SIDES])
+def test_kept_states_go_on(layout: StateLayout, opened: Any) -> None:
+    engine, trt = opened(layout)
+    check_goes_on(engine)
+    assert trt.num_executions > 20
 
 
 def test_decode_alone_over_three_periods(opened: Any, model: Any) -> None:
