@@ -1,4 +1,4 @@
-"""Page-locked memory in pieces that come and go: to lock it anew takes long, so it is used again."""
+"""Page-locked memory in pieces that come and go: what was locked, which takes long, is kept."""
 
 import weakref
 from collections import defaultdict

@@ -3,8 +3,8 @@
 A second stream makes the copies, so that a step waits for none that it need not:
 
 - What a step writes over, SSM states and convolution windows, is copied within the device first,
-  behind the last step; it leaves the device from there. Where the device has no memory for that, the
-  next step waits until it has left.
+  behind the last step, and leaves from there. Where the device has no memory for that, the next
+  step waits until it has left.
 - Keys and values leave from where they lie: steps write behind them. What clears or moves the row
   waits.
 - A state that comes back waits for what last cleared or moved its row, not for the steps; what
@@ -128,17 +128,13 @@ class KeptRows(DeviceStates):
         stage = self._copied_state(row)
         self._cuda.record(self._stepped)
         self._side.follow(self._stepped)
-        arrays = tuple(_split(state, self._moved, [tensor.row for tensor in self._moved]))
-        self._fetch_state(row, state, arrays, stage)
         ends = list(accumulate(sizes, initial=start))
         pieces = [
             tuple(self._fetch_tokens(row, piece, first, size))
             for piece, first, size in zip(memory, ends, sizes, strict=False)
         ]
-        self._side.record(self._copied[row])
-        self._leaving.add(row)
-        if stage is None and self._moved:
-            self._await((row,))  # the next step writes over what is being copied
+        arrays = tuple(_split(state, self._moved, [tensor.row for tensor in self._moved]))
+        self._fetch_state(row, state, arrays, stage)
         copy = self._arrivals, self._arrivals.next()
         axes = (TOKEN_AXIS,) * len(self._caches)
         caches = (ArrivingTokens(p, n, axes, *copy) for p, n in zip(pieces, sizes, strict=True))
@@ -167,13 +163,17 @@ class KeptRows(DeviceStates):
     def _fetch_state(
         self, row: int, state: Array, arrays: Sequence[Array], stage: int | None
     ) -> None:
-        """Enqueue copies to the host: of the stage, or tensor by tensor of the row itself."""
+        """Enqueue copies to the host, behind those of the caches; note when the row is read."""
+        if stage is None:
+            for tensor, array in zip(self._moved, arrays, strict=True):
+                self._side.to_host(array, self.address(tensor, row, self.phase[row]))
+        self._side.record(self._copied[row])
+        self._leaving.add(row)
         if stage is not None:
             self._side.to_host(state, stage)
             self._side.record(self._left)
-            return
-        for tensor, array in zip(self._moved, arrays, strict=True):
-            self._side.to_host(array, self.address(tensor, row, self.phase[row]))
+        elif self._moved:
+            self._await((row,))  # the next step writes over what is being read
 
     def _fetch_tokens(self, row: int, piece: Array, start: int, size: int) -> Iterator[Array]:
         """Enqueue copies of some tokens' caches to the host; yield where each comes to lie."""
