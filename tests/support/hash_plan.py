@@ -6,27 +6,37 @@ tokens than the caches', is found in the step that reads it. Padding is written 
 real plan.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
+from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
+from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
+from nemotrt.engines.backends.tensorrt.run import engine as engine_module
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
 from nemotrt.engines.runtime.engine import Limits
 from support import cuda_stand_in, tensorrt_stand_in
+from support.emulated_draws import SMALL, QueuedKernels
+from support.emulated_kernels import emulated_set
 from support.hash_engine import FACTOR, PRIME, hash_of
 
 VOCAB = 50
 NUM_LAYERS = 2
 BF16, FP8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
-SMALL = 199  # whole numbers below are exact in bfloat16
+EXACT = 199  # whole numbers below are exact in bfloat16
 
 
 def states(limits: Limits, *, is_dense: bool) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -37,7 +47,7 @@ def states(limits: Limits, *, is_dense: bool) -> dict[str, tuple[tuple[int, ...]
     }
     for layer in range(0 if is_dense else NUM_LAYERS):
         found[f"conv_{layer}"] = (-1, 1, 3), BF16
-        found[f"ssm_{layer}"] = (-1, 2, 2), np.dtype(np.float32)
+        found[f"ssm_{layer}"] = (-1, 4, 8), np.dtype(np.float32)
     return found
 
 
@@ -108,7 +118,7 @@ class Context(tensorrt_stand_in.IExecutionContext):
 
     def _state(self, name: str, value: int) -> int:
         """Return what a layer's state is of a text's hash; of no text it is 0."""
-        return (value if name.startswith("ssm") else value % SMALL) + int(name[-1]) + 1
+        return (value if name.startswith("ssm") else value % EXACT) + int(name[-1]) + 1
 
     def _row(self, b: int, own: dict[str, np.ndarray]) -> int:
         """Check one sequence's state, write its caches; return the hash of all tokens then."""
@@ -121,7 +131,7 @@ class Context(tensorrt_stand_in.IExecutionContext):
         assert (tokens >= 0).all(), "a token's cache is missing"
         assert (keys[:, :past] == keys[0, :past]).all()
         assert (values[:, :past, 0] == tokens + 1).all(), "the caches are of two texts"
-        places = np.arange(own["v_cache_0"].shape[1]) % SMALL
+        places = np.arange(own["v_cache_0"].shape[1]) % EXACT
         assert (values[:, :past, 1] == places[:past]).all(), "a token is at another's place"
         before = hash_of(tokens.tolist())
         for name, array in own.items():
@@ -154,3 +164,32 @@ def open_hash_plan(
     manifest: Any = SimpleNamespace(weights={}, engine_limits=limits, options=options)
     trt = HashTensorRT(cuda, limits, layout, is_dense=is_dense)
     return TensorRTEngine(trt, Cuda(cuda), folder, manifest), cuda
+
+
+class Loaded(QueuedKernels):
+    def load(self) -> None:
+        """Nothing: the emulator has them."""
+
+
+@contextmanager
+def opened(
+    limits: Limits,
+    layout: StateLayout,
+    *,
+    is_ahead: bool = False,
+    is_early: bool = False,
+    **more: Any,
+) -> Iterator[TensorRTEngine]:
+    """Open an engine, which chooses tokens itself where it `is_ahead`; all is freed then."""
+    cuda = cuda_stand_in.Cuda(is_early=is_early)
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        if is_ahead:
+            kernels = Loaded(cuda, emulated_set(SAMPLER))
+            patch.setattr(engine_module, "open_sampler_library", lambda capability: kernels)
+            patch.setattr(engine_module, "DeviceDraws", partial(DeviceDraws, **SMALL._asdict()))
+        else:
+            patch.setattr(TensorRTEngine, "pipeline", lambda engine: None)
+        engine, _ = open_hash_plan(Path(folder), limits, layout, cuda, **more)
+        yield engine
+        engine.close()
+    assert not cuda.device and not cuda.host and not cuda.events and not cuda.streams
