@@ -24,7 +24,6 @@ from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
 from support.hash_plan import VOCAB, opened
 
-
 ROOM = [0, 2000, 6000, 1 << 30]  # bytes
 
 

@@ -127,7 +127,13 @@ class DeviceDraws:
         return draw
 
     def park(self, draw: DeviceDraw) -> ParkedDraw:
-        """Return a sequence of which no choice is due, without its slot; waits for its tables."""
+        """Return a sequence without its slot; waits for its tables.
+
+        Raises:
+            RuntimeError: a choice is due.
+        """
+        if self._due is not None:
+            raise RuntimeError("park() before chosen() of the step before.")
         return ParkedDraw(draw, self._tables.take(draw))
 
     def resume(self, parked: ParkedDraw, slot: int) -> DeviceDraw:
