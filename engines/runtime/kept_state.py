@@ -25,9 +25,15 @@ class StateBytes:
 
 @dataclass(frozen=True, slots=True)
 class FixedState:
-    """The SSM and convolution states after some token, of one size each."""
+    """The SSM and convolution states after some token, of one size each.
+
+    The arrays are read after `wait`.
+    """
 
     arrays: tuple[Array, ...]
+
+    def wait(self) -> None:
+        """Wait for a device that still copies to the arrays; here none does."""
 
     @property
     def num_bytes(self) -> int:
@@ -36,19 +42,27 @@ class FixedState:
 
     def halved(self) -> "FixedState":
         """Return the state with float32 arrays in float16, but for those that it can't hold."""
+        self.wait()
         return FixedState(tuple(_halved(array) for array in self.arrays))
 
 
 @dataclass(frozen=True, slots=True)
 class CachedTokens:
-    """The keys and values of some tokens in a row; `token_axes` says which axis counts them."""
+    """The keys and values of some tokens in a row; `token_axes` says which axis counts them.
+
+    The arrays are read after `wait`.
+    """
 
     arrays: tuple[Array, ...]
     num_tokens: int
     token_axes: tuple[int, ...]
 
+    def wait(self) -> None:
+        """Wait for a device that still copies to the arrays; here none does."""
+
     def part(self, start: int, end: int) -> "CachedTokens":
         """Return a copy of some of the tokens, in memory of its own."""
+        self.wait()
         arrays = (
             array.take(range(start, end), axis)
             for array, axis in zip(self.arrays, self.token_axes, strict=True)
@@ -86,10 +100,10 @@ def _cut(caches: tuple[CachedTokens, ...], start: int, end: int) -> tuple[Cached
 
 def _halved(array: Array) -> Array:
     if array.dtype != np.float32:
-        return array
+        return array.copy()  # it may lie in one piece of memory with what is halved
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
-    return half if np.isfinite(half).all() else array
+    return half if np.isfinite(half).all() else array.copy()
 
 
 @dataclass(slots=True)

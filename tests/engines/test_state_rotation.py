@@ -28,9 +28,10 @@ from nemotrt.engines.backends.tensorrt.compile.layer_report import LayerReport, 
 from nemotrt.engines.backends.tensorrt.compile.state_proof import state_layout
 from nemotrt.engines.backends.tensorrt.graph.export import FED
 from nemotrt.engines.backends.tensorrt.run import device_state
-from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates, StateTensor
+from nemotrt.engines.backends.tensorrt.run.device_state import DeviceStates
 from nemotrt.engines.backends.tensorrt.run.device_state import state_layout as layout_of
 from nemotrt.engines.backends.tensorrt.run.engine import TensorRTEngine
+from nemotrt.engines.backends.tensorrt.run.state_tensors import StateTensor
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Feed
 from nemotrt.errors import ArtefactError
@@ -41,6 +42,7 @@ from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from support import reference
 from support.any_order import KINDS, AnyOrder, random_order
+from support.kept_steps import check_goes_on
 
 NUM_LAYERS = 3  # so the rotation's period is 4
 ROTATING, TWO_SIDES = StateLayout.ROTATING, StateLayout.TWO_SIDES
@@ -161,6 +163,13 @@ def test_steps_in_a_row_that_nobody_waits_for(opened: Any, model: Any) -> None:
         assert relative_error(logits, reference.logits(model, held[slot])[-1]) < 2e-2
 
 
+@pytest.mark.parametrize("layout", [ROTATING, TWO_SIDES])
+def test_kept_states_go_on(layout: StateLayout, opened: Any) -> None:
+    engine, trt = opened(layout)
+    check_goes_on(engine)
+    assert trt.num_executions > 20
+
+
 def test_decode_alone_over_three_periods(opened: Any, model: Any) -> None:
     """A graph for each phase; each is captured in the second round and launched in the third."""
     engine, trt = opened()
@@ -268,7 +277,9 @@ def test_the_planner_counts_what_the_runtime_allocates(layout: StateLayout) -> N
         "ssm": mamba.num_heads * mamba.head_dim * mamba.state_size * 4,
     }
     layers = range(config.num_mamba_layers)
-    tensors = [StateTensor(kind, layer, size) for kind, size in sizes.items() for layer in layers]
+    tensors = [
+        StateTensor(kind, layer, (size,), 1) for kind, size in sizes.items() for layer in layers
+    ]
     memory, scratch_rows = Memory(), layout.scratch_rows(rows, 128)
     start = memory.end
     DeviceStates(memory, tensors, rows, layout, scratch_rows)  # type: ignore[arg-type]
@@ -302,7 +313,7 @@ def overwritten(report: LayerReport, seed: int) -> int:
     kernels, rng = report.kernels(0), np.random.default_rng(seed)
     layers = sum(1 for name in {t.name for k in kernels for t in k.inputs}
                  if name.startswith("ssm_") and "_out_" not in name)  # fmt: skip
-    tensors = [StateTensor(kind, layer, 16) for kind in KINDS for layer in range(layers)]
+    tensors = [StateTensor(kind, layer, (16,), 1) for kind in KINDS for layer in range(layers)]
     states = DeviceStates(Memory(), tensors, 2, ROTATING, 1)  # type: ignore[arg-type]
     held = {}
     faults = 0

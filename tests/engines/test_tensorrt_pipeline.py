@@ -7,7 +7,7 @@ TensorRT's runs the graph in ONNX Runtime; the kernels run in the emulator.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +26,9 @@ from nemotrt.engines.runtime.request import ErrorCode, FinishReason, Request, Up
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, Draws, Turn
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduling.reuse import KeepRules, Reuse
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
+from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support import reference
 from support import tensorrt_stand_in as stand_in
@@ -87,6 +89,7 @@ class Watched(DeviceDraws):
         self.cpu = CompiledDraws(vocab_size, 1)
         self.theirs: dict[int, Any] = {}  # slot -> the CPU's draw
         self.seeds: dict[int, int] = {}
+        self.away: dict[int, tuple[Any, int]] = {}  # of those without a slot
         self.seen = cuda.host_array((num_slots, vocab_size), np.float32)
         self.turns: list[Turn] = []
 
@@ -94,6 +97,14 @@ class Watched(DeviceDraws):
         self.theirs[slot] = self.cpu.open(params, *rest)
         self.seeds[slot] = params.seed or 0
         return super().open(slot, params, *rest)
+
+    def park(self, draw: Any) -> Any:
+        self.away[id(draw)] = self.theirs[draw.slot], self.seeds[draw.slot]
+        return super().park(draw)
+
+    def resume(self, parked: Any, slot: int) -> Any:
+        self.theirs[slot], self.seeds[slot] = self.away.pop(id(parked.draw))
+        return super().resume(parked, slot)
 
     def choose(self, logits_address: int, turns: Sequence[Turn]) -> None:
         self.turns = [
@@ -177,14 +188,14 @@ def requests(count: int = 24) -> list[Request]:
     return [make_request(number, np.random.default_rng(number)) for number in range(count)]
 
 
-def test_every_token_is_what_the_host_would_choose(rig: Rig) -> None:
-    """24 requests of every kind over four slots, with guides, ends and cancellations.
-
-    The logits are the reference's for the tokens so far: so what was fed is what was chosen.
-    """
-    cancelled = ("4", "10", "19")
-    found = run(Scheduler(rig.engine, eos_ids=(0, 1)), requests(), cancelled)
-    for request in requests():
+def check_answers(
+    rig: Rig,
+    found: dict[str, list[Update]],
+    asked: list[Request],
+    cancelled: tuple[str, ...] = (),
+) -> None:
+    """Check each request's end and tokens, and its logits against transformers' for these."""
+    for request in asked:
         updates, params = found[request.request_id], request.params
         last = updates[-1]
         assert last.error == ""
@@ -207,8 +218,41 @@ def test_every_token_is_what_the_host_would_choose(rig: Rig) -> None:
         rows = Watched.rows[params.seed][: len(tokens)]
         for mine, theirs in zip(rows, expected, strict=True):
             assert relative_error(mine, theirs) < 0.1  # another token is off by one and more
+
+
+def test_every_token_is_what_the_host_would_choose(rig: Rig) -> None:
+    """24 requests of every kind over four slots, with guides, ends and cancellations.
+
+    The logits are the reference's for the tokens so far: so what was fed is what was chosen.
+    """
+    cancelled = ("4", "10", "19")
+    found = run(Scheduler(rig.engine, eos_ids=(0, 1)), requests(), cancelled)
+    check_answers(rig, found, requests(), cancelled)
     ends = {updates[-1].finish_reason for updates in found.values()}
     assert ends == {FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED}
+
+
+def test_kept_states_change_no_token_s_logits(rig: Rig) -> None:
+    """Requests of every kind that share prompts; later ones take the slots of earlier ones."""
+    cache = PrefixCache(1 << 20, rig.engine.state_bytes)
+    scheduler = Scheduler(rig.engine, eos_ids=(0, 1), reuse=Reuse(rig.engine, cache, KeepRules()))
+    stem = tuple(np.random.default_rng(0).integers(0, VOCAB, 24).tolist())
+    asked = [
+        replace(request, prompt=stem + request.prompt[:12], priority=-(number // 4))
+        for number, request in enumerate(requests(16))
+    ]
+    found: dict[str, list[Update]] = defaultdict(list)
+    for part in (asked[:2], asked[2:8], asked[8:12], asked[12:]):
+        for request in part:
+            scheduler.submit(request)
+        for _ in range(6):
+            for update in scheduler.step():
+                found[update.request_id].append(update)
+    for name, updates in run(scheduler, []).items():
+        found[name].extend(updates)
+    check_answers(rig, found, asked)
+    assert cache.stats.preemptions > 1
+    assert cache.stats.hit_tokens > 5 * len(stem)
 
 
 def test_the_next_step_is_in_the_stream_before_tokens_are_read(rig: Rig) -> None:

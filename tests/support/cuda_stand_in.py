@@ -1,13 +1,16 @@
 """Stands in for CUDA's runtime, as cuda.bindings.runtime speaks it.
 
-Device memory is host memory that only the stand-ins read, and work on the stream is done when it is
-synchronized, as late as CUDA may. Every address is checked against what is allocated.
+Device memory is host memory that only the stand-ins read, and work on a stream is done when it is
+waited for, as late as CUDA may: by the host, or by another stream. What a further stream is given
+may be done at once instead, as early as CUDA may. Every address is checked against what is
+allocated.
 """
 
 # ruff: noqa: N801, N802, N803, N815  (the names are those of the API)
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
@@ -28,8 +31,28 @@ class cudaDeviceAttr(IntEnum):
     cudaDevAttrComputeCapabilityMinor = 76
 
 
+@dataclass
+class Stream:
+    """Work that is not done yet, and how much there ever was."""
+
+    queue: list[Callable[[], None]] = field(default_factory=list)
+    num_enqueued: int = 0
+
+    def add(self, work: Callable[[], None]) -> None:
+        self.queue.append(work)
+        self.num_enqueued += 1
+
+    def work_up_to(self, count: int) -> None:
+        """Do the first `count` pieces of work of all that were ever enqueued, and no more."""
+        while self.queue and self.num_enqueued - len(self.queue) < count:
+            self.queue.pop(0)()
+
+
 class Cuda:
-    """cuda.bindings.runtime with one stream, whose handle is 7."""
+    """cuda.bindings.runtime; the first stream's handle is 7, and graphs are captured there.
+
+    With `is_early`, the other streams' work is done at once.
+    """
 
     STREAM = 7
     CAPABILITY = (8, 6)
@@ -38,27 +61,41 @@ class Cuda:
     cudaStreamCaptureMode = cudaStreamCaptureMode
     cudaDeviceAttr = cudaDeviceAttr
 
-    def __init__(self, total_bytes: int = 1 << 31) -> None:
+    def __init__(self, total_bytes: int = 1 << 31, *, is_early: bool = False) -> None:
         self.total_bytes = total_bytes
+        self.is_early = is_early
         self.device: dict[int, Any] = {}
         self.host: dict[int, Any] = {}
-        self.queue: list[Callable[[], None]] = []
+        self.streams: dict[int, Stream] = {}
         self.captured: list[Callable[[], None]] | None = None
         self.graphs: dict[int, list[Callable[[], None]]] = {}
-        self.events: dict[int, int] = {}  # event -> the work, counted from the start, before it
-        self.num_enqueued = 0
+        # event -> a stream, and the work, counted from the start, before it there
+        self.events: dict[int, tuple[int, int]] = {}
         self.num_launches = 0
-        self.is_stream_open = False
+
+    @property
+    def queue(self) -> list[Callable[[], None]]:
+        """What the first stream has not done."""
+        return self.streams[self.STREAM].queue if self.is_stream_open else []
+
+    @property
+    def is_stream_open(self) -> bool:
+        return bool(self.streams)
+
+    @property
+    def is_idle(self) -> bool:
+        return not any(stream.queue for stream in self.streams.values())
 
     # what the stand-in of TensorRT asks
 
     def enqueue(self, work: Callable[[], None], stream: int) -> None:
-        assert self.is_stream_open and stream == self.STREAM
-        if self.captured is None:
-            self.queue.append(work)
-            self.num_enqueued += 1
-        else:
+        if self.captured is not None and stream == self.STREAM:
             self.captured.append(work)
+            return
+        own = self.streams[stream]
+        own.add(work)
+        if self.is_early and stream != self.STREAM:
+            own.work_up_to(own.num_enqueued)
 
     def check(self, address: int, num_bytes: int, where: str = "device") -> None:
         """Fail unless the bytes lie within one live allocation."""
@@ -99,55 +136,60 @@ class Cuda:
         return ctypes.addressof(memory)
 
     def cudaFree(self, devPtr: int) -> tuple[int]:
-        assert not self.queue, "memory is freed while the stream may use it"
+        assert self.is_idle, "memory is freed while a stream may use it"
         del self.device[devPtr]
         return (0,)
 
     def cudaFreeHost(self, ptr: int) -> tuple[int]:
-        del self.host[ptr]
+        del self.host[ptr]  # a copy that is due to it fails then
         return (0,)
 
     def cudaStreamCreate(self) -> tuple[int, int]:
-        self.is_stream_open = True
-        return 0, self.STREAM
+        handle = self.STREAM + len(self.streams)
+        self.streams[handle] = Stream()
+        return 0, handle
 
     def cudaStreamDestroy(self, stream: int) -> tuple[int]:
-        assert stream == self.STREAM and not self.queue
-        self.is_stream_open = False
+        assert not self.streams.pop(stream).queue
         return (0,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
-        assert stream == self.STREAM and self.captured is None
-        self._work_up_to(self.num_enqueued)
+        assert self.captured is None
+        own = self.streams[stream]
+        own.work_up_to(own.num_enqueued)
         return (0,)
-
-    def _work_up_to(self, count: int) -> None:
-        """Do the first `count` pieces of work of all that were ever enqueued, and no more."""
-        num_due = max(0, count - (self.num_enqueued - len(self.queue)))
-        work, self.queue = self.queue[:num_due], self.queue[num_due:]
-        for item in work:
-            item()
 
     cudaEventDisableTiming = 2
 
     def cudaEventCreateWithFlags(self, flags: int) -> tuple[int, int]:
         assert flags == self.cudaEventDisableTiming
         event = 5000 + len(self.events)
-        self.events[event] = 0
+        self.events[event] = self.STREAM, 0
         return 0, event
 
     def cudaEventRecord(self, event: int, stream: int) -> tuple[int]:
-        assert stream == self.STREAM and self.captured is None
-        self.events[event] = self.num_enqueued
+        assert event in self.events and self.captured is None
+        self.events[event] = stream, self.streams[stream].num_enqueued
         return (0,)
 
     def cudaEventSynchronize(self, event: int) -> tuple[int]:
         assert self.captured is None
-        self._work_up_to(self.events[event])
+        self._reach(self.events[event])
+        return (0,)
+
+    def _reach(self, place: tuple[int, int]) -> None:
+        """Do what a stream has before a place."""
+        stream, count = place
+        self.streams[stream].work_up_to(count)
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[int]:
+        assert flags == 0 and self.captured is None
+        place = self.events[event]  # as it was recorded last; a later record moves nothing
+        self.enqueue(lambda: self._reach(place), stream)
         return (0,)
 
     def cudaEventDestroy(self, event: int) -> tuple[int]:
-        assert not self.queue
+        assert self.is_idle
         del self.events[event]
         return (0,)
 
@@ -155,10 +197,45 @@ class Cuda:
         self, dst: int, src: int, count: int, kind: cudaMemcpyKind, stream: int
     ) -> tuple[int]:
         places = {1: ("device", "host"), 2: ("host", "device"), 3: ("device", "device")}[kind]
-        for address, where in zip((dst, src), places, strict=True):
-            self.check(address, count, where)
+
+        def check() -> None:
+            for address, where in zip((dst, src), places, strict=True):
+                self.check(address, count, where)
+
+        def copy() -> None:
+            check()  # both are there still
+            ctypes.memmove(dst, src, count)
+
+        check()
         assert abs(dst - src) >= count, "the copy overlaps"
-        self.enqueue(lambda: ctypes.memmove(dst, src, count) and None, stream)
+        self.enqueue(copy, stream)
+        return (0,)
+
+    def cudaMemcpy2DAsync(
+        self,
+        dst: int,
+        dpitch: int,
+        src: int,
+        spitch: int,
+        width: int,
+        height: int,
+        kind: cudaMemcpyKind,
+        stream: int,
+    ) -> tuple[int]:
+        assert 0 < width <= min(dpitch, spitch) and height > 0
+        places = {1: ("device", "host"), 2: ("host", "device")}[kind]
+
+        def check() -> None:
+            for (address, pitch), where in zip(((dst, dpitch), (src, spitch)), places, strict=True):
+                self.check(address, (height - 1) * pitch + width, where)
+
+        def copy() -> None:
+            check()
+            for row in range(height):
+                ctypes.memmove(dst + row * dpitch, src + row * spitch, width)
+
+        check()
+        self.enqueue(copy, stream)
         return (0,)
 
     def cudaMemsetAsync(

@@ -61,8 +61,8 @@ class Reuse:
                 best, runner = shared, other
         if runner is None or not self.cache.can_hold(best):
             return False
-        found = self.cache.find(request.salt, ids, request.params.prompt_logprobs)
-        if best - found.num_tokens < MIN_GAIN:
+        known = self.cache.find(request.salt, ids, request.params.prompt_logprobs).num_tokens
+        if best - known < MIN_GAIN:
             return False
         if self._engine.held_tokens(runner.slot) == best:
             self._keep(runner, best)

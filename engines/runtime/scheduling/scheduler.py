@@ -159,6 +159,7 @@ class Scheduler:
                 self._resume(left)
             else:
                 self._start(request)
+            del left  # the next one's state may need its room
 
     def _start(self, request: Request) -> None:
         """Give a request a slot, with what is known of its prompt."""

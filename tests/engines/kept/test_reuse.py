@@ -64,22 +64,8 @@ def asked(name: str, prompt: tuple[int, ...], count: int = 1, **more: Any) -> Re
     return Request(name, prompt, SamplingParams(max_tokens=count), **more)
 
 
-def test_an_engine_keeps_states() -> None:
-    assert isinstance(HashEngine(Limits(1, 8, 8)), KeepsState)
-
-
-@given(st.data(), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_every_answer_is_that_without_kept_states(
-    data: st.DataObject, is_ahead: bool, is_dense: bool
-) -> None:
-    """Forks, salts, priorities, cancellations, evictions and chunk sizes, in any order."""
-    slots, chunk = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 40))
-    engine = HashEngine(Limits(slots, 160, chunk), VOCAB, is_dense=is_dense)
-    limit = data.draw(st.sampled_from([0, 2000, 6000, 1 << 30]))
-    scheduler = scheduler_over(
-        engine, limit, data.draw(st.sampled_from([RULES, NO_CHATS])), is_ahead=is_ahead
-    )
+def storm(data: st.DataObject, scheduler: Scheduler, limit: int) -> None:
+    """Forks, salts, priorities, cancellations and evictions in any order; each answer is right."""
     stems = [data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=60)) for _ in range(3)]
     live: dict[str, Request] = {}
     found: dict[str, list[Update]] = {}
@@ -116,6 +102,25 @@ def test_every_answer_is_that_without_kept_states(
         else:
             assert found[name][-1].finish_reason is FinishReason.CANCELLED
             assert said == wanted[: len(said)]
+
+
+def test_an_engine_keeps_states() -> None:
+    assert isinstance(HashEngine(Limits(1, 8, 8)), KeepsState)
+
+
+@given(st.data(), st.booleans(), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_every_answer_is_that_without_kept_states(
+    data: st.DataObject, is_ahead: bool, is_dense: bool
+) -> None:
+    """Forks, salts, priorities, cancellations, evictions and chunk sizes, in any order."""
+    slots, chunk = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 40))
+    engine = HashEngine(Limits(slots, 160, chunk), VOCAB, is_dense=is_dense)
+    limit = data.draw(st.sampled_from([0, 2000, 6000, 1 << 30]))
+    scheduler = scheduler_over(
+        engine, limit, data.draw(st.sampled_from([RULES, NO_CHATS])), is_ahead=is_ahead
+    )
+    storm(data, scheduler, limit)
     if is_ahead:
         scheduler._pipeline.finish()  # type: ignore[attr-defined]
     assert [engine.held_tokens(engine.allocate()) for _ in range(slots)] == [0] * slots

@@ -32,6 +32,7 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.errors import ArtefactError
 from support import cuda_stand_in, plugin_stand_in, reference
+from support.kept_steps import check_goes_on
 from support.weight_inputs import weight_inputs
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=64, chunk_tokens=40)
@@ -139,6 +140,11 @@ def test_states_have_one_side(opened: Any) -> None:
     for _ in range(4):
         engine.step([Feed(slot, [3])])
     assert len(engine._cuda._api.graphs) == 1
+
+
+def test_kept_states_go_on(opened: Any) -> None:
+    engine, _ = opened
+    check_goes_on(engine)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
-"""The CUDA runtime through cuda-python: memory, a stream, events, graphs. Calls are checked."""
+"""The CUDA runtime through cuda-python: the device, its memory, and the stream of the steps."""
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,13 +11,11 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.backends.tensorrt.device.stream import Stream
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.needs import CUDA, CURE_DRIVER, pip_install
 
 MODULE = "cuda.bindings.runtime"
-# cudaError and CUresult: out of memory, not initialized, a stub for the driver, a driver that is
-# too old, a busy GPU, no GPU, and a driver's services or versions that don't fit.
-LACKING = frozenset({2, 3, 34, 35, 46, 100, 802, 803, 804})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,8 @@ class DeviceBuffer:
     num_bytes: int
 
 
-class Cuda:
-    """What an engine needs of CUDA on device 0, all of it on one stream.
+class Cuda(Stream):
+    """What an engine needs of CUDA on device 0; itself the stream of the engine's steps.
 
     Buffers live until `close`, which frees whatever is left.
     """
@@ -40,25 +38,16 @@ class Cuda:
         Raises:
             EnvironmentUnfitError: the driver has no GPU for us, or is none.
         """
-        self._api = api
-        self._kinds = api.cudaMemcpyKind
         self._device: list[DeviceBuffer] = []
-        self._host: list[int] = []
+        self._host: set[int] = set()
         self._events: list[int] = []
+        self._others: list[Stream] = []
+        self._api = api
         try:
-            self._call("cudaSetDevice", 0)
-            self.stream = int(self._call("cudaStreamCreate"))
+            self._call("cudaSetDevice", 0)  # first: streams are its
+            super().__init__(api)
         except (NemotrtError, RuntimeError) as error:  # RuntimeError is cuda-python's own
             raise EnvironmentUnfitError(f"{error} {CURE_DRIVER}") from error
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the API; return its value, if it has one."""
-        status, *values = getattr(self._api, name)(*arguments)
-        if int(status) != 0:
-            text = self._api.cudaGetErrorString(status)[1]
-            what = f"{name} failed: {text.decode()} (cudaError {int(status)})."
-            raise failed_call(int(status), what)
-        return values[0] if values else None
 
     @property
     def compute_capability(self) -> str:
@@ -104,35 +93,23 @@ class Cuda:
         """Return a page-locked array, which copies to and from the device need."""
         kind: np.dtype[Any] = np.dtype(dtype)
         num_bytes = int(np.prod(shape)) * kind.itemsize
+        return bytes_at(self.lock_host(num_bytes), num_bytes).view(kind).reshape(shape)
+
+    def lock_host(self, num_bytes: int) -> int:
+        """Return the address of page-locked memory."""
         address = int(self._call("cudaMallocHost", num_bytes))
-        self._host.append(address)
-        raw = (ctypes.c_byte * num_bytes).from_address(address)
-        return np.frombuffer(memoryview(raw).cast("B"), kind).reshape(shape)
+        self._host.add(address)
+        return address
 
-    def to_device(self, target: int, source: npt.NDArray[Any]) -> None:
-        """Enqueue a copy of a contiguous page-locked array."""
-        kind = self._kinds.cudaMemcpyHostToDevice
-        self._copy(target, source.ctypes.data, source.nbytes, kind)
+    def unlock_host(self, address: int) -> None:
+        """Free page-locked memory, to which no copy is due."""
+        self._call("cudaFreeHost", address)
+        self._host.discard(address)
 
-    def to_host(self, target: npt.NDArray[Any], source: int) -> None:
-        """Enqueue a copy into a contiguous page-locked array; read it after `synchronize`."""
-        kind = self._kinds.cudaMemcpyDeviceToHost
-        self._copy(target.ctypes.data, source, target.nbytes, kind)
-
-    def copy(self, target: int, source: int, num_bytes: int) -> None:
-        """Enqueue a copy within the device."""
-        self._copy(target, source, num_bytes, self._kinds.cudaMemcpyDeviceToDevice)
-
-    def _copy(self, target: int, source: int, num_bytes: int, kind: Any) -> None:
-        self._call("cudaMemcpyAsync", target, source, num_bytes, kind, self.stream)
-
-    def zero(self, target: int, num_bytes: int) -> None:
-        """Enqueue zeros."""
-        self._call("cudaMemsetAsync", target, 0, num_bytes, self.stream)
-
-    def synchronize(self) -> None:
-        """Wait for all that is enqueued."""
-        self._call("cudaStreamSynchronize", self.stream)
+    def another_stream(self) -> Stream:
+        """Return a stream beside this one, which lives as long."""
+        self._others.append(Stream(self._api))
+        return self._others[-1]
 
     def event(self) -> int:
         """Return a new event, which marks a place in the stream."""
@@ -140,37 +117,11 @@ class Cuda:
         self._events.append(event)
         return event
 
-    def record(self, event: int) -> None:
-        """Put the event behind all that is enqueued."""
-        self._call("cudaEventRecord", event, self.stream)
-
-    def wait(self, event: int) -> None:
-        """Wait for all that was enqueued when the event was recorded; at once if it never was."""
-        self._call("cudaEventSynchronize", event)
-
-    def capture(self, enqueue: Callable[[], None]) -> Any:
-        """Return what `enqueue` would do as a graph that can be launched; nothing is executed."""
-        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._call("cudaStreamBeginCapture", self.stream, mode)
-        try:
-            enqueue()
-        finally:
-            graph = self._call("cudaStreamEndCapture", self.stream)
-        executable = self._call("cudaGraphInstantiate", graph, 0)
-        self._call("cudaGraphDestroy", graph)
-        return executable
-
-    def launch(self, executable: Any) -> None:
-        """Enqueue a captured graph."""
-        self._call("cudaGraphLaunch", executable, self.stream)
-
-    def destroy_graph(self, executable: Any) -> None:
-        """Free a captured graph."""
-        self._call("cudaGraphExecDestroy", executable)
-
     def close(self) -> None:
-        """Wait, then free every buffer and the stream."""
-        self.synchronize()
+        """Wait, then free every buffer and the streams."""
+        streams = (self, *self._others)
+        for stream in streams:
+            stream.synchronize()
         for buffer in self._device:
             self._call("cudaFree", buffer.address)
         for address in self._host:
@@ -180,7 +131,14 @@ class Cuda:
         self._device.clear()
         self._host.clear()
         self._events.clear()
-        self._call("cudaStreamDestroy", self.stream)
+        for stream in streams:
+            self._call("cudaStreamDestroy", stream.stream)
+
+
+def bytes_at(address: int, num_bytes: int) -> npt.NDArray[np.uint8]:
+    """Return memory of the host as an array that does not own it."""
+    raw = (ctypes.c_byte * num_bytes).from_address(address)
+    return np.frombuffer(memoryview(raw).cast("B"), np.uint8)
 
 
 def cuda_api() -> Any:
@@ -194,11 +152,6 @@ def cuda_api() -> Any:
     except ImportError as error:
         line = pip_install(CUDA.requirement)
         raise EnvironmentUnfitError(f"running TensorRT plans needs cuda-python: {line}.") from error
-
-
-def failed_call(status: int, what: str) -> NemotrtError:
-    """Return the error of a CUDA call: of its own kind where this machine lacks something."""
-    return EnvironmentUnfitError(what) if status in LACKING else NemotrtError(what)
 
 
 @contextmanager

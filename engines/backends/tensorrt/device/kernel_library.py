@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from nemotrt.engines.backends.tensorrt.device.cuda import failed_call
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KERNELS, PURPOSE
+from nemotrt.engines.backends.tensorrt.device.stream import failed_call
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.needs import CUDA, pip_install
 

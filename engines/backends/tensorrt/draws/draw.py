@@ -63,6 +63,12 @@ class DeviceDraw:
         if isinstance(rule, Allowed) and rule.size != self._vocab_size:
             raise ValueError(f"a mask of {rule.size} tokens for {self._vocab_size} logits.")
 
+    def move(self, slot: int) -> None:
+        """Note another slot as its own, where the device has no mask of it."""
+        self.slot = self.c.slot = slot
+        self._mask = (None, False)
+        self.c.edits &= ~MASKED
+
     def set_rule(self, rule: Rule) -> Bits | None:
         """Note what may come; return a mask that the device does not have yet, if it is needed."""
         self.c.forced = rule.token if isinstance(rule, Forced) else -1

@@ -8,8 +8,10 @@ Not executed on a GPU by its authors: tests run the kernels in an emulator, as l
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from nemotrt.engines.backends.native.library.draw import DrawStatus
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
@@ -35,6 +37,14 @@ WARP = 32
 SLICE_WARPS = 8  # of the kernels that go by slices; kernels/turn.h
 CHOOSE_WARPS = 32  # of a block that chooses
 FEED_THREADS = 128  # of a block of feed_tokens; kernels/feed.h
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedDraw:
+    """A sequence that has no slot, and what its slot's tables held."""
+
+    draw: DeviceDraw
+    tables: dict[str, npt.NDArray[np.uint8]]
 
 
 class DeviceDraws:
@@ -115,6 +125,23 @@ class DeviceDraws:
         draw = DeviceDraw(slot, params, ends, self.vocab_size)
         self._tables.fill(draw, params, prompt)
         return draw
+
+    def park(self, draw: DeviceDraw) -> ParkedDraw:
+        """Return a sequence without its slot; waits for its tables.
+
+        Raises:
+            RuntimeError: a choice is due.
+        """
+        if self._due is not None:
+            raise RuntimeError("park() before chosen() of the step before.")
+        return ParkedDraw(draw, self._tables.take(draw))
+
+    def resume(self, parked: ParkedDraw, slot: int) -> DeviceDraw:
+        """Return a parked sequence, and enqueue the filling of its slot's tables."""
+        self._check_slot(slot)
+        parked.draw.move(slot)
+        self._tables.put(parked.draw, parked.tables)
+        return parked.draw
 
     def choose(self, logits_address: int, turns: Sequence[Turn]) -> None:
         """Enqueue the choice of each sequence's next token.

@@ -1,8 +1,10 @@
 """What the device keeps of each slot's sequence: tokens seen, counts, biases, the last token."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.device.staging import Staging
@@ -18,6 +20,8 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.sampling.token_bits import set_bits
 
 STAGED = ("seen", "biased", "biases")  # what is uploaded as a sequence starts
+# What a sequence has in which tables, by CTurn.edits.
+TABLES = {COUNTED: ("counts",), SEEN: ("seen",), BIASED: ("biased", "biases")}
 
 
 class SlotTables:
@@ -58,6 +62,33 @@ class SlotTables:
                 part[: len(values)] = values
                 self._cuda.to_device(self._place(name, slot), part[: len(values)])
         self._staging.give_back(slot)
+
+    def take(self, draw: DeviceDraw) -> dict[str, npt.NDArray[np.uint8]]:
+        """Return what a sequence has in its slot's tables, by their names; waits for the stream."""
+        parts = self._parts(draw)
+        for name, part in parts.items():
+            self._cuda.to_host(part, self._place(name, draw.slot))
+        self._cuda.synchronize()
+        return {name: part.copy() for name, part in parts.items()}
+
+    def put(self, draw: DeviceDraw, tables: dict[str, npt.NDArray[np.uint8]]) -> None:
+        """Enqueue the filling of a slot's tables with what was taken."""
+        for name, part in self._parts(draw).items():
+            part[...] = tables[name]
+            self._cuda.to_device(self._place(name, draw.slot), part)
+        self._moving.give_back(0)
+
+    def _parts(self, draw: DeviceDraw) -> dict[str, npt.NDArray[np.uint8]]:
+        """Return page-locked room for each table that a sequence has something in."""
+        names = [name for bit, own in TABLES.items() if draw.c.edits & bit for name in own]
+        ends = np.cumsum([self._bytes[name] for name in names])
+        return dict(zip(names, np.split(self._moving.take(0), ends), strict=False))
+
+    @cached_property
+    def _moving(self) -> Staging:
+        """Room for what a slot's tables hold; most servers never need it."""
+        num_bytes = sum(self._bytes[name] for names in TABLES.values() for name in names)
+        return Staging(self._cuda, 1, num_bytes)
 
     def _place(self, table: str, slot: int) -> int:
         """Return where a slot's part of a table is."""

@@ -14,66 +14,16 @@ A row's phase says where its states lie; a call's rows have one phase.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import accumulate
-
-import numpy as np
 
 from nemotrt.engines.artefact.manifest import Manifest
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.backends.tensorrt.compile.state_proof import STATE_LAYOUT
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, DeviceBuffer
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
-from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner
+from nemotrt.engines.backends.tensorrt.run.state_tensors import StateTensor, num_layers
 from nemotrt.errors import ArtefactError
-
-
-@dataclass(frozen=True, slots=True)
-class StateTensor:
-    """One state of the graph: its kind, the number of its layer, and the bytes of one row."""
-
-    kind: str
-    layer: int
-    row_bytes: int
-
-    @property
-    def name(self) -> str:
-        """The graph's input."""
-        return f"{self.kind}_{self.layer}"
-
-    @property
-    def out_name(self) -> str:
-        """The graph's output."""
-        return f"{self.kind}_out_{self.layer}"
-
-    @property
-    def is_cache(self) -> bool:
-        """Whether the output has the input's memory in every plan."""
-        return self.kind.endswith("_cache")
-
-
-def state_tensors(runner: PlanRunner, others: Collection[str]) -> list[StateTensor]:
-    """Return a plan's states: every input that is not among the `others`, and its output.
-
-    Raises:
-        ArtefactError: an input has no output of its name, or an output no input.
-    """
-    outputs = set(runner.names(inputs=False)) - {"logits"}
-    tensors = []
-    for name in runner.names(inputs=True):
-        if name in others:
-            continue
-        kind, _, layer = name.rpartition("_")
-        row_bytes = int(np.prod(runner.shape(name)[1:])) * runner.item_bytes(name)
-        tensor = StateTensor(kind, int(layer) if layer.isdigit() else -1, row_bytes)
-        if tensor.out_name not in outputs:
-            raise ArtefactError(f"the plan's input {name} is neither a weight nor a state.")
-        outputs.remove(tensor.out_name)
-        tensors.append(tensor)
-    if outputs:
-        raise ArtefactError(f"the plan's outputs {', '.join(sorted(outputs))} are unknown.")
-    return tensors
 
 
 def state_layout(manifest: Manifest) -> StateLayout:
@@ -120,7 +70,7 @@ class DeviceStates:
         self._num_rows = num_rows
         self._layout = layout
         self._scratch_rows = scratch_rows
-        self._num_layers = _count(tensors)
+        self._num_layers = num_layers(tensors)
         periods = (layout.period(self._num_layers[tensor.kind]) for tensor in self._moved)
         self._period = max(periods, default=1)  # of either kind: both have one of each layer
         self._current = 0  # the phase that the last decode step left
@@ -215,15 +165,3 @@ class DeviceStates:
             a, b = (self.address(tensor, row, self.phase[row]) for row in (first, second))
             for target, source in ((spare, a), (a, b), (b, spare)):
                 self._cuda.copy(target, source, tensor.row_bytes)
-
-
-def _count(tensors: list[StateTensor]) -> dict[str, int]:
-    """Return how many layers each kind has; each from 0 on, and of one size."""
-    found: dict[str, int] = {}
-    for kind in dict.fromkeys(tensor.kind for tensor in tensors):
-        own = [tensor for tensor in tensors if tensor.kind == kind]
-        is_whole = sorted(tensor.layer for tensor in own) == list(range(len(own)))
-        if not is_whole or len({tensor.row_bytes for tensor in own}) > 1:
-            raise ArtefactError(f"the plan's {kind} states are not one of each layer, all alike.")
-        found[kind] = len(own)
-    return found

@@ -28,26 +28,24 @@ from nemotrt.engines.backends.tensorrt.draws.library import open_sampler_library
 from nemotrt.engines.backends.tensorrt.graph.export import FED
 from nemotrt.engines.backends.tensorrt.plugins.registration import register_plugins
 from nemotrt.engines.backends.tensorrt.run.batch_inputs import BatchInputs
-from nemotrt.engines.backends.tensorrt.run.device_state import (
-    DeviceStates,
-    state_layout,
-    state_tensors,
-)
+from nemotrt.engines.backends.tensorrt.run.device_state import state_layout
 from nemotrt.engines.backends.tensorrt.run.device_weights import upload
+from nemotrt.engines.backends.tensorrt.run.kept_rows import KeptRows
 from nemotrt.engines.backends.tensorrt.run.needs import plan_module
 from nemotrt.engines.backends.tensorrt.run.pipeline import Chosen, TensorRTPipeline
 from nemotrt.engines.backends.tensorrt.run.plan_runner import PlanRunner, load_module
+from nemotrt.engines.backends.tensorrt.run.state_tensors import state_tensors
 from nemotrt.engines.runtime.engine import CHOSEN, Feed, step_by_rows
 from nemotrt.engines.runtime.pipeline import Pipeline
 from nemotrt.engines.runtime.sampling.draws import open_draws
-from nemotrt.engines.runtime.state.slots import Slots
+from nemotrt.engines.runtime.state.kept_slots import KeptSlots
 from nemotrt.errors import NemotrtError
 
 CHUNK_STEP = 64  # prompt chunks are padded to a multiple of so many tokens
 log = logging.getLogger("nemotrt.engine")
 
 
-class TensorRTEngine(Slots):
+class TensorRTEngine(KeptSlots):
     """An open plan. Steps of one token run as one batch, prompt chunks a few at a time."""
 
     def __init__(
@@ -69,7 +67,7 @@ class TensorRTEngine(Slots):
         if manifest.weights:
             self._weights = upload(cuda, open_weights(folder, manifest, options), manifest.weights)
         limits, layout = manifest.engine_limits, state_layout(manifest)
-        self._states = DeviceStates(
+        self._states = KeptRows(
             cuda,
             state_tensors(self._runner, {*FED, *self._weights}),
             limits.max_batch_size,

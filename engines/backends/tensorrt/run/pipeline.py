@@ -10,21 +10,21 @@ as CUDA may.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.backends.tensorrt.draws.draws import DeviceDraws
-from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed, pieces
-from nemotrt.engines.runtime.pipeline import Place
+from nemotrt.engines.runtime.engine import CHOSEN, Feed, KeepsState, pieces
+from nemotrt.engines.runtime.pipeline import ParkedPlace, Place
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
 from nemotrt.engines.runtime.sampling.params import Floats, SampledToken, SamplingParams, Score
 
 Chosen = Callable[[int, Sequence[int]], None]  # ids of a batch on the device, its slots
 
 
-class Enqueues(Engine, Protocol):
+class Enqueues(KeepsState, Protocol):
     """An engine whose steps can be put in the stream and waited for apart."""
 
     def check(self, feeds: Sequence[Feed]) -> None:
@@ -71,13 +71,18 @@ class TensorRTPipeline:
         """Free the slot; its state is cleared behind what the stream has."""
         self._engine.release(place.slot)
 
-    def park(self, place: Place) -> Any:
-        """Raise: the engine keeps no states yet."""
-        raise NotImplementedError
+    def park(self, place: Place) -> ParkedPlace:
+        """Take the slot's tables and its state to the host, and free it."""
+        draw = self._draws.park(place.draw)
+        saved = self._engine.save(place.slot)
+        self._engine.release(place.slot)
+        return ParkedPlace(saved, draw)
 
-    def resume(self, parked: Any) -> Place:
-        """Raise: the engine keeps no states yet."""
-        raise NotImplementedError
+    def resume(self, parked: ParkedPlace) -> Place:
+        """Bring both to a free slot."""
+        slot = self._engine.allocate()
+        self._engine.restore(slot, parked.saved.fixed, parked.saved.caches)
+        return Place(slot, self._draws.resume(parked.draw, slot))
 
     def begin(self, feeds: Sequence[Feed]) -> None:
         """Enqueue a step; one that brings many rows for a sequence waits for each of them."""
