@@ -4,7 +4,10 @@ import errno
 from importlib import import_module
 from typing import Any
 
-import click
+try:
+    import click
+except ModuleNotFoundError:  # which renders what is told of all others
+    raise SystemExit("Error: the Python module click is not installed: pip install nemotrt.") from None
 
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError

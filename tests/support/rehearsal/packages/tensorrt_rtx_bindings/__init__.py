@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from tensorrt_rtx_bindings.real import *
-from tensorrt_rtx_bindings.real import Builder as _Builder
-
 from support.rehearsal import plans
+from tensorrt_rtx_bindings.real import *  # noqa: F403
+from tensorrt_rtx_bindings.real import Builder as _Builder
 
 Builder = plans.carrying(_Builder)
 for _name in plans.RUN_TIME:
