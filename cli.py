@@ -7,7 +7,9 @@ from typing import Any
 try:
     import click
 except ModuleNotFoundError:  # which renders what is told of all others
-    raise SystemExit("Error: the Python module click is not installed: pip install nemotrt.") from None
+    raise SystemExit(
+        "Error: the Python module click is not installed: pip install nemotrt."
+    ) from None
 
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError

@@ -1,4 +1,4 @@
-"""The path from a bare GPU host to the verdict, walked as the guide says, on a host without a GPU."""
+"""The path from a bare GPU host to the verdict, walked as the guide says, without a GPU."""
 
 import json
 import re
