@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn Ctrl-C into code 130, a lost package and a full disk into one line."""
+        """Run the command; Ctrl-C is code 130, a lost package or a full disk is one line."""
         try:
             with token_held():
                 return super().invoke(ctx)
