@@ -4,7 +4,12 @@ import errno
 from importlib import import_module
 from typing import Any
 
-import click
+try:
+    import click
+except ModuleNotFoundError:  # which renders what is told of all others
+    raise SystemExit(
+        "Error: the Python module click is not installed: pip install nemotrt."
+    ) from None
 
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError
@@ -55,7 +60,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn Ctrl-C into code 130, a lost package and a full disk into one line."""
+        """Run the command; Ctrl-C is code 130, a lost package or a full disk is one line."""
         try:
             with token_held():
                 return super().invoke(ctx)

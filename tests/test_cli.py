@@ -132,3 +132,22 @@ def test_no_range_takes_what_is_no_number(path: tuple[str, ...]) -> None:
             for number in ("nan", "inf"):
                 with pytest.raises(click.BadParameter):
                     param.type.convert(number, param, None)
+
+
+@pytest.mark.parametrize(
+    ("module", "cure"),
+    [("rich", "pip install nemotrt."), ("starlette", "pip install 'nemotrt[serve]'.")],
+)
+def test_a_lost_package_is_one_line(module: str, cure: str, monkeypatch) -> None:
+    """By name, with the extra that brings it; our own modules keep their traceback."""
+
+    def lost(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("nemotrt.doctor.diagnose", lambda: lost(f"{module}.part"))
+    ran = CliRunner().invoke(main, ["doctor"])
+    assert ran.exit_code == 3 and ran.stderr.strip() == (
+        f"Error: the Python module {module}.part is not installed: {cure}"
+    )
+    monkeypatch.setattr("nemotrt.doctor.diagnose", lambda: lost("nemotrt.nothing"))
+    assert isinstance(CliRunner().invoke(main, ["doctor"]).exception, ModuleNotFoundError)

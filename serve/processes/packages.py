@@ -5,7 +5,11 @@ from importlib.util import find_spec
 from nemotrt import needs
 from nemotrt.errors import EnvironmentUnfitError
 
-ALWAYS = (*needs.PROMETHEUS.modules, *needs.STARLETTE.modules, *needs.UVICORN.modules)
+ALWAYS = tuple(
+    name
+    for package in (needs.HTTPTOOLS, needs.PROMETHEUS, needs.STARLETTE, needs.UVICORN)
+    for name in package.modules
+)
 WITH_TRITON = needs.TRITONCLIENT.modules
 
 

@@ -24,8 +24,12 @@ def check_shared_memory() -> None:
     """Raise EnvironmentUnfitError unless the stubs' regions have room.
 
     Raises:
-        OSError: there is no /dev/shm to look at.
+        OSError: what there is of it is not told.
     """
+    if not SHARED_MEMORY.is_dir():
+        raise EnvironmentUnfitError(
+            f"there is no {SHARED_MEMORY}, which Triton's stubs want: mount memory there"
+        )
     free = shutil.disk_usage(SHARED_MEMORY).free
     if free < SHARED_MEMORY_BYTES:
         raise EnvironmentUnfitError(

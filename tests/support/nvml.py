@@ -1,4 +1,4 @@
-"""The stand-in NVML: compiled against NVIDIA's own header, and the script that says what it tells."""
+"""The stand-in NVML: compiled against NVIDIA's own header; a script says what it tells."""
 
 import importlib.metadata
 import subprocess

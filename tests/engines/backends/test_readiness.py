@@ -50,9 +50,15 @@ def test_a_plan_asks_for_its_gpu_its_tensorrt_and_cuda(engine, monkeypatch) -> N
         monkeypatch.setattr(plan_needs, "local_compute_capability", lambda: value)
 
     monkeypatch.setattr(plan_needs, "cuda_api", lambda: None)
+    monkeypatch.setattr(plan_needs, "DRIVER_LIBRARY", "libcuda-of-no-machine.so.1")
     for capability, state in ((None, State.NO), ("9.0", State.NO), ("8.6", State.YES)):
         found_capability(capability)
-        assert states() == {"GPU": state, "TensorRT": State.NO, "cuda-python": State.YES}
+        assert states() == {
+            "GPU": state,
+            "TensorRT": State.NO,
+            "cuda-python": State.YES,
+            "CUDA driver": State.NO,
+        }
 
 
 def test_the_verdict_is_the_worst_of_its_checks() -> None:

@@ -1,6 +1,6 @@
 """`docker` in a namespace: what a compose file or a command line mounts is a namespace within.
 
-usage: docker build ... | docker compose up --detach --wait | docker compose logs|down | docker run ...
+usage: docker build ... | docker compose up --detach --wait|logs|down | docker run ...
 
 An image is the machine's own system with what pip installed, and the variables of its Dockerfile.
 Ports are the host's: a container shares its network.
@@ -26,7 +26,7 @@ from support.rehearsal.machine import installed
 from support.rehearsal.namespace import SHARED_MEMORY, Access, Mount, Namespace
 
 STATE = Path(".containers")  # beside the compose file: a log, and a process group
-SIZES = {"gb": 1 << 30, "g": 1 << 30}
+SIZES = {"gb": 1 << 30, "g": 1 << 30, "mb": 1 << 20}
 # As the Dockerfile's last stages have them; a test holds the two together.
 IMAGE_ENVIRONMENT = {
     "PATH": "/opt/nemotrt/bin:/usr/local/bin:/usr/bin:/bin",
@@ -38,7 +38,7 @@ WAIT_S = 120
 
 def num_bytes(text: str) -> int:
     """Return the bytes of a size such as 1gb."""
-    found = re.fullmatch(r"(\d+)(gb?)", text)
+    found = re.fullmatch(r"(\d+)(gb?|mb)", text)
     assert found, text
     return int(found[1]) * SIZES[found[2]]
 

@@ -18,8 +18,8 @@ from support.rehearsal.machine import HOME, Done, Machine, host, running
 HUB_PORT = 7000
 HUB = f"hub {HUB_PORT} nvidia/NVIDIA-Nemotron-Nano-9B-v2=tiny Qwen/Qwen3-8B=tiny-dense"
 SHORT = {
-    "--preset 8k16k --search --repeat 3": "--isl 24 --osl 6 -n 4 -c 1,2 --repeat 2 --seed 1",
-    "--preset smoke -c 2": "--isl 16 --osl 4 -n 2",
+    "--preset 8k16k": "--isl 24 --osl 6 -n 4 --seed 1",
+    "--preset smoke": "--isl 16 --osl 4 -n 2",
     "--max-tokens 64": "--max-tokens 4",
     "max_tokens=256": "max_tokens=8",
 }

@@ -8,7 +8,7 @@ from support.rehearsal import plans
 
 COMPILER = Path(plans.__file__).parents[2] / "compiler"  # inside the stand-in, and no package here
 sys.path.append(str(COMPILER))
-from host_tensorrt_compiler import *  # noqa: E402
+from host_tensorrt_compiler import *  # noqa: E402, F403
 from host_tensorrt_compiler import Builder as _Builder  # noqa: E402
 from host_tensorrt_compiler import Runtime as _Runtime  # noqa: E402
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from support.rehearsal import plans
-from tensorrt_rtx_bindings.real import *
+from tensorrt_rtx_bindings.real import *  # noqa: F403
 from tensorrt_rtx_bindings.real import Builder as _Builder
 
 Builder = plans.carrying(_Builder)

@@ -1,0 +1,252 @@
+"""Whatever is taken from the rehearsal's host, a line of what fails then names the cure."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from support.rehearsal import driver
+from support.rehearsal.image import PREFIX
+from support.rehearsal.machine import HOME, SHARED_MEMORY_BYTES, Done, host, running
+from support.rehearsal.namespace import SHARED_MEMORY, Access, Mount, Namespace
+from support.rehearsal.walk import Kit, Walk
+
+GENERATE = "nemotrt generate packed-nano hi --max-tokens 2"
+CHECK = "nemotrt check packed-nano"
+SERVE = "timeout 120 nemotrt serve packed-nano --free-ports"
+PROFILE = "nemotrt profile run packed-nano --isl 8 --osl 2 -n 1 -o /tmp/run"
+EXTRAS = ("rtx-run", "serve")
+DRIVER = "Install NVIDIA's driver, or give the container its GPU"
+BASE = "is not installed: pip install nemotrt"
+
+
+@pytest.fixture(scope="module")
+def whole(sent: Walk) -> Namespace:
+    """The host with all that it needs: nothing is asked of a hub any more."""
+    kit = sent.kit
+    seen = host(kit.image(*EXTRAS), kit.home("host"), gpu=kit.driver, others={})
+    return replace(seen, environment=seen.environment | {"HF_HUB_OFFLINE": "1"})
+
+
+def run(namespace: Namespace, script: str) -> Done:
+    """Run a command in a namespace of its own."""
+    line = namespace.command(["bash", "-c", f". {PREFIX}/bin/activate; {script}"])
+    done = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return Done(script, done.returncode, done.stdout, done.stderr)
+
+
+def with_mount(namespace: Namespace, target: str, mount: Mount) -> Namespace:
+    return replace(namespace, mounts=namespace.mounts | {target: mount})
+
+
+def without_file(namespace: Namespace, kit: Kit, name: str) -> Namespace:
+    """The host, whose driver came without one of its libraries."""
+    folder = kit.folder / f"driver-without-{name}"
+    if not folder.is_dir():
+        shutil.copytree(kit.driver, folder)
+        (folder / "lib" / name).unlink()
+    return with_mount(namespace, str(driver.PLACE), Mount(Access.READ, folder))
+
+
+def without_package(namespace: Namespace, kit: Kit, name: str) -> Namespace:
+    image = kit.image(*EXTRAS, without=name)
+    return with_mount(namespace, str(PREFIX), Mount(Access.READ, image))
+
+
+def check_cure(done: Done, cure: str) -> None:
+    """Whether a command failed, and one line of what it says has the cure."""
+    assert done.code not in (0, 124), done.text
+    assert any(cure in line for line in done.errors.splitlines()), done.text
+    assert "Traceback" not in done.errors, done.text
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(GENERATE, id="generate"),
+        pytest.param(CHECK, id="check", marks=pytest.mark.slow),
+        pytest.param(PROFILE, id="profile", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("what", ["driver", "libcuda.so.1", "libnvidia-ml.so.1", "LD_LIBRARY_PATH"])
+def test_without_the_driver_or_a_part(whole: Namespace, sent: Walk, what: str, script: str) -> None:
+    """A container's toolkit brings libcuda and NVML by its capabilities, each for itself."""
+    if what == "driver":
+        seen = whole.without_mount(str(driver.PLACE))
+    elif what == "LD_LIBRARY_PATH":
+        seen = whole.without_variable(what)
+    else:
+        seen = without_file(whole, sent.kit, what)
+    done = run(seen, script)
+    check_cure(done, DRIVER)
+    assert done.code == 3
+
+
+def test_inspect_and_doctor_say_so_too(whole: Namespace, sent: Walk) -> None:
+    seen = without_file(whole, sent.kit, "libcuda.so.1")
+    assert (
+        "no        CUDA driver  libcuda.so.1 is not here. Install"
+        in run(seen, "nemotrt inspect packed-nano").output
+    )
+    seen = without_file(whole, sent.kit, "libnvidia-ml.so.1")
+    done = run(seen, "nemotrt doctor --need 'measure the GPU'")
+    check_cure(done, "the NVIDIA driver is not installed (no libnvidia-ml.so.1)")
+
+
+# A package of ours: what needs it, and what is to be read then.
+NEEDED_BY: dict[str, tuple[str, str]] = {
+    "cuda-python": (GENERATE, "pip install 'cuda-python>=13,<14'"),
+    "httptools": (SERVE, "pip install 'nemotrt[serve]'"),
+    "huggingface-hub": ("HF_HUB_OFFLINE=0 nemotrt inspect one/model", BASE),
+    "llguidance": ("nemotrt doctor --need 'OpenAI endpoint'", "pip install 'nemotrt[serve]'"),
+    "numba": ("nemotrt quantize tiny --recipe int8-wo -o /tmp/quantized", BASE),
+    "nvidia-cuda-nvrtc": ("nemotrt check --kernels", "'nvidia-cuda-nvrtc>=13,<14'"),
+    "prometheus-client": (PROFILE, BASE),
+    "rich": ("nemotrt plan tiny --gpu a10g", BASE),
+    "starlette": (SERVE, "pip install 'nemotrt[serve]'"),
+    "tensorrt-rtx-cu13-bindings": (GENERATE, "pip install 'nemotrt[rtx-run]'"),
+    "tensorrt-rtx-cu13-libs": (GENERATE, "pip install 'nemotrt[rtx-run]'"),
+    "tritonclient": (SERVE, "pip install 'nemotrt[serve]'"),
+    "uvicorn": (SERVE, "pip install 'nemotrt[serve]'"),
+}
+
+
+def own_packages() -> list[str]:
+    """Return what the guide's extras bring of their own: the base installation's too."""
+    found = [Requirement(text) for text in metadata.requires("nemotrt") or ()]
+    named = [
+        each.name
+        for each in found
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in EXTRAS)
+    ]
+    return sorted(set(named))
+
+
+QUICK = ("cuda-python", "nvidia-cuda-nvrtc", "nvidia-ml-py", "tensorrt-rtx-cu13-libs", "starlette")
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in own_packages()
+    ],
+)
+def test_without_a_package(package: str, whole: Namespace, sent: Walk) -> None:
+    script, cure = NEEDED_BY.get(package, (f"{GENERATE} --chat", BASE))
+    check_cure(run(without_package(whole, sent.kit, package), script), cure)
+
+
+def test_a_package_that_is_named_is_one() -> None:
+    assert set(NEEDED_BY) | set(QUICK) <= set(own_packages())
+
+
+def test_without_tritons_runtime(whole: Namespace) -> None:
+    seen = replace(whole, environment=whole.environment | {"NEMOTRT_TRITON_RUNTIME": "/nowhere"})
+    check_cure(run(seen, SERVE), "install it with: nemotrt serve install")
+
+
+def test_without_room_in_shared_memory(whole: Namespace) -> None:
+    small = Mount(Access.MEMORY, None, 8 << 20, "1777")
+    assert whole.mounts[SHARED_MEMORY].num_bytes == SHARED_MEMORY_BYTES
+    check_cure(run(with_mount(whole, SHARED_MEMORY, small), SERVE), "--shm-size 1g")
+
+
+def test_without_a_home(whole: Namespace) -> None:
+    """The cache has no place; the line says which variable gives it one."""
+    seen = replace(whole.without_mount(HOME), folder="/")
+    check_cure(run(seen, "nemotrt doctor --need cache"), "set XDG_CACHE_HOME")
+
+
+def test_without_the_hub(whole: Namespace) -> None:
+    """A checkpoint that is not in the cache, without a network, and by --offline."""
+    seen = replace(whole, environment=whole.environment | {"HF_HOME": "/tmp/empty"})
+    name = "nvidia/NVIDIA-Nemotron-Nano-9B-v2"
+    check_cure(run(seen, f"nemotrt inspect {name} --offline"), "without --offline")
+    seen = seen.without_variable("HF_HUB_OFFLINE")
+    check_cure(run(seen, f"nemotrt inspect {name}"), "check the network")
+
+
+def test_without_the_temporary_folder(whole: Namespace) -> None:
+    check_cure(run(whole.without_mount("/tmp"), SERVE), "set TMPDIR")
+
+
+@dataclass(frozen=True)
+class Compose:
+    """A change of a compose file's service, and the cure that is read then."""
+
+    change: Callable[[dict[str, Any]], object]
+    cure: str
+
+
+COMPOSE = {
+    "engine": Compose(lambda s: s["volumes"].pop(0), "a container has it where it is mounted"),
+    "weights": Compose(lambda s: s["volumes"].pop(1), "--checkpoint"),
+    "tmp": Compose(lambda s: s["tmpfs"].remove("/tmp"), "--tmpfs /tmp"),
+    "run folder": Compose(lambda s: s["tmpfs"].pop(1), "set NEMOTRT_RUN_DIR"),
+    "shared memory": Compose(lambda s: s.update(shm_size="8mb"), "--shm-size 1g"),
+    "GPU": Compose(lambda s: s.pop("deploy"), DRIVER),
+}
+
+
+@pytest.fixture(scope="module")
+def compose_file(whole: Namespace, sent: Walk) -> dict[str, Any]:
+    """What `serve compose` says of an engine that leaves its weights in a checkpoint."""
+    home = sent.kit.home("host")
+    if not (home / "engine-nano").is_dir():
+        shutil.copytree(sent.kit.home("laptop") / "engine-nano", home / "engine-nano")
+        shutil.copytree(home / "packed-nano/checkpoint", home / "checkpoint-nano")
+    told = run(
+        whole,
+        "nemotrt serve compose engine-nano --checkpoint checkpoint-nano --image nemotrt:rtx",
+    ).check()
+    found: dict[str, Any] = yaml.safe_load(told.output)
+    assert len(found["services"]["nemotrt"]["volumes"]) == 2
+    return found
+
+
+def up(whole: Namespace, home: Path, found: dict[str, Any]) -> Done:
+    """Start a compose file's service on a host with the port free, and end it again."""
+    (home / "compose.yaml").write_text(yaml.safe_dump(found))
+    with running(whole) as machine:
+        machine.run(f". {PREFIX}/bin/activate")
+        done = machine.run("docker compose up --detach --wait")
+        if done.code == 0:
+            machine.run("docker compose down").check()
+    return done
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "GPU" else ())  # Triton starts first
+        for name in COMPOSE
+    ],
+)
+def test_without_a_part_of_the_compose_file(
+    what: str, whole: Namespace, sent: Walk, compose_file: dict[str, Any]
+) -> None:
+    changed = yaml.safe_load(yaml.safe_dump(compose_file))
+    COMPOSE[what].change(changed["services"]["nemotrt"])
+    check_cure(up(whole, sent.kit.home("host"), changed), COMPOSE[what].cure)
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+def test_what_the_image_says_too_may_be_left_out(
+    whole: Namespace, sent: Walk, compose_file: dict[str, Any]
+) -> None:
+    """Docker's own 64 MB do for one model; the variables have the image's values, or none."""
+    changed = yaml.safe_load(yaml.safe_dump(compose_file))
+    service = changed["services"]["nemotrt"]
+    service["environment"].clear()
+    del service["shm_size"]
+    up(whole, sent.kit.home("host"), changed).check()
