@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.engines.artefact.options import engine_options
+from nemotrt.commandline import options_of
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.wire.request import NUMBERS
@@ -80,13 +81,7 @@ def number_options(function: Command) -> Command:
     metavar="N",
     help="The same of each prompt token, with --json.",
 )
-@engine_options
-@click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
-@click.option(
-    "--tensorrt-llm-python",
-    metavar="PYTHON",
-    help="Python that has TensorRT-LLM, for a bundle of it; or $NEMOTRT_TENSORRT_LLM_PYTHON.",
-)
+@options_of(OpenOptions)
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 @offline_option
 def generate(
@@ -97,10 +92,7 @@ def generate(
     system: str | None,
     stream: bool,
     max_tokens: int | None,
-    checkpoint: str | None,
-    verify: bool,
-    threads: int | None,
-    tensorrt_llm_python: str | None,
+    open_options: OpenOptions,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -123,13 +115,7 @@ def generate(
         if sampling[name] is not None and not as_json:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
-    opened = open_engine(
-        engine,
-        num_threads=threads,
-        checkpoint=checkpoint,
-        trust_seals=not verify,
-        tensorrt_llm_python=tensorrt_llm_python,
-    )
+    opened = open_engine(engine, open_options)
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
     updates = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nemotrt.commandline import json_option
-from nemotrt.engines.artefact.options import engine_options
+from nemotrt.engines.artefact.options import OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 
 
@@ -22,7 +22,7 @@ from nemotrt.engines.checkpoint.hub.parameter import offline_option
 )
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
-@engine_options
+@weight_options
 @json_option
 @offline_option
 def engine(
@@ -32,8 +32,7 @@ def engine(
     tokens: int,
     steps: int,
     threads: int | None,
-    checkpoint: str | None,
-    verify: bool,
+    open_options: OpenOptions,
     as_json: bool,
 ) -> None:
     """Show where a step of a native ENGINE spends its time, against this machine's roofline.
@@ -42,12 +41,11 @@ def engine(
     over the arithmetic rate; both limits are measured in the same run. With --tokens above 1 the
     steps are prompt chunks.
     """
-    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.opening import checked_manifest
     from nemotrt.profiles.engine_step.measurement import profile_step
     from nemotrt.profiles.engine_step.work import Load
 
-    manifest = checked_manifest(engine, OpenOptions(threads, checkpoint, not verify))
+    manifest = checked_manifest(engine, dataclasses.replace(open_options, num_threads=threads))
     found = profile_step(engine, manifest, Load(batch, held, tokens), steps, threads)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), allow_nan=False))

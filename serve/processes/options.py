@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
-from nemotrt.engines.artefact.options import WeightOptions
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.errors import ConfigError
 
 DEFAULT_NAME = "llm"
@@ -69,10 +69,4 @@ class EngineOptions:
         None, "Between tokens while prompts come in: their chunks shrink to keep it.", kind=ABOVE_0
     )
     drain_s: float = option(30.0, "At a stop.", kind=FloatRange(0))
-    threads: int | None = option(None, "CPU threads of the engine.", kind=COUNT)
-    tensorrt_llm_python: str | None = option(
-        None,
-        "Python that has TensorRT-LLM, for a bundle of it.",
-        unset="$NEMOTRT_TENSORRT_LLM_PYTHON",
-    )
-    weights: WeightOptions = field(default_factory=WeightOptions)
+    opening: OpenOptions = field(default_factory=OpenOptions)

@@ -11,7 +11,7 @@ from shutil import copyfile
 from nemotrt import wire
 from nemotrt.build.packing import pack_into
 from nemotrt.engines.artefact.manifest import read_manifest
-from nemotrt.engines.artefact.weights import OpenOptions
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import writing_folder
 from nemotrt.serve.processes.options import DEFAULT_NAME

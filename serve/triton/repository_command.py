@@ -48,7 +48,7 @@ from nemotrt.serve.processes.options import DEFAULT_NAME, EngineOptions
 @click.option("--python", help="In the container, with nemotrt.  [default: python3]")
 @options_of(
     EngineOptions,
-    without=("max_chunks_per_s", "target_itl_ms", "drain_s", "checkpoint", "verify"),
+    without=("max_chunks_per_s", "target_itl_ms", "drain_s", "checkpoint", "trust_seals"),
 )
 @force_option
 @dry_run_option

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.backends.tensorrt_llm import scheduler as scheduler_module
 from nemotrt.engines.backends.tensorrt_llm.apart import service
 from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
@@ -69,7 +70,7 @@ def cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenEngine]:
     """The oracle: the same checkpoint on the CPU engine, by our own scheduler."""
     target = tmp_path_factory.mktemp("cpu") / "e"
     build_engine(TINY_MODELS["tiny"], target, BuildSpec(limits=LIMITS))
-    opened = open_engine(target, num_threads=1)
+    opened = open_engine(target, OpenOptions(1))
     yield opened
     opened.engine.close()
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.hub.origin import NOT_RECORDED
-from nemotrt.engines.opening import OpenEngine, open_with
+from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -38,7 +38,7 @@ class InProcessTarget(Target):
         """Open the engine in `folder`."""
         self.steps: list[StepSample] = []
         self._folder = folder
-        self._opened: OpenEngine = open_with(folder, options)
+        self._opened: OpenEngine = open_engine(folder, options)
         self._seed = seed
         tokenizer = self._opened.tokenizer
         self._maker = PromptMaker(tokenizer, language, seed) if tokenizer else None

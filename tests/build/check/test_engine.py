@@ -119,8 +119,8 @@ def test_an_engine_that_computes_wrong(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def open_wrong(folder: Path, **options: Any) -> OpenEngine:
-        opened = open_engine(folder, **options)
+    def open_wrong(folder: Path, *options: Any) -> OpenEngine:
+        opened = open_engine(folder, *options)
         wrong: Any = Wrong(opened.engine, change, after=5)
         return OpenEngine(opened.manifest, wrong, None, None, ())
 
@@ -259,9 +259,9 @@ def plan_on_stand_ins(folder: Path, limits: Limits) -> Callable[..., OpenEngine]
     )
     write_manifest(folder, manifest)
 
-    def open_plan(target: Path, **options: Any) -> OpenEngine:
+    def open_plan(target: Path, *options: Any) -> OpenEngine:
         if target != folder:
-            return open_engine(target, **options)
+            return open_engine(target, *options)
         verify_files(folder, manifest := read_manifest(folder))
         api = cuda_stand_in.Cuda()
         trt = stand_in.RtxTensorRT(api, folder / GRAPH_FILE, limits, compiler.profiles(limits))
