@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemotrt.commandline import COUNT, click_option, option, options_of, told_fields
+from nemotrt.commandline import COUNT, one_option, option, options_of
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
 
 
@@ -37,6 +37,4 @@ class OpenOptions:
 AS_BUILT = OpenOptions()
 OF_PROCESS = ("num_threads", "tensorrt_llm_python")  # of no use where nothing runs
 weight_options = options_of(OpenOptions, without=OF_PROCESS)
-[checkpoint_option] = [
-    click_option(item, told) for item, told in told_fields(OpenOptions) if item.name == "checkpoint"
-]
+checkpoint_option = one_option(OpenOptions, "checkpoint")
