@@ -117,10 +117,10 @@ def run_checks(
 
         checked = [check_engine(engine, report, options, is_by_layers=layers)]
     elif not kernels:
-        from nemotrt.build.check.machine import check_machine, gpu_here
+        from nemotrt.build.check.machine import check_machine, has_gpu
 
         checked, predicted = check_machine(report)
-        kernels = gpu_here() is not None
+        kernels = has_gpu()
     found = KernelCheck() if kernels else None
     if found is not None:
         with in_time(found, report) as tell:

@@ -307,6 +307,20 @@ def test_check_alone_with_a_gpu_names_what_it_lacks(
     assert "lacks something" in Path("page.html").read_text()
 
 
+def test_check_alone_passes_over_no_gpu_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that no table knows: plans are for known ones, its kernels are asked all the same."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "THIS_MACHINE", "no such machine")
+    monkeypatch.setattr(machine, "local_compute_capability", lambda: "12.1")
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    ran = CliRunner().invoke(main, ["check", "--json"])
+    found = json.loads(ran.stdout)
+    assert ran.exit_code == 3 and found["kernels"] is not None
+    assert {each["gpu"] for each in found["engines"]} == {None}
+
+
 def test_stored_codes_are_exact_and_own_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
