@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.commandline import options_of
+from nemotrt.commandline import COUNT, PATH, options_of
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.wire.request import NUMBERS
 
-ENGINE = click.Path(path_type=Path, exists=False)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -45,13 +44,13 @@ def number_options(function: Command) -> Command:
 
 
 @click.command()
-@click.argument("engine", type=ENGINE)
+@click.argument("engine", type=PATH)
 @click.argument("prompt", required=False)
 @click.option("--prompt-ids", help="Token ids instead of a prompt: 5,9,12.")
 @click.option("--chat", is_flag=True, help="PROMPT is a user's turn: apply the chat template.")
 @click.option("--system", default=None, help="System turn, with --chat (such as /no_think).")
 @click.option("--stream", is_flag=True, help="Print the text as it comes.")
-@click.option("--max-tokens", type=click.IntRange(1), default=None, help="[default: 128]")
+@click.option("--max-tokens", type=COUNT, default=None, help="[default: 128]")
 @click.option("--min-tokens", type=click.IntRange(0), default=0)
 @click.option("--temperature", type=float, default=None, help="0 is greedy.")
 @click.option("--top-p", type=float, default=None)
