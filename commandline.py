@@ -8,7 +8,7 @@ dataclass.
 import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -82,6 +82,17 @@ class Told:
 def option(default: Any, text: str, *names: str, **told: Any) -> Any:
     """Return a dataclass's field that has an option; `told` are Told's further attributes."""
     return field(default=default, metadata={TOLD: Told(text, names, **told)})
+
+
+def required(text: str, *names: str, **told: Any) -> Any:
+    """Return a dataclass's field that must be given; it has no default."""
+    return field(metadata={TOLD: Told(text, names, **told)})
+
+
+def one_option(kind: type, name: str) -> Callable[[Command], Command]:
+    """Return the decorator that gives a command one of a dataclass's options, by its name."""
+    [told] = [click_option(item, what) for item, what in told_fields(kind) if item.name == name]
+    return told
 
 
 def _fields(kind: Any) -> Iterator[Field[Any]]:
@@ -158,6 +169,8 @@ def click_option(item: Field[Any], told: Told) -> Callable[[Command], Command]:
         more = {"is_flag": True}
     elif get_origin(item.type) is tuple:
         more["multiple"] = True
+    elif shown is MISSING:
+        more["required"] = True
     elif told.scale == 1 and shown is not None and not told.unset:
         more |= {"default": shown, "show_default": shown != ""}
     text = f"{told.help}  [default: {told.unset}]" if told.unset else told.help
@@ -210,6 +223,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 quiet_option = click.option(
     "-q", "--quiet", is_flag=True, help="Nothing on stderr but faults, and no summary."
 )
+
+
+def is_asked(*flags: str) -> bool:
+    """Whether the command that runs was given one of its flags; False where none runs."""
+    context = click.get_current_context(silent=True)
+    return context is not None and any(context.params.get(flag) for flag in flags)
 
 
 def config_option(command: Command) -> Command:

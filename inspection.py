@@ -10,8 +10,7 @@ import click
 from nemotrt.commandline import json_option
 from nemotrt.engines.artefact.executed import ExecutedOn, read_executed
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
-from nemotrt.engines.artefact.options import engine_options
-from nemotrt.engines.artefact.weights import OpenOptions
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.readiness import State, check_engine, verdict
 from nemotrt.engines.checkpoint.hub.origin import NOT_RECORDED, origin_of
@@ -31,7 +30,7 @@ from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 @click.option("--layers", is_flag=True, help="What the compiler made of a TensorRT engine.")
 @click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
 @click.option("--here", is_flag=True, help="Exit with 3 unless an engine opens on this machine.")
-@engine_options
+@weight_options
 @offline_option
 def inspect(
     folder: str,
@@ -40,8 +39,7 @@ def inspect(
     layers: bool,
     no_verify: bool,
     here: bool,
-    checkpoint: str | None,
-    verify: bool,
+    open_options: OpenOptions,
 ) -> None:
     """Print what FOLDER is and verify it; it may be a checkpoint's hub id.
 
@@ -60,17 +58,16 @@ def inspect(
         raise ConfigError(f"--source is for a quantized checkpoint; {path} is none.")
     if layers and not is_engine:
         raise ConfigError(f"--layers is for a TensorRT engine; {path} is none.")
-    if not is_engine and (here or verify or checkpoint is not None):
+    if not is_engine and (here or open_options != AS_BUILT):
         raise ConfigError(f"--checkpoint, --verify and --here are for an engine; {path} is none.")
-    if layers and (here or checkpoint is not None):
+    if layers and (here or open_options.checkpoint is not None):
         raise ConfigError(
             "--layers prints the compiler's report: leave out --checkpoint and --here."
         )
-    if verify and no_verify:
+    if no_verify and not open_options.trust_seals:
         raise ConfigError("give --verify or --no-verify, not both.")
     if is_engine:
-        options = OpenOptions(checkpoint=checkpoint, trust_seals=not verify)
-        _inspect_engine(path, options, as_json, layers=layers, verify=not no_verify, here=here)
+        _inspect_engine(path, open_options, as_json, layers=layers, verify=not no_verify, here=here)
         return
     if is_quantized(path):
         _inspect_quantized(path, source, as_json)

@@ -26,6 +26,7 @@ import numpy as np
 from serve_throughput import one_pair, summary
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.request import Request
@@ -199,7 +200,7 @@ def predicted_step_ms() -> dict[str, tuple[int, float]]:
 
 def open_idle(folder: Path, **options: Any) -> OpenEngine:
     """Return the engine directory's tokenizer over an idle engine."""
-    opened = open_engine(folder, verify=False, num_threads=1)
+    opened = open_engine(folder, OpenOptions(1), verify=False)
     limits = opened.manifest.engine_limits
     engine = IdleEngine(limits, random_logits(limits.max_batch_size, opened.engine.vocab_size))
     opened.engine.close()

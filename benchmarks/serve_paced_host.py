@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines import opening
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.serve.engine import host as engine_host
 from support.ahead_device import AheadDevice
 
@@ -15,7 +16,7 @@ TEXT = " whatever it is asked, the same words come again and again"
 
 def open_paced(folder: Path, **options: Any) -> opening.OpenEngine:
     """Return the engine directory's tokenizer over a paced device."""
-    opened = opening.open_engine(folder, verify=False, num_threads=1)
+    opened = opening.open_engine(folder, OpenOptions(1), verify=False)
     step_s = float(os.environ.get("PACED_STEP_MS", "5")) / 1000
     limits, vocab_size = opened.manifest.engine_limits, opened.engine.vocab_size
     opened.engine.close()

@@ -24,6 +24,7 @@ import click
 import psutil
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Limits
@@ -152,7 +153,7 @@ def build(kind: str, vocabulary: str, folder: Path, max_streams: int) -> OpenEng
         checkpoint = checkpoint_folder(name)
     build_engine(checkpoint, folder, BuildSpec(limits=limits))
     if kind != "paced":
-        return open_engine(folder, num_threads=1)
+        return open_engine(folder, OpenOptions(1))
     from serve_paced_host import open_paced
 
     return open_paced(folder)

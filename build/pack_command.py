@@ -14,14 +14,14 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
-from nemotrt.engines.artefact.options import engine_options
+from nemotrt.engines.artefact.options import OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 
 
 @click.command()
 @click.argument("engine", type=PATH)
 @output_option("New folder.", required=True, metavar="DIR")
-@engine_options
+@weight_options
 @force_option
 @dry_run_option
 @quiet_option
@@ -30,8 +30,7 @@ from nemotrt.engines.checkpoint.hub.parameter import offline_option
 def pack(
     engine: Path,
     output: Path,
-    checkpoint: str | None,
-    verify: bool,
+    open_options: OpenOptions,
     force: bool,
     dry_run: bool,
     quiet: bool,
@@ -43,15 +42,13 @@ def pack(
     system large files are shared, not copied.
     """
     from nemotrt.build.packing import check_pack, pack_engine
-    from nemotrt.engines.artefact.weights import OpenOptions
 
-    options = OpenOptions(checkpoint=checkpoint, trust_seals=not verify)
     if dry_run:
-        place = check_pack(engine, output, options, force=force)
+        place = check_pack(engine, output, open_options, force=force)
         weights = "which holds its weights" if place is None else f"and the weights in {place}"
         click.echo(f"would pack {engine}, {weights}, into {output}", err=True)
         return
-    packed = pack_engine(engine, output, options, force=force, quiet=quiet)
+    packed = pack_engine(engine, output, open_options, force=force, quiet=quiet)
     if as_json:
         click.echo(json.dumps({"schema_version": 1} | dataclasses.asdict(packed)))
     elif not quiet:

@@ -9,14 +9,8 @@ from nemotrt.engines.artefact.manifest import (
     verify_files,
     write_manifest,
 )
-from nemotrt.engines.artefact.weights import (
-    AS_BUILT,
-    OpenOptions,
-    Place,
-    Rule,
-    check_tensors,
-    same_checkpoint,
-)
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
+from nemotrt.engines.artefact.weights import Place, Rule, check_tensors, same_checkpoint
 from nemotrt.engines.checkpoint.checkpoint_files import checkpoint_files
 from nemotrt.engines.opening import weights_place
 from nemotrt.errors import ArtefactError, ConfigError

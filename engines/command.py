@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.engines.artefact.options import engine_options
+from nemotrt.commandline import COUNT, PATH, options_of
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.wire.request import NUMBERS
 
-ENGINE = click.Path(path_type=Path, exists=False)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -44,13 +44,13 @@ def number_options(function: Command) -> Command:
 
 
 @click.command()
-@click.argument("engine", type=ENGINE)
+@click.argument("engine", type=PATH)
 @click.argument("prompt", required=False)
 @click.option("--prompt-ids", help="Token ids instead of a prompt: 5,9,12.")
 @click.option("--chat", is_flag=True, help="PROMPT is a user's turn: apply the chat template.")
 @click.option("--system", default=None, help="System turn, with --chat (such as /no_think).")
 @click.option("--stream", is_flag=True, help="Print the text as it comes.")
-@click.option("--max-tokens", type=click.IntRange(1), default=None, help="[default: 128]")
+@click.option("--max-tokens", type=COUNT, default=None, help="[default: 128]")
 @click.option("--min-tokens", type=click.IntRange(0), default=0)
 @click.option("--temperature", type=float, default=None, help="0 is greedy.")
 @click.option("--top-p", type=float, default=None)
@@ -80,13 +80,7 @@ def number_options(function: Command) -> Command:
     metavar="N",
     help="The same of each prompt token, with --json.",
 )
-@engine_options
-@click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
-@click.option(
-    "--tensorrt-llm-python",
-    metavar="PYTHON",
-    help="Python that has TensorRT-LLM, for a bundle of it; or $NEMOTRT_TENSORRT_LLM_PYTHON.",
-)
+@options_of(OpenOptions)
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 @offline_option
 def generate(
@@ -97,10 +91,7 @@ def generate(
     system: str | None,
     stream: bool,
     max_tokens: int | None,
-    checkpoint: str | None,
-    verify: bool,
-    threads: int | None,
-    tensorrt_llm_python: str | None,
+    open_options: OpenOptions,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -123,13 +114,7 @@ def generate(
         if sampling[name] is not None and not as_json:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
-    opened = open_engine(
-        engine,
-        num_threads=threads,
-        checkpoint=checkpoint,
-        trust_seals=not verify,
-        tensorrt_llm_python=tensorrt_llm_python,
-    )
+    opened = open_engine(engine, open_options)
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
     updates = []

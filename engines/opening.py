@@ -5,13 +5,8 @@ from pathlib import Path
 
 from nemotrt.engines.artefact.executed import NOT_CHECKED, checked
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest, verify_files
-from nemotrt.engines.artefact.weights import (
-    OpenOptions,
-    Place,
-    check_given,
-    find_weights,
-    same_checkpoint,
-)
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
+from nemotrt.engines.artefact.weights import Place, check_given, find_weights, same_checkpoint
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.runtime.engine import Engine, KeepsState
@@ -92,36 +87,21 @@ class OpenEngine:
 
 
 def open_engine(
-    folder: Path,
-    *,
-    verify: bool = True,
-    num_threads: int | None = None,
-    checkpoint: str | None = None,
-    trust_seals: bool = True,
-    tensorrt_llm_python: str | None = None,
+    folder: Path, options: OpenOptions = AS_BUILT, *, verify: bool = True
 ) -> OpenEngine:
     """Return the open engine in `folder`.
 
     Args:
         folder: an engine directory.
+        options: how it is opened.
         verify: check the SHA-256 of every file first; that of bound weights is always checked.
-        num_threads: CPU threads of a CPU backend; default all.
-        checkpoint: where its weights are, if they stay in a checkpoint; default as it says itself.
-        trust_seals: what was verified before, and has the same size and time, is not read again.
-        tensorrt_llm_python: the Python of a bundle's TensorRT-LLM; default by `find_python`.
 
     Raises:
         ArtefactError: the folder is no engine directory, or a file or weight has changed.
-        ConfigError: `num_threads` is given for a backend that computes elsewhere, or
-            `tensorrt_llm_python` for another backend.
+        ConfigError: CPU threads are given for a backend that computes elsewhere, or
+            TensorRT-LLM's Python for another backend.
         EnvironmentUnfitError: the backend can't run on this machine.
     """
-    options = OpenOptions(num_threads, checkpoint, trust_seals, tensorrt_llm_python)
-    return open_with(folder, options, verify=verify)
-
-
-def open_with(folder: Path, options: OpenOptions, *, verify: bool = True) -> OpenEngine:
-    """Return the open engine in `folder`; raises as `open_engine`."""
     manifest = checked_manifest(folder, options, verify=verify)
     config = read_model_config(folder)
     tokenizer, template = load_tokenizer(folder), load_chat_template(folder)

@@ -60,7 +60,7 @@ def profile() -> None:
     "--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ..., then between."
 )
 @click.option("--repeat", type=COUNT, default=1, help="Runs of the same load.")
-@options_of(TargetOptions)
+@options_of(TargetOptions, without=("tensorrt_llm_python",))
 @click.option("--header", "headers", callback=read_headers, help="Of every request.", **PAIRS)
 @click.option("--extra", callback=read_extra, help="In every request; null drops ours.", **PAIRS)
 @click.option(
@@ -256,8 +256,8 @@ def _check_names(options: TargetOptions, model: str | None) -> None:
 
     if options.tokenizer is not None:
         checkpoint_folder(options.tokenizer, Part.TOKENIZER)
-    if options.weights.checkpoint is not None:
-        checkpoint_folder(options.weights.checkpoint)
+    if options.opening.checkpoint is not None:
+        checkpoint_folder(options.opening.checkpoint)
     if model is not None:
         load_model(model)
 

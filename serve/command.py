@@ -170,8 +170,8 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
     spec.process.prefix_cache.check_size()
     if (spec.engine / MANIFEST_FILE).is_file():
         manifest = read_manifest(spec.engine)
-        check_threads(manifest, spec.process.threads)
-        check_python(manifest, spec.process.tensorrt_llm_python)
+        check_threads(manifest, spec.process.opening.num_threads)
+        check_python(manifest, spec.process.opening.tensorrt_llm_python)
 
     def with_free_ports(options: Any) -> Any:
         ports = {item.name for item, told in told_fields(type(options)) if told.kind is PORT}

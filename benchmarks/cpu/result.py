@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from peers import Entry
 
-from nemotrt.profiles.engine_step.work import Load
+from nemotrt.profiles.engine_step.load import Load
 
 
 @dataclass(frozen=True, slots=True)

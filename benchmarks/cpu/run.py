@@ -27,8 +27,9 @@ from nemotrt.engines.backends.native.library.machine_limits import MachineLimits
 from nemotrt.engines.backends.native.program.program import Program, read_program
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.runtime.engine import Limits
+from nemotrt.profiles.engine_step.load import Load
 from nemotrt.profiles.engine_step.roofline import least_seconds
-from nemotrt.profiles.engine_step.work import Load, work_of
+from nemotrt.profiles.engine_step.work import work_of
 
 HELD_TOKENS = 32
 CASES = {  # a step that is timed, by name

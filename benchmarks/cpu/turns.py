@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Feed
 from nemotrt.engines.text.chat.render import render_chat
@@ -82,7 +83,7 @@ def in_place_ms(folder: Path, num_threads: int, rows: list[Row]) -> list[float]:
     It grows with the history, for the new tokens attend to it; a server adds to it what it costs to
     find and restore a state, and to read a request.
     """
-    engine = open_engine(folder, num_threads=num_threads, verify=False).engine
+    engine = open_engine(folder, OpenOptions(num_threads), verify=False).engine
     chunk, random = engine.limits.chunk_tokens, np.random.default_rng(0)
     slot, found = engine.allocate(), []
     for row in (row for row in rows if row.agent == 0):

@@ -15,7 +15,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
-from nemotrt.engines.artefact.options import engine_options
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError
 from nemotrt.progress import stage_printer
@@ -55,7 +55,7 @@ Examples:
 @click.option("--kernels", is_flag=True, help="Check our CUDA kernels.")
 @click.option("--layers", is_flag=True, help="Compare ENGINE layer by layer in any case.")
 @output_option("A page of the results (.html).", FILE)
-@engine_options
+@weight_options
 @force_option
 @quiet_option
 @json_option
@@ -65,8 +65,7 @@ def check(
     kernels: bool,
     layers: bool,
     output: Path | None,
-    checkpoint: str | None,
-    verify: bool,
+    open_options: OpenOptions,
     force: bool,
     quiet: bool,
     as_json: bool,
@@ -76,12 +75,12 @@ def check(
     from nemotrt.build.check.result.report import lines, to_send
     from nemotrt.files.writing import check_file, write_file
 
-    if engine is None and (layers or verify or checkpoint is not None):
+    if engine is None and (layers or open_options != AS_BUILT):
         raise ConfigError("--layers, --checkpoint and --verify are for an ENGINE.")
     if output is not None:
         check_file(output, force=force)
     with stage_printer(quiet or as_json) as stage_of:
-        found = run_checks(engine, kernels, layers, stage_of, checkpoint, verify)
+        found = run_checks(engine, kernels, layers, stage_of, open_options)
     if output is not None:
         write_file(output, render(found), force=force)
     click.echo(found.to_json() if as_json else "\n".join(lines(found)))
@@ -102,8 +101,7 @@ def run_checks(
     kernels: bool,
     layers: bool,
     report: Callable[[str], None],
-    checkpoint: str | None = None,
-    verify: bool = False,
+    options: OpenOptions = AS_BUILT,
 ) -> "CheckReport":
     """Return the report of what was asked for."""
     from nemotrt.build.check.kernels.check import check_kernels, gpu_identity
@@ -116,15 +114,13 @@ def run_checks(
     predicted: list[Predicted] = []
     if engine is not None:
         from nemotrt.build.check.engine.check import check_engine
-        from nemotrt.engines.artefact.weights import OpenOptions
 
-        options = OpenOptions(checkpoint=checkpoint, trust_seals=not verify)
         checked = [check_engine(engine, report, options, is_by_layers=layers)]
     elif not kernels:
-        from nemotrt.build.check.machine import check_machine, gpu_here
+        from nemotrt.build.check.machine import check_machine, has_gpu
 
         checked, predicted = check_machine(report)
-        kernels = gpu_here() is not None
+        kernels = has_gpu()
     found = KernelCheck() if kernels else None
     if found is not None:
         with in_time(found, report) as tell:

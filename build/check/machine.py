@@ -24,6 +24,11 @@ LIMITS = Limits(max_batch_size=4, max_seq_len=256, chunk_tokens=32)
 Report = Callable[[str], None]
 
 
+def has_gpu() -> bool:
+    """Whether there is a GPU, of a known capability or another: its kernels are to be checked."""
+    return local_compute_capability() is not None
+
+
 def gpu_here() -> str | None:
     """Return a known GPU with the compute capability of the one that is here; None without."""
     found = local_compute_capability()

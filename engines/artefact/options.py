@@ -1,19 +1,19 @@
 """The options of every command that opens an engine; nothing heavy is imported."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from nemotrt.commandline import click_option, option, told_fields
+from nemotrt.commandline import COUNT, one_option, option, options_of
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class WeightOptions:
-    """Where the weights of an engine are, and whether all of them are read."""
+class OpenOptions:
+    """How an engine is opened; none of it changes what the engine computes.
 
+    `trust_seals`: what was digested before is not read again.
+    """
+
+    num_threads: int | None = option(None, "CPU threads of the engine.", "--threads", kind=COUNT)
     checkpoint: str | None = option(
         None,
         "Where the weights of ENGINE are, if they stay in a checkpoint; or $NEMOTRT_CHECKPOINT.",
@@ -21,14 +21,20 @@ class WeightOptions:
         metavar="CHECKPOINT",
         unset="where they were at its build",
     )
-    verify: bool = option(
-        False, "Read every byte of ENGINE and its weights, also what was verified before."
+    trust_seals: bool = option(
+        True,
+        "Read every byte of ENGINE and its weights, also what was verified before.",
+        "--verify",
+    )
+    tensorrt_llm_python: str | None = option(
+        None,
+        "Python that has TensorRT-LLM, for a bundle of it.",
+        metavar="PYTHON",
+        unset="$NEMOTRT_TENSORRT_LLM_PYTHON",
     )
 
 
-(checkpoint_option, verify_option) = (click_option(*told) for told in told_fields(WeightOptions))
-
-
-def engine_options(command: Command) -> Command:
-    """Add what every command that opens an engine takes, as `checkpoint` and `verify`."""
-    return checkpoint_option(verify_option(command))
+AS_BUILT = OpenOptions()
+OF_PROCESS = ("num_threads", "tensorrt_llm_python")  # of no use where nothing runs
+weight_options = options_of(OpenOptions, without=OF_PROCESS)
+checkpoint_option = one_option(OpenOptions, "checkpoint")

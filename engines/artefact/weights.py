@@ -7,12 +7,12 @@ not use.
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, is_inside
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
@@ -43,26 +43,6 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         """Return both, for people."""
         return f"{self.path} (by {self.rule})"
-
-
-@dataclass(frozen=True, slots=True)
-class OpenOptions:
-    """How an engine is opened; none of it changes what the engine computes.
-
-    Attributes:
-        num_threads: CPU threads of a CPU backend; None: all.
-        checkpoint: where the weights are; None: see `Rule`.
-        trust_seals: what was digested before is not read again.
-        tensorrt_llm_python: the Python that runs a bundle's TensorRT-LLM; None: the one found.
-    """
-
-    num_threads: int | None = None
-    checkpoint: str | None = None
-    trust_seals: bool = True
-    tensorrt_llm_python: str | None = None
-
-
-AS_BUILT = OpenOptions()
 
 
 def find_weights(folder: Path, manifest: Manifest, given: str | None = None) -> Place:

@@ -6,8 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from nemotrt.engines.artefact.manifest import Manifest, verify_files
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.artefact.weights import (
-    OpenOptions,
     check_given,
     check_tensors,
     find_weights,

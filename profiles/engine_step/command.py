@@ -6,34 +6,26 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import json_option
-from nemotrt.engines.artefact.options import engine_options
+from nemotrt.commandline import COUNT, PATH, json_option, options_of
+from nemotrt.engines.artefact.options import OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
+from nemotrt.profiles.engine_step.load import Load
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences.")
-@click.option(
-    "--held", type=click.IntRange(0), default=128, show_default=True, help="Their tokens."
-)
-@click.option(
-    "--tokens", type=click.IntRange(1), default=1, show_default=True, help="New ones each."
-)
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
-@engine_options
+@click.argument("engine", type=PATH)
+@options_of(Load)
+@click.option("--steps", type=COUNT, default=20, show_default=True)
+@click.option("--threads", type=COUNT, help="CPU threads.  [default: all]")
+@weight_options
 @json_option
 @offline_option
 def engine(
     engine: Path,
-    batch: int,
-    held: int,
-    tokens: int,
+    load: Load,
     steps: int,
     threads: int | None,
-    checkpoint: str | None,
-    verify: bool,
+    open_options: OpenOptions,
     as_json: bool,
 ) -> None:
     """Show where a step of a native ENGINE spends its time, against this machine's roofline.
@@ -42,13 +34,11 @@ def engine(
     over the arithmetic rate; both limits are measured in the same run. With --tokens above 1 the
     steps are prompt chunks.
     """
-    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.opening import checked_manifest
     from nemotrt.profiles.engine_step.measurement import profile_step
-    from nemotrt.profiles.engine_step.work import Load
 
-    manifest = checked_manifest(engine, OpenOptions(threads, checkpoint, not verify))
-    found = profile_step(engine, manifest, Load(batch, held, tokens), steps, threads)
+    manifest = checked_manifest(engine, dataclasses.replace(open_options, num_threads=threads))
+    found = profile_step(engine, manifest, load, steps, threads)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), allow_nan=False))
         return

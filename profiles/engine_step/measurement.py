@@ -20,8 +20,9 @@ from nemotrt.engines.backends.native.program.program import (
 )
 from nemotrt.engines.runtime.engine import Feed
 from nemotrt.errors import ConfigError
+from nemotrt.profiles.engine_step.load import Load
 from nemotrt.profiles.engine_step.roofline import least_seconds
-from nemotrt.profiles.engine_step.work import Load, Work, work_of
+from nemotrt.profiles.engine_step.work import Work, work_of
 
 NUM_WARMUP_STEPS = 2
 

@@ -9,24 +9,11 @@ from nemotrt.engines.backends.native.program.program import (
     TensorKind,
     WeightTensor,
 )
+from nemotrt.profiles.engine_step.load import Load
 
 Kind = OperationKind
 # Multiply-adds an element of SSM state and token: decay, input, output. Source: Mamba-2, eq. 16.
 SCAN_MADDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What one step is fed: `batch` sequences with `held` tokens each get `tokens` new ones."""
-
-    batch: int
-    held: int
-    tokens: int = 1
-
-    @property
-    def num_tokens(self) -> int:
-        """New tokens of all sequences."""
-        return self.batch * self.tokens
 
 
 @dataclass(frozen=True, slots=True)

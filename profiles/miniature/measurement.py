@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotrt.engines.artefact.weights import OpenOptions
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint

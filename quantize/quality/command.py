@@ -15,7 +15,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
-from nemotrt.engines.artefact.options import engine_options
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.errors import ConfigError
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option("--sequences", type=COUNT, default=16, show_default=True)
 @click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
-@engine_options
+@weight_options
 @output_option("Write a self-contained HTML page.", old=("--page",))
 @json_option
 @quiet_option
@@ -54,8 +54,7 @@ def evaluate(
     texts: tuple[Path, ...],
     sequences: int,
     sequence_tokens: int,
-    checkpoint: str | None,
-    verify: bool,
+    open_options: OpenOptions,
     output: Path | None,
     as_json: bool,
     quiet: bool,
@@ -66,7 +65,6 @@ def evaluate(
     without a GPU. Memory is that of the largest block, so any size can be compared. An engine
     directory runs itself, one token at a time; it shows logits only, so no layers are listed.
     """
-    from nemotrt.engines.artefact.weights import OpenOptions
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.engines.tiny.models import FOLDER
     from nemotrt.files.writing import write_file
@@ -78,7 +76,7 @@ def evaluate(
         raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
     silent = quiet or as_json
     reference, target = map(checkpoint_folder, (against, candidate))
-    if (checkpoint is not None or verify) and not quality.is_engine(target):
+    if open_options != AS_BUILT and not quality.is_engine(target):
         raise ConfigError(f"--checkpoint and --verify are for engines; {target} is a checkpoint.")
     paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
     stems = [path.stem for path in paths]
@@ -90,9 +88,7 @@ def evaluate(
     }
     total = quality.num_steps(reference, target, tokens)
     with count_progress("comparing", total, quiet=silent) as progress:
-        result = quality.evaluate(
-            reference, target, tokens, progress, OpenOptions(None, checkpoint, not verify)
-        )
+        result = quality.evaluate(reference, target, tokens, progress, open_options)
     if output is not None:
         from nemotrt.quantize.quality.quality_page import quality_page
 

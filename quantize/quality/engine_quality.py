@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.tensor_names import blocks, model_names
-from nemotrt.engines.opening import OpenEngine, open_with
+from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.errors import ConfigError
@@ -42,7 +42,7 @@ def evaluate_engine(
     """
     if read_model_config(folder) != reference.config:
         raise ConfigError(f"{folder} is an engine of another model than {reference.path}.")
-    opened = open_with(folder, options)
+    opened = open_engine(folder, options)
     try:
         _check(opened, reference, folder, tokens)
         hidden = embed(reference, np.concatenate(list(tokens.values())))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
-from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.tensor_names import Block, blocks, model_names
 from nemotrt.errors import ConfigError

@@ -1,48 +1,21 @@
 """A compose file for an engine on one host."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nemotrt.serve.deploy.kubernetes import (
     ENGINE_MOUNT,
     GRACE_MARGIN_S,
-    PORTS,
     RUN_FOLDER,
-    check_memory,
     serve_command,
 )
-from nemotrt.serve.deploy.mounts import CHECKPOINT_MOUNT, WeightsMount
-from nemotrt.serve.deploy.names import NameForm, check_name
-from nemotrt.serve.triton.repository import check_model_name
+from nemotrt.serve.deploy.mounts import CHECKPOINT_MOUNT
+from nemotrt.serve.deploy.specs import PORTS, ComposeSpec
 
 HEALTH = (
     "import urllib.request; "
     f"urllib.request.urlopen('http://127.0.0.1:{PORTS['openai']}/health/ready', timeout=5)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ComposeSpec:
-    """What the file is to say; `port` is the host's, on loopback."""
-
-    engine: Path
-    image: str
-    weights: WeightsMount | None = None  # None: the engine holds them
-    name: str = "nemotrt"
-    model_name: str = "llm"
-    num_gpus: int = 1
-    port: int = PORTS["openai"]
-    drain_s: int = 60
-    memory_gib: int | None = None  # the container's limit; the kept prefixes lie within it
-    prefix_cache_gib: float | None = None  # None: a share of what is free of it
-
-    def __post_init__(self) -> None:
-        """Check the ranges and the names."""
-        check_memory(self.memory_gib, self.prefix_cache_gib)
-        check_model_name(self.model_name)
-        check_name("--name", self.name, NameForm.SERVICE)
-        check_name("--image", self.image, NameForm.IMAGE)
 
 
 def compose_file(spec: ComposeSpec) -> dict[str, Any]:

@@ -1,62 +1,14 @@
 """Kubernetes manifests for an engine: replicas scale on the cluster, a replica is one pod."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from nemotrt.errors import ConfigError
 from nemotrt.serve.deploy.mounts import CHECKPOINT_MOUNT
-from nemotrt.serve.deploy.names import NameForm, check_name, check_sub_path
-from nemotrt.serve.triton.repository import check_model_name
+from nemotrt.serve.deploy.specs import PORTS, ClusterSpec
 
 Manifest = dict[str, Any]
-PORTS = {"openai": 9000}
 ENGINE_MOUNT = "/engine"
 RUN_FOLDER = "/run/nemotrt"
 GRACE_MARGIN_S = 30
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSpec:
-    """What the manifests are to say; `num_gpus` are of one pod."""
-
-    name: str
-    image: str
-    claim: str  # the PersistentVolumeClaim that holds the engine directory, and its checkpoint
-    engine_path: str = "engine"  # inside the claim
-    checkpoint_path: str | None = None  # inside the claim; None: the engine holds its weights
-    num_gpus: int = 1
-    gpu_product: str | None = None  # node label of NVIDIA's GPU feature discovery
-    min_replicas: int = 1
-    max_replicas: int = 1
-    model_name: str = "llm"
-    target_queue_s: float = 2.0  # wait for a slot, above which another replica is added
-    drain_s: int = 60
-    memory_gib: int | None = None  # a pod's limit; the kept prefixes lie within it
-    prefix_cache_gib: float | None = None  # None: a share of what is free of it
-    key_secret: str | None = None  # the Secret whose `keys` are the API keys
-    namespace: str = "default"
-
-    def __post_init__(self) -> None:
-        """Check the ranges and the names."""
-        if not 1 <= self.min_replicas <= self.max_replicas:
-            raise ConfigError(
-                f"replicas must be 1 or more, at most {self.max_replicas}; got {self.min_replicas}."
-            )
-        if self.num_gpus < 0:
-            raise ConfigError(f"num_gpus must be 0 or more, got {self.num_gpus}.")
-        check_memory(self.memory_gib, self.prefix_cache_gib)
-        check_model_name(self.model_name)
-        check_name("--name", self.name, NameForm.LABEL)
-        check_name("--namespace", self.namespace, NameForm.LABEL)
-        check_name("--claim", self.claim, NameForm.SUBDOMAIN)
-        check_name("--image", self.image, NameForm.IMAGE)
-        if self.key_secret is not None:
-            check_name("--key-secret", self.key_secret, NameForm.SUBDOMAIN)
-        if self.gpu_product is not None:
-            check_name("--gpu-product", self.gpu_product, NameForm.VALUE)
-        check_sub_path("--engine-path", self.engine_path)
-        if self.checkpoint_path is not None:
-            check_sub_path("--checkpoint-path", self.checkpoint_path)
 
 
 def manifests(spec: ClusterSpec) -> list[Manifest]:
@@ -122,19 +74,6 @@ def pod_monitor(spec: ClusterSpec) -> Manifest:
     return _object("monitoring.coreos.com/v1", "PodMonitor", spec) | {
         "spec": {"selector": {"matchLabels": _labels(spec)}, "podMetricsEndpoints": [endpoint]}
     }
-
-
-def check_memory(memory_gib: int | None, prefix_cache_gib: float | None) -> None:
-    """Raise ConfigError for kept prefixes that leave a container no memory for its engine."""
-    if prefix_cache_gib is not None and prefix_cache_gib < 0:
-        raise ConfigError(f"--prefix-cache-gib must be 0 or more, got {prefix_cache_gib:g}.")
-    if memory_gib is not None and memory_gib < 1:
-        raise ConfigError(f"--memory-gib must be 1 or more, got {memory_gib}.")
-    if memory_gib is not None and prefix_cache_gib is not None and prefix_cache_gib >= memory_gib:
-        raise ConfigError(
-            f"--prefix-cache-gib {prefix_cache_gib:g} lies within --memory-gib {memory_gib}, "
-            "beside the engine: give less of the one, or more of the other."
-        )
 
 
 def serve_command(

@@ -158,13 +158,7 @@ def main(engine: Path, socket_path: Path, engine_options: EngineOptions) -> None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_S)
     told = engine_options
-    opened = open_engine(
-        engine,
-        num_threads=told.threads,
-        checkpoint=told.weights.checkpoint,
-        trust_seals=not told.weights.verify,
-        tensorrt_llm_python=told.tensorrt_llm_python,
-    )
+    opened = open_engine(engine, told.opening)
     target_itl_s = None if told.target_itl_ms is None else told.target_itl_ms / 1000
     host = EngineHost(opened, told.queue, told.max_chunks_per_s, target_itl_s, told.prefix_cache)
 

@@ -1,14 +1,16 @@
 """What the processes of a server are told: the options of `nemotrt serve`, and of each process."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
-from nemotrt.engines.artefact.options import WeightOptions
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ConfigError
 
 DEFAULT_NAME = "llm"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 # A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this
 # bounds their share of the machine. Chosen, not derived: benchmarks/serve_throughput.py compares.
 MAX_CHUNKS_PER_S = 2000.0
@@ -71,11 +73,17 @@ class EngineOptions:
         None, "Between tokens while prompts come in: their chunks shrink to keep it.", kind=ABOVE_0
     )
     drain_s: float = option(30.0, "At a stop.", kind=FloatRange(0))
-    threads: int | None = option(None, "CPU threads of the engine.", kind=COUNT)
-    tensorrt_llm_python: str | None = option(
-        None,
-        "Python that has TensorRT-LLM, for a bundle of it.",
-        unset="$NEMOTRT_TENSORRT_LLM_PYTHON",
-    )
     prefix_cache: PrefixCacheOptions = field(default_factory=PrefixCacheOptions)
-    weights: WeightOptions = field(default_factory=WeightOptions)
+    opening: OpenOptions = field(default_factory=OpenOptions)
+
+
+def check_model_name(name: str) -> None:
+    """Raise ConfigError unless Triton can load a model of that name.
+
+    It is a folder, part of an address, and part of the line of bash that starts the model.
+    """
+    if not MODEL_NAME.fullmatch(name):
+        raise ConfigError(
+            f"model name {name!r} must begin with a letter or digit; it may have ASCII letters, "
+            "digits, '-', '_' and '.'."
+        )

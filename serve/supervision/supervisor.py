@@ -52,12 +52,12 @@ class Supervisor:
         manifest, process = read_manifest(spec.engine), spec.process
         spec.check_ports()
         check_tls(spec.front.tls_certificate, spec.front.tls_key)
-        given = process.weights.checkpoint
+        given = process.opening.checkpoint
         weights_place(spec.engine, manifest, given)
         if given is not None:
             found = str(find_weights(spec.engine, manifest, given).path.absolute())
-            weights = replace(process.weights, checkpoint=found)
-            spec = replace(spec, process=replace(process, weights=weights))
+            opening = replace(process.opening, checkpoint=found)
+            spec = replace(spec, process=replace(process, opening=opening))
         self.spec = spec
         self.folder = folder
         has_keys = bool(read_tenants(spec.front).keys.digests)

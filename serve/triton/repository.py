@@ -1,7 +1,6 @@
 """Writes the model repository that tritonserver loads; the same inputs give the same bytes."""
 
 import json
-import re
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,16 +10,15 @@ from shutil import copyfile
 from nemotrt import wire
 from nemotrt.build.packing import pack_into
 from nemotrt.engines.artefact.manifest import read_manifest
-from nemotrt.engines.artefact.weights import OpenOptions
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import writing_folder
-from nemotrt.serve.processes.options import DEFAULT_NAME
+from nemotrt.serve.processes.options import DEFAULT_NAME, check_model_name
 from nemotrt.wire.tensors import INPUTS, OUTPUTS, TensorSpec
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 WIRE_FOLDER = Path(wire.__path__[0])
 WIRE_COPY = "nemotrt/wire"  # Triton's Python looks for packages in the version folder
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 INCLUDED = "engine"  # inside the version folder
 
 
@@ -55,18 +53,6 @@ class RepositorySpec:
         check_model_name(self.model_name)
         if self.engine_path is not None and not self.engine_path.startswith("/"):
             raise ConfigError(f"the engine's path {self.engine_path!r} must begin with '/'.")
-
-
-def check_model_name(name: str) -> None:
-    """Raise ConfigError unless Triton can load a model of that name.
-
-    It is a folder, part of an address, and part of the line of bash that starts the model.
-    """
-    if not MODEL_NAME.fullmatch(name):
-        raise ConfigError(
-            f"model name {name!r} must begin with a letter or digit; it may have ASCII letters, "
-            "digits, '-', '_' and '.'."
-        )
 
 
 def write_repository(

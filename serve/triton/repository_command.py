@@ -9,6 +9,7 @@ from nemotrt.commandline import (
     config_option,
     dry_run_option,
     force_option,
+    one_option,
     options_of,
     output_option,
     words_of,
@@ -16,15 +17,13 @@ from nemotrt.commandline import (
 from nemotrt.engines.artefact.options import checkpoint_option
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError
-from nemotrt.serve.processes.options import DEFAULT_NAME, EngineOptions
+from nemotrt.serve.processes.options import EngineOptions, FrontOptions
 
 
 @click.command()
 @click.argument("engine", type=PATH)
 @output_option("New folder.", required=True, metavar="REPO")
-@click.option(
-    "--name", "model_name", default=DEFAULT_NAME, show_default=True, help="The model's name."
-)
+@one_option(FrontOptions, "model_name")
 @click.option(
     "--target",
     "target_name",
@@ -48,7 +47,7 @@ from nemotrt.serve.processes.options import DEFAULT_NAME, EngineOptions
 @click.option("--python", help="In the container, with nemotrt.  [default: python3]")
 @options_of(
     EngineOptions,
-    without=("max_chunks_per_s", "target_itl_ms", "drain_s", "checkpoint", "verify"),
+    without=("max_chunks_per_s", "target_itl_ms", "drain_s", "checkpoint", "trust_seals"),
 )
 @force_option
 @dry_run_option

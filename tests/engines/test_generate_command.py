@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from transformers import AutoTokenizer
 
 from nemotrt.cli import main
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.tiny.models import TINY_MODELS
 from support import reference
 
@@ -196,7 +197,7 @@ def test_a_stop_string_of_a_chat_ends_the_answer_not_the_trace(tiny_engine: Path
     from nemotrt.engines.prompt import GivenPrompt, prepare
     from nemotrt.engines.text.reasoning import Trace
 
-    opened = open_engine(tiny_engine, num_threads=1)
+    opened = open_engine(tiny_engine, OpenOptions(1))
     prepared = prepare(opened, GivenPrompt("Hi", is_chat=True))
     assert prepared.trace is Trace.OPEN and prepared.defaults["temperature"] == 0.6
     ids = prepare(opened, GivenPrompt(None, ids=",".join(map(str, prepared.ids))))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Engine, Limits
 from nemotrt.engines.runtime.request import FinishReason, PromptToken, Request, Update
@@ -34,7 +35,7 @@ def engine(model: Any, request: pytest.FixtureRequest, tmp_path_factory: Any) ->
     folder = tmp_path_factory.mktemp("scores")
     reference.save(model, folder / "c")
     build_engine(folder / "c", folder / "e", BuildSpec(request.param, limits=LIMITS))
-    opened = open_engine(folder / "e", num_threads=1)
+    opened = open_engine(folder / "e", OpenOptions(1))
     yield opened.engine
     opened.engine.close()
 

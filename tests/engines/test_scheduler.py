@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
@@ -246,7 +247,7 @@ def test_an_id_may_be_used_again_while_its_old_step_is_under_way() -> None:
 
 @pytest.fixture(scope="module")
 def opened(tiny_engine: Path) -> OpenEngine:
-    return open_engine(tiny_engine, num_threads=1)
+    return open_engine(tiny_engine, OpenOptions(1))
 
 
 Solo = dict[str, tuple[Request, list[int]]]

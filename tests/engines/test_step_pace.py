@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.request import Request
@@ -105,7 +106,7 @@ def test_an_engine_that_schedules_for_itself_takes_no_target(tiny_engine) -> Non
         def scheduler(self, tokenizer: object, eos_ids: tuple[int, ...]) -> str:
             return "its own"
 
-    opened = open_engine(tiny_engine, verify=False, num_threads=1)
+    opened = open_engine(tiny_engine, OpenOptions(1), verify=False)
     own = replace(opened, engine=Own())  # type: ignore[arg-type]
     assert own.scheduler() == "its own"
     with pytest.raises(ConfigError, match="target-itl-ms"):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -28,7 +29,7 @@ def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def opened(engine_folder: Path) -> Iterator[OpenEngine]:
-    opened = open_engine(engine_folder, num_threads=1)
+    opened = open_engine(engine_folder, OpenOptions(1))
     yield opened
     opened.engine.close()
 

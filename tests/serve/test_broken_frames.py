@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import open_engine
 from nemotrt.serve.engine.admission import QueueLimits
 from nemotrt.serve.engine.host import EngineHost
@@ -192,7 +193,7 @@ def heard(relay: Relay) -> bool:
 def host(engine_folder, tmp_path_factory):
     """A real engine host in this process."""
     path = tmp_path_factory.mktemp("host") / "engine.sock"
-    host = EngineHost(open_engine(engine_folder, num_threads=1), QueueLimits())
+    host = EngineHost(open_engine(engine_folder, OpenOptions(1)), QueueLimits())
     listener = host.listen(path)
     thread = threading.Thread(target=host.serve, args=(listener,), daemon=True)
     thread.start()

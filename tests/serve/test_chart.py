@@ -21,9 +21,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.errors import ConfigError
-from nemotrt.serve.deploy.kubernetes import ClusterSpec, manifests
+from nemotrt.serve.deploy.kubernetes import manifests
 from nemotrt.serve.deploy.names import NameForm
-from nemotrt.serve.triton.repository import MODEL_NAME
+from nemotrt.serve.deploy.specs import ClusterSpec
+from nemotrt.serve.processes.options import MODEL_NAME
 from support.images import ROOT
 
 CHART = ROOT / "serve/deploy/chart"

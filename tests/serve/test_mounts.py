@@ -13,7 +13,8 @@ from tritonclient.grpc import model_config_pb2
 
 from nemotrt.cli import main
 from nemotrt.engines.artefact.manifest import read_manifest
-from nemotrt.engines.artefact.weights import OpenOptions, open_weights
+from nemotrt.engines.artefact.options import OpenOptions
+from nemotrt.engines.artefact.weights import open_weights
 from support import movable, reference
 
 KINDS = ("folder", "hub", "packed")
@@ -158,7 +159,7 @@ def test_a_repository_beside_mounted_weights_says_where_they_are(source, tmp_pat
 @pytest.mark.parametrize("backend", ["tensorrt-llm", "native"])
 def test_the_server_hands_its_process_a_checkpoint(backend, source, tmp_path, monkeypatch) -> None:
     """From any working folder: as an absolute path, checked before anything starts."""
-    from nemotrt.engines.artefact.options import WeightOptions
+    from nemotrt.engines.artefact.options import OpenOptions
     from nemotrt.serve.processes.options import EngineOptions, FrontOptions
     from nemotrt.serve.processes.run_folder import create_run_folder
     from nemotrt.serve.supervision.serve_spec import ServeSpec
@@ -167,7 +168,7 @@ def test_the_server_hands_its_process_a_checkpoint(backend, source, tmp_path, mo
     engine = movable.write(backend, source, tmp_path / "engine")
     shutil.copytree(source, tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
-    process = EngineOptions(weights=WeightOptions("moved", verify=True))
+    process = EngineOptions(opening=OpenOptions(checkpoint="moved", trust_seals=False))
     spec = ServeSpec(engine, FrontOptions(port=0), use_triton=False, process=process)
     command = Supervisor(spec, create_run_folder(tmp_path / "run")).services[0].spec.command()
     at = command.index("--checkpoint")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import open_engine
 from nemotrt.serve.engine import connection as connection_module
 from nemotrt.serve.engine import preparation
@@ -116,7 +117,7 @@ def blocked(engine_folder, tmp_path, monkeypatch):
         return make_submission(request_id, inputs, *rest, **more)
 
     monkeypatch.setattr(connection_module, "make_submission", slow)
-    host = EngineHost(open_engine(engine_folder, num_threads=1), QueueLimits())
+    host = EngineHost(open_engine(engine_folder, OpenOptions(1)), QueueLimits())
     submit = host.loop.submit
     monkeypatch.setattr(host.loop, "submit", lambda s: (reached.append(s), submit(s)))
     listener = host.listen(tmp_path / "engine.sock")

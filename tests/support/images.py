@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 SUITE = "bookworm"
+HANG_S = 4 * 3600  # of one step: it compiles and downloads, however busy the machine is
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Stage:
         for name, value in (network | {"PATH": PATH} | arguments | self.environment).items():
             command += ["--setenv", name, value]
         done = subprocess.run(
-            [*command, "/bin/sh", "-c", script], capture_output=True, text=True, timeout=1800
+            [*command, "/bin/sh", "-c", script], capture_output=True, text=True, timeout=HANG_S
         )
         assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
@@ -108,7 +109,7 @@ def debian_root(folder: Path) -> Path:
         "apt-get install debootstrap bubblewrap"
     )
     command = ["debootstrap", "--variant=minbase", SUITE, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     return folder
 

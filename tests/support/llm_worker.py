@@ -14,6 +14,7 @@ import numpy as np
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines import opening
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -28,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "engine"
         build_engine(Path(model), target, BuildSpec(limits=limits))
-        engine, other = (opening.open_engine(target, num_threads=1).engine for _ in range(2))
+        engine, other = (opening.open_engine(target, OpenOptions(1)).engine for _ in range(2))
         tell({"op": "ready"})
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=hear, args=(inbox,), daemon=True).start()

@@ -1,7 +1,11 @@
-"""An upstream that says the same to everybody, before the tiny model's files."""
+"""An upstream that says one text, and what is asked of the front over it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.testclient import TestClient
 
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.text.chat.template import load_chat_template
@@ -15,6 +19,57 @@ FILES = EngineFiles(
     load_tokenizer(FOLDER), load_chat_template(FOLDER), Limits(8, 512, chunk_tokens=32)
 )
 SAID = 'Let me see.</think>\n\nOk. <TOOLCALL>[{"name": "now", "arguments": {}}]</TOOLCALL>'
+TOOL = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
+CHAT_BODY: dict[str, Any] = {"model": "llm", "messages": [{"role": "user", "content": "Hi"}]}
+COMPLETION_BODY: dict[str, Any] = {"model": "llm", "prompt": "Hi"}
+# A value of each field of ours that asks for something else than leaving it out does.
+BOTH_VALUES: dict[str, Any] = {
+    "max_tokens": 7,
+    "temperature": 0.3,
+    "top_p": 0.4,
+    "n": 2,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "stop": ["x", "y"],
+    "seed": 5,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -0.5,
+    "user": "ada",
+    "metadata": {"a": "b"},
+    "safety_identifier": "s",
+    "prompt_cache_key": "k",
+    "top_k": 4,
+    "repetition_penalty": 1.5,
+    "min_tokens": 3,
+    "ignore_eos": True,
+    "stop_token_ids": [9],
+    "priority": -2,
+    "timeout_ms": 5000,
+    "prompt_logprobs": 1,
+    "min_p": 0.1,
+    "logit_bias": {"5": 1},
+    "cache_salt": "ours",
+}
+CHAT_VALUES: dict[str, Any] = {
+    **BOTH_VALUES,
+    "max_completion_tokens": 6,
+    "logprobs": True,
+    "top_logprobs": 2,
+    "tools": [TOOL],
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+    "response_format": {"type": "json_object"},
+    "max_thinking_tokens": 4,
+    "separate_reasoning": False,
+    "chat_template_kwargs": {"enable_thinking": False},
+}
+COMPLETION_VALUES: dict[str, Any] = {
+    **BOTH_VALUES,
+    "logprobs": 2,
+    "echo": True,
+    "max_thinking_tokens": 4,
+    "add_special_tokens": False,
+}
 
 
 class SayingUpstream:
@@ -62,3 +117,27 @@ class SayingUpstream:
 
     async def close(self) -> None:
         pass
+
+
+def ask(client: TestClient, upstream: SayingUpstream, body: Any) -> tuple[int, Any, Any]:
+    """Return the status, what reached the engine, and the answer without what is random."""
+    upstream.asked.clear()
+    path = "chat/completions" if "messages" in body else "completions"
+    answer = client.post(f"/v1/{path}", json=body)
+    text = answer.text
+    if answer.is_success:
+        parts = [json.loads(p) for p in text.split("data: ") if p.strip().startswith("{")]
+        for part in parts:
+            del part["id"], part["created"]
+            for choice in part["choices"]:
+                for message in (choice.get("message") or {}, choice.get("delta") or {}):
+                    for call in message.get("tool_calls") or []:
+                        call.pop("id", None)
+        text = json.dumps(parts)
+    return answer.status_code, list(upstream.asked), text
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    answer = {"role": "assistant", "content": "A", **fields}
+    user = {"role": "user", "content": "Hi"}
+    return {"model": "llm", "messages": [user, answer, user]}

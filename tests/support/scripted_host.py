@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nemotrt.engines import opening
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.runtime.engine import Feed, Limits, step_by_rows
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.serve.engine import host as engine_host
@@ -103,7 +104,7 @@ class ScriptedEngine(StandInEngine):
 
 
 def open_scripted(folder: Path, **options: object) -> opening.OpenEngine:
-    opened = opening.open_engine(folder, verify=False, num_threads=1)
+    opened = opening.open_engine(folder, OpenOptions(1), verify=False)
     assert opened.tokenizer is not None
     limits = opened.manifest.engine_limits
     return replace(opened, engine=ScriptedEngine(opened.tokenizer, limits))

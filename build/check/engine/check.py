@@ -13,7 +13,7 @@ from nemotrt.build.check.result.engine_check import EngineCheck
 from nemotrt.build.check.result.fault import CheckFaultError, Fault, Outcome, Stage, stage
 from nemotrt.build.check.result.rows import Comparison
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
-from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.runtime.request_scheduler import SchedulesItself
@@ -64,7 +64,7 @@ def _check(
     report(f"opening {folder}")
     with stage(Stage.OPEN):
         checkpoint = source_of(folder, manifest, options.checkpoint)
-        opened = open_engine(folder, checkpoint=options.checkpoint, trust_seals=options.trust_seals)
+        opened = open_engine(folder, options)
     engine = opened.engine
     try:
         if isinstance(engine, SchedulesItself):

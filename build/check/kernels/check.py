@@ -11,7 +11,11 @@ from nemotrt.build.check.kernels.device import device
 from nemotrt.build.check.result.fault import CheckFaultError, Fault, Outcome, Stage, stage
 from nemotrt.build.check.result.rows import KernelCheck, KernelRow
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, cuda_api
-from nemotrt.engines.backends.tensorrt.device.kernel_image import check_compiler, compile_kernels
+from nemotrt.engines.backends.tensorrt.device.kernel_image import (
+    INSTALL,
+    check_compiler,
+    compile_kernels,
+)
 from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 from nemotrt.engines.backends.tensorrt.device.kernel_library import driver as driver_api
 from nemotrt.engines.backends.tensorrt.device.kernel_set import KernelSet
@@ -19,9 +23,7 @@ from nemotrt.engines.backends.tensorrt.draws.tables import SAMPLER
 from nemotrt.engines.backends.tensorrt.graph.fitness import LEAST, too_old
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
-from nemotrt.needs import CUDA, NVRTC, pip_install
 
-INSTALL = pip_install(CUDA.requirement, NVRTC.requirement)  # no TensorRT
 CURE_BINDINGS = f"Install it: {INSTALL}."
 CURE_GPU = f"Run this on a GPU of compute capability {LEAST} or later (A100, A10G, L4, H100, ...)."
 CURE_COMPILER = f"Install what compiles: {INSTALL}, and a C++ compiler (apt-get install g++)."

@@ -18,7 +18,12 @@ from nemotrt.build.check.kernels.mamba_layer import (
 )
 from nemotrt.build.check.result.rows import Comparison, KernelRow, Timing
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
-from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import (
+    KernelDims,
+    Launch,
+    conv_launch,
+    scan_launch,
+)
 from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 
 SMALL = KernelDims(4, 20, 16, 2, 4)
@@ -90,34 +95,23 @@ class DeviceLayer:
     def convolve(self) -> None:
         """Enqueue the convolution; the window moves in place."""
         dims, tokens = self._layer.dims, self._layer.tokens
-        of_block = 128 * (2 if dims.channels % 2 == dims.width % 2 == 0 else 1)
-        grid = -(-dims.channels // of_block), -(-tokens // 32), len(self._layer.lengths)
+        launch = conv_launch(dims.channels, dims.width, len(self._layer.lengths), tokens)
         names = ("projected", "window", "weight", "bias", "lengths", "xbc", "window")
-        self._launch("causal_conv", grid, 128, names, [ctypes.c_int(tokens)])
+        self._launch(launch, names, [ctypes.c_int(tokens)])
 
     def scan(self) -> None:
         """Enqueue the scan; the state changes in place."""
         dims, batch, tokens = self._layer.dims, len(self._layer.lengths), self._layer.tokens
         names = ("xbc", "projected", "state", "dt_bias", "decay", "skip", "lengths", "y", "state")
         more: list[Any] = [ctypes.c_float(limit) for limit in self._layer.limits]
-        if tokens == 1:
-            grid = dims.num_heads, -(-dims.head_dim // dims.decode_rows), batch
-            self._launch("ssd_decode", grid, 128, names, more)
-            return
-        more.append(ctypes.c_int(tokens))
-        grid = dims.num_heads, batch, 1
-        self._launch("ssd_prefill", grid, dims.prefill_threads, names, more)
+        if tokens > 1:
+            more.append(ctypes.c_int(tokens))
+        launch = scan_launch(dims.num_heads, dims.head_dim, dims.decode_rows, batch, tokens)
+        self._launch(launch, names, more)
 
-    def _launch(
-        self,
-        kernel: str,
-        grid: tuple[int, int, int],
-        threads: int,
-        names: tuple[str, ...],
-        more: list[Any],
-    ) -> None:
+    def _launch(self, launch: Launch, names: tuple[str, ...], more: list[Any]) -> None:
         arguments = [*(ctypes.c_void_p(self._at[name]) for name in names), *more]
-        self._library.launch(kernel, grid, threads, arguments, self._cuda.stream)
+        self._library.launch(*launch, arguments, self._cuda.stream)
 
 
 def check_mamba(cuda: Cuda, library: KernelLibrary, case: MambaCase) -> list[KernelRow]:

@@ -12,7 +12,7 @@ from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
-    from nemotrt.engines.artefact.weights import OpenOptions
+    from nemotrt.engines.artefact.options import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 # Sources: tensorrt-edgellm 0.11.0: its wheel's payloads (SM80, 86, 100, 120), cpp/CMakeLists.txt
@@ -79,7 +79,7 @@ class EdgeLLMBackend(Backend[NoOptions]):
 
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return that another program runs it."""
-        from nemotrt.engines.artefact.weights import AS_BUILT
+        from nemotrt.engines.artefact.options import AS_BUILT
 
         return (Need("runtime", lambda: self.open(folder, manifest, AS_BUILT)),)
 

@@ -17,7 +17,7 @@ from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:  # numpy stays out: the planner reads backends too
     from nemotrt.engines.artefact.manifest import Manifest, WeightInput
-    from nemotrt.engines.artefact.weights import OpenOptions
+    from nemotrt.engines.artefact.options import OpenOptions
     from nemotrt.engines.checkpoint.checkpoint import Checkpoint
     from nemotrt.engines.runtime.engine import Engine, Limits
 

@@ -36,7 +36,7 @@ from nemotrt.needs import (
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
-    from nemotrt.engines.artefact.weights import OpenOptions
+    from nemotrt.engines.artefact.options import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 COMPILED = "compiled, not executed"

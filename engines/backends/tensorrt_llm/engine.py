@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
-from nemotrt.engines.artefact.weights import OpenOptions, open_weights
+from nemotrt.engines.artefact.options import OpenOptions
+from nemotrt.engines.artefact.weights import open_weights
 from nemotrt.engines.backends.tensorrt_llm.bundle import (
     ARGS_FILE,
     REUSE_FILE,

@@ -16,7 +16,7 @@ from nemotrt.needs import Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
-    from nemotrt.engines.artefact.weights import OpenOptions
+    from nemotrt.engines.artefact.options import OpenOptions
     from nemotrt.engines.runtime.engine import Engine
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "9.0")
@@ -80,7 +80,7 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
 
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return that another program runs it."""
-        from nemotrt.engines.artefact.weights import AS_BUILT
+        from nemotrt.engines.artefact.options import AS_BUILT
 
         return (Need("runtime", lambda: self.open(folder, manifest, AS_BUILT)),)
 

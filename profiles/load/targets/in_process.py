@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.hub.origin import NOT_RECORDED
-from nemotrt.engines.opening import OpenEngine, open_with
+from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -40,7 +40,7 @@ class InProcessTarget(Target):
         """Open the engine in `folder`; `kept_bytes` are for the states of prompts, 0 keeps none."""
         self.steps: list[StepSample] = []
         self._folder = folder
-        self._opened: OpenEngine = open_with(folder, options)
+        self._opened: OpenEngine = open_engine(folder, options)
         self._kept_bytes = kept_bytes
         self._seed = seed
         tokenizer = self._opened.tokenizer

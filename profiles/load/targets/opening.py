@@ -4,7 +4,6 @@ from pathlib import Path
 
 from nemotrt import needs
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
-from nemotrt.engines.artefact.weights import OpenOptions
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.hub.origin import origin_of
 from nemotrt.engines.checkpoint.hub.parts import Part
@@ -56,12 +55,11 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
             f"target {address!r} is neither an engine directory nor a URL like "
             "http://127.0.0.1:8000. Build an engine with `nemotrt build`."
         )
-    weights = options.weights
     return InProcessTarget(
         folder,
         language=workload.language,
         seed=workload.seed,
-        options=OpenOptions(options.num_threads, weights.checkpoint, not weights.verify),
+        options=options.opening,
         kept_bytes=int((options.prefix_cache_gib or 0.0) * 2**30),
     )
 
@@ -70,10 +68,10 @@ def _check_options(address: str, options: TargetOptions) -> None:
     """Raise ConfigError for an option that this kind of target has no use for."""
     is_server = "://" in address
     given = {
-        "--threads": is_server and options.num_threads is not None,
+        "--threads": is_server and options.opening.num_threads is not None,
         "--prefix-cache-gib": is_server and options.prefix_cache_gib is not None,
-        "--checkpoint": is_server and options.weights.checkpoint is not None,
-        "--verify": is_server and options.weights.verify,
+        "--checkpoint": is_server and options.opening.checkpoint is not None,
+        "--verify": is_server and not options.opening.trust_seals,
         "--protocol": not is_server and options.protocol is not None,
         "--header": not is_server and bool(options.headers),
         "--extra": not is_server and bool(options.extra),

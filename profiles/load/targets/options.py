@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import COUNT, FloatRange, option
-from nemotrt.engines.artefact.options import WeightOptions
+from nemotrt.commandline import FloatRange, option
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
 from nemotrt.errors import ConfigError
 
@@ -33,11 +33,10 @@ class TargetOptions:
     tokenizer: str | None = option(
         None, "Folder or hub id with the model's tokenizer; a server needs it.", kind=CHECKPOINT
     )
-    num_threads: int | None = option(None, "CPU threads of an engine.", "--threads", kind=COUNT)
     prefix_cache_gib: float | None = option(
         None, "An engine's memory for states of prompts.", kind=FloatRange(0), unset="0"
     )
-    weights: WeightOptions = field(default_factory=WeightOptions)
+    opening: OpenOptions = field(default_factory=OpenOptions)
     stall_timeout_s: float = option(300.0, "Of a server's silence.", kind=FloatRange(0.1))
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)

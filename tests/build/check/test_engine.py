@@ -119,8 +119,8 @@ def test_an_engine_that_computes_wrong(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def open_wrong(folder: Path, **options: Any) -> OpenEngine:
-        opened = open_engine(folder, **options)
+    def open_wrong(folder: Path, *options: Any) -> OpenEngine:
+        opened = open_engine(folder, *options)
         wrong: Any = Wrong(opened.engine, change, after=5)
         return OpenEngine(opened.manifest, wrong, None, None, ())
 
@@ -259,9 +259,9 @@ def plan_on_stand_ins(folder: Path, limits: Limits) -> Callable[..., OpenEngine]
     )
     write_manifest(folder, manifest)
 
-    def open_plan(target: Path, **options: Any) -> OpenEngine:
+    def open_plan(target: Path, *options: Any) -> OpenEngine:
         if target != folder:
-            return open_engine(target, **options)
+            return open_engine(target, *options)
         verify_files(folder, manifest := read_manifest(folder))
         api = cuda_stand_in.Cuda()
         trt = stand_in.RtxTensorRT(api, folder / GRAPH_FILE, limits, compiler.profiles(limits))
@@ -305,6 +305,20 @@ def test_check_alone_with_a_gpu_names_what_it_lacks(
     assert "build: compiling for this host's own GPU needs TensorRT." in ran.stderr
     assert "cuda-python: it is not installed. Install it: pip install" in ran.stderr
     assert "lacks something" in Path("page.html").read_text()
+
+
+def test_check_alone_passes_over_no_gpu_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that no table knows: plans are for known ones, its kernels are asked all the same."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "THIS_MACHINE", "no such machine")
+    monkeypatch.setattr(machine, "local_compute_capability", lambda: "12.1")
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    ran = CliRunner().invoke(main, ["check", "--json"])
+    found = json.loads(ran.stdout)
+    assert ran.exit_code == 3 and found["kernels"] is not None
+    assert {each["gpu"] for each in found["engines"]} == {None}
 
 
 def test_stored_codes_are_exact_and_own_ones_are_not(

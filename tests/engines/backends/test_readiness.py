@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
-from nemotrt.engines.artefact.weights import AS_BUILT
+from nemotrt.engines.artefact.options import AS_BUILT
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.readiness import Check, State, check_engine, verdict
 from nemotrt.engines.backends.tensorrt.run import needs as plan_needs

@@ -22,7 +22,7 @@ from nemotrt.cli import main
 from nemotrt.commandline import COUNT, option
 from nemotrt.doctor import diagnose
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
-from nemotrt.engines.artefact.weights import OpenOptions
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import Backend, BuildJob, Executed, Payload, Target
 from nemotrt.engines.backends.protocol.options import tp_size

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.numerics import NumberFormat
@@ -42,7 +43,7 @@ def opened(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
     model, spec = request.param
     folder: Path = tmp_path_factory.mktemp("kept") / "engine"
     build_engine(TINY_MODELS[model], folder, spec)
-    opened = open_engine(folder, num_threads=2)
+    opened = open_engine(folder, OpenOptions(2))
     yield opened
     opened.engine.close()
 

@@ -14,8 +14,9 @@ from nemotrt.engines.backends.native.program.program import OperationKind, read_
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.profiles.engine_step.load import Load
 from nemotrt.profiles.engine_step.roofline import least_seconds
-from nemotrt.profiles.engine_step.work import Load, Work, work_of
+from nemotrt.profiles.engine_step.work import Work, work_of
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 SOME = (OperationKind.SCAN, OperationKind.CONV, OperationKind.ATTENTION, OperationKind.EMBED)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.targets.opening import open_target
@@ -15,6 +16,7 @@ from nemotrt.profiles.load.targets.options import ServerProtocol, TargetOptions
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs import measure
 
+THREADS = TargetOptions(opening=OpenOptions(num_threads=1))
 SMALL = Workload(isl=16, osl=12, num_requests=4, concurrency=2, num_warmup=1)
 
 
@@ -180,8 +182,16 @@ def test_data_of_several_lines_is_joined():
 @pytest.mark.parametrize(
     ("address", "options", "message"),
     [
-        ("http://x:1", TargetOptions(num_threads=1), "--threads is for an engine directory"),
-        ("grpc://x:1", TargetOptions(num_threads=1), "--threads is for an engine directory"),
+        (
+            "http://x:1",
+            TargetOptions(opening=OpenOptions(1)),
+            "--threads is for an engine directory",
+        ),
+        (
+            "grpc://x:1",
+            TargetOptions(opening=OpenOptions(1)),
+            "--threads is for an engine directory",
+        ),
         ("folder", TargetOptions(protocol=ServerProtocol.OPENAI), "--protocol is for a server"),
         ("folder", TargetOptions(headers={"a": "b"}), "--header is for a server"),
         ("folder", TargetOptions(extra={"a": 1}), "--extra is for a server"),

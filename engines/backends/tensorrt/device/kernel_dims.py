@@ -5,6 +5,7 @@ import math
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from nemotrt.engines.backends.tensorrt.device.kernel_set import KernelSet
 from nemotrt.engines.model.model_config import MambaConfig
@@ -17,6 +18,8 @@ PURPOSE = "the Mamba plugins"
 CHUNK = 32  # tokens of one step of the prefill kernel; ssd_prefill.h
 MAX_STATIC_SHARED_BYTES = 48 * 1024  # Source: CUDA C++ Programming Guide, compute capabilities
 MAX_THREADS = 1024  # Source: the same
+CONV_THREADS = 128
+CONV_TOKENS = 32  # of a block; causal_conv.h
 DECODE_WARPS = 4  # of a block; ssd_decode.h
 DECODE_LOADS = 10  # loads of 16 bytes that a lane has on their way
 
@@ -118,6 +121,30 @@ class KernelDims:
         for name, text in sources().items():
             digest.update(f"\n{name}\n{text}".encode())
         return digest.hexdigest()[:16]
+
+
+class Launch(NamedTuple):
+    """A kernel, its blocks along x, y, z, and the threads of a block."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    threads: int
+
+
+def conv_launch(channels: int, width: int, batch: int, tokens: int) -> Launch:
+    """Return how the convolution is launched; `width` is that of in_proj's result."""
+    is_paired = channels % 2 == 0 and width % 2 == 0  # a thread has two channels
+    of_block = CONV_THREADS * (2 if is_paired else 1)
+    grid = math.ceil(channels / of_block), math.ceil(tokens / CONV_TOKENS), batch
+    return Launch("causal_conv", grid, CONV_THREADS)
+
+
+def scan_launch(num_heads: int, head_dim: int, decode_rows: int, batch: int, tokens: int) -> Launch:
+    """Return how the scan is launched: of one token a sequence, or of more."""
+    if tokens > 1:
+        return Launch("ssd_prefill", (num_heads, batch, 1), prefill_threads(head_dim))
+    grid = num_heads, math.ceil(head_dim / decode_rows), batch
+    return Launch("ssd_decode", grid, 32 * DECODE_WARPS)
 
 
 def prefill_threads(head_dim: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorrt as trt
 
-from nemotrt.engines.backends.tensorrt.device.kernel_dims import prefill_threads
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import conv_launch, scan_launch
 from nemotrt.engines.backends.tensorrt.graph.plugin_fields import (
     NAMESPACE,
     VERSION,
@@ -23,10 +23,6 @@ from nemotrt.engines.backends.tensorrt.plugins.mamba_plugin import (
     plugin_fields,
     sizes,
 )
-
-CONV_THREADS = 128
-CONV_TOKENS = 32  # of a block; kernels/causal_conv.h
-DECODE_THREADS = 128
 
 
 class CausalConv(MambaPlugin):
@@ -69,12 +65,8 @@ class CausalConv(MambaPlugin):
     ) -> None:
         """Launch the kernel."""
         batch, tokens, _ = sizes(input_desc[0].dims)
-        of_block = CONV_THREADS * 2  # channels, where a thread has a pair
-        if self.fields.channels % 2 or self.fields.width % 2:
-            of_block = CONV_THREADS
-        blocks = -(-self.fields.channels // of_block), -(-tokens // CONV_TOKENS), batch
-        arguments = [*inputs, *outputs, ctypes.c_int(tokens)]
-        self._launch("causal_conv", blocks, CONV_THREADS, arguments, stream)
+        launch = conv_launch(self.fields.channels, self.fields.width, batch, tokens)
+        self._launch(launch, [*inputs, *outputs, ctypes.c_int(tokens)], stream)
 
 
 class SsdScan(MambaPlugin):
@@ -126,13 +118,10 @@ class SsdScan(MambaPlugin):
         batch, tokens, _ = sizes(input_desc[0].dims)
         limits = ctypes.c_float(f.dt_min), ctypes.c_float(f.dt_max)
         arguments = [*inputs, *outputs, *limits]
-        if tokens == 1:
-            grid = f.num_heads, -(-f.head_dim // f.decode_rows), batch
-            self._launch("ssd_decode", grid, DECODE_THREADS, arguments, stream)
-        else:
-            threads = prefill_threads(f.head_dim)
+        if tokens > 1:
             arguments.append(ctypes.c_int(tokens))
-            self._launch("ssd_prefill", (f.num_heads, batch, 1), threads, arguments, stream)
+        launch = scan_launch(f.num_heads, f.head_dim, f.decode_rows, batch, tokens)
+        self._launch(launch, arguments, stream)
 
 
 class MambaPluginCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorrt as trt
 
+from nemotrt.engines.backends.tensorrt.device.kernel_dims import Launch
 from nemotrt.engines.backends.tensorrt.device.kernel_library import KernelLibrary
 from nemotrt.engines.backends.tensorrt.graph.plugin_fields import NAMESPACE, VERSION, PluginFields
 
@@ -128,20 +129,13 @@ class MambaPlugin(
         """Return the inputs' shapes; -1 is free."""
         raise NotImplementedError
 
-    def _launch(
-        self,
-        name: str,
-        grid: tuple[int, int, int],
-        threads: int,
-        arguments: Sequence[Any],
-        stream: int,
-    ) -> None:
+    def _launch(self, launch: Launch, arguments: Sequence[Any], stream: int) -> None:
         """Enqueue a kernel; addresses are ints, the rest is typed."""
         typed = [ctypes.c_void_p(x) if isinstance(x, int) else x for x in arguments]
         library = self.libraries.get(self.fields.kernels)
         if library is None:
             raise RuntimeError(f"the kernels {self.fields.kernels} are not registered.")
-        library.launch(name, grid, threads, typed, stream)
+        library.launch(*launch, typed, stream)
 
 
 def sizes(dims: trt.Dims) -> tuple[int, ...]:

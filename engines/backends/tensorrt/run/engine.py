@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.manifest import Manifest
-from nemotrt.engines.artefact.weights import AS_BUILT, OpenOptions, open_weights
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
+from nemotrt.engines.artefact.weights import open_weights
 from nemotrt.engines.backends.protocol.local_gpu import check_same_gpu, local_compute_capability
 from nemotrt.engines.backends.protocol.own_runtime import prefill_batch
 from nemotrt.engines.backends.tensorrt.compile.compiler import (

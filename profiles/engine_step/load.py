@@ -1,0 +1,21 @@
+"""What the steps that are measured are fed; nothing heavy is imported."""
+
+from dataclasses import dataclass
+
+import click
+
+from nemotrt.commandline import COUNT, option
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one step is fed: `batch` sequences with `held` tokens each get `tokens` new ones."""
+
+    batch: int = option(1, "Sequences.", kind=COUNT)
+    held: int = option(128, "Their tokens.", kind=click.IntRange(0))
+    tokens: int = option(1, "New ones each.", kind=COUNT)
+
+    @property
+    def num_tokens(self) -> int:
+        """New tokens of all sequences."""
+        return self.batch * self.tokens
