@@ -4,16 +4,17 @@ import errno
 from importlib import import_module
 from typing import Any
 
+from nemotrt.needs import cure_of_module
+
 try:
     import click
 except ModuleNotFoundError:  # which renders what is told of all others
     raise SystemExit(
-        "Error: the Python module click is not installed: pip install nemotrt."
+        f"Error: the Python module click is not installed: {cure_of_module('click')}."
     ) from None
 
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.needs import cure_of_module
 
 NO_TEMPORARY_FOLDER = "No usable temporary directory"  # what Python says
 # A subcommand's name: where it is, below this package, and its line of --help.
