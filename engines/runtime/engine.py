@@ -104,6 +104,7 @@ class KeepsState(Engine, Protocol):
 
         Raises:
             ConfigError: the slot is not allocated, or holds fewer tokens.
+            EnvironmentUnfitError: the host has no memory for it; nothing has changed.
         """
 
     def restore(self, slot: int, fixed: FixedState, caches: Sequence[CachedTokens]) -> None:

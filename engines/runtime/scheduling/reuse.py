@@ -1,5 +1,6 @@
 """What a scheduler does with kept states: where a sequence begins, and what it leaves."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
 from nemotrt.engines.runtime.state.kept.keep_points import MIN_GAIN, keep_points
 from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
 from nemotrt.engines.runtime.state.kept.prefix_tree import Ids, KeptScores, num_common
+from nemotrt.errors import EnvironmentUnfitError
+
+log = logging.getLogger("nemotrt.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +116,16 @@ class Reuse:
 
     def _store(self, keeping: Keeping, ids: Ids, scores: KeptScores | None = None) -> None:
         salt, slot = keeping.request.salt, keeping.slot
-        self.cache.keep(salt, ids, lambda start: self._engine.save(slot, start), scores)
+        try:
+            self.cache.keep(salt, ids, lambda start: self._engine.save(slot, start), scores)
+        except EnvironmentUnfitError as error:
+            self.ran_out(error)
         keeping.last_kept = len(ids)
+
+    def ran_out(self, error: EnvironmentUnfitError) -> None:
+        """Go on with what is kept: the host has no memory for more."""
+        self.cache.shrink()
+        log.warning("no more than %d bytes of states are kept: %s", self.cache.stats.bytes, error)
 
     def ended(self, keeping: Keeping, output: Sequence[int], *, is_sound: bool = True) -> None:
         """Keep what a sequence leaves, before its slot is free.

@@ -30,7 +30,7 @@ from nemotrt.engines.runtime.scheduling.running_request import Gain, RunningRequ
 from nemotrt.engines.runtime.scheduling.step_pace import StepPace
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 
 class Scheduler:
@@ -220,8 +220,14 @@ class Scheduler:
         num_bytes = reuse.bytes_of(sequence.place.slot)
         if not reuse.cache.reserve(num_bytes):
             return False
+        try:
+            place = self._pipeline.park(sequence.place)
+        except EnvironmentUnfitError as error:
+            reuse.cache.free(num_bytes)
+            reuse.ran_out(error)
+            return False
         del self.running[sequence.request.request_id]
-        self._line.park(Parked(sequence, self._pipeline.park(sequence.place), num_bytes))
+        self._line.park(Parked(sequence, place, num_bytes))
         reuse.cache.stats.preemptions += 1
         return True
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engines.kept.test_reuse import NO_CHATS, RULES, asked, cached, ids, run, storm
+from tests.engines.kept.test_reuse import NO_CHATS, RULES, asked, cached, expected, ids, run, storm
 
 from nemotrt.build.check.kernels.sampler_cases import SETTINGS
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
@@ -94,6 +94,33 @@ def test_a_parked_state_is_gone_before_one_takes_its_room() -> None:
         updates = run(scheduler, [asked("fork", (*range(40), *[9] * 30), priority=6)])
         assert cached(updates["fork"]) == 40
         assert engine._states._memory._most_held <= limit
+
+
+@pytest.mark.parametrize("room", [0, 300, 900, 2000])
+def test_what_can_not_be_locked_is_the_limit(
+    room: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests go on: fewer states are kept, and none gives up its slot without room."""
+    with opened(Limits(1, 160, 20), StateLayout.TWO_SIDES) as engine:
+        api = engine._cuda._api
+        lock, most = api.cudaMallocHost, room + sum(map(len, api.host.values()))
+
+        def limited(size: int) -> tuple[int, int | None]:
+            is_full = sum(map(len, api.host.values())) + size > most
+            return (2, None) if is_full else lock(size)
+
+        monkeypatch.setattr(api, "cudaMallocHost", limited)
+        scheduler = keeping(engine, 1 << 30)
+        prompts = [tuple(range(n, n + 40)) for n in range(4)]
+        for number, prompt in enumerate(prompts):
+            scheduler.submit(asked(str(number), prompt, 20, priority=-number))
+            scheduler.step()
+        for number, updates in run(scheduler).items():
+            assert ids(updates) == expected(prompts[int(number)], 20)[-len(ids(updates)) :]
+        assert caplog.text.count("states are kept: the host can't lock") >= 1
+        assert scheduler.kept is not None
+        assert scheduler.kept.bytes <= scheduler.kept.limit_bytes < 1 << 30
+        assert (scheduler.kept.states > 0) == (room > 900)
 
 
 class Allows:

@@ -33,10 +33,10 @@ class PageLocked:
         """
         if not num_bytes:
             return np.empty(0, np.uint8)
-        self._most_held = max(self._most_held, self._held + num_bytes)
-        free = self._free[num_bytes]
-        address = free.pop() if free else self._lock(num_bytes)
+        most, free = max(self._most_held, self._held + num_bytes), self._free[num_bytes]
+        address = free.pop() if free else self._lock(num_bytes, most)
         piece = bytes_at(address, num_bytes)
+        self._most_held = most
         self._held += num_bytes
         weakref.finalize(piece, self._give_back, address, num_bytes).atexit = False
         return piece
@@ -45,12 +45,12 @@ class PageLocked:
         self._free[num_bytes].append(address)
         self._held -= num_bytes
 
-    def _lock(self, num_bytes: int) -> int:
-        """Return new memory, for which free pieces of other sizes go if need be."""
-        if self.num_bytes + num_bytes > self._most_held:
+    def _lock(self, num_bytes: int, most: int) -> int:
+        """Return new memory; free pieces go so that no more than `most` bytes are locked."""
+        if self.num_bytes + num_bytes > most:
             self._stream.synchronize()  # no copy is due to what goes
         for size, free in self._free.items():
-            while free and self.num_bytes + num_bytes > self._most_held:
+            while free and self.num_bytes + num_bytes > most:
                 self._cuda.unlock_host(free.pop())
                 self.num_bytes -= size
         try:

@@ -178,6 +178,10 @@ class PrefixCache:
         self.stats.bytes += num_bytes
         return True
 
+    def shrink(self) -> None:
+        """Take what is held now as the limit: the host has no memory for more."""
+        self.stats.limit_bytes = self.stats.bytes
+
     def free(self, num_bytes: int) -> None:
         """Give back bytes that were reserved."""
         self._reserved -= num_bytes
