@@ -67,9 +67,10 @@ def meaning(name: str, part: Part) -> Path | HubId:
         return _whole(Path(before), split_revision(f"@{revision}")[1], part)
     if not path.exists() and (hub_id := parse_hub_id(name)):
         return hub_id
+    mounted = " A container has the folder where it is mounted." if path.is_absolute() else ""
     raise ConfigError(
         f"checkpoint {name!r} is not a folder; give a Hugging Face folder, a repository of the hub "
-        f"({FORM}), or a built-in model: {', '.join(TINY_MODELS)}."
+        f"({FORM}), or a built-in model: {', '.join(TINY_MODELS)}.{mounted}"
     )
 
 

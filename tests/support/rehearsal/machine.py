@@ -83,7 +83,7 @@ class Machine:
         return Done(script, told["code"], told["output"], told["errors"])
 
     def _start(self, script: str, shell: int, timeout_s: float, log: str = "") -> int:
-        state = f"{HOME}/.shell-{shell}"
+        state = f"/tmp/.shell-{shell}"
         whole = f"set -e\n[ ! -f {state} ] || . {state}\n{script}\nexport -p > {state}"
         if log:
             whole = f"[ ! -f {state} ] || . {state}\nexec {script}"
