@@ -27,11 +27,8 @@ from support.hash_plan import VOCAB, opened
 ROOM = [0, 2000, 6000, 1 << 30]  # bytes
 
 
-def keeping(
-    engine: TensorRTEngine, limit: int, rules: KeepRules = NO_CHATS, *, is_halved: bool = False
-) -> Scheduler:
-    cache = PrefixCache(limit, engine.state_bytes, is_halved=is_halved)
-    return Scheduler(engine, reuse=Reuse(engine, cache, rules))
+def keeping(engine: TensorRTEngine, limit: int, rules: KeepRules = NO_CHATS) -> Scheduler:
+    return Scheduler(engine, reuse=Reuse(engine, PrefixCache(limit, engine.state_bytes), rules))
 
 
 def test_the_engine_keeps_states() -> None:
