@@ -77,7 +77,7 @@ class ChatCall:
                     yield [base | {"choices": [choice]} for choice in (*head, *choices)]
                     head = []
         except UpstreamError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, "messages") from error
         if self._with_usage:
             yield [base | {"choices": [], "usage": self._usage()}]
 
@@ -91,7 +91,7 @@ class ChatCall:
             async for index, fields in merged(upstream, self.inputs, self._is_done):
                 self._answers[index].push(fields)
         except UpstreamError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, "messages") from error
         choices = [answer.message() for answer in self._answers]
         body: Json = {"object": "chat.completion", "choices": choices, "usage": self._usage()}
         prompt = self._answers[0].prompt

@@ -122,7 +122,7 @@ class CompletionCall:
                 if choice is not None:
                     yield [base | {"choices": [choice]}]
         except UpstreamError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, "prompt") from error
         if self._with_usage:
             yield [self._base | {"choices": [], "usage": self._usage()}]
 
@@ -136,7 +136,7 @@ class CompletionCall:
             async for index, fields in merged(upstream, self.inputs):
                 self._choices[index].push(fields)
         except UpstreamError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, "prompt") from error
         choices = [choice.whole() for choice in self._choices]
         return self._base | {"choices": choices, "usage": self._usage()}
 
