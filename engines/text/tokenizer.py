@@ -89,9 +89,7 @@ class Tokenizer:
             return self.decode([token], skip_special_tokens=False).encode()
         return self._reader(entry)
 
-    def shown_bytes(
-        self, token: int, *, is_first: bool, skip_special_tokens: bool = True
-    ) -> bytes:
+    def shown_bytes(self, token: int, *, is_first: bool, skip_special_tokens: bool = True) -> bytes:
         """Return what a token adds to a decoded text, b"" for a special one that is skipped.
 
         `is_first` says that it is the text's first token: some decoders drop its space.

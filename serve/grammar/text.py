@@ -28,7 +28,8 @@ def grammar_text(kind: str, guide: str) -> str:
         guide: the schema, expression or grammar; nothing for json.
 
     Raises:
-        ConfigError: the kind is unknown, the guide is missing or malformed, or a schema in it is refused.
+        ConfigError: the kind is unknown, the guide is missing or malformed, or a schema in it is
+            refused.
     """
     from llguidance import LLMatcher
 
