@@ -3,6 +3,7 @@
 All the work that grows with a body is here, so that it can be done in another process.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -37,7 +38,7 @@ class Endpoint(StrEnum):
 class CallSettings:
     """What a call is made with, beside the body."""
 
-    model_name: str
+    model_names: tuple[str, ...]
     files: EngineFiles
     separate_reasoning: bool
 
@@ -72,17 +73,18 @@ def _read(kind: type[Body], raw: bytes, settings: CallSettings) -> Body:
         body = kind.model_validate_json(raw)
     except pydantic.ValidationError as error:
         raise _invalid(error, kind) from None
-    if body.model != settings.model_name:
-        raise unknown_model(body.model, settings.model_name)
+    if body.model not in settings.model_names:
+        raise unknown_model(body.model, settings.model_names)
     check_limits(body, settings.files.limits)
     if body.stream_options not in (None, StreamOptions()) and not body.stream:
         raise ApiError(400, "stream_options needs stream.", param="stream_options")
     return body
 
 
-def unknown_model(name: str, known: str) -> ApiError:
+def unknown_model(name: str, known: Sequence[str]) -> ApiError:
     """Return the error for a model that is not the one served."""
-    return ApiError(404, f"there is no model {name!r}; known: {known}.", code="model_not_found")
+    text = f"there is no model {name!r}; known: {', '.join(known)}."
+    return ApiError(404, text, param="model", code="model_not_found")
 
 
 def _invalid(error: pydantic.ValidationError, kind: type[Sampling]) -> ApiError:
