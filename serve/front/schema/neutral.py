@@ -45,10 +45,12 @@ EITHER: Table = {
         (False,), "tokens are named by their text", "send return_token_ids: true"
     ),
     "return_token_offsets": Neutral((False,), "only a renderer has them", "use text_offset"),
+    "return_mm_kwargs": Neutral((True,), "messages are text"),
     "return_prompt_text": Neutral((False,), "the prompt is not in the answer"),
     "truncation_side": Neutral(("left",), "a prompt is cut at its beginning"),
     "store": Neutral((False,), "nothing is stored"),
     "service_tier": Neutral(("auto", "default"), "there is one tier", "send priority"),
+    "prompt_cache_options": _none("prefixes are kept as the server's options say"),
     "prompt_cache_retention": Neutral(("in_memory",), "prefixes are kept in memory alone"),
     "watermarking": Neutral((False,), "there is no watermark"),
     "repetition_detection": _none("nothing watches for it", "send repetition_penalty"),
@@ -97,6 +99,12 @@ EITHER: Table = {
     "response_fields": Neutral(([],), "an answer has all its fields"),
     "lora": Neutral(([],), "there are no adapters"),
     "image_data": Neutral(([],), "there are no images"),
+    "verbose": Neutral((False,), "the prompt is not in the answer"),
+    "sse_ping_interval": Neutral((-1,), "a stream has no pings"),
+    "adaptive_target": Neutral((-1,), "there is no such sampler", "send min_p"),
+    "adaptive_decay": _none("there is no such sampler", "send min_p"),
+    "backend_sampling": _none("the engine has one sampler"),
+    "grammar_lazy": Neutral((False,), "a grammar holds from the answer's first token"),
 }
 CHAT: Table = {
     **EITHER,
@@ -114,7 +122,6 @@ CHAT: Table = {
     "web_search_options": _none("nothing is searched", "send tools"),
     "media_io_kwargs": _none("messages are text"),
     "mm_processor_kwargs": _none("messages are text"),
-    "return_mm_kwargs": Neutral((True,), "messages are text"),
     "reasoning": _none("it is of another endpoint", "send reasoning_effort"),
     "reasoning_format": Neutral(
         ("auto",), "it has another name here", "send separate_reasoning: true or false"
@@ -123,6 +130,9 @@ CHAT: Table = {
         (False,), "it has another name here", "send separate_reasoning: false"
     ),
     "thinking_budget_tokens": Neutral(
+        (-1,), "it has another name here", "send max_thinking_tokens"
+    ),
+    "reasoning_budget_tokens": Neutral(
         (-1,), "it has another name here", "send max_thinking_tokens"
     ),
     "thinking_forced_open": Neutral((False,), "the chat template opens a trace, or does not"),

@@ -122,7 +122,8 @@ class Sampling(Guided):
     cache_salt: str | None = Field(default=None, min_length=1, max_length=MAX_SALT_CHARACTERS)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    thinking_token_budget: int | None = number_field("max_thinking_tokens")  # vLLM's name of it
+    max_thinking_tokens: int | None = number_field("max_thinking_tokens")
+    thinking_token_budget: int | None = number_field("max_thinking_tokens", least=-1)  # vLLM's
     nvext: NvExt | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
@@ -137,7 +138,7 @@ class Sampling(Guided):
             "thinking_token_budget": self.thinking_token_budget,
             "nvext.max_thinking_tokens": self.nvext and self.nvext.max_thinking_tokens,
         }
-        budgets = {name: value for name, value in given.items() if value is not None}
+        budgets = {name: value for name, value in given.items() if value not in (None, -1)}
         if len(set(budgets.values())) > 1:
             names = " and ".join(budgets)
             raise PydanticCustomError("budgets", "{names} differ", {"names": names})
