@@ -20,6 +20,7 @@ from nemotrt.serve.engine.probe import ask_engine
 from nemotrt.serve.front.http.access import AccessGate
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
 from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
+from nemotrt.serve.front.http.request_id import RequestIds
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, unknown_model
@@ -51,6 +52,12 @@ class FrontSpec:
     separate_reasoning: bool = True
     max_body_bytes: int | None = None  # None: what the engine can take
     is_draining: Callable[[], bool] = lambda: False  # whether the whole server is stopping
+    aliases: tuple[str, ...] = ()  # other names of the model
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Every name that a request may give the model, its own first."""
+        return tuple(dict.fromkeys((self.model_name, *self.aliases)))
 
 
 class Front:
@@ -59,7 +66,7 @@ class Front:
     def __init__(self, spec: FrontSpec) -> None:
         """Keep what they need."""
         self.spec = spec
-        settings = CallSettings(spec.model_name, spec.files, spec.separate_reasoning)
+        settings = CallSettings(spec.model_names, spec.files, spec.separate_reasoning)
         self.workshop = Workshop(settings)
         self._created = int(time.time())
 
@@ -73,17 +80,21 @@ class Front:
 
     async def models(self, request: Request) -> Response:
         """Answer GET /v1/models and GET /v1/models/NAME."""
-        name = request.path_params.get("name")
-        if name is not None and name != self.spec.model_name:
-            raise unknown_model(name, self.spec.model_name)
-        model = {
-            "id": self.spec.model_name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "nemotrt",
-            "max_model_len": self.spec.files.limits.max_seq_len,
-        }
-        return JSONResponse(model if name else {"object": "list", "data": [model]})
+        name, names = request.path_params.get("name"), self.spec.model_names
+        if name is not None and name not in names:
+            raise unknown_model(name, names)
+        models = [
+            {
+                "id": one,
+                "object": "model",
+                "created": self._created,
+                "owned_by": "nemotrt",
+                "root": self.spec.model_name,
+                "max_model_len": self.spec.files.limits.max_seq_len,
+            }
+            for one in ([name] if name else names)
+        ]
+        return JSONResponse(models[0] if name else {"object": "list", "data": models})
 
     async def ready(self, request: Request) -> Response:
         """Answer GET /health and /health/ready: 200 where a request would be answered."""
@@ -147,7 +158,7 @@ class Front:
         return inputs if salt is None else inputs | {"cache_salt": salt}
 
 
-def create_app(spec: FrontSpec) -> Starlette:
+def create_app(spec: FrontSpec) -> ASGIApp:
     """Return the application."""
     front = Front(spec)
 
@@ -179,9 +190,10 @@ def create_app(spec: FrontSpec) -> Starlette:
         ClientDisconnect: _client_gone,
         Exception: _fault,
     }
-    return Starlette(
+    app = Starlette(
         routes=routes, middleware=[gate], exception_handlers=handlers, lifespan=lifespan
     )
+    return RequestIds(app)
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:

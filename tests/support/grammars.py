@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[str, str, Any]] = {
     "json": ("json", "", {"type": "object"}),
     "regex": ("regex", "(yes|no)", {"yes", "no"}),
     "lark": ("lark", 'start: "x" ("y" | "zz")', {"xy", "xzz"}),
+    "gbnf": ("ebnf_grammar", 'root ::= "x" end\nend ::= "y" | "zz"', {"xy", "xzz"}),
     "calls": ("lark", calls_grammar(DEFAULT.calls, TOOLS), "calls"),
     "one call": ("lark", calls_grammar(DEFAULT.calls, TOOLS, is_parallel=False), "calls"),
     "calls or answer": (

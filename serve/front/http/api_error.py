@@ -6,11 +6,13 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from nemotrt.serve.front.upstream.upstream import UpstreamError
+from nemotrt.serve.requests.limits import CONTEXT_LENGTH_EXCEEDED
 from nemotrt.wire.request import NUMBERS
 
 # Reason behind the front -> HTTP status. 503 asks a client to come again.
 STATUS = {
     "invalid_request": 400,
+    CONTEXT_LENGTH_EXCEEDED: 400,
     "answer_too_large": 400,
     "deadline_exceeded": 504,
     "queue_full": 503,
@@ -54,11 +56,13 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, HEADERS.get(self.status))
 
 
-def from_upstream(error: UpstreamError) -> ApiError:
-    """Return the API's error for one from behind the front.
+def from_upstream(error: UpstreamError, prompt: str | None = None) -> ApiError:
+    """Return the API's error for one from behind the front; `prompt` is the prompt's field.
 
     A message about a field begins with its name, which is the same there.
     """
     subject = error.message.partition(" ")[0]
     param = subject if subject in SHARED_FIELDS else None
+    if error.code == CONTEXT_LENGTH_EXCEEDED:
+        param = prompt
     return ApiError(STATUS.get(error.code, 500), error.message, code=error.code, param=param)

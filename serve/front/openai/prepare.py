@@ -3,6 +3,7 @@
 All the work that grows with a body is here, so that it can be done in another process.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -15,6 +16,7 @@ from nemotrt.serve.front.openai.body_limits import check_limits
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
 from nemotrt.serve.front.openai.completion_endpoint import CompletionCall
 from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.schema.neutral import MESSAGE
 from nemotrt.serve.front.schema.requests import (
     ChatRequest,
     CompletionRequest,
@@ -36,7 +38,7 @@ class Endpoint(StrEnum):
 class CallSettings:
     """What a call is made with, beside the body."""
 
-    model_name: str
+    model_names: tuple[str, ...]
     files: EngineFiles
     separate_reasoning: bool
 
@@ -70,25 +72,31 @@ def _read(kind: type[Body], raw: bytes, settings: CallSettings) -> Body:
     try:
         body = kind.model_validate_json(raw)
     except pydantic.ValidationError as error:
-        raise _invalid(error) from None
-    if body.model != settings.model_name:
-        raise unknown_model(body.model, settings.model_name)
+        raise _invalid(error, kind) from None
+    if body.model not in settings.model_names:
+        raise unknown_model(body.model, settings.model_names)
     check_limits(body, settings.files.limits)
     if body.stream_options not in (None, StreamOptions()) and not body.stream:
         raise ApiError(400, "stream_options needs stream.", param="stream_options")
     return body
 
 
-def unknown_model(name: str, known: str) -> ApiError:
+def unknown_model(name: str, known: Sequence[str]) -> ApiError:
     """Return the error for a model that is not the one served."""
-    return ApiError(404, f"there is no model {name!r}; known: {known}.", code="model_not_found")
+    text = f"there is no model {name!r}; known: {', '.join(known)}."
+    return ApiError(404, text, param="model", code="model_not_found")
 
 
-def _invalid(error: pydantic.ValidationError) -> ApiError:
+def _invalid(error: pydantic.ValidationError, kind: type[Sampling]) -> ApiError:
     """Return the error for a body that does not fit its schema: the first fault, by its field."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     where = place(first)
     if first["type"] == "extra_forbidden":
-        return ApiError(400, f"{where} is not supported; leave it out.", param=where)
+        *parents, name = first["loc"]
+        known = {(): kind.neutral, ("messages",): MESSAGE}.get(tuple(parents[:1]), {}).get(
+            str(name)
+        )
+        text = f"{where} is not supported; leave it out."
+        return ApiError(400, known.refusal(where) if known else text, param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."
     return ApiError(400, message, param=where or None)

@@ -1,12 +1,12 @@
-"""The front over an upstream that says what it is told."""
+"""A front over an upstream that says one text."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
-from starlette.testclient import TestClient
 
 from nemotrt.serve.front.app import FrontSpec, create_app
-from support.saying_upstream import FILES, SayingUpstream
+from support.saying_upstream import FILES, Client, SayingUpstream
 
 
 @pytest.fixture
@@ -15,7 +15,6 @@ def upstream() -> SayingUpstream:
 
 
 @pytest.fixture
-def client(upstream) -> Iterator[TestClient]:
-    spec = FrontSpec("llm", FILES, upstream)
-    with TestClient(create_app(spec), raise_server_exceptions=False) as client:
-        yield client
+def client(upstream) -> Iterator[Client]:
+    with asyncio.Runner() as runner:
+        yield Client(create_app(FrontSpec("llm", FILES, upstream)), runner)
