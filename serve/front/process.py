@@ -59,6 +59,7 @@ def serve_front(
         separate_reasoning=not told.reasoning_in_content,
         max_body_bytes=told.max_body_bytes,
         is_draining=draining.is_set,
+        stored_responses_bytes=told.stored_responses_mib << 20,
     )
     uvicorn.run(
         create_app(spec),

@@ -3,12 +3,16 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+
 from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
 from nemotrt.engines.artefact.options import WeightOptions
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ConfigError
 
+SIZE = click.IntRange(0)
 DEFAULT_NAME = "llm"
+DEFAULT_STORED_MIB = 64
 # A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this
 # bounds their share of the machine. Chosen, not derived: benchmarks/serve_throughput.py compares.
 MAX_CHUNKS_PER_S = 2000.0
@@ -26,6 +30,9 @@ class FrontOptions:
     share_prefixes: bool = option(False, "API keys use each other's kept prefixes.")
     tls_certificate: Path | None = option(None, "PEM file, with --tls-key.")
     tls_key: Path | None = option(None, "PEM file, with --tls-certificate.")
+    stored_responses_mib: int = option(
+        DEFAULT_STORED_MIB, "Memory for /v1/responses to go on from; 0 stores none.", kind=SIZE
+    )
     max_body_bytes: int | None = option(
         None, "Of a request.", kind=COUNT, unset="by the engine's max_seq_len, 16 MiB at most"
     )

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients expect them."""
+"""Errors as the clients of each door expect them."""
 
 from functools import partial
 from typing import Any
@@ -22,6 +22,17 @@ STATUS = {
 }
 # Fields that the engine judges too: they have the same name behind the front.
 SHARED_FIELDS = {"logit_bias", "max_tokens", "min_tokens", "stop_token_ids", *NUMBERS}
+ANTHROPIC_PATH = "/v1/messages"
+# Source: Anthropic's API reference, errors; a client tries the last two again.
+ANTHROPIC_KINDS = {
+    **dict.fromkeys((400, 405, 408, 415, 431), "invalid_request_error"),
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 HEADERS = {401: {"WWW-Authenticate": 'Basic realm="nemotrt"'}, 503: {"Retry-After": "1"}}
 
 
@@ -49,9 +60,17 @@ class ApiError(Exception):
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 
-    def response(self) -> JSONResponse:
+    def body_for(self, path: str) -> dict[str, Any]:
+        """Return the JSON body in the form of the door at `path`: Anthropic's or OpenAI's."""
+        if not path.startswith(ANTHROPIC_PATH):
+            return self.body
+        told = f"{self.param}: {self.message}" if self.param else self.message
+        kind = ANTHROPIC_KINDS.get(self.status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": told}}
+
+    def response(self, path: str = "/") -> JSONResponse:
         """Return the HTTP response."""
-        return JSONResponse(self.body, self.status, HEADERS.get(self.status))
+        return JSONResponse(self.body_for(path), self.status, HEADERS.get(self.status))
 
 
 def from_upstream(error: UpstreamError) -> ApiError:

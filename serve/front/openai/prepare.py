@@ -1,11 +1,8 @@
-"""From a request's body to the call that answers it: checked, laid out, its prompt rendered.
+"""From a body of chat or completions to the call that answers it: checked, its prompt rendered."""
 
-All the work that grows with a body is here, so that it can be done in another process.
-"""
-
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pydantic
 
@@ -21,15 +18,22 @@ from nemotrt.serve.front.schema.requests import (
     Sampling,
     StreamOptions,
 )
+from nemotrt.serve.front.upstream.upstream import Fields, Upstream
 
-Body = TypeVar("Body", bound=Sampling)
+Body = TypeVar("Body", bound=pydantic.BaseModel)
 
 
-class Endpoint(StrEnum):
-    """What a body was sent to."""
+class Call(Protocol):
+    """A request on its way through, to be answered whole or streamed."""
 
-    CHAT = "chat"
-    COMPLETIONS = "completions"
+    inputs: list[Fields]
+    stream_end: bytes  # what a stream ends with
+
+    def chunks(self, upstream: Upstream) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield the chunks of a streamed answer; ApiError for a refusal or a failure."""
+
+    async def completion(self, upstream: Upstream) -> dict[str, Any]:
+        """Return the whole answer; ApiError for a refusal or a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +49,67 @@ class CallSettings:
 class Prepared:
     """A call, and whether its answer is streamed."""
 
-    call: ChatCall | CompletionCall
+    call: Call
     is_stream: bool
 
 
-def prepare(endpoint: Endpoint, raw: bytes, settings: CallSettings) -> Prepared:
-    """Return the call for a body.
+def prepare_chat(raw: bytes, settings: CallSettings) -> Prepared:
+    """Return the call for a chat's body.
 
     Raises:
-        ApiError: it is no JSON, a field is unknown, wrong or beyond a limit, there is no such
-            model, or the chat template refuses the messages.
+        ApiError: the chat template refuses the messages, or as in `read_body` and `check_body`.
     """
-    files = settings.files
-    if endpoint is Endpoint.CHAT:
-        chat = _read(ChatRequest, raw, settings)
-        separate = settings.separate_reasoning
-        return Prepared(ChatCall(chat, files, separate_reasoning=separate), chat.stream)
-    completion = _read(CompletionRequest, raw, settings)
-    return Prepared(CompletionCall(completion, files), completion.stream)
+    chat = read_body(ChatRequest, raw)
+    _check_stream_options(chat)
+    return Prepared(chat_call(chat, settings), chat.stream)
 
 
-def _read(kind: type[Body], raw: bytes, settings: CallSettings) -> Body:
-    """Return the checked body."""
+def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
+    """Return the call for a chat.
+
+    Raises:
+        ApiError: the chat template refuses the messages, or as in `check_body`.
+    """
+    check_body(chat, settings)
+    return ChatCall(chat, settings.files, separate_reasoning=settings.separate_reasoning)
+
+
+def prepare_completion(raw: bytes, settings: CallSettings) -> Prepared:
+    """Return the call for a body of completions.
+
+    Raises:
+        ApiError: as in `read_body` and `check_body`.
+    """
+    completion = read_body(CompletionRequest, raw)
+    _check_stream_options(completion)
+    check_body(completion, settings)
+    return Prepared(CompletionCall(completion, settings.files), completion.stream)
+
+
+def read_body(kind: type[Body], raw: bytes | dict[str, Any]) -> Body:
+    """Return the body of a request, or the one that another body was made into.
+
+    Raises:
+        ApiError: it is no JSON, or a field is unknown or wrong.
+    """
     try:
-        body = kind.model_validate_json(raw)
+        if isinstance(raw, bytes):
+            return kind.model_validate_json(raw)
+        return kind.model_validate(raw)
     except pydantic.ValidationError as error:
         raise _invalid(error) from None
+
+
+def check_body(body: Sampling, settings: CallSettings) -> None:
+    """Raise ApiError where there is no such model, or something is beyond a limit."""
     if body.model != settings.model_name:
         raise unknown_model(body.model, settings.model_name)
     check_limits(body, settings.files.limits)
+
+
+def _check_stream_options(body: Sampling) -> None:
     if body.stream_options not in (None, StreamOptions()) and not body.stream:
         raise ApiError(400, "stream_options needs stream.", param="stream_options")
-    return body
 
 
 def unknown_model(name: str, known: str) -> ApiError:

@@ -1,0 +1,72 @@
+"""From a request's body to the call that answers it, at every door.
+
+All the work that grows with a body is here, so that it can be done in another process.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from pydantic import TypeAdapter
+
+from nemotrt.serve.front.doors.responses.call import ResponseCall
+from nemotrt.serve.front.doors.responses.conversation import chat_body
+from nemotrt.serve.front.openai.prepare import (
+    CallSettings,
+    Prepared,
+    chat_call,
+    prepare_chat,
+    prepare_completion,
+    read_body,
+)
+from nemotrt.serve.front.schema.requests import ChatRequest
+from nemotrt.serve.front.schema.responses import InputItem, ResponsesRequest
+
+ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
+
+
+class Endpoint(StrEnum):
+    """What a body was sent to."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+
+
+class NeedsEarlierError(Exception):
+    """A body goes on from an earlier response, which has to be given."""
+
+    def __init__(self, response_id: str) -> None:
+        """Keep which."""
+        super().__init__(response_id)
+        self.response_id = response_id
+
+
+def prepare(
+    endpoint: Endpoint, raw: bytes, settings: CallSettings, earlier: bytes | None = None
+) -> Prepared:
+    """Return the call for a body; `earlier` are the items of the response that it goes on from.
+
+    Raises:
+        ApiError: it is no JSON, a field is unknown, wrong or beyond a limit, there is no such
+            model, or the chat template refuses the messages.
+        NeedsEarlierError: it goes on from a response, whose items were not given.
+    """
+    if endpoint is Endpoint.RESPONSES:
+        return _response(raw, settings, earlier)
+    return PREPARE[endpoint](raw, settings)
+
+
+def _response(raw: bytes, settings: CallSettings, earlier: bytes | None) -> Prepared:
+    body = read_body(ResponsesRequest, raw)
+    if body.previous_response_id is not None and earlier is None:
+        raise NeedsEarlierError(body.previous_response_id)
+    items = [*ITEMS.validate_json(earlier or b"[]"), *body.items]
+    call = chat_call(read_body(ChatRequest, chat_body(body, items)), settings)
+    kept = ITEMS.dump_python(items, exclude_none=True)
+    return Prepared(ResponseCall(body, call, kept), body.stream)
+
+
+PREPARE: dict[Endpoint, Callable[[bytes, CallSettings], Prepared]] = {
+    Endpoint.CHAT: prepare_chat,
+    Endpoint.COMPLETIONS: prepare_completion,
+}
