@@ -8,8 +8,11 @@ from enum import StrEnum
 
 from pydantic import TypeAdapter
 
+from nemotrt.serve.front.doors.messages import conversation as messages
+from nemotrt.serve.front.doors.messages.call import CountCall, MessageCall
+from nemotrt.serve.front.doors.responses import conversation as responses
 from nemotrt.serve.front.doors.responses.call import ResponseCall
-from nemotrt.serve.front.doors.responses.conversation import chat_body
+from nemotrt.serve.front.openai.chat_endpoint import ChatCall
 from nemotrt.serve.front.openai.prepare import (
     CallSettings,
     Prepared,
@@ -18,6 +21,7 @@ from nemotrt.serve.front.openai.prepare import (
     prepare_completion,
     read_body,
 )
+from nemotrt.serve.front.schema.anthropic import CountRequest, MessagesRequest
 from nemotrt.serve.front.schema.requests import ChatRequest
 from nemotrt.serve.front.schema.responses import InputItem, ResponsesRequest
 
@@ -30,6 +34,8 @@ class Endpoint(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     RESPONSES = "responses"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
 
 
 class NeedsEarlierError(Exception):
@@ -61,12 +67,30 @@ def _response(raw: bytes, settings: CallSettings, earlier: bytes | None) -> Prep
     if body.previous_response_id is not None and earlier is None:
         raise NeedsEarlierError(body.previous_response_id)
     items = [*ITEMS.validate_json(earlier or b"[]"), *body.items]
-    call = chat_call(read_body(ChatRequest, chat_body(body, items)), settings)
+    call = chat_call(read_body(ChatRequest, responses.chat_body(body, items)), settings)
     kept = ITEMS.dump_python(items, exclude_none=True)
     return Prepared(ResponseCall(body, call, kept), body.stream)
+
+
+def _message(raw: bytes, settings: CallSettings) -> Prepared:
+    body = read_body(MessagesRequest, raw)
+    return Prepared(MessageCall(body.model, _anthropic_chat(body, settings)), body.stream)
+
+
+def _count(raw: bytes, settings: CallSettings) -> Prepared:
+    chat = _anthropic_chat(read_body(CountRequest, raw), settings)
+    ids = settings.files.encode(chat.inputs[0]["text_input"], add_special_tokens=False)
+    return Prepared(CountCall(len(ids)), is_stream=False)
+
+
+def _anthropic_chat(body: CountRequest, settings: CallSettings) -> ChatCall:
+    told = messages.chat_body(body, settings.files.template)
+    return chat_call(read_body(ChatRequest, told), settings)
 
 
 PREPARE: dict[Endpoint, Callable[[bytes, CallSettings], Prepared]] = {
     Endpoint.CHAT: prepare_chat,
     Endpoint.COMPLETIONS: prepare_completion,
+    Endpoint.MESSAGES: _message,
+    Endpoint.COUNT_TOKENS: _count,
 }

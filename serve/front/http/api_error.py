@@ -64,9 +64,8 @@ class ApiError(Exception):
         """Return the JSON body in the form of the door at `path`: Anthropic's or OpenAI's."""
         if not path.startswith(ANTHROPIC_PATH):
             return self.body
-        told = f"{self.param}: {self.message}" if self.param else self.message
         kind = ANTHROPIC_KINDS.get(self.status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": told}}
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
 
     def response(self, path: str = "/") -> JSONResponse:
         """Return the HTTP response."""

@@ -73,7 +73,7 @@ class ReasoningItem(Item):
     neutral: ClassVar[Table] = REASONING
 
     type: Literal["reasoning"]
-    summary: list[ReasoningPart] = []
+    summary: list[ReasoningPart] = Field(default=[])
     content: list[ReasoningPart] | None = None
 
 
