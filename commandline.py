@@ -146,7 +146,9 @@ def words_of(options: Any) -> list[str]:
             words += words_of(value)
         elif (told := item.metadata.get(TOLD)) and value != item.default:
             name = (*told.names, f"--{item.name.replace('_', '-')}")[0]
-            words += [name] if isinstance(value, bool) else [name, str(value)]
+            values = value if isinstance(value, tuple) else (value,)
+            for one in values:
+                words += [name] if isinstance(one, bool) else [name, str(one)]
     return words
 
 

@@ -13,22 +13,28 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+)
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nemotrt.serve.engine.probe import ask_engine
+from nemotrt.serve.front.doors.facts import FACTS
 from nemotrt.serve.front.doors.prepare import Endpoint, NeedsEarlierError
 from nemotrt.serve.front.doors.responses.call import ResponseCall
 from nemotrt.serve.front.doors.responses.endpoint import ResponsesEndpoint
+from nemotrt.serve.front.doors.vllm_metrics import vllm_text
 from nemotrt.serve.front.http.access import AccessGate, authorization_of
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
-from nemotrt.serve.front.http.browsers import check_json
+from nemotrt.serve.front.http.browsers import check_json, cors
 from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
-from nemotrt.serve.front.schema.openapi import openapi_bytes
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
 from nemotrt.serve.processes.options import DEFAULT_STORED_MIB
@@ -48,6 +54,8 @@ ENDPOINTS = {
     "/v1/responses": Endpoint.RESPONSES,
     "/v1/messages": Endpoint.MESSAGES,
     "/v1/messages/count_tokens": Endpoint.COUNT_TOKENS,
+    "/tokenize": Endpoint.TOKENIZE,
+    "/detokenize": Endpoint.DETOKENIZE,
 }
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that has gone
 
@@ -64,6 +72,8 @@ class FrontSpec:
     separate_reasoning: bool = True
     max_body_bytes: int | None = None  # None: what the engine can take
     is_draining: Callable[[], bool] = lambda: False  # whether the whole server is stopping
+    cors_origins: tuple[str, ...] = ()  # of pages that may use the API
+    vllm_metrics: bool = False
     stored_responses_bytes: int = DEFAULT_STORED_MIB << 20  # of /v1/responses, in memory
 
 
@@ -122,11 +132,10 @@ class Front:
         answer = await asyncio.to_thread(ask_engine, socket, "metrics")
         if answer is None:
             raise ApiError(503, "the engine process is starting.", code="engine_unavailable")
-        return PlainTextResponse(answer["text"], media_type="text/plain; version=0.0.4")
-
-    async def openapi(self, request: Request) -> Response:
-        """Answer GET /openapi.json."""
-        return Response(openapi_bytes(), media_type="application/json")
+        text = answer["text"]
+        if self.spec.vllm_metrics:
+            text += vllm_text(text, self.spec.model_name)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def page(self, request: Request) -> Response:
         """Answer GET / with the chat page."""
@@ -191,7 +200,8 @@ def create_app(spec: FrontSpec) -> Starlette:
         Route("/health/ready", front.ready),
         Route("/health/live", front.live),
         Route("/metrics", front.metrics),
-        Route("/openapi.json", front.openapi),
+        Route("/ping", front.ready, methods=["GET", "POST"]),
+        *FACTS,
         Route("/", front.page),
     ]
     most = spec.max_body_bytes or most_body_bytes(spec.files.limits.max_seq_len)
@@ -204,7 +214,10 @@ def create_app(spec: FrontSpec) -> Starlette:
         Exception: _fault,
     }
     return Starlette(
-        routes=routes, middleware=[gate], exception_handlers=handlers, lifespan=lifespan
+        routes=routes,
+        middleware=[*cors(spec.cors_origins), gate],
+        exception_handlers=handlers,
+        lifespan=lifespan,
     )
 
 

@@ -30,6 +30,9 @@ class FrontOptions:
     share_prefixes: bool = option(False, "API keys use each other's kept prefixes.")
     tls_certificate: Path | None = option(None, "PEM file, with --tls-key.")
     tls_key: Path | None = option(None, "PEM file, with --tls-certificate.")
+    cors_origin: tuple[str, ...] = option((), "Of pages that may use the API; several are fine.")
+    allowed_host: tuple[str, ...] = option((), "Name of this server, beside localhost's.")
+    vllm_metrics: bool = option(False, "/metrics also by vLLM's names.")
     stored_responses_mib: int = option(
         DEFAULT_STORED_MIB, "Memory for /v1/responses to go on from; 0 stores none.", kind=SIZE
     )

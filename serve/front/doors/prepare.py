@@ -9,9 +9,10 @@ from enum import StrEnum
 from pydantic import TypeAdapter
 
 from nemotrt.serve.front.doors.messages import conversation as messages
-from nemotrt.serve.front.doors.messages.call import CountCall, MessageCall
+from nemotrt.serve.front.doors.messages.call import MessageCall
 from nemotrt.serve.front.doors.responses import conversation as responses
 from nemotrt.serve.front.doors.responses.call import ResponseCall
+from nemotrt.serve.front.doors.tokens import answered, detokenize, tokenize
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
 from nemotrt.serve.front.openai.prepare import (
     CallSettings,
@@ -36,6 +37,8 @@ class Endpoint(StrEnum):
     RESPONSES = "responses"
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
 
 
 class NeedsEarlierError(Exception):
@@ -80,7 +83,7 @@ def _message(raw: bytes, settings: CallSettings) -> Prepared:
 def _count(raw: bytes, settings: CallSettings) -> Prepared:
     chat = _anthropic_chat(read_body(CountRequest, raw), settings)
     ids = settings.files.encode(chat.inputs[0]["text_input"], add_special_tokens=False)
-    return Prepared(CountCall(len(ids)), is_stream=False)
+    return answered({"input_tokens": len(ids)})
 
 
 def _anthropic_chat(body: CountRequest, settings: CallSettings) -> ChatCall:
@@ -93,4 +96,6 @@ PREPARE: dict[Endpoint, Callable[[bytes, CallSettings], Prepared]] = {
     Endpoint.COMPLETIONS: prepare_completion,
     Endpoint.MESSAGES: _message,
     Endpoint.COUNT_TOKENS: _count,
+    Endpoint.TOKENIZE: tokenize,
+    Endpoint.DETOKENIZE: detokenize,
 }

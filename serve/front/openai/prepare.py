@@ -102,9 +102,14 @@ def read_body(kind: type[Body], raw: bytes | dict[str, Any]) -> Body:
 
 def check_body(body: Sampling, settings: CallSettings) -> None:
     """Raise ApiError where there is no such model, or something is beyond a limit."""
-    if body.model != settings.model_name:
-        raise unknown_model(body.model, settings.model_name)
+    check_model(body.model, settings)
     check_limits(body, settings.files.limits)
+
+
+def check_model(name: str, settings: CallSettings) -> None:
+    """Raise ApiError where the model of that name is not the one served."""
+    if name != settings.model_name:
+        raise unknown_model(name, settings.model_name)
 
 
 def _check_stream_options(body: Sampling) -> None:

@@ -58,8 +58,8 @@ class MessageCall:
 
     async def _events(self, upstream: Upstream) -> AsyncIterator[tuple[list[Json], Json]]:
         """Yield the events, the last ones with the whole message."""
-        blocks, usage, reason = Blocks(), {}, "stop"
-        has_begun = False
+        blocks, reason, has_begun = Blocks(), "stop", False
+        usage: Json = {}
         async for chunks in self._chat.chunks(upstream):
             events: list[Json] = []
             for chunk in chunks:
@@ -81,25 +81,6 @@ class MessageCall:
     def _message(self, blocks: list[Json], ended: Json | None, usage: Json) -> Json:
         told = ended or {"stop_reason": None, "stop_sequence": None}
         return {**self._base, "content": blocks, **told, "usage": _usage(usage)}
-
-
-class CountCall:
-    """How many tokens a prompt has, which no engine is asked for."""
-
-    stream_end = b""
-
-    def __init__(self, num_tokens: int) -> None:
-        """Keep the count."""
-        self.inputs: list[Fields] = []
-        self._num_tokens = num_tokens
-
-    async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
-        """Yield the count as it is."""
-        yield [await self.completion(upstream)]
-
-    async def completion(self, upstream: Upstream) -> Json:
-        """Return the count."""
-        return {"input_tokens": self._num_tokens}
 
 
 def _usage(usage: Json) -> Json:
