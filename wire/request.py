@@ -96,6 +96,9 @@ class GenerationRequest(SamplingNumbers):
     ignore_eos: bool = False
     max_thinking_tokens: int | None = number(None, 0, INT32)
     stop_in_reasoning: bool = False  # stop_words end a reasoning trace too
+    include_stop_str_in_output: bool = False  # the text ends with the stop string that ended it
+    skip_special_tokens: bool = True  # false: the text shows them
+    return_num_reasoning_tokens: bool = False
     priority: int = number(0, -INT32 - 1, INT32)
     timeout_ms: int | None = number(None, 1, INT32)
     return_prompt_log_probs: bool = False

@@ -52,6 +52,8 @@ OUTPUTS = (
     TensorSpec("top_prompt_log_probs", "FP32", is_list=True, rank=2),
     # ours, beside num_input_tokens where the engine keeps prefixes
     TensorSpec("num_cached_tokens", "INT32"),
+    # ours, beside num_output_tokens if asked for
+    TensorSpec("num_reasoning_tokens", "INT32"),
 )
 # Limits that keep a tensor from the engine's process; that one checks the finer ones.
 MIN_ELEMENTS = 1024

@@ -79,20 +79,24 @@ class Manifest(Strict):
         return precision
 
     @property
-    def facts(self) -> dict[str, str | int]:
-        """What tells this engine from others, for a result or a server's metrics.
+    def digest(self) -> str:
+        """A digest of the whole manifest but for where the checkpoint lies or came from.
 
-        `engine` is a digest of the whole manifest but for where the checkpoint lies or came from:
-        an engine is the same wherever it is.
+        An engine is the same wherever it is.
         """
         whole = self.model_dump_json(exclude={"checkpoint": {"path", "origin"}})
+        return hashlib.sha256(whole.encode()).hexdigest()[:12]
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What tells this engine from others, for a result or a server's metrics."""
         return {
             "model": f"{self.model['model_type']} {self.model['layers']}",
             "backend": self.backend,
             "gpu": self.gpu or "none",
             "precision": str(self.precision),
             "checkpoint": self.checkpoint.fingerprint[:12],
-            "engine": hashlib.sha256(whole.encode()).hexdigest()[:12],
+            "engine": self.digest,
             **self.limits.model_dump(),
         }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import NamedTuple
 
 
@@ -10,6 +11,26 @@ class Tags(NamedTuple):
 
     open: str
     close: str
+
+
+class ReasoningEffort(StrEnum):
+    """OpenAI's names of how much a model may think."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What one asks of a model; without `max_tokens` its trace has no budget."""
+
+    is_thinking: bool = True
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +55,8 @@ class ChatFormat:
     `gap` are the newlines between a trace's closing tag and the answer. `directives` are the words
     of a message that switch thinking on (True) and off, `sampling` the settings with and without.
     Each of `roles` is a token with which the template begins messages. `answers_return`: the next
-    turn's prompt may have an answer as it was written, its trace too.
+    turn's prompt may have an answer as it was written, its trace too. `efforts` says what a
+    request's `reasoning_effort` means.
     """
 
     think: Tags
@@ -44,8 +66,20 @@ class ChatFormat:
     sampling: Mapping[bool, Mapping[str, float]]
     roles: tuple[str, ...]
     answers_return: bool
+    efforts: Mapping[ReasoningEffort, Effort]
 
 
+# Source: litellm's constants.py, DEFAULT_REASONING_EFFORT_*, for models that take a budget; it has
+# none for the two highest, which leave the trace to the model.
+EFFORTS = {
+    ReasoningEffort.NONE: Effort(is_thinking=False),
+    ReasoningEffort.MINIMAL: Effort(max_tokens=128),
+    ReasoningEffort.LOW: Effort(max_tokens=1024),
+    ReasoningEffort.MEDIUM: Effort(max_tokens=2048),
+    ReasoningEffort.HIGH: Effort(max_tokens=4096),
+    ReasoningEffort.XHIGH: Effort(),
+    ReasoningEffort.MAX: Effort(),
+}
 # Source: chat template and model card of NVIDIA-Nemotron-Nano-9B-v2: "temperature 0.6, top_p 0.95
 # for reasoning True and greedy search for reasoning False".
 NEMOTRON_NANO_2 = ChatFormat(
@@ -60,6 +94,7 @@ NEMOTRON_NANO_2 = ChatFormat(
         False: {"temperature": 0.0, "top_p": 1.0},
     },
     roles=("<SPECIAL_10>", "<SPECIAL_11>"),
+    efforts=EFFORTS,
     answers_return=False,  # it writes an answer without its trace, and without an empty one
 )
 # Traces as above; each call has tags of its own, as Hermes writes it. Source: chat template

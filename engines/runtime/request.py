@@ -6,6 +6,8 @@ from enum import StrEnum
 from nemotrt.engines.runtime.sampling.guide import Guide
 from nemotrt.engines.runtime.sampling.params import SamplingParams, Score
 from nemotrt.engines.text.reasoning import Trace
+from nemotrt.engines.text.text_stream import TextStream
+from nemotrt.engines.text.tokenizer import Tokenizer
 
 
 class FinishReason(StrEnum):
@@ -44,6 +46,16 @@ class Request:
     trace: Trace = Trace.CLOSED
     salt: str = ""
     priority: int = 0
+
+    def text_stream(self, tokenizer: Tokenizer | None) -> TextStream:
+        """Return the text of the request's tokens, still empty."""
+        return TextStream(
+            tokenizer,
+            self.params.stop,
+            self.trace,
+            show_stop=self.params.include_stop_str_in_output,
+            skip_special_tokens=self.params.skip_special_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,3 +142,33 @@ class TraceReader:
         rest = text.lstrip(NEWLINE) if self._trim else text
         self._trim = self._trim and not rest
         return rest
+
+
+class TraceCounter:
+    """Counts the tokens of a trace, those of its tags among them."""
+
+    def __init__(self, chat: ChatFormat, trace: Trace) -> None:
+        """Start where the prompt leaves the trace."""
+        self._reader = TraceReader(chat, trace)
+        self._mark = chat.think.close[0]
+        self._is_plain = trace is Trace.OPEN  # no closing tag has begun
+        self._num_tokens = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens so far; none while it is open whether there is a trace at all."""
+        return 0 if self._reader.trace is Trace.BEFORE else self._num_tokens
+
+    def push(self, text: str) -> None:
+        """Add a token that completes `text`."""
+        before = self._reader.trace
+        if before is Trace.CLOSED:
+            return
+        self._num_tokens += 1
+        if self._is_plain and self._mark not in text:
+            return  # most tokens: the reader would take ten times as long
+        split = self._reader.push(text)
+        is_open = self._reader.trace is Trace.OPEN
+        self._is_plain = is_open and not self._reader.held.strip(NEWLINE)
+        if before is Trace.BEFORE and split.content and not split.outside:
+            self._num_tokens = 0  # there is no trace

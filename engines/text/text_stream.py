@@ -18,13 +18,19 @@ class TextStream:
         tokenizer: Tokenizer | None,
         stop: tuple[str, ...] = (),
         trace: Trace = Trace.CLOSED,
+        *,
+        show_stop: bool = False,
+        skip_special_tokens: bool = True,
     ) -> None:
         """Start an empty text where the prompt leaves the trace; CLOSED: all is the answer.
 
-        Without a tokenizer every text is empty.
+        With `show_stop` the stop string that ends the text belongs to it. Without a tokenizer every
+        text is empty.
         """
-        self._decoder = tokenizer.decoder() if tokenizer else None
-        self._stops = stop
+        self._decoder = None
+        if tokenizer is not None:
+            self._decoder = tokenizer.decoder(skip_special_tokens=skip_special_tokens)
+        self._stops, self._show_stop = stop, show_stop
         self._hold = HoldBack(stop)
         chat = tokenizer.chat if tokenizer else DEFAULT
         self._reader = TraceReader(chat, trace if stop else Trace.CLOSED)
@@ -62,6 +68,9 @@ class TextStream:
         """Return what may be shown; the rest is held, or dropped at a stop string."""
         if self.is_stopped:
             return ""
+        held = self._hold.held
         text, end = self._hold.push(split.content, counts=self._may_stop)
         self.is_stopped = end is not None
+        if end is not None and self._show_stop:
+            text = held + split.content[:end]
         return split.outside + text

@@ -89,12 +89,12 @@ class Tokenizer:
             return self.decode([token], skip_special_tokens=False).encode()
         return self._reader(entry)
 
-    def shown_bytes(self, token: int, *, is_first: bool) -> bytes:
-        """Return what a token adds to a decoded text, b"" for a special one.
+    def shown_bytes(self, token: int, *, is_first: bool, skip_special_tokens: bool = True) -> bytes:
+        """Return what a token adds to a decoded text, b"" for a special one that is skipped.
 
         `is_first` says that it is the text's first token: some decoders drop its space.
         """
-        if self.is_special(token):
+        if skip_special_tokens and self.is_special(token):
             return b""
         shown = self.token_bytes(token) or b""
         if is_first and shown[:1] == b" ":
@@ -121,14 +121,14 @@ class Tokenizer:
         text: str = self._backend.to_str()
         return text
 
-    def decoder(self) -> Callable[[int], str]:
+    def decoder(self, *, skip_special_tokens: bool = True) -> Callable[[int], str]:
         """Return a function from the next id to the text that it completes, "" if none yet.
 
-        Special tokens have no text, but for the family's tags.
+        Special tokens that are skipped have no text, but for the family's tags.
         """
         from tokenizers.decoders import DecodeStream
 
-        stream = DecodeStream(skip_special_tokens=True)
+        stream = DecodeStream(skip_special_tokens=skip_special_tokens)
         tags = self._special_tags
 
         def text(token: int) -> str:

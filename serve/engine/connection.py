@@ -18,6 +18,7 @@ from nemotrt.serve.engine.loop import SHUTTING_DOWN, EngineLoop
 from nemotrt.serve.engine.preparation import MAX_WAITING, Preparation, work_size
 from nemotrt.serve.engine.submission import Submission, make_submission
 from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.requests.limits import refusal_code
 from nemotrt.wire.frames import Frame, FrameTooLargeError, Item, encode, read_frames
 
 log = logging.getLogger("nemotrt.engine")
@@ -129,7 +130,7 @@ class ClientConnection:
                 request_id, inputs, self._opened, self, deliver, self._grammars, arrived_s=arrived_s
             )
         except NemotrtError as error:
-            self._settle(number, failure("invalid_request", error.message))
+            self._settle(number, failure(refusal_code(error), error.message))
         except Exception as error:  # a bug must cost its own request, not the connection of all
             traceback.print_exc()
             self._settle(number, failure("engine_failed", f"the request met a fault: {error}"))

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from nemotrt.engines.runtime.request import PromptToken, Token, Update
+from nemotrt.engines.text.reasoning import TraceCounter
 from nemotrt.serve.engine.submission import Submission
 from nemotrt.wire.tensors import merge
 
@@ -20,6 +21,9 @@ class Delivery:
         self._num_input_tokens = len(submission.request.prompt)
         self._num_cached_tokens: int | None = None  # not known yet, or nothing is kept
         self._num_output_tokens = 0
+        self._trace: TraceCounter | None = None
+        if submission.inputs.return_num_reasoning_tokens:
+            self._trace = TraceCounter(submission.turn.chat, submission.turn.trace)
         self._log_probs: list[float | None] = []  # None: TensorRT-LLM has none of a forced token
         self._held: Fields = {"text_output": submission.prompt_text, **self._count_fields()}
 
@@ -46,8 +50,11 @@ class Delivery:
     def _token_fields(self, tokens: tuple[Token, ...]) -> Fields:
         """Return the fields that say something of each token."""
         fields: Fields = {}
+        if self._trace is not None:
+            for token in tokens:
+                self._trace.push(token.text)
         if self._inputs.return_progress:
-            fields["num_output_tokens"] = self._num_output_tokens
+            fields |= self._output_counts()
         if self._inputs.return_output_ids:
             fields["output_ids"] = [token.id for token in tokens]
         if self._inputs.return_log_probs:
@@ -70,11 +77,18 @@ class Delivery:
             counts["num_cached_tokens"] = self._num_cached_tokens
         return counts
 
+    def _output_counts(self) -> Fields:
+        """Return how many tokens there are so far, and how many of them are of the trace."""
+        counts = {"num_output_tokens": self._num_output_tokens}
+        if self._trace is not None:
+            counts["num_reasoning_tokens"] = self._trace.num_tokens
+        return counts
+
     def _last_fields(self, finish_reason: str) -> Fields:
         """Return the fields that come once, at the end."""
         fields: Fields = {"final": True, "finish_reason": finish_reason, **self._count_fields()}
         if self._inputs.return_num_output_tokens or self._inputs.return_progress:
-            fields["num_output_tokens"] = self._num_output_tokens
+            fields |= self._output_counts()
         if self._inputs.return_log_probs:
             known = [p for p in self._log_probs if p is not None]
             fields["cum_log_probs"] = sum(known) if len(known) == len(self._log_probs) else None

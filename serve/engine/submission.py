@@ -21,6 +21,8 @@ from nemotrt.serve.requests.limits import check_head, check_text
 from nemotrt.serve.requests.sampling import sampling_params
 from nemotrt.wire.request import GenerationRequest
 
+ANY_TEXT = Turn(Trace.CLOSED, expects_trace=False, is_at_newline=False)  # a trace plays no part
+
 
 @dataclass(slots=True)
 class Submission:
@@ -33,6 +35,7 @@ class Submission:
     deadline_s: float | None
     owner: Any  # whoever gets the updates; all that one owner has can be cancelled together
     deliver: Callable[[dict[str, Any]], None]
+    turn: Turn = ANY_TEXT  # where the prompt leaves the assistant's
 
 
 def prompt_ids(inputs: GenerationRequest, opened: OpenEngine) -> tuple[int, ...]:
@@ -90,14 +93,19 @@ def make_submission(
     guide = _guide(inputs, turn, opened, grammars)
     salt, priority = inputs.cache_salt or "", inputs.priority
     request = Request(request_id, ids, params, guide, trace, salt, priority)
-    return Submission(request, inputs, text, now, deadline, owner, deliver)
+    return Submission(request, inputs, text, now, deadline, owner, deliver, turn)
 
 
 def _turn(inputs: GenerationRequest, ids: tuple[int, ...], opened: OpenEngine) -> Turn:
     """Return where the prompt leaves the assistant's turn, as far as the request depends on it."""
-    is_steered = inputs.stop_words or inputs.guided_decoding_guide_type
-    if opened.tokenizer is None or not (is_steered or inputs.max_thinking_tokens is not None):
-        return Turn(Trace.CLOSED, expects_trace=False, is_at_newline=False)
+    depends = (
+        inputs.stop_words
+        or inputs.guided_decoding_guide_type
+        or inputs.return_num_reasoning_tokens
+        or inputs.max_thinking_tokens is not None
+    )
+    if opened.tokenizer is None or not depends:
+        return ANY_TEXT
     text = inputs.text_input
     if text is None:
         text = opened.tokenizer.decode(ids, skip_special_tokens=False)

@@ -32,6 +32,7 @@ from nemotrt.serve.front.http.access import AccessGate, authorization_of
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
 from nemotrt.serve.front.http.browsers import check_json, cors
 from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
+from nemotrt.serve.front.http.request_id import RequestIds
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
@@ -75,6 +76,12 @@ class FrontSpec:
     cors_origins: tuple[str, ...] = ()  # of pages that may use the API
     vllm_metrics: bool = False
     stored_responses_bytes: int = DEFAULT_STORED_MIB << 20  # of /v1/responses, in memory
+    aliases: tuple[str, ...] = ()  # other names of the model
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Every name that a request may give the model, its own first."""
+        return tuple(dict.fromkeys((self.model_name, *self.aliases)))
 
 
 class Front:
@@ -83,24 +90,28 @@ class Front:
     def __init__(self, spec: FrontSpec) -> None:
         """Keep what they need."""
         self.spec = spec
-        settings = CallSettings(spec.model_name, spec.files, spec.separate_reasoning)
+        settings = CallSettings(spec.model_names, spec.files, spec.separate_reasoning)
         self.workshop = Workshop(settings)
         self.responses = ResponsesEndpoint(spec.tenants, spec.stored_responses_bytes)
         self._created = int(time.time())
 
     async def models(self, request: Request) -> Response:
         """Answer GET /v1/models and GET /v1/models/NAME."""
-        name = request.path_params.get("name")
-        if name is not None and name != self.spec.model_name:
-            raise unknown_model(name, self.spec.model_name)
-        model = {
-            "id": self.spec.model_name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "nemotrt",
-            "max_model_len": self.spec.files.limits.max_seq_len,
-        }
-        return JSONResponse(model if name else {"object": "list", "data": [model]})
+        name, names = request.path_params.get("name"), self.spec.model_names
+        if name is not None and name not in names:
+            raise unknown_model(name, names)
+        models = [
+            {
+                "id": one,
+                "object": "model",
+                "created": self._created,
+                "owned_by": "nemotrt",
+                "root": self.spec.model_name,
+                "max_model_len": self.spec.files.limits.max_seq_len,
+            }
+            for one in ([name] if name else names)
+        ]
+        return JSONResponse(models[0] if name else {"object": "list", "data": models})
 
     async def ready(self, request: Request) -> Response:
         """Answer GET /health and /health/ready: 200 where a request would be answered."""
@@ -176,7 +187,7 @@ class Front:
         return inputs if salt is None else inputs | {"cache_salt": salt}
 
 
-def create_app(spec: FrontSpec) -> Starlette:
+def create_app(spec: FrontSpec) -> ASGIApp:
     """Return the application."""
     front = Front(spec)
 
@@ -213,12 +224,13 @@ def create_app(spec: FrontSpec) -> Starlette:
         ClientDisconnect: _client_gone,
         Exception: _fault,
     }
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[*cors(spec.cors_origins), gate],
         exception_handlers=handlers,
         lifespan=lifespan,
     )
+    return RequestIds(app)
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:

@@ -53,9 +53,11 @@ def serve_front(
     hosts = read_hosts(told)
     draining = threading.Event()
     signal.signal(STOP_NOTICE, lambda number, frame: draining.set())
+    files = read_engine_files(engine)
     spec = FrontSpec(
         model_name=told.model_name,
-        files=read_engine_files(engine),
+        aliases=told.served_model_name or ((files.hub_id,) if files.hub_id else ()),
+        files=files,
         upstream=_upstream(triton_address, engine_socket, told.model_name),
         tenants=read_tenants(told),
         engine_socket=engine_socket,

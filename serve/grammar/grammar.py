@@ -40,7 +40,7 @@ class GrammarCompiler:
         """Return a guide.
 
         Args:
-            kind: json (any object), json_schema, regex or lark.
+            kind: json (any object), json_schema, regex, lark or ebnf_grammar.
             guide: the schema, expression or grammar; nothing for json.
 
         Raises:

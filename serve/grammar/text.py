@@ -23,19 +23,25 @@ def grammar_text(kind: str, guide: str) -> str:
     """Return the grammar of a guide.
 
     Args:
-        kind: json (any object), json_schema, regex or lark.
+        kind: json (any object), json_schema, regex, lark, or ebnf_grammar (GBNF, as llama.cpp and
+            NVIDIA's backend have it).
         guide: the schema, expression or grammar; nothing for json.
 
     Raises:
-        ConfigError: the kind is unknown, the guide is missing, or a schema in it is refused.
+        ConfigError: the kind is unknown, the guide is missing or malformed, or a schema in it is
+            refused.
     """
     from llguidance import LLMatcher
+
+    def lark(text: str) -> str:
+        return str(LLMatcher.grammar_from_lark(bounded_lark(text)))
 
     writers: dict[str, Callable[[], str]] = {
         "json": lambda: _json_grammar('{"type": "object"}'),
         "json_schema": lambda: _json_grammar(guide),
         "regex": lambda: str(LLMatcher.grammar_from_regex(guide)),
-        "lark": lambda: str(LLMatcher.grammar_from_lark(bounded_lark(guide))),
+        "lark": lambda: lark(guide),
+        "ebnf_grammar": lambda: lark(_lark_of(guide)),
     }
     if kind not in writers:
         raise unknown_name("guided_decoding_guide_type", kind, writers)
@@ -44,6 +50,22 @@ def grammar_text(kind: str, guide: str) -> str:
     if kind != "json" and not guide.strip():
         raise ConfigError(f"guided_decoding_guide_type {kind} needs a guided_decoding_guide.")
     return writers[kind]()
+
+
+def _lark_of(gbnf: str) -> str:
+    """Return a GBNF grammar as Lark.
+
+    Raises:
+        ConfigError: it is malformed.
+    """
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    try:
+        return str(gbnf_to_lark(gbnf))
+    except RecursionError:
+        raise ConfigError("the grammar is nested too deeply.") from None
+    except Exception as error:  # the library's own class is not public, and it has plain faults
+        raise ConfigError(f"the ebnf_grammar is malformed: {error}.") from error
 
 
 def bounded_lark(lark: str) -> str:

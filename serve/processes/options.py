@@ -23,6 +23,11 @@ class FrontOptions:
     """Where the OpenAI endpoint listens, and how it answers."""
 
     model_name: str = option(DEFAULT_NAME, "The model's name.", "--name")
+    served_model_name: tuple[str, ...] = option(
+        (),
+        "Another name for it in requests; may be given more than once.",
+        unset="the checkpoint's hub id, where it is known",
+    )
     host: str = option("127.0.0.1", "Of the OpenAI endpoint.")  # Triton never leaves loopback
     port: int = option(9000, "OpenAI endpoint.", kind=PORT)
     reasoning_in_content: bool = option(False, "Leave <think> traces in the content.")
@@ -39,6 +44,11 @@ class FrontOptions:
     max_body_bytes: int | None = option(
         None, "Of a request.", kind=COUNT, unset="by the engine's max_seq_len, 16 MiB at most"
     )
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        if not all(name.strip() for name in self.served_model_name):
+            raise ConfigError("served_model_name must have a character; leave it out for none.")
 
 
 @dataclass(frozen=True, slots=True)

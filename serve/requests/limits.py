@@ -5,8 +5,9 @@ A request beyond a limit is refused with the limit's name and value before the w
 
 from collections.abc import Callable, Sequence
 
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, NemotrtError
 
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"  # OpenAI's code
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARACTERS = 8192  # of all stop strings of a request: 8 ms to compile
 MAX_STOP_TOKEN_IDS = 64
@@ -27,6 +28,15 @@ MAX_PROMPT_IDS = 1 << 18  # of all prompts of a request; one of max_seq_len alwa
 # A body: what stands beside the text and bounds itself, and each character of the longest prompt as
 # JSON writes it.
 BODY_BYTES, BODY_BYTES_PER_TOKEN, MAX_BODY_BYTES = 4 << 20, 4 * MAX_BYTES_PER_TOKEN, 16 << 20
+
+
+class TooLongError(ConfigError):
+    """A prompt is longer than what the engine holds; exit code 2."""
+
+
+def refusal_code(error: NemotrtError) -> str:
+    """Return the machine-readable reason of a refused request."""
+    return CONTEXT_LENGTH_EXCEEDED if isinstance(error, TooLongError) else "invalid_request"
 
 
 def most_body_bytes(max_seq_len: int) -> int:
@@ -54,31 +64,31 @@ def check_salt(salt: str | None) -> None:
 
 
 def check_text(name: str, num_characters: int, max_seq_len: int) -> None:
-    """Raise ConfigError for a text that can't fit, however it is tokenized."""
+    """Raise TooLongError for a text that can't fit, however it is tokenized."""
     if num_characters > max_seq_len * MAX_BYTES_PER_TOKEN:
-        raise ConfigError(
+        raise TooLongError(
             f"{name} has {num_characters} characters; the engine holds {max_seq_len} tokens."
         )
 
 
 def check_head(text: str, max_seq_len: int, encode: Callable[[str], Sequence[int]]) -> None:
-    """Raise ConfigError where a text's beginning alone is more tokens than the engine holds.
+    """Raise TooLongError where a text's beginning alone is more tokens than the engine holds.
 
     So a text that is far too long costs no more than one that fits. The cut may change some tokens
     beside it.
     """
     head = text[: max_seq_len * USUAL_CHARACTERS_PER_TOKEN]
     if len(head) < len(text) and len(encode(head)) > max_seq_len + TOKENS_AT_A_CUT:
-        raise ConfigError(
+        raise TooLongError(
             f"the prompt has more than {max_seq_len} tokens; the engine holds {max_seq_len} with "
             "the output."
         )
 
 
 def check_room(num_prompt_tokens: int, max_seq_len: int, *, min_output: int = 1) -> int:
-    """Return the tokens that a prompt leaves for the output; ConfigError below `min_output`."""
+    """Return the tokens that a prompt leaves for the output; TooLongError below `min_output`."""
     if num_prompt_tokens + min_output > max_seq_len:
-        raise ConfigError(
+        raise TooLongError(
             f"the prompt has {num_prompt_tokens} tokens; the engine holds {max_seq_len} "
             "with the output."
         )

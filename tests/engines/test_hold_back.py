@@ -27,7 +27,7 @@ class Pieces(Tokenizer):
         self.eos_ids = ()
         self._pieces = pieces
 
-    def decoder(self) -> Any:
+    def decoder(self, **how: bool) -> Any:
         return self._pieces.__getitem__
 
 

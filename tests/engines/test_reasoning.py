@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.engines.model.families import DEFAULT
-from nemotrt.engines.text.reasoning import Trace, TraceReader, trace_of
+from nemotrt.engines.text.reasoning import Trace, TraceCounter, TraceReader, trace_of
 
 TEXT = st.text(alphabet="ab<>/think \n")
 
@@ -122,3 +122,25 @@ HEADER = "<A>"
 )
 def test_where_a_prompt_leaves_the_trace(prompt, header, expected) -> None:
     assert trace_of(DEFAULT, prompt, header) is expected
+
+
+@given(TEXT, TEXT, st.lists(st.integers(0, 80)), st.sampled_from(Trace))
+def test_the_tokens_of_a_trace_are_those_up_to_the_end_of_its_closing_tag(
+    thought, rest, positions, trace
+) -> None:
+    text = f"{thought}</think>{rest}"
+    is_own = trace is Trace.BEFORE and text.lstrip().startswith("<think>")
+    end = text.index("</think>") + len("</think>") if trace is Trace.OPEN or is_own else 0
+    places = sorted({0, len(text), *(p % (len(text) + 1) for p in positions)})
+    counter = TraceCounter(DEFAULT, trace)
+    for a, b in pairwise(places):
+        counter.push(text[a:b])
+    assert counter.num_tokens == sum(a < end for a in places[:-1])
+
+
+def test_a_trace_without_an_end_counts_whole_and_white_space_is_none() -> None:
+    for trace, expected in ((Trace.OPEN, 3), (Trace.BEFORE, 0), (Trace.CLOSED, 0)):
+        counter = TraceCounter(DEFAULT, trace)
+        for piece in ("\n", "", " "):
+            counter.push(piece)
+        assert counter.num_tokens == expected

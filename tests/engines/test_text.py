@@ -159,7 +159,7 @@ class Pieces(Tokenizer):
     def __init__(self) -> None:
         self.eos_ids = ()
 
-    def decoder(self) -> Any:
+    def decoder(self, **how: bool) -> Any:
         return chr
 
 
@@ -180,3 +180,32 @@ def test_stop_strings_are_cut_at_their_first_place(text: str, stop: list[str]) -
         first = min(end for end, _ in ends)
         assert shown == text[: min(start for end, start in ends if end == first)]
         assert stream.is_stopped
+
+
+@given(st.text("ab. ", max_size=40), st.lists(st.text("ab. ", min_size=1, max_size=3), min_size=1))
+def test_a_stop_string_is_shown_where_that_is_asked_for(text: str, stops: list[str]) -> None:
+    ends = [(text.find(stop), stop) for stop in stops if stop in text]
+    shown, plain = (TextStream(TOKENIZER, tuple(stops), show_stop=show) for show in (True, False))
+    found = {True: "", False: ""}
+    for show, stream in ((True, shown), (False, plain)):
+        for token in TOKENIZER.encode(text, add_special_tokens=False):
+            found[show] += stream.push(token)[1]
+            if stream.is_stopped:
+                break
+        found[show] += stream.flush()
+    if not ends:
+        assert found[True] == found[False] == text
+        return
+    assert shown.is_stopped and plain.is_stopped
+    tail = found[True].removeprefix(found[False])
+    assert text.startswith(found[True]) and tail in stops
+    assert not any(stop in found[True][:-1] for stop in stops if len(stop) == 1)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_special_tokens_are_shown_where_that_is_asked_for(skip: bool) -> None:
+    ids = REFERENCE.encode("<SPECIAL_10>System<SPECIAL_12>\nやあ</s>", add_special_tokens=False)
+    stream = TextStream(TOKENIZER, skip_special_tokens=skip)
+    found = "".join(stream.push(token)[1] for token in ids)
+    assert found == REFERENCE.decode(ids, skip_special_tokens=skip)
+    assert ("<SPECIAL_10>" in found) is not skip

@@ -97,7 +97,7 @@ def test_a_call_crosses_to_another_process_with_its_family(engine_folder, tmp_pa
     tools = [{"type": "function", "function": tool.model_dump()} for tool in TOOLS]
     body = {"model": "llm", "messages": USER, "tools": tools, "tool_choice": "required"}
     raw = json.dumps(body | {"user": "x" * SMALL_BYTES}).encode()
-    settings = CallSettings("llm", read_engine_files(folder), separate_reasoning=True)
+    settings = CallSettings(("llm",), read_engine_files(folder), separate_reasoning=True)
     workshop = Workshop(settings)
     try:
         call = asyncio.run(workshop.prepare(Endpoint.CHAT, raw)).call

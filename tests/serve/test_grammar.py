@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[str, str, Any]] = {
     "json": ("json", "", {"type": "object"}),
     "regex": ("regex", "(yes|no)", {"yes", "no"}),
     "lark": ("lark", 'start: "x" ("y" | "zz")', {"xy", "xzz"}),
+    "gbnf": ("ebnf_grammar", 'root ::= "x" end\nend ::= "y" | "zz"', {"xy", "xzz"}),
     "calls": ("lark", calls_grammar(DEFAULT.calls, TOOLS), "calls"),
     "one call": ("lark", calls_grammar(DEFAULT.calls, TOOLS, is_parallel=False), "calls"),
     "calls or answer": (
@@ -520,3 +521,9 @@ def test_names_and_unicode_reach_the_parser_as_they_are(tokenizer, grammars) -> 
         [call] = parsed(text)
         assert (call["name"], json.loads(call["arguments"])) == (name, {"x": value})
         assert reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize("gbnf", ["root :: x", 'root ::= "x', "root ::= missing", "(" * 5000])
+def test_a_gbnf_grammar_that_is_none_is_refused(grammars, gbnf) -> None:
+    with pytest.raises(ConfigError, match="grammar"):
+        grammars.guide("ebnf_grammar", gbnf)

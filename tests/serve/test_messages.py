@@ -256,7 +256,8 @@ def test_errors_have_anthropics_form(http, upstream) -> None:
     assert http.get("/v1/messages").json()["error"]["type"] == "invalid_request_error"
     upstream.fails_after = 3
     failed = http.post("/v1/messages", json=ASKED)
-    told = {"type": "api_error", "message": "told to fail"}
+    details = {"error_code": "engine_failed"}
+    told = {"type": "api_error", "message": "told to fail", "details": details}
     assert (failed.status_code, failed.json()) == (500, {"type": "error", "error": told})
     assert events(http)[-1] == {"type": "error", "error": told}
     upstream.fails_after = 0

@@ -1,15 +1,16 @@
 """Every field of the API has an effect, can't change the answer, or is refused by name."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from starlette.testclient import TestClient
 
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.schema import requests as schema
@@ -19,7 +20,7 @@ from support.saying_upstream import FILES, SayingUpstream
 
 TOOL = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
 CHAT_BODY: dict[str, Any] = {"model": "llm", "messages": [{"role": "user", "content": "Hi"}]}
-COMPLETION_BODY: dict[str, Any] = {"model": "llm", "prompt": "Hi"}
+COMPLETION_BODY: dict[str, Any] = {"model": "llm", "prompt": "Hi you"}
 # A value of each field of ours that asks for something else than leaving it out does.
 BOTH_VALUES: dict[str, Any] = {
     "max_tokens": 7,
@@ -47,6 +48,19 @@ BOTH_VALUES: dict[str, Any] = {
     "min_p": 0.1,
     "logit_bias": {"5": 1},
     "cache_salt": "ours",
+    "session_id": "s",
+    "response_format": {"type": "json_object"},
+    "structured_outputs": {"regex": "a+"},
+    "guided_json": {"type": "array"},
+    "guided_regex": "b+",
+    "guided_choice": ["a", "b"],
+    "guided_grammar": 'start: "a"',
+    "max_thinking_tokens": 4,
+    "thinking_token_budget": 5,
+    "nvext": {"max_thinking_tokens": 6},
+    "include_stop_str_in_output": True,
+    "skip_special_tokens": False,
+    "return_token_ids": True,
 }
 CHAT_VALUES: dict[str, Any] = {
     **BOTH_VALUES,
@@ -56,27 +70,32 @@ CHAT_VALUES: dict[str, Any] = {
     "tools": [TOOL],
     "tool_choice": "required",
     "parallel_tool_calls": False,
-    "response_format": {"type": "json_object"},
-    "max_thinking_tokens": 4,
     "separate_reasoning": False,
+    "include_reasoning": False,
+    "reasoning_effort": "none",
     "chat_template_kwargs": {"enable_thinking": False},
+    "add_generation_prompt": False,
+    "continue_final_message": True,
+    "truncate_prompt_tokens": 8,
 }
 COMPLETION_VALUES: dict[str, Any] = {
     **BOTH_VALUES,
     "logprobs": 2,
     "echo": True,
-    "max_thinking_tokens": 4,
     "add_special_tokens": False,
+    "truncate_prompt_tokens": 2,
 }
 # Bounds of which another field's is the lower one, or which have nothing to bound; a forced call
 # leaves no content that could have a format.
 MASKED = {
-    ("response_format", "tool_choice", "response_format"),
+    ("response_format", "response_format", "tool_choice"),
+    ("chat_template_kwargs", "reasoning_effort", "chat_template_kwargs"),
+    ("reasoning_effort", "reasoning_effort", "chat_template_kwargs"),
     ("max_tokens", "max_tokens", "max_completion_tokens"),
     ("max_thinking_tokens", "max_thinking_tokens", "chat_template_kwargs"),
 }
 # What can't change an answer: names of whoever asks.
-IDLE = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
+IDLE = {"user", "metadata", "safety_identifier", "prompt_cache_key", "session_id"}
 # What needs another field beside it to mean something.
 COMPANY: dict[str, dict[str, Any]] = {
     "stream_options": {"stream": True},
@@ -91,14 +110,25 @@ def upstream() -> SayingUpstream:
     return SayingUpstream()
 
 
+class Client:
+    """Posts to an application in this thread's own loop, several times as fast as TestClient."""
+
+    def __init__(self, app: Any, runner: asyncio.Runner) -> None:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+        self._runner = runner
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self._runner.run(self._client.post(path, **body))
+
+
 @pytest.fixture
-def client(upstream) -> Iterator[TestClient]:
-    spec = FrontSpec("llm", FILES, upstream)
-    with TestClient(create_app(spec), raise_server_exceptions=False) as client:
-        yield client
+def client(upstream) -> Iterator[Client]:
+    with asyncio.Runner() as runner:
+        yield Client(create_app(FrontSpec("llm", FILES, upstream)), runner)
 
 
-def ask(client: TestClient, upstream: SayingUpstream, body: Any) -> tuple[int, Any, Any]:
+def ask(client: Client, upstream: SayingUpstream, body: Any) -> tuple[int, Any, Any]:
     """Return the status, what reached the engine, and the answer without what is random."""
     upstream.asked.clear()
     path = "chat/completions" if "messages" in body else "completions"
@@ -203,23 +233,20 @@ def test_neutral_values_change_nothing(client, upstream, body, name, value) -> N
         (COMPLETION_BODY, "best_of", 2),
         (COMPLETION_BODY, "suffix", "x"),
         (COMPLETION_BODY, "use_beam_search", True),
-        (COMPLETION_BODY, "skip_special_tokens", False),
         (COMPLETION_BODY, "length_penalty", 2),
         (COMPLETION_BODY, "anything", 1),
         (CHAT_BODY, "store", True),
         (CHAT_BODY, "service_tier", "flex"),
         (CHAT_BODY, "modalities", ["text", "audio"]),
-        (CHAT_BODY, "reasoning_effort", "low"),
         (CHAT_BODY, "functions", [{"name": "f"}]),
         (CHAT_BODY, "function_call", {"name": "f"}),
-        (CHAT_BODY, "add_generation_prompt", False),
     ],
 )
 def test_other_values_are_refused_by_name(client, upstream, body, name, value) -> None:
     status, _, text = ask(client, upstream, {**body, name: value})
     error = json.loads(text)["error"]
     assert (status, error["param"]) == (400, name)
-    assert error["message"] == f"{name} is not supported; leave it out."
+    assert error["message"].startswith(f"{name} is not supported")
 
 
 @pytest.mark.parametrize("body", [CHAT_BODY, COMPLETION_BODY])

@@ -25,7 +25,7 @@ CHAT: dict[str, Any] = {"model": "llm", "messages": [{"role": "user", "content":
 
 @pytest.fixture(scope="module")
 def settings(engine_folder) -> CallSettings:
-    return CallSettings("llm", read_engine_files(engine_folder), separate_reasoning=True)
+    return CallSettings(("llm",), read_engine_files(engine_folder), separate_reasoning=True)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_too_many_waiting_bodies_are_refused(workshop, monkeypatch) -> None:
 def test_files_of_no_folder_stay_in_their_process(settings) -> None:
     files = settings.files
     alone = EngineFiles(files.tokenizer, files.template, files.limits)
-    assert made(Workshop(CallSettings("llm", alone, separate_reasoning=True)), TEXT | LONG)
+    assert made(Workshop(CallSettings(("llm",), alone, separate_reasoning=True)), TEXT | LONG)
 
 
 MESSAGE = CHAT["messages"][0]

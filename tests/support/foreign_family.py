@@ -1,6 +1,6 @@
 """Chat formats beside the product's own, and a short chat template of Qwen3's kind."""
 
-from nemotrt.engines.model.families import FAMILIES, CallFormat, ChatFormat, Tags
+from nemotrt.engines.model.families import EFFORTS, FAMILIES, CallFormat, ChatFormat, Tags
 
 FOREIGN = ChatFormat(
     think=Tags("<|reason|>", "<|/reason|>"),
@@ -9,6 +9,7 @@ FOREIGN = ChatFormat(
     directives={True: "[think]", False: "[plain]"},
     sampling={True: {"temperature": 0.5}, False: {"temperature": 0.1}},
     roles=("<system>", "<user>", "<assistant>"),
+    efforts=EFFORTS,
     answers_return=True,
 )
 EVERY_FAMILY = (*FAMILIES, FOREIGN)

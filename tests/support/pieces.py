@@ -37,7 +37,7 @@ class PieceTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return "".join(self.pieces[i] for i in ids)
 
-    def decoder(self) -> Callable[[int], str]:
+    def decoder(self, **how: bool) -> Callable[[int], str]:
         return lambda token: self.pieces[token]
 
 

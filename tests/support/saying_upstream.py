@@ -44,7 +44,9 @@ class SayingUpstream:
                     fields |= {"top_prompt_log_prob_ids": [[6, 5], [7, 5]]}
                     fields |= {"top_prompt_log_probs": [[-1.0, -3.0], [-2.0, -4.0]]}
                 if inputs.get("return_output_ids"):
-                    fields |= {"output_ids": [token], "output_log_probs": [-0.5]}
+                    fields["output_ids"] = [token]
+                if inputs.get("return_log_probs"):
+                    fields["output_log_probs"] = [-0.5]
                 if inputs.get("num_top_log_probs"):
                     fields |= {"top_log_prob_ids": [[token, 5]], "top_log_probs": [[-0.5, -1.5]]}
                 if inputs.get("return_progress"):

@@ -144,7 +144,7 @@ class LLMScheduler:
             self._heard_s = time.monotonic()
         sequence = LLMRequest(
             request,
-            TextStream(self.tokenizer, request.params.stop, request.trace),
+            request.text_stream(self.tokenizer),
             PromptScores(request.prompt, request.params.prompt_logprobs),
         )
         self.running[request.request_id] = sequence

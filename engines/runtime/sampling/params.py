@@ -45,6 +45,8 @@ class SamplingParams(SamplingNumbers):
     seed: int | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
     stop: tuple[str, ...] = ()
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True  # false: the text shows them
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None  # None: none; N: the chosen token's and the N likeliest

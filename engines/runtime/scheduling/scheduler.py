@@ -28,7 +28,6 @@ from nemotrt.engines.runtime.scheduling.prompt_scores import MAX_LOGITS_PER_STEP
 from nemotrt.engines.runtime.scheduling.reuse import Reuse
 from nemotrt.engines.runtime.scheduling.running_request import Gain, RunningRequest, next_rules
 from nemotrt.engines.runtime.scheduling.step_pace import StepPace
-from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
 
@@ -169,7 +168,7 @@ class Scheduler:
         sequence = self.running[request.request_id] = RunningRequest(
             request,
             self._pipeline.open(request.params, request.prompt, self.eos_ids),
-            TextStream(self.tokenizer, request.params.stop, request.trace),
+            request.text_stream(self.tokenizer),
             PromptScores(request.prompt, request.params.prompt_logprobs),
             rule=rule,
         )

@@ -27,15 +27,19 @@ def render_chat(
     turns: Chat,
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
+    *,
+    add_generation_prompt: bool = True,
 ) -> str:
-    """Return the prompt that asks for an answer to `turns`.
+    """Return the prompt that asks for an answer to `turns`, or that of `turns` alone.
 
     Raises:
         ConfigError: the template refuses the messages, or leaves out what one of them says.
     """
 
     def render(form: Chat) -> str:
-        return template.render(form, tools=tools, variables=variables)
+        return template.render(
+            form, tools=tools, add_generation_prompt=add_generation_prompt, variables=variables
+        )
 
     refusals: list[ConfigError] = []
     for form in _forms(turns):
@@ -54,6 +58,30 @@ def render_chat(
             )
         )
     raise refusals[0]
+
+
+def render_open(
+    template: ChatTemplate,
+    turns: Chat,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the prompt with which the model goes on with the last turn's text.
+
+    A mark at that text's end says where the prompt ends; a template that trims the text leaves no
+    space before it either. Source: transformers 5.24, utils/chat_template_utils.py.
+
+    Raises:
+        ConfigError: as `render_chat`.
+    """
+    mark = secrets.token_hex(8)
+    *others, last = turns
+    opened = _with_content(last, lambda content: f"{_text(content)}{mark} ")
+    prompt = render_chat(template, [*others, opened], tools, variables, add_generation_prompt=False)
+    head, found, rest = prompt.rpartition(mark)
+    if not found:
+        raise ConfigError("the chat template leaves out the final message.")
+    return head if rest.startswith(" ") else head.rstrip()
 
 
 def _forms(turns: Chat) -> Iterator[Chat]:

@@ -13,6 +13,7 @@ from nemotrt.serve.front.doors.messages.call import MessageCall
 from nemotrt.serve.front.doors.responses import conversation as responses
 from nemotrt.serve.front.doors.responses.call import ResponseCall
 from nemotrt.serve.front.doors.tokens import answered, detokenize, tokenize
+from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
 from nemotrt.serve.front.openai.prepare import (
     CallSettings,
@@ -77,7 +78,10 @@ def _response(raw: bytes, settings: CallSettings, earlier: bytes | None) -> Prep
 
 def _message(raw: bytes, settings: CallSettings) -> Prepared:
     body = read_body(MessagesRequest, raw)
-    return Prepared(MessageCall(body.model, _anthropic_chat(body, settings)), body.stream)
+    return Prepared(
+        MessageCall(body.model, _anthropic_chat(body, settings), body.stop_sequences or ()),
+        body.stream,
+    )
 
 
 def _count(raw: bytes, settings: CallSettings) -> Prepared:
@@ -87,6 +91,9 @@ def _count(raw: bytes, settings: CallSettings) -> Prepared:
 
 
 def _anthropic_chat(body: CountRequest, settings: CallSettings) -> ChatCall:
+    if body.thread is not None:  # Anthropic's client knows the code, and sends the whole then
+        text = "thread is not supported: none is kept; send the whole conversation."
+        raise ApiError(400, text, code="thread_unsupported_request", param="thread")
     told = messages.chat_body(body, settings.files.template)
     return chat_call(read_body(ChatRequest, told), settings)
 

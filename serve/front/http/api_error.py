@@ -6,11 +6,13 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from nemotrt.serve.front.upstream.upstream import UpstreamError
+from nemotrt.serve.requests.limits import CONTEXT_LENGTH_EXCEEDED
 from nemotrt.wire.request import NUMBERS
 
 # Reason behind the front -> HTTP status. 503 asks a client to come again.
 STATUS = {
     "invalid_request": 400,
+    CONTEXT_LENGTH_EXCEEDED: 400,
     "answer_too_large": 400,
     "deadline_exceeded": 504,
     "queue_full": 503,
@@ -65,18 +67,22 @@ class ApiError(Exception):
         if not path.startswith(ANTHROPIC_PATH):
             return self.body
         kind = ANTHROPIC_KINDS.get(self.status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": self.message}}
+        details = {"error_code": self.code}
+        told = {"type": kind, "message": self.message, "details": details}
+        return {"type": "error", "error": told}
 
     def response(self, path: str = "/") -> JSONResponse:
         """Return the HTTP response."""
         return JSONResponse(self.body_for(path), self.status, HEADERS.get(self.status))
 
 
-def from_upstream(error: UpstreamError) -> ApiError:
-    """Return the API's error for one from behind the front.
+def from_upstream(error: UpstreamError, prompt: str | None = None) -> ApiError:
+    """Return the API's error for one from behind the front; `prompt` is the prompt's field.
 
     A message about a field begins with its name, which is the same there.
     """
     subject = error.message.partition(" ")[0]
     param = subject if subject in SHARED_FIELDS else None
+    if error.code == CONTEXT_LENGTH_EXCEEDED:
+        param = prompt
     return ApiError(STATUS.get(error.code, 500), error.message, code=error.code, param=param)

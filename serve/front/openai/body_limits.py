@@ -17,6 +17,7 @@ from nemotrt.serve.requests.limits import (
     check_room,
     check_stops,
     check_text,
+    refusal_code,
 )
 
 
@@ -71,4 +72,4 @@ def _check(field: str, check: Callable[..., Any], *arguments: Any) -> None:
     try:
         check(*arguments)
     except ConfigError as error:
-        raise ApiError(400, error.message, param=field) from error
+        raise ApiError(400, error.message, code=refusal_code(error), param=field) from error

@@ -6,24 +6,35 @@ from nemotrt.engines.model.families import CallFormat
 from nemotrt.engines.text.reasoning import Split, TraceReader
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.logprobs import chat_logprobs
+from nemotrt.serve.front.schema.requests import ChatRequest
 from nemotrt.serve.front.tools.tool_calls import CallDelta, ToolCallParser
 from nemotrt.serve.front.upstream.upstream import Fields
 
 Delta = dict[str, Any]
 
 
+def _named_reasoning(text: str | None) -> Delta:
+    """Return a trace by the name that most clients read, and by vLLM's newer one."""
+    return {"reasoning_content": text, "reasoning": text}
+
+
 class ChatAnswer:
     """Takes fields as they come, gives deltas, and keeps the whole for a plain response."""
 
-    def __init__(self, index: int, files: EngineFiles, splitter: TraceReader | None) -> None:
+    def __init__(
+        self, index: int, files: EngineFiles, splitter: TraceReader | None, request: ChatRequest
+    ) -> None:
         """Start choice `index`; without a splitter the trace stays in the content."""
         self.index = index
         self.num_input_tokens = 0
         self.num_cached_tokens: int | None = None  # where the engine keeps prefixes
         self.num_output_tokens = 0
+        self.num_reasoning_tokens = 0
         self.finish_reason: str | None = None
         self._files = files
         self._splitter = splitter
+        self._shows_reasoning = request.include_reasoning
+        self._token_ids: list[int] | None = [] if request.return_token_ids else None
         self._parser: ToolCallParser | None = None
         self._reasoning: list[str] = []
         self._content: list[str] = []
@@ -47,9 +58,9 @@ class ChatAnswer:
         split = self._split(fields.get("text_output", ""), is_final)
         content, calls = self._parse(split.content, is_final)
         deltas: list[Delta] = []
-        if split.reasoning:
+        if split.reasoning and self._shows_reasoning:
             self._reasoning.append(split.reasoning)
-            deltas.append({"reasoning_content": split.reasoning})
+            deltas.append(_named_reasoning(split.reasoning))
         if content:
             self._content.append(content)
             deltas.append({"content": content})
@@ -63,16 +74,21 @@ class ChatAnswer:
         self.num_input_tokens = fields.get("num_input_tokens", self.num_input_tokens)
         self.num_cached_tokens = fields.get("num_cached_tokens", self.num_cached_tokens)
         self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
+        self.num_reasoning_tokens = fields.get("num_reasoning_tokens", self.num_reasoning_tokens)
         is_full = self._parser is not None and self._parser.is_full
         if is_final or is_full:
             self._finish("stop" if is_full else fields["finish_reason"])
-        return self._choices(deltas, logprobs, is_final or is_full)
+        more: Delta = {} if logprobs is None else {"logprobs": logprobs}
+        if self._token_ids is not None:
+            more["token_ids"] = fields.get("output_ids", [])
+            self._token_ids += more["token_ids"]
+        return self._choices(deltas, more, is_final or is_full)
 
     def message(self) -> Delta:
         """Return the whole choice of a plain response."""
         message: Delta = {"role": "assistant", "content": "".join(self._content)}
-        if self._splitter is not None:
-            message["reasoning_content"] = "".join(self._reasoning) or None
+        if self._splitter is not None and self._shows_reasoning:
+            message |= _named_reasoning("".join(self._reasoning) or None)
         if self._calls:
             message["tool_calls"] = [
                 {**call, "function": {**call["function"], "arguments": "".join(pieces)}}
@@ -86,6 +102,7 @@ class ChatAnswer:
             "message": message,
             "logprobs": logprobs,
             "finish_reason": self.finish_reason,
+            **({} if self._token_ids is None else {"token_ids": self._token_ids}),
         }
 
     def _split(self, text: str, is_final: bool) -> Split:
@@ -120,16 +137,16 @@ class ChatAnswer:
         """Say why the answer ended."""
         self.finish_reason = "tool_calls" if self._calls and reason == "stop" else reason
 
-    def _choices(self, deltas: list[Delta], logprobs: Any, is_final: bool) -> list[Delta]:
-        """Return the chunks' choices; the last one has the reason."""
-        if (is_final or logprobs is not None) and not deltas:
+    def _choices(self, deltas: list[Delta], more: Delta, is_final: bool) -> list[Delta]:
+        """Return the chunks' choices; the first has `more` of the tokens, the last the reason."""
+        if (is_final or any(more.values())) and not deltas:
             deltas = [{}]
         choices: list[Delta] = [
             {"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}
             for delta in deltas
         ]
-        if choices and logprobs is not None:
-            choices[0]["logprobs"] = logprobs
+        if choices:
+            choices[0] |= more
         if is_final:
             choices[-1]["finish_reason"] = self.finish_reason
         return choices

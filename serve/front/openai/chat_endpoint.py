@@ -7,12 +7,17 @@ from typing import Any, Protocol
 
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.reasoning import TraceReader
-from nemotrt.serve.front.http.api_error import from_upstream
+from nemotrt.serve.front.http.api_error import ApiError, from_upstream
 from nemotrt.serve.front.http.event_stream import DONE
 from nemotrt.serve.front.openai.chat_answer import ChatAnswer
 from nemotrt.serve.front.openai.conversation import chat_prompt
 from nemotrt.serve.front.openai.engine_files import EngineFiles
-from nemotrt.serve.front.openai.inputs import chat_inputs, choices_of
+from nemotrt.serve.front.openai.inputs import (
+    chat_inputs,
+    choices_of,
+    cut_prompt,
+    prompt_ids,
+)
 from nemotrt.serve.front.openai.logprobs import prompt_logprobs
 from nemotrt.serve.front.schema.requests import ChatRequest
 from nemotrt.serve.front.upstream.merge_streams import merged
@@ -34,16 +39,22 @@ class ChatCall:
         Raises:
             ApiError: the chat template refuses the messages.
         """
-        prompt = chat_prompt(request, files)
-        turn = read_turn(prompt, files.template)
+        text = chat_prompt(request, files)
+        prompt = cut_prompt(request, text, files, add_special_tokens=False)
+        if isinstance(prompt, list) and files.tokenizer is not None:
+            text = files.tokenizer.decode(prompt, skip_special_tokens=False)
+        turn = read_turn(text, files.template)
         self._files = files
         self._num_prompt_top = request.prompt_logprobs
         is_split = request.separate_reasoning
         is_split = separate_reasoning if is_split is None else is_split
+        if not (is_split or request.include_reasoning):
+            text = "include_reasoning: false needs a trace apart; send separate_reasoning: true."
+            raise ApiError(400, text, param="include_reasoning")
         inputs = chat_inputs(request, prompt, turn, separate_reasoning=is_split)
         self.inputs = choices_of(inputs, request.n)
         self._answers = [
-            ChatAnswer(i, files, TraceReader(turn.chat, turn.trace) if is_split else None)
+            ChatAnswer(i, files, TraceReader(turn.chat, turn.trace) if is_split else None, request)
             for i in range(request.n)
         ]
         if request.tools and request.tool_choice != "none":
@@ -59,7 +70,12 @@ class ChatCall:
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": request.model,
+            **files.fingerprint_field,
         }
+        self._prompt_ids: Json = {}
+        if request.return_token_ids:
+            ids = prompt_ids(prompt, files, add_special_tokens=False)
+            self._prompt_ids = {"prompt_token_ids": ids}
 
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the chunks of a streamed answer.
@@ -77,10 +93,12 @@ class ChatCall:
                 if self._with_progress:
                     base["usage"] = self._usage()
                 if head or choices:
-                    yield [base | {"choices": [choice]} for choice in (*head, *choices)]
+                    parts = [base | {"choices": [choice]} for choice in (*head, *choices)]
+                    parts[0] |= self._prompt_ids if head else {}
+                    yield parts
                     head = []
         except UpstreamError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, "messages") from error
         if self._with_usage:
             yield [base | {"choices": [], "usage": self._usage()}]
 
@@ -94,9 +112,10 @@ class ChatCall:
             async for index, fields in merged(upstream, self.inputs, self._is_done):
                 self._answers[index].push(fields)
         except UpstreamError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, "messages") from error
         choices = [answer.message() for answer in self._answers]
         body: Json = {"object": "chat.completion", "choices": choices, "usage": self._usage()}
+        body |= self._prompt_ids
         prompt = self._answers[0].prompt
         if self._num_prompt_top is not None and prompt is not None:
             body["prompt_logprobs"] = prompt_logprobs(prompt, self._files, self._num_prompt_top)
@@ -108,7 +127,10 @@ class ChatCall:
     def _usage(self) -> Json:
         num_input_tokens = max(answer.num_input_tokens for answer in self._answers)  # one prompt
         num_output_tokens = sum(answer.num_output_tokens for answer in self._answers)
-        return usage(num_input_tokens, num_output_tokens, known_cached_tokens([self._answers]))
+        counts = usage(num_input_tokens, num_output_tokens, known_cached_tokens([self._answers]))
+        num_reasoning_tokens = sum(answer.num_reasoning_tokens for answer in self._answers)
+        counts["completion_tokens_details"] = {"reasoning_tokens": num_reasoning_tokens}
+        return counts
 
 
 class HasCachedTokens(Protocol):

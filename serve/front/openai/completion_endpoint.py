@@ -11,7 +11,13 @@ from nemotrt.serve.front.http.api_error import from_upstream
 from nemotrt.serve.front.http.event_stream import DONE
 from nemotrt.serve.front.openai.chat_endpoint import known_cached_tokens, usage
 from nemotrt.serve.front.openai.engine_files import EngineFiles
-from nemotrt.serve.front.openai.inputs import choices_of, completion_inputs
+from nemotrt.serve.front.openai.inputs import (
+    Prompt,
+    choices_of,
+    completion_inputs,
+    cut_prompt,
+    prompt_ids,
+)
 from nemotrt.serve.front.openai.logprobs import CompletionLogprobs, prompt_logprobs
 from nemotrt.serve.front.schema.requests import CompletionRequest
 from nemotrt.serve.front.upstream.merge_streams import merged
@@ -24,7 +30,7 @@ class CompletionChoice:
     """One choice: the text so far, its counts and its end."""
 
     def __init__(
-        self, index: int, files: EngineFiles, request: CompletionRequest, prompt: str | list[int]
+        self, index: int, files: EngineFiles, request: CompletionRequest, prompt: Prompt
     ) -> None:
         """Start with the echoed prompt, if any."""
         echoed = _text(prompt, files) if request.echo else None
@@ -39,9 +45,21 @@ class CompletionChoice:
         self._logprobs: list[Json] = []
         self._scoring: CompletionLogprobs | None = None
         if request.logprobs is not None:
-            self._scoring = CompletionLogprobs(request.logprobs, prompt, echoed)
+            self._scoring = CompletionLogprobs(
+                request.logprobs,
+                prompt,
+                echoed,
+                skip_special_tokens=request.skip_special_tokens,
+            )
         self._num_prompt_top = request.prompt_logprobs
         self._prompt_logprobs: list[Json | None] | None = None
+        self._token_ids: list[int] | None = None
+        self._prompt_ids: Json = {}
+        if request.return_token_ids:
+            special = request.add_special_tokens
+            ids = prompt_ids(prompt, files, add_special_tokens=special)
+            self._token_ids, self._prompt_ids = [], {"prompt_token_ids": ids}
+        self._unsent_ids = self._prompt_ids
 
     def push(self, fields: Fields) -> Json | None:
         """Add fields; return the part of the chunk to send, None if there is none."""
@@ -58,15 +76,23 @@ class CompletionChoice:
         self.num_output_tokens = fields.get("num_output_tokens", self.num_output_tokens)
         if fields.get("final"):
             self.finish_reason = fields["finish_reason"]
-        if not (text or logprobs or self.finish_reason):
+        ids = fields.get("output_ids", []) if self._token_ids is not None else []
+        if not (text or logprobs or ids or self.finish_reason):
             return None
-        return self._choice(text, logprobs)
+        choice = self._choice(text, logprobs)
+        if self._token_ids is not None:
+            self._token_ids += ids
+            choice |= {"token_ids": ids, **self._unsent_ids}
+            self._unsent_ids = {}
+        return choice
 
     def whole(self) -> Json:
         """Return the whole choice."""
         choice = self._choice("".join(self._text), _joined(self._logprobs))
         if self._num_prompt_top is not None:
             choice["prompt_logprobs"] = self._prompt_logprobs
+        if self._token_ids is not None:
+            choice |= {"token_ids": self._token_ids, **self._prompt_ids}
         return choice
 
     def _choice(self, text: str, logprobs: Json | None) -> Json:
@@ -93,7 +119,11 @@ class CompletionCall:
         self._choices: list[CompletionChoice] = []
         self._request = request
         self._files = files
-        self._prompts = request.prompts
+        special = request.add_special_tokens
+        self._prompts = [
+            cut_prompt(request, prompt, files, add_special_tokens=special)
+            for prompt in request.prompts
+        ]
         for prompt in self._prompts:
             self.inputs += choices_of(completion_inputs(request, prompt), request.n)
             for _ in range(request.n):
@@ -107,6 +137,7 @@ class CompletionCall:
             "object": "text_completion",
             "created": int(time.time()),
             "model": request.model,
+            **files.fingerprint_field,
         }
 
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
@@ -125,7 +156,7 @@ class CompletionCall:
                 if choice is not None:
                     yield [base | {"choices": [choice]}]
         except UpstreamError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, "prompt") from error
         if self._with_usage:
             yield [self._base | {"choices": [], "usage": self._usage()}]
 
@@ -139,7 +170,7 @@ class CompletionCall:
             async for index, fields in merged(upstream, self.inputs):
                 self._choices[index].push(fields)
         except UpstreamError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, "prompt") from error
         choices = [choice.whole() for choice in self._choices]
         return self._base | {"choices": choices, "usage": self._usage()}
 
@@ -168,7 +199,7 @@ class CompletionCall:
         return usage(num_input_tokens, num_output_tokens, known_cached_tokens(of_prompts))
 
 
-def _text(prompt: str | list[int], files: EngineFiles) -> str:
+def _text(prompt: Prompt, files: EngineFiles) -> str:
     """Return a prompt's text."""
     if isinstance(prompt, str):
         return prompt

@@ -1,9 +1,10 @@
 """From a chat request to its prompt: messages, tools and variables as chat templates know them."""
 
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from nemotrt.engines.text.chat.render import render_chat
+from nemotrt.engines.text.chat.render import render_chat, render_open
 from nemotrt.engines.text.chat.template import ChatTemplate
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.errors import ConfigError
@@ -30,11 +31,19 @@ def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
     turns = [_turn(message, f"messages.{i}") for i, message in enumerate(request.messages)]
     tools = _tools(request, template)
     variables = _variables(request, template)
+    _check_end(request, switches_thinking=THINKING in variables)
     thinking = None if THINKING in template.variables else variables.pop(THINKING, None)
+
+    def render(form: list[Json]) -> str:
+        if request.continue_final_message:
+            return render_open(template, form, tools, variables)
+        is_asked = request.add_generation_prompt is not False
+        return render_chat(template, form, tools, variables, add_generation_prompt=is_asked)
+
     try:
         if thinking is None:
-            return render_chat(template, turns, tools, variables)
-        return _with_directive(thinking, template, turns, tools, variables)
+            return render(turns)
+        return _with_directive(thinking, template, turns, render, _thinking_field(request))
     except ConfigError as error:
         raise ApiError(400, error.message, param="messages") from error
 
@@ -42,6 +51,22 @@ def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
 def can_switch_thinking(template: ChatTemplate) -> bool:
     """Whether a chat can say that the model is to think or not, by a variable or a directive."""
     return THINKING in template.variables or template.mentions(template.chat.directives[False])
+
+
+def _check_end(request: ChatRequest, *, switches_thinking: bool) -> None:
+    """Raise ApiError where the prompt can't end as the request wants it."""
+    last, name = request.messages[-1], "continue_final_message"
+    if request.continue_final_message:
+        if request.add_generation_prompt:
+            text = f"{name} begins no answer; leave add_generation_prompt out, or send false."
+            raise ApiError(400, text, param=name)
+        if last.role != "assistant" or last.tool_calls or not last.content:
+            text = f"{name} needs a last message of the assistant's with a text and no tool calls."
+            raise ApiError(400, text, param=name)
+    elif request.add_generation_prompt is False and switches_thinking:
+        name = "add_generation_prompt"
+        text = f"{name} false leaves nothing for {_thinking_field(request)} to switch."
+        raise ApiError(400, text, param=name)
 
 
 def _tools(request: ChatRequest, template: ChatTemplate) -> list[Json] | None:
@@ -74,33 +99,51 @@ def _variables(request: ChatRequest, template: ChatTemplate) -> Json:
             raise ApiError(
                 400, f"{field} is not read by the chat template; known: {legal}.", param=field
             )
+    if request.reasoning_effort is not None:
+        is_thinking = template.chat.efforts[request.reasoning_effort].is_thinking
+        _check_effort(variables.setdefault(THINKING, is_thinking), is_thinking, THINKING in known)
     return variables
+
+
+def _check_effort(thinking: Any, is_thinking: bool, is_known: bool) -> None:
+    """Raise ApiError where a reasoning_effort has no effect, or another field contradicts it."""
+    if is_known and thinking == is_thinking:
+        return
+    text = "reasoning_effort contradicts chat_template_kwargs.enable_thinking; leave one out."
+    if not is_known:
+        text = "reasoning_effort has no effect: the chat template has no switch for thinking."
+    raise ApiError(400, text, param="reasoning_effort")
+
+
+def _thinking_field(request: ChatRequest) -> str:
+    """Return the field that says whether the model thinks."""
+    is_variable = THINKING in (request.chat_template_kwargs or {})
+    return f"chat_template_kwargs.{THINKING}" if is_variable else "reasoning_effort"
 
 
 def _with_directive(
     thinking: Any,
     template: ChatTemplate,
     turns: list[Json],
-    tools: list[Json] | None,
-    variables: Json,
+    render: Callable[[list[Json]], str],
+    field: str,
 ) -> str:
     """Return the prompt with thinking switched by a directive at the end of the system message.
 
     Raises:
         ApiError: the value is not true or false, or a message has the last word.
     """
-    field = f"chat_template_kwargs.{THINKING}"
     if not isinstance(thinking, bool):
         raise ApiError(400, f"{field} must be true or false, got {thinking!r}.", param=field)
     words = template.chat.directives
     turns = turns if turns[0]["role"] == "system" else [{"role": "system", "content": ""}, *turns]
     turns = [_directed(turns[0], words[thinking]), *turns[1:]]
-    prompt = render_chat(template, turns, tools, variables)
+    prompt = render(turns)
     if read_turn(prompt, template).expects_trace is not thinking:
         raise ApiError(
             400,
-            f"{field} is {str(thinking).lower()}, but a message says {words[not thinking]}; "
-            "leave one of them out.",
+            f"{field} asks for thinking {'on' if thinking else 'off'}, but a message says "
+            f"{words[not thinking]}, or is past its trace; leave one of them out.",
             param=field,
         )
     return prompt

@@ -22,6 +22,8 @@ class EngineFiles:
     template: ChatTemplate | None
     limits: Limits
     folder: Path | None = None
+    digest: str | None = None  # of the engine, as its manifest tells it
+    hub_id: str | None = None  # of the checkpoint, where that is known
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pass to another process as the folder's name: each process reads it once."""
@@ -44,6 +46,11 @@ class EngineFiles:
         except ConfigError as error:
             raise ApiError(400, error.message) from error
         return encode(text)
+
+    @property
+    def fingerprint_field(self) -> dict[str, str]:
+        """OpenAI's `system_fingerprint`: what else than a request its answer depends on."""
+        return {} if self.digest is None else {"system_fingerprint": self.digest}
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -78,5 +85,13 @@ def _name(token: int, own: bytes | None) -> str:
 @cache
 def read_engine_files(folder: Path) -> EngineFiles:
     """Return what the front needs of the engine directory `folder`."""
-    limits = read_manifest(folder).engine_limits
-    return EngineFiles(load_tokenizer(folder), load_chat_template(folder), limits, folder)
+    manifest = read_manifest(folder)
+    origin = manifest.checkpoint.origin
+    return EngineFiles(
+        load_tokenizer(folder),
+        load_chat_template(folder),
+        manifest.engine_limits,
+        folder,
+        digest=manifest.digest,
+        hub_id=origin and origin.repository,
+    )

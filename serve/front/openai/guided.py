@@ -1,4 +1,4 @@
-"""The grammar that a chat request implies: its response format, or a tool that must be called."""
+"""The grammar that a request implies: the form of its answer, or a tool that must be called."""
 
 import json
 from functools import partial
@@ -6,38 +6,69 @@ from typing import Any
 
 from nemotrt.engines.model.families import CallFormat
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.front.schema.requests import (
-    ChatRequest,
-    Function,
-    NamedToolChoice,
-    ResponseFormat,
-)
+from nemotrt.serve.front.schema.requests import ChatRequest, Function, NamedToolChoice, Sampling
+from nemotrt.serve.front.schema.structured import Form
 
 Inputs = dict[str, Any]
 Schema = dict[str, Any]
-ANY_OBJECT: Schema = {"type": "object"}
 
 
-def guide_inputs(request: ChatRequest, calls: CallFormat) -> Inputs:
-    """Return the tensors of the grammar, none where the answer is free.
+def guide_inputs(request: Sampling) -> Inputs:
+    """Return the tensors of the grammar that a request's own fields ask for, none for a free text.
+
+    Raises:
+        ApiError: two fields say something of the form, or one lacks its schema.
+    """
+    form = _form(request)
+    if form is None:
+        return {}
+    if form.kind == "json_schema":
+        return _guide("json_schema", _text(_schema(form), form.field))
+    if form.kind == "choice":
+        words = (json.dumps(word, ensure_ascii=False) for word in form.guide)
+        return _guide("lark", f"start: {' | '.join(words)}\n")
+    return _guide(form.kind, form.guide)
+
+
+def chat_guide_inputs(request: ChatRequest, calls: CallFormat) -> Inputs:
+    """Return the tensors of a chat's grammar, in which tools have their part.
 
     A forced call leaves no content that a response format could be about.
 
     Raises:
-        ApiError: the format lacks its schema, or the chosen tool is not among the tools.
+        ApiError: as `guide_inputs`, or the chosen tool is not among the tools, or a form leaves no
+            room for calls.
     """
-    wanted = request.response_format
-    has_format = wanted is not None and wanted.type != "text"
+    form = _form(request)
     grammar = partial(calls_grammar, calls, is_parallel=request.parallel_tool_calls is not False)
-    if request.tool_choice not in (None, "none", "auto"):
+    is_forced = request.tool_choice not in (None, "none", "auto")
+    may_call = is_forced or (request.tools and request.tool_choice != "none")
+    if form is None or not may_call:
+        return _guide("lark", grammar(_functions(request))) if is_forced else guide_inputs(request)
+    is_format = form.field.startswith("response_format")
+    if form.kind != "json_schema" or (is_forced and not is_format):
+        text = f"{form.field} leaves no room for tool calls; leave out tools, or send tool_choice "
+        raise ApiError(400, text + "'none'.", param=form.field)
+    if is_forced:
         return _guide("lark", grammar(_functions(request)))
-    if wanted is None or not has_format:
-        return {}
-    schema = _answer_schema(wanted)
-    if request.tools and request.tool_choice != "none":
-        functions = [tool.function for tool in request.tools]
-        return _guide("lark", grammar(functions, answer=schema))
-    return _guide("json_schema", _text(schema, "response_format.json_schema"))
+    functions = [tool.function for tool in request.tools or []]
+    return _guide("lark", grammar(functions, answer=_schema(form)))
+
+
+def _form(request: Sampling) -> Form | None:
+    """Return what the request says of the answer's form.
+
+    Raises:
+        ApiError: two fields say something, or one lacks its schema.
+    """
+    forms = request.forms
+    if len(forms) > 1:
+        names = " and ".join(form.field for form in forms)
+        raise ApiError(400, f"{names} exclude each other; send one.", param=forms[1].field)
+    form = forms[0] if forms else None
+    if form is not None and form.guide is None:
+        raise ApiError(400, f"{form.field} needs a schema.", param=form.field)
+    return form
 
 
 def calls_grammar(
@@ -91,14 +122,21 @@ def _functions(request: ChatRequest) -> list[Function]:
     return functions
 
 
-def _answer_schema(wanted: ResponseFormat) -> Schema:
-    """Return the schema of the answer."""
-    if wanted.type == "json_object":
-        return ANY_OBJECT
-    schema = wanted.json_schema.json_schema if wanted.json_schema else None
-    if schema is None:
-        field = "response_format.json_schema"
-        raise ApiError(400, f"{field} needs a schema.", param=field)
+def _schema(form: Form) -> Schema:
+    """Return a form's schema, which may come as JSON in a text.
+
+    Raises:
+        ApiError: it is no object.
+    """
+    schema = form.guide
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (RecursionError, ValueError) as error:
+            raise ApiError(400, f"{form.field} is not JSON: {error}.", param=form.field) from None
+    if not isinstance(schema, dict):
+        text = f"{form.field} must be a JSON schema, an object."
+        raise ApiError(400, text, param=form.field)
     return schema
 
 

@@ -48,11 +48,19 @@ def chat_logprobs(fields: Fields, files: EngineFiles) -> Json | None:
 class CompletionLogprobs:
     """A completion choice's `logprobs`, part by part: an echoed prompt's, then the output's."""
 
-    def __init__(self, num_top: int, prompt: str | list[int], echoed: str | None) -> None:
+    def __init__(
+        self,
+        num_top: int,
+        prompt: str | list[int],
+        echoed: str | None,
+        *,
+        skip_special_tokens: bool = True,
+    ) -> None:
         """Start; `echoed` is the prompt's text, None if the choice does not show it."""
         self._num_top = num_top
         self._prompt = prompt
         self._echoed = echoed
+        self._skip_special_tokens = skip_special_tokens
         self._offsets: TextOffsets | None = None
 
     def part(self, fields: Fields, files: EngineFiles) -> Json | None:
@@ -64,7 +72,8 @@ class CompletionLogprobs:
             scores = prompt_scores(fields)
             places = self._prompt_places(fields["prompt_ids"], files)
         if self._offsets is None:
-            self._offsets = TextOffsets(files.tokenizer, len(self._echoed or ""))
+            start, skip = len(self._echoed or ""), self._skip_special_tokens
+            self._offsets = TextOffsets(files.tokenizer, start, skip_special_tokens=skip)
         for score in _output_scores(fields):
             scores.append(score)
             places.append(self._offsets.add(score.token))

@@ -1,6 +1,6 @@
 """From a body of chat or completions to the call that answers it: checked, its prompt rendered."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from nemotrt.serve.front.openai.body_limits import check_limits
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
 from nemotrt.serve.front.openai.completion_endpoint import CompletionCall
 from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.schema.neutral import MESSAGE, Table
 from nemotrt.serve.front.schema.requests import (
     ChatRequest,
     CompletionRequest,
@@ -40,7 +41,7 @@ class Call(Protocol):
 class CallSettings:
     """What a call is made with, beside the body."""
 
-    model_name: str
+    model_names: tuple[str, ...]
     files: EngineFiles
     separate_reasoning: bool
 
@@ -97,7 +98,7 @@ def read_body(kind: type[Body], raw: bytes | dict[str, Any]) -> Body:
             return kind.model_validate_json(raw)
         return kind.model_validate(raw)
     except pydantic.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, kind) from None
 
 
 def check_body(body: Sampling, settings: CallSettings) -> None:
@@ -108,8 +109,8 @@ def check_body(body: Sampling, settings: CallSettings) -> None:
 
 def check_model(name: str, settings: CallSettings) -> None:
     """Raise ApiError where the model of that name is not the one served."""
-    if name != settings.model_name:
-        raise unknown_model(name, settings.model_name)
+    if name not in settings.model_names:
+        raise unknown_model(name, settings.model_names)
 
 
 def _check_stream_options(body: Sampling) -> None:
@@ -117,16 +118,21 @@ def _check_stream_options(body: Sampling) -> None:
         raise ApiError(400, "stream_options needs stream.", param="stream_options")
 
 
-def unknown_model(name: str, known: str) -> ApiError:
+def unknown_model(name: str, known: Sequence[str]) -> ApiError:
     """Return the error for a model that is not the one served."""
-    return ApiError(404, f"there is no model {name!r}; known: {known}.", code="model_not_found")
+    text = f"there is no model {name!r}; known: {', '.join(known)}."
+    return ApiError(404, text, param="model", code="model_not_found")
 
 
-def _invalid(error: pydantic.ValidationError) -> ApiError:
+def _invalid(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -> ApiError:
     """Return the error for a body that does not fit its schema: the first fault, by its field."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     where = place(first)
     if first["type"] == "extra_forbidden":
-        return ApiError(400, f"{where} is not supported; leave it out.", param=where)
+        *parents, name = first["loc"]
+        own: Table = getattr(kind, "neutral", {})
+        known = {(): own, ("messages",): MESSAGE}.get(tuple(parents[:1]), {}).get(str(name))
+        text = f"{where} is not supported; leave it out."
+        return ApiError(400, known.refusal(where) if known else text, param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."
     return ApiError(400, message, param=where or None)

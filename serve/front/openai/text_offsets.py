@@ -13,18 +13,23 @@ class TextOffsets:
     own: it stands where the next text begins.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, start: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer | None, start: int, *, skip_special_tokens: bool = True
+    ) -> None:
         """Begin a decoded text at place `start`; without a tokenizer there is no text."""
         self._tokenizer = tokenizer
+        self._skips = skip_special_tokens
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._end = start  # of the characters that are whole
         self._is_first = True
 
     def add(self, token: int) -> int:
         """Return the place of the next token."""
-        if self._tokenizer is None or self._tokenizer.is_special(token):
+        if self._tokenizer is None or (self._skips and self._tokenizer.is_special(token)):
             return self._end
-        shown = self._tokenizer.shown_bytes(token, is_first=self._is_first)
+        shown = self._tokenizer.shown_bytes(
+            token, is_first=self._is_first, skip_special_tokens=self._skips
+        )
         self._is_first = False
         return self.add_bytes(shown)
 

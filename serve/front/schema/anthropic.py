@@ -188,6 +188,7 @@ class CountRequest(Strict):
     temperature: float | None = number_field("temperature", most=2)
     metadata: Metadata | None = None
     cache_control: dict[str, Any] | None = None  # a hint, which can't change the answer
+    thread: dict[str, Any] | None = Field(default=None, description="Refused: none is kept.")
 
 
 class MessagesRequest(CountRequest):

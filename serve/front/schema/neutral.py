@@ -1,8 +1,8 @@
-"""Values of fields that this server does not have, which ask for what it does anyway.
+"""Fields of other servers that this one does not have: what is taken of them, and why no more.
 
-Clients send them because they serialize defaults. They change nothing, so they are taken. Any
-other value of such a field is refused by name. A null says that a field is not given, and is taken
-for every field.
+Clients send values because they serialize defaults. Those that ask for what happens anyway are
+taken. Any other is refused, with the reason and the nearest thing that works. A null says that a
+field is not given, and is taken for every field.
 """
 
 from collections.abc import Mapping
@@ -12,47 +12,152 @@ Json = dict[str, Any]
 
 
 class Neutral(NamedTuple):
-    """The values that change nothing, and why."""
+    """The values that change nothing, and why; what to do instead of sending another one."""
 
     values: tuple[Any, ...]
     why: str
+    instead: str = "leave it out"
     same_as: str | None = None  # a field whose own value is neutral too
+
+    def refusal(self, name: str) -> str:
+        """Return what a request hears that has another value of the field `name`."""
+        return f"{name} is not supported: {self.why}; {self.instead}."
 
 
 Table = Mapping[str, Neutral]
 
+
+def _none(why: str, instead: str = "leave it out") -> Neutral:
+    """Return a field of which no value is neutral."""
+    return Neutral((), why, instead)
+
+
+# Of OpenAI's and vLLM's endpoints.
 EITHER: Table = {
-    "best_of": Neutral((1,), "each choice is returned", same_as="n"),
+    "best_of": Neutral((1,), "each choice is returned", "send n, and choose", same_as="n"),
     "use_beam_search": Neutral((False,), "there is no beam search"),
     "length_penalty": Neutral((1,), "there is no beam search"),
-    "bad_words": Neutral(([],), "empty is off"),
-    "skip_special_tokens": Neutral((True,), "special tokens are not in the text"),
-    "spaces_between_special_tokens": Neutral((True,), "special tokens are not in the text"),
-    "include_stop_str_in_output": Neutral((False,), "stop strings are not in the text"),
-    "return_token_ids": Neutral((False,), "token ids are not returned"),
-    "return_tokens_as_token_ids": Neutral((False,), "tokens are returned as text"),
+    "bad_words": Neutral(([],), "no word is banned", "ban tokens by a logit_bias of -100"),
+    "allowed_token_ids": _none("no list of tokens is kept to", "send structured_outputs"),
+    "logprob_token_ids": _none("scores are of the likeliest tokens", "send more of these"),
+    "spaces_between_special_tokens": Neutral((True,), "tokens stand as they are"),
+    "return_tokens_as_token_ids": Neutral(
+        (False,), "tokens are named by their text", "send return_token_ids: true"
+    ),
+    "return_token_offsets": Neutral((False,), "only a renderer has them", "use text_offset"),
+    "return_mm_kwargs": Neutral((True,), "messages are text"),
+    "return_prompt_text": Neutral((False,), "the prompt is not in the answer"),
+    "truncation_side": Neutral(("left",), "a prompt is cut at its beginning"),
     "store": Neutral((False,), "nothing is stored"),
-    "service_tier": Neutral(("auto", "default"), "there is one tier"),
+    "service_tier": Neutral(("auto", "default"), "there is one tier", "send priority"),
+    "prompt_cache_options": _none("prefixes are kept as the server's options say"),
+    "prompt_cache_retention": Neutral(("in_memory",), "prefixes are kept in memory alone"),
+    "watermarking": Neutral((False,), "there is no watermark"),
+    "repetition_detection": _none("nothing watches for it", "send repetition_penalty"),
+    "stream_interval": Neutral((1,), "chunks come as the server's --max-chunks-per-s says"),
+    "request_id": _none("a request's id is a header", "send X-Request-Id"),
+    "kv_transfer_params": _none("states stay in their engine"),
+    "ec_transfer_params": _none("states stay in their engine"),
+    "vllm_xargs": _none("there are no extensions"),
+    "routed_experts_prompt_start": Neutral((0,), "no experts are told of"),
+    "detokenize": Neutral((True,), "the answer is text", "send return_token_ids: true"),
+    # llama.cpp's
+    "grammar": Neutral(("",), "it has another name here", "send structured_outputs.grammar"),
+    "json_schema": _none("it has another name here", "send structured_outputs.json"),
+    "repeat_penalty": Neutral((1,), "it has another name here", "send repetition_penalty"),
+    "repeat_last_n": _none("penalties are of the whole text"),
+    "n_predict": Neutral((-1,), "it has another name here", "send max_tokens"),
+    "n_cmpl": Neutral((1,), "it has another name here", "send n"),
+    "n_keep": Neutral((0,), "no text is shifted", "send truncate_prompt_tokens"),
+    "n_discard": Neutral((0,), "no text is shifted"),
+    "n_indent": Neutral((0,), "lines are not counted"),
+    "n_probs": Neutral((0,), "it has another name here", "send logprobs"),
+    "post_sampling_probs": Neutral((False,), "scores are of the model's own distribution"),
+    "min_keep": Neutral((0,), "the samplers keep what they say"),
+    "typical_p": Neutral((1,), "there is no such sampler", "send min_p"),
+    "top_n_sigma": Neutral((-1,), "there is no such sampler", "send min_p"),
+    "mirostat": Neutral((0,), "there is no such sampler", "send min_p"),
+    "mirostat_tau": _none("there is no such sampler", "send min_p"),
+    "mirostat_eta": _none("there is no such sampler", "send min_p"),
+    "dynatemp_range": Neutral((0,), "the temperature is one number", "send temperature"),
+    "dynatemp_exponent": Neutral((1,), "the temperature is one number", "send temperature"),
+    "xtc_probability": Neutral((0,), "there is no such sampler", "send min_p"),
+    "xtc_threshold": _none("there is no such sampler", "send min_p"),
+    "dry_multiplier": Neutral((0,), "there is no such sampler", "send repetition_penalty"),
+    "dry_base": _none("there is no such sampler", "send repetition_penalty"),
+    "dry_allowed_length": _none("there is no such sampler", "send repetition_penalty"),
+    "dry_penalty_last_n": _none("there is no such sampler", "send repetition_penalty"),
+    "dry_sequence_breakers": _none("there is no such sampler", "send repetition_penalty"),
+    "samplers": _none("their order is temperature, min_p, top_k, top_p"),
+    "t_max_predict_ms": Neutral((0,), "it has another name here", "send timeout_ms"),
+    "id_slot": Neutral((-1,), "the scheduler chooses the slot"),
+    "cache_prompt": Neutral((True,), "prefixes are kept as the server's options say"),
+    "n_cache_reuse": Neutral((0,), "a prefix alone is used again"),
+    "return_tokens": Neutral((False,), "it has another name here", "send return_token_ids"),
+    "timings_per_token": Neutral((False,), "/metrics has the times"),
+    "return_progress": Neutral((False,), "a prompt's progress is not told"),
+    "response_fields": Neutral(([],), "an answer has all its fields"),
+    "lora": Neutral(([],), "there are no adapters"),
+    "image_data": Neutral(([],), "there are no images"),
+    "verbose": Neutral((False,), "the prompt is not in the answer"),
+    "sse_ping_interval": Neutral((-1,), "a stream has no pings"),
+    "adaptive_target": Neutral((-1,), "there is no such sampler", "send min_p"),
+    "adaptive_decay": _none("there is no such sampler", "send min_p"),
+    "backend_sampling": _none("the engine has one sampler"),
+    "grammar_lazy": Neutral((False,), "a grammar holds from the answer's first token"),
 }
 CHAT: Table = {
     **EITHER,
-    "add_generation_prompt": Neutral((True,), "the answer is a new turn"),
     "add_special_tokens": Neutral((False,), "the chat template writes them"),
-    "continue_final_message": Neutral((False,), "the answer is a new turn"),
-    "documents": Neutral(([],), "empty is none"),
+    "chat_template": _none("the engine's own is used", "send chat_template_kwargs"),
+    "documents": Neutral(([],), "no template shows them", "send them in a message"),
     "echo": Neutral((False,), "the prompt is not in the answer"),
-    "function_call": Neutral(("none", "auto"), "there are no functions, only tools"),
-    "functions": Neutral(([],), "empty is none"),
+    "function_call": Neutral(("none", "auto"), "it is out of date", "send tool_choice"),
+    "functions": Neutral(([],), "they are out of date", "send tools"),
     "modalities": Neutral((["text"],), "answers are text"),
-    "verbosity": Neutral(("medium",), "the default"),
+    "audio": _none("answers are text"),
+    "moderation": _none("nothing is moderated"),
+    "prediction": _none("nothing is predicted from it"),
+    "verbosity": Neutral(("medium",), "the model has no such switch", "say it in a message"),
+    "web_search_options": _none("nothing is searched", "send tools"),
+    "media_io_kwargs": _none("messages are text"),
+    "mm_processor_kwargs": _none("messages are text"),
+    "reasoning": _none("it is of another endpoint", "send reasoning_effort"),
+    "reasoning_format": Neutral(
+        ("auto",), "it has another name here", "send separate_reasoning: true or false"
+    ),
+    "reasoning_in_content": Neutral(
+        (False,), "it has another name here", "send separate_reasoning: false"
+    ),
+    "thinking_budget_tokens": Neutral(
+        (-1,), "it has another name here", "send max_thinking_tokens"
+    ),
+    "reasoning_budget_tokens": Neutral(
+        (-1,), "it has another name here", "send max_thinking_tokens"
+    ),
+    "thinking_forced_open": Neutral((False,), "the chat template opens a trace, or does not"),
+    "generation_prompt": Neutral(("",), "the chat template writes it"),
+    "parse_tool_calls": Neutral((True,), "calls are read where there are tools"),
 }
-COMPLETION: Table = {**EITHER, "suffix": Neutral(("",), "empty is none")}
+COMPLETION: Table = {
+    **EITHER,
+    "suffix": Neutral(("",), "nothing is filled in between", "send what stands before as prompt"),
+    "prompt_embeds": _none("prompts are text or ids", "send prompt"),
+    "max_completion_tokens": _none("it is of chats", "send max_tokens"),
+    "chat_template_kwargs": _none("there is no chat template", "use /v1/chat/completions"),
+    "messages": _none("there is no chat template", "use /v1/chat/completions"),
+}
 # Of a message: what an answer of the OpenAI SDK, of litellm or of vLLM has when it is handed back.
 MESSAGE: Table = {
-    "annotations": Neutral(([],), "empty is none"),
-    "audio": Neutral(({},), "empty is none"),
-    "function_call": Neutral(({},), "empty is none"),
-    "refusal": Neutral(("",), "empty is none"),
+    "annotations": Neutral(([],), "the model is not shown them"),
+    "audio": Neutral(({},), "messages are text"),
+    "function_call": Neutral(({},), "it is out of date", "send tool_calls"),
+    "refusal": Neutral(("",), "the model is not shown it", "send it as content"),
+}
+STRUCTURED_OUTPUTS: Table = {
+    "disable_fallback": Neutral((False, True), "there is one backend, and no fallback"),
+    "disable_any_whitespace": Neutral((False,), "JSON has the white space that it has"),
+    "disable_additional_properties": Neutral((False,), "a schema says so itself"),
 }
 STREAM_OPTIONS: Table = {"include_obfuscation": Neutral((False,), "nothing is padded")}
 

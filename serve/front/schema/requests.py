@@ -3,15 +3,23 @@
 A field that is not here is refused by name, never ignored.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from nemotrt.engines.model.families import ReasoningEffort
 from nemotrt.serve.front.schema.bias import LogitBias
 from nemotrt.serve.front.schema.messages import Message, Strict, Text
 from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, STREAM_OPTIONS, Table
 from nemotrt.serve.front.schema.numbers import number_field, with_numbers
+from nemotrt.serve.front.schema.structured import (
+    Form,
+    Guided,
+    NvExt,
+    ResponseFormat,
+    StructuredOutputs,
+)
 from nemotrt.serve.requests.limits import (
     MAX_MESSAGES,
     MAX_PROMPTS,
@@ -69,28 +77,6 @@ class StreamOptions(Strict):
     continuous_usage_stats: bool = False
 
 
-class JsonSchema(Strict):
-    """A named JSON schema."""
-
-    name: str | None = None
-    description: str | None = None
-    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: bool | None = None
-
-
-class ResponseFormat(Strict):
-    """The form of the answer, kept by masking logits in the engine."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _schema_has_its_type(self) -> "ResponseFormat":
-        if self.json_schema is not None and self.type != "json_schema":
-            raise PydanticCustomError("unused", "json_schema goes with type 'json_schema' alone")
-        return self
-
-
 class FunctionName(Strict):
     """The name of a function."""
 
@@ -105,10 +91,10 @@ class NamedToolChoice(Strict):
 
 
 @with_numbers
-class Sampling(Strict):
+class Sampling(Guided):
     """What both endpoints take, beside the numbers that they take as the engine does.
 
-    The fields after `prompt_cache_key` are this server's own.
+    The fields after `session_id` are this server's own.
     """
 
     neutral: ClassVar[Table] = EITHER
@@ -123,16 +109,49 @@ class Sampling(Strict):
     stop: str | StopStrings | None = None
     seed: int | None = number_field("seed", least=-(2**63), most=2**63 - 1)
     logit_bias: LogitBias = Field(default={})
-    user: str | None = None  # this and the next three can't change an answer
+    user: str | None = None  # this and the next four can't change an answer
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    session_id: str | None = None
     top_k: int = number_field("top_k", least=-1)  # vLLM's -1 is off too
     repetition_penalty: float = number_field("repetition_penalty", most=100)
     ignore_eos: bool = False
     stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)
     prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
     cache_salt: str | None = Field(default=None, min_length=1, max_length=MAX_SALT_CHARACTERS)
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    max_thinking_tokens: int | None = number_field("max_thinking_tokens")
+    thinking_token_budget: int | None = number_field("max_thinking_tokens", least=-1)  # vLLM's
+    nvext: NvExt | None = None
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+    truncate_prompt_tokens: int | None = Field(default=None, ge=-1, lt=2**31)
+    return_token_ids: bool = False
+
+    @model_validator(mode="after")
+    def _one_thinking_budget(self) -> Self:
+        """Take the budget by any of its names."""
+        given = {
+            "max_thinking_tokens": self.max_thinking_tokens,
+            "thinking_token_budget": self.thinking_token_budget,
+            "nvext.max_thinking_tokens": self.nvext and self.nvext.max_thinking_tokens,
+        }
+        budgets = {name: value for name, value in given.items() if value not in (None, -1)}
+        if len(set(budgets.values())) > 1:
+            names = " and ".join(budgets)
+            raise PydanticCustomError("budgets", "{names} differ", {"names": names})
+        self.max_thinking_tokens = next(iter(budgets.values()), None)
+        return self
+
+    @property
+    def forms(self) -> list[Form]:
+        """What the request says of the answer's form, by each field that says something."""
+        nested = (self.response_format, self.structured_outputs)
+        found = [form for part in nested if part is not None for form in part.forms]
+        found += self.guided_forms()
+        return found + (self.nvext.guided_forms("nvext.") if self.nvext else [])
 
     @property
     def stop_words(self) -> list[str]:
@@ -153,8 +172,11 @@ class ChatRequest(Sampling):
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    include_reasoning: bool = True
     separate_reasoning: bool | None = None
+    add_generation_prompt: bool | None = None  # unless the final message is continued
+    continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
 
 

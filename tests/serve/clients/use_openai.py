@@ -152,6 +152,46 @@ def json_object_ends_by_itself() -> None:
 
 
 @check
+def effort_and_the_tokens_of_a_trace() -> None:
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], **SETTINGS}
+    off = client.chat.completions.create(**request, reasoning_effort="none")
+    on = client.chat.completions.create(**request, reasoning_effort="low")
+    assert off.usage.completion_tokens_details.reasoning_tokens == 0
+    assert on.usage.completion_tokens_details.reasoning_tokens > 0
+    assert on.choices[0].message.reasoning == on.choices[0].message.reasoning_content
+    assert on.system_fingerprint == off.system_fingerprint
+
+
+@check
+def a_choice_in_extra_body() -> None:
+    for field in (
+        {"guided_choice": ["yes", "no"]},
+        {"structured_outputs": {"choice": ["yes", "no"]}},
+    ):
+        answer = client.completions.create(model=MODEL, prompt="Is it?", extra_body=field)
+        assert answer.choices[0].text in ("yes", "no")
+
+
+@check
+def a_request_id_goes_out_and_comes_back() -> None:
+    headers = {"X-Request-Id": "mine-1"}
+    raw = client.completions.with_raw_response.create(
+        model=MODEL, prompt="Hi", max_tokens=1, extra_headers=headers
+    )
+    assert raw.headers["x-request-id"] == "mine-1"
+
+
+@check
+def a_prompt_that_is_too_long_has_its_code() -> None:
+    try:
+        client.completions.create(model=MODEL, prompt="word " * 20_000)
+    except openai.BadRequestError as error:
+        assert (error.code, error.param) == ("context_length_exceeded", "prompt")
+    else:
+        raise AssertionError("it was taken")
+
+
+@check
 def completions_with_logprobs() -> None:
     answer = client.completions.create(
         model=MODEL, prompt="The engine", max_tokens=0, echo=True, logprobs=1, temperature=0

@@ -33,6 +33,7 @@ def chat_body(body: CountRequest, template: ChatTemplate | None) -> Json:
         "max_completion_tokens": body.max_tokens if isinstance(body, MessagesRequest) else None,
         "temperature": body.temperature,
         "stop": body.stop_sequences,
+        "include_stop_str_in_output": bool(body.stop_sequences),  # which says the one that came
         "user": body.metadata.user_id if body.metadata else None,
         "tools": [_tool(tool) for tool in body.tools or []] or None,
         "tool_choice": None if choice is None else _choice(choice),
