@@ -79,6 +79,7 @@ async def one_stream(server: ServerState, num_tokens: int, sampling: dict[str, f
     body |= {"stream": True, "ignore_eos": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+    head += "Content-Type: application/json\r\n"
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
     tail = b""

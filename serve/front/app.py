@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,32 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+)
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nemotrt.serve.engine.probe import ask_engine
-from nemotrt.serve.front.http.access import AccessGate
+from nemotrt.serve.front.doors.facts import FACTS
+from nemotrt.serve.front.doors.prepare import Endpoint, NeedsEarlierError
+from nemotrt.serve.front.doors.responses.call import ResponseCall
+from nemotrt.serve.front.doors.responses.endpoint import ResponsesEndpoint
+from nemotrt.serve.front.doors.vllm_metrics import vllm_text
+from nemotrt.serve.front.http.access import AccessGate, authorization_of
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
+from nemotrt.serve.front.http.browsers import check_json, cors
 from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
 from nemotrt.serve.front.http.request_id import RequestIds
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
-from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, unknown_model
-from nemotrt.serve.front.schema.openapi import openapi_bytes
+from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
+from nemotrt.serve.processes.options import DEFAULT_STORED_MIB
 from nemotrt.serve.requests.limits import most_body_bytes
 from nemotrt.wire.frames import STOPPING
 
@@ -36,6 +48,15 @@ PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
+}
+ENDPOINTS = {
+    "/v1/chat/completions": Endpoint.CHAT,
+    "/v1/completions": Endpoint.COMPLETIONS,
+    "/v1/responses": Endpoint.RESPONSES,
+    "/v1/messages": Endpoint.MESSAGES,
+    "/v1/messages/count_tokens": Endpoint.COUNT_TOKENS,
+    "/tokenize": Endpoint.TOKENIZE,
+    "/detokenize": Endpoint.DETOKENIZE,
 }
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that has gone
 
@@ -52,6 +73,9 @@ class FrontSpec:
     separate_reasoning: bool = True
     max_body_bytes: int | None = None  # None: what the engine can take
     is_draining: Callable[[], bool] = lambda: False  # whether the whole server is stopping
+    cors_origins: tuple[str, ...] = ()  # of pages that may use the API
+    vllm_metrics: bool = False
+    stored_responses_bytes: int = DEFAULT_STORED_MIB << 20  # of /v1/responses, in memory
     aliases: tuple[str, ...] = ()  # other names of the model
 
     @property
@@ -68,15 +92,8 @@ class Front:
         self.spec = spec
         settings = CallSettings(spec.model_names, spec.files, spec.separate_reasoning)
         self.workshop = Workshop(settings)
+        self.responses = ResponsesEndpoint(spec.tenants, spec.stored_responses_bytes)
         self._created = int(time.time())
-
-    async def chat(self, request: Request) -> ASGIApp:
-        """Answer POST /v1/chat/completions."""
-        return await self._answer(Endpoint.CHAT, request)
-
-    async def completions(self, request: Request) -> ASGIApp:
-        """Answer POST /v1/completions."""
-        return await self._answer(Endpoint.COMPLETIONS, request)
 
     async def models(self, request: Request) -> Response:
         """Answer GET /v1/models and GET /v1/models/NAME."""
@@ -126,34 +143,46 @@ class Front:
         answer = await asyncio.to_thread(ask_engine, socket, "metrics")
         if answer is None:
             raise ApiError(503, "the engine process is starting.", code="engine_unavailable")
-        return PlainTextResponse(answer["text"], media_type="text/plain; version=0.0.4")
-
-    async def openapi(self, request: Request) -> Response:
-        """Answer GET /openapi.json."""
-        return Response(openapi_bytes(), media_type="application/json")
+        text = answer["text"]
+        if self.spec.vllm_metrics:
+            text += vllm_text(text, self.spec.model_name)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def page(self, request: Request) -> Response:
         """Answer GET / with the chat page."""
         return FileResponse(PAGE, headers=PAGE_HEADERS)
 
-    async def _answer(self, endpoint: Endpoint, request: Request) -> ASGIApp:
-        """Return a stream or a whole answer.
+    async def answer(self, endpoint: Endpoint, request: Request) -> ASGIApp:
+        """Answer a POST to an endpoint: return a stream or a whole answer.
 
         Raises:
             ApiError: the body is refused, or the server is stopping.
         """
+        check_json(request.headers)
         if self.spec.is_draining():
             raise from_upstream(UpstreamError(**STOPPING))
-        prepared = await self.workshop.prepare(endpoint, await request.body())
-        prepared.call.inputs = [self._salted(request, one) for one in prepared.call.inputs]
+        prepared = await self._prepared(endpoint, request)
+        call = prepared.call
+        call.inputs = [self._salted(request, one) for one in call.inputs]
+        if isinstance(call, ResponseCall):
+            self.responses.keep(request, call)
         if prepared.is_stream:
-            return EventStream(prepared.call.chunks(self.spec.upstream))
-        work = prepared.call.completion(self.spec.upstream)
+            return EventStream(call.chunks(self.spec.upstream), call.stream_end)
+        work = call.completion(self.spec.upstream)
         return JSONResponse(await until_gone(work, request.receive))
+
+    async def _prepared(self, endpoint: Endpoint, request: Request) -> Prepared:
+        """Return the call, which may go on from a kept response."""
+        raw = await request.body()
+        try:
+            return await self.workshop.prepare(endpoint, raw)
+        except NeedsEarlierError as needed:
+            earlier = self.responses.earlier(request, needed.response_id)
+            return await self.workshop.prepare(endpoint, raw, earlier)
 
     def _salted(self, request: Request, inputs: Fields) -> Fields:
         """Return a request's tensors with the salt of whoever asks."""
-        authorization = request.headers.get("authorization")
+        authorization = authorization_of(request.headers)
         salt = self.spec.tenants.salt(authorization, inputs.get("cache_salt"))
         return inputs if salt is None else inputs | {"cache_salt": salt}
 
@@ -170,15 +199,20 @@ def create_app(spec: FrontSpec) -> ASGIApp:
         await spec.upstream.close()
 
     routes = [
-        Route("/v1/chat/completions", front.chat, methods=["POST"]),
-        Route("/v1/completions", front.completions, methods=["POST"]),
+        *(
+            Route(path, partial(front.answer, endpoint), methods=["POST"])
+            for path, endpoint in ENDPOINTS.items()
+        ),
+        Route("/v1/responses/{name}", front.responses.get),
+        Route("/v1/responses/{name}", front.responses.delete, methods=["DELETE"]),
         Route("/v1/models", front.models),
         Route("/v1/models/{name:path}", front.models),
         Route("/health", front.ready),
         Route("/health/ready", front.ready),
         Route("/health/live", front.live),
         Route("/metrics", front.metrics),
-        Route("/openapi.json", front.openapi),
+        Route("/ping", front.ready, methods=["GET", "POST"]),
+        *FACTS,
         Route("/", front.page),
     ]
     most = spec.max_body_bytes or most_body_bytes(spec.files.limits.max_seq_len)
@@ -191,17 +225,22 @@ def create_app(spec: FrontSpec) -> ASGIApp:
         Exception: _fault,
     }
     app = Starlette(
-        routes=routes, middleware=[gate], exception_handlers=handlers, lifespan=lifespan
+        routes=routes,
+        middleware=[*cors(spec.cors_origins), gate],
+        exception_handlers=handlers,
+        lifespan=lifespan,
     )
     return RequestIds(app)
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    response = ApiError(error.status_code, error.detail, code="http_error").response()
+    response = ApiError(error.status_code, error.detail, code="http_error").response(
+        request.url.path
+    )
     response.headers.update(error.headers or {})
     return response
 
@@ -212,4 +251,5 @@ async def _client_gone(request: Request, error: ClientGoneError) -> Response:
 
 async def _fault(request: Request, error: Exception) -> Response:
     """Answer for a bug of ours; the server logs its traceback."""
-    return ApiError(500, "the server has a fault; its log says more.", code="fault").response()
+    fault = ApiError(500, "the server has a fault; its log says more.", code="fault")
+    return fault.response(request.url.path)

@@ -13,6 +13,7 @@ from nemotrt.commandline import PATH, options_of
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http.bounded_http import BoundedProtocol
+from nemotrt.serve.front.http.browsers import HostGate, check_origins, read_hosts
 from nemotrt.serve.front.http.tenants import read_tenants
 from nemotrt.serve.front.http.tls import check_tls
 from nemotrt.serve.front.openai.engine_files import read_engine_files
@@ -44,10 +45,12 @@ def serve_front(
     Raises:
         ArtefactError: `engine` is no engine directory.
         ConfigError: the file of API keys is missing, empty, or open to others, or there is none
-            for prefixes to be shared, or TLS can't start.
+            for prefixes to be shared, or TLS can't start, or a host or an origin is none.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     check_tls(told.tls_certificate, told.tls_key)
+    check_origins(told.cors_origin)
+    hosts = read_hosts(told)
     draining = threading.Event()
     signal.signal(STOP_NOTICE, lambda number, frame: draining.set())
     files = read_engine_files(engine)
@@ -61,9 +64,12 @@ def serve_front(
         separate_reasoning=not told.reasoning_in_content,
         max_body_bytes=told.max_body_bytes,
         is_draining=draining.is_set,
+        cors_origins=told.cors_origin,
+        vllm_metrics=told.vllm_metrics,
+        stored_responses_bytes=told.stored_responses_mib << 20,
     )
     uvicorn.run(
-        create_app(spec),
+        HostGate(create_app(spec), hosts),
         http=BoundedProtocol,
         host=told.host,
         port=told.port,

@@ -8,12 +8,14 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
+from nemotrt.serve.front.doors.prepare import Endpoint, prepare
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, Prepared, prepare
+from nemotrt.serve.front.openai.prepare import CallSettings, Prepared
 from nemotrt.serve.processes.give_way import give_way
 
 SMALL_BYTES = 4096  # prepared at once: at most some milliseconds
@@ -29,11 +31,12 @@ class Bench:
         self._pool: ProcessPoolExecutor | None = None
         self._num_waiting = 0
 
-    async def prepare(self, endpoint: Endpoint, raw: bytes, settings: CallSettings) -> Prepared:
-        """Return the call for a body.
+    async def do(self, work: Callable[[], Prepared]) -> Prepared:
+        """Return the call for a body, which `work` prepares.
 
         Raises:
             ApiError: the body is refused, or too many wait, or the process has died.
+            NeedsEarlierError: it goes on from a response, whose items were not given.
         """
         if self._num_waiting >= MAX_WAITING:
             busy = f"{MAX_WAITING} bodies of this size wait to be read; try later."
@@ -41,7 +44,6 @@ class Bench:
         loop = asyncio.get_running_loop()
         self._num_waiting += 1
         try:
-            work = partial(prepare, endpoint, raw, settings)
             return await loop.run_in_executor(self._running(), work)
         except BrokenProcessPool as error:
             self.close()
@@ -74,17 +76,21 @@ class Workshop:
         self._settings = settings
         self._medium, self._large = Bench(), Bench()
 
-    async def prepare(self, endpoint: Endpoint, raw: bytes) -> Prepared:
-        """Return the call for a body.
+    async def prepare(
+        self, endpoint: Endpoint, raw: bytes, earlier: bytes | None = None
+    ) -> Prepared:
+        """Return the call for a body; `earlier` are items of a response that it goes on from.
 
         Raises:
             ApiError: the body is refused.
+            NeedsEarlierError: it goes on from a response, whose items were not given.
         """
         is_alone = self._settings.files.folder is None  # nothing that another process could read
-        if is_alone or len(raw) <= SMALL_BYTES:
-            return prepare(endpoint, raw, self._settings)
-        bench = self._medium if len(raw) <= LARGE_BYTES else self._large
-        return await bench.prepare(endpoint, raw, self._settings)
+        work = partial(prepare, endpoint, raw, self._settings, earlier)
+        num_bytes = len(raw) + len(earlier or b"")
+        if is_alone or num_bytes <= SMALL_BYTES:
+            return work()
+        return await (self._medium if num_bytes <= LARGE_BYTES else self._large).do(work)
 
     def warm_up(self) -> None:
         """Start what most servers need."""

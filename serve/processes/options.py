@@ -4,13 +4,17 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+
 from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ConfigError
 
+SIZE = click.IntRange(0)
 DEFAULT_NAME = "llm"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
+DEFAULT_STORED_MIB = 64
 # A chunk's cost to Triton, its stub and the front hardly depends on the tokens it carries, so this
 # bounds their share of the machine. Chosen, not derived: benchmarks/serve_throughput.py compares.
 MAX_CHUNKS_PER_S = 2000.0
@@ -33,6 +37,12 @@ class FrontOptions:
     share_prefixes: bool = option(False, "API keys use each other's kept prefixes.")
     tls_certificate: Path | None = option(None, "PEM file, with --tls-key.")
     tls_key: Path | None = option(None, "PEM file, with --tls-certificate.")
+    cors_origin: tuple[str, ...] = option((), "Of pages that may use the API; several are fine.")
+    allowed_host: tuple[str, ...] = option((), "Name of this server, beside localhost's.")
+    vllm_metrics: bool = option(False, "/metrics also by vLLM's names.")
+    stored_responses_mib: int = option(
+        DEFAULT_STORED_MIB, "Memory for /v1/responses to go on from; 0 stores none.", kind=SIZE
+    )
     max_body_bytes: int | None = option(
         None, "Of a request.", kind=COUNT, unset="by the engine's max_seq_len, 16 MiB at most"
     )

@@ -13,6 +13,7 @@ from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.artefact.weights import find_weights
 from nemotrt.engines.opening import weights_place
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
+from nemotrt.serve.front.http.browsers import check_origins, read_hosts
 from nemotrt.serve.front.http.tenants import read_tenants
 from nemotrt.serve.front.http.tls import check_tls
 from nemotrt.serve.processes.going_on import going_on
@@ -46,12 +47,14 @@ class Supervisor:
         Raises:
             ArtefactError: ENGINE is no engine directory, or its checkpoint has gone or changed.
             EnvironmentUnfitError: there is no Triton runtime, or a port is in use.
-            ConfigError: a port is given twice, Triton can't have the model's name, or the API keys
-                or the TLS files can't be used.
+            ConfigError: a port is given twice, Triton can't have the model's name, a host or an
+                origin is none, or the API keys or the TLS files can't be used.
         """
         manifest, process = read_manifest(spec.engine), spec.process
         spec.check_ports()
         check_tls(spec.front.tls_certificate, spec.front.tls_key)
+        read_hosts(spec.front)
+        check_origins(spec.front.cors_origin)
         given = process.opening.checkpoint
         weights_place(spec.engine, manifest, given)
         if given is not None:

@@ -22,10 +22,11 @@ from nemotrt.engines.text.chat.template import ChatTemplate
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.front.doors.prepare import Endpoint, prepare
 from nemotrt.serve.front.openai.engine_files import read_engine_files
 from nemotrt.serve.front.openai.guided import calls_grammar
 from nemotrt.serve.front.openai.inputs import chat_inputs
-from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, prepare
+from nemotrt.serve.front.openai.prepare import CallSettings
 from nemotrt.serve.front.schema.requests import ChatRequest, Function
 from nemotrt.serve.front.tools.tool_calls import ToolCallParser
 from nemotrt.serve.front.workshop import SMALL_BYTES, Workshop

@@ -17,6 +17,7 @@ from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
 
 pytestmark = pytest.mark.triton
+JSON = {"content-type": "application/json"}
 LIMITS = Limits(max_batch_size=8, max_seq_len=2048, chunk_tokens=64)
 COLOURS = {"enum": ["red", "blue"]}
 PAIR = {
@@ -204,7 +205,7 @@ def test_a_number_that_json_has_not_is_a_400(server, number) -> None:
     format_ = f'{{"type": "json_schema", "json_schema": {{"schema": {{"const": {number}}}}}}}'
     messages = json.dumps(asked())
     body = f'{{"model": "llm", "messages": {messages}, "response_format": {format_}}}'
-    found = httpx.post(f"{server.openai_url}/chat/completions", content=body)
+    found = httpx.post(f"{server.openai_url}/chat/completions", content=body, headers=JSON)
     assert found.status_code == 400, found.text
 
 
@@ -215,7 +216,7 @@ def test_a_deep_schema_is_a_400(server) -> None:
         body = (
             f'{{"model": "llm", "messages": {json.dumps(asked())}, "response_format": {format_}}}'
         )
-        found = httpx.post(f"{server.openai_url}/chat/completions", content=body)
+        found = httpx.post(f"{server.openai_url}/chat/completions", content=body, headers=JSON)
         assert found.status_code == 400, found.text
 
 

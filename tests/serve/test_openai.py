@@ -8,6 +8,7 @@ import openai
 import pytest
 
 pytestmark = pytest.mark.triton
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,8 @@ def test_a_wrong_request_is_a_clear_error(server, change, status, message, strea
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"model": "llm"}', b"null"])
 def test_a_body_that_is_no_request_is_a_400(server, content) -> None:
     for path in ("completions", "chat/completions"):
-        assert httpx.post(f"{server.openai_url}/{path}", content=content).status_code == 400
+        answer = httpx.post(f"{server.openai_url}/{path}", content=content, headers=JSON)
+        assert answer.status_code == 400
 
 
 def test_images_are_refused_by_name(client) -> None:

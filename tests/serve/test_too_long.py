@@ -45,7 +45,7 @@ def test_a_larger_body_is_refused_by_its_length(engine_folder) -> None:
 
     async def post(length: int) -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
-            headers = {"content-length": str(length)}
+            headers = {"content-length": str(length), "content-type": "application/json"}
             url = "http://127.0.0.1/v1/completions"
             return await client.post(url, content=b"{}", headers=headers)
 

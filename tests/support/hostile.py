@@ -79,7 +79,7 @@ async def post(url: str, until_s: float, kind: str) -> Counter[Any]:
             while time.monotonic() < until_s:
                 body = encoded(kind, rng)
                 try:
-                    answer = await client.post(f"{url}/{path}", content=body)
+                    answer = await client.post(f"{url}/{path}", content=body, headers=JSON)
                     ends[answer.status_code] += 1
                 except httpx.TransportError as error:
                     ends[type(error).__name__] += 1
@@ -117,7 +117,8 @@ async def raw(url: str, until_s: float, pieces: list[bytes], connections: int) -
     return ends
 
 
-HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
+JSON = {"content-type": "application/json"}
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n"
 DRIPS: dict[str, tuple[list[bytes], int]] = {
     "a header without an end": ([HEAD + b"x: ", b"a" * 65536], 8),
     "headers without an end": ([HEAD, b"".join(b"x-%d: 1\r\n" % i for i in range(5000))], 8),

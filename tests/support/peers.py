@@ -34,6 +34,7 @@ PEERS = {
     ),
     "aiperf": ("aiperf==0.13.0",),  # another load generator
     # clients of the server, unchanged
+    "anthropic": ("anthropic==2.10.0", "httpx>=0.28"),
     "instructor": ("instructor==1.17.0", "httpx>=0.28"),
     "langchain": ("langchain-openai==1.7.4", "httpx>=0.28"),
     "litellm": ("litellm==1.110.2", "httpx>=0.28"),

@@ -12,7 +12,7 @@ from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.front.openai.engine_files import EngineFiles
-from nemotrt.serve.front.upstream.upstream import Fields
+from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError
 
 FOLDER = TINY_MODELS["tiny"]
 FILES = EngineFiles(
@@ -96,6 +96,8 @@ class SayingUpstream:
         self.asked: list[Fields] = []
         self.num_left = 0
         self.pause_s = 0.0
+        self.reason = "stop"
+        self.fails_after: int | None = None  # so many tokens
 
     async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
         self.asked.append(inputs)
@@ -104,6 +106,8 @@ class SayingUpstream:
         text_of = FILES.tokenizer.decoder()  # type: ignore[union-attr]
         try:
             for count, token in enumerate(ids, 1):
+                if count - 1 == self.fails_after:
+                    raise UpstreamError("engine_failed", "told to fail")
                 fields: Fields = {"text_output": text_of(token), "num_input_tokens": 3}
                 if inputs.get("return_prompt_log_probs") and count == 1:
                     fields |= {"prompt_ids": [5, 6, 7], "prompt_log_probs": [-1.0, -2.0]}
@@ -123,7 +127,7 @@ class SayingUpstream:
             is_whole = True
             yield {
                 "final": True,
-                "finish_reason": "stop",
+                "finish_reason": self.reason,
                 "num_input_tokens": 3,
                 "num_output_tokens": len(ids),
             }

@@ -15,7 +15,7 @@ from nemotrt.files.text_file import read_text
 from nemotrt.serve.front.http.api_error import ApiError
 
 KEYS_VARIABLE = "NEMOTRT_API_KEYS"
-OPEN_PATHS = ("/health", "/health/live", "/health/ready")
+OPEN_PATHS = ("/health", "/health/live", "/health/ready", "/ping")
 MAX_BODIES = 16  # of that size; the bytes of all requests in flight together
 
 
@@ -43,6 +43,12 @@ class ApiKeys:
 def no_key() -> ApiError:
     """Return the error for a request without a key."""
     return ApiError(401, "a valid API key is needed.", code="invalid_api_key")
+
+
+def authorization_of(headers: Headers) -> str | None:
+    """Return the Authorization header; Anthropic's clients send the key as x-api-key instead."""
+    own_key = headers.get("x-api-key")
+    return f"Bearer {own_key}" if own_key is not None else headers.get("authorization")
 
 
 def _presented_key(authorization: str) -> str:
@@ -105,7 +111,7 @@ class AccessGate:
         try:
             self._check(scope["path"], headers)
         except ApiError as error:
-            await error.response()(scope, receive, send)
+            await error.response(scope["path"])(scope, receive, send)
             return
         body = Body(receive, self)
         try:
@@ -128,7 +134,7 @@ class AccessGate:
 
     def _check(self, path: str, headers: Headers) -> None:
         """Raise ApiError for a request that is not let in."""
-        if path not in OPEN_PATHS and not self._keys.admits(headers.get("authorization")):
+        if path not in OPEN_PATHS and not self._keys.admits(authorization_of(headers)):
             raise no_key()
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self._max_body_bytes:

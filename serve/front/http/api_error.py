@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients expect them."""
+"""Errors as the clients of each door expect them."""
 
 from functools import partial
 from typing import Any
@@ -24,6 +24,17 @@ STATUS = {
 }
 # Fields that the engine judges too: they have the same name behind the front.
 SHARED_FIELDS = {"logit_bias", "max_tokens", "min_tokens", "stop_token_ids", *NUMBERS}
+ANTHROPIC_PATH = "/v1/messages"
+# Source: Anthropic's API reference, errors; a client tries the last two again.
+ANTHROPIC_KINDS = {
+    **dict.fromkeys((400, 405, 408, 415, 431), "invalid_request_error"),
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 HEADERS = {401: {"WWW-Authenticate": 'Basic realm="nemotrt"'}, 503: {"Retry-After": "1"}}
 
 
@@ -51,9 +62,18 @@ class ApiError(Exception):
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 
-    def response(self) -> JSONResponse:
+    def body_for(self, path: str) -> dict[str, Any]:
+        """Return the JSON body in the form of the door at `path`: Anthropic's or OpenAI's."""
+        if not path.startswith(ANTHROPIC_PATH):
+            return self.body
+        kind = ANTHROPIC_KINDS.get(self.status, "api_error")
+        details = {"error_code": self.code}
+        told = {"type": kind, "message": self.message, "details": details}
+        return {"type": "error", "error": told}
+
+    def response(self, path: str = "/") -> JSONResponse:
         """Return the HTTP response."""
-        return JSONResponse(self.body, self.status, HEADERS.get(self.status))
+        return JSONResponse(self.body_for(path), self.status, HEADERS.get(self.status))
 
 
 def from_upstream(error: UpstreamError, prompt: str | None = None) -> ApiError:

@@ -25,9 +25,9 @@ class ClientGoneError(Exception):
 class EventStream:
     """An ASGI response that sends chunks as events, and an error among them as the last."""
 
-    def __init__(self, chunks: AsyncIterator[list[dict[str, Any]]]) -> None:
-        """Prepare; nothing is sent before the first chunks are there."""
-        self._chunks = chunks
+    def __init__(self, chunks: AsyncIterator[list[dict[str, Any]]], end: bytes = DONE) -> None:
+        """Prepare; nothing is sent before the first chunks are there, and `end` as the last."""
+        self._chunks, self._end = chunks, end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the chunks end or the client goes; a refusal keeps its own status."""
@@ -47,17 +47,18 @@ class EventStream:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         except ApiError as error:
             if not has_begun:
-                await error.response()(scope, receive, send)
+                await error.response(scope["path"])(scope, receive, send)
                 return
-            body = event(error.body)
+            body = event(error.body_for(scope["path"]))
             await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        await send({"type": "http.response.body", "body": self._end, "more_body": False})
 
 
 def event(chunk: dict[str, Any]) -> bytes:
-    """Return one event."""
+    """Return one event; a chunk that has a type is an event of that name."""
     text = json.dumps(chunk, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"data: {text}\n\n".encode()
+    name = f"event: {chunk['type']}\n" if "type" in chunk else ""
+    return f"{name}data: {text}\n\n".encode()
 
 
 async def until_gone(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:

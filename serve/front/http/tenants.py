@@ -37,10 +37,21 @@ class Tenants:
         """
         if self.share_prefixes or not self.keys.digests:
             return given
+        owner = self.owner(authorization)
+        return hmac.digest(self._secret, owner + (given or "").encode(), CODE).hex()
+
+    def owner(self, authorization: str | None) -> bytes:
+        """Return whose a request is: the digest of its key, the same for all without keys.
+
+        Raises:
+            ApiError: the header has no key of ours.
+        """
+        if not self.keys.digests:
+            return b""
         holder = self.keys.holder(authorization)
         if holder is None:
             raise no_key()
-        return hmac.digest(self._secret, holder + (given or "").encode(), CODE).hex()
+        return holder
 
 
 def read_tenants(told: FrontOptions) -> Tenants:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.reasoning import TraceReader
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
+from nemotrt.serve.front.http.event_stream import DONE
 from nemotrt.serve.front.openai.chat_answer import ChatAnswer
 from nemotrt.serve.front.openai.conversation import chat_prompt
 from nemotrt.serve.front.openai.engine_files import EngineFiles
@@ -27,6 +28,8 @@ Json = dict[str, Any]
 
 class ChatCall:
     """One request on its way through."""
+
+    stream_end = DONE
 
     def __init__(
         self, request: ChatRequest, files: EngineFiles, *, separate_reasoning: bool

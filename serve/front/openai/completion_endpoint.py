@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from nemotrt.serve.front.http.api_error import from_upstream
+from nemotrt.serve.front.http.event_stream import DONE
 from nemotrt.serve.front.openai.chat_endpoint import known_cached_tokens, usage
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.inputs import (
@@ -105,6 +106,8 @@ class CompletionChoice:
 
 class CompletionCall:
     """One request on its way through; prompts times n choices."""
+
+    stream_end = DONE
 
     def __init__(self, request: CompletionRequest, files: EngineFiles) -> None:
         """Lay out the choices.

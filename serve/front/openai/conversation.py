@@ -48,6 +48,11 @@ def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
         raise ApiError(400, error.message, param="messages") from error
 
 
+def can_switch_thinking(template: ChatTemplate) -> bool:
+    """Whether a chat can say that the model is to think or not, by a variable or a directive."""
+    return THINKING in template.variables or template.mentions(template.chat.directives[False])
+
+
 def _check_end(request: ChatRequest, *, switches_thinking: bool) -> None:
     """Raise ApiError where the prompt can't end as the request wants it."""
     last, name = request.messages[-1], "continue_final_message"
@@ -84,7 +89,7 @@ def _variables(request: ChatRequest, template: ChatTemplate) -> Json:
         ApiError: the template does not read one.
     """
     known = template.variables - OWN_VARIABLES
-    if template.mentions(template.chat.directives[False]):
+    if can_switch_thinking(template):
         known |= {THINKING}
     variables = dict(request.chat_template_kwargs or {})
     for name in variables:

@@ -1,7 +1,7 @@
 """What the front reads from an engine directory: its tokenizer, chat template and limits."""
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,9 @@ from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
+from nemotrt.errors import ConfigError
+from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.requests.limits import check_head, check_text
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,22 @@ class EngineFiles:
         if self.folder is None:
             raise TypeError("these engine files are of no folder; they stay in their process.")
         return read_engine_files, (self.folder,)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return a text's tokens.
+
+        Raises:
+            ApiError: the engine has no tokenizer, or the text is far longer than it holds.
+        """
+        if self.tokenizer is None:
+            raise ApiError(400, "the engine has no tokenizer.")
+        encode = partial(self.tokenizer.encode, add_special_tokens=add_special_tokens)
+        try:
+            check_text("the text", len(text), self.limits.max_seq_len)
+            check_head(text, self.limits.max_seq_len, encode)
+        except ConfigError as error:
+            raise ApiError(400, error.message) from error
+        return encode(text)
 
     @property
     def fingerprint_field(self) -> dict[str, str]:

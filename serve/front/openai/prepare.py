@@ -1,12 +1,8 @@
-"""From a request's body to the call that answers it: checked, laid out, its prompt rendered.
+"""From a body of chat or completions to the call that answers it: checked, its prompt rendered."""
 
-All the work that grows with a body is here, so that it can be done in another process.
-"""
-
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pydantic
 
@@ -16,22 +12,29 @@ from nemotrt.serve.front.openai.body_limits import check_limits
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
 from nemotrt.serve.front.openai.completion_endpoint import CompletionCall
 from nemotrt.serve.front.openai.engine_files import EngineFiles
-from nemotrt.serve.front.schema.neutral import MESSAGE
+from nemotrt.serve.front.schema.neutral import MESSAGE, Table
 from nemotrt.serve.front.schema.requests import (
     ChatRequest,
     CompletionRequest,
     Sampling,
     StreamOptions,
 )
+from nemotrt.serve.front.upstream.upstream import Fields, Upstream
 
-Body = TypeVar("Body", bound=Sampling)
+Body = TypeVar("Body", bound=pydantic.BaseModel)
 
 
-class Endpoint(StrEnum):
-    """What a body was sent to."""
+class Call(Protocol):
+    """A request on its way through, to be answered whole or streamed."""
 
-    CHAT = "chat"
-    COMPLETIONS = "completions"
+    inputs: list[Fields]
+    stream_end: bytes  # what a stream ends with
+
+    def chunks(self, upstream: Upstream) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield the chunks of a streamed answer; ApiError for a refusal or a failure."""
+
+    async def completion(self, upstream: Upstream) -> dict[str, Any]:
+        """Return the whole answer; ApiError for a refusal or a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,38 +50,72 @@ class CallSettings:
 class Prepared:
     """A call, and whether its answer is streamed."""
 
-    call: ChatCall | CompletionCall
+    call: Call
     is_stream: bool
 
 
-def prepare(endpoint: Endpoint, raw: bytes, settings: CallSettings) -> Prepared:
-    """Return the call for a body.
+def prepare_chat(raw: bytes, settings: CallSettings) -> Prepared:
+    """Return the call for a chat's body.
 
     Raises:
-        ApiError: it is no JSON, a field is unknown, wrong or beyond a limit, there is no such
-            model, or the chat template refuses the messages.
+        ApiError: the chat template refuses the messages, or as in `read_body` and `check_body`.
     """
-    files = settings.files
-    if endpoint is Endpoint.CHAT:
-        chat = _read(ChatRequest, raw, settings)
-        separate = settings.separate_reasoning
-        return Prepared(ChatCall(chat, files, separate_reasoning=separate), chat.stream)
-    completion = _read(CompletionRequest, raw, settings)
-    return Prepared(CompletionCall(completion, files), completion.stream)
+    chat = read_body(ChatRequest, raw)
+    _check_stream_options(chat)
+    return Prepared(chat_call(chat, settings), chat.stream)
 
 
-def _read(kind: type[Body], raw: bytes, settings: CallSettings) -> Body:
-    """Return the checked body."""
+def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
+    """Return the call for a chat.
+
+    Raises:
+        ApiError: the chat template refuses the messages, or as in `check_body`.
+    """
+    check_body(chat, settings)
+    return ChatCall(chat, settings.files, separate_reasoning=settings.separate_reasoning)
+
+
+def prepare_completion(raw: bytes, settings: CallSettings) -> Prepared:
+    """Return the call for a body of completions.
+
+    Raises:
+        ApiError: as in `read_body` and `check_body`.
+    """
+    completion = read_body(CompletionRequest, raw)
+    _check_stream_options(completion)
+    check_body(completion, settings)
+    return Prepared(CompletionCall(completion, settings.files), completion.stream)
+
+
+def read_body(kind: type[Body], raw: bytes | dict[str, Any]) -> Body:
+    """Return the body of a request, or the one that another body was made into.
+
+    Raises:
+        ApiError: it is no JSON, or a field is unknown or wrong.
+    """
     try:
-        body = kind.model_validate_json(raw)
+        if isinstance(raw, bytes):
+            return kind.model_validate_json(raw)
+        return kind.model_validate(raw)
     except pydantic.ValidationError as error:
         raise _invalid(error, kind) from None
-    if body.model not in settings.model_names:
-        raise unknown_model(body.model, settings.model_names)
+
+
+def check_body(body: Sampling, settings: CallSettings) -> None:
+    """Raise ApiError where there is no such model, or something is beyond a limit."""
+    check_model(body.model, settings)
     check_limits(body, settings.files.limits)
+
+
+def check_model(name: str, settings: CallSettings) -> None:
+    """Raise ApiError where the model of that name is not the one served."""
+    if name not in settings.model_names:
+        raise unknown_model(name, settings.model_names)
+
+
+def _check_stream_options(body: Sampling) -> None:
     if body.stream_options not in (None, StreamOptions()) and not body.stream:
         raise ApiError(400, "stream_options needs stream.", param="stream_options")
-    return body
 
 
 def unknown_model(name: str, known: Sequence[str]) -> ApiError:
@@ -87,15 +124,14 @@ def unknown_model(name: str, known: Sequence[str]) -> ApiError:
     return ApiError(404, text, param="model", code="model_not_found")
 
 
-def _invalid(error: pydantic.ValidationError, kind: type[Sampling]) -> ApiError:
+def _invalid(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -> ApiError:
     """Return the error for a body that does not fit its schema: the first fault, by its field."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     where = place(first)
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
-        known = {(): kind.neutral, ("messages",): MESSAGE}.get(tuple(parents[:1]), {}).get(
-            str(name)
-        )
+        own: Table = getattr(kind, "neutral", {})
+        known = {(): own, ("messages",): MESSAGE}.get(tuple(parents[:1]), {}).get(str(name))
         text = f"{where} is not supported; leave it out."
         return ApiError(400, known.refusal(where) if known else text, param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."

@@ -1,6 +1,6 @@
 """The messages of a chat's body, and what every part of a body has in common."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -42,6 +42,8 @@ class Strict(BaseModel):
 class TextPart(Strict):
     """A piece of a message; only text is taken."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("text",)
+
     type: Literal["text"]
     text: Text
     cache_control: dict[str, Any] | None = None  # a hint, which can't change the answer
@@ -50,7 +52,7 @@ class TextPart(Strict):
     @classmethod
     def _say_what_is_no_text(cls, part: Any) -> Any:
         kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind != "text":
+        if isinstance(kind, str) and kind not in cls.kinds:
             name = MEDIA.get(kind, f"parts of type {kind!r}")
             raise PydanticCustomError("not_text", f"{name} are not supported; send text")
         return part
@@ -60,8 +62,9 @@ MEDIA = {
     **dict.fromkeys(("image_url", "image", "input_image"), "images"),
     **dict.fromkeys(("input_audio", "audio_url", "audio"), "audio clips"),
     **dict.fromkeys(("video_url", "video"), "videos"),
-    **dict.fromkeys(("file", "input_file"), "files"),
+    **dict.fromkeys(("file", "input_file", "document"), "files"),
 }
+Part = TypeVar("Part")
 
 
 def _content_kind(content: Any) -> str | None:
@@ -71,14 +74,15 @@ def _content_kind(content: Any) -> str | None:
     return "(parts)" if isinstance(content, list) else None
 
 
-Content = Annotated[
-    Annotated[Text, Tag("(text)")] | Annotated[list[TextPart], Tag("(parts)")],
+ContentOf = Annotated[
+    Annotated[Text, Tag("(text)")] | Annotated[list[Part], Tag("(parts)")],
     Discriminator(
         _content_kind,
         custom_error_type="content",
         custom_error_message="Input should be a text or a list of text parts",
     ),
 ]
+Content = ContentOf[TextPart]
 
 
 class FunctionCall(Strict):

@@ -5,12 +5,18 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from nemotrt.serve.front.http.api_error import ANTHROPIC_PATH
 from nemotrt.serve.front.http.bounded_http import BODY_S, HEAD_S, MAX_HEAD_BYTES, MAX_HEADERS
+from nemotrt.serve.front.schema.anthropic import CountRequest, MessagesRequest
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
+from nemotrt.serve.front.schema.responses import ResponsesRequest
+from nemotrt.serve.front.schema.tokens import DetokenizeRequest, TokenizeRequest
 
 Json = dict[str, Any]
+ANTHROPIC = "AnthropicError"
 REFERENCE = "#/components/schemas/{model}"
 ERROR_SCHEMA: Json = {
     "type": "object",
@@ -28,12 +34,35 @@ ERROR_SCHEMA: Json = {
         }
     },
 }
+ANTHROPIC_ERROR_SCHEMA: Json = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
+# What takes a body: the operation, its schema, and whether its answer may be streamed.
+POSTS: dict[str, tuple[str, type[BaseModel], bool]] = {
+    "/v1/chat/completions": ("createChatCompletion", ChatRequest, True),
+    "/v1/completions": ("createCompletion", CompletionRequest, True),
+    "/v1/responses": ("createResponse", ResponsesRequest, True),
+    "/v1/messages": ("createMessage", MessagesRequest, True),
+    "/v1/messages/count_tokens": ("countTokens", CountRequest, False),
+    "/tokenize": ("tokenize", TokenizeRequest, False),
+    "/detokenize": ("detokenize", DetokenizeRequest, False),
+}
 ERRORS = {
     "400": "The request is wrong.",
     "401": "There is no valid API key.",
     "404": "There is no such model.",
     "408": f"The headers took more than {HEAD_S:g} s, or the body more than {BODY_S:g} s.",
     "413": "The body is too large.",
+    "415": "The body is not said to be JSON.",
     "431": f"There are more than {MAX_HEADERS} headers or {MAX_HEAD_BYTES} bytes of them.",
     "503": "Try again later.",
     "504": "The request's own deadline is over.",
@@ -49,46 +78,53 @@ def openapi_bytes() -> bytes:
 @cache
 def openapi_document() -> Json:
     """Return the document."""
-    bodies = (ChatRequest, CompletionRequest)
     _, schemas = models_json_schema(
-        [(body, "validation") for body in bodies], ref_template=REFERENCE
+        [(body, "validation") for _, body, _ in POSTS.values()], ref_template=REFERENCE
     )
-    chat, completion = (REFERENCE.format(model=body.__name__) for body in bodies)
-    definitions = schemas["$defs"] | {"Error": ERROR_SCHEMA}
+    definitions = schemas["$defs"] | {"Error": ERROR_SCHEMA, ANTHROPIC: ANTHROPIC_ERROR_SCHEMA}
     return {
         "openapi": "3.1.0",
         "info": {"title": "nemotrt", "version": version("nemotrt")},
-        "security": [{"key": []}, {}],
+        "security": [{"key": []}, {"anthropic": []}, {}],
         "paths": {
-            "/v1/chat/completions": {"post": _post("createChatCompletion", chat)},
-            "/v1/completions": {"post": _post("createCompletion", completion)},
+            **{path: {"post": _post(path, *told)} for path, told in POSTS.items()},
+            "/v1/responses/{name}": {
+                "get": _get("getResponse", ("400", "401", "404"), parameter="name"),
+                "delete": _get("deleteResponse", ("401", "404"), parameter="name"),
+            },
             "/v1/models": {"get": _get("listModels", ("401",))},
             "/v1/models/{name}": {"get": _get("getModel", ("401", "404"), parameter="name")},
             "/health": {"get": _get("health", ("503",))},
             "/health/ready": {"get": _get("ready", ("503",))},
             "/health/live": {"get": _get("live", ())},
+            "/ping": {"get": _get("ping", ("503",))},
+            "/version": {"get": _get("version", ("401",))},
         },
         "components": {
             "schemas": definitions,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "anthropic": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }
 
 
-def _post(operation: str, reference: str) -> Json:
-    """Return an operation that takes a body and gives JSON or events."""
-    answer = {
-        "description": "The answer; with `stream`, server-sent events.",
-        "content": {
-            "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
-        },
-    }
-    body = {"required": True, "content": {"application/json": {"schema": {"$ref": reference}}}}
+def _post(path: str, operation: str, schema: type[BaseModel], may_stream: bool) -> Json:
+    """Return an operation that takes a body and gives JSON, or events where it may stream."""
+    content: Json = {"application/json": {"schema": {"type": "object"}}}
+    if may_stream:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    told = "The answer; with `stream`, server-sent events." if may_stream else "The answer."
+    reference = {"$ref": REFERENCE.format(model=schema.__name__)}
+    error = ANTHROPIC if path.startswith(ANTHROPIC_PATH) else "Error"
     return {
         "operationId": operation,
-        "requestBody": body,
-        "responses": {"200": answer, **_errors(tuple(ERRORS))},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
+        "responses": {
+            "200": {"description": told, "content": content},
+            **_errors(tuple(ERRORS), error),
+        },
     }
 
 
@@ -105,9 +141,9 @@ def _get(operation: str, errors: tuple[str, ...], parameter: str | None = None) 
     return get
 
 
-def _errors(statuses: tuple[str, ...]) -> Json:
+def _errors(statuses: tuple[str, ...], model: str = "Error") -> Json:
     """Return the error responses; a server that is starting says so without an error body."""
-    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model="Error")}}}
+    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=model)}}}
     errors: Json = {s: {"description": ERRORS[s], "content": content} for s in statuses}
     if statuses == ("503",):
         errors["503"] = {"description": "The server is starting."}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from enum import StrEnum
+from typing import Any
 
 import openai
 import pydantic
@@ -199,6 +200,44 @@ def completions_with_logprobs() -> None:
     assert answer.logprobs.token_logprobs[0] is None
     assert all(value <= 0 for value in answer.logprobs.token_logprobs[1:])
     assert "".join(answer.logprobs.tokens).removeprefix("<s>") == "The engine"
+
+
+@check
+def responses_whole_and_streamed() -> None:
+    asked: Any = {"model": MODEL, "input": "Hello /no_think", "temperature": 0}
+    response = client.responses.create(**asked, max_output_tokens=200)
+    text = plain_chat("Hello /no_think", temperature=0, max_tokens=200)
+    assert response.output_text == text
+    with client.responses.stream(**asked, max_output_tokens=200) as stream:
+        pieces = [e.delta for e in stream if e.type == "response.output_text.delta"]
+    assert "".join(pieces) == text
+    more = client.responses.create(**asked, previous_response_id=response.id)
+    assert client.responses.retrieve(more.id).output_text == more.output_text
+
+
+@check
+def responses_parsed_and_with_a_tool() -> None:
+    asked: Any = {"model": MODEL, "input": "A point. /no_think", "temperature": 0}
+    parsed = client.responses.parse(**asked, text_format=Point)
+    with client.responses.stream(**asked, text_format=Point) as stream:
+        assert [event.type for event in stream][-1] == "response.completed"
+        streamed = stream.get_final_response()
+    assert isinstance(parsed.output_parsed, Point)
+    assert streamed.output_parsed == parsed.output_parsed
+    tool: Any = {"type": "function", **openai.pydantic_function_tool(Point)["function"]}
+    first = client.responses.create(**asked, tools=[tool], tool_choice="required")
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert calls and all(Point.model_validate_json(call.arguments) for call in calls)
+    results: Any = [
+        {"type": "function_call_output", "call_id": call.call_id, "output": "sold"}
+        for call in calls
+    ]
+    items = [{"role": "user", "content": asked["input"]}, *first.output, *results]
+    sent = client.responses.create(**asked | {"input": items}, tools=[tool])
+    kept = client.responses.create(
+        **asked | {"input": results}, tools=[tool], previous_response_id=first.id
+    )
+    assert sent.output_text == kept.output_text
 
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ def test_bad_numbers_and_biases_are_400_and_name_the_field(
 @pytest.mark.parametrize("field", ['"min_p": {}', '"logit_bias": {{"5": {}}}'])
 def test_numbers_that_are_not_finite_are_400(client, number, field) -> None:
     raw = f'{{"model": "llm", "prompt": "Hi", {field.format(number)}}}'
-    answer = client.post("/v1/completions", content=raw)
+    answer = client.post(
+        "/v1/completions", content=raw, headers={"content-type": "application/json"}
+    )
     assert answer.status_code == 400, answer.text
     assert json.loads(answer.text)["error"]["message"]
 

@@ -1,0 +1,209 @@
+"""The body of OpenAI's /v1/responses, as far as this server takes it."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart
+from nemotrt.serve.front.schema.neutral import Neutral, Table
+from nemotrt.serve.front.schema.numbers import number_field
+from nemotrt.serve.front.schema.requests import Function, FunctionName
+from nemotrt.serve.front.schema.shared import with_shared
+from nemotrt.serve.requests.limits import MAX_MESSAGES, MAX_TOOLS
+
+RESPONSES: Table = {
+    "background": Neutral((False,), "the answer is given at once"),
+    "include": Neutral(
+        (["reasoning.encrypted_content"], []), "reasoning items hold the trace as it is"
+    ),
+    "service_tier": Neutral(("auto", "default"), "there is one tier"),
+    "stream_options": Neutral(({}, {"include_obfuscation": False}), "nothing is padded"),
+    "top_logprobs": Neutral((0,), "0 is off"),
+    "truncation": Neutral(("disabled",), "nothing is cut"),
+}
+PART: Table = {
+    "annotations": Neutral(([],), "empty is none"),
+    "logprobs": Neutral(([],), "empty is none"),
+}
+REASONING: Table = {"encrypted_content": Neutral(("",), "empty is none")}
+TEXT: Table = {"verbosity": Neutral(("medium",), "the default")}
+EFFORT: Table = {
+    "summary": Neutral(("auto",), "the trace itself is in the reasoning item"),
+    "generate_summary": Neutral(("auto",), "the trace itself is in the reasoning item"),
+}
+
+
+class InputPart(TextPart):
+    """A piece of a message, as it was sent or answered."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("input_text", "output_text")
+    neutral: ClassVar[Table] = PART
+
+    type: Literal["input_text", "output_text"]  # type: ignore[assignment]
+
+
+class ReasoningPart(TextPart):
+    """A piece of a trace, or of its summary."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("reasoning_text", "summary_text", "text")
+
+    type: Literal["reasoning_text", "summary_text", "text"]  # type: ignore[assignment]
+
+
+class Item(Strict):
+    """What every item may say of itself; none of it changes an answer."""
+
+    id: str | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+class MessageItem(Item):
+    """A message of any side."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: ContentOf[InputPart]
+    phase: str | None = None
+
+
+class ReasoningItem(Item):
+    """An earlier trace; what a summary says counts where there is no trace."""
+
+    neutral: ClassVar[Table] = REASONING
+
+    type: Literal["reasoning"]
+    summary: list[ReasoningPart] = Field(default=[])
+    content: list[ReasoningPart] | None = None
+
+
+class CallItem(Item):
+    """An earlier call of a function; its arguments are JSON in a text."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+
+
+class CallOutputItem(Item):
+    """What a function returned."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: ContentOf[InputPart]
+
+
+def _item_kind(item: Any) -> str | None:
+    """Return the tag of an item; a message need not say that it is one."""
+    told = item if isinstance(item, dict) else vars(item) if isinstance(item, Item) else {}
+    kind = told.get("type") or ("message" if "role" in told else None)
+    return f"({kind})" if isinstance(kind, str) and f"({kind})" in ITEMS else None
+
+
+ITEMS = ("(message)", "(reasoning)", "(function_call)", "(function_call_output)")
+InputItem = Annotated[
+    Annotated[MessageItem, Tag("(message)")]
+    | Annotated[ReasoningItem, Tag("(reasoning)")]
+    | Annotated[CallItem, Tag("(function_call)")]
+    | Annotated[CallOutputItem, Tag("(function_call_output)")],
+    Discriminator(
+        _item_kind,
+        custom_error_type="item",
+        custom_error_message="Input should be a message, reasoning, function_call or "
+        "function_call_output item; others are not supported",
+    ),
+]
+
+
+class FunctionTool(Function):
+    """A tool; only functions are taken."""
+
+    type: Literal["function"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_what_is_no_function(cls, tool: Any) -> Any:
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if isinstance(kind, str) and kind != "function":
+            message = f"tools of type {kind[:40]!r} are not supported; send functions"
+            raise PydanticCustomError("no_function", "{message}", {"message": message})
+        return tool
+
+
+class NamedFunction(FunctionName):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+
+
+class TextForm(Strict):
+    """The form of the answer's text, kept by masking logits in the engine."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextOptions(Strict):
+    """What the answer's text is to be."""
+
+    neutral: ClassVar[Table] = TEXT
+
+    format: TextForm | None = None
+
+
+class Reasoning(Strict):
+    """How much to think."""
+
+    neutral: ClassVar[Table] = EFFORT
+
+    effort: str | None = None
+
+
+def _input_kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "(text)"
+    return "(items)" if isinstance(value, list) else None
+
+
+@with_shared
+class ResponsesRequest(Strict):
+    """POST /v1/responses; what is not OpenAI's means what it means in a chat."""
+
+    neutral: ClassVar[Table] = RESPONSES
+
+    model: str
+    input: Annotated[
+        Annotated[Text, Tag("(text)")]
+        | Annotated[list[InputItem], Tag("(items)"), Field(min_length=1, max_length=MAX_MESSAGES)],
+        Discriminator(
+            _input_kind,
+            custom_error_type="input",
+            custom_error_message="Input should be a text or a list of items",
+        ),
+    ]
+    instructions: Text | None = None
+    previous_response_id: str | None = Field(default=None, max_length=128)
+    store: bool | None = None
+    stream: bool = False
+    max_output_tokens: int | None = number_field("max_tokens", least=1)
+    temperature: float | None = number_field("temperature", most=2)
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    reasoning: Reasoning | None = None
+    user: str | None = None  # this and the next three can't change an answer
+    metadata: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @property
+    def items(self) -> list[Any]:
+        """The input as items; a text is the user's message."""
+        if isinstance(self.input, str):
+            return [MessageItem(role="user", content=self.input)]
+        return self.input
