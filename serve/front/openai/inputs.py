@@ -26,7 +26,8 @@ def chat_inputs(
     inputs["text_input"] = prompt
     inputs["add_special_tokens"] = False  # the template has written them
     if request.temperature is None:
-        settings = turn.chat.sampling[turn.expects_trace]
+        has_tools = bool(request.tools) and request.tool_choice != "none"
+        settings = turn.chat.settings(reasons=turn.expects_trace, has_tools=has_tools)
         given = {name for name in request.model_fields_set if getattr(request, name) is not None}
         inputs |= {name: value for name, value in settings.items() if name not in given}
     if request.top_logprobs and not request.logprobs:
