@@ -7,7 +7,7 @@ something else is the latter if it reads as JSON of such a type. What is no JSON
 import json
 from typing import Any
 
-from nemotrt.serve.front.tools.json_reader import refuse_constant
+from nemotrt.serve.front.tools.json_reader import SPACE, refuse_constant
 from nemotrt.serve.front.tools.value_types import NULL, STRING, Types, type_of
 
 NEWLINE = "\n"
@@ -59,7 +59,7 @@ class ElementValue:
 
 def _json(text: str, types: Types) -> str:
     """Return a value as JSON, numbers as they are written."""
-    value = text.strip()
+    value = text.strip(SPACE)
     value = WORDS.get(value.lower(), value)
     found = _type_of_json(value)
     others = types - STRING

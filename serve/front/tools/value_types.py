@@ -6,6 +6,7 @@ Where a call is an element, a value does not say of itself whether it is a strin
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from typing import Any
+from urllib.parse import unquote
 
 Schema = Mapping[str, Any]
 Types = frozenset[str]
@@ -26,14 +27,16 @@ class ArgumentTypes:
 
     def __init__(self, parameters: Schema | None) -> None:
         """Read `parameters`, the schema of all arguments; None: there is none."""
-        self._root = parameters or {}
-        properties = self._root.get("properties")
-        self.properties: Schema = properties if isinstance(properties, Mapping) else {}
+        self.root = parameters or {}
         self._referred: dict[str, Types] = {}  # by pointer: each is followed once
+        target = self.referred(self.root["$ref"]) if "$ref" in self.root else {}
+        self.whole: Schema = {**target, **self.root} if isinstance(target, Mapping) else self.root
+        properties = self.whole.get("properties")
+        self.properties: Schema = properties if isinstance(properties, Mapping) else {}
 
     def schema_of(self, name: str) -> Any:
         """Return the schema of an argument, True where there is none."""
-        return self.properties.get(name, self._root.get("additionalProperties", True))
+        return self.properties.get(name, self.whole.get("additionalProperties", True))
 
     def of(self, schema: Any, depth: int = 0) -> Types:
         """Return the types that a schema allows."""
@@ -42,14 +45,14 @@ class ArgumentTypes:
         return reduce(frozenset.__and__, self._limits(schema, depth + 1), ALL_TYPES) or ALL_TYPES
 
     def referred(self, pointer: Any) -> Any:
-        """Return the schema at a pointer such as `#/$defs/colour`, True where there is none."""
-        node: Any = self._root
-        if not isinstance(pointer, str) or not (pointer + "/").startswith("#/"):
-            return True
-        for part in pointer.split("/")[1:]:
+        """Return the schema at a pointer such as `#/$defs/colour`, None where there is none."""
+        node: Any = self.root
+        if not isinstance(pointer, str) or not f"{pointer}/".startswith("#/"):
+            return None
+        for part in unquote(pointer).split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(node, Mapping) or name not in node:
-                return True
+                return None
             node = node[name]
         return node
 
