@@ -1,7 +1,7 @@
 """How a family of models writes a chat: one object a family, and the one place with its tags."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -34,8 +34,35 @@ class Effort:
 
 
 @dataclass(frozen=True, slots=True)
+class JsonCall:
+    """A call as an object `{"name": ..., "arguments": ...}`."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What a template has that writes such calls."""
+        return ('"name": ',)
+
+
+@dataclass(frozen=True, slots=True)
+class XmlCall:
+    """A call as an element with one element in it for each argument.
+
+    An opening tag ends with the function's or the argument's name and `>`. A string stands in its
+    element as it is, another value as JSON, in lines of their own. Nothing is escaped.
+    """
+
+    function: Tags
+    parameter: Tags
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What a template has that writes such calls."""
+        return self.function.open, self.parameter.open
+
+
+@dataclass(frozen=True, slots=True)
 class CallFormat:
-    """Tool calls: objects `{"name": ..., "arguments": ...}`, and what stands around them.
+    """Tool calls: how one is written, and what stands around them.
 
     A grammar holds the model to all that it writes before the first call, between two, and after
     the last one, tags included. Who reads calls is more lenient, and needs the tags alone; a
@@ -46,6 +73,7 @@ class CallFormat:
     before: str
     between: str
     after: str
+    call: JsonCall | XmlCall = JsonCall()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +81,11 @@ class ChatFormat:
     """What a model writes around an answer, and what its card advises.
 
     `gap` are the newlines between a trace's closing tag and the answer. `directives` are the words
-    of a message that switch thinking on (True) and off, `sampling` the settings with and without.
-    Each of `roles` is a token with which the template begins messages. `answers_return`: the next
-    turn's prompt may have an answer as it was written, its trace too. `efforts` says what a
-    request's `reasoning_effort` means.
+    of a message that switch thinking on (True) and off, `sampling` the settings with and without,
+    `tool_sampling` what takes their place where there are tools to call; {} is nothing. Each of
+    `roles` is a token with which the template begins messages. `answers_return`: the next turn's
+    prompt may have an answer as it was written, its trace too. `efforts` says what a request's
+    `reasoning_effort` means.
     """
 
     think: Tags
@@ -67,6 +96,11 @@ class ChatFormat:
     roles: tuple[str, ...]
     answers_return: bool
     efforts: Mapping[ReasoningEffort, Effort]
+    tool_sampling: Mapping[str, float] = field(default_factory=dict)
+
+    def settings(self, *, reasons: bool, has_tools: bool) -> Mapping[str, float]:
+        """Return the card's sampling settings for an answer."""
+        return (has_tools and self.tool_sampling) or self.sampling[reasons]
 
 
 # Source: litellm's constants.py, DEFAULT_REASONING_EFFORT_*, for models that take a budget; it has
@@ -114,13 +148,39 @@ QWEN3 = replace(
     roles=("<|im_start|>",),
     answers_return=True,  # between the calls of one question, if the client gives the trace back
 )
-FAMILIES = (NEMOTRON_NANO_2, QWEN3)
+# Qwen3-Coder's calls in Qwen3's turns; one newline behind a trace. Source: chat template and model
+# card of NVIDIA-Nemotron-3-Nano-30B-A3B: "temperature=1.0 and top_p=1.0 are recommended for
+# reasoning tasks, while temperature=0.6 and top_p=0.95 are recommended for tool calling", "Use
+# Greedy Search for reasoning off".
+NEMOTRON_3 = replace(
+    QWEN3,
+    gap="\n",
+    calls=CallFormat(
+        Tags("<tool_call>", "</tool_call>"),
+        before="<tool_call>\n",
+        between="\n</tool_call>\n<tool_call>\n",
+        after="\n</tool_call>\n",
+        call=XmlCall(Tags("<function=", "</function>"), Tags("<parameter=", "</parameter>")),
+    ),
+    sampling={
+        True: {"temperature": 1.0, "top_p": 1.0},
+        False: {"temperature": 0.0, "top_p": 1.0},
+    },
+    tool_sampling={"temperature": 0.6, "top_p": 0.95},
+)
+FAMILIES = (NEMOTRON_NANO_2, QWEN3, NEMOTRON_3)
 DEFAULT = NEMOTRON_NANO_2  # of a checkpoint whose chat templates write no family's calls
-CALL_KEY = '"name": '  # in a template; there are families with other things than JSON in a tag
 
 
 def family_of(templates: Iterable[str]) -> ChatFormat:
-    """Return the family whose tool calls one of a checkpoint's chat templates writes."""
-    written = [source for source in templates if CALL_KEY in source]
-    found = (family for family in FAMILIES if any(family.calls.tags.open in s for s in written))
-    return next(found, DEFAULT)
+    """Return the family whose tool calls one of a checkpoint's chat templates writes.
+
+    Elements count before objects: a template with elements may show the tools as JSON.
+    """
+    sources = list(templates)
+    by_call = sorted(FAMILIES, key=lambda family: isinstance(family.calls.call, JsonCall))
+    for family in by_call:
+        marks = (family.calls.tags.open, *family.calls.call.marks)
+        if any(all(mark in source for mark in marks) for source in sources):
+            return family
+    return DEFAULT

@@ -33,6 +33,7 @@ class HoldBack:
         self._node = self._root
         self._marks, self._space = marks, space
         self._spaces: list[str] = []  # that wait
+        self.found = ""  # the mark that has ended last
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pass to another process without the automaton, which each compiles for itself."""
@@ -85,6 +86,7 @@ class HoldBack:
             position += 1
             if counts and node.match and position - node.match < begin:
                 begin, end = position - node.match, position
+                self.found = node.mark[node.depth - node.match : node.depth]
         self._node = node if end is None else self._root
         return (len(text) - node.depth if end is None else begin), end
 

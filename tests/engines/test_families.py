@@ -14,7 +14,15 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from nemotrt.engines.model import families
-from nemotrt.engines.model.families import DEFAULT, FAMILIES, NEMOTRON_NANO_2, QWEN3, family_of
+from nemotrt.engines.model.families import (
+    DEFAULT,
+    FAMILIES,
+    NEMOTRON_3,
+    NEMOTRON_NANO_2,
+    QWEN3,
+    XmlCall,
+    family_of,
+)
 from nemotrt.engines.runtime.sampling.guide import Forced, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
@@ -23,7 +31,14 @@ from nemotrt.engines.text.reasoning import Trace, TraceReader
 from nemotrt.engines.text.tag_tokens import tag_tokens
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
-from support.foreign_family import EVERY_FAMILY, FOREIGN, FOREIGN_TEMPLATE, QWEN3_TEMPLATE
+from support.call_forms import written
+from support.foreign_family import (
+    EVERY_FAMILY,
+    FOREIGN,
+    FOREIGN_TEMPLATE,
+    NEMOTRON_3_TEMPLATE,
+    QWEN3_TEMPLATE,
+)
 
 ROOT = Path(families.__file__).resolve().parents[2]
 FOLDER = TINY_MODELS["tiny"]
@@ -45,6 +60,9 @@ def with_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_other_file_spells_a_tag() -> None:
     """But for the tiny model's template, which is a checkpoint's file and no product's."""
     tags = {tag for family in FAMILIES for tag in (*family.think, *family.calls.tags)}
+    forms = [family.calls.call for family in FAMILIES]
+    elements = [form for form in forms if isinstance(form, XmlCall)]
+    tags |= {tag for form in elements for tag in (*form.function, *form.parameter)}
     tags |= {word for family in FAMILIES for word in family.directives.values()}
     rooms = ("build", "charts", "cli", "engines", "files", "profiles", "quantize", "serve", "wire")
     paths = [*ROOT.glob("*.py"), *(path for room in rooms for path in (ROOT / room).rglob("*.*"))]
@@ -64,7 +82,11 @@ def test_no_other_file_spells_a_tag() -> None:
         ([QWEN3_TEMPLATE], QWEN3),
         (["{{ messages }}", QWEN3_TEMPLATE], QWEN3),
         ([load_chat_template(FOLDER)._sources["default"]], NEMOTRON_NANO_2),
-        (["<tool_call>\n<function=f>\n<parameter=x>1</parameter></function></tool_call>"], DEFAULT),
+        ([NEMOTRON_3_TEMPLATE], NEMOTRON_3),
+        (["<tool_call>\n<function=f>\n<parameter=x>1</parameter></function>"], NEMOTRON_3),
+        (['<tool_call>\n{"name": "f"} or <function=f>\n<parameter=x>'], NEMOTRON_3),
+        (["<tool_call>\n<function=f>{}</function></tool_call>"], DEFAULT),
+        (["<function=f>\n<parameter=x>1</parameter></function>"], DEFAULT),
         (["{{ messages }}"], DEFAULT),
         ([], DEFAULT),
     ],
@@ -75,8 +97,7 @@ def test_the_family_is_told_by_how_a_template_writes_calls(templates, family) ->
 
 def test_every_family_is_found_by_its_own_calls(with_foreign: None) -> None:
     for family in EVERY_FAMILY:
-        written = f'{family.calls.before}{{"name": "f", "arguments": {{}}}}{family.calls.after}'
-        assert family_of([written]) is family
+        assert family_of([written(family, [("f", {"x": 1})])]) is family
 
 
 PLACES = {
@@ -186,5 +207,9 @@ def test_a_tag_of_several_tokens_is_allowed_token_by_token() -> None:
 
 @pytest.mark.parametrize("family", EVERY_FAMILY)
 @pytest.mark.parametrize("reasons", [True, False])
-def test_the_cards_settings_are_the_samplers(family, reasons) -> None:
-    assert SamplingParams(max_tokens=1, **family.sampling[reasons]).temperature < 1
+@pytest.mark.parametrize("has_tools", [True, False])
+def test_the_cards_settings_are_the_samplers(family, reasons, has_tools) -> None:
+    settings = family.settings(reasons=reasons, has_tools=has_tools)
+    assert SamplingParams(max_tokens=1, **settings).temperature <= 1
+    own = has_tools and family.tool_sampling
+    assert settings == (own or family.sampling[reasons])

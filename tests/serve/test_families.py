@@ -11,10 +11,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.model.families import QWEN3, ChatFormat
+from nemotrt.engines.model.families import QWEN3, ChatFormat, JsonCall
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
@@ -31,6 +31,7 @@ from nemotrt.serve.front.schema.requests import ChatRequest, Function
 from nemotrt.serve.front.tools.tool_calls import ToolCallParser
 from nemotrt.serve.front.workshop import SMALL_BYTES, Workshop
 from nemotrt.serve.grammar.grammar import GrammarCompiler
+from support.call_forms import is_tellable, schemas, written
 from support.flat_engine import PADDING, FlatEngine
 from support.foreign_family import EVERY_FAMILY, QWEN3_TEMPLATE
 from support.trace_stack import ThinksAndAnswers, trace_stack
@@ -52,15 +53,11 @@ TOOLS = [Function(name="paint", parameters=SCHEMA), Function(name="b-c_9", param
 USER = [{"role": "user", "content": "Paint."}]
 
 
-def written(family: ChatFormat, calls: list[tuple[str, Any]]) -> str:
-    """Return calls as a family's model writes them."""
-    items = [json.dumps({"name": name, "arguments": value}) for name, value in calls]
-    return family.calls.before + family.calls.between.join(items) + family.calls.after
-
-
-def parsed(family: ChatFormat, pieces: list[str]) -> tuple[str, list[tuple[str, Any]]]:
+def parsed(
+    family: ChatFormat, pieces: list[str], functions: dict[str, Any] | None = None
+) -> tuple[str, list[tuple[str, Any]]]:
     """Return (content, calls) of what the parser makes of the pieces."""
-    parser, content = ToolCallParser(family.calls), ""
+    parser, content = ToolCallParser(family.calls, None, functions), ""
     calls: list[list[str]] = []
     for piece in [*pieces, None]:
         parser = pickle.loads(pickle.dumps(parser))  # answers change their process
@@ -82,10 +79,11 @@ def hermes(text: str) -> list[tuple[str, Any]]:
 @settings(deadline=None)
 @given(st.sampled_from(EVERY_FAMILY), CALLS, PLAIN, st.lists(st.integers(0, 400), max_size=30))
 def test_any_calls_cut_anywhere_come_out_whole(family, calls, before, positions) -> None:
+    assume(is_tellable(family, calls) and family.calls.tags.open[0] not in before)
     text = before + "\n" * bool(before) + written(family, calls)
     places = sorted({0, len(text), *(p % (len(text) + 1) for p in positions)})
-    pieces = [text[a:b] for a, b in pairwise(places)]
-    assert parsed(family, pieces) == parsed(family, list(text)) == (before, calls)
+    pieces, known = [text[a:b] for a, b in pairwise(places)], schemas(calls)
+    assert parsed(family, pieces, known) == parsed(family, list(text), known) == (before, calls)
 
 
 def test_a_call_crosses_to_another_process_with_its_family(engine_folder, tmp_path) -> None:
@@ -150,22 +148,26 @@ def test_a_grammar_holds_a_model_to_its_own_format(
 ) -> None:
     """Of a model to which all tokens are alike."""
     lark, counts = calls_grammar(family.calls, TOOLS, is_parallel=is_parallel), set()
-    for seed in range(4):
+    for seed in range(32):
+        if seed >= 4 and (not is_parallel or counts > {1}):
+            break
         scheduler = Scheduler(FlatEngine(tokenizer.vocab_size), tokenizer)
         params = SamplingParams(max_tokens=2000, temperature=1.0, seed=seed)
         scheduler.submit(Request("r", (5,), params, grammars.guide("lark", lark)))
         text = ""
         while not scheduler.is_idle:
             text += "".join(update.text for update in scheduler.step())
-        content, calls = parsed(family, [text])
+        known = {tool.name: tool.parameters for tool in TOOLS}
+        content, calls = parsed(family, [text], known)
         assert content == "" and calls
         for name, arguments in calls:
             assert name in {tool.name for tool in TOOLS}
             jsonschema.validate(arguments, SCHEMA)
-        form = family.calls
-        assert text.startswith(form.before + '{"name": "')
-        assert text.endswith("}" + form.after)
-        assert text.count("}" + form.between + "{") == len(calls) - 1
+        form, is_json = family.calls, isinstance(family.calls.call, JsonCall)
+        start, end = ('{"name": "', "}") if is_json else family.calls.call.function
+        assert text.startswith(form.before + start)
+        assert text.endswith(end + form.after)
+        assert text.count(end + form.between + start[0]) == len(calls) - 1
         if family is QWEN3:
             assert hermes(re.sub(r"\n(?! *<|\{)", " ", text)) == calls
         counts.add(len(calls))

@@ -1,5 +1,6 @@
 """One choice of a chat: from output tensors to reasoning, content and tool calls."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from nemotrt.engines.model.families import CallFormat
@@ -48,9 +49,18 @@ class ChatAnswer:
         delta = {"role": "assistant", "content": ""}
         return {"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def expect_tool_calls(self, calls: CallFormat, *, max_calls: int | None = None) -> None:
-        """Look for tool calls in the content; the answer ends with the call `max_calls`."""
-        self._parser = ToolCallParser(calls, max_calls)
+    def expect_tool_calls(
+        self,
+        calls: CallFormat,
+        functions: Mapping[str, Any],
+        *,
+        max_calls: int | None = None,
+    ) -> None:
+        """Look for tool calls in the content; the answer ends with the call `max_calls`.
+
+        `functions` are the schemas of the tools' arguments by their names.
+        """
+        self._parser = ToolCallParser(calls, max_calls, functions)
 
     def push(self, fields: Fields) -> list[Delta]:
         """Add fields; return the choice's part of the chunks to send, none or several."""

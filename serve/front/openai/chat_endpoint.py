@@ -61,8 +61,11 @@ class ChatCall:
             is_single = request.parallel_tool_calls is False
             if is_single:  # the answer ends with its first call, which has to be seen at once
                 self.inputs = [i | {"stream": True, "return_progress": True} for i in self.inputs]
+            functions = {tool.function.name: tool.function.parameters for tool in request.tools}
             for answer in self._answers:
-                answer.expect_tool_calls(turn.chat.calls, max_calls=1 if is_single else None)
+                answer.expect_tool_calls(
+                    turn.chat.calls, functions, max_calls=1 if is_single else None
+                )
         options = request.stream_options
         self._with_usage = bool(options and options.include_usage)
         self._with_progress = bool(options and options.continuous_usage_stats)

@@ -1,13 +1,16 @@
 """The grammar that a request implies: the form of its answer, or a tool that must be called."""
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from nemotrt.engines.model.families import CallFormat
+from nemotrt.engines.model.families import CallFormat, XmlCall
+from nemotrt.errors import ConfigError
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.schema.requests import ChatRequest, Function, NamedToolChoice, Sampling
 from nemotrt.serve.front.schema.structured import Form
+from nemotrt.serve.front.tools.element_grammar import ElementGrammar
 
 Inputs = dict[str, Any]
 Schema = dict[str, Any]
@@ -95,16 +98,36 @@ def calls_grammar(
         f"start: {start}",
         f"calls: {before} call{more} {after}",
         "call: " + " | ".join(f"call_{i}" for i in range(len(functions))),
+        *_call_rules(calls, functions),
     ]
-    for i, function in enumerate(functions):
-        head = json.dumps(f'{{"name": "{function.name}", "arguments": ')
-        rules += [
-            f'call_{i}: {head} arguments_{i} "}}"',
-            f"arguments_{i}: %json {_arguments(function)}",
-        ]
     if answer is not None:
         rules.append("answer: %json " + _text(answer, "response_format.json_schema"))
     return "\n".join(rules) + "\n"
+
+
+def _call_rules(calls: CallFormat, functions: list[Function]) -> Iterator[str]:
+    """Yield the rules of each function's call.
+
+    Raises:
+        ApiError: a schema is none, or can't be kept.
+    """
+    elements = None
+    if isinstance(calls.call, XmlCall):
+        elements = ElementGrammar(calls.call, calls.tags.close)
+    for i, function in enumerate(functions):
+        parameters = _parameters(function)
+        schema = _text(parameters, "tools")
+        if elements is None:
+            head = json.dumps(f'{{"name": "{function.name}", "arguments": ')
+            yield f'call_{i}: {head} arguments_{i} "}}"'
+            yield f"arguments_{i}: %json {schema}"
+            continue
+        try:
+            yield from elements.rules(i, function.name, parameters)
+        except ConfigError as error:
+            raise ApiError(400, error.message, param="tools") from error
+    if elements is not None:
+        yield from elements.terminals
 
 
 def _guide(kind: str, guide: str) -> Inputs:
@@ -140,7 +163,7 @@ def _schema(form: Form) -> Schema:
     return schema
 
 
-def _arguments(function: Function) -> str:
+def _parameters(function: Function) -> Schema:
     """Return the schema of a function's arguments, which are an object whatever else it says.
 
     OpenAI's reference: a function without `parameters` takes none.
@@ -154,7 +177,7 @@ def _arguments(function: Function) -> str:
             f"the parameters of {function.name!r} must be an object's schema, not of {kind!r}."
         )
         raise ApiError(400, message, param="tools")
-    return _text({**schema, "type": "object"}, "tools")
+    return {**schema, "type": "object"}
 
 
 def _text(schema: Schema, field: str) -> str:

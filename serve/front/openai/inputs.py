@@ -30,7 +30,8 @@ def chat_inputs(
     inputs["add_special_tokens"] = False  # the template has written them
     inputs["return_num_reasoning_tokens"] = True
     if request.temperature is None:
-        settings = turn.chat.sampling[turn.expects_trace]
+        has_tools = bool(request.tools) and request.tool_choice != "none"
+        settings = turn.chat.settings(reasons=turn.expects_trace, has_tools=has_tools)
         given = {name for name in request.model_fields_set if getattr(request, name) is not None}
         inputs |= {name: value for name, value in settings.items() if name not in given}
     if request.top_logprobs and not request.logprobs:

@@ -15,6 +15,8 @@ NO_ARGUMENTS = "{}"
 class CallObject:
     """One object; feed it from behind its opening brace."""
 
+    rest, has_closed_block = "", False  # as an element may: it never reads beyond its end
+
     def __init__(self) -> None:
         """Start before the first key."""
         self.status = Status.OPEN

@@ -140,11 +140,12 @@ class StringText:
 def _is_scalar(text: str) -> bool:
     """Whether `text` is a number, true, false or null."""
     try:
-        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=refuse_constant)
     except ValueError:
         return False
     return True
 
 
-def _refuse(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse a number that JSON does not have."""
     raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,178 @@
+"""What a string may say that stands in an argument's element as it is, in a grammar's words."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain, product
+from math import prod
+from typing import Any
+
+from nemotrt.engines.model.families import XmlCall
+from nemotrt.errors import ConfigError
+from nemotrt.serve.front.tools.element_value import WORDS, ElementValue
+from nemotrt.serve.front.tools.value_types import MAX_DEPTH, NULL, STRING, ArgumentTypes, Types
+
+Flat = Mapping[str, Any]  # a schema without others that it is made of
+COMBINED = ("$ref", "anyOf", "oneOf", "allOf")
+UNKEPT = ("not", "if", "format", "contentEncoding", "$dynamicRef", "$recursiveRef")
+MAX_ALTERNATIVES = 256
+ANY = "(?s:.*)"
+SPACES = r"[ \n\r\t]*"
+PATTERN = re.compile(r"(?:\\.|[^\\])*", re.DOTALL)
+
+
+class Texts:
+    """The strings of a form. Each ends with its closing tag and the `<` of what follows."""
+
+    def __init__(self, form: XmlCall, end: str) -> None:
+        """Start without a string; `end` closes a block of calls."""
+        self.close = f"\n{form.parameter.close}\n<"
+        self.terminals: dict[str, str] = {}  # names by regular expressions
+        opens, function, end = map(_literal, (form.parameter.open, form.function.close, end))
+        close = _literal(form.parameter.close)
+        # What ends a value for who reads it, and an argument's tag at a line's start.
+        self._ends = re.compile(
+            f"{close}{SPACES}({opens}|{function}|{end})|{function}{SPACES}{end}|\n{opens}"
+        )
+        words = "|".join(WORDS)
+        self._no_string = rf"{SPACES}([\[{{]{ANY}|-?[0-9][0-9.eE+-]*|(?i:{words})){SPACES}"
+
+    def items(self, schema: Any, types: ArgumentTypes) -> list[str]:
+        """Return what a string of `schema` may be, each an item of a Lark rule.
+
+        Raises:
+            ConfigError: the schema asks for what can't be kept.
+        """
+        kinds = types.of(schema)
+        found = _Alternatives(types).of(schema, 0)
+        return list(dict.fromkeys(chain.from_iterable(self._items(f, kinds) for f in found)))
+
+    def _items(self, schemas: tuple[Flat, ...], kinds: Types) -> Iterator[str]:
+        """Yield the items of a string that each of `schemas` allows."""
+        unkept = next((word for word in UNKEPT for schema in schemas if word in schema), None)
+        if unkept:
+            raise ConfigError(
+                f"a string's {unkept!r} can't be kept; leave it out, or say it by a pattern."
+            )
+        listed = [schema["enum"] for schema in schemas if "enum" in schema]
+        listed += [[schema["const"]] for schema in schemas if "const" in schema]
+        least = max((schema.get("minLength", 0) for schema in schemas), default=0)
+        bounds = [schema["maxLength"] for schema in schemas if "maxLength" in schema]
+        patterns = [schema["pattern"] for schema in schemas if "pattern" in schema]
+        _check(least, bounds, patterns)
+        if not listed:
+            size = f"{{{least},{min(bounds, default='')}}}" if least or bounds else "*"
+            yield self._terminal(f"(?s:.{size})", patterns, kinds)
+            return
+        for text in listed[0]:
+            is_long_enough = isinstance(text, str) and least <= len(text)
+            if (
+                is_long_enough
+                and len(text) <= min(bounds, default=len(text))
+                and all(text in others for others in listed)
+                and all(re.search(pattern, text) for pattern in patterns)
+            ):
+                yield self._written(text, kinds)
+
+    def _written(self, text: str, kinds: Types) -> str:
+        """Return the item of one text, which has to be read as what it is."""
+        value = ElementValue(kinds)
+        said = (value.push(f"\n{text}") if text else "") + value.end()
+        if self._ends.search(f"\n{text}") or json.loads(said) != text:
+            raise ConfigError(f"the model's form of calls can't write the string {text!r}.")
+        return json.dumps(text + self.close, ensure_ascii=False)
+
+    def _terminal(self, text: str, patterns: list[str], kinds: Types) -> str:
+        """Return the name of the terminal of all texts that can be read."""
+        close = _literal(self.close)
+        parts = [f"/{text}{close}/", *(f"/{_whole(p)}{close}/" for p in patterns)]
+        parts += [f"~/{ANY}{close}(?s:.+)/", f"~/{ANY}({self._ends.pattern}){ANY}/"]
+        if kinds - STRING - NULL:
+            parts.append(f"~/{self._no_string}{close}/")
+        line = " & ".join(parts).replace("\n", r"\n")
+        return self.terminals.setdefault(line, f"TEXT_{len(self.terminals)}")
+
+
+class _Alternatives:
+    """Takes a schema apart into the ways in which it may be a string."""
+
+    def __init__(self, types: ArgumentTypes) -> None:
+        self._types = types
+        self._num_left = MAX_ALTERNATIVES
+
+    def of(self, schema: Any, depth: int) -> list[tuple[Flat, ...]]:
+        """Return the alternatives, each with all the schemas that then hold."""
+        self._num_left -= 1
+        if self._num_left < 0 or depth > MAX_DEPTH:
+            raise ConfigError("it has too many alternatives, or is nested too deeply.")
+        if schema is False:
+            return []
+        if not isinstance(schema, Mapping):
+            return [()]
+        flat = {name: value for name, value in schema.items() if name not in COMBINED}
+        if "string" not in self._types.of(flat):
+            return []
+        parts = [[(flat,)], *self._parts(schema, depth + 1)]
+        if prod(map(len, parts)) > MAX_ALTERNATIVES:
+            raise ConfigError("it has too many alternatives.")
+        return [tuple(chain.from_iterable(combined)) for combined in product(*parts)]
+
+    def _parts(self, schema: Mapping[str, Any], depth: int) -> Iterator[list[tuple[Flat, ...]]]:
+        """Yield the alternatives of each schema that has to hold too."""
+        if "$ref" in schema:
+            target = self._types.referred(schema["$ref"])
+            if target is None:
+                raise ConfigError(
+                    f"the reference {schema['$ref']!r} can't be followed; it must be a pointer "
+                    "such as #/$defs/a into the same schema."
+                )
+            yield self.of(target, depth)
+        for part in _listed(schema, "allOf"):
+            yield self.of(part, depth)
+        if "anyOf" in schema:
+            yield [found for branch in _listed(schema, "anyOf") for found in self.of(branch, depth)]
+        if "oneOf" in schema:
+            branches = [self.of(branch, depth) for branch in _listed(schema, "oneOf")]
+            strings = [branch for branch in branches if branch]
+            if len(strings) > 1:
+                raise ConfigError("its oneOf has several strings; let it be anyOf.")
+            yield strings[0] if strings else []
+
+
+def _listed(schema: Mapping[str, Any], word: str) -> list[Any]:
+    found = schema.get(word, [])
+    if not isinstance(found, list):
+        raise ConfigError(f"{word} must be a list of schemas.")
+    return found
+
+
+def _check(least: Any, bounds: list[Any], patterns: list[Any]) -> None:
+    """Refuse bounds that are no counts, and patterns that are none."""
+    for bound in (least, *bounds):
+        if not isinstance(bound, int) or isinstance(bound, bool) or bound < 0:
+            raise ConfigError(f"a string's length must be a whole number, got {bound!r}.")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError, RecursionError) as error:
+            raise ConfigError(f"the pattern {pattern!r} is none: {error}.") from error
+
+
+def _whole(pattern: str) -> str:
+    """Return a pattern that stands anywhere in a text as one of the whole text.
+
+    Where an anchor belongs to one alternative only, less is allowed than the schema does.
+    """
+    before, after = ANY, ANY
+    if pattern.startswith("^"):
+        before, pattern = "", pattern[1:]
+    escapes = len(pattern) - len(pattern.rstrip("$").rstrip("\\")) - 1
+    if pattern.endswith("$") and not escapes % 2:
+        after, pattern = "", pattern[:-1]
+    slashed = re.sub(r"\\.|/", lambda m: "\\/" if m[0] == "/" else m[0], pattern, flags=re.DOTALL)
+    return f"{before}(?:{slashed}){after}"
+
+
+def _literal(text: str) -> str:
+    """Return the regular expression of a text."""
+    return re.escape(text).replace("/", "\\/").replace("\\\n", "\n")
