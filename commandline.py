@@ -282,6 +282,12 @@ def given_options(ctx: click.Context) -> dict[str, click.Option]:
     }
 
 
+def is_asked(*flags: str) -> bool:
+    """Whether the command that runs was given one of its flags; False where none runs."""
+    context = click.get_current_context(silent=True)
+    return context is not None and any(context.params.get(flag) for flag in flags)
+
+
 class DefaultGroup(click.Group):
     """A group with a default command: `plan MODEL` and `plan sweep MODEL` side by side.
 

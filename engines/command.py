@@ -5,17 +5,16 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import engine_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.wire.request import NUMBERS
 
-ENGINE = click.Path(path_type=Path, exists=False)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -81,6 +80,7 @@ def number_options(function: Command) -> Command:
     help="The same of each prompt token, with --json.",
 )
 @engine_options
+@rebuild_option
 @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.")
 @click.option(
     "--tensorrt-llm-python",
@@ -90,7 +90,7 @@ def number_options(function: Command) -> Command:
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 @offline_option
 def generate(
-    engine: Path,
+    engine: str,
     prompt: str | None,
     prompt_ids: str | None,
     chat: bool,
@@ -99,12 +99,16 @@ def generate(
     max_tokens: int | None,
     checkpoint: str | None,
     verify: bool,
+    rebuild: bool,
     threads: int | None,
     tensorrt_llm_python: str | None,
     as_json: bool,
     **sampling: Any,
 ) -> None:
     """Generate text with ENGINE from PROMPT ("-" reads it from stdin).
+
+    ENGINE is an engine directory. Of a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
+    tiny) an engine for the CPU is built into the cache, once.
 
     With --chat the settings of the model's card hold, with reasoning and without (Nemotron Nano:
     temperature 0.6 and top-p 0.95, and greedy); without --chat the default is greedy.
@@ -123,15 +127,15 @@ def generate(
         if sampling[name] is not None and not as_json:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
+    if stream and as_json:
+        raise ConfigError("--stream and --json exclude each other.")
     opened = open_engine(
-        engine,
+        engine_folder(engine, rebuild=rebuild),
         num_threads=threads,
         checkpoint=checkpoint,
         trust_seals=not verify,
         tensorrt_llm_python=tensorrt_llm_python,
     )
-    if stream and as_json:
-        raise ConfigError("--stream and --json exclude each other.")
     updates = []
     with closing(opened.engine):
         prepared = prepare(opened, wanted)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nemotrt.commandline import is_asked
 from nemotrt.engines.checkpoint.hub.cache import (
     hub_cache,
     is_offline,
@@ -10,7 +11,6 @@ from nemotrt.engines.checkpoint.hub.cache import (
     snapshot_in,
 )
 from nemotrt.engines.checkpoint.hub.hub_id import FORM, MAIN, HubId, parse_hub_id, split_revision
-from nemotrt.engines.checkpoint.hub.parameter import is_asked
 from nemotrt.engines.checkpoint.hub.parts import Part, lacking
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError

@@ -44,12 +44,6 @@ CHECKPOINT = CheckpointType()
 MODEL = ModelType()
 
 
-def is_asked(*flags: str) -> bool:
-    """Whether the command that runs was given one of its flags; False where none runs."""
-    context = click.get_current_context(silent=True)
-    return context is not None and any(context.params.get(flag) for flag in flags)
-
-
 def offline_option(command: Command) -> Command:
     """Add --offline, which is HF_HUB_OFFLINE=1 for this command and what it starts."""
     return click.option(
