@@ -28,6 +28,7 @@ COMMANDS = {
     "pack": ("build.pack_command:pack", "Make one folder of an engine and its weights."),
     "inspect": ("inspection:inspect", "Print and verify an engine directory or a checkpoint."),
     "generate": ("engines.command:generate", "Generate text with an engine."),
+    "chat": ("chat:chat", "Talk with an engine in a terminal."),
     "serve": ("serve.command:serve", "Serve an engine with Triton Inference Server."),
     "profile": ("profiles.command:profile", "Measure a running server."),
     "compare": ("profiles.command:compare", "Judge one measured run against another."),

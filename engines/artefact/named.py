@@ -66,10 +66,15 @@ def is_address(name: str) -> bool:
     return "://" in name
 
 
-def engine_folder(name: str, *, rebuild: bool = False) -> Path:
+def engine_folder(name: str, *, rebuild: bool = False, make: EngineMaker | None = None) -> Path:
     """Return the engine directory that `name` means; of a checkpoint one is built into the cache.
 
     With a command's --dry-run nothing is built: it says what would be, and the command ends.
+
+    Args:
+        name: an engine directory, or a checkpoint.
+        rebuild: build the engine of a checkpoint anew.
+        make: builds it; default as the command that runs has it.
 
     Raises:
         ConfigError: `rebuild` is asked of an engine.
@@ -81,8 +86,8 @@ def engine_folder(name: str, *, rebuild: bool = False) -> Path:
         raise ConfigError(f"--rebuild is for checkpoints; {name} is an engine: see nemotrt build.")
     if is_engine:
         return Path(name)
-    make: EngineMaker = click.get_current_context().find_root().obj
-    return make(name, rebuild)
+    maker: EngineMaker = make or click.get_current_context().find_root().obj
+    return maker(name, rebuild)
 
 
 def _has(folder: str, name: str) -> bool:

@@ -5,7 +5,12 @@ from typing import Any, NoReturn
 
 from nemotrt.engines.text.chat.render import render_chat
 from nemotrt.engines.text.chat.template import ChatTemplate
-from nemotrt.engines.text.chat.turn import read_turn
+from nemotrt.engines.text.chat.thinking import (
+    THINKING,
+    ContradictionError,
+    has_switch,
+    render_thinking,
+)
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.engine_files import EngineFiles
@@ -15,7 +20,6 @@ from nemotrt.serve.front.schema.requests import ChatRequest
 Json = dict[str, Any]
 # What the server gives the template itself, so that a request can't.
 OWN_VARIABLES = {"messages", "tools", "add_generation_prompt", "continue_final_message"}
-THINKING = "enable_thinking"  # the usual variable; NVIDIA's template has directives instead
 
 
 def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
@@ -34,7 +38,7 @@ def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
     try:
         if thinking is None:
             return render_chat(template, turns, tools, variables)
-        return _with_directive(thinking, template, turns, tools, variables)
+        return _with_thinking(thinking, template, turns, tools, variables)
     except ConfigError as error:
         raise ApiError(400, error.message, param="messages") from error
 
@@ -59,7 +63,7 @@ def _variables(request: ChatRequest, template: ChatTemplate) -> Json:
         ApiError: the template does not read one.
     """
     known = template.variables - OWN_VARIABLES
-    if template.mentions(template.chat.directives[False]):
+    if has_switch(template):
         known |= {THINKING}
     variables = dict(request.chat_template_kwargs or {})
     for name in variables:
@@ -72,14 +76,14 @@ def _variables(request: ChatRequest, template: ChatTemplate) -> Json:
     return variables
 
 
-def _with_directive(
+def _with_thinking(
     thinking: Any,
     template: ChatTemplate,
     turns: list[Json],
     tools: list[Json] | None,
     variables: Json,
 ) -> str:
-    """Return the prompt with thinking switched by a directive at the end of the system message.
+    """Return the prompt with thinking switched by what the template reads in messages.
 
     Raises:
         ApiError: the value is not true or false, or a message has the last word.
@@ -87,28 +91,10 @@ def _with_directive(
     field = f"chat_template_kwargs.{THINKING}"
     if not isinstance(thinking, bool):
         raise ApiError(400, f"{field} must be true or false, got {thinking!r}.", param=field)
-    words = template.chat.directives
-    turns = turns if turns[0]["role"] == "system" else [{"role": "system", "content": ""}, *turns]
-    turns = [_directed(turns[0], words[thinking]), *turns[1:]]
-    prompt = render_chat(template, turns, tools, variables)
-    if read_turn(prompt, template).expects_trace is not thinking:
-        raise ApiError(
-            400,
-            f"{field} is {str(thinking).lower()}, but a message says {words[not thinking]}; "
-            "leave one of them out.",
-            param=field,
-        )
-    return prompt
-
-
-def _directed(turn: Json, directive: str) -> Json:
-    """Return a system message with a directive behind what it says."""
-    content = turn.get("content") or ""
-    if isinstance(content, list):
-        content = [*content, {"type": "text", "text": directive}]
-    else:
-        content = f"{content} {directive}".lstrip()
-    return {**turn, "content": content}
+    try:
+        return render_thinking(template, turns, thinking, tools, variables)
+    except ContradictionError as error:
+        raise ApiError(400, f"chat_template_kwargs.{error.message}", param=field) from None
 
 
 def _turn(message: Message, label: str) -> Json:
