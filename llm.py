@@ -114,7 +114,10 @@ class LLM:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         """Close it."""
         self.close()
@@ -139,8 +142,10 @@ class LLM:
         prepared = self._prepared(prompt, thinking)
         return self._settings(prepared, not isinstance(prompt, str), changes)
 
-    @overload
-    def generate(self, prompts: str, params: SamplingParams | None = None) -> Answer: ...
+    @overload  # to a checker a text is a sequence of texts too; the first that fits holds
+    def generate(  # type: ignore[overload-overlap]
+        self, prompts: str, params: SamplingParams | None = None
+    ) -> Answer: ...
 
     @overload
     def generate(
@@ -262,6 +267,7 @@ class LLM:
             splits.append(asked.reader.push(updates[-1].text))
             yield Piece(splits[-1].content, splits[-1].reasoning)
         end = updates[-1]
+        assert end.finish_reason is not None  # the loop's end
         if end.finish_reason is FinishReason.ERROR:
             raise NemotrtError(f"the request failed: {end.error}")
         splits.append(asked.reader.flush())
@@ -271,7 +277,9 @@ class LLM:
             tokens=tuple(token for update in updates for token in update.tokens),
             finish_reason=end.finish_reason,
             num_prompt_tokens=len(asked.request.prompt),
-            cached_tokens=next((u.cached_tokens for u in updates if u.cached_tokens is not None), None),
+            cached_tokens=next(
+                (u.cached_tokens for u in updates if u.cached_tokens is not None), None
+            ),
         )
         yield Piece(splits[-1].content, splits[-1].reasoning, answer)
 
