@@ -40,7 +40,8 @@ def plan(
     given = {"gpu": gpu, "isl": isl, "osl": osl, "engine": engine, "tp": tp}
     options = DeploymentOptions(model).at(**{k: v for k, v in given.items() if v is not None})
     if precision is not None:
-        if precision not in list(BUILT):
-            raise unknown_name("precision", precision, BUILT)
+        known = [item.value for item in BUILT]
+        if precision not in known:
+            raise unknown_name("precision", precision, known)
         options = options.at(precision=Precision(precision))
     return make_plan(deploy(options), concurrency, batch_size)
