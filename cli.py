@@ -2,6 +2,7 @@
 
 import errno
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from nemotrt.needs import cure_of_module
@@ -13,6 +14,7 @@ except ModuleNotFoundError:  # which renders what is told of all others
         f"Error: the Python module click is not installed: {cure_of_module('click')}."
     ) from None
 
+from nemotrt.commandline import is_asked
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError
 
@@ -32,6 +34,7 @@ COMMANDS = {
     "pack": ("build.pack_command:pack", "Make one folder of an engine and its weights."),
     "inspect": ("inspection:inspect", "Print and verify an engine directory or a checkpoint."),
     "generate": ("engines.command:generate", "Generate text with an engine."),
+    "chat": ("chat:chat", "Talk with an engine in a terminal."),
     "serve": ("serve.command:serve", "Serve an engine with Triton Inference Server."),
     "profile": ("profiles.command:profile", "Measure a running server."),
     "compare": ("profiles.command:compare", "Judge one measured run against another."),
@@ -92,7 +95,26 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
+def make_engine(checkpoint: str, rebuild: bool) -> Path:
+    """Return the engine of a checkpoint, from the cache; it goes by the flags of the command."""
+    from nemotrt.build.cached import cached_engine
+
+    dry_run, quiet = is_asked("dry_run"), is_asked("quiet")
+    found = cached_engine(
+        checkpoint,
+        rebuild=rebuild,
+        dry_run=dry_run,
+        quiet=quiet or is_asked("as_json"),
+        say=lambda line: None if quiet else click.echo(line, err=True),
+    )
+    if dry_run:
+        click.get_current_context().exit()
+    return found
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nemotrt")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Take Nemotron-Nano-9B-v2 from a checkpoint to a measured deployment."""
+    ctx.obj = make_engine  # for the commands of rooms that know of no building

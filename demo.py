@@ -78,7 +78,7 @@ def check_environment() -> None:
 
 def run_demo(folder: Path, *, quiet: bool) -> Steps:
     """Do every step; each artefact in `folder` is replaced as a whole."""
-    from nemotrt.build.default_backend import default_backend
+    from nemotrt.build.backend_options import default_backend
     from nemotrt.build.engine_builder import BuildSpec, build_engine
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
     from nemotrt.engines.opening import open_engine

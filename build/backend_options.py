@@ -91,3 +91,17 @@ def option_values(options: Any) -> dict[str, Any]:
     """Return every option's value by field: what is chosen, and the defaults of the others."""
     defaults = {option.field: option.item.default for option in backend_options()}
     return defaults | dataclasses.asdict(options)
+
+
+def default_backend(gpu: str | None, given: Collection[str] = ()) -> tuple[str, str]:
+    """Return (backend, a note for the user or ""): tensorrt for a GPU, else the fastest here.
+
+    Among the flags that are `given`, one that is a CPU backend's alone decides for it.
+    """
+    if gpu is not None:
+        return registry.first_for_gpu(), ""
+    for option in backend_options():
+        if option.flag in given and set(option.backends) <= set(registry.cpu_names()):
+            return option.backends[0], ""
+    backend, reason = registry.default_cpu_backend()
+    return backend, f"building for {backend}: {reason}" if reason else ""

@@ -105,7 +105,7 @@ def build(
     **chosen: Any,
 ) -> None:
     """Parse, build, print; `chosen` are the backends' own options by field."""
-    from nemotrt.build.default_backend import default_backend
+    from nemotrt.build.backend_options import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
     from nemotrt.build.planned_limits import resolve_limits, two_sides_note
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint

@@ -5,12 +5,12 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from nemotrt.commandline import COUNT, PATH, options_of
+from nemotrt.commandline import COUNT, options_of
+from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError, NemotrtError
@@ -44,7 +44,7 @@ def number_options(function: Command) -> Command:
 
 
 @click.command()
-@click.argument("engine", type=PATH)
+@click.argument("engine", type=ENGINE)
 @click.argument("prompt", required=False)
 @click.option("--prompt-ids", help="Token ids instead of a prompt: 5,9,12.")
 @click.option("--chat", is_flag=True, help="PROMPT is a user's turn: apply the chat template.")
@@ -81,10 +81,11 @@ def number_options(function: Command) -> Command:
     help="The same of each prompt token, with --json.",
 )
 @options_of(OpenOptions)
+@rebuild_option
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 @offline_option
 def generate(
-    engine: Path,
+    engine: str,
     prompt: str | None,
     prompt_ids: str | None,
     chat: bool,
@@ -92,10 +93,14 @@ def generate(
     stream: bool,
     max_tokens: int | None,
     open_options: OpenOptions,
+    rebuild: bool,
     as_json: bool,
     **sampling: Any,
 ) -> None:
     """Generate text with ENGINE from PROMPT ("-" reads it from stdin).
+
+    ENGINE is an engine directory. Of a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
+    tiny) an engine for the CPU is built into the cache, once.
 
     With --chat the settings of the model's card hold, with reasoning and without (Nemotron Nano:
     temperature 0.6 and top-p 0.95, and greedy); without --chat the default is greedy.
@@ -114,9 +119,9 @@ def generate(
         if sampling[name] is not None and not as_json:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
-    opened = open_engine(engine, open_options)
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
+    opened = open_engine(engine_folder(engine, rebuild=rebuild), open_options)
     updates = []
     with closing(opened.engine):
         prepared = prepare(opened, wanted)

@@ -20,6 +20,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
+from nemotrt.engines.artefact.named import TARGET, engine_folder, is_address, rebuild_option
 from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NemotrtError
@@ -44,7 +45,7 @@ PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
 
 @click.group(cls=DefaultGroup, subcommand_metavar="TARGET [OPTIONS] | COMMAND ...")
 def profile() -> None:
-    """Measure TARGET: an engine directory, or a server's address.
+    """Measure TARGET: an engine directory, a checkpoint, or a server's address.
 
     `nemotrt profile TARGET` is short for `nemotrt profile run TARGET`, whose --help has the
     options.
@@ -52,7 +53,8 @@ def profile() -> None:
 
 
 @profile.command("run")
-@click.argument("target")
+@click.argument("target", type=TARGET)
+@rebuild_option
 @output_option("Folder of the results.", default=Path("profile"))
 @options_of(LoadChoice)
 @click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
@@ -112,7 +114,9 @@ def run(
     """Measure TARGET and write result.json (every sample) and report.html (one page).
 
     TARGET is an engine directory, a Triton server (http://127.0.0.1:8000 or
-    grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1).
+    grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1). Of a checkpoint
+    (a folder, OWNER/NAME[@REVISION] on the hub, or tiny) an engine for the CPU is built into the
+    cache, once.
     """
     from nemotrt.profiles.load.choice.choice import choose, parse_concurrencies
     from nemotrt.profiles.load.targets.opening import open_target
@@ -127,7 +131,9 @@ def run(
         _check_names(target_options, options["predict_model"])
         for workload in workloads:
             click.echo(workload)
+        _engine_of(target, rebuild=options["rebuild"])
         return
+    target = _engine_of(target, rebuild=options["rebuild"])
     is_silent = options["quiet"] or options["as_json"]
     drive = _drive(options)
 
@@ -149,6 +155,15 @@ def run(
         ctx.exit(130)
     if results[-1].status == "failed":
         raise NemotrtError(f"the run failed: {results[-1].reason} The rest is in {output}.")
+
+
+def _engine_of(target: str, *, rebuild: bool) -> str:
+    """Return the target; in the place of a checkpoint its engine."""
+    if is_address(target):
+        if rebuild:
+            raise ConfigError(f"--rebuild is for checkpoints; {target} is a server.")
+        return target
+    return str(engine_folder(target, rebuild=rebuild))
 
 
 def _drive(options: dict[str, Any]) -> "Drive":

@@ -22,6 +22,7 @@ from nemotrt.commandline import (
     quiet_option,
     told_fields,
 )
+from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.serve.deploy.command import compose, k8s
@@ -40,7 +41,8 @@ def serve() -> None:
 
 
 @serve.command()
-@click.argument("engine", type=PATH)
+@click.argument("engine", type=ENGINE)
+@rebuild_option
 @options_of(ServeSpec)
 @click.option("--free-ports", is_flag=True, help="Free ports for those that are not given.")
 @click.option("--engine-module", hidden=True)
@@ -53,6 +55,7 @@ def serve() -> None:
 @config_option
 def run(
     serve_spec: ServeSpec,
+    rebuild: bool,
     free_ports: bool,
     run_dir: Path | None,
     stop_with_parent: bool,
@@ -60,7 +63,11 @@ def run(
     dry_run: bool,
     quiet: bool,
 ) -> None:
-    """Serve ENGINE until SIGTERM or Ctrl-C."""
+    """Serve ENGINE until SIGTERM or Ctrl-C.
+
+    ENGINE is an engine directory. Of a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
+    tiny) an engine for the CPU is built into the cache, once.
+    """
     import logging
 
     from nemotrt.serve.processes.packages import check_packages
@@ -71,7 +78,8 @@ def run(
 
     level = logging.ERROR if quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    spec = _checked(serve_spec, free_ports)
+    engine = engine_folder(str(serve_spec.engine), rebuild=rebuild)
+    spec = _checked(replace(serve_spec, engine=engine), free_ports)
     place = run_dir or runs_root() / (Path(os.path.abspath(spec.engine)).name or "engine")
     folder = (check_run_folder if dry_run else create_run_folder)(place)
     supervisor = Supervisor(spec, folder, stop_with_parent=stop_with_parent)

@@ -65,6 +65,7 @@ CALLS = {
     "pack": "pack E -o N",
     "inspect": "inspect E",
     "generate": "generate E --prompt-ids 5",
+    "chat": "chat E",
     "check": "check E",
     "evaluate": "evaluate E --against C --sequences 1 --sequence-tokens 4",
     "serve run": "serve run E --no-triton --dry-run --run-dir N",

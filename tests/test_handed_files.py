@@ -96,6 +96,7 @@ READ: dict[tuple[str, str], tuple[str, Arguments]] = {
     ("inspect", "folder"): ("", lambda f, o: ["inspect", f]),
     ("inspect", "--source"): ("", lambda f, o: ["inspect", o.quantized, "--source", f]),
     ("generate", "engine"): ("", lambda f, o: ["generate", f, "hello"]),
+    ("chat", "engine"): ("", lambda f, o: ["chat", f]),
     ("serve compose", "engine"): ("", lambda f, o: ["serve", "compose", f, "--image", "i"]),
     ("serve front", "engine"): ("", lambda f, o: ["serve", "front", f, "--triton", "h:1"]),
     ("serve front", "--api-key-file"): (
@@ -211,6 +212,7 @@ OPENS = [  # --checkpoint is resolved by one function; inspect stands for these
     "pack",
     "evaluate",
     "generate",
+    "chat",
     "profile run",
     "profile engine",
     "serve run",

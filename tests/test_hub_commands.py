@@ -33,6 +33,11 @@ CALLS = {
     ("evaluate", "candidate"): "evaluate ID --against tiny --sequences 1 --sequence-tokens 8",
     ("evaluate", "--against"): "evaluate tiny --against ID --sequences 1 --sequence-tokens 8",
     ("build", "checkpoint"): "build ID -o OUT --dry-run",
+    ("generate", "engine"): "generate ID Hello --max-tokens 1",
+    ("chat", "engine"): "chat ID",
+    ("serve run", "engine"): "serve ID --dry-run --no-triton --port 0 --run-dir OUT",
+    ("profile run", "target"): "profile ID -n 1 --isl 8 --osl 2 -o OUT --no-gpu",
+    ("profile engine", "engine"): "profile engine ID --steps 1 --held 8",
     ("inspect", "folder"): "inspect ID",
     ("inspect", "--source"): "inspect INT8 --source ID",
     **{
@@ -43,6 +48,7 @@ CALLS = {
             "evaluate": "evaluate ENGINE --against tiny --sequences 1 --sequence-tokens 8 "
             "--checkpoint ID",
             "check": "check ENGINE --checkpoint ID",
+            "chat": "chat ENGINE --checkpoint ID",
             "generate": "generate ENGINE Hello --max-tokens 1 --checkpoint ID",
             "profile run": "profile ENGINE -n 1 --isl 8 --osl 2 -o OUT --no-gpu --checkpoint ID",
             "profile engine": "profile engine NATIVE --steps 1 --held 8 --checkpoint ID",

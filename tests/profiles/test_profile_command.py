@@ -52,7 +52,7 @@ def test_a_table_goes_to_stdout(engine_folder, tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (("nowhere",), 2, "neither an engine directory nor a URL"),
+        (("nowhere",), 2, "not the URL of a server like http://127.0.0.1:8000, not an engine"),
         (("http://127.0.0.1:9", "--tokenizer", "tiny-dense"), 3, "nothing answers"),
         (("http://127.0.0.1:9",), 2, "--tokenizer"),
         (("ftp://127.0.0.1",), 2, "neither"),

@@ -25,6 +25,7 @@ from support.peers import peer_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton]
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/lm_eval.sh"
 MAX_LENGTH = 120  # of the client's windows, so that the longer documents take several
 QUESTIONS = [
     ("The Debian package", ["is the same", "is installed", "banana xylophone"]),
@@ -113,18 +114,13 @@ def run(
     _write_tasks(folder, oracle)
     build_engine(checkpoint, folder / "engine", BuildSpec(limits=Limits(8, 512, 32)))
     with serve_engine(folder / "engine", "--threads", "1", drain_s=5) as state:
-        options = {
-            "model": "llm",
-            "base_url": f"{state.openai_url}/completions",
-            "tokenizer": checkpoint,
-            "max_length": MAX_LENGTH,
-        }
-        command = [str(lm_eval), "--model", "local-completions", "--tasks"]
-        command += ["tiny_choice,tiny_rolling", "--include_path", str(folder)]
-        command += ["--model_args", ",".join(f"{name}={value}" for name, value in options.items())]
-        command += ["--batch_size", "4", "--log_samples", "--output_path", str(folder / "out")]
+        command = [str(EXAMPLE), str(state.openai_url), str(checkpoint), "tiny_choice,tiny_rolling"]
+        command += ["--include_path", str(folder)]
+        command += ["--log_samples", "--output_path", str(folder / "out")]
         offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
-        done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True)
+        found = {"PATH": f"{lm_eval.parent}:{os.environ['PATH']}", "MAX_LENGTH": str(MAX_LENGTH)}
+        environment = os.environ | offline | found
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [results] = (folder / "out").rglob("results_*.json")
     samples = {

@@ -4,9 +4,14 @@ import json
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from nemotrt.engines.text.chat.render import render_chat, render_open
+from nemotrt.engines.text.chat.render import Chat, render_chat, render_open
 from nemotrt.engines.text.chat.template import ChatTemplate
-from nemotrt.engines.text.chat.turn import read_turn
+from nemotrt.engines.text.chat.thinking import (
+    THINKING,
+    ContradictionError,
+    has_switch,
+    render_directed,
+)
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.engine_files import EngineFiles
@@ -16,7 +21,6 @@ from nemotrt.serve.front.schema.requests import ChatRequest
 Json = dict[str, Any]
 # What the server gives the template itself, so that a request can't.
 OWN_VARIABLES = {"messages", "tools", "add_generation_prompt", "continue_final_message"}
-THINKING = "enable_thinking"  # the usual variable; NVIDIA's template has directives instead
 
 
 def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
@@ -34,7 +38,7 @@ def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
     _check_end(request, switches_thinking=THINKING in variables)
     thinking = None if THINKING in template.variables else variables.pop(THINKING, None)
 
-    def render(form: list[Json]) -> str:
+    def render(form: Chat) -> str:
         if request.continue_final_message:
             return render_open(template, form, tools, variables)
         is_asked = request.add_generation_prompt is not False
@@ -43,14 +47,9 @@ def chat_prompt(request: ChatRequest, files: EngineFiles) -> str:
     try:
         if thinking is None:
             return render(turns)
-        return _with_directive(thinking, template, turns, render, _thinking_field(request))
+        return _with_thinking(thinking, template, turns, render, _thinking_field(request))
     except ConfigError as error:
         raise ApiError(400, error.message, param="messages") from error
-
-
-def can_switch_thinking(template: ChatTemplate) -> bool:
-    """Whether a chat can say that the model is to think or not, by a variable or a directive."""
-    return THINKING in template.variables or template.mentions(template.chat.directives[False])
 
 
 def _check_end(request: ChatRequest, *, switches_thinking: bool) -> None:
@@ -89,7 +88,7 @@ def _variables(request: ChatRequest, template: ChatTemplate) -> Json:
         ApiError: the template does not read one.
     """
     known = template.variables - OWN_VARIABLES
-    if can_switch_thinking(template):
+    if has_switch(template):
         known |= {THINKING}
     variables = dict(request.chat_template_kwargs or {})
     for name in variables:
@@ -121,42 +120,25 @@ def _thinking_field(request: ChatRequest) -> str:
     return f"chat_template_kwargs.{THINKING}" if is_variable else "reasoning_effort"
 
 
-def _with_directive(
+def _with_thinking(
     thinking: Any,
     template: ChatTemplate,
     turns: list[Json],
-    render: Callable[[list[Json]], str],
+    render: Callable[[Chat], str],
     field: str,
 ) -> str:
-    """Return the prompt with thinking switched by a directive at the end of the system message.
+    """Return the prompt with thinking switched by what the template reads in messages.
 
     Raises:
         ApiError: the value is not true or false, or a message has the last word.
     """
     if not isinstance(thinking, bool):
         raise ApiError(400, f"{field} must be true or false, got {thinking!r}.", param=field)
-    words = template.chat.directives
-    turns = turns if turns[0]["role"] == "system" else [{"role": "system", "content": ""}, *turns]
-    turns = [_directed(turns[0], words[thinking]), *turns[1:]]
-    prompt = render(turns)
-    if read_turn(prompt, template).expects_trace is not thinking:
-        raise ApiError(
-            400,
-            f"{field} asks for thinking {'on' if thinking else 'off'}, but a message says "
-            f"{words[not thinking]}, or is past its trace; leave one of them out.",
-            param=field,
-        )
-    return prompt
-
-
-def _directed(turn: Json, directive: str) -> Json:
-    """Return a system message with a directive behind what it says."""
-    content = turn.get("content") or ""
-    if isinstance(content, list):
-        content = [*content, {"type": "text", "text": directive}]
-    else:
-        content = f"{content} {directive}".lstrip()
-    return {**turn, "content": content}
+    try:
+        return render_directed(template, turns, thinking, render)
+    except ContradictionError as error:
+        asked = f"{field} asks for thinking {'on' if thinking else 'off'}"
+        raise ApiError(400, f"{asked}, but {error.message}", param=field) from None
 
 
 def _turn(message: Message, label: str) -> Json:

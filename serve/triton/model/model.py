@@ -21,9 +21,9 @@ from nemotrt.wire.tensors import (
     input_value,
 )
 
-from .engine_process import EngineProcess  # noqa: TID251
-from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay  # noqa: TID251
-from .responder import Channel, Fields, Responder  # noqa: TID251
+from .engine_process import EngineProcess
+from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay
+from .responder import Channel, Fields, Responder
 
 PYTHON_VARIABLE = "NEMOTRT_PYTHON"  # an interpreter that has nemotrt
 DTYPES = {"STRING": np.object_, "INT32": np.int32, "FP32": np.float32}

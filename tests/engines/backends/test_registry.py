@@ -14,8 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotrt.build import command as build_command
-from nemotrt.build.backend_options import backend_options
-from nemotrt.build.default_backend import default_backend
+from nemotrt.build.backend_options import backend_options, default_backend
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.build.support_table import lines, row
 from nemotrt.cli import main

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.build.default_backend import default_backend
+from nemotrt.build.backend_options import default_backend
 from nemotrt.engines.backends.native import export as native
 from nemotrt.engines.backends.onnxruntime import engine as onnxruntime
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint

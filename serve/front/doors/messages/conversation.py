@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nemotrt.engines.text.chat.template import ChatTemplate
-from nemotrt.serve.front.openai.conversation import THINKING, can_switch_thinking
+from nemotrt.engines.text.chat.thinking import THINKING, has_switch
 from nemotrt.serve.front.schema.anthropic import (
     AnthropicTool,
     CountRequest,
@@ -145,7 +145,7 @@ def _thinking(body: CountRequest, template: ChatTemplate | None) -> Json:
     if template is None or (told is not None and told.type == "adaptive"):
         return chat
     is_on = told is not None and told.type == "enabled"
-    if is_on or (can_switch_thinking(template) and not _is_asked(body, template)):
+    if is_on or (has_switch(template) and not _is_asked(body, template)):
         chat["chat_template_kwargs"] = {THINKING: is_on, **chat.get("chat_template_kwargs", {})}
     return chat
 

@@ -1,0 +1,308 @@
+"""`from nemotrt import LLM`: from the name of a checkpoint to text, in this process."""
+
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, overload
+
+from nemotrt.engines.artefact.named import engine_folder
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.prompt import PreparedPrompt, prepare_chat, prepare_text, thinking_budget
+from nemotrt.engines.runtime.engine import KeepsState
+from nemotrt.engines.runtime.request import FinishReason, Request, Token, Update
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptions
+from nemotrt.engines.text.reasoning import Split, Trace, TraceReader
+from nemotrt.errors import NemotrtError
+
+Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
+MAX_TOKENS = 128  # of a text that is continued; an answer may take what room there is
+DEFAULT_CACHE = PrefixCacheOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one prompt.
+
+    Attributes:
+        text: the answer, or what a text is continued with.
+        reasoning: what a chat's model thought before; "" where it did not.
+        tokens: all that were generated, each with its id, its text and what was asked for.
+        finish_reason: "stop", "length" or "cancelled".
+        num_prompt_tokens: of the prompt.
+        cached_tokens: how many of those were not computed, since their state was kept; None where
+            none is kept.
+    """
+
+    text: str
+    reasoning: str
+    tokens: tuple[Token, ...] = field(repr=False)
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of an answer as it comes; the last one has all of it as `answer`."""
+
+    text: str = ""
+    reasoning: str = ""
+    answer: Answer | None = None
+
+
+class Asked(NamedTuple):
+    """A request, and what tells its reasoning from its answer."""
+
+    request: Request
+    reader: TraceReader
+
+
+class LLM:
+    """An engine in this process; one thread uses it at a time.
+
+    Prompts that begin alike are computed once, where the engine's states can be kept.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        options: OpenOptions = AS_BUILT,
+        prefix_cache: PrefixCacheOptions = DEFAULT_CACHE,
+        rebuild: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        """Open an engine; of a checkpoint one is built into the user's cache, once.
+
+        Args:
+            model: an engine directory, or a checkpoint: a folder, OWNER/NAME[@REVISION] on the hub,
+                "tiny" or "tiny-dense".
+            options: how it is opened: threads, where its weights are.
+            prefix_cache: how much of the memory states of prompts may take.
+            rebuild: build the engine of a checkpoint anew.
+            quiet: do not say on stderr what is built.
+
+        Raises:
+            NemotrtError: the name means nothing, or no engine can be had of it here.
+        """
+
+        def make(name: str, rebuild: bool) -> Path:
+            from nemotrt.build.cached import cached_engine
+
+            say = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr))
+            return cached_engine(name, rebuild=rebuild, quiet=quiet, say=say)
+
+        self.folder = engine_folder(str(model), rebuild=rebuild, make=make)
+        self._opened: OpenEngine = open_engine(self.folder, options)
+        can_keep = isinstance(self._opened.engine, KeepsState)
+        kept_bytes = prefix_cache.limit_bytes(self._opened.manifest.backend, can_keep=can_keep)
+        is_halved = prefix_cache.prefix_cache_ssm is KeptSsm.FLOAT16
+        self._scheduler = self._opened.scheduler(kept_bytes=kept_bytes, halves_kept=is_halved)
+        self._inboxes: dict[str, deque[Update]] = {}
+        self._num_requests = 0
+
+    def __enter__(self) -> Self:
+        """Return the model itself, which is closed when the block ends."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine; nothing else may be called then."""
+        self._opened.engine.close()
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What tells this engine from others: model, backend, precision, limits."""
+        return self._opened.facts
+
+    def settings(
+        self, prompt: str | Sequence[Message], *, thinking: bool | None = None, **changes: Any
+    ) -> SamplingParams:
+        """Return the settings that a prompt gets where none are given, with some of them changed.
+
+        A text is continued greedily. Messages are answered as the model's card advises, with
+        reasoning and without, and as long as there is room.
+        """
+        prepared = self._prepared(prompt, thinking)
+        return self._settings(prepared, not isinstance(prompt, str), changes)
+
+    @overload  # to a checker a text is a sequence of texts too; the first that fits holds
+    def generate(  # type: ignore[overload-overlap]
+        self, prompts: str, params: SamplingParams | None = None
+    ) -> Answer: ...
+
+    @overload
+    def generate(
+        self, prompts: Sequence[str], params: SamplingParams | None = None
+    ) -> list[Answer]: ...
+
+    def generate(
+        self, prompts: str | Sequence[str], params: SamplingParams | None = None
+    ) -> Answer | list[Answer]:
+        """Return what a text is continued with; of several, which run together, in their order.
+
+        Raises:
+            ConfigError: a prompt is empty, or too long for the engine.
+            NemotrtError: the engine failed.
+        """
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        answers = self._answers([self._asked(text, params) for text in texts])
+        return answers[0] if isinstance(prompts, str) else answers
+
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        thinking: bool | None = None,
+        max_thinking_tokens: int | None = None,
+    ) -> Answer:
+        """Return the answer to messages, or to what a user says.
+
+        Args:
+            messages: as in OpenAI's API, or the text of a user's one message.
+            params: how tokens are chosen; default as the model's card says.
+            thinking: whether the model reasons first; default as the messages and template say.
+            max_thinking_tokens: after so many its reasoning is brought to an end.
+
+        Raises:
+            ConfigError: the chat template refuses the messages, or they are too long.
+            NemotrtError: the engine failed.
+        """
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        [answer] = self._answers([self._asked(turns, params, thinking, max_thinking_tokens)])
+        return answer
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        thinking: bool | None = None,
+        max_thinking_tokens: int | None = None,
+    ) -> Iterator[Piece]:
+        """Yield an answer as it comes: a text is continued as by `generate`, messages by `chat`.
+
+        Closing the iterator ends the request.
+        """
+        asked = self._asked(prompt, params, thinking, max_thinking_tokens)
+        with self._live([asked]):
+            yield from self._pieces(asked)
+
+    def _prepared(self, prompt: str | Sequence[Message], thinking: bool | None) -> PreparedPrompt:
+        if isinstance(prompt, str):
+            return prepare_text(self._opened, prompt)
+        return prepare_chat(self._opened, prompt, thinking=thinking)
+
+    def _settings(
+        self, prepared: PreparedPrompt, is_chat: bool, changes: Mapping[str, Any]
+    ) -> SamplingParams:
+        """Return the settings of a prompt, with some changed."""
+        room = max(self._opened.manifest.limits.max_seq_len - len(prepared.ids), 1)
+        most = room if is_chat else min(room, MAX_TOKENS)
+        return SamplingParams(**{"max_tokens": most, **prepared.defaults, **changes})
+
+    def _asked(
+        self,
+        prompt: str | Sequence[Message],
+        params: SamplingParams | None,
+        thinking: bool | None = None,
+        max_thinking_tokens: int | None = None,
+    ) -> Asked:
+        """Return the request for a prompt; nothing runs yet."""
+        is_chat = not isinstance(prompt, str)
+        prepared = self._prepared(prompt, thinking)
+        params = params or self._settings(prepared, is_chat, {})
+        guide = None
+        if max_thinking_tokens is not None:
+            guide = thinking_budget(self._opened, prepared, max_thinking_tokens)
+        self._num_requests += 1
+        request = Request(str(self._num_requests), prepared.ids, params, guide, prepared.trace)
+        chat = prepared.turn.chat
+        return Asked(request, TraceReader(chat, prepared.trace if is_chat else Trace.CLOSED))
+
+    @contextmanager
+    def _live(self, several: Sequence[Asked]) -> Iterator[None]:
+        """Have the scheduler run requests; what has not ended with the block is ended."""
+        names = [asked.request.request_id for asked in several]
+        try:
+            for asked in several:
+                self._scheduler.submit(asked.request)
+                self._inboxes[asked.request.request_id] = deque()
+            yield
+        finally:
+            for name in names:
+                self._inboxes.pop(name, None)
+                self._scheduler.cancel(name)  # of one that has ended it does nothing
+
+    def _answers(self, several: Sequence[Asked]) -> list[Answer]:
+        """Return the whole answers of requests that run together."""
+        with self._live(several):
+            last = [deque(self._pieces(asked), maxlen=1).pop() for asked in several]
+        return [piece.answer for piece in last if piece.answer]
+
+    def _pieces(self, asked: Asked) -> Iterator[Piece]:
+        """Yield what a live request brings, its reasoning apart."""
+        inbox, splits, updates = self._inboxes[asked.request.request_id], [Split()], [Update("")]
+        while updates[-1].finish_reason is None:
+            while not inbox:
+                self._step()
+            updates.append(inbox.popleft())
+            splits.append(asked.reader.push(updates[-1].text))
+            yield Piece(splits[-1].content, splits[-1].reasoning)
+        end = updates[-1]
+        assert end.finish_reason is not None  # the loop's end
+        if end.finish_reason is FinishReason.ERROR:
+            raise NemotrtError(f"the request failed: {end.error}")
+        splits.append(asked.reader.flush())
+        answer = Answer(
+            text="".join(split.content for split in splits),
+            reasoning="".join(split.reasoning for split in splits),
+            tokens=tuple(token for update in updates for token in update.tokens),
+            finish_reason=end.finish_reason,
+            num_prompt_tokens=len(asked.request.prompt),
+            cached_tokens=next(
+                (u.cached_tokens for u in updates if u.cached_tokens is not None), None
+            ),
+        )
+        yield Piece(splits[-1].content, splits[-1].reasoning, answer)
+
+    def _step(self) -> None:
+        """Go on with every request; each finds what it gained in its inbox."""
+        with _whole():
+            for update in self._scheduler.step():
+                if update.request_id in self._inboxes:
+                    self._inboxes[update.request_id].append(update)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Let Ctrl-C wait until the block has ended: a step that is cut leaves no engine to go on."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    caught: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *what: caught.append(what))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        before(*caught[0])
