@@ -15,6 +15,7 @@ from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http.access import ApiKeys
 from nemotrt.serve.front.http.tenants import Tenants
 from support.saying_upstream import FILES, SayingUpstream
+from support.trace_stack import ThinksAndAnswers, trace_stack
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 TOOL: dict[str, Any] = {"name": "now", "description": "The time.", "input_schema": SCHEMA}
@@ -45,8 +46,12 @@ def events(http: TestClient, **body: Any) -> list[dict[str, Any]]:
     """Return the events of a stream; each has the name that its data says."""
     answer = http.post("/v1/messages", json=ASKED | {"stream": True} | body)
     assert answer.status_code == 200, answer.text
+    return read_events(answer.text)
+
+
+def read_events(text: str) -> list[dict[str, Any]]:
     found = []
-    for block in filter(None, answer.text.split("\n\n")):
+    for block in filter(None, text.split("\n\n")):
         name, data = block.split("\n")
         found.append(json.loads(data.removeprefix("data: ")))
         assert name == f"event: {found[-1]['type']}"
@@ -274,3 +279,31 @@ def test_the_key_may_come_as_x_api_key(upstream) -> None:
             refused = http.post("/v1/messages", json=ASKED, headers=wrong)
             assert refused.status_code == 401
             assert refused.json()["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize(
+    ("stops", "text", "stop"),
+    [
+        (["two."], "One, ", "two."),
+        (["o.", "wo. T", "two."], "One, ", "two."),
+        (["", "One"], "", "One"),
+        (["four"], "One, two. Three", None),
+    ],
+)
+def test_the_stop_sequence_that_came_is_said(opened, tmp_path, stops, text, stop) -> None:
+    ids = opened.tokenizer.encode("One, two. Three", add_special_tokens=False)
+    engine = ThinksAndAnswers(opened.tokenizer, ids, ())
+    asked = {"messages": USER, "max_tokens": 64, "stop_sequences": stops}
+    with trace_stack(opened, FILES.template, engine, tmp_path) as client:
+        message = client.post("messages", **asked).json()
+        streamed = put_together(read_events(client.post("messages", stream=True, **asked).text))
+    assert message["content"] == [{"type": "text", "text": text}]
+    expected = ("end_turn", None) if stop is None else ("stop_sequence", stop)
+    assert (message["stop_reason"], message["stop_sequence"]) == expected
+    assert without_names(streamed) == without_names(message)
+
+
+def test_a_thread_is_refused_by_the_code_that_clients_know(http) -> None:
+    refused = http.post("/v1/messages", json={**ASKED, "thread": {"type": "create"}})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["details"]["error_code"] == "thread_unsupported_request"
