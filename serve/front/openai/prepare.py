@@ -93,9 +93,8 @@ def _invalid(error: pydantic.ValidationError, kind: type[Sampling]) -> ApiError:
     where = place(first)
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
-        known = {(): kind.neutral, ("messages",): MESSAGE}.get(tuple(parents[:1]), {}).get(
-            str(name)
-        )
+        table = MESSAGE if parents[:1] == ["messages"] else {} if parents else kind.neutral
+        known = table.get(str(name))
         text = f"{where} is not supported; leave it out."
         return ApiError(400, known.refusal(where) if known else text, param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."
