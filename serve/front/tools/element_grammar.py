@@ -6,14 +6,14 @@ schema, and only those that it names, unless it names none.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
 from nemotrt.engines.model.families import XmlCall
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.tools.call_element import MAX_NAME, NAME
-from nemotrt.serve.front.tools.element_text import Texts
+from nemotrt.serve.front.tools.element_text import Alternatives, Texts
 from nemotrt.serve.front.tools.value_types import STRING, ArgumentTypes, Schema
 
 # Keywords that say something of several arguments at once.
@@ -24,7 +24,8 @@ REFUSED = (
     *("dependentRequired", "dependentSchemas", "dependencies"),
 )
 ANY_NAME = r"/[^<>\s]{1,64}/"
-ROOT_ID = "tool:arguments"  # by which an argument's schema refers to others of its tool
+DEFINITIONS = ("$defs", "definitions")
+ELSEWHERE = re.compile(r'"\$ref": ("#(?:/(?!(?:\$defs|definitions)/)[^"]*)?")')
 
 
 class ElementGrammar:
@@ -76,29 +77,33 @@ class ElementGrammar:
             schema = types.schema_of(name)
             if schema is False and name not in required:
                 continue
-            if NAME.fullmatch(name.strip() and name) is None or not 0 < len(name) <= MAX_NAME:
+            is_written = NAME.fullmatch(name) and name.strip() == name
+            if not is_written or not 0 < len(name) <= MAX_NAME:
                 raise ConfigError(f"the model's form of calls can't write the name {name!r}.")
             rule = f"argument_{number}_{i}"
             head = json.dumps(f"{opening}{name}>\n", ensure_ascii=False)
-            value = self._value(schema, types, f"/properties/{_escaped(name)}")
+            value = self._value(schema, types)
             yield rule + "?" * (name not in required), f"{rule}: {head} ({value})"
         if not names and types.schema_of("") is not False:
             rule, head = f"arguments_{number}", json.dumps(opening)
-            value = self._value(types.schema_of(""), types, "/additionalProperties")
+            value = self._value(types.schema_of(""), types)
             yield f"{rule}*", f'{rule}: {head} {ANY_NAME} ">\\n" ({value})'
 
-    def _value(self, schema: Any, types: ArgumentTypes, pointer: str) -> str:
-        """Return the alternatives of a value, which stands at `pointer`, with all that follows."""
+    def _value(self, schema: Any, types: ArgumentTypes) -> str:
+        """Return the alternatives of a value, with all that follows it."""
+        found, kinds = Alternatives(types), types.of(schema)
         items = []
-        if others := sorted(types.of(schema) - STRING):
-            wanted: dict[str, Any] = {"allOf": [schema, {"type": others}]}
-            if '"$ref"' in json.dumps(schema):
-                whole = {"$id": ROOT_ID, **types.root}
-                start = types.root["$ref"] if "properties" not in types.root else "#"
-                wanted["allOf"][0] = {"$ref": f"{whole['$id']}{start}{pointer}"}
-                wanted["$defs"] = {"tool": whole}
-            items.append(f"%json {json.dumps(wanted)} {json.dumps(self._texts.close)}")
-        return " | ".join((*items, *self._texts.items(schema, types)))
+        for schemas in found.of(schema):
+            own = found.types_of(schemas)
+            if others := sorted(own - STRING):
+                held = [{"type": others}, *schemas] if "string" in own else list(schemas)
+                wanted = json.dumps(_with_definitions(held, types.root))
+                items.append(f"%json {wanted} {json.dumps(self._texts.close)}")
+            if "string" in own:
+                items += self._texts.items(schemas, kinds)
+        if not items:
+            raise ConfigError("an argument may have no value.")
+        return " | ".join(dict.fromkeys(items))
 
 
 def _names(required: Any) -> list[str]:
@@ -107,6 +112,20 @@ def _names(required: Any) -> list[str]:
     return required
 
 
-def _escaped(name: str) -> str:
-    """Return a name as a part of a pointer."""
-    return quote(name.replace("~", "~0").replace("/", "~1"))
+def _with_definitions(schemas: list[Schema], root: Schema) -> Schema:
+    """Return one schema of all, with the definitions of `root` if it refers to them.
+
+    Raises:
+        ConfigError: it refers to another place of `root`.
+    """
+    whole = schemas[0] if len(schemas) == 1 else {"allOf": schemas}
+    if '"$ref"' not in json.dumps(whole):
+        return whole
+    whole = {**whole, **{name: root[name] for name in DEFINITIONS if name in root}}
+    elsewhere = ELSEWHERE.search(json.dumps(whole))
+    if elsewhere:
+        raise ConfigError(
+            f"the reference {elsewhere[1]} can't be followed in a forced call of this model's "
+            "form; put what it refers to into $defs."
+        )
+    return whole

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from itertools import chain, product
 from math import prod
 from typing import Any
@@ -10,9 +11,16 @@ from typing import Any
 from nemotrt.engines.model.families import XmlCall
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.tools.element_value import WORDS, ElementValue
-from nemotrt.serve.front.tools.value_types import MAX_DEPTH, NULL, STRING, ArgumentTypes, Types
+from nemotrt.serve.front.tools.value_types import (
+    ALL_TYPES,
+    MAX_DEPTH,
+    NULL,
+    STRING,
+    ArgumentTypes,
+    Types,
+)
 
-Flat = Mapping[str, Any]  # a schema without others that it is made of
+Flat = Mapping[str, Any]  # a schema that is not made of others, where it may be a string
 COMBINED = ("$ref", "anyOf", "oneOf", "allOf")
 UNKEPT = ("not", "if", "format", "contentEncoding", "$dynamicRef", "$recursiveRef")
 MAX_ALTERNATIVES = 256
@@ -30,25 +38,20 @@ class Texts:
         self.terminals: dict[str, str] = {}  # names by regular expressions
         opens, function, end = map(_literal, (form.parameter.open, form.function.close, end))
         close = _literal(form.parameter.close)
-        # What ends a value for who reads it, and an argument's tag at a line's start.
-        self._ends = re.compile(
-            f"{close}{SPACES}({opens}|{function}|{end})|{function}{SPACES}{end}|\n{opens}"
-        )
+        # What ends a value for who reads it; at a line's start so does an argument's tag.
+        self._ends = f"{close}{SPACES}({opens}|{function}|{end})|{function}{SPACES}{end}"
+        self._line_start = opens
         words = "|".join(WORDS)
         self._no_string = rf"{SPACES}([\[{{]{ANY}|-?[0-9][0-9.eE+-]*|(?i:{words})){SPACES}"
 
-    def items(self, schema: Any, types: ArgumentTypes) -> list[str]:
-        """Return what a string of `schema` may be, each an item of a Lark rule.
+    def items(self, schemas: tuple[Flat, ...], kinds: Types) -> Iterator[str]:
+        """Yield what a string may be that each of `schemas` allows, each an item of a Lark rule.
+
+        `kinds` are all types that the value may have.
 
         Raises:
-            ConfigError: the schema asks for what can't be kept.
+            ConfigError: a schema asks for what can't be kept.
         """
-        kinds = types.of(schema)
-        found = _Alternatives(types).of(schema, 0)
-        return list(dict.fromkeys(chain.from_iterable(self._items(f, kinds) for f in found)))
-
-    def _items(self, schemas: tuple[Flat, ...], kinds: Types) -> Iterator[str]:
-        """Yield the items of a string that each of `schemas` allows."""
         unkept = next((word for word in UNKEPT for schema in schemas if word in schema), None)
         if unkept:
             raise ConfigError(
@@ -61,8 +64,9 @@ class Texts:
         patterns = [schema["pattern"] for schema in schemas if "pattern" in schema]
         _check(least, bounds, patterns)
         if not listed:
-            size = f"{{{least},{min(bounds, default='')}}}" if least or bounds else "*"
-            yield self._terminal(f"(?s:.{size})", patterns, kinds)
+            size = f"{{{least},{min(bounds, default='')}}}"
+            sized = [f"(?s:.{size})"] if least or bounds else []
+            yield self._terminal(sized, patterns, kinds)
             return
         for text in listed[0]:
             is_long_enough = isinstance(text, str) and least <= len(text)
@@ -78,44 +82,60 @@ class Texts:
         """Return the item of one text, which has to be read as what it is."""
         value = ElementValue(kinds)
         said = (value.push(f"\n{text}") if text else "") + value.end()
-        if self._ends.search(f"\n{text}") or json.loads(said) != text:
+        ends = re.search(f"{self._ends}|\n{self._line_start}", f"\n{text}")
+        if ends or json.loads(said) != text:
             raise ConfigError(f"the model's form of calls can't write the string {text!r}.")
         return json.dumps(text + self.close, ensure_ascii=False)
 
-    def _terminal(self, text: str, patterns: list[str], kinds: Types) -> str:
+    def _terminal(self, texts: list[str], patterns: list[str], kinds: Types) -> str:
         """Return the name of the terminal of all texts that can be read."""
         close = _literal(self.close)
-        parts = [f"/{text}{close}/", *(f"/{_whole(p)}{close}/" for p in patterns)]
-        parts += [f"~/{ANY}{close}(?s:.+)/", f"~/{ANY}({self._ends.pattern}){ANY}/"]
+        allowed = [*texts, *map(_whole, patterns)] or [ANY]
+        refused = [f"{ANY}{close}(?s:.+)", f"{ANY}({self._ends}){ANY}"]
+        refused.append(f"({ANY}\n)?{self._line_start}{ANY}")
         if kinds - STRING - NULL:
-            parts.append(f"~/{self._no_string}{close}/")
+            refused.append(f"{self._no_string}{close}")
+        # One complement: of several the compiler makes many times as much.
+        parts = [f"/{part}{close}/" for part in allowed] + [f"~/{'|'.join(refused)}/"]
         line = " & ".join(parts).replace("\n", r"\n")
         return self.terminals.setdefault(line, f"TEXT_{len(self.terminals)}")
 
 
-class _Alternatives:
-    """Takes a schema apart into the ways in which it may be a string."""
+class Alternatives:
+    """Takes a schema apart into the ways in which a value may be what it allows.
+
+    What can be no string stays as it is.
+    """
 
     def __init__(self, types: ArgumentTypes) -> None:
+        """Take schemas apart whose references are as `types` follows them."""
         self._types = types
         self._num_left = MAX_ALTERNATIVES
 
-    def of(self, schema: Any, depth: int) -> list[tuple[Flat, ...]]:
-        """Return the alternatives, each with all the schemas that then hold."""
+    def of(self, schema: Any, depth: int = 0) -> list[tuple[Flat, ...]]:
+        """Return the alternatives, each with all the schemas that then hold.
+
+        Raises:
+            ConfigError: there are too many, or a reference leads nowhere.
+        """
         self._num_left -= 1
         if self._num_left < 0 or depth > MAX_DEPTH:
-            raise ConfigError("it has too many alternatives, or is nested too deeply.")
+            raise ConfigError("a schema has too many alternatives, or is nested too deeply.")
         if schema is False:
             return []
         if not isinstance(schema, Mapping):
             return [()]
+        if "string" not in self._types.of(schema) or not any(word in schema for word in COMBINED):
+            return [(schema,)]
         flat = {name: value for name, value in schema.items() if name not in COMBINED}
-        if "string" not in self._types.of(flat):
-            return []
         parts = [[(flat,)], *self._parts(schema, depth + 1)]
         if prod(map(len, parts)) > MAX_ALTERNATIVES:
-            raise ConfigError("it has too many alternatives.")
+            raise ConfigError("a schema has too many alternatives.")
         return [tuple(chain.from_iterable(combined)) for combined in product(*parts)]
+
+    def types_of(self, schemas: tuple[Flat, ...]) -> Types:
+        """Return the types that all of `schemas` allow."""
+        return reduce(frozenset.__and__, map(self._types.of, schemas), ALL_TYPES)
 
     def _parts(self, schema: Mapping[str, Any], depth: int) -> Iterator[list[tuple[Flat, ...]]]:
         """Yield the alternatives of each schema that has to hold too."""
@@ -129,14 +149,14 @@ class _Alternatives:
             yield self.of(target, depth)
         for part in _listed(schema, "allOf"):
             yield self.of(part, depth)
-        if "anyOf" in schema:
-            yield [found for branch in _listed(schema, "anyOf") for found in self.of(branch, depth)]
-        if "oneOf" in schema:
-            branches = [self.of(branch, depth) for branch in _listed(schema, "oneOf")]
-            strings = [branch for branch in branches if branch]
-            if len(strings) > 1:
-                raise ConfigError("its oneOf has several strings; let it be anyOf.")
-            yield strings[0] if strings else []
+        for word in ("anyOf", "oneOf"):
+            if word not in schema:
+                continue
+            branches = [self.of(branch, depth) for branch in _listed(schema, word)]
+            kinds = [kind for found in branches for kind in set().union(*map(self.types_of, found))]
+            if word == "oneOf" and len(kinds) > len(set(kinds)):
+                raise ConfigError("oneOf has two schemas of one type; let it be anyOf.")
+            yield list(chain.from_iterable(branches))
 
 
 def _listed(schema: Mapping[str, Any], word: str) -> list[Any]:
