@@ -71,13 +71,14 @@ def test_light_commands_import_nothing_heavy(tiny_engine: object) -> None:
         ["plan", "--help"],
         ["build", "--help"],
         ["generate", "--help"],
+        ["chat", "--help"],
     ):
         assert imported(*arguments) == set(), arguments
     plan = ["plan", "nemotron-nano-9b-v2", "--gpu", "a10g", "--isl", "8192", "--osl", "16384"]
     assert imported(*plan) == set()
 
 
-@pytest.mark.parametrize("words", ["serve run", "serve front", "profile run", "build"])
+@pytest.mark.parametrize("words", ["serve run", "serve front", "profile run", "build", "chat"])
 def test_a_page_of_help_needs_only_the_dataclasses_of_options(words: str) -> None:
     assert imported(*words.split(), "--help", of=SLOW) == set()
 
