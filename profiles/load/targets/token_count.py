@@ -56,6 +56,8 @@ class TokenCount:
             exchange.arrival_tokens[:] = [
                 now - then for now, then in zip(counts, earlier, strict=True)
             ]
+            if is_total and self.total is not None:  # a last token may have brought no text
+                exchange.arrival_tokens[-1] += max(0, self.total - counts[-1])
         elif is_told:
             total = counts[-1] if self.total is None else self.total
             exchange.arrival_tokens[:] = even_shares(total, len(exchange.arrivals_s))
