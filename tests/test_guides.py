@@ -20,8 +20,8 @@ VARIABLES = {"GPU": "a10g", "NANO": "tiny", "QWEN": "tiny-dense", "PWD": "/here"
 # comes under another name, that is in neither set, so the first test fails.
 AHEAD = {"check": {"--json", "--kernels"}}
 HERE = {
-    "plan", "quantize", "evaluate", "build", "pack", "inspect", "generate", "serve", "profile",
-    "compare", "report", "doctor", "demo",
+    "plan", "quantize", "evaluate", "build", "pack", "inspect", "generate", "chat", "serve",
+    "profile", "compare", "report", "doctor", "demo",
 }  # fmt: skip
 
 
