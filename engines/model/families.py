@@ -61,8 +61,9 @@ class ChatFormat:
 
     `gap` are the newlines between a trace's closing tag and the answer. `directives` are the words
     of a message that switch thinking on (True) and off, `sampling` the settings with and without,
-    `tool_sampling` what takes their place where there are tools to call, {}: nothing. Each of `roles` is a token with which the template begins messages. `answers_return`: the next
-    turn's prompt may have an answer as it was written, its trace too.
+    `tool_sampling` what takes their place where there are tools to call, {}: nothing does. Each of
+    `roles` is a token with which the template begins messages. `answers_return`: the next turn's
+    prompt may have an answer as it was written, its trace too.
     """
 
     think: Tags

@@ -142,7 +142,7 @@ class Alternatives:
         if "string" not in self._types.of(schema) or not any(word in schema for word in COMBINED):
             return [(schema,)]
         flat = {name: value for name, value in schema.items() if name not in COMBINED}
-        parts = [[(flat,)], *self._parts(schema, depth + 1)]
+        parts: list[list[tuple[Flat, ...]]] = [[(flat,)], *self._parts(schema, depth + 1)]
         if prod(map(len, parts)) > MAX_ALTERNATIVES:
             raise ConfigError("a schema has too many alternatives.")
         return [tuple(chain.from_iterable(combined)) for combined in product(*parts)]
