@@ -86,6 +86,11 @@ KEPT: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
     "a mixed enum": (COLOURS, ["red", 5, None], ["green", 6]),
     "a union": ({"type": ["string", "integer"]}, ["five", "5 apples", 5], [5.5, None, True]),
     "anything": ({}, ["five", 5, None, {"a": ["b"]}, '"'], []),
+    "a union with limits": (
+        {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 5}]},
+        ["five", 5, 12],
+        [4, True],
+    ),
     "a list": ({"type": "array", "items": {"type": "string"}}, [[], ["</parameter>"]], ["[", [1]]),
     "an integer": ({"type": "integer", "minimum": 5}, [5, 77], [4, "x", ""]),
 }

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nemotrt.engines.model.families import QWEN3, ChatFormat, JsonCall
+from nemotrt.engines.model.families import NEMOTRON_3, QWEN3, ChatFormat, JsonCall
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
@@ -33,7 +33,7 @@ from nemotrt.serve.front.workshop import SMALL_BYTES, Workshop
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from support.call_forms import is_tellable, schemas, written
 from support.flat_engine import PADDING, FlatEngine
-from support.foreign_family import EVERY_FAMILY, QWEN3_TEMPLATE
+from support.foreign_family import EVERY_FAMILY, NEMOTRON_3_TEMPLATE, QWEN3_TEMPLATE
 from support.trace_stack import ThinksAndAnswers, trace_stack
 
 TEMPLATE = ChatTemplate(QWEN3_TEMPLATE)
@@ -198,15 +198,42 @@ def test_the_cards_settings_hold_where_the_request_says_nothing(fields, thinks, 
     assert tuple(map(inputs.get, ("temperature", "top_p", "top_k"))) == expected
 
 
+@pytest.mark.parametrize(
+    ("tools", "thinks", "expected"),
+    [(False, True, (1.0, 1.0)), (False, False, (0.0, 1.0)), (True, True, (0.6, 0.95))],
+)
+def test_the_card_may_have_settings_of_its_own_for_tools(tools, thinks, expected) -> None:
+    template = ChatTemplate(NEMOTRON_3_TEMPLATE)
+    prompt = template.render(USER, variables={"enable_thinking": thinks})
+    turn = read_turn(prompt, template)
+    assert (turn.chat, turn.expects_trace) == (NEMOTRON_3, thinks)
+    named = [{"type": "function", "function": {"name": "f"}}]
+    for choice in ("auto", "none"):
+        fields = {"tools": named, "tool_choice": choice} if tools else {}
+        inputs = chat_inputs(chat(**fields), prompt, turn, separate_reasoning=True)
+        plain = (1.0, 1.0) if tools and choice == "none" else expected
+        assert (inputs["temperature"], inputs["top_p"]) == plain
+
+
 @pytest.mark.parametrize("choice", ["auto", "required"])
-def test_qwen3s_parallel_calls_through_the_front(opened, tmp_path, choice) -> None:
+@pytest.mark.parametrize(
+    ("family", "source", "opening"),
+    [
+        (QWEN3, QWEN3_TEMPLATE, "<think>\n"),
+        (NEMOTRON_3, NEMOTRON_3_TEMPLATE, ""),  # its prompt has opened the trace
+    ],
+    ids=["qwen3", "nemotron 3"],
+)
+def test_parallel_calls_through_the_front(
+    opened, tmp_path, choice, family, source, opening
+) -> None:
     calls = [("paint", {"a": True}), ("b-c_9", {"a": False})]
-    said = "<think>\nTwo.\n</think>\n\n" + written(QWEN3, calls)
+    said = f"{opening}Two.\n</think>{family.gap}{written(family, calls)}"
     ids = opened.tokenizer.encode(said, add_special_tokens=False)
     engine = ThinksAndAnswers(opened.tokenizer, ids, [])
     tools = [{"type": "function", "function": tool.model_dump()} for tool in TOOLS]
     body = {"messages": USER, "tools": tools, "tool_choice": choice, "temperature": 0}
-    with trace_stack(opened, TEMPLATE, engine, tmp_path) as client:
+    with trace_stack(opened, ChatTemplate(source), engine, tmp_path) as client:
         (whole,) = client.post("chat/completions", **body).json()["choices"]
         streamed = client.streamed(**body)
         single = client.post("chat/completions", **body, parallel_tool_calls=False).json()

@@ -70,7 +70,8 @@ class CallElement:
 
     def _name(self, text: str, position: int) -> int:
         """Read the name of the function, then those of its arguments."""
-        stop = NAME.match(text, position, position + MAX_NAME - len(self._text)).end()
+        found = NAME.match(text, position, position + MAX_NAME - len(self._text))
+        stop = found.end() if found else position
         self._text += text[position:stop]
         if stop == len(text):
             return stop

@@ -91,16 +91,18 @@ class ElementGrammar:
 
     def _value(self, schema: Any, types: ArgumentTypes) -> str:
         """Return the alternatives of a value, with all that follows it."""
-        found, kinds = Alternatives(types), types.of(schema)
+        alternatives, kinds = Alternatives(types), types.of(schema)
+        found = alternatives.of(schema)
+        bound = alternatives.bound_types(found)
         items = []
-        for schemas in found.of(schema):
-            own = found.types_of(schemas)
+        for schemas in found:
+            own = alternatives.types_of(schemas)
             if others := sorted(own - STRING):
                 held = [{"type": others}, *schemas] if "string" in own else list(schemas)
                 wanted = json.dumps(_with_definitions(held, types.root))
                 items.append(f"%json {wanted} {json.dumps(self._texts.close)}")
             if "string" in own:
-                items += self._texts.items(schemas, kinds)
+                items += self._texts.items(schemas, kinds, bound)
         if not items:
             raise ConfigError("an argument may have no value.")
         return " | ".join(dict.fromkeys(items))

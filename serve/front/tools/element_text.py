@@ -10,7 +10,7 @@ from typing import Any
 
 from nemotrt.engines.model.families import XmlCall
 from nemotrt.errors import ConfigError
-from nemotrt.serve.front.tools.element_value import WORDS, ElementValue
+from nemotrt.serve.front.tools.element_value import ElementValue
 from nemotrt.serve.front.tools.value_types import (
     ALL_TYPES,
     MAX_DEPTH,
@@ -21,12 +21,24 @@ from nemotrt.serve.front.tools.value_types import (
 )
 
 Flat = Mapping[str, Any]  # a schema that is not made of others, where it may be a string
+CONTAINERS = frozenset({"object", "array"})
 COMBINED = ("$ref", "anyOf", "oneOf", "allOf")
 UNKEPT = ("not", "if", "format", "contentEncoding", "$dynamicRef", "$recursiveRef")
 MAX_ALTERNATIVES = 256
 ANY = "(?s:.*)"
 SPACES = r"[ \n\r\t]*"
-PATTERN = re.compile(r"(?:\\.|[^\\])*", re.DOTALL)
+# With what a value of a type begins, as `ElementValue` reads it.
+START_OF_JSON = {
+    "object": r"\{",
+    "array": r"\[",
+    "integer": "-?[0-9]",
+    "number": "-?[0-9]",
+    "boolean": "(?i:true|false)",
+}
+LIMITS = (
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    *("enum", "const", "not", "if", "$dynamicRef", *COMBINED),
+)
 
 
 class Texts:
@@ -41,13 +53,14 @@ class Texts:
         # What ends a value for who reads it; at a line's start so does an argument's tag.
         self._ends = f"{close}{SPACES}({opens}|{function}|{end})|{function}{SPACES}{end}"
         self._line_start = opens
-        words = "|".join(WORDS)
-        self._no_string = rf"{SPACES}([\[{{]{ANY}|-?[0-9][0-9.eE+-]*|(?i:{words})){SPACES}"
 
-    def items(self, schemas: tuple[Flat, ...], kinds: Types) -> Iterator[str]:
+    def items(self, schemas: tuple[Flat, ...], kinds: Types, bound: Types) -> Iterator[str]:
         """Yield what a string may be that each of `schemas` allows, each an item of a Lark rule.
 
-        `kinds` are all types that the value may have.
+        Args:
+            schemas: what has to hold.
+            kinds: all types that the value may have.
+            bound: those that are held to more than their type: no string may begin as one of them.
 
         Raises:
             ConfigError: a schema asks for what can't be kept.
@@ -66,7 +79,7 @@ class Texts:
         if not listed:
             size = f"{{{least},{min(bounds, default='')}}}"
             sized = [f"(?s:.{size})"] if least or bounds else []
-            yield self._terminal(sized, patterns, kinds)
+            yield self._terminal(sized, patterns, bound)
             return
         for text in listed[0]:
             is_long_enough = isinstance(text, str) and least <= len(text)
@@ -87,14 +100,15 @@ class Texts:
             raise ConfigError(f"the model's form of calls can't write the string {text!r}.")
         return json.dumps(text + self.close, ensure_ascii=False)
 
-    def _terminal(self, texts: list[str], patterns: list[str], kinds: Types) -> str:
+    def _terminal(self, texts: list[str], patterns: list[str], bound: Types) -> str:
         """Return the name of the terminal of all texts that can be read."""
         close = _literal(self.close)
         allowed = [*texts, *map(_whole, patterns)] or [ANY]
         refused = [f"{ANY}{close}(?s:.+)", f"{ANY}({self._ends}){ANY}"]
         refused.append(f"({ANY}\n)?{self._line_start}{ANY}")
-        if kinds - STRING - NULL:
-            refused.append(f"{self._no_string}{close}")
+        starts = dict.fromkeys(START_OF_JSON[kind] for kind in sorted(bound))
+        if starts:
+            refused.append(f"{SPACES}({'|'.join(starts)}){ANY}")
         # One complement: of several the compiler makes many times as much.
         parts = [f"/{part}{close}/" for part in allowed] + [f"~/{'|'.join(refused)}/"]
         line = " & ".join(parts).replace("\n", r"\n")
@@ -128,7 +142,7 @@ class Alternatives:
         if "string" not in self._types.of(schema) or not any(word in schema for word in COMBINED):
             return [(schema,)]
         flat = {name: value for name, value in schema.items() if name not in COMBINED}
-        parts = [[(flat,)], *self._parts(schema, depth + 1)]
+        parts: list[list[tuple[Flat, ...]]] = [[(flat,)], *self._parts(schema, depth + 1)]
         if prod(map(len, parts)) > MAX_ALTERNATIVES:
             raise ConfigError("a schema has too many alternatives.")
         return [tuple(chain.from_iterable(combined)) for combined in product(*parts)]
@@ -136,6 +150,14 @@ class Alternatives:
     def types_of(self, schemas: tuple[Flat, ...]) -> Types:
         """Return the types that all of `schemas` allow."""
         return reduce(frozenset.__and__, map(self._types.of, schemas), ALL_TYPES)
+
+    def bound_types(self, found: list[tuple[Flat, ...]]) -> Types:
+        """Return the types of alternatives that say more of a value than its type."""
+        bound: set[str] = set()
+        for schemas in found:
+            has_limits = any(word in schema for schema in schemas for word in LIMITS)
+            bound |= self.types_of(schemas) & (ALL_TYPES if has_limits else CONTAINERS)
+        return frozenset(bound) - STRING - NULL
 
     def _parts(self, schema: Mapping[str, Any], depth: int) -> Iterator[list[tuple[Flat, ...]]]:
         """Yield the alternatives of each schema that has to hold too."""
