@@ -135,6 +135,45 @@ def test_each_token_has_the_same_logits_in_any_piece(engine: NativeEngine, seed:
         engine.release(slot)
 
 
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "depth"), [(4, 1, 32), (14, 2, 36), (3, 3, 68), (60, 1, 6)]
+)
+def test_long_attention_is_transformers_and_the_same_bits_in_any_piece(
+    tmp_path: Path, heads: int, kv_heads: int, depth: int, kind: InstructionSet
+) -> None:
+    """Several blocks of keys, groups of heads that fill no tile, dims that fill no register."""
+    limits = Limits(max_batch_size=3, max_seq_len=320, chunk_tokens=150)
+    model = reference.qwen3(
+        1, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=depth
+    )
+    folder = build(model, tmp_path, limits=limits)
+    rng = np.random.default_rng(heads)
+    prompts = [rng.integers(0, 96, count).tolist() for count in (210, 131)]
+    engine = NativeEngine(folder, limits, 1, kind)
+    alone = [feed_in_pieces(engine, prompt, [1] * len(prompt)) for prompt in prompts]
+    engine.close()
+    for rows, prompt in zip(alone, prompts, strict=True):
+        np.testing.assert_allclose(
+            np.concatenate([row[None] for row in rows]),
+            reference.logits(model, prompt),
+            atol=TOLERANCE,
+            rtol=0,
+        )
+    for threads, most in ((1, 150), (3, 40), (5, 9)):
+        engine = NativeEngine(folder, limits, threads, kind)
+        slots, done = [engine.allocate() for _ in prompts], [0, 0]
+        while live := [i for i in range(2) if done[i] < len(prompts[i])]:
+            feeds, expected = [], []
+            for i in live:
+                count = min(int(rng.integers(1, most + 1)), len(prompts[i]) - done[i])
+                feeds.append(Feed(slots[i], prompts[i][done[i] : done[i] + count], count))
+                expected += alone[i][done[i] : done[i] + count]
+                done[i] += count
+            np.testing.assert_array_equal(engine.step(feeds), expected)
+        engine.close()
+
+
 def test_rows_of_logits_in_several_passes(tmp_path: Path) -> None:
     """More rows than one pass holds, from sequences that begin within a pass."""
     limits = Limits(max_batch_size=3, max_seq_len=512, chunk_tokens=300)

@@ -152,13 +152,13 @@ class Engine {
     buffers_.push_back(buffer);
   }
 
-  // A thread's own memory: a row of any operand, or an attention head's accumulators.
+  // A thread's own memory: a row of any operand, or the accumulators of attention's queries.
   int64_t scratch_elements() const {
     int64_t most = PANEL;
     for (const Op& op : ops_) {
       for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
       if (op.kind == ATTENTION)
-        most = std::max<int64_t>(most, op.sizes[0] / op.sizes[1] * (round_up(op.sizes[2], PANEL) + 2));
+        most = std::max<int64_t>(most, ATTENTION_QUERIES * round_up(op.sizes[2], PANEL));
     }
     return round_up(most, PANEL);
   }

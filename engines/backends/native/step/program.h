@@ -101,6 +101,7 @@ struct Batch {
   int32_t num_sequences, num_tokens;
 };
 
+constexpr int ATTENTION_QUERIES = 48;  // that a thread takes through the keys together
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 constexpr int blocks_of(int64_t inputs) { return (int)((inputs + DEPTH_BLOCK - 1) / DEPTH_BLOCK); }
 
