@@ -7,6 +7,7 @@ import pytest
 from nemotrt.engines.runtime.sampling import limits as sampling_limits
 from nemotrt.serve.engine import preparation
 from nemotrt.serve.front import workshop
+from nemotrt.serve.front.doors.responses import kept
 from nemotrt.serve.front.http import access, bounded_http
 from nemotrt.serve.requests import limits as request_limits
 from nemotrt.wire import frames
@@ -25,6 +26,7 @@ ROWS = {
     "text of a prompt or chat": (request_limits.MAX_BYTES_PER_TOKEN,),
     "request line and headers": (bounded_http.MAX_HEADERS, bounded_http.MAX_HEAD_BYTES),
     "time for the headers, for the body": (bounded_http.HEAD_S, bounded_http.BODY_S),
+    "responses kept for `/v1/responses`, beside `--stored-responses-mib`": (kept.MAX_RESPONSES,),
     "bodies in flight, together": (access.MAX_BODIES,),
     "bodies that wait to be read, requests that wait to be prepared": (
         workshop.MAX_WAITING,

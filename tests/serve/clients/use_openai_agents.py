@@ -20,6 +20,7 @@ from agents import (
 from checks import KEY, MODEL, base_url, check, main, plain_chat
 
 set_tracing_disabled(True)
+PAINT = "Paint /no_think"  # the tiny model's answer ends by itself; a cut one is an error
 settings = ModelSettings(temperature=0, max_tokens=200)
 
 
@@ -58,9 +59,7 @@ def run(agent: Agent, text: str) -> object:
 def text() -> None:
     for made in (model(), default()):
         agent = Agent(name="a", model=made, model_settings=settings)
-        assert run(agent, "Hello /no_think") == plain_chat(
-            "Hello /no_think", temperature=0, max_tokens=200
-        )
+        assert run(agent, PAINT) == plain_chat(PAINT, temperature=0, max_tokens=200)
 
 
 @check
@@ -69,13 +68,13 @@ def text_streamed() -> None:
 
         async def stream(make: Callable[[], Model] = make) -> object:
             result = Runner.run_streamed(
-                Agent(name="a", model=make(), model_settings=settings), "Hello /no_think"
+                Agent(name="a", model=make(), model_settings=settings), PAINT
             )
             async for _ in result.stream_events():
                 pass
             return result.final_output
 
-        assert asyncio.run(stream()) == plain_chat("Hello /no_think", temperature=0, max_tokens=200)
+        assert asyncio.run(stream()) == plain_chat(PAINT, temperature=0, max_tokens=200)
 
 
 @check
@@ -110,17 +109,17 @@ def a_name_alone_is_responses() -> None:
     set_default_openai_client(openai.AsyncOpenAI(base_url=base_url(), api_key=KEY, max_retries=0))
 
     async def talk() -> list[object]:
-        agent = Agent(name="a", model=MODEL, model_settings=settings, tools=[paint])
-        first = await Runner.run(agent, "Hello /no_think", max_turns=4)
-        second = await Runner.run(
-            agent, "And? /no_think", previous_response_id=first.last_response_id, max_turns=4
+        agent = Agent(name="a", model=MODEL, model_settings=settings, output_type=Car)
+        first = await Runner.run(agent, PAINT)
+        kept = await Runner.run(
+            agent, "And? /no_think", previous_response_id=first.last_response_id
         )
         whole = [*first.to_input_list(), {"role": "user", "content": "And? /no_think"}]
-        third = await Runner.run(agent, whole, max_turns=4)
-        return [second.final_output, third.final_output]
+        sent = await Runner.run(agent, whole)
+        return [kept.final_output, sent.final_output]
 
     kept, sent = asyncio.run(talk())
-    assert kept == sent
+    assert isinstance(kept, Car) and kept == sent
 
 
 if __name__ == "__main__":
