@@ -31,8 +31,7 @@ def names(text: str) -> list[str]:
 # Source: vLLM, vllm/entrypoints/openai/{chat_completion,completion}/protocol.py, 2026-11; those
 # beside OpenAI's.
 VLLM = names("""use_beam_search top_k min_p repetition_penalty watermarking length_penalty
-    stop_token_ids
-    include_stop_str_in_output ignore_eos min_tokens skip_special_tokens
+    stop_token_ids include_stop_str_in_output ignore_eos min_tokens skip_special_tokens
     spaces_between_special_tokens truncate_prompt_tokens truncation_side prompt_logprobs
     logprob_token_ids allowed_token_ids bad_words add_special_tokens structured_outputs priority
     request_id session_id return_tokens_as_token_ids return_token_ids routed_experts_prompt_start
