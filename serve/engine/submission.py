@@ -9,6 +9,7 @@ from typing import Any
 
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.request import Request
+from nemotrt.engines.runtime.sampling.bad_words import WithoutWords, word_tokens
 from nemotrt.engines.runtime.sampling.guide import AfterThinking, Guide, TextGuide, ThinkingBudget
 from nemotrt.engines.text.chat.turn import Turn, read_turn
 from nemotrt.engines.text.hold_back import HoldBack
@@ -90,7 +91,7 @@ def make_submission(
     deadline = None if inputs.timeout_ms is None else now + inputs.timeout_ms / 1000
     turn = _turn(inputs, ids, opened)
     trace = Trace.CLOSED if inputs.stop_in_reasoning else turn.trace
-    guide = _guide(inputs, turn, opened, grammars)
+    guide = _without_words(inputs, opened, _guide(inputs, turn, opened, grammars))
     salt, priority = inputs.cache_salt or "", inputs.priority
     request = Request(request_id, ids, params, guide, trace, salt, priority)
     return Submission(request, inputs, text, now, deadline, owner, deliver, turn)
@@ -110,6 +111,19 @@ def _turn(inputs: GenerationRequest, ids: tuple[int, ...], opened: OpenEngine) -
     if text is None:
         text = opened.tokenizer.decode(ids, skip_special_tokens=False)
     return read_turn(text, opened.template)
+
+
+def _without_words(
+    inputs: GenerationRequest, opened: OpenEngine, guide: Guide | None
+) -> Guide | None:
+    """Return a guide that keeps `bad_words` out too; empty ones ask for nothing."""
+    words = [word for word in inputs.bad_words if word.strip()]
+    if not words:
+        return guide
+    if opened.tokenizer is None:
+        raise ConfigError("the engine has no tokenizer; leave out bad_words.")
+    encode = partial(opened.tokenizer.encode, add_special_tokens=False)
+    return WithoutWords(word_tokens(words, encode), opened.engine.vocab_size, guide)
 
 
 def _guide(

@@ -61,6 +61,7 @@ def read_inputs(values: dict[str, Any], max_seq_len: int) -> GenerationRequest:
         first = error.errors()[0]
         raise ConfigError(f"{place(first)}: {first['msg']}.") from None
     check_stops("stop_words", request.stop_words)
+    check_stops("bad_words", request.bad_words)
     check_salt(request.cache_salt)
     _check_supported(request)
     return request
@@ -69,7 +70,6 @@ def read_inputs(values: dict[str, Any], max_seq_len: int) -> GenerationRequest:
 def _check_supported(request: GenerationRequest) -> None:
     """Raise ConfigError for what no engine here does, rather than leave it unheeded."""
     refusals = {
-        "bad_words": any(request.bad_words),  # NVIDIA's clients send empty words for none
         "beam_width above 1": request.beam_width != 1,
         "length_penalty": request.length_penalty != 1,
         "num_return_sequences above 1": request.num_return_sequences != 1,

@@ -60,6 +60,7 @@ BOTH_VALUES: dict[str, Any] = {
     "nvext": {"max_thinking_tokens": 6},
     "include_stop_str_in_output": True,
     "skip_special_tokens": False,
+    "bad_words": ["cat"],
     "return_token_ids": True,
 }
 CHAT_VALUES: dict[str, Any] = {

@@ -133,7 +133,7 @@ def test_a_wrong_request_is_a_clear_error(server, change, status, message, strea
     if stream and "stream_options" in change:
         return
     body = {"model": "llm", "prompt": "x", "max_tokens": 4, "stream": stream} | change
-    answer = httpx.post(f"{server.openai_url}/completions", json=body)
+    answer = httpx.post(f"{server.openai_url}/completions", json=body, timeout=60)
     error = answer.json()["error"]
     assert (answer.status_code, message in error["message"]) == (status, True), error
     assert set(error) == {"message", "type", "param", "code"}

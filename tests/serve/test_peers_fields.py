@@ -12,8 +12,9 @@ import pytest
 from openai.types import completion_create_params as openai_completion
 from openai.types.chat import completion_create_params as openai_chat
 
+from nemotrt.serve.front.doors.prepare import Endpoint, prepare
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, prepare
+from nemotrt.serve.front.openai.prepare import CallSettings
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
 from support.saying_upstream import FILES
 
@@ -22,127 +23,36 @@ BODIES: dict[Any, dict[str, Any]] = {
     ChatRequest: {"model": "llm", "messages": [{"role": "user", "content": "Hi"}]},
     CompletionRequest: {"model": "llm", "prompt": "Hi"},
 }
+
+
+def names(text: str) -> list[str]:
+    return text.split()
+
+
 # Source: vLLM, vllm/entrypoints/openai/{chat_completion,completion}/protocol.py, 2026-11; those
 # beside OpenAI's.
-VLLM = [
-    "use_beam_search",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "watermarking",
-    "length_penalty",
-    "stop_token_ids",
-    "include_stop_str_in_output",
-    "ignore_eos",
-    "min_tokens",
-    "skip_special_tokens",
-    "spaces_between_special_tokens",
-    "truncate_prompt_tokens",
-    "truncation_side",
-    "prompt_logprobs",
-    "logprob_token_ids",
-    "allowed_token_ids",
-    "bad_words",
-    "add_special_tokens",
-    "structured_outputs",
-    "priority",
-    "request_id",
-    "session_id",
-    "return_tokens_as_token_ids",
-    "return_token_ids",
-    "routed_experts_prompt_start",
-    "return_token_offsets",
-    "return_mm_kwargs",
-    "cache_salt",
-    "kv_transfer_params",
-    "ec_transfer_params",
-    "vllm_xargs",
-    "repetition_detection",
-    "thinking_token_budget",
-    "stream_interval",
-]
-VLLM_CHAT = [
-    "echo",
-    "add_generation_prompt",
-    "continue_final_message",
-    "documents",
-    "chat_template",
-    "chat_template_kwargs",
-    "media_io_kwargs",
-    "mm_processor_kwargs",
-    "return_prompt_text",
-    "include_reasoning",
-    "reasoning_effort",
-]
-VLLM_OLDER = ["guided_json", "guided_regex", "guided_choice", "guided_grammar"]
+VLLM = names("""use_beam_search top_k min_p repetition_penalty watermarking length_penalty
+    stop_token_ids include_stop_str_in_output ignore_eos min_tokens skip_special_tokens
+    spaces_between_special_tokens truncate_prompt_tokens truncation_side prompt_logprobs
+    logprob_token_ids allowed_token_ids bad_words add_special_tokens structured_outputs priority
+    request_id session_id return_tokens_as_token_ids return_token_ids routed_experts_prompt_start
+    return_token_offsets return_mm_kwargs cache_salt kv_transfer_params ec_transfer_params
+    vllm_xargs repetition_detection thinking_token_budget stream_interval""")
+VLLM_CHAT = names("""echo add_generation_prompt continue_final_message documents chat_template
+    chat_template_kwargs media_io_kwargs mm_processor_kwargs return_prompt_text
+    include_reasoning reasoning_effort""")
+VLLM_OLDER = names("guided_json guided_regex guided_choice guided_grammar")
 # Source: llama.cpp, tools/server/server-schema.cpp and tools/server/README.md, 2026-11.
-LLAMA_CPP = [
-    "verbose",
-    "timings_per_token",
-    "stream",
-    "stream_options",
-    "cache_prompt",
-    "return_tokens",
-    "return_progress",
-    "sse_ping_interval",
-    "n_predict",
-    "n_indent",
-    "n_keep",
-    "n_discard",
-    "n_cmpl",
-    "n_cache_reuse",
-    "t_max_predict_ms",
-    "response_fields",
-    "top_k",
-    "top_p",
-    "min_p",
-    "top_n_sigma",
-    "xtc_probability",
-    "xtc_threshold",
-    "typical_p",
-    "temperature",
-    "dynatemp_range",
-    "dynatemp_exponent",
-    "repeat_last_n",
-    "repeat_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "dry_multiplier",
-    "dry_base",
-    "dry_allowed_length",
-    "dry_penalty_last_n",
-    "dry_sequence_breakers",
-    "mirostat",
-    "mirostat_tau",
-    "mirostat_eta",
-    "adaptive_target",
-    "adaptive_decay",
-    "seed",
-    "n_probs",
-    "min_keep",
-    "backend_sampling",
-    "post_sampling_probs",
-    "lora",
-    "json_schema",
-    "grammar",
-    "grammar_lazy",
-    "samplers",
-    "ignore_eos",
-    "logit_bias",
-    "stop",
-    "id_slot",
-    "image_data",
-]
-LLAMA_CPP_CHAT = [
-    "reasoning_format",
-    "reasoning_in_content",
-    "thinking_forced_open",
-    "parse_tool_calls",
-    "generation_prompt",
-    "parallel_tool_calls",
-    "chat_template_kwargs",
-    "reasoning_effort",
-]
+LLAMA_CPP = names("""verbose timings_per_token stream stream_options cache_prompt return_tokens
+    return_progress sse_ping_interval n_predict n_indent n_keep n_discard n_cmpl n_cache_reuse
+    t_max_predict_ms response_fields top_k top_p min_p top_n_sigma xtc_probability xtc_threshold
+    typical_p temperature dynatemp_range dynatemp_exponent repeat_last_n repeat_penalty
+    frequency_penalty presence_penalty dry_multiplier dry_base dry_allowed_length
+    dry_penalty_last_n dry_sequence_breakers mirostat mirostat_tau mirostat_eta adaptive_target
+    adaptive_decay seed n_probs min_keep backend_sampling post_sampling_probs lora json_schema
+    grammar grammar_lazy samplers ignore_eos logit_bias stop id_slot image_data""")
+LLAMA_CPP_CHAT = names("""reasoning_format reasoning_in_content thinking_forced_open
+    parse_tool_calls generation_prompt parallel_tool_calls chat_template_kwargs reasoning_effort""")
 KNOWN = {
     ChatRequest: {
         *typing.get_type_hints(openai_chat.CompletionCreateParamsStreaming),

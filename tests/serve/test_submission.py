@@ -55,7 +55,7 @@ def test_empty_and_neutral_tensors_change_nothing(tensors) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"bad_words": [b"", b"x"]}, "bad_words is not supported"),
+        ({"bad_words": [b"x" * 9000]}, "bad_words has 9000 characters"),
         ({"length_penalty": 2.0}, "length_penalty is not supported"),
         ({"beam_width": 2}, "beam_width above 1 is not supported"),
         ({"num_return_sequences": 2}, "num_return_sequences above 1 is not supported"),

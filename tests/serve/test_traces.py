@@ -137,8 +137,8 @@ def test_the_token_that_closes_the_trace_may_begin_the_answer(
     both_in_one = opened.tokenizer.token_id(">>")
     decoder = type(opened.tokenizer).decoder
 
-    def decoding(self: Any) -> Callable[[int], str]:
-        decode = decoder(self)
+    def decoding(self: Any, **how: bool) -> Callable[[int], str]:
+        decode = decoder(self, **how)
         return lambda token: f">{rest}" if token == both_in_one else decode(token)
 
     monkeypatch.setattr(type(opened.tokenizer), "decoder", decoding)

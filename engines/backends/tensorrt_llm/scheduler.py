@@ -356,7 +356,8 @@ def _check_guide(request: Request) -> None:
         return
     if not isinstance(request.guide, ThinkingBudget):
         raise ConfigError(
-            "backend tensorrt-llm has no guided decoding; leave out guided_decoding_guide_type."
+            "backend tensorrt-llm has no guided decoding and no bad_words; leave out "
+            "guided_decoding_guide_type and bad_words."
         )
     params = request.params
     if params.prompt_logprobs is not None:

@@ -31,21 +31,21 @@ class Allowed:
     """Only some tokens may come next, at least one.
 
     `bits` has one for each of `size` tokens, from the lowest of each byte: the form in which masks
-    go from a grammar to the sampler.
+    go from a grammar to the sampler. `is_free`: it says nothing of where the text may end.
     """
 
-    __slots__ = ("bits", "size")
+    __slots__ = ("bits", "is_free", "size")
 
-    def __init__(self, mask: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, mask: npt.NDArray[np.bool_], *, is_free: bool = False) -> None:
         """Allow the tokens of a mask [vocab]."""
         self.bits = np.packbits(mask, bitorder="little")
-        self.size = mask.size
+        self.size, self.is_free = mask.size, is_free
 
     @classmethod
-    def of_bits(cls, bits: npt.NDArray[np.uint8], size: int) -> "Allowed":
+    def of_bits(cls, bits: npt.NDArray[np.uint8], size: int, *, is_free: bool = False) -> "Allowed":
         """Allow the tokens of `size` bits; those after them are zero."""
         allowed = cls.__new__(cls)
-        allowed.bits, allowed.size = bits, size
+        allowed.bits, allowed.size, allowed.is_free = bits, size, is_free
         return allowed
 
     @property
@@ -110,7 +110,7 @@ def rules(guides: Sequence[Guide]) -> list[Rule]:
     """
     batches: dict[RuleBatch, dict[int, Guide]] = {}
     for guide in guides:
-        asked = guide.in_charge if isinstance(guide, AfterThinking) else guide
+        asked = getattr(guide, "in_charge", guide)
         batch: RuleBatch | None = getattr(asked, "batch", None)
         if batch is not None:
             batches.setdefault(batch, {})[id(asked)] = asked

@@ -70,8 +70,9 @@ class RunningRequest:
         if choice is None or params.max_tokens == 0:
             return gain
         self.output.append(choice.token)
-        # a mask has an end only where the text may end: there is nothing to ignore
-        ignores_eos = params.ignore_eos and not isinstance(self.rule, Allowed)
+        # a grammar's mask has an end only where the text may end: there is nothing to ignore
+        is_held = isinstance(self.rule, Allowed) and not self.rule.is_free
+        ignores_eos = params.ignore_eos and not is_held
         is_eos = choice.token in eos_ids and not ignores_eos
         gain.is_end = is_eos or choice.token in params.stop_token_ids
         if not gain.is_end:

@@ -24,6 +24,7 @@ from nemotrt.serve.requests.limits import (
 def check_limits(body: Sampling, limits: Limits) -> None:
     """Raise ApiError, which names the field, where a body is beyond a limit."""
     _check("stop", check_stops, "stop", body.stop_words)
+    _check("bad_words", check_stops, "bad_words", body.bad_words)
     if isinstance(body, ChatRequest):
         _check_chat(body, limits)
     elif isinstance(body, CompletionRequest):

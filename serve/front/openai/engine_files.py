@@ -93,5 +93,5 @@ def read_engine_files(folder: Path) -> EngineFiles:
         manifest.engine_limits,
         folder,
         digest=manifest.digest,
-        hub_id=origin and origin.repository,
+        hub_id=None if origin is None else origin.repository,
     )

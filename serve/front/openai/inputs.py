@@ -12,7 +12,7 @@ from nemotrt.wire.request import DEFAULTS
 OPENAI_TEMPERATURE = 1.0  # Source: OpenAI's API reference, completions
 DEFAULT_COMPLETION_TOKENS = 16  # Source: OpenAI's API reference, completions
 # What a request may say by the same name at both ends; OpenAI's `stop` is `stop_words`.
-SHARED = [name for name in DEFAULTS if name not in ("stop", "seed", "stop_token_ids")]
+SHARED = [name for name in DEFAULTS if name not in ("stop", "seed", "stop_token_ids", "bad_words")]
 Inputs = dict[str, Any]
 
 
@@ -141,6 +141,7 @@ def _sampling_inputs(request: Sampling, prompt: Prompt) -> Inputs:
         "seed": None if request.seed is None else request.seed % 2**64,
         "stop_words": request.stop_words or None,
         "stop_token_ids": request.stop_token_ids or None,
+        "bad_words": [word for word in request.bad_words if word.strip()] or None,
         "logit_bias_ids": [int(token) for token in request.logit_bias] or None,
         "logit_bias_values": list(request.logit_bias.values()) or None,
     }

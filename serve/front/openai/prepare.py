@@ -131,7 +131,8 @@ def _invalid(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) ->
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
         own: Table = getattr(kind, "neutral", {})
-        known = {(): own, ("messages",): MESSAGE}.get(tuple(parents[:1]), {}).get(str(name))
+        table = MESSAGE if parents[:1] == ["messages"] else {} if parents else own
+        known = table.get(str(name))
         text = f"{where} is not supported; leave it out."
         return ApiError(400, known.refusal(where) if known else text, param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."

@@ -37,7 +37,6 @@ EITHER: Table = {
     "best_of": Neutral((1,), "each choice is returned", "send n, and choose", same_as="n"),
     "use_beam_search": Neutral((False,), "there is no beam search"),
     "length_penalty": Neutral((1,), "there is no beam search"),
-    "bad_words": Neutral(([],), "no word is banned", "ban tokens by a logit_bias of -100"),
     "allowed_token_ids": _none("no list of tokens is kept to", "send structured_outputs"),
     "logprob_token_ids": _none("scores are of the likeliest tokens", "send more of these"),
     "spaces_between_special_tokens": Neutral((True,), "tokens stand as they are"),

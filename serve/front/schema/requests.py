@@ -125,6 +125,7 @@ class Sampling(Guided):
     max_thinking_tokens: int | None = number_field("max_thinking_tokens")
     thinking_token_budget: int | None = number_field("max_thinking_tokens", least=-1)  # vLLM's
     nvext: NvExt | None = None
+    bad_words: StopStrings = Field(default=[])
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
     truncate_prompt_tokens: int | None = Field(default=None, ge=-1, lt=2**31)
@@ -136,7 +137,9 @@ class Sampling(Guided):
         given = {
             "max_thinking_tokens": self.max_thinking_tokens,
             "thinking_token_budget": self.thinking_token_budget,
-            "nvext.max_thinking_tokens": self.nvext and self.nvext.max_thinking_tokens,
+            "nvext.max_thinking_tokens": None
+            if self.nvext is None
+            else self.nvext.max_thinking_tokens,
         }
         budgets = {name: value for name, value in given.items() if value not in (None, -1)}
         if len(set(budgets.values())) > 1:
