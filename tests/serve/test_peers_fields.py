@@ -12,8 +12,9 @@ import pytest
 from openai.types import completion_create_params as openai_completion
 from openai.types.chat import completion_create_params as openai_chat
 
+from nemotrt.serve.front.doors.prepare import Endpoint, prepare
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.front.openai.prepare import CallSettings, Endpoint, prepare
+from nemotrt.serve.front.openai.prepare import CallSettings
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
 from support.saying_upstream import FILES
 

@@ -130,8 +130,9 @@ def _invalid(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) ->
     where = place(first)
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
-        own: Table = MESSAGE if parents[:1] == ["messages"] else getattr(kind, "neutral", {})
-        known = own.get(str(name)) if parents[:1] in ([], ["messages"]) else None
+        own: Table = getattr(kind, "neutral", {})
+        table = MESSAGE if parents[:1] == ["messages"] else {} if parents else own
+        known = table.get(str(name))
         text = f"{where} is not supported; leave it out."
         return ApiError(400, known.refusal(where) if known else text, param=where)
     message = first["msg"] if not where else f"{where}: {first['msg']}."
