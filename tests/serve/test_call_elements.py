@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.engines.model.families import NEMOTRON_3
@@ -79,6 +79,7 @@ def value(text: str, schema: Any, **rest: Any) -> Any:
 
 @LAX
 @given(CALLS, POSITIONS)
+@example([("f", {"a": ["</function></tool_call>", '"</parameter></function>\\']})], [])
 def test_any_calls_cut_anywhere_come_out_whole(calls, positions) -> None:
     assume(is_tellable(NEMOTRON_3, calls))
     text, known = written(NEMOTRON_3, calls), schemas(calls)
@@ -134,6 +135,13 @@ TYPED = [
     ('{"a": [1,\n 2]}', {"type": "object"}, {"a": [1, 2]}),
     ("{'a': 1}", {"type": "object"}, "{'a': 1}"),
     ('["</parameter>", "</function>"]', {"type": "array"}, ["</parameter>", "</function>"]),
+    (
+        '["</function></tool_call>\\"</parameter></function>"]',
+        {},
+        ['</function></tool_call>"</parameter></function>'],
+    ),
+    ('{"\\\\": "\\\\</parameter><parameter=x>"}', {}, {"\\": "\\</parameter><parameter=x>"}),
+    ('["half', {"type": "array"}, '["half'),
     ("null", NULLABLE, None),
     ("None", NULLABLE, None),
     ("nullable", NULLABLE, "nullable"),

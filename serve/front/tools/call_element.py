@@ -5,7 +5,7 @@ Its arguments go out as the JSON of an object. Of an argument that comes twice t
 The form escapes nothing, so a value ends where its end is sure: at its closing tag, if another
 argument or an end of the call follows; at the function's closing tag, if that of the call follows;
 at a line that begins with the opening tag of an argument that the tool has and that has not come
-yet. All else is the value's text.
+yet. All else is the value's text, and so is any tag within a string of an object or a list.
 """
 
 import json
@@ -94,7 +94,9 @@ class CallElement:
             return len(text)
         tag, form = self._hold.found, self._form
         followers: tuple[str, ...] = (self._end,)
-        if tag == form.parameter.close:
+        if self._value.is_in_quotes and not self._hold.held:
+            followers = ()
+        elif tag == form.parameter.close:
             followers = (form.parameter.open, form.function.close, self._end)
         elif tag == form.parameter.open:
             due = self._types.properties.keys() - self._arguments

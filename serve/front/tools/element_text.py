@@ -13,6 +13,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.serve.front.tools.element_value import ElementValue
 from nemotrt.serve.front.tools.value_types import (
     ALL_TYPES,
+    CONTAINERS,
     MAX_DEPTH,
     NULL,
     STRING,
@@ -21,7 +22,6 @@ from nemotrt.serve.front.tools.value_types import (
 )
 
 Flat = Mapping[str, Any]  # a schema that is not made of others, where it may be a string
-CONTAINERS = frozenset({"object", "array"})
 COMBINED = ("$ref", "anyOf", "oneOf", "allOf")
 UNKEPT = ("not", "if", "format", "contentEncoding", "$dynamicRef", "$recursiveRef")
 MAX_ALTERNATIVES = 256

@@ -5,14 +5,17 @@ something else is the latter if it reads as JSON of such a type. What is no JSON
 """
 
 import json
+import re
 from typing import Any
 
-from nemotrt.serve.front.tools.json_reader import SPACE, refuse_constant
-from nemotrt.serve.front.tools.value_types import NULL, STRING, Types, type_of
+from nemotrt.serve.front.tools.json_reader import CLOSER, SPACE, refuse_constant
+from nemotrt.serve.front.tools.value_types import CONTAINERS, NULL, STRING, Types, type_of
 
 NEWLINE = "\n"
 # Words as JSON has them, and as templates print Python's into earlier calls.
 WORDS = {"true": "true", "false": "false", "null": "null", "none": "null"}
+# A quote, a newline, or an escape, whose second half may be yet to come.
+QUOTES = re.compile(r'"|\n|\\.?', re.DOTALL)
 NULLS = ("null", "None")
 
 
@@ -26,6 +29,9 @@ class ElementValue:
         self._is_quoted = False  # the opening quote has gone out
         self._is_begun = False
         self._held: list[str] = []  # of what may be no string
+        self._start = ""  # the first character that is no space, if it may be a bracket
+        self._is_escaped = False  # the next character of a JSON string
+        self.is_in_quotes = False  # within a string of an object or a list, which has no newline
 
     def push(self, text: str) -> str:
         """Add a piece that is not empty; return what can go out."""
@@ -34,6 +40,10 @@ class ElementValue:
         if self._is_string:
             return self._quoted(text)
         self._held.append(text)
+        if not self._start and self._types & CONTAINERS:
+            self._start = text.lstrip(SPACE)[:1]
+        if self._start in CLOSER:
+            self._follow_quotes(text)
         if self._types != STRING | NULL:
             return ""
         whole = "".join(self._held)  # short: else it is a string by now
@@ -51,6 +61,17 @@ class ElementValue:
     def flush(self) -> str:
         """Return the rest of a value that has broken off, as it is."""
         return "".join(self._held) if not self._is_string else ""
+
+    def _follow_quotes(self, text: str) -> None:
+        start = 1 if self._is_escaped and text else 0
+        self._is_escaped = False
+        for found in QUOTES.finditer(text, start):
+            if found[0] == '"':
+                self.is_in_quotes = not self.is_in_quotes
+            elif found[0] == NEWLINE:
+                self.is_in_quotes = False
+            else:
+                self._is_escaped = found[0] == "\\"  # what it escapes has not come yet
 
     def _quoted(self, text: str) -> str:
         quote, self._is_quoted = "" if self._is_quoted else '"', True

@@ -12,7 +12,8 @@ Schema = Mapping[str, Any]
 Types = frozenset[str]
 NUMBERS = frozenset({"integer", "number"})
 STRING, NULL = frozenset({"string"}), frozenset({"null"})
-ALL_TYPES = STRING | NULL | NUMBERS | {"boolean", "object", "array"}
+CONTAINERS = frozenset({"object", "array"})
+ALL_TYPES = STRING | NULL | NUMBERS | CONTAINERS | {"boolean"}
 NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 MAX_DEPTH = 64  # of schemas within schemas
 
