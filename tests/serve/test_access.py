@@ -93,9 +93,10 @@ def test_keys_are_in_no_log(locked) -> None:
 
 def test_a_body_that_is_too_large_is_refused(locked) -> None:
     body = json.dumps({"model": "llm", "prompt": "x" * 6000}).encode()
-    sized = https(locked, "/v1/completions", method="POST", content=body, headers=KEY)
+    headers = {**KEY, "content-type": "application/json"}
+    sized = https(locked, "/v1/completions", method="POST", content=body, headers=headers)
     chunks = iter([body[:3000], body[3000:]])
-    chunked = https(locked, "/v1/completions", method="POST", content=chunks, headers=KEY)
+    chunked = https(locked, "/v1/completions", method="POST", content=chunks, headers=headers)
     assert (sized.status_code, chunked.status_code) == (413, 413)
 
 
