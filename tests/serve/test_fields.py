@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
@@ -147,6 +147,7 @@ def test_a_schema_in_a_text_is_an_object(text) -> None:
     assert fault(TEXT, guided_json=text).param == "guided_json"
 
 
+@example(["\x7f"])
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=4))
 def test_any_choice_is_written_to_the_letter(words) -> None:
     words = [word.encode("utf-8", "ignore").decode() for word in words]

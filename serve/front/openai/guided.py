@@ -28,7 +28,8 @@ def guide_inputs(request: Sampling) -> Inputs:
     if form.kind == "json_schema":
         return _guide("json_schema", _text(_schema(form), form.field))
     if form.kind == "choice":
-        words = (json.dumps(word, ensure_ascii=False) for word in form.guide)
+        texts = (json.dumps(word, ensure_ascii=False) for word in form.guide)
+        words = (text.replace("\x7f", r"\u007f") for text in texts)  # which Lark has in no text
         return _guide("lark", f"start: {' | '.join(words)}\n")
     return _guide(form.kind, form.guide)
 
