@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def serve_and_ask(walk: Walk, host: Machine) -> None:
     walk.stop_all(host)
 
 
+def pack_there(walk: Walk, host: Machine) -> None:
+    """The end of step 6a: engines are sent without weights, and packed where those are."""
+    for name in ("engine-nano", "engine-qwen"):
+        source, target = walk.kit.home("laptop") / name, walk.kit.home("host") / "sent" / name
+        shutil.copytree(source, target)
+    for line in of("6a", "--checkpoint"):
+        walk.do(host, line, folder="sent")
+
+
 def build_here(walk: Walk, host: Machine, folder: str) -> None:
     """Step 6b, with the limits of step 5."""
     host.run(f"mkdir -p {folder} && [ {folder} = . ] || cp *.yaml {folder}").check()
@@ -110,10 +120,7 @@ def test_every_command_of_the_guide(
             walk.do(host, line)
         walk.make_limits_small("host")
         if ahead:
-            host.run("mkdir sent").check()
-            engines = walk.kit.home("laptop").glob("engine-*")
-            for engine in engines:
-                (walk.kit.home("host") / "sent" / engine.name).symlink_to(engine)
+            pack_there(walk, host)
         build_here(walk, host, "built" if ahead else ".")
         for line in of("7"):
             walk.do(host, line)
