@@ -3,8 +3,9 @@
 // The query heads of a KV head and of successive tokens are queries of the same keys. They go through
 // the keys block by block, each with its own running softmax, a few at once in registers. What is
 // computed for a query, and in which order, depends on its position alone: blocks begin at multiples of
-// KEY_BLOCK, a dot product is summed by lanes and then across them, values are added key after key. So
-// its result is the same bits in any company.
+// KEY_BLOCK, a dot product is summed by lanes and then across them, values are added key after key,
+// spans of SPAN keys have a softmax of their own and are merged one after the other. So its result is
+// the same bits in any company, and whether its spans are one thread's work or that of several.
 #pragma once
 
 #include <utility>
@@ -14,6 +15,7 @@
 namespace {
 
 constexpr int KEY_BLOCK = 64;
+static_assert(SPAN % KEY_BLOCK == 0, "a block of keys belongs to one span");
 constexpr int KEYS = 4;  // whose dot products are formed at once
 
 // How many queries go through a block together, for how many of them dot products are formed at once,
@@ -70,11 +72,20 @@ void place_heads(const Machine& machine, const Step& step, const Op& op, Range r
   }
 }
 
+// A softmax over some keys.
+struct Part {
+  float *values, *softmax;  // the weighed sums of values; the greatest score, the sum of weights
+  Part(float* at, int depth) : values(at), softmax(at + round_up(depth, PANEL)) {}
+  void clear(int depth) {
+    memset(values, 0, round_up(depth, PANEL) * sizeof(float));
+    softmax[0] = -1e30f, softmax[1] = 0;
+  }
+};
+
 struct Query {
   const float* q;
-  float* acc;  // [depth rounded up to LANES]
-  int held;    // keys that it sees
-  float peak, total;
+  int held;  // keys that it sees
+  Part part{nullptr, 0};
 };
 
 // Whom a tile works for: its queries in the order of their tokens, with a score for each key.
@@ -126,7 +137,7 @@ template <int Q, int V>
 INLINE void add_columns(const Block& block, int first, Range keys, int column, int lanes) {
   Vec sums[Q][V];
   UNROLL for (int i = 0; i < Q; i++) UNROLL for (int v = 0; v < V; v++)
-    sums[i][v] = load(block.queries[first + i].acc + column + v * LANES);
+    sums[i][v] = load(block.queries[first + i].part.values + column + v * LANES);
   const float* value = block.vals + (int64_t)keys.first * block.depth + column;
   for (int j = keys.first; j < keys.last; j++, value += block.depth) {
     Vec parts[V];
@@ -140,7 +151,7 @@ INLINE void add_columns(const Block& block, int first, Range keys, int column, i
     }
   }
   UNROLL for (int i = 0; i < Q; i++) UNROLL for (int v = 0; v < V; v++)
-    store(block.queries[first + i].acc + column + v * LANES, sums[i][v]);
+    store(block.queries[first + i].part.values + column + v * LANES, sums[i][v]);
 }
 template <int Q>
 __attribute__((noinline)) void value_tile(const Block& block, int first, Range keys) {
@@ -166,22 +177,32 @@ constexpr AttentionTiles ATTENTION_TILES = attention_tiles(
     std::make_integer_sequence<int, DOT_QUERIES>(), std::make_integer_sequence<int, TILE>());
 
 // Makes a query's scores of a block weights, and counts them into its softmax.
-INLINE void weigh(float* scores, int count, int depth, Query& query) {
+INLINE void weigh(float* scores, int count, int depth, Part& part) {
   int end = (int)round_up(count, LANES);
   for (int j = count; j < end; j++) scores[j] = -INFINITY;
-  Vec peaks = splat(query.peak), total = splat(0);
+  Vec peaks = splat(part.softmax[0]), total = splat(0);
   for (int j = 0; j < end; j += LANES) peaks = max(load(scores + j), peaks);
   float peak = largest(peaks);
-  if (peak > query.peak) {
-    float factor = expf(query.peak - peak);
-    query.peak = peak;
-    query.total *= factor;
-    for (int k = 0; k < depth; k += LANES) store(query.acc + k, load(query.acc + k) * factor);
+  if (peak > part.softmax[0]) {
+    float factor = expf(part.softmax[0] - peak);
+    part.softmax[0] = peak;
+    part.softmax[1] *= factor;
+    for (int k = 0; k < depth; k += LANES) store(part.values + k, load(part.values + k) * factor);
   }
   for (int j = 0; j < end; j += LANES) store(scores + j, exponential(load(scores + j) - peak));
   for (int j = count; j < end; j++) scores[j] = 0;
   for (int j = 0; j < end; j += LANES) total += load(scores + j);
-  query.total += sum(total);
+  part.softmax[1] += sum(total);
+}
+
+// Not inlined: the compiler could fuse its products in several ways.
+__attribute__((noinline)) void merge(Part& whole, const Part& part, int depth) {
+  float peak = part.softmax[0] > whole.softmax[0] ? part.softmax[0] : whole.softmax[0];
+  float before = expf(whole.softmax[0] - peak), factor = expf(part.softmax[0] - peak);
+  whole.softmax[0] = peak;
+  whole.softmax[1] = whole.softmax[1] * before + part.softmax[1] * factor;
+  for (int k = 0; k < depth; k += LANES)
+    store(whole.values + k, load(whole.values + k) * before + load(part.values + k) * factor);
 }
 
 // Takes up to TILE queries through the keys from `start` on, a block's at most.
@@ -201,42 +222,69 @@ void attend_block(const Block& block, int queries, int start) {
     }
   }
   for (int i = 0; i < queries; i++)
-    if (counts[i]) weigh(block.scores[i], counts[i], block.depth, block.queries[i]);
+    if (counts[i]) weigh(block.scores[i], counts[i], block.depth, block.queries[i].part);
   ATTENTION_TILES.values[queries - 1](block, 0, {0, all});
   for (int i = 0; i < queries; i++)
     if (counts[i] > all) ATTENTION_TILES.values[0](block, i, {all, counts[i]});
 }
 
+// Takes queries of one sequence and a KV head, in the order of their tokens, through a span of keys.
+void attend_span(const Machine& machine, const Op& op, int slot, int head, Query* queries, int count, int span) {
+  int depth = op.sizes[2];
+  int end = least(queries[count - 1].held, (span + 1) * SPAN);
+  const float* keys = cache_of(machine, machine.states[op.states[0]], slot, head, depth);
+  const float* vals = cache_of(machine, machine.states[op.states[1]], slot, head, depth);
+  float scale = 1.f / sqrtf((float)depth), scores[TILE][KEY_BLOCK];
+  for (int i = 0; i < count; i++) queries[i].part.clear(depth);
+  for (int start = span * SPAN; start < end; start += KEY_BLOCK) {
+    int64_t at = (int64_t)start * depth;
+    for (int i = 0; i < count; i += TILE)
+      attend_block({queries + i, keys + at, vals + at, depth, scale, scores, i == 0}, least(TILE, count - i), start);
+  }
+}
+
+INLINE int held_by(const Step& step, int row) {
+  int owner = step.owners[row];
+  return step.sequences[owner].past + row - step.starts[owner] + 1;
+}
+INLINE int spans_of(int held) { return (held + SPAN - 1) / SPAN; }
+
+INLINE void finish(const Part& whole, int depth, float* out) {
+  float factor = 1.f / whole.softmax[1];
+  for (int k = 0; k < depth; k += LANES) store(out + k, load(whole.values + k) * factor, depth - k);
+}
+
 // Some tokens of one sequence and a KV head. Their queries share the keys while they are in cache.
 void attend_rows(const Machine& machine, const Step& step, const Op& op, int head, Range rows, float* scratch) {
-  int kv_heads = op.sizes[1], depth = op.sizes[2], shared = op.sizes[0] / kv_heads;
-  int padded = (int)round_up(depth, LANES), owner = step.owners[rows.first];
-  const Sequence& sequence = step.sequences[owner];
-  const float* keys = cache_of(machine, machine.states[op.states[0]], sequence.slot, head, depth);
-  const float* vals = cache_of(machine, machine.states[op.states[1]], sequence.slot, head, depth);
+  int depth = op.sizes[2], shared = op.sizes[0] / op.sizes[1];
+  int slot = step.sequences[step.owners[rows.first]].slot, total = (rows.last - rows.first) * shared;
+  int64_t size = part_elements(depth);
+  float* wholes = scratch + ATTENTION_QUERIES * size;
   Query queries[ATTENTION_QUERIES];
-  float scores[TILE][KEY_BLOCK];
-  int total = (rows.last - rows.first) * shared;
   for (int first = 0; first < total; first += ATTENTION_QUERIES) {
     int count = least(ATTENTION_QUERIES, total - first);
     for (int i = 0; i < count; i++) {
       int row = rows.first + (first + i) / shared, h = head * shared + (first + i) % shared;
-      queries[i] = {row_of(machine, op.sources[0], row) + h * depth, scratch + (int64_t)i * padded,
-                    sequence.past + row - step.starts[owner] + 1, -1e30f, 0};
+      queries[i] = {row_of(machine, op.sources[0], row) + h * depth, held_by(step, row), {scratch + i * size, depth}};
+      Part(wholes + i * size, depth).clear(depth);
     }
-    memset(scratch, 0, (int64_t)count * padded * sizeof(float));
-    for (int start = 0; start < queries[count - 1].held; start += KEY_BLOCK) {
-      int64_t at = (int64_t)start * depth;
-      for (int i = 0; i < count; i += TILE)
-        attend_block({queries + i, keys + at, vals + at, depth, 1.f / sqrtf((float)depth), scores, i == 0},
-                     least(TILE, count - i), start);
+    for (int span = 0; span < spans_of(queries[count - 1].held); span++) {
+      attend_span(machine, op, slot, head, queries, count, span);
+      for (int i = 0; i < count; i++) {
+        Part whole(wholes + i * size, depth);
+        if (span < spans_of(queries[i].held)) merge(whole, queries[i].part, depth);
+      }
     }
     for (int i = 0; i < count; i++) {
       int row = rows.first + (first + i) / shared, h = head * shared + (first + i) % shared;
-      float *out = target_row(machine, op, row) + h * depth, factor = 1.f / queries[i].total;
-      for (int k = 0; k < depth; k += LANES) store(out + k, load(queries[i].acc + k) * factor, depth - k);
+      finish({wholes + i * size, depth}, depth, target_row(machine, op, row) + h * depth);
     }
   }
+}
+
+// Into how many jobs the keys are split: more than one where there are too few tokens for all threads.
+INLINE int splits_of(const Machine& machine, const Step& step, const Op& op) {
+  return (int64_t)step.num_tokens * op.sizes[1] < machine.num_threads * SPLIT_BELOW ? spans_of(step.longest) : 1;
 }
 
 // One job is a KV head and a token; those of one sequence that follow each other are done together.
@@ -246,6 +294,42 @@ void attend(const Machine& machine, const Step& step, const Op& op, Range jobs, 
     int end = step.starts[owner] + step.sequences[owner].count;
     taken = least(jobs.last - job, end - row);
     attend_rows(machine, step, op, head, {row, row + taken}, scratch);
+  }
+}
+
+// One job is a KV head, a token and a span of its keys.
+void attend_parts(const Machine& machine, const Step& step, const Op& op, Range jobs) {
+  int depth = op.sizes[2], shared = op.sizes[0] / op.sizes[1], splits = splits_of(machine, step, op);
+  Query queries[ATTENTION_QUERIES];
+  for (int job = jobs.first; job < jobs.last; job++) {
+    int pair = job / splits, span = job % splits, head = pair / step.num_tokens, row = pair % step.num_tokens;
+    int held = held_by(step, row), slot = step.sequences[step.owners[row]].slot;
+    if (span >= spans_of(held)) continue;
+    const float* q = row_of(machine, op.sources[0], row) + (int64_t)head * shared * depth;
+    float* parts = machine.parts + (int64_t)job * shared * part_elements(depth);
+    for (int first = 0; first < shared; first += ATTENTION_QUERIES) {
+      int count = least(ATTENTION_QUERIES, shared - first);
+      for (int i = 0; i < count; i++)
+        queries[i] = {q + (first + i) * depth, held, {parts + (first + i) * part_elements(depth), depth}};
+      attend_span(machine, op, slot, head, queries, count, span);
+    }
+  }
+}
+
+// One job is a KV head and a token: its spans are merged.
+void merge_parts(const Machine& machine, const Step& step, const Op& op, Range jobs, float* scratch) {
+  int depth = op.sizes[2], shared = op.sizes[0] / op.sizes[1], splits = splits_of(machine, step, op);
+  for (int job = jobs.first; job < jobs.last; job++) {
+    int head = job / step.num_tokens, row = job % step.num_tokens;
+    for (int h = 0; h < shared; h++) {
+      Part whole(scratch, depth);
+      whole.clear(depth);
+      for (int span = 0; span < spans_of(held_by(step, row)); span++) {
+        int64_t place = ((int64_t)job * splits + span) * shared + h;
+        merge(whole, {machine.parts + place * part_elements(depth), depth}, depth);
+      }
+      finish(whole, depth, target_row(machine, op, row) + (head * shared + h) * depth);
+    }
   }
 }
 
