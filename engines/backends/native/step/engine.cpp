@@ -170,7 +170,8 @@ class Engine {
     int64_t most = 0, spans = (spec_.max_seq_len + SPAN - 1) / SPAN;
     for (const Op& op : ops_) {
       if (op.kind != ATTENTION || spans == 1) continue;
-      int64_t pairs = std::min<int64_t>(spec_.num_threads * SPLIT_BELOW - 1, (int64_t)spec_.max_tokens * op.sizes[1]);
+      int64_t pairs = std::min<int64_t>(spec_.num_threads * SPLIT_BELOW - 1,
+                                        (int64_t)spec_.max_tokens * op.sizes[1]);
       most = std::max(most, pairs * spans * (op.sizes[0] / op.sizes[1]) * part_elements(op.sizes[2]));
     }
     return most;
