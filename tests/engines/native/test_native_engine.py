@@ -174,6 +174,36 @@ def test_long_attention_is_transformers_and_the_same_bits_in_any_piece(
         engine.close()
 
 
+@pytest.mark.parametrize("kind", KERNELS)
+def test_keys_split_among_threads_change_no_bit(tmp_path: Path, kind: InstructionSet) -> None:
+    """Tokens around the ends of spans, alone and in chunks, on one thread and on many."""
+    limits = Limits(max_batch_size=3, max_seq_len=2100, chunk_tokens=700)
+    model = reference.qwen3(1, num_attention_heads=6, head_dim=20, max_position_embeddings=4096)
+    folder = build(model, tmp_path, limits=limits)
+    tokens = np.random.default_rng(5).integers(0, 96, 2060).tolist()
+    found = []
+    for threads, sizes in (
+        (1, [700, 700, 660]),
+        (1, [300, 700, 18, *[1] * 20, 700, 300, *[1] * 22]),
+        (5, [700, 300, 18, *[1] * 12, *[2] * 4, 700, 300, *[1] * 22]),
+        (16, [500, 500, *[3] * 18, 700, 280, *[1] * 26]),
+    ):
+        engine = NativeEngine(folder, limits, threads, kind)
+        slot, company, done, rows = engine.allocate(), engine.allocate(), 0, []
+        for size in sizes:
+            feeds = [Feed(slot, tokens[done : done + size], size)]
+            if size == 1 and done % 2 and threads == 5:  # one that holds far less
+                feeds.append(Feed(company, [7]))
+            rows.append(engine.step(feeds)[:size].copy())
+            done += size
+        assert done == len(tokens)
+        found.append(np.concatenate(rows))
+        engine.close()
+    np.testing.assert_allclose(found[0], reference.logits(model, tokens), atol=TOLERANCE, rtol=0)
+    for rows_of_one in found[1:]:
+        np.testing.assert_array_equal(rows_of_one, found[0])
+
+
 def test_rows_of_logits_in_several_passes(tmp_path: Path) -> None:
     """More rows than one pass holds, from sequences that begin within a pass."""
     limits = Limits(max_batch_size=3, max_seq_len=512, chunk_tokens=300)

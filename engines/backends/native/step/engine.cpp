@@ -75,7 +75,7 @@ class Engine {
     for (int i = 0; i < spec.num_buffers; i++) add_buffer(spec.buffers[i], i == spec.logits);
     int64_t scratch = scratch_elements();
     machine_ = {ops_.data(), buffers_.data(), tensors_.data(), states_.data(),
-                allocate<float>(scratch * spec.num_threads), scratch,
+                allocate<float>(scratch * spec.num_threads), scratch, allocate<float>(parts_elements()),
                 spec.num_ops, spec.max_seq_len, spec.num_threads};
     for (StateSpec& state : states_) state.name = nullptr;
     spec_.ops = nullptr;  // the caller's arrays are not kept
@@ -111,15 +111,17 @@ class Engine {
 
   void step(const Batch& batch) {
     std::vector<int32_t> starts, owners, logits_rows;
+    int32_t longest = 0;
     for (int i = 0; i < batch.num_sequences; i++) {
       const Sequence& s = batch.sequences[i];
       starts.push_back((int32_t)owners.size());
       owners.insert(owners.end(), s.count, i);
+      longest = std::max(longest, s.past + s.count);
       for (int row = s.num_logits; row > 0; row--) logits_rows.push_back((int32_t)owners.size() - row);
     }
     buffers_[spec_.logits].rows = batch.logits;
     Step step = {batch.sequences, starts.data(), owners.data(), logits_rows.data(), batch.tokens,
-                 batch.num_sequences, batch.num_tokens, (int32_t)logits_rows.size()};
+                 batch.num_sequences, batch.num_tokens, (int32_t)logits_rows.size(), longest};
     std::fill(phases_.begin(), phases_.end(), Phase{});
     std::fill(ends_.begin(), ends_.end(), 0.);
     Shared shared = {phases_.data(), &bell_, ends_.data()};
@@ -152,15 +154,27 @@ class Engine {
     buffers_.push_back(buffer);
   }
 
-  // A thread's own memory: a row of any operand, or the accumulators of attention's queries.
+  // A thread's own memory: a row of any operand, or the softmaxes of attention's queries.
   int64_t scratch_elements() const {
     int64_t most = PANEL;
     for (const Op& op : ops_) {
       for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
       if (op.kind == ATTENTION)
-        most = std::max<int64_t>(most, ATTENTION_QUERIES * round_up(op.sizes[2], PANEL));
+        most = std::max<int64_t>(most, 2 * ATTENTION_QUERIES * part_elements(op.sizes[2]));
     }
     return round_up(most, PANEL);
+  }
+
+  // Softmaxes of spans of keys, for as many tokens and KV heads as have their keys split.
+  int64_t parts_elements() const {
+    int64_t most = 0, spans = (spec_.max_seq_len + SPAN - 1) / SPAN;
+    for (const Op& op : ops_) {
+      if (op.kind != ATTENTION || spans == 1) continue;
+      int64_t pairs = std::min<int64_t>(spec_.num_threads * SPLIT_BELOW - 1,
+                                        (int64_t)spec_.max_tokens * op.sizes[1]);
+      most = std::max(most, pairs * spans * (op.sizes[0] / op.sizes[1]) * part_elements(op.sizes[2]));
+    }
+    return most;
   }
 
   ProgramSpec spec_;

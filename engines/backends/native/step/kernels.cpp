@@ -19,7 +19,10 @@ INLINE int rows_of(const Step& step, const Op& op) {
 
 // How many jobs a phase of an operation has, 0 if it has no such phase.
 int jobs_of(const Machine& machine, const Step& step, const Op& op, int phase) {
-  if (op.kind == ATTENTION) return step.num_tokens * (phase ? op.sizes[1] : 1);
+  if (op.kind == ATTENTION) {
+    int splits = splits_of(machine, step, op), pairs = step.num_tokens * op.sizes[1];
+    return phase == 0 ? step.num_tokens : phase == 1 ? pairs * splits : splits > 1 ? pairs : 0;
+  }
   if (phase) return 0;
   switch (op.kind) {
     case EMBED: return step.num_tokens;
@@ -39,7 +42,10 @@ void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase,
     case SCAN: return scan(machine, step, op, jobs);
     case LAST_TOKEN: return last_token(machine, step, op, jobs);
     case ATTENTION:
-      return phase ? attend(machine, step, op, jobs, scratch) : place_heads(machine, step, op, jobs);
+      if (phase == 0) return place_heads(machine, step, op, jobs);
+      if (phase == 2) return merge_parts(machine, step, op, jobs, scratch);
+      if (splits_of(machine, step, op) > 1) return attend_parts(machine, step, op, jobs);
+      return attend(machine, step, op, jobs, scratch);
     default: return row_operation(machine, op, rows_of(step, op), jobs, scratch);
   }
 }

@@ -101,9 +101,15 @@ struct Batch {
   int32_t num_sequences, num_tokens;
 };
 
-constexpr int ATTENTION_QUERIES = 48;  // that a thread takes through the keys together
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 constexpr int blocks_of(int64_t inputs) { return (int)((inputs + DEPTH_BLOCK - 1) / DEPTH_BLOCK); }
+
+// Attention: queries that a thread takes through the keys together, keys that have a softmax of their
+// own, tokens times KV heads for each thread below which the keys are split among threads.
+constexpr int ATTENTION_QUERIES = 48;
+constexpr int SPAN = 1024;
+constexpr int SPLIT_BELOW = 2;
+constexpr int64_t part_elements(int depth) { return round_up(depth, PANEL) + PANEL; }
 
 // A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).
 struct Buffer {
@@ -125,6 +131,7 @@ struct Machine {
   const StateSpec* states;
   float* scratch;
   int64_t scratch_stride;
+  float* parts;  // of attention whose keys are split among threads
   int32_t num_ops, max_seq_len, num_threads;
 };
 struct Step {
@@ -134,6 +141,7 @@ struct Step {
   const int32_t* logits_rows; // token of each logits row
   const int32_t* tokens;
   int32_t num_sequences, num_tokens, num_rows;
+  int32_t longest;  // tokens of a sequence, held and new
 };
 
 // Jobs of one phase of an operation: threads claim chunks of them, and all wait for the last one.
@@ -143,7 +151,7 @@ struct Range {
 struct alignas(64) Phase {
   int32_t claimed, done;  // chunks; atomic
 };
-constexpr int PHASES = 2;  // of an operation, at most
+constexpr int PHASES = 3;  // of an operation, at most
 
 // Threads that wait for a phase sleep here; announce() wakes them.
 class Bell;
