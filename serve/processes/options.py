@@ -28,7 +28,7 @@ class FrontOptions:
     served_model_name: tuple[str, ...] = option(
         (),
         "Another name for it in requests; may be given more than once.",
-        unset="the checkpoint's OWNER/NAME, where it is known",
+        unset="OWNER/NAME of what it was built from, where that is known",
     )
     host: str = option("127.0.0.1", "Of the OpenAI endpoint.")  # Triton never leaves loopback
     port: int = option(9000, "OpenAI endpoint.", kind=PORT)

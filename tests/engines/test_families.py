@@ -45,6 +45,7 @@ FOLDER = TINY_MODELS["tiny"]
 USER = [{"role": "user", "content": "Hi"}]
 # What tells a user of tags: a help text, a hint of the page.
 SAY_TAGS = {
+    "chat.py",
     "engines/command.py",
     "serve/processes/options.py",
     "serve/front/page.html",

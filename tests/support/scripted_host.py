@@ -103,7 +103,7 @@ class ScriptedEngine(StandInEngine):
         return logits
 
 
-def open_scripted(folder: Path, **options: object) -> opening.OpenEngine:
+def open_scripted(folder: Path, *options: object) -> opening.OpenEngine:
     opened = opening.open_engine(folder, OpenOptions(1), verify=False)
     assert opened.tokenizer is not None
     limits = opened.manifest.engine_limits

@@ -21,6 +21,7 @@ from nemotrt.engines.backends.tensorrt_llm.sampling import (
     sampling_fields,
 )
 from nemotrt.engines.runtime.engine import HasLimits
+from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import (
     NOT_FINITE,
     ErrorCode,
@@ -121,6 +122,11 @@ class LLMScheduler:
     def _draws(self) -> Draws:
         """What scores prompts; the LLM chooses its tokens itself."""
         return open_draws(self.engine)
+
+    @property
+    def kept(self) -> KeptStats | None:
+        """None: what TensorRT-LLM keeps, it counts itself."""
+        return None
 
     @property
     def is_idle(self) -> bool:

@@ -211,7 +211,8 @@ def test_disks_that_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_disk_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(server, "SHARED_MEMORY", tmp_path / "no" / "shm")
     triton = line(doctor(), "Triton")
-    assert triton.is_usable is None or "no Triton runtime" in triton.hint
+    assert triton.is_usable is False
+    assert "which Triton's stubs want" in triton.hint or "no Triton runtime" in triton.hint
 
     def fail(path: object) -> Any:
         raise OSError("stale file handle")

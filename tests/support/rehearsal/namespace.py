@@ -39,7 +39,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Namespace:
-    """Mounts by place, in their order, and variables; nothing else of the machine is seen."""
+    """Mounts by place, and variables; nothing else of the machine is seen."""
 
     mounts: dict[str, Mount]
     environment: dict[str, str] = field(default_factory=dict)
@@ -65,8 +65,8 @@ class Namespace:
         line += ["--unshare-ipc", "--cap-drop", "ALL"]
         line += [] if self.is_inner else ["--unshare-pid", "--unshare-net", "--die-with-parent"]
         line += ["--proc", "/proc", "--dev", "/dev"]
-        for target, mount in self.mounts.items():
-            line += mount.options(target)
+        for target in sorted(self.mounts, key=lambda place: len(Path(place).parts)):
+            line += self.mounts[target].options(target)  # what lies within another comes behind it
         line += ["--remount-ro", "/"] if self.is_root_read_only else []
         line += ["--clearenv", "--chdir", self.folder]
         for name, value in self.environment.items():
