@@ -190,7 +190,9 @@ def without_weights(service: dict[str, Any]) -> None:
 
 
 COMPOSE = {
-    "engine": Compose(lambda s: s["volumes"].pop(0), "a container has it where it is mounted"),
+    "engine": Compose(
+        lambda s: s["volumes"].pop(0), "A container has the folder where it is mounted"
+    ),
     "weights": Compose(lambda s: s["volumes"].pop(1), "A container has the folder where it is"),
     "weights and option": Compose(without_weights, "(--checkpoint PATH or "),
     "tmp": Compose(lambda s: s["tmpfs"].remove("/tmp"), "--tmpfs /tmp"),

@@ -27,12 +27,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def opened(bundle: Path, world: World) -> Iterator[OpenEngine]:
-    with world.chosen():
+    with world.chosen():  # not for longer: other folders' tests run before the fixture ends
         opened = open_engine(bundle)
-        yield opened
-        process = opened.engine.process  # type: ignore[attr-defined]
-        opened.engine.close()
-        assert process._last_words.lines()[-1] == "the stand-in is shut down"
+    yield opened
+    process = opened.engine.process  # type: ignore[attr-defined]
+    opened.engine.close()
+    assert process._last_words.lines()[-1] == "the stand-in is shut down"
 
 
 @pytest.fixture(scope="package")
