@@ -35,7 +35,7 @@ SANITIZER_FLAGS = (
     "-fno-sanitize-recover=undefined",
 )
 THREAD_SANITIZER_FLAGS = ("-g", "-O1", "-fsanitize=thread")
-LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=128)
+LIMITS = Limits(max_batch_size=8, max_seq_len=1280, chunk_tokens=128)
 STEPS = """
 import sys
 from pathlib import Path
@@ -44,7 +44,7 @@ from nemotrt.engines.runtime.sampling.draws import Turn, open_draws
 from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 
-engine = NativeEngine(Path(sys.argv[1]), Limits(8, 512, 128), 4)
+engine = NativeEngine(Path(sys.argv[1]), Limits(8, 1280, 128), 4)
 slots = [engine.allocate() for _ in range(8)]
 draws, card = open_draws(engine), SamplingParams(temperature=0.6, top_p=0.95, logprobs=3)
 turns = [Turn(slot, draws.open(card, (7,), ())) for slot in slots]
@@ -53,6 +53,8 @@ for count in (1, 30, 1, 128, 1, 1):
     assert None not in draws.choose(logits, turns)
 engine.release(slots[3])
 engine.step([Feed(slot, [9]) for slot in slots[:3]])
+for count in [128] * 8 + [1, 1]:  # at the end its keys are split among the threads
+    engine.step([Feed(slots[0], [9] * count)])
 engine.close()
 print("done")
 """
