@@ -52,7 +52,7 @@ def held_bytes(cache: PrefixCache) -> int:
     return found
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.data(), st.booleans())
 def test_what_is_found_was_kept(data: st.DataObject, is_dense: bool) -> None:
     limit = data.draw(st.sampled_from([0, 60, 200, 500, 10_000]))

@@ -109,7 +109,7 @@ def test_an_engine_keeps_states() -> None:
 
 
 @given(st.data(), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_answer_is_that_without_kept_states(
     data: st.DataObject, is_ahead: bool, is_dense: bool
 ) -> None:
