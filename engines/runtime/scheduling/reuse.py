@@ -65,7 +65,7 @@ class Reuse:
                 best, runner = shared, other
         if runner is None or not self.cache.can_hold(best):
             return False
-        known = self.cache.find(request.salt, ids, request.params.prompt_logprobs).num_tokens
+        known = self.cache.num_known(request.salt, ids, request.params.prompt_logprobs)
         if best - known < MIN_GAIN:
             return False
         if self._engine.held_tokens(runner.slot) == best:

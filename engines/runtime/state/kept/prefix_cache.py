@@ -69,38 +69,34 @@ class PrefixCache:
 
         With `num_top` it must have the scores of the prefix, with so many likeliest tokens.
         """
-        tree = self._roots.get(salt)
-        if tree is None:
-            return Found()
-        found, most = match(tree, ids), len(ids) - 1
-        path = found.node.path()
-        below = found.node.children[int(ids[found.node.depth])] if found.beyond else None
-        if num_top is None and not self._sizes.per_sequence:  # any token may be a boundary
-            reached = [*path, below] if below else path
-            size = min(found.num_tokens, most)
-            return self._found(reached, size, NO_ARRAYS, (), found)
-        for node in reversed(path):
-            scores = node.scores
-            is_scored = num_top is None or (scores is not None and scores.serves(ids, num_top))
-            if node.fixed is not None and node.depth <= most and is_scored:
-                tokens = scores.tokens if scores is not None and num_top is not None else ()
-                upto = path[: path.index(node) + 1]
-                return self._found(upto, node.depth, node.fixed, tokens, found)
-        return Found(matched=found.num_tokens)
+        found = match(self._roots.get(salt) or root(), ids)
+        path, size = self._usable(found, ids, num_top)
+        if not path:
+            return Found(matched=found.num_tokens)
+        last = path[-1]
+        self._touch(last)
+        caches = first_tokens(tuple(piece for node in path for piece in node.caches), size)
+        fixed = last.fixed if last.fixed is not None and last.depth == size else NO_ARRAYS
+        scores = last.scores.tokens if last.scores is not None and num_top is not None else ()
+        return Found(size, fixed, caches, scores, found.num_tokens)
 
-    def _found(
-        self,
-        path: list[Node],
-        num_tokens: int,
-        fixed: FixedState,
-        scores: tuple[PromptToken, ...],
-        found: Match,
-    ) -> Found:
-        """Return a state at `num_tokens` tokens of a path, which has just been used."""
-        if path:
-            self._touch(path[-1])
-        caches = first_tokens(tuple(piece for node in path for piece in node.caches), num_tokens)
-        return Found(num_tokens, fixed, caches, scores, found.num_tokens)
+    def num_known(self, salt: str, ids: Ids, num_top: int | None = None) -> int:
+        """Return how many tokens `find` would find; nothing counts as used, nothing is copied."""
+        return self._usable(match(self._roots.get(salt) or root(), ids), ids, num_top)[1]
+
+    def _usable(self, found: Match, ids: Ids, num_top: int | None) -> tuple[list[Node], int]:
+        """Return the path to the longest usable state, and the state's tokens; none is ([], 0)."""
+        most, path = len(ids) - 1, found.node.path()
+        if num_top is None and not self._sizes.per_sequence:  # any token may be a boundary
+            return self._spared(found, ids), min(found.num_tokens, most)
+        for length in range(len(path), 0, -1):
+            node = path[length - 1]
+            is_scored = num_top is None or (
+                node.scores is not None and node.scores.serves(ids, num_top)
+            )
+            if node.fixed is not None and node.depth <= most and is_scored:
+                return path[:length], node.depth
+        return [], 0
 
     def keep(
         self,
