@@ -15,10 +15,9 @@ from nemotrt.engines.artefact.named import engine_folder
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.prompt import PreparedPrompt, prepare_chat, prepare_text, thinking_budget
-from nemotrt.engines.runtime.engine import KeepsState
 from nemotrt.engines.runtime.request import FinishReason, Request, Token, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
-from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptions
+from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.engines.text.reasoning import Split, Trace, TraceReader
 from nemotrt.errors import NemotrtError
 
@@ -102,10 +101,7 @@ class LLM:
 
         self.folder = engine_folder(str(model), rebuild=rebuild, make=make)
         self._opened: OpenEngine = open_engine(self.folder, options)
-        can_keep = isinstance(self._opened.engine, KeepsState)
-        kept_bytes = prefix_cache.limit_bytes(self._opened.manifest.backend, can_keep=can_keep)
-        is_halved = prefix_cache.prefix_cache_ssm is KeptSsm.FLOAT16
-        self._scheduler = self._opened.scheduler(kept_bytes=kept_bytes, halves_kept=is_halved)
+        self._scheduler = self._opened.keeping_scheduler(prefix_cache)
         self._inboxes: dict[str, deque[Update]] = {}
         self._num_requests = 0
 

@@ -13,6 +13,7 @@ from nemotrt.engines.runtime.engine import Engine, KeepsState
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler, SchedulesItself
 from nemotrt.engines.runtime.scheduling.reuse import KeepRules, Reuse
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
+from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptions
 from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
 from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
@@ -75,6 +76,19 @@ class OpenEngine:
                 "schedules for itself."
             )
         return self.engine.scheduler(self.tokenizer, self.eos_ids)
+
+    def keeping_scheduler(
+        self, options: PrefixCacheOptions, target_itl_s: float | None = None
+    ) -> RequestScheduler:
+        """Return a scheduler that keeps as much as a user's options and this machine allow.
+
+        Raises:
+            ConfigError: as `scheduler`; or there is less memory than the options ask for.
+        """
+        can_keep = isinstance(self.engine, KeepsState)
+        kept_bytes = options.limit_bytes(self.manifest.backend, can_keep=can_keep)
+        is_halved = options.prefix_cache_ssm is KeptSsm.FLOAT16
+        return self.scheduler(target_itl_s, kept_bytes, halves_kept=is_halved)
 
     def _keep_rules(self) -> KeepRules:
         """Return how the model's family writes chats; without a tokenizer there are none."""

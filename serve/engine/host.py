@@ -19,8 +19,7 @@ import click
 from nemotrt.commandline import PATH, options_of
 from nemotrt.engines.backends import registry
 from nemotrt.engines.opening import OpenEngine, open_engine
-from nemotrt.engines.runtime.engine import KeepsState
-from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptions
+from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.serve.engine.connection import ClientConnection
 from nemotrt.serve.engine.gpu_gauges import GpuGauges
@@ -55,10 +54,8 @@ class EngineHost:
                 kept than it can, or than there is memory.
         """
         self.opened = opened
-        can_keep = isinstance(opened.engine, KeepsState)
-        kept_bytes = prefix_cache.limit_bytes(opened.manifest.backend, can_keep=can_keep)
-        is_halved = prefix_cache.prefix_cache_ssm is KeptSsm.FLOAT16
-        scheduler = opened.scheduler(target_itl_s, kept_bytes, halves_kept=is_halved)
+        scheduler = opened.keeping_scheduler(prefix_cache, target_itl_s)
+        kept_bytes = 0 if scheduler.kept is None else scheduler.kept.limit_bytes
         log.info("kept prefixes have %.2f GiB at most", kept_bytes / 2**30)
         self.loop = EngineLoop(scheduler, limits, self._flush, max_chunks_per_s=max_chunks_per_s)
         tokenizer = opened.tokenizer
