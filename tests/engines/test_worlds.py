@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.backends.tensorrt_llm import interpreter, versions
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, with_reuse
-from nemotrt.engines.backends.tensorrt_llm.llm_process import LLMProcess
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.backends.tensorrt_llm.process import interpreter, versions
+from nemotrt.engines.backends.tensorrt_llm.process.llm_process import LLMProcess
+from nemotrt.engines.backends.tensorrt_llm.process.news import read_news
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
@@ -418,10 +419,8 @@ ROWS = ("id", "start", "num_rows", "vocab_size", "num_bytes")
     st.binary(max_size=64),
 )
 def test_whatever_it_says_is_news_or_a_broken_protocol(frame: dict[str, Any], data: bytes) -> None:
-    process = object.__new__(LLMProcess)
-    process._vocab_size = 10
     try:
-        found = process._news(frame, data)
+        found = read_news(frame, data, vocab_size=10)
     except (ConnectionError, ValueError):
         return
     for news in found:

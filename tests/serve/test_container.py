@@ -22,7 +22,7 @@ from tritonclient.grpc import model_config_pb2
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
+from nemotrt.engines.backends.tensorrt_llm.process.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
+from nemotrt.engines.backends.tensorrt_llm.process.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.sampling.guide import GRACE_TOKENS
 from nemotrt.engines.tiny.models import TINY_MODELS

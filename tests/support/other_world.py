@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
+from nemotrt.engines.backends.tensorrt_llm.process.interpreter import PYTHON_VARIABLE
 
 STAND_IN = Path(__file__).parent / "llm_api"
 

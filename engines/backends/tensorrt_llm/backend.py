@@ -17,9 +17,9 @@ from nemotrt.engines.backends.protocol.planning import (
     ForeignRuntime,
     Planning,
 )
-from nemotrt.engines.backends.tensorrt_llm.interpreter import find_python
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
-from nemotrt.engines.backends.tensorrt_llm.versions import STATES_SINCE
+from nemotrt.engines.backends.tensorrt_llm.process.interpreter import find_python
+from nemotrt.engines.backends.tensorrt_llm.process.versions import STATES_SINCE
 from nemotrt.engines.checkpoint.hub.cache import place_of
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Precision

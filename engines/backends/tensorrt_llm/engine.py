@@ -15,9 +15,9 @@ from nemotrt.engines.backends.tensorrt_llm.bundle import (
     REUSE_FILE,
     serve_command,
 )
-from nemotrt.engines.backends.tensorrt_llm.interpreter import find_python
 from nemotrt.engines.backends.tensorrt_llm.llm_args import read_llm_args
-from nemotrt.engines.backends.tensorrt_llm.llm_process import LLMProcess
+from nemotrt.engines.backends.tensorrt_llm.process.interpreter import find_python
+from nemotrt.engines.backends.tensorrt_llm.process.llm_process import LLMProcess
 from nemotrt.engines.backends.tensorrt_llm.scheduler import LLMScheduler
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.runtime.engine import Feed, Limits

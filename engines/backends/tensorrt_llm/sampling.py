@@ -6,7 +6,7 @@ Source: TensorRT-LLM's tensorrt_llm/sampling_params.py, 1.2 and 1.3 release cand
 import math
 from typing import Any
 
-from nemotrt.engines.backends.tensorrt_llm.llm_process import TokenLogprobs
+from nemotrt.engines.backends.tensorrt_llm.process.news import TokenLogprobs
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.errors import ConfigError
 from nemotrt.wire.request import NUMBERS

@@ -4,14 +4,14 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-from nemotrt.engines.backends.tensorrt_llm.llm_process import (
+from nemotrt.engines.backends.tensorrt_llm.llm_request import Gain, LLMRequest, check_guide
+from nemotrt.engines.backends.tensorrt_llm.process.llm_process import LLMProcess
+from nemotrt.engines.backends.tensorrt_llm.process.news import (
     ContextRows,
     Fault,
     Gained,
-    LLMProcess,
     TokenLogprobs,
 )
 from nemotrt.engines.backends.tensorrt_llm.sampling import (
@@ -26,64 +26,20 @@ from nemotrt.engines.runtime.request import (
     NOT_FINITE,
     ErrorCode,
     FinishReason,
-    PromptToken,
     Request,
     Token,
     Update,
 )
 from nemotrt.engines.runtime.request_scheduler import check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
-from nemotrt.engines.runtime.sampling.guide import FREE, Forced, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import is_finite
 from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
-from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 
 POLL_S = 0.02  # how long a step waits for a token: a cancellation waits no longer
 STALL_S = 120.0  # no token in this time, though requests run: the LLM hangs
 REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
-
-
-@dataclass(slots=True)
-class Gain:
-    """What one step brings a request, while it is put together."""
-
-    tokens: list[Token] = field(default_factory=list)
-    text: str = ""
-    reason: FinishReason | None = None
-    prompt: tuple[PromptToken, ...] = ()
-    cached_tokens: int | None = None
-
-
-@dataclass(slots=True)
-class LLMRequest:
-    """A request that the LLM has."""
-
-    request: Request
-    text: TextStream
-    scores: PromptScores
-    number: int = -1  # of its stream
-    output: list[int] = field(default_factory=list)
-    num_scored: int = 0  # tokens of the prompt whose logits have come
-    cached_tokens: int | None = None  # of the prompt, once they are known
-
-    @property
-    def num_left(self) -> int:
-        """Tokens that it may still gain."""
-        return self.request.params.max_tokens - len(self.output)
-
-    @property
-    def forced(self) -> int | None:
-        """The token that must come next, None where the model is free."""
-        guide = self.request.guide
-        rule = FREE if guide is None else guide.rule()
-        return rule.token if isinstance(rule, Forced) else None
-
-    @property
-    def num_fed(self) -> int:
-        """Prompt tokens that are known to be in: all, once a token has come."""
-        return len(self.request.prompt) if self.output else 0
 
 
 class LLMScheduler:
@@ -143,7 +99,7 @@ class LLMScheduler:
         """
         if request.request_id in self.running:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
-        _check_guide(request)
+        check_guide(request)
         check_min_tokens(request.params, self.eos_ids)
         check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
         if not self.running:
@@ -354,25 +310,3 @@ class LLMScheduler:
     def _forget(self, sequence: LLMRequest) -> None:
         del self.running[sequence.request.request_id]
         self._by_number.pop(sequence.number, None)
-
-
-def _check_guide(request: Request) -> None:
-    """Raise ConfigError for what can't be steered from outside of the LLM."""
-    if request.guide is None:
-        return
-    if not isinstance(request.guide, ThinkingBudget):
-        raise ConfigError(
-            "backend tensorrt-llm has no guided decoding and no bad_words; leave out "
-            "guided_decoding_guide_type and bad_words."
-        )
-    params = request.params
-    if params.prompt_logprobs is not None:
-        raise ConfigError(
-            "backend tensorrt-llm closes a trace by a second request with a longer prompt: "
-            "prompt_logprobs exclude max_thinking_tokens."
-        )
-    if params.presence_penalty or params.frequency_penalty:
-        raise ConfigError(
-            "backend tensorrt-llm closes a trace by a second request, which knows not what the "
-            "first one said: presence_penalty and frequency_penalty exclude max_thinking_tokens."
-        )

@@ -12,7 +12,7 @@ no turn.
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,14 +22,13 @@ from nemotrt.engines.runtime.pipeline import open_pipeline
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.request_scheduler import check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
-from nemotrt.engines.runtime.sampling.guide import Broken, Complete
-from nemotrt.engines.runtime.scheduling.line import Line, Parked
-from nemotrt.engines.runtime.scheduling.prompt_scores import MAX_LOGITS_PER_STEP, PromptScores
+from nemotrt.engines.runtime.scheduling.prompt_scores import MAX_LOGITS_PER_STEP
 from nemotrt.engines.runtime.scheduling.reuse import Reuse
 from nemotrt.engines.runtime.scheduling.running_request import Gain, RunningRequest, next_rules
+from nemotrt.engines.runtime.scheduling.slots import Slots
 from nemotrt.engines.runtime.scheduling.step_pace import StepPace
 from nemotrt.engines.text.tokenizer import Tokenizer
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.errors import ConfigError
 
 
 class Scheduler:
@@ -70,11 +69,16 @@ class Scheduler:
         self.tokenizer = tokenizer
         self.eos_ids = tuple({*eos_ids, *(tokenizer.eos_ids if tokenizer else ())})
         self.max_num_tokens = max_num_tokens or limits.max_batch_size + limits.chunk_tokens
-        self.max_held_tokens = max_held_tokens or limits.max_batch_size * limits.max_seq_len
-        self._line = Line()
-        self.running: dict[str, RunningRequest] = {}
         self._ended: list[Update] = []
         self._pipeline = open_pipeline(engine, draws)
+        self._slots = Slots(
+            self._pipeline,
+            limits.max_batch_size,
+            max_held_tokens or limits.max_batch_size * limits.max_seq_len,
+            tokenizer=tokenizer,
+            eos_ids=self.eos_ids,
+            reuse=reuse,
+        )
         self._reuse = reuse
         self._chosen_s = 0.0  # when the last tokens were known
         self._due: list[RunningRequest] | None = None  # whose tokens are being chosen
@@ -91,14 +95,19 @@ class Scheduler:
         return None if self._reuse is None else self._reuse.cache.stats
 
     @property
+    def running(self) -> Mapping[str, RunningRequest]:
+        """The requests that have a slot."""
+        return self._slots.running
+
+    @property
     def waiting(self) -> Collection[Request]:
         """The requests that wait for a slot, in order; also those that had to give theirs up."""
-        return tuple(self._line)
+        return tuple(self._slots.line)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to run or report."""
-        return not (self._line or self.running or self._ended)
+        return not (self._slots.line or self.running or self._ended)
 
     def submit(self, request: Request) -> None:
         """Queue a request.
@@ -108,33 +117,25 @@ class Scheduler:
                 for more tokens than a sequence can hold, or its id is in use.
         """
         if request.request_id in self.running or any(
-            other.request_id == request.request_id for other in self._line
+            other.request_id == request.request_id for other in self._slots.line
         ):
             raise ConfigError(f"request id {request.request_id!r} is in use.")
-        max_tokens = min(self.engine.limits.max_seq_len, self.max_held_tokens)
+        max_tokens = min(self.engine.limits.max_seq_len, self._slots.max_held_tokens)
         check_request(request, self.engine, max_tokens, self.tokenizer)
-        self._line.join(request)
+        self._slots.line.join(request)
 
     def cancel(self, request_id: str) -> None:
         """End a request; its slot is free at once. An unknown id is ignored: it has just ended."""
-        left = self._line.leave(request_id)
-        if isinstance(left, Parked):
-            self._free(left)
-        elif left is None and request_id in self.running:
-            self._end(self.running[request_id])
-        elif left is None:
-            return
-        if self._reuse is not None:
-            self._reuse.forget(request_id)
-        self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
+        if self._slots.cancel(request_id):
+            self._ended.append(Update(request_id, finish_reason=FinishReason.CANCELLED))
 
     def step(self) -> list[Update]:
         """Admit, feed the engine once, choose; return what each request gained.
 
         Over a pipeline that is ahead that is what the step before has chosen.
         """
-        self._admit()
-        updates, self._ended = self._ended, []
+        admitted = self._slots.admit(self._learn)
+        updates, self._ended = [*self._ended, *admitted], []
         fed = self._plan()
         start_s = self._clock()
         if fed:
@@ -145,104 +146,6 @@ class Scheduler:
         if not self._pipeline.is_ahead:
             updates += self._learn()
         return updates
-
-    def _admit(self) -> None:
-        """Give slots to those who wait, in order, while the planned tokens fit."""
-        for request in self._line:
-            if self._awaits_prefix(request):
-                continue
-            if not self._has_room(request) and not self._make_room(request):
-                return
-            left = self._line.leave(request.request_id)
-            if isinstance(left, Parked):
-                self._resume(left)
-            else:
-                self._start(request)
-            del left  # the next one's state may need its room
-
-    def _start(self, request: Request) -> None:
-        """Give a request a slot, with what is known of its prompt."""
-        [rule] = next_rules([request])
-        if isinstance(rule, Complete | Broken):  # nothing may come at all
-            cached = None if self._reuse is None else 0  # it computes nothing
-            self._ended.append(_ended_at_once(request.request_id, rule, cached))
-            return
-        sequence = self.running[request.request_id] = RunningRequest(
-            request,
-            self._pipeline.open(request.params, request.prompt, self.eos_ids),
-            request.text_stream(self.tokenizer),
-            PromptScores(request.prompt, request.params.prompt_logprobs),
-            rule=rule,
-        )
-        if self._reuse is not None:
-            keeping = self._reuse.begin(request, sequence.place.slot, sequence.scores)
-            sequence.keeping, sequence.num_fed = keeping, keeping.num_found
-
-    def _awaits_prefix(self, request: Request) -> bool:
-        """Whether a running sequence computes what the request begins with, and leaves it."""
-        if self._reuse is None or len(self.running) == 0:
-            return False
-        others = [
-            sequence.keeping
-            for sequence in self.running.values()
-            if sequence.keeping is not None and not sequence.is_decoding
-        ]
-        return bool(others) and self._reuse.must_wait(request, others)
-
-    def _has_room(self, request: Request, without: Collection[RunningRequest] = ()) -> bool:
-        """Whether a slot is free and the planned tokens fit, also if some sequences had gone."""
-        left = [sequence for sequence in self.running.values() if sequence not in without]
-        planned = sum(sequence.planned_tokens for sequence in left)
-        planned += len(request.prompt) + request.params.max_tokens
-        is_free = len(left) < self.engine.limits.max_batch_size
-        return is_free and planned <= self.max_held_tokens
-
-    def _make_room(self, request: Request) -> bool:
-        """Park sequences of worse priorities, worst and last first, until a request has room."""
-        worse = [
-            sequence
-            for sequence in self.running.values()
-            if sequence.request.priority > request.priority
-        ]
-        if self._reuse is None or not self._has_room(request, worse):
-            return False
-        self._ended += self._learn()  # nothing is due then
-        for sequence in sorted(reversed(worse), key=lambda s: -s.request.priority):
-            if self._has_room(request):
-                return True
-            if self._is_live(sequence) and not self._park(sequence, self._reuse):
-                return False
-        return self._has_room(request)
-
-    def _park(self, sequence: RunningRequest, reuse: Reuse) -> bool:
-        """Move a sequence's state to the host; False if there is no room for it."""
-        num_bytes = reuse.bytes_of(sequence.place.slot)
-        if not reuse.cache.reserve(num_bytes):
-            return False
-        try:
-            place = self._pipeline.park(sequence.place)
-        except EnvironmentUnfitError as error:
-            reuse.cache.free(num_bytes)
-            reuse.ran_out(error)
-            return False
-        del self.running[sequence.request.request_id]
-        self._line.park(Parked(sequence, place, num_bytes))
-        reuse.cache.stats.preemptions += 1
-        return True
-
-    def _resume(self, parked: Parked) -> None:
-        """Give a parked sequence a slot again."""
-        sequence = parked.sequence
-        sequence.place = self._pipeline.resume(parked.place)
-        if sequence.keeping is not None:
-            sequence.keeping.slot = sequence.place.slot
-        self.running[sequence.request.request_id] = sequence
-        self._free(parked)
-
-    def _free(self, parked: Parked) -> None:
-        """Give back a parked state's bytes."""
-        if self._reuse is not None:
-            self._reuse.cache.free(parked.num_bytes)
 
     def _plan(self) -> list[tuple[RunningRequest, Feed]]:
         """Return this step's feeds: all decodes, then prompt chunks within the budget."""
@@ -281,12 +184,12 @@ class Scheduler:
         is_beside = fed[0][0].is_decoding  # other sequences wait for their tokens
         for sequence, feed in fed:
             first, num_rows = num_rows, num_rows + feed.num_logits
-            if not self._is_live(sequence):
+            if not self._slots.has(sequence):
                 continue  # it has ended while the step was under way
             if not sequence.is_decoding:
                 score = partial(self._pipeline.score, first)
                 if not sequence.scores.add(sequence.num_fed, feed.num_logits, score):
-                    self._end(sequence, is_sound=False)
+                    self._slots.end(sequence, is_sound=False)
                     failed.append(sequence.not_finite())
                     continue
                 sequence.num_fed += len(feed.tokens)
@@ -312,7 +215,7 @@ class Scheduler:
         gains = [
             sequence.take(choice, self.eos_ids)
             for sequence, choice in zip(due, choices, strict=True)
-            if self._is_live(sequence)  # else it was cancelled
+            if self._slots.has(sequence)  # else it was cancelled
         ]
         followed = [gain.sequence for gain in gains if gain.is_followed]
         found = next_rules(sequence.request for sequence in followed)
@@ -324,12 +227,8 @@ class Scheduler:
         """Return what a token brought, and free the slot if it was the last."""
         update = gain.sequence.conclude(gain)
         if update.finish_reason is not None:
-            self._end(gain.sequence, is_sound=gain.choice is not None)
+            self._slots.end(gain.sequence, is_sound=gain.choice is not None)
         return update
-
-    def _is_live(self, sequence: RunningRequest) -> bool:
-        """Whether the sequence has not ended since."""
-        return self.running.get(sequence.request.request_id) is sequence
 
     def _tell_pace(self) -> None:
         """Note how long the step took whose tokens have just come."""
@@ -341,13 +240,6 @@ class Scheduler:
             self._reuse.took(begun.num_prompt, took_s)  # a step that the prompts took up
         self._chosen_s = now_s
 
-    def _end(self, sequence: RunningRequest, *, is_sound: bool = True) -> None:
-        """Free a sequence's slot, and keep what it leaves; not if its logits were no numbers."""
-        del self.running[sequence.request.request_id]
-        if self._reuse is not None and sequence.keeping is not None:
-            self._reuse.ended(sequence.keeping, sequence.output, is_sound=is_sound)
-        self._pipeline.release(sequence.place)
-
 
 @dataclass(frozen=True, slots=True)
 class Begun:
@@ -357,10 +249,3 @@ class Begun:
     num_prompt: int = 0
     num_turns: int = 0
     is_beside: bool = False
-
-
-def _ended_at_once(request_id: str, rule: Complete | Broken, cached: int | None) -> Update:
-    """Return the end of a request whose guide allows no first token."""
-    if isinstance(rule, Broken):
-        return Update(request_id, finish_reason=FinishReason.ERROR, error=rule.reason)
-    return Update(request_id, finish_reason=FinishReason.STOP, cached_tokens=cached)

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt_llm import scheduler as scheduler_module
-from nemotrt.engines.backends.tensorrt_llm.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.backends.tensorrt_llm.process.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams

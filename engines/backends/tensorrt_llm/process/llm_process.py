@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import logging
-import math
 import os
 import queue
 import signal
@@ -11,20 +10,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, Annotated, Any, Literal
-
-import numpy as np
-import pydantic
+from typing import Any
 
 from nemotrt.engines.backends.tensorrt_llm.apart import start
-from nemotrt.engines.backends.tensorrt_llm.interpreter import command, environment
-from nemotrt.engines.backends.tensorrt_llm.versions import check_version, lacking
-from nemotrt.engines.runtime.sampling.params import Floats
+from nemotrt.engines.backends.tensorrt_llm.process.interpreter import command, environment
+from nemotrt.engines.backends.tensorrt_llm.process.last_words import LastWords
+from nemotrt.engines.backends.tensorrt_llm.process.news import Gained, read_news
+from nemotrt.engines.backends.tensorrt_llm.process.versions import check_version, lacking
 from nemotrt.errors import ChildProcessFailedError, EnvironmentUnfitError
-from nemotrt.files.model_file import Strict
 from nemotrt.wire import parent_death
 from nemotrt.wire.frames import Frame, encode, read_frame
 
@@ -33,65 +27,8 @@ NO_REUSE = (
     "TensorRT-LLM %s keeps no recurrent state: every prompt is computed whole. %s or later reuses "
     "prefixes (kv_cache_config.%s)."
 )
-NUM_LAST_LINES = 15
-MAX_LINE_BYTES = 4096  # of them that are kept
 CLOSE_S = 30.0  # for the LLM to let go of its GPU
 DEATH_S = 5.0  # for a process to be gone whose socket is
-Count = Annotated[int, pydantic.Field(ge=0)]
-Number = float | Literal["nan"]
-Pair = Annotated[tuple[Count, Number], pydantic.Field(strict=False)]  # JSON has lists alone
-TokenLogprobs = Mapping[int, float] | float | None
-
-
-class Fault(Strict, strict=True):
-    """Why a request ended: a fault of its own, or one that no request survives."""
-
-    kind: Literal["request", "fatal"]
-    message: str
-
-
-class _Item(Strict, strict=True):
-    id: Count
-    ids: list[Count] = pydantic.Field(default_factory=list)
-    logprobs: list[list[Pair] | Number | None] = pydantic.Field(default_factory=list)
-    finish_reason: str | None = None
-    cached_tokens: Count | None = None
-    fault: Fault | None = None
-
-
-class _Rows(Strict, strict=True):
-    op: Literal["rows"]
-    id: Count
-    start: Count
-    num_rows: Count
-    vocab_size: Annotated[int, pydantic.Field(ge=1)]
-    num_bytes: Count
-
-
-@dataclass(frozen=True, slots=True)
-class ContextRows:
-    """Logits of a prompt [tokens from `start` on, vocab]; the prompt has `num_rows` in all."""
-
-    start: int
-    num_rows: int
-    logits: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Gained:
-    """What a request gained: token ids, what each had for log-probabilities, and how it ended.
-
-    `rows` come alone, before the tokens, if they were asked for. `cached_tokens` of the prompt were
-    not computed, as the LLM counts them; with the first tokens alone.
-    """
-
-    number: int
-    ids: tuple[int, ...] = ()
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    finish_reason: str | None = None
-    fault: Fault | None = None
-    cached_tokens: int | None = None
-    rows: ContextRows | None = None
 
 
 class LLMProcess:
@@ -134,7 +71,7 @@ class LLMProcess:
         os.close(reading)
         theirs.close()
         self._connection, self._stream = ours, ours.makefile("rb")
-        self._last_words = _LastWords(self._process.stdout)
+        self._last_words = LastWords(self._process.stdout)
         self._reader = threading.Thread(target=self._read, name="llm process", daemon=True)
         try:
             self.version, self.args = self._begin(model, args, newer_args)
@@ -255,41 +192,11 @@ class LLMProcess:
         fault = Exception()
         try:
             while (found := read_frame(self._stream)) is not None:
-                for news in self._news(*found):
+                for news in read_news(*found, self._vocab_size):
                     self._gained.put(news)
         except (OSError, ValueError) as error:  # pydantic's are ValueErrors
             fault = error
         self._gained.put(fault)
-
-    def _news(self, frame: Frame, data: bytes) -> list[Gained]:
-        """Return what a frame brings.
-
-        Raises:
-            ConnectionError: it is not of the protocol.
-            ValueError: a value is of another type or out of range.
-        """
-        if frame.get("op") == "rows":
-            rows = _Rows.model_validate(frame)
-            if len(data) % (4 * rows.vocab_size):
-                raise ConnectionError(f"{len(data)} bytes are no rows of logits.")
-            logits = np.frombuffer(data, np.float32).reshape(-1, rows.vocab_size)
-            return [Gained(rows.id, rows=ContextRows(rows.start, rows.num_rows, logits))]
-        if frame.get("op") != "gained" or not isinstance(frame.get("items"), list):
-            raise ConnectionError(f"a frame is no news: {frame.get('op')!r}.")
-        items = [_Item.model_validate(item) for item in frame["items"]]
-        if any(token >= self._vocab_size for item in items for token in item.ids):
-            raise ConnectionError(f"a token id is not below {self._vocab_size}.")
-        return [
-            Gained(
-                item.id,
-                tuple(item.ids),
-                tuple(map(_logprobs, item.logprobs)),
-                item.finish_reason,
-                item.fault,
-                item.cached_tokens,
-            )
-            for item in items
-        ]
 
     def _failure(self, what: str) -> ChildProcessFailedError:
         """Return the error that says how the process ended, and its last words."""
@@ -301,40 +208,3 @@ class LLMProcess:
         return ChildProcessFailedError(
             f"TensorRT-LLM's process {what}{how}. Its last lines:{shown or ' none.'}"
         )
-
-
-class _LastWords:
-    """Passes on what a process prints to our own standard error, and keeps the last lines."""
-
-    def __init__(self, stream: IO[bytes] | None) -> None:
-        """Start to listen."""
-        if stream is None:
-            raise ValueError("the process was started without a pipe.")
-        self._stream = stream
-        self._lines: deque[bytes] = deque(maxlen=NUM_LAST_LINES)
-        self._thread = threading.Thread(target=self._read, name="last words", daemon=True)
-        self._thread.start()
-
-    def lines(self) -> list[str]:
-        """Return the last lines, once the process has closed its output or a moment has passed."""
-        self._thread.join(1.0)
-        return [line.decode(errors="replace").rstrip() for line in tuple(self._lines)]
-
-    def close(self) -> None:
-        """Stop listening; whoever still has the pipe prints for nobody."""
-        self._thread.join(1.0)
-        if not self._thread.is_alive():
-            self._stream.close()
-
-    def _read(self) -> None:
-        while line := self._stream.readline(MAX_LINE_BYTES):
-            self._lines.append(line)
-            with contextlib.suppress(OSError, ValueError):  # a log that can't be written
-                os.write(2, line)
-
-
-def _logprobs(found: Any) -> TokenLogprobs:
-    """Return a token's log-probabilities as numbers."""
-    if isinstance(found, list):
-        return {token: math.nan if value == "nan" else value for token, value in found}
-    return math.nan if found == "nan" else found

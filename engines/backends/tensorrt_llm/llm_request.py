@@ -1,0 +1,72 @@
+"""One request that TensorRT-LLM has, and what a step brings it."""
+
+from dataclasses import dataclass, field
+
+from nemotrt.engines.runtime.request import FinishReason, PromptToken, Request, Token
+from nemotrt.engines.runtime.sampling.guide import FREE, Forced, ThinkingBudget
+from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
+from nemotrt.engines.text.text_stream import TextStream
+from nemotrt.errors import ConfigError
+
+
+@dataclass(slots=True)
+class Gain:
+    """What one step brings a request, while it is put together."""
+
+    tokens: list[Token] = field(default_factory=list)
+    text: str = ""
+    reason: FinishReason | None = None
+    prompt: tuple[PromptToken, ...] = ()
+    cached_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class LLMRequest:
+    """A request that the LLM has."""
+
+    request: Request
+    text: TextStream
+    scores: PromptScores
+    number: int = -1  # of its stream
+    output: list[int] = field(default_factory=list)
+    num_scored: int = 0  # tokens of the prompt whose logits have come
+    cached_tokens: int | None = None  # of the prompt, once they are known
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that it may still gain."""
+        return self.request.params.max_tokens - len(self.output)
+
+    @property
+    def forced(self) -> int | None:
+        """The token that must come next, None where the model is free."""
+        guide = self.request.guide
+        rule = FREE if guide is None else guide.rule()
+        return rule.token if isinstance(rule, Forced) else None
+
+    @property
+    def num_fed(self) -> int:
+        """Prompt tokens that are known to be in: all, once a token has come."""
+        return len(self.request.prompt) if self.output else 0
+
+
+def check_guide(request: Request) -> None:
+    """Raise ConfigError for what can't be steered from outside of the LLM."""
+    if request.guide is None:
+        return
+    if not isinstance(request.guide, ThinkingBudget):
+        raise ConfigError(
+            "backend tensorrt-llm has no guided decoding and no bad_words; leave out "
+            "guided_decoding_guide_type and bad_words."
+        )
+    params = request.params
+    if params.prompt_logprobs is not None:
+        raise ConfigError(
+            "backend tensorrt-llm closes a trace by a second request with a longer prompt: "
+            "prompt_logprobs exclude max_thinking_tokens."
+        )
+    if params.presence_penalty or params.frequency_penalty:
+        raise ConfigError(
+            "backend tensorrt-llm closes a trace by a second request, which knows not what the "
+            "first one said: presence_penalty and frequency_penalty exclude max_thinking_tokens."
+        )
