@@ -27,7 +27,7 @@ test: setup  ## Run the tests (minutes), in two halves side by side.
 	$(BIN)/python scripts/halves.py
 
 test-all: setup  ## Run the tests with the slow ones.
-	$(BIN)/pytest -q -m "not gpu"
+	$(BIN)/pytest -q -m "not gpu" --hypothesis-profile thorough
 
 check: setup  ## Format, lint, types.
 	$(BIN)/ruff format --check .

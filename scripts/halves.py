@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("serve", "quantize", "build", "profiles/planning", "profiles/targets")
+NAMES = ("serve", "quantize", "build", "profiles")
 FIRST = [f"tests/{name}" for name in NAMES]
 REST = ["tests", *(f"--ignore={folder}" for folder in FIRST)]
 

@@ -14,13 +14,15 @@ from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 
 # A machine may be busy: an example's time is no property of what it shows.
-hypothesis.settings.register_profile(
-    "nemotrt",
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("nemotrt")
+for profile, max_examples in (("quick", 50), ("thorough", 200)):
+    hypothesis.settings.register_profile(
+        profile,
+        deadline=None,
+        max_examples=max_examples,
+        print_blob=True,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+hypothesis.settings.load_profile("quick")  # make test-all takes the other
 
 # What a shell starts with `&` ignores Ctrl-C, and so does what it starts; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -306,10 +306,9 @@ def test_embedding_needs_memory_that_is_there(
 
 TARGETS = [
     *((precision, "a10g") for precision in ("bf16", "int8-wo", "int8-sq")),
-    ("bf16", "a100"),
     *(
         pytest.param(precision, "a100", marks=pytest.mark.slow)
-        for precision in ("int8-wo", "int8-sq")
+        for precision in ("bf16", "int8-wo", "int8-sq")
     ),
     ("fp8", "l4"),
 ]

@@ -62,8 +62,9 @@ def segments(text: bytes) -> list[str]:
     return pieces
 
 
-@pytest.mark.parametrize("language", ["en", pytest.param("ja", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["tiny", pytest.param("tiny-dense", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-dense"])
 def test_held_out_text_costs_fewer_bits_than_xz(name: str, language: str, tmp_path: Path) -> None:
     """Our engine's own logits, each piece from an empty context, against `xz -9` on all of them."""
     pieces = segments((FOLDER / "heldout" / f"{language}.txt").read_bytes())

@@ -27,6 +27,11 @@ DRIVER = "Install NVIDIA's driver, or give the container its GPU"
 BASE = "is not installed: pip install nemotrt"
 
 
+def later(*values: str) -> list[Any]:
+    """Return parameters that the slow tests have: one of each kind is enough for each change."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 @pytest.fixture(scope="module")
 def whole(sent: Walk) -> Namespace:
     """The host with all that it needs: nothing is asked of a hub any more."""
@@ -69,13 +74,12 @@ def check_cure(done: Done, cure: str) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    [
-        pytest.param(GENERATE, id="generate"),
-        pytest.param(CHECK, id="check", marks=pytest.mark.slow),
-        pytest.param(PROFILE, id="profile", marks=pytest.mark.slow),
-    ],
+    [GENERATE, *later(CHECK, PROFILE)],
+    ids=["generate", "check", "profile"],
 )
-@pytest.mark.parametrize("what", ["driver", "libcuda.so.1", "libnvidia-ml.so.1", "LD_LIBRARY_PATH"])
+@pytest.mark.parametrize(
+    "what", ["libcuda.so.1", *later("driver", "libnvidia-ml.so.1", "LD_LIBRARY_PATH")]
+)
 def test_without_the_driver_or_a_part(whole: Namespace, sent: Walk, what: str, script: str) -> None:
     """A container's toolkit brings libcuda and NVML by its capabilities, each for itself."""
     if what == "driver":
@@ -118,7 +122,7 @@ NEEDED_BY: dict[str, tuple[str, str]] = {
 }
 
 
-def own_packages() -> list[str]:
+def own_packages() -> set[str]:
     """Return what the guide's extras bring of their own: the base installation's too."""
     found = [Requirement(text) for text in metadata.requires("nemotrt") or ()]
     named = [
@@ -126,26 +130,20 @@ def own_packages() -> list[str]:
         for each in found
         if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in EXTRAS)
     ]
-    return sorted(set(named))
+    return set(named)
 
 
-QUICK = ("cuda-python", "nvidia-cuda-nvrtc", "nvidia-ml-py", "tensorrt-rtx-cu13-libs", "starlette")
+QUICK = ("cuda-python", "tensorrt-rtx-cu13-libs", "starlette")
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-        for name in own_packages()
-    ],
-)
+@pytest.mark.parametrize("package", [*QUICK, *later(*sorted(own_packages() - set(QUICK)))])
 def test_without_a_package(package: str, whole: Namespace, sent: Walk) -> None:
     script, cure = NEEDED_BY.get(package, (f"{GENERATE} --chat", BASE))
     check_cure(run(without_package(whole, sent.kit, package), script), cure)
 
 
 def test_a_package_that_is_named_is_one() -> None:
-    assert set(NEEDED_BY) | set(QUICK) <= set(own_packages())
+    assert set(NEEDED_BY) | set(QUICK) <= own_packages()
 
 
 def test_without_tritons_runtime(whole: Namespace) -> None:
@@ -230,13 +228,7 @@ def up(whole: Namespace, home: Path, found: dict[str, Any]) -> Done:
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize(
-    "what",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name == "GPU" else ())  # Triton starts first
-        for name in COMPOSE
-    ],
-)
+@pytest.mark.parametrize("what", ["weights", *later(*sorted(COMPOSE.keys() - {"weights"}))])
 def test_without_a_part_of_the_compose_file(
     what: str, whole: Namespace, sent: Walk, compose_file: dict[str, Any]
 ) -> None:

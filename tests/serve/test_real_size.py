@@ -104,6 +104,7 @@ def test_penalties_know_every_token_of_a_long_prompt(opened) -> None:
         assert choice is not None and choice.token == 12
 
 
+@pytest.mark.slow
 def test_grammars_masks_are_whole(opened) -> None:
     """Random walks through a schema end in texts that fit it."""
     tokenizer, size = opened.tokenizer, opened.engine.vocab_size
@@ -121,10 +122,11 @@ def test_grammars_masks_are_whole(opened) -> None:
         jsonschema.validate(json.loads(tokenizer.decode(ids)), SCHEMA)
 
 
-def test_a_structured_answer_at_the_cards_settings(url) -> None:
+@pytest.mark.parametrize("seeds", [(0, 1), pytest.param((2, 3), marks=pytest.mark.slow)])
+def test_a_structured_answer_at_the_cards_settings(url, seeds) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "it", "schema": SCHEMA}}
     body = {"model": "llm", "messages": [{"role": "user", "content": "/no_think " + JAPANESE}]}
-    for seed in range(4):
+    for seed in seeds:
         body |= {"response_format": schema, "max_tokens": 200, "seed": seed} | CARD
         answer = httpx.post(f"{url}/chat/completions", json=body, timeout=60).json()
         choice = answer["choices"][0]
