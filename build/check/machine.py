@@ -10,7 +10,7 @@ from nemotrt.build.check.result.fault import CheckFaultError, Stage, stage
 from nemotrt.build.check.result.report import Predicted
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
+from nemotrt.engines.backends.protocol.local_gpu import local_gpu
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
@@ -26,14 +26,18 @@ Report = Callable[[str], None]
 
 def has_gpu() -> bool:
     """Whether there is a GPU, of a known capability or another: its kernels are to be checked."""
-    return local_compute_capability() is not None
+    return local_gpu() is not None
 
 
 def gpu_here() -> str | None:
-    """Return a known GPU with the compute capability of the one that is here; None without."""
-    found = local_compute_capability()
-    same = [name for name in known_gpus() if load_gpu(name).compute_capability == found]
-    return same[0] if found and same else None
+    """Return the known GPU that is here, else one of its compute capability; None without."""
+    found = local_gpu()
+    if found is None:
+        return None
+    known = [load_gpu(name) for name in known_gpus()]
+    same = [gpu for gpu in known if gpu.compute_capability == found.compute_capability]
+    same.sort(key=lambda gpu: found.product_name not in gpu.product_names)
+    return same[0].name if same else None
 
 
 def check_machine(report: Report = lambda text: None) -> tuple[list[EngineCheck], list[Predicted]]:

@@ -105,6 +105,7 @@ class GpuProfile(Strict):
     name: str
     title: str
     aliases: tuple[str, ...] = ()
+    product_names: tuple[str, ...] = ()  # as NVML says them; MIG slices add to them
     kind: Literal["gpu", "cpu"] = "gpu"
     architecture: str
     compute_capability: str | None = None

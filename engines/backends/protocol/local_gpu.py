@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.needs import CURE_DRIVER
@@ -12,8 +12,15 @@ if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
 
 
-def local_compute_capability() -> str | None:
-    """Return the compute capability of the first GPU that CUDA sees, such as "9.0"; None without.
+class LocalGpu(NamedTuple):
+    """A GPU of this machine: its compute capability, such as "9.0", and NVML's name of it."""
+
+    compute_capability: str
+    product_name: str
+
+
+def local_gpu() -> LocalGpu | None:
+    """Return the first GPU that CUDA sees; None without.
 
     CUDA_VISIBLE_DEVICES is read as CUDA reads it, numbers in the order of the PCI bus.
     """
@@ -32,12 +39,28 @@ def local_compute_capability() -> str | None:
         else:
             device = pynvml.nvmlDeviceGetHandleByUUID(visible)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
+        return LocalGpu(f"{major}.{minor}", _product_name(device))
     except pynvml.NVMLError:
         return None
     finally:
         with suppress(pynvml.NVMLError):  # nothing is asked any more
             pynvml.nvmlShutdown()
-    return f"{major}.{minor}"
+
+
+def _product_name(device: Any) -> str:
+    """Return the name of a device; empty where NVML does not tell."""
+    import pynvml
+
+    try:
+        return str(pynvml.nvmlDeviceGetName(device))
+    except pynvml.NVMLError:
+        return ""
+
+
+def local_compute_capability() -> str | None:
+    """Return the compute capability of the first GPU that CUDA sees; None without."""
+    found = local_gpu()
+    return None if found is None else found.compute_capability
 
 
 def check_gpu(folder: Path, manifest: "Manifest", found: str | None) -> None:

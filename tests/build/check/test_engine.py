@@ -29,6 +29,7 @@ from nemotrt.engines.artefact.manifest import (
     verify_files,
     write_manifest,
 )
+from nemotrt.engines.backends.protocol.local_gpu import LocalGpu
 from nemotrt.engines.backends.tensorrt.compile import compiler
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda
 from nemotrt.engines.backends.tensorrt.graph import export as graph_export
@@ -43,6 +44,7 @@ from nemotrt.errors import (
     ConfigError,
     EnvironmentUnfitError,
 )
+from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from support import cuda_stand_in
 from support import tensorrt_stand_in as stand_in
 from support.weight_inputs import weight_inputs
@@ -297,7 +299,7 @@ def test_check_alone_with_a_gpu_names_what_it_lacks(
         raise EnvironmentUnfitError("compiling for this host's own GPU needs TensorRT.")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "local_compute_capability", lambda: "8.6")
+    monkeypatch.setattr(machine, "local_gpu", lambda: LocalGpu("8.6", "NVIDIA A10G"))
     monkeypatch.setattr(machine, "build_engine", refuse)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     ran = CliRunner().invoke(main, ["check", "-o", "page.html"])
@@ -307,13 +309,39 @@ def test_check_alone_with_a_gpu_names_what_it_lacks(
     assert "lacks something" in Path("page.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("capability", "product_name", "known"),
+    [
+        ("8.6", "NVIDIA A10G", "a10g"),
+        ("8.6", "NVIDIA A10", "a10"),
+        ("8.6", "NVIDIA GeForce RTX 3090", "a10"),  # of the same capability
+        ("8.0", "NVIDIA A100-SXM4-80GB", "a100"),
+        ("8.0", "NVIDIA A100 80GB PCIe", "a100-80-pcie"),
+        ("9.0", "NVIDIA H100 80GB HBM3", "h100"),
+        ("9.0", "NVIDIA H200", "h200"),
+        ("12.1", "NVIDIA GB10", None),
+    ],
+)
+def test_the_gpu_that_is_here_is_known_by_its_name(
+    capability: str, product_name: str, known: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "local_gpu", lambda: LocalGpu(capability, product_name))
+    assert machine.gpu_here() == known
+
+
+def test_no_two_gpus_have_one_product_name() -> None:
+    gpus = [load_gpu(name) for name in known_gpus()]
+    names = [name for gpu in gpus for name in gpu.product_names]
+    assert len(set(names)) == len(names) >= len(gpus)
+
+
 def test_check_alone_passes_over_no_gpu_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that no table knows: plans are for known ones, its kernels are asked all the same."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "THIS_MACHINE", "no such machine")
-    monkeypatch.setattr(machine, "local_compute_capability", lambda: "12.1")
+    monkeypatch.setattr(machine, "local_gpu", lambda: LocalGpu("12.1", "NVIDIA GB10"))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     ran = CliRunner().invoke(main, ["check", "--json"])
     found = json.loads(ran.stdout)
