@@ -32,7 +32,7 @@ def test_every_metric_is_what_the_server_did(scripted, tokenizer, streams, itl_m
 
 
 def compare(scripted, tokenizer, streams, itl_ms, seed):
-    """Return the statistics that are off by more than 2 ms and 1 %.
+    """Return what is off: statistics by more than 2 ms and 1 %, the rate by more than 20 %.
 
     The tails are in benchmarks/profile_accuracy.py.
     """
@@ -56,7 +56,9 @@ def compare(scripted, tokenizer, streams, itl_ms, seed):
     sent_s = [r.sent_s + result.clock_start_s for r in result.requests if r.phase == "measured"]
     starts = np.array(sent_s) * 1e3
     read = np.array([entry["start_s"] for entry in logs]) * 1e3
-    assert -0.001 < (read - starts).min() < 2.0  # sent when it says: just before it was read
+    before_ms = (read - starts).min()  # sent when it says: just before it was read
+    assert before_ms > -0.001
+    misses = [] if before_ms < 2.0 else [("sent", before_ms, 2.0)]
     truth = {
         "ttft_ms": sends[:, 0] - starts,
         "tpot_ms": (sends[:, -1] - sends[:, 0]) / 11,
@@ -65,9 +67,9 @@ def compare(scripted, tokenizer, streams, itl_ms, seed):
     }
     # one user's tokens a second: 12 tokens in 20 ms and 11 gaps
     ideal = streams * 12 / (0.020 + 11 * itl_ms / 1e3)
-    assert result.metric("tokens_per_s") == pytest.approx(ideal, rel=0.2)
+    if result.metric("tokens_per_s") != pytest.approx(ideal, rel=0.2):
+        misses.append(("tokens_per_s", result.metric("tokens_per_s"), ideal))
     assert result.metric("driver_cpu_us_per_token") > 0
-    misses = []
     for name, samples in truth.items():
         found, expected = result.metrics[name].statistics, float(np.median(samples))
         assert found is not None

@@ -260,7 +260,7 @@ def test_the_queue_is_bounded_in_size_and_time(direct) -> None:
 
 def test_priority_goes_before_arrival(start) -> None:
     with start("--no-triton", "--max-queue-size", "9", "--max-queue-s", "60") as server:
-        threads, _ = in_threads(8, lambda _: ask(server, max_tokens=110))
+        threads, _ = in_threads(8, lambda _: ask(server, max_tokens=300))
         wait_until(lambda: engine(server).get("num_running") == 8)
         ends: dict[int, float] = {}
 
