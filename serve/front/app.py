@@ -29,8 +29,9 @@ from nemotrt.serve.front.doors.responses.call import ResponseCall
 from nemotrt.serve.front.doors.responses.endpoint import ResponsesEndpoint
 from nemotrt.serve.front.doors.vllm_metrics import vllm_text
 from nemotrt.serve.front.http.access import AccessGate, authorization_of
-from nemotrt.serve.front.http.api_error import ApiError, from_upstream
-from nemotrt.serve.front.http.browsers import check_json, cors
+from nemotrt.serve.front.http.access_log import CLIENT_CLOSED_REQUEST, AccessLog
+from nemotrt.serve.front.http.api_error import ApiError, from_upstream, note_error
+from nemotrt.serve.front.http.browsers import HostGate, Hosts, check_json, cors
 from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
 from nemotrt.serve.front.http.request_id import RequestIds
 from nemotrt.serve.front.http.tenants import Tenants
@@ -38,6 +39,7 @@ from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
+from nemotrt.serve.logs.tracing import Tracing
 from nemotrt.serve.processes.options import DEFAULT_STORED_MIB
 from nemotrt.serve.requests.limits import most_body_bytes
 from nemotrt.wire.frames import STOPPING
@@ -58,7 +60,14 @@ ENDPOINTS = {
     "/tokenize": Endpoint.TOKENIZE,
     "/detokenize": Endpoint.DETOKENIZE,
 }
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that has gone
+# Source: OpenTelemetry's semantic conventions for generative AI, gen_ai.operation.name.
+OPERATIONS = {
+    Endpoint.CHAT: "chat",
+    Endpoint.COMPLETIONS: "text_completion",
+    Endpoint.RESPONSES: "chat",
+    Endpoint.MESSAGES: "chat",
+}
+ANY_HOST = Hosts(is_open=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,8 @@ class FrontSpec:
     vllm_metrics: bool = False
     stored_responses_bytes: int = DEFAULT_STORED_MIB << 20  # of /v1/responses, in memory
     aliases: tuple[str, ...] = ()  # other names of the model
+    hosts: Hosts = ANY_HOST
+    tracing: Tracing | None = None
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -162,7 +173,7 @@ class Front:
         if self.spec.is_draining():
             raise from_upstream(UpstreamError(**STOPPING))
         prepared = await self._prepared(endpoint, request)
-        call = prepared.call
+        call = request.state.call = prepared.call
         call.inputs = [self._salted(request, one) for one in call.inputs]
         if isinstance(call, ResponseCall):
             self.responses.keep(request, call)
@@ -230,10 +241,15 @@ def create_app(spec: FrontSpec) -> ASGIApp:
         exception_handlers=handlers,
         lifespan=lifespan,
     )
-    return RequestIds(app)
+    operations = {
+        path: OPERATIONS[endpoint] for path, endpoint in ENDPOINTS.items() if endpoint in OPERATIONS
+    }
+    gated = HostGate(app, spec.hosts)
+    return RequestIds(AccessLog(gated, spec.tenants, spec.tracing, operations))
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
+    note_error(request.scope, error)
     return error.response(request.url.path)
 
 
@@ -252,4 +268,5 @@ async def _client_gone(request: Request, error: ClientGoneError) -> Response:
 async def _fault(request: Request, error: Exception) -> Response:
     """Answer for a bug of ours; the server logs its traceback."""
     fault = ApiError(500, "the server has a fault; its log says more.", code="fault")
+    note_error(request.scope, fault)
     return fault.response(request.url.path)

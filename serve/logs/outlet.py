@@ -1,0 +1,81 @@
+"""Where a process's lines go: to standard error, from a thread of their own.
+
+A process of a server writes to a pipe that its supervisor reads. Should nobody read, no request
+waits for it: what does not fit is left out, and how much that was is said once there is room.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+
+from nemotrt.serve.logs.lines import Lines
+from nemotrt.serve.logs.options import LogLevel, LogOptions
+
+MAX_LINES = 4096  # that wait to be written
+FLUSH_S = 1.0  # at the end of a process
+STDERR = 2
+LOST = "%d lines of this log are lost: nobody took them in time"
+
+
+class Outlet(logging.Handler):
+    """A handler that never waits."""
+
+    def __init__(self, descriptor: int = STDERR, max_lines: int = MAX_LINES) -> None:
+        """Start the thread."""
+        super().__init__()
+        self._descriptor = descriptor
+        self._num_lost = 0
+        self._lines: queue.Queue[bytes] = queue.Queue(max_lines)
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a line on, or count it as lost."""
+        try:
+            if self._num_lost and not self._lines.full():
+                lost, self._num_lost = self._num_lost, 0
+                told = {"levelno": logging.WARNING, "levelname": "WARNING", "msg": LOST}
+                told |= {"name": record.name, "args": (lost,)}
+                self._put(logging.makeLogRecord(told))
+            self._put(record)
+        except queue.Full:
+            self._num_lost += 1
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until everything is written, for a moment at most."""
+        until_s = time.monotonic() + FLUSH_S
+        while self._lines.unfinished_tasks and time.monotonic() < until_s:
+            time.sleep(0.005)
+
+    def _put(self, record: logging.LogRecord) -> None:
+        self._lines.put_nowait(f"{self.format(record)}\n".encode(errors="replace"))
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            try:
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
+            except OSError:
+                pass  # a full disk, or nobody to read: the line is lost, the process goes on
+            finally:
+                self._lines.task_done()
+
+
+def start_logging(
+    process: str, options: LogOptions, handler: logging.Handler | None = None
+) -> None:
+    """Let this process log as it is told, by way of `handler` or an Outlet."""
+    handler = handler or Outlet()
+    handler.setFormatter(Lines(process, options.log_format))
+    root, own = logging.getLogger(), logging.getLogger("nemotrt")
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    is_all = options.log_level is LogLevel.ALL
+    level = "DEBUG" if is_all else options.log_level.upper()
+    own.setLevel(level)
+    root.setLevel("INFO" if level == "DEBUG" and not is_all else level)
