@@ -27,7 +27,7 @@ from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.serve.deploy.command import compose, k8s
 from nemotrt.serve.front.command import front
-from nemotrt.serve.logs.options import verbose_option, with_verbose
+from nemotrt.serve.logs.options import LogFormat, verbose_option, with_verbose
 from nemotrt.serve.processes.options import TritonOptions
 from nemotrt.serve.supervision.serve_spec import ServeSpec
 from nemotrt.serve.triton.repository_command import repo
@@ -83,7 +83,7 @@ def run(
 
     check_tracing()
     logs = with_verbose(serve_spec.logs, verbose)
-    handler = logging.StreamHandler()
+    log, handler = logging.getLogger("nemotrt.serve"), logging.StreamHandler()
     handler.setLevel(logging.ERROR if quiet else logging.NOTSET)
     start_logging("serve", logs, handler)
     engine = engine_folder(str(serve_spec.engine), rebuild=rebuild)
@@ -95,8 +95,16 @@ def run(
         state = supervisor.state
         click.echo(f"would serve {spec.engine} as {state.model_name!r}: {_urls(state)}", err=True)
         return
+    is_json = logs.log_format is LogFormat.JSON
+
+    def tell(state: Any) -> None:
+        if is_json:  # standard error is objects alone then
+            log.info("ready", extra={"fields": _addresses(state)})
+        elif not quiet:
+            click.echo(_urls(state), err=True)
+
     supervisor.run(
-        on_ready=lambda state: None if quiet else click.echo(_urls(state), err=True),
+        on_ready=tell,
         on_log=(lambda line: click.echo(line, err=True)) if with_logs else None,
     )
 
@@ -198,8 +206,13 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
     return replace(spec, front=with_free_ports(spec.front), triton=with_free_ports(spec.triton))
 
 
-def _urls(state: Any) -> str:
-    """Return a server's addresses in one line."""
+def _addresses(state: Any) -> dict[str, str]:
+    """Return a server's addresses by what is there."""
     urls = {"OpenAI": state.openai_url, "Triton": state.http_url, "gRPC": state.grpc_url}
     urls["metrics"] = state.metrics_url
-    return ", ".join(f"{name} {url}" for name, url in urls.items() if url)
+    return {name: url for name, url in urls.items() if url}
+
+
+def _urls(state: Any) -> str:
+    """Return a server's addresses in one line."""
+    return ", ".join(f"{name} {url}" for name, url in _addresses(state).items())

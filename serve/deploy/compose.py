@@ -26,7 +26,7 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
         checkpoint = spec.weights.path.replace("$", "$$")
     service: dict[str, Any] = {
         "image": spec.image,
-        "command": serve_command(spec.model_name, spec.drain_s, checkpoint, spec.prefix_cache_gib),
+        "command": serve_command(spec, checkpoint),
         "user": "1000:1000",
         "environment": {
             "HOME": "/tmp",

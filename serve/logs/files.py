@@ -5,6 +5,7 @@ standard output would go on into the old one. So every file is whole lines, each
 those of tritonserver, of native libraries and of a Python that dies.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -93,9 +94,12 @@ def remove_logs(path: Path) -> None:
 def copier(process: str, file: LogFile, options: LogOptions) -> Callable[[bytes], None]:
     """Return what takes each line that a process writes."""
     lines = Lines(process, options.log_format)
+    least = logging.getLevelNamesMapping()[options.log_level.name_of_least]
 
     def copy(line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r\n")
-        file.write(f"{lines.foreign(text, time.time())}\n".encode(errors="replace"))
+        told = lines.of_output(text, time.time(), least)
+        if told is not None:
+            file.write(f"{told}\n".encode(errors="replace"))
 
     return copy

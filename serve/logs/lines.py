@@ -43,10 +43,11 @@ class Lines(logging.Formatter):
         when = _moment(record.created)
         return self._line(when, record.levelname, record.name, record.getMessage(), fields, fault)
 
-    def foreign(self, text: str, now_s: float) -> str:
-        """Return the line for one that another's code wrote to the process's standard error.
+    def of_output(self, text: str, now_s: float, least: int) -> str | None:
+        """Return the line for one that the process wrote to its standard error.
 
-        One of our own passes; a person's eye tells them by the same mark.
+        One of our own passes. What another's code wrote gets its time and its place; None where it
+        says of itself that it is less than the `least` level.
         """
         if self._form is LogFormat.HUMAN and OWN_HUMAN.match(text):
             return plain(text)
@@ -54,6 +55,8 @@ class Lines(logging.Formatter):
             return text
         letter = GLOG.match(text)
         level = GLOG_LEVELS[letter[1]] if letter else "INFO"
+        if letter and logging.getLevelNamesMapping()[level] < least:
+            return None
         return self._line(_moment(now_s), level, self._process, text, {}, "")
 
     def _line(
@@ -79,6 +82,8 @@ def plain(text: str) -> str:
 
 def _value(value: Any) -> str:
     """Return a field's value; one that could be taken for two stands in quotes."""
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
     text = f"{value:g}" if isinstance(value, float) else str(value)
     is_one = bool(text) and not re.search(r'[\s"=\\]', text)
     return plain(text if is_one else json.dumps(text, ensure_ascii=False))

@@ -27,6 +27,11 @@ class LogLevel(StrEnum):
     DEBUG = "debug"
     ALL = "all"
 
+    @property
+    def name_of_least(self) -> str:
+        """What `logging` calls the least that is logged."""
+        return "DEBUG" if self is LogLevel.ALL else self.upper()
+
 
 VERBOSE = {1: LogLevel.DEBUG, 2: LogLevel.ALL}
 
@@ -46,9 +51,9 @@ class LogFiles:
     """How much of each process's log is kept."""
 
     log_max_mib: float = option(
-        64.0, "Size at which a process's log is put aside for a new one.", kind=ABOVE_0
+        16.0, "Size at which a process's log is put aside for a new one.", kind=ABOVE_0
     )
-    log_files: int = option(4, "Logs put aside that are kept.", kind=click.IntRange(0))
+    log_files: int = option(3, "Logs put aside that are kept.", kind=click.IntRange(0))
 
     @property
     def max_bytes(self) -> int:

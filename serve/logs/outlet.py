@@ -75,7 +75,6 @@ def start_logging(
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(handler)
-    is_all = options.log_level is LogLevel.ALL
-    level = "DEBUG" if is_all else options.log_level.upper()
-    own.setLevel(level)
-    root.setLevel("INFO" if level == "DEBUG" and not is_all else level)
+    level = options.log_level
+    own.setLevel(level.name_of_least)
+    root.setLevel("INFO" if level is LogLevel.DEBUG else level.name_of_least)
