@@ -22,7 +22,6 @@ from nemotrt.wire.trail import Trail, read_trail
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
 # Source: OpenTelemetry's specification, OTLP exporter and SDK environment variables.
@@ -99,7 +98,8 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = provider.get_tracer(PROVIDER)
         self._told = {"gen_ai.provider.name": PROVIDER, **told}
-        atexit.register(_end, provider)
+        self._provider = provider
+        atexit.register(self.close)
 
     def begin(self, method: str, route: str, headers: Mapping[str, str], operation: str) -> "Span":
         """Return the span of an HTTP request, part of the client's trace if it has one."""
@@ -159,6 +159,12 @@ class Tracing:
             start = end
         whole.end(now_ns)
 
+    def close(self) -> None:
+        """Send what is left, for a moment at most: an endpoint that is down holds up no stop."""
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(FLUSH_S)
+
 
 def start_tracing(process: str, told: Mapping[str, str]) -> Tracing | None:
     """Return what makes spans, None where nobody asked for them; raises like `check_tracing`."""
@@ -180,10 +186,3 @@ def _attributes(fields: Mapping[str, Any]) -> dict[str, Any]:
     if TTFT_MS in fields:
         found["gen_ai.response.time_to_first_chunk"] = fields[TTFT_MS] / 1e3
     return found
-
-
-def _end(provider: "TracerProvider") -> None:
-    """Send what is left, for a moment at most: an endpoint that is down holds up no stop."""
-    ending = threading.Thread(target=provider.shutdown, daemon=True)
-    ending.start()
-    ending.join(FLUSH_S)

@@ -29,50 +29,43 @@ class LogFollower:
 
 
 class _Log:
-    """One log: the file of it that is open is read to its end, wherever it lies by now."""
+    """One log: the file that was read last is read to its end, wherever it lies by now."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._older = files_of(path)[:-1]
-        self._stream: BinaryIO | None = None
+        self._inode: int | None = None
+        self._offset = 0
 
     def new_lines(self) -> Iterator[str]:
         try:
-            while (stream := self._open()) is not None:
-                yield from _whole_lines(stream)
-                if self._is_written():
-                    return
-                stream.close()
-                self._stream = None
+            for path in self._unread():
+                with path.open("rb") as stream:
+                    found = os.fstat(stream.fileno())
+                    if found.st_ino != self._inode or found.st_size < self._offset:
+                        self._inode, self._offset = found.st_ino, 0  # another, or it begins anew
+                    yield from self._whole_lines(stream)
+        except FileNotFoundError:
+            self._inode = None
         except OSError:
             return  # perhaps at the next look
 
-    def _open(self) -> BinaryIO | None:
-        if self._stream is None:
-            path = self._older.pop(0) if self._older else self._path
-            if not path.exists():
-                return None
-            self._stream = path.open("rb")
-        return self._stream
+    def _unread(self) -> list[Path]:
+        """Return the files that may have lines which are not read yet, the oldest first."""
+        found = self._path.stat()
+        if found.st_ino == self._inode:
+            return [] if found.st_size == self._offset else [self._path]
+        every = files_of(self._path)
+        known = [i for i, path in enumerate(every) if path.stat().st_ino == self._inode]
+        return every[known[0] if known else 0 :]
 
-    def _is_written(self) -> bool:
-        """Whether the open file is the one that new lines go to."""
-        if self._older or self._stream is None or not self._path.exists():
-            return False
-        return os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat())
-
-
-def _whole_lines(stream: BinaryIO) -> Iterator[str]:
-    """Yield the lines from where a stream stands; it stands behind them afterwards."""
-    if os.fstat(stream.fileno()).st_size < stream.tell():
-        stream.seek(0)  # it begins anew
-    while data := stream.read(MAX_READ_BYTES):
-        end = data.rfind(b"\n") + 1
-        if not end and len(data) >= MAX_LINE_BYTES:
-            end = len(data)
-        stream.seek(end - len(data), os.SEEK_CUR)
-        if end:
+    def _whole_lines(self, stream: BinaryIO) -> Iterator[str]:
+        stream.seek(self._offset)
+        while data := stream.read(MAX_READ_BYTES):
+            end = data.rfind(b"\n") + 1
+            if not end and len(data) >= MAX_LINE_BYTES:
+                end = len(data)
+            self._offset = stream.seek(end - len(data), os.SEEK_CUR)
+            if not end:
+                return
             for line in data[:end].removesuffix(b"\n").split(b"\n"):
                 yield line.decode(errors="replace")
-        if not end or len(data) < MAX_READ_BYTES:
-            return
