@@ -259,7 +259,7 @@ OTEL_SDK = Package(
     "opentelemetry-sdk",
     "spans of requests",
     "tracing",
-    least="1.30",
+    least="1.45",
     below="2",
     modules=("opentelemetry.sdk.trace",),
 )
@@ -267,7 +267,7 @@ OTLP = Package(
     "opentelemetry-exporter-otlp-proto-http",
     "send spans to a collector",
     "tracing",
-    least="1.30",
+    least="1.45",
     below="2",
     modules=("opentelemetry.exporter.otlp.proto.http",),
 )

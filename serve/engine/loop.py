@@ -124,7 +124,7 @@ class EngineLoop:
                 self._step()
                 self._flush()
         except Exception as error:
-            log.critical("the engine failed", exc_info=error)
+            log.critical("the engine failed: %s", error, exc_info=error)
             self.failure = error
             self._fail_all(failure("engine_failed", f"the engine failed: {error}"))
         else:

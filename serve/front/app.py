@@ -254,8 +254,8 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    response = ApiError(error.status_code, error.detail, code="http_error").response(
-        request.url.path
+    response = await _api_error(
+        request, ApiError(error.status_code, error.detail, code="http_error")
     )
     response.headers.update(error.headers or {})
     return response

@@ -1,7 +1,8 @@
 """A log record as one line: for people, or a JSON object.
 
-A record's fields are those of `extra={"fields": {...}}`, and its request's id if it has one. A
-fault that belongs to a request is told without its message, which may quote what was sent.
+A record's fields are those of `extra={"fields": {...}}`, and its request's id if it has one. An
+exception is told without its message, which may quote what was sent: by its type and its place.
+Whoever knows that it quotes nobody puts it into his own message.
 """
 
 import json
@@ -35,11 +36,10 @@ class Lines(logging.Formatter):
         fields: dict[str, Any] = dict(getattr(record, "fields", {}))
         if "request_id" not in fields and CURRENT.get().request_id:
             fields = {"request_id": CURRENT.get().request_id, **fields}
-        fault = ""
-        if record.exc_info and record.exc_info[1] is not None:
-            is_of_request = "request_id" in fields
-            error, told = record.exc_info[1], record.exc_info
-            fault = place_of(error) if is_of_request else self.formatException(told)
+        if not fields.get("request_id", True):
+            del fields["request_id"]  # it has none
+        error = record.exc_info[1] if record.exc_info else None
+        fault = "" if error is None else place_of(error)
         when = _moment(record.created)
         return self._line(when, record.levelname, record.name, record.getMessage(), fields, fault)
 

@@ -7,12 +7,15 @@ waits for it: what does not fit is left out, and how much that was is said once 
 import logging
 import os
 import queue
+import sys
 import threading
 import time
+from types import TracebackType
 
 from nemotrt.serve.logs.lines import Lines
 from nemotrt.serve.logs.options import LogLevel, LogOptions
 
+log = logging.getLogger("nemotrt.serve")
 MAX_LINES = 4096  # that wait to be written
 FLUSH_S = 1.0  # at the end of a process
 STDERR = 2
@@ -69,7 +72,10 @@ def start_logging(
     process: str, options: LogOptions, handler: logging.Handler | None = None
 ) -> None:
     """Let this process log as it is told, by way of `handler` or an Outlet."""
-    handler = handler or Outlet()
+    if handler is None:
+        handler = Outlet()
+        sys.excepthook = _uncaught
+        threading.excepthook = lambda told: _uncaught_of_thread(told.thread, told.exc_value)
     handler.setFormatter(Lines(process, options.log_format))
     root, own = logging.getLogger(), logging.getLogger("nemotrt")
     for old in list(root.handlers):
@@ -78,3 +84,14 @@ def start_logging(
     level = options.log_level
     own.setLevel(level.name_of_least)
     root.setLevel("INFO" if level is LogLevel.DEBUG else level.name_of_least)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say why this process ends."""
+    log.critical("this process ends by a fault: %s", error, exc_info=(kind, error, trace))
+
+
+def _uncaught_of_thread(thread: threading.Thread | None, error: BaseException | None) -> None:
+    """Say that a thread has ended; what it served is a client's, whom nobody quotes."""
+    name = "?" if thread is None else thread.name
+    log.error("the thread %s ends by a fault", name, exc_info=error)

@@ -19,6 +19,7 @@ from support.otlp_receiver import Receiver, otlp_receiver
 
 KEY, WRONG_KEY = "key-zyxwv-1", "key-zyxwv-2"
 SAID = "zyxwv"  # in every key, prompt, field and header that is sent
+MAX_MIB = 0.004
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 MESSAGES = [{"role": "user", "content": f"Hello {SAID}\n2026-11-30T00:00:00.000Z INFO x forged"}]
 CHAT = {"model": "llm", "messages": MESSAGES, "max_tokens": 4}
@@ -67,7 +68,7 @@ class Talkative:
 @pytest.fixture(scope="module", params=["direct", pytest.param("triton", marks=pytest.mark.triton)])
 def server(request, engine_folder, triton_runtime) -> Iterator[Talkative]:
     options = ["--threads", "1", "--logs", "-vv", "--log-format", "json"]
-    options += ["--log-max-mib", "0.004", "--log-files", "500"]
+    options += ["--log-max-mib", str(MAX_MIB), "--log-files", "500"]
     options += ["--no-triton"] if request.param == "direct" else []
     with otlp_receiver() as receiver, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("OTEL_")]:
@@ -91,7 +92,12 @@ def test_a_request_is_followed_through_the_processes(server) -> None:
     traceparent = f"00-{TRACE}-{PARENT}-01"
     answer = server.post("chat/completions", CHAT, "follow-1", traceparent=traceparent)
     assert answer.is_success
-    [front] = wait_for(lambda: server.lines("front", "follow-1"))
+
+    def answered() -> list[dict[str, Any]]:
+        found = server.lines("front", "follow-1")
+        return [one for one in found if one["logger"] == "nemotrt.access"]
+
+    [front] = wait_for(answered)
     wait_for(lambda: any(one["message"] == "ended" for one in server.lines("engine", "follow-1")))
     engine = server.lines("engine", "follow-1")
     assert [one["message"] for one in engine] == ["queued", "admitted", "ended"]
@@ -141,7 +147,10 @@ def test_nobody_is_quoted_and_no_line_is_forged(server) -> None:
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["timestamp"])
     assert all(SAID.encode() not in s.SerializeToString() for s, _ in server.receiver.spans)
     assert len(files_of(folder / "front.log")) > 3
-    assert all(path.stat().st_size <= 4 * 1024 for path in logs if path.stem != "serve")
+    for path in logs:  # a longer line has a file of its own
+        text = path.read_text()
+        is_small = len(text) <= MAX_MIB * 2**20 or text.count("\n") == 1
+        assert is_small or path.name == "serve.log", path.name
 
 
 def test_the_servers_own_standard_error_is_objects_too(server) -> None:
