@@ -32,6 +32,7 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
             "HOME": "/tmp",
             "NEMOTRT_RUN_DIR": RUN_FOLDER,
             "NEMOTRT_API_KEYS": "${NEMOTRT_API_KEYS:-}",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "${OTEL_EXPORTER_OTLP_ENDPOINT:-}",
         },
         "ports": [f"127.0.0.1:{spec.port}:{PORTS['openai']}"],
         "volumes": [_volume(source, target) for target, source in volumes.items()],

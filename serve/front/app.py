@@ -7,12 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
     JSONResponse,
@@ -29,10 +27,11 @@ from nemotrt.serve.front.doors.responses.call import ResponseCall
 from nemotrt.serve.front.doors.responses.endpoint import ResponsesEndpoint
 from nemotrt.serve.front.doors.vllm_metrics import vllm_text
 from nemotrt.serve.front.http.access import AccessGate, authorization_of
-from nemotrt.serve.front.http.access_log import CLIENT_CLOSED_REQUEST, AccessLog
-from nemotrt.serve.front.http.api_error import ApiError, from_upstream, note_error
+from nemotrt.serve.front.http.access_log import AccessLog
+from nemotrt.serve.front.http.api_error import ApiError, from_upstream
 from nemotrt.serve.front.http.browsers import HostGate, Hosts, check_json, cors
-from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
+from nemotrt.serve.front.http.event_stream import EventStream, until_gone
+from nemotrt.serve.front.http.handlers import HANDLERS
 from nemotrt.serve.front.http.request_id import RequestIds
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
@@ -59,13 +58,6 @@ ENDPOINTS = {
     "/v1/messages/count_tokens": Endpoint.COUNT_TOKENS,
     "/tokenize": Endpoint.TOKENIZE,
     "/detokenize": Endpoint.DETOKENIZE,
-}
-# Source: OpenTelemetry's semantic conventions for generative AI, gen_ai.operation.name.
-OPERATIONS = {
-    Endpoint.CHAT: "chat",
-    Endpoint.COMPLETIONS: "text_completion",
-    Endpoint.RESPONSES: "chat",
-    Endpoint.MESSAGES: "chat",
 }
 ANY_HOST = Hosts(is_open=True)
 
@@ -228,45 +220,12 @@ def create_app(spec: FrontSpec) -> ASGIApp:
     ]
     most = spec.max_body_bytes or most_body_bytes(spec.files.limits.max_seq_len)
     gate = Middleware(AccessGate, keys=spec.tenants.keys, max_body_bytes=most)
-    handlers: dict[Any, Any] = {
-        ApiError: _api_error,
-        HTTPException: _http_error,
-        ClientGoneError: _client_gone,
-        ClientDisconnect: _client_gone,
-        Exception: _fault,
-    }
     app = Starlette(
         routes=routes,
         middleware=[*cors(spec.cors_origins), gate],
-        exception_handlers=handlers,
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
-    operations = {
-        path: OPERATIONS[endpoint] for path, endpoint in ENDPOINTS.items() if endpoint in OPERATIONS
-    }
+    operations = {path: door.operation for path, door in ENDPOINTS.items() if door.operation}
     gated = HostGate(app, spec.hosts)
     return RequestIds(AccessLog(gated, spec.tenants, spec.tracing, operations))
-
-
-async def _api_error(request: Request, error: ApiError) -> Response:
-    note_error(request.scope, error)
-    return error.response(request.url.path)
-
-
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    response = await _api_error(
-        request, ApiError(error.status_code, error.detail, code="http_error")
-    )
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _client_gone(request: Request, error: ClientGoneError) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-async def _fault(request: Request, error: Exception) -> Response:
-    """Answer for a bug of ours; the server logs its traceback."""
-    fault = ApiError(500, "the server has a fault; its log says more.", code="fault")
-    note_error(request.scope, fault)
-    return fault.response(request.url.path)

@@ -17,6 +17,8 @@ from nemotrt.wire.trail import CURRENT
 
 OWN_HUMAN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ |  ")
 JSON_START = '{"timestamp": "'
+ENCODER = json.JSONEncoder(default=str)
+NOT_ONE = re.compile(r'[\s"=\\]')  # what a value has that needs quotes
 INDENT = "\n  "  # a line of a log that begins so goes on from the one before
 # Source: Triton 2.51's log, which is glog's: a letter, month and day, time.
 GLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
@@ -69,8 +71,8 @@ class Lines(logging.Formatter):
             return " ".join(said) + rest
         told = {"timestamp": when, "level": level, "logger": name, "process": self._process}
         whole = told | {"message": message} | fields | ({"fault": fault} if fault else {})
-        text = json.dumps(whole, default=str)
-        return text if r"\ud" not in text else json.dumps(_without_surrogates(whole), default=str)
+        text = ENCODER.encode(whole)
+        return text if r"\ud" not in text else ENCODER.encode(_without_surrogates(whole))
 
 
 def plain(text: str) -> str:
@@ -84,9 +86,10 @@ def _value(value: Any) -> str:
     """Return a field's value; one that could be taken for two stands in quotes."""
     if isinstance(value, list):
         value = ",".join(map(str, value))
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    is_one = bool(text) and not re.search(r'[\s"=\\]', text)
-    return plain(text if is_one else json.dumps(text, ensure_ascii=False))
+    if not isinstance(value, str):
+        return f"{value:g}" if isinstance(value, float) else plain(str(value))
+    is_one = bool(value) and not NOT_ONE.search(value)
+    return plain(value if is_one else json.dumps(value, ensure_ascii=False))
 
 
 def _moment(time_s: float) -> str:
