@@ -43,7 +43,9 @@ class LogOptions:
     log_level: LogLevel = option(
         LogLevel.INFO, "The least that is logged; `all` is `debug` of the libraries too."
     )
-    log_format: LogFormat = option(LogFormat.HUMAN, "Of each line; json is an object a line.")
+    log_format: LogFormat = option(
+        LogFormat.HUMAN, "How lines are written; json is one object a line."
+    )
 
 
 @dataclass(frozen=True, slots=True)
