@@ -98,7 +98,7 @@ def test_refusals_are_told_by_their_code(runner, caplog) -> None:
     with caplog.at_level(logging.INFO, "nemotrt.access"):
         post(app, runner, "/v1/completions", {"prompt": "Hi"}, **key)
         post(app, runner, "/v1/completions", {"prompt": "Hi"}, x_api_key="ada")
-        post(app, runner, "/v1/completions", {"prompt": "Hi"}, authorization="Bearer eve")
+        post(app, runner, "/v1/completions", {"prompt": "Hi"}, authorization="Bearer mallory")
         post(app, runner, "/v1/completions", {"prompt": "Hi", "no": "secret"}, **key)
         post(app, runner, "/v1/nothing", {}, **key)
         post(app, runner, "/v1/completions", {"prompt": "Hi"}, host="evil.example", **key)
@@ -118,7 +118,7 @@ def test_refusals_are_told_by_their_code(runner, caplog) -> None:
     assert all("input_tokens" not in one for one in told[2:])  # nothing was counted: not zero
     assert " " not in told[-1]["request_id"]
     shown = str([record.__dict__ for record in caplog.records])
-    for secret in ("bob", "eve", "secret", "evil", keys.digests[1].hex()):
+    for secret in ("bob", "mallory", "secret", "evil", keys.digests[1].hex()):
         assert secret not in shown
 
 
