@@ -89,6 +89,7 @@ def known_abilities() -> tuple[needs.Ability, ...]:
         *(ability for backend in registry.backends() for ability in backend.abilities),
         needs.Ability("serve with Triton Inference Server", check=_check_triton),
         needs.Ability("serve (OpenAI endpoint)", needs.EXTRAS["serve"], "serve"),
+        needs.Ability("trace requests (OpenTelemetry)", needs.EXTRAS["tracing"], "tracing"),
         needs.Ability("measure a server", (needs.HTTPTOOLS, needs.PROMETHEUS)),
         needs.Ability("measure the GPU (NVML)", (needs.NVML,), needs_gpu=True),
         *rooms(),

@@ -254,6 +254,24 @@ TRANSFORMERS = Package(
 PYARROW = Package("pyarrow", "tables as Parquet", "parquet", least="17", modules=("pyarrow",))
 MATPLOTLIB = Package("matplotlib", "plots as PNG", "plots", least="3.9", modules=("matplotlib",))
 
+# Spans of requests. The exporter and the SDK are released together.
+OTEL_SDK = Package(
+    "opentelemetry-sdk",
+    "spans of requests",
+    "tracing",
+    least="1.45",
+    below="2",
+    modules=("opentelemetry.sdk.trace",),
+)
+OTLP = Package(
+    "opentelemetry-exporter-otlp-proto-http",
+    "send spans to a collector",
+    "tracing",
+    least="1.45",
+    below="2",
+    modules=("opentelemetry.exporter.otlp.proto.http",),
+)
+
 # The extras of pyproject.toml; a test holds the two together.
 EXTRAS: dict[str, tuple[Package, ...]] = {
     "rtx": (RTX_BINDINGS, RTX_LIBS),
@@ -261,6 +279,7 @@ EXTRAS: dict[str, tuple[Package, ...]] = {
     "tensorrt": (CUDA, NVRTC, TENSORRT),
     "tensorrt-llm": (TENSORRT_LLM,),
     "serve": (LLGUIDANCE, STARLETTE, TRITONCLIENT, UVICORN),
+    "tracing": (OTLP, OTEL_SDK),
     "transformers": (TRANSFORMERS,),
     "parquet": (PYARROW,),
     "plots": (MATPLOTLIB,),

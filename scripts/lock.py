@@ -23,7 +23,7 @@ def main() -> None:
     """Write the three lists; what two of them name has one version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    pin("serve", project["project"]["dependencies"] + extras["serve"])
+    pin("serve", project["project"]["dependencies"] + extras["serve"] + extras["tracing"])
     pin("rtx-run", extras["rtx-run"], "-c", str(LOCK / "serve.txt"))
     pin("build", project["build-system"]["requires"])
 

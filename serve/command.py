@@ -27,6 +27,7 @@ from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.serve.deploy.command import compose, k8s
 from nemotrt.serve.front.command import front
+from nemotrt.serve.logs.options import LogFormat, verbose_option, with_verbose
 from nemotrt.serve.processes.options import TritonOptions
 from nemotrt.serve.supervision.serve_spec import ServeSpec
 from nemotrt.serve.triton.repository_command import repo
@@ -49,6 +50,7 @@ def serve() -> None:
 @click.option("--run-dir", type=PATH, help="Folder of state and logs.")
 @click.option("--stop-with-parent", is_flag=True, help="End with the process that started it.")
 @click.option("--logs", "with_logs", is_flag=True, help="The processes' logs on stderr too.")
+@verbose_option
 @dry_run_option
 @quiet_option
 @offline_option
@@ -60,6 +62,7 @@ def run(
     run_dir: Path | None,
     stop_with_parent: bool,
     with_logs: bool,
+    verbose: int,
     dry_run: bool,
     quiet: bool,
 ) -> None:
@@ -73,13 +76,18 @@ def run(
     from nemotrt.serve.processes.packages import check_packages
 
     check_packages(use_triton=serve_spec.use_triton)
+    from nemotrt.serve.logs.outlet import start_logging
+    from nemotrt.serve.logs.tracing import check_tracing
     from nemotrt.serve.processes.run_folder import check_run_folder, create_run_folder, runs_root
     from nemotrt.serve.supervision.supervisor import Supervisor
 
-    level = logging.ERROR if quiet else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    check_tracing()
+    logs = with_verbose(serve_spec.logs, verbose)
+    log, handler = logging.getLogger("nemotrt.serve"), logging.StreamHandler()
+    handler.setLevel(logging.ERROR if quiet else logging.NOTSET)
+    start_logging("serve", logs, handler)
     engine = engine_folder(str(serve_spec.engine), rebuild=rebuild)
-    spec = _checked(replace(serve_spec, engine=engine), free_ports)
+    spec = _checked(replace(serve_spec, engine=engine, logs=logs), free_ports)
     place = run_dir or runs_root() / (Path(os.path.abspath(spec.engine)).name or "engine")
     folder = (check_run_folder if dry_run else create_run_folder)(place)
     supervisor = Supervisor(spec, folder, stop_with_parent=stop_with_parent)
@@ -87,8 +95,16 @@ def run(
         state = supervisor.state
         click.echo(f"would serve {spec.engine} as {state.model_name!r}: {_urls(state)}", err=True)
         return
+    is_json = logs.log_format is LogFormat.JSON
+
+    def tell(state: Any) -> None:
+        if is_json:  # standard error is objects alone then
+            log.info("ready", extra={"fields": _addresses(state)})
+        elif not quiet:
+            click.echo(_urls(state), err=True)
+
     supervisor.run(
-        on_ready=lambda state: None if quiet else click.echo(_urls(state), err=True),
+        on_ready=tell,
         on_log=(lambda line: click.echo(line, err=True)) if with_logs else None,
     )
 
@@ -190,8 +206,13 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
     return replace(spec, front=with_free_ports(spec.front), triton=with_free_ports(spec.triton))
 
 
-def _urls(state: Any) -> str:
-    """Return a server's addresses in one line."""
+def _addresses(state: Any) -> dict[str, str]:
+    """Return a server's addresses by what is there."""
     urls = {"OpenAI": state.openai_url, "Triton": state.http_url, "gRPC": state.grpc_url}
     urls["metrics"] = state.metrics_url
-    return ", ".join(f"{name} {url}" for name, url in urls.items() if url)
+    return {name: url for name, url in urls.items() if url}
+
+
+def _urls(state: Any) -> str:
+    """Return a server's addresses in one line."""
+    return ", ".join(f"{name} {url}" for name, url in _addresses(state).items())

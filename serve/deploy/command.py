@@ -54,7 +54,8 @@ def k8s(
 def compose(compose_spec: ComposeSpec, num_gpus: int | None, checkpoint: str | None) -> None:
     """Print a compose file (YAML) that serves ENGINE, with its weights, on this host.
 
-    API keys come from $NEMOTRT_API_KEYS, or a .env file beside the compose file.
+    API keys come from $NEMOTRT_API_KEYS, or a .env file beside the compose file, and so does where
+    spans go: $OTEL_EXPORTER_OTLP_ENDPOINT.
     """
     from nemotrt.serve.deploy.compose import compose_file
     from nemotrt.serve.deploy.mounts import weights_mount

@@ -26,12 +26,13 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
         checkpoint = spec.weights.path.replace("$", "$$")
     service: dict[str, Any] = {
         "image": spec.image,
-        "command": serve_command(spec.model_name, spec.drain_s, checkpoint, spec.prefix_cache_gib),
+        "command": serve_command(spec, checkpoint),
         "user": "1000:1000",
         "environment": {
             "HOME": "/tmp",
             "NEMOTRT_RUN_DIR": RUN_FOLDER,
             "NEMOTRT_API_KEYS": "${NEMOTRT_API_KEYS:-}",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "${OTEL_EXPORTER_OTLP_ENDPOINT:-}",
         },
         "ports": [f"127.0.0.1:{spec.port}:{PORTS['openai']}"],
         "volumes": [_volume(source, target) for target, source in volumes.items()],

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from nemotrt.commandline import words_of
 from nemotrt.serve.deploy.mounts import CHECKPOINT_MOUNT
-from nemotrt.serve.deploy.specs import PORTS, ClusterSpec
+from nemotrt.serve.deploy.specs import PORTS, ClusterSpec, ComposeSpec
+from nemotrt.serve.logs.options import LogOptions
 
 Manifest = dict[str, Any]
 ENGINE_MOUNT = "/engine"
@@ -76,19 +78,17 @@ def pod_monitor(spec: ClusterSpec) -> Manifest:
     }
 
 
-def serve_command(
-    model_name: str, drain_s: int, checkpoint: str | None, prefix_cache_gib: float | None
-) -> list[str]:
+def serve_command(spec: ClusterSpec | ComposeSpec, checkpoint: str | None) -> list[str]:
     """Return what a container runs: its port is open to the container's own network alone.
 
     `checkpoint` is where the container sees the engine's weights, None where the engine holds them.
     """
-    command = ["nemotrt", "serve", ENGINE_MOUNT, "--name", model_name, "--host", "0.0.0.0"]
+    command = ["nemotrt", "serve", ENGINE_MOUNT, "--name", spec.model_name, "--host", "0.0.0.0"]
     command += [] if checkpoint is None else ["--checkpoint", checkpoint]
-    command += (
-        [] if prefix_cache_gib is None else ["--prefix-cache-gib", f"{prefix_cache_gib:.12g}"]
-    )
-    return [*command, "--port", str(PORTS["openai"]), "--drain-s", str(drain_s), "--logs"]
+    if spec.prefix_cache_gib is not None:
+        command += ["--prefix-cache-gib", f"{spec.prefix_cache_gib:.12g}"]
+    command += ["--port", str(PORTS["openai"]), "--drain-s", str(spec.drain_s), "--logs"]
+    return command + words_of(LogOptions(log_format=spec.log_format))
 
 
 def _container(spec: ClusterSpec) -> Manifest:
@@ -116,7 +116,7 @@ def _container(spec: ClusterSpec) -> Manifest:
     container: Manifest = {
         "name": "server",
         "image": spec.image,
-        "command": serve_command(spec.model_name, spec.drain_s, checkpoint, spec.prefix_cache_gib),
+        "command": serve_command(spec, checkpoint),
         "env": environment,
         "ports": [{"name": name, "containerPort": port} for name, port in PORTS.items()],
         "volumeMounts": mounts,

@@ -10,6 +10,7 @@ from nemotrt.commandline import ABOVE_0, COUNT, option, required
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ConfigError
 from nemotrt.serve.deploy.names import NameForm, check_name, check_sub_path
+from nemotrt.serve.logs.options import LogFormat, LogOptions
 from nemotrt.serve.processes.options import DEFAULT_NAME, check_model_name
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PORTS = {"openai": 9000}
 NONE_OR_MORE = click.IntRange(0)
+[LOG_FORMAT] = [item.metadata for item in fields(LogOptions) if item.name == "log_format"]
 [PREFIX_CACHE] = [
     item.metadata for item in fields(PrefixCacheOptions) if item.name == "prefix_cache_gib"
 ]
@@ -49,6 +51,7 @@ class ClusterSpec:
         None, "Limit of a container, in which the kept prefixes lie too.", kind=COUNT
     )
     prefix_cache_gib: float | None = field(default=None, metadata=PREFIX_CACHE)
+    log_format: LogFormat = field(default=LogFormat.HUMAN, metadata=LOG_FORMAT)
     key_secret: str | None = option(
         None, "Secret: `keys` are the API keys, `metrics` one for Prometheus."
     )
@@ -92,6 +95,7 @@ class ComposeSpec:
         None, "Limit of a container, in which the kept prefixes lie too.", kind=COUNT
     )
     prefix_cache_gib: float | None = field(default=None, metadata=PREFIX_CACHE)
+    log_format: LogFormat = field(default=LogFormat.HUMAN, metadata=LOG_FORMAT)
 
     def __post_init__(self) -> None:
         """Check the names."""

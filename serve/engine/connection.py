@@ -6,20 +6,20 @@ import queue
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.request import NOT_FINITE, ErrorCode, FinishReason
 from nemotrt.errors import NemotrtError
-from nemotrt.serve.engine.delivery import Fields, failure
+from nemotrt.serve.engine.delivery import Fields, failure, outcome_of
 from nemotrt.serve.engine.loop import SHUTTING_DOWN, EngineLoop
 from nemotrt.serve.engine.preparation import MAX_WAITING, Preparation, work_size
 from nemotrt.serve.engine.submission import Submission, make_submission
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.requests.limits import refusal_code
 from nemotrt.wire.frames import Frame, FrameTooLargeError, Item, encode, read_frames
+from nemotrt.wire.trail import Trail, read_trail
 
 log = logging.getLogger("nemotrt.engine")
 _numbers = itertools.count(1)
@@ -47,8 +47,8 @@ class ClientConnection:
         self._metrics = metrics
         self._grammars = grammars
         self._preparation = preparation
-        self._preparing: set[int] = set()  # numbers of requests that the engine's loop has not yet
-        self._lock = threading.Lock()  # guards that set
+        self._preparing: dict[int, Trail] = {}  # of requests that the engine's loop has not yet
+        self._lock = threading.Lock()  # guards that
         self._name = next(_numbers)
         self._pending: list[Item] = []
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
@@ -92,7 +92,7 @@ class ClientConnection:
         """Carry out one frame; ConnectionError for one that makes no sense."""
         match frame.get("op"), frame.get("id"):
             case "submit", int(number):
-                self._submit(number, frame.get("inputs"))
+                self._submit(number, frame.get("inputs"), read_trail(frame.get("trail")))
             case "cancel", int(number):
                 self._cancel(number)
             case "status", number:
@@ -103,22 +103,22 @@ class ClientConnection:
             case op, _:
                 raise ConnectionError(f"unknown operation {op!r}.")
 
-    def _submit(self, number: int, inputs: Any) -> None:
+    def _submit(self, number: int, inputs: Any, trail: Trail) -> None:
         """Have a request checked and passed to the engine, or refuse it at once."""
         arrived_s = time.monotonic()
         if not isinstance(inputs, dict):
             raise ConnectionError("a request's inputs are no object.")
         with self._lock:
-            self._preparing.add(number)
+            self._preparing[number] = trail
         if self._loop.is_draining:
             self._settle(number, SHUTTING_DOWN)
             return
         size = work_size(inputs, is_compiled=self._is_compiled(inputs))
-        if not self._preparation.run(lambda: self._prepare(number, inputs, arrived_s), size):
+        if not self._preparation.run(lambda: self._prepare(number, inputs, arrived_s, trail), size):
             busy = f"{MAX_WAITING} requests of this size wait to be read; try later."
             self._settle(number, failure("queue_full", busy))
 
-    def _prepare(self, number: int, inputs: dict[str, Any], arrived_s: float) -> None:
+    def _prepare(self, number: int, inputs: dict[str, Any], arrived_s: float, trail: Trail) -> None:
         """Turn a request into a submission, or say why not."""
 
         def deliver(fields: Fields) -> None:
@@ -127,12 +127,20 @@ class ClientConnection:
         request_id = self._request_id(number)
         try:
             submission = make_submission(
-                request_id, inputs, self._opened, self, deliver, self._grammars, arrived_s=arrived_s
+                request_id,
+                inputs,
+                self._opened,
+                self,
+                deliver,
+                self._grammars,
+                arrived_s=arrived_s,
+                trail=trail,
             )
         except NemotrtError as error:
             self._settle(number, failure(refusal_code(error), error.message))
         except Exception as error:  # a bug must cost its own request, not the connection of all
-            traceback.print_exc()
+            fields = {"request_id": trail.request_id, "sequence": request_id}
+            log.error("a request met a fault", exc_info=error, extra={"fields": fields})
             self._settle(number, failure("engine_failed", f"the request met a fault: {error}"))
         else:
             self._settle(number, submission)
@@ -142,19 +150,18 @@ class ClientConnection:
         with self._lock:
             if number not in self._preparing:
                 return
-            self._preparing.remove(number)
+            trail = self._preparing.pop(number)
             if isinstance(outcome, Submission):
                 self._loop.submit(outcome)
             else:
-                self._refuse(number, outcome)
+                self._refuse(number, outcome, trail)
 
     def _cancel(self, number: int) -> None:
         """End a request, wherever it is."""
         with self._lock:
-            is_preparing = number in self._preparing
-            self._preparing.discard(number)
-        if is_preparing:
-            self._refuse(number, CANCELLED)
+            trail = self._preparing.pop(number, None)
+        if trail is not None:
+            self._refuse(number, CANCELLED, trail)
         else:
             self._loop.cancel(self._request_id(number))
 
@@ -166,8 +173,10 @@ class ClientConnection:
                 return self._grammars is not None and self._grammars.has(kind, text)
         return False
 
-    def _refuse(self, number: int, fields: Fields) -> None:
+    def _refuse(self, number: int, fields: Fields, trail: Trail) -> None:
         """Answer a request that never reached the engine."""
+        told = {"request_id": trail.request_id, "sequence": self._request_id(number)}
+        log.info("refused", extra={"fields": {**told, "outcome": outcome_of(fields)}})
         self._outbox.put({"op": "updates", "items": [(number, fields)]})
 
     def _request_id(self, number: int) -> str:

@@ -110,3 +110,8 @@ def _prompt_fields(prompt: tuple[PromptToken, ...]) -> Fields:
 def failure(code: str, message: str) -> Fields:
     """Return the last fields of a request that failed."""
     return {"final": True, "error": {"code": code, "message": message}}
+
+
+def outcome_of(fields: Fields) -> str:
+    """Return how a request ended, by its last fields: its finish reason, or its error's code."""
+    return str(fields["error"]["code"] if "error" in fields else fields.get("finish_reason"))

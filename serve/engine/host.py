@@ -28,6 +28,9 @@ from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.preparation import Preparation
 from nemotrt.serve.engine.telemetry import info_text
 from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.logs.options import LogOptions
+from nemotrt.serve.logs.outlet import start_logging
+from nemotrt.serve.logs.tracing import Tracing, start_tracing
 from nemotrt.serve.processes.options import MAX_CHUNKS_PER_S, EngineOptions, QueueLimits
 
 log = logging.getLogger("nemotrt.engine")
@@ -46,6 +49,7 @@ class EngineHost:
         max_chunks_per_s: float = MAX_CHUNKS_PER_S,
         target_itl_s: float | None = None,
         prefix_cache: PrefixCacheOptions = BY_MACHINE,
+        tracing: Tracing | None = None,
     ) -> None:
         """Prepare the loop; nothing runs yet.
 
@@ -57,7 +61,9 @@ class EngineHost:
         scheduler = opened.keeping_scheduler(prefix_cache, target_itl_s)
         kept_bytes = 0 if scheduler.kept is None else scheduler.kept.limit_bytes
         log.info("kept prefixes have %.2f GiB at most", kept_bytes / 2**30)
-        self.loop = EngineLoop(scheduler, limits, self._flush, max_chunks_per_s=max_chunks_per_s)
+        self.loop = EngineLoop(
+            scheduler, limits, self._flush, max_chunks_per_s=max_chunks_per_s, tracing=tracing
+        )
         tokenizer = opened.tokenizer
         self._grammars = (
             None
@@ -150,14 +156,20 @@ class EngineHost:
 @click.argument("engine", type=PATH)
 @click.option("--socket", "socket_path", type=PATH, required=True)
 @options_of(EngineOptions)
-def main(engine: Path, socket_path: Path, engine_options: EngineOptions) -> None:
+@options_of(LogOptions)
+def main(
+    engine: Path, socket_path: Path, engine_options: EngineOptions, log_options: LogOptions
+) -> None:
     """Serve ENGINE on a Unix socket until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    start_logging("engine", log_options)
+    tracing = start_tracing("engine", {"nemotrt.engine": engine.absolute().name})
     sys.setswitchinterval(SWITCH_S)
     told = engine_options
     opened = open_engine(engine, told.opening)
     target_itl_s = None if told.target_itl_ms is None else told.target_itl_ms / 1000
-    host = EngineHost(opened, told.queue, told.max_chunks_per_s, target_itl_s, told.prefix_cache)
+    host = EngineHost(
+        opened, told.queue, told.max_chunks_per_s, target_itl_s, told.prefix_cache, tracing
+    )
 
     def drain(number: int, frame: FrameType | None) -> None:
         log.info("signal %s: draining for %g s at most", signal.Signals(number).name, told.drain_s)

@@ -1,9 +1,9 @@
 """The one thread that owns the scheduler: takes submissions, steps, hands out what they gained."""
 
+import logging
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,14 @@ from nemotrt.engines.runtime.request import FinishReason, Update
 from nemotrt.engines.runtime.request_scheduler import BreaksAlone, RequestScheduler
 from nemotrt.errors import ConfigError
 from nemotrt.serve.engine.admission import AdmissionQueue
-from nemotrt.serve.engine.delivery import Delivery, Fields, failure
+from nemotrt.serve.engine.delivery import Delivery, Fields, failure, outcome_of
 from nemotrt.serve.engine.submission import Submission
 from nemotrt.serve.engine.telemetry import Telemetry
+from nemotrt.serve.logs.tracing import Tracing
 from nemotrt.serve.processes.options import MAX_CHUNKS_PER_S, QueueLimits
 from nemotrt.wire.frames import STOPPING
 
+log = logging.getLogger("nemotrt.engine")
 SHUTTING_DOWN = failure(**STOPPING)
 
 
@@ -40,6 +42,7 @@ class EngineLoop:
         flush: Callable[[], None] = lambda: None,
         *,
         max_chunks_per_s: float = MAX_CHUNKS_PER_S,
+        tracing: Tracing | None = None,
     ) -> None:
         """Prepare; `flush` is called after each step, `max_chunks_per_s` is for all streams."""
         self._chunk_s = 1 / max_chunks_per_s
@@ -48,7 +51,7 @@ class EngineLoop:
         self.failure: BaseException | None = None
         self.num_steps = 0
         self._num_held_back = 0  # by the scheduler, after its last step
-        self.telemetry = Telemetry()
+        self.telemetry = Telemetry(tracing)
         self._flush = flush
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._live: dict[str, LiveRequest] = {}
@@ -121,7 +124,7 @@ class EngineLoop:
                 self._step()
                 self._flush()
         except Exception as error:
-            traceback.print_exc()
+            log.critical("the engine failed: %s", error, exc_info=error)
             self.failure = error
             self._fail_all(failure("engine_failed", f"the engine failed: {error}"))
         else:
@@ -252,8 +255,7 @@ class EngineLoop:
 
     def _refuse(self, submission: Submission, fields: Fields) -> None:
         """Deliver the last fields of a request that is not live."""
-        outcome = fields["error"]["code"] if "error" in fields else fields.get("finish_reason")
-        self.telemetry.ended(submission.request.request_id, str(outcome))
+        self.telemetry.ended(submission.request.request_id, outcome_of(fields))
         submission.deliver(fields)
 
     def _fail_all(self, fields: Fields) -> None:

@@ -21,6 +21,7 @@ from nemotrt.serve.requests.inputs import read_inputs
 from nemotrt.serve.requests.limits import check_head, check_text
 from nemotrt.serve.requests.sampling import sampling_params
 from nemotrt.wire.request import GenerationRequest
+from nemotrt.wire.trail import NO_TRAIL, Trail
 
 ANY_TEXT = Turn(Trace.CLOSED, expects_trace=False, is_at_newline=False)  # a trace plays no part
 
@@ -37,6 +38,7 @@ class Submission:
     owner: Any  # whoever gets the updates; all that one owner has can be cancelled together
     deliver: Callable[[dict[str, Any]], None]
     turn: Turn = ANY_TEXT  # where the prompt leaves the assistant's
+    trail: Trail = NO_TRAIL
 
 
 def prompt_ids(inputs: GenerationRequest, opened: OpenEngine) -> tuple[int, ...]:
@@ -70,6 +72,7 @@ def make_submission(
     grammars: GrammarCompiler | None = None,
     *,
     arrived_s: float | None = None,
+    trail: Trail = NO_TRAIL,
 ) -> Submission:
     """Return the submission for a request's input tensors, which came at `arrived_s`, or now.
 
@@ -94,7 +97,7 @@ def make_submission(
     guide = _without_words(inputs, opened, _guide(inputs, turn, opened, grammars))
     salt, priority = inputs.cache_salt or "", inputs.priority
     request = Request(request_id, ids, params, guide, trace, salt, priority)
-    return Submission(request, inputs, text, now, deadline, owner, deliver, turn)
+    return Submission(request, inputs, text, now, deadline, owner, deliver, turn, trail)
 
 
 def _turn(inputs: GenerationRequest, ids: tuple[int, ...], opened: OpenEngine) -> Turn:

@@ -1,14 +1,18 @@
 """The engine process's measurements, in Prometheus form."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from nemotrt.engines.runtime.request import ErrorCode, Update
 from nemotrt.serve.engine.submission import Submission
+from nemotrt.serve.logs.tracing import Tracing
 
+log = logging.getLogger("nemotrt.engine")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GAUGES = {
@@ -26,18 +30,47 @@ GAUGES = {
 class Timeline:
     """When things happened to one request, on the monotonic clock."""
 
-    submitted_s: float
+    submission: Submission
     admitted_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
+    num_cached_tokens: int | None = None  # not known yet, or nothing is kept
     num_output_tokens: int = 0
+
+    @property
+    def submitted_s(self) -> float:
+        """When it came."""
+        return self.submission.submitted_s
+
+    def fields(self) -> dict[str, Any]:
+        """Return what a log calls it."""
+        request = self.submission.request
+        return {"request_id": self.submission.trail.request_id, "sequence": request.request_id}
+
+    def counts(self) -> dict[str, Any]:
+        """Return its tokens and times, as far as they are known."""
+        ms = {
+            "queue_ms": self.admitted_s,
+            "ttft_ms": self.first_token_s,
+            "duration_ms": time.monotonic(),
+        }
+        told = {"input_tokens": len(self.submission.request.prompt)}
+        if self.num_cached_tokens is not None:
+            told["cached_tokens"] = self.num_cached_tokens
+        told["output_tokens"] = self.num_output_tokens
+        return told | {
+            name: round((moment_s - self.submitted_s) * 1e3, 2)
+            for name, moment_s in ms.items()
+            if moment_s is not None
+        }
 
 
 class Telemetry:
-    """Counts and times requests; called by the engine's loop alone."""
+    """Counts and times requests, and tells of each; called by the engine's loop alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
         """Start at zero."""
+        self._tracing = tracing
         registry = self._registry = CollectorRegistry()
 
         def histogram(name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
@@ -66,7 +99,9 @@ class Telemetry:
 
     def submitted(self, submission: Submission) -> None:
         """Start a request's timeline."""
-        self._timelines[submission.request.request_id] = Timeline(submission.submitted_s)
+        timeline = Timeline(submission)
+        self._timelines[submission.request.request_id] = timeline
+        log.debug("queued", extra={"fields": timeline.fields()})
 
     def admitted(self, submission: Submission) -> None:
         """Note that a request has its slot."""
@@ -74,12 +109,17 @@ class Telemetry:
         timeline.admitted_s = time.monotonic()
         self._queue.observe(timeline.admitted_s - timeline.submitted_s)
         self._prompt_tokens.inc(len(submission.request.prompt))
+        log.debug("admitted", extra={"fields": timeline.fields()})
 
     def updated(self, update: Update, now_s: float) -> None:
         """Note the tokens that a step brought a request, at once: the counter's rate is read."""
         self._output_tokens.inc(len(update.tokens))
         timeline = self._timelines.get(update.request_id)
-        if timeline is None or not update.tokens:
+        if timeline is None:
+            return
+        if update.cached_tokens is not None:
+            timeline.num_cached_tokens = update.cached_tokens
+        if not update.tokens:
             return
         if timeline.first_token_s is None:
             timeline.first_token_s = now_s
@@ -93,7 +133,15 @@ class Telemetry:
         if outcome == ErrorCode.LOGITS_NOT_FINITE:
             self._not_finite.inc()
         timeline = self._timelines.pop(request_id, None)
-        if timeline is None or timeline.first_token_s is None or timeline.last_token_s is None:
+        if timeline is None:
+            return
+        fields = {**timeline.fields(), "outcome": outcome, **timeline.counts()}
+        log.info("ended", extra={"fields": fields})
+        if self._tracing is not None:
+            ends_s = timeline.admitted_s, timeline.first_token_s, timeline.last_token_s
+            trail = timeline.submission.trail
+            self._tracing.sequence(trail, timeline.submitted_s, ends_s, fields)
+        if timeline.first_token_s is None or timeline.last_token_s is None:
             return
         self._e2e.observe(timeline.last_token_s - timeline.submitted_s)
         if timeline.num_output_tokens > 1:

@@ -7,12 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
     JSONResponse,
@@ -29,15 +27,18 @@ from nemotrt.serve.front.doors.responses.call import ResponseCall
 from nemotrt.serve.front.doors.responses.endpoint import ResponsesEndpoint
 from nemotrt.serve.front.doors.vllm_metrics import vllm_text
 from nemotrt.serve.front.http.access import AccessGate, authorization_of
+from nemotrt.serve.front.http.access_log import AccessLog
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
-from nemotrt.serve.front.http.browsers import check_json, cors
-from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
+from nemotrt.serve.front.http.browsers import HostGate, Hosts, check_json, cors
+from nemotrt.serve.front.http.event_stream import EventStream, until_gone
+from nemotrt.serve.front.http.handlers import HANDLERS
 from nemotrt.serve.front.http.request_id import RequestIds
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
+from nemotrt.serve.logs.tracing import Tracing
 from nemotrt.serve.processes.options import DEFAULT_STORED_MIB
 from nemotrt.serve.requests.limits import most_body_bytes
 from nemotrt.wire.frames import STOPPING
@@ -58,7 +59,7 @@ ENDPOINTS = {
     "/tokenize": Endpoint.TOKENIZE,
     "/detokenize": Endpoint.DETOKENIZE,
 }
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that has gone
+ANY_HOST = Hosts(is_open=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class FrontSpec:
     vllm_metrics: bool = False
     stored_responses_bytes: int = DEFAULT_STORED_MIB << 20  # of /v1/responses, in memory
     aliases: tuple[str, ...] = ()  # other names of the model
+    hosts: Hosts = ANY_HOST
+    tracing: Tracing | None = None
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -162,7 +165,7 @@ class Front:
         if self.spec.is_draining():
             raise from_upstream(UpstreamError(**STOPPING))
         prepared = await self._prepared(endpoint, request)
-        call = prepared.call
+        call = request.state.call = prepared.call
         call.inputs = [self._salted(request, one) for one in call.inputs]
         if isinstance(call, ResponseCall):
             self.responses.keep(request, call)
@@ -217,39 +220,12 @@ def create_app(spec: FrontSpec) -> ASGIApp:
     ]
     most = spec.max_body_bytes or most_body_bytes(spec.files.limits.max_seq_len)
     gate = Middleware(AccessGate, keys=spec.tenants.keys, max_body_bytes=most)
-    handlers: dict[Any, Any] = {
-        ApiError: _api_error,
-        HTTPException: _http_error,
-        ClientGoneError: _client_gone,
-        ClientDisconnect: _client_gone,
-        Exception: _fault,
-    }
     app = Starlette(
         routes=routes,
         middleware=[*cors(spec.cors_origins), gate],
-        exception_handlers=handlers,
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
-    return RequestIds(app)
-
-
-async def _api_error(request: Request, error: ApiError) -> Response:
-    return error.response(request.url.path)
-
-
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    response = ApiError(error.status_code, error.detail, code="http_error").response(
-        request.url.path
-    )
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _client_gone(request: Request, error: ClientGoneError) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-async def _fault(request: Request, error: Exception) -> Response:
-    """Answer for a bug of ours; the server logs its traceback."""
-    fault = ApiError(500, "the server has a fault; its log says more.", code="fault")
-    return fault.response(request.url.path)
+    operations = {path: door.operation for path, door in ENDPOINTS.items() if door.operation}
+    gated = HostGate(app, spec.hosts)
+    return RequestIds(AccessLog(gated, spec.tenants, spec.tracing, operations))

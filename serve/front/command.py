@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from nemotrt.commandline import PATH, config_option, options_of
+from nemotrt.serve.logs.options import LogOptions, verbose_option, with_verbose
 from nemotrt.serve.processes.options import FrontOptions
 
 
@@ -19,8 +20,16 @@ from nemotrt.serve.processes.options import FrontOptions
     help="gRPC address of the Triton that serves ENGINE's repository.",
 )
 @options_of(FrontOptions)
+@options_of(LogOptions)
+@verbose_option
 @config_option
-def front(engine: Path, triton_address: str, front_options: FrontOptions) -> None:
+def front(
+    engine: Path,
+    triton_address: str,
+    front_options: FrontOptions,
+    log_options: LogOptions,
+    verbose: int,
+) -> None:
     """Answer OpenAI's API before a Triton that runs already.
 
     ENGINE is read for its tokenizer and chat template alone. Triton must serve what `nemotrt serve
@@ -33,4 +42,5 @@ def front(engine: Path, triton_address: str, front_options: FrontOptions) -> Non
     from nemotrt.serve.supervision.ports import choose_ports
 
     (port,) = choose_ports(front_options.host, [front_options.port])
-    serve_front(engine, replace(front_options, port=port), triton_address, engine_socket=None)
+    told, logs = replace(front_options, port=port), with_verbose(log_options, verbose)
+    serve_front(engine, told, logs, triton_address, engine_socket=None)

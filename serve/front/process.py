@@ -1,6 +1,5 @@
 """The front's own process: `python -m nemotrt.serve.front.process ENGINE ...`."""
 
-import logging
 import signal
 import sys
 import threading
@@ -13,11 +12,14 @@ from nemotrt.commandline import PATH, options_of
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http.bounded_http import BoundedProtocol
-from nemotrt.serve.front.http.browsers import HostGate, check_origins, read_hosts
+from nemotrt.serve.front.http.browsers import check_origins, read_hosts
 from nemotrt.serve.front.http.tenants import read_tenants
 from nemotrt.serve.front.http.tls import check_tls
 from nemotrt.serve.front.openai.engine_files import read_engine_files
 from nemotrt.serve.front.upstream.upstream import Upstream
+from nemotrt.serve.logs.options import LogOptions
+from nemotrt.serve.logs.outlet import start_logging
+from nemotrt.serve.logs.tracing import start_tracing
 from nemotrt.serve.processes.options import FrontOptions
 from nemotrt.serve.supervision.front_probe import STOP_NOTICE
 
@@ -30,15 +32,24 @@ KEEP_ALIVE_S = 75  # clients and load balancers (60 s) give a connection up firs
 @click.option("--triton", "triton_address", help="Triton's gRPC address.")
 @click.option("--engine-socket", type=PATH, required=True, help="The engine process's.")
 @options_of(FrontOptions)
+@options_of(LogOptions)
 def main(
-    engine: Path, triton_address: str | None, engine_socket: Path, front_options: FrontOptions
+    engine: Path,
+    triton_address: str | None,
+    engine_socket: Path,
+    front_options: FrontOptions,
+    log_options: LogOptions,
 ) -> None:
     """Answer OpenAI's API for ENGINE until SIGTERM."""
-    serve_front(engine, front_options, triton_address, engine_socket)
+    serve_front(engine, front_options, log_options, triton_address, engine_socket)
 
 
 def serve_front(
-    engine: Path, told: FrontOptions, triton_address: str | None, engine_socket: Path | None
+    engine: Path,
+    told: FrontOptions,
+    logs: LogOptions,
+    triton_address: str | None,
+    engine_socket: Path | None,
 ) -> None:
     """Answer OpenAI's API until SIGTERM, before Triton or before the engine's process.
 
@@ -46,11 +57,11 @@ def serve_front(
         ArtefactError: `engine` is no engine directory.
         ConfigError: the file of API keys is missing, empty, or open to others, or there is none
             for prefixes to be shared, or TLS can't start, or a host or an origin is none.
+        EnvironmentUnfitError: traces are asked for, and their packages are missing.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    start_logging("front", logs)
     check_tls(told.tls_certificate, told.tls_key)
     check_origins(told.cors_origin)
-    hosts = read_hosts(told)
     draining = threading.Event()
     signal.signal(STOP_NOTICE, lambda number, frame: draining.set())
     files = read_engine_files(engine)
@@ -67,9 +78,11 @@ def serve_front(
         cors_origins=told.cors_origin,
         vllm_metrics=told.vllm_metrics,
         stored_responses_bytes=told.stored_responses_mib << 20,
+        hosts=read_hosts(told),
+        tracing=start_tracing("front", {"gen_ai.request.model": told.model_name}),
     )
     uvicorn.run(
-        HostGate(create_app(spec), hosts),
+        create_app(spec),
         http=BoundedProtocol,
         host=told.host,
         port=told.port,

@@ -1,4 +1,4 @@
-"""A process in a session of its own, with its output in a log file.
+"""A process in a session of its own, with its output in a log file, or copied line by line.
 
 All of its group ends with us, however we end: see `parent_death`.
 """
@@ -8,7 +8,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,9 @@ from nemotrt.wire import parent_death
 
 NUM_LOG_LINES = 15
 MAX_LOG_BYTES = 1 << 16  # that are read for them
+MAX_LINE_BYTES = 1 << 16  # a longer one is copied in pieces
+COPY_END_S = 1.0  # for the last lines of a process that has ended
+Copy = Callable[[bytes], None]
 KILL_WAIT_S = 5.0
 
 
@@ -33,16 +38,21 @@ class ChildProcess:
         environment: dict[str, str],
         *,
         ends_with_us: bool = True,
+        copy: Copy | None = None,
     ) -> None:
-        """Start `command`; `environment` is laid over ours."""
+        """Start `command`; `environment` is laid over ours.
+
+        With `copy`, which must not raise, each line goes there, from a thread; else into `log`.
+        """
         self.command = command
         tied = [sys.executable, "-IS", parent_death.__file__, *command]
         self.log = log
         self.started_s = time.monotonic()
         with ExitStack() as stack:
-            output: IO[bytes] | int = subprocess.DEVNULL
-            with going_on(f"write {log}"):  # a server without logs is better than none
-                output = stack.enter_context(log.open("ab"))
+            output: IO[bytes] | int = subprocess.PIPE if copy else subprocess.DEVNULL
+            if copy is None:
+                with going_on(f"write {log}"):  # a server without logs is better than none
+                    output = stack.enter_context(log.open("ab"))
             self._process = subprocess.Popen(
                 tied if ends_with_us else command,
                 stdin=_lifeline() if ends_with_us else subprocess.DEVNULL,
@@ -51,6 +61,10 @@ class ChildProcess:
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
+        self._copying = threading.Thread(
+            target=_copy_lines, args=(self._process.stdout, copy), name="log", daemon=True
+        )
+        self._copying.start()
 
     @property
     def pid(self) -> int:
@@ -87,16 +101,28 @@ class ChildProcess:
             return
         if self.wait(KILL_WAIT_S):
             _reap_group(self.pid)
+        self._copying.join(COPY_END_S)
 
     def failure(self) -> ChildProcessFailedError:
         """Return the error that says what ran, how it ended, and what it said last."""
         code = self.exit_code
         how = "did not become ready in time" if code is None else f"ended with exit code {code}"
+        if code is not None:
+            self._copying.join(COPY_END_S)  # its descendants may have the pipe still
         lines = last_lines(self.log, NUM_LOG_LINES)
         shown = "".join(f"\n  {line}" for line in lines)
         return ChildProcessFailedError(
             f"{shlex.join(self.command)}\n{how}. Its log is {self.log}; the last lines:{shown}"
         )
+
+
+def _copy_lines(output: IO[bytes] | None, copy: Copy | None) -> None:
+    """Copy what a process writes until nobody has its output any more."""
+    if output is None or copy is None:
+        return
+    with output:
+        while line := output.readline(MAX_LINE_BYTES):
+            copy(line)
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 
 from nemotrt.commandline import option
 from nemotrt.errors import ConfigError
+from nemotrt.serve.logs.options import LogFiles, LogOptions
 from nemotrt.serve.processes.options import EngineOptions, FrontOptions, TritonOptions
 
 ENGINE_MODULE = "nemotrt.serve.engine.host"  # what runs the engine's process
@@ -22,6 +23,8 @@ class ServeSpec:
     triton: TritonOptions = field(default_factory=TritonOptions)
     use_triton: bool = option(True, "Only the OpenAI endpoint, before the engine.", "--no-triton")
     process: EngineOptions = field(default_factory=EngineOptions)
+    logs: LogOptions = field(default_factory=LogOptions)
+    log_files: LogFiles = field(default_factory=LogFiles)
     engine_module: str = ENGINE_MODULE
 
     def check_ports(self) -> None:

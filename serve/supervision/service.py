@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotrt.serve.processes.child_process import ChildProcess
+from nemotrt.serve.processes.child_process import ChildProcess, Copy
 from nemotrt.serve.processes.going_on import going_on
 from nemotrt.serve.triton.model.engine_process import CALM_S, FIRST_BACKOFF_S, MAX_BACKOFF_S
 
@@ -38,6 +38,7 @@ class ServiceSpec:
     stop_notice: signal.Signals | None = None  # says that the server stops, this service later
     before_stop: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None  # cleans up once the process is gone
+    copy: Copy | None = None  # takes its lines; None: they go into `log` as they are
 
 
 class Service:
@@ -59,7 +60,8 @@ class Service:
         Raises:
             OSError: the system has no room for another process.
         """
-        self.process = ChildProcess(self.spec.command(), self.spec.log, self.spec.environment)
+        told = self.spec
+        self.process = ChildProcess(told.command(), told.log, told.environment, copy=told.copy)
         self.health = Health.STARTING
         self._num_failed_probes = 0
 

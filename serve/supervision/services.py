@@ -8,6 +8,8 @@ from functools import partial
 
 from nemotrt.commandline import words_of
 from nemotrt.serve.engine.probe import EngineProbe
+from nemotrt.serve.logs.files import LogFile, copier
+from nemotrt.serve.processes.child_process import Copy
 from nemotrt.serve.processes.run_folder import RunFolder
 from nemotrt.serve.supervision.front_probe import STOP_NOTICE, is_front_live
 from nemotrt.serve.supervision.serve_spec import ServeSpec
@@ -27,7 +29,8 @@ TRITON_START_S = 120.0
 def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
     """Return the engine process; told to stop, it drains first."""
     command = [sys.executable, "-m", spec.engine_module, str(spec.engine.absolute())]
-    command += ["--socket", str(folder.engine_socket), *words_of(spec.process)]
+    command += ["--socket", str(folder.engine_socket)]
+    command += [*words_of(spec.process), *words_of(spec.logs)]
     probe = EngineProbe(folder.engine_socket)
     return ServiceSpec(
         name="engine",
@@ -37,6 +40,7 @@ def engine_service(spec: ServeSpec, folder: RunFolder) -> ServiceSpec:
         is_well=probe.is_well,
         environment={},
         stop_timeout_s=spec.process.drain_s + STOP_MARGIN_S,
+        copy=_copier("engine", spec, folder),
         after=lambda: folder.engine_socket.unlink(missing_ok=True),
     )
 
@@ -68,6 +72,7 @@ def triton_service(
         environment={**runtime.environment(), SOCKET_VARIABLE: socket_path},
         start_timeout_s=TRITON_START_S,
         stop_timeout_s=2 * STOP_MARGIN_S,
+        copy=_copier("triton", spec, folder),
         after=clean_up,
     )
 
@@ -82,7 +87,7 @@ def front_service(
     module = "nemotrt.serve.front.process"
     command = [sys.executable, "-m", module, str(spec.engine.absolute())]
     command += ["--engine-socket", str(folder.engine_socket)]
-    command += words_of(dataclasses.replace(spec.front, port=port))
+    command += words_of(dataclasses.replace(spec.front, port=port)) + words_of(spec.logs)
     if triton is not None:
         command += ["--triton", triton.target(TritonProtocol.GRPC)]
     is_tls = spec.front.tls_certificate is not None
@@ -96,5 +101,11 @@ def front_service(
         environment={},
         start_timeout_s=TRITON_START_S,
         stop_timeout_s=2 * STOP_MARGIN_S,
+        copy=_copier("front", spec, folder),
         stop_notice=STOP_NOTICE,
     )
+
+
+def _copier(name: str, spec: ServeSpec, folder: RunFolder) -> Copy:
+    """Return what takes a process's lines into its log file."""
+    return copier(name, LogFile(folder.log(name), spec.log_files), spec.logs)

@@ -16,6 +16,7 @@ from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.serve.front.http.browsers import check_origins, read_hosts
 from nemotrt.serve.front.http.tenants import read_tenants
 from nemotrt.serve.front.http.tls import check_tls
+from nemotrt.serve.logs.files import remove_logs
 from nemotrt.serve.processes.going_on import going_on
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState, start_ticks
 from nemotrt.serve.supervision.log_follower import LogFollower
@@ -135,7 +136,7 @@ class Supervisor:
             (self.folder.path / "serve.json").write_text(self.spec.to_json(), encoding="utf-8")
             clean_shared_memory(os.getpid())
             for service in self.services:
-                service.spec.log.unlink(missing_ok=True)  # of an earlier server of that name
+                remove_logs(service.spec.log)  # of an earlier server of that name
             self.folder.write_state(self.state)
         except (OSError, NemotrtError) as error:
             raise EnvironmentUnfitError(

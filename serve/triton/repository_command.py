@@ -17,6 +17,7 @@ from nemotrt.commandline import (
 from nemotrt.engines.artefact.options import checkpoint_option
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError
+from nemotrt.serve.logs.options import LogOptions
 from nemotrt.serve.processes.options import EngineOptions, FrontOptions
 
 
@@ -49,6 +50,7 @@ from nemotrt.serve.processes.options import EngineOptions, FrontOptions
     EngineOptions,
     without=("max_chunks_per_s", "target_itl_ms", "drain_s", "checkpoint", "trust_seals"),
 )
+@options_of(LogOptions)
 @force_option
 @dry_run_option
 @offline_option
@@ -64,6 +66,7 @@ def repo(
     checkpoint_path: str | None,
     python: str | None,
     engine_options: EngineOptions,
+    log_options: LogOptions,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -81,7 +84,7 @@ def repo(
     )
     from nemotrt.serve.triton.workspace import is_plain
 
-    words = tuple(words_of(engine_options))
+    words = (*words_of(engine_options), *words_of(log_options))
     if target_name == Target.LOCAL:
         if words or engine_path or include_engine or python or checkpoint or checkpoint_path:
             raise ConfigError(

@@ -134,7 +134,7 @@ CASES: list[dict[str, Any]] = [
     {"enginePath": "a b/#c: 'd\"", "modelName": "1", "claim": "0", "keySecret": "1e3"},
     {"memoryGib": 24, "prefixCacheGib": 8},
     {"memoryGib": 300, "prefixCacheGib": 0, "numGpus": 0},
-    {"prefixCacheGib": 1.5},
+    {"prefixCacheGib": 1.5, "logFormat": "json"},
     {"drainS": 10_000_000, "targetQueueS": 1234567.5, "maxReplicas": 1_000_000},
 ]
 

@@ -116,7 +116,7 @@ def test_the_lock_pins_all_that_the_package_asks_for() -> None:
     extras = project["optional-dependencies"]
     wanted = {
         "build": PROJECT["build-system"]["requires"],
-        "serve": project["dependencies"] + extras["serve"],
+        "serve": project["dependencies"] + extras["serve"] + extras["tracing"],
         "rtx-run": extras.get("rtx-run", extras["rtx"]),
     }
     for name, requirements in wanted.items():

@@ -84,6 +84,18 @@ def test_memory_counts_the_kept_prefixes(engine_folder) -> None:
         manifests(engine_folder, "--memory-gib", wrong[0], "--prefix-cache-gib", wrong[1], code=2)
 
 
+def test_logs_and_traces_of_a_container(engine_folder) -> None:
+    for options, told in (((), []), (("--log-format", "json"), ["--log-format", "json"])):
+        [deployment] = [m for m in manifests(engine_folder, *options) if m["kind"] == "Deployment"]
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        service = compose(engine_folder, *options)["services"]["nemotrt"]
+        for command in (container["command"], service["command"]):
+            assert command[command.index("--logs") + 1 :] == told
+    endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    assert service["environment"][endpoint] == f"${{{endpoint}:-}}"
+    manifests(engine_folder, "--log-format", "xml", code=2)
+
+
 @pytest.mark.parametrize("name", ["1e3", "0x1f", "12e03", "1-1", "0"])
 def test_a_name_stays_text_to_readers_of_yaml_1_2(engine_folder, name) -> None:
     """JSON's numbers are YAML 1.2's; PyYAML writes 1e3 as it is."""

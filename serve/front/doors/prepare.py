@@ -41,6 +41,16 @@ class Endpoint(StrEnum):
     TOKENIZE = "tokenize"
     DETOKENIZE = "detokenize"
 
+    @property
+    def operation(self) -> str:
+        """What a span calls the work of an engine for it; "" where there is none.
+
+        Source: OpenTelemetry's semantic conventions for generative AI, gen_ai.operation.name.
+        """
+        if self in (Endpoint.COUNT_TOKENS, Endpoint.TOKENIZE, Endpoint.DETOKENIZE):
+            return ""
+        return "text_completion" if self is Endpoint.COMPLETIONS else "chat"
+
 
 class NeedsEarlierError(Exception):
     """A body goes on from an earlier response, which has to be given."""

@@ -29,6 +29,10 @@ class Answered:
         self.inputs: list[Fields] = []
         self._answer = answer
 
+    def counts(self) -> Json:
+        """Return nothing: no engine was asked."""
+        return {}
+
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the answer in one piece."""
         yield [self._answer]

@@ -111,7 +111,7 @@ class AccessGate:
         try:
             self._check(scope["path"], headers)
         except ApiError as error:
-            await error.response(scope["path"])(scope, receive, send)
+            await error.answer(scope, receive, send)
             return
         body = Body(receive, self)
         try:

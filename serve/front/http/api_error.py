@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from nemotrt.serve.front.upstream.upstream import UpstreamError
 from nemotrt.serve.requests.limits import CONTEXT_LENGTH_EXCEEDED
@@ -71,9 +72,19 @@ class ApiError(Exception):
         told = {"type": kind, "message": self.message, "details": details}
         return {"type": "error", "error": told}
 
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; its line in the log has the code, not the message, which may quote."""
+        note_error(scope, self)
+        await self.response(scope["path"])(scope, receive, send)
+
     def response(self, path: str = "/") -> JSONResponse:
         """Return the HTTP response."""
         return JSONResponse(self.body_for(path), self.status, HEADERS.get(self.status))
+
+
+def note_error(scope: Scope, error: ApiError) -> None:
+    """Keep an error's code for the line of its request."""
+    scope.setdefault("state", {})["error"] = error.code
 
 
 def from_upstream(error: UpstreamError, prompt: str | None = None) -> ApiError:

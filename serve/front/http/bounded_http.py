@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import resource
 from collections.abc import Callable
 from functools import cache
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from nemotrt.serve.front.http.api_error import ApiError
 
+log = logging.getLogger("nemotrt.access")
 MAX_HEADERS = 128
 MAX_HEAD_BYTES = 32 << 10  # request line and headers
 HEAD_S = 20.0  # from a request's first byte to its last header
@@ -129,6 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer with an error, unless an answer has begun, and hang up."""
         if self.transport.is_closing():
             return
+        log.info("refused", extra={"fields": {"status": error.status, "error": error.code}})
         if self.is_idle or not self.cycle.response_started:
             body = json.dumps(error.body).encode()
             lines = [b"content-type: application/json", b"connection: close"]

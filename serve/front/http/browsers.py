@@ -104,7 +104,7 @@ class HostGate:
             try:
                 self._hosts.check(Headers(scope=scope))
             except ApiError as error:
-                await error.response(scope["path"])(scope, receive, send)
+                await error.answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.front.http.api_error import ApiError, note_error
 
 DONE = b"data: [DONE]\n\n"
 HEADERS = [
@@ -47,8 +47,9 @@ class EventStream:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         except ApiError as error:
             if not has_begun:
-                await error.response(scope["path"])(scope, receive, send)
+                await error.answer(scope, receive, send)
                 return
+            note_error(scope, error)
             body = event(error.body_for(scope["path"]))
             await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": self._end, "more_body": False})

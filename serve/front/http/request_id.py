@@ -1,13 +1,13 @@
 """A request's id: the client's own X-Request-Id, or a new one; every answer has it."""
 
-import re
 import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nemotrt.wire.trail import LEGAL_ID
+
 HEADER = "x-request-id"
-LEGAL = re.compile(r"[!-~]{1,128}")  # what can stand in a header and in a line of a log
 
 
 class RequestIds:
@@ -26,7 +26,7 @@ class RequestIds:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if LEGAL.fullmatch(given) else secrets.token_hex(16)
+        request_id = given if LEGAL_ID.fullmatch(given) else secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_named(message: Message) -> None:

@@ -53,6 +53,11 @@ class Tenants:
             raise no_key()
         return holder
 
+    def name(self, authorization: str | None) -> str:
+        """Return what a log calls whose request it is: the place of its key; "" without a key."""
+        holder = self.keys.holder(authorization) if self.keys.digests else None
+        return "" if holder is None else f"key-{self.keys.digests.index(holder) + 1}"
+
 
 def read_tenants(told: FrontOptions) -> Tenants:
     """Return the tenants that the options tell of.

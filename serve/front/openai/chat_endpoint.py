@@ -124,16 +124,20 @@ class ChatCall:
             body["prompt_logprobs"] = prompt_logprobs(prompt, self._files, self._num_prompt_top)
         return self._base | body
 
+    def counts(self) -> Json:
+        """Return what a log says of the answer."""
+        return counts(self._usage(), [answer.finish_reason for answer in self._answers])
+
     def _is_done(self, index: int) -> bool:
         return self._answers[index].finish_reason is not None
 
     def _usage(self) -> Json:
         num_input_tokens = max(answer.num_input_tokens for answer in self._answers)  # one prompt
         num_output_tokens = sum(answer.num_output_tokens for answer in self._answers)
-        counts = usage(num_input_tokens, num_output_tokens, known_cached_tokens([self._answers]))
+        told = usage(num_input_tokens, num_output_tokens, known_cached_tokens([self._answers]))
         num_reasoning_tokens = sum(answer.num_reasoning_tokens for answer in self._answers)
-        counts["completion_tokens_details"] = {"reasoning_tokens": num_reasoning_tokens}
-        return counts
+        told["completion_tokens_details"] = {"reasoning_tokens": num_reasoning_tokens}
+        return told
 
 
 class HasCachedTokens(Protocol):
@@ -164,3 +168,13 @@ def usage(num_input_tokens: int, num_output_tokens: int, num_cached_tokens: int 
     if num_cached_tokens is not None:
         counts["prompt_tokens_details"] = {"cached_tokens": num_cached_tokens}
     return counts
+
+
+def counts(usage: Json, reasons: Iterable[str | None]) -> Json:
+    """Return what a log says of an answer with that usage; nothing where no prompt was counted."""
+    if not usage["prompt_tokens"]:
+        return {}
+    told = {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]}
+    for details in ("prompt_tokens_details", "completion_tokens_details"):
+        told |= usage.get(details, {})
+    return {**told, "finish_reasons": [reason for reason in reasons if reason is not None]}

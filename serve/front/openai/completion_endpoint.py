@@ -9,7 +9,7 @@ from typing import Any
 
 from nemotrt.serve.front.http.api_error import from_upstream
 from nemotrt.serve.front.http.event_stream import DONE
-from nemotrt.serve.front.openai.chat_endpoint import known_cached_tokens, usage
+from nemotrt.serve.front.openai.chat_endpoint import counts, known_cached_tokens, usage
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.inputs import (
     Prompt,
@@ -173,6 +173,10 @@ class CompletionCall:
             raise from_upstream(error, "prompt") from error
         choices = [choice.whole() for choice in self._choices]
         return self._base | {"choices": choices, "usage": self._usage()}
+
+    def counts(self) -> Json:
+        """Return what a log says of the answer."""
+        return counts(self._usage(), [choice.finish_reason for choice in self._choices])
 
     async def _count_prompts(self) -> int | None:
         """Return the tokens of several prompts, None for one, which its first response counts.

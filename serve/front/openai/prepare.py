@@ -30,6 +30,9 @@ class Call(Protocol):
     inputs: list[Fields]
     stream_end: bytes  # what a stream ends with
 
+    def counts(self) -> dict[str, Any]:
+        """Return what a log says of the answer so far: its tokens and how it ended."""
+
     def chunks(self, upstream: Upstream) -> AsyncIterator[list[dict[str, Any]]]:
         """Yield the chunks of a streamed answer; ApiError for a refusal or a failure."""
 

@@ -15,6 +15,7 @@ from nemotrt.wire.frames import (
     encode,
     updates,
 )
+from nemotrt.wire.trail import CURRENT
 
 log = logging.getLogger("nemotrt.front")
 LOST = {"code": "engine_failed", "message": "the engine process ended; try again."}
@@ -103,7 +104,8 @@ class EngineUpstream:
         """Yield the engine's updates."""
         number = next(self._ids)
         try:
-            data = encode({"op": "submit", "id": number, "inputs": inputs})
+            trail = CURRENT.get().fields()
+            data = encode({"op": "submit", "id": number, "trail": trail, "inputs": inputs})
             line = await self._connected()
         except FrameTooLargeError as error:
             raise UpstreamError("invalid_request", str(error)) from error

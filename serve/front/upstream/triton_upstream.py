@@ -10,6 +10,7 @@ import grpc  # type: ignore[import-untyped, unused-ignore]
 
 from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError, split_error
 from nemotrt.wire.tensors import INPUT_BY_NAME, OUTPUTS
+from nemotrt.wire.trail import CURRENT
 from nemotrt.wire.triton import stream as triton_stream
 from nemotrt.wire.triton.stream import StreamEndedError, TritonCalls
 
@@ -29,8 +30,13 @@ class TritonUpstream:
 
     async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
         """Yield the model's responses; closing it early asks the model to stop the request."""
-        model_name, request_id = self._calls.model_name, uuid.uuid4().hex
-        stream = self._calls.start(infer_request(model_name, inputs, request_id))
+        trail = CURRENT.get()
+        # A client's id may come twice, and `stop` is by this one, which Triton's log tells.
+        model_name, request_id = self._calls.model_name, f"{trail.request_id}.{uuid.uuid4().hex}"
+        request = infer_request(model_name, inputs, request_id)
+        for name, text in trail.fields().items():
+            request.parameters[name].string_param = text
+        stream = self._calls.start(request)
         is_over = False
         try:
             while not is_over:

@@ -20,6 +20,7 @@ from nemotrt.wire.tensors import (
     check_elements,
     input_value,
 )
+from nemotrt.wire.trail import read_trail
 
 from .engine_process import EngineProcess
 from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay
@@ -65,7 +66,9 @@ class TritonPythonModel:
                 self._stop(request.request_id())
                 channel.push({"text_output": "", "final": True})
                 return
-            request_id = self._relay.submit(inputs, channel.push)
+            request_id = self._relay.submit(
+                inputs, channel.push, read_trail(parameters_of(request))
+            )
         except (ValueError, FrameTooLargeError) as error:
             channel.push(failure("invalid_request", error))
             return
@@ -128,6 +131,12 @@ def read_inputs(request: Any, max_seq_len: Callable[[], int]) -> dict[str, Any]:
     if request.timeout():
         inputs.setdefault("timeout_ms", max(1, request.timeout() // 1000))
     return inputs
+
+
+def parameters_of(request: Any) -> dict[str, Any]:
+    """Return a request's parameters, among which its trail is; its id where they name none."""
+    text = request.parameters()
+    return {"request_id": request.request_id(), **(json.loads(text) if text else {})}
 
 
 def failure(code: str, error: Exception) -> Fields:

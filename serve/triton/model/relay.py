@@ -4,11 +4,12 @@ import itertools
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
+from nemotrt.wire.faults import print_place
 from nemotrt.wire.frames import Frame, encode, max_seq_len, read_frames, updates
+from nemotrt.wire.trail import NO_TRAIL, Trail
 
 Listener = Callable[[dict[str, Any]], None]
 RECONNECT_S = 0.1
@@ -49,7 +50,7 @@ class Relay:
             raise EngineUnavailableError(STARTING)
         return self._max_seq_len
 
-    def submit(self, inputs: dict[str, Any], listener: Listener) -> int:
+    def submit(self, inputs: dict[str, Any], listener: Listener, trail: Trail = NO_TRAIL) -> int:
         """Send a request; `listener` gets its updates on the relay's thread. Return its id.
 
         Raises:
@@ -57,7 +58,8 @@ class Relay:
             FrameTooLargeError: the engine process would refuse so much.
         """
         request_id = next(self._ids)
-        data = encode({"op": "submit", "id": request_id, "inputs": inputs})
+        told = {"trail": trail.fields(), "inputs": inputs}
+        data = encode({"op": "submit", "id": request_id, **told})
         self._listeners[request_id] = listener
         try:
             self._send(data)
@@ -128,8 +130,8 @@ class Relay:
                 continue
             try:
                 listener(fields)
-            except Exception:  # one request's fields make no sense: the others go on
-                traceback.print_exc()
+            except Exception as error:  # one request's fields make no sense: the others go on
+                print_place(error)
                 self._listeners.pop(request_id, None)
                 listener(_failure("the engine process sent what makes no sense."))
 

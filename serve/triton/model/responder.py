@@ -5,14 +5,13 @@ on a 2-core machine with Triton 2.51), so the engine's step must never wait for 
 a response carries several tokens instead of one.
 """
 
-import contextlib
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
+from nemotrt.wire.faults import print_place
 from nemotrt.wire.tensors import merge
 
 NUM_SENDERS = 3  # measured: more threads do not send faster on Triton 2.51
@@ -102,9 +101,8 @@ class Responder:
         while (channel := self._ready.get()) is not None:
             try:
                 channel.drain()
-            except Exception:  # one broken request must not take the thread from the others
-                with contextlib.suppress(OSError):  # the log's disk may be full
-                    traceback.print_exc()
+            except Exception as error:  # one broken request must not take it from the others
+                print_place(error)
                 channel.is_done = True
                 self._cancel(channel.request_id)
             if channel.is_done:

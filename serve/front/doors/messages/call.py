@@ -37,6 +37,10 @@ class MessageCall:
     def inputs(self, inputs: list[Fields]) -> None:
         self._chat.inputs = inputs
 
+    def counts(self) -> Json:
+        """Return what a log says of the chat."""
+        return self._chat.counts()
+
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the events of a streamed answer.
 

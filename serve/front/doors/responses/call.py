@@ -47,6 +47,10 @@ class ResponseCall:
             self._put = put
             self._base["store"] = True
 
+    def counts(self) -> Json:
+        """Return what a log says of the chat."""
+        return self._chat.counts()
+
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the events of a streamed answer, which tell of a failure once they have begun.
 
