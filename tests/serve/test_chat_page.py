@@ -99,7 +99,7 @@ def test_enter_during_composition_does_not_send(page) -> None:
 
 
 def test_stop_ends_the_answer(page) -> None:
-    ask(page, "SAY[[" + "again and " * 80 + "<END>x]]SAY")
+    ask(page, "SAY[[" + "again and " * 250 + "<END>x]]SAY")
     expect(page.locator("details")).to_have_count(1)
     page.click("#stop")
     expect(page.locator("#send")).to_be_enabled()
