@@ -79,7 +79,9 @@ def wait(page: Page) -> None:
 
 def turns(page: Page) -> list[str]:
     """What has been said, in order."""
-    return [text.strip() for text in page.locator(".turn > .text, .turn > .content").all_inner_texts()]
+    return [
+        text.strip() for text in page.locator(".turn > .text, .turn > .content").all_inner_texts()
+    ]
 
 
 def sent(page: Page) -> list[dict[str, Any]]:

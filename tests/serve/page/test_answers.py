@@ -92,7 +92,7 @@ ATTACKS = [
     "![x](javascript:alert(1))",
     '![x"onerror="alert(1)](y"onerror="alert(1))',
     '[x](https://a.example "t\\"onmouseover=alert(1) x=\\"")',
-    "```html\"><img src=x onerror=alert(1)>\n<script>alert(1)</script>\n```",
+    '```html"><img src=x onerror=alert(1)>\n<script>alert(1)</script>\n```',
     "```<img/src=x/onerror=alert(1)>\nx\n```",
     "```js\n</code></pre><script>alert(1)</script>\n```",
     "`</code><script>alert(1)</script>`",

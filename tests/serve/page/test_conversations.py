@@ -55,7 +55,9 @@ def test_the_list_finds_opens_renames_and_deletes(page) -> None:
     item.locator(".rename").click()
     field = page.locator(".item input")
     field.fill("洋梨")
-    field.evaluate("(f) => f.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: 229}))")
+    field.evaluate(
+        "(f) => f.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: 229}))"
+    )
     expect(field).to_be_visible()
     field.press("Enter")
     expect(page.locator(".item.current .open")).to_have_text("洋梨")
@@ -109,6 +111,11 @@ BAD = [
     ("no text", {"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
     ("null message", {"messages": [None]}, "messages[0].content"),
     (
+        "figures",
+        {"messages": [{"role": "assistant", "content": "", "figures": {"tokens": "many"}}]},
+        "figures.tokens",
+    ),
+    (
         "a call",
         {"messages": [{"role": "assistant", "content": "", "calls": [{"id": 1}]}]},
         "calls[0].id",
@@ -161,7 +168,7 @@ def test_an_answer_goes_on_while_another_conversation_is_open(page, script) -> N
 
 def test_where_the_browser_keeps_nothing_the_page_says_so(opened) -> None:
     page = opened()
-    page.context.add_init_script("delete Object.getPrototypeOf(window).indexedDB; indexedDB = null")
+    page.context.add_init_script("Object.defineProperty(window, 'indexedDB', { value: null })")
     page.reload()
     expect(page.locator("#notice p")).to_contain_text("not kept once this page is closed")
     begin(page, "Apples")

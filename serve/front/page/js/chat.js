@@ -29,6 +29,11 @@ export class Chat {
     return run?.conversation === this.conversation;
   }
 
+  /** Whether something can be asked now; settings that can't be sent are shown. */
+  isFree() {
+    return !this.run && this.view.isReady();
+  }
+
   /** Open a conversation, or a new one. */
   async open(id) {
     const isRunning = id && this.run?.conversation.id === id;
@@ -87,7 +92,7 @@ export class Chat {
    * leaves no trace.
    */
   async ask(base, { isGoingOn = false, text = "" } = {}) {
-    if (this.run || !this.view.isReady()) return;
+    if (!this.isFree()) return;
     const answer = new Answer(isGoingOn ? base.at(-1) : undefined);
     const shown = isGoingOn ? base.slice(0, -1) : base;
     const { conversation } = this;

@@ -15,6 +15,7 @@ import { Sidebar } from "./view/sidebar.js";
 import { loadTexts, t, translate } from "./view/texts.js";
 
 const DRAFT = "nemotrt.draft"; // what is typed or on its way, should the page be loaded anew
+const TOUCH = matchMedia("(hover: none)");
 
 class Page {
   async start() {
@@ -87,7 +88,7 @@ class Page {
 
   send() {
     const text = $("prompt").value.trim();
-    if (text && !this.chat.run && this.isReady()) this.chat.send(text);
+    if (text) this.chat.send(text);
   }
 
   /** Open a conversation by its name; "" is a new one. */
@@ -96,7 +97,7 @@ class Page {
     this.log.clearFault();
     this.log.follows = true;
     await this.chat.open(id);
-    $("prompt").focus();
+    if (!TOUCH.matches) $("prompt").focus(); // there it would raise a keyboard unasked
   }
 
   async rename(id, title) {

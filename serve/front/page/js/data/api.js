@@ -39,27 +39,33 @@ export async function readDocument() {
 export async function* chat(body, signal) {
   const sent = { method: "POST", headers: headers(), body: JSON.stringify(body), signal };
   const answer = await checked(await fetch("v1/chat/completions", sent));
+  let isWhole = false;
   for await (const data of events(answer)) {
-    if (data === "[DONE]") return;
+    isWhole = data === "[DONE]";
+    if (isWhole) continue;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Fault(chunk.error.message);
     yield chunk;
   }
-  throw new Fault("the answer broke off.");
+  if (!isWhole) throw new Fault("the answer broke off.");
 }
 
 /** Yield the data of server-sent events. */
 async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const parts = (held + value).split(/\r?\n\r?\n/);
-    held = parts.pop();
-    for (const part of parts) {
-      const lines = part.split(/\r?\n/).filter((line) => line.startsWith("data:"));
-      if (lines.length) yield lines.map((line) => line.slice(5).trimStart()).join("\n");
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const parts = (held + value).split(/\r?\n\r?\n/);
+      held = parts.pop();
+      for (const part of parts) {
+        const lines = part.split(/\r?\n/).filter((line) => line.startsWith("data:"));
+        if (lines.length) yield lines.map((line) => line.slice(5).trimStart()).join("\n");
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {}); // nobody reads on, so the server need not write on
   }
 }

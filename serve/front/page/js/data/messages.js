@@ -1,5 +1,11 @@
 /** The messages of a conversation: as they are kept, as they are sent, and one that comes in. */
 
+/** What may be known of an answer, beside how it ended. */
+export const FIGURES = [
+  "ttft_ms", "tokens", "tokens_per_s", "prompt_tokens", "cached_tokens", "reasoning_tokens",
+];
+const LEAST_MS = 20; // over less, a rate says nothing
+
 /** Return the messages as the server takes them. */
 export function wire(system, messages) {
   const sound = new Set(messages.flatMap(({ calls }) => calls ?? []).filter(isSound).map(({ id }) => id));
@@ -91,10 +97,11 @@ export class Answer {
   measure() {
     if (!this.first) return;
     const { completion_tokens: tokens, prompt_tokens: asked } = this.usage;
+    const time = this.last - this.first.at;
     const told = {
       ttft_ms: Math.round(this.first.at - this.start),
       tokens,
-      tokens_per_s: ((tokens - this.first.tokens) * 1000) / (this.last - this.first.at),
+      tokens_per_s: time < LEAST_MS ? NaN : ((tokens - this.first.tokens) * 1000) / time,
       prompt_tokens: asked,
       cached_tokens: this.usage.prompt_tokens_details?.cached_tokens,
       reasoning_tokens: this.usage.completion_tokens_details?.reasoning_tokens,

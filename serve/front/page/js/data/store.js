@@ -1,5 +1,7 @@
 /** Conversations in the browser's IndexedDB, and as a file that goes out and comes in. */
 
+import { FIGURES } from "./messages.js";
+
 const FORMAT = "nemotrt-conversations";
 const VERSION = 1;
 const NAME = "conversations";
@@ -98,11 +100,11 @@ function messageOf(message, at) {
     name: textOf(call.name, `${at}.calls[${i}].name`),
     arguments: textOf(call.arguments, `${at}.calls[${i}].arguments`),
   }));
-  for (const [name, value] of Object.entries(message.figures ?? {})) {
-    const plain = ["number", "string", "boolean"].includes(typeof value);
-    expect(plain, `${at}.figures.${name} must be a number or a text`);
-    answer.figures[name] = value;
+  for (const name of FIGURES.filter((one) => message.figures?.[one] !== undefined)) {
+    answer.figures[name] = numberOf(message.figures[name], `${at}.figures.${name}`);
   }
+  const { finish } = message.figures ?? {};
+  if (finish !== undefined) answer.figures.finish = textOf(finish, `${at}.figures.finish`);
   return answer;
 }
 

@@ -132,7 +132,7 @@ export class Turn {
     };
     const save = () => {
       const text = area.value.trim();
-      if (!text) return;
+      if (!text || !this.chat.isFree()) return; // then it stays to be sent later
       end();
       this.chat.edit(this.place.index, text);
     };
