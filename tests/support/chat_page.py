@@ -1,4 +1,4 @@
-"""The chat page's server, whose model says what a test tells it, and what a test does on the page."""
+"""The chat page's server, whose model says what it is told, and what a test does on the page."""
 
 import asyncio
 import re

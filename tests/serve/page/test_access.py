@@ -1,4 +1,4 @@
-"""The page for everybody: by keyboard, by name, on a phone, in the dark, while a text is composed."""
+"""The page for everybody: by keyboard, by name, on a phone, in the dark, while one composes."""
 
 from collections.abc import Callable
 from typing import Any

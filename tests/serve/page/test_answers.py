@@ -98,7 +98,7 @@ ATTACKS = [
     "`</code><script>alert(1)</script>`",
     "| <img src=x onerror=alert(1)> |\n|--|\n| <script>alert(1)</script> |",
     "# <img src=x onerror=alert(1)>",
-    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)></style></mglyph></table></math>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)></style></mglyph></table>",
     "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
     "<form action=javascript:alert(1)><button autofocus onfocus=alert(1)>x</button></form>",
     "<details open ontoggle=alert(1)>x</details>",
@@ -116,8 +116,9 @@ ATTACKS = [
     "<x onclick=alert(1)>y</x>",
 ]
 ALLOWED = """() => {
-  const tags = new Set(('a article blockquote br button code del details div em footer h3 h4 h5 h6 hr '
-    + 'input li ol p path pre span strong summary svg table tbody td th thead tr ul use').split(' '));
+  const tags = new Set(('a article blockquote br button code del details div em footer h3 h4 h5 '
+    + 'h6 hr input li ol p pre span strong summary svg table tbody td th thead tr ul use'
+  ).split(' '));
   const bad = [];
   for (const one of document.querySelectorAll('#turns *')) {
     if (!tags.has(one.localName)) bad.push(one.localName);
@@ -173,8 +174,11 @@ def test_what_is_measured_stands_under_the_answer(page, script) -> None:
 def test_a_list_of_events_in_any_form_is_read(page) -> None:
     """As proxies write them: CRLF, comments, no space, several lines of data, cut anywhere."""
     text = page.evaluate("""async () => {
-      const parts = [': ping\\r\\n\\r', '\\ndata:{"choices": [],\\r\\ndata: "usage": nu', 'll}\\r\\n\\r\\n',
-        'event: x\\ndata: {"choices":[{"delta":{"content":"\\u65e5', '本"}}]}\\n\\ndata: [DONE]\\n\\n'];
+      const parts = [
+        ': ping\\r\\n\\r', '\\ndata:{"choices": [],\\r\\ndata: "usage": nu', 'll}\\r\\n\\r\\n',
+        'event: x\\ndata: {"choices":[{"delta":{"content":"\\u65e5',
+        '本"}}]}\\n\\ndata: [DONE]\\n\\n',
+      ];
       const coded = new TextEncoder();
       const bytes = parts.map((part) => coded.encode(part));
       const cut = bytes[3].length - 1;

@@ -26,17 +26,17 @@ def titles(page) -> list[str]:
 def test_a_conversation_outlives_its_page(page, script) -> None:
     script.say("I see.</think>\n\n**Yes**, 東京です。")
     script.cached = 1
-    ask(page, "京都ですか？")
+    ask(page, "京都と東京")
     wait(page)
     told = page.locator(".figures").inner_text()
     assert "1 of 3 prompt tokens from cache" in told
     page.reload()
     expect(page.locator(".content strong")).to_have_text("Yes")
-    assert turns(page) == ["京都ですか？", "Yes, 東京です。"]
+    assert turns(page) == ["京都と東京", "Yes, 東京です。"]
     assert page.locator(".figures").inner_text() == told
     page.click("summary")
     expect(page.locator(".trace")).to_have_text("I see.")
-    assert titles(page) == ["京都ですか？"] and "京都ですか？" in page.title()
+    assert titles(page) == ["京都と東京"] and "京都と東京" in page.title()
 
 
 def test_the_list_finds_opens_renames_and_deletes(page) -> None:

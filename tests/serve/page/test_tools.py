@@ -51,7 +51,7 @@ def test_results_are_typed_in(page, script) -> None:
     wait(page)
     assert turns(page)[-1] == "It is 1."
     assert page.locator(".result").all_inner_texts() == ['{"tip": 1}', "no number"]
-    user, answer, *results = bodies[0]["messages"]
+    _, answer, *results = bodies[0]["messages"]
     assert answer["reasoning_content"] == "I need it."
     ids = [call["id"] for call in answer["tool_calls"]]
     assert [(one["tool_call_id"], one["content"]) for one in results] == [
