@@ -12,7 +12,6 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import (
-    FileResponse,
     JSONResponse,
     PlainTextResponse,
     Response,
@@ -36,6 +35,7 @@ from nemotrt.serve.front.http.request_id import RequestIds
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
+from nemotrt.serve.front.page.routes import PAGE_ROUTES
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
 from nemotrt.serve.logs.tracing import Tracing
@@ -43,13 +43,6 @@ from nemotrt.serve.processes.options import DEFAULT_STORED_MIB
 from nemotrt.serve.requests.limits import most_body_bytes
 from nemotrt.wire.frames import STOPPING
 
-PAGE = Path(__file__).parent / "page.html"
-PAGE_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
 ENDPOINTS = {
     "/v1/chat/completions": Endpoint.CHAT,
     "/v1/completions": Endpoint.COMPLETIONS,
@@ -151,10 +144,6 @@ class Front:
             text += vllm_text(text, self.spec.model_name)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
-    async def page(self, request: Request) -> Response:
-        """Answer GET / with the chat page."""
-        return FileResponse(PAGE, headers=PAGE_HEADERS)
-
     async def answer(self, endpoint: Endpoint, request: Request) -> ASGIApp:
         """Answer a POST to an endpoint: return a stream or a whole answer.
 
@@ -216,7 +205,7 @@ def create_app(spec: FrontSpec) -> ASGIApp:
         Route("/metrics", front.metrics),
         Route("/ping", front.ready, methods=["GET", "POST"]),
         *FACTS,
-        Route("/", front.page),
+        *PAGE_ROUTES,
     ]
     most = spec.max_body_bytes or most_body_bytes(spec.files.limits.max_seq_len)
     gate = Middleware(AccessGate, keys=spec.tenants.keys, max_body_bytes=most)

@@ -43,12 +43,11 @@ from support.foreign_family import (
 ROOT = Path(families.__file__).resolve().parents[2]
 FOLDER = TINY_MODELS["tiny"]
 USER = [{"role": "user", "content": "Hi"}]
-# What tells a user of tags: a help text, a hint of the page.
+# What tells a user of tags: a help text.
 SAY_TAGS = {
     "chat.py",
     "engines/command.py",
     "serve/processes/options.py",
-    "serve/front/page.html",
 }
 OWN = {"engines/model/families.py"}
 

@@ -83,9 +83,11 @@ def test_the_budget_slider_ends_the_trace(page) -> None:
 
 
 def test_tool_calls_are_shown(page) -> None:
+    page.click("#settings-open")
     page.fill("#tools", '[{"type":"function","function":{"name":"tip"}}]')
+    page.click("#settings-close")
     ask(page, 'SAY[[<END><TOOLCALL>[{"name": "tip", "arguments": {"bill": 9}}]</TOOLCALL>]]SAY')
-    expect(page.locator(".call")).to_have_text('tip({"bill": 9})')
+    expect(page.locator(".call .signature")).to_have_text('tip({"bill": 9})')
 
 
 def test_enter_during_composition_does_not_send(page) -> None:
@@ -97,7 +99,7 @@ def test_enter_during_composition_does_not_send(page) -> None:
 
 
 def test_stop_ends_the_answer(page) -> None:
-    ask(page, "SAY[[" + "again and " * 80 + "<END>x]]SAY")
+    ask(page, "SAY[[" + "again and " * 250 + "<END>x]]SAY")
     expect(page.locator("details")).to_have_count(1)
     page.click("#stop")
     expect(page.locator("#send")).to_be_enabled()
