@@ -6,7 +6,10 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nemotrt.serve.front.http.api_error import ANTHROPIC_PATH
+
 HEADER = "x-request-id"
+ANTHROPIC_HEADER = "request-id"  # Source: Anthropic's API reference, errors
 LEGAL = re.compile(r"[!-~]{1,128}")  # what can stand in a header and in a line of a log
 
 
@@ -31,7 +34,10 @@ class RequestIds:
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                if scope["path"].startswith(ANTHROPIC_PATH):
+                    headers[ANTHROPIC_HEADER] = request_id
             await send(message)
 
         await self.app(scope, receive, send_named)
