@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from ctypes import c_float
 from dataclasses import Field, fields
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -106,6 +107,11 @@ def _plain(name: str, element: Any) -> Any:
         return element.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8: {error.reason} at byte {error.start}.") from None
+
+
+def as_fp32(value: float | None) -> float | None:
+    """Return a number as a tensor holds it, so that it is the same where no tensor has been."""
+    return None if value is None else c_float(value).value
 
 
 def merge(older: dict[str, Any], newer: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from nemotrt.engines.runtime.request import PromptToken, Token, Update
 from nemotrt.engines.text.reasoning import TraceCounter
 from nemotrt.serve.engine.submission import Submission
-from nemotrt.wire.tensors import merge
+from nemotrt.wire.tensors import as_fp32, merge
 
 Fields = dict[str, Any]
 
@@ -58,11 +58,11 @@ class Delivery:
         if self._inputs.return_output_ids:
             fields["output_ids"] = [token.id for token in tokens]
         if self._inputs.return_log_probs:
-            fields["output_log_probs"] = [token.logprob for token in tokens]
+            fields["output_log_probs"] = [as_fp32(token.logprob) for token in tokens]
             self._log_probs += fields["output_log_probs"]
             if self._inputs.num_top_log_probs:
                 fields["top_log_prob_ids"] = [[i for i, _ in t.top_logprobs] for t in tokens]
-                fields["top_log_probs"] = [[p for _, p in t.top_logprobs] for t in tokens]
+                fields["top_log_probs"] = [[as_fp32(p) for _, p in t.top_logprobs] for t in tokens]
         return fields
 
     def _count_fields(self) -> Fields:
@@ -99,11 +99,11 @@ def _prompt_fields(prompt: tuple[PromptToken, ...]) -> Fields:
     """Return the fields of a prompt's log-probabilities; nothing scores its first token."""
     fields: Fields = {"prompt_ids": [token.id for token in prompt]}
     scores = [token.score for token in prompt if token.score is not None]
-    fields["prompt_log_probs"] = [score.logprob for score in scores]
+    fields["prompt_log_probs"] = [as_fp32(score.logprob) for score in scores]
     fields["prompt_log_prob_ranks"] = [score.rank for score in scores]
     if any(score.top_logprobs for score in scores):
         fields["top_prompt_log_prob_ids"] = [[i for i, _ in s.top_logprobs] for s in scores]
-        fields["top_prompt_log_probs"] = [[p for _, p in s.top_logprobs] for s in scores]
+        fields["top_prompt_log_probs"] = [[as_fp32(p) for _, p in s.top_logprobs] for s in scores]
     return fields
 
 

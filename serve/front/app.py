@@ -195,8 +195,7 @@ def create_app(spec: FrontSpec) -> ASGIApp:
             Route(path, partial(front.answer, endpoint), methods=["POST"])
             for path, endpoint in ENDPOINTS.items()
         ),
-        Route("/v1/responses/{name}", front.responses.get),
-        Route("/v1/responses/{name}", front.responses.delete, methods=["DELETE"]),
+        Route("/v1/responses/{name}", front.responses.one, methods=["GET", "DELETE"]),
         Route("/v1/models", front.models),
         Route("/v1/models/{name:path}", front.models),
         Route("/health", front.ready),

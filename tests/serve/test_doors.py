@@ -19,6 +19,8 @@ from nemotrt.cli import main
 from nemotrt.serve.front.upstream.triton_upstream import infer_request, output_fields
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
+from support.door_values import DOORS
+from support.same_answers import FURTHER, check_same, whole_and_streamed
 
 pytestmark = pytest.mark.triton
 PROMPT = "The engine"
@@ -118,6 +120,13 @@ def test_the_api_says_what_the_scheduler_says(front, opened, solo, name) -> None
     prompt = opened.template.render(MESSAGES)
     expected = solo(prompt, is_chat=True, **params)["text"]
     assert api_choice(front, "chat/completions", **chat)["message"]["content"] == expected
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: f"{door.path} {door.schema.__name__}")
+def test_a_door_says_the_same_without_triton(server, direct, door) -> None:
+    """tests/serve/test_same_answers.py has every field; these are those that tensors carry."""
+    extras = [{}, *(extra for other, extra in FURTHER if other is door)]
+    check_same(server, direct, whole_and_streamed(door, extras))
 
 
 @pytest.mark.parametrize("answer", [http_answer, grpc_answer])

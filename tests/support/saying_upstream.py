@@ -87,6 +87,19 @@ COMPLETION_VALUES: dict[str, Any] = {
     "add_special_tokens": False,
     "truncate_prompt_tokens": 2,
 }
+# What needs another field beside it to mean something.
+BESIDE = {
+    "stream_options": "stream",
+    "top_logprobs": "logprobs",
+    "tool_choice": "tools",
+    "parallel_tool_calls": "tools",
+}
+
+
+def beside(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what goes with the field `name`, of a door's `values`."""
+    other = BESIDE.get(name)
+    return {} if other is None else {other: values[other]}
 
 
 class SayingUpstream:

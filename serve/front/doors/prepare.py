@@ -3,8 +3,9 @@
 All the work that grows with a body is here, so that it can be done in another process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -81,7 +82,7 @@ def _response(raw: bytes, settings: CallSettings, earlier: bytes | None) -> Prep
     if body.previous_response_id is not None and earlier is None:
         raise NeedsEarlierError(body.previous_response_id)
     items = [*ITEMS.validate_json(earlier or b"[]"), *body.items]
-    call = chat_call(read_body(ChatRequest, responses.chat_body(body, items)), settings)
+    call = _chat(responses.chat_body(body, items), settings, responses.NAMES)
     kept = ITEMS.dump_python(items, exclude_none=True)
     return Prepared(ResponseCall(body, call, kept), body.stream)
 
@@ -104,8 +105,15 @@ def _anthropic_chat(body: CountRequest, settings: CallSettings) -> ChatCall:
     if body.thread is not None:  # Anthropic's client knows the code, and sends the whole then
         text = "thread is not supported: none is kept; send the whole conversation."
         raise ApiError(400, text, code="thread_unsupported_request", param="thread")
-    told = messages.chat_body(body, settings.files.template)
-    return chat_call(read_body(ChatRequest, told), settings)
+    return _chat(messages.chat_body(body, settings.files.template), settings, messages.NAMES)
+
+
+def _chat(told: dict[str, Any], settings: CallSettings, names: Mapping[str, str]) -> ChatCall:
+    """Return the call for the chat that a body was made into; errors have the body's own names."""
+    try:
+        return chat_call(read_body(ChatRequest, told), settings)
+    except ApiError as error:
+        raise error.renamed(names) from error
 
 
 PREPARE: dict[Endpoint, Callable[[bytes, CallSettings], Prepared]] = {

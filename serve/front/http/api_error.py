@@ -1,5 +1,7 @@
 """Errors as the clients of each door expect them."""
 
+import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -55,6 +57,16 @@ class ApiError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pass to another process with all that it says."""
         return partial(ApiError, code=self.code, param=self.param), (self.status, self.message)
+
+    def renamed(self, names: Mapping[str, str]) -> "ApiError":
+        """Return the error of a door that has other `names` for a chat's fields."""
+        param, message = self.param or "", self.message
+        for chats, own in names.items():
+            if param == chats:
+                param, message = own, re.sub(rf"^{re.escape(chats)}\b", own, message)
+            elif param.startswith(f"{chats}."):
+                param, message = own, f"{own}, as a chat has it: {message}"
+        return ApiError(self.status, message, code=self.code, param=param or None)
 
     @property
     def body(self) -> dict[str, Any]:

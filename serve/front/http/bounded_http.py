@@ -133,7 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         log.info("refused", extra={"fields": {"status": error.status, "error": error.code}})
         if self.is_idle or not self.cycle.response_started:
-            body = json.dumps(error.body).encode()
+            path = self.url.partition(b"?")[0].decode("latin-1")  # as far as it has come
+            body = json.dumps(error.body_for(path)).encode()
             lines = [b"content-type: application/json", b"connection: close"]
             lines.append(b"content-length: %d" % len(body))
             head = STATUS_LINE[error.status] + b"".join(line + b"\r\n" for line in lines)

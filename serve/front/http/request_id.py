@@ -5,9 +5,11 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nemotrt.serve.front.http.api_error import ANTHROPIC_PATH
 from nemotrt.wire.trail import LEGAL_ID
 
 HEADER = "x-request-id"
+ANTHROPIC_HEADER = "request-id"  # Source: Anthropic's API reference, errors
 
 
 class RequestIds:
@@ -31,7 +33,10 @@ class RequestIds:
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                if scope["path"].startswith(ANTHROPIC_PATH):
+                    headers[ANTHROPIC_HEADER] = request_id
             await send(message)
 
         await self.app(scope, receive, send_named)

@@ -59,14 +59,19 @@ POSTS: dict[str, tuple[str, type[BaseModel], bool]] = {
 ERRORS = {
     "400": "The request is wrong.",
     "401": "There is no valid API key.",
+    "403": "The Host is none of this server's.",
     "404": "There is no such model.",
     "408": f"The headers took more than {HEAD_S:g} s, or the body more than {BODY_S:g} s.",
     "413": "The body is too large.",
     "415": "The body is not said to be JSON.",
     "431": f"There are more than {MAX_HEADERS} headers or {MAX_HEAD_BYTES} bytes of them.",
+    "500": "The engine has failed; the server's log says more.",
     "503": "Try again later.",
     "504": "The request's own deadline is over.",
 }
+ANY_REQUEST = ("403", "408", "413", "431")  # what is judged before the path is
+HEADERS = {"401": "WWW-Authenticate", "503": "Retry-After"}
+RESPONSE_ID = "$response.body#/id"
 
 
 @cache
@@ -92,13 +97,20 @@ def openapi_document() -> Json:
                 "get": _get("getResponse", ("400", "401", "404"), parameter="name"),
                 "delete": _get("deleteResponse", ("401", "404"), parameter="name"),
             },
-            "/v1/models": {"get": _get("listModels", ("401",))},
+            "/v1/models": {"get": _get("listModels", ("401",), links=_links("getModel"))},
             "/v1/models/{name}": {"get": _get("getModel", ("401", "404"), parameter="name")},
             "/health": {"get": _get("health", ("503",))},
             "/health/ready": {"get": _get("ready", ("503",))},
             "/health/live": {"get": _get("live", ())},
-            "/ping": {"get": _get("ping", ("503",))},
+            "/ping": {"get": _get("ping", ("503",)), "post": _get("pingByPost", ("503",))},
             "/version": {"get": _get("version", ("401",))},
+            "/metrics": {"get": _get("metrics", ("401", "404", "503"), media="text/plain")},
+            "/openapi.json": {"get": _get("document", ("401",))},
+            "/docs": {"get": _get("documentPage", ("401",), media="text/html")},
+            "/": {"get": _get("chatPage", ("401",), media="text/html")},
+            "/page/{name}": {
+                "get": _get("pageFile", ("401", "404"), parameter="name", media="*/*")
+            },
         },
         "components": {
             "schemas": definitions,
@@ -118,33 +130,55 @@ def _post(path: str, operation: str, schema: type[BaseModel], may_stream: bool) 
     told = "The answer; with `stream`, server-sent events." if may_stream else "The answer."
     reference = {"$ref": REFERENCE.format(model=schema.__name__)}
     error = ANTHROPIC if path.startswith(ANTHROPIC_PATH) else "Error"
+    answer: Json = {"description": told, "content": content}
+    if schema is ResponsesRequest:
+        answer["links"] = _links("getResponse", "deleteResponse")
+        onward = {"operationId": operation, "requestBody": {"previous_response_id": RESPONSE_ID}}
+        answer["links"]["goOn"] = onward
     return {
         "operationId": operation,
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
-        "responses": {
-            "200": {"description": told, "content": content},
-            **_errors(tuple(ERRORS), error),
-        },
+        "responses": _responses(answer, tuple(ERRORS), error),
     }
 
 
-def _get(operation: str, errors: tuple[str, ...], parameter: str | None = None) -> Json:
+def _get(
+    operation: str,
+    errors: tuple[str, ...],
+    *,
+    parameter: str | None = None,
+    media: str = "application/json",
+    links: Json | None = None,
+) -> Json:
     """Return an operation without a body."""
-    answer = {
-        "description": "As the name says.",
-        "content": {"application/json": {"schema": {"type": "object"}}},
-    }
-    get: Json = {"operationId": operation, "responses": {"200": answer, **_errors(errors)}}
+    schema = {"type": "object" if media == "application/json" else "string"}
+    answer: Json = {"description": "As the name says.", "content": {media: {"schema": schema}}}
+    if links is not None:
+        answer["links"] = links
+    get: Json = {"operationId": operation, "responses": _responses(answer, errors)}
     if parameter is not None:
         schema = {"type": "string"}
         get["parameters"] = [{"name": parameter, "in": "path", "required": True, "schema": schema}]
     return get
 
 
-def _errors(statuses: tuple[str, ...], model: str = "Error") -> Json:
-    """Return the error responses; a server that is starting says so without an error body."""
+def _links(*operations: str) -> Json:
+    """Return where an answer's id leads."""
+    place = "$response.body#/data/0/id" if operations == ("getModel",) else RESPONSE_ID
+    return {name: {"operationId": name, "parameters": {"name": place}} for name in operations}
+
+
+def _responses(answer: Json, errors: tuple[str, ...], model: str = "Error") -> Json:
+    """Return an answer, and the errors; a server that is starting says so without an error body."""
     content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=model)}}}
-    errors: Json = {s: {"description": ERRORS[s], "content": content} for s in statuses}
-    if statuses == ("503",):
-        errors["503"] = {"description": "The server is starting."}
-    return errors
+    told: Json = {"200": answer}
+    for status in sorted({*errors, *ANY_REQUEST}):
+        told[status] = {"description": ERRORS[status], "content": content}
+    if errors == ("503",):
+        told["503"] = {"description": "The server is starting."}
+    for status, response in told.items():
+        names = filter(None, ("X-Request-Id", HEADERS.get(status)))
+        schema: Json = {"schema": {"type": "string"}}
+        is_early = status in ANY_REQUEST
+        response["headers"] = {name: schema | {"required": not is_early} for name in names}
+    return told

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from nemotrt.engines.model.families import ReasoningEffort
 from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart
 from nemotrt.serve.front.schema.neutral import Neutral, Table
 from nemotrt.serve.front.schema.numbers import number_field
@@ -160,7 +161,7 @@ class Reasoning(Strict):
 
     neutral: ClassVar[Table] = EFFORT
 
-    effort: str | None = None
+    effort: ReasoningEffort | None = None
 
 
 def _input_kind(value: Any) -> str | None:

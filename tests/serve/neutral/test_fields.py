@@ -13,8 +13,8 @@ from support.saying_upstream import (
     CHAT_VALUES,
     COMPLETION_BODY,
     COMPLETION_VALUES,
-    TOOL,
     ask,
+    beside,
 )
 
 # Bounds of which another field's is the lower one, or which have nothing to bound; a forced call
@@ -28,13 +28,6 @@ MASKED = {
 }
 # What can't change an answer: names of whoever asks.
 IDLE = {"user", "metadata", "safety_identifier", "prompt_cache_key", "session_id"}
-# What needs another field beside it to mean something.
-COMPANY: dict[str, dict[str, Any]] = {
-    "stream_options": {"stream": True},
-    "top_logprobs": {"logprobs": True},
-    "tool_choice": {"tools": [TOOL]},
-    "parallel_tool_calls": {"tools": [TOOL]},
-}
 
 
 def fields_of(model: type[schema.Sampling]) -> set[str]:
@@ -55,9 +48,9 @@ CASES = [(CHAT_BODY, n) for n in CHAT_VALUES] + [(COMPLETION_BODY, n) for n in C
 @pytest.mark.parametrize(("body", "name"), CASES)
 def test_each_field_alone_has_an_effect_or_is_refused(client, upstream, body, name) -> None:
     values = CHAT_VALUES if body is CHAT_BODY else COMPLETION_VALUES
-    beside = {**body, **COMPANY.get(name, {})}
-    plain = ask(client, upstream, beside)
-    found = ask(client, upstream, {**beside, name: values[name]})
+    least = {**body, **beside(name, values)}
+    plain = ask(client, upstream, least)
+    found = ask(client, upstream, {**least, name: values[name]})
     assert plain[0] == 200 and found[0] in (200, 400)
     if name in IDLE:
         assert found == plain
@@ -87,7 +80,7 @@ def test_no_pair_of_fields_makes_a_fault_or_silences_one_of_them(client, upstrea
     silent = []
     for body, (left, right) in PAIRS:
         values = CHAT_VALUES if body is CHAT_BODY else COMPLETION_VALUES
-        company = COMPANY.get(left, {}) | COMPANY.get(right, {})
+        company = beside(left, values) | beside(right, values)
         together = {**body, **company, left: values[left], right: values[right]}
         both = asked(together)
         assert both[0] in (200, 400), (left, right, both)

@@ -20,6 +20,14 @@ from nemotrt.serve.front.schema.shared import shared_fields
 
 Json = dict[str, Any]
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+# What an error of the chat is about, as the client knows it.
+NAMES = {
+    "max_completion_tokens": "max_tokens",
+    "stop": "stop_sequences",
+    "reasoning_effort": "output_config.effort",
+    "response_format.json_schema": "output_config.format",
+    "response_format": "output_config.format",
+}
 
 
 def chat_body(body: CountRequest, template: ChatTemplate | None) -> Json:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from nemotrt.serve.front.doors.responses.conversation import NAMES
 from nemotrt.serve.front.doors.responses.kept import Kept
 from nemotrt.serve.front.doors.responses.output import Output
 from nemotrt.serve.front.http.api_error import ApiError
@@ -94,8 +95,9 @@ class ResponseCall:
                     yield [*head, *events]
                     head = []
         except ApiError as error:
+            error = error.renamed(NAMES)
             if head or is_whole:
-                raise
+                raise error from None
             yield [self._failed(error, output)]
             return
         events = [*output.close(reason)]

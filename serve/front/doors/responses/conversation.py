@@ -27,6 +27,15 @@ SAME = (
     "safety_identifier",
     "prompt_cache_key",
 )
+# What an error of the chat is about, as the client knows it.
+NAMES = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+}
 
 
 def chat_body(body: ResponsesRequest, items: Iterable[Any]) -> Json:

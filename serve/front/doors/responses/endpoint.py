@@ -49,6 +49,10 @@ class ResponsesEndpoint:
             told = "nothing is stored here (--stored-responses-mib 0); leave store out."
             raise ApiError(400, told, param="store")
 
+    async def one(self, request: Request) -> Response:
+        """Answer GET and DELETE /v1/responses/NAME."""
+        return await (self.delete if request.method == "DELETE" else self.get)(request)
+
     async def get(self, request: Request) -> Response:
         """Answer GET /v1/responses/NAME."""
         if request.query_params.get("stream") == "true":
