@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.commandline import COUNT, options_of
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import options_of
 from nemotrt.engines.artefact.named import ENGINE, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nemotrt import needs
-from nemotrt.commandline import json_option
+from nemotrt.commandline.shared import json_option
 from nemotrt.engines.backends import registry
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.files.memory import memory_bytes

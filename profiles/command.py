@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.commandline import (
-    COUNT,
-    PATH,
-    DefaultGroup,
-    FloatRange,
-    choices,
+from nemotrt.commandline.default_group import DefaultGroup
+from nemotrt.commandline.kinds import COUNT, PATH, FloatRange, choices
+from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import (
     config_option,
     dry_run_option,
     force_option,
     json_option,
-    options_of,
     output_option,
     quiet_option,
 )

@@ -6,7 +6,7 @@ import os
 import sys
 from functools import partial
 
-from nemotrt.commandline import words_of
+from nemotrt.commandline.options import words_of
 from nemotrt.serve.engine.probe import EngineProbe
 from nemotrt.serve.processes.run_folder import RunFolder
 from nemotrt.serve.supervision.front_probe import STOP_NOTICE, is_front_live

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nemotrt.commandline import COUNT, option
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import option
 
 TP_SIZES = (1, 2, 4, 8)  # GPUs that may share a model
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemotrt.commandline import ABOVE_0, option
+from nemotrt.commandline.kinds import ABOVE_0
+from nemotrt.commandline.options import option
 from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import (
