@@ -172,7 +172,6 @@ class Screen:
     """Where an answer is shown: on a terminal its reasoning is dimmed, else that goes to stderr."""
 
     is_reasoning: bool = False
-    has_text: bool = False
 
     def write(self, text: str, *, is_reasoning: bool = False) -> None:
         """Show a piece; a line of its own divides reasoning and answer."""
@@ -183,7 +182,7 @@ class Screen:
             text = CONTROLS.sub("", text)
         if self.is_reasoning and not is_reasoning:
             click.echo("\n" if is_terminal else "", err=not is_terminal)
-        self.is_reasoning, self.has_text = is_reasoning, True
+        self.is_reasoning = is_reasoning
         if is_reasoning:
             click.echo(click.style(text, dim=is_terminal), nl=False, err=not is_terminal)
         else:
