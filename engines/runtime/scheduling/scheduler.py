@@ -25,7 +25,7 @@ from nemotrt.engines.runtime.sampling.draws import Draws, Turn
 from nemotrt.engines.runtime.scheduling.prompt_scores import MAX_LOGITS_PER_STEP
 from nemotrt.engines.runtime.scheduling.reuse import Reuse
 from nemotrt.engines.runtime.scheduling.running_request import Gain, RunningRequest, next_rules
-from nemotrt.engines.runtime.scheduling.slots import Slots
+from nemotrt.engines.runtime.scheduling.slot_holders import SlotHolders
 from nemotrt.engines.runtime.scheduling.step_pace import StepPace
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -68,7 +68,7 @@ class Scheduler:
         self.max_num_tokens = max_num_tokens or limits.max_batch_size + limits.chunk_tokens
         self._ended: list[Update] = []
         self._pipeline = open_pipeline(engine, draws)
-        self._slots = Slots(
+        self._slots = SlotHolders(
             self._pipeline,
             limits.max_batch_size,
             tokenizer=tokenizer,

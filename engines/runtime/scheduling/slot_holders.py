@@ -13,7 +13,7 @@ from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import EnvironmentUnfitError
 
 
-class Slots:
+class SlotHolders:
     """The slots of one pipeline, and the line before them.
 
     Args:
