@@ -61,16 +61,12 @@ class TokenCount:
         elif is_told:
             total = counts[-1] if self.total is None else self.total
             exchange.arrival_tokens[:] = even_shares(total, len(exchange.arrivals_s))
-        check_prompt(self.num_input_tokens, exchange)
-
-
-def check_prompt(num_tokens: int | None, exchange: Exchange) -> None:
-    """Raise TargetError if a server says that it read other tokens than were meant."""
-    if num_tokens not in (None, exchange.isl):
-        raise TargetError(
-            f"the server read {num_tokens} prompt tokens where {exchange.isl} were meant; "
-            "is --tokenizer that of the model?"
-        )
+        found = self.num_input_tokens
+        if found is not None and found != exchange.isl:
+            raise TargetError(
+                f"the server read {found} prompt tokens where {exchange.isl} were meant; "
+                "is --tokenizer that of the model?"
+            )
 
 
 def even_shares(total: int, count: int) -> list[int]:

@@ -12,7 +12,7 @@ from nemotrt.profiles.load.exchange import Exchange
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import warm_up_and_measured
 from nemotrt.profiles.load.target import OpenAiApi, Target, TargetError
-from nemotrt.profiles.load.targets.token_count import check_prompt, even_shares
+from nemotrt.profiles.load.targets.token_count import even_shares
 from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.runs.aiperf.child import find_aiperf, run_aiperf
 from nemotrt.profiles.runs.aiperf.invocation import (
@@ -109,5 +109,10 @@ def _check(exchange: Exchange, request: AiperfRequest, api: OpenAiApi) -> None:
     if request.error:
         raise TargetError(f"request {exchange.index} failed: {request.error}")
     check_complete(exchange)
-    if not api.is_chat:  # a chat template adds tokens to the prompt
-        check_prompt(request.num_input_tokens, exchange)
+    found = request.num_input_tokens
+    # a chat template adds tokens to the prompt
+    if not api.is_chat and found not in (None, exchange.isl):
+        raise TargetError(
+            f"the server read {found} prompt tokens where {exchange.isl} were meant; "
+            "is --tokenizer that of the model?"
+        )
