@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.commandline import COUNT, options_of
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import options_of
 from nemotrt.engines.artefact.named import ENGINE, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
@@ -171,7 +172,6 @@ class Screen:
     """Where an answer is shown: on a terminal its reasoning is dimmed, else that goes to stderr."""
 
     is_reasoning: bool = False
-    has_text: bool = False
 
     def write(self, text: str, *, is_reasoning: bool = False) -> None:
         """Show a piece; a line of its own divides reasoning and answer."""
@@ -182,7 +182,7 @@ class Screen:
             text = CONTROLS.sub("", text)
         if self.is_reasoning and not is_reasoning:
             click.echo("\n" if is_terminal else "", err=not is_terminal)
-        self.is_reasoning, self.has_text = is_reasoning, True
+        self.is_reasoning = is_reasoning
         if is_reasoning:
             click.echo(click.style(text, dim=is_terminal), nl=False, err=not is_terminal)
         else:

@@ -14,7 +14,7 @@ except ModuleNotFoundError:  # which renders what is told of all others
         f"Error: the Python module click is not installed: {cure_of_module('click')}."
     ) from None
 
-from nemotrt.commandline import is_asked
+from nemotrt.commandline.shared import is_asked
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError
 

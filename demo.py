@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import force_option, output_option, quiet_option
+from nemotrt.commandline.shared import force_option, output_option, quiet_option
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.needs import install
 

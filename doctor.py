@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nemotrt import needs
-from nemotrt.commandline import json_option
+from nemotrt.commandline.shared import json_option
 from nemotrt.engines.backends import registry
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.files.memory import memory_bytes
@@ -19,7 +19,7 @@ from nemotrt.profiles.hardware.nvml.inventory import Gpu, Inventory, take_invent
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Package:
+class FoundPackage:
     """A package and, where it is missing, the line that installs it."""
 
     name: str
@@ -29,7 +29,7 @@ class Package:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ability:
+class FoundAbility:
     """Something that a user may want to do here; `hint` says what is missing.
 
     `is_usable` is None where this machine does not tell. What `is_broken` is here, and does not do.
@@ -54,8 +54,8 @@ class Diagnosis:
     gpus: tuple[Gpu, ...]
     gpu_note: str
     driver: str | None
-    packages: tuple[Package, ...]
-    abilities: tuple[Ability, ...]
+    packages: tuple[FoundPackage, ...]
+    abilities: tuple[FoundAbility, ...]
 
 
 def diagnose() -> Diagnosis:
@@ -96,14 +96,14 @@ def known_abilities() -> tuple[needs.Ability, ...]:
     )
 
 
-def _package(wanted: needs.Package) -> Package:
+def _package(wanted: needs.Package) -> FoundPackage:
     """Return a package's version, or what to do."""
     version = wanted.installed()
     is_cured = version is not None and not wanted.fault()
-    return Package(wanted.name, version, wanted.purpose, None if is_cured else wanted.cure)
+    return FoundPackage(wanted.name, version, wanted.purpose, None if is_cured else wanted.cure)
 
 
-def _ability(wanted: needs.Ability, found: Inventory) -> Ability:
+def _ability(wanted: needs.Ability, found: Inventory) -> FoundAbility:
     """Return whether something can be done here, with all that it lacks."""
     missing, faults = wanted.missing(), wanted.faults()
     unknown: list[str] = []
@@ -119,8 +119,8 @@ def _ability(wanted: needs.Ability, found: Inventory) -> Ability:
         unknown.append(f"it can't be told here: {error}")
     lines = dict.fromkeys([*faults, *missing])
     if lines:
-        return Ability(wanted.name, False, not missing, "; ".join(lines))
-    return Ability(wanted.name, None if unknown else True, False, "; ".join(unknown))
+        return FoundAbility(wanted.name, False, not missing, "; ".join(lines))
+    return FoundAbility(wanted.name, None if unknown else True, False, "; ".join(unknown))
 
 
 def _look_at_gpu(
@@ -181,7 +181,7 @@ def doctor(need: tuple[str, ...], as_json: bool) -> None:
         raise EnvironmentUnfitError(f"this machine can't do all that it should: {names}")
 
 
-def _named(found: Diagnosis, words: str) -> list[Ability]:
+def _named(found: Diagnosis, words: str) -> list[FoundAbility]:
     """Return the abilities that --need means."""
     meant = [ability for ability in found.abilities if words.lower() in ability.name.lower()]
     if not meant:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import json_option
+from nemotrt.commandline.shared import json_option
 from nemotrt.engines.artefact.executed import ExecutedOn, read_executed
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options

@@ -7,8 +7,12 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
+
+from nemotrt.errors import EnvironmentUnfitError
 
 # Source: CUDA Toolkit 13.0 release notes, minimum required driver version on Linux.
 CUDA_13_DRIVER = 580
@@ -57,6 +61,18 @@ class Package:
     def cure(self) -> str:
         """What to do where it is missing."""
         return self.apart or install(self.extra)
+
+    def load(self, module: str, what: str, *, cure: str = "", end: str = ".") -> Any:
+        """Return a module of it, which `what` needs.
+
+        Raises:
+            EnvironmentUnfitError: it is not installed; the message has its cure, and the end.
+        """
+        try:
+            return import_module(module)
+        except ImportError as error:
+            line = f"{what} needs {self.name}: {cure or self.cure}{end}"
+            raise EnvironmentUnfitError(line) from error
 
     def installed(self) -> str | None:
         """Return the installed version, or None."""

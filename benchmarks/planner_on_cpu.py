@@ -23,7 +23,7 @@ from nemotrt.engines.backends.registry import cpu_names
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
-from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.engines.tiny.models import TINY_MODELS, hybrid_config
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.cpu.cpu_probe import MEASURE_S
@@ -35,24 +35,16 @@ from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.time.roofline import Scenario
 
 # 300 million parameters in the proportions of Nano-9B-v2.
-MID = {
-    "model_type": "nemotron_h",
-    "hybrid_override_pattern": "M-M-M-M*-M-M-M*-M-M-M-M-",
-    "hidden_size": 1152,
-    "intermediate_size": 3840,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 128,
-    "mamba_num_heads": 32,
-    "mamba_head_dim": 80,
-    "ssm_state_size": 128,
-    "n_groups": 8,
-    "conv_kernel": 4,
-    "chunk_size": 128,
-    "vocab_size": 32768,
-    "tie_word_embeddings": False,
-    "max_position_embeddings": 4096,
-}
+MID = hybrid_config(
+    "M-M-M-M*-M-M-M*-M-M-M-M-",
+    hidden_size=1152,
+    intermediate_size=3840,
+    num_attention_heads=8,
+    num_key_value_heads=2,
+    mamba_num_heads=32,
+    vocab_size=32768,
+    max_position_embeddings=4096,
+)
 PROMPT, NUM_STEPS, NUM_ROUNDS = 32, 30, 5
 BATCH_SIZES = (1, 8)
 LIMITS = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)

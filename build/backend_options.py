@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from nemotrt.commandline import Told, click_option, told_fields
+from nemotrt.commandline.options import Told, click_option, told_fields
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend
 from nemotrt.errors import ConfigError

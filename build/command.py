@@ -10,16 +10,14 @@ import click
 
 from nemotrt.build.backend_options import check_options, option_values, with_backend_options
 from nemotrt.build.limit_options import GivenLimits
-from nemotrt.commandline import (
-    READABLE,
-    choices,
+from nemotrt.commandline.kinds import READABLE, choices
+from nemotrt.commandline.options import filled, options_of
+from nemotrt.commandline.shared import (
     config_option,
     dry_run_option,
-    filled,
     force_option,
     given_options,
     json_option,
-    options_of,
     output_option,
     quiet_option,
 )

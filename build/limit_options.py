@@ -3,7 +3,8 @@
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nemotrt.commandline import COUNT, option
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import option
 
 if TYPE_CHECKING:
     from nemotrt.engines.runtime.engine import Limits

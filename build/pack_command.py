@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import (
-    PATH,
+from nemotrt.commandline.kinds import PATH
+from nemotrt.commandline.shared import (
     dry_run_option,
     force_option,
     json_option,

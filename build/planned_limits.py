@@ -157,5 +157,5 @@ def planned_limits(
 def _kv_type(checkpoint: Checkpoint, precision: Precision) -> NumberFormat:
     """Return how the KV cache will be stored: FP8 where the checkpoint and the GPU have it."""
     has_fp8 = precision.arithmetic is NumberFormat.FP8
-    is_fp8 = checkpoint.quant.kv_cache_algo == "FP8" and has_fp8
+    is_fp8 = checkpoint.quant.has_fp8_cache and has_fp8
     return NumberFormat.FP8 if is_fp8 else NumberFormat.BF16

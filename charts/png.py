@@ -3,15 +3,13 @@
 import io
 import textwrap
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
-from nemotrt import needs
 from nemotrt.charts.layout import lay_out
 from nemotrt.charts.spec import WIDTH, About, Chart, Dots, Drawing, Mark, Rect, Text
 from nemotrt.charts.svg import AREA_OPACITY
 from nemotrt.charts.theme import LIGHT
-from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import MATPLOTLIB
 
 UNITS_PER_INCH, DOTS_PER_INCH, POINTS_PER_UNIT = 100, 200, 0.72
 LETTERS, LINE_HEIGHT, CHARACTER, EDGE = 11, 16, 6.5, 8
@@ -23,13 +21,10 @@ def png(about: About, charts: Sequence[Chart]) -> bytes:
     Raises:
         EnvironmentUnfitError: matplotlib is not installed.
     """
-    try:
-        agg = import_module("matplotlib.backends.backend_agg")
-        figures = import_module("matplotlib.figure")
-    except ImportError as error:
-        raise EnvironmentUnfitError(
-            f"a PNG needs matplotlib: {needs.MATPLOTLIB.cure}; or choose an .html file."
-        ) from error
+    agg, figures = (
+        MATPLOTLIB.load(f"matplotlib.{name}", "a PNG", end="; or choose an .html file.")
+        for name in ("backends.backend_agg", "figure")
+    )
     drawings = [lay_out(chart) for chart in charts]
     width = max([float(WIDTH), *(drawing.width for drawing in drawings)])
     said = [about.title, about.lead, *(f"{key}: {value}" for key, value in about.assumptions)]

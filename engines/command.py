@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotrt.commandline import COUNT, options_of
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import options_of
 from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nemotrt.engines.opening import OpenEngine
-from nemotrt.engines.runtime.sampling.guide import ThinkingBudget
+from nemotrt.engines.runtime.sampling.thinking_budget import ThinkingBudget
 from nemotrt.engines.text.chat.template import Message
 from nemotrt.engines.text.chat.thinking import render_thinking
 from nemotrt.engines.text.chat.turn import Turn, read_turn

@@ -27,35 +27,26 @@ def read_text(path: Path, error: type[NemotrtError] = ConfigError) -> str:
         raise error(f"{path} is not UTF-8 text: {where}; save it as UTF-8.") from fault
 
 
-def read_json(path: Path, error: type[NemotrtError] = ArtefactError) -> Any:
+def read_json(path: Path) -> Any:
     """Return the value in a JSON file.
 
     Raises:
-        NemotrtError: of class `error`, where it can't be read or is not JSON.
+        ArtefactError: it can't be read, is not JSON, or is nested beyond all sense.
     """
     try:
         data = path.read_bytes()
     except OSError as fault:
-        raise error(f"{path} can't be read: {fault.strerror or fault}.") from fault
+        raise ArtefactError(f"{path} can't be read: {fault.strerror or fault}.") from fault
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
-        raise error(f"{path} is not JSON: it is not UTF-8 text ({fault}).") from fault
-    return parse_json(text, str(path), error)
-
-
-def parse_json(text: str, source: str, error: type[NemotrtError] = ArtefactError) -> Any:
-    """Return the value of a JSON text; `source` names it in the error.
-
-    Raises:
-        NemotrtError: of class `error`, where it is not JSON, or nested beyond all sense.
-    """
+        raise ArtefactError(f"{path} is not JSON: it is not UTF-8 text ({fault}).") from fault
     try:
         return json.loads(text)
     except ValueError as fault:
-        raise error(f"{source} is not JSON: {fault}.") from fault
+        raise ArtefactError(f"{path} is not JSON: {fault}.") from fault
     except RecursionError:
-        raise error(f"{source} is nested too deeply.") from None
+        raise ArtefactError(f"{path} is nested too deeply.") from None
 
 
 def read_yaml(path: Path, error: type[NemotrtError] = ConfigError) -> Any:
@@ -81,15 +72,15 @@ def parse_yaml(text: str, source: str, error: type[NemotrtError] = ConfigError) 
         raise error(f"{source} is nested too deeply.") from None
 
 
-def read_json_object(path: Path, error: type[NemotrtError] = ArtefactError) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        NemotrtError: of class `error`, where it can't be read, or is no JSON object.
+        ArtefactError: it can't be read, or is no JSON object.
     """
-    value = read_json(path, error)
+    value = read_json(path)
     if not isinstance(value, dict):
-        raise error(f"{path} is not a JSON object.")
+        raise ArtefactError(f"{path} is not a JSON object.")
     return value
 
 

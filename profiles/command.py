@@ -1,22 +1,18 @@
 """`nemotrt profile`: parse, call, print."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.commandline import (
-    COUNT,
-    PATH,
-    DefaultGroup,
-    FloatRange,
-    choices,
+from nemotrt.commandline.default_group import DefaultGroup
+from nemotrt.commandline.kinds import COUNT, choices
+from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import (
     config_option,
     dry_run_option,
     force_option,
     json_option,
-    options_of,
     output_option,
     quiet_option,
 )
@@ -25,16 +21,17 @@ from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
+from nemotrt.profiles.gpu_command import gpu
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.load.choice.options import LoadChoice
 from nemotrt.profiles.load.targets.options import TargetOptions, read_extra, read_headers
 from nemotrt.profiles.miniature.command import miniature
+from nemotrt.profiles.report_command import report
 from nemotrt.profiles.verdict.command import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample
     from nemotrt.profiles.load.driver import Drive
     from nemotrt.profiles.load.target import Target
     from nemotrt.profiles.load.workload import Workload
@@ -203,66 +200,6 @@ def _observers(
     )
 
 
-@profile.command("gpu")
-@output_option("File of the samples.", default=Path("gpu.csv"))
-@options_of(GpuChoice)
-@click.option("--duration-s", type=FloatRange(0.1), help="[default: until Ctrl-C]")
-@force_option
-@quiet_option
-@config_option
-def gpu(
-    output: Path,
-    gpu_choice: GpuChoice,
-    duration_s: float | None,
-    force: bool,
-    quiet: bool,
-) -> None:
-    """Record the GPUs on their own to OUTPUT: .csv, .json (with the GPUs' facts) or .parquet."""
-    from nemotrt.profiles.hardware.nvml.session import record
-    from nemotrt.profiles.hardware.nvml.table import check_table
-    from nemotrt.profiles.reports.summary import sample_line
-
-    check_table(output, force=force)
-
-    def show(samples: "list[tuple[GpuFacts, GpuSample]]") -> None:
-        for facts, sample in [] if quiet else samples:
-            click.echo(sample_line(facts, sample), err=True)
-
-    warn = partial(click.echo, err=True)
-    traces = record(gpu_choice, output, duration_s, show, warn)
-    for trace in traces:
-        name = trace.facts.name or "(name not told)"
-        click.echo(
-            f"GPU {trace.facts.index} {name}: {len(trace.samples)} samples, "
-            f"{trace.num_missed} missed, sampler used {trace.sampler_cpu_share:.1%} of a core"
-            + (f"; {trace.lost}" if trace.lost else "")
-        )
-
-
-@profile.command("report")
-@click.argument("runs", nargs=-1, required=True, type=PATH)
-@output_option("HTML file.  [default: in the run's folder]")
-def report(runs: tuple[Path, ...], output: Path | None) -> None:
-    """Rebuild the page of one run or sweep, or set several side by side.
-
-    RUNS are folders of runs or sweeps, a killed run's .partial folder, or results of AIPerf and
-    `vllm bench serve`.
-    """
-    from nemotrt.profiles.reports.comparison import write_comparison
-    from nemotrt.profiles.reports.page import write_html
-    from nemotrt.profiles.runs.run_folder import REPORT_FILE, read_runs
-
-    results = [result for path in runs for result in read_runs(path)]
-    if len(runs) == 1:
-        output = output or (runs[0] if runs[0].is_dir() else runs[0].parent) / REPORT_FILE
-    output = output or Path(REPORT_FILE)
-    if len(results) == 1:
-        write_html(results[0], output)
-    else:
-        write_comparison(results, output)
-    click.echo(output)
-
-
 def _check_names(options: TargetOptions, model: str | None) -> None:
     """Raise, as a run would say it later, where what is named must be downloaded first."""
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
@@ -293,4 +230,6 @@ def _print(results: "list[ProfileResult]", output: Path, *, as_json: bool, quiet
 
 profile.add_command(compare)
 profile.add_command(engine)
+profile.add_command(gpu)
 profile.add_command(miniature)
+profile.add_command(report)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import (
+from nemotrt.commandline.options import key_of, options_of
+from nemotrt.commandline.shared import (
     config_option,
     dry_run_option,
     force_option,
     given_options,
     json_option,
-    key_of,
-    options_of,
     output_option,
     quiet_option,
 )

@@ -5,6 +5,7 @@ Run with `make docs`; a test checks that the files are current.
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -14,7 +15,8 @@ from nemotrt.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- generated: make docs -->", "<!-- end -->"
-ROOMS = ("build", "charts", "engines", "files", "profiles", "quantize", "serve", "wire")
+TOOL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+ROOMS = [name for name in TOOL["hatch"]["build"]["only-include"] if (ROOT / name).is_dir()]
 
 
 def first_line(path: Path) -> str:

@@ -8,19 +8,16 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import (
-    PATH,
-    PORT,
-    DefaultGroup,
-    FloatRange,
+from nemotrt.commandline.default_group import DefaultGroup
+from nemotrt.commandline.kinds import PATH, PORT, FloatRange
+from nemotrt.commandline.options import options_of, told_fields
+from nemotrt.commandline.shared import (
     config_option,
     dry_run_option,
     force_option,
     given_options,
     json_option,
-    options_of,
     quiet_option,
-    told_fields,
 )
 from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.checkpoint.hub.parameter import offline_option

@@ -10,15 +10,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotrt.commandline import (
-    ABOVE_0,
-    COUNT,
-    DefaultGroup,
-    config_option,
-    option,
-    options_of,
-    words_of,
-)
+from nemotrt.commandline.default_group import DefaultGroup
+from nemotrt.commandline.kinds import ABOVE_0, COUNT
+from nemotrt.commandline.options import option, options_of, words_of
+from nemotrt.commandline.shared import config_option
 
 
 class Colour(StrEnum):

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a room imports of those before it, and of itself.
-ROOMS = ("files", "charts", "wire", "engines", "profiles", "quantize", "build", "serve")
+GROUND = ("files", "commandline", "charts", "wire")
+ROOMS = (*GROUND, "engines", "profiles", "quantize", "build", "serve")
 MAX_ENTRIES = 12
 MORE_ENTRIES = {
     "engines/backends/native/step": "kernels",

@@ -13,46 +13,38 @@ import numpy as np
 from nemotrt.engines.checkpoint.safetensors_file import header_bytes
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.tensor_names import expected_shapes
-from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.engines.tiny.models import TINY_MODELS, hybrid_config
 
 COMMON = {
-    "model_type": "nemotron_h",
     "architectures": ["NemotronHForCausalLM"],
     "vocab_size": 32768,
-    "ssm_state_size": 128,
-    "n_groups": 8,
-    "conv_kernel": 4,
-    "chunk_size": 128,
-    "layer_norm_epsilon": 1e-5,
-    "mlp_hidden_act": "relu2",
     "max_position_embeddings": 65536,
-    "head_dim": 128,
-    "mamba_head_dim": 80,
-    "tie_word_embeddings": False,
     "torch_dtype": "bfloat16",
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-MID = COMMON | {
-    "hybrid_override_pattern": "M-M-M-M*-M-M-M*-M-M-M-M-",
-    "num_hidden_layers": 24,
-    "hidden_size": 1024,
-    "intermediate_size": 3584,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "mamba_num_heads": 32,
-}
+MID = hybrid_config(
+    "M-M-M-M*-M-M-M*-M-M-M-M-",
+    **COMMON,
+    num_hidden_layers=24,
+    hidden_size=1024,
+    intermediate_size=3584,
+    num_attention_heads=8,
+    num_key_value_heads=2,
+    mamba_num_heads=32,
+)
 # Every width of NVIDIA-Nemotron-Nano-9B-v2, an eighth of its layers, a quarter of its vocabulary.
-WIDE = COMMON | {
-    "hybrid_override_pattern": "M-M*-M-",
-    "num_hidden_layers": 7,
-    "hidden_size": 4480,
-    "intermediate_size": 15680,
-    "num_attention_heads": 40,
-    "num_key_value_heads": 8,
-    "mamba_num_heads": 128,
-}
+WIDE = hybrid_config(
+    "M-M*-M-",
+    **COMMON,
+    num_hidden_layers=7,
+    hidden_size=4480,
+    intermediate_size=15680,
+    num_attention_heads=40,
+    num_key_value_heads=8,
+    mamba_num_heads=128,
+)
 FULL = WIDE | {
     "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-",
     "num_hidden_layers": 56,

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import (
-    FILE,
-    PATH,
-    force_option,
-    json_option,
-    output_option,
-    quiet_option,
-)
+from nemotrt.commandline.kinds import FILE, PATH
+from nemotrt.commandline.shared import force_option, json_option, output_option, quiet_option
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError

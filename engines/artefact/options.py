@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from nemotrt.commandline import COUNT, one_option, option, options_of
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import one_option, option, options_of
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
 
 

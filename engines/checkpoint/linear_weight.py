@@ -66,14 +66,14 @@ class LinearWeight:
         """Whether the checkpoint stores int8 codes that apply to the input as it is."""
         return self.checkpoint[self.name].dtype == INT8.safetensors and not self.has_input_factor
 
-    def int8(self, rows: slice = ALL) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        """Return (codes [out, in], scale [out]) of some rows, with weight = codes * scale.
+    def int8(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Return (codes [out, in], scale [out]), with weight = codes * scale.
 
         Codes behind a `pre_quant_scale` are dequantized with it first. Those and any float weight
         are rounded here: scale = amax / 127 per output channel, as ModelOpt's INT8 weight-only
         recipe does; a row of zeros takes scale 1.
         """
-        codes, scales = self.int8_blocks(rows, self.checkpoint[self.name].shape[1])
+        codes, scales = self.int8_blocks(ALL, self.checkpoint[self.name].shape[1])
         return codes, scales[0]
 
     def int8_blocks(

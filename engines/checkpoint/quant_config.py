@@ -30,6 +30,11 @@ class QuantConfig:
         """ModelOpt's word for the linears, `none` for floats."""
         return self.precision.algo if self.precision else "none"
 
+    @property
+    def has_fp8_cache(self) -> bool:
+        """Whether the KV cache is to be FP8."""
+        return self.kv_cache_algo == "FP8"
+
     def excludes(self, module: str) -> bool:
         """Whether the list has `module`, by its name or a shell pattern such as `*mixer*`.
 

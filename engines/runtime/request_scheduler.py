@@ -74,10 +74,8 @@ class BreaksAlone(Protocol):
         """Raise what a step would raise if the engine is gone."""
 
 
-def check_request(
-    request: Request, engine: HasLimits, max_tokens: int, tokenizer: Tokenizer | None
-) -> None:
-    """Raise ConfigError unless `engine` can run the request in `max_tokens` tokens.
+def check_request(request: Request, engine: HasLimits, tokenizer: Tokenizer | None) -> None:
+    """Raise ConfigError unless `engine` can run the request.
 
     The prompt must not be empty or leave the vocabulary, and prompt and output must fit; stop
     strings need a tokenizer.
@@ -88,11 +86,11 @@ def check_request(
     if not (min(prompt) >= 0 and max(prompt) < engine.vocab_size):
         raise ConfigError(f"prompt ids must be 0 to {engine.vocab_size - 1}.")
     params.check_biased(engine.vocab_size)
-    planned = len(prompt) + params.max_tokens
-    if planned > max_tokens:
+    planned, most = len(prompt) + params.max_tokens, engine.limits.max_seq_len
+    if planned > most:
         raise ConfigError(
             f"prompt ({len(prompt)}) plus max_tokens ({params.max_tokens}) is {planned} "
-            f"tokens; the engine holds {max_tokens}."
+            f"tokens; the engine holds {most}."
         )
     if params.stop and tokenizer is None:
         raise ConfigError("stop strings need a tokenizer; use stop_token_ids.")

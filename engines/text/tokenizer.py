@@ -41,11 +41,11 @@ class Tokenizer:
         self.chat = chat
 
     @classmethod
-    def from_json(cls, text: str, eos_ids: Sequence[int] = ()) -> "Tokenizer":
+    def from_json(cls, text: str) -> "Tokenizer":
         """Return the tokenizer that `to_json` wrote."""
         from tokenizers import Tokenizer as Backend
 
-        return cls(Backend.from_str(text), eos_ids)
+        return cls(Backend.from_str(text))
 
     @property
     def vocab_size(self) -> int:

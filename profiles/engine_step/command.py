@@ -5,7 +5,9 @@ import json
 
 import click
 
-from nemotrt.commandline import COUNT, json_option, options_of
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import json_option
 from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from nemotrt.commandline import FloatRange, option
+from nemotrt.commandline.kinds import FloatRange
+from nemotrt.commandline.options import option
 
 
 @dataclass(frozen=True, slots=True)

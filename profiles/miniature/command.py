@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.commandline import (
-    COUNT,
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.shared import (
     config_option,
     force_option,
     json_option,

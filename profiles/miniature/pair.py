@@ -11,6 +11,7 @@ from typing import Any
 
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.tiny.models import hybrid_config
 from nemotrt.profiles.planning.memory.weights import num_parameters
 
 HIDDEN_SIZE = 512
@@ -75,19 +76,16 @@ def _common() -> dict[str, Any]:
 
 def _hybrid(state_size: int) -> dict[str, Any]:
     """Return the config of the hybrid; its MLP is 3.5 times as wide as the residual stream."""
-    return _common() | {
-        "model_type": "nemotron_h",
-        "hybrid_override_pattern": LAYERS,
-        "intermediate_size": 7 * HIDDEN_SIZE // 2,
-        "mamba_num_heads": MAMBA_HEADS,
-        "mamba_head_dim": MAMBA_HEAD_DIM,
-        "ssm_state_size": state_size,
-        "n_groups": MAMBA_GROUPS,
-        "conv_kernel": CONV_KERNEL,
-        "chunk_size": 128,
-        "mlp_hidden_act": "relu2",
-        "layer_norm_epsilon": 1e-5,
-    }
+    return hybrid_config(
+        LAYERS,
+        **_common(),
+        intermediate_size=7 * HIDDEN_SIZE // 2,
+        mamba_num_heads=MAMBA_HEADS,
+        mamba_head_dim=MAMBA_HEAD_DIM,
+        ssm_state_size=state_size,
+        n_groups=MAMBA_GROUPS,
+        conv_kernel=CONV_KERNEL,
+    )
 
 
 def _dense(intermediate_size: int) -> dict[str, Any]:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import (
-    FILE,
-    DefaultGroup,
+from nemotrt.commandline.default_group import DefaultGroup
+from nemotrt.commandline.kinds import FILE
+from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import (
     config_option,
     dry_run_option,
     force_option,
     given_options,
     json_option,
-    options_of,
     output_option,
     quiet_option,
 )

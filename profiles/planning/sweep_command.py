@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import (
-    FILE,
-    choices,
+from nemotrt.commandline.kinds import FILE, choices
+from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import (
     config_option,
     dry_run_option,
     force_option,
     json_option,
-    options_of,
     quiet_option,
 )
 from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import ABOVE_0, COUNT, FILE, option
+from nemotrt.commandline.kinds import ABOVE_0, COUNT, FILE
+from nemotrt.commandline.options import option
 from nemotrt.engines.checkpoint.hub.parameter import MODEL
 from nemotrt.files.writing import check_file, write_file
 from nemotrt.profiles.planning.answers.deployment import Deployment

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from nemotrt.charts.number import number
 from nemotrt.profiles.runs.metrics.decode_parts import DecodeParts
-from nemotrt.profiles.runs.record.prediction import PARTS
 from nemotrt.profiles.runs.record.result import ProfileResult
 
 ATTENTION = "attention over the KV cache"
@@ -48,8 +47,9 @@ def step_rows(result: ProfileResult) -> list[tuple[str, str, str]]:
     prediction = result.prediction
     if prediction is None:
         return []
-    parts = sorted(((prediction.decode_step_ms[name], name) for name in PARTS), reverse=True)
-    total = prediction.decode_step_ms["total"] or 1.0
+    step = prediction.decode_step_ms
+    parts = sorted(((ms, name) for name, ms in step.items() if name != "total"), reverse=True)
+    total = step["total"] or 1.0
     return [(name, number(ms), f"{100 * ms / total:.0f} %") for ms, name in parts if ms > 0]
 
 

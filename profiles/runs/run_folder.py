@@ -9,10 +9,18 @@ from nemotrt.files.text_file import read_json
 from nemotrt.files.writing import check_target, writing_folder
 from nemotrt.profiles.reports.page import write_html
 from nemotrt.profiles.runs.imports.aiperf import RECORDS_FILE, read_aiperf
+from nemotrt.profiles.runs.imports.composition import result_of
 from nemotrt.profiles.runs.imports.vllm_bench import read_vllm_bench
-from nemotrt.profiles.runs.record.journal import HEAD_FILE
-from nemotrt.profiles.runs.record.result import ProfileResult, read_result, write_result
-from nemotrt.profiles.runs.recovery import recover
+from nemotrt.profiles.runs.metrics.evaluation import steady_window
+from nemotrt.profiles.runs.record.journal import HEAD_FILE, read_journal
+from nemotrt.profiles.runs.record.result import (
+    ProfileResult,
+    RequestRecord,
+    Status,
+    WorkloadRecord,
+    read_result,
+    write_result,
+)
 
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.html"
@@ -62,6 +70,28 @@ def read_run(path: Path) -> ProfileResult:
     if path.suffix == ".json" and (raw := _vllm_result(path)) is not None:
         return read_vllm_bench(raw, path)
     return read_result(path)
+
+
+def recover(folder: Path) -> ProfileResult:
+    """Return what a killed run had measured, marked as interrupted.
+
+    Raises:
+        ArtefactError: the folder is no journal, or is damaged.
+    """
+    head, lines = read_journal(folder)
+    requests = tuple(RequestRecord.model_validate(line) for line in lines)
+    return result_of(
+        requests,
+        WorkloadRecord.model_validate(head["workload"]),
+        steady_window(requests, is_cut=True),
+        "nemotrt",
+        status=Status.INTERRUPTED,
+        reason="the run was killed; this is what had come in until then.",
+        started_at=head["started_at"],
+        target=head["target"],
+        machine=head["machine"],
+        notes=("Recovered from the journal of a killed run.",),
+    )
 
 
 def _vllm_result(path: Path) -> dict[str, Any] | None:

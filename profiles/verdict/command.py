@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import ABOVE_0, PATH, json_option, output_option
+from nemotrt.commandline.kinds import ABOVE_0, PATH
+from nemotrt.commandline.shared import json_option, output_option
 
 if TYPE_CHECKING:
     from nemotrt.profiles.verdict.judge import Verdict

@@ -45,7 +45,7 @@ class Calibration:
             raise ArtefactError(f"the calibration has nothing on {name}.") from None
 
 
-def save_calibration(calibration: Calibration, target: Path, *, force: bool = False) -> None:
+def save_calibration(calibration: Calibration, target: Path) -> None:
     """Write the folder `target`."""
     entries = []
     for name, seen in calibration.observations.items():
@@ -64,7 +64,7 @@ def save_calibration(calibration: Calibration, target: Path, *, force: bool = Fa
             for name, seen in calibration.observations.items()
         },
     }
-    with writing_folder(target, force=force) as folder:
+    with writing_folder(target) as folder:
         (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         with (folder / TENSOR_FILE).open("wb") as file:
             file.write(shard.header)

@@ -14,11 +14,12 @@ from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, flat_quantization
 from nemotrt.engines.checkpoint.stored_head import HEAD
 from nemotrt.engines.checkpoint.stored_names import left_out_note
-from nemotrt.engines.model.tensor_names import expected_shapes
+from nemotrt.engines.model.model_config import LayerKind
+from nemotrt.engines.model.numerics import KV_CODES
+from nemotrt.engines.model.tensor_names import blocks, expected_shapes
 from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_json_object
-from nemotrt.quantize.contracts.kv_contract import kv_faults
-from nemotrt.quantize.contracts.linear_contract import linear_faults
+from nemotrt.quantize.contracts.linear_contract import linear_faults, scale_faults
 from nemotrt.quantize.contracts.loaders import loader_verdicts
 from nemotrt.quantize.contracts.tensor_contract import is_skipped, tensor_faults
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -102,7 +103,7 @@ def _faults(folder: QuantizedFolder) -> Iterator[str]:
     if folder.layout is CheckpointFormat.MODELOPT:
         yield from _config_faults(folder)
     yield from tensor_faults(folder)
-    yield from kv_faults(folder.model, folder.layout, folder.quant.kv_cache_algo, folder.tensors)
+    yield from _kv_faults(folder)
     if not folder.excludes("lm_head"):
         yield "lm_head is not excluded: loaders would take its 16 bit weight for codes"
     for name in folder.tensors:
@@ -120,6 +121,30 @@ def _faults(folder: QuantizedFolder) -> Iterator[str]:
         if folder.excludes(module):
             yield f"{module} is quantized and excluded"
         yield from linear_faults(folder, module, codes)
+
+
+def _kv_faults(folder: QuantizedFolder) -> Iterator[str]:
+    """Yield each broken rule of a quantized KV cache's scales.
+
+    An FP8 cache may have no scales: loaders then take 1. An INT8 cache must have them, and what no
+    config speaks of would not be read.
+    """
+    algo = folder.quant.kv_cache_algo
+    if algo is not None and algo not in KV_CODES:
+        yield f"the KV cache is {algo}, which is neither FP8 nor INT8"
+    for block in blocks(folder.model):
+        if block.kind is not LayerKind.ATTENTION:
+            continue
+        for leaf in ("k_scale", "v_scale"):
+            name = block.name(folder.layout.cache_scale(leaf))
+            ref = folder.tensors.get(name)
+            if ref is None:
+                if algo == "INT8":
+                    yield f"{name} is missing: an int8 KV cache has no scale without it"
+            elif algo is None:
+                yield f"{name} is there, but the configs say that the KV cache is not quantized"
+            else:
+                yield from scale_faults(name, ref, ("F32",), folder.layout.one_scale)
 
 
 def _config_faults(folder: QuantizedFolder) -> Iterator[str]:

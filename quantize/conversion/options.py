@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import COUNT, READABLE, FloatRange, option
+from nemotrt.commandline.kinds import COUNT, READABLE, FloatRange
+from nemotrt.commandline.options import option
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 METHODS = ("amax", "percentile", "mse")

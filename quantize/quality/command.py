@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import (
-    COUNT,
-    READABLE,
-    config_option,
-    json_option,
-    output_option,
-    quiet_option,
-)
+from nemotrt.commandline.kinds import COUNT, READABLE
+from nemotrt.commandline.shared import config_option, json_option, output_option, quiet_option
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.errors import ConfigError

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import PATH, config_option, options_of
+from nemotrt.commandline.kinds import PATH
+from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import config_option
 from nemotrt.engines.artefact.options import checkpoint_option
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.serve.deploy.specs import NONE_OR_MORE, ClusterSpec, ComposeSpec

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nemotrt.commandline import words_of
+from nemotrt.commandline.options import words_of
 from nemotrt.serve.deploy.mounts import CHECKPOINT_MOUNT
 from nemotrt.serve.deploy.specs import PORTS, ClusterSpec, ComposeSpec
 from nemotrt.serve.logs.options import LogOptions

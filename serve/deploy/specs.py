@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import ABOVE_0, COUNT, option, required
+from nemotrt.commandline.kinds import ABOVE_0, COUNT
+from nemotrt.commandline.options import option, required
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ConfigError
 from nemotrt.serve.deploy.names import NameForm, check_name, check_sub_path

@@ -16,7 +16,8 @@ from types import FrameType
 
 import click
 
-from nemotrt.commandline import PATH, options_of
+from nemotrt.commandline.kinds import PATH
+from nemotrt.commandline.options import options_of
 from nemotrt.engines.backends import registry
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions

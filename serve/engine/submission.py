@@ -10,7 +10,8 @@ from typing import Any
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.request import Request
 from nemotrt.engines.runtime.sampling.bad_words import WithoutWords, word_tokens
-from nemotrt.engines.runtime.sampling.guide import AfterThinking, Guide, TextGuide, ThinkingBudget
+from nemotrt.engines.runtime.sampling.guide import Guide, TextGuide
+from nemotrt.engines.runtime.sampling.thinking_budget import AfterThinking, ThinkingBudget
 from nemotrt.engines.text.chat.turn import Turn, read_turn
 from nemotrt.engines.text.hold_back import HoldBack
 from nemotrt.engines.text.reasoning import Trace

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import PATH, config_option, options_of
+from nemotrt.commandline.kinds import PATH
+from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import config_option
 from nemotrt.serve.logs.options import LogOptions, verbose_option, with_verbose
 from nemotrt.serve.processes.options import FrontOptions
 

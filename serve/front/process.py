@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 import uvicorn
 
-from nemotrt.commandline import PATH, options_of
+from nemotrt.commandline.kinds import PATH
+from nemotrt.commandline.options import options_of
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http.bounded_http import BoundedProtocol

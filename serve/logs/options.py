@@ -5,7 +5,8 @@ from enum import StrEnum
 
 import click
 
-from nemotrt.commandline import ABOVE_0, option
+from nemotrt.commandline.kinds import ABOVE_0
+from nemotrt.commandline.options import option
 from nemotrt.errors import ConfigError
 
 MIB = 1 << 20

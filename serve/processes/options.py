@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import ABOVE_0, COUNT, PORT, FloatRange, option
+from nemotrt.commandline.kinds import ABOVE_0, COUNT, PORT, FloatRange
+from nemotrt.commandline.options import option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ConfigError

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemotrt.commandline import option
+from nemotrt.commandline.options import option
 from nemotrt.errors import ConfigError
 from nemotrt.serve.logs.options import LogFiles, LogOptions
 from nemotrt.serve.processes.options import EngineOptions, FrontOptions, TritonOptions

@@ -6,7 +6,7 @@ import os
 import sys
 from functools import partial
 
-from nemotrt.commandline import words_of
+from nemotrt.commandline.options import words_of
 from nemotrt.serve.engine.probe import EngineProbe
 from nemotrt.serve.logs.files import LogFile, copier
 from nemotrt.serve.processes.child_process import Copy

@@ -4,16 +4,9 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import (
-    PATH,
-    config_option,
-    dry_run_option,
-    force_option,
-    one_option,
-    options_of,
-    output_option,
-    words_of,
-)
+from nemotrt.commandline.kinds import PATH
+from nemotrt.commandline.options import one_option, options_of, words_of
+from nemotrt.commandline.shared import config_option, dry_run_option, force_option, output_option
 from nemotrt.engines.artefact.options import checkpoint_option
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError

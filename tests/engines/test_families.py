@@ -23,8 +23,9 @@ from nemotrt.engines.model.families import (
     XmlCall,
     family_of,
 )
-from nemotrt.engines.runtime.sampling.guide import Forced, ThinkingBudget
+from nemotrt.engines.runtime.sampling.guide import Forced
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.sampling.thinking_budget import ThinkingBudget
 from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.reasoning import Trace, TraceReader

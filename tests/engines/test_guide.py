@@ -9,16 +9,18 @@ from nemotrt.engines.runtime.request import FinishReason, Request
 from nemotrt.engines.runtime.sampling.guide import (
     COMPLETE,
     FREE,
-    GRACE_TOKENS,
-    AfterThinking,
     Allowed,
     Broken,
     Forced,
     Rule,
-    ThinkingBudget,
     rules,
 )
 from nemotrt.engines.runtime.sampling.params import Sampler, SamplingParams
+from nemotrt.engines.runtime.sampling.thinking_budget import (
+    GRACE_TOKENS,
+    AfterThinking,
+    ThinkingBudget,
+)
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.text.reasoning import Trace
 

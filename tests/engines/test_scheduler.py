@@ -94,9 +94,7 @@ def test_every_request_completes_within_the_limits(
     limits = Limits(slots, 64, chunk)
     engine = CountingEngine(limits)
     ahead = Ahead(engine)
-    scheduler = Scheduler(
-        ahead if is_ahead else engine, max_num_tokens=slots + extra, max_held_tokens=80
-    )
+    scheduler = Scheduler(ahead if is_ahead else engine, max_num_tokens=slots + extra)
     for number, (prompt, count) in enumerate(prompts):
         params = SamplingParams(max_tokens=count)
         scheduler.submit(Request(str(number), tuple(prompt), params))
@@ -121,16 +119,6 @@ def test_decoding_goes_on_while_a_long_prompt_comes_in() -> None:
     for _ in range(7):
         scheduler.step()
         assert len(engine.steps[-1]) == 2, "the decode stopped for the prompt"
-
-
-def test_held_tokens_are_planned_at_admission() -> None:
-    engine = CountingEngine(Limits(4, 64, 16))
-    scheduler = Scheduler(engine, max_held_tokens=70)
-    for name in "abc":
-        scheduler.submit(Request(name, (1,) * 20, SamplingParams(max_tokens=10)))
-    scheduler.step()
-    assert sorted(scheduler.running) == ["a", "b"]
-    assert len(run(scheduler)["c"]) == 10
 
 
 @pytest.mark.parametrize(

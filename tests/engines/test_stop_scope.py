@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
-from nemotrt.engines.runtime.sampling.guide import ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.sampling.thinking_budget import ThinkingBudget
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.text.reasoning import Trace
 from support.pieces import PieceTokenizer, SaysPieces

@@ -6,16 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.engines.model.families import DEFAULT
-from nemotrt.engines.runtime.sampling.guide import (
-    COMPLETE,
-    FREE,
-    AfterThinking,
-    Allowed,
-    Broken,
-    Forced,
-    Rule,
-    ThinkingBudget,
-)
+from nemotrt.engines.runtime.sampling.guide import COMPLETE, FREE, Allowed, Broken, Forced, Rule
+from nemotrt.engines.runtime.sampling.thinking_budget import AfterThinking, ThinkingBudget
 from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.text.tag_tokens import TagTokens, tag_tokens
 from nemotrt.engines.text.tokenizer import load_tokenizer

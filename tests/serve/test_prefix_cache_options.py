@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
-from nemotrt.commandline import words_of
+from nemotrt.commandline.options import words_of
 from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptions
 from nemotrt.errors import ConfigError

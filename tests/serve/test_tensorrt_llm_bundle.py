@@ -12,7 +12,7 @@ import pytest
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.tensorrt_llm.process.interpreter import PYTHON_VARIABLE
 from nemotrt.engines.opening import OpenEngine
-from nemotrt.engines.runtime.sampling.guide import GRACE_TOKENS
+from nemotrt.engines.runtime.sampling.thinking_budget import GRACE_TOKENS
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState

@@ -5,8 +5,8 @@ from typing import Any
 from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.runtime.sampling.guide import ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.sampling.thinking_budget import ThinkingBudget
 from nemotrt.engines.runtime.scheduling.generation import collect, generate
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=96, chunk_tokens=16)

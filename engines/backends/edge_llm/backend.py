@@ -8,7 +8,7 @@ from nemotrt.engines.backends.protocol.options import NoOptions
 from nemotrt.engines.backends.protocol.planning import ForeignRuntime, Planning
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.needs import Ability, Need
+from nemotrt.needs import Ability
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
@@ -76,12 +76,6 @@ class EdgeLLMBackend(Backend[NoOptions]):
             f"{folder} is a graph for Edge-LLM, which serves its engine itself. Build it on the "
             f"GPU host: {self.host_steps(folder)}"
         )
-
-    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
-        """Return that another program runs it."""
-        from nemotrt.engines.artefact.options import AS_BUILT
-
-        return (Need("runtime", lambda: self.open(folder, manifest, AS_BUILT)),)
 
     def host_steps(self, folder: Path) -> str | None:
         """Return what builds the engine on the GPU host."""

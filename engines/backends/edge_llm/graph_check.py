@@ -78,7 +78,7 @@ def _plugin_faults(graph: _Graph, checkpoint: Checkpoint) -> Iterator[str]:
     config = checkpoint.config
     mamba = config.mamba
     assert mamba is not None  # support.check()
-    is_fp8_cache = checkpoint.quant.kv_cache_algo == "FP8"
+    is_fp8_cache = checkpoint.quant.has_fp8_cache
     wanted: dict[str, tuple[int, dict[str, int]]] = {
         "causal_conv1d": (
             config.num_mamba_layers,

@@ -47,10 +47,9 @@ def _check_model(checkpoint: "Checkpoint") -> None:
 
 def notes(checkpoint: "Checkpoint", limits: "Limits") -> dict[str, str | int | float | bool]:
     """Return what a manifest says of the engine's arithmetic."""
-    kv_cache = "fp8" if checkpoint.quant.kv_cache_algo == "FP8" else "fp16"
     return {
         "activations": "fp16",
         "ssm_state": "fp16",
-        "kv_cache": kv_cache,
+        "kv_cache": "fp8" if checkpoint.quant.has_fp8_cache else "fp16",
         "max_input_len": limits.chunk_tokens,
     }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemotrt.commandline import option
+from nemotrt.commandline.options import option
 
 
 @dataclass(frozen=True, slots=True)

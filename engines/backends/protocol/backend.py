@@ -149,6 +149,10 @@ class Backend(ABC, Generic[Own]):
 
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return what opening the engine asks of this machine, in the order of asking."""
+        if self.host_steps(folder) is not None:  # another program runs it, as `open` says
+            from nemotrt.engines.artefact.options import AS_BUILT
+
+            return (Need("runtime", lambda: self.open(folder, manifest, AS_BUILT)),)
         return (Need("GPU", lambda: check_gpu(folder, manifest, local_compute_capability())),)
 
     def host_steps(self, folder: Path) -> str | None:

@@ -1,11 +1,13 @@
 """What the backends' Options share; each of their fields tells its option of `nemotrt build`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-from nemotrt.commandline import COUNT, option
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import option
 
-TP_SIZES = (1, 2, 4, 8)  # GPUs that may share a model
+TpSize = Literal[1, 2, 4, 8]  # GPUs that may share a model
+TP_SIZES: tuple[int, ...] = get_args(TpSize)
 
 
 @dataclass(frozen=True, slots=True)

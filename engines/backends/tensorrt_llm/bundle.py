@@ -88,8 +88,7 @@ def write_bundle(
         ConfigError: the GPU has no such cache.
     """
     _check_cache(checkpoint, compute_capability)
-    has_fp8_cache = checkpoint.quant.kv_cache_algo == "FP8"
-    args = llm_args(limits, has_fp8_cache=has_fp8_cache, options=options)
+    args = llm_args(limits, has_fp8_cache=checkpoint.quant.has_fp8_cache, options=options)
     (folder / ARGS_FILE).write_text(to_yaml(args), encoding="utf-8")
     if options.planned_snapshots is not None:
         offset = opening_tokens(checkpoint.path)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
+from nemotrt.engines.backends.protocol.options import TpSize
 from nemotrt.engines.backends.protocol.planning import FREE_GPU_MEMORY_FRACTION
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.runtime.engine import Limits
@@ -67,7 +68,7 @@ class LlmArgs(Strict, strict=True):
 
     backend: Literal["pytorch"] = "pytorch"
     trust_remote_code: bool = False
-    tensor_parallel_size: Literal[1, 2, 4, 8] = 1
+    tensor_parallel_size: TpSize = 1
     max_batch_size: Positive
     max_input_len: Positive
     max_seq_len: Positive

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from nemotrt.engines.runtime.request import FinishReason, PromptToken, Request, Token
-from nemotrt.engines.runtime.sampling.guide import FREE, Forced, ThinkingBudget
+from nemotrt.engines.runtime.sampling.guide import FREE, Forced
+from nemotrt.engines.runtime.sampling.thinking_budget import ThinkingBudget
 from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.errors import ConfigError

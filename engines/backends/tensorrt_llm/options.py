@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import click
 
-from nemotrt.commandline import COUNT, option
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import option
 from nemotrt.engines.backends.protocol.options import tp_size
 
 

@@ -101,7 +101,7 @@ class LLMScheduler:
             raise ConfigError(f"request id {request.request_id!r} is in use.")
         check_guide(request)
         check_min_tokens(request.params, self.eos_ids)
-        check_request(request, self.engine, self.engine.limits.max_seq_len, self.tokenizer)
+        check_request(request, self.engine, self.tokenizer)
         if not self.running:
             self._heard_s = time.monotonic()
         sequence = LLMRequest(

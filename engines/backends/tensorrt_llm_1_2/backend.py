@@ -12,7 +12,6 @@ from nemotrt.engines.backends.protocol.planning import (
 from nemotrt.engines.backends.tensorrt_llm_1_2.options import TensorRTLLM12Options
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.needs import Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
@@ -77,12 +76,6 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
             f"{folder} is a checkpoint for TensorRT-LLM 1.2, whose engine trtllm-serve runs. Build "
             f"it on the GPU host: {self.host_steps(folder)}"
         )
-
-    def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
-        """Return that another program runs it."""
-        from nemotrt.engines.artefact.options import AS_BUILT
-
-        return (Need("runtime", lambda: self.open(folder, manifest, AS_BUILT)),)
 
     def host_steps(self, folder: Path) -> str | None:
         """Return what builds the engine on the GPU host."""

@@ -59,9 +59,8 @@ def _quantization(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the quantization; modules are named in full, as a given list replaces the defaults."""
     if checkpoint.quant.precision is None:
         return {"quant_algo": None, "kv_cache_quant_algo": None}
-    is_fp8_cache = checkpoint.quant.kv_cache_algo == "FP8"
     return {
         "quant_algo": checkpoint.quant.algo,
-        "kv_cache_quant_algo": "FP8" if is_fp8_cache else None,
+        "kv_cache_quant_algo": "FP8" if checkpoint.quant.has_fp8_cache else None,
         "exclude_modules": unquantized_modules(checkpoint),
     }

@@ -52,7 +52,7 @@ def rank_tensors(
     yield _vector(checkpoint, names.final_norm, "transformer.ln_f.weight")
     for linear in linears(checkpoint, rank):
         yield from linear_tensors(checkpoint, linear, compute_capability)
-    if checkpoint.quant.kv_cache_algo == "FP8":
+    if checkpoint.quant.has_fp8_cache:
         yield from _cache_scales(checkpoint)
 
 

@@ -82,11 +82,10 @@ def write_checkpoint(
 
 def notes(checkpoint: Checkpoint, tp_size: int) -> dict[str, str | int | float | bool]:
     """Return what a manifest says of the engine's arithmetic."""
-    is_fp8_cache = checkpoint.quant.kv_cache_algo == "FP8"
     return {
         "tp_size": tp_size,
         "ssm_state": DTYPE,
-        "kv_cache": "fp8" if is_fp8_cache else DTYPE,
+        "kv_cache": "fp8" if checkpoint.quant.has_fp8_cache else DTYPE,
         "model_class": f"{CHECKPOINT_FOLDER}/{MODEL_FILE}",
     }
 

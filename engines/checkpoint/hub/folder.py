@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nemotrt.commandline import is_asked
+from nemotrt.commandline.shared import is_asked
 from nemotrt.engines.checkpoint.hub.cache import (
     hub_cache,
     is_offline,

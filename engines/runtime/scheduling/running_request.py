@@ -57,11 +57,6 @@ class RunningRequest:
         """Whether the token that is being chosen ends the sequence, whatever it is."""
         return self.is_due and len(self.output) + 1 >= self.request.params.max_tokens
 
-    @property
-    def planned_tokens(self) -> int:
-        """Tokens that the sequence may come to hold."""
-        return len(self.request.prompt) + self.request.params.max_tokens
-
     def take(self, choice: SampledToken | None, eos_ids: tuple[int, ...]) -> "Gain":
         """Take a token, None where the logits were no numbers: its text, and the guide told."""
         self.is_due = False

@@ -25,7 +25,7 @@ from nemotrt.engines.runtime.sampling.draws import Draws, Turn
 from nemotrt.engines.runtime.scheduling.prompt_scores import MAX_LOGITS_PER_STEP
 from nemotrt.engines.runtime.scheduling.reuse import Reuse
 from nemotrt.engines.runtime.scheduling.running_request import Gain, RunningRequest, next_rules
-from nemotrt.engines.runtime.scheduling.slots import Slots
+from nemotrt.engines.runtime.scheduling.slot_holders import SlotHolders
 from nemotrt.engines.runtime.scheduling.step_pace import StepPace
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
@@ -40,8 +40,6 @@ class Scheduler:
         eos_ids: further ids that end a sequence.
         max_num_tokens: new tokens of all sequences in one step; default one chunk more than a
             full decode batch.
-        max_held_tokens: tokens that the admitted sequences may come to hold together; default
-            what the slots hold.
         draws: what chooses tokens on the host; default the engine's own way, or compiled.
         target_itl_s: what a step should take that feeds prompts beside tokens that others wait
             for; default whatever max_num_tokens takes.
@@ -57,7 +55,6 @@ class Scheduler:
         *,
         eos_ids: tuple[int, ...] = (),
         max_num_tokens: int | None = None,
-        max_held_tokens: int | None = None,
         draws: Draws | None = None,
         target_itl_s: float | None = None,
         reuse: Reuse | None = None,
@@ -71,10 +68,9 @@ class Scheduler:
         self.max_num_tokens = max_num_tokens or limits.max_batch_size + limits.chunk_tokens
         self._ended: list[Update] = []
         self._pipeline = open_pipeline(engine, draws)
-        self._slots = Slots(
+        self._slots = SlotHolders(
             self._pipeline,
             limits.max_batch_size,
-            max_held_tokens or limits.max_batch_size * limits.max_seq_len,
             tokenizer=tokenizer,
             eos_ids=self.eos_ids,
             reuse=reuse,
@@ -120,8 +116,7 @@ class Scheduler:
             other.request_id == request.request_id for other in self._slots.line
         ):
             raise ConfigError(f"request id {request.request_id!r} is in use.")
-        max_tokens = min(self.engine.limits.max_seq_len, self._slots.max_held_tokens)
-        check_request(request, self.engine, max_tokens, self.tokenizer)
+        check_request(request, self.engine, self.tokenizer)
         self._slots.line.join(request)
 
     def cancel(self, request_id: str) -> None:

@@ -1,7 +1,7 @@
 """A chat's prompt with thinking switched on or off, as its template is told of it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 from nemotrt.engines.text.chat.render import Chat, Turn, render_chat
 from nemotrt.engines.text.chat.template import ChatTemplate
@@ -20,13 +20,7 @@ def has_switch(template: ChatTemplate) -> bool:
     return THINKING in template.variables or template.mentions(template.chat.directives[False])
 
 
-def render_thinking(
-    template: ChatTemplate,
-    turns: Chat,
-    thinking: bool | None,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-    variables: Mapping[str, Any] | None = None,
-) -> str:
+def render_thinking(template: ChatTemplate, turns: Chat, thinking: bool | None) -> str:
     """Return the prompt that asks for an answer, with thinking or without; None: as it says.
 
     A template without the variable has it from a directive at the end of the system message.
@@ -36,17 +30,14 @@ def render_thinking(
         ConfigError: the template has no switch, or it refuses the messages.
     """
     if thinking is None:
-        return render_chat(template, turns, tools, variables)
+        return render_chat(template, turns)
     if THINKING in template.variables:
-        return render_chat(template, turns, tools, {**(variables or {}), THINKING: thinking})
+        return render_chat(template, turns, None, {THINKING: thinking})
     if not has_switch(template):
         raise ConfigError("the chat template has no switch for thinking.")
 
-    def render(form: Chat) -> str:
-        return render_chat(template, form, tools, variables)
-
     try:
-        return render_directed(template, turns, thinking, render)
+        return render_directed(template, turns, thinking, partial(render_chat, template))
     except ContradictionError as error:
         said = f"{THINKING} is {str(thinking).lower()}"
         raise ContradictionError(f"{said}, but {error.message}") from None

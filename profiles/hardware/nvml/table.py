@@ -3,13 +3,12 @@
 import csv
 import json
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nemotrt import needs
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.errors import ConfigError
 from nemotrt.files.writing import check_file, writing_file
+from nemotrt.needs import PYARROW
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuTrace
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -58,9 +57,8 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
 
 def _parquet() -> tuple[Any, Any]:
     """Return pyarrow and its Parquet module."""
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError:
-        raise EnvironmentUnfitError(
-            f"Parquet needs pyarrow: {needs.PYARROW.cure}, or choose .csv or .json."
-        ) from None
+    whole, parquet = (
+        PYARROW.load(name, "Parquet", end=", or choose .csv or .json.")
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
+    return whole, parquet

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline import ABOVE_0, COUNT, FloatRange, option
+from nemotrt.commandline.kinds import ABOVE_0, COUNT, FloatRange
+from nemotrt.commandline.options import option
 from nemotrt.profiles.load.workload import Language
 
 ISL, OSL, PER_USER = 256, 64, 8

@@ -7,11 +7,9 @@ httptools (the parser of Node.js), without the layers of a general client.
 import asyncio
 import time
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
-from nemotrt import needs
-from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.needs import HTTPTOOLS
 from nemotrt.profiles.load.stamping_loop import arrival_s
 from nemotrt.profiles.load.target import TargetError
 
@@ -144,9 +142,4 @@ class HttpConnection(asyncio.Protocol):
 
 def _httptools() -> Any:
     """Return the parser's module, which only servers need."""
-    try:
-        return import_module("httptools")
-    except ImportError:
-        raise EnvironmentUnfitError(
-            f"measuring a server needs httptools: {needs.HTTPTOOLS.cure}."
-        ) from None
+    return HTTPTOOLS.load("httptools", "measuring a server")

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import FloatRange, option
+from nemotrt.commandline.kinds import FloatRange
+from nemotrt.commandline.options import option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
 from nemotrt.errors import ConfigError

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline import COUNT, FloatRange, choices, option
+from nemotrt.commandline.kinds import COUNT, FloatRange, choices
+from nemotrt.commandline.options import option
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision

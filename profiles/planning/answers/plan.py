@@ -161,7 +161,7 @@ def make_plan(
         max_seq_len=deployment.isl + deployment.osl,
         max_seq_len_at_batch_1=fit.max_seq_len(),
         decode_step_ms=best.step,
-        bound_by=_bound_by(best.step),
+        bound_by=best.step.bound_by,
         operators=operator_times(deployment, batch),
         ttft_ms=best.ttft_ms,
         ttft_burst_ms=best.ttft_burst_ms,
@@ -193,12 +193,6 @@ def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTim
         )
         for operator in found
     )
-
-
-def _bound_by(step: StepTime) -> str:
-    """Return the largest part of a step."""
-    names = ("weights", "attention", "ssm", "elementwise", "interconnect", "overhead")
-    return max(names, key=lambda name: float(getattr(step, name)))
 
 
 def _joules_per_token(deployment: Deployment, rate: Range) -> Range | None:

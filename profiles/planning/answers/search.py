@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemotrt.commandline import ABOVE_0, option
+from nemotrt.commandline.kinds import ABOVE_0
+from nemotrt.commandline.options import option
 from nemotrt.engines.model.numerics import BUILT
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import (
@@ -42,8 +43,8 @@ class LatencyTarget:
         return in_tpot and (self.ttft_ms is None or ttft_ms <= self.ttft_ms)
 
 
-def curve(deployment: Deployment, beyond: int = 1) -> list[CurvePoint]:
-    """Return the points at powers of two up to the largest batch, and `beyond` times past it.
+def curve(deployment: Deployment) -> list[CurvePoint]:
+    """Return the points at powers of two up to the largest batch, and once past it.
 
     Past the largest batch users queue: throughput stays, and so do the latencies of the batch.
     """
@@ -51,7 +52,7 @@ def curve(deployment: Deployment, beyond: int = 1) -> list[CurvePoint]:
     users = [1]
     while users[-1] * 2 < largest:
         users.append(users[-1] * 2)
-    users += [largest * (1 + more) for more in range(beyond + 1)]
+    users += [largest, 2 * largest]
     return [_point(deployment, count, largest) for count in sorted(set(users))]
 
 

@@ -2,30 +2,19 @@
 
 from typing import Any
 
+from nemotrt.engines.tiny.models import hybrid_config
+
 # Prompt rows of the second measurement of the linears: enough for a GEMM's full rate.
 GEMM_ROWS = 64
 BATCH_SIZE = 8
-_BASE = {
-    "model_type": "nemotron_h",
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "ssm_state_size": 128,
-    "conv_kernel": 4,
-    "chunk_size": 128,
-    "vocab_size": 256,
-    "tie_word_embeddings": False,
-    "max_position_embeddings": 4096,
-}
-
-
+SIZES = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 256}
 HEADS = {"num_attention_heads": 4, "head_dim": 64}
 
 
 def _model(pattern: str, hidden: int, inner: int, heads: int, head: int, **more: Any) -> Any:
-    sizes = {"hidden_size": hidden, "intermediate_size": inner}
+    sizes = {"hidden_size": hidden, "intermediate_size": inner, "max_position_embeddings": 4096}
     mamba = {"mamba_num_heads": heads, "mamba_head_dim": head, "n_groups": max(heads // 4, 1)}
-    return {**_BASE, "hybrid_override_pattern": pattern, **sizes, **mamba, **more}
+    return hybrid_config(pattern, **{**SIZES, **sizes, **mamba, **more})
 
 
 # linears: 67 million weights, which no last-level cache holds in any precision, and a head; hidden

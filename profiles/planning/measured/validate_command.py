@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline import READABLE, json_option
+from nemotrt.commandline.kinds import READABLE
+from nemotrt.commandline.shared import json_option
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields, replace
 
 import click
 
-from nemotrt.commandline import ABOVE_0, COUNT, FloatRange, option
+from nemotrt.commandline.kinds import ABOVE_0, COUNT, FloatRange
+from nemotrt.commandline.options import option
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.load.choice.presets import preset
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile
@@ -29,6 +29,12 @@ class StepTime:
     interconnect: float
     overhead: float
     total: float
+
+    @property
+    def bound_by(self) -> str:
+        """The largest part."""
+        parts = [item.name for item in fields(self) if item.name != "total"]
+        return max(parts, key=lambda name: float(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,6 @@ class Metric:
     unit: str
     formula: str
     source: str
-    is_distribution: bool
     is_better_high: bool
     samples: Callable[[RunView], Sequence[float]]
+    is_distribution: bool = False

@@ -11,8 +11,6 @@ from nemotrt.profiles.load.workload import Workload
 if TYPE_CHECKING:
     from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
 
-PARTS = ("weights", "attention", "ssm", "elementwise", "interconnect", "overhead")
-
 
 class Prediction(Strict):
     """What the planner expected; nothing in it was measured.

@@ -18,7 +18,8 @@ from nemotrt.build.backend_options import backend_options, default_backend
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.build.support_table import lines, row
 from nemotrt.cli import main
-from nemotrt.commandline import COUNT, option
+from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.options import option
 from nemotrt.doctor import diagnose
 from nemotrt.engines.artefact.manifest import Manifest, read_manifest
 from nemotrt.engines.artefact.options import OpenOptions

@@ -13,8 +13,8 @@ from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.engine import Feed
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling import guide
-from nemotrt.engines.runtime.sampling.guide import AfterThinking, ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.sampling.thinking_budget import AfterThinking, ThinkingBudget
 from nemotrt.engines.runtime.scheduling.generation import collect
 from nemotrt.errors import ConfigError
 from support.llm_bundle import BUDGET, PROMPT, SHORT, run

@@ -7,8 +7,8 @@ import pytest
 from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.request import Request, Update
-from nemotrt.engines.runtime.sampling.guide import ThinkingBudget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.sampling.thinking_budget import ThinkingBudget
 from nemotrt.engines.runtime.scheduling.generation import collect
 from nemotrt.engines.text.reasoning import Trace
 from support.llm_bundle import PROMPT, some_text

@@ -7,9 +7,7 @@ import jsonschema
 import pytest
 
 from nemotrt.engines.runtime.request import FinishReason, Request
-from nemotrt.engines.runtime.sampling.guide import (
-    Allowed,
-)
+from nemotrt.engines.runtime.sampling.guide import Allowed
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.errors import ConfigError

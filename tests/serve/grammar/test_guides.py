@@ -8,16 +8,8 @@ import numpy as np
 
 from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.runtime.request import FinishReason
-from nemotrt.engines.runtime.sampling.guide import (
-    AfterThinking,
-    Allowed,
-    Broken,
-    Complete,
-    Guide,
-    Rule,
-    ThinkingBudget,
-    rules,
-)
+from nemotrt.engines.runtime.sampling.guide import Allowed, Broken, Complete, Guide, Rule, rules
+from nemotrt.engines.runtime.sampling.thinking_budget import AfterThinking, ThinkingBudget
 from nemotrt.engines.text.reasoning import Trace
 from support.grammars import KINDS, PAIR, run
 

@@ -8,9 +8,7 @@ import jsonschema
 import pytest
 
 from nemotrt.engines.runtime.request import FinishReason
-from nemotrt.engines.runtime.sampling.guide import (
-    Allowed,
-)
+from nemotrt.engines.runtime.sampling.guide import Allowed
 from nemotrt.errors import ConfigError
 from support.grammars import run
 

@@ -30,9 +30,7 @@ class MachineLimits:
 
 
 def measure_limits(
-    num_threads: int | None = None,
-    stream_bytes: int = STREAM_BYTES,
-    isa: InstructionSet = InstructionSet.AUTO,
+    num_threads: int | None = None, stream_bytes: int = STREAM_BYTES
 ) -> MachineLimits:
     """Return the limits; memory is read over `stream_bytes`, so caches count if those fit them.
 
@@ -48,7 +46,7 @@ def measure_limits(
         ctypes.c_int32,
         ctypes.c_int32,
     )
-    size = max(stream_bytes, MIN_BYTES)
+    size, isa = max(stream_bytes, MIN_BYTES), InstructionSet.AUTO
     rates = [
         float(library.nemotrt_probe(what, size if what <= UPDATE else MIN_BYTES, threads, isa))
         for what in (READ, UPDATE, FLOAT, INT16)

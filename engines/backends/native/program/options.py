@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nemotrt.commandline import Words, option
+from nemotrt.commandline.kinds import Words
+from nemotrt.commandline.options import option
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 
 

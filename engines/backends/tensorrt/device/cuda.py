@@ -4,7 +4,6 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +13,6 @@ import numpy.typing as npt
 from nemotrt.engines.backends.tensorrt.device.stream import Stream
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.needs import CUDA, CURE_DRIVER, pip_install
-
-MODULE = "cuda.bindings.runtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +144,8 @@ def cuda_api() -> Any:
     Raises:
         EnvironmentUnfitError: it is not installed.
     """
-    try:
-        return import_module(MODULE)
-    except ImportError as error:
-        line = pip_install(CUDA.requirement)
-        raise EnvironmentUnfitError(f"running TensorRT plans needs cuda-python: {line}.") from error
+    cure = pip_install(CUDA.requirement)
+    return CUDA.load("cuda.bindings.runtime", "running TensorRT plans", cure=cure)
 
 
 @contextmanager

@@ -2,15 +2,11 @@
 
 import ctypes
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 from nemotrt.engines.backends.tensorrt.device.kernel_dims import KERNELS, PURPOSE
 from nemotrt.engines.backends.tensorrt.device.stream import failed_call
-from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.needs import CUDA, pip_install
-
-MODULE = "cuda.bindings.driver"
 
 
 class KernelLibrary:
@@ -77,8 +73,5 @@ def driver() -> Any:
     Raises:
         EnvironmentUnfitError: it is not installed.
     """
-    try:
-        return import_module(MODULE)
-    except ImportError as error:
-        line = pip_install(CUDA.requirement)
-        raise EnvironmentUnfitError(f"launching our kernels needs cuda-python: {line}.") from error
+    cure = pip_install(CUDA.requirement)
+    return CUDA.load("cuda.bindings.driver", "launching our kernels", cure=cure)

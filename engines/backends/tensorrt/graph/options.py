@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nemotrt.commandline import ABOVE_0, option
+from nemotrt.commandline.kinds import ABOVE_0
+from nemotrt.commandline.options import option
 from nemotrt.engines.model.numerics import Precision
 
 PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)

@@ -4,7 +4,8 @@ import logging
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nemotrt.commandline import FloatRange, option
+from nemotrt.commandline.kinds import FloatRange
+from nemotrt.commandline.options import option
 from nemotrt.errors import ConfigError
 from nemotrt.files.memory import available_bytes, mapped_bytes, memory_bytes
 

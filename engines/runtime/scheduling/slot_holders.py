@@ -1,6 +1,6 @@
 """Who has a slot: requests are given one, give theirs up to a better one, and leave."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from nemotrt.engines.runtime.pipeline import Pipeline
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
@@ -13,13 +13,12 @@ from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import EnvironmentUnfitError
 
 
-class Slots:
+class SlotHolders:
     """The slots of one pipeline, and the line before them.
 
     Args:
         pipeline: where the slots are.
         num_slots: how many there are.
-        max_held_tokens: what the sequences in them may come to hold together.
         tokenizer: makes text; None gives tokens without text.
         eos_ids: ids that end a sequence.
         reuse: keeps states; with it, a request of a better priority takes the slot of a worse one.
@@ -29,7 +28,6 @@ class Slots:
         self,
         pipeline: Pipeline,
         num_slots: int,
-        max_held_tokens: int,
         *,
         tokenizer: Tokenizer | None,
         eos_ids: tuple[int, ...],
@@ -38,7 +36,6 @@ class Slots:
         """Start with all slots free."""
         self.line = Line()
         self.running: dict[str, RunningRequest] = {}
-        self.max_held_tokens = max_held_tokens
         self._pipeline = pipeline
         self._num_slots = num_slots
         self._tokenizer = tokenizer
@@ -46,7 +43,7 @@ class Slots:
         self._reuse = reuse
 
     def admit(self, settle: Callable[[], list[Update]]) -> list[Update]:
-        """Give slots to those who wait, in order, while the planned tokens fit.
+        """Give slots to those who wait, in order.
 
         Args:
             settle: takes the tokens that are being chosen, after which none is due; a slot is
@@ -59,12 +56,12 @@ class Slots:
         for request in self.line:
             if self._awaits_prefix(request):
                 continue
-            if not self._has_room(request):
+            if not self._has_room:
                 worse = self._worse(request)
                 if not worse:
                     break
                 updates += settle()
-                if not self._make_room(request, worse):
+                if not self._make_room(worse):
                     break
             left = self.line.leave(request.request_id)
             if isinstance(left, Parked):
@@ -127,32 +124,30 @@ class Slots:
         ]
         return bool(others) and self._reuse.must_wait(request, others)
 
-    def _has_room(self, request: Request, without: Collection[RunningRequest] = ()) -> bool:
-        """Whether a slot is free and the planned tokens fit, also if some sequences had gone."""
-        left = [sequence for sequence in self.running.values() if sequence not in without]
-        planned = sum(sequence.planned_tokens for sequence in left)
-        planned += len(request.prompt) + request.params.max_tokens
-        return len(left) < self._num_slots and planned <= self.max_held_tokens
+    @property
+    def _has_room(self) -> bool:
+        """Whether a slot is free."""
+        return len(self.running) < self._num_slots
 
     def _worse(self, request: Request) -> list[RunningRequest]:
-        """Return who may give way to a request, worst and last first; none if that is too few."""
+        """Return who may give way to a request, worst and last first."""
+        if self._reuse is None:
+            return []
         worse = [
             sequence
             for sequence in self.running.values()
             if sequence.request.priority > request.priority
         ]
-        if self._reuse is None or not self._has_room(request, worse):
-            return []
         return sorted(reversed(worse), key=lambda sequence: -sequence.request.priority)
 
-    def _make_room(self, request: Request, worse: list[RunningRequest]) -> bool:
-        """Park sequences, in order, until a request has room; no token may be due."""
+    def _make_room(self, worse: list[RunningRequest]) -> bool:
+        """Park the first that has not ended, if a slot is needed still; no token may be due."""
         for sequence in worse:
-            if self._has_room(request):
+            if self._has_room:
                 return True
             if self.has(sequence) and not self._park(sequence):
                 return False
-        return self._has_room(request)
+        return self._has_room
 
     def _park(self, sequence: RunningRequest) -> bool:
         """Move a sequence's state to the host; False if there is no room for it."""

@@ -1,0 +1,51 @@
+"""`nemotrt profile gpu`: parse, call, print."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nemotrt.commandline.kinds import FloatRange
+from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import config_option, force_option, output_option, quiet_option
+from nemotrt.profiles.hardware.gpu_choice import GpuChoice
+
+if TYPE_CHECKING:
+    from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample
+
+
+@click.command()
+@output_option("File of the samples.", default=Path("gpu.csv"))
+@options_of(GpuChoice)
+@click.option("--duration-s", type=FloatRange(0.1), help="[default: until Ctrl-C]")
+@force_option
+@quiet_option
+@config_option
+def gpu(
+    output: Path,
+    gpu_choice: GpuChoice,
+    duration_s: float | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Record the GPUs on their own to OUTPUT: .csv, .json (with the GPUs' facts) or .parquet."""
+    from nemotrt.profiles.hardware.nvml.session import record
+    from nemotrt.profiles.hardware.nvml.table import check_table
+    from nemotrt.profiles.reports.summary import sample_line
+
+    check_table(output, force=force)
+
+    def show(samples: "list[tuple[GpuFacts, GpuSample]]") -> None:
+        for facts, sample in [] if quiet else samples:
+            click.echo(sample_line(facts, sample), err=True)
+
+    warn = partial(click.echo, err=True)
+    traces = record(gpu_choice, output, duration_s, show, warn)
+    for trace in traces:
+        name = trace.facts.name or "(name not told)"
+        click.echo(
+            f"GPU {trace.facts.index} {name}: {len(trace.samples)} samples, "
+            f"{trace.num_missed} missed, sampler used {trace.sampler_cpu_share:.1%} of a core"
+            + (f"; {trace.lost}" if trace.lost else "")
+        )
