@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 
 import httpx
@@ -15,6 +16,7 @@ from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.front.http.request_id import HEADER
 from nemotrt.serve.processes.launcher import serve_engine
+from support.door_values import DOORS
 from support.saying_upstream import FILES
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -217,3 +219,25 @@ def test_the_hub_id_is_a_name_by_default(tiny_engine, tmp_path) -> None:
     found = read_engine_files(folder)
     assert found.hub_id == "nvidia/N"
     assert found.digest == read_engine_files(tiny_engine).digest
+
+
+def test_every_door_answers_to_the_hub_id(tiny_engine, tmp_path) -> None:
+    """Of a server that was told no name."""
+    folder = tmp_path / "engine"
+    shutil.copytree(tiny_engine, folder)
+    manifest = json.loads((folder / "engine.json").read_text())
+    manifest["checkpoint"]["origin"] = {"repository": "nvidia/N", "revision": "a" * 40}
+    (folder / "engine.json").write_text(json.dumps(manifest))
+    with serve_engine(folder, "--no-triton", "--free-ports", drain_s=5) as server:
+        base = server.openai_url.removesuffix("/v1")
+        names = [model["id"] for model in httpx.get(f"{base}/v1/models").json()["data"]]
+        assert names == ["llm", "nvidia/N"]
+        assert httpx.get(f"{base}/v1/models/nvidia/N").json()["id"] == "nvidia/N"
+        for door in DOORS:
+            short = {n: 2 for n in ("max_tokens",) if n in door.schema.model_fields}
+            body = door.least | short | {"model": "nvidia/N"}
+            answer = httpx.post(base + door.path, json=body, timeout=None)
+            assert answer.status_code == 200, answer.text
+            assert answer.json().get("model", "nvidia/N") == "nvidia/N"
+            other = httpx.post(base + door.path, json=body | {"model": "nvidia/M"})
+            assert other.status_code == 404 and "nvidia/N" in other.text

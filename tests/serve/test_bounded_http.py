@@ -44,6 +44,7 @@ def port() -> Iterator[int]:
         routes=[
             Route("/", echo, methods=["GET", "POST"]),
             Route("/early", early, methods=["POST"]),
+            Route("/v1/messages{rest:path}", echo, methods=["POST"]),
         ],
         middleware=[Middleware(AccessGate, keys=ApiKeys(), max_body_bytes=1000)],
         exception_handlers={ApiError: refused},
@@ -111,6 +112,19 @@ def test_an_ordinary_request_is_answered(port) -> None:
 def test_a_head_beyond_a_limit_is_refused_by_name(port, pieces) -> None:
     answer = sent(port, b"GET / HTTP/1.1\r\n" + CLOSE, *pieces)
     assert answer == b"" or status(answer) == (431, "headers_too_large")
+
+
+@pytest.mark.parametrize("path", [b"/v1/messages", b"/v1/messages/count_tokens?beta=true"])
+def test_anthropics_doors_have_anthropics_form(port, path, monkeypatch) -> None:
+    monkeypatch.setattr(bounded_http, "BODY_S", 0.3)
+    head = b"POST " + path + b" HTTP/1.1\r\n" + CLOSE
+    large = b"x: " + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n"
+    late = b"content-length: 100\r\n\r\na"
+    for rest, code in ((large, "headers_too_large"), (late, "request_timeout")):
+        answer = sent(port, head + rest)
+        error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+        assert error["type"] == "invalid_request_error"
+        assert error["details"] == {"error_code": code}
 
 
 def test_an_address_without_an_end_is_refused(port) -> None:

@@ -298,7 +298,12 @@ def test_a_failure_within_a_stream_is_an_event(http, upstream) -> None:
     upstream.fails_after = 3
     found = events(http)
     assert found[-1]["type"] == "response.failed"
-    assert found[-1]["response"]["error"] == {"code": "engine_failed", "message": "told to fail"}
+    assert EVENT.validate_python(found[-1])
+    assert found[-1]["response"]["error"] == {
+        "code": "server_error",
+        "message": "told to fail",
+        "details": {"error_code": "engine_failed"},
+    }
     assert http.get(f"/v1/responses/{found[-1]['response']['id']}").status_code == 404
     assert http.post("/v1/responses", json=ASKED).status_code == 500
     upstream.fails_after = 0

@@ -35,6 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Start with no request."""
         super().__init__(*arguments, **options)
+        self.url = b""  # of no request yet
         self.idle_since_s = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
         self._is_in_head = self._is_head_too_large = False

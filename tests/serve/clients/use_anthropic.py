@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import anthropic
+import httpx
 import pydantic
 from checks import MODEL, base_url, check, main, plain
 
@@ -149,6 +150,25 @@ def a_stop_sequence() -> None:
 
 
 @check
+def every_event_and_message_is_of_the_packages_types() -> None:
+    """Strictly: the client itself takes anything."""
+    url, headers = f"{where['base_url']}/v1/messages", {"x-api-key": "none"}
+    event: Any = pydantic.TypeAdapter(anthropic.types.RawMessageStreamEvent)
+    forced = {"tools": [PAINT], "tool_choice": {"type": "any"}}
+    thinking = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 1500}
+    for more in ({}, forced, thinking, {"stop_sequences": ["e"]}, {"system": "Be brief."}):
+        body = GREEDY | {"messages": HI} | more
+        answer = httpx.post(url, json=body, headers=headers, timeout=300)
+        anthropic.types.Message.model_validate(answer.json())
+        assert answer.headers["request-id"]
+        streamed = httpx.post(url, json=body | {"stream": True}, headers=headers, timeout=300)
+        lines = [line[6:] for line in streamed.text.splitlines() if line.startswith("data: ")]
+        assert len(lines) > 3
+        for line in lines:
+            event.validate_json(line)
+
+
+@check
 def errors_are_the_clients() -> None:
     for wrong, kind in (
         ({"model": "claude"}, anthropic.NotFoundError),
@@ -157,7 +177,7 @@ def errors_are_the_clients() -> None:
         try:
             client.messages.create(**GREEDY | {"messages": HI} | wrong)
         except kind as error:
-            assert error.body["error"]["type"].endswith("_error")
+            assert error.body["error"]["type"].endswith("_error") and error.request_id
         else:
             raise AssertionError(wrong)
 

@@ -16,6 +16,7 @@ from nemotrt.serve.front.upstream.upstream import Fields, Upstream
 from nemotrt.wire.request import DEFAULTS
 
 Json = dict[str, Any]
+FAILED = "server_error"
 DEFAULT_FORMAT: Json = {"format": {"type": "text"}}
 
 
@@ -117,7 +118,8 @@ class ResponseCall:
 
     def _failed(self, error: ApiError, output: Output) -> Json:
         response = self._response("failed", output.items, None)
-        response["error"] = {"code": error.code, "message": error.message}
+        details = {"error_code": error.code}  # OpenAI's own codes are a closed list
+        response["error"] = {"code": FAILED, "message": error.message, "details": details}
         return {"type": "response.failed", "response": response}
 
     def _response(self, status: str, items: list[Json], usage: Json | None) -> Json:
