@@ -28,7 +28,7 @@ def address(_script: Script) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open no other test can run a loop
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     assert chromium, "apt-get install chromium"
