@@ -14,6 +14,8 @@ from nemotrt.engines.backends.tensorrt.device.stream import Stream
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.needs import CUDA, CURE_DRIVER, pip_install
 
+MODULE = "cuda.bindings.runtime"
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceBuffer:
@@ -145,7 +147,7 @@ def cuda_api() -> Any:
         EnvironmentUnfitError: it is not installed.
     """
     cure = pip_install(CUDA.requirement)
-    return CUDA.load("cuda.bindings.runtime", "running TensorRT plans", cure=cure)
+    return CUDA.load(MODULE, "running TensorRT plans", cure=cure)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from nemotrt.engines.backends.tensorrt.device.kernel_dims import KERNELS, PURPOS
 from nemotrt.engines.backends.tensorrt.device.stream import failed_call
 from nemotrt.needs import CUDA, pip_install
 
+MODULE = "cuda.bindings.driver"
+
 
 class KernelLibrary:
     """One image of kernels, loaded when the first is launched; it stays loaded."""
@@ -74,4 +76,4 @@ def driver() -> Any:
         EnvironmentUnfitError: it is not installed.
     """
     cure = pip_install(CUDA.requirement)
-    return CUDA.load("cuda.bindings.driver", "launching our kernels", cure=cure)
+    return CUDA.load(MODULE, "launching our kernels", cure=cure)
