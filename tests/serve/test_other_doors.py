@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from transformers import AutoTokenizer
 
@@ -27,6 +26,7 @@ from nemotrt.serve.front.http.access import ApiKeys
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.schema.openapi import openapi_document
 from nemotrt.wire.request import GenerationRequest
+from support.front_routes import routes_of
 from support.saying_upstream import FILES, SayingUpstream
 
 SPEC = FrontSpec("llm", FILES, SayingUpstream())
@@ -165,10 +165,7 @@ def test_the_document_has_every_door() -> None:
         for path, operations in openapi_document()["paths"].items()
         for method in operations
     }
-    inner: Any = app
-    while not isinstance(inner, Starlette):
-        inner = getattr(inner, "app", None) or inner._app
-    routes = {(r.path, m) for r in inner.routes for m in r.methods if m != "HEAD"}  # type: ignore[attr-defined]
+    routes = {(r.path, m) for r in routes_of(app) for m in r.methods or () if m != "HEAD"}
     plain = {(path.replace("{name:path}", "{name}"), m) for path, m in routes}
     refused = {one for one in plain if one not in told}
     assert told <= plain

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from nemotrt.serve.front.app import ENDPOINTS, FrontSpec, create_app
@@ -22,6 +21,7 @@ from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError
 from nemotrt.serve.requests.limits import CONTEXT_LENGTH_EXCEEDED
 from support.door_values import DOORS
+from support.front_routes import routes_of
 from support.saying_upstream import FILES, SayingUpstream
 
 Json = dict[str, Any]
@@ -49,8 +49,7 @@ PROMPTS = {
 }
 ROUTES = {
     route.path.replace("{name}", "x").replace("{name:path}", "x"): route.methods or set()
-    for route in create_app(SPEC).app.routes  # type: ignore[attr-defined]
-    if isinstance(route, Route)
+    for route in routes_of(create_app(SPEC))
 }
 
 
