@@ -33,6 +33,7 @@ from nemotrt.serve.front.http.api_error import ApiError, from_upstream
 from nemotrt.serve.front.http.browsers import check_json, cors
 from nemotrt.serve.front.http.event_stream import ClientGoneError, EventStream, until_gone
 from nemotrt.serve.front.http.request_id import RequestIds
+from nemotrt.serve.front.http.short_paths import ShortPaths
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
@@ -51,8 +52,10 @@ PAGE_HEADERS = {
 }
 ENDPOINTS = {
     "/v1/chat/completions": Endpoint.CHAT,
+    "/v1/chat/completions/input_tokens": Endpoint.CHAT_TOKENS,
     "/v1/completions": Endpoint.COMPLETIONS,
     "/v1/responses": Endpoint.RESPONSES,
+    "/v1/responses/input_tokens": Endpoint.RESPONSE_TOKENS,
     "/v1/messages": Endpoint.MESSAGES,
     "/v1/messages/count_tokens": Endpoint.COUNT_TOKENS,
     "/tokenize": Endpoint.TOKENIZE,
@@ -230,7 +233,7 @@ def create_app(spec: FrontSpec) -> ASGIApp:
         exception_handlers=handlers,
         lifespan=lifespan,
     )
-    return RequestIds(app)
+    return RequestIds(ShortPaths(app))
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:

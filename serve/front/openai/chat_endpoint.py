@@ -80,6 +80,11 @@ class ChatCall:
             ids = prompt_ids(prompt, files, add_special_tokens=False)
             self._prompt_ids = {"prompt_token_ids": ids}
 
+    @property
+    def model(self) -> Any:
+        """The model's name in the answer."""
+        return self._base["model"]
+
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the chunks of a streamed answer.
 
