@@ -101,7 +101,10 @@ def _count_chat(raw: bytes, settings: CallSettings) -> Prepared:
 
 def _num_input(chat: ChatCall, settings: CallSettings) -> dict[str, int]:
     """Return how many tokens a chat's prompt has, as every door names it."""
-    ids = settings.files.encode(chat.inputs[0]["text_input"], add_special_tokens=False)
+    prompt = chat.inputs[0]
+    ids = prompt.get("input_ids")  # of one that was cut to truncate_prompt_tokens
+    if ids is None:
+        ids = settings.files.encode(prompt["text_input"], add_special_tokens=False)
     return {"input_tokens": len(ids)}
 
 

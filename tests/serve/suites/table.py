@@ -45,7 +45,9 @@ def section(suite: str, version: str, judged: list[Judged]) -> str:
     told = ", ".join(f"{totals[verdict]} {verdict}" for verdict in Verdict if totals[verdict])
     today = datetime.datetime.now(tz=datetime.UTC).date()
     head = f"## {suite} {version}, {today}\n\n{len(judged)} tests: {told}.\n\n"
-    return head + "\n".join(["| test | cases | verdict | why |", "|---|---|---|---|", *rows(judged)])
+    return head + "\n".join(
+        ["| test | cases | verdict | why |", "|---|---|---|---|", *rows(judged)]
+    )
 
 
 def kept_rows(suite: str) -> list[str]:
