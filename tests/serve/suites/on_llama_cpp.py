@@ -1,4 +1,4 @@
-"""llama.cpp's suite against our server: its `ServerProcess` starts ours. Nothing else is changed."""
+"""llama.cpp's suite against our server: its `ServerProcess` starts ours, and that is all."""
 
 from pathlib import Path
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""vLLM's suite against our server: its `RemoteOpenAIServer` starts ours. Nothing else is changed.
+"""vLLM's suite against our server: its `RemoteOpenAIServer` starts ours, and that is all.
 
 vLLM itself isn't there, nor PyTorch: it would be gigabytes, for what asks a server over HTTP. What
 a test wants of them is `Absent`, which says so when it is used; never a stand-in that agrees.
@@ -12,6 +12,7 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import anthropic
 import openai
@@ -74,7 +75,7 @@ class Absent:
 class AbsentModule(types.ModuleType):
     """A module whose every name is absent."""
 
-    __path__: list = []
+    __path__: ClassVar[list] = []
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):

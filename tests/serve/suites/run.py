@@ -18,13 +18,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-from sources import Source, tests_of  # noqa: E402
 from table import DOCS, HEAD, kept_rows, rows, section  # noqa: E402
 from verdict import Judged, Theirs, Verdict, judge  # noqa: E402
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine  # noqa: E402
 from nemotrt.engines.runtime.engine import Limits  # noqa: E402
 from nemotrt.engines.tiny.models import TINY_MODELS  # noqa: E402
+from sources import Source, tests_of  # noqa: E402
 from support.peers import peer_python  # noqa: E402
 
 TEST_S = 60  # longer is a hang

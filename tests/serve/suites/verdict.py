@@ -1,4 +1,4 @@
-"""What a test's end says of our server: passed, theirs alone, refused by name, or a fault of ours."""
+"""What a test's end says of our server: passed, theirs alone, refused by name, a fault of ours."""
 
 import re
 from collections.abc import Mapping
