@@ -22,7 +22,7 @@ def start(self: utils.ServerProcess, timeout_seconds: int = 0) -> None:
     options = [part for name in NAMES for part in ("--served-model-name", name)]
     if self.api_key:
         options += ["--api-key-file", ours.key_file(self.api_key)]
-    if self.cors_origins:
+    if "://" in (self.cors_origins or ""):  # its word "localhost" is not an origin here
         options += ["--cors-origin", self.cors_origins]
     told = urlsplit(ours.address(tuple(options)))
     self.server_host, self.server_port = told.hostname, told.port

@@ -24,6 +24,7 @@ MISSING = (
     "PIL",
     "fastapi",
     "hypothesis",
+    "lm_eval",
     "model_hosting_container_standards",
     "openai_harmony",
     "schemathesis",

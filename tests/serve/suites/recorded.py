@@ -4,15 +4,25 @@ It knows nothing of the suites. It runs in the peer's own environment, and so im
 ours. Its line per test goes to the file that $SUITE_RECORD names.
 """
 
+import importlib
+import importlib.util
 import json
 import os
+import re
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import httpx
 import pytest
 import requests
 
 MOST_EXCHANGES = 40
+CLIENTS = [
+    importlib.import_module(name)
+    for name in ("httpx", "httpx2")  # openai 3 stands on the second
+    if importlib.util.find_spec(name)
+]
+RAISED = re.compile("^E +(.*)$", re.MULTILINE)
 asked: list[dict] = []  # of the test that runs now
 
 
@@ -37,18 +47,14 @@ def fields_of(body: bytes | str | None) -> dict:
     return told if isinstance(told, dict) else {}
 
 
-def sent_by(request: httpx.Request) -> bytes:
-    """Return the body that was sent, if it is there to be read again."""
-    try:
-        return request.content
-    except httpx.RequestNotRead:
-        return b""
+def sent_by(request: Any) -> bytes:
+    """Return the body that was sent; that of a stream of parts can't be read again."""
+    return getattr(request, "_content", b"")
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Note what goes through requests and httpx, which every suite's clients stand on."""
-    send, send_sync = requests.Session.send, httpx.Client.send
-    send_async = httpx.AsyncClient.send
+    send = requests.Session.send
 
     def of_requests(self, request, **kwargs):
         answer = send(self, request, **kwargs)
@@ -56,8 +62,17 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> None:
         note(request.method, request.path_url, answer.status_code, body, request.body)
         return answer
 
-    def of_httpx(self, request, **kwargs):
-        answer = send_sync(self, request, **kwargs)
+    monkeypatch.setattr(requests.Session, "send", of_requests)
+    for kind in CLIENTS:
+        watch_client(monkeypatch, kind)
+
+
+def watch_client(monkeypatch: pytest.MonkeyPatch, kind: ModuleType) -> None:
+    """Note what goes through httpx, or through its successor."""
+    send, send_async = kind.Client.send, kind.AsyncClient.send
+
+    def of_client(self, request, **kwargs):
+        answer = send(self, request, **kwargs)
         body = answer.read() if answer.status_code >= 400 else b""
         note(request.method, request.url.path, answer.status_code, body, sent_by(request))
         return answer
@@ -68,9 +83,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> None:
         note(request.method, request.url.path, answer.status_code, body, sent_by(request))
         return answer
 
-    monkeypatch.setattr(requests.Session, "send", of_requests)
-    monkeypatch.setattr(httpx.Client, "send", of_httpx)
-    monkeypatch.setattr(httpx.AsyncClient, "send", of_async)
+    monkeypatch.setattr(kind.Client, "send", of_client)
+    monkeypatch.setattr(kind.AsyncClient, "send", of_async)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -99,7 +113,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Write that a file can't even be read."""
     if report.failed:
         told = {"test": report.nodeid, "outcome": "failed", "when": "collect", "asked": []}
-        told["fault"] = str(report.longrepr)[-400:]
+        told["fault"] = " ".join(RAISED.findall(str(report.longrepr)))
         with Path(os.environ["SUITE_RECORD"]).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(told) + "\n")
 

@@ -101,7 +101,7 @@ def run(name: str, engine: Path, options: str, kept: Path | None) -> list[Judged
             "HF_HUB_OFFLINE": "1",
         }
         command = [python, "-m", "pytest", "-q", "-p", "recorded", "-p", suite.adapter]
-        command += ["-p", "no:cacheprovider", "--tb=no", f"--timeout={TEST_S}", *suite.start]
+        command += ["-p", "no:cacheprovider", "--tb=short", f"--timeout={TEST_S}", *suite.start]
         command += suite.files(tests)
         subprocess.run(command, cwd=tests / suite.root, env=env, check=False, stdout=sys.stderr)
         theirs = Theirs.of(name)
