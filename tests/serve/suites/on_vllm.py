@@ -116,8 +116,10 @@ class RemoteOpenAIServer:
 
     def __init__(self, model: str, vllm_serve_args: list[str], **more: object) -> None:
         options = list(NAMES)
+        key = (more.get("env_dict") or {}).get("VLLM_API_KEY")
         if "--api-key" in vllm_serve_args:
             key = vllm_serve_args[vllm_serve_args.index("--api-key") + 1]
+        if key is not None:
             options += ["--api-key-file", ours.key_file(key)]
         self._root = ours.address(tuple(options)).removesuffix("/v1")
         self.host, _, port = self._root.removeprefix("http://").partition(":")

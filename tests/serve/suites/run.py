@@ -39,17 +39,12 @@ class Suite:
     environment: str
     root: str = "."  # where pytest starts, seen from the tests
     start: tuple[str, ...] = ()  # pytest's options
-    chosen: tuple[str, ...] = ()  # folders
-    asks: str = ""  # what a file has that asks a server at all; "": every file does
-
-    def files(self, tests: Path) -> list[str]:
-        """Return the files to run, seen from where pytest starts."""
-        root = tests / self.root
-        paths = [path for part in self.chosen for path in (root / part).rglob("test_*.py")]
-        asking = [path for path in paths if self.asks in path.read_text("utf-8")]
-        return [str(path.relative_to(root)) for path in sorted(asking)]
+    chosen: tuple[str, ...] = ()  # files and folders, seen from where pytest starts
 
 
+ENTRYPOINTS = "tests/entrypoints"
+CHAT = f"{ENTRYPOINTS}/openai/chat_completion"
+COMPLETION = f"{ENTRYPOINTS}/openai/completion"
 SUITES = {
     "llama.cpp": Suite(
         Source(
@@ -72,9 +67,25 @@ SUITES = {
         "on_vllm",
         "vllm-suite",
         root="..",
-        start=("--continue-on-collection-errors", "--confcutdir=tests/entrypoints"),
-        chosen=tuple(f"tests/entrypoints/{part}" for part in ("openai", "anthropic", "serve")),
-        asks="RemoteOpenAIServer",
+        start=("--continue-on-collection-errors", f"--confcutdir={ENTRYPOINTS}"),
+        chosen=(
+            f"{ENTRYPOINTS}/anthropic/test_messages.py",
+            f"{CHAT}/test_chat.py",
+            f"{CHAT}/test_chat_completion.py",
+            f"{CHAT}/test_chat_echo.py",
+            f"{CHAT}/test_chat_logit_bias_validation.py",
+            f"{CHAT}/test_completion_with_function_calling.py",
+            f"{CHAT}/test_enable_force_include_usage.py",
+            f"{CHAT}/test_extra_content_fields.py",
+            f"{CHAT}/test_include_reasoning.py",
+            f"{CHAT}/test_logprob_token_ids.py",
+            f"{CHAT}/test_root_path.py",
+            f"{CHAT}/test_thinking_token_budget.py",
+            f"{COMPLETION}/test_completion.py",
+            f"{COMPLETION}/test_prompt_validation.py",
+            f"{COMPLETION}/test_token_in_token_out.py",
+            f"{ENTRYPOINTS}/openai/models/test_models.py",
+        ),
     ),
 }
 
@@ -101,8 +112,14 @@ def run(name: str, engine: Path, options: str, kept: Path | None) -> list[Judged
             "HF_HUB_OFFLINE": "1",
         }
         command = [python, "-m", "pytest", "-q", "-p", "recorded", "-p", suite.adapter]
-        command += ["-p", "no:cacheprovider", "--tb=short", f"--timeout={TEST_S}", *suite.start]
-        command += suite.files(tests)
+        command += [
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            f"--timeout={TEST_S}",
+            *suite.start,
+            *suite.chosen,
+        ]
         subprocess.run(command, cwd=tests / suite.root, env=env, check=False, stdout=sys.stderr)
         theirs = Theirs.of(name)
         return [judge(json.loads(line), theirs) for line in record.read_text().splitlines()]
