@@ -229,11 +229,11 @@ def create_app(spec: FrontSpec) -> ASGIApp:
     }
     app = Starlette(
         routes=routes,
-        middleware=[*cors(spec.cors_origins), gate],
+        middleware=[Middleware(ShortPaths), *cors(spec.cors_origins), gate],
         exception_handlers=handlers,
         lifespan=lifespan,
     )
-    return RequestIds(ShortPaths(app))
+    return RequestIds(app)
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
