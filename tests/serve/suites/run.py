@@ -140,6 +140,10 @@ def main() -> None:
     parser.add_argument("--triton", action="store_true", help="serve by Triton")
     parser.add_argument("--keep", type=Path, help="keep the plugin's records of one suite here")
     args = parser.parse_args()
+    if args.write and set(args.suites) != set(SUITES):
+        parser.error("--write writes the whole table: name no suite")
+    if args.keep and len(args.suites) != 1:
+        parser.error("--keep keeps the records of one suite: name it")
     options = "" if args.triton else "--no-triton"
     limits = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=256)
     judged = {}
