@@ -59,7 +59,14 @@ def resolved(schema: Any, definitions: dict[str, Any], seen: tuple[str, ...] = (
 def http() -> Any:
     document = openapi_document()
     plain = {key: value for key, value in document.items() if key != "info"}
-    return resolved(plain, document["components"]["schemas"])
+    told = resolved(plain, document["components"]["schemas"])
+    paths: dict[str, str] = {}  # the first with a body: those that take the same one refer to it
+    for path, operations in told["paths"].items():
+        body = operations.get("post", {}).get("requestBody")
+        first = paths.setdefault(json.dumps(body), path)
+        if body is not None and first != path:
+            operations["post"]["requestBody"] = f"as {first}"
+    return told
 
 
 def schema_of(model: Any) -> Any:

@@ -32,6 +32,7 @@ from nemotrt.serve.front.http.browsers import HostGate, Hosts, check_json, cors
 from nemotrt.serve.front.http.event_stream import EventStream, until_gone
 from nemotrt.serve.front.http.handlers import HANDLERS
 from nemotrt.serve.front.http.request_id import RequestIds
+from nemotrt.serve.front.http.short_paths import ShortPaths
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
@@ -45,8 +46,10 @@ from nemotrt.wire.frames import STOPPING
 
 ENDPOINTS = {
     "/v1/chat/completions": Endpoint.CHAT,
+    "/v1/chat/completions/input_tokens": Endpoint.CHAT_TOKENS,
     "/v1/completions": Endpoint.COMPLETIONS,
     "/v1/responses": Endpoint.RESPONSES,
+    "/v1/responses/input_tokens": Endpoint.RESPONSE_TOKENS,
     "/v1/messages": Endpoint.MESSAGES,
     "/v1/messages/count_tokens": Endpoint.COUNT_TOKENS,
     "/tokenize": Endpoint.TOKENIZE,
@@ -216,4 +219,5 @@ def create_app(spec: FrontSpec) -> ASGIApp:
     )
     operations = {path: door.operation for path, door in ENDPOINTS.items() if door.operation}
     gated = HostGate(app, spec.hosts)
-    return RequestIds(AccessLog(gated, spec.tenants, spec.tracing, operations))
+    logged = AccessLog(gated, spec.tenants, spec.tracing, operations)
+    return ShortPaths(RequestIds(logged))

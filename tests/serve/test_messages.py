@@ -110,6 +110,18 @@ def test_a_stream_is_the_whole(http) -> None:
     assert without_names(found) == without_names(whole(http, **asked))
 
 
+def test_a_trace_ends_with_its_signature_and_nothing_else_has_one(http) -> None:
+    found = events(http, tools=[TOOL], thinking=THINK)
+    deltas = [one["delta"]["type"] for one in found if one["type"] == "content_block_delta"]
+    assert deltas.count("signature_delta") == 1
+    place = next(i for i, one in enumerate(found) if "signature_delta" in str(one))
+    assert found[place]["delta"] == {"type": "signature_delta", "signature": ""}
+    assert found[place + 1] == {"type": "content_block_stop", "index": 0}
+    plain = events(http, thinking={"type": "disabled"})
+    kinds = [one.get("content_block", {}).get("type") for one in plain]
+    assert ("signature_delta" in str(plain)) == ("thinking" in kinds)
+
+
 def test_a_conversation_handed_back_is_the_chats(http, upstream) -> None:
     message = whole(http, tools=[TOOL], thinking=THINK, system="Be brief.")
     call = message["content"][2]

@@ -36,7 +36,9 @@ class Endpoint(StrEnum):
 
     CHAT = "chat"
     COMPLETIONS = "completions"
+    CHAT_TOKENS = "chat_tokens"
     RESPONSES = "responses"
+    RESPONSE_TOKENS = "response_tokens"
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
     TOKENIZE = "tokenize"
@@ -48,9 +50,12 @@ class Endpoint(StrEnum):
 
         Source: OpenTelemetry's semantic conventions for generative AI, gen_ai.operation.name.
         """
-        if self in (Endpoint.COUNT_TOKENS, Endpoint.TOKENIZE, Endpoint.DETOKENIZE):
+        if self in (Endpoint.TOKENIZE, Endpoint.DETOKENIZE) or self in COUNTS:
             return ""
         return "text_completion" if self is Endpoint.COMPLETIONS else "chat"
+
+
+COUNTS = (Endpoint.CHAT_TOKENS, Endpoint.RESPONSE_TOKENS, Endpoint.COUNT_TOKENS)
 
 
 class NeedsEarlierError(Exception):
@@ -72,33 +77,49 @@ def prepare(
             model, or the chat template refuses the messages.
         NeedsEarlierError: it goes on from a response, whose items were not given.
     """
-    if endpoint is Endpoint.RESPONSES:
-        return _response(raw, settings, earlier)
+    if endpoint in (Endpoint.RESPONSES, Endpoint.RESPONSE_TOKENS):
+        is_count = endpoint is Endpoint.RESPONSE_TOKENS
+        return _response(raw, settings, earlier, is_count=is_count)
     return PREPARE[endpoint](raw, settings)
 
 
-def _response(raw: bytes, settings: CallSettings, earlier: bytes | None) -> Prepared:
+def _response(
+    raw: bytes, settings: CallSettings, earlier: bytes | None, *, is_count: bool
+) -> Prepared:
     body = read_body(ResponsesRequest, raw)
     if body.previous_response_id is not None and earlier is None:
         raise NeedsEarlierError(body.previous_response_id)
     items = [*ITEMS.validate_json(earlier or b"[]"), *body.items]
     call = _chat(responses.chat_body(body, items), settings, responses.NAMES)
+    if is_count:
+        return answered({"object": "response.input_tokens", **_num_input(call, settings)})
     kept = ITEMS.dump_python(items, exclude_none=True)
     return Prepared(ResponseCall(body, call, kept), body.stream)
 
 
 def _message(raw: bytes, settings: CallSettings) -> Prepared:
     body = read_body(MessagesRequest, raw)
-    return Prepared(
-        MessageCall(body.model, _anthropic_chat(body, settings), body.stop_sequences or ()),
-        body.stream,
-    )
+    chat = _anthropic_chat(body, settings)
+    return Prepared(MessageCall(chat, body.stop_sequences or ()), body.stream)
 
 
 def _count(raw: bytes, settings: CallSettings) -> Prepared:
     chat = _anthropic_chat(read_body(CountRequest, raw), settings)
-    ids = settings.files.encode(chat.inputs[0]["text_input"], add_special_tokens=False)
-    return answered({"input_tokens": len(ids)})
+    return answered(_num_input(chat, settings))
+
+
+def _count_chat(raw: bytes, settings: CallSettings) -> Prepared:
+    chat = chat_call(read_body(ChatRequest, raw), settings)
+    return answered(_num_input(chat, settings))
+
+
+def _num_input(chat: ChatCall, settings: CallSettings) -> dict[str, int]:
+    """Return how many tokens a chat's prompt has, as every door names it."""
+    prompt = chat.inputs[0]
+    ids = prompt.get("input_ids")  # of one that was cut to truncate_prompt_tokens
+    if ids is None:
+        ids = settings.files.encode(prompt["text_input"], add_special_tokens=False)
+    return {"input_tokens": len(ids)}
 
 
 def _anthropic_chat(body: CountRequest, settings: CallSettings) -> ChatCall:
@@ -118,6 +139,7 @@ def _chat(told: dict[str, Any], settings: CallSettings, names: Mapping[str, str]
 
 PREPARE: dict[Endpoint, Callable[[bytes, CallSettings], Prepared]] = {
     Endpoint.CHAT: prepare_chat,
+    Endpoint.CHAT_TOKENS: _count_chat,
     Endpoint.COMPLETIONS: prepare_completion,
     Endpoint.MESSAGES: _message,
     Endpoint.COUNT_TOKENS: _count,

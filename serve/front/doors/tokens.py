@@ -56,7 +56,7 @@ def tokenize(raw: bytes, settings: CallSettings) -> Prepared:
     body, files = read_body(TokenizeRequest, raw).root, settings.files
     if isinstance(body, TokenizeChat):
         told = body.model_dump(exclude_none=True, exclude={"return_token_strs"})
-        chat = read_body(ChatRequest, {"model": settings.model_names[0], **told})
+        chat = read_body(ChatRequest, told)
         text = chat_call(chat, settings).inputs[0]["text_input"]
         ids = files.encode(text, add_special_tokens=False)
     else:

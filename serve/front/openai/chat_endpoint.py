@@ -80,13 +80,18 @@ class ChatCall:
             ids = prompt_ids(prompt, files, add_special_tokens=False)
             self._prompt_ids = {"prompt_token_ids": ids}
 
+    @property
+    def model(self) -> Any:
+        """The model's name in the answer."""
+        return self._base["model"]
+
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the chunks of a streamed answer.
 
         Raises:
             ApiError: a request behind the front was refused or failed.
         """
-        base = {**self._base, "object": "chat.completion.chunk"}
+        base: dict[str, Any] = {**self._base, "object": "chat.completion.chunk"}
         if self._with_usage:
             base["usage"] = None
         head = [answer.first_choice() for answer in self._answers]

@@ -105,7 +105,13 @@ def read_body(kind: type[Body], raw: bytes | dict[str, Any]) -> Body:
 
 
 def check_body(body: Sampling, settings: CallSettings) -> None:
-    """Raise ApiError where there is no such model, or something is beyond a limit."""
+    """Name the model of a body that names none.
+
+    Raises:
+        ApiError: there is no such model, or something is beyond a limit.
+    """
+    if body.model is None:
+        body.model = settings.model_names[0]
     check_model(body.model, settings)
     check_limits(body, settings.files.limits)
 

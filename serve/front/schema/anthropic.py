@@ -177,7 +177,7 @@ class CountRequest(Strict):
 
     neutral: ClassVar[Table] = MESSAGES
 
-    model: str
+    model: str | None = None  # None: the one that is served
     messages: list[Turn] = Field(min_length=1, max_length=MAX_MESSAGES)
     system: ContentOf[TextBlock] | None = None
     tools: Annotated[list[AnthropicTool], Field(max_length=MAX_TOOLS)] | None = None

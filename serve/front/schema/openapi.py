@@ -49,8 +49,10 @@ ANTHROPIC_ERROR_SCHEMA: Json = {
 # What takes a body: the operation, its schema, and whether its answer may be streamed.
 POSTS: dict[str, tuple[str, type[BaseModel], bool]] = {
     "/v1/chat/completions": ("createChatCompletion", ChatRequest, True),
+    "/v1/chat/completions/input_tokens": ("countChatTokens", ChatRequest, False),
     "/v1/completions": ("createCompletion", CompletionRequest, True),
     "/v1/responses": ("createResponse", ResponsesRequest, True),
+    "/v1/responses/input_tokens": ("countResponseTokens", ResponsesRequest, False),
     "/v1/messages": ("createMessage", MessagesRequest, True),
     "/v1/messages/count_tokens": ("countTokens", CountRequest, False),
     "/tokenize": ("tokenize", TokenizeRequest, False),

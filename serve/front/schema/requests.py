@@ -99,7 +99,7 @@ class Sampling(Guided):
 
     neutral: ClassVar[Table] = EITHER
 
-    model: str
+    model: str | None = None  # None: the one that is served
     max_tokens: int | None = number_field("max_tokens", least=1)
     temperature: float | None = number_field("temperature", most=2)
     top_p: float | None = number_field("top_p", neutral=None)

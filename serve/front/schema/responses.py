@@ -176,7 +176,7 @@ class ResponsesRequest(Strict):
 
     neutral: ClassVar[Table] = RESPONSES
 
-    model: str
+    model: str | None = None  # None: the one that is served
     input: Annotated[
         Annotated[Text, Tag("(text)")]
         | Annotated[list[InputItem], Tag("(items)"), Field(min_length=1, max_length=MAX_MESSAGES)],

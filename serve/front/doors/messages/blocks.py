@@ -68,6 +68,8 @@ class Blocks:
             name = GROWS[block["type"]][0]
             block[name] = _input(text) if name == "input" else text
             self._is_open = False
+            if block["type"] == "thinking":  # Anthropic's end with one; there is no key to sign by
+                yield self._event("delta", delta={"type": "signature_delta", "signature": ""})
             yield self._event("stop")
 
     def _event(self, what: str, **more: Any) -> Json:

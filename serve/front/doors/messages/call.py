@@ -17,7 +17,7 @@ class MessageCall:
 
     stream_end = b""
 
-    def __init__(self, model: str, chat: ChatCall, stops: Sequence[str] = ()) -> None:
+    def __init__(self, chat: ChatCall, stops: Sequence[str] = ()) -> None:
         """Take the chat; its text ends with the one of `stops` that ended it."""
         self._chat = chat
         self._stops = tuple(stop for stop in stops if stop)
@@ -25,7 +25,7 @@ class MessageCall:
             "id": f"msg_{secrets.token_hex(12)}",
             "type": "message",
             "role": "assistant",
-            "model": model,
+            "model": chat.model,
         }
 
     @property

@@ -32,7 +32,7 @@ class ResponseCall:
         self.must_keep = body.store is True
         self._may_keep = body.store is not False
         self._put: Callable[[str, Kept], None] | None = None
-        self._base = _base(body, chat.inputs[0])
+        self._base = _base(body, chat)
 
     @property
     def inputs(self) -> list[Fields]:
@@ -127,8 +127,9 @@ class ResponseCall:
         return {**self._base, "status": status, "output": list(items), "usage": told}
 
 
-def _base(body: ResponsesRequest, inputs: Fields) -> Json:
+def _base(body: ResponsesRequest, chat: ChatCall) -> Json:
     """Return what every response says of its request."""
+    inputs = chat.inputs[0]
     told = body.model_dump(
         exclude_none=True, by_alias=True, include={"tools", "tool_choice", "text", "reasoning"}
     )
@@ -143,7 +144,7 @@ def _base(body: ResponsesRequest, inputs: Fields) -> Json:
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "metadata": body.metadata or {},
-        "model": body.model,
+        "model": chat.model,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "previous_response_id": body.previous_response_id,
         "reasoning": {"effort": None, "summary": None, **told.get("reasoning", {})},
