@@ -133,7 +133,7 @@ def _post(path: str, operation: str, schema: type[BaseModel], may_stream: bool) 
     reference = {"$ref": REFERENCE.format(model=schema.__name__)}
     error = ANTHROPIC if path.startswith(ANTHROPIC_PATH) else "Error"
     answer: Json = {"description": told, "content": content}
-    if schema is ResponsesRequest:
+    if schema is ResponsesRequest and may_stream:
         answer["links"] = _links("getResponse", "deleteResponse")
         onward = {"operationId": operation, "requestBody": {"previous_response_id": RESPONSE_ID}}
         answer["links"]["goOn"] = onward

@@ -30,10 +30,7 @@ ROW = re.compile(r"^\| `(.+?)` \| (.*?) \| (.*?) \| (.*?) \|$")
 
 def rows(judged: Iterable[Judged]) -> list[str]:
     """Return a suite's lines, sorted."""
-    counts = Counter(
-        (one.test.partition("[")[0].partition("#")[0], one.verdict, clean(one.why))
-        for one in judged
-    )
+    counts = Counter((name_of(one.test), one.verdict, clean(one.why)) for one in judged)
     return [
         f"| `{test}` | {number} | {verdict} | {why} |"
         for (test, verdict, why), number in sorted(counts.items())
@@ -56,6 +53,11 @@ def kept_rows(suite: str) -> list[str]:
     text = DOCS.read_text("utf-8")
     part = text.partition(f"\n## {suite} ")[2].partition("\n## ")[0]
     return [line for line in part.splitlines() if ROW.match(line)]
+
+
+def name_of(test: str) -> str:
+    """Return a test's name, below its suite's folder of tests and without its case."""
+    return test.partition("[")[0].partition("#")[0].removeprefix("tests/")
 
 
 def clean(text: str) -> str:
