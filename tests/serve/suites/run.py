@@ -135,11 +135,14 @@ def differences(name: str, judged: list[Judged]) -> list[str]:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], default=list(SUITES))
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; or all")
     parser.add_argument("--write", action="store_true", help="write docs/peers.md")
     parser.add_argument("--triton", action="store_true", help="serve by Triton")
     parser.add_argument("--keep", type=Path, help="keep the plugin's records of one suite here")
     args = parser.parse_args()
+    args.suites = args.suites or list(SUITES)
+    if unknown := set(args.suites) - set(SUITES):
+        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
     if args.write and set(args.suites) != set(SUITES):
         parser.error("--write writes the whole table: name no suite")
     if args.keep and len(args.suites) != 1:
