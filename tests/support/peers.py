@@ -38,6 +38,7 @@ PEERS = {
     "instructor": ("instructor==1.17.0", "httpx>=0.28"),
     "langchain": ("langchain-openai==1.7.4", "httpx>=0.28"),
     "litellm": ("litellm==1.110.2", "httpx>=0.28"),
+    "llama_index": ("llama-index-llms-openai-like==0.8.1", "httpx>=0.28"),
     "lm_eval": ("lm-eval[api]==0.4.13", "transformers==5.24.0"),  # with its tokenizers
     "openai": ("openai==3.57.0", "httpx>=0.28"),
     "openai_agents": ("openai-agents==0.24.0", "httpx>=0.28"),

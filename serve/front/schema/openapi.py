@@ -46,6 +46,11 @@ ANTHROPIC_ERROR_SCHEMA: Json = {
         },
     },
 }
+EVENT_SCHEMA: Json = {  # of each event
+    "type": "object",
+    "required": ["data"],
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+}
 # What takes a body: the operation, its schema, and whether its answer may be streamed.
 POSTS: dict[str, tuple[str, type[BaseModel], bool]] = {
     "/v1/chat/completions": ("createChatCompletion", ChatRequest, True),
@@ -128,7 +133,7 @@ def _post(path: str, operation: str, schema: type[BaseModel], may_stream: bool) 
     """Return an operation that takes a body and gives JSON, or events where it may stream."""
     content: Json = {"application/json": {"schema": {"type": "object"}}}
     if may_stream:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": EVENT_SCHEMA}
     told = "The answer; with `stream`, server-sent events." if may_stream else "The answer."
     reference = {"$ref": REFERENCE.format(model=schema.__name__)}
     error = ANTHROPIC if path.startswith(ANTHROPIC_PATH) else "Error"
