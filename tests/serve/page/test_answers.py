@@ -147,7 +147,8 @@ def test_nothing_that_a_model_writes_is_run(opened, script) -> None:
             assert page.evaluate(ALLOWED) == [], attack
             for link in page.locator(".content a").all():
                 assert link.get_attribute("href") or link.inner_text(), attack
-    page.wait_for_timeout(200)
+    page.evaluate("document.getElementById('turns').append(document.createElement('iframe'))")
+    assert page.evaluate(ALLOWED) == ["iframe"]  # it would have seen one
     assert all(url.startswith(page.url.partition("#")[0]) for url in requests)
 
 

@@ -1,5 +1,6 @@
 """Settings: what is sent of them, what is wrong with them, and where they are kept."""
 
+import hashlib
 import json
 import re
 
@@ -7,7 +8,7 @@ import pytest
 from playwright.sync_api import Request, expect
 
 from nemotrt.serve.front.schema.requests import ChatRequest
-from support.chat_page import ask, sent, wait
+from support.chat_page import Server, ask, sent, wait
 
 pytestmark = pytest.mark.slow
 TOOL = {"type": "function", "function": {"name": "tip", "parameters": {"type": "object"}}}
@@ -160,6 +161,20 @@ def test_a_key_stays_in_its_tab(opened) -> None:
     other.goto(page.url)
     expect(other.locator("#model")).to_have_text("llm")
     assert other.input_value("#key") == ""
+
+
+def test_a_server_with_keys_is_used_by_the_browsers_own_word(browser, script) -> None:
+    digest = hashlib.sha256(b"secret").digest()
+    with Server(script, keys=(digest,)) as address:
+        with browser.new_context(http_credentials={"username": "me", "password": "secret"}) as one:
+            page = one.new_page()
+            page.goto(address)
+            expect(page.locator("#model")).to_have_text("llm")
+            ask(page, "Hi")
+            wait(page)
+            expect(page.locator(".content")).to_have_text("Hello.")
+        with browser.new_context() as other:
+            assert other.request.get(address).status == 401
 
 
 def test_colours_and_language_are_chosen(page) -> None:

@@ -49,7 +49,7 @@ export const schemaFault = (schema) => fault(SCHEMA, schema);
 export function argumentsFault(call, tools) {
   const own = tools.find((tool) => tool.function?.name === call.name);
   try {
-    const given = JSON.parse(call.arguments);
+    const given = JSON.parse(call.arguments || "{}");
     return own?.function.parameters ? fault(own.function.parameters, given) : "";
   } catch (error) {
     return error.message;

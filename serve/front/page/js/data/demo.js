@@ -41,7 +41,7 @@ export function isDemo(call, tools) {
 /** Return what the page answers to a call, as JSON; what can't be answered is told to the model. */
 export function demoAnswer(call) {
   try {
-    return JSON.stringify(ANSWERS[call.name](JSON.parse(call.arguments)));
+    return JSON.stringify(ANSWERS[call.name](JSON.parse(call.arguments || "{}")));
   } catch (error) {
     return JSON.stringify({ error: error.message });
   }

@@ -33,7 +33,7 @@ export function wire(system, messages) {
 /** Whether a call can be sent back: one that was cut off has arguments that are no JSON. */
 function isSound(call) {
   try {
-    JSON.parse(call.arguments);
+    JSON.parse(call.arguments || "{}");
     return true;
   } catch {
     return false;
