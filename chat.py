@@ -12,6 +12,7 @@ import click
 
 from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import config_option
 from nemotrt.engines.artefact.named import ENGINE, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
@@ -49,6 +50,7 @@ WORDS = {
 @options_of(OpenOptions)
 @rebuild_option
 @offline_option
+@config_option
 def chat(
     engine: str,
     system: str | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline.shared import force_option, output_option, quiet_option
+from nemotrt.commandline.shared import config_option, force_option, output_option, quiet_option
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.needs import install
 
@@ -48,6 +48,7 @@ class Steps:
 @output_option("Folder for everything that is made.", default=Path("demo"))
 @force_option
 @quiet_option
+@config_option
 def demo(output: Path, force: bool, quiet: bool) -> None:
     """Run the whole chain on the built-in tiny model; it needs no GPU.
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nemotrt import needs
-from nemotrt.commandline.shared import json_option
+from nemotrt.commandline.shared import config_option, json_option
 from nemotrt.engines.backends import registry
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.files.memory import memory_bytes
@@ -161,6 +161,7 @@ def _check_triton() -> None:
     help="Exit with code 3 unless the abilities whose lines have these words are all there.",
 )
 @json_option
+@config_option
 def doctor(need: tuple[str, ...], as_json: bool) -> None:
     """Say what this machine can do, and what to do about the rest.
 

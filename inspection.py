@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nemotrt.commandline.shared import json_option
+from nemotrt.commandline.shared import config_option, json_option
 from nemotrt.engines.artefact.executed import ExecutedOn, read_executed
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, read_manifest, verify_files
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
@@ -32,6 +32,7 @@ from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 @click.option("--here", is_flag=True, help="Exit with 3 unless an engine opens on this machine.")
 @weight_options
 @offline_option
+@config_option
 def inspect(
     folder: str,
     source: str | None,

@@ -8,6 +8,7 @@ import click
 
 from nemotrt.commandline.kinds import PATH
 from nemotrt.commandline.shared import (
+    config_option,
     dry_run_option,
     force_option,
     json_option,
@@ -27,6 +28,7 @@ from nemotrt.engines.checkpoint.hub.parameter import offline_option
 @quiet_option
 @json_option
 @offline_option
+@config_option
 def pack(
     engine: Path,
     output: Path,

@@ -11,6 +11,7 @@ import click
 
 from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.options import options_of
+from nemotrt.commandline.shared import config_option
 from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
@@ -85,6 +86,7 @@ def number_options(function: Command) -> Command:
 @rebuild_option
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 @offline_option
+@config_option
 def generate(
     engine: str,
     prompt: str | None,

@@ -28,18 +28,35 @@ def all_commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tup
     return paths
 
 
-@pytest.mark.parametrize("path", all_commands(main), ids=" ".join)
-def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(main, [*path, "--help"])
-    assert result.exit_code == 0
+def command_at(path: tuple[str, ...]) -> click.Command:
     command: click.Command = main
     for name in path:
         assert isinstance(command, click.Group)
         found = command.get_command(click.Context(command), name)
         assert found is not None
         command = found
+    return command
+
+
+@pytest.mark.parametrize("path", all_commands(main), ids=" ".join)
+def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*path, "--help"])
+    assert result.exit_code == 0
+    command = command_at(path)
     assert command.help and command.help.strip(), "no help text"
     assert result.output.startswith("Usage: ")
+
+
+WITHOUT_FILES = {"plan validate", "profile report", "report"}  # a file or two, and no settings
+OF_SERVERS = {f"serve {verb}" for verb in ("install", "logs", "status", "stop")}
+
+
+@pytest.mark.parametrize("path", all_commands(main), ids=" ".join)
+def test_settings_may_stand_in_a_file(path: tuple[str, ...]) -> None:
+    command = command_at(path)
+    takes = any("--config" in param.opts for param in command.params)
+    has_none = isinstance(command, click.Group) or " ".join(path) in WITHOUT_FILES | OF_SERVERS
+    assert takes != has_none
 
 
 def test_every_command_has_a_summary() -> None:

@@ -195,16 +195,26 @@ ELSEWHERE = {
     ("report", "runs"): "the same command as `profile report`",
 }
 ALIKE = [  # --config is read by one function, before all else; plan and quantize stand for these
-    "evaluate",
     "build",
-    "serve run",
-    "serve front",
-    "serve repo",
-    "serve k8s",
-    "serve compose",
-    "profile run",
+    "chat",
+    "check",
+    "compare",
+    "demo",
+    "doctor",
+    "evaluate",
+    "generate",
+    "inspect",
+    "pack",
+    "profile compare",
+    "profile engine",
     "profile gpu",
     "profile miniature",
+    "profile run",
+    "serve compose",
+    "serve front",
+    "serve k8s",
+    "serve repo",
+    "serve run",
 ]
 ELSEWHERE |= {(name, "--config"): "the one loader, tests/test_commandline.py" for name in ALIKE}
 OPENS = [  # --checkpoint is resolved by one function; inspect stands for these

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from nemotrt.commandline.kinds import FILE, PATH
-from nemotrt.commandline.shared import force_option, json_option, output_option, quiet_option
+from nemotrt.commandline.shared import (
+    config_option,
+    force_option,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError
@@ -54,6 +60,7 @@ Examples:
 @quiet_option
 @json_option
 @offline_option
+@config_option
 def check(
     engine: Path | None,
     kernels: bool,

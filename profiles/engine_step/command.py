@@ -7,7 +7,7 @@ import click
 
 from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.options import options_of
-from nemotrt.commandline.shared import json_option
+from nemotrt.commandline.shared import config_option, json_option
 from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
@@ -23,6 +23,7 @@ from nemotrt.profiles.engine_step.load import Load
 @rebuild_option
 @json_option
 @offline_option
+@config_option
 def engine(
     engine: str,
     load: Load,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nemotrt.commandline.kinds import ABOVE_0, PATH
-from nemotrt.commandline.shared import json_option, output_option
+from nemotrt.commandline.shared import config_option, json_option, output_option
 
 if TYPE_CHECKING:
     from nemotrt.profiles.verdict.judge import Verdict
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--gate", is_flag=True, help="Exit with 1 unless the outcome is 'met'.")
 @output_option("Also write a page with both runs' curves.")
 @json_option
+@config_option
 @click.pass_context
 def compare(
     ctx: click.Context,
