@@ -1,6 +1,9 @@
 """Fixtures that several folders share: the shipped tiny models, built once a session."""
 
+import logging
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +59,16 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep Hugging Face libraries off the network."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     yield
+
+
+@pytest.fixture(autouse=True)
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command that serves sets for its process."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    loggers = [logging.getLogger(name) for name in ("", "nemotrt")]
+    before = [(logger, logger.level, [*logger.handlers]) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
