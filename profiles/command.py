@@ -1,6 +1,5 @@
 """`nemotrt profile`: parse, call, print."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +24,23 @@ from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
+from nemotrt.profiles.gpu_command import gpu
+from nemotrt.profiles.hardware.busy import on_busy_option
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.load.choice.options import LoadChoice
-from nemotrt.profiles.load.targets.options import TargetOptions, read_extra, read_headers
+from nemotrt.profiles.load.targets.options import (
+    STATED,
+    TargetOptions,
+    read_extra,
+    read_facts,
+    read_headers,
+)
 from nemotrt.profiles.miniature.command import miniature
 from nemotrt.profiles.verdict.command import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample
     from nemotrt.profiles.load.driver import Drive
     from nemotrt.profiles.load.target import Target
     from nemotrt.profiles.load.workload import Workload
@@ -62,6 +68,12 @@ def profile() -> None:
     "--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ..., then between."
 )
 @click.option("--repeat", type=COUNT, default=1, help="Runs of the same load.")
+@click.option(
+    "--within",
+    type=FloatRange(0.01),
+    help="Repeat until the mean throughput is known to so many percent; --repeat is the most.",
+)
+@click.option("--resume", is_flag=True, help="Keep the complete runs in OUTPUT, and go on.")
 @options_of(TargetOptions, without=("tensorrt_llm_python",))
 @click.option("--header", "headers", callback=read_headers, help="Of every request.", **PAIRS)
 @click.option("--extra", callback=read_extra, help="In every request; null drops ours.", **PAIRS)
@@ -92,6 +104,14 @@ def profile() -> None:
     type=choices(BUILT),
     help="What a server runs in, where it does not say: bf16, fp8, ...",
 )
+@click.option(
+    "--fact",
+    "facts",
+    callback=read_facts,
+    help=f"What a server has and does not say: {', '.join(STATED)}.",
+    **PAIRS,
+)
+@on_busy_option
 @click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
 @options_of(GpuChoice)
 @force_option
@@ -121,11 +141,19 @@ def run(
     from nemotrt.profiles.load.choice.choice import choose, parse_concurrencies
     from nemotrt.profiles.load.targets.opening import open_target
     from nemotrt.profiles.runs.progress import live_progress
-    from nemotrt.profiles.runs.sweep import search, sweep
+    from nemotrt.profiles.runs.sweep import MIN_REPEATS, Sweep
 
     if options["search"] and (load_choice.trace or load_choice.requests_per_s):
         raise ConfigError("--search looks for a concurrency: leave out --trace and --request-rate.")
-    num_repeats = options["repeat"]
+    num_repeats, within = options["repeat"], options["within"]
+    if within is not None and num_repeats < MIN_REPEATS:
+        raise ConfigError(
+            f"--within needs --repeat {MIN_REPEATS} or more, the most runs of a load."
+        )
+    if options["facts"] and not is_address(target):
+        raise ConfigError("--fact is for a server: an engine directory says what it has.")
+    if options["resume"] and options["force"]:
+        raise ConfigError("--resume keeps runs and --force replaces them: give one of the two.")
     workloads = choose(load_choice, parse_concurrencies(options["concurrency"]), num_repeats)
     if options["dry_run"]:
         _check_names(target_options, options["predict_model"])
@@ -135,26 +163,33 @@ def run(
         return
     target = _engine_of(target, rebuild=options["rebuild"])
     is_silent = options["quiet"] or options["as_json"]
-    drive = _drive(options)
 
     def make_target(workload: "Workload") -> "Target":
         return open_target(target, workload, target_options)
 
-    force = options["force"]
     with live_progress(quiet=is_silent) as show:
-        watchers = _observers(target, None if options["no_gpu"] else gpu_choice, options, show)
+        sweep = Sweep(
+            make_target,
+            output,
+            force=options["force"],
+            resume=options["resume"],
+            within=(within or 0.0) / 100,
+            watchers=_observers(target, None if options["no_gpu"] else gpu_choice, options, show),
+            drive=_drive(options),
+            on_busy=options["on_busy"],
+        )
         if options["search"]:
-            at = lambda concurrency: choose(load_choice, (concurrency,), num_repeats)  # noqa: E731
-            results = search(make_target, at, output, force=force, watchers=watchers, drive=drive)
+            results = sweep.search(lambda users: choose(load_choice, (users,), num_repeats))
         else:
-            results = sweep(
-                make_target, workloads, output, force=force, watchers=watchers, drive=drive
-            )
+            results = sweep.run(workloads)
     _print(results, output, as_json=options["as_json"], quiet=options["quiet"])
     if results[-1].status == "interrupted":
         ctx.exit(130)
-    if results[-1].status == "failed":
-        raise NemotrtError(f"the run failed: {results[-1].reason} The rest is in {output}.")
+    if failed := [result for result in results if result.status == "failed"]:
+        which = (
+            f"the run of {failed[0].workload.concurrency} at a time" if results[1:] else "the run"
+        )
+        raise NemotrtError(f"{which} failed: {failed[0].reason} The rest is in {output}.")
 
 
 def _engine_of(target: str, *, rebuild: bool) -> str:
@@ -199,44 +234,9 @@ def _observers(
         gpus=gpus,
         metrics_url=options["metrics_url"] or "",
         prediction=prediction,
-        facts={"precision": options["precision"]} if options["precision"] else {},
+        facts=options["facts"]
+        | ({"precision": options["precision"]} if options["precision"] else {}),
     )
-
-
-@profile.command("gpu")
-@output_option("File of the samples.", default=Path("gpu.csv"))
-@options_of(GpuChoice)
-@click.option("--duration-s", type=FloatRange(0.1), help="[default: until Ctrl-C]")
-@force_option
-@quiet_option
-@config_option
-def gpu(
-    output: Path,
-    gpu_choice: GpuChoice,
-    duration_s: float | None,
-    force: bool,
-    quiet: bool,
-) -> None:
-    """Record the GPUs on their own to OUTPUT: .csv, .json (with the GPUs' facts) or .parquet."""
-    from nemotrt.profiles.hardware.nvml.session import record
-    from nemotrt.profiles.hardware.nvml.table import check_table
-    from nemotrt.profiles.reports.summary import sample_line
-
-    check_table(output, force=force)
-
-    def show(samples: "list[tuple[GpuFacts, GpuSample]]") -> None:
-        for facts, sample in [] if quiet else samples:
-            click.echo(sample_line(facts, sample), err=True)
-
-    warn = partial(click.echo, err=True)
-    traces = record(gpu_choice, output, duration_s, show, warn)
-    for trace in traces:
-        name = trace.facts.name or "(name not told)"
-        click.echo(
-            f"GPU {trace.facts.index} {name}: {len(trace.samples)} samples, "
-            f"{trace.num_missed} missed, sampler used {trace.sampler_cpu_share:.1%} of a core"
-            + (f"; {trace.lost}" if trace.lost else "")
-        )
 
 
 @profile.command("report")
@@ -293,4 +293,5 @@ def _print(results: "list[ProfileResult]", output: Path, *, as_json: bool, quiet
 
 profile.add_command(compare)
 profile.add_command(engine)
+profile.add_command(gpu)
 profile.add_command(miniature)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,10 @@ from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.profiles.engine_step.load import Load
+from nemotrt.profiles.hardware.busy import OnBusy, check_quiet, on_busy_option, undisturbed
+
+if TYPE_CHECKING:
+    from nemotrt.profiles.engine_step.measurement import StepProfile
 
 
 @click.command()
@@ -17,6 +22,7 @@ from nemotrt.profiles.engine_step.load import Load
 @options_of(Load)
 @click.option("--steps", type=COUNT, default=20, show_default=True)
 @click.option("--threads", type=COUNT, help="CPU threads.  [default: all]")
+@on_busy_option
 @weight_options
 @rebuild_option
 @json_option
@@ -26,6 +32,7 @@ def engine(
     load: Load,
     steps: int,
     threads: int | None,
+    on_busy: OnBusy,
     open_options: OpenOptions,
     rebuild: bool,
     as_json: bool,
@@ -41,12 +48,22 @@ def engine(
 
     folder = engine_folder(engine, rebuild=rebuild)
     manifest = checked_manifest(folder, dataclasses.replace(open_options, num_threads=threads))
-    found = profile_step(folder, manifest, load, steps, threads)
+    found = undisturbed(
+        on_busy,
+        lambda: profile_step(folder, manifest, load, steps, threads),
+        lambda found: found.machine_use,
+    )
+    check_quiet(on_busy, found.machine_use)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), allow_nan=False))
+        click.echo(json.dumps(_as_json(found), allow_nan=False))
         return
     from rich.console import Console
 
     from nemotrt.profiles.engine_step.table import profile_table
 
     Console(width=120).print(profile_table(found))
+
+
+def _as_json(found: "StepProfile") -> dict[str, Any]:
+    """Return the figures."""
+    return dataclasses.asdict(found) | {"machine_use": found.machine_use.model_dump()}

@@ -8,9 +8,11 @@ from typing import Any
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.load.exchange import Phase, TurnPlace
 from nemotrt.profiles.load.targets.token_count import even_shares
+from nemotrt.profiles.load.workload import ErrorLimit
 from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
 from nemotrt.profiles.runs.metrics.run_view import RunView
 from nemotrt.profiles.runs.metrics.turns import turn_records
+from nemotrt.profiles.runs.record.endings import count_endings, errors_text
 from nemotrt.profiles.runs.record.result import (
     DriverRecord,
     ProfileResult,
@@ -51,19 +53,24 @@ def compose(
         seed=0,
         slos={},
         trace=(),
+        max_errors=str(ErrorLimit()),
     )
-    why = f"{len(failed)} of {len(measured)} requests failed: {failed[0].error}" if failed else ""
+    first = failed[0].error if failed else ""
+    why = ErrorLimit().reason(len(failed), len(measured), first)
     return result_of(
         requests,
         workload,
         steady_window(tuple(requests), runs_down=True),
         tool,
-        status=Status.FAILED if failed else Status.COMPLETE,
+        status=Status.FAILED if why else Status.COMPLETE,
         reason=why,
         started_at="unknown",
         target={"kind": tool, "address": address, "model": model},
         machine={"architecture": "unknown", "num_cores": "unknown"},
-        notes=(f"Imported from {tool}; it does not tell the machine or the GPU.",),
+        notes=(
+            f"Imported from {tool}; it does not tell the machine or the GPU.",
+            *filter(None, [errors_text(count_endings(requests))]),
+        ),
     )
 
 
@@ -87,6 +94,7 @@ def result_of(
         requests=view.requests,
         steps=(),
         turns=turn_records(view.requests),
+        endings=count_endings(view.requests),
         **facts,
     )
 
