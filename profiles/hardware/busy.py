@@ -35,7 +35,7 @@ def on_busy_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--on-busy`."""
     return click.option(
         "--on-busy",
-        type=choices(OnBusy),
+        type=choices(list(OnBusy)),
         default=OnBusy.TELL.value,
         show_default=True,
         help="Where other work disturbs: say so, measure again up to twice, or give up.",

@@ -111,8 +111,8 @@ def parse_event(data: bytes) -> dict[str, Any]:
         raise TargetError(what, Ending.MALFORMED)
     # vLLM up to 0.9 streams {"object": "error", "message": ...}
     if value.get("error") or value.get("object") == "error":
-        what = value.get("error") or value.get("message") or value
-        raise TargetError(f"the server answered an error: {what}.", Ending.SERVER_ERROR)
+        said = value.get("error") or value.get("message") or value
+        raise TargetError(f"the server answered an error: {said}.", Ending.SERVER_ERROR)
     return value
 
 
