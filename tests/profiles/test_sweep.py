@@ -95,3 +95,28 @@ def test_repeats_end_when_the_rate_is_known(monkeypatch, tmp_path, values, num_r
 def test_within_needs_repeats(engine_folder, tmp_path):
     done = run(engine_folder, tmp_path / "s", "--within", "2", "--repeat", "2")
     assert done.exit_code == 2 and "--within needs --repeat 3" in done.output
+
+
+@pytest.mark.parametrize(
+    ("num_whole", "tried", "best"),
+    [(2, [1, 2, 4, 3], 2), (100, [1, 2, 4, 8, 16, 6, 5, 7], 6), (0, [1], None)],
+)
+def test_a_concurrency_that_fails_brings_a_search_nothing(
+    monkeypatch, tmp_path, num_whole, tried, best
+):
+    """More than `num_whole` users are refused; the search stays below, and repeats the best."""
+
+    def run(target, workload, *_):
+        users = workload.concurrency
+        found = rated(min(users, 6) * 10.0 - max(users - 6, 0))
+        changes = {"workload": found.workload.model_copy(update={"concurrency": users})}
+        if users > num_whole:
+            changes |= {"status": Status.FAILED, "reason": "refused."}
+        return found.model_copy(update=changes)
+
+    monkeypatch.setattr(measure, "run", run)
+    sweep = Sweep(lambda workload: None, tmp_path / "s")
+    results = sweep.search(lambda users: [Workload(10, 64, 8, concurrency=users)] * 2)
+    users = [result.workload.concurrency for result in results]
+    assert users == ([*tried, best] if best else tried)
+    assert (tmp_path / "s" / "report.html").is_file()

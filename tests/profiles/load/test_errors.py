@@ -12,15 +12,17 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.load.exchange import Ending
 from nemotrt.profiles.load.http.http_client import _seconds, ending_of
+from nemotrt.profiles.load.prompts import PromptMaker
 from nemotrt.profiles.load.targets.opening import open_target
 from nemotrt.profiles.load.targets.options import TargetOptions
-from nemotrt.profiles.load.workload import ErrorLimit, Workload
+from nemotrt.profiles.load.workload import ErrorLimit, Language, Workload
 from nemotrt.profiles.runs import measure
 from nemotrt.profiles.runs.measure import Observers
 from nemotrt.profiles.runs.record.endings import count_endings, error_rate, errors_text
 from nemotrt.profiles.runs.record.journal import read_journal
 from nemotrt.profiles.runs.record.result import RequestRecord, read_result
 from nemotrt.profiles.verdict.judge import judge
+from support.simulated_run import simulate
 
 SMALL = {"isl": 16, "osl": 12, "num_requests": 12, "num_warmup": 0}
 
@@ -54,7 +56,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("is_told", [True, False])
-def test_one_of_each_kind_ends_no_run(scripted, is_told):
+def test_one_of_each_kind_ends_no_run(scripted, tokenizer, is_told):
     """Whole answers between faults, some of several tokens at once: only answers have figures.
 
     The tokens of a response are what the server tells, or else what the tokenizer counts.
@@ -89,6 +91,14 @@ def test_one_of_each_kind_ends_no_run(scripted, is_told):
     ]
     inside = sum(count for at_s, count in arrivals if start_s < at_s <= end_s)
     assert result.metric("tokens_per_s") == pytest.approx(inside / (end_s - start_s))
+    # the server's own log, on the same clock: an arrival for each response that it wrote
+    sends = {entry["tag"]: entry["sends_s"] for entry in scripted.log()["requests"]}
+    maker = PromptMaker(tokenizer, Language.MIXED, 0)
+    for request in measured(result)[::2]:
+        written_s = sends[maker.text(request.index, 16).text[:12]]
+        arrived_s = [at_s + result.clock_start_s for at_s in request.arrivals_s]
+        assert len(arrived_s) == len(written_s) == 6
+        assert min(a - w for a, w in zip(arrived_s, written_s, strict=True)) > -1e-4
     assert (
         "12 of 24 measured requests (50.0%) were no success: 2 refused, 1 rejected"
         in (result.notes[0])
@@ -305,6 +315,28 @@ def test_an_older_record_tells_its_ending_by_what_it_has():
     assert RequestRecord.model_validate(values | {"error": "x"}).ending is Ending.FAILED
     cut = values | {"arrivals_s": (0.5,), "arrival_tokens": (1,)}
     assert RequestRecord.model_validate(cut).ending is Ending.OPEN
+
+
+def test_an_older_result_is_read_shown_and_compared(tmp_path):
+    """It has neither endings nor an error rate; what its requests are says both."""
+    text = simulate(1).model_dump_json()
+    older = json.loads(text)
+    older["metrics"].pop("error_rate")
+    for name in ("endings", "machine_use"):
+        older.pop(name)
+    for request in older["requests"]:
+        del request["ending"], request["num_retries"]
+    for name in ("max_errors", "max_retries"):
+        older["workload"].pop(name)
+    for name, content in (("old", json.dumps(older)), ("new", text)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(content)
+    folders = [str(tmp_path / name) for name in ("old", "new")]
+    done = CliRunner().invoke(profile, ["report", *folders, "-o", str(tmp_path / "r.html")])
+    assert done.exit_code == 0, done.output
+    for both in (folders, folders[::-1]):
+        done = CliRunner().invoke(profile, ["compare", *both, "--at-given-concurrency"])
+        assert done.exit_code == 0 and "not distinguishable" in done.output, done.output
 
 
 def test_other_error_rates_are_not_comparable(scripted):
