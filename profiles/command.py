@@ -25,8 +25,8 @@ from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
 from nemotrt.profiles.gpu_command import gpu
-from nemotrt.profiles.hardware.busy import on_busy_option
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
+from nemotrt.profiles.hardware.on_busy import on_busy_option
 from nemotrt.profiles.load.choice.options import LoadChoice
 from nemotrt.profiles.load.targets.options import (
     STATED,

@@ -11,7 +11,7 @@ from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.profiles.engine_step.load import Load
-from nemotrt.profiles.hardware.busy import OnBusy, check_quiet, on_busy_option, undisturbed
+from nemotrt.profiles.hardware.on_busy import OnBusy, on_busy_option
 
 if TYPE_CHECKING:
     from nemotrt.profiles.engine_step.measurement import StepProfile
@@ -45,6 +45,7 @@ def engine(
     """
     from nemotrt.engines.opening import checked_manifest
     from nemotrt.profiles.engine_step.measurement import profile_step
+    from nemotrt.profiles.hardware.busy import check_quiet, undisturbed
 
     folder = engine_folder(engine, rebuild=rebuild)
     manifest = checked_manifest(folder, dataclasses.replace(open_options, num_threads=threads))

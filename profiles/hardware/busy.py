@@ -1,18 +1,15 @@
-"""Whether other work kept this machine busy while something was measured, and what to do then."""
+"""Whether other work kept this machine busy while something was measured."""
 
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import click
-
-from nemotrt.commandline import choices
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.files.model_file import Strict
+from nemotrt.profiles.hardware.on_busy import OnBusy
 
 T = TypeVar("T")
 # Of the cores, of their time, and of what our own threads ran. Chosen: a quiet machine shows a
@@ -21,25 +18,6 @@ MAX_OTHERS_SHARE, MAX_STOLEN_SHARE, MAX_WAIT_SHARE = 0.10, 0.02, 0.10
 LOOK_S = 1.0
 MAX_REPEATS = 2
 NS_PER_S = 1e9
-
-
-class OnBusy(StrEnum):
-    """What to do about a busy machine."""
-
-    TELL = "tell"
-    REPEAT = "repeat"  # measure again, MAX_REPEATS times at most, and keep the quietest
-    REFUSE = "refuse"  # look before, and take no measurement that was disturbed
-
-
-def on_busy_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--on-busy`."""
-    return click.option(
-        "--on-busy",
-        type=choices(list(OnBusy)),
-        default=OnBusy.TELL.value,
-        show_default=True,
-        help="Where other work disturbs: say so, measure again up to twice, or give up.",
-    )(command)
 
 
 class MachineUse(Strict):

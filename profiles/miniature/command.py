@@ -17,7 +17,7 @@ from nemotrt.commandline import (
     output_option,
     quiet_option,
 )
-from nemotrt.profiles.hardware.busy import OnBusy, on_busy_option
+from nemotrt.profiles.hardware.on_busy import OnBusy, on_busy_option
 
 if TYPE_CHECKING:
     from nemotrt.profiles.miniature.measurement import Miniature

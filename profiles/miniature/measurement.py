@@ -11,7 +11,8 @@ from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.errors import ChildProcessFailedError, NemotrtError
-from nemotrt.profiles.hardware.busy import OnBusy, check_quiet, undisturbed
+from nemotrt.profiles.hardware.busy import check_quiet, undisturbed
+from nemotrt.profiles.hardware.on_busy import OnBusy
 from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.miniature.budget import MiniatureBudget, make_budget

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.hardware.busy import MachineUse, OnBusy, undisturbed
+from nemotrt.profiles.hardware.busy import MachineUse, undisturbed
+from nemotrt.profiles.hardware.on_busy import OnBusy
 from nemotrt.profiles.load.choice.best_concurrency import MAX_CONCURRENCY, next_concurrency
 from nemotrt.profiles.load.driver import Drive, drive
 from nemotrt.profiles.load.target import Target

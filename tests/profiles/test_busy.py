@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.profiles.command import profile
 from nemotrt.profiles.hardware import busy
-from nemotrt.profiles.hardware.busy import BusyWatch, MachineUse, OnBusy, check_quiet, undisturbed
+from nemotrt.profiles.hardware.busy import BusyWatch, MachineUse, check_quiet, undisturbed
+from nemotrt.profiles.hardware.on_busy import OnBusy
 from nemotrt.profiles.runs.record.result import read_result
 
 
