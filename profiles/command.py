@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotrt.commandline.default_group import DefaultGroup
-from nemotrt.commandline.kinds import COUNT, choices
+from nemotrt.commandline.kinds import COUNT, FloatRange, choices
 from nemotrt.commandline.options import options_of
 from nemotrt.commandline.shared import (
     config_option,
@@ -23,8 +23,15 @@ from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.engine_step.command import engine
 from nemotrt.profiles.gpu_command import gpu
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
+from nemotrt.profiles.hardware.on_busy import on_busy_option
 from nemotrt.profiles.load.choice.options import LoadChoice
-from nemotrt.profiles.load.targets.options import TargetOptions, read_extra, read_headers
+from nemotrt.profiles.load.targets.options import (
+    STATED,
+    TargetOptions,
+    read_extra,
+    read_facts,
+    read_headers,
+)
 from nemotrt.profiles.miniature.command import miniature
 from nemotrt.profiles.report_command import report
 from nemotrt.profiles.verdict.command import compare
@@ -59,6 +66,12 @@ def profile() -> None:
     "--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ..., then between."
 )
 @click.option("--repeat", type=COUNT, default=1, help="Runs of the same load.")
+@click.option(
+    "--within",
+    type=FloatRange(0.01),
+    help="Repeat until the mean throughput is known to so many percent; --repeat is the most.",
+)
+@click.option("--resume", is_flag=True, help="Keep the complete runs in OUTPUT, and go on.")
 @options_of(TargetOptions, without=("tensorrt_llm_python",))
 @click.option("--header", "headers", callback=read_headers, help="Of every request.", **PAIRS)
 @click.option("--extra", callback=read_extra, help="In every request; null drops ours.", **PAIRS)
@@ -89,6 +102,14 @@ def profile() -> None:
     type=choices(BUILT),
     help="What a server runs in, where it does not say: bf16, fp8, ...",
 )
+@click.option(
+    "--fact",
+    "facts",
+    callback=read_facts,
+    help=f"What a server has and does not say: {', '.join(STATED)}.",
+    **PAIRS,
+)
+@on_busy_option
 @click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
 @options_of(GpuChoice)
 @force_option
@@ -118,11 +139,19 @@ def run(
     from nemotrt.profiles.load.choice.choice import choose, parse_concurrencies
     from nemotrt.profiles.load.targets.opening import open_target
     from nemotrt.profiles.runs.progress import live_progress
-    from nemotrt.profiles.runs.sweep import search, sweep
+    from nemotrt.profiles.runs.sweep import MIN_REPEATS, Sweep
 
     if options["search"] and (load_choice.trace or load_choice.requests_per_s):
         raise ConfigError("--search looks for a concurrency: leave out --trace and --request-rate.")
-    num_repeats = options["repeat"]
+    num_repeats, within = options["repeat"], options["within"]
+    if within is not None and num_repeats < MIN_REPEATS:
+        raise ConfigError(
+            f"--within needs --repeat {MIN_REPEATS} or more, the most runs of a load."
+        )
+    if options["facts"] and not is_address(target):
+        raise ConfigError("--fact is for a server: an engine directory says what it has.")
+    if options["resume"] and options["force"]:
+        raise ConfigError("--resume keeps runs and --force replaces them: give one of the two.")
     workloads = choose(load_choice, parse_concurrencies(options["concurrency"]), num_repeats)
     if options["dry_run"]:
         _check_names(target_options, options["predict_model"])
@@ -132,26 +161,33 @@ def run(
         return
     target = _engine_of(target, rebuild=options["rebuild"])
     is_silent = options["quiet"] or options["as_json"]
-    drive = _drive(options)
 
     def make_target(workload: "Workload") -> "Target":
         return open_target(target, workload, target_options)
 
-    force = options["force"]
     with live_progress(quiet=is_silent) as show:
-        watchers = _observers(target, None if options["no_gpu"] else gpu_choice, options, show)
+        sweep = Sweep(
+            make_target,
+            output,
+            force=options["force"],
+            resume=options["resume"],
+            within=(within or 0.0) / 100,
+            watchers=_observers(target, None if options["no_gpu"] else gpu_choice, options, show),
+            drive=_drive(options),
+            on_busy=options["on_busy"],
+        )
         if options["search"]:
-            at = lambda concurrency: choose(load_choice, (concurrency,), num_repeats)  # noqa: E731
-            results = search(make_target, at, output, force=force, watchers=watchers, drive=drive)
+            results = sweep.search(lambda users: choose(load_choice, (users,), num_repeats))
         else:
-            results = sweep(
-                make_target, workloads, output, force=force, watchers=watchers, drive=drive
-            )
+            results = sweep.run(workloads)
     _print(results, output, as_json=options["as_json"], quiet=options["quiet"])
     if results[-1].status == "interrupted":
         ctx.exit(130)
-    if results[-1].status == "failed":
-        raise NemotrtError(f"the run failed: {results[-1].reason} The rest is in {output}.")
+    if failed := [result for result in results if result.status == "failed"]:
+        which = (
+            f"the run of {failed[0].workload.concurrency} at a time" if results[1:] else "the run"
+        )
+        raise NemotrtError(f"{which} failed: {failed[0].reason} The rest is in {output}.")
 
 
 def _engine_of(target: str, *, rebuild: bool) -> str:
@@ -196,7 +232,8 @@ def _observers(
         gpus=gpus,
         metrics_url=options["metrics_url"] or "",
         prediction=prediction,
-        facts={"precision": options["precision"]} if options["precision"] else {},
+        facts=options["facts"]
+        | ({"precision": options["precision"]} if options["precision"] else {}),
     )
 
 

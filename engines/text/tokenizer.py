@@ -71,6 +71,11 @@ class Tokenizer:
         ids: list[int] = encoding.ids
         return ids
 
+    def token_ends(self, text: str) -> list[int]:
+        """Return where in `text` each of its tokens ends, in order."""
+        (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
+        return [end for _, end in encoding.offsets]
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)

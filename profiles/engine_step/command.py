@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,10 @@ from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.profiles.engine_step.load import Load
+from nemotrt.profiles.hardware.on_busy import OnBusy, on_busy_option
+
+if TYPE_CHECKING:
+    from nemotrt.profiles.engine_step.measurement import StepProfile
 
 
 @click.command()
@@ -19,6 +24,7 @@ from nemotrt.profiles.engine_step.load import Load
 @options_of(Load)
 @click.option("--steps", type=COUNT, default=20, show_default=True)
 @click.option("--threads", type=COUNT, help="CPU threads.  [default: all]")
+@on_busy_option
 @weight_options
 @rebuild_option
 @json_option
@@ -29,6 +35,7 @@ def engine(
     load: Load,
     steps: int,
     threads: int | None,
+    on_busy: OnBusy,
     open_options: OpenOptions,
     rebuild: bool,
     as_json: bool,
@@ -41,15 +48,26 @@ def engine(
     """
     from nemotrt.engines.opening import checked_manifest
     from nemotrt.profiles.engine_step.measurement import profile_step
+    from nemotrt.profiles.hardware.busy import check_quiet, undisturbed
 
     folder = engine_folder(engine, rebuild=rebuild)
     manifest = checked_manifest(folder, dataclasses.replace(open_options, num_threads=threads))
-    found = profile_step(folder, manifest, load, steps, threads)
+    found = undisturbed(
+        on_busy,
+        lambda: profile_step(folder, manifest, load, steps, threads),
+        lambda found: found.machine_use,
+    )
+    check_quiet(on_busy, found.machine_use)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), allow_nan=False))
+        click.echo(json.dumps(_as_json(found), allow_nan=False))
         return
     from rich.console import Console
 
     from nemotrt.profiles.engine_step.table import profile_table
 
     Console(width=120).print(profile_table(found))
+
+
+def _as_json(found: "StepProfile") -> dict[str, Any]:
+    """Return the figures."""
+    return dataclasses.asdict(found) | {"machine_use": found.machine_use.model_dump()}

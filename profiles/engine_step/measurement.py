@@ -23,6 +23,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.engine_step.load import Load
 from nemotrt.profiles.engine_step.roofline import least_seconds
 from nemotrt.profiles.engine_step.work import Work, work_of
+from nemotrt.profiles.hardware.busy import BusyWatch, MachineUse
 
 NUM_WARMUP_STEPS = 2
 
@@ -59,6 +60,7 @@ class StepProfile:
     outside_ms: float  # of step_ms: Python, and the library's own bookkeeping
     tokens_per_s: float
     operators: tuple[TimedOperator, ...]
+    machine_use: MachineUse
 
 
 def profile_step(
@@ -79,7 +81,9 @@ def profile_step(
     try:
         num_bytes = _bytes_of_a_step(program, load)
         limits = measure_limits(engine.num_threads, num_bytes)
+        machine = BusyWatch(is_engine_here=True)
         wall_s, op_s = _run(engine, load, num_steps)
+        use = machine.use()
         limits = limits.best_of(measure_limits(engine.num_threads, num_bytes))
         num_passes = -(-load.num_tokens // engine.pass_tokens)
     finally:
@@ -96,6 +100,7 @@ def profile_step(
         outside_ms=1e3 * statistics.median(wall_s - op_s.sum(axis=1)),
         tokens_per_s=1e3 * load.num_tokens / step_ms,
         operators=operators,
+        machine_use=use,
     )
 
 

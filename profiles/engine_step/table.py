@@ -42,4 +42,5 @@ def profile_table(found: StepProfile) -> RenderableType:
         f"{limits.update_bytes_per_s / 1e9:.1f} GB/s, float32 "
         f"{limits.float_ops_per_s / 1e9:.0f} Gop/s, int16 "
         f"{limits.int16_ops_per_s / 1e9:.0f} Gop/s.",
+        *filter(None, [found.machine_use.text]),
     )

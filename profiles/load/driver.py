@@ -1,32 +1,25 @@
 """Runs a schedule of requests against a target, closed loop or open, and records what happens."""
 
 import asyncio
-import contextlib
 import gc
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from nemotrt.errors import NemotrtError
-from nemotrt.profiles.load.exchange import Exchange, Phase
+from nemotrt.profiles.hardware.busy import BusyWatch, MachineUse
+from nemotrt.profiles.load.exchange import Ending, Exchange, Phase
 from nemotrt.profiles.load.prompts import Prompt
 from nemotrt.profiles.load.schedule import num_measured, schedule
 from nemotrt.profiles.load.sessions import Chats, Visit, visits
-from nemotrt.profiles.load.stamping_loop import idle_s
-from nemotrt.profiles.load.target import Target, TargetError
+from nemotrt.profiles.load.stamping_loop import Beat, beat, heartbeat
+from nemotrt.profiles.load.target import Target, TargetError, check_complete
 from nemotrt.profiles.load.workload import Arrival, Workload
 
-HEARTBEAT_S = 0.02
-
-
-class Beat(NamedTuple):
-    """A heartbeat of the driver: how late it came, and what the driver had used and waited."""
-
-    at_s: float
-    late_s: float
-    cpu_s: float
-    idle_s: float
+# A user whose request failed pauses: one that is refused at once would send thousands a second.
+ERROR_PAUSE_S = 0.1
+MAX_RETRY_AFTER_S = 60.0  # a server that asks for more is not waited for
 
 
 @dataclass(slots=True)
@@ -45,6 +38,7 @@ class LoadRecord:
     is_interrupted: bool = False
     beats: list[Beat] = field(default_factory=list)
     runs_down: bool = False
+    use: MachineUse | None = None  # of the machine, where the driver watched it
 
 
 Drive = Callable[[Target, Workload, list[Prompt], LoadRecord], Awaitable[None]]
@@ -85,9 +79,10 @@ async def drive(
     """
     gc.collect()
     gc.freeze()  # a full collection would walk the prompts while tokens are waiting
+    machine = BusyWatch(is_engine_here=target.stamps_itself)
     record.start_s = time.perf_counter()
-    record.beats.append(_beat(record.start_s))
-    heart = asyncio.create_task(_heartbeat(record.beats))
+    record.beats.append(beat(record.start_s))
+    heart = asyncio.create_task(heartbeat(record.beats))
     run = _Run(target, workload, prompts, record)
     try:
         await (run.closed_loop() if workload.arrival is Arrival.CLOSED else run.open_loop())
@@ -98,7 +93,8 @@ async def drive(
         raise
     finally:
         record.end_s = time.perf_counter()
-        record.beats.append(_beat(record.end_s))
+        record.beats.append(beat(record.end_s))
+        record.use = machine.use()
         heart.cancel()
         gc.unfreeze()
 
@@ -117,6 +113,7 @@ class _Run:
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+        self._num_failed, self._first_error = 0, ""
 
     async def closed_loop(self) -> None:
         """Let `concurrency` users send, each its next request when its answer is complete.
@@ -173,20 +170,62 @@ class _Run:
             await self._perform(exchange, prompt)
 
     async def _perform(self, exchange: Exchange, prompt: Prompt) -> None:
-        """Send one request and check that the answer has exactly the tokens asked for."""
+        """Send one request, note how it ended, and pause if it failed.
+
+        Raises:
+            NemotrtError: more have failed than may, or no server is to blame.
+        """
         self._record.exchanges.append(exchange)
         try:
-            await self._target.send(prompt, exchange)
-            check_complete(exchange)
+            await self._answered(exchange, prompt)
+        except TargetError as error:
+            exchange.end(error.ending, error.message)
         except NemotrtError as error:
-            exchange.error = error.message
+            exchange.end(Ending.FAILED, error.message)
             raise
         finally:
             exchange.ended_s = time.perf_counter()
+        self._check_errors(exchange)
         if exchange.phase is Phase.MEASURED:
             self._num_left -= 1
             if self._num_left == 0:
                 self._over.set()
+        if exchange.ending.is_error:
+            await asyncio.sleep(ERROR_PAUSE_S)
+
+    async def _answered(self, exchange: Exchange, prompt: Prompt) -> None:
+        """Send one request, again after a refusal that says when, until it has its answer.
+
+        Raises:
+            TargetError: it has none, or one of another length.
+        """
+        while True:
+            try:
+                await self._target.send(prompt, exchange)
+            except TargetError as error:
+                wait_s = error.retry_after_s
+                is_last = exchange.num_retries >= self._workload.max_retries
+                if is_last or wait_s is None or wait_s > MAX_RETRY_AFTER_S:
+                    raise
+                exchange.num_retries += 1
+                await asyncio.sleep(wait_s)
+                continue
+            check_complete(exchange)
+            exchange.end(Ending.RETRIED if exchange.num_retries else Ending.SUCCESS)
+            return
+
+    def _check_errors(self, exchange: Exchange) -> None:
+        """Raise NemotrtError if more requests of warm-up and measurement have failed than may."""
+        if not exchange.ending.is_error or exchange.phase is Phase.COOL_DOWN:
+            return
+        self._num_failed += 1
+        self._first_error = self._first_error or exchange.error
+        workload = self._workload
+        reason = workload.max_errors.reason(
+            self._num_failed, num_measured(workload), self._first_error
+        )
+        if reason:
+            raise NemotrtError(reason)
 
     async def _prompt(self, exchange: Exchange) -> Prompt:
         """Return a request's own prompt; one that was not prepared is made beside the loop."""
@@ -221,29 +260,3 @@ class _Run:
 
 async def _until(due_s: float) -> None:
     await asyncio.sleep(max(due_s - time.perf_counter(), 0.0))
-
-
-def check_complete(exchange: Exchange) -> None:
-    """Raise TargetError unless the answer has the tokens that were asked for."""
-    if exchange.num_output_tokens == exchange.osl:
-        return
-    reason = exchange.finish_reason and f" (finish reason {exchange.finish_reason!r})"
-    raise TargetError(
-        f"request {exchange.index} brought {exchange.num_output_tokens} tokens in "
-        f"{len(exchange.arrivals_s)} responses where {exchange.osl} were asked for{reason}."
-    )
-
-
-async def _heartbeat(beats: list[Beat]) -> None:
-    """Note how late each wake-up comes."""
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            due_s = time.perf_counter() + HEARTBEAT_S
-            await asyncio.sleep(HEARTBEAT_S)
-            beats.append(_beat(due_s))
-
-
-def _beat(due_s: float) -> Beat:
-    """Return what the driver has used so far, at a moment that was due at `due_s`."""
-    now_s = time.perf_counter()
-    return Beat(now_s, max(now_s - due_s, 0.0), time.thread_time(), idle_s())

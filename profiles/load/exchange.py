@@ -14,12 +14,40 @@ class Phase(StrEnum):
     COOL_DOWN = "cool-down"  # keeps the load up until the last measured request has ended
 
 
+class Ending(StrEnum):
+    """How a request ended; an answer after a refusal is no success."""
+
+    OPEN = "open"  # it has not: under way, or cut off when the run ended
+    SUCCESS = "success"  # answered whole at the first try
+    RETRIED = "retried"  # answered whole after it had been refused
+    REFUSED = "refused"  # the server has no room: 429, 503, RESOURCE_EXHAUSTED
+    REJECTED = "rejected"  # the server takes no such request: any other status below 500
+    SERVER_ERROR = "server error"  # a status of 500 or more, or an error in the stream
+    DISCONNECTED = "disconnected"  # the connection broke off, or none came about
+    STALLED = "stalled"  # nothing came for the time that was set
+    MALFORMED = "malformed"  # no HTTP, no JSON, or a stream without its end
+    WRONG_LENGTH = "wrong length"  # an answer of other tokens than were asked for
+    WRONG_PROMPT = "wrong prompt"  # the server read other prompt tokens than were meant
+    FAILED = "failed"  # nobody told the kind: another tool's, or of an older result
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether every token came."""
+        return self in (Ending.SUCCESS, Ending.RETRIED)
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it ended without."""
+        return not self.is_answer and self is not Ending.OPEN
+
+
 class Counting(StrEnum):
     """Who counted the tokens of an answer."""
 
     TARGET = "target"  # the target itself, which makes them
     SERVER = "server"  # the server reported them
-    RESPONSES = "responses"  # nobody: each response is taken for one token
+    RESPONSES = "responses"  # nobody: there are as many responses as tokens were asked for
+    TOKENIZER = "tokenizer"  # ours, from the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +80,7 @@ class Exchange:
     are the same. Latencies count from `due_s`, so a driver or server that holds requests back
     can't hide it (coordinated omission). `place` is of a request that is a turn of a conversation;
     `cached_tokens` are those of its prompt that were not computed anew, None where the target does
-    not tell.
+    not tell. `num_retries` counts the refusals before the last sending.
     """
 
     index: int
@@ -69,6 +97,8 @@ class Exchange:
     counting: Counting = Counting.TARGET
     finish_reason: str = ""
     error: str = ""
+    ending: Ending = Ending.OPEN
+    num_retries: int = 0
     place: TurnPlace | None = None
     cached_tokens: int | None = None
 
@@ -82,6 +112,10 @@ class Exchange:
         self.sent_s = sent_s
         if self.due_s is None:
             self.due_s = sent_s
+
+    def end(self, ending: Ending, error: str = "") -> None:
+        """Note how it ended; an error says why."""
+        self.ending, self.error = ending, error
 
     def add(self, arrived_s: float, num_tokens: int) -> None:
         """Note a response that holds `num_tokens` tokens."""

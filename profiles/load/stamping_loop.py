@@ -5,8 +5,12 @@ that the loop spent on the connections before it.
 """
 
 import asyncio
+import contextlib
 import selectors
 import time
+from typing import NamedTuple
+
+HEARTBEAT_S = 0.02
 
 
 class StampingSelector(selectors.DefaultSelector):  # type: ignore[valid-type, misc, unused-ignore]
@@ -43,3 +47,27 @@ def idle_s() -> float:
     """Return how long the running loop has waited with nothing to do; 0 if it does not count it."""
     loop = asyncio.get_running_loop()
     return loop.selector.idle_s if isinstance(loop, StampingLoop) else 0.0
+
+
+class Beat(NamedTuple):
+    """A heartbeat of the driver: how late it came, and what the driver had used and waited."""
+
+    at_s: float
+    late_s: float
+    cpu_s: float
+    idle_s: float
+
+
+async def heartbeat(beats: list[Beat]) -> None:
+    """Note how late each wake-up comes."""
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            due_s = time.perf_counter() + HEARTBEAT_S
+            await asyncio.sleep(HEARTBEAT_S)
+            beats.append(beat(due_s))
+
+
+def beat(due_s: float) -> Beat:
+    """Return what the driver has used so far, at a moment that was due at `due_s`."""
+    now_s = time.perf_counter()
+    return Beat(now_s, max(now_s - due_s, 0.0), time.thread_time(), idle_s())

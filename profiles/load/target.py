@@ -1,4 +1,4 @@
-"""What the load driver asks of a target, and the one fault that ends a run."""
+"""What the load driver asks of a target, and the fault of a single request."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,21 @@ from typing import Any, Protocol
 
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError, NemotrtError
-from nemotrt.profiles.load.exchange import Exchange, StepSample
+from nemotrt.profiles.load.exchange import Counting, Ending, Exchange, StepSample
 from nemotrt.profiles.load.prompts import Chat, Prompt, PromptMaker
 
 
 class TargetError(NemotrtError):
-    """The target died, stalled, refused, or sent something else than was asked for."""
+    """The target died, stalled, refused, or sent something else than was asked for.
+
+    `retry_after_s` is when a server that has no room wants to be asked again, where it says so.
+    """
+
+    def __init__(self, message: str, ending: Ending, retry_after_s: float | None = None) -> None:
+        """Keep the kind beside the message."""
+        super().__init__(message)
+        self.ending = ending
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +98,16 @@ class Target(Protocol):
 
     async def close(self) -> None:
         """Disconnect."""
+
+
+def check_complete(exchange: Exchange) -> None:
+    """Raise TargetError unless the answer has the tokens that were asked for."""
+    if exchange.num_output_tokens == exchange.osl:
+        return
+    reason = exchange.finish_reason and f" (finish reason {exchange.finish_reason!r})"
+    told = ", by the tokenizer's count" if exchange.counting is Counting.TOKENIZER else ""
+    raise TargetError(
+        f"request {exchange.index} brought {exchange.num_output_tokens} tokens in "
+        f"{len(exchange.arrivals_s)} responses where {exchange.osl} were asked for{told}{reason}.",
+        Ending.WRONG_LENGTH,
+    )

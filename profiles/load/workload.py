@@ -93,6 +93,53 @@ class TracedSessions:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorLimit:
+    """How many requests of a run may fail: a share of the measured ones, rounded up, or a count.
+
+    One at least must be answered.
+    """
+
+    share: float = 0.05
+    count: int = 0
+
+    @classmethod
+    def parsed(cls, text: str) -> "ErrorLimit":
+        """Return the limit that "3" or "5%" means; raises ConfigError."""
+        if text.isdecimal():
+            return cls(0.0, int(text))
+        number = text.removesuffix("%")
+        try:
+            share = float(number) / 100
+        except ValueError:
+            share = -1.0
+        if number == text or not 0 <= share <= 1:
+            raise ConfigError(f"--max-errors {text!r} must be a count such as 3, or 0% to 100%.")
+        return cls(share)
+
+    def __str__(self) -> str:
+        """Return what `parsed` reads."""
+        return f"{100 * self.share:g}%" if self.share else str(self.count)
+
+    def reason(self, num_failed: int, num_measured: int, first: str) -> str:
+        """Return why a run in which so many requests failed has failed too, "" if it has not.
+
+        Args:
+            num_failed: of warm-up and measurement.
+            num_measured: requests to be measured.
+            first: the first failure.
+        """
+        shared = math.ceil(round(self.share * num_measured, 9))  # no 0.07 * 100 > 7
+        allowed = min(shared + self.count, num_measured - 1)
+        if num_failed <= allowed:
+            return ""
+        word = "request" if num_failed == 1 else "requests"
+        return (
+            f"{num_failed} {word} failed, and of {num_measured} measured ones --max-errors {self} "
+            f"allows {allowed}; the first: {first}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """Requests of `isl` tokens in and `osl` out; `num_warmup` come before the measured ones.
 
@@ -102,6 +149,10 @@ class Workload:
 
     With `sessions` each request is a turn, and `concurrency` conversations run at once. Warm-up and
     measurement are whole conversations; `isl` is then what a turn adds, and of a trace nothing.
+
+    A run goes on while no more than `max_errors` requests fail. One that a server refuses, saying
+    when to come again, is sent again `max_retries` times; its latencies count from when it was
+    first due.
     """
 
     isl: int
@@ -116,6 +167,8 @@ class Workload:
     slos: dict[str, float] = field(default_factory=dict)
     trace: tuple[TraceEntry, ...] = ()
     sessions: MadeSessions | TracedSessions | None = None
+    max_errors: ErrorLimit = ErrorLimit()
+    max_retries: int = 0
 
     def __post_init__(self) -> None:
         """Check every value's range."""
@@ -124,6 +177,7 @@ class Workload:
         self._require("concurrency", self.concurrency >= 1, "at least 1")
         self._require("num_requests", self.num_requests >= 1, "at least 1")
         self._require("num_warmup", self.num_warmup >= 0, "0 or more")
+        self._require("max_retries", self.max_retries >= 0, "0 or more")
         is_paced = self.arrival in (Arrival.POISSON, Arrival.FIXED)
         rate = self.requests_per_s
         self._require("requests_per_s", 0 < rate < math.inf if is_paced else True, "above 0")

@@ -1,6 +1,7 @@
 """`nemotrt profile miniature`: parse, call, print."""
 
 import json
+import signal
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from nemotrt.commandline.shared import (
     output_option,
     quiet_option,
 )
+from nemotrt.profiles.hardware.on_busy import OnBusy, on_busy_option
 
 if TYPE_CHECKING:
     from nemotrt.profiles.miniature.measurement import Miniature
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--osl", type=click.IntRange(2), help="[default: twice the isl, as the claim]")
 @click.option("--requests-per-user", type=click.IntRange(2), default=8, show_default=True)
 @click.option("--threads", type=COUNT, help="CPU threads.")
+@on_busy_option
 @force_option
 @json_option
 @quiet_option
@@ -37,6 +40,7 @@ def miniature(
     osl: int | None,
     requests_per_user: int,
     threads: int | None,
+    on_busy: OnBusy,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -44,16 +48,17 @@ def miniature(
     """Measure the 6x claim in miniature, on this machine's CPU, in minutes.
 
     Two models of equal size in the real pair's proportions share a memory budget scaled from the
-    A10G's. It reports what comes out, and what the planner expected of this machine.
+    A10G's. It reports what comes out, and what the planner expected of this machine. Ended early,
+    it leaves the runs so far.
     """
     from nemotrt.profiles.miniature.measurement import measure_miniature
     from nemotrt.profiles.reports.comparison import write_comparison
     from nemotrt.profiles.runs.progress import live_progress
     from nemotrt.profiles.runs.run_folder import REPORT_FILE, check_folder, write_folder
 
-    folders = [output / name for name in ("hybrid", "baseline")]
-    for folder in folders:
-        check_folder(folder, force=force)
+    for name in ("hybrid", "baseline"):
+        check_folder(output / name, force=force)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was measured is written
     with (
         tempfile.TemporaryDirectory(prefix="nemotrt-") as scratch,
         live_progress(quiet=quiet or as_json) as show,
@@ -65,9 +70,9 @@ def miniature(
             requests_per_user=requests_per_user,
             num_threads=threads,
             on_progress=show,
+            on_busy=on_busy,
+            on_result=lambda name, result: write_folder(result, output / name, force=force),
         )
-    for folder, result in zip(folders, found.results, strict=True):
-        write_folder(result, folder, force=force)
     write_comparison(found.results, output / REPORT_FILE, verdict=" ".join(_sentences(found)))
     if as_json:
         click.echo(json.dumps(_as_json(found), allow_nan=False))
@@ -88,6 +93,7 @@ def _sentences(found: "Miniature") -> list[str]:
         f"{budget.hybrid_batch_size} sequences of the hybrid and {budget.baseline_batch_size} of "
         "the baseline.",
     ]
+    lines += [use.text for result in found.results if (use := result.machine_use) and use.text]
     if found.verdict.predicted_ratio is None or found.verdict.ratio is None:
         return [*lines, *(note for result in found.results for note in result.notes)]
     off = found.verdict.predicted_ratio / found.verdict.ratio.best - 1

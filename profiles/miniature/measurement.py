@@ -11,6 +11,8 @@ from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.errors import ChildProcessFailedError, NemotrtError
+from nemotrt.profiles.hardware.busy import check_quiet, undisturbed
+from nemotrt.profiles.hardware.on_busy import OnBusy
 from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.miniature.budget import MiniatureBudget, make_budget
@@ -20,6 +22,7 @@ from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.runs import measure
 from nemotrt.profiles.runs.measure import Observers, Progress
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
+from nemotrt.profiles.runs.sweep import use_of
 from nemotrt.profiles.verdict.judge import Verdict, judge
 
 CHUNK_TOKENS = 128
@@ -49,11 +52,17 @@ def measure_miniature(
     requests_per_user: int,
     num_threads: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_busy: OnBusy = OnBusy.TELL,
+    on_result: Callable[[str, ProfileResult], None] = lambda name, result: None,
 ) -> Miniature:
     """Return the miniature, with its checkpoints and engines in `folder`.
 
+    `on_result` gets each side's run as soon as there is one, also one that was interrupted: what
+    was measured must not be lost with what was not.
+
     Raises:
         ChildProcessFailedError: an engine could not be built.
+        EnvironmentUnfitError: the machine is busy, and `on_busy` refuses that.
         NemotrtError: a run failed.
         KeyboardInterrupt: a run was interrupted.
     """
@@ -71,9 +80,18 @@ def measure_miniature(
             isl, osl, requests_per_user * batch_size, concurrency=batch_size, num_warmup=batch_size
         )
         options = DeploymentOptions(str(checkpoint), THIS_MACHINE, Precision.FP32)
-        target = InProcessTarget(engine, options=OpenOptions(num_threads))
         observers = Observers(on_progress=on_progress, prediction=options)
-        results.append(_completed(measure.run(target, workload, observers), name))
+
+        def attempt(
+            engine: Path = engine, workload: Workload = workload, watch: Observers = observers
+        ) -> ProfileResult:
+            target = InProcessTarget(engine, options=OpenOptions(num_threads))
+            return measure.run(target, workload, watch)
+
+        result = undisturbed(on_busy, attempt, use_of)
+        on_result(name, result)
+        results.append(_completed(result, name))
+        check_quiet(on_busy, use_of(result))
     hybrid, baseline = results
     return Miniature(
         isl=isl,

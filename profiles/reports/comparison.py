@@ -21,6 +21,7 @@ COLUMNS = (
     ("tpot_ms", "p50"),
     ("tpot_ms", "p99"),
     ("e2e_latency_ms", "p50"),
+    ("error_rate", "p50"),
 )
 Series = dict[str, list[ProfileResult]]
 
@@ -58,7 +59,9 @@ def runs_table(results: Sequence[ProfileResult], names: Sequence[str]) -> str:
     """Return every run's figures, also of those that are not complete."""
     template = environment().get_template("comparison.html.jinja")
     rows = list(zip(names, results, strict=True))
-    return template.render(rows=rows, results=results, columns=COLUMNS)
+    # an older run has not every metric
+    columns = [c for c in COLUMNS if all(c[0] in result.metrics for result in results)]
+    return template.render(rows=rows, results=results, columns=columns)
 
 
 def _complete(results: Sequence[ProfileResult]) -> list[ProfileResult]:

@@ -18,6 +18,7 @@ from nemotrt.profiles.reports.prediction_view import (
 )
 from nemotrt.profiles.reports.turns_view import turns_section
 from nemotrt.profiles.runs.metrics.decode_parts import decode_parts
+from nemotrt.profiles.runs.record.endings import count_endings, errors_text
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
 CARDS = ("tokens_per_s", "tokens_per_s_per_user", "ttft_ms", "tpot_ms", "e2e_latency_ms")
@@ -46,7 +47,7 @@ def render(result: ProfileResult) -> str:
             part_rows=part_rows(result, parts),
             explanation=explanation(result, parts),
             max_locked_spread_mhz=MAX_LOCKED_SPREAD_MHZ,
-            num_errors=sum(bool(request.error) for request in result.requests),
+            errors=errors_text(count_endings(result.requests)),
         )
     )
     is_bad = result.status is not Status.COMPLETE

@@ -13,6 +13,7 @@ from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
 from nemotrt.profiles.runs.metrics.run_view import RunView
 from nemotrt.profiles.runs.metrics.turns import turn_records
+from nemotrt.profiles.runs.record.endings import count_endings, errors_text
 from nemotrt.profiles.runs.record.prefix_cache import CacheUse, cache_use
 from nemotrt.profiles.runs.record.result import (
     DriverRecord,
@@ -36,6 +37,10 @@ NOTABLE_LAG_MS = 5.0
 UNCOUNTED = (
     "The server does not say how many tokens it read and wrote: each response counts as one token, "
     "and prompts have the length that --tokenizer gives them."
+)
+COUNTED_HERE = (
+    "The server does not say how many tokens it read and wrote: --tokenizer counts those of each "
+    "response's text, and a total within 5 % is taken for the length that was asked for."
 )
 STARTED_WARM = (
     "The server had the run's first prompts in its prefix cache: it did not start cold. Start it "
@@ -73,9 +78,16 @@ def compose(
         )
     driver = driver_record(record, window)
     status, reason = _status(record)
-    notes = _driver_notes(driver, requests, has_own_clock=target.stamps_itself)
-    if any(exchange.counting is Counting.RESPONSES for exchange in record.exchanges):
+    endings = count_endings(requests)
+    notes = list(filter(None, [errors_text(endings)]))
+    notes += _driver_notes(driver, requests, has_own_clock=target.stamps_itself)
+    countings = {exchange.counting for exchange in record.exchanges}
+    if Counting.TOKENIZER in countings:
+        notes.append(COUNTED_HERE)
+    elif Counting.RESPONSES in countings:
         notes.append(UNCOUNTED)
+    if record.use is not None and record.use.text:
+        notes.append(record.use.text)
     if cache_use(requests) is CacheUse.STARTED_WARM:
         notes.append(STARTED_WARM)
     notes += _gpu_notes(watch, gpus, window)
@@ -99,6 +111,8 @@ def compose(
         gpus=gpus,
         energy=tuple(gpu.energy(*window) if window else None for gpu in gpus),
         turns=turn_records(requests),
+        endings=endings,
+        machine_use=record.use,
     )
 
 
@@ -130,7 +144,7 @@ def _driver_notes(
             f"The load driver woke up to {lag_ms:.0f} ms late (99th percentile), and so may its "
             "time stamps be: other work keeps this machine busy."
         )
-    lates_s = [r.sent_s - r.due_s for r in requests if r.sent_s is not None]
+    lates_s = [r.sent_s - r.due_s for r in requests if r.sent_s is not None and not r.num_retries]
     if lates_s and max(lates_s) > NOTABLE_LATENESS_S:
         notes.append(
             f"Requests were sent up to {1e3 * max(lates_s):.0f} ms after they were due; latencies "

@@ -24,7 +24,7 @@ from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.composition import compose
 from nemotrt.profiles.runs.record.journal import Journal
 from nemotrt.profiles.runs.record.prediction import try_predict
-from nemotrt.profiles.runs.record.result import ProfileResult, WorkloadRecord
+from nemotrt.profiles.runs.record.result import ProfileResult, Status, WorkloadRecord
 from nemotrt.profiles.runs.recording import machine_facts
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _with_prediction(
     result: ProfileResult, options: "DeploymentOptions | None", workload: Workload
 ) -> ProfileResult:
     """Return the result with what the planner expected, or with why it expects nothing."""
-    if options is None:
+    if options is None or result.status is Status.INTERRUPTED:  # the user waits for the end
         return result
     if workload.sessions is not None:
         absence = "No prediction of conversations here: `nemotrt plan MODEL --sessions` has it."
@@ -180,6 +180,7 @@ async def _run(session: _Session, journal: Journal | None) -> None:
     target, workload = session.target, session.workload
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None  # inside a coroutine
+    before = signal.getsignal(signal.SIGTERM)
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     watchers = [asyncio.create_task(_report(session, journal))]
     try:
@@ -197,6 +198,7 @@ async def _run(session: _Session, journal: Journal | None) -> None:
         await asyncio.gather(*watchers, return_exceptions=True)
         await target.close()
         loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)  # asyncio leaves the system's
 
 
 async def _report(session: _Session, journal: Journal | None) -> None:

@@ -4,12 +4,18 @@ import math
 from collections.abc import Sequence
 
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.profiles.load.exchange import Ending
 from nemotrt.profiles.load.workload import Arrival
+from nemotrt.profiles.runs.record.endings import count_endings, error_rate
 from nemotrt.profiles.runs.record.identity import UNKNOWN_HARDWARE, hardware, load_text
 from nemotrt.profiles.runs.record.prefix_cache import CacheUse, cache_use, cached_share
 from nemotrt.profiles.runs.record.result import ProfileResult, Status
 
 NOTABLE_SHARE = 0.05  # of the prompts' tokens
+# Stated facts: those that make another engine of it, and those that make it faster or slower.
+MEMORY_FACTS = ("kv_cache", "ssm_state")
+SETTING_FACTS = ("prefix_cache", "power_limit_w", "clock_mhz")
+NOTABLE_ERRORS = 0.01  # of the requests: chosen, the least difference that a verdict is about
 # What may make two GPUs of one name differ.
 GPU_SETTINGS = ("driver", "power_limit_w", "max_sm_clock_mhz", "is_ecc_on", "is_mig")
 
@@ -20,7 +26,7 @@ def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
     for name, run in (("candidate", candidate), ("baseline", baseline)):
         if run.status is not Status.COMPLETE:
             found.append(f"the {name} run is {run.status}: {run.reason}")
-        elif any(not r.is_complete for r in run.requests if r.phase == "measured"):
+        elif count_endings(run.requests).get(Ending.OPEN):
             found.append(f"the {name} run has incomplete requests.")
         if run.driver.is_limit:
             found.append(f"the load driver was the limit of the {name} run.")
@@ -28,16 +34,33 @@ def obstacles(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
             found.append(
                 f"the {name} run was an open loop: its throughput is the rate that was asked for."
             )
+    rates = [error_rate(count_endings(run.requests)) or 0.0 for run in (candidate, baseline)]
+    if abs(rates[0] - rates[1]) > NOTABLE_ERRORS:
+        found.append(
+            f"the error rates differ: {rates[0]:.1%} against {rates[1]:.1%}; what a server refuses "
+            "costs it nothing."
+        )
     found += _other_load(candidate, baseline) + _other_start(candidate, baseline)
     ours, theirs = hardware(candidate), hardware(baseline)
     if UNKNOWN_HARDWARE in (ours, theirs):
         pass  # a caveat says so
     elif ours != theirs:
         found.append(f"the hardware differs: {ours} against {theirs}.")
+    found += [f"the {text}." for text in _apart(candidate, baseline, MEMORY_FACTS)]
     kinds = [precision_class(run) for run in (candidate, baseline)]
     if None not in kinds and kinds[0] != kinds[1]:
         found.append(f"the precision class differs: {kinds[0]} against {kinds[1]}.")
     return found
+
+
+def _apart(candidate: ProfileResult, baseline: ProfileResult, names: Sequence[str]) -> list[str]:
+    """Return which of these facts both sides tell, each another."""
+    pairs = ((name, *(run.target.get(name) for run in (candidate, baseline))) for name in names)
+    return [
+        f"{name} differs: {ours} against {theirs}"
+        for name, ours, theirs in pairs
+        if None not in (ours, theirs) and ours != theirs
+    ]
 
 
 def _other_load(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
@@ -94,11 +117,14 @@ def caveats(candidate: ProfileResult, baseline: ProfileResult) -> list[str]:
             found.append(f"{name}: the target does not say its precision.")
         if hardware(run) == UNKNOWN_HARDWARE:
             found.append(f"{name}: its hardware is not told.")
+        elif "hardware" in run.target:
+            found.append(f"{name}: its hardware is as the user states it.")
         elif not run.gpus and run.target["kind"] != "in-process":
             found.append(f"{name}: no GPU was watched; the hardware is taken to be this machine's.")
     kinds = {str(run.target["kind"]) for run in (candidate, baseline)}
     if len(kinds) > 1:
         found.append(f"the runs went over different protocols: {', '.join(sorted(kinds))}.")
+    found += [f"the {text}." for text in _apart(candidate, baseline, SETTING_FACTS)]
     found += _cache_caveats(candidate, baseline)
     if candidate.workload.language != baseline.workload.language:
         found.append("the prompts are in different languages.")

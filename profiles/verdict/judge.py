@@ -8,7 +8,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.runs.record.identity import differences, line_names
 from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.verdict.comparability import best_runs, caveats, obstacles
-from nemotrt.profiles.verdict.ratio import CONFIDENCE, Ratio, throughput_ratio
+from nemotrt.profiles.verdict.ratio import Basis, Ratio, throughput_ratio
 
 METRICS = (
     "tokens_per_s",
@@ -84,8 +84,8 @@ class Verdict:
             return f"Not comparable: {' '.join(self.reasons)}"
         ratio = self.ratio
         text = (
-            f"{ratio.best:.2f} times the baseline's throughput ({CONFIDENCE:.0%} interval "
-            f"{ratio.low:.2f} to {ratio.high:.2f}); a ratio of {self.target:g} is {self.outcome}."
+            f"{ratio.best:.2f} times the baseline's throughput ({ratio.text}); a ratio of "
+            f"{self.target:g} is {self.outcome}."
         )
         if not ratio.is_distinguishable:
             text += " The two are not distinguishable."
@@ -133,18 +133,21 @@ def judge(
         target=target,
         ratio=ratio,
         reasons=tuple(reasons),
-        caveats=tuple([*caveats(candidate, baseline), *_single_run(ours, theirs)]),
+        caveats=tuple([*caveats(candidate, baseline), *_few_runs(ours, theirs)]),
         changes=tuple(_changes(candidate, baseline)),
         candidate=candidate,
         baseline=baseline,
     )
 
 
-def _single_run(ours: list[ProfileResult], theirs: list[ProfileResult]) -> list[str]:
-    """Return what one run a side leaves open."""
-    if min(len(ours), len(theirs)) > 1:
-        return []
-    return ["one run a side: slow drifts and new starts are not in the interval (--repeat 3)."]
+def _few_runs(ours: list[ProfileResult], theirs: list[ProfileResult]) -> list[str]:
+    """Return what few runs a side leave open."""
+    basis = Basis.of(min(len(ours), len(theirs)))
+    if basis is Basis.ONE_RUN:
+        return [
+            "one run a side: slow drifts and new starts are allowed for, not seen (--repeat 3)."
+        ]
+    return ["two runs a side show roughly what varies (--repeat 3)."] * (basis is Basis.TWO_RUNS)
 
 
 def _outcome(ratio: Ratio, target: float) -> Outcome:

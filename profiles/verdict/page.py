@@ -12,7 +12,6 @@ from nemotrt.profiles.reports.gpu_plots import gpu_plots
 from nemotrt.profiles.runs.record.identity import identity
 from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.verdict.judge import Outcome, Verdict
-from nemotrt.profiles.verdict.ratio import CONFIDENCE
 
 COMMON = ("precision", "backend", "hardware", "load")  # said once where both sides have it
 SIDES = ("candidate", "baseline")
@@ -56,9 +55,7 @@ def _ratio_bars(verdict: Verdict) -> list[Bars]:
     ratio, planned = verdict.ratio, verdict.predicted_ratio
     if ratio is None:
         return []
-    rows = [
-        ("measured", ratio.best, f"{CONFIDENCE:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}")
-    ]
+    rows = [("measured", ratio.best, ratio.text)]
     if planned is not None:
         rows.append(("predicted", planned, "by the planner, not measured"))
     names, values, texts = zip(*rows, strict=True)

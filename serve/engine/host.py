@@ -22,8 +22,8 @@ from nemotrt.engines.backends import registry
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ChildProcessFailedError
+from nemotrt.profiles.hardware.exporter.gpu_gauges import GpuGauges
 from nemotrt.serve.engine.connection import ClientConnection
-from nemotrt.serve.engine.gpu_gauges import GpuGauges
 from nemotrt.serve.engine.kept_metrics import kept_text
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.preparation import Preparation

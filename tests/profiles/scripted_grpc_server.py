@@ -18,7 +18,7 @@ def scalar(request, name):
 
 
 def response(count, is_final, number, cached=None):
-    text = b" tok" * count
+    text = b" a" * count
     infer = pb.ModelInferResponse(model_name="llm", model_version="1")
     if count:
         infer.outputs.add(name="text_output", datatype="BYTES", shape=[1])

@@ -2,7 +2,9 @@
 
 Speaks Triton's generate_stream and OpenAI's completions. What it does to a request is in the
 request itself: `script` = {"ttft_ms", "itl_ms", "tokens_per_response", "fault", "after", "serial",
-"us_per_char", "caches", "silent", "hangs_up"}. The "silent" last tokens of an answer have no text.
+"us_per_char", "caches", "silent", "hangs_up", "mix", "chunks", "retry_after"}. Of a "mix" of faults
+each request has the next one, "" for none; "chunks" are the tokens of the responses in turn. The
+"silent" last tokens of an answer have no text.
 With "caches" it keeps the texts of chats: a character that a prompt has in common with the start of
 an earlier one is a cached token, and takes no time. With "hangs_up" it ends the connection after an
 answer without having said so, as llama.cpp's server does.
@@ -29,6 +31,7 @@ INPUTS = [
         ("ignore_eos", "BOOL"),
     )
 ]
+STATUSES = {"refuse": 503, "429": 429, "500": 500, "400": 400}  # in place of an answer
 FAULTS = ("die", "stall", "truncate", "short", "error", "refuse", "not-json", "wrong-input")
 # Ends of an OpenAI stream that are none, and errors in the words of older servers.
 FAULTS += ("no-done", "no-finish", "empty", "old-error", "no-choice")
@@ -60,7 +63,8 @@ class Stream:
         self.fault, self.after = script.get("fault", ""), script.get("after", 3)
         self.ttft_s = script.get("ttft_ms", 5) / 1e3
         self.itl_s = script.get("itl_ms", 2) / 1e3
-        self.per_response = script.get("tokens_per_response", 1)
+        self.chunks = script.get("chunks") or [script.get("tokens_per_response", 1)]
+        self.num_events = 0
         self.reports = script.get("reports", "total")
         self.is_serial = script.get("serial", False)
         self.num_cached = script.get("num_cached_tokens")
@@ -79,8 +83,9 @@ class Stream:
 
     def event(self):
         """Return the next event's JSON, and whether it is the last."""
-        count = min(self.per_response, self.osl - self.num_sent)
-        text = " tok" * count
+        count = min(self.chunks[self.num_events % len(self.chunks)], self.osl - self.num_sent)
+        self.num_events += 1
+        text = " a" * count  # one token each, to the tiny models' tokenizer
         if self.num_silent and self.num_sent >= self.osl - self.num_silent:
             text, count = "", self.osl - self.num_sent
         self.num_sent += count
@@ -153,10 +158,10 @@ class Http(asyncio.Protocol):
             self.server.num_cancelled += 1
             self.stream.transport = None
 
-    def answer(self, status, value):
+    def answer(self, status, value, more=""):
         body = json.dumps(value).encode()
         self.transport.write(
-            f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+            f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}"
             f"Content-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
@@ -168,6 +173,7 @@ class ScriptedServer:
     def __init__(self):
         self.due, self.count, self.logs = [], 0, []
         self.num_cancelled, self.texts = 0, []
+        self.num_started = 0
         self.free_s = 0.0
         self.wake = asyncio.Event()
 
@@ -191,8 +197,18 @@ class ScriptedServer:
 
     def start(self, http, body, is_openai):
         stream = Stream(http.transport, body, is_openai)
-        if stream.fault == "refuse":
-            http.answer(503, {"error": "Exceeds maximum queue size"})
+        script = body.get("script", {})
+        if mix := script.get("mix"):
+            stream.fault = mix[self.num_started % len(mix)]
+            self.num_started += 1
+        if stream.fault in STATUSES:
+            later = script.get("retry_after")
+            more = "" if later is None else f"Retry-After: {later}\r\n"
+            http.answer(STATUSES[stream.fault], {"error": "Exceeds maximum queue size"}, more)
+            return
+        if stream.fault == "disconnect":  # in its answer: before it, it would be asked again
+            http.transport.write(b"HTTP/1.1 200 OK\r\n")
+            http.transport.close()
             return
         self.logs.append(stream.log)
         http.stream = stream
@@ -203,7 +219,6 @@ class ScriptedServer:
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         start_s = stream.log["start_s"]
-        script = body.get("script", {})
         if script.get("caches"):
             stream.ttft_s += stream.read(body, self.texts) * script.get("us_per_char", 0) / 1e6
         if stream.is_serial:  # one answer at a time

@@ -111,7 +111,10 @@ def test_prompts_have_the_exact_length_and_differ(tokenizer):
         ({"fault": "refuse"}, "answered 503: .*queue size"),
         ({"fault": "stall", "stall_timeout_s": 0.3}, "sent nothing for 0.3 s"),
         ({"num_input_tokens": 17}, "read 17 prompt tokens where 16 were meant"),
-        ({"tokens_per_response": 3, "reports": "none"}, "brought 4 tokens in 4 responses"),
+        (
+            {"tokens_per_response": 3, "reports": "none", "fault": "short"},
+            "brought 6 tokens in 2 responses where 12 were asked for, by the tokenizer's count",
+        ),
     ],
 )
 def test_a_server_that_fails_fails_the_run(scripted, tokenizer, script, reason):

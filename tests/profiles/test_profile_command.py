@@ -117,6 +117,18 @@ def test_the_page_is_one_file_with_plots(engine_folder, tmp_path: Path):
     assert re.search(r"[\d.k]+ tokens/s at 8 tokens in, 8 out", " ".join(page.words))
 
 
+def test_what_a_server_does_not_say_is_stated(scripted, engine_folder, tmp_path: Path) -> None:
+    command = [scripted.url, "--tokenizer", "tiny-dense", "-o", tmp_path / "run", "-q"]
+    command += ["--isl", 8, "--osl", 2, "-n", 2]
+    done = invoke(*command, "--fact", "hardware=1 x H100", "--fact", "kv_cache=fp8")
+    assert done.exit_code == 0, done.output
+    target = read_result(tmp_path / "run").target
+    assert (target["hardware"], target["kv_cache"]) == ("1 x H100", "fp8")
+    wrong = invoke(*command, "--fact", "hardwar=x")
+    assert wrong.exit_code == 2 and "did you mean 'hardware'" in wrong.output
+    assert invoke(engine_folder, "--fact", "hardware=x").exit_code == 2
+
+
 def test_a_header_is_its_text_and_an_extra_its_json() -> None:
     """`--header X-Flag=true` sends true, not Python's True."""
     ctx = click.Context(profile)

@@ -12,10 +12,10 @@ import pytest
 from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import Request
 from nemotrt.errors import ConfigError
+from nemotrt.profiles.hardware.exporter.gpu_gauges import GAUGES
 from nemotrt.serve.engine import loop as engine_loop
 from nemotrt.serve.engine.admission import AdmissionQueue, QueueLimits
 from nemotrt.serve.engine.delivery import Delivery
-from nemotrt.serve.engine.gpu_gauges import GAUGES
 from nemotrt.serve.engine.kept_metrics import kept_text
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.submission import Submission, make_submission

@@ -175,7 +175,9 @@ def see_gpu(identity: tuple[str, str] | None) -> GpuSeen:
     try:
         with nvml_session() as nvml:
             [device] = select_devices(nvml, (uuid,)).devices
-            return GpuSeen(name, read_facts(device), read_sample(device, 0, with_slow=False))
+            return GpuSeen(
+                name, read_facts(device), read_sample(device, lambda: 0.0, with_slow=False)
+            )
     except NvmlAbsentError as error:
         return GpuSeen(name, None, None, error.reason)
     except NemotrtError as error:

@@ -1,7 +1,8 @@
 """Which GPU or MIG instance is watched, and how it is asked."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
@@ -15,13 +16,17 @@ class DeviceLostError(EnvironmentUnfitError):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU, or a MIG instance of one; power, clocks and temperature are those of the whole GPU."""
+    """A GPU, or a MIG instance of one; power, clocks and temperature are those of the whole GPU.
+
+    `failures` counts the queries that failed though the GPU can have the figure, by their reason.
+    """
 
     nvml: Any
     index: int
     gpu: Any  # handle of the whole GPU
     part: Any  # handle of the MIG instance, or of the GPU again
     is_mig: bool
+    failures: Counter[str] = field(default_factory=Counter, compare=False)
 
     def ask(self, query: Callable[..., T], *args: Any) -> T | None:
         """Return `query(*args)`, None where this GPU, driver or user can't have the figure now.
@@ -34,6 +39,8 @@ class Device:
         except self.nvml.NVMLError as error:
             if is_lost(self.nvml, error):
                 raise DeviceLostError(f"GPU {self.index} no longer answers: {error}.") from error
+            if not _is_absence(self.nvml, error):
+                self.failures[str(error)] += 1
             return None
         except (self.nvml.NVMLLibraryMismatchError, UnicodeDecodeError):
             return None  # the binding's own: an older driver's functions, a text that is none
@@ -57,6 +64,19 @@ class Selection:
 def is_lost(nvml: Any, error: Any) -> bool:
     """Whether an NVML error says that the GPU is gone; any other one concerns a single figure."""
     return error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED)
+
+
+def _is_absence(nvml: Any, error: Any) -> bool:
+    """Whether an error says that this GPU, driver or user never has the figure."""
+    return error.value in (
+        nvml.NVML_ERROR_NOT_SUPPORTED,
+        nvml.NVML_ERROR_NO_PERMISSION,
+        nvml.NVML_ERROR_INVALID_ARGUMENT,
+        nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+        nvml.NVML_ERROR_NOT_FOUND,
+        nvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+        nvml.NVML_ERROR_DEPRECATED,
+    )
 
 
 def select_devices(nvml: Any, names: tuple[str, ...] = ()) -> Selection:

@@ -4,6 +4,7 @@ import itertools
 from enum import StrEnum
 
 import numpy as np
+import pydantic
 
 from nemotrt.files.model_file import Strict
 
@@ -37,6 +38,9 @@ class GpuFacts(Strict):
     is_mig_mode_on: bool | None = None
     pcie_generation: int | None = None
     pcie_width: int | None = None
+    max_pcie_width: int | None = None
+    mig_gpu_slices: int | None = None  # of a MIG instance
+    mig_multiprocessors: int | None = None
 
 
 class GpuSample(Strict):
@@ -55,6 +59,8 @@ class GpuSample(Strict):
     pcie_tx_kb_per_s: int | None = None
     pcie_rx_kb_per_s: int | None = None
     pids: tuple[int, ...] | None = None  # of compute processes
+    ecc_errors: int | None = None  # uncorrected, since the driver was loaded
+    pcie_replays: int | None = None
 
 
 class EnergySource(StrEnum):
@@ -72,7 +78,10 @@ class Energy(Strict):
 
 
 class GpuTrace(Strict):
-    """A GPU over a run; `lost` is why the samples end early."""
+    """A GPU over a run; `lost` is why the samples end early.
+
+    `failures` counts queries that failed though the GPU can have the figure, by their reason.
+    """
 
     facts: GpuFacts
     samples: tuple[GpuSample, ...]
@@ -80,6 +89,7 @@ class GpuTrace(Strict):
     sampler_cpu_share: float  # of one core
     num_missed: int  # samples that were due while an earlier one still took its time
     lost: str = ""
+    failures: dict[str, int] = pydantic.Field(default_factory=dict)
 
     def between(self, start_s: float, end_s: float) -> tuple[GpuSample, ...]:
         """Return the samples in [start_s, end_s]."""
@@ -107,6 +117,10 @@ class GpuTrace(Strict):
         joules = _counted(self._counts, start_s, end_s)
         if joules and not self.has_still_counter(start_s, end_s):
             return Energy(joules=joules, source=EnergySource.COUNTER)
+        return self.integral(start_s, end_s)
+
+    def integral(self, start_s: float, end_s: float) -> Energy | None:
+        """Return the power integrated over time, None where the samples don't cover it."""
         powers = [(s.at_s, s.power_w) for s in self.samples if s.power_w is not None]
         if not _covers([at_s for at_s, _ in powers], start_s, end_s, self.interval_s):
             return None

@@ -1,5 +1,6 @@
 """One look at a device: its facts once, its figures at each sample."""
 
+from collections.abc import Callable
 from typing import Any
 
 from nemotrt.profiles.hardware.nvml.device import Device
@@ -36,22 +37,44 @@ def read_facts(device: Device) -> GpuFacts:
         is_mig_mode_on=None if mig is None else bool(mig[0]),
         pcie_generation=ask(nvml.nvmlDeviceGetCurrPcieLinkGeneration, gpu),
         pcie_width=ask(nvml.nvmlDeviceGetCurrPcieLinkWidth, gpu),
+        max_pcie_width=ask(nvml.nvmlDeviceGetMaxPcieLinkWidth, gpu),
+        **_mig_slices(device),
     )
 
 
-def read_sample(device: Device, at_s: float, *, with_slow: bool) -> GpuSample:
+def _mig_slices(device: Device) -> dict[str, Any]:
+    """Return what a MIG instance has of its GPU, {} for a whole one."""
+    if not device.is_mig:
+        return {}
+    found: Any = device.ask(device.nvml.nvmlDeviceGetAttributes_v2, device.part)
+    if found is None:
+        return {}
+    return {
+        "mig_gpu_slices": found.gpuInstanceSliceCount,
+        "mig_multiprocessors": found.multiprocessorCount,
+    }
+
+
+def read_sample(device: Device, clock: Callable[[], float], *, with_slow: bool) -> GpuSample:
     """Return the device's figures.
+
+    Power and energy come first, and the time stamp is theirs: what is asked after them may take
+    40 ms, by which an energy of a short window would be off.
 
     Args:
         device: what to ask.
-        at_s: the sample's time stamp.
+        clock: of the sample's time stamp.
         with_slow: also ask for what the driver takes long to answer: PCIe throughput, which it
-            counts for 20 ms a direction (nvml.h, nvmlDeviceGetPcieThroughput), and processes.
+            counts for 20 ms a direction (nvml.h, nvmlDeviceGetPcieThroughput), processes, and the
+            counts of errors.
 
     Raises:
         DeviceLostError: the GPU is gone.
     """
     nvml, ask, gpu = device.nvml, device.ask, device.gpu
+    power_w = _power_w(device)
+    energy_mj = ask(nvml.nvmlDeviceGetTotalEnergyConsumption, gpu)
+    at_s = clock()
     utilization = ask(nvml.nvmlDeviceGetUtilizationRates, device.part)
     memory = ask(nvml.nvmlDeviceGetMemoryInfo, device.part)
     slow: dict[str, Any] = {}
@@ -60,11 +83,14 @@ def read_sample(device: Device, at_s: float, *, with_slow: bool) -> GpuSample:
         slow["pcie_tx_kb_per_s"] = ask(pcie, gpu, nvml.NVML_PCIE_UTIL_TX_BYTES)
         slow["pcie_rx_kb_per_s"] = ask(pcie, gpu, nvml.NVML_PCIE_UTIL_RX_BYTES)
         processes = ask(nvml.nvmlDeviceGetComputeRunningProcesses, device.part)
+        uncorrected = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
+        slow["ecc_errors"] = ask(nvml.nvmlDeviceGetTotalEccErrors, gpu, *uncorrected)
+        slow["pcie_replays"] = ask(nvml.nvmlDeviceGetPcieReplayCounter, gpu)
         slow["pids"] = None if processes is None else tuple(sorted(p.pid for p in processes))
     return GpuSample(
         at_s=at_s,
-        power_w=_power_w(device),
-        energy_mj=ask(nvml.nvmlDeviceGetTotalEnergyConsumption, gpu),
+        power_w=power_w,
+        energy_mj=energy_mj,
         sm_utilization_percent=None if utilization is None else utilization.gpu,
         memory_utilization_percent=None if utilization is None else utilization.memory,
         memory_used_bytes=None if memory is None else memory.used,

@@ -68,8 +68,11 @@ class GpuSampler:
                 sampler_cpu_share=self._cpu_s / max(self._wall_s, 1e-9),
                 num_missed=self._num_missed,
                 lost=lost,
+                failures=dict(device.failures),
             )
-            for facts, samples, lost in zip(self._facts, self._samples, self._lost, strict=True)
+            for device, facts, samples, lost in zip(
+                self._devices, self._facts, self._samples, self._lost, strict=True
+            )
         ]
 
     def latest(self) -> list[tuple[GpuFacts, GpuSample]]:
@@ -118,7 +121,7 @@ class GpuSampler:
             if self._lost[place]:
                 continue
             try:
-                sample = read_sample(device, time.perf_counter(), with_slow=with_slow)
+                sample = read_sample(device, time.perf_counter, with_slow=with_slow)
             except DeviceLostError as error:
                 self._lost[place] = error.message
             else:

@@ -10,6 +10,7 @@ from nemotrt.profiles.load.choice.presets import Preset, preset
 from nemotrt.profiles.load.choice.trace import read_trace
 from nemotrt.profiles.load.workload import (
     Arrival,
+    ErrorLimit,
     MadeSessions,
     TracedSessions,
     TraceEntry,
@@ -44,6 +45,8 @@ def choose(
         language=choice.language,
         seed=secrets.randbelow(MAX_SEED) if choice.seed is None else choice.seed,
         slos=parse_slos(choice.slos),
+        max_errors=ErrorLimit.parsed(choice.max_errors),
+        max_retries=choice.max_retries,
     )
     if isinstance(traced, TracedSessions):
         common = _of_conversations(common, choice, traced)

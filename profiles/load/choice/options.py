@@ -7,7 +7,7 @@ import click
 
 from nemotrt.commandline.kinds import ABOVE_0, COUNT, FloatRange
 from nemotrt.commandline.options import option
-from nemotrt.profiles.load.workload import Language
+from nemotrt.profiles.load.workload import ErrorLimit, Language
 
 ISL, OSL, PER_USER = 256, 64, 8
 
@@ -56,5 +56,15 @@ class LoadChoice:
     )
     trace_speedup: float = option(1.0, "How much faster than it was.", kind=ABOVE_0)
     slos: tuple[str, ...] = option((), "Limit for goodput: ttft_ms:500; may be repeated.", "--slo")
+    max_errors: str = option(
+        str(ErrorLimit()), "Requests that may fail: a count, or a share of the measured ones."
+    )
+    max_retries: int = option(
+        0,
+        "Of a request that a server refuses with Retry-After; latencies count from when it was due "
+        "first, and it is no success.",
+        "--retries",
+        kind=click.IntRange(0),
+    )
     language: Language = option(Language.MIXED, "Of the prompts' text.")
     seed: int | None = option(None, "Of prompts and arrivals.", unset="a new one")

@@ -3,16 +3,20 @@
 import asyncio
 import json
 import ssl
+import time
 import weakref
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.profiles.load.exchange import Ending
 from nemotrt.profiles.load.http.http_connection import HttpConnection, Sink
 from nemotrt.profiles.load.target import TargetError
 
 MAX_ERROR_CHARS = 300
+REFUSALS = (429, 503)  # RFC 6585, section 4; RFC 9110, section 15.6.4
 
 
 class HttpClient:
@@ -54,10 +58,17 @@ class HttpClient:
             else:
                 refusal.extend(piece)
 
-        status = await self._asked(head, body, sort, self.stall_timeout_s, on_sent)
+        try:
+            status, retry_after = await self._asked(head, body, sort, self.stall_timeout_s, on_sent)
+        except EnvironmentUnfitError as error:  # it answered when the run began
+            raise TargetError(error.message, Ending.DISCONNECTED) from error
         if status != 200:
             text = refusal.decode(errors="replace")[:MAX_ERROR_CHARS]
-            raise TargetError(f"{self.url}{path} answered {status}: {text}")
+            raise TargetError(
+                f"{self.url}{path} answered {status}: {text}",
+                ending_of(status),
+                _seconds(retry_after),
+            )
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return the status and body of a GET.
@@ -68,7 +79,7 @@ class HttpClient:
         """
         body = bytearray()
         head = self._head("GET", path, {})
-        status = await self._asked(head, b"", lambda _, __, piece: body.extend(piece), 10.0)
+        status, _ = await self._asked(head, b"", lambda _, __, piece: body.extend(piece), 10.0)
         return status, bytes(body)
 
     def close(self) -> None:
@@ -84,8 +95,8 @@ class HttpClient:
         sink: Callable[[int, float, bytes], None],
         stall_timeout_s: float,
         on_sent: Callable[[float], None] = lambda sent_s: None,
-    ) -> int:
-        """Return the status of an answer; its pieces go to `sink` with the status so far.
+    ) -> tuple[int, str]:
+        """Return status and Retry-After of an answer; its pieces go to `sink` with the status.
 
         A kept connection that turns out to be stale is replaced, and the request sent again.
         """
@@ -102,7 +113,7 @@ class HttpClient:
                     raise
                 continue
             self._release(connection)
-            return status
+            return status, connection.retry_after
 
     async def _connected(self) -> HttpConnection:
         """Return an idle connection, or a new one."""
@@ -133,6 +144,23 @@ class HttpClient:
         headers |= {**self.headers, **more}
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def ending_of(status: int) -> Ending:
+    """Return what a status other than 200 says of the request."""
+    if status in REFUSALS:
+        return Ending.REFUSED
+    return Ending.SERVER_ERROR if status >= 500 else Ending.REJECTED
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Return the wait that a Retry-After header asks for, seconds or a date; None without one."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
 
 
 def _parse(url: str) -> SplitResult:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nemotrt.needs import HTTPTOOLS
+from nemotrt.profiles.load.exchange import Ending
 from nemotrt.profiles.load.stamping_loop import arrival_s
 from nemotrt.profiles.load.target import TargetError
 
@@ -26,6 +27,7 @@ class HttpConnection(asyncio.Protocol):
     def __init__(self) -> None:
         """Wait to be connected."""
         self.status = 0
+        self.retry_after = ""
         self.last_data_s = 0.0
         self.is_reusable = True
         self.was_stale = False
@@ -56,7 +58,7 @@ class HttpConnection(asyncio.Protocol):
         self._sink, self._done = sink, loop.create_future()
         self._parser = _httptools().HttpResponseParser(self)
         self._timer = loop.call_later(stall_timeout_s, self._watch, stall_timeout_s)
-        self._has_answer = False
+        self._has_answer, self.retry_after = False, ""
         message = head + body
         self.last_data_s = time.perf_counter()
         on_sent(self.last_data_s)
@@ -98,7 +100,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except _httptools().HttpParserError as error:
-            self._fail(TargetError(f"the server's answer is not HTTP: {error}."))
+            self._fail(TargetError(f"the server's answer is not HTTP: {error}.", Ending.MALFORMED))
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the request that is under way (called by asyncio)."""
@@ -106,7 +108,12 @@ class HttpConnection(asyncio.Protocol):
         self.was_stale = self._is_kept and not self._has_answer
         detail = f": {error}" if error else ""
         what = f"the server closed the connection before the end of its answer{detail}."
-        self._fail(TargetError(what))
+        self._fail(TargetError(what, Ending.DISCONNECTED))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep the one header that matters (called by httptools)."""
+        if name.lower() == b"retry-after":
+            self.retry_after = value.decode("latin-1").strip()
 
     def on_body(self, body: bytes) -> None:
         """Pass a piece on (called by httptools)."""
@@ -134,7 +141,8 @@ class HttpConnection(asyncio.Protocol):
             return
         left_s = self.last_data_s + stall_timeout_s - time.perf_counter()
         if left_s <= 0:
-            self._fail(TargetError(f"the server sent nothing for {stall_timeout_s:g} s."))
+            what = f"the server sent nothing for {stall_timeout_s:g} s."
+            self._fail(TargetError(what, Ending.STALLED))
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(left_s, self._watch, stall_timeout_s)

@@ -15,7 +15,7 @@ from nemotrt.engines.runtime.request_scheduler import RequestScheduler
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.text.chat.render import render_chat
 from nemotrt.errors import ConfigError, NemotrtError
-from nemotrt.profiles.load.exchange import Exchange, StepSample
+from nemotrt.profiles.load.exchange import Ending, Exchange, StepSample
 from nemotrt.profiles.load.prompts import Chat, Prompt, PromptMaker, random_prompt
 from nemotrt.profiles.load.target import Target, TargetError
 from nemotrt.profiles.load.workload import Language
@@ -104,8 +104,8 @@ class InProcessTarget(Target):
         """Serve calls until None comes (the engine thread)."""
         try:
             self._serve(self._opened.scheduler(kept_bytes=self._kept_bytes))
-        except NemotrtError as error:
-            self._fail(TargetError(f"the engine failed: {error.message}"))
+        except NemotrtError as error:  # no request is answered from now on: it ends the run
+            self._fail(NemotrtError(f"the engine failed: {error.message}"))
         except Exception as error:  # a bug: the senders raise it, with its traceback
             self._fail(error)
 
@@ -147,7 +147,7 @@ class InProcessTarget(Target):
         try:
             scheduler.submit(request)
         except ConfigError as error:
-            self._finish(done, TargetError(error.message))
+            self._finish(done, TargetError(error.message, Ending.REJECTED))
         else:
             self._calls[request.request_id] = exchange, done
 
@@ -162,8 +162,10 @@ class InProcessTarget(Target):
             return
         exchange.finish_reason = str(update.finish_reason)
         del self._calls[update.request_id]
-        failed = update.finish_reason is FinishReason.ERROR
-        self._finish(done, TargetError(f"the engine failed: {update.error}") if failed else None)
+        failure = None
+        if update.finish_reason is FinishReason.ERROR:
+            failure = TargetError(f"the engine failed: {update.error}", Ending.SERVER_ERROR)
+        self._finish(done, failure)
 
     def _finish(self, done: Done, error: Exception | None) -> None:
         """Wake the sender."""

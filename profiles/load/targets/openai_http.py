@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.exchange import Ending, Exchange
 from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import Chat, Prompt, PromptMaker
@@ -72,7 +72,7 @@ class OpenAiTarget(Target):
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
-        stream, count = EventParser(), TokenCount(exchange)
+        stream, count = EventParser(), TokenCount(exchange, self._maker.tokenizer)
         is_done = False
 
         def take(arrived_s: float, piece: bytes) -> None:
@@ -86,9 +86,10 @@ class OpenAiTarget(Target):
         path = "/v1/chat/completions" if self._is_chat else "/v1/completions"
         await self._client.post(path, self._body(prompt, exchange.osl), take, exchange.mark_sent)
         if stream.is_broken_off or not is_done:
-            raise TargetError("the server ended its stream without [DONE].")
+            raise TargetError("the server ended its stream without [DONE].", Ending.MALFORMED)
         if not exchange.finish_reason:
-            raise TargetError("the server ended its stream without a finish reason.")
+            what = "the server ended its stream without a finish reason."
+            raise TargetError(what, Ending.MALFORMED)
         if prompt.chat and count.num_input_tokens is not None:
             exchange.isl = count.num_input_tokens
         if self._is_chat:
@@ -132,11 +133,20 @@ class OpenAiTarget(Target):
             return
         choice = event["choices"][0]
         if not isinstance(choice, dict):
-            raise TargetError(f"the server sent {choice!r} where a choice belongs.")
-        delta = choice.get("delta") or {}
-        text = choice.get("text") or delta.get("content") or delta.get("reasoning_content") or ""
-        text = text or delta.get("reasoning") or ("tool call" if delta.get("tool_calls") else "")
+            what = f"the server sent {choice!r} where a choice belongs."
+            raise TargetError(what, Ending.MALFORMED)
+        text = _text(choice)
         count.add(arrived_s, text, completed if text else None)
         if choice.get("finish_reason"):
             count.end(arrived_s, completed)
             exchange.finish_reason = choice["finish_reason"]
+
+
+def _text(choice: dict[str, Any]) -> str:
+    """Return what a chunk says: of an answer, of the reasoning before it, or of a tool call."""
+    delta = choice.get("delta") or {}
+    spoken = (delta.get(name) for name in ("content", "reasoning_content", "reasoning"))
+    text: str = choice.get("text") or next(filter(None, spoken), "")
+    calls = (call.get("function") or {} for call in delta.get("tool_calls") or ())
+    parts = (call.get(name) for call in calls for name in ("name", "arguments"))
+    return text or "".join(filter(None, parts)) or ("call" if delta.get("tool_calls") else "")

@@ -31,6 +31,8 @@ def open_target(address: str, workload: Workload, options: TargetOptions | None 
         EnvironmentUnfitError: tritonclient is not installed.
     """
     options = options or TargetOptions()
+    if workload.max_retries and not address.startswith(("http://", "https://")):
+        raise ConfigError(f"--retries is for HTTP's Retry-After: the target is {address}.")
     _check_options(address, options)
     if address.startswith(("http://", "https://")):
         return _http_target(address, workload, options)

@@ -12,7 +12,7 @@ from nemotrt.commandline.kinds import FloatRange
 from nemotrt.commandline.options import option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, unknown_name
 
 
 class ServerProtocol(StrEnum):
@@ -21,6 +21,10 @@ class ServerProtocol(StrEnum):
     TRITON = "triton"  # generate_stream, or ModelStreamInfer for a grpc:// address
     OPENAI = "openai"  # /v1/completions
     OPENAI_CHAT = "openai-chat"  # /v1/chat/completions
+
+
+# What a server may be said to have, where it does not say so itself.
+STATED = ("hardware", "kv_cache", "ssm_state", "prefix_cache", "power_limit_w", "clock_mhz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,16 @@ def read_headers(_: click.Context, __: click.Parameter, items: tuple[str, ...]) 
         if not (name and equals):
             raise ConfigError(f"{name!r} must be NAME=VALUE, such as top_k=1.")
     return {name: text for name, _equals, text in pairs}
+
+
+def read_facts(
+    ctx: click.Context, param: click.Parameter, items: tuple[str, ...]
+) -> dict[str, str]:
+    """Return {"hardware": "1 x H100"} of items like that with =; refuses other names."""
+    found = read_headers(ctx, param, items)
+    for name in found.keys() - set(STATED):
+        raise unknown_name("--fact", name, STATED)
+    return found
 
 
 def read_extra(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> Any:

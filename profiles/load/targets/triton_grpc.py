@@ -5,12 +5,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from grpc import StatusCode  # type: ignore[import-untyped, unused-ignore]
 from grpc.aio import AioRpcError  # type: ignore[import-untyped, unused-ignore]
 from tritonclient.grpc import InferResult
 from tritonclient.utils import serialize_byte_tensor
 
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.exchange import Ending, Exchange
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
 from nemotrt.profiles.load.stamping_loop import arrival_s
 from nemotrt.profiles.load.target import Target, TargetError
@@ -73,7 +74,7 @@ class TritonGrpcTarget(Target):
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer; left early, the request is stopped."""
-        count = TokenCount(exchange)
+        count = TokenCount(exchange, self._maker.tokenizer)
         request_id = uuid.uuid4().hex
         request = self._request(
             request_id, self._declared.values(prompt, exchange.osl, self._extra)
@@ -86,16 +87,21 @@ class TritonGrpcTarget(Target):
                     arrived_s, answer = await stream.next()
                 if answer.error_message:
                     is_over = True
-                    raise TargetError(f"the server answered an error: {answer.error_message}")
+                    what = f"the server answered an error: {answer.error_message}"
+                    raise TargetError(what, Ending.SERVER_ERROR)
                 _note(answer.infer_response, arrived_s, exchange, count)
                 parameters = answer.infer_response.parameters
                 is_over = parameters["triton_final_response"].bool_param
         except TimeoutError:
-            raise TargetError(f"the server sent nothing for {self._stall_timeout_s:g} s.") from None
+            what = f"the server sent nothing for {self._stall_timeout_s:g} s."
+            raise TargetError(what, Ending.STALLED) from None
         except StreamEndedError:
-            raise TargetError("the server ended the stream before the final response.") from None
+            what = "the server ended the stream before the final response."
+            raise TargetError(what, Ending.MALFORMED) from None
         except AioRpcError as error:
-            raise TargetError(f"the server broke off: {error.details()}.") from error
+            is_refusal = error.code() is StatusCode.RESOURCE_EXHAUSTED
+            ending = Ending.REFUSED if is_refusal else Ending.DISCONNECTED
+            raise TargetError(f"the server broke off: {error.details()}.", ending) from error
         finally:
             stop = None
             if not is_over and "stop" in self._declared.inputs:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.exchange import Ending, Exchange
 from nemotrt.profiles.load.http.event_parser import EventParser
 from nemotrt.profiles.load.http.http_client import HttpClient
 from nemotrt.profiles.load.prompts import Prompt, PromptMaker
@@ -55,7 +55,7 @@ class TritonHttpTarget(Target):
 
     async def send(self, prompt: Prompt, exchange: Exchange) -> None:
         """Stream one answer."""
-        stream, count = EventParser(), TokenCount(exchange)
+        stream, count = EventParser(), TokenCount(exchange, self._maker.tokenizer)
 
         def take(arrived_s: float, piece: bytes) -> None:
             for data in stream.feed(piece):
@@ -79,7 +79,7 @@ class TritonHttpTarget(Target):
             exchange.mark_sent,
         )
         if stream.is_broken_off:
-            raise TargetError("the server's last event is not complete.")
+            raise TargetError("the server's last event is not complete.", Ending.MALFORMED)
         count.settle()
 
     async def close(self) -> None:
@@ -104,13 +104,15 @@ def parse_event(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise TargetError(f"the server sent an event that is not JSON: {error}.") from error
+        what = f"the server sent an event that is not JSON: {error}."
+        raise TargetError(what, Ending.MALFORMED) from error
     if not isinstance(value, dict):
-        raise TargetError(f"the server sent {data[:80]!r} where an object belongs.")
+        what = f"the server sent {data[:80]!r} where an object belongs."
+        raise TargetError(what, Ending.MALFORMED)
     # vLLM up to 0.9 streams {"object": "error", "message": ...}
     if value.get("error") or value.get("object") == "error":
-        what = value.get("error") or value.get("message") or value
-        raise TargetError(f"the server answered an error: {what}.")
+        said = value.get("error") or value.get("message") or value
+        raise TargetError(f"the server answered an error: {said}.", Ending.SERVER_ERROR)
     return value
 
 

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 from nemotrt.errors import ConfigError, NemotrtError
-from nemotrt.profiles.load.driver import Drive, LoadRecord, check_complete
-from nemotrt.profiles.load.exchange import Exchange
+from nemotrt.profiles.load.driver import Drive, LoadRecord
+from nemotrt.profiles.load.exchange import Ending, Exchange
 from nemotrt.profiles.load.prompts import Prompt
-from nemotrt.profiles.load.schedule import warm_up_and_measured
-from nemotrt.profiles.load.target import OpenAiApi, Target, TargetError
+from nemotrt.profiles.load.schedule import num_measured, warm_up_and_measured
+from nemotrt.profiles.load.target import OpenAiApi, Target, TargetError, check_complete
 from nemotrt.profiles.load.targets.token_count import even_shares
 from nemotrt.profiles.load.workload import Arrival, Workload
 from nemotrt.profiles.runs.aiperf.child import find_aiperf, run_aiperf
@@ -37,6 +37,8 @@ def aiperf_driver(program: str = "aiperf") -> Drive:
                 "AIPerf is sent no conversations from here: leave out --driver, or give it the "
                 "file itself (`--custom-dataset-type multi_turn`)."
             )
+        if workload.max_retries:
+            raise ConfigError("--retries is our own driver's: leave out --driver, or --retries.")
         api = openai_api(target)
         record.driver, record.runs_down = "aiperf", True
         with tempfile.TemporaryDirectory(prefix="nemotrt-aiperf-") as scratch:
@@ -64,7 +66,8 @@ def aiperf_driver(program: str = "aiperf") -> Drive:
 def _take(file: Path, api: OpenAiApi, workload: Workload, record: LoadRecord) -> None:
     """Put the requests of AIPerf's export into `record`, on our clock, and check them."""
     if not file.is_file():
-        record.failure = record.failure or TargetError(f"AIPerf wrote no {file.name}.")
+        if not record.is_interrupted:
+            record.failure = record.failure or NemotrtError(f"AIPerf wrote no {file.name}.")
         return
     clock_s = time.perf_counter() - time.time()  # its records have wall-clock times
     planned = [exchange for _, exchange in warm_up_and_measured(workload)]
@@ -76,15 +79,20 @@ def _take(file: Path, api: OpenAiApi, workload: Workload, record: LoadRecord) ->
         record.exchanges.append(exchange)
         try:
             _check(exchange, request, api)
+            exchange.end(Ending.SUCCESS)
         except TargetError as error:
-            exchange.error = error.message
-            record.failure = record.failure or error
+            exchange.end(error.ending, error.message)
+    errors = [exchange.error for exchange in record.exchanges if exchange.error]
+    if errors and (
+        reason := workload.max_errors.reason(len(errors), num_measured(workload), errors[0])
+    ):
+        record.failure = record.failure or NemotrtError(reason)
     if record.exchanges:
         record.start_s = min(e.due_s for e in record.exchanges if e.due_s is not None)
         record.end_s = max(e.ended_s or record.start_s for e in record.exchanges)
     missing = len(planned) - len(record.exchanges)
     if missing and not record.is_interrupted:
-        record.failure = record.failure or TargetError(
+        record.failure = record.failure or NemotrtError(
             f"AIPerf recorded {len(record.exchanges)} of {len(planned)} requests."
         )
 
@@ -107,12 +115,13 @@ def _fill(exchange: Exchange, request: AiperfRequest, clock_s: float, *, is_open
 def _check(exchange: Exchange, request: AiperfRequest, api: OpenAiApi) -> None:
     """Raise TargetError unless prompt and answer have the tokens that were asked for."""
     if request.error:
-        raise TargetError(f"request {exchange.index} failed: {request.error}")
+        raise TargetError(f"request {exchange.index} failed: {request.error}", Ending.FAILED)
     check_complete(exchange)
     found = request.num_input_tokens
     # a chat template adds tokens to the prompt
     if not api.is_chat and found not in (None, exchange.isl):
         raise TargetError(
             f"the server read {found} prompt tokens where {exchange.isl} were meant; "
-            "is --tokenizer that of the model?"
+            "is --tokenizer that of the model?",
+            Ending.WRONG_PROMPT,
         )

@@ -11,6 +11,7 @@ from nemotrt.profiles.load.targets.token_count import even_shares
 from nemotrt.profiles.runs.metrics.evaluation import evaluate, steady_window
 from nemotrt.profiles.runs.metrics.run_view import RunView
 from nemotrt.profiles.runs.metrics.turns import turn_records
+from nemotrt.profiles.runs.record.endings import count_endings, errors_text
 from nemotrt.profiles.runs.record.result import (
     DriverRecord,
     ProfileResult,
@@ -63,7 +64,10 @@ def compose(
         started_at="unknown",
         target={"kind": tool, "address": address, "model": model},
         machine={"architecture": "unknown", "num_cores": "unknown"},
-        notes=(f"Imported from {tool}; it does not tell the machine or the GPU.",),
+        notes=(
+            f"Imported from {tool}; it does not tell the machine or the GPU.",
+            *filter(None, [errors_text(count_endings(requests))]),
+        ),
     )
 
 
@@ -87,6 +91,7 @@ def result_of(
         requests=view.requests,
         steps=(),
         turns=turn_records(view.requests),
+        endings=count_endings(view.requests),
         **facts,
     )
 

@@ -2,6 +2,7 @@
 
 import math
 
+from nemotrt.profiles.load.exchange import Ending
 from nemotrt.profiles.runs.metrics.catalogue import METRICS
 from nemotrt.profiles.runs.metrics.metric import Metric, NotComputableError
 from nemotrt.profiles.runs.metrics.run_view import RunView
@@ -22,10 +23,12 @@ def steady_window(
             ends when the last request is sent, and without a warm-up starts with the first end.
         is_cut: the run was cut short: what had arrived until then counts.
     """
-    measured = [r for r in requests if r.phase == "measured" and r.arrivals_s]
+    measured = [r for r in requests if r.phase == "measured" and r.arrivals_s and not r.error]
     ends = [r.arrivals_s[-1] for r in measured if r.is_complete]
     warm = [r for r in requests if r.phase == "warm-up"]
-    if not (measured if is_cut else ends) or (is_cut and not all(r.is_complete for r in warm)):
+    if not (measured if is_cut else ends):
+        return None
+    if is_cut and any(r.ending is Ending.OPEN for r in warm):
         return None
     first_due_s = min(r.due_s for r in requests)
     warm_ends = [r.arrivals_s[-1] for r in warm if r.is_complete]

@@ -47,8 +47,13 @@ class RunView:
         return self.window_start_s < at_s <= self.window_end_s
 
     def arrivals(self) -> Iterator[tuple[float, int]]:
-        """Yield time and number of tokens of every response in the window, of any phase."""
+        """Yield time and number of tokens of every response in the window, of any phase.
+
+        Those of a request that failed are nobody's answer.
+        """
         for request in self.requests:
+            if request.error:
+                continue
             for arrived_s, num_tokens in zip(
                 request.arrivals_s, request.arrival_tokens, strict=True
             ):

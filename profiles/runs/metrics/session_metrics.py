@@ -15,12 +15,16 @@ UNTOLD = "the target does not tell how many tokens of a prompt it had cached."
 def sessions_per_s(run: RunView) -> list[float]:
     """Return the ended conversations a second: those whose last turn ended in the window."""
     ends: dict[int, float] = {}
+    failed: set[int] = set()
     for request in run.requests:
         if (place := request.place) is None:
             raise NotComputableError("the load has no conversations (--preset agents).")
-        if place.turn == place.num_turns and request.is_complete:
+        if request.error:
+            failed.add(place.conversation)
+        elif place.turn == place.num_turns and request.is_complete:
             ends[place.conversation] = request.arrivals_s[-1]
-    return over_window(run, sum(map(run.is_inside, ends.values())))
+    whole = (at_s for number, at_s in ends.items() if number not in failed)
+    return over_window(run, sum(map(run.is_inside, whole)))
 
 
 def ttft_ms_of(warmth: Warmth) -> Callable[[RunView], list[float]]:

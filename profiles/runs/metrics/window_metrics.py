@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Callable, Mapping
 
+from nemotrt.profiles.load.exchange import Ending
 from nemotrt.profiles.runs.metrics.metric import NotComputableError
 from nemotrt.profiles.runs.metrics.request_metrics import REQUEST_METRICS
 from nemotrt.profiles.runs.metrics.request_metrics import ttft_ms as request_ttft_ms
 from nemotrt.profiles.runs.metrics.run_view import RunView
+from nemotrt.profiles.runs.record import endings
 from nemotrt.profiles.runs.record.result import RequestRecord
 
 
@@ -82,7 +84,7 @@ def tokens_per_s(run: RunView) -> list[float]:
 
 def prompt_tokens_per_s(run: RunView) -> list[float]:
     """Return the prompt tokens a second."""
-    firsts = [(r.arrivals_s[0], r.isl) for r in run.requests if r.arrivals_s]
+    firsts = [(r.arrivals_s[0], r.isl) for r in run.requests if r.arrivals_s and not r.error]
     return over_window(run, sum(isl for at_s, isl in firsts if run.is_inside(at_s)))
 
 
@@ -90,6 +92,14 @@ def requests_per_s(run: RunView) -> list[float]:
     """Return the ended requests a second."""
     ends = [r.arrivals_s[-1] for r in run.requests if r.is_complete]
     return over_window(run, sum(run.is_inside(end_s) for end_s in ends))
+
+
+def error_rate(run: RunView) -> list[float]:
+    """Return the share of the measured requests that were no success."""
+    rate = endings.error_rate(endings.count_endings(run.requests))
+    if rate is None:
+        raise NotComputableError("no measured request has ended.")
+    return [rate]
 
 
 def _meets(request: RequestRecord, slos: Mapping[str, float]) -> bool:
@@ -111,10 +121,10 @@ def _meets(request: RequestRecord, slos: Mapping[str, float]) -> bool:
 
 
 def goodput_requests_per_s(run: RunView) -> list[float]:
-    """Return the ended requests a second that keep every SLO."""
+    """Return the successes a second that keep every SLO; an answer after a refusal is none."""
     if not run.slos:
         raise NotComputableError("no SLO was given (--slo ttft_ms:500).")
-    good = [r for r in run.requests if r.is_complete and _meets(r, run.slos)]
+    good = [r for r in run.requests if r.ending is Ending.SUCCESS and _meets(r, run.slos)]
     ends = [request.arrivals_s[-1] for request in good]
     return over_window(run, sum(run.is_inside(end_s) for end_s in ends))
 

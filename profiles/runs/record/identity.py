@@ -19,7 +19,9 @@ LAST = ("checkpoint", "engine", "kind", "address")
 
 
 def hardware(run: ProfileResult) -> str:
-    """Return what the run ran on: its GPUs, else the machine."""
+    """Return what the run ran on: as it was stated, else its GPUs, else the machine."""
+    if "hardware" in run.target:
+        return str(run.target["hardware"])
     names = sorted(str(gpu.facts.name) for gpu in run.gpus)
     if names:
         return " + ".join(names)

@@ -90,6 +90,8 @@ class Journal:
             "admitted_s": exchange.admitted_s and round(exchange.admitted_s - start_s, 6),
             "finish_reason": exchange.finish_reason,
             "error": exchange.error,
+            "ending": exchange.ending.value,
+            "num_retries": exchange.num_retries,
             "isl": exchange.isl,  # a chat's is told by the server
             "cached_tokens": exchange.cached_tokens,
         }

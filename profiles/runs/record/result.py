@@ -5,13 +5,16 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import pydantic
 
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.model_file import Strict, json_model
 from nemotrt.files.writing import write_file
+from nemotrt.profiles.hardware.busy import MachineUse
 from nemotrt.profiles.hardware.nvml.gpu_trace import Energy, GpuTrace
-from nemotrt.profiles.load.exchange import Phase, StepSample, TurnPlace
+from nemotrt.profiles.load.exchange import Ending, Phase, StepSample, TurnPlace
 from nemotrt.profiles.load.workload import MadeSessions, TracedSessions, TraceEntry, Workload
 from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.statistics import Statistics
@@ -55,6 +58,18 @@ class RequestRecord(Strict):
     error: str
     place: TurnPlace | None = None  # of a request that is a turn of a conversation
     cached_tokens: int | None = None  # None: the target does not tell
+    ending: Ending
+    num_retries: int = 0  # refusals before the last sending
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _with_ending(cls, values: Any) -> Any:
+        """Return the record with its ending, which older results and other tools do not tell."""
+        if not isinstance(values, dict) or "ending" in values:
+            return values
+        is_whole = 0 < sum(values.get("arrival_tokens", ())) == values.get("osl")
+        ending = Ending.SUCCESS if is_whole else Ending.OPEN
+        return values | {"ending": Ending.FAILED if values.get("error") else ending}
 
     @property
     def warmth(self) -> Warmth:
@@ -150,13 +165,16 @@ class WorkloadRecord(Strict):
     slos: dict[str, float]
     trace: tuple[TraceEntry, ...]
     sessions: SessionsRecord | None = None
+    max_errors: str = "0"
+    max_retries: int = 0
 
     @classmethod
     def of(cls, workload: Workload) -> "WorkloadRecord":
         """Return the record."""
         found = {item.name: getattr(workload, item.name) for item in fields(workload)}
         sessions = workload.sessions and SessionsRecord.of(workload.sessions)
-        return cls.model_validate(found | {"sessions": sessions})
+        told = {"sessions": sessions, "max_errors": str(workload.max_errors)}
+        return cls.model_validate(found | told)
 
 
 class DriverRecord(Strict):
@@ -195,6 +213,10 @@ class ProfileResult(Strict):
     energy: tuple[Energy | None, ...] = ()  # of each GPU in the window
     prediction: Prediction | None = None
     turns: tuple[TurnRecord, ...] = ()  # of conversations
+    endings: dict[Ending, int] = pydantic.Field(
+        default_factory=dict
+    )  # how many measured requests ended in which way
+    machine_use: MachineUse | None = None  # None: nobody watched it
 
     def metric(self, name: str, statistic: str = "p50") -> float:
         """Return a metric's value, or one statistic of its distribution.

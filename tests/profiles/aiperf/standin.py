@@ -63,6 +63,7 @@ def main():
         records.append(record(line, number, phase, free_s[user], gap_ms, fault))
         free_s[user] += 1e-3 * (1 + gap_ms * line["output_length"])
     if fault == "hang":  # an interrupt leaves what was recorded
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it may come at once
         Path(script["flag"]).touch()
         signal.sigwait({signal.SIGINT})
         records = records[:5]

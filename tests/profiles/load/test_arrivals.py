@@ -174,7 +174,7 @@ def start(scripted, output, osl=2000):
 
 
 def wait_for(condition):
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 120  # a busy machine takes long to start a process
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
@@ -187,7 +187,7 @@ def test_an_interrupt_keeps_what_was_measured(scripted, tmp_path, number):
     wait_for(lambda: scripted.log()["requests"])
     time.sleep(0.2)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     result = read_result(output)
     assert result.status == "interrupted"

@@ -1,6 +1,9 @@
 """The miniature's proportions, its budget, and (slow) its measurement."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +16,7 @@ from nemotrt.profiles.miniature.measurement import measure_miniature
 from nemotrt.profiles.miniature.pair import make_pair
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.sources.known_models import load_model
-from nemotrt.profiles.runs.record.result import Status
+from nemotrt.profiles.runs.record.result import Status, read_result
 from support.simulated_run import simulate
 
 
@@ -69,7 +72,7 @@ def test_the_prediction_is_within_a_quarter(tmp_path):
 
 
 def test_an_interrupt_ends_it(tmp_path, monkeypatch):
-    """Half a pair says nothing: the second model is not measured, nothing is written."""
+    """Half a pair says nothing: the second model is not measured; what there is, is handed on."""
     ended = []
 
     def interrupted(*args):
@@ -79,6 +82,45 @@ def test_an_interrupt_ends_it(tmp_path, monkeypatch):
     monkeypatch.setattr("nemotrt.profiles.miniature.measurement._build", lambda *args: None)
     monkeypatch.setattr("nemotrt.profiles.miniature.measurement.InProcessTarget", lambda *a, **k: a)
     monkeypatch.setattr("nemotrt.profiles.runs.measure.run", interrupted)
+    kept = []
     with pytest.raises(KeyboardInterrupt):
-        measure_miniature(tmp_path, isl=8, osl=16, requests_per_user=2)
+        measure_miniature(
+            tmp_path,
+            isl=8,
+            osl=16,
+            requests_per_user=2,
+            on_result=lambda name, result: kept.append((name, result.status)),
+        )
     assert len(ended) == 1
+    assert kept == [("hybrid", Status.INTERRUPTED)]
+
+
+def test_sigterm_leaves_the_runs_so_far(tmp_path):
+    """Sent while the first side is measured: its folder has what had come in."""
+    output = tmp_path / "m"
+    command = [sys.executable, "-c", SMALL_MINIATURE, str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "under load\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert read_result(output / "hybrid").status is Status.INTERRUPTED
+    assert not (output / "baseline").exists()
+
+
+SMALL_MINIATURE = """
+import sys
+from nemotrt.profiles.miniature import measurement, pair
+from nemotrt.cli import main
+pair.HIDDEN_SIZE, pair.VOCAB_SIZE = 64, 256
+from nemotrt.profiles.load import driver
+finish = driver.check_complete
+def told(exchange):
+    if exchange.index == 12:
+        print("under load", flush=True)
+    finish(exchange)
+driver.check_complete = told
+size = ["--isl", "8", "--osl", "64", "--requests-per-user", "500"]
+main(["profile", "miniature", "-o", sys.argv[1], "-q", *size])
+"""

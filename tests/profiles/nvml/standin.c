@@ -358,3 +358,28 @@ nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsign
     for (unsigned int i = 0; i < wanted; i++) infos[i].pid = 1000 + i;
     return NVML_SUCCESS;
 }
+
+nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t device, unsigned int *out) {
+    MAY_FAIL;
+    return small(device, "max_pcie_width", out);
+}
+
+nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorType_t type,
+                                         nvmlEccCounterType_t counter, unsigned long long *out) {
+    MAY_FAIL;
+    (void)type;
+    (void)counter;
+    return number(device, "ecc_errors", out);
+}
+
+nvmlReturn_t nvmlDeviceGetPcieReplayCounter(nvmlDevice_t device, unsigned int *out) {
+    MAY_FAIL;
+    return small(device, "pcie_replays", out);
+}
+
+nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttributes_t *out) {
+    MAY_FAIL;
+    nvmlReturn_t code = small(device, "mig_slices", &out->gpuInstanceSliceCount);
+    if (code != NVML_SUCCESS) return code;
+    return small(device, "mig_multiprocessors", &out->multiprocessorCount);
+}

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from nemotrt.cli import main
 from nemotrt.engines.backends.protocol.local_gpu import local_compute_capability
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.profiles.hardware.exporter.gpu_gauges import GpuGauges
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
 from nemotrt.profiles.hardware.nvml.device import select_devices
 from nemotrt.profiles.hardware.nvml.inventory import Gpu, find_gpus
 from nemotrt.profiles.hardware.nvml.library import nvml_session
 from nemotrt.profiles.hardware.nvml.session import record
 from nemotrt.profiles.hardware.nvml.watch import watching
-from nemotrt.serve.engine.gpu_gauges import GpuGauges
 
 LOST = {"NVML_ERROR_GPU_IS_LOST", "NVML_ERROR_RESET_REQUIRED"}
 WHOLE = {  # what the script of the other tests leaves out

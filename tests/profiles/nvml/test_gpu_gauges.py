@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from nemotrt.serve.engine.gpu_gauges import GpuGauges
+from nemotrt.profiles.hardware.exporter.gpu_gauges import GpuGauges
 
 
 def scraped(gauges: GpuGauges) -> dict[str, float]:
@@ -35,7 +35,9 @@ def test_a_figure_that_the_gpu_lacks_is_left_out(nvml_script) -> None:
 def test_an_energy_counter_that_stands_still_is_left_out(nvml_script, monkeypatch) -> None:
     """A rate over it would say 0 W."""
     now_s = [100.0]
-    monkeypatch.setattr("nemotrt.serve.engine.gpu_gauges.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr(
+        "nemotrt.profiles.hardware.exporter.gpu_gauges.time.monotonic", lambda: now_s[0]
+    )
     nvml_script(gpu0_energy_mj="5000 5000 6000 6000", gpu1_energy_mj="0", gpus="2")
     gauges = GpuGauges()
     seen = []

@@ -40,7 +40,7 @@ MIG = {
 def look(names=()):
     with nvml_session() as nvml:
         [device] = select_devices(nvml, names).devices
-        return read_facts(device), read_sample(device, 1.5, with_slow=True)
+        return read_facts(device), read_sample(device, lambda: 1.5, with_slow=True)
 
 
 def test_every_figure(nvml_script):
@@ -94,6 +94,73 @@ def test_a_query_that_fails_once_does_not_end_the_trace(nvml_script, code):
     assert trace.lost == ""
     assert [s.power_w for s in trace.samples[:3]] == [100, None, 150]
     assert [s.temperature_c for s in trace.samples[:2]] == [None, 55]
+
+
+def test_queries_that_fail_are_counted_by_their_reason(nvml_script):
+    """What the GPU never has is no failure; what fails once is, and its figure is missing."""
+    nvml_script(gpu0_temperature="!10 !999 55", gpu0_pcie_tx="!3", gpu0_throttle="!4")
+    trace = sample_for(0.2, 50)
+    assert trace.failures == {"Timeout": 1, "Unknown Error": 1}
+    [text] = [text for text in flags(trace, 0, 1) if "queries failed" in text]
+    assert "Timeout (1), Unknown Error (1)" in text
+
+
+def test_the_stamp_is_that_of_power_and_energy(nvml_script, tmp_path):
+    """What is asked later may take 40 ms: none of it lies before the stamp, all of power does."""
+    calls = tmp_path / "calls.txt"
+    with nvml_session() as nvml:
+        nvml_script(calls=str(calls))
+        nvml.nvmlInit()  # reads the script anew
+        [device] = select_devices(nvml).devices
+        before = []
+
+        def clock():
+            before.extend(calls.read_text().split())
+            return 0.0
+
+        calls.write_text("")
+        read_sample(device, clock, with_slow=True)
+    energy = "nvmlDeviceGetTotalEnergyConsumption"
+    assert before == ["nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage", energy]
+    assert len(calls.read_text().split()) > len(before)
+
+
+def test_errors_of_memory_and_link_are_flagged(nvml_script):
+    """Counted since the driver was loaded: what came in the window counts."""
+    nvml_script(
+        gpu0_ecc_errors="5 7",
+        gpu0_pcie_replays="100 100",
+        gpu0_pcie_width="8",
+        gpu0_max_pcie_width="16",
+    )
+    trace = sample_for(0.2, 50)  # the first sample and the last ask
+    found = [text for text in flags(trace, 0, 1) if "errors" in text or "PCIe" in text]
+    assert found == [
+        "GPU 0: 2 uncorrected memory errors came in the window.",
+        "GPU 0: its PCIe link has 8 of 16 lanes.",
+    ]
+
+
+def test_a_mig_instance_tells_its_slices(nvml_script):
+    nvml_script(**MIG, **{"0.mig_slices@1": "3", "0.mig_multiprocessors@1": "42"})
+    facts, _ = look(("0:1",))
+    assert (facts.mig_gpu_slices, facts.mig_multiprocessors) == (3, 42)
+    assert look(("0",))[0].mig_gpu_slices is None
+
+
+@pytest.mark.parametrize(
+    ("watts", "is_apart"), [(100.0, False), (104.0, False), (110.0, True), (90.0, True)]
+)
+def test_counter_and_integral_that_disagree_are_told(watts, is_apart):
+    """The counter rises by 100 J each second, over 10 s."""
+    samples = [
+        GpuSample(at_s=float(k), power_w=watts, energy_mj=1 + 100_000 * k) for k in range(11)
+    ]
+    found = [text for text in flags(trace_of(samples), 0.0, 10.0) if "one of the two" in text]
+    assert bool(found) is is_apart
+    if is_apart:
+        assert "says 1000 J" in found[0] and f"integrated {10 * watts:.0f} J" in found[0]
+    assert not any("one of the two" in text for text in flags(trace_of(samples[:2]), 0.0, 1.0))
 
 
 def test_devices_are_chosen_by_index_uuid_and_mig(nvml_script):

@@ -1,11 +1,13 @@
 """The in-process target: an engine that fails, and one without a tokenizer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.load.targets.in_process import InProcessTarget
-from nemotrt.profiles.load.workload import Workload
+from nemotrt.profiles.load.workload import ErrorLimit, Workload
 from nemotrt.profiles.runs import measure
 
 LOAD = Workload(8, 6, 4, concurrency=2, num_warmup=0)
@@ -64,7 +66,7 @@ def test_logits_that_are_not_finite_fail_their_requests_alone(engine_folder, bad
         return logits
 
     engine.step = spoiled
-    result = measure.run(target, LOAD)
+    result = measure.run(target, replace(LOAD, max_errors=ErrorLimit(0.0)))
     errors = [request.error for request in result.requests if request.error]
     assert len(errors) == 1 and "the engine's logits are not finite" in errors[0]
     assert result.status == "failed" and "not finite" in result.reason

@@ -30,7 +30,7 @@ def test_it_names_both_sides_the_ratio_and_the_target():
     text = text_of(page)
     assert "nano against qwen" in text and "Candidate nano" in text and "Baseline qwen" in text
     assert verdict.ratio is not None
-    assert f"interval {verdict.ratio.low:.2f} to {verdict.ratio.high:.2f}" in text
+    assert f"undecided within 10%, {verdict.ratio.low:.2f} to {verdict.ratio.high:.2f}" in text
     assert "a ratio of 6.3 is not met" in text and "claimed ratio" in text
     assert "candidate: nano" in text and "baseline: qwen" in text
     assert re.search(r"What differs.* model nano qwen", text)

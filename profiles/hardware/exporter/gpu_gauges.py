@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -55,8 +56,14 @@ class WatchedGpu:
 class GpuGauges(Collector):
     """Holds an NVML session for as long as the process lives."""
 
-    def __init__(self) -> None:
-        """Find the GPUs; none is no fault."""
+    def __init__(self, names: tuple[str, ...] = ()) -> None:
+        """Find the GPUs that are named, or all; none is no fault, and `absence` says why.
+
+        Raises:
+            ConfigError: a name means nothing here.
+        """
+        self.absence = ""
+        self._turn = threading.Lock()
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._gpus: list[WatchedGpu] = []
@@ -65,24 +72,35 @@ class GpuGauges(Collector):
         # call of the binding's, waits for a lock that this very thread holds.
         atexit.register(session.close)
         try:
-            found = select_devices(session.enter_context(nvml_session()))
+            found = select_devices(session.enter_context(nvml_session()), names)
         except EnvironmentUnfitError as error:
+            self.absence = error.message
             log.info("%s", error.message)
             return
         if found.absence:
+            self.absence = found.absence
             log.info("%s", found.absence)
         for device in found.devices:
             try:
                 facts = read_facts(device)
             except DeviceLostError as error:
+                self.absence = error.message
                 log.error("%s", error.message)
                 continue
             labels = (str(device.index), facts.uuid or "")
             self._gpus.append(WatchedGpu(device, labels, facts.memory_bytes))
 
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a GPU answers."""
+        return bool(self._gpus)
+
     def text(self) -> str:
         """Return the exposition; empty without a GPU."""
-        return generate_latest(self._registry).decode() if self._gpus else ""
+        if not self._gpus:
+            return ""
+        with self._turn:  # two scrapes at once would both move the counters' memory
+            return generate_latest(self._registry).decode()
 
     def collect(self) -> Iterator[Metric]:
         """Yield a family per figure; a GPU that is lost is left out from then on."""
@@ -109,7 +127,7 @@ class GpuGauges(Collector):
         found = []
         for gpu in list(self._gpus):
             try:
-                found.append((gpu, read_sample(gpu.device, time.monotonic(), with_slow=False)))
+                found.append((gpu, read_sample(gpu.device, time.monotonic, with_slow=False)))
             except DeviceLostError as error:
                 log.error("%s", error.message)
                 self._gpus.remove(gpu)
