@@ -4,7 +4,6 @@ from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.answers.deployment import Deployment, formats_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow
 from nemotrt.profiles.planning.sources.known_models import load_source
-from nemotrt.profiles.planning.time.closed_loop import SteadyState
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.roofline import Scenario
 
@@ -28,16 +27,24 @@ def deployment_of(row: MeasuredRow, gpu: GpuProfile) -> Deployment:
     )
 
 
-def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BEST) -> SteadyState:
-    """Return the predicted steady state of a row on `gpu`, without looking at what it measured.
+def load_of(row: MeasuredRow, deployment: Deployment) -> tuple[int, int]:
+    """Return the users of a row, and how many of them run: as many as fit.
 
-    A stated concurrency is that of the users: of them as many run as fit. Under max load as many
-    users come as fit.
+    Under max load as many users come as fit.
+
+    Raises:
+        NoFeasiblePlanError: not one sequence fits.
+    """
+    largest = deployment.max_batch_size()
+    users = row.concurrency or largest
+    return users, min(users, largest)
+
+
+def predicted_tokens_per_s(row: MeasuredRow, gpu: GpuProfile) -> float:
+    """Return the throughput planned for a row on `gpu`, without looking at what it measured.
 
     Raises:
         NoFeasiblePlanError: not one sequence fits.
     """
     deployment = deployment_of(row, gpu)
-    largest = deployment.max_batch_size()
-    users = row.concurrency or largest
-    return deployment.steady_state(users, min(users, largest), scenario)
+    return deployment.tokens_per_s(*load_of(row, deployment), Scenario.BEST)

@@ -8,7 +8,7 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
 from nemotrt.profiles.planning.answers.plan import Range, power_w, rate_of
-from nemotrt.profiles.planning.measured.prediction import deployment_of
+from nemotrt.profiles.planning.measured.prediction import deployment_of, load_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow, why_unscorable
 from nemotrt.profiles.planning.time.closed_loop import SteadyState
 from nemotrt.profiles.planning.time.roofline import Scenario
@@ -152,9 +152,7 @@ def outcome(row: MeasuredRow) -> Outcome:
         NoFeasiblePlanError: not one sequence fits.
     """
     deployment = deployment_of(row, load_gpu(row.gpu))
-    largest = deployment.max_batch_size()
-    users = row.concurrency or largest
-    load = users, min(users, largest)
+    load = load_of(row, deployment)
     return Outcome(
         row,
         rate_of(deployment, *load),

@@ -9,7 +9,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import Corrections, load_gpu
 from nemotrt.profiles.planning.answers.track_record import FIGURES, RECORD, track_record
 from nemotrt.profiles.planning.measured.fit import fit_corrections
-from nemotrt.profiles.planning.measured.prediction import predict
+from nemotrt.profiles.planning.measured.prediction import predicted_tokens_per_s
 from nemotrt.profiles.planning.measured.rows import (
     SHIPPED_ROWS,
     MeasuredRow,
@@ -135,7 +135,7 @@ def test_fit_recovers_a_known_share(rows: list[MeasuredRow]) -> None:
     gpu = load_gpu("a100")
     base = next(r for r in rows if r.number == 143)
     truth = [
-        replace(row, tokens_per_s=predict(row, gpu).tokens_per_s)
+        replace(row, tokens_per_s=predicted_tokens_per_s(row, gpu))
         for row in (replace(base, concurrency=n) for n in (1, 2, 4, 8, 16, 32, 64))
     ]
     bare = gpu.model_copy(update={"corrections": Corrections()})
