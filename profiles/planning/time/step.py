@@ -79,7 +79,7 @@ def call_seconds(sharded: ShardedModel, on: Roofline) -> Callable[[Call], float]
             call.num_cached_tokens,
             call.num_pairs,
         )
-        total = sum(map(mul, found.always, counts))
+        total: float = sum(map(mul, found.always, counts))
         for memory, compute in found.either:
             total += max(sum(map(mul, memory, counts)), sum(map(mul, compute, counts)))
         return max(total, found.host * call.num_sequences)

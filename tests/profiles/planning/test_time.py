@@ -205,7 +205,7 @@ def test_queue_beyond_the_batch() -> None:
     queued = loop("qwen3-8b", gpu, (8192, 1024, 3), 1, Scenario.BEST)
     assert queued.tokens_per_s == alone.tokens_per_s
     cycle_ms = alone.ttft_ms + 1023 * alone.tpot_ms
-    assert queued.queue_ms == pytest.approx(2 * cycle_ms)
+    assert queued.queue_ms == pytest.approx(2 * cycle_ms, rel=1e-4)  # a mean context is whole
 
 
 def test_prefill_of_chunks_adds_up() -> None:

@@ -82,7 +82,7 @@ def record(found: Validation) -> dict[str, dict[str, dict[str, float]]]:
 def test_rows_are_calibration_or_test_or_left_out(
     rows: list[MeasuredRow], found: Validation
 ) -> None:
-    assert len(found.outcomes) + len(found.unscorable) == len(rows) == NUM_TABLES + 484
+    assert len(found.outcomes) + len(found.unscorable) == len(rows) == NUM_TABLES + 485
     assert {o.role for o in found.outcomes} == {"calibration", "test"}
     calibration = [o for o in found.outcomes if o.role == "calibration"]
     stated = [o for o in calibration if not o.row.is_max_load]
@@ -117,7 +117,9 @@ def test_littles_law_finds_the_saturated_client(rows: list[MeasuredRow]) -> None
 
 def test_a_row_beyond_the_datasheet_is_marked(found: Validation) -> None:
     beyond = [o for o in found.outcomes if o.is_beyond_floor]
-    assert [o.row.number for o in beyond] == [264, 265]
+    assert [o.row.number for o in beyond if o.row.number < NUM_TABLES] == [264, 265]
+    # One source and version, whose prompts were probably cached.
+    assert {(o.row.engine, o.row.engine_version) for o in beyond} == {("vllm", "0.12.0")}
 
 
 @pytest.mark.parametrize("name", ["a100", "h200", "l40s"])
