@@ -20,7 +20,7 @@ from nemotrt.commandline.shared import (
 )
 from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.built import built_engines
 from nemotrt.profiles.planning.answers.comparison import compare
 from nemotrt.profiles.planning.answers.deployment import (
@@ -30,7 +30,7 @@ from nemotrt.profiles.planning.answers.deployment import (
     deploy,
 )
 from nemotrt.profiles.planning.answers.limits import check_limits
-from nemotrt.profiles.planning.answers.plan import make_plan
+from nemotrt.profiles.planning.answers.plan import Plan, make_plan
 from nemotrt.profiles.planning.answers.search import (
     LatencyTarget,
     best_under,
@@ -132,6 +132,8 @@ def plan_model(
     deployment, batch_size = _best(options, target, asked.batch_size, is_any=is_any)
     users = None if load else asked.concurrency
     record = make_plan(deployment, users, batch_size, asked.usd_per_hour)
+    if not load:
+        _check_target(record, latency_target)
     if asked.write_limits:
         check_limits(deployment, record.batch_size)
     baseline = None
@@ -151,6 +153,18 @@ def plan_model(
         sessions = plan_sessions(deployment, load, slots, gib, latency_target)
     print_plan(deployment, record, sessions, asked)
     write_plan(deployment, record, baseline, sessions, asked)
+
+
+def _check_target(record: Plan, target: LatencyTarget) -> None:
+    """Raise NoFeasiblePlanError unless the plan's users get what the target says."""
+    if target.is_met(record.ttft_ms, record.tpot_ms):
+        return
+    wait = f", {record.queue_ms:.0f} of them the wait for a slot" if record.queue_ms else ""
+    raise NoFeasiblePlanError(
+        f"The latency target cannot be met: {record.concurrency} users get {record.ttft_ms:.0f} ms "
+        f"to the first token{wait}, and {record.tpot_ms:.1f} ms for each other one. "
+        "Choose fewer users, a larger GPU, or --tp-size."
+    )
 
 
 def _best(

@@ -14,8 +14,7 @@ from nemotrt.engines.backends.protocol.planning import (
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import Deployment, formats_of
-from nemotrt.profiles.planning.memory.capacity import Admission
-from nemotrt.profiles.planning.time.engine_profile import load_engine
+from nemotrt.profiles.planning.time.engine_profile import Admission, load_engine
 
 # More slots than this are never planned, whatever fits: each is memory from the start.
 # Source: the default max_num_seqs of vLLM's OpenAI server.
@@ -127,7 +126,7 @@ def _own(deployment: Deployment, runtime: OwnRuntime) -> Deployment:
     """Return the deployment as our own runtime runs it."""
     engine = load_engine(runtime.engine).model_copy(update={"states": runtime.layout})
     found = _with_engine(deployment, engine.name, NumberFormat.FP32)
-    return replace(found, engine=engine, admission=Admission.RESERVE)
+    return replace(found, engine=engine)
 
 
 def _foreign(deployment: Deployment, runtime: ForeignRuntime) -> Deployment:
@@ -141,5 +140,7 @@ def _with_engine(deployment: Deployment, name: str, ssm: NumberFormat) -> Deploy
     """Return the deployment with another engine, its formats and its calls."""
     engine, gpu = load_engine(name), deployment.gpu
     formats = formats_of(deployment.source, engine, gpu, deployment.formats.precision, None, ssm)
-    calls = engine.max_num_tokens
-    return replace(deployment, engine=engine, formats=formats, max_num_tokens=calls)
+    calls, admission = engine.max_num_tokens, engine.admission
+    return replace(
+        deployment, engine=engine, formats=formats, max_num_tokens=calls, admission=admission
+    )

@@ -9,7 +9,7 @@ from nemotrt.profiles.planning.memory.capacity import GIB
 from nemotrt.profiles.planning.time.corrections import corrections_of
 from nemotrt.profiles.planning.time.roofline import Scenario
 
-OVERHEADS = ("step_overhead_ms", "sequence_overhead_us")
+OVERHEADS = ("step_overhead_ms", "sequence_overhead_us", "request_overhead_ms")
 # A part of the step is named as a reason when it differs by this share of the baseline's step.
 NOTABLE = 0.05
 
@@ -43,9 +43,9 @@ def throughput_ratio(
     seen = [best]
     for name in (*corrections_of(deployment.gpu).present(), *OVERHEADS):
         for scenario in (Scenario.LOW, Scenario.HIGH):
-            ours = deployment.steady_state(plan.concurrency, plan.batch_size, scenario, name)
-            theirs = baseline.steady_state(other.concurrency, other.batch_size, scenario, name)
-            seen.append(ours.tokens_per_s / theirs.tokens_per_s)
+            ours = deployment.tokens_per_s(plan.concurrency, plan.batch_size, scenario, name)
+            theirs = baseline.tokens_per_s(other.concurrency, other.batch_size, scenario, name)
+            seen.append(ours / theirs)
     return Range(min(seen), best, max(seen))
 
 

@@ -13,14 +13,24 @@ from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu
-from nemotrt.profiles.planning.memory.capacity import GIB, Admission, Budget, Fit
+from nemotrt.profiles.planning.memory.capacity import GIB, Budget, Fit
 from nemotrt.profiles.planning.memory.request_memory import RequestMemory, request_memory
 from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
-from nemotrt.profiles.planning.time.closed_loop import SteadyState, steady_state
-from nemotrt.profiles.planning.time.engine_profile import EngineProfile, known_engines, load_engine
+from nemotrt.profiles.planning.time.closed_loop import (
+    SteadyState,
+    Users,
+    cycle,
+    steady_state,
+)
+from nemotrt.profiles.planning.time.engine_profile import (
+    Admission,
+    EngineProfile,
+    known_engines,
+    load_engine,
+)
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import ShardedModel, mean_context
@@ -127,10 +137,24 @@ class Deployment:
         self, concurrency: int, batch_size: int, scenario: Scenario, single: str = ""
     ) -> SteadyState:
         """Return what users get; `single` names the one correction that leaves its best."""
-        sharded = ShardedModel(self.model, self.formats, self.tp)
+        users = self._users(concurrency, batch_size)
+        return steady_state(self.sharded, roofline(self.gpu, self.engine, scenario, single), users)
+
+    def tokens_per_s(
+        self, concurrency: int, batch_size: int, scenario: Scenario, single: str = ""
+    ) -> float:
+        """Return the throughput of the same steady state, which takes no play."""
+        users = self._users(concurrency, batch_size)
         on = roofline(self.gpu, self.engine, scenario, single)
-        load = self.isl, self.osl, concurrency
-        return steady_state(sharded, on, *load, batch_size, self.max_num_tokens)
+        return cycle(self.sharded, on, users).tokens_per_s
+
+    @property
+    def sharded(self) -> ShardedModel:
+        """The model in its formats on its GPUs."""
+        return ShardedModel(self.model, self.formats, self.tp)
+
+    def _users(self, concurrency: int, batch_size: int) -> Users:
+        return Users(self.isl, self.osl, concurrency, batch_size, self.max_num_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +206,11 @@ class DeploymentOptions:
     reserve_gib: float = option(
         0.0, "GiB kept for something else, such as a vision encoder.", kind=FloatRange(0)
     )
-    admission: Admission = option(
-        Admission.RESERVE, "Reserve each request's full length, or fill by mean occupancy."
+    admission: Admission | None = option(
+        None,
+        "Reserve each request's full length, or fill by mean occupancy.",
+        kind=choices(tuple(Admission)),
+        unset="as the engine does",
     )
     max_num_tokens: int | None = option(
         None, "New tokens in one call.", kind=COUNT, unset="the engine's"
@@ -216,7 +243,7 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
         tp=options.tp,
         memory_utilization=options.memory_utilization,
         reserve_bytes=int(options.reserve_gib * GIB),
-        admission=options.admission,
+        admission=options.admission or engine.admission,
         max_num_tokens=options.max_num_tokens or engine.max_num_tokens,
     )
 

@@ -6,16 +6,17 @@ from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.planning.answers.as_built import built_note
 from nemotrt.profiles.planning.answers.contradictions import contradictions
 from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.track_record import track_record
 from nemotrt.profiles.planning.memory.capacity import (
     MAX_BATCH_SIZE,
-    Admission,
     Memory,
 )
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.time.corrections import corrections_of, unmeasured
-from nemotrt.profiles.planning.time.operators import decode_call, operators
+from nemotrt.profiles.planning.time.engine_profile import Admission
+from nemotrt.profiles.planning.time.operators import Resource, decode_call, operators
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
-from nemotrt.profiles.planning.time.step import StepTime, mean_context
+from nemotrt.profiles.planning.time.step import StepTime, mean_context, step_time
 
 SCHEMA_VERSION = 1
 
@@ -91,15 +92,19 @@ class Plan:
     bound_by: str
     operators: tuple[OperatorTime, ...]
     ttft_ms: float
+    ttft_p50_ms: float
+    ttft_p95_ms: float
     ttft_burst_ms: float
     tpot_ms: float
     queue_ms: float
     tokens_per_s: Range
     tokens_per_s_per_user: float
+    power_w: Range | None
     joules_per_token: Range | None
     usd_per_million_tokens: Range | None
     default_corrections: tuple[str, ...]
     notes: tuple[str, ...]
+    track_record: tuple[str, ...]
     baseline: "Plan | None" = None
     ratio: Range | None = None
     reason: str | None = None
@@ -124,13 +129,9 @@ def make_plan(
         fit.require(batch_size, deployment.planned_tokens, deployment.model_name)
     users = concurrency or batch_size or largest
     batch = min(batch_size or largest, users)
-    states = {s: deployment.steady_state(users, batch, s) for s in (*Scenario,)}
-    best = states[Scenario.BEST]
-    rate = Range(
-        states[Scenario.LOW].tokens_per_s,
-        best.tokens_per_s,
-        states[Scenario.HIGH].tokens_per_s,
-    )
+    best = deployment.steady_state(users, batch, Scenario.BEST)
+    rate = rate_of(deployment, users, batch)
+    watts = power_w(deployment, batch)
     request, formats = deployment.request, deployment.formats
     return Plan(
         schema_version=SCHEMA_VERSION,
@@ -164,23 +165,35 @@ def make_plan(
         bound_by=best.step.bound_by,
         operators=operator_times(deployment, batch),
         ttft_ms=best.ttft_ms,
+        ttft_p50_ms=best.ttft_p50_ms,
+        ttft_p95_ms=best.ttft_p95_ms,
         ttft_burst_ms=best.ttft_burst_ms,
         tpot_ms=best.tpot_ms,
         queue_ms=best.queue_ms,
         tokens_per_s=rate,
         tokens_per_s_per_user=best.tokens_per_s / users,
-        joules_per_token=_joules_per_token(deployment, rate),
+        power_w=watts,
+        joules_per_token=_joules_per_token(watts, rate),
         usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour, rate),
         default_corrections=tuple(unmeasured(deployment.gpu)),
         notes=_notes(deployment, largest),
+        track_record=track_record(deployment.gpu.name),
     )
+
+
+def rate_of(deployment: Deployment, users: int, batch_size: int) -> Range:
+    """Return the throughput from the low to the high end of all bands."""
+    ends = (Scenario.LOW, Scenario.BEST, Scenario.HIGH)
+    return Range(*(deployment.tokens_per_s(users, batch_size, end) for end in ends))
 
 
 def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTime, ...]:
     """Return each operator of a decode step at the mean context."""
     call = decode_call(batch_size, mean_context(deployment.isl, deployment.osl))
     found = tuple(operators(deployment.model, deployment.formats, call, deployment.tp))
-    on = roofline(deployment.gpu, deployment.engine, Scenario.BEST).on_call(found, is_decode=True)
+    on = roofline(deployment.gpu, deployment.engine, Scenario.BEST).on_call(
+        found, is_decode=True, tp=deployment.tp
+    )
     return tuple(
         OperatorTime(
             operator.name,
@@ -195,17 +208,42 @@ def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTim
     )
 
 
-def _joules_per_token(deployment: Deployment, rate: Range) -> Range | None:
-    """Return board power over throughput; None where nobody sourced the board's power limit.
+# More of the board's limit for each share of the datasheet's products that a step multiplies.
+# Source: 32 ML.ENERGY rows on H100 (vLLM 0.11): 0.69 of the limit and 1.2 of that share, to 8.5 %.
+POWER_BY_COMPUTE = 1.2
 
-    Power is a share of the limit (correction `power`); the ends combine with the best rate.
+
+def power_w(deployment: Deployment, batch_size: int) -> Range | None:
+    """Return the watts of all GPUs while they decode; None where nobody sourced the board's limit.
+
+    A share of the limit (correction `power`) for a step that only reads memory, and more by what
+    it multiplies; never more than the limit.
     """
     limit_w = deployment.gpu.datasheet.tdp_w
     power = corrections_of(deployment.gpu).power
     if limit_w is None or power is None:
         return None
-    watts = limit_w * deployment.tp / rate.best
-    return Range(watts * power.low, watts * power.best, watts * power.high)
+    context = mean_context(deployment.isl, deployment.osl)
+    call = decode_call(batch_size, context)
+    floor = roofline(deployment.gpu, deployment.engine, Scenario.FLOOR)
+    found = operators(deployment.model, deployment.formats, call, deployment.tp)
+    products_s = sum(
+        floor.compute_seconds(operator)
+        for operator in found
+        if operator.resource is not Resource.INTERCONNECT
+    )
+    on = roofline(deployment.gpu, deployment.engine, Scenario.BEST)
+    step_s = step_time(deployment.sharded, on, call).total / 1e3
+    more = POWER_BY_COMPUTE * products_s / step_s
+    all_w = limit_w * deployment.tp
+    return Range(*(all_w * min(end + more, 1.0) for end in (power.low, power.best, power.high)))
+
+
+def _joules_per_token(watts: Range | None, rate: Range) -> Range | None:
+    """Return board power over throughput; the ends combine with the best rate."""
+    if watts is None:
+        return None
+    return Range(*(end / rate.best for end in (watts.low, watts.best, watts.high)))
 
 
 def _usd_per_million_tokens(usd_per_hour: float | None, rate: Range) -> Range | None:

@@ -14,7 +14,7 @@ from nemotrt.profiles.planning.answers.deployment import (
     deploy,
     resolve_gpu,
 )
-from nemotrt.profiles.planning.answers.plan import Range
+from nemotrt.profiles.planning.answers.plan import Range, rate_of
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.time.roofline import Scenario
 
@@ -57,12 +57,10 @@ def curve(deployment: Deployment) -> list[CurvePoint]:
 
 
 def _point(deployment: Deployment, users: int, largest: int) -> CurvePoint:
-    low, best, high = (
-        deployment.steady_state(users, min(users, largest), scenario)
-        for scenario in (Scenario.LOW, Scenario.BEST, Scenario.HIGH)
-    )
-    rate = Range(low.tokens_per_s, best.tokens_per_s, high.tokens_per_s)
-    return CurvePoint(users, best.batch_size, rate, best.ttft_ms + best.queue_ms, best.tpot_ms)
+    batch = min(users, largest)
+    best = deployment.steady_state(users, batch, Scenario.BEST)
+    rate = rate_of(deployment, users, batch)
+    return CurvePoint(users, batch, rate, best.ttft_ms, best.tpot_ms)
 
 
 def best_under(deployments: Sequence[Deployment], target: LatencyTarget) -> tuple[Deployment, int]:
@@ -83,7 +81,7 @@ def best_under(deployments: Sequence[Deployment], target: LatencyTarget) -> tupl
             continue
         batch = _largest_batch(deployment, target, largest)
         if batch:
-            rate = deployment.steady_state(batch, batch, Scenario.BEST).tokens_per_s
+            rate = deployment.tokens_per_s(batch, batch, Scenario.BEST)
             found.append((rate, deployment, batch))
         else:
             alone = deployment.steady_state(1, 1, Scenario.BEST)

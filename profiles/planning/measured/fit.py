@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nemotrt.profiles.hardware.gpu_profile import Correction, Corrections, GpuProfile
-from nemotrt.profiles.planning.measured.prediction import predict
+from nemotrt.profiles.planning.measured.prediction import predicted_tokens_per_s
 from nemotrt.profiles.planning.measured.rows import MeasuredRow
 from nemotrt.profiles.planning.time.corrections import corrections_of, default_corrections
 
@@ -68,7 +68,7 @@ def mape(rows: Sequence[MeasuredRow], gpu: GpuProfile) -> float:
 
 
 def _log_error(row: MeasuredRow, gpu: GpuProfile) -> float:
-    return math.log(predict(row, gpu).tokens_per_s / row.tokens_per_s)
+    return math.log(predicted_tokens_per_s(row, gpu) / row.tokens_per_s)
 
 
 def _descend(

@@ -1,45 +1,50 @@
-"""What the planner says of a measured row's load."""
+"""What the planner says of a measured row's load: the plan of a command line, without the words."""
 
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
-from nemotrt.profiles.planning.answers.deployment import formats_of
+from nemotrt.profiles.planning.answers.deployment import Deployment, formats_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow
-from nemotrt.profiles.planning.memory.capacity import Budget, Fit
-from nemotrt.profiles.planning.memory.request_memory import request_memory
-from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_source
-from nemotrt.profiles.planning.time.closed_loop import SteadyState, steady_state
 from nemotrt.profiles.planning.time.engine_profile import load_engine
-from nemotrt.profiles.planning.time.roofline import Scenario, roofline
-from nemotrt.profiles.planning.time.step import ShardedModel, mean_context
-
-# What the published tables let the engines fill. Source: TensorRT-LLM v0.17 perf-overview.md,
-# kv_cache_free_gpu_mem_fraction 0.95 "in most cases".
-MEMORY_UTILIZATION = 0.95
+from nemotrt.profiles.planning.time.roofline import Scenario
 
 
-def predict(row: MeasuredRow, gpu: GpuProfile, scenario: Scenario = Scenario.BEST) -> SteadyState:
-    """Return the predicted steady state of a row on `gpu`, without looking at what it measured.
-
-    A stated concurrency is the batch: the row says that it ran. Under max load the batch is what
-    fits by mean occupancy, as in-flight batching admits requests.
-    """
+def deployment_of(row: MeasuredRow, gpu: GpuProfile) -> Deployment:
+    """Return what a row ran, as `nemotrt plan` deploys it; what it does not state is default."""
     if row.precision is None or row.isl is None or row.osl is None:
         raise ValueError(f"{row.name} cannot be predicted")
     source, engine = load_source(row.model), load_engine(row.engine)
-    model = source.model
-    formats = formats_of(source, engine, gpu, row.precision, row.kv, row.ssm)
-    batch_size = row.concurrency
-    if batch_size is None:
-        fit = Fit(
-            model,
-            Budget(gpu, MEMORY_UTILIZATION, 0, weights_bytes(model, formats)),
-            request_memory(model, engine, formats.kv, formats.ssm),
-            formats.activation,
-            row.max_num_tokens,
-            row.isl + row.osl,
-            engine.scratch,
-        )
-        batch_size = fit.max_batch_size(round(mean_context(row.isl, row.osl)))
-    sharded, on = ShardedModel(model, formats), roofline(gpu, engine, scenario)
-    load = row.isl, row.osl, batch_size
-    return steady_state(sharded, on, *load, batch_size, row.max_num_tokens)
+    return Deployment(
+        model_name=row.model,
+        source=source,
+        gpu=gpu,
+        engine=engine,
+        formats=formats_of(source, engine, gpu, row.precision, row.kv, row.ssm),
+        isl=row.isl,
+        osl=row.osl,
+        tp=row.tp,
+        admission=engine.admission,
+        max_num_tokens=row.max_num_tokens or engine.max_num_tokens,
+    )
+
+
+def load_of(row: MeasuredRow, deployment: Deployment) -> tuple[int, int]:
+    """Return the users of a row, and how many of them run: as many as fit.
+
+    Under max load as many users come as fit.
+
+    Raises:
+        NoFeasiblePlanError: not one sequence fits.
+    """
+    largest = deployment.max_batch_size()
+    users = row.concurrency or largest
+    return users, min(users, largest)
+
+
+def predicted_tokens_per_s(row: MeasuredRow, gpu: GpuProfile) -> float:
+    """Return the throughput planned for a row on `gpu`, without looking at what it measured.
+
+    Raises:
+        NoFeasiblePlanError: not one sequence fits.
+    """
+    deployment = deployment_of(row, gpu)
+    return deployment.tokens_per_s(*load_of(row, deployment), Scenario.BEST)

@@ -48,7 +48,7 @@ def read_results(path: Path, options: DeploymentOptions, gpu: GpuProfile) -> lis
             source=str(path),
             notes="",
             role="calibration",
-            num_gpus=options.tp,
+            tp=options.tp,
             max_num_tokens=deployment.max_num_tokens,
         )
     ]

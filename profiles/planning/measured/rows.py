@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,11 +12,15 @@ from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_text
 from nemotrt.profiles.planning.sources.known_models import known_models
 
-SHIPPED_ROWS = resources.files("nemotrt.profiles.planning.measured") / "throughput_measured.csv"
+MEASURED_FOLDER = resources.files("nemotrt.profiles.planning.measured")
+SHIPPED_ROWS = MEASURED_FOLDER / "throughput_measured.csv"
+# Rows with a time to the first token, several GPUs, or an engine of 2025 and later.
+SERVED_ROWS = MEASURED_FOLDER / "served_measured.csv"
 # The spellings of the collection, and the names that the planner knows.
 GPUS = {
     "A10G": "a10g",
     "A100-SXM4-80": "a100",
+    "A100-SXM4-40": "a100-40",
     "A100-PCIE-80": "a100-80-pcie",
     "H100-80-SXM": "h100",
     "H100-80 (GCP)": "h100",  # Google Cloud's a3 machines have the SXM board
@@ -49,6 +54,7 @@ COLUMNS = (
     "engine_version",
     "isl",
     "osl",
+    "tp",
     "concurrency",
     "metric",
     "tokens_per_s",
@@ -85,16 +91,17 @@ class MeasuredRow:
     source: str
     notes: str
     role: str
-    num_gpus: int
-    # New tokens in one call. Source: max_num_tokens of TensorRT-LLM's tables and
-    # max-num-batched-tokens of the ML.ENERGY runs, both 8192.
-    max_num_tokens: int = 8192
+    tp: int
+    engine_version: str = ""
+    power_w: float | None = None  # of all GPUs
+    max_num_tokens: int | None = None  # new tokens in one call; None: the engine's own
 
     @property
     def name(self) -> str:
         """The row in one line, to list it by."""
         load = f"{self.isl or '?'}/{self.osl or '?'} x {self.concurrency or '?'}"
-        return f"#{self.number} {self.model} {self.gpu} {self.engine} {load}"
+        gpu = self.gpu if self.tp == 1 else f"{self.tp} x {self.gpu}"
+        return f"#{self.number} {self.model} {gpu} {self.engine} {load}"
 
     @property
     def is_max_load(self) -> bool:
@@ -116,17 +123,26 @@ def read_rows(path: Path | None = None) -> list[MeasuredRow]:
     Raises:
         ConfigError: a column is missing, or a row is damaged.
     """
-    text = SHIPPED_ROWS.read_text(encoding="utf-8") if path is None else read_text(path)
+    if path is not None:
+        return _parse(read_text(path), str(path), 0)
+    rows: list[MeasuredRow] = []
+    for shipped in (SHIPPED_ROWS, SERVED_ROWS):
+        rows += _parse(shipped.read_text(encoding="utf-8"), shipped.name, len(rows))
+    return rows
+
+
+def _parse(text: str, source: str, first: int) -> list[MeasuredRow]:
+    """Return the rows of a CSV's text, numbered from `first`."""
     reader = csv.DictReader(io.StringIO(text))
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
-        raise ConfigError(f"{path} has no column {', '.join(missing)}.")
+        raise ConfigError(f"{source} has no column {', '.join(missing)}.")
     rows = []
     for number, raw in enumerate(reader):
         try:
-            rows.append(_row(number, raw))
+            rows.append(_row(first + number, raw))
         except (TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{path}, row {number + 1}: {error}.") from error
+            raise ConfigError(f"{source}, row {number + 1}: {error}.") from error
     return rows
 
 
@@ -138,7 +154,6 @@ def why_unscorable(row: MeasuredRow) -> str:
         ("the GPU's variant is not stated", not row.gpu),
         ("not output tokens per second", not row.metric.startswith("output_tok_s")),
         ("the precision is not one that the planner has", row.precision is None),
-        ("more than one GPU", row.num_gpus > 1),
         ("chat prompts of unknown length", "lm-arena-chat" in row.source),
         ("the collection calls it noisy", _is_noisy(row)),
         ("a length is not stated", row.isl is None or row.osl is None),
@@ -181,7 +196,9 @@ def _row(number: int, raw: dict[str, str]) -> MeasuredRow:
         source=raw["source"],
         notes=raw["notes"],
         role=raw.get("role") or "test",
-        num_gpus=int(raw["n_gpus"]),
+        tp=int(raw["tp"]),
+        engine_version=raw["engine_version"],
+        power_w=_power(raw["notes"], int(raw["tp"])),
     )
 
 
@@ -197,6 +214,12 @@ def _kv(name: str, precision: Precision | None) -> NumberFormat | None:
     return NumberFormat.FP8 if name == "fp8" else NumberFormat.BF16
 
 
+def _power(notes: str, tp: int) -> float | None:
+    """Return the watts that the notes state as "avg power 402 W" of each GPU."""
+    found = re.search(r"avg power (\d+) W", notes)
+    return tp * float(found[1]) if found else None
+
+
 def _length(text: str) -> int | None:
     """Return a whole number; "~200 (not published; ...)" is read as what it assumes."""
     words = text.removeprefix("~").split()
@@ -210,5 +233,15 @@ def _engine(name: str, version: str, kind: str) -> str:
     """Return the engine profile that stands for a name and version."""
     lower = name.lower()
     if "tensorrt" in lower or "trtllm" in lower:
-        return "tensorrt-llm-0.9" if kind == "static_batch" else "tensorrt-llm"
+        if kind == "static_batch":
+            return "tensorrt-llm-0.9"
+        return _tensorrt_llm(version, kind)
     return "sglang" if "sglang" in lower else "vllm"
+
+
+def _tensorrt_llm(version: str, kind: str) -> str:
+    """Return which TensorRT-LLM a row ran: NVIDIA's offline tables, or a server by its version."""
+    if kind == "max_load" or version.startswith("0.1") or version == "1.0.0":  # NIM 1.0.0: C++
+        return "tensorrt-llm"
+    is_early = "PyTorch" in version or version.startswith("1.0.0rc")
+    return "tensorrt-llm-1.0rc" if is_early else "tensorrt-llm-serve"

@@ -1,6 +1,7 @@
-"""`nemotrt plan validate`: replays measured rows and prints the errors by group."""
+"""`nemotrt plan validate`: replays measured rows and prints the errors by figure and group."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from nemotrt.commandline.shared import json_option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nemotrt.profiles.planning.measured.validation import Score, Validation
+    from nemotrt.profiles.planning.measured.validation import Outcome, Score, Validation
 
 
 @click.command("validate")
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--each", "is_each", is_flag=True, help="Print every row, and those left out.")
 @json_option
 def validate_command(rows: Path | None, is_each: bool, as_json: bool) -> None:
-    """Compare predictions with measured throughput; rows that shaped a constant stand apart."""
+    """Compare each predicted figure with measured rows; rows that shaped a constant stand apart."""
     from nemotrt.profiles.planning.measured.rows import read_rows
     from nemotrt.profiles.planning.measured.validation import validate
 
@@ -33,7 +34,12 @@ def validate_command(rows: Path | None, is_each: bool, as_json: bool) -> None:
         return
     from nemotrt.profiles.planning.output.plan_table import print_tables
 
-    tables = [_scores("Score: test rows", found.totals), _scores("By group", found.groups)]
+    tables = [
+        _scores("Score: test rows", found.totals),
+        _scores("Test rows by GPU", found.by_gpu),
+        _scores("Test rows by source", found.by_source),
+        _scores("By group", found.groups),
+    ]
     if is_each:
         tables += [_rows(found), _left_out(found)]
     print_tables([*tables, f"{len(found.unscorable)} rows cannot be scored (--each lists them)."])
@@ -42,26 +48,28 @@ def validate_command(rows: Path | None, is_each: bool, as_json: bool) -> None:
 def _scores(title: str, scores: tuple["Score", ...]) -> "Table":
     from rich.table import Table
 
-    table = Table("group", "rows", "MAPE", "bias", title=title)
+    table = Table("group", "figure", "rows", "MAPE", "bias", "in the band", title=title)
     for score in scores:
-        cells = (str(score.num_rows), f"{score.mape:.1%}", f"{score.bias:+.1%}")
-        table.add_row(" | ".join(score.name), *cells)
+        held = "" if score.coverage is None else f"{score.coverage:.0%}"
+        cells = (str(score.num_rows), f"{score.mape:.1%}", f"{score.bias:+.1%}", held)
+        table.add_row(" | ".join(score.name), score.figure.value, *cells)
     return table
 
 
 def _rows(found: "Validation") -> "Table":
     from rich.table import Table
 
-    table = Table("row", "role", "measured", "predicted", "error", title="Every row")
+    from nemotrt.profiles.planning.measured.validation import Figure
+
+    table = Table("row", "role", "figure", "measured", "predicted", "error", title="Every row")
     for one in found.outcomes:
         mark = " (faster than the datasheet allows)" if one.is_beyond_floor else ""
-        table.add_row(
-            one.row.name + mark,
-            one.role,
-            f"{one.row.tokens_per_s:.0f}",
-            f"{one.tokens_per_s:.0f}",
-            f"{one.error:+.1%}",
-        )
+        for figure in Figure:
+            if pair := one.pair(figure):
+                measured, best = pair[0], pair[1].best
+                error = f"{best / measured - 1:+.1%}"
+                cells = (figure.value, f"{measured:.4g}", f"{best:.4g}", error)
+                table.add_row(one.row.name + mark, one.role, *cells)
     return table
 
 
@@ -75,19 +83,32 @@ def _left_out(found: "Validation") -> "Table":
 
 
 def _to_dict(found: "Validation") -> dict[str, object]:
+    def scores(every: "Sequence[Score]") -> list[dict[str, object]]:
+        return [asdict(score) for score in every]
+
     return {
-        "totals": [asdict(score) for score in found.totals],
-        "groups": [asdict(score) for score in found.groups],
-        "rows": [
-            {
-                "name": one.row.name,
-                "role": one.role,
-                "measured_tokens_per_s": one.row.tokens_per_s,
-                "predicted_tokens_per_s": one.tokens_per_s,
-                "error": one.error,
-                "is_beyond_floor": one.is_beyond_floor,
-            }
-            for one in found.outcomes
-        ],
+        "totals": scores(found.totals),
+        "by_gpu": scores(found.by_gpu),
+        "by_source": scores(found.by_source),
+        "groups": scores(found.groups),
+        "rows": [_row_dict(one) for one in found.outcomes],
         "unscorable": [{"name": name, "reason": reason} for name, reason in found.unscorable],
+    }
+
+
+def _row_dict(one: "Outcome") -> dict[str, object]:
+    from nemotrt.profiles.planning.measured.validation import Figure
+
+    pairs = {figure.value: pair for figure in Figure if (pair := one.pair(figure))}
+    return {
+        "name": one.row.name,
+        "role": one.role,
+        "measured_tokens_per_s": one.row.tokens_per_s,
+        "predicted_tokens_per_s": one.tokens_per_s,
+        "error": one.error,
+        "is_beyond_floor": one.is_beyond_floor,
+        "figures": {
+            name: {"measured": measured, "predicted": asdict(predicted)}
+            for name, (measured, predicted) in pairs.items()
+        },
     }

@@ -1,13 +1,27 @@
-"""How far the planner is from measured rows, by group, calibration apart from test."""
+"""How far the planner is from measured rows, by figure and group, calibration apart from test."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
-from nemotrt.profiles.planning.measured.prediction import predict
+from nemotrt.profiles.planning.answers.plan import Range, power_w, rate_of
+from nemotrt.profiles.planning.measured.prediction import deployment_of, load_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow, why_unscorable
+from nemotrt.profiles.planning.time.closed_loop import SteadyState
 from nemotrt.profiles.planning.time.roofline import Scenario
+
+
+class Figure(StrEnum):
+    """What a plan prints and a row may state."""
+
+    TOKENS_PER_S = "tokens/s"
+    TPOT = "tpot"
+    TTFT = "ttft"  # the mean
+    POWER = "power"
+    JOULES = "joules/token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +29,42 @@ class Outcome:
     """A measured row beside its prediction; `floor` is what the datasheet alone allows."""
 
     row: MeasuredRow
-    tokens_per_s: float
-    tpot_ms: float
+    rate: Range
+    state: SteadyState
+    power_w: Range | None
     floor_tokens_per_s: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The predicted throughput."""
+        return self.rate.best
 
     @property
     def error(self) -> float:
         """Predicted over measured throughput, less one."""
         return self.tokens_per_s / self.row.tokens_per_s - 1
+
+    def pair(self, figure: Figure) -> tuple[float, Range] | None:
+        """Return what was measured and predicted of a figure, or None where either is missing."""
+        row, state, watts = self.row, self.state, self.power_w
+        measured: float | None
+        predicted: Range | None
+        match figure:
+            case Figure.TOKENS_PER_S:
+                measured, predicted = row.tokens_per_s, self.rate
+            case Figure.TPOT:
+                measured, predicted = row.itl_ms, _point(state.tpot_ms)
+            case Figure.TTFT:
+                measured, predicted = row.ttft_ms, _point(state.ttft_ms)
+            case Figure.POWER:
+                measured, predicted = row.power_w, watts
+            case Figure.JOULES:
+                measured = row.power_w / row.tokens_per_s if row.power_w else None
+                best = self.rate.best
+                predicted = watts and Range(
+                    *(w / best for w in (watts.low, watts.best, watts.high))
+                )
+        return (measured, predicted) if measured and predicted and predicted.best else None
 
     @property
     def is_beyond_floor(self) -> bool:
@@ -31,8 +73,10 @@ class Outcome:
 
     @property
     def group(self) -> tuple[str, ...]:
-        """Where the row is scored: role, load, precision, engine, GPU."""
-        return (self.role, self.load, self.precision, self.row.engine, self.row.gpu)
+        """Where the row is scored: role, load, precision, engine and version, GPU, GPUs."""
+        row = self.row
+        engine = f"{row.engine} {row.engine_version}".strip()
+        return (self.role, self.load, self.precision, engine, row.gpu, f"tp {row.tp}")
 
     @property
     def role(self) -> str:
@@ -54,21 +98,28 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean errors over a group."""
+    """Mean errors of a figure over a group, and how many rows its band holds.
+
+    `coverage` is None for a figure without a band.
+    """
 
     name: tuple[str, ...]
+    figure: Figure
     num_rows: int
     mape: float
     bias: float
+    coverage: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """All outcomes, the scores by group, and the rows left out with their reasons."""
+    """All outcomes, the scores by group, by GPU and by source, and the rows left out, with why."""
 
     outcomes: tuple[Outcome, ...]
     groups: tuple[Score, ...]
     totals: tuple[Score, ...]
+    by_gpu: tuple[Score, ...]
+    by_source: tuple[Score, ...]
     unscorable: tuple[tuple[str, str], ...]
 
 
@@ -76,43 +127,85 @@ def validate(rows: Iterable[MeasuredRow]) -> Validation:
     """Return the planner's errors over `rows`; nothing is fitted here."""
     outcomes, unscorable = [], []
     for row in rows:
-        reason = why_unscorable(row)
-        if reason:
+        if reason := why_unscorable(row):
             unscorable.append((row.name, reason))
             continue
-        outcomes.append(outcome(row))
+        try:
+            outcomes.append(outcome(row))
+        except NoFeasiblePlanError as error:
+            unscorable.append((row.name, f"it ran, but no plan exists: {error.message}"))
     tests = [o for o in outcomes if o.role == "test"]
-    totals = []
-    for precision in ("bf16", "fp8"):
-        stated = [o for o in tests if o.precision == precision and not o.row.is_max_load]
-        totals += _scores([("test", "stated batch, all", precision)], [stated])
-        possible = [o for o in stated if not o.is_beyond_floor]
-        if len(possible) < len(stated):
-            name = ("test", "stated batch, less rows faster than the datasheet allows", precision)
-            totals += _scores([name], [possible])
-        load = [o for o in tests if o.precision == precision and o.row.is_max_load]
-        totals += _scores([("test", "max load, all", precision)], [load])
-    names = sorted({o.group for o in outcomes})
-    groups = _scores(names, [[o for o in outcomes if o.group == name] for name in names])
-    return Validation(tuple(outcomes), tuple(groups), tuple(totals), tuple(unscorable))
+    return Validation(
+        tuple(outcomes),
+        tuple(_by(outcomes, lambda o: o.group)),
+        tuple(_totals(tests)),
+        tuple(_by(tests, lambda o: ("test", o.row.gpu))),
+        tuple(_by(tests, lambda o: ("test", o.row.source))),
+        tuple(unscorable),
+    )
 
 
 def outcome(row: MeasuredRow) -> Outcome:
-    """Return the prediction of one row by the shipped corrections, and its floor."""
-    gpu = load_gpu(row.gpu)
-    best, floor = predict(row, gpu), predict(row, gpu, Scenario.FLOOR)
-    return Outcome(row, best.tokens_per_s, best.tpot_ms, floor.tokens_per_s)
+    """Return the prediction of one row by the shipped corrections, and its floor.
+
+    Raises:
+        NoFeasiblePlanError: not one sequence fits.
+    """
+    deployment = deployment_of(row, load_gpu(row.gpu))
+    load = load_of(row, deployment)
+    return Outcome(
+        row,
+        rate_of(deployment, *load),
+        deployment.steady_state(*load, Scenario.BEST),
+        power_w(deployment, load[1]),
+        deployment.tokens_per_s(*load, Scenario.FLOOR),
+    )
 
 
-def _scores(names: Sequence[tuple[str, ...]], groups: Sequence[Sequence[Outcome]]) -> list[Score]:
-    """Return a score for each group that has rows."""
-    return [
-        Score(
+def _totals(tests: Sequence[Outcome]) -> Iterator[Score]:
+    """Yield the scores that the targets are set for."""
+    for precision in ("bf16", "fp8"):
+        mine = [o for o in tests if o.precision == precision]
+        stated = [o for o in mine if not o.row.is_max_load]
+        yield from _scores(("test", "stated batch, all", precision), stated)
+        possible = [o for o in stated if not o.is_beyond_floor]
+        if len(possible) < len(stated):
+            name = ("test", "stated batch, less rows faster than the datasheet allows", precision)
+            yield from _scores(name, possible)
+        load = [o for o in mine if o.row.is_max_load]
+        yield from _scores(("test", "max load, all", precision), load)
+    for tp in sorted({o.row.tp for o in tests}):
+        mine = [o for o in tests if o.row.tp == tp and not o.row.is_max_load]
+        yield from _scores(("test", "stated batch", f"tp {tp}"), mine)
+
+
+def _by(
+    outcomes: Sequence[Outcome], group: Callable[[Outcome], tuple[str, ...]]
+) -> Iterator[Score]:
+    """Yield the scores of every figure of every group, in order."""
+    for name in sorted({group(o) for o in outcomes}):
+        yield from _scores(name, [o for o in outcomes if group(o) == name])
+
+
+def _scores(name: tuple[str, ...], group: Sequence[Outcome]) -> Iterator[Score]:
+    """Yield a score for each figure that rows of the group state."""
+    for figure in Figure:
+        pairs = [pair for o in group if (pair := o.pair(figure))]
+        if not pairs:
+            continue
+        errors = [predicted.best / measured - 1 for measured, predicted in pairs]
+        banded = [(m, p) for m, p in pairs if p.low < p.high]
+        held = sum(p.low <= m <= p.high for m, p in banded)
+        yield Score(
             name,
-            len(group),
-            sum(abs(o.error) for o in group) / len(group),
-            sum(o.error for o in group) / len(group),
+            figure,
+            len(pairs),
+            sum(map(abs, errors)) / len(pairs),
+            sum(errors) / len(pairs),
+            held / len(banded) if banded else None,
         )
-        for name, group in zip(names, groups, strict=True)
-        if group
-    ]
+
+
+def _point(value: float) -> Range:
+    """Return a figure that a plan prints without a band."""
+    return Range(value, value, value)

@@ -1,7 +1,6 @@
 """How many sequences fit, how long one can be, and where the memory goes."""
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout, prefill_batch
 from nemotrt.engines.backends.tensorrt.draws.tables import device_bytes
@@ -16,13 +15,6 @@ from nemotrt.profiles.planning.time.engine_profile import Scratch
 GIB = 2**30
 # The largest batch that TensorRT-LLM's tables and builders use; more is never planned.
 MAX_BATCH_SIZE = 2048
-
-
-class Admission(StrEnum):
-    """When a request may start."""
-
-    RESERVE = "reserve"  # its full length is kept free: nothing is ever evicted
-    MEAN = "mean"  # the mean occupancy fits: in-flight batching with eviction as a last resort
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def ratio_chart(deployment: Deployment, baseline: Deployment) -> Lines | None:
                 batch = at.max_batch_size()
             except NoFeasiblePlanError:
                 break
-            rates.append(at.steady_state(batch, batch, Scenario.BEST).tokens_per_s)
+            rates.append(at.tokens_per_s(batch, batch, Scenario.BEST))
         if len(rates) == 2:
             points.append((float(total), rates[0] / rates[1]))
     if not points:

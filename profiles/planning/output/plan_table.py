@@ -35,7 +35,8 @@ def note_lines(plan: Plan) -> list[str]:
     """Return what must be known beside the figures, a line each; the baseline's own too."""
     theirs = plan.baseline.notes if plan.baseline else ()
     notes = [*plan.notes, *(note for note in theirs if note not in plan.notes)]
-    return [f"Note: {note}." for note in (*notes, *_default_note(plan))]
+    record = f"errors on measured rows: {'; '.join(plan.track_record)}"
+    return [f"Note: {note}." for note in (*notes, record, *_default_note(plan))]
 
 
 def ratio_text(plan: Plan) -> str:
@@ -97,7 +98,8 @@ def _cells(plan: Plan) -> dict[str, str]:
         "longest sequence at batch 1": f"{plan.max_seq_len_at_batch_1:,} tokens",
         "users, batch": f"{plan.concurrency}, {plan.batch_size}",
         "tokens/s": _range(plan.tokens_per_s, ".1f"),
-        "time to first token": f"{plan.ttft_ms:.0f} ms ({plan.ttft_burst_ms:.0f} in a burst)",
+        "time to first token": f"{plan.ttft_ms:.0f} ms (half {plan.ttft_p50_ms:.0f}, 95 % "
+        f"{plan.ttft_p95_ms:.0f}; {plan.ttft_burst_ms:.0f} in a burst)",
         "time per output token": f"{plan.tpot_ms:.2f} ms",
         "decode step": f"{step.total:.2f} ms (mostly {plan.bound_by})",
         "  weights": f"{step.weights:.2f} ms",
@@ -109,7 +111,9 @@ def _cells(plan: Plan) -> dict[str, str]:
     if plan.tp > 1:
         cells["  interconnect"] = f"{step.interconnect:.2f} ms"
     if plan.queue_ms:
-        cells["wait for a slot"] = f"{plan.queue_ms / 1e3:.0f} s"
+        cells["  wait for a slot"] = f"{plan.queue_ms / 1e3:.0f} s"
+    if plan.power_w is not None:
+        cells["power"] = f"{_range(plan.power_w, '.0f')} W"
     if plan.joules_per_token is not None:
         cells["energy per token"] = f"{_range(plan.joules_per_token, '.3g')} J"
     if plan.usd_per_million_tokens is not None:

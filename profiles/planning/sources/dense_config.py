@@ -16,6 +16,42 @@ UNSUPPORTED = {
     "layers_block_type": "mixed layers outside nemotron_h",
     "linear_num_value_heads": "linear attention",
 }
+# The types whose layers are one attention and one MLP each. Any other is refused: a type that
+# nobody read may mix tokens by other means, or not generate at all.
+# Source: transformers 5.24, the modeling files of these types.
+DENSE_TYPES = (
+    "apertus",
+    "arcee",
+    "cohere",
+    "cohere2",
+    "ernie4_5",
+    "exaone",
+    "exaone4",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "glm",
+    "glm4",
+    "gpt_neox",
+    "granite",
+    "internlm2",
+    "llama",
+    "ministral",
+    "mistral",
+    "nemotron",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "persimmon",
+    "phi",
+    "phi3",
+    "qwen2",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+)
+KNOWN_LAYER_TYPES = ("full_attention", "sliding_attention")
 # Two-matrix MLPs; all others gate. Source: transformers 5.24, the modeling files of these types.
 UNGATED_TYPES = (
     "apertus",
@@ -47,10 +83,20 @@ def parse_dense_config(raw: dict[str, Any], source: str) -> ModelConfig:
     cache is an upper bound.
 
     Raises:
-        ConfigError: a size is missing, or the model has experts, latent attention or Mamba layers.
+        ConfigError: a size is missing, the type is none that the planner knows, or the model has
+            experts, latent attention, or layers that mix tokens by other means than attention.
     """
     fields = Fields(raw, source)
     model_type = fields.text("model_type")
+    if model_type not in DENSE_TYPES:
+        known = ", ".join(("nemotron_h", "qwen3", *DENSE_TYPES))
+        raise fields.fail("model_type", f"{model_type!r} is none that the planner knows: {known}")
+    mixers = raw.get("layer_types") or ()
+    unknown = sorted({str(mixer) for mixer in mixers} - set(KNOWN_LAYER_TYPES))
+    if unknown:
+        raise fields.fail(
+            "layer_types", f"has {', '.join(unknown)}, which the planner does not model"
+        )
     for name, what in UNSUPPORTED.items():
         if fields.has(name) and raw[name] not in (0, 1):
             raise fields.fail(name, f"means {what}, which the planner does not model")

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from nemotrt.profiles.planning.time.roofline import Roofline
+from nemotrt.profiles.planning.time.scheduler import Load, play
 from nemotrt.profiles.planning.time.step import (
     ShardedModel,
     StepTime,
+    call_seconds,
     decode_step_time,
     mean_context,
     prefill_s,
@@ -13,57 +15,88 @@ from nemotrt.profiles.planning.time.step import (
 
 
 @dataclass(frozen=True, slots=True)
+class Users:
+    """Who asks: so many users with prompts and answers of one length, and how many may run."""
+
+    isl: int
+    osl: int
+    concurrency: int
+    max_batch_size: int
+    max_num_tokens: int
+
+    @property
+    def batch_size(self) -> int:
+        """The sequences that run."""
+        return min(self.concurrency, self.max_batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One round of the loop, in which every sequence of the batch is answered once."""
+
+    batch_size: int
+    seconds: float
+    tokens_per_s: float
+    step: StepTime
+
+
+@dataclass(frozen=True, slots=True)
 class SteadyState:
     """What users of a model on a device get.
 
-    tokens_per_s counts generated tokens over all users. ttft_ms is the mean of a request that
-    is in the batch, ttft_burst_ms that of the last one when all arrive at once; queue_ms is what
-    users beyond the batch wait before that.
+    tokens_per_s counts generated tokens over all users. The times to the first token have the
+    wait for a slot in them, queue_ms: the mean, two percentiles, and ttft_burst_ms of the last
+    request of the batch when all come at once to an idle engine.
     """
 
     batch_size: int
     tokens_per_s: float
     ttft_ms: float
+    ttft_p50_ms: float
+    ttft_p95_ms: float
     ttft_burst_ms: float
     tpot_ms: float
     queue_ms: float
     step: StepTime
 
 
-def steady_state(
-    sharded: ShardedModel,
-    on: Roofline,
-    isl: int,
-    osl: int,
-    concurrency: int,
-    max_batch_size: int,
-    max_num_tokens: int,
-) -> SteadyState:
-    """Return the steady state of `concurrency` users when at most `max_batch_size` sequences run.
+def cycle(sharded: ShardedModel, on: Roofline, users: Users) -> Cycle:
+    """Return the loop's round by mean rates.
 
-    In one cycle every sequence of the batch is prefilled once and takes osl - 1 decode steps, at
-    its mean context; prefills stop the decoding of the others. So a batch of b gives
+    In it every sequence of the batch is prefilled once and takes osl - 1 decode steps, at its mean
+    context; prefills stop the decoding of the others. So a batch of b gives
 
-        b * osl tokens in (osl - 1) * step(b) + b * prefill seconds,
-
-    and each user sees the prefills of the b - 1 others spread over its tokens.
+        b * osl tokens in (osl - 1) * step(b) + b * prefill + the request's own overhead seconds.
     """
-    batch_size = min(concurrency, max_batch_size)
-    step = decode_step_time(sharded, on, batch_size, mean_context(isl, osl))
-    num_steps = osl - 1
-    prefills_s = prefill_s(sharded, on, isl, max_num_tokens, batch_size)
-    decode_s = num_steps * step.total / 1e3
-    cycle_s = decode_s + prefills_s
-    alone_s = prefill_s(sharded, on, isl, max_num_tokens)
-    others_s = prefills_s * (batch_size - 1) / batch_size
+    batch_size = users.batch_size
+    step = decode_step_time(sharded, on, batch_size, mean_context(users.isl, users.osl))
+    prefills_s = prefill_s(sharded, on, users.isl, users.max_num_tokens, batch_size)
+    seconds = (users.osl - 1) * step.total / 1e3 + prefills_s + on.request_s()
+    return Cycle(batch_size, seconds, batch_size * users.osl / seconds, step)
+
+
+def steady_state(sharded: ShardedModel, on: Roofline, users: Users) -> SteadyState:
+    """Return the steady state: throughput by mean rates, latencies by playing the scheduler."""
+    found = cycle(sharded, on, users)
+    batch_size = found.batch_size
+    lengths = users.isl, users.osl
+    is_mixed = on.engine.mixes_prompts
+    played = play(
+        Load(*lengths, batch_size, users.max_num_tokens, is_mixed),
+        call_seconds(sharded, on),
+    )
+    queue_s = found.seconds * (users.concurrency - batch_size) / batch_size
+    before_s = queue_s + on.request_s()
     return SteadyState(
         batch_size=batch_size,
-        tokens_per_s=batch_size * osl / cycle_s,
-        ttft_ms=1e3 * (alone_s + wait_s(alone_s, others_s, cycle_s, step.total / 1e3)),
-        ttft_burst_ms=1e3 * prefills_s,
-        tpot_ms=1e3 * (decode_s + others_s) / num_steps if num_steps else 0.0,
-        queue_ms=1e3 * cycle_s * (concurrency - batch_size) / batch_size,
-        step=step,
+        tokens_per_s=found.tokens_per_s,
+        ttft_ms=1e3 * (before_s + played.mean_s),
+        ttft_p50_ms=1e3 * (before_s + played.percentile_s(50)),
+        ttft_p95_ms=1e3 * (before_s + played.percentile_s(95)),
+        ttft_burst_ms=1e3 * (on.request_s() + played.burst_s),
+        tpot_ms=1e3 * played.token_s,
+        queue_ms=1e3 * queue_s,
+        step=found.step,
     )
 
 
@@ -71,7 +104,8 @@ def wait_s(alone_s: float, others_s: float, cycle_s: float, step_s: float) -> fl
     """Return the mean wait of a prompt: the rest of a decode step, and prefills before it.
 
     Source: mean wait of an M/D/1 queue, rho / (2 (1 - rho)) services, with rho the share of the
-    cycle in which another request is prefilled; never more than half of those prefills.
+    cycle in which another request is prefilled; never more than half of those prefills. It holds
+    where requests come at random, as after the tools and the thinking of agents.
     """
     if not others_s:
         return 0.0

@@ -27,6 +27,13 @@ class Paging(StrEnum):
     UNIFIED_PAGES = "unified-pages"  # KV and SSM state in pages of one size
 
 
+class Admission(StrEnum):
+    """When a request may start."""
+
+    RESERVE = "reserve"  # its full length is kept free: nothing is ever evicted
+    MEAN = "mean"  # the mean occupancy fits: in-flight batching with eviction as a last resort
+
+
 class Scratch(StrEnum):
     """What a prompt's kernels keep beside their inputs and results."""
 
@@ -82,6 +89,19 @@ class Choosing(Strict):
     host_us: Overhead
 
 
+NOT_MEASURED = "not measured: from one-shot kernels over NVLink to NCCL over PCIe"
+NO_OVERHEAD = Overhead(low=0, best=0, high=0, source="none")
+
+
+class TensorParallel(Strict):
+    """What an engine's calls cost more on several GPUs, beside the bytes that they send."""
+
+    step_ms: Overhead = NO_OVERHEAD  # of a call, for each doubling of the GPUs
+    sequence_us: Overhead = NO_OVERHEAD  # of a call for each sequence, for each GPU after the first
+    all_reduce_us: Overhead = Overhead(low=8, best=15, high=40, source=NOT_MEASURED)  # on 2 GPUs
+    all_reduce_more_us: Overhead = NO_OVERHEAD  # for each doubling beyond 2
+
+
 class EngineProfile(Strict):
     """One serving engine."""
 
@@ -90,6 +110,8 @@ class EngineProfile(Strict):
     paging: Paging
     paging_source: str
     tokens_per_block: PositiveInt = 1
+    admission: Admission  # unless the user says otherwise
+    admission_source: str = Field(min_length=1)
     reuse: Reuse
     device: Literal["gpu", "cpu"] = "gpu"
     scratch: Scratch = Scratch.FUSED
@@ -108,8 +130,16 @@ class EngineProfile(Strict):
     max_num_tokens: PositiveInt  # new tokens in one call, unless the user says otherwise
     step_overhead_ms: Overhead  # launches and host work that do not overlap the GPU
     sequence_overhead_us: Overhead  # sampling and bookkeeping, for each sequence of a step
+    # Of a request, outside of all calls: HTTP, tokenizing, its way to the scheduler and back.
+    request_overhead_ms: Overhead = NO_OVERHEAD
+    tensor_parallel: TensorParallel = TensorParallel()
+    # What its 8-bit kernels reach over the GPU's gemm_compute_8bit.
+    gemm_8bit_factor: PositiveFloat = 1.0
+    gemm_8bit_source: str = ""
+    # Whether prompts share their calls with tokens of others; else these wait for all prompts.
+    mixes_prompts: bool = True
     # Time of each kernel that nothing hides; a GPU's launches are inside step_overhead_ms.
-    launch_overhead_us: Overhead = Overhead(low=0, best=0, high=0, source="none")
+    launch_overhead_us: Overhead = NO_OVERHEAD
     choosing: Choosing | None = None  # None: inside sequence_overhead_us
     # K (or V) elements that one SM multiplies in a second, for each query head: set only where
     # the decode attention runs on CUDA cores and reads a shared KV head once a query head.

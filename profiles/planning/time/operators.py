@@ -41,7 +41,7 @@ class Call:
     `num_pairs` counts (new token, visible token) pairs; `num_cached_tokens` what attention reads.
     """
 
-    num_tokens: int
+    num_tokens: float
     num_sequences: int
     num_cached_tokens: float
     num_pairs: float
@@ -54,7 +54,7 @@ def decode_call(batch_size: int, context: float) -> Call:
     return Call(batch_size, batch_size, tokens, tokens, is_decode=True)
 
 
-def prefill_call(num_sequences: int, start: int, num_tokens: int) -> Call:
+def prefill_call(num_sequences: int, start: float, num_tokens: float) -> Call:
     """Return a chunk of `num_tokens` tokens after `start` cached ones, of each sequence."""
     pairs = num_tokens * (start + num_tokens / 2)
     return Call(

@@ -1,5 +1,6 @@
 """How long an operator takes: the larger of its memory and its compute time; on a CPU their sum."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -22,16 +23,6 @@ class Scenario(StrEnum):
     FLOOR = "floor"  # nothing can be faster
 
 
-# Latency of one all-reduce. Source: assumed, no measured row with a stated batch has tp > 1; the
-# band covers one-shot kernels over NVLink (low end) to NCCL over PCIe (high end).
-ALL_REDUCE_LATENCY_S = {
-    Scenario.LOW: 40e-6,
-    Scenario.BEST: 15e-6,
-    Scenario.HIGH: 8e-6,
-    Scenario.FLOOR: 0.0,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Roofline:
     """One GPU as one engine drives it, in one scenario; shares are of the datasheet."""
@@ -43,15 +34,16 @@ class Roofline:
     single: str = ""  # the one correction that is taken from the scenario; others stay best
     is_cached: bool = False  # whether all that a call touches stays in a CPU's cache
     is_decode: bool = False
+    tp: int = 1
 
-    def on_call(self, found: Sequence[Operator], is_decode: bool) -> "Roofline":
+    def on_call(self, found: Sequence[Operator], is_decode: bool, tp: int = 1) -> "Roofline":
         """Return the roofline of a call of these operators, made again and again."""
         # A state is written where it was read: its bytes lie in a cache once.
         written = sum(o.num_bytes / 2 for o in found if o.resource is Resource.SSM)
         touched = sum(o.num_bytes for o in found) - written
         cache_mib = self.gpu.datasheet.cache_mib
         is_cached = cache_mib is not None and touched <= cache_mib * 2**20
-        return replace(self, is_cached=is_cached, is_decode=is_decode)
+        return replace(self, is_cached=is_cached, is_decode=is_decode, tp=tp)
 
     def share(self, name: str) -> float:
         """Return the share of the datasheet figure that correction `name` allows."""
@@ -71,11 +63,20 @@ class Roofline:
             is_floor = self.scenario is Scenario.FLOOR
             each_us = seen.launch_overhead_us + num_sequences * seen.row_overhead_us
             return 0.0 if is_floor else num_launches * each_us / 1e6
+        split = self.engine.tensor_parallel
+        step_ms = self._overhead("step_overhead_ms")
+        step_ms += math.log2(self.tp) * self._end_of("step_ms", split.step_ms)
+        sequence_us = self._overhead("sequence_overhead_us")
+        sequence_us += (self.tp - 1) * self._end_of("sequence_us", split.sequence_us)
         return (
-            self._overhead("step_overhead_ms") / 1e3
+            step_ms / 1e3
             + num_launches * self._overhead("launch_overhead_us") / 1e6
-            + num_sequences * self._overhead("sequence_overhead_us") / 1e6
+            + num_sequences * sequence_us / 1e6
         )
+
+    def request_s(self) -> float:
+        """Return the seconds of a request outside of the engine's calls: HTTP, tokenizing."""
+        return self._overhead("request_overhead_ms") / 1e3
 
     def host_s(self, num_sequences: int) -> float:
         """Return the seconds of the host's work beside a call, which is never shorter."""
@@ -131,7 +132,10 @@ class Roofline:
             name = "gemm_compute_8bit"
         if self.is_decode and name.startswith("gemm") and self.corrections.gemm_compute_decode:
             name = "gemm_compute_decode"
-        rate = peak_tflops(self.gpu, operator.arithmetic) * 1e12 * self.share(name)
+        share = self.share(name)
+        if name == "gemm_compute_8bit" and self.scenario is not Scenario.FLOOR:
+            share = min(share * self.engine.gemm_8bit_factor, 1.0)
+        rate = peak_tflops(self.gpu, operator.arithmetic) * 1e12 * share
         return max(operator.num_flops / rate, self._cuda_core_seconds(operator))
 
     def _cuda_core_seconds(self, operator: Operator) -> float:
@@ -148,7 +152,10 @@ class Roofline:
         if rate is None:
             raise ConfigError(f"{self.gpu.name}: interconnect_gb_per_s is missing; --tp needs it.")
         moved = operator.num_bytes / (rate * 1e9 * self.share("interconnect_bandwidth"))
-        return moved + operator.num_launches * ALL_REDUCE_LATENCY_S[self.scenario]
+        split = self.engine.tensor_parallel
+        each_us = self._end_of("all_reduce_us", split.all_reduce_us)
+        each_us += math.log2(self.tp / 2) * self._end_of("more_us", split.all_reduce_more_us)
+        return moved + operator.num_launches * each_us / 1e6
 
 
 def roofline(

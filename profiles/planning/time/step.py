@@ -1,8 +1,9 @@
 """The time of one decode step and of a prefill, by operator."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from operator import mul
 
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile
@@ -53,7 +54,7 @@ def step_time(sharded: ShardedModel, on: Roofline, call: Call) -> StepTime:
         *operators(sharded.model, sharded.formats, call, sharded.tp),
         *choosing(sharded.model, on.engine, call),
     ]
-    on = on.on_call(found, call.is_decode)
+    on = on.on_call(found, call.is_decode, sharded.tp)
     for operator in found:
         times[operator.resource] += on.seconds(operator)
     launches = on.engine.launches
@@ -63,6 +64,77 @@ def step_time(sharded: ShardedModel, on: Roofline, call: Call) -> StepTime:
     parts = {resource.value: seconds * 1e3 for resource, seconds in times.items()}
     total = max(sum(times.values()) + overhead, on.host_s(call.num_sequences)) * 1e3
     return StepTime(**parts, overhead=total - sum(parts.values()), total=total)
+
+
+def call_seconds(sharded: ShardedModel, on: Roofline) -> Callable[[Call], float]:
+    """Return what `step_time` says of a call in total, in seconds, for thousands of calls.
+
+    On a GPU all that an operator moves and multiplies grows evenly with each of a call's counts,
+    so the factors are worked out once.
+    """
+    if on.gpu.kind == "cpu":  # whose cache holds a call, or not
+        return lambda call: step_time(sharded, on, call).total / 1e3
+    rates = {is_decode: _rates(sharded, on, is_decode) for is_decode in (True, False)}
+
+    def seconds(call: Call) -> float:
+        found = rates[call.is_decode]
+        counts = (
+            1,
+            call.num_tokens,
+            call.num_sequences,
+            call.num_cached_tokens,
+            call.num_pairs,
+        )
+        total: float = sum(map(mul, found.always, counts))
+        for memory, compute in found.either:
+            total += max(sum(map(mul, memory, counts)), sum(map(mul, compute, counts)))
+        return max(total, found.host * call.num_sequences)
+
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """Seconds for each count of a call, 1 before them: of all calls, and of either resource."""
+
+    always: tuple[float, ...]
+    either: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+    host: float
+
+
+# A call of nothing, and one of each count alone.
+UNITS = ((0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+
+
+def _rates(sharded: ShardedModel, on: Roofline, is_decode: bool) -> _Rates:
+    """Return the factors of calls of one kind."""
+    calls = [Call(*counts, is_decode=is_decode) for counts in UNITS]
+    each = [
+        [
+            *operators(sharded.model, sharded.formats, call, sharded.tp),
+            *choosing(sharded.model, on.engine, call),
+        ]
+        for call in calls
+    ]
+    on = on.on_call(each[0], is_decode, sharded.tp)
+    launches = on.engine.launches
+    num_launches = launches.of(sharded.model) if launches else sum(o.num_launches for o in each[0])
+    always = list(_slopes([on.overhead_s(num_launches, call.num_sequences) for call in calls]))
+    either = []
+    for same in zip(*each, strict=True):
+        is_link = same[0].resource is Resource.INTERCONNECT
+        memory = _slopes([on.seconds(o) if is_link else on.memory_seconds(o) for o in same])
+        compute = () if is_link else _slopes([on.compute_seconds(o) for o in same])
+        if any(compute):
+            either.append((memory, compute))
+        else:
+            always = [one + other for one, other in zip(always, memory, strict=True)]
+    return _Rates(tuple(always), tuple(either), on.host_s(1))
+
+
+def _slopes(values: Sequence[float]) -> tuple[float, ...]:
+    """Return the value of nothing, and how much more each count alone gives."""
+    return (values[0], *(value - values[0] for value in values[1:]))
 
 
 def choosing(model: ModelConfig, engine: EngineProfile, call: Call) -> Iterator[Operator]:

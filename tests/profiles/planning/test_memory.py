@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ArtefactError, ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import Deployment
-from nemotrt.profiles.planning.memory.capacity import GIB, Admission
+from nemotrt.profiles.planning.memory.capacity import GIB
 from nemotrt.profiles.planning.memory.request_memory import request_memory
 from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
 from nemotrt.profiles.planning.sources.known_models import known_models, load_model
-from nemotrt.profiles.planning.time.engine_profile import load_engine
+from nemotrt.profiles.planning.time.engine_profile import Admission, load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 
 MIB = 2**20
@@ -207,3 +207,32 @@ def test_dense_configs_against_transformers(tmp_path: Path, model_type: str) -> 
         model = transformers.AutoModelForCausalLM.from_config(config)
     expected = sum(parameter.numel() for parameter in model.parameters())
     assert num_parameters(load_model(str(tmp_path))) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    ["rwkv7", "recurrent_gemma", "lfm2", "bert", "t5", "mamba2", "falcon_h1", "no_such_type"],
+)
+def test_types_that_nobody_read_are_refused(tmp_path: Path, model_type: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**DENSE, "model_type": model_type}))
+    with pytest.raises(ConfigError, match=f"model_type '{model_type}' is none that the planner"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("mixer", ["linear_attention", "conv", "recurrent"])
+def test_layers_that_do_not_attend_are_refused(tmp_path: Path, mixer: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**DENSE, "layer_types": ["full_attention", mixer]}))
+    with pytest.raises(ConfigError, match=f"layer_types has {mixer}"):
+        load_model(str(path))
+
+
+DENSE = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "vocab_size": 100,
+}

@@ -132,6 +132,7 @@ def test_latency_target() -> None:
         ([NANO, "--tp", "5"], 2, "does not divide 8 KV heads"),
         ([NANO, "--gpu", "a10g", "--engine", "native"], 2, "does not run on a10g, a gpu"),
         ([NANO, "--tpot-ms", "1"], 4, "cannot be met"),
+        ([NANO, "--ttft-ms", "5000", "--concurrency", "500"], 4, "of them the wait for a slot"),
         (["sweep", NANO, "--lengths", "1x2"], 2, "ISL:OSL"),
         (["sweep", "none", "--lengths", "1x2", "--plot", "a.pdf"], 2, ".html or a .png"),
     ],

@@ -1,0 +1,100 @@
+"""The scheduler played out: by hand, against the closed form, and call by call."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemotrt.engines.model.numerics import NumberFormat, Precision
+from nemotrt.profiles.hardware.gpu_profile import load_gpu
+from nemotrt.profiles.planning.sources.known_models import load_model
+from nemotrt.profiles.planning.time.closed_loop import Users, cycle, steady_state
+from nemotrt.profiles.planning.time.engine_profile import load_engine
+from nemotrt.profiles.planning.time.formats import Formats
+from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
+from nemotrt.profiles.planning.time.roofline import Roofline, Scenario, roofline
+from nemotrt.profiles.planning.time.scheduler import NUM_ROUNDS, Load, Played, play, together
+from nemotrt.profiles.planning.time.step import ShardedModel, call_seconds, step_time
+
+BF16 = Formats(Precision.BF16, NumberFormat.BF16, NumberFormat.FP32)
+MODELS = st.sampled_from(["nemotron-nano-9b-v2", "qwen3-8b", "llama-7b"])
+ENGINES = st.sampled_from(["vllm", "sglang", "tensorrt-llm", "tensorrt", "tensorrt-llm-0.9"])
+
+
+def on_h100(engine: str) -> Roofline:
+    return roofline(load_gpu("h100"), load_engine(engine), Scenario.BEST)
+
+
+def by_tokens(call: Call) -> float:
+    """A second a prompt token, a tenth for each decode step beside or without one."""
+    return 0.1 if call.is_decode else float(call.num_tokens)
+
+
+def test_a_wave_in_one_call_by_hand() -> None:
+    # 4 prompts of 10 tokens fit one call: all wait for its 40 s, in every round, for they end
+    # together too. 3 more tokens take 0.3 s.
+    found = play(Load(10, 4, 4, 64, True), by_tokens)
+    assert found.first_token_s == (40.0,) * 4 * NUM_ROUNDS
+    assert found.burst_s == 40.0 and found.token_s == pytest.approx(0.1)
+    assert found.tokens_per_s == pytest.approx(4 * 4 / 40.3)
+
+
+def test_prompts_wait_for_those_before_them_by_hand() -> None:
+    # A call holds one prompt of 10, others decode beside: 10, 20, 30 s in the first round.
+    found = play(Load(10, 1, 3, 10, True), by_tokens)
+    assert found.burst_s == 30.0
+    assert found.first_token_s[:2] == (10.0, 20.0) and found.percentile_s(95) == 30.0
+
+
+def test_prompts_first_keeps_users_in_step() -> None:
+    mixed = play(Load(10, 50, 8, 20, True), by_tokens)
+    first = play(Load(10, 50, 8, 20, False), by_tokens)
+    assert first.mean_s == pytest.approx(50.0)  # 2 prompts a call: 20, 40, 60, 80 s each round
+    assert mixed.mean_s < first.mean_s and mixed.burst_s >= first.burst_s
+
+
+@settings(deadline=None, max_examples=25)
+@given(MODELS, ENGINES, st.integers(1, 60), st.integers(1, 6000), st.integers(16, 3000))
+def test_the_closed_form_agrees(model: str, engine: str, users: int, isl: int, osl: int) -> None:
+    """But for the decode steps that ride in the calls of prompts: these it counts twice."""
+    sharded, on = ShardedModel(load_model(model), BF16), on_h100(engine)
+    asked = Users(isl, osl, users, users, on.engine.max_num_tokens)
+    played = _play(sharded, on, asked)
+    formula = cycle(sharded, on, asked)
+    seconds = formula.seconds - on.request_s()
+    num_calls = math.ceil(users * isl / asked.max_num_tokens)
+    ridden_s = min(num_calls, osl - 1) * formula.step.total / 1e3 if on.engine.mixes_prompts else 0
+    assert users * osl / seconds <= 1.1 * played.tokens_per_s
+    assert played.tokens_per_s <= 1.1 * users * osl / (seconds - ridden_s)
+    assert played.burst_s <= 1.1 * seconds
+
+
+@settings(deadline=None, max_examples=25)
+@given(MODELS, ENGINES, st.integers(1, 400), st.integers(1, 200))
+def test_one_token_prompts_wait_no_longer_than_a_burst(
+    model: str, engine: str, users: int, osl: int
+) -> None:
+    sharded, on = ShardedModel(load_model(model), BF16), on_h100(engine)
+    found = steady_state(sharded, on, Users(1, osl, users, users, on.engine.max_num_tokens))
+    assert found.ttft_ms <= found.ttft_burst_ms * (1 + 1e-9)
+    assert found.ttft_p50_ms <= found.ttft_p95_ms <= found.ttft_burst_ms * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=25)
+@given(MODELS, ENGINES, st.integers(1, 300), st.integers(1, 5000), st.integers(1, 4000))
+def test_a_call_takes_what_its_operators_take(
+    model: str, engine: str, batch: int, context: int, new: int
+) -> None:
+    sharded, on = ShardedModel(load_model(model), BF16, 1), on_h100(engine)
+    seconds = call_seconds(sharded, on)
+    decode, prompt = decode_call(batch, context), prefill_call(2, context, new)
+    for call in (decode, prompt, together(prompt, decode)):
+        assert seconds(call) == pytest.approx(step_time(sharded, on, call).total / 1e3, rel=1e-9)
+
+
+def _play(sharded: ShardedModel, on: Roofline, asked: Users) -> Played:
+    load = Load(
+        asked.isl, asked.osl, asked.batch_size, asked.max_num_tokens, on.engine.mixes_prompts
+    )
+    return play(load, call_seconds(sharded, on))
