@@ -12,7 +12,7 @@ from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.opening import OpenEngine
 from nemotrt.engines.runtime.engine import Feed
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
-from nemotrt.engines.runtime.sampling import guide
+from nemotrt.engines.runtime.sampling import thinking_budget
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.sampling.thinking_budget import AfterThinking, ThinkingBudget
 from nemotrt.engines.runtime.scheduling.generation import collect
@@ -63,7 +63,7 @@ def test_a_thinking_budget_is_kept_by_a_second_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The closing tag is due at once, in the middle, or cut short by max_tokens."""
-    monkeypatch.setattr(guide, "GRACE_TOKENS", 2)
+    monkeypatch.setattr(thinking_budget, "GRACE_TOKENS", 2)
     found = []
     for engine in (cpu, opened):
         tokenizer = engine.tokenizer
