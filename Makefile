@@ -23,8 +23,8 @@ setup: $(VENV)/.installed  ## Create .venv with everything.
 demo: setup  ## Run the whole chain on the built-in tiny model.
 	$(BIN)/nemotrt demo -o demo --force
 
-test: setup  ## Run the tests (minutes), in two halves side by side.
-	$(BIN)/python scripts/halves.py
+test: setup  ## Run the tests (minutes), in three lanes side by side.
+	$(BIN)/python scripts/lanes.py
 
 test-all: setup  ## Run the tests with the slow ones.
 	$(BIN)/pytest -q -m "not gpu" --hypothesis-profile thorough
