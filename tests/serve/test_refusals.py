@@ -41,6 +41,8 @@ ANTHROPICS = {
     504: "timeout_error",
 }
 BODIES = {door.path: door.least for door in DOORS}
+for counts in ("/v1/chat/completions", "/v1/responses"):
+    BODIES[f"{counts}/input_tokens"] = BODIES[counts]  # of the same bodies
 STREAMED = [door.path for door in DOORS[:4]]
 PROMPTS = {
     "/v1/chat/completions": "messages",
