@@ -2,15 +2,15 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from nemotrt.serve.processes.launcher import serve_engine
+from support.chromium import chromium
 
 TESTS = Path(__file__).parents[1]
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
@@ -28,17 +28,13 @@ def address(engine_folder, triton_runtime) -> Iterator[str]:
 
 @pytest.fixture
 def page(address) -> Iterator[Page]:
-    chromium = shutil.which("chromium")
-    assert chromium, "apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page()
         faults: list[Any] = []
         page.on("pageerror", lambda fault: faults.append(fault))
         page.goto(address)
         expect(page.locator("#model")).to_have_text("llm")
         yield page
-        browser.close()
         assert not faults
 
 

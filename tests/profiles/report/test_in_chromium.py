@@ -1,13 +1,12 @@
 """The report in a real Chromium without a network: nothing fetched, no fault, all readable."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample, GpuTrace
 from nemotrt.profiles.reports.comparison import write_comparison
@@ -16,6 +15,7 @@ from nemotrt.profiles.runs.record.prediction import Prediction
 from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.verdict.judge import judge
 from nemotrt.profiles.verdict.page import write_verdict
+from support.chromium import chromium
 from support.simulated_run import simulate
 
 pytestmark = pytest.mark.slow
@@ -66,12 +66,8 @@ FAULTS = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    assert chromium, "apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def gpu_trace(end_s: float) -> GpuTrace:

@@ -1,12 +1,12 @@
 """The chat page in a real Chromium, over the real front; only what the model says is a script."""
 
-import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from support.chat_page import Script, Server, is_fault
+from support.chromium import chromium
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +30,8 @@ def address(_script: Script) -> Iterator[str]:
 
 @pytest.fixture(scope="module")  # no longer: while it is open no other test can run a loop
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    assert chromium, "apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
