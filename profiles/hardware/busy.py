@@ -48,8 +48,16 @@ class MachineUse(Strict):
         )
 
     @property
+    def is_known(self) -> bool:
+        """Whether the system told anything that a busy machine would show."""
+        others = self.others_cores if self.is_engine_here else None
+        return any(told is not None for told in (others, self.stolen_share, self.wait_share))
+
+    @property
     def text(self) -> str:
-        """What disturbed, "" on a quiet machine."""
+        """What disturbed, or that nobody knows; "" on a quiet machine."""
+        if not self.is_known:
+            return "Whether this machine was busy is not known: the system does not tell."
         if self.excess <= 1:
             return ""
         said = []

@@ -61,6 +61,15 @@ def test_what_is_above_a_figure_is_said(others, stolen, wait, is_engine_here):
     assert bool(found.text) is is_busy
 
 
+@pytest.mark.parametrize("is_engine_here", [True, False])
+def test_a_system_that_does_not_tell_is_not_called_quiet(is_engine_here):
+    others = None if is_engine_here else 0.0  # a server may be one of them: they say nothing
+    found = use(others, None, None, is_engine_here=is_engine_here)
+    assert "is not known" in found.text
+    with pytest.raises(EnvironmentUnfitError, match="is not known"):
+        check_quiet(OnBusy.REFUSE, found)
+
+
 def test_a_server_of_this_machine_is_no_stranger():
     """It is one of the other programs: only what our own threads waited tells."""
     assert use(1.9, is_engine_here=False).text == ""
