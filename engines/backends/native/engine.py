@@ -103,8 +103,7 @@ class NativeEngine(KeptSlots):
         row = 0
         for pieces in self._passes(feeds):
             sequences = [
-                (p.slot, self.held[p.slot], len(p.tokens), p.num_logits, p.is_draft)
-                for p in pieces
+                (p.slot, self.held[p.slot], len(p.tokens), p.num_logits, p.is_draft) for p in pieces
             ]
             tokens = np.array([token for piece in pieces for token in piece.tokens], np.int32)
             run_step(self._handle, sequences, tokens, logits[row:], self.seconds)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from nemotrt.engines.runtime.engine import Feed
+from nemotrt.engines.runtime.request_scheduler import SpeculationStats
 from nemotrt.engines.runtime.sampling.draws import Turn
 from nemotrt.engines.runtime.scheduling.running_request import Draft, Gain, RunningRequest
-from nemotrt.engines.runtime.speculation.speculation import Speculation, SpeculationStats
+from nemotrt.engines.runtime.speculation.speculation import Speculation
 
 Fed = tuple[RunningRequest, Feed]
 

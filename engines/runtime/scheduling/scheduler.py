@@ -20,7 +20,7 @@ from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed
 from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.pipeline import open_pipeline
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
-from nemotrt.engines.runtime.request_scheduler import check_request
+from nemotrt.engines.runtime.request_scheduler import SpeculationStats, check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
 from nemotrt.engines.runtime.scheduling.drafting import Drafting
 from nemotrt.engines.runtime.scheduling.prompt_scores import MAX_LOGITS_PER_STEP
@@ -28,7 +28,7 @@ from nemotrt.engines.runtime.scheduling.reuse import Reuse
 from nemotrt.engines.runtime.scheduling.running_request import Gain, RunningRequest, next_rules
 from nemotrt.engines.runtime.scheduling.slot_holders import SlotHolders
 from nemotrt.engines.runtime.scheduling.step_pace import StepPace
-from nemotrt.engines.runtime.speculation.speculation import Speculation, SpeculationStats
+from nemotrt.engines.runtime.speculation.speculation import Speculation
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
 
@@ -152,12 +152,12 @@ class Scheduler:
             updates += self._choose(fed, start_s)
         if not self._pipeline.is_ahead:
             updates += self._learn()
+            if is_plain:  # what further tokens take is theirs with guesses and without
+                self._drafting.took(fed, self._clock() - start_s)
             while due := self._drafting.right:
                 self._pipeline.choose(self._drafting.turns())
                 self._due = due
                 updates += self._learn()
-            if is_plain:
-                self._drafting.took(fed, self._clock() - start_s)
         return updates
 
     def _plan(self) -> list[tuple[RunningRequest, Feed]]:

@@ -1,25 +1,16 @@
 """Guesses what sequences say next, for an engine that looks at several tokens of one at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nemotrt.engines.runtime.engine import TakesDrafts
 from nemotrt.engines.runtime.request import Request
+from nemotrt.engines.runtime.request_scheduler import SpeculationStats
 from nemotrt.engines.runtime.sampling.guide import known_ahead
 from nemotrt.engines.runtime.speculation.history import History
 from nemotrt.engines.runtime.speculation.lookup import MAX_MATCH, Places, Pointer
 from nemotrt.engines.runtime.speculation.worth import Record, StepCost, worthwhile
 
 PROMPT_TOKENS_AT_ONCE = 4096  # that are read between two steps, in some ms
-
-
-@dataclass(slots=True)
-class SpeculationStats:
-    """Counts since the start."""
-
-    drafts: int = 0  # times that a sequence was fed guesses
-    drafted_tokens: int = 0  # guesses that were fed
-    accepted_tokens: int = 0  # of these, those that were chosen too
 
 
 class Guesser:

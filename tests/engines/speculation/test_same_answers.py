@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,8 +18,6 @@ from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.runtime.speculation.speculation import Speculation
 from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
 from support.drafting_engine import DraftingEngine
-
-import numpy as np
 
 VOCAB = 12
 EOS = (3,)
@@ -87,7 +86,9 @@ params = st.builds(
 @st.composite
 def requests(draw: st.DrawFn) -> list[Request]:
     stems = draw(
-        st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=20), min_size=1, max_size=3)
+        st.lists(
+            st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=20), min_size=1, max_size=3
+        )
     )
     found = []
     for number in range(draw(st.integers(1, 6))):
