@@ -83,7 +83,8 @@ class StepCost:
         common = self._tokens_seconds - self._tokens * seconds
         first = FIRST_COST * seconds
         slope = max(0.0, (common + FIRST_WEIGHT * first) / (spread + FIRST_WEIGHT))
-        return slope / max(seconds + slope * (tokens - mean), 0.1 * seconds, 1e-9)
+        step = max(seconds + slope * (tokens - mean), slope * tokens)  # its tokens at least
+        return slope / step if step > 0 else 0.0
 
 
 def worthwhile(
