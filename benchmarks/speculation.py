@@ -5,12 +5,11 @@ Run: python benchmarks/speculation.py [--models mid,wide] [--rounds 3] [--batche
 Random weights repeat nothing, so each answer is a given text: a guide forces its tokens, one at a
 time, and tells nothing of the next ones. The engine computes all it would, the guesses come from
 the prompt and the answer so far. Of each text: how many tokens a step yields, and the ratio of
-tokens a second with `--speculate auto` and `off`, in turn. `chunk` is what a step takes that looks
-at so many tokens of one sequence, over a step of one token.
+tokens a second with `--speculate auto` over `off`, which take turns of 50 ms. `chunk` is what a
+step takes that looks at so many tokens of one sequence, over a step of one token.
 """
 
 import json
-import statistics
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=256)
 CHUNKS = (2, 4, 8, 16)
 MAX_TOKENS = 700  # of an answer
+SLICE_S = 0.05  # in which one side runs before it is the other's turn
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,14 @@ class Case:
 
 def cases() -> list[Case]:
     """Return tool calls, a code edit, a summary with quotes, and prose about something else."""
-    labels = json.loads((ROOT / "serve/front/page/texts/en.json").read_text())
-    records = [{"key": key, "text": text} for key, text in labels.items() if isinstance(text, str)]
-    calls = [{"name": "set_text", "arguments": record} for record in records[:14]]
-    schema = {"name": "set_text", "parameters": {"properties": {"key": {}, "text": {}}}}
-    tools = f"{json.dumps(schema)}\n" + "\n".join(f"{r['key']}: {r['text']}" for r in records)
+    dashboard = json.loads((ROOT / "serve/deploy/grafana.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] == "timeseries"][:3]
+    schema = {"name": "update_panel", "parameters": {"properties": {"panel": {"type": "object"}}}}
+    tools = f"{json.dumps(schema)}\nPut a unit into each title.\n{json.dumps(panels)}"
+    calls = [
+        {"name": "update_panel", "arguments": {"panel": panel | {"title": f"{panel['title']} (s)"}}}
+        for panel in panels
+    ]
 
     code = (ROOT / "engines/runtime/scheduling/line.py").read_text()
     edited = code.replace("_parked", "_put_aside").replace("item", "entry")
@@ -92,39 +95,65 @@ class Said:
         self._num_out += 1
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What one run took: tokens a second after the first ones, and tokens a step."""
+class Side:
+    """One scheduler that says a text, some steps at a time, and the time that it took for them."""
 
-    tokens_per_s: float
-    tokens_per_step: float
-    tokens: tuple[int, ...]
+    def __init__(self, folder: Path, case: Case, batch: int, word: str) -> None:
+        """Run the prompts; each has a salt, so that none helps another."""
+        tokenizer = load_tokenizer(TINY_MODELS["tiny"])
+        prompt = tuple(tokenizer.encode(case.prompt))[:2000]
+        answer = tokenizer.encode(case.answer)[:MAX_TOKENS]
+        self._opened = open_engine(folder, OpenOptions(speculate=word), verify=False)
+        self._scheduler = replace(self._opened, tokenizer=None, eos_ids=()).scheduler()
+        settings = SamplingParams(max_tokens=len(answer), ignore_eos=True)
+        for number in range(batch):
+            own = (*prompt[number:], *prompt[:number])
+            name = str(number)
+            self._scheduler.submit(Request(name, own, settings, Said(answer), salt=name))
+        self.tokens: list[tuple[str, int]] = []
+        self.num_steps = 0
+        while len(self.tokens) < batch:
+            self._step()
+        self._num_before, self.num_steps, self.seconds = len(self.tokens), 0, 0.0
+
+    def go_on(self) -> bool:
+        """Make steps for a while; return whether there are more to make."""
+        start_s = time.perf_counter()
+        end_s = start_s + SLICE_S
+        while not self._scheduler.is_idle and time.perf_counter() < end_s:
+            self._step()
+        self.seconds += time.perf_counter() - start_s
+        return not self._scheduler.is_idle
+
+    def _step(self) -> None:
+        for update in self._scheduler.step():
+            self.tokens += [(update.request_id, token.id) for token in update.tokens]
+        self.num_steps += 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens whose time was taken."""
+        return len(self.tokens) - self._num_before
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Of all sequences together."""
+        return self.num_tokens / self.seconds
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._opened.engine.close()
 
 
-def run(folder: Path, case: Case, batch: int, word: str) -> Turn:
-    """Return how fast a batch of one text is said."""
-    tokenizer = load_tokenizer(TINY_MODELS["tiny"])
-    prompt = tuple(tokenizer.encode(case.prompt))[:2000]
-    answer = tokenizer.encode(case.answer)[:MAX_TOKENS]
-    opened = open_engine(folder, OpenOptions(speculate=word), verify=False)
-    scheduler = replace(opened, tokenizer=None, eos_ids=()).scheduler()
-    settings = SamplingParams(max_tokens=len(answer), ignore_eos=True)
-    for number in range(batch):
-        # each batch member has a prompt of its own, and a salt, so that none helps another
-        own = (*prompt[number:], *prompt[:number])
-        asked = Request(str(number), own, settings, Said(answer), salt=str(number))
-        scheduler.submit(asked)
-    tokens: list[int] = []
-    while len(tokens) < batch:  # the prompts
-        tokens += [token.id for update in scheduler.step() for token in update.tokens]
-    before, steps, start_s = len(tokens), 0, time.perf_counter()
-    while not scheduler.is_idle:
-        tokens += [token.id for update in scheduler.step() for token in update.tokens]
-        steps += 1
-    seconds = time.perf_counter() - start_s
-    opened.engine.close()
-    new = len(tokens) - before
-    return Turn(new / seconds, new / steps / batch, tuple(sorted(tokens)))
+def race(folder: Path, case: Case, batch: int) -> tuple[Side, Side]:
+    """Return a text said without guesses and with, in slices that take turns."""
+    sides = [Side(folder, case, batch, word) for word in ("off", "auto")]
+    while any([side.go_on() for side in sides]):
+        pass
+    for side in sides:
+        side.close()
+    assert sorted(sides[0].tokens) == sorted(sides[1].tokens), "guesses have changed a token"
+    return sides[0], sides[1]
 
 
 def chunk_costs(folder: Path, rounds: int) -> dict[int, float]:
@@ -162,17 +191,14 @@ def main(models: str, rounds: int, batches: str, folder: Path | None) -> None:
         print(name, "chunk", {count: f"{cost:.2f}" for count, cost in costs.items()}, flush=True)
         for batch in map(int, batches.split(",")):
             for case in cases():
-                words = ("off", "auto")
-                turns = [
-                    {word: run(engine, case, batch, word) for word in words} for _ in range(rounds)
-                ]
-                assert all(turn["off"].tokens == turn["auto"].tokens for turn in turns)
-                ratios = [t["auto"].tokens_per_s / t["off"].tokens_per_s for t in turns]
-                best = [max(turn[word].tokens_per_s for turn in turns) for word in words]
+                races = [race(engine, case, batch) for _ in range(rounds)]
+                ratios = sorted(auto.tokens_per_s / off.tokens_per_s for off, auto in races)
+                told = " ".join(f"{ratio:.2f}" for ratio in ratios)
+                off, auto = max(races, key=lambda pair: pair[0].tokens_per_s)
                 print(
-                    f"{name} batch {batch} {case.name}: {best[0]:.1f} -> {best[1]:.1f} tokens/s, "
-                    f"{best[1] / best[0]:.2f} (median {statistics.median(ratios):.2f}), "
-                    f"{turns[0]['auto'].tokens_per_step:.2f} tokens a step",
+                    f"{name} batch {batch} {case.name}: {off.tokens_per_s:.1f} -> "
+                    f"{auto.tokens_per_s:.1f} tokens/s, ratios {told}, "
+                    f"{auto.num_tokens / auto.num_steps / batch:.2f} tokens a step",
                     flush=True,
                 )
 

@@ -1,11 +1,18 @@
-"""The figures of kept prefixes on /metrics, read by Prometheus' own parser."""
+"""The figures of kept prefixes and guesses on /metrics, read by Prometheus' own parser."""
 
 from dataclasses import fields
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from nemotrt.engines.runtime.kept_state import KeptStats
-from nemotrt.serve.engine.kept_metrics import COUNTERS, GAUGES, kept_text
+from nemotrt.engines.runtime.request_scheduler import SpeculationStats
+from nemotrt.serve.engine.kept_metrics import (
+    COUNTERS,
+    GAUGES,
+    SPECULATION,
+    kept_text,
+    speculation_text,
+)
 
 STATS = KeptStats(
     limit_bytes=1000,
@@ -46,3 +53,13 @@ def test_nothing_is_shown_where_nothing_is_kept() -> None:
 
 def test_every_figure_is_told() -> None:
     assert {item.name for item in fields(KeptStats)} == COUNTERS.keys() | GAUGES.keys()
+
+
+def test_guesses_are_counted() -> None:
+    assert samples(speculation_text(SpeculationStats(3, 20, 11))) == {
+        "nemotrt_speculation_drafts_total": 3,
+        "nemotrt_speculation_drafted_tokens_total": 20,
+        "nemotrt_speculation_accepted_tokens_total": 11,
+    }
+    assert speculation_text(None) == ""
+    assert {item.name for item in fields(SpeculationStats)} == SPECULATION.keys()

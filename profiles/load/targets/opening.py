@@ -7,6 +7,7 @@ from nemotrt.engines.artefact.manifest import MANIFEST_FILE
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.hub.origin import origin_of
 from nemotrt.engines.checkpoint.hub.parts import Part
+from nemotrt.engines.runtime.speculation.options import AUTO
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.profiles.load.http.http_client import HttpClient
@@ -73,6 +74,7 @@ def _check_options(address: str, options: TargetOptions) -> None:
         "--threads": is_server and options.opening.num_threads is not None,
         "--prefix-cache-gib": is_server and options.prefix_cache_gib is not None,
         "--checkpoint": is_server and options.opening.checkpoint is not None,
+        "--speculate": is_server and options.opening.speculate != AUTO,
         "--verify": is_server and not options.opening.trust_seals,
         "--protocol": not is_server and options.protocol is not None,
         "--header": not is_server and bool(options.headers),

@@ -1,4 +1,4 @@
-"""Guesses on the native engine: tokens, texts and log-probabilities are those without, bit for bit."""
+"""Guesses on the native engine: tokens, texts, log-probabilities are those without, to the bit."""
 
 import random
 from collections.abc import Iterator
