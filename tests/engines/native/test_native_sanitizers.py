@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 TESTS = (
     "test_draws.py",
+    "test_native_drafts.py",
     "test_native_engine.py",
     "test_native_program.py",
     "test_native_quantized.py",
@@ -44,7 +45,7 @@ from nemotrt.engines.runtime.sampling.draws import Turn, open_draws
 from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 
-engine = NativeEngine(Path(sys.argv[1]), Limits(8, 1280, 128), 4)
+engine = NativeEngine(Path(sys.argv[1]), Limits(8, 1280, 128), 4, max_draft=16)
 slots = [engine.allocate() for _ in range(8)]
 draws, card = open_draws(engine), SamplingParams(temperature=0.6, top_p=0.95, logprobs=3)
 turns = [Turn(slot, draws.open(card, (7,), ())) for slot in slots]
@@ -53,6 +54,9 @@ for count in (1, 30, 1, 128, 1, 1):
     assert None not in draws.choose(logits, turns)
 engine.release(slots[3])
 engine.step([Feed(slot, [9]) for slot in slots[:3]])
+for right in (1, 5, 9):
+    engine.step([Feed(slot, [9] * 9, 9, is_draft=True) for slot in slots[:3]])
+    engine.accept({slot: right for slot in slots[:3]})
 for count in [128] * 8 + [1, 1]:  # at the end its keys are split among the threads
     engine.step([Feed(slots[0], [9] * count)])
 engine.close()
