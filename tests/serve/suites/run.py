@@ -45,6 +45,7 @@ class Suite:
 ENTRYPOINTS = "tests/entrypoints"
 CHAT = f"{ENTRYPOINTS}/openai/chat_completion"
 COMPLETION = f"{ENTRYPOINTS}/openai/completion"
+RESPONSES = f"{ENTRYPOINTS}/openai/responses"
 SUITES = {
     "llama.cpp": Suite(
         Source(
@@ -85,6 +86,16 @@ SUITES = {
             f"{COMPLETION}/test_prompt_validation.py",
             f"{COMPLETION}/test_token_in_token_out.py",
             f"{ENTRYPOINTS}/openai/models/test_models.py",
+            f"{RESPONSES}/test_basic.py",
+            f"{RESPONSES}/test_errors.py",
+            f"{RESPONSES}/test_function_call.py",
+            f"{RESPONSES}/test_simple.py",
+            f"{RESPONSES}/test_stateful.py",
+            f"{RESPONSES}/test_structured_output.py",
+            f"{ENTRYPOINTS}/openai/test_chunked_prompt.py",
+            f"{ENTRYPOINTS}/openai/test_openai_schema.py",
+            f"{ENTRYPOINTS}/openai/test_return_token_ids.py",
+            f"{ENTRYPOINTS}/openai/test_return_tokens_as_ids.py",
         ),
     ),
 }
