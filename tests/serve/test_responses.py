@@ -151,7 +151,7 @@ def test_a_stored_response_is_got_and_deleted(client) -> None:
     assert client.responses.retrieve(response.id).to_dict() == response.to_dict()
     client.responses.delete(response.id)
     for ask in (client.responses.retrieve, client.responses.delete):
-        with pytest.raises(openai.NotFoundError, match="Response with id .* not found"):
+        with pytest.raises(openai.NotFoundError, match=r"Response with id .* not found"):
             ask(response.id)
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(**ASKED, previous_response_id=response.id)

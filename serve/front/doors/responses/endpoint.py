@@ -87,6 +87,6 @@ class ResponsesEndpoint:
 
     def _missing(self, name: str) -> str:
         return (
-            f"Response with id {name[:80]!r} not found: none had that id, or it was not to be stored, "
-            "was deleted, gave way to newer ones, or the server has started again."
+            f"Response with id {name[:80]!r} not found: none had that id, or it was not to be "
+            "stored, was deleted, gave way to newer ones, or the server has started again."
         )
