@@ -9,10 +9,12 @@ from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.artefact.weights import Place, check_given, find_weights, same_checkpoint
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.hf_config import read_model_config
-from nemotrt.engines.runtime.engine import Engine, KeepsState
+from nemotrt.engines.runtime.engine import Engine, KeepsState, TakesDrafts
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler, SchedulesItself
 from nemotrt.engines.runtime.scheduling.reuse import KeepRules, Reuse
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
+from nemotrt.engines.runtime.speculation.options import AUTO, OFF
+from nemotrt.engines.runtime.speculation.speculation import Speculation
 from nemotrt.engines.runtime.state.kept.options import KeptSsm, PrefixCacheOptions
 from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
 from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
@@ -67,8 +69,14 @@ class OpenEngine:
                 sizes = self.engine.state_bytes
                 cache = PrefixCache(kept_bytes, sizes, is_halved=halves_kept)
                 reuse = Reuse(self.engine, cache, self._keep_rules())
+            takes_drafts = isinstance(self.engine, TakesDrafts) and self.engine.max_draft > 1
             return Scheduler(
-                self.engine, self.tokenizer, eos_ids=ends, target_itl_s=target_itl_s, reuse=reuse
+                self.engine,
+                self.tokenizer,
+                eos_ids=ends,
+                target_itl_s=target_itl_s,
+                reuse=reuse,
+                speculation=Speculation(self.engine) if takes_drafts else None,
             )
         if target_itl_s is not None:
             raise ConfigError(
@@ -134,6 +142,7 @@ def checked_manifest(folder: Path, options: OpenOptions, *, verify: bool = True)
     manifest = read_manifest(folder)
     check_threads(manifest, options.num_threads)
     check_python(manifest, options.tensorrt_llm_python)
+    check_speculate(manifest, options.speculate)
     if verify:
         verify_files(folder, manifest, trust_seals=options.trust_seals)
     if not reads_checkpoint(manifest):
@@ -183,3 +192,14 @@ def check_python(manifest: Manifest, python: str | None) -> None:
             f"--tensorrt-llm-python is for bundles of {' and '.join(names)}; this engine is "
             f"{manifest.backend}'s."
         )
+
+
+def check_speculate(manifest: Manifest, word: str) -> None:
+    """Raise ConfigError if a number of guesses is given for an engine that takes none."""
+    if word in (AUTO, OFF) or registry.find(manifest.backend).takes_drafts:
+        return
+    names = [backend.name for backend in registry.backends() if backend.takes_drafts]
+    raise ConfigError(
+        f"--speculate {word} is for engines of {' and '.join(names)}; this engine is "
+        f"{manifest.backend}'s: leave it out."
+    )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.options import one_option, option, options_of
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
+from nemotrt.engines.runtime.speculation.options import AUTO, Guesses, num_guesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,20 @@ class OpenOptions:
         metavar="PYTHON",
         unset="$NEMOTRT_TENSORRT_LLM_PYTHON",
     )
+    speculate: str = option(
+        AUTO,
+        "Tokens that a step guesses of what was said before, at most: auto, off or a number. "
+        "The answers are the same; auto is off where the engine takes no guesses.",
+        kind=Guesses(),
+        metavar="auto|off|N",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the word."""
+        num_guesses(self.speculate)
 
 
 AS_BUILT = OpenOptions()
-OF_PROCESS = ("num_threads", "tensorrt_llm_python")  # of no use where nothing runs
+OF_PROCESS = ("num_threads", "tensorrt_llm_python", "speculate")  # of no use where nothing runs
 weight_options = options_of(OpenOptions, without=OF_PROCESS)
 checkpoint_option = one_option(OpenOptions, "checkpoint")

@@ -1,6 +1,6 @@
 """What a backend offers once an engine is open: slots of state, and one step over some of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -44,12 +44,14 @@ class Feed:
     """New tokens for one slot: a prompt chunk, or the last sampled token.
 
     CHOSEN is for an engine that chooses tokens itself, as a chunk of its own. `num_logits` is how
-    many of the tokens, counted from the last one, bring a row of logits.
+    many of the tokens, counted from the last one, bring a row of logits. A draft is a guess: its
+    slot holds none of it until `accept` says how many of the tokens hold.
     """
 
     slot: int
     tokens: Sequence[int]
     num_logits: int = 1
+    is_draft: bool = False
 
 
 class HasLimits(Protocol):
@@ -112,6 +114,24 @@ class KeepsState(Engine, Protocol):
 
         Raises:
             ConfigError: the slot is not allocated, holds tokens, or can't hold so many.
+        """
+
+
+@runtime_checkable
+class TakesDrafts(Engine, Protocol):
+    """An engine whose slots can be fed tokens that may turn out wrong."""
+
+    @property
+    def max_draft(self) -> int:
+        """Tokens of a draft at most; 0 where it was opened for none."""
+
+    def accept(self, counts: Mapping[int, int]) -> None:
+        """Have each slot hold so many tokens of the draft it was fed last; the others are undone.
+
+        Until then its state is that before the draft, and a new feed takes the draft's place.
+
+        Raises:
+            ConfigError: a slot has no such draft. No state has changed then.
         """
 
 

@@ -1,6 +1,7 @@
 """What turns requests into tokens: our Scheduler, or a library that schedules for itself."""
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from nemotrt.engines.runtime.engine import HasLimits
@@ -8,6 +9,15 @@ from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
+
+
+@dataclass(slots=True)
+class SpeculationStats:
+    """Counts since the start."""
+
+    drafts: int = 0  # times that a sequence was fed guesses
+    drafted_tokens: int = 0  # guesses that were fed
+    accepted_tokens: int = 0  # of these, those that were chosen too
 
 
 class Running(Protocol):
@@ -40,6 +50,10 @@ class RequestScheduler(Protocol):
     @property
     def kept(self) -> KeptStats | None:
         """What kept states did so far; None where none is kept."""
+
+    @property
+    def speculation(self) -> SpeculationStats | None:
+        """What guesses did so far; None where nothing is guessed."""
 
     @property
     def is_idle(self) -> bool:

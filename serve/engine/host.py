@@ -24,7 +24,7 @@ from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.profiles.hardware.exporter.gpu_gauges import GpuGauges
 from nemotrt.serve.engine.connection import ClientConnection
-from nemotrt.serve.engine.kept_metrics import kept_text
+from nemotrt.serve.engine.kept_metrics import kept_text, speculation_text
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.preparation import Preparation
 from nemotrt.serve.engine.telemetry import info_text
@@ -91,7 +91,9 @@ class EngineHost:
             state += float(sizes["conv_state_elements_per_request"] or 0)
             gauges["kv_cache_bytes"] = gauges["held_tokens"] * per_token
             gauges["ssm_state_bytes"] = gauges["slots_in_use"] * state * element
-        own = self.loop.telemetry.text(gauges) + kept_text(self.loop.scheduler.kept)
+        scheduler = self.loop.scheduler
+        own = self.loop.telemetry.text(gauges) + kept_text(scheduler.kept)
+        own += speculation_text(scheduler.speculation)
         return self._info + own + self._gpus.text()
 
     def listen(self, path: Path) -> socket.socket:

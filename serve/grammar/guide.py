@@ -100,6 +100,14 @@ class GrammarGuide:
         except BaseException as error:
             return Broken(f"the grammar failed: {fault_of(error)}")
 
+    def ahead(self) -> list[int]:
+        """Return the usual tokens of the text that must come next; none where many texts may."""
+        try:
+            return list(self.matcher.compute_ff_tokens())
+        except BaseException as error:
+            fault_of(error)  # the rule finds it too
+            return []
+
     def push(self, token: int, text: str) -> None:
         """Advance the grammar."""
         self.mask = None

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.speculation.options import num_guesses
 from nemotrt.errors import ConfigError
 from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
+    from nemotrt.engines.artefact.options import OpenOptions
     from nemotrt.engines.runtime.engine import Engine, Limits
 
 
@@ -29,6 +31,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
     # Of any checkpoint; the other precisions need codes that the checkpoint stores.
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
     times_operations = True
+    takes_drafts = True
     abilities = (
         Ability("run faster on the CPU (native)", check=check_step),
         Ability("choose tokens in compiled code, not by NumPy", check=check_step),
@@ -64,11 +67,19 @@ class NativeBackend(CpuBackend[NativeOptions]):
         export.export(target.checkpoint, job.folder, job.limits, target.precision, state)
         return Payload(export.tools(), {"ssm_state": state.value}, {})
 
-    def load(self, folder: Path, limits: "Limits", num_threads: int | None) -> "Engine":
-        """Return the open engine."""
+    def load(
+        self, folder: Path, limits: "Limits", num_threads: int | None, most_guesses: int = 0
+    ) -> "Engine":
+        """Return the open engine, which takes so many guesses behind a token."""
         from nemotrt.engines.backends.native.engine import NativeEngine
 
-        return NativeEngine(folder, limits, num_threads)
+        max_draft = most_guesses + 1 if most_guesses else 0
+        return NativeEngine(folder, limits, num_threads, max_draft=max_draft)
+
+    def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
+        """Return the running engine of an engine directory."""
+        guesses = num_guesses(options.speculate)
+        return self.load(folder, manifest.engine_limits, options.num_threads, guesses)
 
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return what opening the engine asks of this machine."""

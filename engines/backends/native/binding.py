@@ -2,7 +2,7 @@
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 ABSENT = -1
 PARTS = ("sources", "tensors", "states", "sizes", "reals")  # of an operation
+SEQUENCE = ("slot", "past", "count", "num_logits", "is_draft")  # of a CSequence
 MOST = 1 << 62  # elements of a state that fit the library's integers
 
 
@@ -93,6 +94,7 @@ class CProgram(Structure):
                 "max_slots",
                 "max_seq_len",
                 "max_tokens",
+                "max_draft",
                 "num_threads",
                 "isa",
             )
@@ -103,7 +105,7 @@ class CProgram(Structure):
 class CSequence(Structure):
     """New tokens of one slot."""
 
-    _fields_ = tuple((name, c_int32) for name in ("slot", "past", "count", "num_logits"))
+    _fields_ = tuple((name, c_int32) for name in SEQUENCE)
 
 
 class CBatch(Structure):
@@ -190,7 +192,7 @@ def _refusal(folder: Path, error: Any) -> ArtefactError:
 
 def run_step(
     handle: c_void_p,
-    sequences: Sequence[tuple[int, int, int, int]],
+    sequences: Sequence[tuple[int, int, int, int, bool]],
     tokens: Any,
     logits: Any,
     seconds: Any,
@@ -199,7 +201,7 @@ def run_step(
 
     Args:
         handle: an open program.
-        sequences: (slot, past, count, rows of logits wanted) of each sequence.
+        sequences: (slot, past, count, rows of logits wanted, is a draft) of each sequence.
         tokens: all new tokens, int32.
         logits: float32 [rows wanted, vocabulary rounded up to 16], written here.
         seconds: float64 [operations], to which the time of each is added.
@@ -218,6 +220,20 @@ def run_step(
     if code:
         kind = ConfigError if code == 1 else EnvironmentUnfitError
         raise kind(f"the native step can't run this batch: {error.value.decode()}.")
+
+
+def run_accept(handle: c_void_p, counts: Mapping[int, int]) -> None:
+    """Have slots take as many tokens of the drafts that the last step fed them, at least one.
+
+    Raises:
+        ConfigError: the library refuses it; no state has changed.
+    """
+    library = load_library()
+    library.nemotrt_accept.argtypes = (c_void_p, POINTER(CSequence), c_int32, c_char_p, c_size_t)
+    items = _array(CSequence, [CSequence(slot, 0, count) for slot, count in counts.items()])
+    error = ctypes.create_string_buffer(ERROR_BYTES)
+    if library.nemotrt_accept(handle, items, len(counts), error, ERROR_BYTES):
+        raise ConfigError(f"the native step can't accept a draft: {error.value.decode()}.")
 
 
 def close_program(handle: c_void_p) -> None:

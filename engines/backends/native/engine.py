@@ -3,7 +3,7 @@
 import ctypes
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from nemotrt.engines.backends.native.binding import (
     close_program,
     open_program,
     program_spec,
+    run_accept,
     run_step,
 )
 from nemotrt.engines.backends.native.library.library import InstructionSet
@@ -27,7 +28,7 @@ from nemotrt.engines.backends.native.program.program import (
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.state.kept_slots import KeptSlots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
-from nemotrt.errors import ArtefactError
+from nemotrt.errors import ArtefactError, ConfigError
 
 PASS_TOKENS = 256  # a step of more tokens runs in several passes; results are the same bits
 HUGE_PAGE_WORTH_BYTES = 1 << 20  # a slot's state of one layer, from which huge pages pay
@@ -45,8 +46,17 @@ class NativeEngine(KeptSlots):
         limits: Limits,
         num_threads: int | None = None,
         isa: InstructionSet = InstructionSet.AUTO,
+        max_draft: int = 0,
     ) -> None:
-        """Open the program in `folder`; `num_threads` defaults to the cores of this process."""
+        """Open the program in `folder`.
+
+        Args:
+            folder: an engine directory.
+            limits: those it was built for.
+            num_threads: defaults to the cores of this process.
+            isa: which kernels.
+            max_draft: tokens of a draft at most; what is noted of them takes memory.
+        """
         self._handle: ctypes.c_void_p | None = None
         program = read_program(folder)
         self._weights = _map_weights(folder / WEIGHTS_FILE)
@@ -61,6 +71,7 @@ class NativeEngine(KeptSlots):
             weights_bytes=self._weights.size,
             max_slots=rows,
             max_tokens=self.pass_tokens,
+            max_draft=min(max_draft, limits.chunk_tokens),
             num_threads=self.num_threads,
             isa=isa,
         )
@@ -70,6 +81,8 @@ class NativeEngine(KeptSlots):
             spec.states[index].data = state.array.ctypes.data
         self._handle = open_program(spec, folder)
         super().__init__(limits, program.vocab_size, self._states)
+        self.max_draft = spec.max_draft
+        self._drafted: dict[int, int] = {}  # tokens of drafts that nobody has accepted, by slot
         self.operations = program.operations
         self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
 
@@ -82,38 +95,70 @@ class NativeEngine(KeptSlots):
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots, as many tokens a pass as the working memory holds."""
         self.check(feeds)
+        for feed in feeds:
+            self._undo(feed.slot)
         assert self._handle is not None
         num_rows = sum(feed.num_logits for feed in feeds)
         logits = np.empty((num_rows, round_up(self.vocab_size)), np.float32)
         row = 0
         for pieces in self._passes(feeds):
             sequences = [
-                (piece.slot, self.held[piece.slot], len(piece.tokens), piece.num_logits)
-                for piece in pieces
+                (p.slot, self.held[p.slot], len(p.tokens), p.num_logits, p.is_draft) for p in pieces
             ]
             tokens = np.array([token for piece in pieces for token in piece.tokens], np.int32)
             run_step(self._handle, sequences, tokens, logits[row:], self.seconds)
-            self.advance(pieces)
+            self.advance([piece for piece in pieces if not piece.is_draft])
+            self._drafted |= {p.slot: len(p.tokens) for p in pieces if p.is_draft}
             row += sum(piece.num_logits for piece in pieces)
         return logits[:, : self.vocab_size]
 
     def _passes(self, feeds: Sequence[Feed]) -> Iterator[list[Feed]]:
-        """Cut the feeds into passes of at most `pass_tokens` tokens; pieces may bring no logits."""
+        """Cut the feeds into passes of at most `pass_tokens` tokens; pieces may bring no logits.
+
+        A draft is one piece, as its state waits for all of it.
+        """
         pieces: list[Feed] = []
         room = self.pass_tokens
         for feed in feeds:
             done, unheard = 0, len(feed.tokens) - feed.num_logits  # tokens without logits
             while done < len(feed.tokens):
-                if not room:
+                if not room or (feed.is_draft and room < len(feed.tokens)):
                     yield pieces
                     pieces, room = [], self.pass_tokens
                 tokens = feed.tokens[done : done + room]
                 done += len(tokens)
                 room -= len(tokens)
                 num_logits = max(0, min(len(tokens), done - unheard))
-                pieces.append(Feed(feed.slot, tokens, num_logits))
+                pieces.append(Feed(feed.slot, tokens, num_logits, feed.is_draft))
         if pieces:
             yield pieces
+
+    def accept(self, counts: Mapping[int, int]) -> None:
+        """Bring the slots' states behind the accepted tokens of their drafts; undo the others."""
+        for slot, count in counts.items():
+            drafted = self._drafted.get(slot, 0)
+            if not 1 <= count <= drafted:
+                raise ConfigError(f"slot {slot} has a draft of {drafted} tokens, not {count}.")
+        if not counts:
+            return
+        assert self._handle is not None
+        run_accept(self._handle, counts)
+        for slot, count in counts.items():
+            self.held[slot] += count
+            self._drafted[slot] -= count
+            self._undo(slot)
+
+    def release(self, slot: int) -> None:
+        """Free a slot; its state becomes zero."""
+        self._undo(slot)
+        super().release(slot)
+
+    def _undo(self, slot: int) -> None:
+        """Take what is left of a draft out of the caches: they are zero behind what is held."""
+        drafted, held = self._drafted.pop(slot, 0), self.held[slot]
+        for buffer in self._states.buffers if drafted else ():
+            if buffer.token_axis is not None:
+                buffer.of_tokens(slot, held, held + drafted)[...] = 0
 
     def close(self) -> None:
         """End the threads and drop the buffers."""

@@ -30,7 +30,7 @@ from nemotrt.engines.runtime.request import (
     Token,
     Update,
 )
-from nemotrt.engines.runtime.request_scheduler import check_request
+from nemotrt.engines.runtime.request_scheduler import SpeculationStats, check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, open_draws
 from nemotrt.engines.runtime.sampling.params import is_finite
 from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
@@ -82,6 +82,11 @@ class LLMScheduler:
     @property
     def kept(self) -> KeptStats | None:
         """None: what TensorRT-LLM keeps, it counts itself."""
+        return None
+
+    @property
+    def speculation(self) -> SpeculationStats | None:
+        """None: nothing is guessed here."""
         return None
 
     @property

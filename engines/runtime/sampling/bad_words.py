@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Free, Guide, Rule
+from nemotrt.engines.runtime.sampling.guide import (
+    FREE,
+    Allowed,
+    Free,
+    Guide,
+    Rule,
+    known_ahead,
+)
 from nemotrt.engines.runtime.sampling.token_bits import clear_bits
 
 Words = tuple[tuple[int, ...], ...]
@@ -55,6 +62,10 @@ class WithoutWords:
         self._last = [*self._last, token][-self._num_last :] if self._num_last else []
         if self._inner is not None:
             self._inner.push(token, text)
+
+    def ahead(self) -> list[int]:
+        """Return what the other guide knows of the next tokens."""
+        return known_ahead(self._inner)
 
     def _is_begun(self, beginning: tuple[int, ...]) -> bool:
         return not beginning or tuple(self._last[-len(beginning) :]) == beginning

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +113,19 @@ def rules(guides: Sequence[Guide]) -> list[Rule]:
         if len(members) > 1:
             batch.prepare(list(members.values()))
     return [guide.rule() for guide in guides]
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A guide that may know several of the next tokens."""
+
+    def ahead(self) -> list[int]:
+        """Return the tokens that come next in all likelihood; rules say whether they do."""
+
+
+def known_ahead(guide: Guide | None) -> list[int]:
+    """Return the next tokens that a guide knows of."""
+    return guide.ahead() if isinstance(guide, LooksAhead) else []
 
 
 class TextGuide(Guide, Protocol):

@@ -5,7 +5,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nemotrt.engines.model.families import ChatFormat
-from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Guide, Rule, TextGuide
+from nemotrt.engines.runtime.sampling.guide import (
+    FREE,
+    Allowed,
+    Forced,
+    Guide,
+    Rule,
+    TextGuide,
+    known_ahead,
+)
 from nemotrt.engines.text.reasoning import Split, Trace, TraceReader
 from nemotrt.engines.text.tag_tokens import NO_TAGS, TagTokens
 
@@ -60,6 +68,10 @@ class ThinkingBudget:
     def rule(self) -> Rule:
         """Force the next token of the closing tag; outside of it the model is free."""
         return Forced(self._queue[0]) if self._queue else FREE
+
+    def ahead(self) -> list[int]:
+        """Return what is left of the closing tag."""
+        return list(self._queue)
 
     def push(self, token: int, text: str) -> None:
         """Count the token; start closing the trace where it is due."""
@@ -123,6 +135,10 @@ class AfterThinking:
             case _:
                 rule = self._answer.rule()
                 return _with(rule, self._tags.newlines_up_to(self._num_newlines_left))
+
+    def ahead(self) -> list[int]:
+        """Return what the guide in charge knows of the next tokens."""
+        return [] if self._thinking.trace is Trace.BEFORE else known_ahead(self.in_charge)
 
     def push(self, token: int, text: str) -> None:
         """Tell the guide that was in charge of the token."""

@@ -1,6 +1,6 @@
 """One request while it runs: what it was fed, and what becomes of each of its tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,25 @@ from nemotrt.engines.runtime.sampling.guide import (
 from nemotrt.engines.runtime.sampling.params import SampledToken
 from nemotrt.engines.runtime.scheduling.prompt_scores import PromptScores
 from nemotrt.engines.runtime.scheduling.reuse import Keeping
+from nemotrt.engines.runtime.speculation.speculation import Guesser
 from nemotrt.engines.text.text_stream import TextStream
+
+
+@dataclass(slots=True)
+class Draft:
+    """Guesses that a sequence was fed behind its last token.
+
+    Of the tokens that were fed `num_right` hold: the first always does.
+    """
+
+    guesses: Sequence[int]
+    first_row: int = 0  # of the step's logits
+    num_right: int = 1
+
+    @property
+    def next_row(self) -> int:
+        """The logits after the last token that holds."""
+        return self.first_row + self.num_right - 1
 
 
 @dataclass(slots=True)
@@ -40,6 +58,8 @@ class RunningRequest:
     keeping: Keeping | None = None  # where states are kept
     rule: Rule = FREE  # what the next token must be
     is_due: bool = False  # a token is being chosen
+    guesser: Guesser | None = None  # where tokens are guessed
+    draft: Draft | None = None  # of this step
 
     @property
     def is_decoding(self) -> bool:
@@ -133,6 +153,18 @@ class Gain:
     piece: str = ""
     text: str = ""
     is_end: bool = False  # of the sequence, and no text
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether the token was guessed and the sequence goes on, once the next rule is known."""
+        sequence = self.sequence
+        draft, choice = sequence.draft, self.choice
+        if draft is None or choice is None or draft.num_right > len(draft.guesses):
+            return False
+        if choice.token != draft.guesses[draft.num_right - 1]:
+            return False
+        is_over = self.is_end or sequence.text.is_stopped
+        return not (is_over or isinstance(sequence.rule, Complete | Broken))
 
     @property
     def is_followed(self) -> bool:

@@ -20,13 +20,15 @@ from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed
 from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.pipeline import open_pipeline
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
-from nemotrt.engines.runtime.request_scheduler import check_request
+from nemotrt.engines.runtime.request_scheduler import SpeculationStats, check_request
 from nemotrt.engines.runtime.sampling.draws import Draws, Turn
+from nemotrt.engines.runtime.scheduling.drafting import Drafting
 from nemotrt.engines.runtime.scheduling.prompt_scores import MAX_LOGITS_PER_STEP
 from nemotrt.engines.runtime.scheduling.reuse import Reuse
 from nemotrt.engines.runtime.scheduling.running_request import Gain, RunningRequest, next_rules
 from nemotrt.engines.runtime.scheduling.slot_holders import SlotHolders
 from nemotrt.engines.runtime.scheduling.step_pace import StepPace
+from nemotrt.engines.runtime.speculation.speculation import Speculation
 from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.errors import ConfigError
 
@@ -43,6 +45,8 @@ class Scheduler:
         draws: what chooses tokens on the host; default the engine's own way, or compiled.
         target_itl_s: what a step should take that feeds prompts beside tokens that others wait
             for; default whatever max_num_tokens takes.
+        speculation: guesses tokens that sequences say next; the answers are the same, sooner.
+            Default none.
         reuse: keeps states of prompts for later ones; default none. With it, a request of a better
             priority takes the slot of a worse one, whose state waits on the host meanwhile.
         clock: seconds, for the target.
@@ -58,6 +62,7 @@ class Scheduler:
         draws: Draws | None = None,
         target_itl_s: float | None = None,
         reuse: Reuse | None = None,
+        speculation: Speculation | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Start with nothing to do."""
@@ -76,6 +81,7 @@ class Scheduler:
             reuse=reuse,
         )
         self._reuse = reuse
+        self._drafting = Drafting(speculation)
         self._chosen_s = 0.0  # when the last tokens were known
         self._due: list[RunningRequest] | None = None  # whose tokens are being chosen
         self._begun = Begun()
@@ -89,6 +95,11 @@ class Scheduler:
     def kept(self) -> KeptStats | None:
         """What kept states did so far; None where none is kept."""
         return None if self._reuse is None else self._reuse.cache.stats
+
+    @property
+    def speculation(self) -> SpeculationStats | None:
+        """What guesses did so far; None where nothing is guessed."""
+        return self._drafting.stats
 
     @property
     def running(self) -> Mapping[str, RunningRequest]:
@@ -133,6 +144,7 @@ class Scheduler:
         updates, self._ended = [*self._ended, *admitted], []
         fed = self._plan()
         start_s = self._clock()
+        is_plain = all(sequence.is_decoding for sequence, _ in fed)  # no prompt
         if fed:
             self._pipeline.begin([feed for _, feed in fed])
         updates += self._learn()  # of the step before, where the pipeline is ahead
@@ -140,6 +152,12 @@ class Scheduler:
             updates += self._choose(fed, start_s)
         if not self._pipeline.is_ahead:
             updates += self._learn()
+            if is_plain:  # what further tokens take is theirs with guesses and without
+                self._drafting.took(fed, self._clock() - start_s)
+            while due := self._drafting.right:
+                self._pipeline.choose(self._drafting.turns())
+                self._due = due
+                updates += self._learn()
         return updates
 
     def _plan(self) -> list[tuple[RunningRequest, Feed]]:
@@ -168,7 +186,7 @@ class Scheduler:
             chunk = prompt[start : start + size]
             fed.append((sequence, Feed(sequence.place.slot, chunk, num_logits)))
             budget -= size
-        return fed
+        return self._drafting.with_guesses(fed, budget)
 
     def _choose(self, fed: list[tuple[RunningRequest, Feed]], start_s: float) -> list[Update]:
         """Have the tokens chosen that follow from the step's logits; return who failed."""
@@ -194,7 +212,10 @@ class Scheduler:
             if sequence.is_decoding:
                 sequence.is_due = True
                 due.append(sequence)
-                turns.append(Turn(num_rows - 1, sequence.place.draw, sequence.rule))
+                row = num_rows - 1
+                if sequence.draft is not None:
+                    row = sequence.draft.first_row = first
+                turns.append(Turn(row, sequence.place.draw, sequence.rule))
         self._pipeline.choose(turns)
         self._due = due
         self._begun = Begun(start_s, num_prompt, len(turns), is_beside)
@@ -216,6 +237,7 @@ class Scheduler:
         found = next_rules(sequence.request for sequence in followed)
         for sequence, rule in zip(followed, found, strict=True):
             sequence.rule = rule
+        self._drafting.settle(gains)
         return [self._conclude(gain) for gain in gains]
 
     def _conclude(self, gain: Gain) -> Update:
@@ -223,6 +245,8 @@ class Scheduler:
         update = gain.sequence.conclude(gain)
         if update.finish_reason is not None:
             self._slots.end(gain.sequence, is_sound=gain.choice is not None)
+            if gain.choice is not None:
+                self._drafting.ended(gain.sequence)
         return update
 
     def _tell_pace(self) -> None:
@@ -234,6 +258,7 @@ class Scheduler:
         if self._reuse is not None and begun.num_prompt > begun.num_turns:
             self._reuse.took(begun.num_prompt, took_s)  # a step that the prompts took up
         self._chosen_s = now_s
+        self._begun = Begun()  # guesses that are right are learned after it
 
 
 @dataclass(frozen=True, slots=True)

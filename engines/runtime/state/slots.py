@@ -25,8 +25,11 @@ class States(Protocol):
 class Slots:
     """The slots of one engine, which is one of these with `step` and `close`.
 
-    `held` has the tokens that each slot's state holds.
+    `held` has the tokens that each slot's state holds. `max_draft` is how many tokens a draft may
+    have, for engines that take drafts.
     """
+
+    max_draft = 0
 
     def __init__(self, limits: Limits, vocab_size: int, states: States) -> None:
         """Start with every slot free and empty."""
@@ -68,6 +71,11 @@ class Slots:
             if not 1 <= feed.num_logits <= count:
                 raise ConfigError(
                     f"slot {feed.slot}: num_logits must be 1 to {count}, got {feed.num_logits}."
+                )
+            if feed.is_draft and count > self.max_draft:
+                raise ConfigError(
+                    f"slot {feed.slot} is fed a draft of {count} tokens; "
+                    f"the engine takes at most {self.max_draft}."
                 )
             if held + count > limits.max_seq_len:
                 raise ConfigError(

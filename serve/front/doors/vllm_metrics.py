@@ -24,6 +24,9 @@ NAMES = {
     "nemotrt_prefix_cache_prompt_tokens": "vllm:prefix_cache_queries",
     "nemotrt_prefix_cache_hit_tokens": "vllm:prefix_cache_hits",
     "nemotrt_preemptions": "vllm:num_preemptions",
+    "nemotrt_speculation_drafts": "vllm:spec_decode_num_drafts",
+    "nemotrt_speculation_drafted_tokens": "vllm:spec_decode_num_draft_tokens",
+    "nemotrt_speculation_accepted_tokens": "vllm:spec_decode_num_accepted_tokens",
 }
 OUTCOMES = {"stop": "stop", "length": "length", "cancelled": "abort"}  # others are errors
 USAGE = "vllm:kv_cache_usage_perc"  # from 0 to 1, whatever it is called

@@ -73,10 +73,12 @@ class Engine {
       tensors_.push_back({t.kind, t.rows, t.columns, spec.weights + t.offset});
     }
     for (int i = 0; i < spec.num_buffers; i++) add_buffer(spec.buffers[i], i == spec.logits);
+    for (const Op& op : ops_) add_notes(op);
+    drafted_.assign(spec.max_slots, 0);
     int64_t scratch = scratch_elements();
     machine_ = {ops_.data(), buffers_.data(), tensors_.data(), states_.data(),
                 allocate<float>(scratch * spec.num_threads), scratch, allocate<float>(parts_elements()),
-                spec.num_ops, spec.max_seq_len, spec.num_threads};
+                notes_.data(), spec.num_ops, spec.max_seq_len, spec.max_draft, spec.num_threads};
     for (StateSpec& state : states_) state.name = nullptr;
     spec_.ops = nullptr;  // the caller's arrays are not kept
   }
@@ -98,6 +100,7 @@ class Engine {
         fault = "a sequence exceeds max_seq_len";
       if (s.num_logits < 0 || s.num_logits > s.count) fault = "more logits than tokens";
       if (s.num_logits && !batch.logits) fault = "no room for the logits";
+      if (s.is_draft && s.count > spec_.max_draft) fault = "a draft is too long";
       total += s.count;
     }
     if (!fault && (total != batch.num_tokens || total > spec_.max_tokens)) fault = "too many tokens";
@@ -107,13 +110,37 @@ class Engine {
     return fault;
   }
 
+  const char* fault_of(const Sequence* accepted, int32_t count, char* text, size_t size) {
+    std::vector<bool> used(spec_.max_slots);
+    const char* fault = count < 1 || !accepted ? "nothing is accepted" : nullptr;
+    for (int i = 0; !fault && i < count; i++) {
+      const Sequence& s = accepted[i];
+      if (s.slot < 0 || s.slot >= spec_.max_slots || used[s.slot]) fault = "a slot is out of range or given twice";
+      else if (s.count < 1 || s.count > drafted_[s.slot]) fault = "more is accepted than was drafted";
+      else used[s.slot] = true;
+    }
+    if (fault) snprintf(text, size, "%s", fault);
+    return fault;
+  }
+
   Team& team() { return team_; }
+
+  void accept(const Sequence* accepted, int32_t count) {
+    for (int i = 0; i < count; i++) drafted_[accepted[i].slot] = 0;
+    Step step = {};
+    step.sequences = accepted;
+    step.num_sequences = count;
+    std::fill(phases_.begin(), phases_.end(), Phase{});
+    Shared shared = {phases_.data(), &bell_, ends_.data()};
+    team_.run([&](int thread) { kernels_.accept(machine_, step, shared, thread); });
+  }
 
   void step(const Batch& batch) {
     std::vector<int32_t> starts, owners, logits_rows;
     int32_t longest = 0;
     for (int i = 0; i < batch.num_sequences; i++) {
       const Sequence& s = batch.sequences[i];
+      drafted_[s.slot] = s.is_draft ? s.count : 0;
       starts.push_back((int32_t)owners.size());
       owners.insert(owners.end(), s.count, i);
       longest = std::max(longest, s.past + s.count);
@@ -154,11 +181,22 @@ class Engine {
     buffers_.push_back(buffer);
   }
 
-  // A thread's own memory: a row of any operand, or the softmaxes of attention's queries.
+  // Memory for what an operation notes of drafts, resident as it is touched.
+  void add_notes(const Op& op) {
+    int64_t width = 0;
+    if (op.kind == CONV) width = op.target.width;
+    if (op.kind == SCAN)  // ScanNote
+      width = (int64_t)op.sizes[0] * (op.sizes[1] + 2) + (int64_t)op.sizes[2] * op.sizes[3];
+    int64_t count = width * spec_.max_draft * spec_.max_slots;
+    notes_.push_back({count ? allocate<float>(count) : nullptr, width});
+  }
+
+  // A thread's own memory: a row of any operand, rows of a state, or the softmaxes of attention's queries.
   int64_t scratch_elements() const {
     int64_t most = PANEL;
     for (const Op& op : ops_) {
       for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
+      if (op.kind == SCAN) most = std::max<int64_t>(most, 4 * (int64_t)op.sizes[2]);
       if (op.kind == ATTENTION)
         most = std::max<int64_t>(most, 2 * ATTENTION_QUERIES * part_elements(op.sizes[2]));
     }
@@ -184,6 +222,8 @@ class Engine {
   std::vector<Tensor> tensors_;
   std::vector<Buffer> buffers_;
   std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<Notes> notes_;       // of each operation
+  std::vector<int32_t> drafted_;   // tokens of each slot's draft that nobody has accepted yet
   std::vector<Phase> phases_;
   std::vector<double> ends_;
   Machine machine_;
@@ -257,6 +297,18 @@ int nemotrt_step(void* engine, const Batch* batch, char* error, size_t size) {
   } catch (const std::exception& fault) {
     snprintf(error, size, "%s", fault.what());
     return 2;
+  }
+}
+
+// Returns 0, or 1 if what is accepted (slot and count of each) was not drafted: no state has changed.
+int nemotrt_accept(void* engine, const Sequence* accepted, int32_t count, char* error, size_t size) {
+  try {
+    if (static_cast<Engine*>(engine)->fault_of(accepted, count, error, size)) return 1;
+    static_cast<Engine*>(engine)->accept(accepted, count);
+    return 0;
+  } catch (const std::exception& fault) {
+    snprintf(error, size, "%s", fault.what());
+    return 1;
   }
 }
 

@@ -26,10 +26,10 @@ Kernels choose(int isa) {
   if (isa == ISA_AUTO) isa = best;
   if (isa > best) return {};
 #if defined(__x86_64__)
-  if (isa == ISA_AVX512) return {avx512::run, avx512::probe, avx512::sample};
-  if (isa == ISA_AVX2) return {avx2::run, avx2::probe, avx2::sample};
+  if (isa == ISA_AVX512) return {avx512::run, avx512::accept, avx512::probe, avx512::sample};
+  if (isa == ISA_AVX2) return {avx2::run, avx2::accept, avx2::probe, avx2::sample};
 #endif
-  return {portable::run, portable::probe, portable::sample};
+  return {portable::run, portable::accept, portable::probe, portable::sample};
 }
 
 }  // namespace nemotrt

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "attention.h"
+#include "drafts.h"
 #include "gemm.h"
 #include "mamba.h"
 
@@ -39,7 +40,7 @@ void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase,
     case EMBED: return embed(machine, step, op, jobs);
     case LINEAR: return linear(machine, op, rows_of(step, op), jobs);
     case CONV: return causal_conv(machine, step, op, jobs);
-    case SCAN: return scan(machine, step, op, jobs);
+    case SCAN: return scan(machine, step, op, jobs, scratch);
     case LAST_TOKEN: return last_token(machine, step, op, jobs);
     case ATTENTION:
       if (phase == 0) return place_heads(machine, step, op, jobs);
@@ -88,6 +89,19 @@ void run(const Machine& machine, const Step& step, const Shared& shared, int thr
       int jobs = jobs_of(machine, step, machine.ops[waited], 0);
       sleep_until(*shared.bell, shared.phases[waited * PHASES], least(jobs, CHUNKS_A_THREAD * machine.num_threads));
     }
+  }
+}
+
+// No operation waits for another: each has states of its own.
+void accept(const Machine& machine, const Step& step, const Shared& shared, int thread) {
+  (void)thread;
+  for (int i = 0; i < machine.num_ops; i++) {
+    const Op& op = machine.ops[i];
+    if (op.kind != CONV && op.kind != SCAN) continue;
+    int64_t jobs = jobs_of(machine, step, op, 0);
+    int chunks = (int)least(jobs, CHUNKS_A_THREAD * machine.num_threads), chunk;
+    while ((chunk = __atomic_fetch_add(&shared.phases[i * PHASES].claimed, 1, __ATOMIC_RELAXED)) < chunks)
+      accept_jobs(machine, step, op, {(int32_t)(jobs * chunk / chunks), (int32_t)(jobs * (chunk + 1) / chunks)});
   }
 }
 

@@ -7,17 +7,25 @@ namespace {
 
 constexpr int CHANNEL_BLOCK = 64;
 
-// Eight channels (or `lanes` at the edge) of one sequence; `window` is [kernel - 1, channels].
+// Of drafts (drafts.h): the inputs of a convolution are noted, and a head's state stays as it is.
+void note_inputs(const Machine& machine, const Op& op, int slot, const float* in, int64_t in_stride, int count,
+                 int channel, int width);
+template <typename S>
+void scan_draft(const Machine& machine, const Op& op, const Sequence& sequence, int first, int head,
+                const float* decays, const float* steps, const S* state, float skip, float* scratch);
+
+// Eight channels (or `lanes` at the edge) of one sequence; `window` is [kernel - 1, channels], which a
+// draft leaves as it is.
 template <int KERNEL>
 INLINE void convolve(const float* weight, const float* bias, float* window, int channels, int kernel,
-                     const float* in, int64_t in_stride, float* out, int64_t out_stride, int count,
-                     int lanes) {
+                     const float* in, int64_t in_stride, float* out, int64_t out_stride,
+                     const Sequence& sequence, int lanes) {
   int taps = (KERNEL ? KERNEL : kernel) - 1;
   Vec past[KERNEL ? KERNEL : MAX_CONV_KERNEL], weights[KERNEL ? KERNEL : MAX_CONV_KERNEL];
   for (int j = 0; j < taps; j++) past[j] = load(window + j * channels, lanes);
   for (int j = 0; j <= taps; j++) weights[j] = load(weight + j * channels, lanes);
   Vec start = load(bias, lanes);
-  for (int t = 0; t < count; t++) {
+  for (int t = 0; t < sequence.count; t++) {
     Vec x = load(in + t * in_stride, lanes);
     Vec y = weights[taps] * x + start;
     for (int j = taps - 1; j >= 0; j--) y = weights[j] * past[j] + y;
@@ -25,7 +33,7 @@ INLINE void convolve(const float* weight, const float* bias, float* window, int 
     for (int j = 0; j + 1 < taps; j++) past[j] = past[j + 1];
     past[taps - 1] = x;
   }
-  for (int j = 0; j < taps; j++) store(window + j * channels, past[j], lanes);
+  for (int j = 0; j < taps && !sequence.is_draft; j++) store(window + j * channels, past[j], lanes);
 }
 
 INLINE int channel_blocks(const Op& op) {
@@ -46,19 +54,22 @@ void causal_conv(const Machine& machine, const Step& step, const Op& op, Range j
     float* window = (float*)state.data + sequence.slot * state.slot_elements;
     const float* in = row_of(machine, op.sources[0], step.starts[s]);
     float* out = target_row(machine, op, step.starts[s]);
+    if (sequence.is_draft)  // before they are overwritten
+      note_inputs(machine, op, sequence.slot, in + first, in_stride, sequence.count, first,
+                  least(CHANNEL_BLOCK, channels - first));
     for (int c = first; c < least(channels, first + CHANNEL_BLOCK); c += LANES) {
       int lanes = least(LANES, channels - c);
       if (kernel == 4)
         convolve<4>(weight + c, bias + c, window + c, channels, 4, in + c, in_stride, out + c,
-                    out_stride, sequence.count, lanes);
+                    out_stride, sequence, lanes);
       else
         convolve<0>(weight + c, bias + c, window + c, channels, kernel, in + c, in_stride, out + c,
-                    out_stride, sequence.count, lanes);
+                    out_stride, sequence, lanes);
     }
   }
 }
 
-constexpr int SCAN_TOKENS = 64;  // whose decays are computed together
+constexpr int SCAN_TOKENS = MAX_DRAFT;  // whose decays are computed together
 constexpr int PREFETCH_ROWS = 12;
 
 // R rows of one head's state, [R, size]: state = decay * state + x B; y = C state + D x.
@@ -106,7 +117,7 @@ INLINE float softplus(float x) { return x > 20 ? x : log1pf(expf(x)); }
 
 // One job is a sequence and a head; S is the type of the state's elements.
 template <typename S>
-void scan_as(const Machine& machine, const Step& step, const Op& op, Range jobs) {
+void scan_as(const Machine& machine, const Step& step, const Op& op, Range jobs, float* scratch) {
   const StateSpec& states = machine.states[op.states[0]];
   const float *bias = values(machine, op.tensors[0]), *rate = values(machine, op.tensors[1]),
               *skip = values(machine, op.tensors[2]);
@@ -124,6 +135,10 @@ void scan_as(const Machine& machine, const Step& step, const Op& op, Range jobs)
         steps[t] = dt;
         decays[t] = expf(dt * rate[head]);
       }
+      if (sequence.is_draft) {  // of SCAN_TOKENS at most
+        scan_draft(machine, op, sequence, first, head, decays, steps, state, skip[head], scratch);
+        break;
+      }
       bool prefetches = sequence.count == 1;
       int row = 0;
       for (; row + 4 <= head_dim; row += 4)
@@ -136,9 +151,10 @@ void scan_as(const Machine& machine, const Step& step, const Op& op, Range jobs)
   }
 }
 
-void scan(const Machine& machine, const Step& step, const Op& op, Range jobs) {
-  if (machine.states[op.states[0]].format == FLOAT16) return scan_as<uint16_t>(machine, step, op, jobs);
-  return scan_as<float>(machine, step, op, jobs);
+void scan(const Machine& machine, const Step& step, const Op& op, Range jobs, float* scratch) {
+  if (machine.states[op.states[0]].format == FLOAT16)
+    return scan_as<uint16_t>(machine, step, op, jobs, scratch);
+  return scan_as<float>(machine, step, op, jobs, scratch);
 }
 
 }  // namespace

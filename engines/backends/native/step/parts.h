@@ -167,6 +167,7 @@ class Parts {
                                {"max_slots", p.max_slots, 1, MAX_COUNT},
                                {"max_seq_len", p.max_seq_len, 1, MAX_COUNT},
                                {"max_tokens", p.max_tokens, 1, MAX_COUNT},
+                               {"max_draft", p.max_draft, 0, MAX_DRAFT},
                                {"num_threads", p.num_threads, 1, MAX_THREADS}})
       if (limit.value < limit.least || limit.value > limit.most)
         return fail("%s must be %d to %d, got %d", limit.name, limit.least, limit.most, limit.value);

@@ -14,6 +14,7 @@ constexpr int MAX_REALS = 2;
 constexpr int MAX_CONV_KERNEL = 16;
 constexpr int PANEL = 16;          // rows of a weight that lie side by side
 constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int32 can sum
+constexpr int MAX_DRAFT = 64;      // tokens of a sequence that may turn out wrong
 
 // The lists whose numbers cross the boundary, each told once: number and name in program.json, and of
 // an operation how many sources, tensors, states, sizes and reals it takes (validate.cpp says which).
@@ -86,12 +87,13 @@ struct ProgramSpec {
   const uint8_t* weights;
   int64_t weights_bytes;
   int32_t logits;  // the buffer that the caller gives with each step
-  int32_t vocab_size, max_slots, max_seq_len, max_tokens, num_threads, isa;
+  int32_t vocab_size, max_slots, max_seq_len, max_tokens, max_draft, num_threads, isa;
 };
 
 struct Sequence {
   int32_t slot, past, count;
   int32_t num_logits;  // rows wanted, of its last tokens
+  int32_t is_draft;    // whether the state waits for nemotrt_accept, whatever the tokens
 };
 struct Batch {
   const Sequence* sequences;
@@ -123,6 +125,12 @@ struct Tensor {
   const void* data;
 };
 
+// What an operation notes of drafts: [slots, max_draft, width].
+struct Notes {
+  float* data;
+  int64_t width;
+};
+
 // All that the kernels read; they allocate nothing.
 struct Machine {
   const Op* ops;
@@ -132,7 +140,8 @@ struct Machine {
   float* scratch;
   int64_t scratch_stride;
   float* parts;  // of attention whose keys are split among threads
-  int32_t num_ops, max_seq_len, num_threads;
+  const Notes* notes;  // of each operation
+  int32_t num_ops, max_seq_len, max_draft, num_threads;
 };
 struct Step {
   const Sequence* sequences;
@@ -172,11 +181,13 @@ struct Draw;
 struct Bench;
 struct Kernels {
   void (*run)(const Machine&, const Step&, const Shared&, int thread);
+  void (*accept)(const Machine&, const Step&, const Shared&, int thread);
   double (*probe)(int what, float* data, int64_t count);
   void (*sample)(Draw&, const float* logits, int64_t size, const Bench&);
 };
 #define NEMOTRT_KERNELS                                              \
   void run(const Machine&, const Step&, const Shared&, int thread);  \
+  void accept(const Machine&, const Step&, const Shared&, int thread); \
   double probe(int what, float* data, int64_t count);                \
   void sample(Draw&, const float* logits, int64_t size, const Bench&);
 namespace portable { NEMOTRT_KERNELS }

@@ -1,0 +1,132 @@
+"""Requests of every kind over the tiny model, run with guesses and without."""
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.options import OpenOptions
+from nemotrt.engines.model.families import DEFAULT
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.request import Request, Update
+from nemotrt.engines.runtime.sampling.bad_words import WithoutWords, word_tokens
+from nemotrt.engines.runtime.sampling.guide import Guide
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.sampling.thinking_budget import AfterThinking, ThinkingBudget
+from nemotrt.engines.runtime.scheduling.reuse import KeepRules, Reuse
+from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
+from nemotrt.engines.runtime.speculation.speculation import Speculation
+from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
+from nemotrt.engines.text.reasoning import Trace
+from nemotrt.engines.text.tag_tokens import tag_tokens
+from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.grammar.grammar import GrammarCompiler
+
+LIMITS = Limits(max_batch_size=6, max_seq_len=256, chunk_tokens=24)
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"const": "current_weather"}, "unit": {"enum": ["celsius", "kelvin"]}},
+    "required": ["name", "unit"],
+    "additionalProperties": False,
+}
+TEXTS = (
+    "The engine takes the token and the engine takes the state and the engine takes",
+    "def step(self):\n    return self.step\n\ndef stop(self):\n    return",
+    '{"name": "a", "size": 1}, {"name": "b", "size": 2}, {"name":',
+    "It was a dark night.",
+)
+
+
+class Speculating:
+    """The tiny native engine, opened for guesses, and requests of every kind over it."""
+
+    def __init__(self, folder: Path, model: str = "tiny", guesses: int = 8) -> None:
+        spec = BuildSpec("native", precision=Precision.INT8_WO, limits=LIMITS)
+        build_engine(TINY_MODELS[model], folder / "e", spec)
+        options = OpenOptions(num_threads=1, speculate=str(guesses))
+        self.opened: OpenEngine = open_engine(folder / "e", options, verify=False)
+        assert self.opened.tokenizer is not None
+        self.tokenizer = self.opened.tokenizer
+        vocab, ends = self.opened.engine.vocab_size, self.opened.end_ids
+        self._grammars = GrammarCompiler(self.tokenizer, vocab, ends)
+        self._tags = tag_tokens(self.tokenizer, vocab, ends)
+
+    def scheduler(self, *, guesses: bool, keeps: bool = False, **more: Any) -> Scheduler:
+        engine: Any = self.opened.engine
+        reuse = Reuse(engine, PrefixCache(1 << 24, engine.state_bytes), KeepRules())
+        return Scheduler(
+            engine,
+            self.tokenizer,
+            eos_ids=self.opened.eos_ids,
+            reuse=reuse if keeps else None,
+            speculation=Speculation(engine) if guesses else None,
+            clock=lambda: 0.0,  # a step costs nothing: all is guessed
+            **more,
+        )
+
+    def request(self, name: str, seed: int) -> Request:
+        """Return the request of a seed, with a guide of its own."""
+        rng = random.Random(seed)
+        prompt = self.tokenizer.encode(rng.choice(TEXTS))
+        prompt = prompt[: rng.randint(1, len(prompt))] * rng.choice([1, 1, 2])
+        most = rng.randint(1, 60)
+        params = SamplingParams(
+            max_tokens=most,
+            min_tokens=rng.choice([0, 0, min(most, 8)]),
+            temperature=rng.choice([0.0, 0.0, 0.6, 1.0]),
+            top_p=rng.choice([1.0, 0.95]),
+            top_k=rng.choice([0, 20]),
+            min_p=rng.choice([0.0, 0.05]),
+            seed=rng.getrandbits(60),
+            repetition_penalty=rng.choice([1.0, 1.0, 1.1]),
+            presence_penalty=rng.choice([0.0, 0.0, 0.4]),
+            frequency_penalty=rng.choice([0.0, 0.0, 0.2]),
+            logit_bias=rng.choice([(), ((40, 3.0), (41, -100.0))]),
+            stop=rng.choice([(), (), ("the", "re"), ("\n",)]),
+            include_stop_str_in_output=rng.random() < 0.5,
+            ignore_eos=rng.random() < 0.7,
+            logprobs=rng.choice([None, 0, 3]),
+            prompt_logprobs=rng.choice([None, None, None, 1]),
+        )
+        trace = rng.choice([Trace.CLOSED, Trace.CLOSED, Trace.OPEN, Trace.BEFORE])
+        return Request(
+            name,
+            tuple(prompt),
+            params,
+            self._guide(rng, trace),
+            trace,
+            salt=rng.choice(["", "a"]),
+            priority=rng.randint(-1, 1),
+        )
+
+    def _guide(self, rng: random.Random, trace: Trace) -> Guide | None:
+        """Return no guide, a grammar, a budget, both, or words that may not come."""
+        what = rng.choice(["none", "none", "budget", "grammar", "words", "both"])
+        grammar = self._grammars.guide("json_schema", json.dumps(SCHEMA))
+        if what == "words":
+            words = word_tokens(["the", "engine"], self._encode)
+            return WithoutWords(words, self.opened.engine.vocab_size)
+        budget = ThinkingBudget(DEFAULT, rng.randint(0, 6), self._encode, trace)
+        if what == "budget":
+            return budget
+        if what == "grammar" or (what == "both" and trace is Trace.CLOSED):
+            return grammar
+        return AfterThinking(budget, grammar, self._tags) if what == "both" else None
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+
+def answers(scheduler: Scheduler, requests: Iterable[Request]) -> dict[str, list[Update]]:
+    found: dict[str, list[Update]] = {}
+    for request in requests:
+        found[request.request_id] = []
+        scheduler.submit(request)
+    while not scheduler.is_idle:
+        for update in scheduler.step():
+            found[update.request_id].append(update)
+    return found
