@@ -53,20 +53,15 @@ void place_heads(const Machine& machine, const Step& step, const Op& op, Range r
   }
 }
 
-// Takes queries of one sequence and a KV head, in the order of their tokens, through a span of keys.
-void attend_span(const Machine& machine, const Op& op, int slot, int head, Query* queries, int count,
-                 int span) {
-  int depth = op.sizes[2];
-  int end = least(queries[count - 1].held, (span + 1) * SPAN);
+// Takes queries through a span of keys.
+void attend_span(const Machine& machine, const Op& op, int slot, int head, const Queries& queries, int span) {
+  int depth = op.sizes[2], end = least(queries.held[queries.count - 1], (span + 1) * SPAN);
   const float* keys = cache_of(machine, machine.states[op.states[0]], slot, head, depth);
   const float* vals = cache_of(machine, machine.states[op.states[1]], slot, head, depth);
-  float scale = 1.f / sqrtf((float)depth), scores[TILE][KEY_BLOCK];
-  for (int i = 0; i < count; i++) queries[i].part.clear(depth);
+  for (int i = 0; i < queries.count; i++) queries.part(i).clear(depth);
   for (int start = span * SPAN; start < end; start += KEY_BLOCK) {
     int64_t at = (int64_t)start * depth;
-    for (int i = 0; i < count; i += TILE)
-      attend_block({queries + i, keys + at, vals + at, depth, scale, scores, i == 0},
-                   least(TILE, count - i), start);
+    attend_block(queries, keys + at, vals + at, start);
   }
 }
 
@@ -86,27 +81,23 @@ void attend_rows(const Machine& machine, const Step& step, const Op& op, int hea
                  float* scratch) {
   int depth = op.sizes[2], shared = op.sizes[0] / op.sizes[1];
   int slot = step.sequences[step.owners[rows.first]].slot, total = (rows.last - rows.first) * shared;
-  int64_t size = part_elements(depth);
-  float* wholes = scratch + ATTENTION_QUERIES * size;
-  Query queries[ATTENTION_QUERIES];
-  for (int first = 0; first < total; first += ATTENTION_QUERIES) {
-    int count = least(ATTENTION_QUERIES, total - first);
-    for (int i = 0; i < count; i++) {
+  int times = (total + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES;
+  Queries queries(scratch, depth);
+  for (int time = 0, first = 0; time < times; time++, first += queries.count) {
+    queries.count = total * (time + 1) / times - first;
+    for (int i = 0; i < queries.count; i++) {
       int row = rows.first + (first + i) / shared, h = head * shared + (first + i) % shared;
-      const float* q = row_of(machine, op.sources[0], row) + h * depth;
-      queries[i] = {q, held_by(step, row), {scratch + i * size, depth}};
-      Part(wholes + i * size, depth).clear(depth);
+      queries.put(i, row_of(machine, op.sources[0], row) + h * depth, held_by(step, row));
+      queries.whole(i).clear(depth);
     }
-    for (int span = 0; span < spans_of(queries[count - 1].held); span++) {
-      attend_span(machine, op, slot, head, queries, count, span);
-      for (int i = 0; i < count; i++) {
-        Part whole(wholes + i * size, depth);
-        if (span < spans_of(queries[i].held)) merge(whole, queries[i].part, depth);
-      }
+    for (int span = 0; span < spans_of(queries.held[queries.count - 1]); span++) {
+      attend_span(machine, op, slot, head, queries, span);
+      for (int i = 0; i < queries.count; i++)
+        if (span < spans_of(queries.held[i])) merge(queries.whole(i), queries.part(i), depth);
     }
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < queries.count; i++) {
       int row = rows.first + (first + i) / shared, h = head * shared + (first + i) % shared;
-      finish({wholes + i * size, depth}, depth, target_row(machine, op, row) + h * depth);
+      finish(queries.whole(i), depth, target_row(machine, op, row) + h * depth);
     }
   }
 }
@@ -128,20 +119,19 @@ void attend(const Machine& machine, const Step& step, const Op& op, Range jobs, 
 }
 
 // One job is a KV head, a token and a span of its keys.
-void attend_parts(const Machine& machine, const Step& step, const Op& op, Range jobs) {
+void attend_parts(const Machine& machine, const Step& step, const Op& op, Range jobs, float* scratch) {
   int depth = op.sizes[2], shared = op.sizes[0] / op.sizes[1], splits = splits_of(machine, step, op);
-  Query queries[ATTENTION_QUERIES];
+  Queries queries(scratch, depth);
   for (int job = jobs.first; job < jobs.last; job++) {
     int pair = job / splits, span = job % splits, head = pair / step.num_tokens, row = pair % step.num_tokens;
     int held = held_by(step, row), slot = step.sequences[step.owners[row]].slot;
     if (span >= spans_of(held)) continue;
     const float* q = row_of(machine, op.sources[0], row) + (int64_t)head * shared * depth;
-    float* parts = machine.parts + (int64_t)job * shared * part_elements(depth);
-    for (int first = 0; first < shared; first += ATTENTION_QUERIES) {
-      int count = least(ATTENTION_QUERIES, shared - first);
-      for (int i = 0; i < count; i++)
-        queries[i] = {q + (first + i) * depth, held, {parts + (first + i) * part_elements(depth), depth}};
-      attend_span(machine, op, slot, head, queries, count, span);
+    for (int first = 0; first < shared; first += queries.count) {
+      queries.count = least(ATTENTION_QUERIES, shared - first);
+      queries.parts = machine.parts + ((int64_t)job * shared + first) * part_elements(depth);
+      for (int i = 0; i < queries.count; i++) queries.put(i, q + (first + i) * depth, held);
+      attend_span(machine, op, slot, head, queries, span);
     }
   }
 }

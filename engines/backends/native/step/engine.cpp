@@ -154,13 +154,12 @@ class Engine {
     buffers_.push_back(buffer);
   }
 
-  // A thread's own memory: a row of any operand, or the softmaxes of attention's queries.
+  // A thread's own memory: a row of any operand, or what attention holds of queries and keys.
   int64_t scratch_elements() const {
     int64_t most = PANEL;
     for (const Op& op : ops_) {
       for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
-      if (op.kind == ATTENTION)
-        most = std::max<int64_t>(most, 2 * ATTENTION_QUERIES * part_elements(op.sizes[2]));
+      if (op.kind == ATTENTION) most = std::max(most, attention_elements(op.sizes[2]));
     }
     return round_up(most, PANEL);
   }

@@ -104,12 +104,18 @@ struct Batch {
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 constexpr int blocks_of(int64_t inputs) { return (int)((inputs + DEPTH_BLOCK - 1) / DEPTH_BLOCK); }
 
-// Attention: queries that a thread takes through the keys together, keys that have a softmax of their
-// own, tokens times KV heads for each thread below which the keys are split among threads.
-constexpr int ATTENTION_QUERIES = 48;
+// Attention: queries that a thread takes through the keys together, keys that it packs at once, keys
+// that have a softmax of their own, tokens times KV heads for each thread below which the keys are
+// split among threads.
+constexpr int ATTENTION_QUERIES = 128;
+constexpr int KEY_BLOCK = 128;
 constexpr int SPAN = 1024;
 constexpr int SPLIT_BELOW = 2;
 constexpr int64_t part_elements(int depth) { return round_up(depth, PANEL) + PANEL; }
+constexpr int64_t attention_elements(int depth) {  // of a thread's memory: `Queries`
+  return ATTENTION_QUERIES * (round_up(depth, PANEL) + KEY_BLOCK + 2 * part_elements(depth)) +
+         (2 * KEY_BLOCK + 1) * round_up(depth, PANEL);
+}
 
 // A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).
 struct Buffer {
