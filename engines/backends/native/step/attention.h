@@ -1,4 +1,4 @@
-// Causal grouped-query attention over the slot's own cache, [kv_heads, max_seq_len, head_dim].
+// Causal grouped-query attention over the slot's own cache, rows of [kv_heads, max_seq_len].
 //
 // The query heads of a KV head and of successive tokens are queries of the same keys, and go through
 // them together. Spans of SPAN keys have a softmax of their own and are merged one after the other: a
@@ -9,8 +9,10 @@
 
 namespace {
 
-INLINE float* cache_of(const Machine& machine, const StateSpec& state, int slot, int head, int depth) {
-  return (float*)state.data + slot * state.slot_elements + (int64_t)head * machine.max_seq_len * depth;
+INLINE Cache cache_of(const Machine& machine, const StateSpec& state, int slot, int head, int depth) {
+  int64_t bytes = cache_row_bytes(depth, state.format), heads_rows = (int64_t)head * machine.max_seq_len;
+  char* slot_rows = (char*)state.data + slot * state.slot_elements * STATE_BYTES[state.format];
+  return {slot_rows + heads_rows * bytes, bytes, state.format};
 }
 
 // Normalizes and rotates one head of a query or key as the model asks; `out` may be `x`.
@@ -33,7 +35,7 @@ INLINE void place_head(const Machine& machine, const Op& op, const float* x, int
 }
 
 // Queries in place, keys and values into the cache.
-void place_heads(const Machine& machine, const Step& step, const Op& op, Range rows) {
+void place_heads(const Machine& machine, const Step& step, const Op& op, Range rows, float* scratch) {
   int q_heads = op.sizes[0], kv_heads = op.sizes[1], depth = op.sizes[2];
   for (int row = rows.first; row < rows.last; row++) {
     int owner = step.owners[row];
@@ -44,11 +46,11 @@ void place_heads(const Machine& machine, const Step& step, const Op& op, Range r
     for (int h = 0; h < q_heads; h++)
       place_head(machine, op, q + h * depth, op.tensors[0], position, q + h * depth);
     for (int h = 0; h < kv_heads; h++) {
-      int64_t at = (int64_t)position * depth;
-      float* key = cache_of(machine, machine.states[op.states[0]], sequence.slot, h, depth) + at;
-      place_head(machine, op, k + h * depth, op.tensors[1], position, key);
-      memcpy(cache_of(machine, machine.states[op.states[1]], sequence.slot, h, depth) + at,
-             v + h * depth, depth * sizeof(float));
+      Cache keys = cache_of(machine, machine.states[op.states[0]], sequence.slot, h, depth);
+      Cache vals = cache_of(machine, machine.states[op.states[1]], sequence.slot, h, depth);
+      place_head(machine, op, k + h * depth, op.tensors[1], position, scratch);
+      keep_row(keys, position, scratch, depth);
+      keep_row(vals, position, v + h * depth, depth);
     }
   }
 }
@@ -56,13 +58,10 @@ void place_heads(const Machine& machine, const Step& step, const Op& op, Range r
 // Takes queries through a span of keys.
 void attend_span(const Machine& machine, const Op& op, int slot, int head, const Queries& queries, int span) {
   int depth = op.sizes[2], end = least(queries.held[queries.count - 1], (span + 1) * SPAN);
-  const float* keys = cache_of(machine, machine.states[op.states[0]], slot, head, depth);
-  const float* vals = cache_of(machine, machine.states[op.states[1]], slot, head, depth);
+  Cache keys = cache_of(machine, machine.states[op.states[0]], slot, head, depth);
+  Cache vals = cache_of(machine, machine.states[op.states[1]], slot, head, depth);
   for (int i = 0; i < queries.count; i++) queries.part(i).clear(depth);
-  for (int start = span * SPAN; start < end; start += KEY_BLOCK) {
-    int64_t at = (int64_t)start * depth;
-    attend_block(queries, keys + at, vals + at, start);
-  }
+  for (int start = span * SPAN; start < end; start += KEY_BLOCK) attend_block(queries, keys, vals, start);
 }
 
 INLINE int held_by(const Step& step, int row) {

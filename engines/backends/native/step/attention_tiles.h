@@ -6,6 +6,7 @@
 // along its keys. So its result is the same bits in any company.
 #pragma once
 
+#include "cache_rows.h"
 #include "gemm.h"
 
 namespace {
@@ -30,6 +31,7 @@ struct Queries {
   int held[ATTENTION_QUERIES];  // keys that each sees
   float *rows;                  // as an operand: in groups, interleaved
   float *scores, *keys, *vals;  // a score for each query and key; panels of a block
+  float *plain;                 // rows of a block in float32, where the cache has others
   float *parts, *wholes;        // softmaxes of a span and of all keys, one for each query
 
   Queries(float* memory, int depth) : count(0), depth(depth) {
@@ -38,7 +40,8 @@ struct Queries {
     scores = rows + ATTENTION_QUERIES * width;
     keys = scores + ATTENTION_QUERIES * KEY_BLOCK;
     vals = keys + KEY_BLOCK * width;
-    parts = vals + VALUE_PANEL * (width / PANEL);
+    plain = vals + VALUE_PANEL * (width / PANEL);
+    parts = plain + KEY_BLOCK * width;
     wholes = parts + ATTENTION_QUERIES * part_elements(depth);
   }
   Part part(int i) const { return {parts + i * part_elements(depth), depth}; }
@@ -55,57 +58,68 @@ struct Queries {
   }
 };
 
-// Four columns of four rows become rows.
+// Of each quarter of two registers, from place HALF on: one of each in turn, or two of each.
+template <int HALF, int... I>
+INLINE Vec zip(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 4 / 2 + HALF + I % 2 * LANES)...);
+}
+template <int HALF, int... I>
+INLINE Vec zip_pairs(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 2 + HALF + I % 4 / 2 * LANES)...);
+}
+using Lanes = std::make_integer_sequence<int, LANES>;
+
+// LANES columns of four rows become rows of a panel.
 INLINE void turn(const float* const (&rows)[4], int column, float* out) {
-  Quarter a, b, c, d;
-  memcpy(&a, rows[0] + column, sizeof a);
-  memcpy(&b, rows[1] + column, sizeof b);
-  memcpy(&c, rows[2] + column, sizeof c);
-  memcpy(&d, rows[3] + column, sizeof d);
-  Quarter ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-  Quarter right_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7), right_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  Quarter turned[4] = {
-      __builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
-      __builtin_shufflevector(right_ab, right_cd, 0, 1, 4, 5),
-      __builtin_shufflevector(right_ab, right_cd, 2, 3, 6, 7)};
-  UNROLL for (int k = 0; k < 4; k++) memcpy(out + k * PANEL, turned + k, sizeof(Quarter));
+  Vec a = load(rows[0] + column), b = load(rows[1] + column), c = load(rows[2] + column), d = load(rows[3] + column);
+  Vec ab = zip<0>(a, b, Lanes()), cd = zip<0>(c, d, Lanes());
+  Vec ab2 = zip<2>(a, b, Lanes()), cd2 = zip<2>(c, d, Lanes());
+  Vec turned[4] = {zip_pairs<0>(ab, cd, Lanes()), zip_pairs<2>(ab, cd, Lanes()),
+                   zip_pairs<0>(ab2, cd2, Lanes()), zip_pairs<2>(ab2, cd2, Lanes())};
+  UNROLL for (int i = 0; i < 4; i++) {
+    Quarter quarters[LANES / 4];
+    memcpy(quarters, turned + i, sizeof quarters);
+    UNROLL for (int q = 0; q < LANES / 4; q++) memcpy(out + (4 * q + i) * PANEL, quarters + q, sizeof(Quarter));
+  }
 }
 
 // A single token waits for memory. So each half of the work on a block asks for a half of the next one:
-// packing for the first.
-INLINE void fetch_half(const float* next, int row, int depth) {
-  for (int k = 0; k < depth / 2; k += 16) __builtin_prefetch(next + (int64_t)row * (depth / 2) + k, 0, 2);
+// packing for the first, as much for each row.
+INLINE void fetch_half(const char* next, int row, int64_t row_bytes) {
+  for (int64_t at = 0; at < row_bytes / 2; at += 64) __builtin_prefetch(next + row * (row_bytes / 2) + at, 0, 2);
 }
 
 // Puts keys side by side: panels of [depth, PANEL]. Past the last key comes the last again.
-__attribute__((noinline)) void pack_keys(const float* keys, int count, int depth, float* out) {
+__attribute__((noinline)) void pack_keys(const float* keys, int count, int depth, const Cache& next, float* out) {
   for (int key = 0; key < round_up(count, PANEL); key += 4) {
     const float* rows[4];
     for (int j = 0; j < 4; j++) rows[j] = keys + (int64_t)least(key + j, count - 1) * depth;
     float* panel = out + (int64_t)(key / PANEL) * PANEL * depth + key % PANEL;
-    for (int j = 0; j < 4; j++) fetch_half(keys + (int64_t)KEY_BLOCK * depth, key + j, depth);
+    for (int j = 0; j < 4; j++) fetch_half(next.rows, key + j, next.row_bytes);
     int k = 0;
-    for (; k + 4 <= depth; k += 4) turn(rows, k, panel + (int64_t)k * PANEL);
+    for (; k + LANES <= depth; k += LANES) turn(rows, k, panel + (int64_t)k * PANEL);
     for (; k < depth; k++)
       for (int j = 0; j < 4; j++) panel[(int64_t)k * PANEL + j] = rows[j][k];
   }
 }
 
 // Cuts values into panels of columns, [KEY_BLOCK, PANEL] each.
-__attribute__((noinline)) void pack_values(const float* vals, int count, int depth, float* out) {
+__attribute__((noinline)) void pack_values(const float* vals, int count, int depth, const Cache& next, float* out) {
   for (int key = 0; key < count; key++) {
-    fetch_half(vals + (int64_t)KEY_BLOCK * depth, key, depth);
+    fetch_half(next.rows, key, next.row_bytes);
     const float* row = vals + (int64_t)key * depth;
     for (int k = 0; k < depth; k += LANES)
       store(out + k / PANEL * VALUE_PANEL + key * PANEL + k % PANEL, load(row + k, depth - k));
   }
 }
 
-// Some rows times panels.
+// Some rows times panels. Meanwhile half a line of `next` is asked for with each line of a panel.
 struct Product {
-  const float *panels, *rows, *next;
+  const float *panels, *rows;
+  const char* next;
   int depth;
-  int64_t panel_elements, stride;  // from a panel to the next; between two rows of the output
+  int64_t panel_elements, line, stride;  // from a panel to the next, from a line of it to the next; between
+                                         // two rows of the output
   float* out;
 };
 
@@ -113,14 +127,15 @@ struct Product {
 // weights, KEY_BLOCK apart, and the output is added to.
 template <int T, int P, bool WEIGHS>
 __attribute__((noinline)) void product_tile(const Product& product) {
-  const float *w = product.panels, *x = product.rows, *next = product.next;
+  const float *w = product.panels, *x = product.rows;
+  const char* next = product.next;
   Vec sums[P][T][VECTORS];
   UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
     UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = splat(0);
-  for (int k = 0; k < product.depth; k++, w += PANEL, next += P * PANEL / 2) {
+  for (int k = 0; k < product.depth; k++, w += product.line, next += 32 * P) {
     Vec rows[P][VECTORS];
     UNROLL for (int p = 0; p < P; p++) {
-      __builtin_prefetch(next + p * PANEL / 2, 0, 2);
+      __builtin_prefetch(next + 32 * p, 0, 2);
       load_weights(w + p * product.panel_elements, rows[p]);
     }
     UNROLL for (int t = 0; t < T; t++) {
@@ -161,7 +176,7 @@ void multiply(const Product& whole, int rows, int panels, int64_t step) {
         Product part = whole;
         part.panels += i * whole.panel_elements;
         part.rows += row * step;
-        part.next = group ? part.panels : whole.next + (int64_t)i * PANEL / 2 * whole.depth;
+        part.next = group ? (const char*)part.panels : whole.next + (int64_t)i * 32 * whole.depth;
         part.out += row * whole.stride + i * PANEL;
         const ProductTiles& tiles = PRODUCT_TILES<WEIGHS>;
         (taken > 1 ? tiles.several : tiles.one)[tokens - 1](part);
@@ -213,21 +228,26 @@ __attribute__((noinline)) void merge(const Part& whole, const Part& part, int de
 }
 
 // Takes all queries through the keys from `start` on, a block's at most.
-void attend_block(const Queries& queries, const float* keys, const float* vals, int start) {
+void attend_block(const Queries& queries, const Cache& keys, const Cache& vals, int start) {
   int count = queries.count, depth = queries.depth, seen[ATTENTION_QUERIES];
   for (int i = 0; i < count; i++) seen[i] = most(0, least(KEY_BLOCK, queries.held[i] - start));
-  int any = seen[count - 1], key_panels = (any + PANEL - 1) / PANEL;
-  int64_t next = (int64_t)KEY_BLOCK * depth * 3 / 2;  // the second half of the next block
-  pack_keys(keys, any, depth, queries.keys);
-  multiply<false>({queries.keys, queries.rows, keys + next, depth, (int64_t)PANEL * depth, KEY_BLOCK, queries.scores},
+  int any = seen[count - 1], key_panels = (any + PANEL - 1) / PANEL, half = KEY_BLOCK / 2;
+  Cache next_keys = keys.from(start + KEY_BLOCK), next_vals = vals.from(start + KEY_BLOCK);
+  pack_keys(plain_rows(keys.from(start), any, depth, queries.plain), any, depth, next_keys, queries.keys);
+  multiply<false>({queries.keys, queries.rows, next_keys.from(half).rows, depth, (int64_t)PANEL * depth, PANEL, KEY_BLOCK,
+                   queries.scores},
                   count, key_panels, depth);
-  pack_values(vals, any, depth, queries.vals);
+  const float* rows = plain_rows(vals.from(start), any, depth, queries.plain);
+  bool is_packed = count > GROUP || depth % PANEL;  // a single group reads the rows as they are
+  if (is_packed) pack_values(rows, any, depth, next_vals, queries.vals);
+  else for (int i = 0; i < any; i++) fetch_half(next_vals.rows, i, next_vals.row_bytes);
   for (int i = 0, end; i < count; i = end) {  // those that see the same keys of it
     for (end = i + 1; end < count && seen[end] == seen[i];) end++;
     if (!seen[i]) continue;
     for (int j = i; j < end; j++) weigh(queries.scores + j * KEY_BLOCK, seen[j], depth, queries.part(j));
-    multiply<true>({queries.vals, queries.scores + i * KEY_BLOCK, vals + next, seen[i], VALUE_PANEL,
-                    part_elements(depth), queries.part(i).values},
+    multiply<true>({is_packed ? queries.vals : rows, queries.scores + i * KEY_BLOCK, next_vals.from(half).rows,
+                    seen[i], is_packed ? VALUE_PANEL : PANEL, is_packed ? PANEL : depth, part_elements(depth),
+                    queries.part(i).values},
                    end - i, (depth + PANEL - 1) / PANEL, KEY_BLOCK);
   }
 }

@@ -52,7 +52,7 @@ void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase,
     case SCAN: return scan(machine, step, op, jobs);
     case LAST_TOKEN: return last_token(machine, step, op, jobs);
     case ATTENTION:
-      if (phase == 0) return place_heads(machine, step, op, jobs);
+      if (phase == 0) return place_heads(machine, step, op, jobs, scratch);
       if (phase == 2) return merge_parts(machine, step, op, jobs, scratch);
       if (splits_of(machine, step, op) > 1) return attend_parts(machine, step, op, jobs, scratch);
       return attend(machine, step, op, jobs, scratch);

@@ -34,7 +34,8 @@ constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int3
   X(PANELS_BF16, "panels_bf16", 2) X(PANELS_INT8, "panels_int8", 1) X(PANELS_FLOAT8, "panels_float8", 1)
 #define NEMOTRT_FORMATS(X) \
   X(ROWS, "rows") X(OPERAND_FLOAT, "operand_float") X(OPERAND_INT16, "operand_int16")
-#define NEMOTRT_STATE_FORMATS(X) X(FLOAT32, "float32") X(FLOAT16, "float16")
+#define NEMOTRT_STATE_FORMATS(X) /* and an element's bytes */ \
+  X(FLOAT32, "float32", 4) X(FLOAT16, "float16", 2) X(BFLOAT16, "bfloat16", 2) X(CODES8, "int8", 1)
 #define NEMOTRT_ROW_SETS(X) X(TOKENS, "tokens") X(SEQUENCES, "sequences")
 #define NEMOTRT_NUMBER(number, ...) number,
 #define NEMOTRT_NAME(number, name, ...) name,
@@ -73,7 +74,7 @@ struct TensorSpec {
 struct StateSpec {
   int64_t slot_elements;
   void* data;        // [max_slots, slot_elements]; not looked at by fault_of
-  int32_t format;    // FLOAT16 for the state of a scan only
+  int32_t format;    // FLOAT16 for the state of a scan only, BFLOAT16 and CODES8 for caches only
   const char* name;  // for messages; gone once the program is open
 };
 
@@ -114,7 +115,11 @@ constexpr int SPLIT_BELOW = 2;
 constexpr int64_t part_elements(int depth) { return round_up(depth, PANEL) + PANEL; }
 constexpr int64_t attention_elements(int depth) {  // of a thread's memory: `Queries`
   return ATTENTION_QUERIES * (round_up(depth, PANEL) + KEY_BLOCK + 2 * part_elements(depth)) +
-         (2 * KEY_BLOCK + 1) * round_up(depth, PANEL);
+         (3 * KEY_BLOCK + 1) * round_up(depth, PANEL);
+}
+// A cache's elements for a token and KV head: with codes comes their scale, a float32.
+constexpr int64_t cache_row_elements(int depth, int format) {
+  return depth + (format == CODES8 ? (int64_t)sizeof(float) : 0);
 }
 
 // A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).
