@@ -191,14 +191,14 @@ class Engine {
     notes_.push_back({count ? allocate<float>(count) : nullptr, width});
   }
 
-  // A thread's own memory: a row of any operand, rows of a state, or the softmaxes of attention's queries.
+  // A thread's own memory: a row of any operand, rows of a state, or what attention holds of queries
+  // and keys.
   int64_t scratch_elements() const {
     int64_t most = PANEL;
     for (const Op& op : ops_) {
       for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
       if (op.kind == SCAN) most = std::max<int64_t>(most, 4 * (int64_t)op.sizes[2]);
-      if (op.kind == ATTENTION)
-        most = std::max<int64_t>(most, 2 * ATTENTION_QUERIES * part_elements(op.sizes[2]));
+      if (op.kind == ATTENTION) most = std::max(most, attention_elements(op.sizes[2]));
     }
     return round_up(most, PANEL);
   }

@@ -23,6 +23,7 @@ constexpr int BYTES_OF[] = {NEMOTRT_TENSOR_KINDS(NEMOTRT_BYTES)};  // of an elem
 constexpr const char* KIND_NAMES[] = {NEMOTRT_KINDS(NEMOTRT_NAME)};
 constexpr const char* TENSOR_KIND_NAMES[] = {NEMOTRT_TENSOR_KINDS(NEMOTRT_NAME)};
 constexpr const char* FORMAT_NAMES[] = {NEMOTRT_FORMATS(NEMOTRT_NAME)};
+constexpr const char* STATE_FORMAT_NAMES[] = {NEMOTRT_STATE_FORMATS(NEMOTRT_NAME)};
 
 // Each check returns whether all is well; if not, the text says what is wrong.
 class Parts {
@@ -119,7 +120,8 @@ class Parts {
     if (spec.slot_elements != elements)
       return fail("%.200s has %lld elements, expected %lld", name(spec), (long long)spec.slot_elements,
                   (long long)elements);
-    if (spec.format != FLOAT32 && op.kind != SCAN) return fail("%.200s must be float32", name(spec));
+    int only = spec.format == FLOAT32 ? op.kind : spec.format == FLOAT16 ? SCAN : ATTENTION;
+    if (op.kind != only) return fail("%.200s must not be %s", name(spec), STATE_FORMAT_NAMES[spec.format]);
     if (owner_[s] >= 0) return fail("%.200s is the state of operation %d", name(spec), owner_[s]);
     owner_[s] = index_;
     return true;

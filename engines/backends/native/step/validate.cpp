@@ -141,6 +141,12 @@ class Check : Parts {
            values(op, 1, 1, heads) && values(op, 2, 1, heads) && state(op, 0, inner * size) && jobs(heads);
   }
 
+  bool cache(const Op& op, int place) {
+    int s = op.states[place];
+    int format = s >= 0 && s < p.num_states ? p.states[s].format : FLOAT32;
+    return state(op, place, op.sizes[1] * cache_row_elements(op.sizes[2], format) * p.max_seq_len);
+  }
+
   bool attention(const Op& op) {  // q, k, v; norms of q and k, cosine, sine; caches; heads, kv heads, depth
     if (!sizes(op)) return false;
     int64_t heads = op.sizes[0], kv_heads = op.sizes[1], depth = op.sizes[2];
@@ -155,8 +161,7 @@ class Check : Parts {
     for (int i = 0; i < 4; i++)
       if (op.tensors[i] >= 0 && !(i < 2 ? values(op, i, 1, depth) : values(op, i, p.max_seq_len, depth / 2)))
         return false;
-    int64_t elements = kv_heads * depth * p.max_seq_len;
-    return state(op, 0, elements) && state(op, 1, elements);
+    return cache(op, 0) && cache(op, 1);
   }
 };
 
