@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.quant_config import QuantConfig, read_quant_config
+from nemotrt.engines.checkpoint.codes.spelling import spelled
+from nemotrt.engines.checkpoint.quant_config import (
+    QuantConfig,
+    is_compressed,
+    read_quant_config,
+)
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef, read_header
 from nemotrt.engines.checkpoint.stored_head import HEAD, settle_head
 from nemotrt.engines.checkpoint.stored_names import left_out, left_out_note, missing_message
@@ -100,7 +105,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ConfigError: config.json describes a model that is not supported.
     """
     told, quant = read_model_config(path), read_quant_config(path)
-    config, tensors = settle_head(told, dict(tensor_refs(path)))
+    tensors = dict(tensor_refs(path))
+    if is_compressed(path):
+        tensors = spelled(tensors)
+    config, tensors = settle_head(told, tensors)
     checkpoint = Checkpoint(path, config, tensors, quant, contradictions(path, told, config))
     check_shapes(checkpoint)
     return checkpoint

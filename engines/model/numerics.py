@@ -70,6 +70,7 @@ class NumberFormat(Table):
 
 SAFETENSORS = {item.safetensors: item for item in NumberFormat if item.safetensors}
 FLOATS = tuple(item for item in NumberFormat if not item.is_code)
+GROUP_SIZES = (32, 64, 128)  # inputs that share a scale of int4, as vLLM and TensorRT-LLM have them
 KV_CODES = {item.upper(): item for item in (NumberFormat.FP8, NumberFormat.INT8)}  # ModelOpt's word
 
 
@@ -113,6 +114,12 @@ class Numbers:
         }
 
     @property
+    def scale_word(self) -> str:
+        """The type of stored scales, in safetensors' word: 16 bits where there are many."""
+        is_grouped = self.granularity is Granularity.GROUP
+        return (NumberFormat.BF16 if is_grouped else NumberFormat.FP32).safetensors
+
+    @property
     def is_per_tensor(self) -> bool:
         """Whether all share one scale."""
         return self.granularity is Granularity.TENSOR
@@ -144,7 +151,7 @@ class Precision(Table):
     INT8_SQ = "int8-sq", INT8_ROWS, INT8_TENSOR, "W8A8_SQ_PER_CHANNEL"  # SmoothQuant
     FP8 = "fp8", FP8_TENSOR, FP8_TENSOR, "FP8"
     FP8_DYNAMIC = "fp8-dynamic", FP8_ROWS, FP8_TOKENS, "FP8_PER_CHANNEL_PER_TOKEN"
-    INT4_WO = "int4-wo", INT4_GROUPS, SIXTEEN_BITS, "W4A16_AWQ"  # AWQ, GPTQ: for the planner alone
+    INT4_WO = "int4-wo", INT4_GROUPS, SIXTEEN_BITS, "W4A16_AWQ"  # as AWQ and GPTQ are stored too
 
     @property
     def is_quantized(self) -> bool:
@@ -178,5 +185,5 @@ class Precision(Table):
 
 
 # What engines are built in, and a checkpoint may be quantized to for one.
-BUILT = tuple(item for item in Precision if item is not Precision.INT4_WO)
+BUILT = tuple(Precision)
 QUANTIZED = {item.algo: item for item in BUILT if item.is_quantized}  # by ModelOpt's word

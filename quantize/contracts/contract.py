@@ -95,7 +95,7 @@ def _compare(
     reference = open_checkpoint(source)
     if reference.config != folder.model:
         raise ConfigError(f"{folder.path} is another model than {source}.")
-    return compare_with_source(reference, folder.tensors, quantized, folder.precision, progress)
+    return compare_with_source(reference, folder.spelled(), quantized, folder.precision, progress)
 
 
 def _faults(folder: QuantizedFolder) -> Iterator[str]:

@@ -36,6 +36,10 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
         TRT_LLM: "no: use --format modelopt",
         VLLM: "yes",
     },
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT4_WO): {
+        TRT_LLM: "no: takes 4-bit weights in ModelOpt's layout only",
+        VLLM: "yes",
+    },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_SQ): {
         TRT_LLM: "no: refuses static activation scales in compressed-tensors",
         VLLM: "yes",
@@ -68,7 +72,7 @@ def loader_verdicts(
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
     verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
     if layout is not CheckpointFormat.MODELOPT:
-        verdicts[BUILD] = "no: it builds from --format modelopt"
+        verdicts[BUILD] = "yes, for CPUs; GPU backends build from --format modelopt"
     verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
     if kv_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
         verdicts[TRANSFORMERS] = TRANSFORMERS_CACHE

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE, weight_map
+from nemotrt.engines.checkpoint.codes.packed import num_words
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.tensor_names import blocks, expected_shapes
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -55,7 +56,7 @@ def _code_faults(
     """Yield what is wrong with the type and shape of a quantized weight's codes."""
     dtype = folder.precision.weights.format.safetensors
     if folder.layout.packs(folder.precision):
-        dtype, shape = "I32", (shape[0], shape[1] // 4)
+        dtype, shape = "I32", (shape[0], num_words(shape[1], folder.bits(module)))
     if (ref.dtype, ref.shape) != (dtype, shape):
         found = f"{ref.dtype} {list(ref.shape)}"
         yield f"the codes of {module} are {found}, expected {dtype} {list(shape)}"

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import contradictions, tensor_refs
+from nemotrt.engines.checkpoint.codes.spelling import spelled
 from nemotrt.engines.checkpoint.quant_config import (
     QUANT_CONFIG_FILE,
     QuantConfig,
     flat_quantization,
+    is_compressed,
     read_quant_config,
 )
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
@@ -19,7 +21,6 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.conversion.formats import CheckpointFormat
-from nemotrt.quantize.reading.compressed import read_compressed_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class QuantizedFolder:
         assert self.quant.precision is not None  # open_folder() refuses floats
         return self.quant.precision
 
+    def spelled(self) -> dict[str, TensorRef]:
+        """Return the tensors as ModelOpt's layout spells them, packed codes as codes."""
+        is_modelopt = self.layout is CheckpointFormat.MODELOPT
+        return self.tensors if is_modelopt else spelled(self.tensors)
+
     def excludes(self, module: str) -> bool:
         """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
         names = self.quant.exclude
@@ -54,6 +60,12 @@ class QuantizedFolder:
             raise ArtefactError(
                 f"{self.path}/config.json: ignore has a bad regex: {error}."
             ) from None
+
+    def bits(self, module: str) -> int:
+        """Return the bits of a module's codes; int8 may stand beside int4."""
+        own = self.precision.weights.format.num_bits
+        scale = self.tensors.get(f"{module}.weight_scale")
+        return 8 if own == 4 and scale is not None and scale.shape[1:] == (1,) else own
 
     def codes(self, module: str) -> TensorRef | None:
         """Return where the codes of `module` are, or None if it is not quantized."""
@@ -77,10 +89,9 @@ def open_folder(path: Path) -> QuantizedFolder:
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
     model, tensors = settle_head(told, dict(tensor_refs(path)))
     linears = [name.removesuffix(".weight") for name in linear_names(model)]
-    if flat.get("quant_method") == CheckpointFormat.COMPRESSED_TENSORS:
-        layout, quant = CheckpointFormat.COMPRESSED_TENSORS, read_compressed_config(path, flat)
-    else:
-        layout, quant = CheckpointFormat.MODELOPT, read_quant_config(path)
+    is_modelopt = not is_compressed(path)
+    layout = CheckpointFormat.MODELOPT if is_modelopt else CheckpointFormat.COMPRESSED_TENSORS
+    quant = read_quant_config(path)
     if quant.precision is None:
         raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
     found = contradictions(path, told, model)

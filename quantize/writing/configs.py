@@ -78,7 +78,11 @@ def _compressed_tensors(recipe: Recipe, selection: Selection, kv_cache: str) -> 
     """Return the quantization_config of the compressed-tensors library."""
     weights, inputs = recipe.precision.weights, recipe.precision.inputs
     name = f"{weights.format.kind if inputs.is_quantized else 'pack'}-quantized"
-    schemes = {"weights": weights.scheme, "input_activations": inputs.scheme}
+    own = {"group_size": recipe.group_size} if recipe.group_size else {}
+    schemes = {
+        "weights": weights.scheme and weights.scheme | own,
+        "input_activations": inputs.scheme,
+    }
     scheme = None
     if kv_cache != "none":
         scheme = _static(NumberFormat(kv_cache)) | {"strategy": "tensor", "symmetric": True}
