@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemotrt.engines.checkpoint.checkpoint import contradictions, tensor_refs
 from nemotrt.engines.checkpoint.codes.spelling import spelled
@@ -34,6 +35,7 @@ class QuantizedFolder:
     tensors: dict[str, TensorRef]
     linears: list[str]
     contradictions: tuple[str, ...] = ()  # as of a Checkpoint
+    group_sizes: frozenset[int] = frozenset()  # that a config of compressed-tensors tells
 
     @property
     def precision(self) -> Precision:
@@ -95,4 +97,11 @@ def open_folder(path: Path) -> QuantizedFolder:
     if quant.precision is None:
         raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
     found = contradictions(path, told, model)
-    return QuantizedFolder(path, model, layout, quant, tensors, linears, found)
+    sizes = _group_sizes(flat)
+    return QuantizedFolder(path, model, layout, quant, tensors, linears, found, sizes)
+
+
+def _group_sizes(flat: dict[str, Any]) -> frozenset[int]:
+    """Return the sizes of groups of inputs that share a scale; the config has been read before."""
+    schemes = [group["weights"] for group in (flat.get("config_groups") or {}).values()]
+    return frozenset(scheme["group_size"] for scheme in schemes if scheme.get("group_size"))

@@ -110,5 +110,5 @@ def test_panels_hold_every_code_and_scale(rows: int, columns: int, seed: int) ->
         cell = packed[r // PANEL, k // CELL]
         assert cell[: 2 * PANEL].view(np.float16)[r % PANEL] == scales[r, k // CELL]
         eight, inside = k % CELL // 8, k % 8
-        byte = cell[2 * PANEL + eight * 4 * PANEL + r % PANEL * 4 + inside % 4]
+        byte = int(cell[2 * PANEL + eight * 4 * PANEL + r % PANEL * 4 + inside % 4])
         assert (byte >> 4 if inside >= 4 else byte & 15) - 8 == codes[r, k]
