@@ -72,7 +72,7 @@ def quantize(
     from nemotrt.quantize.writing.writer import plan, quantize_checkpoint, work_bytes
 
     kv_cache, calibration = quantize_options.kv_cache, quantize_options.calibration
-    chosen = choose_recipe(recipe, gpu, kv_cache)
+    chosen = choose_recipe(recipe, gpu, kv_cache).with_groups(quantize_options.group_size)
     if not chosen.precision.has_input_scale and kv_cache == "none":
         calibration = None  # nothing to take from it
     options = replace(

@@ -32,8 +32,12 @@ class LinearWeight:
 
     @property
     def has_input_factor(self) -> bool:
-        """Whether the input is multiplied by a factor per channel before the codes apply."""
-        return self._input_factor in self.checkpoint
+        """Whether the input is multiplied by a factor per channel before the codes apply.
+
+        Factors of one change nothing: TensorRT-LLM wants them beside int4 codes.
+        """
+        name = self._input_factor
+        return name in self.checkpoint and bool((self.checkpoint.floats(name) != 1).any())
 
     def scale(self) -> npt.NDArray[np.float32]:
         """Return the weight's scale, [out]; a per-tensor scale is repeated.

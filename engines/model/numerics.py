@@ -114,10 +114,14 @@ class Numbers:
         }
 
     @property
-    def scale_word(self) -> str:
-        """The type of stored scales, in safetensors' word: 16 bits where there are many."""
-        is_grouped = self.granularity is Granularity.GROUP
-        return (NumberFormat.BF16 if is_grouped else NumberFormat.FP32).safetensors
+    def is_grouped(self) -> bool:
+        """Whether some inputs of a row share a scale."""
+        return self.granularity is Granularity.GROUP
+
+    @property
+    def scale_format(self) -> NumberFormat:
+        """The type of stored scales: 16 bits where there are many."""
+        return NumberFormat.BF16 if self.is_grouped else NumberFormat.FP32
 
     @property
     def is_per_tensor(self) -> bool:
@@ -186,4 +190,6 @@ class Precision(Table):
 
 # What engines are built in, and a checkpoint may be quantized to for one.
 BUILT = tuple(Precision)
+# Of which a plan chooses by itself: fewer bits are chosen by people, who know what they lose.
+CHOSEN = tuple(item for item in BUILT if item.weights.format.num_bits >= 8)
 QUANTIZED = {item.algo: item for item in BUILT if item.is_quantized}  # by ModelOpt's word

@@ -73,7 +73,11 @@ def inspect_quantized(
         num_kept=len(folder.linears) - len(quantized),
         faults=tuple(faults),
         loaders=loader_verdicts(
-            folder.layout, folder.precision, folder.quant.kv_cache_algo, folder.model
+            folder.layout,
+            folder.precision,
+            folder.quant.kv_cache_algo,
+            folder.model,
+            min(folder.group_sizes, default=None),
         ),
         weight_errors=errors,
         notes=_notes(folder),

@@ -57,6 +57,8 @@ def _code_faults(
     dtype = folder.precision.weights.format.safetensors
     if folder.layout.packs(folder.precision):
         dtype, shape = "I32", (shape[0], num_words(shape[1], folder.bits(module)))
+    elif folder.has_groups:
+        dtype, shape = "U8", (shape[0] // 2, shape[1])
     if (ref.dtype, ref.shape) != (dtype, shape):
         found = f"{ref.dtype} {list(ref.shape)}"
         yield f"the codes of {module} are {found}, expected {dtype} {list(shape)}"
@@ -69,7 +71,8 @@ def _scale_names(folder: QuantizedFolder, quantized: dict[str, TensorRef]) -> It
         leaves.append("input_scale")
     if folder.layout.packs(folder.precision):
         leaves += ["weight_packed", "weight_shape"]
-    if folder.precision.is_smoothed and folder.layout is CheckpointFormat.MODELOPT:
+    is_modelopt = folder.layout is CheckpointFormat.MODELOPT
+    if is_modelopt and (folder.precision.is_smoothed or folder.has_groups):
         leaves.append("pre_quant_scale")
     for module in quantized:
         yield from (f"{module}.{leaf}" for leaf in leaves)

@@ -25,7 +25,7 @@ DROPPED_BITS = {"BF16": 16, "F16": 13, "F32": 0}  # of a float32, to round to th
 
 def chunks(shape: tuple[int, ...]) -> Iterator[slice]:
     """Yield the rows of a matrix in parts of about CHUNK_ELEMENTS."""
-    step = max(1, CHUNK_ELEMENTS // max(1, shape[1]))
+    step = max(2, CHUNK_ELEMENTS // max(1, shape[1]) // 2 * 2)  # even: rows may share bytes
     for begin in range(0, shape[0], step):
         yield slice(begin, min(begin + step, shape[0]))
 
@@ -101,7 +101,10 @@ def convert_rows(
 def _int4_rows(
     linear: Linear, rows: slice, weights: kernels.Weights
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
-    """Return rows as bytes of two codes + 8, the first in the lower half, and bfloat16 scales."""
+    """Return rows as bytes of two codes, the first in the lower half, and bfloat16 scales.
+
+    Two are of inputs side by side, plus 8, or of rows.
+    """
     floats = weights
     if weights.dtype == np.uint16:
         floats = (weights.astype(np.uint32) << 16).view(np.float32)
@@ -113,9 +116,12 @@ def _int4_rows(
     scales = np.empty((len(floats), linear.num_groups), np.float32)
     round_groups(floats, NO_WEIGHTS, linear.group_size, codes, scales)
     _checked(linear, rows, scales.max(axis=1))
-    codes += 8
-    pairs = codes.view(np.uint8)
-    both = pairs[:, ::2] | pairs[:, 1::2] << 4
+    if linear.pairs_rows:
+        first, second = codes[::2], codes[1::2]
+    else:
+        codes += 8
+        first, second = codes[:, ::2], codes[:, 1::2]
+    both = (first & 0x0F | second << 4).view(np.uint8)
     return both, (scales.view(np.uint32) >> 16).astype(np.uint16)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.codes.packed import WORD_BITS, num_words
-from nemotrt.engines.model.numerics import GROUP_SIZES, NumberFormat, Numbers, Precision
+from nemotrt.engines.model.numerics import GROUP_SIZES, Numbers, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, literal
 from nemotrt.quantize.recipes.recipe import Recipe
@@ -60,17 +60,23 @@ def linear_entries(
     if pre_quant_scale is not None:
         check_unfolded(layout)
     module, numbers = linear.module, linear.numbers
-    if numbers.format is NumberFormat.INT4:
+    if numbers.is_grouped:
         check_groups(linear, layout)
     if layout.packs(recipe.precision):
         linear = replace(linear, is_offset_binary=True)
         yield from _packed(linear)
+    elif numbers.is_grouped:
+        linear = replace(linear, pairs_rows=True)
+        rows, columns = linear.source.shape
+        yield Entry(linear.name, "U8", (rows // 2, columns), Codes(linear))
     else:
         yield Entry(linear.name, numbers.format.safetensors, linear.source.shape, Codes(linear))
     shape = layout.scale_shape(numbers, linear.num_rows, linear.num_groups)
-    yield Entry(f"{module}.weight_scale", numbers.scale_word, shape, Scales(linear))
+    yield Entry(f"{module}.weight_scale", numbers.scale_format.safetensors, shape, Scales(linear))
     if input_scale is not None:
         yield literal(f"{module}.input_scale", "F32", np.full(layout.one_scale, input_scale))
+    if pre_quant_scale is None and numbers.is_grouped and layout is CheckpointFormat.MODELOPT:
+        pre_quant_scale = np.ones(linear.num_columns, np.float32)  # TensorRT-LLM looks for it
     if pre_quant_scale is not None:
         yield literal(f"{module}.pre_quant_scale", "BF16", pre_quant_scale)
 
@@ -83,8 +89,11 @@ def check_unfolded(layout: CheckpointFormat) -> None:
 
 def check_groups(linear: Linear, layout: CheckpointFormat) -> None:
     """Raise ConfigError if the groups of int4 don't fit the linear or the layout."""
-    if layout is not CheckpointFormat.COMPRESSED_TENSORS:
-        raise ConfigError(f"{layout} has no int4-wo here; use --format compressed-tensors.")
+    if layout is CheckpointFormat.MODELOPT and linear.num_rows % 2:
+        raise ConfigError(
+            f"{linear.name} has {linear.num_rows} output channels; modelopt's int4 takes two at a "
+            "time. Use --format compressed-tensors."
+        )
     if linear.num_columns % linear.group_size:
         fits = [str(size) for size in GROUP_SIZES if linear.num_columns % size == 0]
         raise ConfigError(

@@ -35,7 +35,7 @@ class QuantizedFolder:
     tensors: dict[str, TensorRef]
     linears: list[str]
     contradictions: tuple[str, ...] = ()  # as of a Checkpoint
-    group_sizes: frozenset[int] = frozenset()  # that a config of compressed-tensors tells
+    group_sizes: frozenset[int] = frozenset()  # that config.json tells
 
     @property
     def precision(self) -> Precision:
@@ -45,8 +45,13 @@ class QuantizedFolder:
 
     def spelled(self) -> dict[str, TensorRef]:
         """Return the tensors as ModelOpt's layout spells them, packed codes as codes."""
-        is_modelopt = self.layout is CheckpointFormat.MODELOPT
-        return self.tensors if is_modelopt else spelled(self.tensors)
+        is_plain = self.layout is CheckpointFormat.MODELOPT and not self.has_groups
+        return self.tensors if is_plain else spelled(self.tensors)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether some inputs of a row share a scale."""
+        return self.precision.weights.is_grouped
 
     def excludes(self, module: str) -> bool:
         """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
@@ -103,5 +108,5 @@ def open_folder(path: Path) -> QuantizedFolder:
 
 def _group_sizes(flat: dict[str, Any]) -> frozenset[int]:
     """Return the sizes of groups of inputs that share a scale; the config has been read before."""
-    schemes = [group["weights"] for group in (flat.get("config_groups") or {}).values()]
+    schemes = [group["weights"] for group in (flat.get("config_groups") or {}).values()] or [flat]
     return frozenset(scheme["group_size"] for scheme in schemes if scheme.get("group_size"))

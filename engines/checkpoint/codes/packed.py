@@ -1,7 +1,9 @@
-"""Codes of 4 or 8 bits packed into int32, as compressed-tensors' pack-quantized format has them.
+"""Codes that share a word: compressed-tensors' pack-quantized format, and ModelOpt's int4.
 
-Source: compressed-tensors 0.20, compressors/pack_quantized/helpers.py: a code plus half its range,
+Sources: compressed-tensors 0.20, compressors/pack_quantized/helpers.py: a code plus half its range,
 the first of a row in the lowest bits of its first int32; a row's last int32 is filled with zeros.
+ModelOpt 0.47, export/quant_utils.py, pack_int4_in_uint8: two rows share bytes, the first has the
+lower half, in two's complement.
 """
 
 from dataclasses import dataclass
@@ -58,6 +60,35 @@ class PackedRef(TensorRef):
     def _words(self) -> TensorRef:
         shape = (self.shape[0], num_words(self.shape[1], self.num_bits))
         return TensorRef(self.name, "I32", shape, self.path, self.offset, self.num_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRef(TensorRef):
+    """int4 codes [out, in] of which two rows share bytes [out / 2, in]."""
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The type of the decoded codes."""
+        return np.dtype(np.int8)
+
+    def map(self) -> npt.NDArray[Any]:
+        """Return all codes, decoded into memory."""
+        return self.rows(slice(None))
+
+    def rows(self, part: slice) -> npt.NDArray[Any]:
+        """Return the codes of some rows, decoded into memory."""
+        start, stop, _ = part.indices(self.shape[0])
+        shape = (self.shape[0] // 2, self.shape[1])
+        stored = TensorRef(self.name, "U8", shape, self.path, self.offset, self.num_bytes)
+        raw = np.asarray(stored.map()[start // 2 : (stop + 1) // 2])
+        codes = np.stack([raw << 4, raw], axis=1).view(np.int8) >> 4
+        return codes.reshape(-1, shape[1])[start % 2 :][: stop - start]
+
+
+def paired_ref(stored: TensorRef) -> PairedRef:
+    """Return the codes that the bytes [out / 2, in] of `stored` hold."""
+    shape = (2 * stored.shape[0], stored.shape[1])
+    return PairedRef(stored.name, INT4_WORD, shape, stored.path, stored.offset, stored.num_bytes)
 
 
 def packed_ref(words: TensorRef, num_bits: int, columns: int) -> PackedRef:

@@ -1,10 +1,10 @@
-"""A compressed-tensors checkpoint's tensors and config, as ModelOpt's layout spells them."""
+"""Quantized tensors by one spelling: the names and shapes of ModelOpt's layout, codes as codes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nemotrt.engines.checkpoint.codes.packed import WORD_BITS, num_words, packed_ref
+from nemotrt.engines.checkpoint.codes.packed import WORD_BITS, num_words, packed_ref, paired_ref
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import QUANTIZED, Granularity, Precision
 from nemotrt.errors import ArtefactError
@@ -13,7 +13,7 @@ COMPRESSED_TENSORS = "compressed-tensors"  # quant_method of config.json
 
 
 def spelled(tensors: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
-    """Return the tensors by ModelOpt's names and shapes; packed codes by the weight's name.
+    """Return a quantized checkpoint's tensors; codes that share words by the weight's name.
 
     Raises:
         ArtefactError: a weight_shape is missing, or is none of its codes.
@@ -23,6 +23,8 @@ def spelled(tensors: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
         module, _, leaf = name.rpartition(".")
         if leaf == "weight_packed":
             found[f"{module}.weight"] = _packed(module, ref, tensors)
+        elif leaf == "weight" and ref.dtype == "U8" and len(ref.shape) == 2:
+            found[name] = paired_ref(ref)
         elif leaf in ("weight_scale", "input_scale"):
             found[name] = replace(ref, shape=_scale_shape(ref.shape))
         elif leaf in ("k_scale", "v_scale") and not module.endswith("_proj"):
