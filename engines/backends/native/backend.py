@@ -29,7 +29,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
     name = "native"
     options_type = NativeOptions
     # Of any checkpoint; the other precisions need codes that the checkpoint stores.
-    precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
+    precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO, Precision.INT4_WO)
     times_operations = True
     takes_drafts = True
     abilities = (

@@ -84,7 +84,7 @@ def model(request: pytest.FixtureRequest) -> Any:
     return reference.nemotron_h("M-*M*-") if request.param == "nemotron_h" else reference.qwen3()
 
 
-@pytest.fixture(scope="module", params=[Precision.FP32, Precision.INT8_WO])
+@pytest.fixture(scope="module", params=[Precision.FP32, Precision.INT8_WO, Precision.INT4_WO])
 def engine(model: Any, request: pytest.FixtureRequest, tmp_path_factory: Any) -> NativeEngine:
     return NativeEngine(build(model, tmp_path_factory.mktemp("e"), request.param), LIMITS, 2)
 

@@ -101,7 +101,9 @@ class Check : Parts {
     if (!weight) return false;
     if (weight->kind < PANELS_FLOAT)
       return fail("%.200s is %s, no weight", name(*weight), TENSOR_KIND_NAMES[weight->kind]);
-    int wanted = weight->kind == PANELS_INT8 ? OPERAND_INT16 : OPERAND_FLOAT;
+    int wanted = weight->kind == PANELS_INT8   ? OPERAND_INT16
+                 : weight->kind == PANELS_INT4 ? OPERAND_INT8
+                                               : OPERAND_FLOAT;
     if (p.buffers[x.buffer].format != wanted)
       return fail("%s needs an %s", TENSOR_KIND_NAMES[weight->kind], FORMAT_NAMES[wanted]);
     if (x.column != 0 || held_width_[x.buffer] != x.width || held_rows_[x.buffer] != op.rows + 1)
@@ -118,8 +120,8 @@ class Check : Parts {
   }
 
   bool scale(const Op& op, const TensorSpec& weight) {
-    bool is_int8 = weight.kind == PANELS_INT8, has_scale = is_int8 || weight.kind == PANELS_FLOAT8;
-    if (has_scale != (op.tensors[1] >= 0)) return fail("int8 and float8 weights need a scale, and only those");
+    bool is_int8 = weight.kind == PANELS_INT8, has_scale = is_int8 || weight.kind >= PANELS_FLOAT8;
+    if (has_scale != (op.tensors[1] >= 0)) return fail("weights that are codes need a scale, and only those");
     if (!has_scale) return true;
     if (!values(op, 1, 1, round_up(weight.rows, PANEL))) return false;
     const TensorSpec& scale = p.tensors[op.tensors[1]];
