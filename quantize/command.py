@@ -72,12 +72,12 @@ def quantize(
     from nemotrt.quantize.writing.writer import plan, quantize_checkpoint, work_bytes
 
     kv_cache, calibration = quantize_options.kv_cache, quantize_options.calibration
-    chosen = choose_recipe(recipe, gpu, kv_cache)
+    chosen = choose_recipe(recipe, gpu, kv_cache).with_groups(quantize_options.group_size)
     if not chosen.precision.has_input_scale and kv_cache == "none":
         calibration = None  # nothing to take from it
     options = replace(
         quantize_options,
-        layout=choose_format(layout_name),
+        layout=choose_format(layout_name, chosen),
         keep_feeders=keep is not None,
         calibration=calibration,
         settings=_settings(),

@@ -44,14 +44,15 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     return chosen
 
 
-def choose_format(name: str | None) -> CheckpointFormat:
-    """Return the format by name, or the one that TensorRT-LLM and we read.
+def choose_format(name: str | None, recipe: Recipe) -> CheckpointFormat:
+    """Return the format by name, or the one that most engines read.
 
     Raises:
         ConfigError: the name is unknown.
     """
     if name is None:
-        return CheckpointFormat.MODELOPT
+        is_packed = recipe.precision.weights.format is NumberFormat.INT4
+        return CheckpointFormat.COMPRESSED_TENSORS if is_packed else CheckpointFormat.MODELOPT
     if name not in list(CheckpointFormat):
         raise unknown_name("format", name, [item.value for item in CheckpointFormat])
     return CheckpointFormat(name)

@@ -1,4 +1,4 @@
-// llama.cpp behind five plain functions, so that Python need not mirror its structures.
+// llama.cpp behind a few plain functions, so that Python need not mirror its structures.
 #include <cstring>
 #include <vector>
 
@@ -30,6 +30,17 @@ Peer* peer_open(const char* path, int threads, int sequences, int tokens_a_seque
   llama_context* context = llama_init_from_model(model, limits);
   if (!context) return nullptr;
   return new Peer{model, context, llama_vocab_n_tokens(llama_model_get_vocab(model))};
+}
+
+// What its kernels were compiled for, in its own words.
+const char* peer_features() { return llama_print_system_info(); }
+
+// Writes a GGUF file in another type; 0 if that worked.
+int peer_quantize(const char* from, const char* to, int type) {
+  llama_log_set(ignore, nullptr);
+  llama_model_quantize_params how = llama_model_quantize_default_params();
+  how.ftype = (llama_ftype)type;
+  return (int)llama_model_quantize(from, to, &how);
 }
 
 int peer_vocab(Peer* peer) { return peer->vocab; }

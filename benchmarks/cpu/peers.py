@@ -16,7 +16,6 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 
 HERE = Path(__file__).parent
-GGUF_KINDS = {"Q8_0": "q8_0", "F16": "f16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def prepare(entry: Entry, model: str, folder: Path, limits: Limits) -> dict[str,
     if entry.engine == "llama.cpp":
         library = llama_build.shim_library()
         target = folder / f"{model}.{entry.weights}.gguf"
-        llama_build.gguf(source, GGUF_KINDS[entry.weights], target)
+        llama_build.gguf(source, entry.weights, target)
         return {"path": str(target), "library": str(library)}
     return {"path": str(source)}
 

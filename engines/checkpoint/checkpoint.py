@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.quant_config import QuantConfig, read_quant_config
+from nemotrt.engines.checkpoint.codes.spelling import spelled
+from nemotrt.engines.checkpoint.quant_config import (
+    QuantConfig,
+    is_compressed,
+    read_quant_config,
+)
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef, read_header
 from nemotrt.engines.checkpoint.stored_head import HEAD, settle_head
 from nemotrt.engines.checkpoint.stored_names import left_out, left_out_note, missing_message
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError
 from nemotrt.files.text_file import read_json_object
@@ -100,7 +106,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ConfigError: config.json describes a model that is not supported.
     """
     told, quant = read_model_config(path), read_quant_config(path)
-    config, tensors = settle_head(told, dict(tensor_refs(path)))
+    tensors = dict(tensor_refs(path))
+    if is_compressed(path) or quant.precision is Precision.INT4_WO:
+        tensors = spelled(tensors)
+    config, tensors = settle_head(told, tensors)
     checkpoint = Checkpoint(path, config, tensors, quant, contradictions(path, told, config))
     check_shapes(checkpoint)
     return checkpoint

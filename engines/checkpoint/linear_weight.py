@@ -1,4 +1,4 @@
-"""A linear's weight as the checkpoint stores it, read as floats or as int8 codes with scales."""
+"""A linear's weight as the checkpoint stores it, read as floats or as codes with scales."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import ALL, Checkpoint
+from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
 
@@ -14,7 +15,7 @@ INT8 = NumberFormat.INT8
 
 @dataclass(frozen=True, slots=True)
 class LinearWeight:
-    """The weight [out, in] of one linear: 16- or 32-bit floats, int8, or float8 E4M3."""
+    """The weight [out, in] of one linear: 16- or 32-bit floats, int8, int4, or float8 E4M3."""
 
     checkpoint: Checkpoint
     name: str
@@ -31,8 +32,12 @@ class LinearWeight:
 
     @property
     def has_input_factor(self) -> bool:
-        """Whether the input is multiplied by a factor per channel before the codes apply."""
-        return self._input_factor in self.checkpoint
+        """Whether the input is multiplied by a factor per channel before the codes apply.
+
+        Factors of one change nothing: TensorRT-LLM wants them beside int4 codes.
+        """
+        name = self._input_factor
+        return name in self.checkpoint and bool((self.checkpoint.floats(name) != 1).any())
 
     def scale(self) -> npt.NDArray[np.float32]:
         """Return the weight's scale, [out]; a per-tensor scale is repeated.
@@ -55,11 +60,58 @@ class LinearWeight:
         """
         if not self.is_quantized:
             return self.checkpoint.floats(self.name, rows)
-        codes = self.checkpoint[self.name].map()[rows].astype(np.float32)
-        weight = codes * self.scale()[rows, None]
+        weight = self.checkpoint[self.name].rows(rows).astype(np.float32)
+        if self.has_int4:
+            weight *= spread(self.group_scales(rows), weight.shape[1])
+        else:
+            weight *= self.scale()[rows, None]
         if self.has_input_factor:
             weight *= self.checkpoint.floats(self._input_factor)[None, :]
         return weight
+
+    @property
+    def has_int4(self) -> bool:
+        """Whether the checkpoint stores int4 codes, with scales for groups of inputs."""
+        return self.checkpoint[self.name].dtype == INT4_WORD
+
+    def group_scales(self, rows: slice = ALL) -> npt.NDArray[np.float32]:
+        """Return the scales of stored int4 codes, [out, groups].
+
+        Raises:
+            ArtefactError: they have another shape, or one is not positive.
+        """
+        ref, name = self.checkpoint[self.name], f"{self.name}_scale"
+        shape = self.checkpoint[name].shape
+        groups = shape[1] if len(shape) == 2 else 1
+        if shape not in ((ref.shape[0], groups), (ref.shape[0],)) or groups > ref.shape[1]:
+            raise ArtefactError(f"{ref.path}: {name} is {list(shape)}, no scales of its groups.")
+        scales = self.checkpoint.floats(name, rows).reshape(-1, groups)
+        if not (scales > 0).all():
+            raise ArtefactError(f"{ref.path}: {name} must be positive.")
+        return scales
+
+    def int4_groups(
+        self, rows: slice, size: int
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Return (codes [out, in], scales [out, groups of `size`]), with weight = codes * scale.
+
+        Stored codes are taken where `size` divides their groups; any other weight is rounded.
+        """
+        from nemotrt.engines.checkpoint.codes.groups import NO_WEIGHTS, round_groups
+
+        columns = self.checkpoint[self.name].shape[1]
+        num_groups = -(-columns // size)
+        if self.has_int4 and not self.has_input_factor:
+            stored = self.group_scales(rows)
+            own = -(-columns // stored.shape[1])
+            if stored.shape[1] == 1 or (own % size == 0 and columns % own == 0):
+                scales = spread(stored, columns)[:, ::size]
+                return self.checkpoint[self.name].rows(rows), np.ascontiguousarray(scales)
+        weight = self.floats(rows)
+        codes = np.empty(weight.shape, np.int8)
+        scales = np.empty((len(weight), num_groups), np.float32)
+        round_groups(weight, NO_WEIGHTS, size, codes, scales)
+        return codes, scales
 
     @property
     def has_codes(self) -> bool:
@@ -84,7 +136,7 @@ class LinearWeight:
         Stored codes have one scale for all inputs: [1, out].
         """
         if self.has_codes:
-            return self.checkpoint[self.name].map()[rows], self.scale()[None, rows]
+            return self.checkpoint[self.name].rows(rows), self.scale()[None, rows]
         weight = self.floats(rows)
         scales = []
         for start in range(0, weight.shape[1], block):
@@ -94,3 +146,8 @@ class LinearWeight:
             part /= scale[:, None]
             scales.append(scale)
         return np.rint(weight, out=weight).astype(np.int8), np.stack(scales)
+
+
+def spread(scales: npt.NDArray[np.float32], columns: int) -> npt.NDArray[np.float32]:
+    """Return scales of groups [out, groups] as [out, columns]; the last group may be smaller."""
+    return np.repeat(scales, -(-columns // scales.shape[1]), axis=1)[:, :columns]

@@ -1,10 +1,11 @@
-"""What a checkpoint's hf_quant_config.json says of its quantized linears (ModelOpt's layout)."""
+"""What a checkpoint's configs say of its quantized linears: ModelOpt's, or compressed-tensors'."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.checkpoint.codes.spelling import COMPRESSED_TENSORS, precision_of
 from nemotrt.engines.model.numerics import KV_CODES, QUANTIZED, Precision
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
@@ -58,6 +59,11 @@ def flat_quantization(checkpoint: Path) -> dict[str, Any] | None:
     return flat
 
 
+def is_compressed(checkpoint: Path) -> bool:
+    """Whether the folder is quantized in the layout of compressed-tensors."""
+    return (flat_quantization(checkpoint) or {}).get("quant_method") == COMPRESSED_TENSORS
+
+
 def read_quant_config(checkpoint: Path) -> QuantConfig:
     """Return the quantization of the checkpoint folder; a folder without the file has none.
 
@@ -82,6 +88,8 @@ def _read_flat(checkpoint: Path) -> QuantConfig:
     flat, path = flat_quantization(checkpoint), checkpoint / "config.json"
     if not flat:
         return QuantConfig()
+    if flat.get("quant_method") == COMPRESSED_TENSORS:
+        return _compressed(path, flat)
     if flat.get("quant_method") != "modelopt":
         raise ConfigError(
             f"{checkpoint} is quantized in the layout of {flat.get('quant_method')!r}, without "
@@ -94,6 +102,34 @@ def _read_flat(checkpoint: Path) -> QuantConfig:
     except (KeyError, TypeError) as error:
         raise ArtefactError(f"{path}: quantization_config is malformed: {error!r}.") from error
     return _config(path, flat.get("quant_algo"), kv_algo, exclude)
+
+
+def _compressed(path: Path, flat: dict[str, Any]) -> QuantConfig:
+    """Return what a compressed-tensors config says.
+
+    Linears in int8 beside those in int4 are stored for int4.
+    """
+    try:
+        groups = flat["config_groups"].values()
+        schemes = [(group["weights"], group.get("input_activations")) for group in groups]
+        found = {precision_of(*scheme) for scheme in schemes}
+        kv_scheme = flat.get("kv_cache_scheme")
+        kv_algo = KV_WORDS.get(kv_scheme["type"]) if kv_scheme else None
+        is_kv_plain = not kv_scheme or (
+            kv_scheme["num_bits"] == 8 and kv_scheme.get("symmetric", True)
+        )
+        ignore = frozenset(map(str, flat.get("ignore") or ()))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{path}: quantization_config is malformed: {error!r}.") from None
+    if found == {Precision.INT4_WO, Precision.INT8_WO}:
+        found = {Precision.INT4_WO}
+    precision = next(iter(found)) if len(found) == 1 else None
+    if precision is None or not is_kv_plain:
+        told = "; ".join(
+            f"{weights} with input_activations {inputs}" for weights, inputs in schemes
+        )
+        raise ConfigError(f"{path}: weights {told} are none of {', '.join(QUANTIZED)}.")
+    return QuantConfig(precision, kv_algo, ignore)
 
 
 def _config(path: Path, algo: Any, kv_algo: str | None, exclude: frozenset[str]) -> QuantConfig:

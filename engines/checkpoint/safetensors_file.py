@@ -59,6 +59,11 @@ class TensorRef:
         raw = np.memmap(self.path, np.uint8, "r", offset=self.offset, shape=(self.num_bytes,))
         return raw.view(self.numpy_dtype).reshape(self.shape)
 
+    def rows(self, part: slice) -> npt.NDArray[Any]:
+        """Return some rows of the tensor."""
+        rows: npt.NDArray[Any] = self.map()[part]
+        return rows
+
     def read(self, start: int, num_bytes: int) -> bytes:
         """Return `num_bytes` raw bytes of the tensor, from byte `start` of it."""
         with self.path.open("rb") as file:

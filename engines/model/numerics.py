@@ -70,6 +70,7 @@ class NumberFormat(Table):
 
 SAFETENSORS = {item.safetensors: item for item in NumberFormat if item.safetensors}
 FLOATS = tuple(item for item in NumberFormat if not item.is_code)
+GROUP_SIZES = (32, 64, 128)  # inputs that share a scale of int4, as vLLM and TensorRT-LLM have them
 KV_CODES = {item.upper(): item for item in (NumberFormat.FP8, NumberFormat.INT8)}  # ModelOpt's word
 
 
@@ -113,6 +114,16 @@ class Numbers:
         }
 
     @property
+    def is_grouped(self) -> bool:
+        """Whether some inputs of a row share a scale."""
+        return self.granularity is Granularity.GROUP
+
+    @property
+    def scale_format(self) -> NumberFormat:
+        """The type of stored scales: 16 bits where there are many."""
+        return NumberFormat.BF16 if self.is_grouped else NumberFormat.FP32
+
+    @property
     def is_per_tensor(self) -> bool:
         """Whether all share one scale."""
         return self.granularity is Granularity.TENSOR
@@ -144,7 +155,7 @@ class Precision(Table):
     INT8_SQ = "int8-sq", INT8_ROWS, INT8_TENSOR, "W8A8_SQ_PER_CHANNEL"  # SmoothQuant
     FP8 = "fp8", FP8_TENSOR, FP8_TENSOR, "FP8"
     FP8_DYNAMIC = "fp8-dynamic", FP8_ROWS, FP8_TOKENS, "FP8_PER_CHANNEL_PER_TOKEN"
-    INT4_WO = "int4-wo", INT4_GROUPS, SIXTEEN_BITS, "W4A16_AWQ"  # AWQ, GPTQ: for the planner alone
+    INT4_WO = "int4-wo", INT4_GROUPS, SIXTEEN_BITS, "W4A16_AWQ"  # as AWQ and GPTQ are stored too
 
     @property
     def is_quantized(self) -> bool:
@@ -178,5 +189,7 @@ class Precision(Table):
 
 
 # What engines are built in, and a checkpoint may be quantized to for one.
-BUILT = tuple(item for item in Precision if item is not Precision.INT4_WO)
+BUILT = tuple(Precision)
+# Of which a plan chooses by itself: fewer bits are chosen by people, who know what they lose.
+CHOSEN = tuple(item for item in BUILT if item.weights.format.num_bits >= 8)
 QUANTIZED = {item.algo: item for item in BUILT if item.is_quantized}  # by ModelOpt's word

@@ -68,11 +68,12 @@ def _linear(program: Program, operation: Operation, load: Load, num_passes: int)
     weight = _tensor(program, operation)
     rows = load.num_tokens if operation.rows == "tokens" else load.batch
     ops = 2.0 * rows * weight.rows * weight.columns
-    is_int8 = weight.kind is TensorKind.PANELS_INT8
+    # Two products of int4 with int8 inputs take what one of int8 with int16 takes.
+    int16_ops = {TensorKind.PANELS_INT8: ops, TensorKind.PANELS_INT4: ops / 2}.get(weight.kind, 0)
     return Work(
         read_bytes=weight.num_bytes * (num_passes if operation.rows == "tokens" else 1),
-        float_ops=0 if is_int8 else ops,
-        int16_ops=ops if is_int8 else 0,
+        float_ops=0 if int16_ops else ops,
+        int16_ops=int16_ops,
     )
 
 

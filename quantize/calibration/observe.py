@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.checkpoint.codes.jit import compiled
 from nemotrt.errors import ArtefactError, unknown_name
-from nemotrt.quantize.conversion.jit import compiled
 from nemotrt.quantize.conversion.options import METHODS
 
 Floats = npt.NDArray[np.float32]

@@ -73,7 +73,11 @@ def inspect_quantized(
         num_kept=len(folder.linears) - len(quantized),
         faults=tuple(faults),
         loaders=loader_verdicts(
-            folder.layout, folder.precision, folder.quant.kv_cache_algo, folder.model
+            folder.layout,
+            folder.precision,
+            folder.quant.kv_cache_algo,
+            folder.model,
+            min(folder.group_sizes, default=None),
         ),
         weight_errors=errors,
         notes=_notes(folder),
@@ -95,7 +99,7 @@ def _compare(
     reference = open_checkpoint(source)
     if reference.config != folder.model:
         raise ConfigError(f"{folder.path} is another model than {source}.")
-    return compare_with_source(reference, folder.tensors, quantized, folder.precision, progress)
+    return compare_with_source(reference, folder.spelled(), quantized, folder.precision, progress)
 
 
 def _faults(folder: QuantizedFolder) -> Iterator[str]:

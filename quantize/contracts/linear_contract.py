@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
+from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.quantize.conversion.convert import chunks
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
@@ -19,6 +20,9 @@ ACTIVATIONS = tuple(item.safetensors for item in FLOATS)  # the types of pre_qua
 
 def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Iterator[str]:
     """Yield what is wrong with one quantized linear."""
+    if folder.bits(module) == NumberFormat.INT4.num_bits:
+        yield from _group_faults(folder, module)
+        return
     expected = folder.layout.scale_shape(folder.precision.weights, codes.shape[0])
     types = (
         ("F32",) if folder.layout is CheckpointFormat.MODELOPT else ("F32", "BF16")
@@ -37,6 +41,21 @@ def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Ite
     scale = folder.tensors.get(f"{module}.weight_scale")
     if scale is not None:
         yield from _code_faults(folder, module, codes, scale)
+
+
+def _group_faults(folder: QuantizedFolder, module: str) -> Iterator[str]:
+    """Yield what is wrong with the scales of int4 codes; no code must be the largest."""
+    name = f"{module}.weight_scale"
+    ref, shape = folder.tensors.get(name), expected_shapes(folder.model)[f"{module}.weight"]
+    sizes = [size for size in folder.group_sizes if shape[1] % size == 0]
+    wanted = [(shape[0], shape[1] // size) for size in sizes]
+    if ref is None:
+        yield f"{name} is missing"
+    elif ref.shape not in wanted:
+        told = ", ".join(map(str, sorted(folder.group_sizes))) or "no size"
+        yield f"{name} is {list(ref.shape)} for {list(shape)}; config.json says groups of {told}"
+    else:
+        yield from scale_faults(name, ref, ACTIVATIONS, ref.shape)
 
 
 def scale_faults(

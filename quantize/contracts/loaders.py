@@ -6,7 +6,7 @@ docs/quantization.md has the details.
 """
 
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 BUILD = "nemotrt build"
@@ -23,6 +23,10 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
         TRT_LLM: "yes",
         VLLM: "no: rejects W8A16 in ModelOpt's layout; export --format compressed-tensors",
     },
+    (CheckpointFormat.MODELOPT, Precision.INT4_WO): {
+        TRT_LLM: "yes",
+        VLLM: "no: rejects W4A16_AWQ in ModelOpt's layout; export --format compressed-tensors",
+    },
     (CheckpointFormat.MODELOPT, Precision.INT8_SQ): {
         TRT_LLM: "no: has no INT8 activations for this model",
         VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
@@ -34,6 +38,10 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.FP8_DYNAMIC): {TRT_LLM: "yes", VLLM: "yes"},
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_WO): {
         TRT_LLM: "no: use --format modelopt",
+        VLLM: "yes",
+    },
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT4_WO): {
+        TRT_LLM: "no: takes 4-bit weights in ModelOpt's layout only",
         VLLM: "yes",
     },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_SQ): {
@@ -58,18 +66,27 @@ VLLM_INT8_CACHE = {
 TRANSFORMERS_CACHE = (
     "yes, with compressed-tensors installed; the KV cache by its scales in 5.19, in 16 bit in 5.24"
 )
+# Source: its fpA_intB_gemm_template.h: "Only group size 64 and 128 supported for fine grained kernels".
+TRT_LLM_GROUPS = GROUP_SIZES[1:]
 HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
 DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
 
 
 def loader_verdicts(
-    layout: CheckpointFormat, precision: Precision, kv_algo: str | None, model: ModelConfig
+    layout: CheckpointFormat,
+    precision: Precision,
+    kv_algo: str | None,
+    model: ModelConfig,
+    group_size: int | None = None,
 ) -> dict[str, str]:
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
     verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
     if layout is not CheckpointFormat.MODELOPT:
-        verdicts[BUILD] = "no: it builds from --format modelopt"
+        verdicts[BUILD] = "yes, for CPUs; GPU backends build from --format modelopt"
     verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
+    if group_size not in (None, *TRT_LLM_GROUPS) and verdicts[TRT_LLM] == "yes":
+        sizes = " or ".join(map(str, TRT_LLM_GROUPS))
+        verdicts[TRT_LLM] = f"no: its kernels take groups of {sizes}; use --group-size"
     if kv_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
         verdicts[TRANSFORMERS] = TRANSFORMERS_CACHE
     if kv_algo != "INT8":

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE, weight_map
+from nemotrt.engines.checkpoint.codes.packed import num_words
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.tensor_names import blocks, expected_shapes
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -55,7 +56,9 @@ def _code_faults(
     """Yield what is wrong with the type and shape of a quantized weight's codes."""
     dtype = folder.precision.weights.format.safetensors
     if folder.layout.packs(folder.precision):
-        dtype, shape = "I32", (shape[0], shape[1] // 4)
+        dtype, shape = "I32", (shape[0], num_words(shape[1], folder.bits(module)))
+    elif folder.has_groups:
+        dtype, shape = "U8", (shape[0] // 2, shape[1])
     if (ref.dtype, ref.shape) != (dtype, shape):
         found = f"{ref.dtype} {list(ref.shape)}"
         yield f"the codes of {module} are {found}, expected {dtype} {list(shape)}"
@@ -68,7 +71,8 @@ def _scale_names(folder: QuantizedFolder, quantized: dict[str, TensorRef]) -> It
         leaves.append("input_scale")
     if folder.layout.packs(folder.precision):
         leaves += ["weight_packed", "weight_shape"]
-    if folder.precision.is_smoothed and folder.layout is CheckpointFormat.MODELOPT:
+    is_modelopt = folder.layout is CheckpointFormat.MODELOPT
+    if is_modelopt and (folder.precision.is_smoothed or folder.has_groups):
         leaves.append("pre_quant_scale")
     for module in quantized:
         yield from (f"{module}.{leaf}" for leaf in leaves)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.checkpoint.codes.groups import NO_WEIGHTS, round_groups
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
@@ -24,7 +25,7 @@ DROPPED_BITS = {"BF16": 16, "F16": 13, "F32": 0}  # of a float32, to round to th
 
 def chunks(shape: tuple[int, ...]) -> Iterator[slice]:
     """Yield the rows of a matrix in parts of about CHUNK_ELEMENTS."""
-    step = max(1, CHUNK_ELEMENTS // max(1, shape[1]))
+    step = max(2, CHUNK_ELEMENTS // max(1, shape[1]) // 2 * 2)  # even: rows may share bytes
     for begin in range(0, shape[0], step):
         yield slice(begin, min(begin + step, shape[0]))
 
@@ -71,6 +72,13 @@ def convert_rows(
         scale: the one scale per tensor, where there is one.
     """
     weights = read_rows(fd, linear.source, rows)
+    if linear.group_size:
+        codes, bits = _int4_rows(linear, rows, weights)
+        put(
+            scales_offset + 2 * linear.num_groups * rows.start, bits.reshape(-1).view(np.uint8).data
+        )
+        put(codes_offset + linear.num_columns // 2 * rows.start, codes.reshape(-1).data)
+        return
     codes = np.empty(weights.shape, np.uint8)
     scales = np.empty(weights.shape[0], np.float32)
     if linear.numbers.is_per_tensor:
@@ -88,6 +96,33 @@ def convert_rows(
             scales *= linear.rows[rows]
         put(scales_offset + 4 * rows.start, scales.view(np.uint8).data)
     put(codes_offset + linear.num_columns * rows.start, codes.reshape(-1).data)
+
+
+def _int4_rows(
+    linear: Linear, rows: slice, weights: kernels.Weights
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
+    """Return rows as bytes of two codes, the first in the lower half, and bfloat16 scales.
+
+    Two are of inputs side by side, plus 8, or of rows.
+    """
+    floats = weights
+    if weights.dtype == np.uint16:
+        floats = (weights.astype(np.uint32) << 16).view(np.float32)
+    if linear.columns.size:
+        floats = floats * linear.columns
+    if linear.rows.size:
+        floats = floats * linear.rows[rows, None]
+    codes = np.empty(floats.shape, np.int8)
+    scales = np.empty((len(floats), linear.num_groups), np.float32)
+    round_groups(floats, NO_WEIGHTS, linear.group_size, codes, scales)
+    _checked(linear, rows, scales.max(axis=1))
+    if linear.pairs_rows:
+        first, second = codes[::2], codes[1::2]
+    else:
+        codes += 8
+        first, second = codes[:, ::2], codes[:, 1::2]
+    both = (first & 0x0F | second << 4).view(np.uint8)
+    return both, (scales.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def read_rows(fd: int, ref: TensorRef, rows: slice) -> kernels.Weights:

@@ -11,7 +11,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.model.numerics import Numbers, Precision
+from nemotrt.engines.checkpoint.codes.packed import WORD_BITS, num_words
+from nemotrt.engines.model.numerics import GROUP_SIZES, Numbers, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, literal
 from nemotrt.quantize.recipes.recipe import Recipe
@@ -28,14 +29,15 @@ class CheckpointFormat(StrEnum):
         """The shape of a scale that serves all."""
         return () if self is CheckpointFormat.MODELOPT else (1,)
 
-    def scale_shape(self, numbers: Numbers, num_rows: int) -> tuple[int, ...]:
+    def scale_shape(self, numbers: Numbers, num_rows: int, num_groups: int = 1) -> tuple[int, ...]:
         """Return the shape of a weight's scales."""
         if numbers.is_per_tensor:
             return self.one_scale
-        return (num_rows,) if self is CheckpointFormat.MODELOPT else (num_rows, 1)
+        is_vector = self is CheckpointFormat.MODELOPT and num_groups == 1
+        return (num_rows,) if is_vector else (num_rows, num_groups)
 
     def packs(self, precision: Precision) -> bool:
-        """Whether codes are four to an int32."""
+        """Whether codes are several to an int32."""
         return self is CheckpointFormat.COMPRESSED_TENSORS and precision.is_weight_only
 
     def cache_scale(self, leaf: str) -> str:
@@ -58,15 +60,23 @@ def linear_entries(
     if pre_quant_scale is not None:
         check_unfolded(layout)
     module, numbers = linear.module, linear.numbers
+    if numbers.is_grouped:
+        check_groups(linear, layout)
     if layout.packs(recipe.precision):
         linear = replace(linear, is_offset_binary=True)
         yield from _packed(linear)
+    elif numbers.is_grouped:
+        linear = replace(linear, pairs_rows=True)
+        rows, columns = linear.source.shape
+        yield Entry(linear.name, "U8", (rows // 2, columns), Codes(linear))
     else:
         yield Entry(linear.name, numbers.format.safetensors, linear.source.shape, Codes(linear))
-    shape = layout.scale_shape(numbers, linear.num_rows)
-    yield Entry(f"{module}.weight_scale", "F32", shape, Scales(linear))
+    shape = layout.scale_shape(numbers, linear.num_rows, linear.num_groups)
+    yield Entry(f"{module}.weight_scale", numbers.scale_format.safetensors, shape, Scales(linear))
     if input_scale is not None:
         yield literal(f"{module}.input_scale", "F32", np.full(layout.one_scale, input_scale))
+    if pre_quant_scale is None and numbers.is_grouped and layout is CheckpointFormat.MODELOPT:
+        pre_quant_scale = np.ones(linear.num_columns, np.float32)  # TensorRT-LLM looks for it
     if pre_quant_scale is not None:
         yield literal(f"{module}.pre_quant_scale", "BF16", pre_quant_scale)
 
@@ -77,13 +87,30 @@ def check_unfolded(layout: CheckpointFormat) -> None:
         raise ConfigError(f"{layout} has no place for pre_quant_scale; leave --no-fold away.")
 
 
+def check_groups(linear: Linear, layout: CheckpointFormat) -> None:
+    """Raise ConfigError if the groups of int4 don't fit the linear or the layout."""
+    if layout is CheckpointFormat.MODELOPT and linear.num_rows % 2:
+        raise ConfigError(
+            f"{linear.name} has {linear.num_rows} output channels; modelopt's int4 takes two at a "
+            "time. Use --format compressed-tensors."
+        )
+    if linear.num_columns % linear.group_size:
+        fits = [str(size) for size in GROUP_SIZES if linear.num_columns % size == 0]
+        raise ConfigError(
+            f"{linear.name} has {linear.num_columns} input channels, which groups of "
+            f"{linear.group_size} do not divide; those that do: {', '.join(fits) or 'none'}."
+        )
+
+
 def _packed(linear: Linear) -> Iterator[Entry]:
-    """Yield weight_packed: four codes + 128 in an int32, little end first."""
+    """Yield weight_packed: codes plus half their range in int32, little end first."""
     rows, columns = linear.source.shape
-    if columns % 4:
+    bits = linear.numbers.format.num_bits
+    if columns * bits % WORD_BITS:
         raise ConfigError(
             f"{linear.name} has {columns} input channels; compressed-tensors packs four at a time. "
             "Use --format modelopt."
         )
-    yield Entry(f"{linear.module}.weight_packed", "I32", (rows, columns // 4), Codes(linear))
+    words = num_words(columns, bits)
+    yield Entry(f"{linear.module}.weight_packed", "I32", (rows, words), Codes(linear))
     yield literal(f"{linear.module}.weight_shape", "I64", [rows, columns])

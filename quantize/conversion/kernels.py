@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.checkpoint.codes.jit import compiled, inlined, numba, specialised
 from nemotrt.engines.model.numerics import NumberFormat
-from nemotrt.quantize.conversion.jit import compiled, inlined, numba, specialised
 
 FP8_MAX = NumberFormat.FP8.largest_code
 INT8_MAX = NumberFormat.INT8.largest_code

@@ -26,11 +26,18 @@ class Linear:
     rows: npt.NDArray[np.float32] = field(default_factory=lambda: NO_FACTORS)  # [out]
     is_offset_binary: bool = False  # int8 codes as code + 128
     amax: np.float32 | None = None  # of all weights that share its scale; None: its own alone
+    pairs_rows: bool = False  # int4 codes of two rows share bytes, as in ModelOpt's layout
+    group_size: int = 0  # inputs that share a scale of a row; 0: all of them
 
     @property
     def module(self) -> str:
         """The module's name: the weight's without its leaf."""
         return self.name.removesuffix(".weight")
+
+    @property
+    def num_groups(self) -> int:
+        """Scales of a row."""
+        return self.num_columns // self.group_size if self.group_size else 1
 
     @property
     def num_rows(self) -> int:

@@ -7,6 +7,7 @@ import click
 
 from nemotrt.commandline.kinds import COUNT, READABLE, FloatRange
 from nemotrt.commandline.options import option
+from nemotrt.engines.model.numerics import GROUP_SIZES
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 METHODS = ("amax", "percentile", "mse")
@@ -47,6 +48,12 @@ class QuantizeOptions:
     layout: CheckpointFormat = CheckpointFormat.MODELOPT
     kv_cache: str = option(
         "none", "Type of the KV cache.", kind=click.Choice(["none", "fp8", "int8"])
+    )
+    group_size: int | None = option(
+        None,
+        "Inputs that share a scale, for int4-wo.",
+        kind=click.Choice(GROUP_SIZES),
+        unset="the recipe's",
     )
     keep_feeders: bool = False
     calibration: Path | None = option(

@@ -94,7 +94,7 @@ def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adju
         raise ConfigError(
             f"{name} is {ref.dtype}; weights of {', '.join(DROPPED_BITS)} can be quantized."
         )
-    linear = Linear(name, ref, recipe.precision.weights)
+    linear = Linear(name, ref, recipe.precision.weights, group_size=recipe.group_size or 0)
     columns = adjustments.columns.get(linear.module, linear.columns)
     rows = adjustments.rows.get(linear.module, linear.rows)
     return replace(linear, columns=columns, rows=rows, amax=adjustments.amaxes.get(name))

@@ -5,6 +5,8 @@ Rounding to the nearest code moves a weight by at most half a step, whatever the
     int8          amax / 254, amax being its row's
     E4M3          |w| / 16, or amax / 448 / 1024 below the least normal code
 
+    int4          half its group's step; where the search has cut, what it cut off
+
 so a scale, channel or tensor that is not the source's shows. A lower bound does not exist: weights
 that are codes already have no error.
 """
@@ -15,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.linear_weight import spread
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.quantize.conversion.convert import chunks
+from nemotrt.quantize.conversion.layout import NO_FACTORS
 from nemotrt.quantize.reading.code_rows import CodeRows, code_rows
 from nemotrt.quantize.recipes.selection import sharing_scale
 from nemotrt.quantize.scales.amax import has_one_scale, tensor_amax
@@ -32,6 +36,9 @@ from nemotrt.quantize.scales.unfold import (
 Floats = npt.NDArray[np.float32]
 COPY_BYTES = 1 << 22
 E4M3_HALF_ULP, E4M3_HALF_SUBNORMAL = 2.0**-4, 2.0**-10
+CUT = (
+    0.25  # of a group's amax, more than the search cuts off: its steps are amax / 5.2 to amax / 8.4
+)
 SLACK = 1.01  # of a step: scales that other tools round to bfloat16
 DOUBLE_ROUNDING = 2.0**-8  # of a weight: ModelOpt rounds FP8's quotient to bfloat16 first
 
@@ -95,7 +102,10 @@ def weight_error(
         others = max((float(tensor_amax(other)) for other in sharing), default=0.0)
         amax = np.full_like(amax, max(amax.max(initial=0.0), others))
     steps = found.scale_of(amax, ref.dtype)
-    scales = found.scales() / factors.rows if factors.rows.size else found.scales()
+    is_grouped = found.code is NumberFormat.INT4
+    scales = NO_FACTORS if is_grouped else found.scales()
+    if factors.rows.size:
+        scales = scales / factors.rows
     squares, excess = np.zeros(2), np.empty(ref.shape[0], np.float32)
     weight = ref.map()
     for rows in chunks(ref.shape):
@@ -103,12 +113,16 @@ def weight_error(
         if columns.size:
             part *= columns
         difference = found.read(rows)
-        difference *= scales[rows, None]
+        own = found.group_scales(rows) if is_grouped else scales[rows, None]
+        difference *= spread(own, ref.shape[1]) if is_grouped else own
         difference -= part
         np.abs(part, out=part)
         np.abs(difference, out=difference)
         squares += [np.vdot(value, value) for value in (difference, part)]
-        difference -= _bound(found, part, steps[rows, None])
+        if is_grouped:
+            difference -= _group_bound(part, own)
+        else:
+            difference -= _bound(found, part, steps[rows, None])
         excess[rows] = difference.max(axis=1, initial=0.0)
     error = float(np.sqrt(squares[0] / squares[1])) if squares[1] else float(squares[0] > 0)
     worst = int(np.argmax(np.where(np.isnan(excess), np.inf, excess)))
@@ -127,6 +141,19 @@ def _bound(found: CodeRows, size: Floats, steps: Floats) -> Floats:
         return steps * np.float32(SLACK / 2)
     half = np.maximum(size * np.float32(E4M3_HALF_ULP), steps * np.float32(E4M3_HALF_SUBNORMAL))
     result: Floats = half * np.float32(SLACK) + size * np.float32(DOUBLE_ROUNDING)
+    return result
+
+
+def _group_bound(size: Floats, scales: Floats) -> Floats:
+    """Return how far the search can move weights of magnitudes `size`, of groups with `scales`.
+
+    A wrong scale shows as well: no weight loses more than CUT of its group's largest.
+    """
+    columns, groups = size.shape[1], scales.shape[1]
+    starts = np.arange(0, columns, -(-columns // groups))
+    amax, steps = np.maximum.reduceat(size, starts, axis=1), spread(scales, columns)
+    bound = np.maximum(steps * np.float32(SLACK / 2), size - steps * np.float32(7 / SLACK))
+    result: Floats = np.minimum(bound, spread(amax, columns) * np.float32(CUT))
     return result
 
 

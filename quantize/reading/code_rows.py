@@ -7,22 +7,24 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import SAFETENSORS, NumberFormat
 from nemotrt.quantize.conversion.convert import SMALLEST_AMAX
 
 Floats = npt.NDArray[np.float32]
 _BYTES = np.arange(256, dtype=np.uint8)
+INT8_VALUES: Floats = _BYTES.view(np.int8).astype(np.float32)
 VALUES: dict[str, Floats] = {  # of each byte that a code can be
     "F8_E4M3": _BYTES.view(ml_dtypes.float8_e4m3fn).astype(np.float32),
-    "I8": _BYTES.view(np.int8).astype(np.float32),
-    "I32": _BYTES.astype(np.float32) - 128,  # four offset binary codes
+    "I8": INT8_VALUES,
+    INT4_WORD: INT8_VALUES,  # decoded
 }
 
 
 @dataclass(frozen=True, slots=True)
 class CodeRows:
-    """Codes [out, in] and their weight scale, one a row or one in all."""
+    """Codes [out, in] and their weight scale: one a row, one of some inputs of a row, or in all."""
 
     codes: TensorRef
     scale: TensorRef
@@ -30,13 +32,12 @@ class CodeRows:
     @property
     def shape(self) -> tuple[int, ...]:
         """The weight's shape, [out, in]."""
-        rows, columns = self.codes.shape
-        return (rows, columns * self.codes.numpy_dtype.itemsize)
+        return self.codes.shape
 
     @property
     def code(self) -> NumberFormat:
-        """The format of a code; four of int8 may be in an int32."""
-        return SAFETENSORS.get(self.codes.dtype, NumberFormat.INT8)
+        """The format of a code."""
+        return SAFETENSORS.get(self.codes.dtype, NumberFormat.INT4)
 
     @property
     def is_per_tensor(self) -> bool:
@@ -44,13 +45,17 @@ class CodeRows:
         return self.scale.num_bytes == self.scale.numpy_dtype.itemsize
 
     def scales(self) -> Floats:
-        """Return the scale of each row, [out]."""
+        """Return the scale of each row, [out]; not of codes with scales of groups."""
         values = self.scale.map().astype(np.float32).reshape(-1)
         return np.broadcast_to(values, (self.codes.shape[0],))
 
+    def group_scales(self, rows: slice) -> Floats:
+        """Return the scales of some rows' groups, [rows, groups]."""
+        return self.scale.rows(rows).astype(np.float32).reshape(rows.stop - rows.start, -1)
+
     def read(self, rows: slice) -> Floats:
         """Return the codes of `rows` as float32 [rows, in]; NaN codes are NaN."""
-        raw = np.asarray(self.codes.map()[rows]).view(np.uint8)
+        raw = np.asarray(self.codes.rows(rows)).view(np.uint8)
         return VALUES[self.codes.dtype][raw]
 
     def scale_of(self, amax: Floats, dtype: str) -> Floats:
@@ -64,13 +69,12 @@ class CodeRows:
 def code_rows(tensors: Mapping[str, TensorRef], module: str) -> CodeRows | None:
     """Return where the codes and scales of `module` are, or None if it is not quantized.
 
-    A scale of another size than one or one a row gives None too: nothing can be read then.
+    `tensors` are spelled as ModelOpt's. Scales of another number than one, one a row or one of each
+    group of a row give None too: nothing can be read then.
     """
-    for leaf in ("weight_packed", "weight"):
-        ref = tensors.get(f"{module}.{leaf}")
-        scale = tensors.get(f"{module}.weight_scale")
-        if ref is None or ref.dtype not in VALUES or len(ref.shape) != 2 or scale is None:
-            continue
-        if scale.is_float and np.prod(scale.shape) in (1, ref.shape[0]):
-            return CodeRows(ref, scale)
-    return None
+    ref, scale = tensors.get(f"{module}.weight"), tensors.get(f"{module}.weight_scale")
+    if ref is None or ref.dtype not in VALUES or len(ref.shape) != 2 or scale is None:
+        return None
+    is_grouped = ref.dtype == INT4_WORD and scale.shape[:1] == ref.shape[:1]
+    is_known = is_grouped or np.prod(scale.shape) in (1, ref.shape[0])
+    return CodeRows(ref, scale) if scale.is_float and is_known else None

@@ -3,12 +3,15 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemotrt.engines.checkpoint.checkpoint import contradictions, tensor_refs
+from nemotrt.engines.checkpoint.codes.spelling import spelled
 from nemotrt.engines.checkpoint.quant_config import (
     QUANT_CONFIG_FILE,
     QuantConfig,
     flat_quantization,
+    is_compressed,
     read_quant_config,
 )
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
@@ -19,7 +22,6 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.conversion.formats import CheckpointFormat
-from nemotrt.quantize.reading.compressed import read_compressed_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,23 @@ class QuantizedFolder:
     tensors: dict[str, TensorRef]
     linears: list[str]
     contradictions: tuple[str, ...] = ()  # as of a Checkpoint
+    group_sizes: frozenset[int] = frozenset()  # that config.json tells
 
     @property
     def precision(self) -> Precision:
         """How the linears are stored."""
         assert self.quant.precision is not None  # open_folder() refuses floats
         return self.quant.precision
+
+    def spelled(self) -> dict[str, TensorRef]:
+        """Return the tensors as ModelOpt's layout spells them, packed codes as codes."""
+        is_plain = self.layout is CheckpointFormat.MODELOPT and not self.has_groups
+        return self.tensors if is_plain else spelled(self.tensors)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether some inputs of a row share a scale."""
+        return self.precision.weights.is_grouped
 
     def excludes(self, module: str) -> bool:
         """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
@@ -54,6 +67,12 @@ class QuantizedFolder:
             raise ArtefactError(
                 f"{self.path}/config.json: ignore has a bad regex: {error}."
             ) from None
+
+    def bits(self, module: str) -> int:
+        """Return the bits of a module's codes; int8 may stand beside int4."""
+        own = self.precision.weights.format.num_bits
+        scale = self.tensors.get(f"{module}.weight_scale")
+        return 8 if own == 4 and scale is not None and scale.shape[1:] == (1,) else own
 
     def codes(self, module: str) -> TensorRef | None:
         """Return where the codes of `module` are, or None if it is not quantized."""
@@ -77,11 +96,17 @@ def open_folder(path: Path) -> QuantizedFolder:
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
     model, tensors = settle_head(told, dict(tensor_refs(path)))
     linears = [name.removesuffix(".weight") for name in linear_names(model)]
-    if flat.get("quant_method") == CheckpointFormat.COMPRESSED_TENSORS:
-        layout, quant = CheckpointFormat.COMPRESSED_TENSORS, read_compressed_config(path, flat)
-    else:
-        layout, quant = CheckpointFormat.MODELOPT, read_quant_config(path)
+    is_modelopt = not is_compressed(path)
+    layout = CheckpointFormat.MODELOPT if is_modelopt else CheckpointFormat.COMPRESSED_TENSORS
+    quant = read_quant_config(path)
     if quant.precision is None:
         raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
     found = contradictions(path, told, model)
-    return QuantizedFolder(path, model, layout, quant, tensors, linears, found)
+    sizes = _group_sizes(flat)
+    return QuantizedFolder(path, model, layout, quant, tensors, linears, found, sizes)
+
+
+def _group_sizes(flat: dict[str, Any]) -> frozenset[int]:
+    """Return the sizes of groups of inputs that share a scale; the config has been read before."""
+    schemes = [group["weights"] for group in (flat.get("config_groups") or {}).values()] or [flat]
+    return frozenset(scheme["group_size"] for scheme in schemes if scheme.get("group_size"))

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from nemotrt.engines.model.model_config import LayerKind
-from nemotrt.engines.model.numerics import QUANTIZED, Precision
+from nemotrt.engines.model.numerics import GROUP_SIZES, QUANTIZED, Precision
 from nemotrt.errors import ArtefactError, ConfigError, unknown_name
 from nemotrt.files.model_file import Strict, yaml_model
 from nemotrt.files.text_file import read_text
@@ -23,6 +23,7 @@ class RecipeFile(Strict):
     min_compute_capability: float = Field(ge=7.0)
     alternative: str | None = None
     smoothquant_alpha: float | None = Field(default=None, ge=0.0, le=1.0)
+    group_size: Literal[GROUP_SIZES] | None = None  # type: ignore[valid-type]
     quantize: Leaves
     keep: Leaves = Field(default_factory=dict)
 
@@ -36,6 +37,12 @@ class Recipe(RecipeFile):
     def precision(self) -> Precision:
         """How the linears are stored, and multiplied later."""
         return QUANTIZED[self.algo]
+
+    def with_groups(self, size: int | None) -> "Recipe":
+        """Return the recipe with groups of `size`, if it has groups and a size is given."""
+        if size is None or self.group_size is None:
+            return self
+        return self.model_copy(update={"group_size": size})
 
 
 def recipe_names() -> list[str]:
@@ -60,6 +67,13 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise ConfigError(f"recipe {path}: algo 'none' quantizes nothing.")
     if values.smoothquant_alpha is not None and not QUANTIZED[values.algo].is_smoothed:
         raise ConfigError(f"recipe {path}: smoothquant_alpha needs algo W8A8_SQ_PER_CHANNEL.")
+    is_grouped = QUANTIZED[values.algo].weights.is_grouped
+    if is_grouped != (values.group_size is not None):
+        sizes = ", ".join(map(str, GROUP_SIZES))
+        raise ConfigError(
+            f"recipe {path}: group_size, one of {sizes}, is for algo "
+            f"{Precision.INT4_WO.algo}, and for that alone."
+        )
     _check_disjoint(values, path)
     return Recipe(name=path.stem, **dict(values))
 

@@ -24,8 +24,12 @@ def unused_note(
         unused |= given.intersection({"percentile"})
     if not recipe.precision.is_smoothed:
         unused |= given.intersection({"no-fold"})
+    if not recipe.precision.weights.is_grouped:
+        unused |= given.intersection({"group-size"})
     if not unused:
         return None
     what = recipe.name if kv_cache == "none" else f"{recipe.name} with --kv-cache {kv_cache}"
-    names = ", ".join(f"--{name}" for name in (*OF_A_CALIBRATION, "no-fold") if name in unused)
+    names = ", ".join(
+        f"--{name}" for name in (*OF_A_CALIBRATION, "no-fold", "group-size") if name in unused
+    )
     return f"{names}: nothing to do for {what}"

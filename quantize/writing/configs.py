@@ -47,10 +47,18 @@ def _modelopt_nested(recipe: Recipe, selection: Selection, kv_cache: str) -> dic
         "producer": _producer(),
         "quantization": {
             "quant_algo": recipe.algo,
+            **_groups(recipe),
             "kv_cache_quant_algo": None if kv_cache == "none" else kv_cache.upper(),
             "exclude_modules": list(selection.exclude),
         },
     }
+
+
+def _groups(recipe: Recipe) -> dict[str, Any]:
+    """Return what ModelOpt says beside an algorithm with scales for groups of inputs."""
+    if recipe.group_size is None:
+        return {}
+    return {"group_size": recipe.group_size, "has_zero_point": False, "pre_quant_scale": False}
 
 
 def _modelopt_flat(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[str, Any]:
@@ -58,6 +66,7 @@ def _modelopt_flat(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[
     flat: dict[str, Any] = {
         "quant_method": "modelopt",
         "quant_algo": recipe.algo,
+        **_groups(recipe),
         "ignore": list(selection.exclude),
         "producer": _producer(),
     }
@@ -78,7 +87,11 @@ def _compressed_tensors(recipe: Recipe, selection: Selection, kv_cache: str) -> 
     """Return the quantization_config of the compressed-tensors library."""
     weights, inputs = recipe.precision.weights, recipe.precision.inputs
     name = f"{weights.format.kind if inputs.is_quantized else 'pack'}-quantized"
-    schemes = {"weights": weights.scheme, "input_activations": inputs.scheme}
+    own = {"group_size": recipe.group_size} if recipe.group_size else {}
+    schemes = {
+        "weights": weights.scheme and weights.scheme | own,
+        "input_activations": inputs.scheme,
+    }
     scheme = None
     if kv_cache != "none":
         scheme = _static(NumberFormat(kv_cache)) | {"strategy": "tensor", "symmetric": True}

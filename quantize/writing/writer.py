@@ -95,7 +95,9 @@ def quantize_checkpoint(
         source_bytes=source_bytes(source),
         target_bytes=sum(shard.num_bytes for shard in shards),
         seconds=time.perf_counter() - begin,
-        loaders=loader_verdicts(options.layout, recipe.precision, kv_algo, checkpoint.config),
+        loaders=loader_verdicts(
+            options.layout, recipe.precision, kv_algo, checkpoint.config, recipe.group_size
+        ),
         notes=checkpoint.notes(COPIED),
     )
 

@@ -19,6 +19,7 @@ import click
 from nemotrt.commandline.kinds import PATH
 from nemotrt.commandline.options import options_of
 from nemotrt.engines.backends import registry
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ChildProcessFailedError
@@ -84,7 +85,9 @@ class EngineHost:
         backend = registry.get(self.opened.manifest.backend)
         element = None if backend is None else backend.state_element_bytes
         if element is not None:
-            per_token = float(sizes["kv_elements_per_token"] or 0) * element
+            cache = self.opened.manifest.options.get("kv_cache")
+            stored = (item.num_bytes for item in NumberFormat if item.word == cache)
+            per_token = float(sizes["kv_elements_per_token"] or 0) * next(stored, element)
             state = float(sizes["ssm_state_elements_per_request"] or 0)
             if self.opened.manifest.options.get("ssm_state") == "float16":
                 state /= 2  # counted in elements of the others' size

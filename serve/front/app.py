@@ -199,6 +199,7 @@ def create_app(spec: FrontSpec) -> ASGIApp:
             for path, endpoint in ENDPOINTS.items()
         ),
         Route("/v1/responses/{name}", front.responses.one, methods=["GET", "DELETE"]),
+        Route("/v1/responses/{name}/cancel", front.responses.cancel, methods=["POST"]),
         Route("/v1/models", front.models),
         Route("/v1/models/{name:path}", front.models),
         Route("/health", front.ready),

@@ -29,6 +29,7 @@ VALUES: dict[str, tuple[list[str], object, list[str]]] = {
     "--chunk-tokens": (["32"], 32, []),
     "--exact": ([], True, ["--precision", "int8-wo"]),
     "--ssm-state": (["float16"], "float16", []),
+    "--kv-cache": (["int8"], "int8", []),
     "--embed-weights": ([], True, []),
     "--workspace-gib": (["3"], 3 * 2**30, []),
     "--mamba": (["plugin"], "plugin", []),
@@ -47,7 +48,7 @@ FIELDS = {
 # Of the call, whatever the backend.
 OF_THE_CALL = {"--output", "--backend", "--limits", "--list", "--force", "--dry-run", "--quiet"}
 OF_THE_CALL |= {"--json", "--offline", "--config", "--help"}
-DEFAULTS = {"--ssm-state": "float32", "--mamba": "native", "--tp-size": "1"}
+DEFAULTS = {"--ssm-state": "float32", "--kv-cache": "fp32", "--mamba": "native", "--tp-size": "1"}
 
 
 def run(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
@@ -118,6 +119,7 @@ def test_all_foreign_options_are_named(tmp_path: Path) -> None:
     [
         {"is_exact": True},
         {"ssm_state": StateFormat.FLOAT16},
+        {"kv_cache": StateFormat.INT8},
         {"is_embedded": True},
         {"workspace_bytes": 1},
         {"mamba": MambaLayers.PLUGIN},

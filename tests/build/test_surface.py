@@ -36,7 +36,12 @@ MANIFESTS = {
     ),
     "native": (
         [],
-        (True, ["nemotrt", "native step"], ["ssm_state"], ["program.json", "weights.bin"]),
+        (
+            True,
+            ["nemotrt", "native step"],
+            ["kv_cache", "ssm_state"],
+            ["program.json", "weights.bin"],
+        ),
     ),
     "tensorrt-llm": (
         ["--gpu", "h100"],
@@ -115,6 +120,7 @@ def test_the_choices_of_a_dry_run(tmp_path: Path) -> None:
         "avg_seq_len": None,
         "mamba": "native",
         "ssm_state": "float32",
+        "kv_cache": "float32",
     }
 
 

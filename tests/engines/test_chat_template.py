@@ -1,9 +1,7 @@
 """Chat templates render as transformers renders them, whatever of its environment they use."""
 
 import json
-import sys
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -18,6 +16,7 @@ from nemotrt.engines.text.tokenizer_config import read_tokenizer_config, special
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
 from support.chats import BARE_TOOL, CHATS, TOOLS
+from support.llama_source import llama_templates
 
 FOLDER = TINY_MODELS["tiny"]
 REFERENCE = AutoTokenizer.from_pretrained(FOLDER)
@@ -110,12 +109,7 @@ def test_a_refusal_has_the_words_of_the_template() -> None:
 @pytest.mark.slow
 def test_every_template_of_a_registry_package_renders_as_in_transformers() -> None:
     """llama.cpp's source package has templates of dozens of models."""
-    path = Path(__file__).parents[2] / "benchmarks/cpu/llama_build.py"
-    spec = spec_from_file_location("llama_build", path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules["llama_build"] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    paths = sorted((module.source_folder() / "models/templates").glob("*.jinja"))
+    paths = llama_templates()
     assert len(paths) > 50
     found = {path.name: differences(path.read_text(encoding="utf-8")) for path in paths}
     assert {name: cases for name, cases in found.items() if cases} == {}

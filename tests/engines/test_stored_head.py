@@ -21,7 +21,6 @@ from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.quantize.quality.evaluate import evaluate
-from nemotrt.quantize.reading.compressed import open_quantized
 from support import reference
 
 MODELS = {"nemotron_h": reference.nemotron_h, "qwen3": reference.qwen3}
@@ -105,7 +104,7 @@ def test_a_quantized_folder_keeps_the_head_and_says_so(
     result = CliRunner().invoke(main, [*command, "-o", str(target)])
     assert result.exit_code == 0, result.output
     assert "lm_head.weight is stored and differs" in result.stderr
-    quantized = open_quantized(target)
+    quantized = open_checkpoint(target)
     np.testing.assert_array_equal(quantized.floats("lm_head.weight"), head.numpy())
     assert model_names(quantized.config).lm_head == "lm_head.weight"
     # Engines that believe the flag find the head all the same.

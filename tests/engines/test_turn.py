@@ -1,8 +1,5 @@
 """Where prompts leave the assistant's turn, over chat templates of several kinds."""
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +9,7 @@ from nemotrt.engines.text.chat.turn import read_turn, turn_header
 from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError
+from support.llama_source import llama_templates
 
 NVIDIA = load_chat_template(TINY_MODELS["tiny"])
 assert NVIDIA is not None
@@ -145,13 +143,8 @@ def test_every_template_of_a_registry_package() -> None:
 
     What the user writes, and earlier turns, change nothing of it.
     """
-    path = Path(__file__).parents[2] / "benchmarks/cpu/llama_build.py"
-    spec = spec_from_file_location("llama_build", path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules["llama_build"] = module_from_spec(spec)
-    spec.loader.exec_module(module)
     num_tried = 0
-    for source in sorted((module.source_folder() / "models/templates").glob("*.jinja")):
+    for source in llama_templates():
         chats = [[user("hi")]]
         for words in TAGS:
             spoken = [user("hi"), {"role": "assistant", "content": f"<think>a</think>{words}"}]

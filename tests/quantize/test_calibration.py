@@ -27,7 +27,6 @@ from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOpti
 from nemotrt.quantize.quality.command import evaluate as evaluate_command
 from nemotrt.quantize.quality.evaluate import evaluate
 from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
-from nemotrt.quantize.reading.compressed import open_quantized
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.scales import smooth
 from nemotrt.quantize.writing.writer import quantize_checkpoint
@@ -40,7 +39,7 @@ IN_PROJ = "backbone.layers.0.mixer.in_proj.weight"
 
 
 def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
-    checkpoint = open_quantized(folder)
+    checkpoint = open_checkpoint(folder)
     hidden = embed(checkpoint, ids)
     for block in blocks(checkpoint.config):
         list(run_block(checkpoint, block, hidden, QuantizedEmitter))
@@ -294,7 +293,7 @@ def test_keys_and_values_are_rounded_as_the_scales_say(
     save_calibration(calibrate(open_checkpoint(source), IDS), tmp_path / "c")
     options = QuantizeOptions(layout=layout, kv_cache=kv_cache, calibration=tmp_path / "c")
     quantize_checkpoint(source, tmp_path / "out", load_recipe("int8-wo"), options)
-    checkpoint = open_quantized(tmp_path / "out")
+    checkpoint = open_checkpoint(tmp_path / "out")
     dense = {
         name: torch.from_numpy(np.array(LinearWeight(checkpoint, name).floats()))
         for name in linear_names(checkpoint.config)

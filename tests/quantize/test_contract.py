@@ -24,7 +24,6 @@ from nemotrt.quantize.contracts.loaders import LOADERS, TRT_LLM
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.quality.evaluate import evaluate
-from nemotrt.quantize.reading.compressed import open_quantized
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.writing.writer import quantize_checkpoint
 from support.peers import peer_python
@@ -445,7 +444,7 @@ def test_other_ways_to_quantize_are_refused(single: Path, tmp_path: Path) -> Non
     config = json.loads((tmp_path / "out/config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (tmp_path / "out/config.json").write_text(json.dumps(config))
-    for read in (inspect_quantized, open_checkpoint, open_quantized):
+    for read in (inspect_quantized, open_checkpoint):
         with pytest.raises(ConfigError, match="'gptq'"):
             read(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"quantized already .*gptq"):

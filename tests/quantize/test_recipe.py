@@ -37,7 +37,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def test_names() -> None:
-    assert recipe_names() == ["fp8", "fp8-dynamic", "int8-sq", "int8-wo"]
+    assert recipe_names() == ["fp8", "fp8-dynamic", "int4-wo", "int8-sq", "int8-wo"]
 
 
 @pytest.mark.parametrize("name", ["fp8", "fp8-dynamic"])
@@ -91,7 +91,7 @@ def test_gpus_choose() -> None:
     assert choose_recipe(None, "a10g").name == "int8-wo"
     assert choose_recipe(None, "h100").name == "fp8-dynamic"
     assert choose_recipe("fp8", "h100", "fp8").name == "fp8"
-    assert choose_format(None).value == "modelopt"
+    assert choose_format(None, load_recipe("fp8")).value == "modelopt"
     for gpu in map(load_gpu, known_gpus()):
         have = float(gpu.compute_capability or 0)
         assert choose_recipe(None, gpu.name).min_compute_capability <= have

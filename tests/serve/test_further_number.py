@@ -24,7 +24,9 @@ told.DEFAULTS = {item.name: item.default for item in fields(Request)}
 from nemotrt.engines.backends.tensorrt_llm.sampling import NUMBERS as THEIRS
 from nemotrt.engines.command import generate
 from nemotrt.serve.front.openai.inputs import completion_inputs
+from nemotrt.serve.front.schema.anthropic import MessagesRequest
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
+from nemotrt.serve.front.schema.responses import ResponsesRequest
 from nemotrt.serve.requests.inputs import read_inputs
 from nemotrt.serve.requests.sampling import sampling_params
 from nemotrt.serve.triton.repository import RepositorySpec, model_config
@@ -33,7 +35,10 @@ body = {"model": "llm", "prompt": "x", "further": 0.25}
 inputs = completion_inputs(CompletionRequest.model_validate(body), "x")
 print(json.dumps({
     "command": [o.opts[0] for o in generate.params if o.name == "further"],
-    "api": ChatRequest.model_fields["further"].default,
+    "api": [
+        door.model_fields["further"].default
+        for door in (ChatRequest, ResponsesRequest, MessagesRequest)
+    ],
     "triton": 'name: "further" data_type: TYPE_FP32' in model_config(RepositorySpec()),
     "wire": inputs["further"],
     "sampler": sampling_params(read_inputs(inputs, 100), 3, 100, 50).further,
@@ -47,7 +52,7 @@ def test_a_further_number_goes_through_every_door() -> None:
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout) == {
         "command": ["--further"],
-        "api": 0.5,
+        "api": [0.5, 0.5, 0.5],
         "triton": True,
         "wire": 0.25,
         "sampler": 0.25,

@@ -151,7 +151,7 @@ def test_a_stored_response_is_got_and_deleted(client) -> None:
     assert client.responses.retrieve(response.id).to_dict() == response.to_dict()
     client.responses.delete(response.id)
     for ask in (client.responses.retrieve, client.responses.delete):
-        with pytest.raises(openai.NotFoundError, match="there is no response"):
+        with pytest.raises(openai.NotFoundError, match=r"Response with id .* not found"):
             ask(response.id)
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(**ASKED, previous_response_id=response.id)
@@ -165,6 +165,15 @@ def test_what_is_not_to_be_stored_is_not(client, http) -> None:
         client.responses.retrieve(response.id)
     streamed = events(http, store=True)[-1]["response"]
     assert http.get(f"/v1/responses/{streamed['id']}").json() == streamed
+
+
+def test_what_has_ended_is_not_cancelled(client) -> None:
+    response = client.responses.create(**ASKED)
+    with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+        client.responses.cancel(response.id)
+    assert client.responses.retrieve(response.id).id == response.id
+    with pytest.raises(openai.NotFoundError, match="Response with id 'resp_0' not found"):
+        client.responses.cancel("resp_0")
 
 
 def test_a_server_that_stores_none_says_so(upstream) -> None:

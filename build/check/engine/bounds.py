@@ -11,7 +11,9 @@ CPU_FLOAT = 1e-4
 CPU_CODES = 5e-3
 EIGHT_BITS = 5e-2
 WHY_CPU_FLOAT = "the same weights, float32 sums in another order; 1e-6 is usual for tiny models"
-WHY_CPU_CODES = "inputs of linears with codes are rounded to 14 bits; states may be float16"
+WHY_CPU_CODES = (
+    "inputs of linears with codes are rounded to 14 bits; states and caches may be smaller"
+)
 WHY_EIGHT_BITS = "the engine itself rounds weights or inputs to 8 bits; 0.02 was seen"
 WHY_GPU = "a bfloat16 rounding is 2^-8, some six a layer, adding up as independent errors do"
 WHY_GPU_CODES = "as in bfloat16, twice: a rounded input may fall on the other side of a step"
@@ -25,7 +27,9 @@ def bound(manifest: Manifest, stored: Precision | None) -> tuple[float, str]:
         rounds_itself = precision is not stored or backend.rounds_inputs
         if precision.is_quantized and rounds_itself:
             return EIGHT_BITS, WHY_EIGHT_BITS
-        has_small_state = options.get("ssm_state", "float32") != "float32"
+        has_small_state = any(
+            options.get(name, "float32") != "float32" for name in ("ssm_state", "kv_cache")
+        )
         if precision.is_quantized or has_small_state:
             return CPU_CODES, WHY_CPU_CODES
         return CPU_FLOAT, WHY_CPU_FLOAT

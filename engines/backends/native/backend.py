@@ -29,7 +29,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
     name = "native"
     options_type = NativeOptions
     # Of any checkpoint; the other precisions need codes that the checkpoint stores.
-    precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
+    precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO, Precision.INT4_WO)
     times_operations = True
     takes_drafts = True
     abilities = (
@@ -54,6 +54,9 @@ class NativeBackend(CpuBackend[NativeOptions]):
             raise ConfigError(
                 f"--ssm-state is for models with Mamba layers; {config.model_type} has none."
             )
+        has_cache = config.num_attention_layers > 0
+        if target.options.kv_cache is not StateFormat.FLOAT32 and not has_cache:
+            raise ConfigError("--kv-cache is for models with attention layers; this one has none.")
         reason = self.supports(None, target.precision)
         if reason and target.precision is not target.stored:
             raise ConfigError(reason)
@@ -63,9 +66,10 @@ class NativeBackend(CpuBackend[NativeOptions]):
         """Write the program and its packed weights."""
         from nemotrt.engines.backends.native import export
 
-        state = target.options.ssm_state
-        export.export(target.checkpoint, job.folder, job.limits, target.precision, state)
-        return Payload(export.tools(), {"ssm_state": state.value}, {})
+        options = target.options
+        export.export(target.checkpoint, job.folder, job.limits, target.precision, options)
+        formats = {"ssm_state": options.ssm_state.value, "kv_cache": options.kv_cache.value}
+        return Payload(export.tools(), formats, {})
 
     def load(
         self, folder: Path, limits: "Limits", num_threads: int | None, most_guesses: int = 0

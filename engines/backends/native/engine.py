@@ -174,18 +174,22 @@ class NativeEngine(KeptSlots):
 
 
 def _state_pool(program: Program, rows: int) -> StatePool:
-    """Return zeros for each state; what attention keeps is [heads, tokens, depth] a row."""
-    caches = {
-        index: (operation.sizes[1], program.max_seq_len, operation.sizes[2])
+    """Return zeros for each state; what attention keeps is [heads, tokens, a token's] a row."""
+    heads = {
+        index: operation.sizes[1]
         for operation in program.operations
         if operation.kind is OperationKind.ATTENTION
         for index in operation.states
     }
     pool = StatePool()
     for index, spec in enumerate(program.states):
-        shape = caches.get(index, (spec.num_elements,))
-        token_axis = 1 if index in caches else None
-        state = StateBuffer.zeros(rows, shape, token_axis, np.dtype(spec.format.value))
+        shape: tuple[int, ...] = (spec.num_elements,)
+        token_axis = None
+        if index in heads:
+            tokens = heads[index] * program.max_seq_len
+            shape = heads[index], program.max_seq_len, spec.num_elements // tokens
+            token_axis = 1
+        state = StateBuffer.zeros(rows, shape, token_axis, spec.format.storage)
         if token_axis is None and state.row_bytes >= HUGE_PAGE_WORTH_BYTES:
             state.memory.madvise(mmap.MADV_HUGEPAGE)
         pool.buffers.append(state)

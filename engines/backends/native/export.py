@@ -6,12 +6,14 @@ from pathlib import Path
 from nemotrt.engines.backends.native.library.compiler import source_hash
 from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
 from nemotrt.engines.backends.native.program.emitter import NativeEmitter
-from nemotrt.engines.backends.native.program.options import StateFormat
+from nemotrt.engines.backends.native.program.options import NativeOptions
 from nemotrt.engines.backends.native.program.program import PROGRAM_FILE
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.description import describe
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
+
+DEFAULTS = NativeOptions()
 
 
 def export(
@@ -19,10 +21,10 @@ def export(
     folder: Path,
     limits: Limits,
     precision: Precision,
-    ssm_state: StateFormat = StateFormat.FLOAT32,
+    options: NativeOptions = DEFAULTS,
 ) -> None:
     """Write the program and its packed weights to `folder`."""
-    emitter = NativeEmitter(checkpoint, folder, limits.max_seq_len, precision, ssm_state)
+    emitter = NativeEmitter(checkpoint, folder, limits.max_seq_len, precision, options)
     describe(checkpoint.config, emitter)
     text = emitter.program().model_dump_json(indent=1)
     (folder / PROGRAM_FILE).write_text(text + "\n", encoding="utf-8")

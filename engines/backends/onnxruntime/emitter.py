@@ -13,7 +13,7 @@ import numpy as np
 from ml_dtypes import bfloat16
 from onnx import TensorProto
 
-from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.checkpoint import ALL, Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from nemotrt.engines.graph.onnx_graph import MICROSOFT, NUM_LOGITS, OnnxGraph
 from nemotrt.engines.graph.standard import F32, StandardEmitter, transposed
@@ -24,6 +24,8 @@ from nemotrt.engines.model.tensor_names import Block
 INT32 = int(TensorProto.INT32)
 # MatMulNBits rounds its input to int8 per block; smaller blocks are closer, and cost scales.
 INT8_BLOCKS = (64, 32, 16)
+INT4_BLOCK = 32
+FLOAT_INPUT = 1  # accuracy_level
 INT8_INPUT = 4  # accuracy_level: int8 input; 1 (float32 input) ran 130 times slower at batch 1
 
 
@@ -41,7 +43,7 @@ class OnnxRuntimeEmitter(StandardEmitter):
         *,
         is_exact: bool = False,
     ) -> None:
-        """Prepare; `is_exact` dequantizes int8 weights at load instead of rounding inputs."""
+        """Prepare; `is_exact` dequantizes codes at load instead of rounding inputs."""
         self.precision = precision
         self.is_exact = is_exact
         super().__init__(checkpoint, graph, max_seq_len)
@@ -73,12 +75,15 @@ class OnnxRuntimeEmitter(StandardEmitter):
         return self.graph.op("Cast", self.graph.op("Gather", table, self.ids), to=F32)
 
     def linear(self, x: str, weight: str) -> str:
-        """MatMul, or MatMulNBits for int8 weights; the head keeps 16 bits."""
+        """MatMul, or MatMulNBits for int8 and int4 weights; the head keeps 16 bits."""
         linear = LinearWeight(self.checkpoint, weight)
         if self.precision is Precision.FP32:
             return super().linear(x, weight)
         if self.precision is Precision.INT8_WO and weight.endswith("_proj.weight"):
             return self._int8_linear(x, linear)
+        is_int4 = linear.has_int4 or self.checkpoint.quant.precision is None
+        if self.precision is Precision.INT4_WO and weight.endswith("_proj.weight") and is_int4:
+            return self._int4_linear(x, linear)
         values = linear.floats().T.astype(bfloat16)
         stored = self.graph.constant(values, transposed(weight))
         return self.graph.op("MatMul", x, self.graph.op("Cast", stored, to=F32))
@@ -106,6 +111,27 @@ class OnnxRuntimeEmitter(StandardEmitter):
             bits=8,
             block_size=block,
             accuracy_level=INT8_INPUT,
+        )
+
+    def _int4_linear(self, x: str, linear: LinearWeight) -> str:
+        """Weight codes + 8, two in a byte, with a scale for each INT4_BLOCK inputs of a channel."""
+        g = self.graph
+        codes, scales = linear.int4_groups(ALL, INT4_BLOCK)
+        rows, columns = codes.shape
+        padded = np.full((rows, scales.shape[1] * INT4_BLOCK), 8, np.uint8)
+        np.add(codes, 8, out=padded[:, :columns], casting="unsafe")
+        pairs = padded[:, ::2] | padded[:, 1::2] << 4
+        return g.op(
+            "MatMulNBits",
+            x,
+            g.constant(pairs.reshape(rows, scales.shape[1], -1), linear.name),
+            g.constant(scales.reshape(-1), f"{linear.name}_scale"),
+            domain=MICROSOFT,
+            K=columns,
+            N=rows,
+            bits=4,
+            block_size=INT4_BLOCK,
+            accuracy_level=FLOAT_INPUT if self.is_exact else INT8_INPUT,
         )
 
     def causal_conv(self, x: str, block: Block, mamba: MambaConfig) -> str:

@@ -41,7 +41,13 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     has_own_python = True
     options_type = TensorRTLLMOptions
     # Source: docs/quantization.md, what the loaders take.
-    precisions = (Precision.BF16, Precision.INT8_WO, Precision.FP8, Precision.FP8_DYNAMIC)
+    precisions = (
+        Precision.BF16,
+        Precision.INT8_WO,
+        Precision.INT4_WO,
+        Precision.FP8,
+        Precision.FP8_DYNAMIC,
+    )
     instead: ClassVar[dict[Precision, str]] = {
         Precision.INT8_SQ: "its PyTorch backend has no INT8 W8A8 linears; use a checkpoint in "
         "int8-wo, or --backend tensorrt, which runs int8-sq"

@@ -9,8 +9,11 @@ from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml, with_reuse
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
 from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
+from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.chat.turn import turn_openings
@@ -34,6 +37,7 @@ def check(checkpoint: Checkpoint, compute_capability: str, tp: int) -> None:
             "tie_word_embeddings to false there."
         )
     _check_cache(checkpoint, compute_capability)
+    _check_groups(checkpoint)
     legal = tp_sizes(checkpoint)
     if tp not in legal:
         mamba = checkpoint.config.mamba
@@ -62,6 +66,27 @@ def _check_cache(checkpoint: Checkpoint, compute_capability: str) -> None:
             f"GPU; compute capability {compute_capability} has no FP8. Quantize it with "
             "--kv-cache none."
         )
+
+
+def _check_groups(checkpoint: Checkpoint) -> None:
+    """Raise ConfigError unless its kernels have the groups of an int4 checkpoint.
+
+    Source: TensorRT-LLM's fpA_intB_gemm, which has groups of 64 and 128.
+    """
+    if checkpoint.quant.precision is not Precision.INT4_WO:
+        return
+    for name in linear_names(checkpoint.config):
+        linear = LinearWeight(checkpoint, name)
+        if not linear.has_int4:
+            continue
+        columns = checkpoint[name].shape[1]
+        size = columns // linear.group_scales(slice(0, 1)).shape[1]
+        if size not in GROUP_SIZES[1:]:
+            sizes = " or ".join(map(str, GROUP_SIZES[1:]))
+            raise ConfigError(
+                f"{name} has groups of {size} inputs, TensorRT-LLM's kernels take {sizes}: "
+                "quantize it with --group-size."
+            )
 
 
 def tp_sizes(checkpoint: Checkpoint) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nemotrt.commandline.kinds import ABOVE_0
 from nemotrt.commandline.options import option
-from nemotrt.engines.model.numerics import BUILT
+from nemotrt.engines.model.numerics import CHOSEN
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import (
     THIS_MACHINE,
@@ -115,7 +115,7 @@ def each_precision(options: DeploymentOptions) -> list[Deployment]:
     gpu = None if options.gpu == THIS_MACHINE else resolve_gpu(options)
     found, refusal = [], None
     own = load_source(options.model).quantization
-    for precision in dict.fromkeys((*BUILT, *([own.precision] if own else []))):
+    for precision in dict.fromkeys((*CHOSEN, *([own.precision] if own else []))):
         try:
             found.append(deploy(options.at(precision=precision), gpu))
         except ConfigError as error:  # the device has no such arithmetic

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 from nemotrt.charts.spec import HeatMap
-from nemotrt.engines.model.numerics import BUILT, Precision
+from nemotrt.engines.model.numerics import CHOSEN, Precision
 from nemotrt.errors import NemotrtError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.answers.comparison import compare
@@ -84,7 +84,7 @@ def default_precisions(gpus: Sequence[str]) -> list[Precision]:
     if THIS_MACHINE in gpus:
         return list(cpu_precisions())
     rates = {rate for gpu in gpus for rate in load_gpu(gpu).datasheet.tflops}
-    return [item for item in BUILT if item.arithmetic in rates]
+    return [item for item in CHOSEN if item.arithmetic in rates]
 
 
 def _baseline(options: DeploymentOptions, name: str, is_chosen: bool) -> DeploymentOptions:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemotrt.engines.model.numerics import NumberFormat, Precision
+from nemotrt.engines.model.numerics import GROUP_SIZES, NumberFormat, Precision
 from nemotrt.profiles.planning.sources.stored_weights import StoredWeights
 
 
@@ -37,11 +37,18 @@ class Formats:
         """What the quantized linears are multiplied in."""
         return self.precision.arithmetic
 
+    def linear_bytes(self, num_weights: int) -> float:
+        """Return what so many weights of linears take, with the scales of groups."""
+        scales = self.precision.weights.scale_format.num_bytes / GROUP_SIZES[0]
+        is_grouped = self.precision.weights.is_grouped
+        return num_weights * (self.linear.num_bits / 8 + (scales if is_grouped else 0))
+
     def head_bytes(self, num_weights: int) -> float:
         """Return what a head of so many weights takes in memory."""
         if self.stored and self.stored.head_bytes is not None:
             return self.stored.head_bytes
-        head = self.linear if self.quantizes_head else self.activation
+        linear = NumberFormat.INT8 if self.precision.weights.is_grouped else self.linear
+        head = linear if self.quantizes_head else self.activation
         return num_weights * head.num_bits / 8
 
     @property

@@ -28,7 +28,7 @@ def linears(model: ModelConfig, formats: Formats) -> Iterator[Linears]:
         columns = layers[0][0].reads
         num_weights = rows * columns
         if formats.stored is None:
-            num_bytes = num_layers * num_weights * formats.linear.num_bits / 8
+            num_bytes = num_layers * formats.linear_bytes(num_weights)
             yield Linears(name, num_layers, rows, columns, num_bytes, formats.arithmetic)
             continue
         coded = formats.stored.linears[name]

@@ -104,6 +104,9 @@ def openapi_document() -> Json:
                 "get": _get("getResponse", ("400", "401", "404"), parameter="name"),
                 "delete": _get("deleteResponse", ("401", "404"), parameter="name"),
             },
+            "/v1/responses/{name}/cancel": {
+                "post": _get("cancelResponse", ("400", "401", "404"), parameter="name", ends=False)
+            },
             "/v1/models": {"get": _get("listModels", ("401",), links=_links("getModel"))},
             "/v1/models/{name}": {"get": _get("getModel", ("401", "404"), parameter="name")},
             "/health": {"get": _get("health", ("503",))},
@@ -156,13 +159,16 @@ def _get(
     parameter: str | None = None,
     media: str = "application/json",
     links: Json | None = None,
+    ends: bool = True,
 ) -> Json:
-    """Return an operation without a body."""
+    """Return an operation without a body; one that never `ends` well has errors alone."""
     schema = {"type": "object" if media == "application/json" else "string"}
     answer: Json = {"description": "As the name says.", "content": {media: {"schema": schema}}}
     if links is not None:
         answer["links"] = links
     get: Json = {"operationId": operation, "responses": _responses(answer, errors)}
+    if not ends:
+        del get["responses"]["200"]
     if parameter is not None:
         schema = {"type": "string"}
         get["parameters"] = [{"name": parameter, "in": "path", "required": True, "schema": schema}]

@@ -5,18 +5,16 @@ from typing import Any, TypeVar
 import pydantic
 
 from nemotrt.serve.front.schema.requests import ChatRequest
+from nemotrt.wire.request import NUMBERS
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 # A closed list: what a chat takes has no place in every door's answer.
 SHARED = (
+    *NUMBERS,
     "top_p",
     "top_k",
-    "min_p",
     "seed",
     "logit_bias",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
     "min_tokens",
     "ignore_eos",
     "stop_token_ids",

@@ -28,10 +28,14 @@ from nemotrt.serve.grammar.grammar import GrammarCompiler
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=200, chunk_tokens=24)
 FLOAT16 = NativeOptions(ssm_state=StateFormat.FLOAT16)
+BFLOAT16 = NativeOptions(kv_cache=StateFormat.BFLOAT16)
+INT8 = NativeOptions(kv_cache=StateFormat.INT8)
 KINDS = [
     ("tiny", BuildSpec("native", limits=LIMITS)),
     ("tiny", BuildSpec("native", limits=LIMITS, options=FLOAT16)),
     ("tiny-dense", BuildSpec("native", limits=LIMITS)),
+    ("tiny-dense", BuildSpec("native", limits=LIMITS, options=BFLOAT16)),
+    ("tiny-dense", BuildSpec("native", limits=LIMITS, options=INT8)),
     ("tiny", BuildSpec("onnxruntime", limits=LIMITS)),
     ("tiny-dense", BuildSpec("onnxruntime", limits=LIMITS)),
 ]
@@ -245,6 +249,9 @@ def test_the_planner_counts_what_a_state_costs(opened: OpenEngine, request: Any)
     model, spec = request.node.callspec.params["opened"]
     ssm = NumberFormat.FP16 if spec.options is FLOAT16 else NumberFormat.FP32
     config = read_model_config(TINY_MODELS[model])
-    planned = request_memory(config, load_engine(spec.backend), NumberFormat.FP32, ssm)
+    kv = (spec.options or NativeOptions()).kv_cache.number
+    planned = request_memory(config, load_engine(spec.backend), kv, ssm)
+    rows = config.kv_elements_per_token // config.head_dim  # of codes, each with a scale of 4 bytes
+    scales = 4 * rows if kv is NumberFormat.INT8 else 0
     assert engine.state_bytes.per_sequence == planned.own_state_bytes
-    assert engine.state_bytes.per_token == planned.kv_cache_bytes_per_token
+    assert engine.state_bytes.per_token == planned.kv_cache_bytes_per_token + scales

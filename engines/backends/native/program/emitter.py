@@ -13,7 +13,7 @@ from nemotrt.engines.backends.native.program.builder import (
     ProgramBuilder,
     Value,
 )
-from nemotrt.engines.backends.native.program.options import StateFormat
+from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.backends.native.program.packed_weights import PackedWeights
 from nemotrt.engines.backends.native.program.program import OperationKind, Program, View
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
@@ -23,6 +23,7 @@ from nemotrt.engines.model.rotary import rotary_tables
 from nemotrt.engines.model.tensor_names import Block
 
 Kind = OperationKind
+SCALE_BYTES = 4  # of a row of codes, behind them
 
 
 class NativeEmitter:
@@ -34,10 +35,10 @@ class NativeEmitter:
         folder: Path,
         max_seq_len: int,
         precision: Precision,
-        ssm_state: StateFormat = StateFormat.FLOAT32,
+        options: NativeOptions,
     ) -> None:
         """Start an empty program whose weights go to `folder`."""
-        self.ssm_state = ssm_state
+        self.options = options
         self.checkpoint = checkpoint
         self.config: ModelConfig = checkpoint.config
         self.max_seq_len = max_seq_len
@@ -117,7 +118,7 @@ class NativeEmitter:
             self.builder.columns(mamba.inner_size),
             *(x, b, c, dt),
             tensors=tensors,
-            states=(self.builder.state(f"ssm_{block.index}", *shape, kind=self.ssm_state),),
+            states=(self.builder.state(f"ssm_{block.index}", *shape, kind=self.options.ssm_state),),
             sizes=(*shape, mamba.num_groups),
             reals=mamba.finite_time_step_limit,
         )
@@ -143,8 +144,12 @@ class NativeEmitter:
             config.num_key_value_heads,
             config.head_dim,
         )
+        kind = self.options.kv_cache
+        row = depth + (SCALE_BYTES if kind is StateFormat.INT8 else 0)
         states = [
-            self.builder.state(f"{letter}_cache_{block.index}", kv_heads, self.max_seq_len, depth)
+            self.builder.state(
+                f"{letter}_cache_{block.index}", kv_heads, self.max_seq_len, row, kind=kind
+            )
             for letter in "kv"
         ]
         placed = [Value(x.width, view=self.builder.view(x)) for x in (q, k, v)]

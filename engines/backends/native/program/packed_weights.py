@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.backends.native.program.packing import WeightsFile
+from nemotrt.engines.backends.native.program.packing import WeightsFile, int4_panels
 from nemotrt.engines.backends.native.program.program import (
+    CELL,
     DEPTH_BLOCK,
     BufferFormat,
     TensorKind,
@@ -18,8 +19,10 @@ from nemotrt.engines.backends.native.program.program import (
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from nemotrt.engines.model.numerics import NumberFormat, Precision
+from nemotrt.engines.model.tensor_names import model_names
 from nemotrt.errors import ArtefactError
 
+LARGEST_EXPONENT = 15  # of a half float below 2^15, as frexp counts
 FLOAT8_NAN = 0x7F  # E4M3's only code without a value, of either sign
 FLOAT_PANELS = {
     NumberFormat.FP32: TensorKind.PANELS_FLOAT,
@@ -64,6 +67,8 @@ class PackedWeights:
         """Return (weight, scale, the operand that it reads) of a linear."""
         linear = LinearWeight(self.checkpoint, name)
         shape = self.checkpoint[name].shape
+        if self._is_int4(linear):
+            return self._int4(linear, shape)
         if self._is_int8(linear):
             num_scales = 1 if linear.has_codes else num_blocks(shape[1])
             scale = np.zeros((num_scales, round_up(shape[0])), np.float32)
@@ -88,12 +93,45 @@ class PackedWeights:
         weight = self._file.add_rows(name, FLOAT_PANELS[self._float], shape, floats)
         return weight, None, BufferFormat.OPERAND_FLOAT
 
+    def _is_int4(self, linear: LinearWeight) -> bool:
+        """Whether a linear becomes int4.
+
+        All do but the head, unless the checkpoint is quantized: then those that it stores so.
+        """
+        if self.precision.weights.format is not NumberFormat.INT4:
+            return False
+        if self.checkpoint.quant.precision is None:
+            return linear.name != model_names(self.checkpoint.config).lm_head
+        return linear.has_int4
+
+    def _int4(
+        self, linear: LinearWeight, shape: tuple[int, ...]
+    ) -> tuple[int, int | None, BufferFormat]:
+        """Return (weight, factor of each row, operand) of a linear packed as int4.
+
+        Scales are half floats times a power of two for each row, the largest from 2^14 to 2^15: so
+        they are what bfloat16 or float16 stored, unless they are 2^-30 of the row's largest.
+        """
+        factors = np.zeros(round_up(shape[0]), np.float32)
+
+        def cells(part: slice) -> npt.NDArray[Any]:
+            codes, scales = linear.int4_groups(part, CELL)
+            exponent = np.frexp(scales.max(axis=1))[1] - LARGEST_EXPONENT
+            factors[part] = np.ldexp(np.float32(1), exponent)
+            return int4_panels(codes, (scales / factors[part, None]).astype(np.float16))
+
+        weight = self._file.add_rows(linear.name, TensorKind.PANELS_INT4, shape, cells)
+        factor = self.values(f"{linear.name}_scale", factors)
+        return weight, factor, BufferFormat.OPERAND_INT8
+
     def _is_int8(self, linear: LinearWeight) -> bool:
         """Whether a linear becomes int8.
 
         All do, with the head, unless the checkpoint is quantized: then those that it stores as
-        floats stay so, and those whose input it scales too.
+        floats stay so, and those whose input it scales too. Beside int4 nothing stays a float.
         """
+        if self.precision.weights.format is NumberFormat.INT4:
+            return True
         if self.precision.weights.format is not NumberFormat.INT8:
             return False
         if self.checkpoint.quant.precision is None:

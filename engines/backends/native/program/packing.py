@@ -12,14 +12,16 @@ import numpy.typing as npt
 
 from nemotrt.engines.backends.native.program.program import (
     ALIGNMENT,
+    CELL,
     PANEL,
+    ROW_KINDS,
     WEIGHTS_FILE,
     TensorKind,
     WeightTensor,
     round_up,
 )
 
-ROW_KINDS = (TensorKind.VALUES, TensorKind.TABLE_BF16)
+AS_GIVEN = (*ROW_KINDS, TensorKind.PANELS_INT4)
 SLICE_ELEMENTS = 4 << 20  # converted at once by a thread: tens of MB of work space
 
 
@@ -55,7 +57,8 @@ class WeightsFile:
             name: its name in the program.
             kind: how it is stored; a linear's weight in panels of 16 rows.
             shape: of the whole matrix.
-            rows_of: returns some rows, in the kind's type; called from several threads.
+            rows_of: returns some rows, in the kind's type, for int4 as `int4_panels`; called from
+                several threads.
         """
         rows, columns = shape
         spec = self._begin(name, kind, rows, columns)
@@ -64,7 +67,7 @@ class WeightsFile:
 
         def convert(part: slice) -> npt.NDArray[Any]:
             found = rows_of(part)
-            return found if kind in ROW_KINDS else panels(found)
+            return found if kind in AS_GIVEN else panels(found)
 
         self._append(spec.offset, in_order(convert, slices))
         return self._index[name, kind]
@@ -117,3 +120,28 @@ def panels(weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     words = padded.view(np.int16) if group == 2 else padded
     cut = words.reshape(-1, PANEL, words.shape[1]).transpose(0, 2, 1)
     return np.ascontiguousarray(cut).view(weight.dtype).reshape(*cut.shape, group)
+
+
+def int4_panels(
+    codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float16]
+) -> npt.NDArray[np.uint8]:
+    """Return [panels, cells, bytes] of codes [out, in] and scales [out, cells], padded.
+
+    A cell has 16 scales, and of each 8 inputs 64 bytes: of each row the first four codes + 8 in the
+    lower halves, the last four in the upper.
+    """
+    rows, columns = codes.shape
+    cells = -(-columns // CELL)
+    padded = np.full((round_up(rows), cells * CELL), 8, np.uint8)
+    np.add(codes, 8, out=padded[:rows, :columns], casting="unsafe")
+    halves = padded.reshape(-1, PANEL, cells, CELL // 8, 2, 4).transpose(4, 0, 2, 3, 1, 5)
+    result = np.empty((len(padded) // PANEL, cells, PANEL * (2 + CELL // 2)), np.uint8)
+    body = result[:, :, 2 * PANEL :].reshape(*result.shape[:2], CELL // 8, PANEL, 4)
+    np.left_shift(halves[1], 4, out=body)
+    body |= halves[0]
+    result[:, :, 2 * PANEL :] = body.reshape(*result.shape[:2], -1)
+    factors = np.zeros((len(padded), cells), np.float16)
+    factors[:rows] = scales
+    part = factors.reshape(-1, PANEL, cells).transpose(0, 2, 1)
+    result[:, :, : 2 * PANEL] = np.ascontiguousarray(part).view(np.uint8)
+    return result

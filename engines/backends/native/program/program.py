@@ -18,6 +18,8 @@ PROGRAM_FILE = "program.json"
 WEIGHTS_FILE = "weights.bin"
 PANEL = 16  # rows of a packed weight that lie side by side; inputs are padded to it too
 DEPTH_BLOCK = 2048  # inputs whose products with int8 are summed exactly
+CELL = 32  # inputs of a panel whose int4 codes lie together, with a scale for each row
+SCALE_BYTES = 2  # of each row of a cell: a half float
 ALIGNMENT = 4096  # of every tensor in the weights file: a page
 # The most that an operation takes, as in step/program.h.
 MAX_SOURCES, MAX_TENSORS, MAX_STATES, MAX_SIZES, MAX_REALS = 4, 4, 2, 4, 2
@@ -52,6 +54,21 @@ class TensorKind(Table):
     # DEPTH_BLOCK inputs.
     PANELS_INT8 = "panels_int8", NumberFormat.INT8
     PANELS_FLOAT8 = "panels_float8", NumberFormat.FP8  # a scale per row is a tensor apart
+    # In cells of 32 inputs with their scales as half floats; a factor per row is a tensor apart.
+    PANELS_INT4 = "panels_int4", NumberFormat.INT4
+
+    @property
+    def depth_step(self) -> int:
+        """To what multiple a linear's inputs are padded."""
+        return CELL if self is TensorKind.PANELS_INT4 else PANEL
+
+    def num_bytes(self, rows: int, columns: int) -> int:
+        """Return the size of a matrix, which is whole panels and cells for a linear's weight."""
+        scales = rows * columns // CELL * SCALE_BYTES if self is TensorKind.PANELS_INT4 else 0
+        return rows * columns * self.number.num_bits // 8 + scales
+
+
+ROW_KINDS = (TensorKind.VALUES, TensorKind.TABLE_BF16)
 
 
 class BufferFormat(StrEnum):
@@ -60,6 +77,7 @@ class BufferFormat(StrEnum):
     ROWS = "rows"  # float32, one row a token or sequence
     OPERAND_FLOAT = "operand_float"  # what linears with float weights read
     OPERAND_INT16 = "operand_int16"  # what linears with int8 weights read
+    OPERAND_INT8 = "operand_int8"  # what linears with int4 weights read
 
 
 RowSet = Literal["tokens", "sequences"]
@@ -96,11 +114,11 @@ class WeightTensor(Strict):
 
     @property
     def num_bytes(self) -> int:
-        """Size in the weights file; panels are padded to 16 rows and 16 columns."""
-        size = self.kind.number.num_bytes
-        if self.kind in (TensorKind.VALUES, TensorKind.TABLE_BF16):
-            return self.rows * self.columns * size
-        return round_up(self.rows) * round_up(self.columns) * size
+        """Size in the weights file; panels are padded to 16 rows, and their columns too."""
+        if self.kind in ROW_KINDS:
+            return self.kind.num_bytes(self.rows, self.columns)
+        columns = round_up(self.columns, self.kind.depth_step)
+        return self.kind.num_bytes(round_up(self.rows), columns)
 
 
 class StateSpec(Strict):

@@ -1,4 +1,4 @@
-// Causal grouped-query attention over the slot's own cache, [kv_heads, max_seq_len, head_dim].
+// Causal grouped-query attention over the slot's own cache, rows of [kv_heads, max_seq_len].
 //
 // The query heads of a KV head and of successive tokens are queries of the same keys, and go through
 // them together. Spans of SPAN keys have a softmax of their own and are merged one after the other: a
@@ -9,8 +9,10 @@
 
 namespace {
 
-INLINE float* cache_of(const Machine& machine, const StateSpec& state, int slot, int head, int depth) {
-  return (float*)state.data + slot * state.slot_elements + (int64_t)head * machine.max_seq_len * depth;
+INLINE Cache cache_of(const Machine& machine, const StateSpec& state, int slot, int head, int depth) {
+  int64_t bytes = cache_row_bytes(depth, state.format), heads_rows = (int64_t)head * machine.max_seq_len;
+  char* slot_rows = (char*)state.data + slot * state.slot_elements * STATE_BYTES[state.format];
+  return {slot_rows + heads_rows * bytes, bytes, state.format};
 }
 
 // Normalizes and rotates one head of a query or key as the model asks; `out` may be `x`.
@@ -33,7 +35,7 @@ INLINE void place_head(const Machine& machine, const Op& op, const float* x, int
 }
 
 // Queries in place, keys and values into the cache.
-void place_heads(const Machine& machine, const Step& step, const Op& op, Range rows) {
+void place_heads(const Machine& machine, const Step& step, const Op& op, Range rows, float* scratch) {
   int q_heads = op.sizes[0], kv_heads = op.sizes[1], depth = op.sizes[2];
   for (int row = rows.first; row < rows.last; row++) {
     int owner = step.owners[row];
@@ -44,30 +46,22 @@ void place_heads(const Machine& machine, const Step& step, const Op& op, Range r
     for (int h = 0; h < q_heads; h++)
       place_head(machine, op, q + h * depth, op.tensors[0], position, q + h * depth);
     for (int h = 0; h < kv_heads; h++) {
-      int64_t at = (int64_t)position * depth;
-      float* key = cache_of(machine, machine.states[op.states[0]], sequence.slot, h, depth) + at;
-      place_head(machine, op, k + h * depth, op.tensors[1], position, key);
-      memcpy(cache_of(machine, machine.states[op.states[1]], sequence.slot, h, depth) + at,
-             v + h * depth, depth * sizeof(float));
+      Cache keys = cache_of(machine, machine.states[op.states[0]], sequence.slot, h, depth);
+      Cache vals = cache_of(machine, machine.states[op.states[1]], sequence.slot, h, depth);
+      place_head(machine, op, k + h * depth, op.tensors[1], position, scratch);
+      keep_row(keys, position, scratch, depth);
+      keep_row(vals, position, v + h * depth, depth);
     }
   }
 }
 
-// Takes queries of one sequence and a KV head, in the order of their tokens, through a span of keys.
-void attend_span(const Machine& machine, const Op& op, int slot, int head, Query* queries, int count,
-                 int span) {
-  int depth = op.sizes[2];
-  int end = least(queries[count - 1].held, (span + 1) * SPAN);
-  const float* keys = cache_of(machine, machine.states[op.states[0]], slot, head, depth);
-  const float* vals = cache_of(machine, machine.states[op.states[1]], slot, head, depth);
-  float scale = 1.f / sqrtf((float)depth), scores[TILE][KEY_BLOCK];
-  for (int i = 0; i < count; i++) queries[i].part.clear(depth);
-  for (int start = span * SPAN; start < end; start += KEY_BLOCK) {
-    int64_t at = (int64_t)start * depth;
-    for (int i = 0; i < count; i += TILE)
-      attend_block({queries + i, keys + at, vals + at, depth, scale, scores, i == 0},
-                   least(TILE, count - i), start);
-  }
+// Takes queries through a span of keys.
+void attend_span(const Machine& machine, const Op& op, int slot, int head, const Queries& queries, int span) {
+  int depth = op.sizes[2], end = least(queries.held[queries.count - 1], (span + 1) * SPAN);
+  Cache keys = cache_of(machine, machine.states[op.states[0]], slot, head, depth);
+  Cache vals = cache_of(machine, machine.states[op.states[1]], slot, head, depth);
+  for (int i = 0; i < queries.count; i++) queries.part(i).clear(depth);
+  for (int start = span * SPAN; start < end; start += KEY_BLOCK) attend_block(queries, keys, vals, start);
 }
 
 INLINE int held_by(const Step& step, int row) {
@@ -86,27 +80,23 @@ void attend_rows(const Machine& machine, const Step& step, const Op& op, int hea
                  float* scratch) {
   int depth = op.sizes[2], shared = op.sizes[0] / op.sizes[1];
   int slot = step.sequences[step.owners[rows.first]].slot, total = (rows.last - rows.first) * shared;
-  int64_t size = part_elements(depth);
-  float* wholes = scratch + ATTENTION_QUERIES * size;
-  Query queries[ATTENTION_QUERIES];
-  for (int first = 0; first < total; first += ATTENTION_QUERIES) {
-    int count = least(ATTENTION_QUERIES, total - first);
-    for (int i = 0; i < count; i++) {
+  int times = (total + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES;
+  Queries queries(scratch, depth);
+  for (int time = 0, first = 0; time < times; time++, first += queries.count) {
+    queries.count = total * (time + 1) / times - first;
+    for (int i = 0; i < queries.count; i++) {
       int row = rows.first + (first + i) / shared, h = head * shared + (first + i) % shared;
-      const float* q = row_of(machine, op.sources[0], row) + h * depth;
-      queries[i] = {q, held_by(step, row), {scratch + i * size, depth}};
-      Part(wholes + i * size, depth).clear(depth);
+      queries.put(i, row_of(machine, op.sources[0], row) + h * depth, held_by(step, row));
+      queries.whole(i).clear(depth);
     }
-    for (int span = 0; span < spans_of(queries[count - 1].held); span++) {
-      attend_span(machine, op, slot, head, queries, count, span);
-      for (int i = 0; i < count; i++) {
-        Part whole(wholes + i * size, depth);
-        if (span < spans_of(queries[i].held)) merge(whole, queries[i].part, depth);
-      }
+    for (int span = 0; span < spans_of(queries.held[queries.count - 1]); span++) {
+      attend_span(machine, op, slot, head, queries, span);
+      for (int i = 0; i < queries.count; i++)
+        if (span < spans_of(queries.held[i])) merge(queries.whole(i), queries.part(i), depth);
     }
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < queries.count; i++) {
       int row = rows.first + (first + i) / shared, h = head * shared + (first + i) % shared;
-      finish({wholes + i * size, depth}, depth, target_row(machine, op, row) + h * depth);
+      finish(queries.whole(i), depth, target_row(machine, op, row) + h * depth);
     }
   }
 }
@@ -128,20 +118,19 @@ void attend(const Machine& machine, const Step& step, const Op& op, Range jobs, 
 }
 
 // One job is a KV head, a token and a span of its keys.
-void attend_parts(const Machine& machine, const Step& step, const Op& op, Range jobs) {
+void attend_parts(const Machine& machine, const Step& step, const Op& op, Range jobs, float* scratch) {
   int depth = op.sizes[2], shared = op.sizes[0] / op.sizes[1], splits = splits_of(machine, step, op);
-  Query queries[ATTENTION_QUERIES];
+  Queries queries(scratch, depth);
   for (int job = jobs.first; job < jobs.last; job++) {
     int pair = job / splits, span = job % splits, head = pair / step.num_tokens, row = pair % step.num_tokens;
     int held = held_by(step, row), slot = step.sequences[step.owners[row]].slot;
     if (span >= spans_of(held)) continue;
     const float* q = row_of(machine, op.sources[0], row) + (int64_t)head * shared * depth;
-    float* parts = machine.parts + (int64_t)job * shared * part_elements(depth);
-    for (int first = 0; first < shared; first += ATTENTION_QUERIES) {
-      int count = least(ATTENTION_QUERIES, shared - first);
-      for (int i = 0; i < count; i++)
-        queries[i] = {q + (first + i) * depth, held, {parts + (first + i) * part_elements(depth), depth}};
-      attend_span(machine, op, slot, head, queries, count, span);
+    for (int first = 0; first < shared; first += queries.count) {
+      queries.count = least(ATTENTION_QUERIES, shared - first);
+      queries.parts = machine.parts + ((int64_t)job * shared + first) * part_elements(depth);
+      for (int i = 0; i < queries.count; i++) queries.put(i, q + (first + i) * depth, held);
+      attend_span(machine, op, slot, head, queries, span);
     }
   }
 }

@@ -169,12 +169,14 @@ class Engine {
   }
 
   void add_buffer(const BufferSpec& spec, bool is_logits) {
-    int64_t stride = round_up(spec.width, PANEL);
+    int64_t stride = round_up(spec.width, spec.format == OPERAND_INT8 ? CELL : PANEL);
     int64_t rows = spec_.max_tokens;  // each token may bring logits
-    Buffer buffer = {spec.format, (int32_t)stride, nullptr, nullptr, nullptr};
+    Buffer buffer = {spec.format, (int32_t)stride, nullptr, nullptr, nullptr, nullptr};
     if (spec.format == OPERAND_INT16) {
       buffer.codes = allocate<int16_t>(rows * stride);
       buffer.scales = allocate<float>(rows * blocks_of(stride));
+    } else if (spec.format == OPERAND_INT8) {
+      buffer.cells = allocate<int32_t>(rows * stride / CELL * CELL_WORDS);
     } else if (!is_logits) {
       buffer.rows = allocate<float>(rows * stride);
     }
@@ -191,16 +193,16 @@ class Engine {
     notes_.push_back({count ? allocate<float>(count) : nullptr, width});
   }
 
-  // A thread's own memory: a row of any operand, rows of a state, or the softmaxes of attention's queries.
+  // A thread's own memory: a row of any operand, rows of a state, or what attention holds of queries
+  // and keys.
   int64_t scratch_elements() const {
-    int64_t most = PANEL;
+    int64_t most = CELL;
     for (const Op& op : ops_) {
-      for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
+      for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, CELL));
       if (op.kind == SCAN) most = std::max<int64_t>(most, 4 * (int64_t)op.sizes[2]);
-      if (op.kind == ATTENTION)
-        most = std::max<int64_t>(most, 2 * ATTENTION_QUERIES * part_elements(op.sizes[2]));
+      if (op.kind == ATTENTION) most = std::max(most, attention_elements(op.sizes[2]));
     }
-    return round_up(most, PANEL);
+    return round_up(most, CELL);
   }
 
   // Softmaxes of spans of keys, for as many tokens and KV heads as have their keys split.

@@ -8,32 +8,10 @@
 #include <type_traits>
 #include <utility>
 
+#include "int4.h"
 #include "rows.h"
 
 namespace {
-
-struct Tile {
-  const void* weight;
-  const void* operand;
-  int depth;
-  int64_t panel_elements;  // from one panel to the next
-  const float* row_scales;
-  const float* token_scales;
-  int token_scale_stride;
-  float* out;
-  int64_t stride;
-  bool adds;
-};
-
-constexpr int PREFETCH_BYTES = 2048;
-constexpr int VECTORS = PANEL / LANES;  // registers that hold one value for each row of a panel
-
-constexpr int MAX_SUMS = VECTORS == 1 ? 24 : 8;  // registers that a tile of several panels sums in
-
-// How many panels a tile of T tokens takes.
-constexpr int panels_at_once(int tokens) {
-  return tokens * VECTORS * 4 <= MAX_SUMS ? 4 : tokens * VECTORS * 2 <= MAX_SUMS ? 2 : 1;
-}
 
 INLINE void load_weights(const float* w, Vec (&rows)[VECTORS]) {
   UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = load(w + v * LANES);
@@ -82,10 +60,6 @@ INLINE void load_weights(const Float8* w, Vec (&rows)[VECTORS]) {
 #endif
 }
 
-INLINE void put(float* out, Vec value, bool adds) {
-  store(out, adds ? load(out) + value : value);
-}
-
 // noinline and the unrolled loops keep the accumulators in registers (gcc -O3 spills them else).
 template <typename W, int T, int P>
 __attribute__((noinline)) void float_tile(const Tile& tile) {
@@ -97,7 +71,7 @@ __attribute__((noinline)) void float_tile(const Tile& tile) {
   for (int k = 0; k < tile.depth; k++, w += PANEL, x += T) {
     Vec rows[P][VECTORS];
     UNROLL for (int p = 0; p < P; p++) {
-      const W* panel = w + p * tile.panel_elements;
+      const W* panel = panel_of(w, tile, p);
       __builtin_prefetch((const char*)panel + PREFETCH_BYTES);
       load_weights(panel, rows[p]);
     }
@@ -147,7 +121,7 @@ INLINE void int8_sums(const Tile& tile, IntVec (&sums)[P][T][VECTORS]) {
   for (int k = 0; k < tile.depth; k += 2, w += 2 * PANEL, x += T) {
     IntVec rows[P][VECTORS];
     UNROLL for (int p = 0; p < P; p++) {
-      const int8_t* panel = w + p * tile.panel_elements;
+      const int8_t* panel = panel_of(w, tile, p);
       __builtin_prefetch((const char*)panel + PREFETCH_BYTES);
       UNROLL for (int v = 0; v < VECTORS; v++) rows[p][v] = load_codes(panel + 2 * LANES * v);
     }
@@ -167,7 +141,7 @@ INLINE void int8_sums(const Tile& tile, IntVec (&sums)[P][T][VECTORS]) {
 template <int T, int P>
 INLINE void int8_sums(const Tile& tile, IntVec (&result)[P][T][VECTORS]) {
   for (int p = 0; p < P; p++) {
-    const int8_t* w = (const int8_t*)tile.weight + p * tile.panel_elements;
+    const int8_t* w = panel_of((const int8_t*)tile.weight, tile, p);
     const int16_t* x = (const int16_t*)tile.operand;
     int32_t sums[T][PANEL] = {};
     for (int k = 0; k < tile.depth; k += 2, w += 2 * PANEL, x += 2 * T)
@@ -208,19 +182,29 @@ template <int T, int P> struct FloatRun { static constexpr TileRun tile = float_
 template <int T, int P> struct Bf16Run { static constexpr TileRun tile = float_tile<uint16_t, T, P>; };
 template <int T, int P> struct Float8Run { static constexpr TileRun tile = float_tile<Float8, T, P>; };
 template <int T, int P> struct Int8Run { static constexpr TileRun tile = int8_tile<T, P>; };
+template <int T, int P> struct Int4Run { static constexpr TileRun tile = int4_tile<T, P>; };
 using Tokens = std::make_integer_sequence<int, GROUP>;
 constexpr Tiles FLOAT_TILES = tiles<FloatRun>(Tokens()), BF16_TILES = tiles<Bf16Run>(Tokens()),
-                FLOAT8_TILES = tiles<Float8Run>(Tokens()), INT8_TILES = tiles<Int8Run>(Tokens());
+                FLOAT8_TILES = tiles<Float8Run>(Tokens()), INT8_TILES = tiles<Int8Run>(Tokens()),
+                INT4_TILES = tiles<Int4Run>(Tokens());
 
 INLINE const Tiles& tiles_of(int kind) {
   switch (kind) {
     case PANELS_FLOAT: return FLOAT_TILES;
     case PANELS_BF16: return BF16_TILES;
     case PANELS_FLOAT8: return FLOAT8_TILES;
+    case PANELS_INT4: return INT4_TILES;
     default: return INT8_TILES;
   }
 }
-INLINE int bytes_of(int kind) { return kind == PANELS_FLOAT ? 4 : kind == PANELS_BF16 ? 2 : 1; }
+// A token group's block of inputs in the operand of a weight of this kind.
+INLINE const void* operand_at(const Buffer& operand, int kind, int64_t element) {
+  switch (kind) {
+    case PANELS_INT8: return operand.codes + element;
+    case PANELS_INT4: return operand.cells + element / CELL * CELL_WORDS;
+    default: return operand.rows + element;
+  }
+}
 
 constexpr int CACHED_BYTES = 160 * 1024;  // of weights that stay in L2 while the tokens pass
 
@@ -233,30 +217,30 @@ void linear(const Machine& machine, const Op& op, int rows, Range panels) {
   const Tensor& weight = machine.tensors[op.tensors[0]];
   const Buffer &operand = machine.buffers[op.sources[0].buffer],
                &target = machine.buffers[op.target.buffer];
-  bool is_int8 = weight.kind == PANELS_INT8, has_scale = is_int8 || weight.kind == PANELS_FLOAT8;
+  bool is_int8 = weight.kind == PANELS_INT8, has_scale = is_int8 || weight.kind >= PANELS_FLOAT8;
   const float* scales = has_scale ? values(machine, op.tensors[1]) : nullptr;
   int64_t scale_step = has_scale && machine.tensors[op.tensors[1]].rows > 1 ? round_up(weight.rows, PANEL) : 0;
   const Tiles& runs = tiles_of(weight.kind);
-  int weight_bytes = bytes_of(weight.kind);
-  int depth = (int)round_up(weight.columns, PANEL);
+  int depth = (int)depth_of(weight.kind, weight.columns);
+  int64_t panel_bytes = bytes_of(weight.kind, (int64_t)PANEL * depth);
   int blocks = blocks_of(depth), groups = groups_of(rows);
   float* out = target.rows + op.target.column;
   for (int b = 0; b < blocks; b++) {
     int start = b * DEPTH_BLOCK, size = least(DEPTH_BLOCK, depth - start);
-    int step = groups == 1 ? panels.last : most(2, CACHED_BYTES / (PANEL * size * weight_bytes));
+    int step = groups == 1 ? panels.last : most(2, CACHED_BYTES / (int)bytes_of(weight.kind, PANEL * size));
     for (int first = panels.first; first < panels.last; first += step) {
       int last = least(panels.last, first + step);
       for (int group = 0; group < groups; group++) {
         int row = first_of(group, rows), tokens = first_of(group + 1, rows) - row;
         int64_t place = (int64_t)row * depth + (int64_t)start * tokens;
-        const void* x = is_int8 ? (const void*)(operand.codes + place) : (const void*)(operand.rows + place);
+        const void* x = operand_at(operand, weight.kind, place);
         const float* token_scales = is_int8 ? operand.scales + (int64_t)row * blocks + b : nullptr;
         int several = panels_at_once(tokens);
         for (int p = first, taken; p < last; p += taken) {
           taken = last - p >= several ? several : 1;
-          int64_t element = (int64_t)p * PANEL * depth + (int64_t)start * PANEL;
+          const char* panel = (const char*)weight.data + p * panel_bytes + bytes_of(weight.kind, start * PANEL);
           TileRun run = taken > 1 ? runs.several[tokens - 1] : runs.one[tokens - 1];
-          run({(const char*)weight.data + element * weight_bytes, x, size, (int64_t)PANEL * depth,
+          run({panel, x, size, panel_bytes,
                scales ? scales + b * scale_step + p * PANEL : nullptr, token_scales, blocks,
                out + (int64_t)row * target.stride + p * PANEL, target.stride, op.sizes[0] != 0 || b > 0});
         }

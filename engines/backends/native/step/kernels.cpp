@@ -7,7 +7,6 @@
 
 #include "attention.h"
 #include "drafts.h"
-#include "gemm.h"
 #include "mamba.h"
 
 namespace {
@@ -35,6 +34,17 @@ int jobs_of(const Machine& machine, const Step& step, const Op& op, int phase) {
   }
 }
 
+// Into how many chunks the jobs of a phase are cut. Queries that share keys stay together, as many as go
+// through them at once, unless threads would then be idle.
+int chunks_of(const Machine& machine, const Step& step, const Op& op, int phase) {
+  int jobs = jobs_of(machine, step, op, phase), most_chunks = CHUNKS_A_THREAD * machine.num_threads;
+  if (op.kind == ATTENTION && phase == 1 && splits_of(machine, step, op) == 1) {
+    int together = least(ATTENTION_QUERIES / (op.sizes[0] / op.sizes[1]), step.num_tokens / step.num_sequences);
+    most_chunks = least(most_chunks, most(machine.num_threads, jobs / most(together, 1)));
+  }
+  return least(jobs, most_chunks);
+}
+
 void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase, Range jobs, float* scratch) {
   switch (op.kind) {
     case EMBED: return embed(machine, step, op, jobs);
@@ -43,9 +53,9 @@ void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase,
     case SCAN: return scan(machine, step, op, jobs, scratch);
     case LAST_TOKEN: return last_token(machine, step, op, jobs);
     case ATTENTION:
-      if (phase == 0) return place_heads(machine, step, op, jobs);
+      if (phase == 0) return place_heads(machine, step, op, jobs, scratch);
       if (phase == 2) return merge_parts(machine, step, op, jobs, scratch);
-      if (splits_of(machine, step, op) > 1) return attend_parts(machine, step, op, jobs);
+      if (splits_of(machine, step, op) > 1) return attend_parts(machine, step, op, jobs, scratch);
       return attend(machine, step, op, jobs, scratch);
     default: return row_operation(machine, op, rows_of(step, op), jobs, scratch);
   }
@@ -72,7 +82,7 @@ void run(const Machine& machine, const Step& step, const Shared& shared, int thr
     const Op& op = machine.ops[i];
     for (int p = 0; p < PHASES; p++) {
       int64_t jobs = jobs_of(machine, step, op, p);
-      int chunks = (int)least(jobs, CHUNKS_A_THREAD * machine.num_threads);
+      int chunks = chunks_of(machine, step, op, p);
       Phase& phase = shared.phases[i * PHASES + p];
       int chunk;
       while (chunks && (chunk = __atomic_fetch_add(&phase.claimed, 1, __ATOMIC_RELAXED)) < chunks) {
@@ -86,8 +96,8 @@ void run(const Machine& machine, const Step& step, const Shared& shared, int thr
     }
     if (i + 1 < machine.num_ops && is_independent(op, machine.ops[i + 1])) continue;
     for (; waited <= i; waited++) {
-      int jobs = jobs_of(machine, step, machine.ops[waited], 0);
-      sleep_until(*shared.bell, shared.phases[waited * PHASES], least(jobs, CHUNKS_A_THREAD * machine.num_threads));
+      int chunks = chunks_of(machine, step, machine.ops[waited], 0);
+      sleep_until(*shared.bell, shared.phases[waited * PHASES], chunks);
     }
   }
 }

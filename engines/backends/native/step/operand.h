@@ -1,7 +1,8 @@
 // Puts one row of activations where the matrix kernels read it.
 //
 // The tokens are cut into groups of T <= GROUP, as equal as can be. A group is interleaved by input:
-// float [inputs][T], or int16 [inputs/2][T][2] with one scale per token and DEPTH_BLOCK inputs.
+// float [inputs][T], or int16 [inputs/2][T][2] with one scale per token and DEPTH_BLOCK inputs, or
+// cells of int8: [inputs/CELL] times codes [CELL/4][T][4], offsets [T] and scales [T], in words.
 #pragma once
 
 #include "program.h"
@@ -64,19 +65,64 @@ INLINE float pack_block(const float* x, int depth, int tokens, int16_t* out) {
   return bound / CODE_MAX;
 }
 
+// A row's word of a sum of codes times bytes that starts at 8 times minus the bytes' sum, as the int4
+// codes are stored plus 8. On AVX2 it is two halves, of the even and the odd pairs of each four bytes.
+INLINE int32_t offset_of(const int8_t* bytes) {
+  int32_t sums[2] = {0, 0};
+  for (int k = 0; k < CELL; k++) sums[k / 2 % 2] -= 8 * bytes[k];
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+  return (int32_t)((uint32_t)sums[1] << 16 | (uint16_t)sums[0]);
+#else
+  return sums[0] + sums[1];
+#endif
+}
+
+// Rounds CELL inputs to int8; a word of the row is `tokens` words from the next.
+INLINE void pack_cell(const float* x, int tokens, int32_t* out) {
+  Vec amax = splat(0), probe = splat(0);
+  for (int k = 0; k < CELL; k += LANES) {
+    Vec v = load(x + k);
+    amax = max(amax, magnitude(v));
+    probe += v * 0.f;  // NaN if any input is NaN or infinite
+  }
+  float bound = largest(amax), factor = 127.f / bound;
+  int8_t bytes[CELL] = {};
+  float scale = sum(probe) == 0 ? 0 : NAN;
+  if (scale == 0 && factor <= LARGEST_FLOAT) {  // else all are (nearly) zero
+    typedef int8_t Bytes __attribute__((vector_size(LANES)));
+    for (int k = 0; k < CELL; k += LANES) {
+      IntVec wide = __builtin_convertvector(round_even(load(x + k) * factor), IntVec);
+      Bytes part = __builtin_convertvector(wide, Bytes);
+      memcpy(bytes + k, &part, sizeof part);
+    }
+    scale = bound / 127.f;
+  }
+  int32_t words[CELL_WORDS];
+  memcpy(words, bytes, sizeof bytes);
+  words[CELL / 4] = offset_of(bytes);
+  memcpy(words + CELL / 4 + 1, &scale, sizeof scale);
+  for (int j = 0; j < CELL_WORDS; j++) out[(int64_t)j * tokens] = words[j];
+}
+
 // Where a row lies in an operand: the group's first row and size.
 struct Place {
   int first, tokens;
 };
 
-// One row; x has `width` values and room up to a multiple of 16, which is zeroed here.
+// One row; x has `width` values and room up to a multiple of CELL, which is zeroed here.
 INLINE void pack(const Buffer& operand, float* x, int width, int row, Place group) {
-  int depth = (int)round_up(width, PANEL);
+  int depth = (int)round_up(width, operand.format == OPERAND_INT8 ? CELL : PANEL);
   memset(x + width, 0, (depth - width) * sizeof(float));
   int column = row - group.first;
   int64_t start_of_group = (int64_t)group.first * depth;
   if (operand.format == OPERAND_FLOAT) {
     pack_float(x, depth, group.tokens, operand.rows + start_of_group + column);
+    return;
+  }
+  if (operand.format == OPERAND_INT8) {
+    int32_t* out = operand.cells + start_of_group / CELL * CELL_WORDS + column;
+    for (int k = 0; k < depth; k += CELL, out += (int64_t)CELL_WORDS * group.tokens)
+      pack_cell(x + k, group.tokens, out);
     return;
   }
   int blocks = blocks_of(depth);

@@ -18,11 +18,10 @@ constexpr int MAX_JOBS = 1 << 30;  // of one operation in one step
 constexpr int ALIGNMENT = 4096;
 constexpr int64_t MAX_ELEMENTS = int64_t(1) << 56;  // of a state, all slots together
 
-#define NEMOTRT_BYTES(number, name, bytes) bytes,
-constexpr int BYTES_OF[] = {NEMOTRT_TENSOR_KINDS(NEMOTRT_BYTES)};  // of an element
 constexpr const char* KIND_NAMES[] = {NEMOTRT_KINDS(NEMOTRT_NAME)};
 constexpr const char* TENSOR_KIND_NAMES[] = {NEMOTRT_TENSOR_KINDS(NEMOTRT_NAME)};
 constexpr const char* FORMAT_NAMES[] = {NEMOTRT_FORMATS(NEMOTRT_NAME)};
+constexpr const char* STATE_FORMAT_NAMES[] = {NEMOTRT_STATE_FORMATS(NEMOTRT_NAME)};
 
 // Each check returns whether all is well; if not, the text says what is wrong.
 class Parts {
@@ -119,7 +118,8 @@ class Parts {
     if (spec.slot_elements != elements)
       return fail("%.200s has %lld elements, expected %lld", name(spec), (long long)spec.slot_elements,
                   (long long)elements);
-    if (spec.format != FLOAT32 && op.kind != SCAN) return fail("%.200s must be float32", name(spec));
+    int only = spec.format == FLOAT32 ? op.kind : spec.format == FLOAT16 ? SCAN : ATTENTION;
+    if (op.kind != only) return fail("%.200s must not be %s", name(spec), STATE_FORMAT_NAMES[spec.format]);
     if (owner_[s] >= 0) return fail("%.200s is the state of operation %d", name(spec), owner_[s]);
     owner_[s] = index_;
     return true;
@@ -199,8 +199,8 @@ class Parts {
         return fail("tensor %d: kind %d, shape [%d, %d]", i, t.kind, t.rows, t.columns);
       bool packed = t.kind >= PANELS_FLOAT;
       int64_t rows = packed ? round_up(t.rows, PANEL) : t.rows;
-      int64_t columns = packed ? round_up(t.columns, PANEL) : t.columns;
-      int64_t bytes = rows * columns * BYTES_OF[t.kind];
+      int64_t columns = packed ? depth_of(t.kind, t.columns) : t.columns;
+      int64_t bytes = bytes_of(t.kind, rows * columns);
       if (t.offset < 0 || t.offset % ALIGNMENT || t.offset > p.weights_bytes ||
           bytes > p.weights_bytes - t.offset)
         return fail("tensor %d (%.200s) lies outside %lld bytes of weights", i, name(t),

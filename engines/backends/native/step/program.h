@@ -15,6 +15,7 @@ constexpr int MAX_CONV_KERNEL = 16;
 constexpr int PANEL = 16;          // rows of a weight that lie side by side
 constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int32 can sum
 constexpr int MAX_DRAFT = 64;      // tokens of a sequence that may turn out wrong
+constexpr int CELL = 32;           // inputs of a panel whose int4 codes share scales, one for each row
 
 // The lists whose numbers cross the boundary, each told once: number and name in program.json, and of
 // an operation how many sources, tensors, states, sizes and reals it takes (validate.cpp says which).
@@ -30,12 +31,15 @@ constexpr int MAX_DRAFT = 64;      // tokens of a sequence that may turn out wro
   X(ATTENTION, "attention", 3, 4, 2, 3, 1)    \
   X(PACK, "pack", 1, 0, 0, 0, 0)              \
   X(LAST_TOKEN, "last_token", 1, 0, 0, 0, 0)
-#define NEMOTRT_TENSOR_KINDS(X) /* and an element's bytes */                                    \
-  X(VALUES, "values", 4) X(TABLE_BF16, "table_bf16", 2) X(PANELS_FLOAT, "panels_float", 4)      \
-  X(PANELS_BF16, "panels_bf16", 2) X(PANELS_INT8, "panels_int8", 1) X(PANELS_FLOAT8, "panels_float8", 1)
-#define NEMOTRT_FORMATS(X) \
-  X(ROWS, "rows") X(OPERAND_FLOAT, "operand_float") X(OPERAND_INT16, "operand_int16")
-#define NEMOTRT_STATE_FORMATS(X) X(FLOAT32, "float32") X(FLOAT16, "float16")
+#define NEMOTRT_TENSOR_KINDS(X) /* and the bytes of CELL elements, with the scale of int4 */       \
+  X(VALUES, "values", 128) X(TABLE_BF16, "table_bf16", 64) X(PANELS_FLOAT, "panels_float", 128)   \
+  X(PANELS_BF16, "panels_bf16", 64) X(PANELS_INT8, "panels_int8", 32)                             \
+  X(PANELS_FLOAT8, "panels_float8", 32) X(PANELS_INT4, "panels_int4", 18)
+#define NEMOTRT_FORMATS(X)                                                                        \
+  X(ROWS, "rows") X(OPERAND_FLOAT, "operand_float") X(OPERAND_INT16, "operand_int16")             \
+  X(OPERAND_INT8, "operand_int8")
+#define NEMOTRT_STATE_FORMATS(X) /* and an element's bytes */ \
+  X(FLOAT32, "float32", 4) X(FLOAT16, "float16", 2) X(BFLOAT16, "bfloat16", 2) X(CODES8, "int8", 1)
 #define NEMOTRT_ROW_SETS(X) X(TOKENS, "tokens") X(SEQUENCES, "sequences")
 #define NEMOTRT_NUMBER(number, ...) number,
 #define NEMOTRT_NAME(number, name, ...) name,
@@ -74,7 +78,7 @@ struct TensorSpec {
 struct StateSpec {
   int64_t slot_elements;
   void* data;        // [max_slots, slot_elements]; not looked at by fault_of
-  int32_t format;    // FLOAT16 for the state of a scan only
+  int32_t format;    // FLOAT16 for the state of a scan only, BFLOAT16 and CODES8 for caches only
   const char* name;  // for messages; gone once the program is open
 };
 
@@ -104,21 +108,39 @@ struct Batch {
 };
 
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+#define NEMOTRT_BYTES(number, name, bytes) bytes,
+constexpr int CELL_BYTES[] = {NEMOTRT_TENSOR_KINDS(NEMOTRT_BYTES)};
+constexpr int64_t bytes_of(int kind, int64_t elements) { return elements * CELL_BYTES[kind] / CELL; }
+// The inputs of a weight in panels, padded.
+constexpr int64_t depth_of(int kind, int64_t columns) { return round_up(columns, kind == PANELS_INT4 ? CELL : PANEL); }
+// An int8 operand has for each token and CELL inputs their codes, their offset's part of the sum, a scale.
+constexpr int CELL_WORDS = CELL / 4 + 2;
 constexpr int blocks_of(int64_t inputs) { return (int)((inputs + DEPTH_BLOCK - 1) / DEPTH_BLOCK); }
 
-// Attention: queries that a thread takes through the keys together, keys that have a softmax of their
-// own, tokens times KV heads for each thread below which the keys are split among threads.
-constexpr int ATTENTION_QUERIES = 48;
+// Attention: queries that a thread takes through the keys together, keys that it packs at once, keys
+// that have a softmax of their own, tokens times KV heads for each thread below which the keys are
+// split among threads.
+constexpr int ATTENTION_QUERIES = 128;
+constexpr int KEY_BLOCK = 128;
 constexpr int SPAN = 1024;
 constexpr int SPLIT_BELOW = 2;
 constexpr int64_t part_elements(int depth) { return round_up(depth, PANEL) + PANEL; }
+constexpr int64_t attention_elements(int depth) {  // of a thread's memory: `Queries`
+  return ATTENTION_QUERIES * (round_up(depth, PANEL) + KEY_BLOCK + 2 * part_elements(depth)) +
+         (3 * KEY_BLOCK + 1) * round_up(depth, PANEL);
+}
+// A cache's elements for a token and KV head: with codes comes their scale, a float32.
+constexpr int64_t cache_row_elements(int depth, int format) {
+  return depth + (format == CODES8 ? (int64_t)sizeof(float) : 0);
+}
 
 // A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).
 struct Buffer {
   int32_t format, stride;
   float* rows;
   int16_t* codes;
-  float* scales;  // [rows, blocks of DEPTH_BLOCK]
+  float* scales;   // [rows, blocks of DEPTH_BLOCK]
+  int32_t* cells;  // of an int8 operand: [rows, depth / CELL, CELL_WORDS] in all
 };
 struct Tensor {
   int32_t kind, rows, columns;

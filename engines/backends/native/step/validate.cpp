@@ -101,7 +101,9 @@ class Check : Parts {
     if (!weight) return false;
     if (weight->kind < PANELS_FLOAT)
       return fail("%.200s is %s, no weight", name(*weight), TENSOR_KIND_NAMES[weight->kind]);
-    int wanted = weight->kind == PANELS_INT8 ? OPERAND_INT16 : OPERAND_FLOAT;
+    int wanted = weight->kind == PANELS_INT8   ? OPERAND_INT16
+                 : weight->kind == PANELS_INT4 ? OPERAND_INT8
+                                               : OPERAND_FLOAT;
     if (p.buffers[x.buffer].format != wanted)
       return fail("%s needs an %s", TENSOR_KIND_NAMES[weight->kind], FORMAT_NAMES[wanted]);
     if (x.column != 0 || held_width_[x.buffer] != x.width || held_rows_[x.buffer] != op.rows + 1)
@@ -118,8 +120,8 @@ class Check : Parts {
   }
 
   bool scale(const Op& op, const TensorSpec& weight) {
-    bool is_int8 = weight.kind == PANELS_INT8, has_scale = is_int8 || weight.kind == PANELS_FLOAT8;
-    if (has_scale != (op.tensors[1] >= 0)) return fail("int8 and float8 weights need a scale, and only those");
+    bool is_int8 = weight.kind == PANELS_INT8, has_scale = is_int8 || weight.kind >= PANELS_FLOAT8;
+    if (has_scale != (op.tensors[1] >= 0)) return fail("weights that are codes need a scale, and only those");
     if (!has_scale) return true;
     if (!values(op, 1, 1, round_up(weight.rows, PANEL))) return false;
     const TensorSpec& scale = p.tensors[op.tensors[1]];
@@ -141,6 +143,12 @@ class Check : Parts {
            values(op, 1, 1, heads) && values(op, 2, 1, heads) && state(op, 0, inner * size) && jobs(heads);
   }
 
+  bool cache(const Op& op, int place) {
+    int s = op.states[place];
+    int format = s >= 0 && s < p.num_states ? p.states[s].format : FLOAT32;
+    return state(op, place, op.sizes[1] * cache_row_elements(op.sizes[2], format) * p.max_seq_len);
+  }
+
   bool attention(const Op& op) {  // q, k, v; norms of q and k, cosine, sine; caches; heads, kv heads, depth
     if (!sizes(op)) return false;
     int64_t heads = op.sizes[0], kv_heads = op.sizes[1], depth = op.sizes[2];
@@ -155,8 +163,7 @@ class Check : Parts {
     for (int i = 0; i < 4; i++)
       if (op.tensors[i] >= 0 && !(i < 2 ? values(op, i, 1, depth) : values(op, i, p.max_seq_len, depth / 2)))
         return false;
-    int64_t elements = kv_heads * depth * p.max_seq_len;
-    return state(op, 0, elements) && state(op, 1, elements);
+    return cache(op, 0) && cache(op, 1);
   }
 };
 

@@ -66,6 +66,15 @@ class ResponsesEndpoint:
             raise ApiError(404, self._missing(name), code="response_not_found")
         return JSONResponse({"id": name, "object": "response", "deleted": True})
 
+    async def cancel(self, request: Request) -> Response:
+        """Answer POST /v1/responses/NAME/cancel: what is kept has ended."""
+        self._found(request)
+        raise ApiError(
+            400,
+            "Cannot cancel a synchronous response: background is not supported; one that is still "
+            "being made ends when its client hangs up.",
+        )
+
     def _found(self, request: Request) -> Kept:
         name = request.path_params["name"]
         kept = self._kept.get(self._owner(request), name)
@@ -78,6 +87,6 @@ class ResponsesEndpoint:
 
     def _missing(self, name: str) -> str:
         return (
-            f"there is no response {name[:80]!r}: none had that id, or it was not to be stored, "
-            "was deleted, gave way to newer ones, or the server has started again."
+            f"Response with id {name[:80]!r} not found: none had that id, or it was not to be "
+            "stored, was deleted, gave way to newer ones, or the server has started again."
         )
