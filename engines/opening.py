@@ -69,14 +69,16 @@ class OpenEngine:
                 sizes = self.engine.state_bytes
                 cache = PrefixCache(kept_bytes, sizes, is_halved=halves_kept)
                 reuse = Reuse(self.engine, cache, self._keep_rules())
-            takes_drafts = isinstance(self.engine, TakesDrafts) and self.engine.max_draft > 1
+            speculation = None
+            if isinstance(self.engine, TakesDrafts) and self.engine.max_draft > 1:
+                speculation = Speculation(self.engine)
             return Scheduler(
                 self.engine,
                 self.tokenizer,
                 eos_ids=ends,
                 target_itl_s=target_itl_s,
                 reuse=reuse,
-                speculation=Speculation(self.engine) if takes_drafts else None,
+                speculation=speculation,
             )
         if target_itl_s is not None:
             raise ConfigError(

@@ -87,7 +87,8 @@ class Pointer:
 
     def tokens(self, most: int) -> list[int]:
         """Return what follows; past the text's own end it repeats itself."""
-        known, found = self.places.tokens, []
+        known = self.places.tokens
+        found: list[int] = []
         end = len(known)
         for at in range(self.place, self.place + most):
             token = known[at] if at < end else found[at - end]
