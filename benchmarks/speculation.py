@@ -32,7 +32,6 @@ from nemotrt.engines.tiny.models import TINY_MODELS
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=256)
 CHUNKS = (2, 4, 8, 16)
-MAX_TOKENS = 700  # of an answer
 SLICE_S = 0.05  # in which one side runs before it is the other's turn
 
 
@@ -98,11 +97,11 @@ class Said:
 class Side:
     """One scheduler that says a text, some steps at a time, and the time that it took for them."""
 
-    def __init__(self, folder: Path, case: Case, batch: int, word: str) -> None:
+    def __init__(self, folder: Path, case: Case, batch: int, word: str, most: int) -> None:
         """Run the prompts; each has a salt, so that none helps another."""
         tokenizer = load_tokenizer(TINY_MODELS["tiny"])
         prompt = tuple(tokenizer.encode(case.prompt))[:2000]
-        answer = tokenizer.encode(case.answer)[:MAX_TOKENS]
+        answer = tokenizer.encode(case.answer)[:most]
         self._opened = open_engine(folder, OpenOptions(speculate=word), verify=False)
         self._scheduler = replace(self._opened, tokenizer=None, eos_ids=()).scheduler()
         settings = SamplingParams(max_tokens=len(answer), ignore_eos=True)
@@ -145,9 +144,9 @@ class Side:
         self._opened.engine.close()
 
 
-def race(folder: Path, case: Case, batch: int) -> tuple[Side, Side]:
+def race(folder: Path, case: Case, batch: int, most: int) -> tuple[Side, Side]:
     """Return a text said without guesses and with, in slices that take turns."""
-    sides = [Side(folder, case, batch, word) for word in ("off", "auto")]
+    sides = [Side(folder, case, batch, word, most) for word in ("off", "auto")]
     while any([side.go_on() for side in sides]):
         pass
     for side in sides:
@@ -178,8 +177,9 @@ def chunk_costs(folder: Path, rounds: int) -> dict[int, float]:
 @click.option("--models", default="mid", show_default=True, help="Of mid, wide, tiny, dense.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--batches", default="1,8", show_default=True)
+@click.option("--tokens", default=700, show_default=True, help="Of an answer, at most.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Engines are kept there.")
-def main(models: str, rounds: int, batches: str, folder: Path | None) -> None:
+def main(models: str, rounds: int, batches: str, tokens: int, folder: Path | None) -> None:
     """Print ratios of tokens a second, with guesses over without."""
     place = folder or Path(tempfile.mkdtemp())
     for name in models.split(","):
@@ -191,7 +191,7 @@ def main(models: str, rounds: int, batches: str, folder: Path | None) -> None:
         print(name, "chunk", {count: f"{cost:.2f}" for count, cost in costs.items()}, flush=True)
         for batch in map(int, batches.split(",")):
             for case in cases():
-                races = [race(engine, case, batch) for _ in range(rounds)]
+                races = [race(engine, case, batch, tokens) for _ in range(rounds)]
                 ratios = sorted(auto.tokens_per_s / off.tokens_per_s for off, auto in races)
                 told = " ".join(f"{ratio:.2f}" for ratio in ratios)
                 off, auto = max(races, key=lambda pair: pair[0].tokens_per_s)

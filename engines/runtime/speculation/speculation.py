@@ -8,7 +8,7 @@ from nemotrt.engines.runtime.request_scheduler import SpeculationStats
 from nemotrt.engines.runtime.sampling.guide import known_ahead
 from nemotrt.engines.runtime.speculation.history import History
 from nemotrt.engines.runtime.speculation.lookup import MAX_MATCH, Places, Pointer
-from nemotrt.engines.runtime.speculation.worth import Record, StepCost, worthwhile
+from nemotrt.engines.runtime.speculation.worth import MARGIN, Record, StepCost, worthwhile
 
 PROMPT_TOKENS_AT_ONCE = 4096  # that are read between two steps, in some ms
 
@@ -100,7 +100,7 @@ class Speculation:
             asked: each one that gets a token in the step, with its output.
             room: for tokens of all together.
         """
-        if not asked or 1 / len(asked) <= self._cost.share(len(asked)):
+        if not asked or 1 / len(asked) <= MARGIN * self._cost.share(len(asked)):
             return [()] * len(asked)  # not even one that is surely right
         found: list[list[int]] = []
         chances = {}

@@ -13,6 +13,7 @@ BEFORE = {2: 0.5, 3: 0.7, 4: 0.8, 5: 0.85, 6: 0.9}
 WEIGHT = 4.0  # of what is known before, in guesses
 MEMORY = 64.0  # guesses after which the first counts a third
 STEPS = 32.0  # steps after which the first counts a third
+MARGIN = 1.2  # what a guess must promise over its cost, which is roughly known; chosen
 FIRST_COST = 0.08  # of a step's time for each further token, until it is measured
 FIRST_WEIGHT = 2.0  # of that, in tokens squared
 
@@ -104,7 +105,7 @@ def worthwhile(
     expected, tokens = float(num_sequences), num_sequences
     while line and most > 0:
         chance, name = heapq.heappop(line)
-        if -chance / expected <= cost.share(tokens):
+        if -chance / expected <= MARGIN * cost.share(tokens):
             break
         expected, tokens, most = expected - chance, tokens + 1, most - 1
         taken[name] += 1
