@@ -17,6 +17,14 @@ import httpx
 import psutil
 import pytest
 
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.options import OpenOptions
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.opening import open_engine
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduling.generation import collect, generate
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.engine.probe import ask_engine
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState
@@ -91,6 +99,35 @@ def test_a_storm_of_clients(engine_folder, triton_runtime, solo, tmp_path, secon
             check_state(server, engine_restarts=0)
             kill_the_engine_in_a_storm(server, alone)
             check_state(server, engine_restarts=1)
+
+
+@pytest.mark.slow
+def test_a_storm_over_guesses(tmp_path: Path) -> None:
+    """The hybrid on the native engine: answers are those of an engine that guesses nothing."""
+    spec = BuildSpec("native", precision=Precision.INT8_WO, limits=Limits(8, 256, 32))
+    build_engine(TINY_MODELS["tiny"], tmp_path / "e", spec)
+    opened = open_engine(tmp_path / "e", OpenOptions(1, speculate="off"))
+    assert opened.tokenizer is not None
+    params = SamplingParams(max_tokens=MAX_TOKENS, ignore_eos=True)
+    alone = {}
+    for prompt in prompts():
+        ids = tuple(opened.tokenizer.encode(prompt))
+        alone[prompt] = collect(list(generate(opened.scheduler(), ids, params)), len(ids))["text"]
+    opened.engine.close()
+    options = ("--threads", "1", "--no-triton", "--speculate", "8")
+    with serve_engine(tmp_path / "e", *options, drain_s=5) as server:
+        storm = Storm(server.openai_url, alone)
+        storm.run(20)
+        assert storm.ends["whole"] > 50 and storm.ends["cancel"] > 10
+        wait_idle(server)
+        check_prefixes_were_kept(server)
+        text = httpx.get(server.openai_url.removesuffix("/v1") + "/metrics").text
+        drafted, accepted = (
+            float(re.findall(rf"^nemotrt_speculation_{name}_total (\S+)$", text, re.MULTILINE)[0])
+            for name in ("drafted_tokens", "accepted_tokens")
+        )
+        print(dict(storm.ends), drafted, accepted)
+        assert 1000 < accepted <= drafted
 
 
 def report(storm: Storm, stamps: Path) -> None:
