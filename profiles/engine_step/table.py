@@ -3,6 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from nemotrt.engines.backends.native.library.library import best_isa
 from nemotrt.profiles.engine_step.measurement import StepProfile
 
 
@@ -37,7 +38,8 @@ def profile_table(found: StepProfile) -> RenderableType:
     return Group(
         table,
         f"Roofline {found.roofline_ms:.2f} ms, {reached:.0%} reached. Measured here, "
-        f"{limits.num_threads} threads, over as many bytes as a step moves: read "
+        f"{limits.num_threads} threads, kernels for {best_isa().name}, over as many bytes as a "
+        f"step moves: read "
         f"{limits.read_bytes_per_s / 1e9:.1f} GB/s, update in place "
         f"{limits.update_bytes_per_s / 1e9:.1f} GB/s, float32 "
         f"{limits.float_ops_per_s / 1e9:.0f} Gop/s, int16 "

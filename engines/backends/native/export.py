@@ -4,7 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from nemotrt.engines.backends.native.library.compiler import source_hash
-from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
+from nemotrt.engines.backends.native.library.library import InstructionSet, best_isa
 from nemotrt.engines.backends.native.program.emitter import NativeEmitter
 from nemotrt.engines.backends.native.program.options import NativeOptions
 from nemotrt.engines.backends.native.program.program import PROGRAM_FILE
@@ -36,7 +36,7 @@ def has_vector_kernels() -> bool:
     Raises:
         EnvironmentUnfitError: the library can't be compiled or loaded.
     """
-    return bool(load_library().nemotrt_best_isa() > InstructionSet.PORTABLE)
+    return best_isa() > InstructionSet.PORTABLE
 
 
 def tools() -> dict[str, str]:

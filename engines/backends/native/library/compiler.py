@@ -27,6 +27,7 @@ FLAGS = (
 )
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 SAMPLING_FLAGS = ("-ffp-contract=off",)  # a seed's tokens are the same on every CPU
+AMX_FLAGS = ("-mamx-tile", "-mamx-int8")  # of GCC 11 and clang 12 on
 AVX512_FLAGS = (*AVX2_FLAGS, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")))
 
 
@@ -67,6 +68,10 @@ def compile_library(target: Path, command: list[str], extra_flags: tuple[str, ..
             if platform.machine() in ("x86_64", "AMD64"):
                 units.append(_unit(source, folder, "avx2", *AVX2_FLAGS, *own))
                 units.append(_unit(source, folder, "avx512", *AVX512_FLAGS, *own))
+        if platform.machine() in ("x86_64", "AMD64"):
+            tiles = AMX_FLAGS if _takes(command, AMX_FLAGS) else ()
+            units.append(_unit("matrix", folder, "avx2", *AVX2_FLAGS))
+            units.append(_unit("matrix", folder, "avx512", *AVX512_FLAGS, *tiles))
         flags = [*FLAGS, *extra_flags]
         with ThreadPoolExecutor(len(units)) as pool:
             list(pool.map(lambda unit: _run([*command, *flags, *unit]), units))
@@ -74,6 +79,12 @@ def compile_library(target: Path, command: list[str], extra_flags: tuple[str, ..
         built = folder / LIBRARY_FILE
         _run([*command, *flags, "-shared", *objects, "-o", str(built)])
         built.replace(target)
+
+
+def _takes(command: list[str], flags: tuple[str, ...]) -> bool:
+    """Whether the compiler knows these flags."""
+    probe = [*command, *flags, "-E", "-x", "c++", os.devnull]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
 def _run(command: list[str]) -> None:

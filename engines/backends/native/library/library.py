@@ -36,6 +36,7 @@ class InstructionSet(IntEnum):
     PORTABLE = 1
     AVX2 = 2  # with FMA and F16C
     AVX512 = 3  # F, BW, DQ, VL, VNNI
+    AMX = 4  # AVX512, and tiles of int8 for linears of many tokens
 
 
 @functools.cache
@@ -55,6 +56,15 @@ def load_library() -> ctypes.CDLL:
     if found != source_hash():
         raise EnvironmentUnfitError(f"{path} was made from other sources ({found}); delete it.")
     return library
+
+
+def best_isa() -> InstructionSet:
+    """Return the best set that this CPU, its system and the library have: `auto` runs it.
+
+    Raises:
+        EnvironmentUnfitError: the library can't be compiled or loaded.
+    """
+    return InstructionSet(load_library().nemotrt_best_isa())
 
 
 def library_path() -> Path:

@@ -148,8 +148,10 @@ __attribute__((noinline)) void product_tile(const Product& product) {
     }
   }
   UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
-    UNROLL for (int v = 0; v < VECTORS; v++)
-      put(product.out + t * product.stride + p * PANEL + v * LANES, sums[p][t][v], WEIGHS);
+    UNROLL for (int v = 0; v < VECTORS; v++) {
+      float* out = product.out + t * product.stride + p * PANEL + v * LANES;
+      store(out, WEIGHS ? load(out) + sums[p][t][v] : sums[p][t][v]);
+    }
 }
 
 using ProductRun = void (*)(const Product&);

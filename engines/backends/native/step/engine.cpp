@@ -78,7 +78,7 @@ class Engine {
     int64_t scratch = scratch_elements();
     machine_ = {ops_.data(), buffers_.data(), tensors_.data(), states_.data(),
                 allocate<float>(scratch * spec.num_threads), scratch, allocate<float>(parts_elements()),
-                notes_.data(), spec.num_ops, spec.max_seq_len, spec.max_draft, spec.num_threads};
+                notes_.data(), spec.num_ops, spec.max_seq_len, spec.max_draft, spec.num_threads, kernels.matrix};
     for (StateSpec& state : states_) state.name = nullptr;
     spec_.ops = nullptr;  // the caller's arrays are not kept
   }
@@ -193,14 +193,15 @@ class Engine {
     notes_.push_back({count ? allocate<float>(count) : nullptr, width});
   }
 
-  // A thread's own memory: a row of any operand, rows of a state, or what attention holds of queries
-  // and keys.
+  // A thread's own memory: a row of any operand, rows of a state, or what attention and matrix units
+  // hold in their own form.
   int64_t scratch_elements() const {
     int64_t most = CELL;
     for (const Op& op : ops_) {
       for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, CELL));
       if (op.kind == SCAN) most = std::max<int64_t>(most, 4 * (int64_t)op.sizes[2]);
       if (op.kind == ATTENTION) most = std::max(most, attention_elements(op.sizes[2]));
+      if (op.kind == LINEAR && kernels_.matrix) most = std::max(most, matrix_elements(spec_.max_tokens));
     }
     return round_up(most, CELL);
   }

@@ -2,8 +2,33 @@
 
 #include "program.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace nemotrt {
 namespace {
+
+// Whether this CPU has int8 tiles, the system saves their registers, and lets this process use them.
+bool has_matrix_units() {
+#if defined(NEMOTRT_AMX_EMULATION)
+  return true;
+#elif defined(__x86_64__) && defined(__linux__)
+  constexpr unsigned TILE = 1u << 24, INT8 = 1u << 25, SAVES_STATES = 1u << 27, TILE_STATES = 3u << 17;
+  constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // of arch_prctl
+  unsigned a, b, c, d, low, high;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & SAVES_STATES)) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (TILE | INT8)) != (TILE | INT8)) return false;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & TILE_STATES) != TILE_STATES) return false;
+  static const bool is_permitted = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+  return is_permitted;
+#else
+  return false;
+#endif
+}
 
 // The best instruction set that this CPU and the library have.
 int best_isa() {
@@ -13,7 +38,11 @@ int best_isa() {
   bool is_wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                  __builtin_cpu_supports("avx512vnni");
-  return is_wide ? ISA_AVX512 : ISA_AVX2;
+#if defined(NEMOTRT_AMX_EMULATION)
+  return ISA_AMX;
+#endif
+  if (!is_wide) return ISA_AVX2;
+  return avx512::has_matrix_linear() && has_matrix_units() ? ISA_AMX : ISA_AVX512;
 #else
   return ISA_PORTABLE;
 #endif
@@ -26,10 +55,14 @@ Kernels choose(int isa) {
   if (isa == ISA_AUTO) isa = best;
   if (isa > best) return {};
 #if defined(__x86_64__)
-  if (isa == ISA_AVX512) return {avx512::run, avx512::accept, avx512::probe, avx512::sample};
-  if (isa == ISA_AVX2) return {avx2::run, avx2::accept, avx2::probe, avx2::sample};
+#if defined(NEMOTRT_AMX_EMULATION)
+  if (isa == ISA_AMX) return {avx2::run, avx2::accept, avx2::probe, avx2::sample, avx2::matrix_linear};
 #endif
-  return {portable::run, portable::accept, portable::probe, portable::sample};
+  if (isa == ISA_AMX) return {avx512::run, avx512::accept, avx512::probe, avx512::sample, avx512::matrix_linear};
+  if (isa == ISA_AVX512) return {avx512::run, avx512::accept, avx512::probe, avx512::sample, nullptr};
+  if (isa == ISA_AVX2) return {avx2::run, avx2::accept, avx2::probe, avx2::sample, nullptr};
+#endif
+  return {portable::run, portable::accept, portable::probe, portable::sample, nullptr};
 }
 
 }  // namespace nemotrt

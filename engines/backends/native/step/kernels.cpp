@@ -34,6 +34,11 @@ int jobs_of(const Machine& machine, const Step& step, const Op& op, int phase) {
   }
 }
 
+// Whether a linear runs on matrix units. Sums are the same integers, so it may depend on the batch.
+INLINE bool is_on_tiles(const Machine& machine, const Step& step, const Op& op) {
+  return machine.matrix && machine.tensors[op.tensors[0]].kind == PANELS_INT8 && rows_of(step, op) > GROUP;
+}
+
 // Into how many chunks the jobs of a phase are cut. Queries that share keys stay together, as many as go
 // through them at once, unless threads would then be idle.
 int chunks_of(const Machine& machine, const Step& step, const Op& op, int phase) {
@@ -42,13 +47,16 @@ int chunks_of(const Machine& machine, const Step& step, const Op& op, int phase)
     int together = least(ATTENTION_QUERIES / (op.sizes[0] / op.sizes[1]), step.num_tokens / step.num_sequences);
     most_chunks = least(most_chunks, most(machine.num_threads, jobs / most(together, 1)));
   }
+  if (op.kind == LINEAR && is_on_tiles(machine, step, op)) most_chunks = 2 * machine.num_threads;
   return least(jobs, most_chunks);
 }
 
 void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase, Range jobs, float* scratch) {
   switch (op.kind) {
     case EMBED: return embed(machine, step, op, jobs);
-    case LINEAR: return linear(machine, op, rows_of(step, op), jobs);
+    case LINEAR:
+      if (is_on_tiles(machine, step, op)) return machine.matrix(machine, op, rows_of(step, op), jobs, scratch);
+      return linear(machine, op, rows_of(step, op), jobs);
     case CONV: return causal_conv(machine, step, op, jobs);
     case SCAN: return scan(machine, step, op, jobs, scratch);
     case LAST_TOKEN: return last_token(machine, step, op, jobs);

@@ -49,7 +49,7 @@ enum TensorKind : int32_t { NEMOTRT_TENSOR_KINDS(NEMOTRT_NUMBER) NUM_TENSOR_KIND
 enum Format : int32_t { NEMOTRT_FORMATS(NEMOTRT_NUMBER) NUM_FORMATS };
 enum StateFormat : int32_t { NEMOTRT_STATE_FORMATS(NEMOTRT_NUMBER) NUM_STATE_FORMATS };
 enum RowSet : int32_t { NEMOTRT_ROW_SETS(NEMOTRT_NUMBER) NUM_ROW_SETS };
-enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2, ISA_AVX512 };
+enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2, ISA_AVX512, ISA_AMX };
 
 struct View {
   int32_t buffer, column, width;
@@ -134,6 +134,12 @@ constexpr int64_t cache_row_elements(int depth, int format) {
   return depth + (format == CODES8 ? (int64_t)sizeof(float) : 0);
 }
 
+// On matrix units: tokens of a tile; a thread's memory for some tokens' bytes and a panel's weights.
+constexpr int MATRIX_TOKENS = 16;
+constexpr int64_t matrix_elements(int64_t tokens) {
+  return (2 * round_up(tokens, MATRIX_TOKENS) + PANEL) * DEPTH_BLOCK / (int64_t)sizeof(float);
+}
+
 // A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).
 struct Buffer {
   int32_t format, stride;
@@ -152,6 +158,9 @@ struct Notes {
   float* data;
   int64_t width;
 };
+struct Machine;
+struct Range;
+using MatrixLinear = void (*)(const Machine&, const Op&, int rows, Range panels, float* scratch);
 
 // All that the kernels read; they allocate nothing.
 struct Machine {
@@ -164,6 +173,7 @@ struct Machine {
   float* parts;  // of attention whose keys are split among threads
   const Notes* notes;  // of each operation
   int32_t num_ops, max_seq_len, max_draft, num_threads;
+  MatrixLinear matrix;  // for int8 weights and many tokens; nullptr where there is no unit
 };
 struct Step {
   const Sequence* sequences;
@@ -206,6 +216,7 @@ struct Kernels {
   void (*accept)(const Machine&, const Step&, const Shared&, int thread);
   double (*probe)(int what, float* data, int64_t count);
   void (*sample)(Draw&, const float* logits, int64_t size, const Bench&);
+  MatrixLinear matrix;
 };
 #define NEMOTRT_KERNELS                                              \
   void run(const Machine&, const Step&, const Shared&, int thread);  \
@@ -214,8 +225,11 @@ struct Kernels {
   void sample(Draw&, const float* logits, int64_t size, const Bench&);
 namespace portable { NEMOTRT_KERNELS }
 #if defined(__x86_64__)
-namespace avx2 { NEMOTRT_KERNELS }
-namespace avx512 { NEMOTRT_KERNELS }
+#define NEMOTRT_MATRIX       \
+  bool has_matrix_linear();  \
+  void matrix_linear(const Machine&, const Op&, int rows, Range panels, float* scratch);
+namespace avx2 { NEMOTRT_KERNELS NEMOTRT_MATRIX }
+namespace avx512 { NEMOTRT_KERNELS NEMOTRT_MATRIX }
 #endif
 
 // The kernels of an instruction set, ISA_AUTO for the best; none (run is nullptr) if this CPU lacks it.

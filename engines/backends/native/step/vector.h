@@ -139,12 +139,6 @@ INLINE float sum(Vec v) {
   Quarter q = fold(v);
   return (q[0] + q[2]) + (q[1] + q[3]);
 }
-INLINE Quarter sums(const Vec (&v)[4]) {  // of each, in the order of sum()
-  Quarter a = fold(v[0]), b = fold(v[1]), c = fold(v[2]), d = fold(v[3]);
-  Quarter ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
-  Quarter cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
-  return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
-}
 INLINE float largest(Vec v) {
   float a = v[0];
   for (int i = 1; i < LANES; i++) a = v[i] > a ? v[i] : a;

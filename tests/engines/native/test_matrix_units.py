@@ -1,0 +1,89 @@
+"""Linears on AMX's tiles, over an emulation of their instructions: no AMX was there to run them."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.backends.native.library.compiler import compile_library, find_compiler
+from nemotrt.engines.backends.native.library.library import (
+    LIBRARY_VARIABLE,
+    InstructionSet,
+    best_isa,
+)
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from support import reference
+
+LIMITS = Limits(max_batch_size=3, max_seq_len=256, chunk_tokens=100)
+# Pieces on either side of a tile's 16 tokens and of two tiles, with more and fewer threads.
+COMPARE = """
+import sys
+from pathlib import Path
+import numpy as np
+from nemotrt.engines.backends.native.engine import NativeEngine
+from nemotrt.engines.backends.native.library.library import InstructionSet, best_isa
+from nemotrt.engines.runtime.engine import Feed, Limits
+
+limits = Limits(3, 256, 100)
+assert best_isa() is InstructionSet.AMX
+tokens = np.random.default_rng(0).integers(0, 96, 200).tolist()
+found = []
+for isa, threads, sizes in (
+    (InstructionSet.AVX2, 1, [100, 100]),
+    (InstructionSet.AMX, 1, [100, 13, 45, 42]),
+    (InstructionSet.AMX, 3, [16, 17, 33, 32, 12, 1, 89]),
+):
+    engine = NativeEngine(Path(sys.argv[1]), limits, threads, isa)
+    slot, done, rows = engine.allocate(), 0, []
+    for size in sizes:
+        rows.append(engine.step([Feed(slot, tokens[done : done + size], size)]).copy())
+        done += size
+    found.append(np.concatenate(rows))
+    engine.close()
+assert np.isfinite(found[0]).all()
+for rows in found[1:]:
+    np.testing.assert_array_equal(rows, found[0])
+print("the same bits")
+"""
+is_able = best_isa() >= InstructionSet.AVX2 and platform.system() == "Linux"
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the library with AMX's instructions in C++, on AVX2's operands."""
+    library = tmp_path_factory.mktemp("amx") / "libstep.so"
+    header = Path(__file__).with_name("amx_emulation.h")
+    command = find_compiler()
+    assert command is not None
+    compile_library(library, command, (f'-DNEMOTRT_AMX_EMULATION="{header}"',))
+    return library
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_able, reason="the emulation is of AVX2's operands")
+@pytest.mark.parametrize("family", ["nemotron_h", "qwen3"])
+def test_tiles_have_the_bits_of_the_other_kernels(
+    emulated: Path, family: str, tmp_path: Path
+) -> None:
+    """Widths that fill no tile, more inputs than one block sums, and linears that add."""
+    model = (
+        reference.nemotron_h("M-*-")
+        if family == "nemotron_h"
+        else reference.qwen3(1, hidden_size=2320, intermediate_size=4200, head_dim=16)
+    )
+    reference.save(model, tmp_path / "c")
+    spec = BuildSpec("native", precision=Precision.INT8_WO, limits=LIMITS)
+    build_engine(tmp_path / "c", tmp_path / "e", spec)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARE, str(tmp_path / "e")],
+        env=os.environ | {LIBRARY_VARIABLE: str(emulated)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "the same bits\n", done.stderr
