@@ -1,4 +1,4 @@
-"""int4 checkpoints: what they hold, by compressed-tensors' own reader; both layouts; their engines."""
+"""int4 checkpoints, by compressed-tensors' own reader; both layouts; their engines."""
 
 import filecmp
 import json
