@@ -96,7 +96,8 @@ def resolve(checkpoint: Checkpoint, spec: BuildSpec) -> Target[Any]:
         raise ConfigError(
             f"{checkpoint.path} is quantized to {stored}; it can't be built as {precision}."
         )
-    if stored and not backend.is_cpu and is_compressed(checkpoint.path):
+    takes_any = backend.is_cpu or stored in backend.embedded_codes
+    if stored and not takes_any and is_compressed(checkpoint.path):
         raise ConfigError(
             f"{checkpoint.path} is in the layout of compressed-tensors; backend {backend.name} "
             "builds from ModelOpt's: nemotrt quantize --format modelopt."

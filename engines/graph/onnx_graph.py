@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from nemotrt.engines.model.numerics import NumberFormat
+
 OPSET = 24  # TensorScatter, Attention with a cache, RMSNormalization, RotaryEmbedding
 IR_VERSION = 11
 MICROSOFT = "com.microsoft"
@@ -78,8 +80,23 @@ class OnnxGraph:
             self.initializers.append(numpy_helper.from_array(array, self._constants[key]))
         return self._constants[key]
 
-    def _external(self, array: npt.NDArray[Any], name: str) -> str:
-        """Append `array` to the weights file and register it as an initializer."""
+    def packed_int4(self, codes: npt.NDArray[np.int8], name: str) -> str:
+        """Return int4 codes as a constant: two in a byte, the first in the lower half."""
+        flat = codes.reshape(-1)
+        pairs = (flat[::2] & 0x0F | flat[1::2] << 4).view(np.uint8)
+        return self._external(pairs, name, NumberFormat.INT4.onnx, codes.shape)
+
+    def _external(
+        self,
+        array: npt.NDArray[Any],
+        name: str,
+        kind: int | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> str:
+        """Append `array` to the weights file and register it as an initializer.
+
+        `kind` and `shape` are given where its elements share bytes.
+        """
         offset = math.ceil(self.weights_bytes / ALIGNMENT) * ALIGNMENT
         with (self.folder / WEIGHTS_FILE).open("r+b" if self.weights_bytes else "wb") as file:
             file.seek(offset)
@@ -87,8 +104,8 @@ class OnnxGraph:
             file.write(array.reshape(-1).view(np.uint8).data)
         tensor = TensorProto(
             name=name,
-            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-            dims=array.shape,
+            data_type=kind or helper.np_dtype_to_tensor_dtype(array.dtype),
+            dims=shape or array.shape,
             data_location=TensorProto.EXTERNAL,
         )
         for key, value in (

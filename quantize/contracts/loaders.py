@@ -66,7 +66,7 @@ VLLM_INT8_CACHE = {
 TRANSFORMERS_CACHE = (
     "yes, with compressed-tensors installed; the KV cache by its scales in 5.19, in 16 bit in 5.24"
 )
-# Source: its fpA_intB_gemm_template.h: "Only group size 64 and 128 supported for fine grained kernels".
+# Source: its fpA_intB_gemm_template.h, "Only group size 64 and 128 supported".
 TRT_LLM_GROUPS = GROUP_SIZES[1:]
 HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
 DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"

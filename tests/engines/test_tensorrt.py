@@ -306,6 +306,7 @@ def test_embedding_needs_memory_that_is_there(
 
 TARGETS = [
     *((precision, "a10g") for precision in ("bf16", "int8-wo", "int8-sq")),
+    *(pytest.param("int4-wo", gpu, marks=pytest.mark.slow) for gpu in ("a10g", "a100", "l4")),
     *(
         pytest.param(precision, "a100", marks=pytest.mark.slow)
         for precision in ("bf16", "int8-wo", "int8-sq")
@@ -318,6 +319,7 @@ MODELS = ("nemotron-nano-9b-v2", SLOW_MODEL, "qwen3-8b")
 HOW = {
     "bf16": ("bf16 x bf16",),
     "int8-wo": ("bf16 x int8 fused",),
+    "int4-wo": ("bf16 x int4 fused",),
     "int8-sq": ("int8 x int8 gemm",),
     "fp8": ("fp8 x fp8 gemm",),
 }
@@ -339,7 +341,8 @@ def test_a_slice_of_the_real_widths_compiles(
     found = check(tmp_path / "e", source, manifest)
     assert found.fused_attention == {"decode": 1, "prefill": 1}
     assert found.float32_states == dict.fromkeys(("decode", "prefill"), config.num_mamba_layers)
-    quantized = [name for name, w in manifest.weights.items() if w.dtype != "BF16"]
+    checkpoint = open_checkpoint(source)
+    quantized = [name for name in linear_names(config) if not checkpoint[name].is_float]
     linears = quantized or linear_names(config)
     modules = {name.removesuffix(".weight") for name in linears}
     ways = [item.how for item in found.linears if item.linear in modules]

@@ -16,10 +16,13 @@ from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
 QUANTIZED = {
     "bf16": None,
     "int8-wo": "W8A16",
+    "int4-wo": "W4A16_AWQ",
     "int8-sq": "W8A8_SQ_PER_CHANNEL",
     "fp8": "FP8",
 }
-BYTES = {"BF16": 2, "F32": 4, "I8": 1, "F8_E4M3": 1}
+BYTES = {"BF16": 2, "F32": 4, "I8": 1, "F8_E4M3": 1, "U8": 1}
+GROUP = 64
+WEIGHT_ONLY = ("int8-wo", "int4-wo")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -71,13 +74,18 @@ def _tensors(config: ModelConfig, precision: str) -> dict[str, tuple[str, tuple[
     linears = set(linear_names(config)) if QUANTIZED[precision] else set()
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, shape in expected_shapes(config).items():
-        is_kept = precision != "int8-wo" and any(word in name for word in ATTENTION)
+        is_kept = precision not in WEIGHT_ONLY and any(word in name for word in ATTENTION)
         if name not in linears or is_kept:
             found[name] = ("BF16", shape)
             continue
         module = name.removesuffix(".weight")
+        if precision == "int4-wo":
+            rows, columns = shape
+            found[name] = ("U8", (rows // 2, columns))
+            found[f"{module}.weight_scale"] = ("F32", (rows, columns // GROUP))
+            continue
         found[name] = ("F8_E4M3" if precision == "fp8" else "I8", shape)
         found[f"{module}.weight_scale"] = ("F32", () if precision == "fp8" else shape[:1])
-        if precision != "int8-wo":
+        if precision not in WEIGHT_ONLY:
             found[f"{module}.input_scale"] = ("F32", ())
     return found

@@ -68,6 +68,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
     name = "tensorrt"
     options_type = TensorRTOptions
     precisions = PRECISIONS
+    embedded_codes = (Precision.INT4_WO,)
     executed = Executed.NEVER
     not_executed_note = "Compiled, not executed: no GPU ran this plan."
     built = COMPILED
@@ -147,8 +148,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled."""
         from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 
-        if target.options.is_embedded:
-            graph_export.check_memory(target.checkpoint)
+        graph_export.check_memory(target.checkpoint, is_embedded=target.options.is_embedded)
 
     def build(self, target: Target[TensorRTOptions], job: BuildJob) -> Payload:
         """Write graph, plan and layer report."""

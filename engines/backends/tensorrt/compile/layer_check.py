@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemotrt.engines.backends.tensorrt.compile.layer_report import Layer, LayerReport, Tensor
+from nemotrt.engines.backends.tensorrt.compile.layer_report import INT4, Layer, LayerReport, Tensor
+from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import SAFETENSORS, NumberFormat, Precision
 from nemotrt.engines.model.tensor_names import linear_names, model_names
@@ -16,7 +17,14 @@ DECODE = 0
 PROFILES = {DECODE: "decode", 1: "prefill"}
 COUNTED = ("fused attention kernels", "KV cache updates in place", "SSM states in float32")
 SIXTEEN_BIT = ("BFloat16", "Half")
-NUMBERS = {"Int8": "int8", "FP8": "fp8", "BFloat16": "bf16", "Half": "fp16", "Float": "fp32"}
+NUMBERS = {
+    INT4: "int4",
+    "Int8": "int8",
+    "FP8": "fp8",
+    "BFloat16": "bf16",
+    "Half": "fp16",
+    "Float": "fp32",
+}
 FUSED_ATTENTION = "_mha_v"  # Source: kernel names of tensorrt-rtx 1.7: _gemv_mha_v1, _gemm_mha_v2
 
 
@@ -167,7 +175,8 @@ def _linear(layers: Sequence[Layer], weight: str, profile: str) -> LinearKernel 
     is_copied = bool(readers) and operand is None
     others = [x for x in kernel.inputs if x is not operand]
     if operand is None:  # a constant, whose name goes on after ours
-        operand = next((x for x in kernel.weights if x.name.startswith(weight)), None)
+        constants = [x for x in kernel.weights if x.name.startswith(weight) or x.dtype == INT4]
+        operand = next(iter(constants), None)
     if operand is None:  # a copy, or merged: under the compiler's own name; it comes last
         operand, others = kernel.inputs[-1], list(kernel.inputs[:-1])
     activation = next((x for x in reversed(others) if x.dtype in NUMBERS), operand)
@@ -183,7 +192,8 @@ def _linear(layers: Sequence[Layer], weight: str, profile: str) -> LinearKernel 
 
 def _is_as_stored(kernel: LinearKernel, stored: str | None, precision: Precision | None) -> bool:
     """Whether a linear reads its weight as the graph stores it, and its input as it should."""
-    expected = SAFETENSORS.get(stored or "")
+    is_int4 = stored == INT4_WORD
+    expected = NumberFormat.INT4 if is_int4 else SAFETENSORS.get(stored or "")
     if expected is None:
         return True
     bf16 = NumberFormat.BF16

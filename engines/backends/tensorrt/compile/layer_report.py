@@ -32,6 +32,9 @@ class Tensor:
     dtype: str
 
 
+INT4 = "Int4"  # of constants, which have the compiler's own names: it transposes them
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One kernel (or one bookkeeping step) of one optimization profile."""
@@ -106,7 +109,9 @@ def _parse(line: str) -> Layer:
         outputs=_tensors(match["outputs"]),
         nodes=tuple(dict.fromkeys(NODE.findall(PROFILE.sub("", match["metadata"])))),
         tactic=match["tactic"],
-        weights=tuple(x for x in _tensors(match["constants"] or "") if WEIGHT in x.name),
+        weights=tuple(
+            x for x in _tensors(match["constants"] or "") if WEIGHT in x.name or x.dtype == INT4
+        ),
     )
 
 

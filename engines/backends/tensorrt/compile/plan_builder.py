@@ -21,7 +21,10 @@ from nemotrt.engines.backends.tensorrt.device.kernel_dims import KernelDims
 from nemotrt.engines.backends.tensorrt.device.kernel_image import KERNELS_FILE, compile_image
 from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers, TensorRTOptions
+from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
+from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+from nemotrt.engines.model.tensor_names import linear_names
 
 # What a second build of the same input may have otherwise. Source: 41 builds of a slice of the 9B
 # and 16 of the tiny model, tensorrt-rtx 1.7.1.116, 2026-11: two plans differed, in seven bytes.
@@ -68,6 +71,11 @@ def build_plan(
             for (name, weight), digest in zip(bound.items(), digests.result(), strict=True)
         }
     stored = {name: weight.dtype for name, weight in bound.items()}
+    stored |= {
+        name: INT4_WORD
+        for name in linear_names(checkpoint.config)
+        if LinearWeight(checkpoint, name).has_int4
+    }
     found = check_layers(compiled.report, checkpoint.config, stored, target.precision)
     (job.folder / LAYERS_FILE).write_text(json.dumps(compiled.report.as_json()), encoding="utf-8")
     return weights, {

@@ -14,6 +14,7 @@ import numpy as np
 
 from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.graph.standard import F32, StandardEmitter
@@ -95,7 +96,7 @@ class TensorRTEmitter(StandardEmitter):
         module = weight.removesuffix(".weight")
         ref = self.checkpoint[weight]
         is_quantized = LinearWeight(self.checkpoint, weight).is_quantized
-        expected = self.stored.safetensors
+        expected = self.stored.safetensors or INT4_WORD
         if is_quantized and ref.dtype != expected:
             raise ArtefactError(f"{weight} is {ref.dtype}; {self.precision} has {expected}.")
         is_weight_only = is_quantized and self.precision.is_weight_only
@@ -103,7 +104,9 @@ class TensorRTEmitter(StandardEmitter):
             x = self._own_input(x)
         # Two axes: with three the compiler copies weights in each call, with some batch sizes.
         flat = g.op("Reshape", x, g.ints(-1, ref.shape[1]))
-        if is_weight_only:
+        if is_weight_only and self.precision.weights.is_grouped:
+            y = self._grouped(flat, weight, module)
+        elif is_weight_only:
             y = self._weight_only(flat, weight, module)
         elif is_quantized:
             y = self._quantized_gemm(flat, weight, module)
@@ -139,6 +142,25 @@ class TensorRTEmitter(StandardEmitter):
         values = g.op("DequantizeLinear", codes, scale, name=f"{module}.values", axis=1)
         values = self.cast(values, BF16)
         return g.op("MatMul", x, values, name=module)
+
+    def _grouped(self, x: str, weight: str, module: str) -> str:
+        """Return x times a weight in int4 groups, [M, out].
+
+        The codes are constants whatever `is_embedded` says: of inputs the compiler dequantizes the
+        whole matrix into memory, in each call; of constants one kernel reads codes and scales.
+        """
+        g, linear = self.graph, LinearWeight(self.checkpoint, weight)
+        columns = self.checkpoint[weight].shape[1]
+        codes, scales = linear.checkpoint[weight].map(), linear.group_scales()
+        values = g.op(
+            "DequantizeLinear",
+            g.packed_int4(codes, weight),
+            g.constant(scales.astype(NumberFormat.BF16.numpy), f"{weight}_scale"),
+            name=f"{module}.values",
+            axis=1,
+            block_size=columns // scales.shape[1],
+        )
+        return g.op("MatMul", x, g.op("Transpose", values, perm=[1, 0]), name=module)
 
     def _quantized_gemm(self, x: str, weight: str, module: str) -> str:
         """Return the product of codes, times both scales: [M, out]."""

@@ -6,6 +6,7 @@ from nemotrt.engines.backends.tensorrt.graph.emitter import BoundWeight, TensorR
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers
 from nemotrt.engines.backends.tensorrt.graph.plugin_emitter import MambaPluginEmitter
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
 from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.model.description import describe
 from nemotrt.engines.model.numerics import Precision
@@ -40,13 +41,22 @@ def export(
     return emitter.bound
 
 
-def check_memory(checkpoint: Checkpoint) -> None:
-    """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled here."""
-    needed = EMBEDDING_FACTOR * sum(ref.num_bytes for ref in checkpoint.tensors.values())
+def check_memory(checkpoint: Checkpoint, *, is_embedded: bool) -> None:
+    """Raise EnvironmentUnfitError unless a plan with the weights inside can be compiled here.
+
+    int4 codes are inside without `is_embedded` too.
+    """
+    inside = [ref for ref in checkpoint.tensors.values() if is_embedded or ref.dtype == INT4_WORD]
+    needed = EMBEDDING_FACTOR * sum(ref.num_bytes for ref in inside)
     available = available_bytes()
     if available is not None and needed > available:
+        what = "--embed-weights" if is_embedded else "int4-wo, whose codes are inside the plan,"
+        cure = (
+            "leave it out: the weights are then bound when the engine is opened."
+            if is_embedded
+            else "build it on a larger machine, or build int8-wo."
+        )
         raise EnvironmentUnfitError(
-            f"--embed-weights needs about {needed / 1e9:.1f} GB of memory to compile "
-            f"{checkpoint.path}, and {available / 1e9:.1f} GB are available; leave it out: the "
-            "weights are then bound when the engine is opened."
+            f"{what} needs about {needed / 1e9:.1f} GB of memory to compile "
+            f"{checkpoint.path}, and {available / 1e9:.1f} GB are available; {cure}"
         )

@@ -7,7 +7,13 @@ from nemotrt.commandline.kinds import ABOVE_0
 from nemotrt.commandline.options import option
 from nemotrt.engines.model.numerics import Precision
 
-PRECISIONS = (Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8)
+PRECISIONS = (
+    Precision.BF16,
+    Precision.INT8_WO,
+    Precision.INT4_WO,
+    Precision.INT8_SQ,
+    Precision.FP8,
+)
 
 
 class MambaLayers(StrEnum):
