@@ -36,12 +36,14 @@ from nemotrt.profiles.planning.answers.search import (
     best_under,
     each_precision,
 )
+from nemotrt.profiles.planning.launch.launch import launch, planned_engine
+from nemotrt.profiles.planning.launch.table import load_table
 from nemotrt.profiles.planning.measured.calibrate_command import calibrate_and_tell
 from nemotrt.profiles.planning.measured.validate_command import validate_command
+from nemotrt.profiles.planning.output.telling import Asked, check_outputs, print_plan, write_plan
 from nemotrt.profiles.planning.sessions.answer import plan_sessions
 from nemotrt.profiles.planning.sessions.load import SessionChoice
-from nemotrt.profiles.planning.sweep_command import sweep_command
-from nemotrt.profiles.planning.telling import Asked, check_outputs, print_plan, write_plan
+from nemotrt.profiles.planning.sweeps.command import sweep_command
 
 ANY_PRECISION = "any"
 
@@ -105,6 +107,9 @@ def plan_model(
     load = session_choice.load(options, given)
     if load:
         options = options.at(isl=load.prompt_tokens(load.num_turns), osl=load.osl)
+    table = load_table(asked.launch) if asked.launch else None
+    if table:
+        options = options.at(engine=planned_engine(table, options.engine))
     if asked.output and not results and options.gpu != THIS_MACHINE:
         raise click.UsageError("--output is what --calibrate or --gpu this-machine writes.")
     if not (options.model or results):
@@ -151,7 +156,8 @@ def plan_model(
         slots, gib = record.batch_size, session_choice.prefix_cache_gib
         load = replace(load, concurrency=asked.concurrency or slots)
         sessions = plan_sessions(deployment, load, slots, gib, latency_target)
-    print_plan(deployment, record, sessions, asked)
+    command = launch(table, deployment, record, sessions) if table else None
+    print_plan(deployment, record, sessions, command, asked)
     write_plan(deployment, record, baseline, sessions, asked)
 
 

@@ -265,6 +265,7 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
     if note := built_note(deployment, largest):
         notes.append(note)
-    if deployment.gpu.notes:
-        notes.append(deployment.gpu.notes.rstrip("."))
+    for text in (deployment.engine.notes, deployment.gpu.notes):
+        if text:
+            notes.append(text.rstrip("."))
     return tuple(notes)

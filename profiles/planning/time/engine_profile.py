@@ -107,6 +107,7 @@ class EngineProfile(Strict):
 
     name: str
     title: str
+    notes: str = ""  # what a plan of it says beside its figures
     paging: Paging
     paging_source: str
     tokens_per_block: PositiveInt = 1

@@ -14,6 +14,8 @@ from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.limits import limits_yaml
 from nemotrt.profiles.planning.answers.plan import Plan
 from nemotrt.profiles.planning.answers.search import curve
+from nemotrt.profiles.planning.launch.launch import Launch
+from nemotrt.profiles.planning.launch.table import known_launchers
 from nemotrt.profiles.planning.sessions.answer import SessionsPlan
 
 
@@ -30,6 +32,11 @@ class Asked:
     baseline: str | None = option(None, "Model to compare with.", kind=MODEL, metavar="MODEL")
     usd_per_hour: float | None = option(
         None, "Price of all GPUs, for the price of a million tokens.", kind=ABOVE_0
+    )
+    launch: str | None = option(
+        None,
+        "Add the command that serves the plan with that engine.",
+        kind=click.Choice(known_launchers()),
     )
     write_limits: Path | None = option(None, "Write the limits for `nemotrt build`.", kind=FILE)
     plot: Path | None = option(None, "Write charts to an .html or .png file.", kind=FILE)
@@ -53,7 +60,11 @@ def check_outputs(asked: Asked) -> None:
 
 
 def print_plan(
-    deployment: Deployment, record: Plan, sessions: SessionsPlan | None, asked: Asked
+    deployment: Deployment,
+    record: Plan,
+    sessions: SessionsPlan | None,
+    command: Launch | None,
+    asked: Asked,
 ) -> None:
     """Print the plan, as JSON or as tables."""
     points = curve(deployment) if asked.curve else []
@@ -63,6 +74,8 @@ def print_plan(
             raw["curve"] = [asdict(point) for point in points]
         if sessions:
             raw["sessions"] = asdict(sessions)
+        if command:
+            raw["launch"] = asdict(command)
         click.echo(json.dumps(raw, allow_nan=False, indent=2))
         return
     from nemotrt.profiles.planning.output.plan_table import curve_table, plan_table, print_tables
@@ -73,6 +86,10 @@ def print_plan(
 
         tables += [sessions_table(sessions), *note_lines(sessions)]
     print_tables(tables)
+    if command:
+        from nemotrt.profiles.planning.output.launch_output import launch_text
+
+        click.echo(launch_text(command), nl=False)
 
 
 def write_plan(
