@@ -44,6 +44,7 @@ from nemotrt.profiles.planning.output.telling import Asked, check_outputs, print
 from nemotrt.profiles.planning.sessions.answer import plan_sessions
 from nemotrt.profiles.planning.sessions.load import SessionChoice
 from nemotrt.profiles.planning.sweeps.command import sweep_command
+from nemotrt.profiles.planning.sweeps.compare_command import compare_command
 
 ANY_PRECISION = "any"
 
@@ -185,5 +186,6 @@ def _best(
     return best_under(found, target)
 
 
+plan.add_command(compare_command)
 plan.add_command(sweep_command)
 plan.add_command(validate_command)

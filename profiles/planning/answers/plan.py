@@ -174,7 +174,7 @@ def make_plan(
         tokens_per_s_per_user=best.tokens_per_s / users,
         power_w=watts,
         joules_per_token=_joules_per_token(watts, rate),
-        usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour, rate),
+        usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour or price_of(deployment), rate),
         default_corrections=tuple(unmeasured(deployment.gpu)),
         notes=_notes(deployment, largest),
         track_record=track_record(deployment.gpu.name),
@@ -246,6 +246,14 @@ def _joules_per_token(watts: Range | None, rate: Range) -> Range | None:
     return Range(*(end / rate.best for end in (watts.low, watts.best, watts.high)))
 
 
+def price_of(deployment: Deployment) -> float | None:
+    """Return an engine's share of the machine's price; None where a profile has none."""
+    machine = deployment.gpu.machine
+    if machine is None or machine.usd_per_hour is None:
+        return None
+    return machine.usd_per_hour / deployment.num_engines
+
+
 def _usd_per_million_tokens(usd_per_hour: float | None, rate: Range) -> Range | None:
     """Return the price of a million generated tokens; the fastest end is the cheapest."""
     if usd_per_hour is None:
@@ -265,7 +273,17 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
     if note := built_note(deployment, largest):
         notes.append(note)
-    for text in (deployment.engine.notes, deployment.gpu.notes):
+    gpu = deployment.gpu
+    if machine := gpu.machine:
+        engines = deployment.num_engines
+        more = f", so {engines} such engines fit beside each other" if engines > 1 else ""
+        notes.append(f"{machine.name} has {machine.num_gpus} x {gpu.name}{more}")
+    if gpu.half == "fp16" and deployment.formats.activation is NumberFormat.BF16:
+        notes.append(
+            f"{gpu.name} has no bf16: all that is called bf16 here runs in fp16, of the same size "
+            "and rate; values beyond 65504 overflow there, which checkpoints in bf16 may have"
+        )
+    for text in (deployment.engine.notes, gpu.notes):
         if text:
             notes.append(text.rstrip("."))
     return tuple(notes)

@@ -165,6 +165,7 @@ def _figures(
     return {
         "name": model.name,
         "gpu": deployment.gpu.name,
+        "half": {"bf16": "bfloat16", "fp16": "float16"}[deployment.gpu.half],
         "engine": deployment.engine.name,
         "precision": table.precisions[formats.precision] or formats.precision.value,
         "kv": table.kv.get(formats.kv, "") or formats.kv.value,

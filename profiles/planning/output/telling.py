@@ -103,7 +103,7 @@ def write_plan(
     written = [path for path in (asked.write_limits, asked.plot, asked.output) if path]
     if not asked.dry_run:
         if asked.output:
-            from nemotrt.profiles.planning.measured.calibration import profile_yaml
+            from nemotrt.profiles.hardware.gpu_profile import profile_yaml
 
             write_file(asked.output, profile_yaml(deployment.gpu), force=asked.force)
         if asked.write_limits:
