@@ -158,7 +158,8 @@ class Deployment:
     @property
     def sharded(self) -> ShardedModel:
         """The model in its formats on its GPUs."""
-        return ShardedModel(self.model, self.formats, self.tp)
+        cache_tokens = self.isl + self.osl if self.engine.reads_whole_cache else 0
+        return ShardedModel(self.model, self.formats, self.tp, cache_tokens)
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
         return Users(self.isl, self.osl, concurrency, batch_size, self.max_num_tokens)

@@ -14,7 +14,7 @@ from nemotrt.profiles.planning.memory.capacity import (
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.time.corrections import corrections_of, unmeasured
 from nemotrt.profiles.planning.time.engine_profile import Admission
-from nemotrt.profiles.planning.time.operators import Resource, decode_call, operators
+from nemotrt.profiles.planning.time.operators import Resource, decode_call
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import StepTime, mean_context, step_time
 
@@ -190,7 +190,7 @@ def rate_of(deployment: Deployment, users: int, batch_size: int) -> Range:
 def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTime, ...]:
     """Return each operator of a decode step at the mean context."""
     call = decode_call(batch_size, mean_context(deployment.isl, deployment.osl))
-    found = tuple(operators(deployment.model, deployment.formats, call, deployment.tp))
+    found = tuple(deployment.sharded.operators(call))
     on = roofline(deployment.gpu, deployment.engine, Scenario.BEST).on_call(
         found, is_decode=True, tp=deployment.tp
     )
@@ -226,7 +226,7 @@ def power_w(deployment: Deployment, batch_size: int) -> Range | None:
     context = mean_context(deployment.isl, deployment.osl)
     call = decode_call(batch_size, context)
     floor = roofline(deployment.gpu, deployment.engine, Scenario.FLOOR)
-    found = operators(deployment.model, deployment.formats, call, deployment.tp)
+    found = deployment.sharded.operators(call)
     products_s = sum(
         floor.compute_seconds(operator)
         for operator in found
