@@ -10,6 +10,7 @@ from nemotrt.commandline.kinds import ABOVE_0, COUNT, FILE
 from nemotrt.commandline.options import option
 from nemotrt.engines.checkpoint.hub.parameter import MODEL
 from nemotrt.files.writing import check_file, write_file
+from nemotrt.profiles.planning.answers.arrivals import OpenLoop, notes
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.limits import limits_yaml
 from nemotrt.profiles.planning.answers.plan import Plan
@@ -28,6 +29,9 @@ class Asked:
     )
     concurrency: int | None = option(
         None, "Users that wait for answers.", kind=COUNT, unset="as many as fit"
+    )
+    rate: float | None = option(
+        None, "Requests a second that come at random (Poisson): what they wait.", kind=ABOVE_0
     )
     baseline: str | None = option(None, "Model to compare with.", kind=MODEL, metavar="MODEL")
     usd_per_hour: float | None = option(
@@ -63,6 +67,7 @@ def print_plan(
     deployment: Deployment,
     record: Plan,
     sessions: SessionsPlan | None,
+    arrivals: OpenLoop | None,
     command: Launch | None,
     asked: Asked,
 ) -> None:
@@ -74,6 +79,8 @@ def print_plan(
             raw["curve"] = [asdict(point) for point in points]
         if sessions:
             raw["sessions"] = asdict(sessions)
+        if arrivals:
+            raw["open_loop"] = asdict(arrivals)
         if command:
             raw["launch"] = asdict(command)
         click.echo(json.dumps(raw, allow_nan=False, indent=2))
@@ -85,6 +92,10 @@ def print_plan(
         from nemotrt.profiles.planning.output.session_output import note_lines, sessions_table
 
         tables += [sessions_table(sessions), *note_lines(sessions)]
+    if arrivals:
+        from nemotrt.profiles.planning.output.plan_table import arrivals_table
+
+        tables += [arrivals_table(arrivals), *(f"Note: {note}." for note in notes(arrivals))]
     print_tables(tables)
     if command:
         from nemotrt.profiles.planning.output.launch_output import launch_text
