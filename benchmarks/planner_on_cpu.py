@@ -25,11 +25,11 @@ from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS, hybrid_config
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
+from nemotrt.profiles.hardware.gpu_profile import profile_yaml
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.cpu.cpu_probe import MEASURE_S
 from nemotrt.profiles.planning.cpu.cpu_probe import NUM_ROUNDS as NUM_PROBE_ROUNDS
 from nemotrt.profiles.planning.cpu.this_machine import measure_this_machine
-from nemotrt.profiles.planning.measured.calibration import profile_yaml
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.time.roofline import Scenario

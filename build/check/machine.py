@@ -36,7 +36,8 @@ def gpu_here() -> str | None:
         return None
     known = [load_gpu(name) for name in known_gpus()]
     same = [gpu for gpu in known if gpu.compute_capability == found.compute_capability]
-    same.sort(key=lambda gpu: found.product_name not in gpu.product_names)
+    # else one whose figures were fitted
+    same.sort(key=lambda gpu: (found.product_name not in gpu.product_names, not gpu.is_fitted))
     return same[0].name if same else None
 
 

@@ -2,9 +2,11 @@
 
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Generic, Literal, Self, TypeVar
 
+import yaml
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -13,9 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from nemotrt.errors import ConfigError, unknown_name
+from nemotrt.errors import ConfigError, nearest_hint
 from nemotrt.files.model_file import Strict, yaml_model
 from nemotrt.files.text_file import read_text
+from nemotrt.profiles.hardware.instance import Machine, instances
 
 GPU_FOLDER = resources.files("nemotrt.profiles.hardware") / "gpus"
 
@@ -109,11 +112,19 @@ class GpuProfile(Strict):
     kind: Literal["gpu", "cpu"] = "gpu"
     architecture: str
     compute_capability: str | None = None
+    # The 16-bit format that it multiplies in: fp16 where it has no bf16, at the rate `bf16`.
+    half: Literal["bf16", "fp16"] = "bf16"
     datasheet: Datasheet
     sources: dict[str, str]
     notes: str = ""
     corrections: Corrections = Corrections()
+    machine: Machine | None = None  # what holds it, where that was named
     measured_with: MeasuredWith | None = None  # of a CPU; GPUs serve any engine
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether anything of it was measured."""
+        return bool(self.corrections.present())
 
     @property
     def memory_bytes(self) -> int:
@@ -121,13 +132,20 @@ class GpuProfile(Strict):
         return self.datasheet.memory_mib * 2**20
 
 
+@cache
+def _files() -> dict[str, Traversable]:
+    """Return the shipped profiles by name; a folder each architecture."""
+    paths = (path for folder in GPU_FOLDER.iterdir() for path in folder.iterdir())
+    return {path.name.removesuffix(".yaml"): path for path in paths}
+
+
 def known_gpus() -> list[str]:
     """Return the names of the GPU profiles that ship with the package."""
-    return sorted(path.name.removesuffix(".yaml") for path in GPU_FOLDER.iterdir())
+    return sorted(_files())
 
 
 def load_gpu(name: str) -> GpuProfile:
-    """Return the profile of a known GPU name or alias, or of a user's own YAML file.
+    """Return the profile of a known GPU, a cloud's instance of it, or a user's own YAML file.
 
     Raises:
         ConfigError: no such name, or the file has an unknown key or a bad value.
@@ -141,15 +159,25 @@ def load_gpu(name: str) -> GpuProfile:
     for known in names:
         if wanted in _shipped(known).aliases:
             return _shipped(known)
-    raise unknown_name("GPU", name, [*names, "this-machine", "FILE.yaml"])
+    if wanted in instances():
+        gpu, machine = instances()[wanted]
+        return _shipped(gpu).model_copy(update={"machine": machine})
+    hint = nearest_hint(name, [*names, *instances()])
+    known = ", ".join([*names, "this-machine", "FILE.yaml", "a cloud's instance as g5.2xlarge"])
+    raise ConfigError(f"unknown GPU {name!r}{hint} Known: {known}.")
 
 
 @cache
 def _shipped(name: str) -> GpuProfile:
-    return yaml_model(GpuProfile, (GPU_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")
+    return yaml_model(GpuProfile, _files()[name].read_text(encoding="utf-8"), f"{name}.yaml")
 
 
 def _read(path: Path, source: str) -> GpuProfile:
     if not path.is_file():
         raise ConfigError(f"GPU profile {path} does not exist; known: {', '.join(known_gpus())}.")
     return yaml_model(GpuProfile, read_text(path), source)
+
+
+def profile_yaml(gpu: GpuProfile) -> str:
+    """Return the text of a profile file that `--gpu FILE` takes."""
+    return yaml.safe_dump(gpu.model_dump(mode="json", exclude_none=True), sort_keys=False)

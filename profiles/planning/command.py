@@ -21,6 +21,7 @@ from nemotrt.commandline.shared import (
 from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
+from nemotrt.profiles.planning.answers.arrivals import open_loop
 from nemotrt.profiles.planning.answers.built import built_engines
 from nemotrt.profiles.planning.answers.comparison import compare
 from nemotrt.profiles.planning.answers.deployment import (
@@ -36,12 +37,15 @@ from nemotrt.profiles.planning.answers.search import (
     best_under,
     each_precision,
 )
+from nemotrt.profiles.planning.launch.launch import launch, planned_engine
+from nemotrt.profiles.planning.launch.table import load_table
 from nemotrt.profiles.planning.measured.calibrate_command import calibrate_and_tell
 from nemotrt.profiles.planning.measured.validate_command import validate_command
+from nemotrt.profiles.planning.output.telling import Asked, check_outputs, print_plan, write_plan
 from nemotrt.profiles.planning.sessions.answer import plan_sessions
 from nemotrt.profiles.planning.sessions.load import SessionChoice
-from nemotrt.profiles.planning.sweep_command import sweep_command
-from nemotrt.profiles.planning.telling import Asked, check_outputs, print_plan, write_plan
+from nemotrt.profiles.planning.sweeps.command import sweep_command
+from nemotrt.profiles.planning.sweeps.compare_command import compare_command
 
 ANY_PRECISION = "any"
 
@@ -105,6 +109,9 @@ def plan_model(
     load = session_choice.load(options, given)
     if load:
         options = options.at(isl=load.prompt_tokens(load.num_turns), osl=load.osl)
+    table = load_table(asked.launch) if asked.launch else None
+    if table:
+        options = options.at(engine=planned_engine(table, options.engine))
     if asked.output and not results and options.gpu != THIS_MACHINE:
         raise click.UsageError("--output is what --calibrate or --gpu this-machine writes.")
     if not (options.model or results):
@@ -128,11 +135,14 @@ def plan_model(
     if load and is_any:
         raise ConfigError("--sessions plans one precision, not any.")
     # Of sessions the target is for the agents, not for a batch.
-    target = LatencyTarget() if load else latency_target
+    if load and asked.rate:
+        raise ConfigError("--rate is of single requests, and --sessions of agents that wait.")
+    # That of a rate bounds the rate.
+    target = LatencyTarget() if load or asked.rate else latency_target
     deployment, batch_size = _best(options, target, asked.batch_size, is_any=is_any)
     users = None if load else asked.concurrency
     record = make_plan(deployment, users, batch_size, asked.usd_per_hour)
-    if not load:
+    if not (load or asked.rate):
         _check_target(record, latency_target)
     if asked.write_limits:
         check_limits(deployment, record.batch_size)
@@ -151,7 +161,13 @@ def plan_model(
         slots, gib = record.batch_size, session_choice.prefix_cache_gib
         load = replace(load, concurrency=asked.concurrency or slots)
         sessions = plan_sessions(deployment, load, slots, gib, latency_target)
-    print_plan(deployment, record, sessions, asked)
+    arrivals = None
+    if asked.rate:
+        if asked.concurrency:
+            raise ConfigError("--rate is of requests that nobody waits to send, not --concurrency.")
+        arrivals = open_loop(deployment, asked.rate, record.batch_size, latency_target)
+    command = launch(table, deployment, record, sessions) if table else None
+    print_plan(deployment, record, sessions, arrivals, command, asked)
     write_plan(deployment, record, baseline, sessions, asked)
 
 
@@ -179,5 +195,6 @@ def _best(
     return best_under(found, target)
 
 
+plan.add_command(compare_command)
 plan.add_command(sweep_command)
 plan.add_command(validate_command)

@@ -10,8 +10,9 @@ from nemotrt.profiles.hardware.gpu_profile import GPU_FOLDER, known_gpus, load_g
 
 def test_shipped_profiles_are_whole() -> None:
     assert set(known_gpus()) == {
-        "a10", "a100", "a100-40", "a100-40-pcie", "a100-80-pcie", "a10g",
-        "b200", "h100", "h100-pcie", "h200", "l4", "l40s",
+        "a10", "a100", "a100-40", "a100-40-pcie", "a100-80-pcie", "a10g", "a30", "a40",
+        "b200", "gb10", "gh200", "h100", "h100-pcie", "h20", "h200", "jetson-thor", "l20", "l4",
+        "l40s", "rtx-3090", "rtx-4090", "rtx-5090", "rtx-pro-6000", "t4",
     }  # fmt: skip
     for name in known_gpus():
         gpu = load_gpu(name)
@@ -33,7 +34,14 @@ def test_a10g_is_not_an_a10() -> None:
 
 @pytest.mark.parametrize(
     ("alias", "name"),
-    [("a100-80-sxm", "a100"), ("a100-40-sxm", "a100-40"), ("h100-sxm", "h100")],
+    [
+        ("a100-80-sxm", "a100"),
+        ("a100-40-sxm", "a100-40"),
+        ("h100-sxm", "h100"),
+        ("RTX4090", "rtx-4090"),
+        ("dgx-spark", "gb10"),
+        ("tesla-t4", "t4"),
+    ],
 )
 def test_aliases(alias: str, name: str) -> None:
     assert load_gpu(alias).name == name
@@ -45,7 +53,7 @@ def test_unknown_name_suggests() -> None:
 
 
 def test_own_file(tmp_path: Path) -> None:
-    text = (GPU_FOLDER / "a10g.yaml").read_text()
+    text = (GPU_FOLDER / "ampere/a10g.yaml").read_text()
     path = tmp_path / "mine.yaml"
     path.write_text(text.replace("name: a10g", "name: mine"))
     assert load_gpu(str(path)).name == "mine"
@@ -63,3 +71,15 @@ def test_own_file(tmp_path: Path) -> None:
         load_gpu(str(path))
     with pytest.raises(ConfigError, match="does not exist"):
         load_gpu(str(tmp_path / "absent.yaml"))
+
+
+def test_a_t4_is_planned_in_fp16_and_says_so() -> None:
+    assert [name for name in known_gpus() if load_gpu(name).half == "fp16"] == ["t4"]
+    capability = {name: float(load_gpu(name).compute_capability or 0) for name in known_gpus()}
+    # NVIDIA's CUDA programming guide: bfloat16 from compute capability 8.0 on
+    assert [name for name, number in capability.items() if number < 8] == ["t4"]
+
+
+def test_a_product_name_is_one_gpus() -> None:
+    names = [product for name in known_gpus() for product in load_gpu(name).product_names]
+    assert len(set(names)) == len(names)

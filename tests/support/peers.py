@@ -76,6 +76,7 @@ PEERS = {
         "requests==2.34.2",
         "transformers==5.24.0",
     ),
+    "sglang": ("--no-deps", "sglang==0.5.23"),  # to be read, not run
     "tensorrt-stubs": ("--no-deps", "tensorrt-stubs==10.13.0.35.1"),
 }
 

@@ -77,7 +77,9 @@ class Deployment:
 
     def _check_split(self) -> None:
         """Raise unless every kind of head splits evenly; more GPUs than KV heads share them."""
-        model, tp = self.model, self.tp
+        model, tp, machine = self.model, self.tp, self.gpu.machine
+        if machine is not None and tp > machine.num_gpus:
+            raise ConfigError(f"--tp-size {tp}: {machine.name} has {machine.num_gpus} GPUs.")
         heads = {
             "attention heads": model.num_attention_heads,
             "KV heads": model.num_key_value_heads,
@@ -124,6 +126,11 @@ class Deployment:
             return round(mean_context(self.isl, self.osl))
         return self.isl + self.osl
 
+    @property
+    def num_engines(self) -> int:
+        """Engines that the machine has GPUs for; one where no machine was named."""
+        return self.gpu.machine.num_gpus // self.tp if self.gpu.machine else 1
+
     def max_batch_size(self) -> int:
         """Return how many sequences fit.
 
@@ -151,7 +158,8 @@ class Deployment:
     @property
     def sharded(self) -> ShardedModel:
         """The model in its formats on its GPUs."""
-        return ShardedModel(self.model, self.formats, self.tp)
+        cache_tokens = self.isl + self.osl if self.engine.reads_whole_cache else 0
+        return ShardedModel(self.model, self.formats, self.tp, cache_tokens)
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
         return Users(self.isl, self.osl, concurrency, batch_size, self.max_num_tokens)
@@ -170,7 +178,10 @@ class DeploymentOptions:
 
     model: str
     gpu: str = option(
-        "a10g", "GPU name, profile file, or this-machine.", "--gpu", metavar="NAME|FILE"
+        "a10g",
+        "GPU or cloud instance by name, profile file, or this-machine.",
+        "--gpu",
+        metavar="NAME|FILE",
     )
     precision: Precision | None = None
     isl: int = option(8192, "Tokens of a prompt.", kind=COUNT)

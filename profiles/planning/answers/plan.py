@@ -14,7 +14,7 @@ from nemotrt.profiles.planning.memory.capacity import (
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.time.corrections import corrections_of, unmeasured
 from nemotrt.profiles.planning.time.engine_profile import Admission
-from nemotrt.profiles.planning.time.operators import Resource, decode_call, operators
+from nemotrt.profiles.planning.time.operators import Resource, decode_call
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import StepTime, mean_context, step_time
 
@@ -174,7 +174,7 @@ def make_plan(
         tokens_per_s_per_user=best.tokens_per_s / users,
         power_w=watts,
         joules_per_token=_joules_per_token(watts, rate),
-        usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour, rate),
+        usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour or price_of(deployment), rate),
         default_corrections=tuple(unmeasured(deployment.gpu)),
         notes=_notes(deployment, largest),
         track_record=track_record(deployment.gpu.name),
@@ -190,7 +190,7 @@ def rate_of(deployment: Deployment, users: int, batch_size: int) -> Range:
 def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTime, ...]:
     """Return each operator of a decode step at the mean context."""
     call = decode_call(batch_size, mean_context(deployment.isl, deployment.osl))
-    found = tuple(operators(deployment.model, deployment.formats, call, deployment.tp))
+    found = tuple(deployment.sharded.operators(call))
     on = roofline(deployment.gpu, deployment.engine, Scenario.BEST).on_call(
         found, is_decode=True, tp=deployment.tp
     )
@@ -226,7 +226,7 @@ def power_w(deployment: Deployment, batch_size: int) -> Range | None:
     context = mean_context(deployment.isl, deployment.osl)
     call = decode_call(batch_size, context)
     floor = roofline(deployment.gpu, deployment.engine, Scenario.FLOOR)
-    found = operators(deployment.model, deployment.formats, call, deployment.tp)
+    found = deployment.sharded.operators(call)
     products_s = sum(
         floor.compute_seconds(operator)
         for operator in found
@@ -244,6 +244,14 @@ def _joules_per_token(watts: Range | None, rate: Range) -> Range | None:
     if watts is None:
         return None
     return Range(*(end / rate.best for end in (watts.low, watts.best, watts.high)))
+
+
+def price_of(deployment: Deployment) -> float | None:
+    """Return an engine's share of the machine's price; None where a profile has none."""
+    machine = deployment.gpu.machine
+    if machine is None or machine.usd_per_hour is None:
+        return None
+    return machine.usd_per_hour / deployment.num_engines
 
 
 def _usd_per_million_tokens(usd_per_hour: float | None, rate: Range) -> Range | None:
@@ -265,6 +273,17 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
     if note := built_note(deployment, largest):
         notes.append(note)
-    if deployment.gpu.notes:
-        notes.append(deployment.gpu.notes.rstrip("."))
+    gpu = deployment.gpu
+    if machine := gpu.machine:
+        engines = deployment.num_engines
+        more = f", so {engines} such engines fit beside each other" if engines > 1 else ""
+        notes.append(f"{machine.name} has {machine.num_gpus} x {gpu.name}{more}")
+    if gpu.half == "fp16" and deployment.formats.activation is NumberFormat.BF16:
+        notes.append(
+            f"{gpu.name} has no bf16: all that is called bf16 here runs in fp16, of the same size "
+            "and rate; values beyond 65504 overflow there, which checkpoints in bf16 may have"
+        )
+    for text in (deployment.engine.notes, gpu.notes):
+        if text:
+            notes.append(text.rstrip("."))
     return tuple(notes)

@@ -77,7 +77,7 @@ def best_under(deployments: Sequence[Deployment], target: LatencyTarget) -> tupl
         try:
             largest = deployment.max_batch_size()
         except NoFeasiblePlanError as error:
-            misses.append(f"{deployment.formats.precision}: {error.message}")
+            misses.append(f"{deployment.formats.precision}: {error.message.rstrip('.')}")
             continue
         batch = _largest_batch(deployment, target, largest)
         if batch:

@@ -19,7 +19,8 @@ def calibrate_and_tell(
     force: bool,
 ) -> None:
     """Fit, write the profile, and say how far the rows were off before and after."""
-    from nemotrt.profiles.planning.measured.calibration import calibrate, profile_yaml
+    from nemotrt.profiles.hardware.gpu_profile import profile_yaml
+    from nemotrt.profiles.planning.measured.calibration import calibrate
 
     if output is None:
         raise click.UsageError("--calibrate needs --output FILE.yaml.")

@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, resolve_gpu
 from nemotrt.profiles.planning.measured.fit import FitResult, fit_corrections
 from nemotrt.profiles.planning.measured.profile_results import read_results
@@ -37,8 +34,3 @@ def calibrate(paths: Sequence[Path], options: DeploymentOptions) -> FitResult:
         raise ConfigError(f"nothing to calibrate {gpu.name} on: {why}.")
     source = f"{len(rows)} runs in {', '.join(path.name for path in paths)}"
     return fit_corrections(gpu, rows, source)
-
-
-def profile_yaml(gpu: GpuProfile) -> str:
-    """Return the text of a profile file that `--gpu FILE` takes."""
-    return yaml.safe_dump(gpu.model_dump(mode="json", exclude_none=True), sort_keys=False)

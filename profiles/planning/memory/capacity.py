@@ -133,5 +133,5 @@ class Fit:
             f"{needed / GIB:.2f} GiB beside {weights:.2f} GiB of weights and "
             f"{self.workspace_bytes(batch_size) / GIB:.2f} GiB of activations; "
             f"{missing / GIB:.2f} GiB are missing of {self.budget.usable_bytes / GIB:.2f} GiB. "
-            "Choose a larger GPU, a smaller precision, shorter sequences, or --tp."
+            "Choose a larger GPU, a smaller precision, shorter sequences, or --tp-size."
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from nemotrt.profiles.planning.answers.arrivals import OpenLoop
 from nemotrt.profiles.planning.answers.plan import Plan, Range
 from nemotrt.profiles.planning.answers.search import CurvePoint
 from nemotrt.profiles.planning.memory.capacity import GIB
@@ -145,6 +146,23 @@ def curve_table(points: Sequence[CurvePoint]) -> Table:
             f"{point.ttft_ms:.0f} ms",
             f"{point.tpot_ms:.2f} ms",
         )
+    return table
+
+
+def arrivals_table(found: OpenLoop) -> Table:
+    """Return what requests at a rate get, and where it breaks."""
+    table = Table(show_header=False, title=f"{found.rate_per_s:g} requests/s at random (predicted)")
+    rows = {
+        "of what a full batch answers": f"{found.share_of_saturation:.0%} of "
+        f"{found.saturation_per_s:.3g}/s",
+        "time to first token": f"{found.ttft_ms:.0f} ms (half {found.ttft_p50_ms:.0f}, 95 % "
+        f"{found.ttft_p95_ms:.0f})",
+        "time per output token": f"{found.tpot_ms:.2f} ms",
+    }
+    if found.breaks_at_per_s is not None:
+        rows["highest rate within the target"] = f"{found.breaks_at_per_s:.3g}/s"
+    for name, value in rows.items():
+        table.add_row(name, value)
     return table
 
 

@@ -107,6 +107,7 @@ class EngineProfile(Strict):
 
     name: str
     title: str
+    notes: str = ""  # what a plan of it says beside its figures
     paging: Paging
     paging_source: str
     tokens_per_block: PositiveInt = 1
@@ -115,6 +116,9 @@ class EngineProfile(Strict):
     reuse: Reuse
     device: Literal["gpu", "cpu"] = "gpu"
     scratch: Scratch = Scratch.FUSED
+    # Whether attention reads a slot's whole cache, and masks what is not held.
+    reads_whole_cache: bool = False
+    reads_whole_cache_source: str = ""
     # Where a step writes SSM and convolution states; another engine's are in place.
     states: StateLayout = StateLayout.IN_PLACE
     kv_dtype: NumberFormat | None = None  # where the engine has but one

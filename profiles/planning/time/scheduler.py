@@ -5,8 +5,9 @@ the prompts that follow come together too, and no formula of mean rates sees tha
 changes from call to call, many are taken at once, so a play has a few events a request.
 """
 
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
@@ -75,12 +76,16 @@ class _Play:
     first_token_s: list[float] = field(default_factory=list)
     num_answered: int = 0
     answers_s: float = 0.0  # from the first to the last token, of all that were answered
+    # Of an open loop: when requests come that nobody waits to send, and how many may run.
+    arrivals: deque[float] = field(default_factory=deque)
+    slots: int | None = None  # None: users of a closed loop have one each, and come again
 
     def advance(self) -> None:
         """Take the next call, or as many as are alike."""
+        self._arrive()
         ends, new, rest = self._prompts()
         if not new:
-            self._decode(self.decoding[0].last_step - self.step)
+            self._decode(self._steps_alike())
             return
         load, repeats = self.load, 1
         if not ends:  # one prompt fills the call, and those after it
@@ -98,18 +103,35 @@ class _Play:
         if load.is_mixed:
             self._finish()
 
+    def _arrive(self) -> None:
+        """Let those in who have come; an idle engine waits for the next."""
+        if self.arrivals and not self.waiting and not self.decoding:
+            self.now = max(self.now, self.arrivals[0])
+        while self.arrivals and self.arrivals[0] <= self.now:
+            self.waiting.append(self.arrivals.popleft())
+
+    def _steps_alike(self) -> int:
+        """Return the steps until a sequence ends, or somebody comes."""
+        steps = self.decoding[0].last_step - self.step
+        if not self.arrivals:
+            return steps
+        step_s = self.step_s(decode_call(self.num_decoding, self.context / self.num_decoding))
+        return min(steps, max(math.ceil((self.arrivals[0] - self.now) / step_s), 1))
+
     def _prompts(self) -> tuple[int, int, int]:
         """Return how many prompts the next call ends, its tokens, and those of one it begins."""
-        load, held = self.load, self.num_decoding
+        load, held, num_waiting = self.load, self.num_decoding, len(self.waiting)
+        if self.slots is not None:
+            num_waiting = min(num_waiting, self.slots - held)
         budget = load.max_num_tokens - (held if load.is_mixed else 0)
-        if not self.waiting or (budget <= 0 and held):
+        if num_waiting <= 0 or (budget <= 0 and held):
             return 0, 0, 0
         budget, left = max(budget, 1), load.isl - self.done
         if budget < left:
             return 0, budget, self.done + budget
-        ends = min(1 + (budget - left) // load.isl, len(self.waiting))
+        ends = min(1 + (budget - left) // load.isl, num_waiting)
         new = left + (ends - 1) * load.isl
-        rest = budget - new if ends < len(self.waiting) else 0
+        rest = budget - new if ends < num_waiting else 0
         return ends, new + rest, rest
 
     def _call(self, ends: int, new: int, repeats: int) -> Call:
@@ -156,7 +178,8 @@ class _Play:
 
     def _answer(self, count: int) -> None:
         self.num_answered += count
-        self.waiting.extend([self.now] * count)
+        if self.slots is None:
+            self.waiting.extend([self.now] * count)
 
 
 def play(load: Load, step_s: Callable[[Call], float]) -> Played:
@@ -179,6 +202,24 @@ def play(load: Load, step_s: Callable[[Call], float]) -> Played:
     token_s = state.answers_s / steps if steps else 0.0
     seen = state.first_token_s
     return Played(tuple(sorted(_rounds(seen, users))), max(seen[:users]), token_s, rate)
+
+
+def play_arrivals(
+    load: Load, step_s: Callable[[Call], float], arrivals_s: Sequence[float], slots: int
+) -> Played:
+    """Return what requests get that come at these seconds, whether or not others are answered.
+
+    At most `slots` run at a time; the others wait in order. The first fifth of them, which find an
+    empty engine, are not counted.
+    """
+    state = _Play(load, step_s, deque(), arrivals=deque(arrivals_s), slots=slots)
+    while state.num_answered < len(arrivals_s):
+        state.advance()
+    seen = state.first_token_s[len(arrivals_s) // 5 :]
+    steps = (load.osl - 1) * state.num_answered
+    token_s = state.answers_s / steps if steps else 0.0
+    rate = state.num_answered * load.osl / state.now
+    return Played(tuple(sorted(seen)), max(seen), token_s, rate)
 
 
 def _rounds(seen: list[float], users: int) -> list[float]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import mul
 
 from nemotrt.engines.model.model_config import ModelConfig
@@ -40,18 +40,33 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class ShardedModel:
-    """A model in its formats on `tp` GPUs."""
+    """A model in its formats on `tp` GPUs.
+
+    `cache_tokens` is the length of a cache that attention reads whole, whatever a sequence holds;
+    0 where it reads what is held.
+    """
 
     model: ModelConfig
     formats: Formats
     tp: int = 1
+    cache_tokens: int = 0
+
+    def operators(self, call: Call) -> Iterator[Operator]:
+        """Yield what a call costs one of the GPUs."""
+        if self.cache_tokens:
+            call = replace(
+                call,
+                num_cached_tokens=call.num_sequences * self.cache_tokens,
+                num_pairs=call.num_tokens * self.cache_tokens,
+            )
+        return operators(self.model, self.formats, call, self.tp)
 
 
 def step_time(sharded: ShardedModel, on: Roofline, call: Call) -> StepTime:
     """Return the time of one call, operators one after the other."""
     times = dict.fromkeys(Resource, 0.0)
     found = [
-        *operators(sharded.model, sharded.formats, call, sharded.tp),
+        *sharded.operators(call),
         *choosing(sharded.model, on.engine, call),
     ]
     on = on.on_call(found, call.is_decode, sharded.tp)
@@ -111,7 +126,7 @@ def _rates(sharded: ShardedModel, on: Roofline, is_decode: bool) -> _Rates:
     calls = [Call(*counts, is_decode=is_decode) for counts in UNITS]
     each = [
         [
-            *operators(sharded.model, sharded.formats, call, sharded.tp),
+            *sharded.operators(call),
             *choosing(sharded.model, on.engine, call),
         ]
         for call in calls

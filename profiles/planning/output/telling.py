@@ -10,10 +10,13 @@ from nemotrt.commandline.kinds import ABOVE_0, COUNT, FILE
 from nemotrt.commandline.options import option
 from nemotrt.engines.checkpoint.hub.parameter import MODEL
 from nemotrt.files.writing import check_file, write_file
+from nemotrt.profiles.planning.answers.arrivals import OpenLoop, notes
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.limits import limits_yaml
 from nemotrt.profiles.planning.answers.plan import Plan
 from nemotrt.profiles.planning.answers.search import curve
+from nemotrt.profiles.planning.launch.launch import Launch
+from nemotrt.profiles.planning.launch.table import known_launchers
 from nemotrt.profiles.planning.sessions.answer import SessionsPlan
 
 
@@ -27,9 +30,17 @@ class Asked:
     concurrency: int | None = option(
         None, "Users that wait for answers.", kind=COUNT, unset="as many as fit"
     )
+    rate: float | None = option(
+        None, "Requests a second that come at random (Poisson): what they wait.", kind=ABOVE_0
+    )
     baseline: str | None = option(None, "Model to compare with.", kind=MODEL, metavar="MODEL")
     usd_per_hour: float | None = option(
         None, "Price of all GPUs, for the price of a million tokens.", kind=ABOVE_0
+    )
+    launch: str | None = option(
+        None,
+        "Add the command that serves the plan with that engine.",
+        kind=click.Choice(known_launchers()),
     )
     write_limits: Path | None = option(None, "Write the limits for `nemotrt build`.", kind=FILE)
     plot: Path | None = option(None, "Write charts to an .html or .png file.", kind=FILE)
@@ -53,7 +64,12 @@ def check_outputs(asked: Asked) -> None:
 
 
 def print_plan(
-    deployment: Deployment, record: Plan, sessions: SessionsPlan | None, asked: Asked
+    deployment: Deployment,
+    record: Plan,
+    sessions: SessionsPlan | None,
+    arrivals: OpenLoop | None,
+    command: Launch | None,
+    asked: Asked,
 ) -> None:
     """Print the plan, as JSON or as tables."""
     points = curve(deployment) if asked.curve else []
@@ -63,6 +79,10 @@ def print_plan(
             raw["curve"] = [asdict(point) for point in points]
         if sessions:
             raw["sessions"] = asdict(sessions)
+        if arrivals:
+            raw["open_loop"] = asdict(arrivals)
+        if command:
+            raw["launch"] = asdict(command)
         click.echo(json.dumps(raw, allow_nan=False, indent=2))
         return
     from nemotrt.profiles.planning.output.plan_table import curve_table, plan_table, print_tables
@@ -72,7 +92,15 @@ def print_plan(
         from nemotrt.profiles.planning.output.session_output import note_lines, sessions_table
 
         tables += [sessions_table(sessions), *note_lines(sessions)]
+    if arrivals:
+        from nemotrt.profiles.planning.output.plan_table import arrivals_table
+
+        tables += [arrivals_table(arrivals), *(f"Note: {note}." for note in notes(arrivals))]
     print_tables(tables)
+    if command:
+        from nemotrt.profiles.planning.output.launch_output import launch_text
+
+        click.echo(launch_text(command), nl=False)
 
 
 def write_plan(
@@ -86,7 +114,7 @@ def write_plan(
     written = [path for path in (asked.write_limits, asked.plot, asked.output) if path]
     if not asked.dry_run:
         if asked.output:
-            from nemotrt.profiles.planning.measured.calibration import profile_yaml
+            from nemotrt.profiles.hardware.gpu_profile import profile_yaml
 
             write_file(asked.output, profile_yaml(deployment.gpu), force=asked.force)
         if asked.write_limits:

@@ -1,0 +1,101 @@
+"""What an engine calls the figures of a plan: one YAML file each, with its version and date."""
+
+import datetime
+from enum import StrEnum
+from functools import cache
+from importlib import resources
+
+from pydantic import Field
+
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.errors import unknown_name
+from nemotrt.files.model_file import Strict, yaml_model
+
+TABLES = resources.files("nemotrt.profiles.planning.launch") / "tables"
+
+
+class Case(StrEnum):
+    """What holds of a plan, and decides which words a command has."""
+
+    HYBRID = "hybrid"
+    DENSE = "dense"
+    KEPT = "prefixes kept"
+    WHOLE = "no prefix kept"
+    SEVERAL = "several GPUs"
+    GPU = "a GPU"
+    CPU = "a CPU"
+    HUB = "on the hub"
+    NEMOTRON_NANO_2 = "nemotron-nano-2"
+    QWEN3 = "qwen3"
+    NEMOTRON_3 = "nemotron-3"
+    OTHER_CHAT = "another chat format"
+
+
+class Words(Strict):
+    """Words of a command line, or a note, where all of `only` hold; {names} are of `Figures`."""
+
+    words: tuple[str, ...]
+    only: tuple[Case, ...] = ()
+
+
+class Note(Strict):
+    """What the engine can't do, or does otherwise, where all of `only` hold."""
+
+    text: str = Field(min_length=1)
+    only: tuple[Case, ...] = ()
+
+
+class LaunchTable(Strict):
+    """How one engine's server is started.
+
+    Attributes:
+        name: as `--launch` has it.
+        version: of the argument parser that was read; `date` is when, `source` where it stands.
+        planned_as: engines of the planner whose plans it takes; the first is the default.
+        precisions: that it loads, and what it calls each.
+        quantized_as: the format of `nemotrt quantize` that it loads.
+        kv, ssm: what it calls the formats of the KV cache and of the SSM states; one that is
+            missing it has not.
+        kv_lacks, ssm_lacks, tp_lacks: why not, the last of tensor parallelism.
+        before: commands that come first, as `command`.
+        command: the first words of the server's.
+        options: the others.
+        file: the name of the YAML file that it reads, where it reads one.
+        notes: what must be known beside it.
+    """
+
+    name: str
+    title: str
+    version: str
+    date: datetime.date
+    source: str = Field(min_length=1)
+    planned_as: tuple[str, ...] = Field(min_length=1)
+    precisions: dict[Precision, str]
+    quantized_as: str = ""
+    kv: dict[str, str]
+    ssm: dict[str, str]
+    kv_lacks: str = ""
+    ssm_lacks: str = ""
+    tp_lacks: str = ""
+    before: tuple[tuple[Words, ...], ...] = ()
+    command: tuple[str, ...]
+    options: tuple[Words, ...]
+    file: str = ""
+    notes: tuple[Note, ...] = ()
+
+
+def known_launchers() -> list[str]:
+    """Return the names of the engines whose commands are known."""
+    return sorted(path.name.removesuffix(".yaml") for path in TABLES.iterdir())
+
+
+@cache
+def load_table(name: str) -> LaunchTable:
+    """Return an engine's table.
+
+    Raises:
+        ConfigError: no such engine.
+    """
+    if name not in known_launchers():
+        raise unknown_name("engine to launch", name, known_launchers())
+    return yaml_model(LaunchTable, (TABLES / f"{name}.yaml").read_text(), f"{name}.yaml")
