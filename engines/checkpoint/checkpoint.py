@@ -14,7 +14,7 @@ from nemotrt.engines.checkpoint.quant_config import (
     is_compressed,
     read_quant_config,
 )
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef, read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef, read_header
 from nemotrt.engines.checkpoint.stored_head import HEAD, settle_head
 from nemotrt.engines.checkpoint.stored_names import left_out, left_out_note, missing_message
 from nemotrt.engines.model.hf_config import read_model_config

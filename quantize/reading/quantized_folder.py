@@ -14,7 +14,7 @@ from nemotrt.engines.checkpoint.quant_config import (
     is_compressed,
     read_quant_config,
 )
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.checkpoint.stored_head import settle_head
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig

@@ -68,8 +68,11 @@ class NativeBackend(CpuBackend[NativeOptions]):
 
         options = target.options
         export.export(target.checkpoint, job.folder, job.limits, target.precision, options)
-        formats = {"ssm_state": options.ssm_state.value, "kv_cache": options.kv_cache.value}
-        return Payload(export.tools(), formats, {})
+        notes: dict[str, str | int | float | bool] = {
+            "ssm_state": options.ssm_state.value,
+            "kv_cache": options.kv_cache.value,
+        }
+        return Payload(export.tools(), notes, {})
 
     def load(
         self, folder: Path, limits: "Limits", num_threads: int | None, most_guesses: int = 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 
 WORD_BITS = 32
 INT4_WORD = "I4"  # ours: safetensors has no word for codes that share a byte

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from nemotrt.engines.checkpoint.codes.packed import WORD_BITS, num_words, packed_ref, paired_ref
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
-from nemotrt.engines.model.numerics import QUANTIZED, Granularity, Precision
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
+from nemotrt.engines.model.numerics import QUANTIZED, Precision
 from nemotrt.errors import ArtefactError
 
 COMPRESSED_TENSORS = "compressed-tensors"  # quant_method of config.json
@@ -75,6 +75,6 @@ def _scheme(told: dict[str, Any]) -> dict[str, Any]:
         "num_bits": told["num_bits"],
         "type": told["type"],
         "symmetric": bool(told.get("symmetric", True)),
-        "strategy": told.get("strategy") or Granularity.GROUP.value,
+        "strategy": told["strategy"],
         "dynamic": bool(told.get("dynamic")),
     }

@@ -118,7 +118,14 @@ def unsupported(backend: AnyBackend, deployment: Deployment) -> str | None:
     gpu = deployment.gpu
     if gpu.kind == "gpu" and gpu.compute_capability is None:
         return f"the profile of {gpu.name} has no compute capability"
-    reason = backend.supports(gpu.compute_capability, deployment.formats.precision)
+    precision = deployment.formats.precision
+    reason = backend.supports(gpu.compute_capability, precision)
+    stored = deployment.source.quantization
+    if reason is None and precision.weights.is_grouped and stored is not None:
+        takes_packed = backend.is_cpu or precision in backend.embedded_codes
+        read = ("ModelOpt", "compressed-tensors") if takes_packed else ("ModelOpt",)
+        if not stored.title.startswith(read):
+            return f"backend {backend.name} does not build {precision} as {stored.title} stores it"
     return reason.rstrip(".") if reason else None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, tensor_refs
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names, model_names

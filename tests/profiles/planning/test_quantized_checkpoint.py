@@ -35,6 +35,7 @@ PRECISIONS = {
     "fp8-dynamic": "fp8-dynamic",
     "int8-sq": "int8-sq",
     "int8-wo": "int8-wo",
+    "int4-wo": "int4-wo",
 }
 Make = Callable[..., Path]
 
