@@ -19,6 +19,10 @@ class Block:
         """Return the full tensor name of `leaf`."""
         return self.prefix + leaf
 
+    def experts(self, leaf: str, count: int) -> list[str]:
+        """Return the full names of one linear of each of `count` experts."""
+        return [self.name(f"experts.{number}.{leaf}.weight") for number in range(count)]
+
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
@@ -104,6 +108,8 @@ def _block_shapes(config: ModelConfig, kind: LayerKind) -> dict[str, tuple[int, 
         if config.has_qk_norm:
             shapes |= {"q_norm.weight": (config.head_dim,), "k_norm.weight": (config.head_dim,)}
         return shapes
+    if kind is LayerKind.MOE:
+        return _moe_shapes(config)
     mamba = config.mamba
     assert mamba is not None  # the reader builds it whenever a Mamba layer exists
     return {
@@ -116,3 +122,23 @@ def _block_shapes(config: ModelConfig, kind: LayerKind) -> dict[str, tuple[int, 
         "norm.weight": (mamba.inner_size,),
         "out_proj.weight": (hidden, mamba.inner_size),
     }
+
+
+def _moe_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return leaf name -> shape for a block of experts."""
+    moe, hidden = config.moe, config.hidden_size
+    assert moe is not None  # the reader builds it whenever a block of experts exists
+    width = moe.latent_size or hidden
+    shapes: dict[str, tuple[int, ...]] = {
+        "gate.weight": (moe.num_experts, hidden),
+        "gate.e_score_correction_bias": (moe.num_experts,),
+        "shared_experts.up_proj.weight": (moe.shared_intermediate_size, hidden),
+        "shared_experts.down_proj.weight": (hidden, moe.shared_intermediate_size),
+    }
+    if moe.latent_size is not None:
+        shapes["fc1_latent_proj.weight"] = (width, hidden)
+        shapes["fc2_latent_proj.weight"] = (hidden, width)
+    for number in range(moe.num_experts):
+        shapes[f"experts.{number}.up_proj.weight"] = (moe.intermediate_size, width)
+        shapes[f"experts.{number}.down_proj.weight"] = (width, moe.intermediate_size)
+    return shapes
