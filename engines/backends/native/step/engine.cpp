@@ -161,6 +161,11 @@ class Engine {
       for (const View& view : op.sources) most = std::max<int64_t>(most, round_up(view.width, PANEL));
       if (op.kind == ATTENTION)
         most = std::max<int64_t>(most, 2 * ATTENTION_QUERIES * part_elements(op.sizes[2]));
+      if (op.kind == ROUTE) most = std::max<int64_t>(most, 2 * op.sources[0].width + 2 * op.sizes[1]);
+      if (op.kind == EXPERTS) {
+        const Tensor& weight = tensors_[op.tensors[0]];
+        most = std::max(most, expert_elements(op.sizes[0], op.sizes[1], weight.columns, weight.rows, spec_.max_tokens));
+      }
     }
     return round_up(most, PANEL);
   }

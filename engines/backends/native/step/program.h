@@ -28,7 +28,10 @@ constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int3
   X(GATED_NORM, "gated_norm", 2, 1, 0, 1, 1)  \
   X(ATTENTION, "attention", 3, 4, 2, 3, 1)    \
   X(PACK, "pack", 1, 0, 0, 0, 0)              \
-  X(LAST_TOKEN, "last_token", 1, 0, 0, 0, 0)
+  X(LAST_TOKEN, "last_token", 1, 0, 0, 0, 0)  \
+  X(ROUTE, "route", 1, 1, 0, 4, 1)            \
+  X(EXPERTS, "experts", 2, 2, 0, 3, 0)        \
+  X(MIX, "mix", 2, 0, 0, 2, 0)
 #define NEMOTRT_TENSOR_KINDS(X) /* and an element's bytes */                                    \
   X(VALUES, "values", 4) X(TABLE_BF16, "table_bf16", 2) X(PANELS_FLOAT, "panels_float", 4)      \
   X(PANELS_BF16, "panels_bf16", 2) X(PANELS_INT8, "panels_int8", 1) X(PANELS_FLOAT8, "panels_float8", 1)
@@ -102,6 +105,7 @@ struct Batch {
 };
 
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+constexpr int operand_of(int kind) { return kind == PANELS_INT8 ? OPERAND_INT16 : OPERAND_FLOAT; }
 constexpr int blocks_of(int64_t inputs) { return (int)((inputs + DEPTH_BLOCK - 1) / DEPTH_BLOCK); }
 
 // Attention: queries that a thread takes through the keys together, keys that have a softmax of their
@@ -110,6 +114,18 @@ constexpr int ATTENTION_QUERIES = 48;
 constexpr int SPAN = 1024;
 constexpr int SPLIT_BELOW = 2;
 constexpr int64_t part_elements(int depth) { return round_up(depth, PANEL) + PANEL; }
+
+// Experts: rows that go through one of them together; a thread's memory for an operand, and for the
+// step's pairs of tokens and experts, and the rows that enter one expert and come out of it.
+constexpr int EXPERT_ROWS = 96;
+constexpr int64_t operand_elements(int64_t depth, int64_t rows) {
+  return round_up(rows * depth, PANEL) + round_up(rows * blocks_of(depth), PANEL);
+}
+constexpr int64_t expert_elements(int64_t experts, int64_t chosen, int64_t depth, int64_t rows, int64_t tokens) {
+  int64_t width = round_up(depth, 2 * PANEL);
+  return round_up(experts + 1 + tokens * chosen, PANEL) + width + operand_elements(width, EXPERT_ROWS) +
+         EXPERT_ROWS * (rows / experts);
+}
 
 // A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).
 struct Buffer {
