@@ -1,9 +1,19 @@
 """The hub's tensor names: one Block a layer, and the shape that the config implies for each."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import Activation, LayerKind, ModelConfig
+
+
+LATENT = ("fc1_latent_proj", "fc2_latent_proj")  # around experts that work in a latent space
+EXPERT = re.compile(r"(?<=\.experts\.)\d+\.")  # the number of one, in a name
+
+
+def of_any_expert(name: str) -> str:
+    """Return a name without the number of its expert: all experts of a block have the same."""
+    return EXPERT.sub("", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +146,8 @@ def _moe_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "shared_experts.down_proj.weight": (hidden, moe.shared_intermediate_size),
     }
     if moe.latent_size is not None:
-        shapes["fc1_latent_proj.weight"] = (width, hidden)
-        shapes["fc2_latent_proj.weight"] = (hidden, width)
+        into, out_of = LATENT
+        shapes |= {f"{into}.weight": (width, hidden), f"{out_of}.weight": (hidden, width)}
     for number in range(moe.num_experts):
         shapes[f"experts.{number}.up_proj.weight"] = (moe.intermediate_size, width)
         shapes[f"experts.{number}.down_proj.weight"] = (width, moe.intermediate_size)

@@ -29,6 +29,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
     # Of any checkpoint; the other precisions need codes that the checkpoint stores.
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO)
     times_operations = True
+    has_experts = True
     abilities = (
         Ability("run faster on the CPU (native)", check=check_step),
         Ability("choose tokens in compiled code, not by NumPy", check=check_step),

@@ -179,13 +179,15 @@ class NativeEmitter:
         """Two linears of each token's experts, with columns for each of them, then their mix."""
         rows = Value(x.width, x.rows, view=self.builder.view(x))
         for leaf in ("up_proj", "down_proj"):
-            weight, scale, segment = self.weights.experts(block.experts(leaf, moe.num_experts))
+            names = block.experts(leaf, moe.num_experts)
+            columns = self.checkpoint[names[0]].shape[1]
+            weight, scale, segment = self.weights.experts(names)
             rows = self.builder.emit(
                 Kind.EXPERTS,
                 self.builder.columns(moe.num_chosen * segment),
                 *(rows, choice),
                 tensors=(weight, scale),
-                sizes=(moe.num_experts, moe.num_chosen, int(leaf == "up_proj")),
+                sizes=(moe.num_experts, moe.num_chosen, columns, int(leaf == "up_proj")),
             )
         sizes = (moe.num_chosen, 0)
         return self.builder.row_operation(Kind.MIX, rows, choice, width=x.width, sizes=sizes)

@@ -109,12 +109,12 @@ INLINE Buffer operand_in(float* memory, int kind, int64_t depth, int rows) {
   return operand;
 }
 
-// Some panels of one expert over its pairs, into their columns. Sizes: experts, K, whether a positive
-// result is squared and a negative one zero. The source has one row for a token, or one for each pair.
+// Some panels of one expert over its pairs, into their columns. Sizes: experts, K, inputs, whether
+// a positive result is squared and a negative one zero. The source has a row for a token, or for a pair.
 INLINE void one_expert(const Machine& machine, const Op& op, int expert, Range panels, const int32_t* pairs,
                        int count, float* scratch) {
   const Tensor& weight = machine.tensors[op.tensors[0]];
-  int chosen = op.sizes[1], width = weight.columns, segment = (int)round_up(width, PANEL);
+  int chosen = op.sizes[1], width = op.sizes[2], segment = (int)round_up(width, PANEL);
   bool is_each = op.sources[0].width == chosen * segment;
   int64_t depth = segment, first = (int64_t)expert * expert_panels(machine, op) + panels.first;
   float* memory = scratch + depth;
@@ -143,7 +143,7 @@ INLINE void one_expert(const Machine& machine, const Op& op, int expert, Range p
     const float* found = out + (int64_t)i * columns;
     for (int c = 0; c < columns; c += LANES) {
       Vec v = load(found + c), positive = max(v, splat(0));
-      store(y + c, op.sizes[2] ? positive * positive : v);
+      store(y + c, op.sizes[3] ? positive * positive : v);
     }
   }
 }

@@ -30,7 +30,7 @@ constexpr int DEPTH_BLOCK = 2048;  // inputs that share one scale, and that int3
   X(PACK, "pack", 1, 0, 0, 0, 0)              \
   X(LAST_TOKEN, "last_token", 1, 0, 0, 0, 0)  \
   X(ROUTE, "route", 1, 1, 0, 4, 1)            \
-  X(EXPERTS, "experts", 2, 2, 0, 3, 0)        \
+  X(EXPERTS, "experts", 2, 2, 0, 4, 0)        \
   X(MIX, "mix", 2, 0, 0, 2, 0)
 #define NEMOTRT_TENSOR_KINDS(X) /* and an element's bytes */                                    \
   X(VALUES, "values", 4) X(TABLE_BF16, "table_bf16", 2) X(PANELS_FLOAT, "panels_float", 4)      \

@@ -147,15 +147,16 @@ class Check : Parts {
     return values(op, 0, 1, experts) && width(op.target, 2 * chosen) && jobs(1);
   }
 
-  bool experts(const Op& op) {  // x, choice; weight, scale; experts, chosen, whether results are squared
+  bool experts(const Op& op) {  // x, choice; weight, scale; experts, chosen, inputs, whether results are squared
     int64_t experts = op.sizes[0], chosen = op.sizes[1];
     const TensorSpec* weight = tensor(op, 0);
     if (!weight) return false;
     if (weight->kind < PANELS_FLOAT)
       return fail("%.200s is %s, no weight", name(*weight), TENSOR_KIND_NAMES[weight->kind]);
     if (experts < 1 || experts > MAX_EXPERTS || chosen < 1 || chosen > experts ||
-        weight->rows % (experts * PANEL))
-      return fail("%lld of %lld experts of %d rows", (long long)chosen, (long long)experts, weight->rows);
+        weight->rows % (experts * PANEL) || weight->columns != op.sizes[2])
+      return fail("%lld of %lld experts in [%d, %d]", (long long)chosen, (long long)experts, weight->rows,
+                  weight->columns);
     int64_t segment = round_up(weight->columns, PANEL), rows = weight->rows / experts;
     bool is_each = op.sources[0].width == chosen * segment;
     return (is_each || width(op.sources[0], weight->columns)) && width(op.sources[1], 2 * chosen) &&
