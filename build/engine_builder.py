@@ -15,8 +15,7 @@ from nemotrt.engines.backends.protocol.backend import AnyBackend, BuildJob, Exec
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.hub.origin import origin_of
 from nemotrt.engines.checkpoint.stored_head import settled_json
-from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.engines.model.model_config import LayerKind
+from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, check_tokenizer

@@ -21,8 +21,8 @@ from onnx import TensorProto, helper
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.graph.experts import choose, each_expert
+from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.graph.ssd_scan import Chunk, scan, state_shape
 from nemotrt.engines.model.model_config import MambaConfig, ModelConfig, MoeConfig
 from nemotrt.engines.model.rotary import rotary_tables
@@ -256,14 +256,18 @@ class StandardEmitter:
 
     def route(self, scores: str, block: Block, moe: MoeConfig) -> str:
         """Choose by TopK, in float32."""
-        bias = self.graph.constant(self.checkpoint.floats(block.name("gate.e_score_correction_bias")))
+        bias = self.graph.constant(
+            self.checkpoint.floats(block.name("gate.e_score_correction_bias"))
+        )
         return choose(self.graph, scores, bias, moe)
 
     def experts(self, x: str, choice: str, block: Block, moe: MoeConfig) -> str:
         """Two linears for each expert, over the rows of the tokens that chose it."""
 
         def run(number: int, rows: str) -> str:
-            up, down = (block.name(f"experts.{number}.{leaf}_proj.weight") for leaf in ("up", "down"))
+            up, down = (
+                block.name(f"experts.{number}.{leaf}_proj.weight") for leaf in ("up", "down")
+            )
             return self.linear(self.relu2(self.linear(rows, up)), down)
 
         return each_expert(self.graph, x, choice, moe, run)

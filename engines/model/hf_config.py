@@ -16,6 +16,9 @@ from nemotrt.engines.model.model_config import (
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 
+# Where a model that also sees images says what its language model is. Source: the config of
+# NVIDIA-Nemotron-Nano-12B-v2-VL (architecture NemotronH_Nano_VL_V2), as its readers in vLLM take it.
+LANGUAGE_FIELD = "llm_config"
 # transformers 5 spells the same layers as words, and has changed the words once.
 LAYER_WORDS = {
     "mamba": LayerKind.MAMBA,
@@ -52,8 +55,22 @@ def read_model_config(checkpoint: Path) -> ModelConfig:
     return parse_model_config(read_json_object(path), str(path))
 
 
+def language_config(raw: dict[str, Any], source: str) -> tuple[dict[str, Any], str]:
+    """Return the config of the language model, and where it is: all of `raw`, or a part of it."""
+    nested = raw.get(LANGUAGE_FIELD)
+    if nested is None:
+        return raw, source
+    if not isinstance(nested, dict):
+        raise ConfigError(f"{source}: {LANGUAGE_FIELD} must be an object, got {nested!r}.")
+    return nested, f"{source}: {LANGUAGE_FIELD}"
+
+
 def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> ModelConfig:
-    """Return the model that the config dictionary `raw` describes; `source` names it in errors."""
+    """Return the model that the config dictionary `raw` describes; `source` names it in errors.
+
+    Of a model that also sees images it is the language model, to which text alone goes.
+    """
+    raw, source = language_config(raw, source)
     fields = Fields(raw, source)
     model_type = fields.text("model_type")
     if model_type == "nemotron_h":
@@ -172,7 +189,9 @@ def _moe(fields: Fields) -> MoeConfig:
     if num_experts % num_groups:
         raise fields.fail("n_group", f"({num_groups}) must divide {num_experts} experts")
     if num_groups > 1 and num_experts // num_groups < 2:
-        raise fields.fail("n_group", f"({num_groups}) leaves groups of one of {num_experts} experts")
+        raise fields.fail(
+            "n_group", f"({num_groups}) leaves groups of one of {num_experts} experts"
+        )
     if num_chosen_groups > num_groups:
         raise fields.fail("topk_group", f"({num_chosen_groups}) exceeds n_group ({num_groups})")
     candidates = num_experts // num_groups * num_chosen_groups

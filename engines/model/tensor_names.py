@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import Activation, LayerKind, ModelConfig
 
-
 LATENT = ("fc1_latent_proj", "fc2_latent_proj")  # around experts that work in a latent space
-EXPERT = re.compile(r"(?<=\.experts\.)\d+\.")  # the number of one, in a name
+EXPERT = re.compile(r"(?<=\bexperts\.)\d+\.")  # the number of one, in a name
 
 
 def of_any_expert(name: str) -> str:

@@ -62,7 +62,7 @@ Overhead = Band[NonNegativeFloat]
 
 
 class Launches(Strict):
-    """Kernels of a layer of each kind, of an expert in its layer, and of a step beside its layers."""
+    """Kernels of a layer of each kind, of each expert, and of a step beside its layers."""
 
     mamba: PositiveInt
     mlp: PositiveInt

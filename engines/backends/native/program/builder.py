@@ -108,7 +108,9 @@ class ProgramBuilder:
     def add_into(self, x: Value, target: View) -> None:
         """Add a linear, a mix of experts, or a sum of them to what the target holds."""
         if x.pending:
-            self._emit_pending(x.pending.model_copy(update={"sizes": (x.pending.sizes[0], 1)}), target)
+            self._emit_pending(
+                x.pending.model_copy(update={"sizes": (x.pending.sizes[0], 1)}), target
+            )
         elif x.linear_input:
             self.linear_into(x, target, adds=True)
         for term in x.terms:

@@ -67,7 +67,9 @@ class WeightsFile:
     ) -> int:
         """Append matrices of one shape as one tensor, each in whole panels; return its index."""
         rows, columns = shape
-        spec = self._begin(name, kind, rows if len(each) == 1 else round_up(rows) * len(each), columns)
+        spec = self._begin(
+            name, kind, rows if len(each) == 1 else round_up(rows) * len(each), columns
+        )
         step = max(SLICE_ELEMENTS // columns // PANEL, 1) * PANEL
         slices = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
