@@ -188,4 +188,12 @@ def model_summary(config: ModelConfig) -> dict[str, int | float | str | bool | N
         "kv_elements_per_token": config.kv_elements_per_token,
         "ssm_state_elements_per_request": config.ssm_state_elements,
         "conv_state_elements_per_request": config.conv_state_elements,
+        **(
+            {
+                "n_routed_experts": config.moe.num_experts,
+                "num_experts_per_tok": config.moe.num_chosen,
+            }
+            if config.moe
+            else {}
+        ),
     }

@@ -17,7 +17,7 @@ from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 
 # Where a model that also sees images says what its language model is. Source: the config of
-# NVIDIA-Nemotron-Nano-12B-v2-VL (architecture NemotronH_Nano_VL_V2), as its readers in vLLM take it.
+# NVIDIA-Nemotron-Nano-12B-v2-VL (architecture NemotronH_Nano_VL_V2), as vLLM reads it.
 LANGUAGE_FIELD = "llm_config"
 # transformers 5 spells the same layers as words, and has changed the words once.
 LAYER_WORDS = {

@@ -130,7 +130,7 @@ class ProgramBuilder:
     def row_operation(
         self, kind: OperationKind, *sources: Value, width: int | None = None, **fields: object
     ) -> Value:
-        """Return a value, as wide as the first source, that goes where it is read: to an operand."""
+        """Return a value that goes where it is read; it is as wide as the first source."""
         views = tuple(self.view(source) for source in sources)
         width, rows = width or sources[0].width, sources[0].rows
         target = self.whole(OPERAND_FLOAT, 1).model_copy(update={"width": width})

@@ -79,7 +79,7 @@ class PackedWeights:
         return self._file.add_rows(name, kind, self.checkpoint[name].shape, rows)
 
     def linear(self, name: str, *, is_exact: bool = False) -> tuple[int, int | None, BufferFormat]:
-        """Return (weight, scale, the operand that it reads) of a linear; `is_exact` keeps floats."""
+        """Return (weight, scale, operand that it reads) of a linear; `is_exact` keeps floats."""
         linear = LinearWeight(self.checkpoint, name)
         packing = self._floats(linear, NumberFormat.FP32) if is_exact else self._packing(linear)
         return (*self._add(name, [packing]), packing.operand)
