@@ -23,7 +23,11 @@ from support.random_models import models
 TOLERANCE = 1e-4
 CACHE = 48
 FLAVOURS = ("standard", "onnxruntime", "tensorrt")
-LETTERS = {"standard": "M-*E", "onnxruntime": "M-*E", "tensorrt": "M-*"}  # of the layers that it has
+LETTERS = {
+    "standard": "M-*E",
+    "onnxruntime": "M-*E",
+    "tensorrt": "M-*",
+}  # of the layers that it has
 
 slow_examples = settings(
     max_examples=60,
