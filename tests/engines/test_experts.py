@@ -174,6 +174,32 @@ def test_engines_in_int8_are_close(backend: str, tmp_path: Path) -> None:
     assert np.sqrt(np.mean((np.array(found) - expected) ** 2)) < 0.1 * expected.std()
 
 
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8_WO])
+def test_company_pieces_and_threads_change_no_bit(
+    precision: Precision, source: Path, tmp_path: Path
+) -> None:
+    """More seeds are drawn in the slow tests of the native engine."""
+    build_engine(source, tmp_path / "e", BuildSpec("native", precision=precision, limits=LIMITS))
+    rows = TOKENS[:, :20].tolist()
+    found = []
+    for threads, step in ((1, 1), (2, 7), (3, 16)):
+        engine = NativeEngine(tmp_path / "e", LIMITS, threads)
+        together = [engine.allocate() for _ in rows]
+        for start in range(0, 20, step):
+            feeds = [
+                Feed(s, row[start : start + step]) for s, row in zip(together, rows, strict=True)
+            ]
+            last = engine.step(feeds)
+        alone = engine.allocate()
+        for token in rows[0]:
+            single = engine.step([Feed(alone, [token])])
+        found.append(np.concatenate([last, single]))
+        engine.close()
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[0][0], found[0][-1])
+
+
 def test_the_router_is_never_quantized(source: Path) -> None:
     chosen = select(open_checkpoint(source).config, load_recipe("int8-wo"))
     assert not any(name.endswith("gate.weight") for name in chosen.weights)

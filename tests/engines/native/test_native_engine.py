@@ -85,7 +85,10 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=["nemotron_h", "qwen3", pytest.param("experts", marks=pytest.mark.slow)],
+)
 def model(request: pytest.FixtureRequest) -> Any:
     return MODELS[request.param]()
 
