@@ -257,7 +257,10 @@ def test_time_step_limit_spellings(limit: Any, expected: tuple[float, float]) ->
         ({"hidden_size": 0}, "hidden_size must be a positive integer"),
         ({"hidden_size": True}, "hidden_size must be a positive integer"),
         ({"hybrid_override_pattern": None}, r"hybrid_override_pattern \(or layers_block_type\)"),
-        ({"hybrid_override_pattern": "M-E*"}, "n_routed_experts is missing"),
+        (
+            {"hybrid_override_pattern": "M-E*", "num_hidden_layers": 4},
+            "n_routed_experts is missing",
+        ),
         ({"hybrid_override_pattern": "M-X"}, "'X' at position 2"),
         ({"hybrid_override_pattern": ""}, "at least one layer"),
         ({"hybrid_override_pattern": ["mlp", "moe", "E"]}, "'E' at position 2; known: mamba"),
