@@ -172,6 +172,8 @@ NEMOTRON_3 = replace(
 
 def with_settings(family: ChatFormat, own: Mapping[str, float]) -> ChatFormat:
     """Return a family whose thinking answers are sampled as a checkpoint's own files say."""
+    if not own:
+        return family
     return replace(family, sampling={**family.sampling, True: {**family.sampling[True], **own}})
 
 

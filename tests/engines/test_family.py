@@ -136,5 +136,9 @@ def test_one_layer_of_each_kind_at_full_width(name: str, tmp_path: Path) -> None
         quantize_checkpoint(source, target, load_recipe(recipe), options)
         assert not inspect_quantized(target, source).faults, recipe
         build_engine(target, tmp_path / f"{recipe}-engine", BuildSpec("native", limits=LIMITS))
-        found = first_logits(tmp_path / f"{recipe}-engine")
-        assert np.sqrt(np.mean((found - expected) ** 2)) < 0.3 * expected.std(), recipe
+        found, bound = first_logits(tmp_path / f"{recipe}-engine"), 0.3
+        if is_moe:  # a rounded input may choose other experts: compared with what the codes say
+            spec = BuildSpec("native", precision=Precision.FP32, limits=LIMITS)
+            build_engine(target, tmp_path / f"{recipe}-floats", spec)
+            expected, bound = first_logits(tmp_path / f"{recipe}-floats"), 0.01
+        assert np.sqrt(np.mean((found - expected) ** 2)) < bound * expected.std(), recipe
