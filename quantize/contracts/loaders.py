@@ -58,6 +58,9 @@ VLLM_INT8_CACHE = {
 TRANSFORMERS_CACHE = (
     "yes, with compressed-tensors installed; the KV cache by its scales in 5.19, in 16 bit in 5.24"
 )
+# NVIDIA publishes models with experts in FP8, one scale per tensor, for both.
+READ_EXPERTS = (CheckpointFormat.MODELOPT, Precision.FP8)
+UNREAD_EXPERTS = "not known: its reader of experts quantized like this was neither read nor run"
 HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
 DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
 
@@ -70,6 +73,9 @@ def loader_verdicts(
     if layout is not CheckpointFormat.MODELOPT:
         verdicts[BUILD] = "no: it builds from --format modelopt"
     verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
+    if model.moe is not None and (layout, precision) != READ_EXPERTS:
+        unread = (name for name in verdicts if name != BUILD and verdicts[name].startswith("yes"))
+        verdicts |= dict.fromkeys(unread, UNREAD_EXPERTS)
     if kv_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
         verdicts[TRANSFORMERS] = TRANSFORMERS_CACHE
     if kv_algo != "INT8":

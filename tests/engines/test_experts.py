@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
+from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
@@ -24,6 +25,7 @@ from nemotrt.profiles.planning.time.operators import Operator, decode_call, oper
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.contracts.contract import inspect_quantized
+from nemotrt.quantize.contracts.loaders import BUILD, loader_verdicts
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.quality.evaluate import evaluate
 from nemotrt.quantize.recipes.recipe import load_recipe
@@ -230,6 +232,26 @@ def test_a_backend_without_experts_says_which_have_them(name: str, source: Path)
     message = f"backend {name} has no expert layers.*native, tensorrt-llm"
     with pytest.raises(ConfigError, match=message):
         build_engine(source, source.parent / "never", spec)
+
+
+def test_tensorrt_llm_is_given_the_checkpoint_as_it_is(source: Path, tmp_path: Path) -> None:
+    spec = BuildSpec("tensorrt-llm", gpu="h100", precision=Precision.BF16, limits=LIMITS)
+    build_engine(source, tmp_path / "bundle", spec)
+    manifest = read_manifest(tmp_path / "bundle")
+    assert "backbone.layers.1.mixer.experts.5.down_proj.weight" in manifest.weights
+    assert "backbone.layers.1.mixer.gate.e_score_correction_bias" in manifest.weights
+    assert (manifest.model["n_routed_experts"], manifest.model["num_experts_per_tok"]) == (6, 2)
+
+
+def test_who_loads_quantized_experts_is_not_claimed(source: Path) -> None:
+    """Only FP8 with one scale per tensor is published for engines."""
+    config = open_checkpoint(source).config
+    for layout in CheckpointFormat:
+        for precision in (Precision.INT8_WO, Precision.FP8, Precision.FP8_DYNAMIC):
+            found = loader_verdicts(layout, precision, None, config)
+            is_published = (layout, precision) == (CheckpointFormat.MODELOPT, Precision.FP8)
+            others = [name for name in found if name != BUILD and found[name].startswith("yes")]
+            assert bool(others) == is_published, (layout, precision, found)
 
 
 def test_equal_scores_choose_the_first_experts(tmp_path: Path) -> None:
