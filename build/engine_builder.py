@@ -16,7 +16,7 @@ from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.hub.origin import origin_of
 from nemotrt.engines.checkpoint.quant_config import is_compressed
 from nemotrt.engines.checkpoint.stored_head import settled_json
-from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, check_tokenizer
@@ -104,6 +104,7 @@ def resolve(checkpoint: Checkpoint, spec: BuildSpec) -> Target[Any]:
         )
     capability = _capability(backend, spec.gpu)
     target = Target(checkpoint, precision, stored, spec.gpu, capability, options)
+    _check_blocks(checkpoint, backend)
     backend.check(target)
     if not backend.is_cpu and precision is not Precision.BF16 and stored is None:
         raise ConfigError(
@@ -112,6 +113,17 @@ def resolve(checkpoint: Checkpoint, spec: BuildSpec) -> Target[Any]:
         )
     backend.check_memory(target)
     return target
+
+
+def _check_blocks(checkpoint: Checkpoint, backend: AnyBackend) -> None:
+    """Raise ConfigError where the model has blocks that the backend hasn't."""
+    if checkpoint.config.moe is None or backend.has_experts:
+        return
+    others = ", ".join(other.name for other in registry.backends() if other.has_experts)
+    raise ConfigError(
+        f"backend {backend.name} has no expert layers, of which {checkpoint.path} has "
+        f"{checkpoint.config.count(LayerKind.MOE)}; use one of: {others}."
+    )
 
 
 def _capability(backend: AnyBackend, gpu: str | None) -> str | None:
@@ -183,4 +195,12 @@ def model_summary(config: ModelConfig) -> dict[str, int | float | str | bool | N
         "kv_elements_per_token": config.kv_elements_per_token,
         "ssm_state_elements_per_request": config.ssm_state_elements,
         "conv_state_elements_per_request": config.conv_state_elements,
+        **(
+            {
+                "n_routed_experts": config.moe.num_experts,
+                "num_experts_per_tok": config.moe.num_chosen,
+            }
+            if config.moe
+            else {}
+        ),
     }

@@ -14,6 +14,7 @@ ROOMS = (*GROUND, "engines", "profiles", "quantize", "build", "serve")
 MAX_ENTRIES = 12
 MORE_ENTRIES = {
     "engines/backends/native/step": "kernels",
+    "profiles/planning/sources/models": "a file for each model that is known by name",
 }
 NOT_COUNTED = {"__pycache__"}
 

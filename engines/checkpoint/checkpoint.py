@@ -26,6 +26,7 @@ from nemotrt.files.text_file import read_json_object
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+LANGUAGE_PREFIX = "language_model."  # of the language model in one that also sees images
 ALL = slice(None)
 # Some transformers versions (<= 5.15) save the embedding under another name than the hub's.
 ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
@@ -75,8 +76,19 @@ class Checkpoint:
 
         `fate` says what becomes of the tensors that are no part of the model.
         """
-        note = left_out_note(self._left_out(), fate)
+        note = left_out_note(self._left_out(), "left out" if self.sees_images else fate)
         return (*self.contradictions, note) if note else self.contradictions
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether it is a model that also sees images, of which the language model is read."""
+        return any(ref.name.startswith(LANGUAGE_PREFIX) for ref in self.tensors.values())
+
+    def carried(self) -> dict[str, TensorRef]:
+        """Return the tensors that a quantized copy has: all, but without what sees images."""
+        if not self.sees_images:
+            return self.tensors
+        return {name: self.tensors[name] for name in self.used_names()}
 
     def used_names(self) -> list[str]:
         """Return the names of the tensors that are part of the model, with their scales."""
@@ -187,7 +199,7 @@ def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:
     seen: dict[str, Path] = {}
     for shard in shard_paths(path):
         for stored, ref in read_header(shard)[0].items():
-            name = ALIASES.get(stored, stored)
+            name = hub_name(stored)
             if name in seen:
                 raise ArtefactError(
                     f"{path}: tensor {name} is in both {seen[name].name} and {shard.name}, and "
@@ -197,6 +209,12 @@ def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:
                 )
             seen[name] = shard
             yield name, ref
+
+
+def hub_name(stored: str) -> str:
+    """Return the hub's name of a tensor, without the prefix that a model with images gives it."""
+    name = stored.removeprefix(LANGUAGE_PREFIX)
+    return ALIASES.get(name, name)
 
 
 def check_shapes(checkpoint: Checkpoint) -> None:

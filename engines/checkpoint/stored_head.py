@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
+from nemotrt.engines.model.hf_config import language_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.tensor_names import model_names
 from nemotrt.files.text_file import read_json_object
@@ -56,5 +57,6 @@ def settled_json(folder: Path, config: ModelConfig) -> dict[str, Any]:
 
 
 def _raw(folder: Path) -> dict[str, Any]:
-    """Return config.json, which the reader of `config` has checked."""
-    return read_json_object(folder / "config.json")
+    """Return the language model's config.json, which the reader of `config` has checked."""
+    path = folder / "config.json"
+    return language_config(read_json_object(path), str(path))[0]

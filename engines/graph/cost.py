@@ -10,12 +10,12 @@ from enum import StrEnum
 from functools import cache
 
 from nemotrt.engines.model.description import describe
-from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
+from nemotrt.engines.model.model_config import MambaConfig, ModelConfig, MoeConfig
 from nemotrt.engines.model.tensor_names import Block, expected_shapes
 
 SUMMED = (
     *("num_operators", "reads", "writes", "products", "pair_products", "chunk_products"),
-    *("chunk_writes", "state", "cache"),
+    *("chunk_writes", "state", "cache", "weights"),
 )
 
 
@@ -25,6 +25,8 @@ class Kind(StrEnum):
     EMBED = "embed"
     NORM = "norm"
     LINEAR = "linear"
+    ROUTER = "router"
+    EXPERTS = "experts"
     ADD = "add"
     ACTIVATION = "activation"
     CONV = "conv"
@@ -51,6 +53,9 @@ class Cost:
         chunk_writes: elements inside it for each row and each token of a chunk.
         state: elements of a sequence, of any length, that a call reads and writes.
         cache: elements that a row adds to its sequence, whose earlier ones are read.
+        weights: elements of all experts, of which a row reads `products`; each other operator
+            reads its weight whole.
+        num_experts: how many they are.
     """
 
     kind: Kind
@@ -66,6 +71,8 @@ class Cost:
     chunk_writes: int = 0
     state: int = 0
     cache: int = 0
+    weights: int = 0
+    num_experts: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         """Return the cost of both."""
@@ -128,6 +135,11 @@ class CostEmitter:
         rows, columns = self.shapes[weight]
         return self._note(Kind.LINEAR, rows, x, weight=weight, products=rows * columns)
 
+    def router(self, x: Columns, weight: str) -> Columns:
+        """A product with each element of the weight, which no quantizer touches."""
+        rows, columns = self.shapes[weight]
+        return self._note(Kind.ROUTER, rows, x, weight=weight, products=rows * columns)
+
     def split(self, x: Columns, sizes: Sequence[int]) -> Sequence[Columns]:
         """Views, which cost nothing."""
         return [replace(x, width=size) for size in sizes]
@@ -180,6 +192,23 @@ class CostEmitter:
         """A query channel meets a key's and a value's for each token that it sees."""
         cache, products = k.width + v.width, 2 * q.width
         return self._note(Kind.ATTENTION, q.width, q, k, v, cache=cache, pair_products=products)
+
+    def route(self, scores: Columns, block: Block, moe: MoeConfig) -> Columns:
+        """The chosen experts and their weights."""
+        return self._note(Kind.ACTIVATION, 2 * moe.num_chosen, scores)
+
+    def experts(self, x: Columns, choice: Columns, block: Block, moe: MoeConfig) -> Columns:
+        """A product with each element of the chosen experts' two weights."""
+        size = 2 * moe.intermediate_size * x.width
+        return self._note(
+            Kind.EXPERTS,
+            x.width,
+            *(x, choice),
+            weight=block.name("experts"),
+            products=moe.num_chosen * size,
+            weights=moe.num_experts * size,
+            num_experts=moe.num_experts,
+        )
 
     def last_token(self, x: Columns) -> Columns:
         """What follows has a row for each sequence."""

@@ -43,6 +43,10 @@ class OnnxGraph:
         number = self._counts[prefix] = self._counts.get(prefix, -1) + 1
         return f"{prefix}_{number}"
 
+    def _new_names(self, prefix: str, count: int) -> list[str]:
+        """Return fresh value names."""
+        return [self._new_name(prefix) for _ in range(count)]
+
     def op(self, kind: str, *inputs: str, name: str = "", domain: str = "", **attrs: Any) -> str:
         """Append a node with one output, called `name` if given, and return the output."""
         return self.ops(
@@ -56,10 +60,20 @@ class OnnxGraph:
         self.nodes.append(helper.make_node(kind, list(inputs), list(names), domain=domain, **attrs))
         return names
 
+    def two(self, kind: str, *inputs: str, **attrs: Any) -> tuple[str, str]:
+        """Append a node with two outputs and return them."""
+        first, second = self.ops(kind, *inputs, names=self._new_names(kind, 2), **attrs)
+        return first, second
+
     def split(self, value: str, sizes: Sequence[int]) -> list[str]:
         """Append a Split of the last axis into `sizes`."""
-        names = [self._new_name("Split") for _ in sizes]
+        names = self._new_names("Split", len(sizes))
         return list(self.ops("Split", value, self.ints(*sizes), names=names, axis=-1))
+
+    def split_rows(self, value: str, counts: str, num_parts: int) -> list[str]:
+        """Append a Split of the first axis by computed `counts`, of which some may be 0."""
+        names = self._new_names("Split", num_parts)
+        return list(self.ops("Split", value, counts, names=names, axis=0))
 
     def ints(self, *values: int) -> str:
         """Return a constant int64 vector."""

@@ -21,9 +21,10 @@ from onnx import TensorProto, helper
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
+from nemotrt.engines.graph.experts import choose, each_expert
 from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.graph.ssd_scan import Chunk, scan, state_shape
-from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
+from nemotrt.engines.model.model_config import MambaConfig, ModelConfig, MoeConfig
 from nemotrt.engines.model.rotary import rotary_tables
 from nemotrt.engines.model.tensor_names import Block
 
@@ -100,6 +101,13 @@ class StandardEmitter:
         """MatMul with the transposed weight; a quantized weight is dequantized at export."""
         values = LinearWeight(self.checkpoint, weight).floats().T
         return self.graph.op("MatMul", x, self.graph.constant(values, transposed(weight)))
+
+    def router(self, x: str, weight: str) -> str:
+        """MatMul in float32."""
+        values = self.checkpoint.floats(weight).T
+        return self.graph.op(
+            "MatMul", self.cast(x, F32), self.graph.constant(values, transposed(weight))
+        )
 
     def split(self, x: str, sizes: Sequence[int]) -> Sequence[str]:
         """Split of the last axis."""
@@ -245,6 +253,24 @@ class StandardEmitter:
         g.op("TensorScatter", cache, new, self.past, name=out, axis=2, mode="linear")
         g.output(out, self.compute, shape)
         return out
+
+    def route(self, scores: str, block: Block, moe: MoeConfig) -> str:
+        """Choose by TopK, in float32."""
+        bias = self.graph.constant(
+            self.checkpoint.floats(block.name("gate.e_score_correction_bias"))
+        )
+        return choose(self.graph, scores, bias, moe)
+
+    def experts(self, x: str, choice: str, block: Block, moe: MoeConfig) -> str:
+        """Two linears for each expert, over the rows of the tokens that chose it."""
+
+        def run(number: int, rows: str) -> str:
+            up, down = (
+                block.name(f"experts.{number}.{leaf}_proj.weight") for leaf in ("up", "down")
+            )
+            return self.linear(self.relu2(self.linear(rows, up)), down)
+
+        return each_expert(self.graph, x, choice, moe, run)
 
     def last_token(self, x: str) -> str:
         """Gather row lengths - 1 of each sequence."""

@@ -7,7 +7,13 @@ expressed for its target. Values are [batch, tokens, width] throughout.
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from nemotrt.engines.model.model_config import Activation, LayerKind, MambaConfig, ModelConfig
+from nemotrt.engines.model.model_config import (
+    Activation,
+    LayerKind,
+    MambaConfig,
+    ModelConfig,
+    MoeConfig,
+)
 from nemotrt.engines.model.tensor_names import Block, blocks, model_names
 
 V = TypeVar("V")
@@ -24,6 +30,9 @@ class Emitter(Protocol[V]):
 
     def linear(self, x: V, weight: str) -> V:
         """Multiply by the transpose of the weight [out, in]."""
+
+    def router(self, x: V, weight: str) -> V:
+        """Multiply as `linear`, in float32 whatever the target computes in."""
 
     def split(self, x: V, sizes: Sequence[int]) -> Sequence[V]:
         """Cut the last axis into parts of these sizes."""
@@ -57,6 +66,17 @@ class Emitter(Protocol[V]):
 
     def attention(self, q: V, k: V, v: V, block: Block, config: ModelConfig) -> V:
         """Causal grouped-query attention with a KV cache, head norms and rotary if configured."""
+
+    def route(self, scores: V, block: Block, moe: MoeConfig) -> V:
+        """Choose each token's experts, and their weights, by the router's scores.
+
+        The scores become probabilities by a sigmoid. With the bias of the block added, the best
+        groups are chosen by their two best experts, and the best experts of those. The weights are
+        the probabilities without the bias. All of it is float32.
+        """
+
+    def experts(self, x: V, choice: V, block: Block, moe: MoeConfig) -> V:
+        """Add up down(relu(up(x))^2) of the experts that `choice` has, by their weights."""
 
     def last_token(self, x: V) -> V:
         """Keep each sequence's last new token: [batch, 1, width]."""
@@ -100,6 +120,20 @@ def _mlp(config: ModelConfig, block: Block, x: V, emitter: Emitter[V]) -> V:
     return emitter.linear(inner, block.name("down_proj.weight"))
 
 
+def _moe(config: ModelConfig, block: Block, x: V, emitter: Emitter[V]) -> V:
+    """A router's choice of experts, in a latent space if there is one, and the shared expert."""
+    moe = config.moe
+    assert moe is not None  # the reader builds it whenever a block of experts exists
+    shared = emitter.relu2(emitter.linear(x, block.name("shared_experts.up_proj.weight")))
+    shared = emitter.linear(shared, block.name("shared_experts.down_proj.weight"))
+    choice = emitter.route(emitter.router(x, block.name("gate.weight")), block, moe)
+    if moe.latent_size is None:
+        return emitter.add(shared, emitter.experts(x, choice, block, moe))
+    latent = emitter.linear(x, block.name("fc1_latent_proj.weight"))
+    routed = emitter.experts(latent, choice, block, moe)
+    return emitter.add(shared, emitter.linear(routed, block.name("fc2_latent_proj.weight")))
+
+
 def _attention(config: ModelConfig, block: Block, x: V, emitter: Emitter[V]) -> V:
     """Grouped-query attention between its projections."""
     q, k, v = (emitter.linear(x, block.name(f"{name}_proj.weight")) for name in "qkv")
@@ -107,4 +141,9 @@ def _attention(config: ModelConfig, block: Block, x: V, emitter: Emitter[V]) -> 
     return emitter.linear(y, block.name("o_proj.weight"))
 
 
-BLOCKS = {LayerKind.MAMBA: _mamba, LayerKind.MLP: _mlp, LayerKind.ATTENTION: _attention}
+BLOCKS = {
+    LayerKind.MAMBA: _mamba,
+    LayerKind.MLP: _mlp,
+    LayerKind.ATTENTION: _attention,
+    LayerKind.MOE: _moe,
+}

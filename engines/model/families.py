@@ -168,6 +168,15 @@ NEMOTRON_3 = replace(
     },
     tool_sampling={"temperature": 0.6, "top_p": 0.95},
 )
+
+
+def with_settings(family: ChatFormat, own: Mapping[str, float]) -> ChatFormat:
+    """Return a family whose thinking answers are sampled as a checkpoint's own files say."""
+    if not own:
+        return family
+    return replace(family, sampling={**family.sampling, True: {**family.sampling[True], **own}})
+
+
 FAMILIES = (NEMOTRON_NANO_2, QWEN3, NEMOTRON_3)
 DEFAULT = NEMOTRON_NANO_2  # of a checkpoint whose chat templates write no family's calls
 

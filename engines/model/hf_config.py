@@ -5,11 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.model.config_fields import Fields
-from nemotrt.engines.model.model_config import Activation, LayerKind, MambaConfig, ModelConfig
+from nemotrt.engines.model.model_config import (
+    PATTERN_LETTERS,
+    Activation,
+    LayerKind,
+    MambaConfig,
+    ModelConfig,
+    MoeConfig,
+)
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 
-PATTERN_LETTERS = {"M": LayerKind.MAMBA, "-": LayerKind.MLP, "*": LayerKind.ATTENTION}
+# Where a model that also sees images says what its language model is. Source: the config of
+# NVIDIA-Nemotron-Nano-12B-v2-VL (architecture NemotronH_Nano_VL_V2), as vLLM reads it.
+LANGUAGE_FIELD = "llm_config"
 # transformers 5 spells the same layers as words, and has changed the words once.
 LAYER_WORDS = {
     "mamba": LayerKind.MAMBA,
@@ -17,6 +26,7 @@ LAYER_WORDS = {
     "mlp": LayerKind.MLP,
     "attention": LayerKind.ATTENTION,
     "full_attention": LayerKind.ATTENTION,
+    "moe": LayerKind.MOE,
 }
 # Older spellings, which win over the newer ones beside them. Source: transformers 5.24,
 # configuration_nemotron_h.py, __post_init__ and attribute_map.
@@ -27,8 +37,8 @@ NEMOTRON_H_ALIASES = {
     "mamba_conv_bias": "use_conv_bias",
     "mamba_dt_limit": "time_step_limit",
     "layer_types": "layers_block_type",
+    "num_local_experts": "n_routed_experts",
 }
-MOE_HINT = "mixture-of-experts layers are not supported; use a dense Nemotron-H checkpoint"
 
 
 def read_model_config(checkpoint: Path) -> ModelConfig:
@@ -45,8 +55,22 @@ def read_model_config(checkpoint: Path) -> ModelConfig:
     return parse_model_config(read_json_object(path), str(path))
 
 
+def language_config(raw: dict[str, Any], source: str) -> tuple[dict[str, Any], str]:
+    """Return the config of the language model, and where it is: all of `raw`, or a part of it."""
+    nested = raw.get(LANGUAGE_FIELD)
+    if nested is None:
+        return raw, source
+    if not isinstance(nested, dict):
+        raise ConfigError(f"{source}: {LANGUAGE_FIELD} must be an object, got {nested!r}.")
+    return nested, f"{source}: {LANGUAGE_FIELD}"
+
+
 def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> ModelConfig:
-    """Return the model that the config dictionary `raw` describes; `source` names it in errors."""
+    """Return the model that the config dictionary `raw` describes; `source` names it in errors.
+
+    Of a model that also sees images it is the language model, to which text alone goes.
+    """
+    raw, source = language_config(raw, source)
     fields = Fields(raw, source)
     model_type = fields.text("model_type")
     if model_type == "nemotron_h":
@@ -104,6 +128,7 @@ def _nemotron_h(fields: Fields) -> ModelConfig:
         norm_eps=fields.number("layer_norm_epsilon", fields.number("norm_eps", 1e-5)),
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         mamba=_mamba(fields) if LayerKind.MAMBA in layers else None,
+        moe=_moe(fields) if LayerKind.MOE in layers else None,
         **_shared(fields, num_kv_heads=8, max_positions=4096),
     )
 
@@ -120,8 +145,6 @@ def _nemotron_h_layers(fields: Fields) -> tuple[LayerKind, ...]:
     if not isinstance(value, str | list) or not value:
         raise fields.fail(name, f"must name at least one layer, got {value!r}")
     for position, item in enumerate(value):
-        if item in ("E", "moe"):
-            raise fields.fail(name, f"has an expert layer at position {position}: {MOE_HINT}")
         if not isinstance(item, str) or item not in known:
             raise fields.fail(
                 name, f"has {item!r} at position {position}; known: {', '.join(known)}"
@@ -151,6 +174,39 @@ def _mamba(fields: Fields) -> MambaConfig:
         conv_kernel=kernel,
         chunk_size=fields.size("chunk_size", 128),
         time_step_limit=_time_step_limit(fields),
+    )
+
+
+def _moe(fields: Fields) -> MoeConfig:
+    """Return the dimensions of the expert blocks.
+
+    Loaders disagree on any other number of shared experts than 1: transformers ignores it, vLLM
+    multiplies the width by it.
+    """
+    fields.refuse("n_shared_experts", 1)
+    num_experts, num_groups = fields.size("n_routed_experts"), fields.size("n_group", 1)
+    num_chosen, num_chosen_groups = fields.size("num_experts_per_tok"), fields.size("topk_group", 1)
+    if num_experts % num_groups:
+        raise fields.fail("n_group", f"({num_groups}) must divide {num_experts} experts")
+    if num_groups > 1 and num_experts // num_groups < 2:
+        raise fields.fail(
+            "n_group", f"({num_groups}) leaves groups of one of {num_experts} experts"
+        )
+    if num_chosen_groups > num_groups:
+        raise fields.fail("topk_group", f"({num_chosen_groups}) exceeds n_group ({num_groups})")
+    candidates = num_experts // num_groups * num_chosen_groups
+    if num_chosen > candidates:
+        raise fields.fail("num_experts_per_tok", f"({num_chosen}) exceeds {candidates} candidates")
+    return MoeConfig(
+        num_experts=num_experts,
+        num_chosen=num_chosen,
+        intermediate_size=fields.size("moe_intermediate_size"),
+        shared_intermediate_size=fields.size("moe_shared_expert_intermediate_size"),
+        latent_size=fields.size("moe_latent_size") if fields.has("moe_latent_size") else None,
+        num_groups=num_groups,
+        num_chosen_groups=num_chosen_groups,
+        is_normalized=fields.flag("norm_topk_prob", True),
+        scaling_factor=fields.number("routed_scaling_factor", 1.0),
     )
 
 

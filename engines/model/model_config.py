@@ -11,6 +11,15 @@ class LayerKind(StrEnum):
     MAMBA = "mamba"
     MLP = "mlp"
     ATTENTION = "attention"
+    MOE = "moe"
+
+
+PATTERN_LETTERS = {
+    "M": LayerKind.MAMBA,
+    "-": LayerKind.MLP,
+    "*": LayerKind.ATTENTION,
+    "E": LayerKind.MOE,
+}
 
 
 class Activation(StrEnum):
@@ -73,6 +82,25 @@ class MambaConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MoeConfig:
+    """The dimensions of a block of experts: some that a router chooses, and one that all share.
+
+    Source: DeepSeek-V3's router (arXiv 2412.19437, section 2.1.2); names as in Hugging Face
+    `nemotron_h`. With a latent size, the chosen experts work in a projection of the block's input.
+    """
+
+    num_experts: int
+    num_chosen: int  # for each token
+    intermediate_size: int
+    shared_intermediate_size: int
+    latent_size: int | None = None
+    num_groups: int = 1
+    num_chosen_groups: int = 1
+    is_normalized: bool = True  # the chosen experts' weights add up to `scaling_factor`
+    scaling_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """A decoder as a list of residual blocks, read from a Hugging Face config.json.
 
@@ -93,6 +121,7 @@ class ModelConfig:
     tie_word_embeddings: bool
     max_position_embeddings: int
     mamba: MambaConfig | None = None
+    moe: MoeConfig | None = None
     rope_theta: float | None = None
     has_qk_norm: bool = False
     eos_token_ids: tuple[int, ...] = ()
@@ -139,6 +168,6 @@ class ModelConfig:
 
     @property
     def pattern(self) -> str:
-        """The blocks as a string in the hub's spelling: M mamba, - MLP, * attention."""
-        letters = {LayerKind.MAMBA: "M", LayerKind.MLP: "-", LayerKind.ATTENTION: "*"}
+        """The blocks as a string in the hub's spelling, a letter each."""
+        letters = {kind: letter for letter, kind in PATTERN_LETTERS.items()}
         return "".join(letters[kind] for kind in self.layers)

@@ -1,9 +1,18 @@
 """The hub's tensor names: one Block a layer, and the shape that the config implies for each."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import Activation, LayerKind, ModelConfig
+
+LATENT = ("fc1_latent_proj", "fc2_latent_proj")  # around experts that work in a latent space
+EXPERT = re.compile(r"(?<=\bexperts\.)\d+\.")  # the number of one, in a name
+
+
+def of_any_expert(name: str) -> str:
+    """Return a name without the number of its expert: all experts of a block have the same."""
+    return EXPERT.sub("", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +27,10 @@ class Block:
     def name(self, leaf: str) -> str:
         """Return the full tensor name of `leaf`."""
         return self.prefix + leaf
+
+    def experts(self, leaf: str, count: int) -> list[str]:
+        """Return the full names of one linear of each of `count` experts."""
+        return [self.name(f"experts.{number}.{leaf}.weight") for number in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,8 @@ def _block_shapes(config: ModelConfig, kind: LayerKind) -> dict[str, tuple[int, 
         if config.has_qk_norm:
             shapes |= {"q_norm.weight": (config.head_dim,), "k_norm.weight": (config.head_dim,)}
         return shapes
+    if kind is LayerKind.MOE:
+        return _moe_shapes(config)
     mamba = config.mamba
     assert mamba is not None  # the reader builds it whenever a Mamba layer exists
     return {
@@ -116,3 +131,23 @@ def _block_shapes(config: ModelConfig, kind: LayerKind) -> dict[str, tuple[int, 
         "norm.weight": (mamba.inner_size,),
         "out_proj.weight": (hidden, mamba.inner_size),
     }
+
+
+def _moe_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return leaf name -> shape for a block of experts."""
+    moe, hidden = config.moe, config.hidden_size
+    assert moe is not None  # the reader builds it whenever a block of experts exists
+    width = moe.latent_size or hidden
+    shapes: dict[str, tuple[int, ...]] = {
+        "gate.weight": (moe.num_experts, hidden),
+        "gate.e_score_correction_bias": (moe.num_experts,),
+        "shared_experts.up_proj.weight": (moe.shared_intermediate_size, hidden),
+        "shared_experts.down_proj.weight": (hidden, moe.shared_intermediate_size),
+    }
+    if moe.latent_size is not None:
+        into, out_of = LATENT
+        shapes |= {f"{into}.weight": (width, hidden), f"{out_of}.weight": (hidden, width)}
+    for number in range(moe.num_experts):
+        shapes[f"experts.{number}.up_proj.weight"] = (moe.intermediate_size, width)
+        shapes[f"experts.{number}.down_proj.weight"] = (width, moe.intermediate_size)
+    return shapes

@@ -9,6 +9,7 @@ from typing import Any
 from nemotrt import needs
 from nemotrt.engines.model.config_fields import Fields
 from nemotrt.engines.model.families import DEFAULT, ChatFormat, family_of
+from nemotrt.engines.model.hf_config import language_config
 from nemotrt.engines.text.token_bytes import ToBytes, drops_first_space, token_reader
 from nemotrt.engines.text.tokenizer_config import (
     read_tokenizer_config,
@@ -222,7 +223,8 @@ def _checked(folder: Path, backend: Any) -> Tokenizer:
 
 def _vocab_size(folder: Path) -> int | None:
     """Return the vocabulary that config.json gives the model, None where there is none."""
-    size = json_object_if_there(folder / "config.json").get("vocab_size")
+    path = folder / "config.json"
+    size = language_config(json_object_if_there(path), str(path))[0].get("vocab_size")
     return size if isinstance(size, int) and not isinstance(size, bool) else None
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.model.config_fields import Fields
 from nemotrt.errors import ArtefactError
 from nemotrt.files.text_file import json_object_if_there
 
@@ -26,6 +27,24 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     if "added_tokens_decoder" in config:
         return config
     return config | json_object_if_there(folder / "special_tokens_map.json")
+
+
+def advised_sampling(folder: Path) -> dict[str, float]:
+    """Return how generation_config.json would sample; nothing where it would not, or isn't there.
+
+    Raises:
+        ConfigError: a value is not positive and finite.
+    """
+    path = folder / "generation_config.json"
+    fields = Fields(json_object_if_there(path), str(path))
+    if not fields.flag("do_sample", default=False):
+        return {}
+    found: dict[str, float] = {
+        n: fields.number(n) for n in ("temperature", "top_p") if fields.has(n)
+    }
+    if fields.has("top_k") and fields.raw["top_k"] != 0:  # 0 is all tokens
+        found["top_k"] = fields.size("top_k")
+    return found
 
 
 def special_tokens(config: dict[str, Any]) -> dict[str, str]:

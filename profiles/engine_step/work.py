@@ -43,6 +43,8 @@ def work_of(program: Program, operation: Operation, load: Load, num_passes: int 
     """
     if operation.kind is Kind.LINEAR:
         return _linear(program, operation, load, num_passes)
+    if operation.kind is Kind.EXPERTS:
+        return _experts(program, operation, load, num_passes)
     if operation.kind is Kind.EMBED:
         table = _tensor(program, operation)
         return Work(read_bytes=load.num_tokens * table.num_bytes / table.rows)
@@ -74,6 +76,20 @@ def _linear(program: Program, operation: Operation, load: Load, num_passes: int)
         read_bytes=weight.num_bytes * (num_passes if operation.rows == "tokens" else 1),
         float_ops=0 if int16_ops else ops,
         int16_ops=int16_ops,
+    )
+
+
+def _experts(program: Program, operation: Operation, load: Load, num_passes: int) -> Work:
+    """Return the work of one linear of the chosen experts, if each token chooses evenly."""
+    weight = _tensor(program, operation)
+    num_experts, num_chosen = operation.sizes[:2]
+    unread = (1 - num_chosen / num_experts) ** (load.num_tokens / num_passes)
+    ops = 2.0 * load.num_tokens * num_chosen * weight.rows / num_experts * weight.columns
+    is_int8 = weight.kind is TensorKind.PANELS_INT8
+    return Work(
+        read_bytes=weight.num_bytes * (1 - unread) * num_passes,
+        float_ops=0 if is_int8 else ops,
+        int16_ops=ops if is_int8 else 0,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.model.tensor_names import blocks
+from nemotrt.engines.model.tensor_names import blocks, of_any_expert
 from nemotrt.errors import ConfigError
 from nemotrt.progress import count_progress
 from nemotrt.quantize.calibration.calibration import (
@@ -61,7 +61,8 @@ def calibrate(
     for block in blocks(checkpoint.config):
         for taps in run_block(checkpoint, block, hidden, CalibrationEmitter):
             for name, values in taps.items():
-                seen = observations.setdefault(name, Observation.empty(values.shape[-1]))
+                key = of_any_expert(name)
+                seen = observations.setdefault(key, Observation.empty(values.shape[-1]))
                 seen.add(values, name.removesuffix(".weight"))
         progress(1)
     digest = tokens_digest(tokens)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef, read_header
+from nemotrt.engines.model.tensor_names import linear_names, of_any_expert
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 from nemotrt.files.writing import writing_folder
@@ -29,7 +30,11 @@ SAMPLE_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Observations by name: `...in_proj.weight` for a linear's input, `...k_scale` for a cache."""
+    """Observations by name: `...in_proj.weight` for a linear's input, `...k_scale` for a cache.
+
+    The experts of a block share one, `...experts.up_proj.weight`: few texts reach each of them, and
+    engines take the largest of their scales for all.
+    """
 
     identity: str  # of the checkpoint
     num_sequences: int
@@ -40,7 +45,7 @@ class Calibration:
     def __getitem__(self, name: str) -> Observation:
         """Return the observation of `name`."""
         try:
-            return self.observations[name]
+            return self.observations[of_any_expert(name)]
         except KeyError:
             raise ArtefactError(f"the calibration has nothing on {name}.") from None
 
@@ -106,8 +111,9 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
         raise ConfigError(f"the calibration {folder} was made for another checkpoint.")
     refs, _ = read_header(folder / TENSOR_FILE)
     observations = {}
+    widths = {of_any_expert(name): source[name].shape[1] for name in linear_names(source.config)}
     for name, amax in amaxes.items():
-        width = source[name].shape[1] if name in source else source.config.kv_size
+        width = widths.get(name, source.config.kv_size)
         seen = _read(folder / TENSOR_FILE, refs, name, width)
         if seen.amax != amax:
             raise ArtefactError(

@@ -19,7 +19,7 @@ from nemotrt.engines.graph.ssd_scan import state_shape
 from nemotrt.engines.graph.standard import F32, StandardEmitter
 from nemotrt.engines.model.description import BLOCKS
 from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
-from nemotrt.engines.model.tensor_names import Block, model_names
+from nemotrt.engines.model.tensor_names import EXPERT, Block, model_names
 
 Floats = npt.NDArray[np.float32]
 BATCH_TOKENS = 1024  # tokens of one run of a block's graph
@@ -47,9 +47,11 @@ class SequenceEmitter(StandardEmitter):
         self.positions = g.op("Expand", g.constant(np.arange(tokens)[None]), extent)
 
     def tap(self, what: str, value: str, width: int) -> None:
-        """Make `value`, [.., .., width], an output of the graph under the name `what`."""
+        """Make `value`, [.., .., width] or an expert's rows, an output under the name `what`."""
         name = self.graph.op("Identity", value, name=f"tap_{len(self.taps)}")
-        self.taps[what] = self.graph.output(name, F32, ["B", self.max_seq_len, width])
+        is_expert = EXPERT.search(what) is not None
+        rows: list[int | str] = [f"{name}_rows"] if is_expert else ["B", self.max_seq_len]
+        self.taps[what] = self.graph.output(name, F32, [*rows, width])
 
     def causal_conv(self, x: str, block: Block, mamba: MambaConfig) -> str:
         """Conv with zeros before the first token."""

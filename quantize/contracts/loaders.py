@@ -68,6 +68,9 @@ TRANSFORMERS_CACHE = (
 )
 # Source: its fpA_intB_gemm_template.h, "Only group size 64 and 128 supported".
 TRT_LLM_GROUPS = GROUP_SIZES[1:]
+# NVIDIA publishes models with experts in FP8, one scale per tensor, for both.
+READ_EXPERTS = (CheckpointFormat.MODELOPT, Precision.FP8)
+UNREAD_EXPERTS = "not known: its reader of experts quantized like this was neither read nor run"
 HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
 DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
 
@@ -87,6 +90,9 @@ def loader_verdicts(
     if group_size not in (None, *TRT_LLM_GROUPS) and verdicts[TRT_LLM] == "yes":
         sizes = " or ".join(map(str, TRT_LLM_GROUPS))
         verdicts[TRT_LLM] = f"no: its kernels take groups of {sizes}; use --group-size"
+    if model.moe is not None and (layout, precision) != READ_EXPERTS:
+        unread = (name for name in verdicts if name != BUILD and verdicts[name].startswith("yes"))
+        verdicts |= dict.fromkeys(unread, UNREAD_EXPERTS)
     if kv_algo is not None and verdicts[TRANSFORMERS].startswith("yes"):
         verdicts[TRANSFORMERS] = TRANSFORMERS_CACHE
     if kv_algo != "INT8":

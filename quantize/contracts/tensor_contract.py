@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE, weight_map
+from nemotrt.engines.checkpoint.checkpoint import INDEX_FILE, hub_name, weight_map
 from nemotrt.engines.checkpoint.codes.packed import num_words
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.tensor_names import blocks, expected_shapes
@@ -85,7 +85,7 @@ def _index_faults(folder: QuantizedFolder) -> Iterator[str]:
     """Yield the first tensor that the index has in another shard than it is in, or not at all."""
     if not (folder.path / INDEX_FILE).is_file():
         return
-    told = {ALIASES.get(name, name): shard for name, shard in weight_map(folder.path).items()}
+    told = {hub_name(name): shard for name, shard in weight_map(folder.path).items()}
     for name in sorted(told.keys() | folder.tensors.keys()):
         ref = folder.tensors.get(name)
         if ref is None or told.get(name) != ref.path.name:

@@ -57,7 +57,7 @@ def plan_shards(
     """
     weights = set(selection.weights)
     by_file: dict[str, list[Entry]] = {}
-    for name, ref in sorted(checkpoint.tensors.items(), key=lambda item: item[1].offset):
+    for name, ref in sorted(checkpoint.carried().items(), key=lambda item: item[1].offset):
         entries = by_file.setdefault(ref.path.name, [])
         if name in weights:
             linear = _linear(checkpoint, name, recipe, adjustments)

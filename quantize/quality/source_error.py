@@ -72,7 +72,7 @@ def compare_with_source(
         faults += [fault] if fault else []
         progress(1)
     quantized = {f"{module}.weight" for module in modules}
-    for name, ref in source.tensors.items():
+    for name, ref in source.carried().items():
         if name not in quantized and name not in norms and not _is_copy(ref, tensors.get(name)):
             faults.append(f"{name} is not quantized, but is not the source's")
     finite = {module: error for module, error in errors.items() if np.isfinite(error)}

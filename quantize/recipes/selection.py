@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
-from nemotrt.engines.model.tensor_names import blocks, linear_names
+from nemotrt.engines.model.tensor_names import LATENT, blocks, linear_names, of_any_expert
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.quantize.recipes.recipe import Recipe
 
@@ -49,7 +49,7 @@ def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -
     weights = []
     for position, block in enumerate(blocks(config)):
         for name in (name for name in every if name.startswith(block.prefix)):
-            leaf = name.removeprefix(block.prefix).removesuffix(".weight")
+            leaf = of_any_expert(name.removeprefix(block.prefix).removesuffix(".weight"))
             if leaf in quantized.get(block.kind, ()):
                 if position not in spared:
                     weights.append(name)
@@ -72,9 +72,10 @@ def _check_leaves(
     every = linear_names(config)
     for block in blocks(config):
         prefix = block.prefix
-        known = [name[len(prefix) : -len(".weight")] for name in every if name.startswith(prefix)]
+        names = [name[len(prefix) : -len(".weight")] for name in every if name.startswith(prefix)]
+        known = list(dict.fromkeys(map(of_any_expert, names)))
         for leaf in quantized.get(block.kind, ()):
-            if leaf not in known:
+            if leaf not in known and leaf not in LATENT:  # which only some models have
                 raise unknown_name(f"linear of {block.kind} in recipe {recipe}", leaf, known)
 
 
@@ -123,5 +124,7 @@ def _exclude(config: ModelConfig, every: list[str], weights: set[str]) -> tuple[
     for block in blocks(config):
         if block.kind is LayerKind.MAMBA:
             exclude.append(block.name("conv1d"))
+        if block.kind is LayerKind.MOE:
+            exclude.append(block.name("gate"))  # the router, in 16 or 32 bits always
     exclude += [name.removesuffix(".weight") for name in every if name not in weights]
     return tuple(sorted(exclude))

@@ -165,7 +165,7 @@ def edit_config(change: dict[str, Any]) -> Any:
         (lambda f: (f / "model.safetensors").unlink(), 1, "neither model.safetensors nor"),
         (damage_nan, 1, "holds 1 NaN"),
         (edit_config({"model_type": "mamba"}), 2, "model_type 'mamba'"),
-        (edit_config({"layers_block_type": ["mlp", "moe"]}), 2, "mixture-of-experts"),
+        (edit_config({"layers_block_type": ["moe"], "n_group": 5}), 2, "n_group (5) must divide"),
         (edit_config({"vocab_size": None}), 2, "vocab_size is missing"),
         (edit_config({"hidden_size": 52}), 1, "config.json implies"),
     ],

@@ -219,7 +219,7 @@ def test_a_single_file_goes_before_a_stale_index(folder: Path) -> None:
     ("old", "new"),
     [
         ("backbone.", "model."),
-        ("backbone.", "language_model.backbone."),
+        ("backbone.", "text_model.backbone."),
         ("backbone.", "base_model.model.backbone."),
         ("backbone.", ""),
     ],

@@ -214,3 +214,29 @@ def test_the_cards_settings_are_the_samplers(family, reasons, has_tools) -> None
     assert SamplingParams(max_tokens=1, **settings).temperature <= 1
     own = has_tools and family.tool_sampling
     assert settings == (own or family.sampling[reasons])
+
+
+@pytest.mark.parametrize(
+    ("told", "sampled"),
+    [
+        ({}, {"temperature": 0.6, "top_p": 0.95}),
+        ({"temperature": 0.3}, {"temperature": 0.6, "top_p": 0.95}),  # it would not sample
+        ({"do_sample": True, "top_k": 0}, {"temperature": 0.6, "top_p": 0.95}),
+        ({"do_sample": True, "temperature": 1.0}, {"temperature": 1.0, "top_p": 0.95}),
+        (
+            {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 20},
+            {"temperature": 0.7, "top_p": 0.9, "top_k": 20},
+        ),
+    ],
+)
+def test_a_checkpoint_s_own_sampling_goes_before_the_card_s(
+    told: dict[str, object], sampled: dict[str, float], tmp_path: Path
+) -> None:
+    """generation_config.json decides thinking answers; the others stay greedy."""
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        shutil.copy(TINY_MODELS["tiny"] / name, tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps(told))
+    template = load_chat_template(tmp_path)
+    assert template is not None
+    assert template.chat.settings(reasons=True, has_tools=False) == sampled
+    assert template.chat.settings(reasons=False, has_tools=False)["temperature"] == 0

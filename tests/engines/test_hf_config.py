@@ -211,7 +211,7 @@ def test_every_alias_of_transformers_is_one_of_ours() -> None:
     source = inspect.getsource(NemotronHConfig.__post_init__)
     renamed = set(re.findall(r'kwargs\.pop\("(mamba_\w+)"\)', source))
     assert len(renamed) == 9
-    attributes = set(NemotronHConfig.attribute_map) - {"num_local_experts"}
+    attributes = set(NemotronHConfig.attribute_map)
     assert set(NEMOTRON_H_ALIASES) == renamed - without_effect | attributes
 
 
@@ -257,10 +257,13 @@ def test_time_step_limit_spellings(limit: Any, expected: tuple[float, float]) ->
         ({"hidden_size": 0}, "hidden_size must be a positive integer"),
         ({"hidden_size": True}, "hidden_size must be a positive integer"),
         ({"hybrid_override_pattern": None}, r"hybrid_override_pattern \(or layers_block_type\)"),
-        ({"hybrid_override_pattern": "M-E*"}, "expert layer at position 2: mixture-of-experts"),
+        (
+            {"hybrid_override_pattern": "M-E*", "num_hidden_layers": 4},
+            "n_routed_experts is missing",
+        ),
         ({"hybrid_override_pattern": "M-X"}, "'X' at position 2"),
         ({"hybrid_override_pattern": ""}, "at least one layer"),
-        ({"hybrid_override_pattern": ["mlp", "moe"]}, "expert layer at position 1"),
+        ({"hybrid_override_pattern": ["mlp", "moe", "E"]}, "'E' at position 2; known: mamba"),
         ({"num_hidden_layers": 55}, "disagrees"),
         ({"n_groups": 7}, r"n_groups \(7\) must divide"),
         ({"num_key_value_heads": 7}, "must divide 40 heads"),

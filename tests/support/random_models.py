@@ -23,8 +23,26 @@ ODD = Sizes((8, 36, 65), (6, 16, 36), (4, 7, 20), (8, 11, 24))  # fill no vector
 
 
 @st.composite
-def models(draw: st.DrawFn, sizes: Sizes = EVEN) -> Any:
-    """Random small models of both architectures."""
+def experts(draw: st.DrawFn) -> dict[str, Any]:
+    """Random dimensions of a block of experts."""
+    groups, in_group = draw(st.integers(1, 3)), draw(st.integers(2, 5))
+    chosen_groups = draw(st.integers(1, groups))
+    return {
+        "n_routed_experts": groups * in_group,
+        "n_group": groups,
+        "topk_group": chosen_groups,
+        "num_experts_per_tok": draw(st.integers(1, min(chosen_groups * in_group, 6))),
+        "norm_topk_prob": draw(st.booleans()),
+        "routed_scaling_factor": draw(st.sampled_from([1.0, 2.5])),
+        "moe_intermediate_size": draw(st.sampled_from([8, 17, 36])),
+        "moe_shared_expert_intermediate_size": draw(st.sampled_from([8, 33])),
+        "moe_latent_size": draw(st.sampled_from([None, 8, 20])),
+    }
+
+
+@st.composite
+def models(draw: st.DrawFn, sizes: Sizes = EVEN, letters: str = "M-*E") -> Any:
+    """Random small models of both architectures; a hybrid's layers are some of `letters`."""
     kv_heads = draw(st.integers(1, 3))
     shared = {
         "seed": draw(st.integers(0, 2**31)),
@@ -39,8 +57,11 @@ def models(draw: st.DrawFn, sizes: Sizes = EVEN) -> Any:
         tied = draw(st.booleans())
         return reference.qwen3(draw(st.integers(1, 2)), tie_word_embeddings=tied, **shared)
     groups = draw(st.integers(1, 3))
+    layers = draw(st.text(letters, min_size=1, max_size=5))
+    if "E" in layers:
+        shared |= draw(experts())
     return reference.nemotron_h(
-        draw(st.text("M-*", min_size=1, max_size=5)),
+        layers,
         n_groups=groups,
         mamba_num_heads=groups * draw(st.integers(1, 3)),
         mamba_head_dim=draw(st.sampled_from(sizes.mamba_head_dim)),

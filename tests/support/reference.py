@@ -26,7 +26,7 @@ def from_folder(folder: Path) -> Any:
 
 def nemotron_h(layers: str = "M-*M-", seed: int = 0, **changes: Any) -> NemotronHForCausalLM:
     """Return a random float32 Nemotron-H; `layers` in the hub's letters."""
-    words = {"M": "linear_attention", "-": "mlp", "*": "full_attention"}
+    words = {"M": "linear_attention", "-": "mlp", "*": "full_attention", "E": "moe"}
     sizes = {
         "vocab_size": 96,
         "hidden_size": 48,
@@ -40,9 +40,14 @@ def nemotron_h(layers: str = "M-*M-", seed: int = 0, **changes: Any) -> Nemotron
         "n_groups": 2,
         "conv_kernel": 4,
         "chunk_size": 8,
+        "n_routed_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 28,
+        "moe_shared_expert_intermediate_size": 40,
         "max_position_embeddings": 512,
     }
     config = NemotronHConfig(layers_block_type=[words[c] for c in layers], **sizes | changes)
+    config._experts_implementation = "eager"  # the default asks for aligned widths
     return lively(without_clamp(NemotronHForCausalLM(config)), seed)
 
 
@@ -91,6 +96,9 @@ def lively(model: Any, seed: int) -> Any:
                 fan_in = parameter.shape[-1] if parameter.dim() > 1 else 4
                 parameter.copy_(noise * fan_in**-0.5)
             parameter.copy_(parameter.bfloat16().float())
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):  # float32 in released checkpoints
+                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
     return model.eval()
 
 

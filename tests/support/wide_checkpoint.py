@@ -8,7 +8,7 @@ import numpy as np
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.model.hf_config import parse_model_config
-from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
+from nemotrt.engines.model.tensor_names import expected_shapes, linear_names, of_any_expert
 from nemotrt.quantize.calibration.calibration import Calibration, identity, save_calibration
 from nemotrt.quantize.calibration.observe import Observation
 
@@ -92,5 +92,5 @@ def write_calibration(source: Path, target: Path) -> None:
     for name in linear_names(checkpoint.config):
         seen = Observation.empty(checkpoint[name].shape[1])
         seen.add(rng.lognormal(size=(4, len(seen.channel_amax))).astype(np.float32), name)
-        observations[name] = seen
+        observations[of_any_expert(name)] = seen
     save_calibration(Calibration(identity(checkpoint), 1, 4, "random", observations), target)

@@ -32,6 +32,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO, Precision.INT4_WO)
     times_operations = True
     takes_drafts = True
+    has_experts = True
     abilities = (
         Ability("run faster on the CPU (native)", check=check_step),
         Ability("choose tokens in compiled code, not by NumPy", check=check_step),

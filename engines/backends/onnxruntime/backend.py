@@ -27,6 +27,7 @@ class OnnxRuntimeBackend(CpuBackend[OnnxRuntimeOptions]):
     name = "onnxruntime"
     rounds_inputs = True  # its MatMulNBits does, block by block
     options_type = OnnxRuntimeOptions
+    has_experts = True
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO, Precision.INT4_WO)
     abilities = (Ability("build and run on the CPU (onnxruntime)", (ONNXRUNTIME, ONNX)),)
 

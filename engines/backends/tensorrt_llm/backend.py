@@ -39,6 +39,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     name = "tensorrt-llm"
     has_own_python = True
+    has_experts = True  # its loader reads the checkpoint itself
     options_type = TensorRTLLMOptions
     # Source: docs/quantization.md, what the loaders take.
     precisions = (

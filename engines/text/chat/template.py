@@ -5,9 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemotrt.engines.model.families import family_of
+from nemotrt.engines.model.families import family_of, with_settings
 from nemotrt.engines.text.tokenizer_config import (
     DEFAULT_TEMPLATE,
+    advised_sampling,
     read_tokenizer_config,
     special_tokens,
     template_sources,
@@ -26,15 +27,20 @@ class ChatTemplate:
     """The compiled chat templates of a checkpoint, rendered as transformers renders them."""
 
     def __init__(
-        self, sources: str | Mapping[str, str], tokens: Mapping[str, str] | None = None
+        self,
+        sources: str | Mapping[str, str],
+        tokens: Mapping[str, str] | None = None,
+        sampling: Mapping[str, float] | None = None,
     ) -> None:
-        """Compile the templates that a chat can meet; `tokens` are the special tokens by name.
+        """Compile the templates that a chat can meet.
+
+        `tokens` are the special tokens by name, `sampling` what the checkpoint advises for it.
 
         Raises:
             ArtefactError: a template is malformed.
         """
         named = {DEFAULT_TEMPLATE: sources} if isinstance(sources, str) else sources
-        self.chat = family_of(named.values())
+        self.chat = with_settings(family_of(named.values()), sampling or {})
         self._tokens = dict(tokens or {})
         self._names = sorted(named)
         self._sources = {n: named[n] for n in (DEFAULT_TEMPLATE, TOOL_TEMPLATE) if n in named}
@@ -112,7 +118,9 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
     """
     config = read_tokenizer_config(folder)
     sources = template_sources(folder, config)
-    return ChatTemplate(sources, special_tokens(config)) if sources else None
+    if not sources:
+        return None
+    return ChatTemplate(sources, special_tokens(config), advised_sampling(folder))
 
 
 def _compiled(name: str, source: str) -> "Template":

@@ -6,9 +6,9 @@ from functools import cache
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Granularity
 from nemotrt.engines.model.tensor_names import expected_shapes
-from nemotrt.profiles.planning.sources.stored_weights import linear_layers
+from nemotrt.profiles.planning.sources.stored_weights import expert_costs, linear_layers
 from nemotrt.profiles.planning.time.formats import Formats
-from nemotrt.profiles.planning.time.linears import linears
+from nemotrt.profiles.planning.time.linears import expert_bytes, linears
 
 SCALE_BYTES = 4  # float32
 
@@ -27,15 +27,22 @@ def weights_bytes(model: ModelConfig, formats: Formats) -> int:
     inside = [
         cost for layers in linear_layers(model).values() for layer in layers for cost in layer
     ]
+    experts = expert_costs(model)
     num_others = num_parameters(model) - sum(cost.products for cost in inside)
-    total = sum(part.num_bytes for part in linears(model, formats))
+    num_others -= sum(cost.weights for cost in experts)
+    total = sum(part.num_bytes for part in linears(model, formats)) + expert_bytes(model, formats)
     if not model.tie_word_embeddings:
         num_head = model.vocab_size * model.hidden_size
         num_others -= num_head
         total += formats.head_bytes(num_head)
     total += num_others * formats.precision.floats.num_bytes
     if formats.stored is None:
-        total += _scale_bytes(formats, len(inside), sum(cost.writes for cost in inside))
+        num_linears = len(inside) + sum(2 * cost.num_experts for cost in experts)
+        num_channels = sum(cost.writes for cost in inside)
+        if model.moe is not None:  # an expert's rows: those of up_proj, and as wide as it reads
+            rows = model.moe.intermediate_size
+            num_channels += sum(cost.num_experts * (rows + cost.writes) for cost in experts)
+        total += _scale_bytes(formats, num_linears, num_channels)
     return round(total)
 
 

@@ -82,6 +82,9 @@ def _live(model: ModelConfig) -> frozenset[tuple[int, int, int]]:
         if cost.kind is Kind.SCAN:
             insides = SCAN_COPIES * cost.writes, SCAN_COPIES * cost.chunk_writes
             found.add((inputs, *insides))
+        elif cost.kind is Kind.EXPERTS and model.moe is not None:  # a row for each chosen expert
+            rows = model.moe.num_chosen * (model.moe.intermediate_size + cost.writes)
+            found.add((inputs + rows + cost.writes, 0, 0))
         elif cost.kind not in RESIDUAL:
             found.add((inputs + cost.writes, 0, 0))
     return frozenset(found)

@@ -9,7 +9,7 @@ from typing import Any
 from nemotrt.engines.checkpoint.hub.cache import PREFIX, hub_cache, repository_of
 from nemotrt.engines.checkpoint.hub.hub_id import parse_hub_id
 from nemotrt.engines.model.config_fields import Fields
-from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.hf_config import language_config, parse_model_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError, unknown_name
@@ -49,7 +49,8 @@ def load_source(name: str) -> ModelSource:
     if path.is_file():
         raw = read_json_object(path)
         is_beside = path.name == "config.json" and _has_weights(path.parent)
-        return read_source(raw, _parse(raw, str(path)), path, has_weights=is_beside)
+        told = raw | language_config(raw, str(path))[0]
+        return read_source(told, _parse(raw, str(path)), path, has_weights=is_beside)
     if path.is_dir() and repository_of(path) is None:
         return _of_folder(path, _has_weights(path))
     if name in TINY_MODELS:
@@ -92,7 +93,8 @@ def _of_folder(folder: Path, has_weights: bool) -> ModelSource:
         )
 
         model = with_stored_head(folder, model)
-    return read_source(raw, model, config, has_weights=has_weights)
+    told = raw | language_config(raw, str(config))[0]
+    return read_source(told, model, config, has_weights=has_weights)
 
 
 @cache
@@ -103,7 +105,7 @@ def _shipped(name: str) -> ModelSource:
 
 def _parse(raw: dict[str, Any], source: str) -> ModelConfig:
     """Return the model by the engines' reader, or by the planner's own for other dense types."""
-    model_type = Fields(raw, source).text("model_type")
+    model_type = Fields(*language_config(raw, source)).text("model_type")
     if model_type in ("nemotron_h", "qwen3"):
         return parse_model_config(raw, source)
     return parse_dense_config(raw, source)

@@ -20,7 +20,12 @@ OPERATORS = {
     "down_proj": "mlp_down",
     "in_proj": "mamba_in_proj",
     "out_proj": "mamba_out_proj",
+    "shared_experts.up_proj": "shared_up",
+    "shared_experts.down_proj": "shared_down",
+    "fc1_latent_proj": "latent_in",
+    "fc2_latent_proj": "latent_out",
 }
+EXPERTS = "experts"
 SIXTEEN_BIT_BYTES = 2
 
 
@@ -46,11 +51,35 @@ def linear_layers(model: ModelConfig) -> Mapping[str, list[list[Cost]]]:
     found: dict[str, dict[tuple[int, ...], list[Cost]]] = {}
     for cost in costs(model):
         if cost.kind is Kind.LINEAR and not cost.is_last:
-            leaf = cost.weight.removesuffix(".weight").rpartition(".")[2]
+            leaf = _leaf(cost.weight)
             layers = found.setdefault(OPERATORS.get(leaf, leaf), {})
             layers.setdefault(cost.inputs, []).append(cost)
     order = dict.fromkeys((*OPERATORS.values(), *found))
     return {name: [*found[name].values()] for name in order if name in found}
+
+
+def expert_costs(model: ModelConfig) -> list[Cost]:
+    """Return the experts of each block that has some."""
+    return [cost for cost in costs(model) if cost.kind is Kind.EXPERTS]
+
+
+def _leaf(weight: str) -> str:
+    """Return the name of a linear, with its parent's where it is a shared expert's."""
+    module = weight.removesuffix(".weight")
+    parent, _, leaf = module.rpartition(".")
+    return f"shared_experts.{leaf}" if parent.endswith(".shared_experts") else leaf
+
+
+def _experts(model: ModelConfig, num_bytes: Mapping[str, int]) -> StoredLinears:
+    """Return the blocks with a quantized expert; of those, one that is not named counts 16 bits."""
+    num_layers = total = 0
+    for cost in expert_costs(model):
+        codes = [size for name, size in num_bytes.items() if name.startswith(f"{cost.weight}.")]
+        num_linears = 2 * cost.num_experts
+        kept = (num_linears - len(codes)) * cost.weights // num_linears
+        if codes:
+            num_layers, total = num_layers + 1, total + sum(codes) + SIXTEEN_BIT_BYTES * kept
+    return StoredLinears(num_layers, total)
 
 
 def stored_weights(model: ModelConfig, num_bytes: Mapping[str, int]) -> StoredWeights:
@@ -70,4 +99,5 @@ def stored_weights(model: ModelConfig, num_bytes: Mapping[str, int]) -> StoredWe
             for cost in layer
         )
         found[name] = StoredLinears(len(quantized), total)
+    found[EXPERTS] = _experts(model, num_bytes)
     return StoredWeights(found, num_bytes.get(model_names(model).lm_head))

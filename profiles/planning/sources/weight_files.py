@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from nemotrt.engines.checkpoint.checkpoint import ALIASES, tensor_refs
+from nemotrt.engines.checkpoint.checkpoint import tensor_refs
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
@@ -28,7 +28,7 @@ def read_weights(
         ArtefactError: a file is missing or damaged.
         ConfigError: the files and what the configs say of the quantization don't agree.
     """
-    tensors = {ALIASES.get(name, name): ref for name, ref in tensor_refs(folder)}
+    tensors = dict(tensor_refs(folder))
     embeddings = tensors.get(model_names(model).embeddings)  # floats in every layout
     floats = FLOAT_DTYPES.get(embeddings.dtype) if embeddings else None
     return floats or NumberFormat.BF16, _by_files(model, quantization, tensors, str(folder))

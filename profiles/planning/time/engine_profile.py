@@ -62,11 +62,13 @@ Overhead = Band[NonNegativeFloat]
 
 
 class Launches(Strict):
-    """Kernels of a layer of each kind, and of a step beside its layers."""
+    """Kernels of a layer of each kind, of each expert, and of a step beside its layers."""
 
     mamba: PositiveInt
     mlp: PositiveInt
     attention: PositiveInt
+    moe: PositiveInt
+    expert: PositiveInt
     step: PositiveInt
     source: str = Field(min_length=1)
 
@@ -76,6 +78,7 @@ class Launches(Strict):
             LayerKind.MAMBA: self.mamba,
             LayerKind.MLP: self.mlp,
             LayerKind.ATTENTION: self.attention,
+            LayerKind.MOE: self.moe + (self.expert * model.moe.num_experts if model.moe else 0),
         }
         return self.step + sum(layers[kind] for kind in model.layers)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
-from nemotrt.profiles.planning.sources.stored_weights import linear_layers
+from nemotrt.profiles.planning.sources.stored_weights import EXPERTS, expert_costs, linear_layers
 from nemotrt.profiles.planning.time.formats import Formats
 
 
@@ -39,3 +39,21 @@ def linears(model: ModelConfig, formats: Formats) -> Iterator[Linears]:
             num_bytes = kept * num_weights * formats.activation.num_bytes
             title = f"{name} (16 bit)" if coded.num_layers else name
             yield Linears(title, kept, rows, columns, num_bytes, formats.activation)
+
+
+def expert_bytes(model: ModelConfig, formats: Formats) -> float:
+    """Return the bytes of all experts but the shared ones, which are linears like others."""
+    layers = expert_costs(model)
+    if formats.stored is None or not layers:
+        return sum(cost.weights for cost in layers) * formats.linear.num_bits / 8
+    coded = formats.stored.linears[EXPERTS]
+    kept = (len(layers) - coded.num_layers) * layers[0].weights
+    return coded.num_bytes + kept * formats.activation.num_bytes
+
+
+def chosen_share(num_experts: int, num_chosen: int, num_tokens: float) -> float:
+    """Return the share of a block's experts that some of the tokens choose.
+
+    Each token chooses evenly and by itself. Real texts favour some experts: fewer are read then.
+    """
+    return float(1 - (1 - num_chosen / num_experts) ** num_tokens)

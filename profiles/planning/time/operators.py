@@ -8,7 +8,7 @@ from nemotrt.engines.graph.cost import Cost, Kind, totals
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.time.formats import Formats
-from nemotrt.profiles.planning.time.linears import linears
+from nemotrt.profiles.planning.time.linears import chosen_share, expert_bytes, linears
 
 
 class Resource(StrEnum):
@@ -86,6 +86,8 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
     head_flops = 2 * call.num_sequences * num_weights
     yield Operator("lm_head", Resource.WEIGHTS, head / tp, head_flops / tp, formats.head_arithmetic)
     inside = totals(model)
+    if Kind.EXPERTS in inside:
+        yield from _experts(model, inside, formats, call, tp)
     if Kind.ATTENTION in inside:
         yield _attention(inside[Kind.ATTENTION], model.num_key_value_heads, formats, call, tp)
     if Kind.SCAN in inside:
@@ -98,6 +100,29 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
         num_blocks = added.num_operators
         yield Operator(
             "all_reduce", Resource.INTERCONNECT, num_blocks * sent, num_launches=num_blocks
+        )
+
+
+def _experts(
+    model: ModelConfig, inside: Mapping[Kind, Cost], formats: Formats, call: Call, tp: int
+) -> Iterator[Operator]:
+    """The routers, in float32, and of the experts those that the call's tokens choose."""
+    moe, router, experts = model.moe, inside[Kind.ROUTER], inside[Kind.EXPERTS]
+    assert moe is not None  # else no block has experts
+    width, tokens = formats.activation.num_bytes, call.num_tokens
+    for name, cost, weights, arithmetic in (
+        ("router", router, router.products * 4, formats.activation),
+        ("experts", experts, expert_bytes(model, formats), formats.arithmetic),
+    ):
+        share = chosen_share(moe.num_experts, moe.num_chosen, tokens) if cost is experts else 1
+        moved = tokens * (cost.reads + cost.writes) * width
+        yield Operator(
+            name,
+            Resource.WEIGHTS,
+            (share * weights + moved) / tp,
+            2 * tokens * cost.products / tp,
+            arithmetic,
+            num_launches=cost.num_operators,
         )
 
 

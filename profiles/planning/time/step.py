@@ -87,7 +87,8 @@ def call_seconds(sharded: ShardedModel, on: Roofline) -> Callable[[Call], float]
     On a GPU all that an operator moves and multiplies grows evenly with each of a call's counts,
     so the factors are worked out once.
     """
-    if on.gpu.kind == "cpu":  # whose cache holds a call, or not
+    # A CPU's cache holds a call, or not; of experts a call reads those that its tokens choose.
+    if on.gpu.kind == "cpu" or sharded.model.moe is not None:
         return lambda call: step_time(sharded, on, call).total / 1e3
     rates = {is_decode: _rates(sharded, on, is_decode) for is_decode in (True, False)}
 

@@ -79,9 +79,19 @@ def test_logits_equal_transformers(
     engine.close()
 
 
-@pytest.fixture(scope="module", params=["nemotron_h", "qwen3"])
+MODELS = {
+    "nemotron_h": lambda: reference.nemotron_h("M-*M*-"),
+    "qwen3": reference.qwen3,
+    "experts": lambda: reference.nemotron_h("ME*E", moe_latent_size=20, n_group=2, topk_group=1),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=["nemotron_h", "qwen3", pytest.param("experts", marks=pytest.mark.slow)],
+)
 def model(request: pytest.FixtureRequest) -> Any:
-    return reference.nemotron_h("M-*M*-") if request.param == "nemotron_h" else reference.qwen3()
+    return MODELS[request.param]()
 
 
 @pytest.fixture(scope="module", params=[Precision.FP32, Precision.INT8_WO, Precision.INT4_WO])

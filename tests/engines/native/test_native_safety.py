@@ -43,6 +43,7 @@ MODELS = {
     "nemotron_h": (lambda: reference.nemotron_h("M-*"), Precision.INT8_WO),
     "nemotron_h_bf16": (lambda: reference.nemotron_h("*M-"), Precision.BF16),
     "qwen3": (lambda: reference.qwen3(1), Precision.INT8_WO),
+    "experts": (lambda: reference.nemotron_h("E", moe_latent_size=20), Precision.INT8_WO),
 }
 REASON = re.compile(
     r"operation \d+ \(\w+\): .|(tensor|buffer|state) \d+|there (is|are) no "

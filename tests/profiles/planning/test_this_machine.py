@@ -260,9 +260,17 @@ def test_a_failing_probe_is_a_child_process_error(monkeypatch: pytest.MonkeyPatc
         this_machine.measure_this_machine(None, Precision.FP32)
 
 
+EXPERTS = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "moe_shared_expert_intermediate_size": 32,
+}
+
+
 def num_nodes(folder: Path, pattern: str) -> int:
     """Nodes of the graph of a model that ONNX Runtime runs, after its own optimizations."""
-    config = {**PROBE_MODELS["small"], "hybrid_override_pattern": pattern}
+    config = {**PROBE_MODELS["small"], **EXPERTS, "hybrid_override_pattern": pattern}
     write_checkpoint(folder / "checkpoint", config)
     exported, optimized = folder / "engine", folder / "optimized.onnx"
     exported.mkdir()
@@ -276,12 +284,15 @@ def num_nodes(folder: Path, pattern: str) -> int:
     return len(onnx.load(str(optimized), load_external_data=False).graph.node)
 
 
-@pytest.mark.parametrize(("letter", "kind"), [("M", "mamba"), ("-", "mlp"), ("*", "attention")])
+@pytest.mark.parametrize(
+    ("letter", "kind"), [("M", "mamba"), ("-", "mlp"), ("*", "attention"), ("E", "moe")]
+)
 def test_kernels_are_the_graphs_nodes(tmp_path: Path, letter: str, kind: str) -> None:
     one, two = (num_nodes(tmp_path / name, letter * len(name)) for name in ("a", "aa"))
     launches = load_engine("onnxruntime").launches
     assert launches is not None
-    assert getattr(launches, kind) == two - one
+    inside = 4 * launches.expert if letter == "E" else 0
+    assert getattr(launches, kind) + inside == two - one
     assert launches.step == pytest.approx(2 * one - two, abs=1)
 
 

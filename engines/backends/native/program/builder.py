@@ -39,6 +39,8 @@ class Value:
     pending: Operation | None = None  # a row operation
     linear_input: "Value | None" = None  # of a linear, whose weight is `weight`
     weight: str = ""
+    is_exact: bool = False  # the weight keeps its floats, whatever the engine's precision
+    terms: "tuple[Value, ...]" = ()  # of a sum, which are added to the residual stream one by one
 
 
 class ProgramBuilder:
@@ -99,8 +101,26 @@ class ProgramBuilder:
         self._scratch_used = 0
 
     def view(self, x: Value) -> View:
-        """Return where a value lies; a linear without a target goes to scratch columns."""
+        """Return where a value lies; what has no target yet goes to scratch columns."""
+        if x.pending:
+            return self._emit_pending(x.pending, self.columns(x.width))
         return x.view or self.linear_into(x, self.columns(x.width), adds=False)
+
+    def add_into(self, x: Value, target: View) -> None:
+        """Add a linear, a mix of experts, or a sum of them to what the target holds."""
+        if x.pending:
+            self._emit_pending(
+                x.pending.model_copy(update={"sizes": (x.pending.sizes[0], 1)}), target
+            )
+        elif x.linear_input:
+            self.linear_into(x, target, adds=True)
+        for term in x.terms:
+            self.add_into(term, target)
+
+    def _emit_pending(self, operation: Operation, target: View) -> View:
+        """Append a row operation with its target."""
+        self._operations.append(operation.model_copy(update={"target": target}))
+        return target
 
     def emit(self, kind: OperationKind, target: View, *sources: Value, **fields: object) -> Value:
         """Append an operation on tokens and return its result."""
@@ -108,10 +128,12 @@ class ProgramBuilder:
         self._append(kind, "tokens", target, views, fields)
         return Value(target.width, view=target)
 
-    def row_operation(self, kind: OperationKind, *sources: Value, **fields: object) -> Value:
-        """Return a value that will be computed into the operand that a linear reads."""
+    def row_operation(
+        self, kind: OperationKind, *sources: Value, width: int | None = None, **fields: object
+    ) -> Value:
+        """Return a value that goes where it is read; it is as wide as the first source."""
         views = tuple(self.view(source) for source in sources)
-        width, rows = sources[0].width, sources[0].rows
+        width, rows = width or sources[0].width, sources[0].rows
         target = self.whole(OPERAND_FLOAT, 1).model_copy(update={"width": width})
         pending = Operation.model_validate(
             {"kind": kind, "rows": rows, "target": target, "sources": views, **fields}
@@ -121,7 +143,7 @@ class ProgramBuilder:
     def linear_into(self, x: Value, target: View, *, adds: bool) -> View:
         """Append a linear with its operand; `adds` keeps what the target holds."""
         assert x.linear_input is not None
-        weight, scale, kind = self.weights.linear(x.weight)
+        weight, scale, kind = self.weights.linear(x.weight, is_exact=x.is_exact)
         fields: dict[str, object] = {"tensors": (weight, scale), "sizes": (int(adds),)}
         source = self._operand(x.linear_input, kind)
         self._append(OperationKind.LINEAR, x.rows, target, (source,), fields)
@@ -133,7 +155,7 @@ class ProgramBuilder:
         if self._held.get(kind) is not x:
             pending = x.pending or self.row_operation(OperationKind.PACK, x).pending
             assert pending is not None
-            self._operations.append(pending.model_copy(update={"target": view}))
+            self._emit_pending(pending, view)
             self._held[kind] = x
         return view
 

@@ -17,7 +17,7 @@ from nemotrt.engines.backends.native.program.options import NativeOptions, State
 from nemotrt.engines.backends.native.program.packed_weights import PackedWeights
 from nemotrt.engines.backends.native.program.program import OperationKind, Program, View
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
+from nemotrt.engines.model.model_config import MambaConfig, ModelConfig, MoeConfig
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.rotary import rotary_tables
 from nemotrt.engines.model.tensor_names import Block
@@ -64,6 +64,10 @@ class NativeEmitter:
         width = self.checkpoint[weight].shape[0]
         return Value(width, x.rows, linear_input=x, weight=weight)
 
+    def router(self, x: Value, weight: str) -> Value:
+        """As any linear, of float32 weights."""
+        return replace(self.linear(x, weight), is_exact=True)
+
     def split(self, x: Value, sizes: Sequence[int]) -> Sequence[Value]:
         """Name parts of the columns."""
         view, parts, column = self.builder.view(x), [], 0
@@ -74,8 +78,10 @@ class NativeEmitter:
         return parts
 
     def add(self, x: Value, y: Value) -> Value:
-        """Let the linear `y` add to the residual stream, which ends the block."""
-        self.builder.linear_into(y, self.builder.view(x), adds=True)
+        """Let `y` add to the residual stream, which ends the block; hold a sum inside one back."""
+        if x.view is None:
+            return Value(x.width, x.rows, terms=(x, y))
+        self.builder.add_into(y, x.view)
         self.builder.end_block()
         return replace(x)
 
@@ -162,6 +168,34 @@ class NativeEmitter:
             sizes=(heads, kv_heads, depth),
             reals=(config.norm_eps,),
         )
+
+    def route(self, scores: Value, block: Block, moe: MoeConfig) -> Value:
+        """Write each token's experts and their weights, side by side."""
+        return self.builder.emit(
+            Kind.ROUTE,
+            self.builder.columns(2 * moe.num_chosen),
+            scores,
+            tensors=(self.weights.vector(block.name("gate.e_score_correction_bias")),),
+            sizes=(moe.num_chosen, moe.num_groups, moe.num_chosen_groups, int(moe.is_normalized)),
+            reals=(moe.scaling_factor,),
+        )
+
+    def experts(self, x: Value, choice: Value, block: Block, moe: MoeConfig) -> Value:
+        """Two linears of each token's experts, with columns for each of them, then their mix."""
+        rows = Value(x.width, x.rows, view=self.builder.view(x))
+        for leaf in ("up_proj", "down_proj"):
+            names = block.experts(leaf, moe.num_experts)
+            columns = self.checkpoint[names[0]].shape[1]
+            weight, scale, segment = self.weights.experts(names)
+            rows = self.builder.emit(
+                Kind.EXPERTS,
+                self.builder.columns(moe.num_chosen * segment),
+                *(rows, choice),
+                tensors=(weight, scale),
+                sizes=(moe.num_experts, moe.num_chosen, columns, int(leaf == "up_proj")),
+            )
+        sizes = (moe.num_chosen, 0)
+        return self.builder.row_operation(Kind.MIX, rows, choice, width=x.width, sizes=sizes)
 
     def _rotary(self) -> tuple[int | None, int | None]:
         """Return the tables of cosines and sines, [max_seq_len, head_dim / 2], if there are any."""

@@ -1,5 +1,7 @@
 """A checkpoint's tensors, converted to what the program names and appended to the weights file."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,22 @@ FLOAT_PANELS = {
     NumberFormat.FP32: TensorKind.PANELS_FLOAT,
     NumberFormat.BF16: TensorKind.PANELS_BF16,
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packing:
+    """How a linear is stored: its kind, its rows, a scale that they fill, what it reads."""
+
+    kind: TensorKind
+    shape: tuple[int, ...]
+    rows_of: Callable[[slice], npt.NDArray[Any]]
+    scale: npt.NDArray[np.float32] | None = None
+    operand: BufferFormat = BufferFormat.OPERAND_FLOAT
+
+    @property
+    def layout(self) -> tuple[TensorKind, int]:
+        """What linears in one tensor have in common: their kind, and how many scales a row has."""
+        return self.kind, 0 if self.scale is None else self.scale.size
 
 
 class PackedWeights:
@@ -63,10 +81,37 @@ class PackedWeights:
 
         return self._file.add_rows(name, kind, self.checkpoint[name].shape, rows)
 
-    def linear(self, name: str) -> tuple[int, int | None, BufferFormat]:
-        """Return (weight, scale, the operand that it reads) of a linear."""
+    def linear(self, name: str, *, is_exact: bool = False) -> tuple[int, int | None, BufferFormat]:
+        """Return (weight, scale, operand that it reads) of a linear; `is_exact` keeps floats."""
         linear = LinearWeight(self.checkpoint, name)
-        shape = self.checkpoint[name].shape
+        packing = self._floats(linear, NumberFormat.FP32) if is_exact else self._packing(linear)
+        return (*self._add(name, [packing]), packing.operand)
+
+    def experts(self, names: Sequence[str]) -> tuple[int, int | None, int]:
+        """Return (weight, scale, rows of each) of one linear of each expert, one below the other.
+
+        They are stored alike: as floats, if a checkpoint stores only some of them as codes.
+        """
+        linears = [LinearWeight(self.checkpoint, name) for name in names]
+        packings = [self._packing(linear) for linear in linears]
+        if len({packing.layout for packing in packings}) > 1:
+            packings = [self._floats(linear, self._float) for linear in linears]
+        weight, scale = self._add(f"{names[0]} to {names[-1]}", packings)
+        return weight, scale, round_up(packings[0].shape[0])
+
+    def _add(self, name: str, packings: Sequence[Packing]) -> tuple[int, int | None]:
+        """Append matrices as one tensor, and their scales; return both."""
+        first = packings[0]
+        rows_of = [packing.rows_of for packing in packings]
+        weight = self._file.add_stack(name, first.kind, first.shape, rows_of)
+        if first.scale is None:
+            return weight, None
+        scales = [packing.scale for packing in packings if packing.scale is not None]
+        return weight, self.values(f"{name}_scale", np.concatenate(scales, axis=-1))
+
+    def _packing(self, linear: LinearWeight) -> Packing:
+        """Return how a linear is stored."""
+        shape = self.checkpoint[linear.name].shape
         if self._is_int4(linear):
             return self._int4(linear, shape)
         if self._is_int8(linear):
@@ -77,21 +122,21 @@ class PackedWeights:
                 found, scale[:, part] = linear.int8_blocks(part, DEPTH_BLOCK)
                 return found
 
-            weight = self._file.add_rows(name, TensorKind.PANELS_INT8, shape, codes)
-            return weight, self.values(f"{name}_scale", scale), BufferFormat.OPERAND_INT16
+            return Packing(TensorKind.PANELS_INT8, shape, codes, scale, BufferFormat.OPERAND_INT16)
         if self._is_float8(linear):
             row_scale = np.zeros(round_up(shape[0]), np.float32)
             row_scale[: shape[0]] = linear.scale()
-            weight = self._file.add_rows(
-                name, TensorKind.PANELS_FLOAT8, shape, lambda part: self._float8(name, part)
-            )
-            return weight, self.values(f"{name}_scale", row_scale), BufferFormat.OPERAND_FLOAT
+            kind = TensorKind.PANELS_FLOAT8
+            return Packing(kind, shape, lambda part: self._float8(linear.name, part), row_scale)
+        return self._floats(linear, self._float)
+
+    def _floats(self, linear: LinearWeight, number: NumberFormat) -> Packing:
+        """Return the packing of a linear that is stored as floats."""
 
         def floats(part: slice) -> npt.NDArray[Any]:
-            return linear.floats(part).astype(self._float.numpy)
+            return linear.floats(part).astype(number.numpy)
 
-        weight = self._file.add_rows(name, FLOAT_PANELS[self._float], shape, floats)
-        return weight, None, BufferFormat.OPERAND_FLOAT
+        return Packing(FLOAT_PANELS[number], self.checkpoint[linear.name].shape, floats)
 
     def _is_int4(self, linear: LinearWeight) -> bool:
         """Whether a linear becomes int4.
@@ -104,10 +149,8 @@ class PackedWeights:
             return linear.name != model_names(self.checkpoint.config).lm_head
         return linear.has_int4
 
-    def _int4(
-        self, linear: LinearWeight, shape: tuple[int, ...]
-    ) -> tuple[int, int | None, BufferFormat]:
-        """Return (weight, factor of each row, operand) of a linear packed as int4.
+    def _int4(self, linear: LinearWeight, shape: tuple[int, ...]) -> Packing:
+        """Return the packing of a linear as int4, with a factor of each row.
 
         Scales are half floats times a power of two for each row, the largest from 2^14 to 2^15: so
         they are what bfloat16 or float16 stored, unless they are 2^-30 of the row's largest.
@@ -120,9 +163,7 @@ class PackedWeights:
             factors[part] = np.ldexp(np.float32(1), exponent)
             return int4_panels(codes, (scales / factors[part, None]).astype(np.float16))
 
-        weight = self._file.add_rows(linear.name, TensorKind.PANELS_INT4, shape, cells)
-        factor = self.values(f"{linear.name}_scale", factors)
-        return weight, factor, BufferFormat.OPERAND_INT8
+        return Packing(TensorKind.PANELS_INT4, shape, cells, factors, BufferFormat.OPERAND_INT8)
 
     def _is_int8(self, linear: LinearWeight) -> bool:
         """Whether a linear becomes int8.

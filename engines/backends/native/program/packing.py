@@ -1,11 +1,12 @@
 """The weights file of a native engine: tensors as the kernels read them, mapped as they are."""
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from nemotrt.engines.backends.native.program.program import (
 )
 
 AS_GIVEN = (*ROW_KINDS, TensorKind.PANELS_INT4)
+RowsOf = Callable[[slice], npt.NDArray[Any]]  # some rows of a matrix
+Piece = TypeVar("Piece")
 SLICE_ELEMENTS = 4 << 20  # converted at once by a thread: tens of MB of work space
 
 
@@ -49,7 +52,7 @@ class WeightsFile:
         name: str,
         kind: TensorKind,
         shape: tuple[int, ...],
-        rows_of: Callable[[slice], npt.NDArray[Any]],
+        rows_of: RowsOf,
     ) -> int:
         """Append a matrix [rows, columns] and return its index.
 
@@ -60,16 +63,25 @@ class WeightsFile:
             rows_of: returns some rows, in the kind's type, for int4 as `int4_panels`; called from
                 several threads.
         """
+        return self.add_stack(name, kind, shape, [rows_of])
+
+    def add_stack(
+        self, name: str, kind: TensorKind, shape: tuple[int, ...], each: Sequence[RowsOf]
+    ) -> int:
+        """Append matrices of one shape as one tensor, each in whole panels; return its index."""
         rows, columns = shape
-        spec = self._begin(name, kind, rows, columns)
+        spec = self._begin(
+            name, kind, rows if len(each) == 1 else round_up(rows) * len(each), columns
+        )
         step = max(SLICE_ELEMENTS // columns // PANEL, 1) * PANEL
         slices = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
-        def convert(part: slice) -> npt.NDArray[Any]:
+        def convert(piece: tuple[RowsOf, slice]) -> npt.NDArray[Any]:
+            rows_of, part = piece
             found = rows_of(part)
             return found if kind in AS_GIVEN else panels(found)
 
-        self._append(spec.offset, in_order(convert, slices))
+        self._append(spec.offset, in_order(convert, list(itertools.product(each, slices))))
         return self._index[name, kind]
 
     def _begin(self, name: str, kind: TensorKind, rows: int, columns: int) -> WeightTensor:
@@ -91,16 +103,16 @@ class WeightsFile:
 
 
 def in_order(
-    convert: Callable[[slice], npt.NDArray[Any]], slices: list[slice]
+    convert: Callable[[Piece], npt.NDArray[Any]], pieces: list[Piece]
 ) -> Iterator[npt.NDArray[Any]]:
-    """Yield the converted slices, a few of them under way at a time."""
-    if len(slices) == 1:
-        yield convert(slices[0])
+    """Yield the converted pieces, a few of them under way at a time."""
+    if len(pieces) == 1:
+        yield convert(pieces[0])
         return
     num_threads = len(os.sched_getaffinity(0))
     under_way: deque[Future[npt.NDArray[Any]]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
-        for part in slices:
+        for part in pieces:
             under_way.append(pool.submit(convert, part))
             if len(under_way) > num_threads:
                 yield under_way.popleft().result()

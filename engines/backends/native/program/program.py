@@ -39,6 +39,9 @@ class OperationKind(StrEnum):
     ATTENTION = "attention"
     PACK = "pack"
     LAST_TOKEN = "last_token"
+    ROUTE = "route"
+    EXPERTS = "experts"
+    MIX = "mix"
 
 
 class TensorKind(Table):

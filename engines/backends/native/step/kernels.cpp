@@ -7,6 +7,7 @@
 
 #include "attention.h"
 #include "drafts.h"
+#include "experts.h"
 #include "mamba.h"
 
 namespace {
@@ -30,6 +31,8 @@ int jobs_of(const Machine& machine, const Step& step, const Op& op, int phase) {
     case LINEAR: return rows_of(step, op) ? panels_of(machine, op) : 0;
     case CONV: return step.num_sequences * channel_blocks(op);
     case SCAN: return step.num_sequences * op.sizes[0];
+    case ROUTE: return step.num_tokens;
+    case EXPERTS: return most_chosen(op, step.num_tokens) * expert_panels(machine, op);
     default: return groups_of(rows_of(step, op));
   }
 }
@@ -60,6 +63,8 @@ void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase,
     case CONV: return causal_conv(machine, step, op, jobs);
     case SCAN: return scan(machine, step, op, jobs, scratch);
     case LAST_TOKEN: return last_token(machine, step, op, jobs);
+    case ROUTE: return route(machine, op, jobs, scratch);
+    case EXPERTS: return experts(machine, op, step.num_tokens, jobs, scratch);
     case ATTENTION:
       if (phase == 0) return place_heads(machine, step, op, jobs, scratch);
       if (phase == 2) return merge_parts(machine, step, op, jobs, scratch);

@@ -16,6 +16,7 @@ constexpr int MAX_THREADS = 1024;
 constexpr int MAX_WIDTH = 1 << 26;
 constexpr int MAX_JOBS = 1 << 30;  // of one operation in one step
 constexpr int ALIGNMENT = 4096;
+constexpr int MAX_EXPERTS = 1 << 16;
 constexpr int64_t MAX_ELEMENTS = int64_t(1) << 56;  // of a state, all slots together
 
 constexpr const char* KIND_NAMES[] = {NEMOTRT_KINDS(NEMOTRT_NAME)};
@@ -137,12 +138,13 @@ class Parts {
   }
 
   // A row operation's result, kept for the linears that follow.
-  bool operand(const Op& op) {
+  bool operand(const Op& op) { return operand(op, op.sources[0].width); }
+  bool operand(const Op& op, int expected) {
     const View& v = op.target;
     if (!buffer(v)) return false;
     if (p.buffers[v.buffer].format == ROWS) return fail("buffer %d is rows, not an operand", v.buffer);
     if (v.column != 0) return fail("an operand starts at column 0, not %d", v.column);
-    if (!columns(v) || !width(v, op.sources[0].width)) return false;
+    if (!columns(v) || !width(v, expected)) return false;
     held_width_[v.buffer] = v.width;
     held_rows_[v.buffer] = op.rows + 1;
     return true;

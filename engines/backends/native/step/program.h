@@ -30,7 +30,10 @@ constexpr int CELL = 32;           // inputs of a panel whose int4 codes share s
   X(GATED_NORM, "gated_norm", 2, 1, 0, 1, 1)  \
   X(ATTENTION, "attention", 3, 4, 2, 3, 1)    \
   X(PACK, "pack", 1, 0, 0, 0, 0)              \
-  X(LAST_TOKEN, "last_token", 1, 0, 0, 0, 0)
+  X(LAST_TOKEN, "last_token", 1, 0, 0, 0, 0)  \
+  X(ROUTE, "route", 1, 1, 0, 4, 1)            \
+  X(EXPERTS, "experts", 2, 2, 0, 3, 0)        \
+  X(MIX, "mix", 2, 0, 0, 2, 0)
 #define NEMOTRT_TENSOR_KINDS(X) /* and the bytes of CELL elements, with the scale of int4 */       \
   X(VALUES, "values", 128) X(TABLE_BF16, "table_bf16", 64) X(PANELS_FLOAT, "panels_float", 128)   \
   X(PANELS_BF16, "panels_bf16", 64) X(PANELS_INT8, "panels_int8", 32)                             \
@@ -115,6 +118,9 @@ constexpr int64_t bytes_of(int kind, int64_t elements) { return elements * CELL_
 constexpr int64_t depth_of(int kind, int64_t columns) { return round_up(columns, kind == PANELS_INT4 ? CELL : PANEL); }
 // An int8 operand has for each token and CELL inputs their codes, their offset's part of the sum, a scale.
 constexpr int CELL_WORDS = CELL / 4 + 2;
+constexpr int operand_of(int kind) {
+  return kind == PANELS_INT8 ? OPERAND_INT16 : kind == PANELS_INT4 ? OPERAND_INT8 : OPERAND_FLOAT;
+}
 constexpr int blocks_of(int64_t inputs) { return (int)((inputs + DEPTH_BLOCK - 1) / DEPTH_BLOCK); }
 
 // Attention: queries that a thread takes through the keys together, keys that it packs at once, keys
@@ -138,6 +144,18 @@ constexpr int64_t cache_row_elements(int depth, int format) {
 constexpr int MATRIX_TOKENS = 16;
 constexpr int64_t matrix_elements(int64_t tokens) {
   return (2 * round_up(tokens, MATRIX_TOKENS) + PANEL) * DEPTH_BLOCK / (int64_t)sizeof(float);
+}
+
+// Experts: rows that go through one of them together; a thread's memory for an operand, and for the
+// step's pairs of tokens and experts, and the rows that enter one expert and come out of it.
+constexpr int EXPERT_ROWS = 96;
+constexpr int64_t operand_elements(int64_t depth, int64_t rows) {
+  return round_up(rows * depth, PANEL) + round_up(rows * blocks_of(depth), PANEL);
+}
+constexpr int64_t expert_elements(int64_t experts, int64_t chosen, int64_t depth, int64_t rows, int64_t tokens) {
+  int64_t width = round_up(depth, 2 * PANEL);
+  return round_up(experts + 1 + tokens * chosen, PANEL) + width + operand_elements(width, EXPERT_ROWS) +
+         EXPERT_ROWS * (rows / experts);
 }
 
 // A buffer in memory. Operands hold groups of tokens, interleaved for the kernels (operand.h).

@@ -44,6 +44,16 @@ INLINE void gated_norm(const float* x, const float* gate, const float* weight, i
   }
 }
 
+// The sum of a token's experts by their weights, in the order of its choice (experts.h).
+INLINE void mix(const float* pairs, int64_t stride, const float* weights, int chosen, int width, float* out) {
+  for (int c = 0; c < width; c += LANES) {
+    int n = width - c;
+    Vec sum = splat(0);
+    for (int k = 0; k < chosen; k++) sum = load(pairs + k * stride + c, n) * weights[k] + sum;
+    store(out + c, sum, n);
+  }
+}
+
 INLINE void row_result(const Machine& machine, const Op& op, int row, float* out) {
   const float* x = row_of(machine, op.sources[0], row);
   int width = op.sources[0].width;
@@ -67,19 +77,32 @@ INLINE void row_result(const Machine& machine, const Op& op, int row, float* out
       }
       return;
     }
+    case MIX:
+      return mix(x, width / op.sizes[0], row_of(machine, op.sources[1], row) + op.sizes[0], op.sizes[0],
+                 op.target.width, out);
     default:  // PACK
       memcpy(out, x, width * sizeof(float));
   }
 }
 
+INLINE void put_row(const Machine& machine, const Op& op, int row, const float* x) {
+  float* out = target_row(machine, op, row);
+  bool adds = op.kind == MIX && op.sizes[1];
+  for (int k = 0; k < op.target.width; k += LANES) {
+    int n = op.target.width - k;
+    store(out + k, adds ? load(out + k, n) + load(x + k, n) : load(x + k, n), n);
+  }
+}
+
 // One job is a group of tokens, whose operand is interleaved: no two threads write one cache line.
 void row_operation(const Machine& machine, const Op& op, int rows, Range groups, float* scratch) {
-  const Buffer& operand = machine.buffers[op.target.buffer];
+  const Buffer& target = machine.buffers[op.target.buffer];
   for (int group = groups.first; group < groups.last; group++) {
     int first = first_of(group, rows), end = first_of(group + 1, rows);
     for (int row = first; row < end; row++) {
       row_result(machine, op, row, scratch);
-      pack(operand, scratch, op.sources[0].width, row, {first, end - first});
+      if (target.format == ROWS) put_row(machine, op, row, scratch);
+      else pack(target, scratch, op.target.width, row, {first, end - first});
     }
   }
 }

@@ -56,9 +56,10 @@ class Check : Parts {
       case LINEAR: return linear(op);
       case RELU2:
       case PACK: return sources(op) && operand(op);
-      case NORM: return sources(op) && values(op, 0, 1, op.sources[0].width) && operand(op);
+      case NORM: return sources(op) && values(op, 0, 1, op.sources[0].width) && result(op, op.sources[0].width);
       case SWIGLU: return sources(op) && width(op.sources[1], op.sources[0].width) && operand(op);
       case GATED_NORM: return gated_norm(op);
+      case MIX: return mix(op);
     }
     if (op.rows != TOKENS) return fail("it works on tokens");
     if (!rows_view(op.target, op.kind == LAST_TOKEN ? SEQUENCES : TOKENS) || !sources(op)) return false;
@@ -67,6 +68,8 @@ class Check : Parts {
       case CONV: return conv(op);
       case SCAN: return scan(op);
       case ATTENTION: return attention(op);
+      case ROUTE: return route(op);
+      case EXPERTS: return experts(op);
       default:  // LAST_TOKEN
         if (op.target.buffer == p.logits) return fail("only a linear writes the logits");
         return width(op.sources[0], op.target.width);
@@ -101,9 +104,7 @@ class Check : Parts {
     if (!weight) return false;
     if (weight->kind < PANELS_FLOAT)
       return fail("%.200s is %s, no weight", name(*weight), TENSOR_KIND_NAMES[weight->kind]);
-    int wanted = weight->kind == PANELS_INT8   ? OPERAND_INT16
-                 : weight->kind == PANELS_INT4 ? OPERAND_INT8
-                                               : OPERAND_FLOAT;
+    int wanted = operand_of(weight->kind);
     if (p.buffers[x.buffer].format != wanted)
       return fail("%s needs an %s", TENSOR_KIND_NAMES[weight->kind], FORMAT_NAMES[wanted]);
     if (x.column != 0 || held_width_[x.buffer] != x.width || held_rows_[x.buffer] != op.rows + 1)
@@ -127,6 +128,49 @@ class Check : Parts {
     const TensorSpec& scale = p.tensors[op.tensors[1]];
     bool is_fit = scale.rows == 1 || (is_int8 && scale.rows == blocks_of(weight.columns));
     return is_fit || fail("%.200s has %d blocks of scales", name(scale), scale.rows);
+  }
+
+  // What becomes an operand, or rows of its own.
+  bool result(const Op& op, int expected) {
+    if (!buffer(op.target)) return false;
+    if (p.buffers[op.target.buffer].format != ROWS) return operand(op, expected);
+    if (op.target.buffer == p.logits) return fail("only a linear writes the logits");
+    return rows_view(op.target, op.rows) && width(op.target, expected);
+  }
+
+  bool route(const Op& op) {  // scores; bias; chosen, groups, chosen groups, whether they are normalized
+    int64_t experts = op.sources[0].width, chosen = op.sizes[0], groups = op.sizes[1], best = op.sizes[2];
+    if (chosen < 1 || groups < 1 || best < 1 || best > groups || experts % groups ||
+        chosen > experts / groups * best)
+      return fail("%lld of %lld experts in %lld of %lld groups", (long long)chosen, (long long)experts,
+                  (long long)best, (long long)groups);
+    return values(op, 0, 1, experts) && width(op.target, 2 * chosen) && jobs(1);
+  }
+
+  bool experts(const Op& op) {  // x, choice; weight, scale; experts, chosen, inputs, whether results are squared
+    int64_t experts = op.sizes[0], chosen = op.sizes[1];
+    const TensorSpec* weight = tensor(op, 0);
+    if (!weight) return false;
+    if (weight->kind < PANELS_FLOAT)
+      return fail("%.200s is %s, no weight", name(*weight), TENSOR_KIND_NAMES[weight->kind]);
+    if (experts < 1 || experts > MAX_EXPERTS || chosen < 1 || chosen > experts ||
+        weight->rows % (experts * PANEL) || weight->columns != op.sizes[2])
+      return fail("%lld of %lld experts in [%d, %d]", (long long)chosen, (long long)experts, weight->rows,
+                  weight->columns);
+    int64_t segment = round_up(weight->columns, PANEL), rows = weight->rows / experts;
+    bool is_each = op.sources[0].width == chosen * segment;
+    return (is_each || width(op.sources[0], weight->columns)) && width(op.sources[1], 2 * chosen) &&
+           width(op.target, chosen * rows) && scale(op, *weight) && jobs(chosen * rows / PANEL);
+  }
+
+  bool mix(const Op& op) {  // pairs, choice; chosen, whether it adds
+    int64_t chosen = op.sizes[0], segment = round_up(op.target.width, PANEL);
+    if (chosen < 1 || chosen > MAX_EXPERTS) return fail("%lld chosen experts", (long long)chosen);
+    if (!sources(op) || !width(op.sources[0], chosen * segment) || !width(op.sources[1], 2 * chosen) ||
+        !result(op, op.target.width))
+      return false;
+    bool is_rows = p.buffers[op.target.buffer].format == ROWS;
+    return is_rows || !op.sizes[1] || fail("an operand can't be added to");
   }
 
   static View padded(View view) {
