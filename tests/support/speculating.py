@@ -24,7 +24,8 @@ from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
 from nemotrt.engines.text.reasoning import Trace
 from nemotrt.engines.text.tag_tokens import tag_tokens
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.grammar.compile import compile_grammar, grammar_vocabulary
+from nemotrt.serve.grammar.guide import GrammarGuide
 
 LIMITS = Limits(max_batch_size=6, max_seq_len=256, chunk_tokens=24)
 SCHEMA = {
@@ -52,7 +53,8 @@ class Speculating:
         assert self.opened.tokenizer is not None
         self.tokenizer = self.opened.tokenizer
         vocab, ends = self.opened.engine.vocab_size, self.opened.end_ids
-        self._grammars = GrammarCompiler(self.tokenizer, vocab, ends)
+        self._vocabulary = grammar_vocabulary(self.tokenizer, vocab, list(ends))
+        self._matcher = compile_grammar("json_schema", json.dumps(SCHEMA), self._vocabulary)
         self._tags = tag_tokens(self.tokenizer, vocab, ends)
 
     def scheduler(self, *, guesses: bool, keeps: bool = False, **more: Any) -> Scheduler:
@@ -106,7 +108,7 @@ class Speculating:
     def _guide(self, rng: random.Random, trace: Trace) -> Guide | None:
         """Return no guide, a grammar, a budget, both, or words that may not come."""
         what = rng.choice(["none", "none", "budget", "grammar", "words", "both"])
-        grammar = self._grammars.guide("json_schema", json.dumps(SCHEMA))
+        grammar = GrammarGuide(self._matcher.deep_copy(), self._vocabulary)
         if what == "words":
             words = word_tokens(["the", "engine"], self._encode)
             return WithoutWords(words, self.opened.engine.vocab_size)

@@ -122,7 +122,7 @@ def told(updates: Sequence[Update]) -> list[Update]:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_answer_is_that_without_guesses(data: st.DataObject) -> None:
     """Any settings, guides, ends, batches, chunks, budgets, kept states and cancellations."""
     asked = data.draw(requests())
