@@ -233,12 +233,17 @@ __attribute__((noinline)) void merge(const Part& whole, const Part& part, int de
 void attend_block(const Queries& queries, const Cache& keys, const Cache& vals, int start) {
   int count = queries.count, depth = queries.depth, seen[ATTENTION_QUERIES];
   for (int i = 0; i < count; i++) seen[i] = most(0, least(KEY_BLOCK, queries.held[i] - start));
-  int any = seen[count - 1], key_panels = (any + PANEL - 1) / PANEL, half = KEY_BLOCK / 2;
+  int any = seen[count - 1], half = KEY_BLOCK / 2, groups = groups_of(count);
   Cache next_keys = keys.from(start + KEY_BLOCK), next_vals = vals.from(start + KEY_BLOCK);
-  pack_keys(plain_rows(keys.from(start), any, depth, queries.plain), any, depth, next_keys, queries.keys);
-  multiply<false>({queries.keys, queries.rows, next_keys.from(half).rows, depth, (int64_t)PANEL * depth, PANEL, KEY_BLOCK,
-                   queries.scores},
-                  count, key_panels, depth);
+  const float* key_rows = plain_rows(keys.from(start), any, depth, queries.plain);
+  int together = PANEL * panels_at_once((count + groups - 1) / groups);
+  for (int key = 0; key < any; key += together) {  // packed keys are used while they are near
+    int taken = least(together, any - key);
+    pack_keys(key_rows + (int64_t)key * depth, taken, depth, next_keys.from(key / 2), queries.keys);
+    multiply<false>({queries.keys, queries.rows, next_keys.from(half + key / 2).rows, depth, (int64_t)PANEL * depth,
+                     PANEL, KEY_BLOCK, queries.scores + key},
+                    count, (taken + PANEL - 1) / PANEL, depth);
+  }
   const float* rows = plain_rows(vals.from(start), any, depth, queries.plain);
   bool is_packed = count > GROUP || depth % PANEL;  // a single group reads the rows as they are
   if (is_packed) pack_values(rows, any, depth, next_vals, queries.vals);
