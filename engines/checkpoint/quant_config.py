@@ -5,12 +5,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.checkpoint.codes.spelling import COMPRESSED_TENSORS, precision_of
 from nemotrt.engines.model.numerics import KV_CODES, QUANTIZED, Precision
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 
 QUANT_CONFIG_FILE = "hf_quant_config.json"
+COMPRESSED_TENSORS = "compressed-tensors"  # quant_method of config.json
 KV_WORDS = {code.kind: word for word, code in KV_CODES.items()}  # by compressed-tensors' type
 
 
@@ -109,6 +109,8 @@ def _compressed(path: Path, flat: dict[str, Any]) -> QuantConfig:
 
     Linears in int8 beside those in int4 are stored for int4.
     """
+    from nemotrt.engines.checkpoint.codes.spelling import precision_of
+
     try:
         groups = flat["config_groups"].values()
         schemes = [(group["weights"], group.get("input_activations")) for group in groups]

@@ -33,7 +33,7 @@ class CheckpointFormat(StrEnum):
         """Return the shape of a weight's scales."""
         if numbers.is_per_tensor:
             return self.one_scale
-        is_vector = self is CheckpointFormat.MODELOPT and num_groups == 1
+        is_vector = self is CheckpointFormat.MODELOPT and not numbers.is_grouped
         return (num_rows,) if is_vector else (num_rows, num_groups)
 
     def packs(self, precision: Precision) -> bool:

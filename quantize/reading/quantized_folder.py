@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.checkpoint.checkpoint import contradictions, tensor_refs
+from nemotrt.engines.checkpoint.codes.packed import num_words
 from nemotrt.engines.checkpoint.codes.spelling import spelled
 from nemotrt.engines.checkpoint.quant_config import (
     QUANT_CONFIG_FILE,
@@ -19,7 +20,7 @@ from nemotrt.engines.checkpoint.stored_head import settle_head
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.model.tensor_names import linear_names
+from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 
@@ -70,9 +71,11 @@ class QuantizedFolder:
 
     def bits(self, module: str) -> int:
         """Return the bits of a module's codes; int8 may stand beside int4."""
-        own = self.precision.weights.format.num_bits
-        scale = self.tensors.get(f"{module}.weight_scale")
-        return 8 if own == 4 and scale is not None and scale.shape[1:] == (1,) else own
+        own, words = self.precision.weights.format.num_bits, self.codes(module)
+        if words is None or words.dtype != "I32" or len(words.shape) != 2:
+            return own
+        columns = expected_shapes(self.model)[f"{module}.weight"][1]
+        return 8 if words.shape[1] == num_words(columns, 8) else own
 
     def codes(self, module: str) -> TensorRef | None:
         """Return where the codes of `module` are, or None if it is not quantized."""

@@ -9,8 +9,6 @@ from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import QUANTIZED, Precision
 from nemotrt.errors import ArtefactError
 
-COMPRESSED_TENSORS = "compressed-tensors"  # quant_method of config.json
-
 
 def spelled(tensors: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
     """Return a quantized checkpoint's tensors; codes that share words by the weight's name.

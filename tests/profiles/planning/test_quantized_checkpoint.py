@@ -161,8 +161,11 @@ def test_four_bit_folders(method: str, tmp_path: Path) -> None:
         by_config = planned(str(folder))["weights_bytes"]
         assert by_config == pytest.approx(raw["weights_bytes"], rel=0.01)
     limits = tmp_path / "limits.yaml"
-    refused = run(str(folder), "--gpu", "h100", "--write-limits", str(limits))
-    assert refused.exit_code == 2 and "does not build int4-wo" in refused.stderr
+    found = run(str(folder), "--gpu", "h100", "--write-limits", str(limits))
+    if method == "compressed-tensors":  # which backend tensorrt builds
+        assert found.exit_code == 0, found.output
+    else:
+        assert found.exit_code == 2 and "does not build int4-wo" in found.stderr
 
 
 def test_the_linears_left_in_16_bits_multiply_in_16_bits(quantized: Make) -> None:

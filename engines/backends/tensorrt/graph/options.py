@@ -10,8 +10,8 @@ from nemotrt.engines.model.numerics import Precision
 PRECISIONS = (
     Precision.BF16,
     Precision.INT8_WO,
-    Precision.INT4_WO,
     Precision.INT8_SQ,
+    Precision.INT4_WO,
     Precision.FP8,
 )
 
