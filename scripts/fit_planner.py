@@ -3,9 +3,10 @@
 usage: python scripts/fit_planner.py [--leave-out]
 
 Without an option it prints the constants of one fit of everything. With `--leave-out` it writes
-left_out.json: for each source the error on its rows of constants that never saw it, beside that of
-constants that saw all. Two minutes of CPU. What ships in `engines/*.yaml` and `gpus/*/*.yaml` was
-fitted before this script was: it is in the same place, not the same to the last digit.
+records/left_out.json: for each source the error on its rows of constants that never saw it, beside
+that of constants that saw all. Two minutes of CPU. What ships in `engines/*.yaml` and
+`gpus/*/*.yaml` came of a longer fit, before this script was; this one does not give it back digit
+by digit.
 """
 
 import argparse
