@@ -37,8 +37,7 @@ from nemotrt.profiles.planning.answers.search import (
     best_under,
     each_precision,
 )
-from nemotrt.profiles.planning.launch.launch import launch, planned_engine
-from nemotrt.profiles.planning.launch.table import load_table
+from nemotrt.profiles.planning.launch.table import load_table, planned_engine
 from nemotrt.profiles.planning.measured.calibrate_command import calibrate_and_tell
 from nemotrt.profiles.planning.measured.validate_command import validate_command
 from nemotrt.profiles.planning.output.telling import Asked, check_outputs, print_plan, write_plan
@@ -166,7 +165,11 @@ def plan_model(
         if asked.concurrency:
             raise ConfigError("--rate is of requests that nobody waits to send, not --concurrency.")
         arrivals = open_loop(deployment, asked.rate, record.batch_size, latency_target)
-    command = launch(table, deployment, record, sessions) if table else None
+    command = None
+    if table:
+        from nemotrt.profiles.planning.launch.launch import launch
+
+        command = launch(table, deployment, record, sessions)
     print_plan(deployment, record, sessions, arrivals, command, asked)
     write_plan(deployment, record, baseline, sessions, asked)
 

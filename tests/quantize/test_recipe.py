@@ -94,6 +94,10 @@ def test_gpus_choose() -> None:
     assert choose_format(None, load_recipe("fp8")).value == "modelopt"
     for gpu in map(load_gpu, known_gpus()):
         have = float(gpu.compute_capability or 0)
+        if have < 8:  # the recipes are for Ampere and later
+            with pytest.raises(ConfigError, match=rf"{gpu.name} has {have}\. No recipe runs"):
+                choose_recipe(None, gpu.name)
+            continue
         assert choose_recipe(None, gpu.name).min_compute_capability <= have
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-RECORD = resources.files("nemotrt.profiles.planning.measured") / "track_record.json"
+RECORD = resources.files("nemotrt.profiles.planning.measured") / "records/track_record.json"
 # As a plan prints them.
 FIGURES = ("tokens/s", "tpot", "ttft", "power")
 

@@ -13,11 +13,10 @@ from nemotrt.profiles.planning.answers.as_built import unbuilt
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.plan import Plan
 from nemotrt.profiles.planning.launch.served_model import ServedModel, served_model
-from nemotrt.profiles.planning.launch.table import Case, LaunchTable, Words
+from nemotrt.profiles.planning.launch.table import OWN, Case, LaunchTable, Words
 from nemotrt.profiles.planning.memory.capacity import GIB
 from nemotrt.profiles.planning.sessions.answer import SessionsPlan
 
-OWN = "nemotrt"
 # CUDA graphs of decode steps: more sequences at once gain nothing of them.
 # Source: the largest size that vLLM captures by default (max_cudagraph_capture_size).
 MAX_GRAPH_SIZE = 512
@@ -38,23 +37,6 @@ class Launch:
     argv: tuple[str, ...]
     files: dict[str, str]
     notes: tuple[str, ...]
-
-
-def planned_engine(table: LaunchTable, engine: str | None) -> str | None:
-    """Return the engine to plan for a command; None leaves it to the GPU.
-
-    Raises:
-        ConfigError: the plan is to be of another engine than the command.
-    """
-    if engine is None:
-        return None if table.name == OWN else table.planned_as[0]
-    if engine not in table.planned_as:
-        known = " or ".join(table.planned_as)
-        raise ConfigError(
-            f"--launch {table.name} serves a plan of --engine {known}, and not of {engine}; leave "
-            "--engine out."
-        )
-    return engine
 
 
 def launch(

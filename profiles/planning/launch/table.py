@@ -8,10 +8,11 @@ from importlib import resources
 from pydantic import Field
 
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.errors import unknown_name
+from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.files.model_file import Strict, yaml_model
 
 TABLES = resources.files("nemotrt.profiles.planning.launch") / "tables"
+OWN = "nemotrt"
 
 
 class Case(StrEnum):
@@ -99,3 +100,20 @@ def load_table(name: str) -> LaunchTable:
     if name not in known_launchers():
         raise unknown_name("engine to launch", name, known_launchers())
     return yaml_model(LaunchTable, (TABLES / f"{name}.yaml").read_text(), f"{name}.yaml")
+
+
+def planned_engine(table: LaunchTable, engine: str | None) -> str | None:
+    """Return the engine to plan for a command; None leaves it to the GPU.
+
+    Raises:
+        ConfigError: the plan is to be of another engine than the command.
+    """
+    if engine is None:
+        return None if table.name == OWN else table.planned_as[0]
+    if engine not in table.planned_as:
+        known = " or ".join(table.planned_as)
+        raise ConfigError(
+            f"--launch {table.name} serves a plan of --engine {known}, and not of {engine}; leave "
+            "--engine out."
+        )
+    return engine

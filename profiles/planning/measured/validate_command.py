@@ -14,7 +14,7 @@ from nemotrt.commandline.shared import json_option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nemotrt.profiles.planning.measured.validation import Outcome, Score, Validation
+    from nemotrt.profiles.planning.measured.validation import LeftOut, Outcome, Score, Validation
 
 
 @click.command("validate")
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 def validate_command(rows: Path | None, is_each: bool, as_json: bool) -> None:
     """Compare each predicted figure with measured rows; rows that shaped a constant stand apart."""
     from nemotrt.profiles.planning.measured.rows import read_rows
-    from nemotrt.profiles.planning.measured.validation import validate
+    from nemotrt.profiles.planning.measured.validation import left_out, validate
 
     found = validate(read_rows(rows))
     if as_json:
-        click.echo(json.dumps({"schema_version": 1, **_to_dict(found)}, allow_nan=False, indent=2))
+        raw = {"schema_version": 1, **_to_dict(found)}
+        if rows is None:  # of the shipped ones
+            raw["left_out"] = [asdict(one) for one in left_out()]
+        click.echo(json.dumps(raw, allow_nan=False, indent=2))
         return
     from nemotrt.profiles.planning.output.plan_table import print_tables
 
@@ -40,6 +43,8 @@ def validate_command(rows: Path | None, is_each: bool, as_json: bool) -> None:
         _scores("Test rows by source", found.by_source),
         _scores("By group", found.groups),
     ]
+    if rows is None:
+        tables.append(_left_out_sources(left_out()))
     if is_each:
         tables += [_rows(found), _left_out(found)]
     print_tables([*tables, f"{len(found.unscorable)} rows cannot be scored (--each lists them)."])
@@ -53,6 +58,22 @@ def _scores(title: str, scores: tuple["Score", ...]) -> "Table":
         held = "" if score.coverage is None else f"{score.coverage:.0%}"
         cells = (str(score.num_rows), f"{score.mape:.1%}", f"{score.bias:+.1%}", held)
         table.add_row(" | ".join(score.name), score.figure.value, *cells)
+    return table
+
+
+def _left_out_sources(found: "Sequence[LeftOut]") -> "Table":
+    from rich.table import Table
+
+    table = Table(
+        "source", "rows", "never seen", "seen", title="tokens/s of sources left out of a fit"
+    )
+    for one in found:
+        table.add_row(
+            one.source,
+            str(one.num_rows),
+            f"{one.mape:.1%} ({one.bias:+.1%})",
+            f"{one.seen_mape:.1%} ({one.seen_bias:+.1%})",
+        )
     return table
 
 

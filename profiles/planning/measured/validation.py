@@ -1,8 +1,10 @@
 """How far the planner is from measured rows, by figure and group, calibration apart from test."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import resources
 
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import NoFeasiblePlanError
@@ -121,6 +123,27 @@ class Validation:
     by_gpu: tuple[Score, ...]
     by_source: tuple[Score, ...]
     unscorable: tuple[tuple[str, str], ...]
+
+
+LEFT_OUT_FILE = resources.files("nemotrt.profiles.planning.measured") / "records/left_out.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The error on one source's rows, tokens/s, of a fit that never saw it, and of one that did."""
+
+    source: str
+    num_rows: int
+    mape: float
+    bias: float
+    seen_mape: float
+    seen_bias: float
+
+
+def left_out() -> list[LeftOut]:
+    """Return what `scripts/fit_planner.py --leave-out` found, a source each."""
+    found = json.loads(LEFT_OUT_FILE.read_text(encoding="utf-8"))
+    return [LeftOut(source=source, **one) for source, one in found.items()]
 
 
 def validate(rows: Iterable[MeasuredRow]) -> Validation:

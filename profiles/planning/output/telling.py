@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,9 +16,11 @@ from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.limits import limits_yaml
 from nemotrt.profiles.planning.answers.plan import Plan
 from nemotrt.profiles.planning.answers.search import curve
-from nemotrt.profiles.planning.launch.launch import Launch
 from nemotrt.profiles.planning.launch.table import known_launchers
 from nemotrt.profiles.planning.sessions.answer import SessionsPlan
+
+if TYPE_CHECKING:
+    from nemotrt.profiles.planning.launch.launch import Launch
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def print_plan(
     record: Plan,
     sessions: SessionsPlan | None,
     arrivals: OpenLoop | None,
-    command: Launch | None,
+    command: "Launch | None",
     asked: Asked,
 ) -> None:
     """Print the plan, as JSON or as tables."""

@@ -314,12 +314,15 @@ def test_check_alone_with_a_gpu_names_what_it_lacks(
     [
         ("8.6", "NVIDIA A10G", "a10g"),
         ("8.6", "NVIDIA A10", "a10"),
-        ("8.6", "NVIDIA GeForce RTX 3090", "a10"),  # of the same capability
+        ("8.6", "NVIDIA GeForce RTX 3090", "rtx-3090"),
+        ("8.6", "NVIDIA RTX A6000", "a10g"),  # of the same capability, and fitted
+        ("9.0", "NVIDIA H100 NVL", "h100"),
         ("8.0", "NVIDIA A100-SXM4-80GB", "a100"),
         ("8.0", "NVIDIA A100 80GB PCIe", "a100-80-pcie"),
         ("9.0", "NVIDIA H100 80GB HBM3", "h100"),
         ("9.0", "NVIDIA H200", "h200"),
-        ("12.1", "NVIDIA GB10", None),
+        ("12.1", "NVIDIA GB10", "gb10"),
+        ("10.3", "NVIDIA B300", None),
     ],
 )
 def test_the_gpu_that_is_here_is_known_by_its_name(

@@ -40,7 +40,8 @@ def test_the_claim_on_one_a10g() -> None:
     assert "holds 7 sequences, qwen3-8b 1: memory" in raw["reason"]
     narrow = planned("--baseline", "qwen3-8b", "--ssm-dtype", "bf16")
     assert narrow["max_batch_size"] == 8
-    assert 5.7 <= narrow["ratio"]["best"] <= 6.9
+    # attention reads a slot's whole cache, which costs the baseline more
+    assert 5.7 <= narrow["ratio"]["best"] <= 7.1
 
 
 def test_json_has_the_promised_keys() -> None:

@@ -1,6 +1,7 @@
 """The planner against measured rows, and the fit that made its corrections."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from nemotrt.profiles.planning.measured.validation import (
     Figure,
     Score,
     Validation,
+    left_out,
     validate,
 )
 
@@ -169,6 +171,16 @@ def test_rows_need_their_columns(tmp_path: Path) -> None:
         path.write_text(f"{header}\n{damaged}\n")
         with pytest.raises(ConfigError, match="row 1: "):
             read_rows(path)
+
+
+def test_every_source_was_left_out_of_a_fit(found: Validation) -> None:
+    """What `scripts/fit_planner.py --leave-out` wrote is of the rows that ship."""
+    told = {one.source: one for one in left_out()}
+    counts = Counter(o.row.source for o in found.outcomes)
+    assert {source: one.num_rows for source, one in told.items()} == counts
+    assert all(0 < one.mape < 1 and abs(one.bias) <= one.mape for one in told.values())
+    total = sum(one.mape * one.num_rows for one in told.values()) / counts.total()
+    assert total < 0.15
 
 
 if __name__ == "__main__":
