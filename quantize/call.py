@@ -5,7 +5,7 @@ from pathlib import Path
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.files.writing import check_target
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
-from nemotrt.quantize.gpus import choose_recipe
+from nemotrt.quantize.gpus import choose_format, choose_recipe
 from nemotrt.quantize.writing.writer import QuantizeResult, quantize_checkpoint
 
 DEFAULT_TEXT = CalibrationText()
@@ -39,7 +39,8 @@ def quantize(
     """
     chosen, target = choose_recipe(recipe, gpu, kv_cache), Path(output)
     folder = None if calibration is None else Path(calibration)
-    options = QuantizeOptions(kv_cache=kv_cache, calibration=folder, force=force)
+    layout = choose_format(None, chosen.precision)
+    options = QuantizeOptions(layout=layout, kv_cache=kv_cache, calibration=folder, force=force)
     check_target(target, force=force)
     source = checkpoint_folder(str(checkpoint), quiet=True)
     if folder is not None:

@@ -77,7 +77,7 @@ def quantize(
         calibration = None  # nothing to take from it
     options = replace(
         quantize_options,
-        layout=choose_format(layout_name),
+        layout=choose_format(layout_name, chosen.precision),
         keep_feeders=keep is not None,
         calibration=calibration,
         settings=_settings(),

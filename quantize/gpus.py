@@ -5,7 +5,7 @@ from nemotrt.engines.backends.protocol.compute_capability import (
     capability_number,
     has_fp8,
 )
-from nemotrt.engines.model.numerics import NumberFormat
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -44,14 +44,15 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     return chosen
 
 
-def choose_format(name: str | None) -> CheckpointFormat:
-    """Return the format by name, or the one that TensorRT-LLM and we read.
+def choose_format(name: str | None, precision: Precision | None = None) -> CheckpointFormat:
+    """Return the format by name, or the one that other engines read this precision in.
 
     Raises:
         ConfigError: the name is unknown.
     """
     if name is None:
-        return CheckpointFormat.MODELOPT
+        is_modelopts = precision is not Precision.INT8_DYNAMIC
+        return CheckpointFormat.MODELOPT if is_modelopts else CheckpointFormat.COMPRESSED_TENSORS
     if name not in list(CheckpointFormat):
         raise unknown_name("format", name, [item.value for item in CheckpointFormat])
     return CheckpointFormat(name)

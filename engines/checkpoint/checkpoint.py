@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.quant_config import QuantConfig, read_quant_config
+from nemotrt.engines.checkpoint.quantized.config import read_quant_config
+from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig
+from nemotrt.engines.checkpoint.quantized.spelling import spelled
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef, read_header
 from nemotrt.engines.checkpoint.stored_head import HEAD, settle_head
 from nemotrt.engines.checkpoint.stored_names import left_out, left_out_note, missing_message
@@ -56,7 +58,7 @@ class Checkpoint:
         ref = self[name]
         if not ref.is_float:
             raise ArtefactError(f"{ref.path}: tensor {name} is {ref.dtype}, expected a float.")
-        values = (ref.map()[rows] if ref.shape else ref.map()).astype(np.float32)
+        values = ref.rows(rows).astype(np.float32)
         bad = int(values.size - np.count_nonzero(np.isfinite(values)))
         if bad:
             raise ArtefactError(
@@ -69,8 +71,14 @@ class Checkpoint:
 
         `fate` says what becomes of the tensors that are no part of the model.
         """
-        note = left_out_note(self._left_out(), fate)
-        return (*self.contradictions, note) if note else self.contradictions
+        found = (self._decoded_note(), left_out_note(self._left_out(), fate))
+        return (*self.contradictions, *filter(None, found))
+
+    def _decoded_note(self) -> str | None:
+        """What to say of codes that are read as floats."""
+        if self.quant.precision is not None or not self.quant.schemes:
+            return None
+        return f"{self.quant.title}: its linears are read as floats, dequantized"
 
     def used_names(self) -> list[str]:
         """Return the names of the tensors that are part of the model, with their scales."""
@@ -100,7 +108,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ConfigError: config.json describes a model that is not supported.
     """
     told, quant = read_model_config(path), read_quant_config(path)
-    config, tensors = settle_head(told, dict(tensor_refs(path)))
+    config, tensors = settle_head(told, spelled(tensor_refs(path), quant))
     checkpoint = Checkpoint(path, config, tensors, quant, contradictions(path, told, config))
     check_shapes(checkpoint)
     return checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, shard_paths
-from nemotrt.engines.checkpoint.quant_config import (
+from nemotrt.engines.checkpoint.quantized.config import (
     QUANT_CONFIG_FILE,
     flat_quantization,
     read_quant_config,
@@ -104,8 +104,8 @@ def check_plain(folder: Path) -> None:
     """Raise ConfigError if the checkpoint in `folder` is quantized, in any layout."""
     if flat := flat_quantization(folder):
         how = f"config.json says {flat.get('quant_method')}"
-    elif (quant := read_quant_config(folder)).precision:
-        how = f"{QUANT_CONFIG_FILE} says {quant.algo}"
+    elif title := read_quant_config(folder).title:
+        how = f"{QUANT_CONFIG_FILE} says {title}"
     else:
         return
     raise ConfigError(

@@ -13,7 +13,7 @@ import numpy as np
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
-from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.model.tensor_names import Block, blocks, model_names
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.forward import Floats, embed, final_logits, run_block
@@ -21,7 +21,6 @@ from nemotrt.quantize.quality.engine_quality import evaluate_engine
 from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
 from nemotrt.quantize.quality.linear_error import LinearErrors
 from nemotrt.quantize.quality.quality import Ids, LayerError, Quality, Tally, TextQuality
-from nemotrt.quantize.reading.compressed import open_quantized
 
 Progress = Callable[[int], None]
 
@@ -106,14 +105,14 @@ def _precision(checkpoint: Checkpoint) -> str:
     """Return how the linears are quantized, and the KV cache if it is."""
     quant = checkpoint.quant
     cache = f", {quant.kv_cache_algo} KV cache" if quant.kv_cache_algo else ""
-    return f"{quant.algo}{cache}"
+    return f"{quant.precision.algo if quant.precision else quant.title or 'none'}{cache}"
 
 
 def _open(folder: Path) -> Checkpoint:
-    """Return a checkpoint in either layout."""
+    """Return a checkpoint, in whatever layout."""
     if is_engine(folder):
         raise ConfigError(f"{folder} is an engine; --against takes the checkpoint.")
-    return open_quantized(folder)
+    return open_checkpoint(folder)
 
 
 def _run_both(

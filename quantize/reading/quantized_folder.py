@@ -1,25 +1,19 @@
-"""A quantized checkpoint in either layout: what its configs say and where its tensors are."""
+"""A quantized checkpoint of ours: what its configs say and where its tensors are."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import contradictions, tensor_refs
-from nemotrt.engines.checkpoint.quant_config import (
-    QUANT_CONFIG_FILE,
-    QuantConfig,
-    flat_quantization,
-    read_quant_config,
-)
+from nemotrt.engines.checkpoint.quantized.config import read_quant_config
+from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.checkpoint.stored_head import settle_head
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import linear_names
-from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.formats import CheckpointFormat
-from nemotrt.quantize.reading.compressed import read_compressed_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +35,8 @@ class QuantizedFolder:
         return self.quant.precision
 
     def excludes(self, module: str) -> bool:
-        """Whether the config says that `module` is left alone; compressed-tensors has regexes."""
-        names = self.quant.exclude
-        if self.layout is CheckpointFormat.MODELOPT:
-            return self.quant.excludes(module)
-        if module in names:
-            return True
-        regexes = (name.removeprefix("re:") for name in names if name.startswith("re:"))
-        try:
-            return any(re.match(regex, module) for regex in regexes)
-        except re.error as error:
-            raise ArtefactError(
-                f"{self.path}/config.json: ignore has a bad regex: {error}."
-            ) from None
+        """Whether the config says that `module` is left alone."""
+        return self.quant.excludes(module)
 
     def codes(self, module: str) -> TensorRef | None:
         """Return where the codes of `module` are, or None if it is not quantized."""
@@ -71,17 +54,13 @@ def open_folder(path: Path) -> QuantizedFolder:
         ConfigError: it is not quantized, or in none of our formats.
         ArtefactError: a file is missing or damaged.
     """
-    told = read_model_config(path)
-    flat = flat_quantization(path) or {}
-    if not flat and not (path / QUANT_CONFIG_FILE).is_file():
+    told, quant = read_model_config(path), read_quant_config(path)
+    if quant.layout is None:
         raise ConfigError(f"{path} is not quantized: config.json has no quantization_config.")
     model, tensors = settle_head(told, dict(tensor_refs(path)))
     linears = [name.removesuffix(".weight") for name in linear_names(model)]
-    if flat.get("quant_method") == CheckpointFormat.COMPRESSED_TENSORS:
-        layout, quant = CheckpointFormat.COMPRESSED_TENSORS, read_compressed_config(path, flat)
-    else:
-        layout, quant = CheckpointFormat.MODELOPT, read_quant_config(path)
     if quant.precision is None:
         raise ConfigError(f"{path}: the configs name no algorithm for the linears.")
     found = contradictions(path, told, model)
+    layout = CheckpointFormat(quant.layout)
     return QuantizedFolder(path, model, layout, quant, tensors, linears, found)

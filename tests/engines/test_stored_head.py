@@ -15,13 +15,13 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import Rank, linears
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint as open_quantized
 from nemotrt.engines.model.tensor_names import model_names
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.quantize.quality.evaluate import evaluate
-from nemotrt.quantize.reading.compressed import open_quantized
 from support import reference
 
 MODELS = {"nemotron_h": reference.nemotron_h, "qwen3": reference.qwen3}

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint as open_quantized
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from nemotrt.engines.model.tensor_names import blocks, linear_names, model_names
 from nemotrt.engines.tiny.models import TINY_MODELS
@@ -27,7 +28,6 @@ from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOpti
 from nemotrt.quantize.quality.command import evaluate as evaluate_command
 from nemotrt.quantize.quality.evaluate import evaluate
 from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
-from nemotrt.quantize.reading.compressed import open_quantized
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.scales import smooth
 from nemotrt.quantize.writing.writer import quantize_checkpoint

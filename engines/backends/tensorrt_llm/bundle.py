@@ -9,8 +9,10 @@ from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml, with_reuse
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
 from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.chat.turn import turn_openings
@@ -33,6 +35,7 @@ def check(checkpoint: Checkpoint, compute_capability: str, tp: int) -> None:
             f"{HEAD}. TensorRT-LLM believes config.json and would drop it: set "
             "tie_word_embeddings to false there."
         )
+    _check_layout(checkpoint)
     _check_cache(checkpoint, compute_capability)
     legal = tp_sizes(checkpoint)
     if tp not in legal:
@@ -40,6 +43,24 @@ def check(checkpoint: Checkpoint, compute_capability: str, tp: int) -> None:
         groups = f"; the model's {mamba.num_groups} groups must divide by it" if mamba else ""
         sizes = ", ".join(map(str, legal))
         raise ConfigError(f"--tp-size must be one of {sizes}{groups}; got {tp}.")
+
+
+def _check_layout(checkpoint: Checkpoint) -> None:
+    """Raise ConfigError unless it reads these codes, for it opens the folder itself.
+
+    Source: docs/quantization.md, what the loaders take.
+    """
+    quant = checkpoint.quant
+    is_modelopts = quant.layout in (None, Layout.MODELOPT)
+    if is_modelopts and (quant.precision is not None or not quant.schemes):
+        return
+    if quant.layout is Layout.COMPRESSED_TENSORS and quant.precision is Precision.FP8_DYNAMIC:
+        return
+    raise ConfigError(
+        f"{checkpoint.path} is stored as {quant.title}, for which backend tensorrt-llm writes no "
+        "bundle: TensorRT-LLM opens the folder itself. Give one that nemotrt quantize wrote with "
+        "--format modelopt, or run trtllm-serve on this folder where its release takes it."
+    )
 
 
 def _check_cache(checkpoint: Checkpoint, compute_capability: str) -> None:

@@ -5,22 +5,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, tensor_refs
+from nemotrt.engines.checkpoint.quantized.linears import CODE_LEAVES
+from nemotrt.engines.checkpoint.quantized.scheme import Scheme
 from nemotrt.engines.checkpoint.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names, model_names
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.planning.sources.quantization import Quantization
 from nemotrt.profiles.planning.sources.stored_weights import StoredWeights, stored_weights
 
 FLOAT_DTYPES = {item.safetensors: item for item in FLOATS}
-CODE_LEAVES = ("weight", "weight_packed", "qweight")  # that hold a linear's codes
 PACKED_DTYPES = ("I32", "U8")  # of integers, some in one
 MAX_PADDING = 0.1  # of the codes, where packing fills up words; the nearest widths are a factor 2
 
 
 def read_weights(
-    folder: Path, model: ModelConfig, quantization: Quantization | None
+    folder: Path, model: ModelConfig, quantization: Scheme | None
 ) -> tuple[NumberFormat, StoredWeights | None]:
     """Return the type of what is not quantized, and the quantized weights, if there are any.
 
@@ -36,7 +36,7 @@ def read_weights(
 
 def _by_files(
     model: ModelConfig,
-    quantization: Quantization | None,
+    quantization: Scheme | None,
     tensors: Mapping[str, TensorRef],
     source: str,
 ) -> StoredWeights | None:
@@ -77,13 +77,12 @@ def _by_files(
     return stored_weights(model, num_bytes)
 
 
-def _check_codes(
-    quantization: Quantization, ref: TensorRef, shape: tuple[int, ...], source: str
-) -> None:
+def _check_codes(quantization: Scheme, ref: TensorRef, shape: tuple[int, ...], source: str) -> None:
     """Raise ConfigError unless codes have the type and the width that the config says."""
     stored = quantization.precision.weights.format
-    dtypes = {stored.safetensors, *(PACKED_DTYPES if stored.kind == "int" else ())}
-    wanted = math.prod(shape) * stored.num_bits / 8
+    is_packed = stored.kind == "int" or not stored.safetensors
+    dtypes = {stored.safetensors, *(PACKED_DTYPES if is_packed else ())}
+    wanted = math.prod(shape) * quantization.num_bits / 8
     is_off = abs(ref.num_bytes - wanted) > MAX_PADDING * wanted
     if ref.dtype not in dtypes or is_off:
         raise ConfigError(
