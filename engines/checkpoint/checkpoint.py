@@ -1,17 +1,20 @@
 """A Hugging Face folder as a set of named tensors, opened lazily and checked against its config."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.checkpoint.gguf.file import SUFFIX, read_gguf
+from nemotrt.engines.checkpoint.gguf.folder import lone_gguf
+from nemotrt.engines.checkpoint.gguf.tensors import hub_tensors
 from nemotrt.engines.checkpoint.quantized.config import read_quant_config
 from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig
 from nemotrt.engines.checkpoint.quantized.spelling import spelled
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef, read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef, read_header
 from nemotrt.engines.checkpoint.stored_head import HEAD, settle_head
 from nemotrt.engines.checkpoint.stored_names import left_out, left_out_note, missing_message
 from nemotrt.engines.model.hf_config import read_model_config
@@ -115,9 +118,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def shards_if_there(path: Path) -> list[Path]:
-    """Return the safetensors files of the folder `path`, none where it has none."""
+    """Return the files of weights of the folder `path`, none where it has none."""
     has_weights = (path / SINGLE_FILE).is_file() or (path / INDEX_FILE).is_file()
-    return shard_paths(path) if has_weights else []
+    return shard_paths(path) if has_weights or lone_gguf(path) else []
 
 
 def with_stored_head(path: Path, config: ModelConfig) -> ModelConfig:
@@ -148,7 +151,7 @@ def contradictions(path: Path, told: ModelConfig, config: ModelConfig) -> tuple[
 
 
 def shard_paths(path: Path) -> list[Path]:
-    """Return the safetensors files of the checkpoint folder `path`, in order.
+    """Return the safetensors files of the checkpoint folder `path`, in order, or its GGUF file.
 
     A single file goes before an index, as in transformers.
 
@@ -158,6 +161,8 @@ def shard_paths(path: Path) -> list[Path]:
     if (path / SINGLE_FILE).is_file():
         return [path / SINGLE_FILE]
     if not (path / INDEX_FILE).is_file():
+        if found := lone_gguf(path):
+            return [found]
         raise ArtefactError(f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
     names = sorted(set(weight_map(path).values()))
     for name in names:
@@ -185,7 +190,7 @@ def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:
     """Yield each tensor of each shard by its hub name; a name in two shards is an error."""
     seen: dict[str, Path] = {}
     for shard in shard_paths(path):
-        for stored, ref in read_header(shard)[0].items():
+        for stored, ref in _stored_tensors(shard):
             name = ALIASES.get(stored, stored)
             if name in seen:
                 raise ArtefactError(
@@ -196,6 +201,13 @@ def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:
                 )
             seen[name] = shard
             yield name, ref
+
+
+def _stored_tensors(shard: Path) -> Iterable[tuple[str, TensorRef]]:
+    """Return each tensor of a file of weights by its name on the hub."""
+    if shard.suffix == SUFFIX:
+        return hub_tensors(read_gguf(shard))
+    return read_header(shard)[0].items()
 
 
 def check_shapes(checkpoint: Checkpoint) -> None:

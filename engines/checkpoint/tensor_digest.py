@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Sequence
 from threading import Event
 
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.files.digests import Part, digests
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.quantize.conversion.convert import chunks
 from nemotrt.quantize.conversion.formats import CheckpointFormat

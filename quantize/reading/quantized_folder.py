@@ -6,7 +6,7 @@ from pathlib import Path
 from nemotrt.engines.checkpoint.checkpoint import contradictions, tensor_refs
 from nemotrt.engines.checkpoint.quantized.config import read_quant_config
 from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.checkpoint.stored_head import settle_head
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import read_header
 from nemotrt.errors import ArtefactError, ConfigError
 from support import reference
 

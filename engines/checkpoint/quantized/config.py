@@ -28,7 +28,8 @@ MODELOPT_ALGOS = {item.algo: item for item in Precision if item.is_quantized} | 
 GROUP_SIZES = {NumberFormat.INT4: 128, NumberFormat.FP4: 16}
 GPTQ_BITS = {4: Precision.INT4_WO, 8: Precision.INT8_WO}
 GPTQ_ZEROS = {"gptq": 1, "gptq_v2": 0}  # what is added: version 1 stores a zero point less one
-METHODS = tuple(layout.value for layout in Layout if layout is not Layout.GGUF)
+METHODS = tuple(layout.value for layout in Layout)
+GGUF_BITS = {"Q4_0": 4, "Q4_1": 4, "Q4_K": 4, "Q5_0": 5, "Q5_1": 5, "Q5_K": 5, "Q6_K": 6, "Q8_0": 8}
 MIXED = "MIXED_PRECISION"
 
 
@@ -92,6 +93,8 @@ def flat_config(flat: dict[str, Any], source: str) -> QuantConfig:
         return QuantConfig(Layout.COMPRESSED_TENSORS, schemes, _kv_algo(fields), exclude)
     if method not in METHODS:
         raise _unknown(fields.source, f"quant_method {method!r}")
+    if method == Layout.GGUF:
+        return QuantConfig(Layout.GGUF, (((), _gguf(fields)),))
     scheme = {
         Layout.AWQ: _awq,
         Layout.GPTQ: _gptq,
@@ -213,3 +216,13 @@ def _block_fp8(fields: Fields) -> Scheme:
     if not (isinstance(block, list) and [type(size) for size in block] == [int, int]):
         raise fields.fail("weight_block_size", f"must be two sizes, got {block!r}")
     return Scheme(Precision.FP8_DYNAMIC, fields.text("quant_method"), (block[0], block[1]))
+
+
+def _gguf(fields: Fields) -> Scheme:
+    """Return what a GGUF file's own types are near to; the planner counts the file's bytes."""
+    types = fields.get("types")
+    if not isinstance(types, dict) or not types or not all(name in GGUF_BITS for name in types):
+        raise fields.fail("types", f"must count tensors of {', '.join(GGUF_BITS)}, got {types!r}")
+    bits = GGUF_BITS[next(iter(types))]
+    precision = Precision.INT4_WO if bits <= 5 else Precision.INT8_WO
+    return Scheme(precision, f"GGUF {', '.join(types)}", (1, 32), 2.0, num_bits=bits)

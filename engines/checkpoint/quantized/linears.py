@@ -24,7 +24,7 @@ from nemotrt.engines.checkpoint.quantized.decoded import (
     words,
 )
 from nemotrt.engines.checkpoint.quantized.scheme import Layout, Scheme
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
 

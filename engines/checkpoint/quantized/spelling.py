@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.quantized.linears import CODE_LEAVES, decoded_linear
 from nemotrt.engines.checkpoint.quantized.scheme import Layout, QuantConfig
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.errors import ArtefactError
 
 # What may stand beside a linear's codes, in any layout; a bias is no part of them.
@@ -50,7 +50,7 @@ def spelled(stored: Iterable[tuple[str, TensorRef]], quant: QuantConfig) -> dict
         stored = [
             item for name, ref in stored for item in _modelopt_spelling(name, ref, is_own=is_own)
         ]
-    if quant.precision is not None or not quant.schemes:
+    if quant.precision is not None or not quant.schemes or quant.layout is Layout.GGUF:
         return dict(stored)
     return _as_floats(dict(stored), quant)
 

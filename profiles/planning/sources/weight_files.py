@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, tensor_refs
+from nemotrt.engines.checkpoint.quantized.decoded import DecodedRef
 from nemotrt.engines.checkpoint.quantized.linears import CODE_LEAVES
 from nemotrt.engines.checkpoint.quantized.scheme import Scheme
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names, model_names
@@ -30,7 +31,8 @@ def read_weights(
     """
     tensors = {ALIASES.get(name, name): ref for name, ref in tensor_refs(folder)}
     embeddings = tensors.get(model_names(model).embeddings)  # floats in every layout
-    floats = FLOAT_DTYPES.get(embeddings.dtype) if embeddings else None
+    is_plain = embeddings and not isinstance(embeddings, DecodedRef)
+    floats = FLOAT_DTYPES.get(embeddings.dtype) if embeddings and is_plain else None
     return floats or NumberFormat.BF16, _by_files(model, quantization, tensors, str(folder))
 
 
@@ -49,8 +51,9 @@ def _by_files(
     codes = {}
     for name, ref in tensors.items():
         module, _, leaf = name.rpartition(".")
-        if leaf in CODE_LEAVES and not ref.is_float:
+        if leaf in CODE_LEAVES and _holds_codes(ref):
             codes[module] = ref
+    codes.pop(model_names(model).embeddings.removesuffix(".weight"), None)  # read as floats
     if quantization is None:
         if codes:
             raise ConfigError(
@@ -68,6 +71,8 @@ def _by_files(
                 f"{source}: {module} is quantized, which is no linear that the planner knows in a "
                 f"{model.model_type}; plan its config without the weights."
             )
+        if isinstance(ref, DecodedRef):  # the file's own types
+            continue
         _check_codes(quantization, ref, shapes[f"{module}.weight"], source)
     num_bytes = dict.fromkeys((f"{module}.weight" for module in codes), 0)
     for name, ref in tensors.items():
@@ -75,6 +80,11 @@ def _by_files(
         if weight in num_bytes:
             num_bytes[weight] += ref.num_bytes
     return stored_weights(model, num_bytes)
+
+
+def _holds_codes(ref: TensorRef) -> bool:
+    """Whether a tensor is codes, though it may be read as floats."""
+    return not all(part.is_float for part in ref.parts)
 
 
 def _check_codes(quantization: Scheme, ref: TensorRef, shape: tuple[int, ...], source: str) -> None:
