@@ -69,13 +69,19 @@ def _nemotron_h(file: GgufFile, read: "_Metadata") -> dict[str, Any]:
     return {
         "architectures": ["NemotronHForCausalLM"],
         "hybrid_override_pattern": _pattern(file, read.size("block_count")),
-        "layer_norm_epsilon": read.number("attention.layer_norm_rms_epsilon"),
+        "layer_norm_epsilon": read.number(_epsilon_key(file)),
         "mamba_num_heads": heads,
         "mamba_head_dim": inner // heads,
         "ssm_state_size": read.size("ssm.state_size"),
         "n_groups": read.size("ssm.group_count"),
         "conv_kernel": read.size("ssm.conv_kernel"),
     }
+
+
+def _epsilon_key(file: GgufFile) -> str:
+    """Return where the norms' epsilon is: configs spell it in two ways, and converters follow."""
+    key = "attention.layer_norm_rms_epsilon"
+    return key if f"nemotron_h.{key}" in file.metadata else "attention.layer_norm_epsilon"
 
 
 def _pattern(file: GgufFile, num_blocks: int) -> str:

@@ -14,6 +14,7 @@ from nemotrt.files.user_cache import user_cache
 from nemotrt.files.writing import writing_folder
 
 FOLDER = "gguf"
+NO_VOCABULARY = "none"
 FORM = "1"  # of what is written; another number, other folders
 
 
@@ -54,7 +55,8 @@ def gguf_folder(path: Path) -> Path:
     if target.is_dir():
         return target
     texts = {"config.json": json.dumps(config_of(file), indent=2)}
-    if "tokenizer.json" not in given and "tokenizer.ggml.model" in file.metadata:
+    kind = file.metadata.get("tokenizer.ggml.model", NO_VOCABULARY)
+    if "tokenizer.json" not in given and kind != NO_VOCABULARY:
         texts |= tokenizer_files(file)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
