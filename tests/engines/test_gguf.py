@@ -115,7 +115,9 @@ def test_a_model_is_the_checkpoint_that_it_was_converted_from(model_type: str) -
     compare(found, source, 1 / 240)
 
 
-@pytest.mark.parametrize("command", [["inspect"], ["plan", "--gpu", "a10g", "--isl=64", "--osl=64"]])
+@pytest.mark.parametrize(
+    "command", [["inspect"], ["plan", "--gpu", "a10g", "--isl=64", "--osl=64"]]
+)
 def test_commands_take_the_file(command: list[str]) -> None:
     name, *options = command
     file = str(FIXTURES / "gguf_nemotron_h.gguf")

@@ -15,7 +15,6 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends.tensorrt_llm_1_2.conversion import Rank, linears
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-from nemotrt.engines.checkpoint.checkpoint import open_checkpoint as open_quantized
 from nemotrt.engines.model.tensor_names import model_names
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
@@ -105,7 +104,7 @@ def test_a_quantized_folder_keeps_the_head_and_says_so(
     result = CliRunner().invoke(main, [*command, "-o", str(target)])
     assert result.exit_code == 0, result.output
     assert "lm_head.weight is stored and differs" in result.stderr
-    quantized = open_quantized(target)
+    quantized = open_checkpoint(target)
     np.testing.assert_array_equal(quantized.floats("lm_head.weight"), head.numpy())
     assert model_names(quantized.config).lm_head == "lm_head.weight"
     # Engines that believe the flag find the head all the same.

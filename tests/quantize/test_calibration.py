@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-from nemotrt.engines.checkpoint.checkpoint import open_checkpoint as open_quantized
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from nemotrt.engines.model.tensor_names import blocks, linear_names, model_names
 from nemotrt.engines.tiny.models import TINY_MODELS
@@ -40,7 +39,7 @@ IN_PROJ = "backbone.layers.0.mixer.in_proj.weight"
 
 
 def logits(folder: Path, ids: np.ndarray) -> np.ndarray:
-    checkpoint = open_quantized(folder)
+    checkpoint = open_checkpoint(folder)
     hidden = embed(checkpoint, ids)
     for block in blocks(checkpoint.config):
         list(run_block(checkpoint, block, hidden, QuantizedEmitter))
@@ -294,7 +293,7 @@ def test_keys_and_values_are_rounded_as_the_scales_say(
     save_calibration(calibrate(open_checkpoint(source), IDS), tmp_path / "c")
     options = QuantizeOptions(layout=layout, kv_cache=kv_cache, calibration=tmp_path / "c")
     quantize_checkpoint(source, tmp_path / "out", load_recipe("int8-wo"), options)
-    checkpoint = open_quantized(tmp_path / "out")
+    checkpoint = open_checkpoint(tmp_path / "out")
     dense = {
         name: torch.from_numpy(np.array(LinearWeight(checkpoint, name).floats()))
         for name in linear_names(checkpoint.config)
@@ -352,7 +351,7 @@ def heldout(num_sequences: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", list(CheckpointFormat))
-@pytest.mark.parametrize("recipe", ["int8-wo", "fp8-dynamic", "int8-sq", "fp8"])
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_the_trained_models_perplexity_stays_within_a_percent(
     tmp_path: Path, recipe: str, layout: str
 ) -> None:
