@@ -111,7 +111,7 @@ def compressed(
         "tensor": (1, rows, 1, columns),
         "channel": (rows, 1, 1, columns),
         "block": (rows // 16, 16, columns // 16, 16),
-    }.get(str(args.strategy.value), (rows, 1, columns // 16, 16))
+    }.get(str(args.strategy), (rows, 1, columns // 16, 16))
     grid = weight.reshape(blocks)
     least, most = grid.amin((1, 3)), grid.amax((1, 3))
     state = {"weight": weight}
@@ -148,7 +148,8 @@ def test_compressed_tensors_own_codes(name: str, tmp_path: Path) -> None:
     raw = {"quant_method": "compressed-tensors", "format": form, "config_groups": {"g": group}}
     quant = flat_config(raw, "x")
     assert quant.precision is None  # none of these is an arithmetic of ours: read as floats
-    np.testing.assert_allclose(read(path, "m", quant).map(), expected, rtol=1e-5, atol=1e-6)
+    rounding = 5e-3 if name == "nvfp4" else 1e-5  # its compressor's result is bfloat16
+    np.testing.assert_allclose(read(path, "m", quant).map(), expected, rtol=rounding, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -183,7 +184,7 @@ def test_damage_is_named(
     try:
         weight = read(path, case, config_of(case))
     except ArtefactError as error:
-        assert name in error.message
+        assert f"{case}." in error.message  # of two that disagree, either
     else:  # another shape, which the checkpoint's own check names
         assert weight.shape != expected
 

@@ -97,7 +97,7 @@ def test_transformers_multiplies_by_the_same_weights(
         expected = model(torch.from_numpy(IDS), use_cache=False).logits.float().numpy()
     ours = logits(tmp_path / "out")
     assert np.linalg.norm(ours - expected) < 1e-4 * np.linalg.norm(expected)
-    assert np.linalg.norm(ours - logits(source)) > 1e-2 * np.linalg.norm(expected)
+    assert np.linalg.norm(ours - logits(source)) > 1e-3 * np.linalg.norm(expected)
 
 
 LLM_COMPRESSOR = """
@@ -114,7 +114,7 @@ model_free_ptq(sys.argv[1], sys.argv[2], scheme=sys.argv[3], max_workers=1, devi
     [("W8A8", True, 0.01), ("W8A16", False, 0.01), ("W4A16", False, 0.2)],
 )
 def test_llm_compressors_folders_run(scheme: str, is_own: bool, kl: float, tmp_path: Path) -> None:
-    """Inspected, evaluated against their base, and built natively, as llm-compressor writes them."""
+    """Inspected, evaluated against their base and built natively, as they are."""
     target = str(tmp_path / "theirs")
     command = [str(peer_python("llm-compressor")), "-c", LLM_COMPRESSOR, str(TINY), target, scheme]
     subprocess.run(command, check=True, capture_output=True)

@@ -23,7 +23,8 @@ def checkpoint_folder(name: str, part: Part = Part.WEIGHTS, *, quiet: bool = Fal
 
     Args:
         name: a path of a folder or of a GGUF file, a shipped tiny model's name, or
-            OWNER/NAME[@REVISION] on the hub. A path that exists wins; `models--OWNER--NAME[@REVISION]` is such a folder of a cache.
+            OWNER/NAME[@REVISION] on the hub. A path that exists wins;
+            `models--OWNER--NAME[@REVISION]` is such a folder of a cache.
         part: how much of a repository is needed.
         quiet: draw no progress bar.
 

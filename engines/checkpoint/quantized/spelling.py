@@ -64,7 +64,7 @@ def _as_floats(tensors: dict[str, TensorRef], quant: QuantConfig) -> dict[str, T
             leaves.setdefault(module, {})[leaf] = ref
     found = dict(tensors)
     for module, own in leaves.items():
-        codes = [ref for leaf in CODE_LEAVES if (ref := own.get(leaf)) and not ref.is_float]
+        codes = [own[leaf] for leaf in CODE_LEAVES if leaf in own and not own[leaf].is_float]
         if not codes:
             continue
         scheme = quant.scheme_of(module)
