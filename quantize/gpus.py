@@ -5,7 +5,7 @@ from nemotrt.engines.backends.protocol.compute_capability import (
     capability_number,
     has_fp8,
 )
-from nemotrt.engines.model.numerics import NumberFormat
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -51,8 +51,9 @@ def choose_format(name: str | None, recipe: Recipe) -> CheckpointFormat:
         ConfigError: the name is unknown.
     """
     if name is None:
-        is_packed = recipe.precision.weights.format is NumberFormat.INT4
-        return CheckpointFormat.COMPRESSED_TENSORS if is_packed else CheckpointFormat.MODELOPT
+        is_modelopts = not recipe.precision.weights.is_grouped
+        is_modelopts &= recipe.precision is not Precision.INT8_DYNAMIC
+        return CheckpointFormat.MODELOPT if is_modelopts else CheckpointFormat.COMPRESSED_TENSORS
     if name not in list(CheckpointFormat):
         raise unknown_name("format", name, [item.value for item in CheckpointFormat])
     return CheckpointFormat(name)

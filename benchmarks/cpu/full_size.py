@@ -21,7 +21,7 @@ from models import FULL
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.program.program import read_program
-from nemotrt.engines.checkpoint.safetensors_file import header_bytes
+from nemotrt.engines.checkpoint.stored.safetensors_file import header_bytes
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.engines.opening import open_engine

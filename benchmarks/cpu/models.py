@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nemotrt.engines.checkpoint.safetensors_file import header_bytes
+from nemotrt.engines.checkpoint.stored.safetensors_file import header_bytes
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.engines.tiny.models import TINY_MODELS, hybrid_config

@@ -10,7 +10,7 @@ from pathlib import Path
 import llama_build
 from models import checkpoint
 
-from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import read_header
 from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.tensor_names import model_names
 from nemotrt.files.text_file import read_json_object

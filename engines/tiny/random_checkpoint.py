@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nemotrt.engines.checkpoint.safetensors_file import header_bytes
+from nemotrt.engines.checkpoint.stored.safetensors_file import header_bytes
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.tensor_names import expected_shapes
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef, read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef, read_header
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 from nemotrt.files.writing import writing_folder

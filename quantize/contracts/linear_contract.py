@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.quantize.conversion.convert import chunks
@@ -47,12 +47,12 @@ def _group_faults(folder: QuantizedFolder, module: str) -> Iterator[str]:
     """Yield what is wrong with the scales of int4 codes; no code must be the largest."""
     name = f"{module}.weight_scale"
     ref, shape = folder.tensors.get(name), expected_shapes(folder.model)[f"{module}.weight"]
-    sizes = [size for size in folder.group_sizes if shape[1] % size == 0]
+    sizes = [size for size in folder.quant.group_sizes if shape[1] % size == 0]
     wanted = [(shape[0], shape[1] // size) for size in sizes]
     if ref is None:
         yield f"{name} is missing"
     elif ref.shape not in wanted:
-        told = ", ".join(map(str, sorted(folder.group_sizes))) or "no size"
+        told = ", ".join(map(str, sorted(folder.quant.group_sizes))) or "no size"
         yield f"{name} is {list(ref.shape)} for {list(shape)}; config.json says groups of {told}"
     else:
         yield from scale_faults(name, ref, ACTIVATIONS, ref.shape)

@@ -5,6 +5,7 @@ and 0.33, whose readers the slow tests run; transformers 5.19 and 5.24, run. Non
 docs/quantization.md has the details.
 """
 
+from nemotrt.engines.checkpoint.quantized.scheme import Layout, QuantConfig
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -31,6 +32,10 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
         TRT_LLM: "no: has no INT8 activations for this model",
         VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
     },
+    (CheckpointFormat.MODELOPT, Precision.INT8_DYNAMIC): {
+        TRT_LLM: "no: has no INT8 activations for this model",
+        VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
+    },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.FP8): {
         TRT_LLM: "no: refuses per-tensor scales in compressed-tensors; use --format modelopt",
         VLLM: "yes",
@@ -42,6 +47,10 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
     },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT4_WO): {
         TRT_LLM: "no: takes 4-bit weights in ModelOpt's layout only",
+        VLLM: "yes",
+    },
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_DYNAMIC): {
+        TRT_LLM: "no: takes the int8 codes for FP8; use int8-wo in --format modelopt",
         VLLM: "yes",
     },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_SQ): {
@@ -81,8 +90,6 @@ def loader_verdicts(
 ) -> dict[str, str]:
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
     verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
-    if layout is not CheckpointFormat.MODELOPT:
-        verdicts[BUILD] = "yes, for CPUs; GPU backends build from --format modelopt"
     verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
     if group_size not in (None, *TRT_LLM_GROUPS) and verdicts[TRT_LLM] == "yes":
         sizes = " or ".join(map(str, TRT_LLM_GROUPS))
@@ -97,3 +104,30 @@ def loader_verdicts(
     if verdicts[VLLM].startswith("yes"):
         verdicts[VLLM] = VLLM_INT8_CACHE[layout]
     return verdicts
+
+
+OTHERS_BUILD = "yes, on the CPU and as 16 bit engines: its codes are read as floats"
+NOT_RUN = "yes, by its source; not run here"
+# Source: vLLM 0.32 (model_executor/layers/quantization), TensorRT-LLM's model_config.py (2026-09),
+# transformers 5.24 (quantizers/auto.py).
+VLLM_REFUSES = {(Layout.MODELOPT, Precision.INT4_WO): "no: rejects W4A16_AWQ in ModelOpt's layout"}
+TRT_LLM_TAKES = {
+    (Layout.MODELOPT, Precision.INT4_WO),
+    (Layout.MODELOPT, Precision.NVFP4_WO),
+    (Layout.FP8, Precision.FP8_DYNAMIC),
+}
+
+
+def others_verdicts(quant: QuantConfig) -> dict[str, str]:
+    """Return each engine's name and whether it loads codes that nothing here writes."""
+    assert quant.layout is not None  # it has schemes
+    kinds = [(quant.layout, scheme.precision) for _, scheme in quant.schemes]
+    refused = next((VLLM_REFUSES[kind] for kind in kinds if kind in VLLM_REFUSES), None)
+    is_taken = all(kind in TRT_LLM_TAKES for kind in kinds)
+    is_modelopts = quant.layout is Layout.MODELOPT
+    return {
+        BUILD: OTHERS_BUILD,
+        TRT_LLM: NOT_RUN if is_taken else "no: has no reader for these codes",
+        VLLM: refused or NOT_RUN,
+        TRANSFORMERS: WITH_TRANSFORMERS[CheckpointFormat.MODELOPT] if is_modelopts else NOT_RUN,
+    }

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from nemotrt.engines.checkpoint.checkpoint import ALIASES, INDEX_FILE, weight_map
 from nemotrt.engines.checkpoint.codes.packed import num_words
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.tensor_names import blocks, expected_shapes
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.codes.groups import NO_WEIGHTS, round_groups
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion import kernels

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.safetensors_file import DTYPES, TensorRef, header_bytes
+from nemotrt.engines.checkpoint.stored.safetensors_file import DTYPES, TensorRef, header_bytes
 from nemotrt.engines.model.numerics import Numbers
 
 NO_FACTORS: npt.NDArray[np.float32] = np.empty(0, np.float32)

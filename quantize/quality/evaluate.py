@@ -105,11 +105,11 @@ def _precision(checkpoint: Checkpoint) -> str:
     """Return how the linears are quantized, and the KV cache if it is."""
     quant = checkpoint.quant
     cache = f", {quant.kv_cache_algo} KV cache" if quant.kv_cache_algo else ""
-    return f"{quant.algo}{cache}"
+    return f"{quant.precision.algo if quant.precision else quant.title or 'none'}{cache}"
 
 
 def _open(folder: Path) -> Checkpoint:
-    """Return a checkpoint in either layout."""
+    """Return a checkpoint, in whatever layout."""
     if is_engine(folder):
         raise ConfigError(f"{folder} is an engine; --against takes the checkpoint.")
     return open_checkpoint(folder)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import spread
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.quantize.conversion.convert import chunks
 from nemotrt.quantize.conversion.layout import NO_FACTORS

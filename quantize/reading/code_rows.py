@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import SAFETENSORS, NumberFormat
 from nemotrt.quantize.conversion.convert import SMALLEST_AMAX
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.conversion import kernels
 from nemotrt.quantize.conversion.convert import chunks, read_rows, rows_amax

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.quantize.conversion.convert import chunks
 from nemotrt.quantize.conversion.layout import NO_FACTORS
 from nemotrt.quantize.reading.code_rows import code_rows

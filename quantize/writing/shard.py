@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from nemotrt.engines.checkpoint.safetensors_file import TensorRef
+from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion.convert import chunks, convert_rows, rows_amax, tensor_scale
 from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, Shard

@@ -351,7 +351,7 @@ def heldout(num_sequences: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", list(CheckpointFormat))
-@pytest.mark.parametrize("recipe", ["int8-wo", "fp8-dynamic", "int8-sq", "fp8"])
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_the_trained_models_perplexity_stays_within_a_percent(
     tmp_path: Path, recipe: str, layout: str
 ) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.torch import load_file, save_file
 
-from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import read_header
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.conversion import kernels
 from nemotrt.quantize.conversion.convert import tensor_scale

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.safetensors_file import DTYPES, header_bytes
+from nemotrt.engines.checkpoint.stored.safetensors_file import DTYPES, header_bytes
 
 BLOCK_ROWS = 4096
 

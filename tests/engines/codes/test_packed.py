@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from nemotrt.engines.checkpoint.codes.packed import num_words, packed_ref, unpack
-from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import read_header
 
 
 @given(rows=st.integers(1, 5), columns=st.integers(1, 70), bits=st.sampled_from([4, 8]))

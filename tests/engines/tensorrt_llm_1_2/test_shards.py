@@ -19,7 +19,7 @@ from nemotrt.engines.backends.tensorrt_llm_1_2.tensor_parallel import (
     take,
 )
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import read_header
 from nemotrt.engines.model.model_config import MambaConfig
 from nemotrt.engines.model.tensor_names import linear_names
 from support import engine_run

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.tensorrt.device.cuda import Cuda, DeviceBuffer
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.safetensors_file import DTYPES
+from nemotrt.engines.checkpoint.stored.safetensors_file import DTYPES
 from nemotrt.errors import ArtefactError
 
 STAGING_BYTES = 1 << 25

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from nemotrt.engines.checkpoint.safetensors_file import read_header
+from nemotrt.engines.checkpoint.stored.safetensors_file import read_header
 
 from .. import quantization
 from ..functional import PositionEmbeddingType, QuantMode

@@ -1,0 +1,1 @@
+"""Files of tensors, each entry checked against the file before anything is mapped."""
