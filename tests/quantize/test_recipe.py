@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nemotrt.engines.model.hf_config import parse_model_config
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.quantize.gpus import choose_format, choose_recipe
@@ -37,7 +38,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def test_names() -> None:
-    assert recipe_names() == ["fp8", "fp8-dynamic", "int8-sq", "int8-wo"]
+    assert recipe_names() == ["fp8", "fp8-dynamic", "int8-dynamic", "int8-sq", "int8-wo"]
 
 
 @pytest.mark.parametrize("name", ["fp8", "fp8-dynamic"])
@@ -92,6 +93,9 @@ def test_gpus_choose() -> None:
     assert choose_recipe(None, "h100").name == "fp8-dynamic"
     assert choose_recipe("fp8", "h100", "fp8").name == "fp8"
     assert choose_format(None).value == "modelopt"
+    # ModelOpt's layout has no loader for it but ours.
+    assert choose_format(None, Precision.INT8_DYNAMIC).value == "compressed-tensors"
+    assert choose_format("modelopt", Precision.INT8_DYNAMIC).value == "modelopt"
     for gpu in map(load_gpu, known_gpus()):
         have = float(gpu.compute_capability or 0)
         assert choose_recipe(None, gpu.name).min_compute_capability <= have
