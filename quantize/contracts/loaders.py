@@ -108,12 +108,15 @@ def loader_verdicts(
 
 OTHERS_BUILD = "yes, on the CPU and as 16 bit engines: its codes are read as floats"
 NOT_RUN = "yes, by its source; not run here"
+NO_READER = "no: has no reader for these codes"
+LLAMA_CPP = "llama.cpp"
 # Source: vLLM 0.32 (model_executor/layers/quantization), TensorRT-LLM's model_config.py (2026-09),
 # transformers 5.24 (quantizers/auto.py).
-VLLM_REFUSES = {(Layout.MODELOPT, Precision.INT4_WO): "no: rejects W4A16_AWQ in ModelOpt's layout"}
+VLLM_MODELOPT = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "NVFP4", "W4A16_NVFP4")  # also mixed
 TRT_LLM_TAKES = {
     (Layout.MODELOPT, Precision.INT4_WO),
     (Layout.MODELOPT, Precision.NVFP4_WO),
+    (Layout.MODELOPT, Precision.FP8),
     (Layout.FP8, Precision.FP8_DYNAMIC),
 }
 
@@ -121,13 +124,21 @@ TRT_LLM_TAKES = {
 def others_verdicts(quant: QuantConfig) -> dict[str, str]:
     """Return each engine's name and whether it loads codes that nothing here writes."""
     assert quant.layout is not None  # it has schemes
-    kinds = [(quant.layout, scheme.precision) for _, scheme in quant.schemes]
-    refused = next((VLLM_REFUSES[kind] for kind in kinds if kind in VLLM_REFUSES), None)
-    is_taken = all(kind in TRT_LLM_TAKES for kind in kinds)
-    is_modelopts = quant.layout is Layout.MODELOPT
-    return {
+    schemes = [scheme for _, scheme in quant.schemes]
+    is_taken = all((quant.layout, scheme.precision) in TRT_LLM_TAKES for scheme in schemes)
+    found = {
         BUILD: OTHERS_BUILD,
-        TRT_LLM: NOT_RUN if is_taken else "no: has no reader for these codes",
-        VLLM: refused or NOT_RUN,
-        TRANSFORMERS: WITH_TRANSFORMERS[CheckpointFormat.MODELOPT] if is_modelopts else NOT_RUN,
+        TRT_LLM: NOT_RUN if is_taken else NO_READER,
+        VLLM: NOT_RUN,
+        TRANSFORMERS: NOT_RUN,
     }
+    if quant.layout is Layout.GGUF:
+        return found | dict.fromkeys((VLLM, TRANSFORMERS), NO_READER) | {LLAMA_CPP: "yes"}
+    if quant.layout is Layout.COMPRESSED_TENSORS:
+        found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.COMPRESSED_TENSORS]
+    if quant.layout is Layout.MODELOPT:
+        found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.MODELOPT]
+        algos = [scheme.title.removeprefix("ModelOpt ") for scheme in schemes]
+        if refused := [algo for algo in algos if algo not in VLLM_MODELOPT]:
+            found[VLLM] = f"no: rejects {refused[0]} in ModelOpt's layout"
+    return found

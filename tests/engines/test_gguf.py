@@ -179,3 +179,10 @@ def test_the_trained_models_by_llama_cpps_converter(name: str, kind: str, tmp_pa
     texts = [path.read_text()[:4000] for path in (source.parent / "heldout").glob("*.txt")]
     for text in [*texts, "  two  spaces\n\n\tand tabs 12345 don't", "<SPECIAL_12>"]:
         assert ours.encode(text) == theirs.encode(text)
+    engine = str(tmp_path / "engine")
+    built = CliRunner().invoke(main, ["build", str(target), "-o", engine, "--max-seq-len", "128"])
+    assert built.exit_code == 0, built.stderr
+    few = ["--sequences", "1", "--sequence-tokens", "64", "--json"]
+    found = CliRunner().invoke(main, ["evaluate", engine, "--against", str(source), *few])
+    assert found.exit_code == 0, found.stderr
+    assert all(text["mean_kl_divergence"] < 2e-3 for text in json.loads(found.stdout)["texts"])

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from nemotrt.engines.backends.edge_llm import support
+from nemotrt.engines.backends.tensorrt_llm import bundle
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.checkpoint.quantized.config import flat_config, nested_config
 from nemotrt.engines.checkpoint.quantized.decoded import DecodedRef
@@ -23,6 +25,7 @@ from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig
 from nemotrt.engines.checkpoint.stored.safetensors_file import read_header
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.quantize.contracts.loaders import others_verdicts
 
 FIXTURES = Path(__file__).parents[1] / "quantize/fixtures"
 GPTQ = {"quant_method": "gptq", "group_size": 16, "desc_act": True}
@@ -261,6 +264,14 @@ def gptq_folder(folder: Path) -> Path:
     return folder
 
 
+def test_engines_that_open_the_folder_themselves_refuse_it(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(gptq_folder(tmp_path))
+    with pytest.raises(ConfigError, match=r"stored as GPTQ, 4 bits.*trtllm-serve"):
+        bundle.check(checkpoint, "8.0", 1)
+    with pytest.raises(ConfigError, match=r"stored as GPTQ, 4 bits.*--format modelopt"):
+        support.check(checkpoint, "8.0")
+
+
 def test_a_folder_is_a_checkpoint_of_floats_that_says_so(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(gptq_folder(tmp_path))
     assert checkpoint.quant.precision is None
@@ -268,3 +279,24 @@ def test_a_folder_is_a_checkpoint_of_floats_that_says_so(tmp_path: Path) -> None
     expected = load_file(FIXTURES / FILES[0])["gptq_4_desc_act.expected"].numpy()
     found = checkpoint.floats("model.layers.0.mlp.up_proj.weight", slice(3, 9))
     np.testing.assert_allclose(found, expected[3:9], rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("quant", "takes"),
+    [
+        (config_of("nvfp4"), {"TensorRT-LLM (PyTorch)", "vLLM"}),
+        (config_of("w4a16_awq"), {"TensorRT-LLM (PyTorch)"}),
+        (config_of("awq"), {"vLLM", "transformers"}),
+        (config_of("gptq_4"), {"vLLM", "transformers"}),
+        (
+            flat_config({"quant_method": "gguf", "types": {"Q4_K": 9, "Q6_K": 1}}, "x"),
+            {"llama.cpp"},
+        ),
+    ],
+)
+def test_who_loads_what_others_stored(quant: QuantConfig, takes: set[str]) -> None:
+    found = others_verdicts(quant)
+    assert {name for name, verdict in found.items() if verdict.startswith("yes")} == {
+        "nemotrt build",
+        *takes,
+    }

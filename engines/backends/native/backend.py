@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
-from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
+from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Notes, Payload, Target
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.speculation.options import num_guesses
 from nemotrt.errors import ConfigError
@@ -68,7 +68,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
 
         options = target.options
         export.export(target.checkpoint, job.folder, job.limits, target.precision, options)
-        formats = {"ssm_state": options.ssm_state.value, "kv_cache": options.kv_cache.value}
+        formats: Notes = {"ssm_state": options.ssm_state.value, "kv_cache": options.kv_cache.value}
         return Payload(export.tools(), formats, {})
 
     def load(

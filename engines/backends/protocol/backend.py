@@ -83,7 +83,6 @@ class Backend(ABC, Generic[Own]):
     options_type: type[Own]
     is_cpu: ClassVar[bool] = False  # a CpuBackend: it takes --threads and no --gpu
     precisions: ClassVar[tuple[Precision, ...]]  # that its kernels have on some GPU
-    embedded_codes: ClassVar[tuple[Precision, ...]] = ()  # that it copies, whatever their layout
     instead: ClassVar[Mapping[Precision, str]] = {}  # why not another, and what to take
     executed: ClassVar[Executed]
     not_executed_note: ClassVar[str] = ""  # said after a build that NEVER ran

@@ -74,8 +74,8 @@ def meaning(name: str, part: Part) -> Path | HubId:
         return hub_id
     mounted = " A container has the folder where it is mounted." if path.is_absolute() else ""
     raise ConfigError(
-        f"checkpoint {name!r} is not a folder; give a Hugging Face folder, a repository of the hub "
-        f"({FORM}), or a built-in model: {', '.join(TINY_MODELS)}.{mounted}"
+        f"checkpoint {name!r} is not a folder; give a Hugging Face folder, a GGUF file, a "
+        f"repository of the hub ({FORM}), or a built-in model: {', '.join(TINY_MODELS)}.{mounted}"
     )
 
 

@@ -63,7 +63,11 @@ def read_quant_config(checkpoint: Path) -> QuantConfig:
     """
     path = checkpoint / QUANT_CONFIG_FILE
     if path.is_file():
-        return nested_config(read_json_object(path), str(path))
+        try:
+            raw = read_json_object(path)
+        except ArtefactError as error:
+            raise ArtefactError(f"{path} is malformed: {error.message}") from error
+        return nested_config(raw, str(path))
     flat = flat_quantization(checkpoint)
     return flat_config(flat, f"{checkpoint / 'config.json'}") if flat else QuantConfig()
 

@@ -57,6 +57,8 @@ def _scheme(
     num_bits = precision.weights.format.num_bits
     strategy, size = _strategy(weights), 0
     if strategy in (Granularity.GROUP, "tensor_group"):
+        if not inner.has("group_size"):
+            raise _none_of(weights, inputs, fields)
         size = inner.size("group_size")
     if strategy == "block":
         block = weights.get("block_structure")
@@ -100,6 +102,8 @@ def _precision(
             return Precision.NVFP4_WO, False
         raise _none_of(weights, inputs, fields)
     is_dynamic = bool(inputs and inputs.get("dynamic"))
+    if inputs and _strategy(inputs) == Granularity.TOKEN and not is_dynamic:
+        raise _none_of(weights, inputs, fields)
     found = [
         item
         for item in Precision

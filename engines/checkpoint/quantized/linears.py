@@ -50,8 +50,8 @@ def decoded_linear(
 
 
 def _modelopt(tensors: Leaves, scheme: Scheme) -> Scaled:
-    code = scheme.precision.weights.format
-    columns = None
+    code, columns = scheme.precision.weights.format, None
+    ref: TensorRef
     if tensors.has("pre_quant_scale"):
         columns = tensors.take("pre_quant_scale", FLOAT_TYPES).map().astype(np.float32)
     if code is NumberFormat.FP4:
@@ -73,6 +73,7 @@ def _modelopt(tensors: Leaves, scheme: Scheme) -> Scaled:
 
 def _compressed(tensors: Leaves, scheme: Scheme) -> Scaled:
     bits = scheme.num_bits
+    ref: TensorRef
     if scheme.precision.weights.format is NumberFormat.FP4:
         ref = tensors.matrix("weight_packed", ("U8",))
         shape = ref.shape[0], 2 * ref.shape[1]
@@ -80,7 +81,7 @@ def _compressed(tensors: Leaves, scheme: Scheme) -> Scaled:
         factor = np.float32(1) / tensors.one("weight_global_scale")
         return Scaled(shape, partial(fp4_rows, ref), lambda part: groups(part) * factor)
     if tensors.has("weight_packed"):
-        ref: TensorRef = packed_codes(tensors, (bits,))
+        ref = packed_codes(tensors, (bits,))
     else:
         ref = tensors.matrix("weight", ("I8", "F8_E4M3"))
     shape = ref.shape[0], ref.shape[1]
