@@ -32,9 +32,11 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     if capability_number(have) < capability_number(str(chosen.min_compute_capability)):
         is_fp8 = chosen.precision.arithmetic is NumberFormat.FP8
         why = f": no FP8 tensor cores before {FIRST_FP8}" if is_fp8 else ""
+        other = chosen.alternative or default
+        cure = f"Use --recipe {other}." if other != chosen.name else "No recipe here is for it."
         raise ConfigError(
             f"{chosen.name} needs compute capability {chosen.min_compute_capability}, "
-            f"{gpu} has {have}{why}. Use --recipe {chosen.alternative or default}."
+            f"{gpu} has {have}{why}. {cure}"
         )
     if kv_cache == "fp8" and not has_fp8(have):
         raise ConfigError(

@@ -105,8 +105,8 @@ def _int4_rows(
 
     Two are of inputs side by side, plus 8, or of rows.
     """
-    is_bits = weights.dtype == np.uint16
-    floats = (weights.astype(np.uint32) << 16).view(np.float32) if is_bits else weights
+    widened = weights.astype(np.uint32) << 16 if weights.dtype == np.uint16 else weights
+    floats = widened.view(np.float32)
     if linear.columns.size:
         floats = floats * linear.columns
     if linear.rows.size:

@@ -98,6 +98,10 @@ def test_gpus_choose() -> None:
         assert choose_format("modelopt", load_recipe(name)).value == "modelopt"
     for gpu in map(load_gpu, known_gpus()):
         have = float(gpu.compute_capability or 0)
+        if have < 8.0:  # known to plans of other engines alone
+            with pytest.raises(ConfigError, match="No recipe here is for it"):
+                choose_recipe(None, gpu.name)
+            continue
         assert choose_recipe(None, gpu.name).min_compute_capability <= have
 
 
