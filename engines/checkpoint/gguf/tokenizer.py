@@ -117,7 +117,9 @@ def _post_processor(
 ) -> dict[str, Any]:
     """Return what puts the first token of a text before it, where the model wants one."""
     number = file.metadata.get(f"{PREFIX}.bos_token_id")
-    if file.metadata.get(f"{PREFIX}.add_bos_token") is not True or not isinstance(number, int):
+    # Where the file says nothing, llama.cpp goes by the splitting, the same that ignore merges.
+    is_wanted = file.metadata.get(f"{PREFIX}.add_bos_token", file.get(f"{PREFIX}.pre") in IGNORING)
+    if is_wanted is not True or not isinstance(number, int):
         return {**byte_level, "use_regex": False}
     if not 0 <= number < len(tokens):
         raise ArtefactError(f"{file.path}: {PREFIX}.bos_token_id {number} is no token.")
