@@ -70,7 +70,7 @@ def _evaluate_checkpoint(
     first: Checkpoint, second: Checkpoint, tokens: dict[str, Ids], progress: Progress
 ) -> Quality:
     """Run both checkpoints block by block."""
-    if first.config != second.config:
+    if not first.config.computes_as(second.config):
         raise ConfigError(f"{second.path} is another model than {first.path}.")
     every = np.concatenate(list(tokens.values()))
     streams = embed(first, every), embed(second, every)

@@ -52,10 +52,8 @@ def compress(source: Path, target: Path, told: dict[str, Any]) -> None:
             found[name] = tensor
             continue
         groups = tensor.float().reshape(tensor.shape[0], -1, 16)
-        scale, zero = calculate_qparams(groups.amin(-1), groups.amax(-1), args)
+        scale, _ = calculate_qparams(groups.amin(-1), groups.amax(-1), args)
         state = {"weight": tensor.float(), "weight_scale": scale.to(tensor.dtype)}
-        if not args.symmetric:
-            state["weight_zero_point"] = zero
         module = name.removesuffix(".weight")
         stored = compressor.compress(state, scheme)
         found |= {f"{module}.{leaf}": value.contiguous() for leaf, value in stored.items()}
@@ -73,18 +71,14 @@ def compress(source: Path, target: Path, told: dict[str, Any]) -> None:
     (target / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize(
-    ("bits", "symmetric"),
-    [(4, True), pytest.param(4, False, marks=pytest.mark.slow)],
-)
 def test_transformers_multiplies_by_the_same_weights(
-    make_checkpoint: Callable[..., Path], tmp_path: Path, bits: int, symmetric: bool
+    make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = make_checkpoint("qwen3", num_shards=1, dtype=torch.float32)
     told = {
-        "num_bits": bits,
+        "num_bits": 4,
         "type": "int",
-        "symmetric": symmetric,
+        "symmetric": True,
         "strategy": "group",
         "group_size": 16,
     }
@@ -104,7 +98,8 @@ LLM_COMPRESSOR = """
 import sys
 from llmcompressor import model_free_ptq
 model_free_ptq(sys.argv[1], sys.argv[2], scheme=sys.argv[3], max_workers=1, device="cpu",
-    ignore=["re:.*conv1d", "lm_head", "re:.*embeddings", "re:.*norm.*", "re:.*[qkvo]_proj"])
+    ignore=["re:.*conv1d", "lm_head", "re:.*embeddings", "re:.*norm.*", "re:.*[qkvo]_proj",
+            "re:.*out_proj"])  # whose inputs are no whole groups of 128
 """
 
 
