@@ -109,6 +109,11 @@ def profile() -> None:
     help=f"What a server has and does not say: {', '.join(STATED)}.",
     **PAIRS,
 )
+@click.option(
+    "--hardware-from",
+    metavar="URL",
+    help="Take a server's hardware from `nemotrt profile gpu --serve` beside it.",
+)
 @on_busy_option
 @click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
 @options_of(GpuChoice)
@@ -150,6 +155,8 @@ def run(
         )
     if options["facts"] and not is_address(target):
         raise ConfigError("--fact is for a server: an engine directory says what it has.")
+    if options["hardware_from"] and (not is_address(target) or "hardware" in options["facts"]):
+        raise ConfigError("--hardware-from is for a server whose --fact hardware is not given.")
     if options["resume"] and options["force"]:
         raise ConfigError("--resume keeps runs and --force replaces them: give one of the two.")
     workloads = choose(load_choice, parse_concurrencies(options["concurrency"]), num_repeats)
@@ -160,6 +167,10 @@ def run(
         _engine_of(target, rebuild=options["rebuild"])
         return
     target = _engine_of(target, rebuild=options["rebuild"])
+    if options["hardware_from"]:
+        from nemotrt.profiles.hardware.exporter.sidecar import hardware_of
+
+        options["facts"] |= {"hardware": hardware_of(options["hardware_from"])}
     is_silent = options["quiet"] or options["as_json"]
 
     def make_target(workload: "Workload") -> "Target":

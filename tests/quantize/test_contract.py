@@ -411,7 +411,7 @@ def test_llm_compressors_own_output_is_read(tmp_path: Path) -> None:
     assert found[0].mean_kl_divergence == pytest.approx(found[1].mean_kl_divergence, rel=0.5)
 
 
-@pytest.mark.parametrize("recipe", ["int8-wo", "fp8-dynamic"])
+@pytest.mark.parametrize("recipe", ["int8-wo", "int4-wo", "fp8-dynamic"])
 def test_both_layouts_are_opened_as_one_checkpoint(
     single: Path, tmp_path: Path, recipe: str
 ) -> None:
@@ -423,8 +423,10 @@ def test_both_layouts_are_opened_as_one_checkpoint(
         opened.append(open_checkpoint(tmp_path / layout))
     first, second = opened
     assert first.quant.precision is second.quant.precision is load_recipe(recipe).precision
-    assert first.used_names() == second.used_names()
-    for name in first.used_names():
+    # ModelOpt's int4 has factors of one besides.
+    names = [{x for x in one.used_names() if "pre_quant" not in x} for one in opened]
+    assert names[0] == names[1]
+    for name in names[0]:
         assert np.array_equal(first[name].map(), second[name].map()), name
 
 

@@ -132,7 +132,11 @@ def test_damage_is_named(written: Written, tmp_path: Path) -> None:
 
 
 def test_a_gpu_backend_that_has_no_int4_says_so(written: Written, tmp_path: Path) -> None:
+    spec = BuildSpec("tensorrt-llm", "h100", limits=LIMITS)
+    with pytest.raises(ConfigError, match=r"stored as compressed-tensors.*--format modelopt"):
+        build_engine(written[CheckpointFormat.COMPRESSED_TENSORS], tmp_path / "e", spec)
+    build_engine(written[CheckpointFormat.MODELOPT], tmp_path / "e", spec)
     for backend in ("edge-llm", "tensorrt-llm-1.2"):
         spec = BuildSpec(backend, "a10g", limits=LIMITS)
         with pytest.raises(ConfigError, match="does not build int4-wo"):
-            build_engine(written[CheckpointFormat.MODELOPT], tmp_path / "e", spec)
+            build_engine(written[CheckpointFormat.MODELOPT], tmp_path / "f", spec)

@@ -21,6 +21,7 @@ from nemotrt.profiles.hardware.nvml.reading import read_facts, read_sample
 log = logging.getLogger("nemotrt.engine")
 LABELS = ("gpu", "uuid")
 MJ_PER_J = 1e3
+INFO = "nemotrt_gpu_info"  # 1, with the GPU's name among its labels
 
 
 GAUGES = {  # by their names in a sample
@@ -40,6 +41,7 @@ class WatchedGpu:
 
     device: Device
     labels: tuple[str, str]
+    name: str
     memory_bytes: int | None
     energy_mj: int = 0
     moved_s: float = 0.0
@@ -88,7 +90,7 @@ class GpuGauges(Collector):
                 log.error("%s", error.message)
                 continue
             labels = (str(device.index), facts.uuid or "")
-            self._gpus.append(WatchedGpu(device, labels, facts.memory_bytes))
+            self._gpus.append(WatchedGpu(device, labels, facts.name or "", facts.memory_bytes))
 
     @property
     def has_gpu(self) -> bool:
@@ -116,12 +118,14 @@ class GpuGauges(Collector):
         energy = CounterMetricFamily(
             "nemotrt_gpu_energy_joules", "Energy since the driver was loaded.", labels=LABELS
         )
+        info = GaugeMetricFamily(INFO, "1, of the GPU's name.", labels=(*LABELS, "name"))
         for gpu, sample in samples:
+            info.add_metric((*gpu.labels, gpu.name), 1)
             if gpu.memory_bytes is not None:
                 memory.add_metric(gpu.labels, gpu.memory_bytes)
             if sample.energy_mj is not None and gpu.counts_energy(sample):
                 energy.add_metric(gpu.labels, sample.energy_mj / MJ_PER_J)
-        yield from (memory, energy)
+        yield from (info, memory, energy)
 
     def _samples(self) -> list[tuple[WatchedGpu, GpuSample]]:
         found = []

@@ -46,6 +46,8 @@ def flags(trace: GpuTrace, start_s: float, end_s: float) -> list[str]:
         found.append(
             f"{who} did nothing: name the server's GPUs with --gpu, or this one's energy counts."
         )
+    if trace.facts.is_memory_shared:
+        found.append(f"{who} has no memory of its own: what is told is the machine's.")
     if trace.facts.is_mig:
         found.append(f"{who}: power and energy are the whole GPU's, not the MIG instance's.")
     if trace.facts.is_persistence_on is False:

@@ -29,6 +29,7 @@ class GpuFacts(Strict):
     cuda_driver: str | None = None
     vbios: str | None = None
     memory_bytes: int | None = None
+    is_memory_shared: bool | None = None  # with the CPU: the machine's, as a GB10 and a Jetson have
     power_limit_w: float | None = None
     power_source: str | None = None  # NVML's query: instantaneous, or averaged over 1 s
     max_sm_clock_mhz: int | None = None

@@ -1,18 +1,29 @@
 """One look at a device: its facts once, its figures at each sample."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from nemotrt.profiles.hardware.nvml.device import Device
 from nemotrt.profiles.hardware.nvml.gpu_trace import GpuFacts, GpuSample
 
 MW_PER_W = 1e3
+MEMINFO = Path("/proc/meminfo")
+KIB = 1024
+
+
+class _Memory(NamedTuple):
+    """Bytes of a GPU's memory, and whether it is the machine's."""
+
+    total: int
+    used: int
+    is_shared: bool
 
 
 def read_facts(device: Device) -> GpuFacts:
     """Return what the device is; raises DeviceLostError."""
     nvml, ask, gpu = device.nvml, device.ask, device.gpu
-    memory = ask(nvml.nvmlDeviceGetMemoryInfo, device.part)
+    memory = _memory(device)
     limit_mw = ask(nvml.nvmlDeviceGetEnforcedPowerLimit, gpu)
     ecc, mig = ask(nvml.nvmlDeviceGetEccMode, gpu), ask(nvml.nvmlDeviceGetMigMode, gpu)
     persistence = ask(nvml.nvmlDeviceGetPersistenceMode, gpu)
@@ -26,6 +37,7 @@ def read_facts(device: Device) -> GpuFacts:
         cuda_driver=None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
         vbios=ask(nvml.nvmlDeviceGetVbiosVersion, gpu),
         memory_bytes=None if memory is None else memory.total,
+        is_memory_shared=None if memory is None else memory.is_shared,
         power_limit_w=None if limit_mw is None else limit_mw / MW_PER_W,
         power_source="nvmlDeviceGetPowerUsage"
         if _instant_power_mw(device) is None
@@ -40,6 +52,37 @@ def read_facts(device: Device) -> GpuFacts:
         max_pcie_width=ask(nvml.nvmlDeviceGetMaxPcieLinkWidth, gpu),
         **_mig_slices(device),
     )
+
+
+def _memory(device: Device) -> _Memory | None:
+    """Return the memory of a GPU; of one that has none of its own, the machine's.
+
+    Source: NVML's driver does not support nvmlDeviceGetMemoryInfo on a GB10 or a Jetson, whose GPU
+    and CPU share one memory; proc(5), /proc/meminfo.
+    """
+    nvml = device.nvml
+
+    def query() -> _Memory | None:
+        try:
+            found = nvml.nvmlDeviceGetMemoryInfo(device.part)
+        except nvml.NVMLError as error:
+            if error.value == nvml.NVML_ERROR_NOT_SUPPORTED and not device.is_mig:
+                return _machine_memory()
+            raise
+        return _Memory(found.total, found.used, is_shared=False)
+
+    return device.ask(query)
+
+
+def _machine_memory() -> _Memory | None:
+    """Return the memory of this machine; None where the system does not tell."""
+    try:
+        rows = [line.split() for line in MEMINFO.read_text(encoding="utf-8").splitlines()]
+        sizes = {row[0]: int(row[1]) * KIB for row in rows if row[2:] == ["kB"]}
+        total, available = sizes["MemTotal:"], sizes["MemAvailable:"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return _Memory(total, total - available, is_shared=True)
 
 
 def _mig_slices(device: Device) -> dict[str, Any]:
@@ -76,7 +119,7 @@ def read_sample(device: Device, clock: Callable[[], float], *, with_slow: bool) 
     energy_mj = ask(nvml.nvmlDeviceGetTotalEnergyConsumption, gpu)
     at_s = clock()
     utilization = ask(nvml.nvmlDeviceGetUtilizationRates, device.part)
-    memory = ask(nvml.nvmlDeviceGetMemoryInfo, device.part)
+    memory = _memory(device)
     slow: dict[str, Any] = {}
     if with_slow:
         pcie = nvml.nvmlDeviceGetPcieThroughput

@@ -13,6 +13,7 @@ def scraped(gauges: GpuGauges) -> dict[str, float]:
 def test_every_figure_has_its_unit(nvml_script) -> None:
     gauges = GpuGauges()
     assert scraped(gauges) == {
+        "nemotrt_gpu_info": 1,
         "nemotrt_gpu_power_w": 100,
         "nemotrt_gpu_sm_utilization_percent": 99,
         "nemotrt_gpu_memory_utilization_percent": 60,

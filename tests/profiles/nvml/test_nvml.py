@@ -22,6 +22,7 @@ from nemotrt.profiles.hardware.nvml.library import nvml_session
 from nemotrt.profiles.hardware.nvml.processes import programs
 from nemotrt.profiles.hardware.nvml.reading import read_facts, read_sample
 from nemotrt.profiles.hardware.nvml.sampler import GpuSampler
+from nemotrt.profiles.hardware.nvml.session import record
 from nemotrt.profiles.hardware.nvml.watch import watching
 from nemotrt.profiles.runs.metrics.metric import NotComputableError
 from nemotrt.profiles.runs.metrics.run_view import RunView
@@ -474,3 +475,26 @@ def test_the_loader_finds_it_as_on_a_gpu_host(nvml_script, standin_library, tmp_
     done = subprocess.run([*command, "-o", str(tmp_path / "b.csv")], capture_output=True, text=True)
     assert done.returncode in (0, 3)  # 0 on a host with a GPU
     assert done.returncode == 0 or "No GPU figures" in done.stderr
+
+
+def test_a_gpu_that_shares_the_machines_memory(nvml_script, tmp_path, monkeypatch) -> None:
+    """A GB10's driver does not support nvmlDeviceGetMemoryInfo; another failure is no such GPU."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(
+        "MemTotal:       1000 kB\nMemFree:  1 kB\nMemAvailable:    400 kB\nHuge: 0\n"
+    )
+    monkeypatch.setattr("nemotrt.profiles.hardware.nvml.reading.MEMINFO", meminfo)
+    for code, total, used, is_shared in (
+        ("!3", 1000 * 1024, 600 * 1024, True),  # NVML_ERROR_NOT_SUPPORTED
+        ("!10", None, None, None),  # NVML_ERROR_TIMEOUT
+    ):
+        nvml_script(nvmlDeviceGetMemoryInfo=code)
+        [trace] = record(GpuChoice(), tmp_path / f"{total}.csv", 0.05)
+        assert (trace.facts.memory_bytes, trace.facts.is_memory_shared) == (total, is_shared)
+        assert trace.samples[0].memory_used_bytes == used
+        said = any("no memory of its own" in flag for flag in flags(trace, 0, 1))
+        assert said is bool(is_shared)
+    meminfo.unlink()
+    nvml_script(nvmlDeviceGetMemoryInfo="!3")
+    [trace] = record(GpuChoice(), tmp_path / "none.csv", 0.05)
+    assert trace.facts.memory_bytes is None
