@@ -48,7 +48,8 @@ def _group_faults(folder: QuantizedFolder, module: str) -> Iterator[str]:
     name = f"{module}.weight_scale"
     ref, shape = folder.tensors.get(name), expected_shapes(folder.model)[f"{module}.weight"]
     sizes = [size for size in folder.quant.group_sizes if shape[1] % size == 0]
-    wanted = [(shape[0], shape[1] // size) for size in sizes]
+    numbers = folder.precision.weights
+    wanted = [folder.layout.scale_shape(numbers, shape[0], shape[1] // size) for size in sizes]
     if ref is None:
         yield f"{name} is missing"
     elif ref.shape not in wanted:

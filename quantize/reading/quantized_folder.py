@@ -51,9 +51,8 @@ class QuantizedFolder:
 
     def bits(self, module: str) -> int:
         """Return the bits of a module's codes; int8 may stand beside int4."""
-        own = self.precision.weights.format.num_bits
-        scale = self.tensors.get(f"{module}.weight_scale")
-        return 8 if own == 4 and scale is not None and scale.shape[1:] == (1,) else own
+        scheme = self.quant.scheme_of(module)
+        return scheme.num_bits if scheme else self.precision.weights.format.num_bits
 
     def codes(self, module: str) -> TensorRef | None:
         """Return where the codes of `module` are, or None if it is not quantized."""
