@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from nemotrt.engines.backends.edge_llm import support
 from nemotrt.engines.backends.tensorrt_llm import bundle
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
 from nemotrt.engines.checkpoint.quantized.config import flat_config, nested_config
 from nemotrt.engines.checkpoint.quantized.decoded import DecodedRef
 from nemotrt.engines.checkpoint.quantized.linears import decoded_linear
 from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig
+from nemotrt.engines.checkpoint.quantized.spelling import spelled
 from nemotrt.engines.checkpoint.stored.safetensors_file import read_header
-from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.contracts.loaders import others_verdicts
 
@@ -114,7 +116,7 @@ def compressed(
         "tensor": (1, rows, 1, columns),
         "channel": (rows, 1, 1, columns),
         "block": (rows // 16, 16, columns // 16, 16),
-    }.get(str(args.strategy), (rows, 1, columns // 16, 16))
+    }.get(str(args.strategy), (rows, 1, -1, args.group_size or 16))
     grid = weight.reshape(blocks)
     least, most = grid.amin((1, 3)), grid.amax((1, 3))
     state = {"weight": weight}
@@ -153,6 +155,34 @@ def test_compressed_tensors_own_codes(name: str, tmp_path: Path) -> None:
     assert quant.precision is None  # none of these is an arithmetic of ours: read as floats
     rounding = 5e-3 if name == "nvfp4" else 1e-5  # its compressor's result is bfloat16
     np.testing.assert_allclose(read(path, "m", quant).map(), expected, rtol=rounding, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_native"),
+    [({}, True), ({"actorder": "weight"}, True), ({"symmetric": False}, False)],
+)
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+def test_int4_in_groups_of_our_kernels_stays_int4(
+    size: int, more: dict[str, Any], is_native: bool, tmp_path: Path
+) -> None:
+    told = {"num_bits": 4, "strategy": "group", "group_size": size} | more
+    weight = torch.randn(48, 256, generator=torch.Generator().manual_seed(1))
+    stored, expected = compressed("pack-quantized", told, weight)
+    path = tmp_path / "x.safetensors"
+    save_file({f"m.{leaf}": tensor.contiguous() for leaf, tensor in stored.items()}, path)
+    group = {"weights": told, "input_activations": None, "targets": ["Linear"]}
+    raw = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
+    quant = flat_config(raw | {"config_groups": {"g": group}}, "x")
+    is_native &= size in GROUP_SIZES
+    assert (quant.precision is Precision.INT4_WO) is is_native
+    found = spelled(read_header(path)[0].items(), quant)
+    if is_native:
+        assert found["m.weight"].dtype == INT4_WORD
+        scales = np.repeat(found["m.weight_scale"].map().astype(np.float32), size, axis=1)
+        np.testing.assert_allclose(found["m.weight"].map() * scales, expected, rtol=1e-6)
+    else:
+        assert found.keys() == {"m.weight"}
+        np.testing.assert_allclose(found["m.weight"].map(), expected, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
