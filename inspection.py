@@ -97,7 +97,7 @@ def _inspect_plain(folder: Path, as_json: bool) -> None:
 
 def is_quantized(folder: Path) -> bool:
     """Whether a checkpoint folder says that its linears are quantized."""
-    from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, flat_quantization
+    from nemotrt.engines.checkpoint.quantized.config import QUANT_CONFIG_FILE, flat_quantization
 
     return (folder / QUANT_CONFIG_FILE).is_file() or flat_quantization(folder) is not None
 

@@ -28,8 +28,8 @@ from nemotrt.progress import stage_printer
 
 DESCRIPTION = """Build an engine directory from a checkpoint.
 
-CHECKPOINT is a Hugging Face folder, quantized or not, OWNER/NAME[@REVISION] on the hub, or a
-built-in model: tiny, tiny-dense.
+CHECKPOINT is a Hugging Face folder, quantized or not, a GGUF file, OWNER/NAME[@REVISION] on the
+hub, or a built-in model: tiny, tiny-dense.
 
 \b
 Examples:

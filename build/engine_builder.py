@@ -14,7 +14,6 @@ from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend, BuildJob, Executed, Target
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.hub.origin import origin_of
-from nemotrt.engines.checkpoint.quant_config import is_compressed
 from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import Precision
@@ -95,12 +94,6 @@ def resolve(checkpoint: Checkpoint, spec: BuildSpec) -> Target[Any]:
     if stored and precision is not stored and not backend.is_cpu:
         raise ConfigError(
             f"{checkpoint.path} is quantized to {stored}; it can't be built as {precision}."
-        )
-    takes_any = backend.is_cpu or stored in backend.embedded_codes
-    if stored and not takes_any and is_compressed(checkpoint.path):
-        raise ConfigError(
-            f"{checkpoint.path} is in the layout of compressed-tensors; backend {backend.name} "
-            "builds from ModelOpt's: nemotrt quantize --format modelopt."
         )
     capability = _capability(backend, spec.gpu)
     target = Target(checkpoint, precision, stored, spec.gpu, capability, options)

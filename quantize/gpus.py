@@ -5,7 +5,7 @@ from nemotrt.engines.backends.protocol.compute_capability import (
     capability_number,
     has_fp8,
 )
-from nemotrt.engines.model.numerics import NumberFormat
+from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -32,11 +32,11 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     if capability_number(have) < capability_number(str(chosen.min_compute_capability)):
         is_fp8 = chosen.precision.arithmetic is NumberFormat.FP8
         why = f": no FP8 tensor cores before {FIRST_FP8}" if is_fp8 else ""
-        instead = chosen.alternative or default
-        use = "No recipe runs there" if instead == chosen.name else f"Use --recipe {instead}"
+        other = chosen.alternative or default
+        cure = f"Use --recipe {other}." if other != chosen.name else "No recipe here is for it."
         raise ConfigError(
             f"{chosen.name} needs compute capability {chosen.min_compute_capability}, "
-            f"{gpu} has {have}{why}. {use}."
+            f"{gpu} has {have}{why}. {cure}"
         )
     if kv_cache == "fp8" and not has_fp8(have):
         raise ConfigError(
@@ -53,8 +53,9 @@ def choose_format(name: str | None, recipe: Recipe) -> CheckpointFormat:
         ConfigError: the name is unknown.
     """
     if name is None:
-        is_packed = recipe.precision.weights.format is NumberFormat.INT4
-        return CheckpointFormat.COMPRESSED_TENSORS if is_packed else CheckpointFormat.MODELOPT
+        is_modelopts = not recipe.precision.weights.is_grouped
+        is_modelopts &= recipe.precision is not Precision.INT8_DYNAMIC
+        return CheckpointFormat.MODELOPT if is_modelopts else CheckpointFormat.COMPRESSED_TENSORS
     if name not in list(CheckpointFormat):
         raise unknown_name("format", name, [item.value for item in CheckpointFormat])
     return CheckpointFormat(name)

@@ -1,4 +1,4 @@
-"""Writes a Nemotron-H checkpoint as GGUF with llama.cpp's own converter.
+"""Writes a Nemotron-H or Qwen3 checkpoint as GGUF with llama.cpp's own converter.
 
 `python llama_convert.py LLAMA_CPP CHECKPOINT f16|q8_0 TARGET [vocabulary]`. Two things differ from
 its command line: the config is read as it is (through transformers a dense model gets the fields of
@@ -23,22 +23,29 @@ def main(source: str, checkpoint: str, kind: str, target: str, vocabulary: str =
     import gguf
     import torch
     from conversion.nemotron import NemotronHModel
+    from conversion.qwen import Qwen3Model
 
     logging.basicConfig(level=logging.WARNING)
     config = json.loads((Path(checkpoint) / "config.json").read_text())
-    config["d_head"] = config["mamba_head_dim"]  # else a check takes it for 64
+    kind_of_model = {"nemotron_h": NemotronHModel, "qwen3": Qwen3Model}[config["model_type"]]
+    if kind_of_model is NemotronHModel:
+        config["d_head"] = config["mamba_head_dim"]  # else a check takes it for 64
 
-    def set_vocab(model: NemotronHModel) -> None:
+    def set_vocab(model: Any) -> None:
         """Write the vocabulary, or its size only."""
         if vocabulary:
             return write_vocabulary(model.gguf_writer, Path(checkpoint), config["vocab_size"])
         model.gguf_writer.add_tokenizer_model("none")
         model.gguf_writer.add_vocab_size(config["vocab_size"])
 
-    NemotronHModel.set_vocab = set_vocab  # type: ignore[method-assign]
-    kinds = {"f16": gguf.LlamaFileType.MOSTLY_F16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
+    kind_of_model.set_vocab = set_vocab
+    kinds = {
+        "f16": gguf.LlamaFileType.MOSTLY_F16,
+        "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+        "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    }
     with torch.inference_mode():
-        model = NemotronHModel(Path(checkpoint), kinds[kind], Path(target), hparams=config)
+        model = kind_of_model(Path(checkpoint), kinds[kind], Path(target), hparams=config)
         model.write()
 
 

@@ -1,25 +1,25 @@
 """A Hugging Face folder as a set of named tensors, opened lazily and checked against its config."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.codes.spelling import spelled
-from nemotrt.engines.checkpoint.quant_config import (
-    QuantConfig,
-    is_compressed,
-    read_quant_config,
-)
+from nemotrt.engines.checkpoint.gguf.file import SUFFIX, read_gguf
+from nemotrt.engines.checkpoint.gguf.folder import lone_gguf
+from nemotrt.engines.checkpoint.gguf.tensors import hub_tensors
+from nemotrt.engines.checkpoint.quantized.config import read_quant_config
+from nemotrt.engines.checkpoint.quantized.decoded import DecodedRef
+from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig
+from nemotrt.engines.checkpoint.quantized.spelling import spelled
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef, read_header
 from nemotrt.engines.checkpoint.stored_head import HEAD, settle_head
 from nemotrt.engines.checkpoint.stored_names import left_out, left_out_note, missing_message
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig
-from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError
 from nemotrt.files.text_file import read_json_object
@@ -63,7 +63,7 @@ class Checkpoint:
         ref = self[name]
         if not ref.is_float:
             raise ArtefactError(f"{ref.path}: tensor {name} is {ref.dtype}, expected a float.")
-        values = (ref.map()[rows] if ref.shape else ref.map()).astype(np.float32)
+        values = ref.rows(rows).astype(np.float32)
         bad = int(values.size - np.count_nonzero(np.isfinite(values)))
         if bad:
             raise ArtefactError(
@@ -76,8 +76,19 @@ class Checkpoint:
 
         `fate` says what becomes of the tensors that are no part of the model.
         """
-        note = left_out_note(self._left_out(), "left out" if self.sees_images else fate)
-        return (*self.contradictions, note) if note else self.contradictions
+        fate = "left out" if self.sees_images else fate
+        found = (self._decoded_note(), left_out_note(self._left_out(), fate))
+        return (*self.contradictions, *filter(None, found))
+
+    def _decoded_note(self) -> str | None:
+        """What to say of codes that are read as floats."""
+        if not self.quant.schemes:
+            return None
+        if self.quant.precision is None:
+            return f"{self.quant.title}: its linears are read as floats, dequantized"
+        count = sum(isinstance(ref, DecodedRef) for ref in self.tensors.values())
+        told = f"{self.quant.title}: {count} of its linears are read as floats, dequantized"
+        return told if count else None
 
     @property
     def sees_images(self) -> bool:
@@ -118,19 +129,16 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ConfigError: config.json describes a model that is not supported.
     """
     told, quant = read_model_config(path), read_quant_config(path)
-    tensors = dict(tensor_refs(path))
-    if is_compressed(path) or quant.precision is Precision.INT4_WO:
-        tensors = spelled(tensors)
-    config, tensors = settle_head(told, tensors)
+    config, tensors = settle_head(told, spelled(tensor_refs(path), quant))
     checkpoint = Checkpoint(path, config, tensors, quant, contradictions(path, told, config))
     check_shapes(checkpoint)
     return checkpoint
 
 
 def shards_if_there(path: Path) -> list[Path]:
-    """Return the safetensors files of the folder `path`, none where it has none."""
+    """Return the files of weights of the folder `path`, none where it has none."""
     has_weights = (path / SINGLE_FILE).is_file() or (path / INDEX_FILE).is_file()
-    return shard_paths(path) if has_weights else []
+    return shard_paths(path) if has_weights or lone_gguf(path) else []
 
 
 def with_stored_head(path: Path, config: ModelConfig) -> ModelConfig:
@@ -161,7 +169,7 @@ def contradictions(path: Path, told: ModelConfig, config: ModelConfig) -> tuple[
 
 
 def shard_paths(path: Path) -> list[Path]:
-    """Return the safetensors files of the checkpoint folder `path`, in order.
+    """Return the safetensors files of the checkpoint folder `path`, in order, or its GGUF file.
 
     A single file goes before an index, as in transformers.
 
@@ -171,6 +179,8 @@ def shard_paths(path: Path) -> list[Path]:
     if (path / SINGLE_FILE).is_file():
         return [path / SINGLE_FILE]
     if not (path / INDEX_FILE).is_file():
+        if found := lone_gguf(path):
+            return [found]
         raise ArtefactError(f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
     names = sorted(set(weight_map(path).values()))
     for name in names:
@@ -198,7 +208,7 @@ def tensor_refs(path: Path) -> Iterator[tuple[str, TensorRef]]:
     """Yield each tensor of each shard by its hub name; a name in two shards is an error."""
     seen: dict[str, Path] = {}
     for shard in shard_paths(path):
-        for stored, ref in read_header(shard)[0].items():
+        for stored, ref in _stored_tensors(shard):
             name = hub_name(stored)
             if name in seen:
                 raise ArtefactError(
@@ -215,6 +225,13 @@ def hub_name(stored: str) -> str:
     """Return the hub's name of a tensor, without the prefix that a model with images gives it."""
     name = stored.removeprefix(LANGUAGE_PREFIX)
     return ALIASES.get(name, name)
+
+
+def _stored_tensors(shard: Path) -> Iterable[tuple[str, TensorRef]]:
+    """Return each tensor of a file of weights by its name on the hub."""
+    if shard.suffix == SUFFIX:
+        return hub_tensors(read_gguf(shard))
+    return read_header(shard)[0].items()
 
 
 def check_shapes(checkpoint: Checkpoint) -> None:

@@ -1,7 +1,7 @@
 """What a model is: its dimensions, its layers in order, and the sizes that follow from them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -127,6 +127,13 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = ()
     dtype: str = "bfloat16"
 
+    def computes_as(self, other: "ModelConfig") -> bool:
+        """Whether both compute the same of the same weights.
+
+        Files of other formats tell no chunks, limits or types; they change no result.
+        """
+        return _mathematics(self) == _mathematics(other)
+
     def count(self, kind: LayerKind) -> int:
         """Number of blocks of one kind."""
         return self.layers.count(kind)
@@ -171,3 +178,9 @@ class ModelConfig:
         """The blocks as a string in the hub's spelling, a letter each."""
         letters = {kind: letter for letter, kind in PATTERN_LETTERS.items()}
         return "".join(letters[kind] for kind in self.layers)
+
+
+def _mathematics(config: ModelConfig) -> ModelConfig:
+    """Return the config without what changes no logit."""
+    mamba = config.mamba and replace(config.mamba, chunk_size=1)
+    return replace(config, mamba=mamba, max_position_embeddings=1, eos_token_ids=(), dtype="")

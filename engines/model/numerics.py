@@ -30,7 +30,7 @@ class NumberFormat(Table):
     Columns: our word; bits; kind; numpy's or ml_dtypes' word; safetensors' word, empty where the
     numbers are packed into others; number in ONNX; the largest code, 0 where none is ever scaled to
     it. Sources: the safetensors format; onnx.proto, TensorProto.DataType; OCP 8-bit floating point,
-    table 2.
+    table 2; OCP microscaling formats, table 5.
     """
 
     num_bits: int
@@ -46,6 +46,7 @@ class NumberFormat(Table):
     INT8 = "int8", 8, "int", "int8", "I8", 3, 127.0
     FP8 = "fp8", 8, "float", "float8_e4m3fn", "F8_E4M3", 17, 448.0
     INT4 = "int4", 4, "int", "int4", "", 22, 7.0
+    FP4 = "fp4", 4, "float", "float4_e2m1fn", "", 23, 6.0
 
     @property
     def is_code(self) -> bool:
@@ -132,10 +133,12 @@ class Numbers:
 SIXTEEN_BITS = Numbers(NumberFormat.BF16)
 INT8_ROWS = Numbers(NumberFormat.INT8, Granularity.CHANNEL)
 INT8_TENSOR = Numbers(NumberFormat.INT8, Granularity.TENSOR)
+INT8_TOKENS = Numbers(NumberFormat.INT8, Granularity.TOKEN, is_dynamic=True)
 FP8_ROWS = Numbers(NumberFormat.FP8, Granularity.CHANNEL)
 FP8_TENSOR = Numbers(NumberFormat.FP8, Granularity.TENSOR)
 FP8_TOKENS = Numbers(NumberFormat.FP8, Granularity.TOKEN, is_dynamic=True)
 INT4_GROUPS = Numbers(NumberFormat.INT4, Granularity.GROUP)
+FP4_GROUPS = Numbers(NumberFormat.FP4, Granularity.GROUP)
 
 
 class Precision(Table):
@@ -153,9 +156,12 @@ class Precision(Table):
     BF16 = "bf16", SIXTEEN_BITS, SIXTEEN_BITS, ""
     INT8_WO = "int8-wo", INT8_ROWS, SIXTEEN_BITS, "W8A16"
     INT8_SQ = "int8-sq", INT8_ROWS, INT8_TENSOR, "W8A8_SQ_PER_CHANNEL"  # SmoothQuant
+    # The name is of TensorRT-LLM's QuantAlgo; ModelOpt's own exporter has no such recipe.
+    INT8_DYNAMIC = "int8-dynamic", INT8_ROWS, INT8_TOKENS, "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"
     FP8 = "fp8", FP8_TENSOR, FP8_TENSOR, "FP8"
     FP8_DYNAMIC = "fp8-dynamic", FP8_ROWS, FP8_TOKENS, "FP8_PER_CHANNEL_PER_TOKEN"
     INT4_WO = "int4-wo", INT4_GROUPS, SIXTEEN_BITS, "W4A16_AWQ"  # as AWQ and GPTQ are stored too
+    NVFP4_WO = "nvfp4-wo", FP4_GROUPS, SIXTEEN_BITS, "NVFP4"  # for the planner alone
 
     @property
     def is_quantized(self) -> bool:
@@ -189,7 +195,7 @@ class Precision(Table):
 
 
 # What engines are built in, and a checkpoint may be quantized to for one.
-BUILT = tuple(Precision)
+BUILT = tuple(item for item in Precision if item is not Precision.NVFP4_WO)
 # Of which a plan chooses by itself: fewer bits are chosen by people, who know what they lose.
 CHOSEN = tuple(item for item in BUILT if item.weights.format.num_bits >= 8)
 QUANTIZED = {item.algo: item for item in BUILT if item.is_quantized}  # by ModelOpt's word

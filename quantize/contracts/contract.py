@@ -11,16 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
-from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE, flat_quantization
+from nemotrt.engines.checkpoint.quantized.config import (
+    QUANT_CONFIG_FILE,
+    flat_quantization,
+    read_quant_config,
+)
+from nemotrt.engines.checkpoint.quantized.decoded import DecodedRef
+from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.engines.checkpoint.stored_head import HEAD
 from nemotrt.engines.checkpoint.stored_names import left_out_note
 from nemotrt.engines.model.model_config import LayerKind
 from nemotrt.engines.model.numerics import KV_CODES
-from nemotrt.engines.model.tensor_names import blocks, expected_shapes
+from nemotrt.engines.model.tensor_names import blocks, expected_shapes, linear_names
 from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_json_object
 from nemotrt.quantize.contracts.linear_contract import linear_faults, scale_faults
-from nemotrt.quantize.contracts.loaders import loader_verdicts
+from nemotrt.quantize.contracts.loaders import loader_verdicts, others_verdicts
 from nemotrt.quantize.contracts.tensor_contract import is_skipped, tensor_faults
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.plan import check_plain
@@ -34,8 +40,8 @@ class Inspection:
     """What a quantized folder is, what is wrong with it, and who loads it."""
 
     path: Path
-    format: CheckpointFormat
-    algo: str  # ModelOpt's word
+    format: Layout
+    algo: str  # ModelOpt's word, or what others call it
     num_quantized: int
     num_kept: int
     faults: tuple[str, ...]
@@ -58,6 +64,9 @@ def inspect_quantized(
         ConfigError: the checkpoint is not quantized, or the source is, or is of another model.
         ArtefactError: a file is missing or damaged.
     """
+    quant = read_quant_config(path)
+    if quant.schemes and quant.precision is None:
+        return _inspect_others(path, source)
     folder = open_folder(path)
     quantized = [module for module in folder.linears if folder.codes(module) is not None]
     faults = list(_faults(folder))
@@ -67,7 +76,7 @@ def inspect_quantized(
         faults += others
     return Inspection(
         path=path,
-        format=folder.layout,
+        format=Layout(folder.layout),
         algo=folder.precision.algo,
         num_quantized=len(quantized),
         num_kept=len(folder.linears) - len(quantized),
@@ -77,10 +86,38 @@ def inspect_quantized(
             folder.precision,
             folder.quant.kv_cache_algo,
             folder.model,
-            min(folder.group_sizes, default=None),
+            min(folder.quant.group_sizes, default=None),
         ),
         weight_errors=errors,
         notes=_notes(folder),
+    )
+
+
+def _inspect_others(path: Path, source: Path | None) -> Inspection:
+    """Return what a checkpoint is whose codes nothing here writes: opening it checks each tensor.
+
+    Raises:
+        ConfigError: a source is given: what rounding may do to a weight is another's to say.
+    """
+    checkpoint = open_checkpoint(path)
+    quant, names = checkpoint.quant, linear_names(checkpoint.config)
+    if source is not None:
+        raise ConfigError(
+            f"--source compares what nemotrt quantize can write; {path} is {quant.title}. Compare "
+            f"its answers: nemotrt evaluate {path} --against {source}."
+        )
+    quantized = [name for name in names if isinstance(checkpoint[name], DecodedRef)]
+    assert quant.layout is not None  # it has schemes
+    return Inspection(
+        path=path,
+        format=quant.layout,
+        algo=quant.title,
+        num_quantized=len(quantized),
+        num_kept=len(names) - len(quantized),
+        faults=(),
+        loaders=others_verdicts(quant),
+        weight_errors={},
+        notes=checkpoint.notes(),
     )
 
 

@@ -47,12 +47,13 @@ def _group_faults(folder: QuantizedFolder, module: str) -> Iterator[str]:
     """Yield what is wrong with the scales of int4 codes; no code must be the largest."""
     name = f"{module}.weight_scale"
     ref, shape = folder.tensors.get(name), expected_shapes(folder.model)[f"{module}.weight"]
-    sizes = [size for size in folder.group_sizes if shape[1] % size == 0]
-    wanted = [(shape[0], shape[1] // size) for size in sizes]
+    sizes = [size for size in folder.quant.group_sizes if shape[1] % size == 0]
+    numbers = folder.precision.weights
+    wanted = [folder.layout.scale_shape(numbers, shape[0], shape[1] // size) for size in sizes]
     if ref is None:
         yield f"{name} is missing"
     elif ref.shape not in wanted:
-        told = ", ".join(map(str, sorted(folder.group_sizes))) or "no size"
+        told = ", ".join(map(str, sorted(folder.quant.group_sizes))) or "no size"
         yield f"{name} is {list(ref.shape)} for {list(shape)}; config.json says groups of {told}"
     else:
         yield from scale_faults(name, ref, ACTIVATIONS, ref.shape)
@@ -85,7 +86,8 @@ def _code_faults(
     if largest.size != values.size:
         return
     # A scale at the bottom of float32's or float16's range is clamped: its codes stay small.
-    wasted = (largest != full) & (largest != 0) & (values > np.float32(6.2e-5 / 127))
+    # compressed-tensors divides by 127.5, so that -128 may be the largest of int8.
+    wasted = (largest < full) & (largest != 0) & (values > np.float32(6.2e-5 / 127))
     if wasted.any():
         row = int(np.flatnonzero(wasted)[0])
         yield f"{module}, channel {row}: the largest code is {int(largest[row])}, not {full}"

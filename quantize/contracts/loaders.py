@@ -5,6 +5,7 @@ and 0.33, whose readers the slow tests run; transformers 5.19 and 5.24, run. Non
 docs/quantization.md has the details.
 """
 
+from nemotrt.engines.checkpoint.quantized.scheme import Layout, QuantConfig
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -31,6 +32,10 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
         TRT_LLM: "no: has no INT8 activations for this model",
         VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
     },
+    (CheckpointFormat.MODELOPT, Precision.INT8_DYNAMIC): {
+        TRT_LLM: "no: has no INT8 activations for this model",
+        VLLM: "no: rejects it in ModelOpt's layout; export --format compressed-tensors",
+    },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.FP8): {
         TRT_LLM: "no: refuses per-tensor scales in compressed-tensors; use --format modelopt",
         VLLM: "yes",
@@ -42,6 +47,10 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
     },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT4_WO): {
         TRT_LLM: "no: takes 4-bit weights in ModelOpt's layout only",
+        VLLM: "yes",
+    },
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_DYNAMIC): {
+        TRT_LLM: "no: takes the int8 codes for FP8; use int8-wo in --format modelopt",
         VLLM: "yes",
     },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.INT8_SQ): {
@@ -84,8 +93,6 @@ def loader_verdicts(
 ) -> dict[str, str]:
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
     verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
-    if layout is not CheckpointFormat.MODELOPT:
-        verdicts[BUILD] = "yes, for CPUs; GPU backends build from --format modelopt"
     verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
     if group_size not in (None, *TRT_LLM_GROUPS) and verdicts[TRT_LLM] == "yes":
         sizes = " or ".join(map(str, TRT_LLM_GROUPS))
@@ -103,3 +110,41 @@ def loader_verdicts(
     if verdicts[VLLM].startswith("yes"):
         verdicts[VLLM] = VLLM_INT8_CACHE[layout]
     return verdicts
+
+
+OTHERS_BUILD = "yes, on the CPU and as 16 bit engines: its codes are read as floats"
+NOT_RUN = "yes, by its source; not run here"
+NO_READER = "no: has no reader for these codes"
+LLAMA_CPP = "llama.cpp"
+# Source: vLLM 0.32 (model_executor/layers/quantization), TensorRT-LLM's model_config.py (2026-09),
+# transformers 5.24 (quantizers/auto.py).
+VLLM_MODELOPT = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "NVFP4", "W4A16_NVFP4")  # also mixed
+TRT_LLM_TAKES = {
+    (Layout.MODELOPT, Precision.INT4_WO),
+    (Layout.MODELOPT, Precision.NVFP4_WO),
+    (Layout.MODELOPT, Precision.FP8),
+    (Layout.FP8, Precision.FP8_DYNAMIC),
+}
+
+
+def others_verdicts(quant: QuantConfig) -> dict[str, str]:
+    """Return each engine's name and whether it loads codes that nothing here writes."""
+    assert quant.layout is not None  # it has schemes
+    schemes = [scheme for _, scheme in quant.schemes]
+    is_taken = all((quant.layout, scheme.precision) in TRT_LLM_TAKES for scheme in schemes)
+    found = {
+        BUILD: OTHERS_BUILD,
+        TRT_LLM: NOT_RUN if is_taken else NO_READER,
+        VLLM: NOT_RUN,
+        TRANSFORMERS: NOT_RUN,
+    }
+    if quant.layout is Layout.GGUF:
+        return found | dict.fromkeys((VLLM, TRANSFORMERS), NO_READER) | {LLAMA_CPP: "yes"}
+    if quant.layout is Layout.COMPRESSED_TENSORS:
+        found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.COMPRESSED_TENSORS]
+    if quant.layout is Layout.MODELOPT:
+        found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.MODELOPT]
+        algos = [scheme.title.removeprefix("ModelOpt ") for scheme in schemes]
+        if refused := [algo for algo in algos if algo not in VLLM_MODELOPT]:
+            found[VLLM] = f"no: rejects {refused[0]} in ModelOpt's layout"
+    return found

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, shard_paths
-from nemotrt.engines.checkpoint.quant_config import (
+from nemotrt.engines.checkpoint.gguf.folder import lone_gguf
+from nemotrt.engines.checkpoint.quantized.config import (
     QUANT_CONFIG_FILE,
     flat_quantization,
     read_quant_config,
@@ -101,11 +102,16 @@ def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adju
 
 
 def check_plain(folder: Path) -> None:
-    """Raise ConfigError if the checkpoint in `folder` is quantized, in any layout."""
+    """Raise ConfigError if the checkpoint in `folder` is quantized, in any layout, or is GGUF."""
+    if lone_gguf(folder):
+        raise ConfigError(
+            f"{folder} has its weights in GGUF; `nemotrt quantize` reads safetensors: give the "
+            "Hugging Face checkpoint that the file was converted from."
+        )
     if flat := flat_quantization(folder):
         how = f"config.json says {flat.get('quant_method')}"
-    elif (quant := read_quant_config(folder)).precision:
-        how = f"{QUANT_CONFIG_FILE} says {quant.algo}"
+    elif title := read_quant_config(folder).title:
+        how = f"{QUANT_CONFIG_FILE} says {title}"
     else:
         return
     raise ConfigError(

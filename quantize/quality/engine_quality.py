@@ -40,7 +40,7 @@ def evaluate_engine(
         ArtefactError: a file of the engine, or its checkpoint, has changed.
         EnvironmentUnfitError: its backend can't run here.
     """
-    if read_model_config(folder) != reference.config:
+    if not read_model_config(folder).computes_as(reference.config):
         raise ConfigError(f"{folder} is an engine of another model than {reference.path}.")
     opened = open_engine(folder, options)
     try:

@@ -70,7 +70,7 @@ def _evaluate_checkpoint(
     first: Checkpoint, second: Checkpoint, tokens: dict[str, Ids], progress: Progress
 ) -> Quality:
     """Run both checkpoints block by block."""
-    if first.config != second.config:
+    if not first.config.computes_as(second.config):
         raise ConfigError(f"{second.path} is another model than {first.path}.")
     every = np.concatenate(list(tokens.values()))
     streams = embed(first, every), embed(second, every)
@@ -105,11 +105,11 @@ def _precision(checkpoint: Checkpoint) -> str:
     """Return how the linears are quantized, and the KV cache if it is."""
     quant = checkpoint.quant
     cache = f", {quant.kv_cache_algo} KV cache" if quant.kv_cache_algo else ""
-    return f"{quant.algo}{cache}"
+    return f"{quant.precision.algo if quant.precision else quant.title or 'none'}{cache}"
 
 
 def _open(folder: Path) -> Checkpoint:
-    """Return a checkpoint in either layout."""
+    """Return a checkpoint, in whatever layout."""
     if is_engine(folder):
         raise ConfigError(f"{folder} is an engine; --against takes the checkpoint.")
     return open_checkpoint(folder)

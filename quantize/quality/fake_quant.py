@@ -46,7 +46,7 @@ def rounded_linear(g: OnnxGraph, checkpoint: Checkpoint, x: str, weight: str) ->
         smooth = g.constant(checkpoint.floats(f"{module}.pre_quant_scale"))
         x = g.op("Mul", x, smooth)
     if precision.inputs.is_dynamic:
-        scale = _token_scale(g, x)
+        scale = _token_scale(g, x, precision.inputs.format)
     else:
         scale = g.constant(checkpoint.floats(f"{module}.input_scale").reshape(()))
     x = (_fp8 if precision.inputs.format is NumberFormat.FP8 else _int8)(g, x, scale)
@@ -56,10 +56,10 @@ def rounded_linear(g: OnnxGraph, checkpoint: Checkpoint, x: str, weight: str) ->
     return y, g.op("Div", x, smooth) if smooth else x
 
 
-def _token_scale(g: OnnxGraph, x: str) -> str:
-    """Return amax / 448 of each token, [.., .., 1]; 1 for a token of zeros."""
+def _token_scale(g: OnnxGraph, x: str, code: NumberFormat) -> str:
+    """Return amax / largest code of each token, [.., .., 1]; 1 for a token of zeros."""
     amax = g.op("ReduceMax", g.op("Abs", x), g.ints(-1), keepdims=1)
-    scale = g.op("Div", amax, g.scalar(NumberFormat.FP8.largest_code))
+    scale = g.op("Div", amax, g.scalar(code.largest_code))
     return g.op("Where", g.op("Greater", amax, g.scalar(0.0)), scale, g.scalar(1.0))
 
 

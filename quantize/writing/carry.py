@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import INDEX_FILE
-from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
+from nemotrt.engines.checkpoint.quantized.config import QUANT_CONFIG_FILE
 from nemotrt.engines.text.tokenizer_config import carry_templates
 from nemotrt.quantize.conversion.layout import Shard
 

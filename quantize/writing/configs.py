@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
+from nemotrt.engines.checkpoint.quantized.config import QUANT_CONFIG_FILE
 from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.quantize.conversion.formats import CheckpointFormat

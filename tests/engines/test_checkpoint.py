@@ -332,8 +332,8 @@ def test_not_a_checkpoint(tmp_path: Path) -> None:
 
 def test_quantization_that_is_not_known_is_refused(folder: Path) -> None:
     path = folder / "hf_quant_config.json"
-    path.write_text(json.dumps({"quantization": {"quant_algo": "NVFP4"}}))
-    with pytest.raises(ConfigError, match="'NVFP4' is not supported; known: W8A16"):
+    path.write_text(json.dumps({"quantization": {"quant_algo": "W4A8_AWQ"}}))
+    with pytest.raises(ConfigError, match="'W4A8_AWQ' is not supported; known: W8A16"):
         open_checkpoint(folder)
     path.write_text("[]")
     with pytest.raises(ArtefactError, match="malformed"):

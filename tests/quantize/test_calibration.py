@@ -274,7 +274,9 @@ def test_transformers_reads_compressed_tensors_and_agrees(
     assert type(model.hf_quantizer).__name__ == "CompressedTensorsHfQuantizer" and linears
     with torch.no_grad():
         found = model(torch.from_numpy(IDS), use_cache=False).logits.float().numpy()
-    assert relative(found, ours[CheckpointFormat.MODELOPT]) < 2e-6
+    # compressed-tensors divides a token's amax by 127.5, vLLM's kernel and we by 127.
+    limit = 2e-3 if recipe == "int8-dynamic" else 2e-6
+    assert relative(found, ours[CheckpointFormat.MODELOPT]) < limit
 
 
 def with_strong_attention(tensors: dict[str, torch.Tensor]) -> None:
@@ -351,7 +353,7 @@ def heldout(num_sequences: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", list(CheckpointFormat))
-@pytest.mark.parametrize("recipe", ["int8-wo", "fp8-dynamic", "int8-sq", "fp8"])
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_the_trained_models_perplexity_stays_within_a_percent(
     tmp_path: Path, recipe: str, layout: str
 ) -> None:

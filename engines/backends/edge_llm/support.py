@@ -6,6 +6,7 @@ Source: tensorrt-edgellm 0.11.0, cpp/plugins/mamba: 16-bit floats alone.
 from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.protocol.compute_capability import FIRST_FP8, has_fp8
+from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:  # numpy stays out: the planner asks for a GPU's precisions too
@@ -18,9 +19,15 @@ MAX_QUERIES_PER_KV_HEAD = 8
 
 def check(checkpoint: "Checkpoint", compute_capability: str) -> None:
     """Raise ConfigError unless Edge-LLM has the checkpoint's cache on that GPU, and its model."""
-    if checkpoint.quant.kv_cache_algo is not None and not has_fp8(compute_capability):
+    quant = checkpoint.quant
+    if quant.layout not in (None, Layout.MODELOPT) or (quant.schemes and quant.precision is None):
         raise ConfigError(
-            f"the checkpoint asks for a {checkpoint.quant.kv_cache_algo} KV cache, which Edge-LLM "
+            f"{checkpoint.path} is stored as {quant.title}; Edge-LLM's exporter reads the folder "
+            "itself, floats or ModelOpt's layout: nemotrt quantize --format modelopt."
+        )
+    if quant.kv_cache_algo is not None and not has_fp8(compute_capability):
+        raise ConfigError(
+            f"the checkpoint asks for a {quant.kv_cache_algo} KV cache, which Edge-LLM "
             f"has from compute capability {FIRST_FP8}; quantize it with --kv-cache none."
         )
     _check_model(checkpoint)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
-from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Payload, Target
+from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Notes, Payload, Target
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.speculation.options import num_guesses
 from nemotrt.errors import ConfigError
@@ -69,11 +69,8 @@ class NativeBackend(CpuBackend[NativeOptions]):
 
         options = target.options
         export.export(target.checkpoint, job.folder, job.limits, target.precision, options)
-        notes: dict[str, str | int | float | bool] = {
-            "ssm_state": options.ssm_state.value,
-            "kv_cache": options.kv_cache.value,
-        }
-        return Payload(export.tools(), notes, {})
+        formats: Notes = {"ssm_state": options.ssm_state.value, "kv_cache": options.kv_cache.value}
+        return Payload(export.tools(), formats, {})
 
     def load(
         self, folder: Path, limits: "Limits", num_threads: int | None, most_guesses: int = 0

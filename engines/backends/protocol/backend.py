@@ -83,7 +83,6 @@ class Backend(ABC, Generic[Own]):
     options_type: type[Own]
     is_cpu: ClassVar[bool] = False  # a CpuBackend: it takes --threads and no --gpu
     precisions: ClassVar[tuple[Precision, ...]]  # that its kernels have on some GPU
-    embedded_codes: ClassVar[tuple[Precision, ...]] = ()  # that it copies, whatever their layout
     has_experts: ClassVar[bool] = False  # it takes blocks of experts
     instead: ClassVar[Mapping[Precision, str]] = {}  # why not another, and what to take
     executed: ClassVar[Executed]

@@ -68,7 +68,6 @@ class TensorRTBackend(Backend[TensorRTOptions]):
     name = "tensorrt"
     options_type = TensorRTOptions
     precisions = PRECISIONS
-    embedded_codes = (Precision.INT4_WO,)
     executed = Executed.NEVER
     not_executed_note = "Compiled, not executed: no GPU ran this plan."
     built = COMPILED

@@ -51,7 +51,9 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     )
     instead: ClassVar[dict[Precision, str]] = {
         Precision.INT8_SQ: "its PyTorch backend has no INT8 W8A8 linears; use a checkpoint in "
-        "int8-wo, or --backend tensorrt, which runs int8-sq"
+        "int8-wo, or --backend tensorrt, which runs int8-sq",
+        Precision.INT8_DYNAMIC: "its PyTorch backend has no INT8 W8A8 linears; use a checkpoint in "
+        "int8-wo, or serve this one with vLLM",
     }
     executed = Executed.NEVER
     not_executed_note = "Written, not executed: TensorRT-LLM runs on the GPU host."

@@ -9,11 +9,10 @@ from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml, with_reuse
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.linear_weight import LinearWeight
+from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
 from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
 from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
-from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.chat.turn import turn_openings
@@ -36,6 +35,7 @@ def check(checkpoint: Checkpoint, compute_capability: str, tp: int) -> None:
             f"{HEAD}. TensorRT-LLM believes config.json and would drop it: set "
             "tie_word_embeddings to false there."
         )
+    _check_layout(checkpoint)
     _check_cache(checkpoint, compute_capability)
     _check_groups(checkpoint)
     legal = tp_sizes(checkpoint)
@@ -44,6 +44,24 @@ def check(checkpoint: Checkpoint, compute_capability: str, tp: int) -> None:
         groups = f"; the model's {mamba.num_groups} groups must divide by it" if mamba else ""
         sizes = ", ".join(map(str, legal))
         raise ConfigError(f"--tp-size must be one of {sizes}{groups}; got {tp}.")
+
+
+def _check_layout(checkpoint: Checkpoint) -> None:
+    """Raise ConfigError unless it reads these codes, for it opens the folder itself.
+
+    Source: docs/quantization.md, what the loaders take.
+    """
+    quant = checkpoint.quant
+    is_modelopts = quant.layout in (None, Layout.MODELOPT)
+    if is_modelopts and (quant.precision is not None or not quant.schemes):
+        return
+    if quant.layout is Layout.COMPRESSED_TENSORS and quant.precision is Precision.FP8_DYNAMIC:
+        return
+    raise ConfigError(
+        f"{checkpoint.path} is stored as {quant.title}, for which backend tensorrt-llm writes no "
+        "bundle: TensorRT-LLM opens the folder itself. Give one that nemotrt quantize wrote with "
+        "--format modelopt, or run trtllm-serve on this folder where its release takes it."
+    )
 
 
 def _check_cache(checkpoint: Checkpoint, compute_capability: str) -> None:
@@ -73,20 +91,13 @@ def _check_groups(checkpoint: Checkpoint) -> None:
 
     Source: TensorRT-LLM's fpA_intB_gemm, which has groups of 64 and 128.
     """
-    if checkpoint.quant.precision is not Precision.INT4_WO:
-        return
-    for name in linear_names(checkpoint.config):
-        linear = LinearWeight(checkpoint, name)
-        if not linear.has_int4:
-            continue
-        columns = checkpoint[name].shape[1]
-        size = columns // linear.group_scales(slice(0, 1)).shape[1]
-        if size not in GROUP_SIZES[1:]:
-            sizes = " or ".join(map(str, GROUP_SIZES[1:]))
-            raise ConfigError(
-                f"{name} has groups of {size} inputs, TensorRT-LLM's kernels take {sizes}: "
-                "quantize it with --group-size."
-            )
+    found = sorted(checkpoint.quant.group_sizes.difference(GROUP_SIZES[1:]))
+    if found:
+        sizes = " or ".join(map(str, GROUP_SIZES[1:]))
+        raise ConfigError(
+            f"the checkpoint has groups of {found[0]} inputs, TensorRT-LLM's kernels take {sizes}: "
+            "quantize it with --group-size."
+        )
 
 
 def tp_sizes(checkpoint: Checkpoint) -> tuple[int, ...]:

@@ -18,16 +18,21 @@ WORD_BITS = 32
 INT4_WORD = "I4"  # ours: safetensors has no word for codes that share a byte
 
 
+def unsigned(packed: npt.NDArray[Any], num_bits: int) -> npt.NDArray[np.uint8]:
+    """Return the codes of 4 or 8 bits in the last axis of words or bytes, lowest bits first."""
+    raw = np.ascontiguousarray(packed).view(np.uint8)
+    if num_bits == 8:
+        return raw
+    both = np.empty((*raw.shape, 2), np.uint8)
+    np.bitwise_and(raw, 0x0F, out=both[..., 0])
+    np.right_shift(raw, 4, out=both[..., 1])
+    return both.reshape(*raw.shape[:-1], -1)
+
+
 def unpack(words: npt.NDArray[np.int32], num_bits: int, columns: int) -> npt.NDArray[np.int8]:
     """Return the codes, int8 [.., columns], of words [.., columns * bits / 32 rounded up]."""
-    raw = np.ascontiguousarray(words).view(np.uint8)
-    if num_bits == 8:
-        return (raw[..., :columns] ^ np.uint8(0x80)).view(np.int8)
-    codes = np.empty((*raw.shape, 2), np.int8)
-    np.bitwise_and(raw, 0x0F, out=codes[..., 0], casting="unsafe")
-    np.right_shift(raw, 4, out=codes[..., 1], casting="unsafe")
-    codes -= 8
-    return codes.reshape(*raw.shape[:-1], -1)[..., :columns]
+    codes = unsigned(words, num_bits)[..., :columns] - np.uint8(1 << (num_bits - 1))
+    return codes.view(np.int8)
 
 
 def num_words(columns: int, num_bits: int) -> int:

@@ -22,8 +22,9 @@ def checkpoint_folder(name: str, part: Part = Part.WEIGHTS, *, quiet: bool = Fal
     A command's own --dry-run, --quiet and --json hold here too, however deep it asks.
 
     Args:
-        name: a path, a shipped tiny model's name, or OWNER/NAME[@REVISION] on the hub. A path that
-            exists wins; `models--OWNER--NAME[@REVISION]` is such a folder of a cache.
+        name: a path of a folder or of a GGUF file, a shipped tiny model's name, or
+            OWNER/NAME[@REVISION] on the hub. A path that exists wins;
+            `models--OWNER--NAME[@REVISION]` is such a folder of a cache.
         part: how much of a repository is needed.
         quiet: draw no progress bar.
 
@@ -58,6 +59,10 @@ def meaning(name: str, part: Part) -> Path | HubId:
         ConfigError: the name means nothing.
     """
     path = Path(name)
+    if name and _is_gguf(path):
+        from nemotrt.engines.checkpoint.gguf.folder import gguf_folder, lone_gguf  # numpy
+
+        return gguf_folder(path if path.is_file() else lone_gguf(path) or path)
     if name and path.is_dir():
         return _whole(path, MAIN, part) if repository_of(path) else path
     if name in TINY_MODELS:
@@ -69,9 +74,16 @@ def meaning(name: str, part: Part) -> Path | HubId:
         return hub_id
     mounted = " A container has the folder where it is mounted." if path.is_absolute() else ""
     raise ConfigError(
-        f"checkpoint {name!r} is not a folder; give a Hugging Face folder, a repository of the hub "
-        f"({FORM}), or a built-in model: {', '.join(TINY_MODELS)}.{mounted}"
+        f"checkpoint {name!r} is not a folder; give a Hugging Face folder, a GGUF file, a "
+        f"repository of the hub ({FORM}), or a built-in model: {', '.join(TINY_MODELS)}.{mounted}"
     )
+
+
+def _is_gguf(path: Path) -> bool:
+    """Whether a path is a GGUF file, or a folder of one that has no config.json."""
+    if path.suffix == ".gguf" and path.is_file():
+        return True
+    return path.is_dir() and not (path / "config.json").is_file() and any(path.glob("*.gguf"))
 
 
 def _whole(folder: Path, revision: str, part: Part) -> Path:

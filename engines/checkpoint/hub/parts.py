@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
-from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
+from nemotrt.engines.checkpoint.quantized.config import QUANT_CONFIG_FILE
 from nemotrt.engines.text.tokenizer import SLOW_FILES, TOKENIZER_FILES
 from nemotrt.engines.text.tokenizer_config import TEMPLATE_FOLDER
 

@@ -60,9 +60,13 @@ class TensorRef:
         return raw.view(self.numpy_dtype).reshape(self.shape)
 
     def rows(self, part: slice) -> npt.NDArray[Any]:
-        """Return some rows of the tensor."""
-        rows: npt.NDArray[Any] = self.map()[part]
-        return rows
+        """Return rows of the tensor, or all of a scalar; nothing is read yet."""
+        return self.map()[part] if self.shape else self.map()
+
+    @property
+    def parts(self) -> "tuple[TensorRef, ...]":
+        """The stored tensors that the values are made of: itself alone."""
+        return (self,)
 
     def read(self, start: int, num_bytes: int) -> bytes:
         """Return `num_bytes` raw bytes of the tensor, from byte `start` of it."""

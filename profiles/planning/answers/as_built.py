@@ -114,18 +114,17 @@ def _is_planned(name: str) -> bool:
 
 
 def unsupported(backend: AnyBackend, deployment: Deployment) -> str | None:
-    """Return why a backend has not the precision on the GPU."""
-    gpu = deployment.gpu
+    """Return why a backend has not the precision on the GPU, or has it not of such codes."""
+    gpu, precision = deployment.gpu, deployment.formats.precision
+    stored = deployment.source.quantization
+    if stored is not None and not stored.is_own and precision is stored.precision:
+        return (
+            f"backend {backend.name} does not build {precision} of {stored.title}, whose codes it "
+            "reads as floats; plan its engine by --precision bf16"
+        )
     if gpu.kind == "gpu" and gpu.compute_capability is None:
         return f"the profile of {gpu.name} has no compute capability"
-    precision = deployment.formats.precision
     reason = backend.supports(gpu.compute_capability, precision)
-    stored = deployment.source.quantization
-    if reason is None and precision.weights.is_grouped and stored is not None:
-        takes_packed = backend.is_cpu or precision in backend.embedded_codes
-        read = ("ModelOpt", "compressed-tensors") if takes_packed else ("ModelOpt",)
-        if not stored.title.startswith(read):
-            return f"backend {backend.name} does not build {precision} as {stored.title} stores it"
     return reason.rstrip(".") if reason else None
 
 

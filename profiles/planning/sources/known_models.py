@@ -46,6 +46,10 @@ def load_source(name: str) -> ModelSource:
     if name in known_models():
         return _shipped(name)
     path = Path(name)
+    if path.suffix == ".gguf" and path.is_file():
+        from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder  # numpy: only here
+
+        return _of_folder(checkpoint_folder(name), has_weights=True)
     if path.is_file():
         raw = read_json_object(path)
         is_beside = path.name == "config.json" and _has_weights(path.parent)
@@ -64,7 +68,7 @@ def load_source(name: str) -> ModelSource:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.gguf"))
 
 
 @cache

@@ -4,17 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemotrt.engines.checkpoint.quant_config import QUANT_CONFIG_FILE
+from nemotrt.engines.checkpoint.quantized.config import (
+    QUANT_CONFIG_FILE,
+    flat_config,
+    flat_of,
+    nested_config,
+)
+from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig, Scheme
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
-from nemotrt.profiles.planning.sources.quantization import (
-    Quantization,
-    flat_quantization,
-    nested_quantization,
-)
 from nemotrt.profiles.planning.sources.stored_weights import StoredWeights, stored_weights
 
 SSM_FIELD = "mamba_ssm_cache_dtype"
@@ -31,7 +32,7 @@ class ModelSource:
 
     model: ModelConfig
     floats: NumberFormat = NumberFormat.BF16
-    quantization: Quantization | None = None
+    quantization: Scheme | None = None
     weights: StoredWeights | None = None
     kv: NumberFormat | None = None
     ssm: NumberFormat | None = None
@@ -54,42 +55,45 @@ def read_source(
     """
     source = str(config)
     folder = config.parent if isinstance(config, Path) and config.name == "config.json" else None
-    found = _quantization(raw, source, folder)
-    quantization = found if isinstance(found, Quantization) else None
-    kv = found if isinstance(found, NumberFormat) else quantization.kv if quantization else None
+    quant = _quantization(raw, source, folder)
+    try:
+        scheme, kv = quant.scheme, quant.kv if quant.layout else None
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error.message}") from None
     ssm = _float_type(raw, SSM_FIELD, source) if raw.get(SSM_FIELD) else None
     if folder and has_weights:
         from nemotrt.profiles.planning.sources.weight_files import read_weights  # heavy: numpy
 
-        floats, weights = read_weights(folder, model, quantization)
+        floats, weights = read_weights(folder, model, scheme)
     else:
         floats = _float_type(raw, "dtype" if raw.get("dtype") else "torch_dtype", source)
-        weights = _by_config(model, quantization) if quantization else None
-    return ModelSource(model, floats, quantization, weights, kv, ssm)
+        weights = _by_config(model, quant, scheme) if scheme else None
+    return ModelSource(model, floats, scheme, weights, kv, ssm)
 
 
-def _quantization(
-    raw: dict[str, Any], source: str, folder: Path | None
-) -> Quantization | NumberFormat | None:
-    """Return what the configs say: of the KV cache alone, of the linears too, or nothing."""
-    flat = raw.get("quantization_config") or raw.get("compression_config")
-    if flat and not isinstance(flat, dict):
-        raise ConfigError(f"{source}: quantization_config must be an object, got {flat!r}.")
+def _quantization(raw: dict[str, Any], source: str, folder: Path | None) -> QuantConfig:
+    """Return what the configs say, which must be the same where two say something."""
     path = folder / QUANT_CONFIG_FILE if folder else None
-    by_config = flat_quantization(flat, source) if flat else None
-    if path is None or not path.is_file():
-        return by_config
-    nested = nested_quantization(read_json_object(path), str(path))
-    if by_config is None:
-        return nested
-    if isinstance(nested, NumberFormat):
-        return by_config
-    if (nested.precision, nested.kv) != (by_config.precision, by_config.kv):
+    try:
+        flat = flat_of(raw, source)
+        told = flat_config(flat, source) if flat else QuantConfig()
+        if path is None or not path.is_file():
+            return told
+        nested = nested_config(read_json_object(path), str(path))
+    except ArtefactError as error:  # a plan has nothing else to go by
+        raise ConfigError(error.message) from None
+    if not told.schemes or not nested.schemes:
+        return told if told.schemes else nested
+    if (_precisions(nested), nested.kv) != (_precisions(told), told.kv):
         raise ConfigError(
             f"{path} says {nested.title} with a {nested.kv} KV cache, but {source} says "
-            f"{by_config.title} with {by_config.kv}; only one can be true."
+            f"{told.title} with {told.kv}; only one can be true."
         )
     return nested
+
+
+def _precisions(quant: QuantConfig) -> set[str]:
+    return {scheme.precision for _, scheme in quant.schemes}
 
 
 def _float_type(raw: dict[str, Any], name: str, source: str) -> NumberFormat:
@@ -106,8 +110,8 @@ def _float_type(raw: dict[str, Any], name: str, source: str) -> NumberFormat:
     return known
 
 
-def _by_config(model: ModelConfig, quantization: Quantization) -> StoredWeights:
+def _by_config(model: ModelConfig, quant: QuantConfig, scheme: Scheme) -> StoredWeights:
     """Return the quantized weights by shapes and the config's exclusions."""
     shapes = expected_shapes(model)
-    names = [n for n in linear_names(model) if not quantization.excludes(n[: -len(".weight")])]
-    return stored_weights(model, {n: quantization.linear_bytes(shapes[n]) for n in names})
+    names = [name for name in linear_names(model) if not quant.excludes(name[: -len(".weight")])]
+    return stored_weights(model, {name: scheme.linear_bytes(shapes[name]) for name in names})
