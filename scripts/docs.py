@@ -57,9 +57,9 @@ def replaced(page: str, generated: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Return each generated page and what it should say."""
-    structure, commands = ROOT / "docs/structure.md", ROOT / "docs/commands.md"
+    folders, commands = ROOT / "docs/internals/folders.md", ROOT / "docs/reference/commands.md"
     return {
-        structure: replaced(structure.read_text(encoding="utf-8"), folder_list()),
+        folders: replaced(folders.read_text(encoding="utf-8"), folder_list()),
         commands: replaced(commands.read_text(encoding="utf-8"), help_pages(main)),
     }
 

@@ -40,7 +40,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     name = "tensorrt-llm"
     has_own_python = True
     options_type = TensorRTLLMOptions
-    # Source: docs/quantization.md, what the loaders take.
+    # Source: docs/reference/formats.md, what the loaders take.
     precisions = (Precision.BF16, Precision.INT8_WO, Precision.FP8, Precision.FP8_DYNAMIC)
     instead: ClassVar[dict[Precision, str]] = {
         Precision.INT8_SQ: "its PyTorch backend has no INT8 W8A8 linears; use a checkpoint in "

@@ -1,4 +1,4 @@
-"""docs/peers.md: the table by test, which is also what a later run is held to."""
+"""docs/measurements/peers.md: the table by test, which is also what a later run is held to."""
 
 import datetime
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from verdict import Judged, Verdict
 
-DOCS = Path(__file__).parents[3] / "docs/peers.md"
+DOCS = Path(__file__).parents[3] / "docs/measurements/peers.md"
 HEAD = """\
 # Peers' own tests
 
