@@ -4,6 +4,7 @@ Run with `make docs`; a test checks that the files are current.
 """
 
 import ast
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -18,8 +19,11 @@ from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.profiles.runs.metrics.catalogue import METRICS
+from nemotrt.wire import tensors
+from nemotrt.wire.request import DEFAULTS, RANGES
 
 ROOT = Path(__file__).resolve().parent.parent
+LIST = ", a list"
 BEGIN, END = "<!-- generated: make docs -->", "<!-- end -->"
 TOOL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
 ROOMS = [name for name in TOOL["hatch"]["build"]["only-include"] if (ROOT / name).is_dir()]
@@ -118,6 +122,19 @@ def metric_table() -> str:
     return "\n".join(["| metric | unit | formula | source |", "|---|---|---|---|", *rows])
 
 
+def tensor_table() -> str:
+    """Return the inputs and outputs of Triton's model."""
+    lines = ["| tensor | type | default | legal |", "|---|---|---|---|"]
+    for spec in tensors.INPUTS:
+        default = DEFAULTS.get(spec.name)
+        told = "" if default is None or default == () else f"`{json.dumps(default)}`"
+        legal = RANGES[spec.name].legal if spec.name in RANGES else ""
+        lines.append(f"| `{spec.name}` | {spec.type}{LIST * spec.is_list} | {told} | {legal} |")
+    lines += ["", "| output | type |", "|---|---|"]
+    lines += [f"| `{spec.name}` | {spec.type}{LIST * spec.is_list} |" for spec in tensors.OUTPUTS]
+    return "\n".join(lines)
+
+
 def replaced(page: str, generated: str) -> str:
     """Return the page with the text between its markers replaced."""
     head, _, rest = page.partition(BEGIN)
@@ -133,6 +150,7 @@ def pages() -> dict[Path, str]:
         "docs/reference/commands.md": lambda: help_pages(main),
         "docs/reference/errors.md": error_table,
         "docs/reference/profiling.md": metric_table,
+        "docs/reference/triton.md": tensor_table,
     }
     return {
         ROOT / name: replaced((ROOT / name).read_text(encoding="utf-8"), make())
