@@ -9,13 +9,15 @@ ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|vs|etc)\.")
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """Yield each paragraph and list item as plain words; blocks, tables and headings are no prose."""
+    """Yield each paragraph and list item as plain words; blocks, tables, headings are none."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     kept: list[str] = []
     for line in [*text.splitlines(), ""]:
         is_item = re.match(r"\s*([-*]|\d+\.) ", line)
-        is_other = re.match(r"(\||#|!\[|    \S|:::|---)", line) and not (kept and line[:4] == "    ")
+        is_other = re.match(r"(\||#|!\[|    \S|:::|---)", line) and not (
+            kept and line[:4] == "    "
+        )
         if (is_item or is_other or not line.strip()) and kept:
             yield plain(" ".join(kept))
             kept = []
@@ -24,7 +26,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def plain(text: str) -> str:
-    """Return the text without marks: a link is its words, code is one word, which may begin a sentence."""
+    """Return the text without marks: a link is its words, code is one word."""
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"`[^`]*`", "Code", text)
     return re.sub(r"[*_]{1,2}(\S.*?\S|\S)[*_]{1,2}", r"\1", text)

@@ -13,10 +13,10 @@ HEAD = """\
 # Peers' own tests
 
 llama.cpp's and vLLM's own tests of their servers run against ours, with only the address and the
-model's name changed. Each test passes, is the peer's alone for the reason told, or is refused by the
-name of a field (or of an endpoint) that this server has not. Nothing else is allowed, a 5xx answer
-least of all. Cases of one test that ended alike are one line with their number. The suites are
-fetched by the script that runs them, checked, and not kept here:
+model's name changed. Each test passes, is the peer's alone for the reason told, or is refused by
+the name of a field (or of an endpoint) that this server has not. Nothing else is allowed, a 5xx
+answer least of all. Cases of one test that ended alike are one line with their number. The suites
+are fetched by the script that runs them, checked, and not kept here:
 
 <!-- not run: it fetches the peers' sources and takes an hour -->
 ```bash
