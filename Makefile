@@ -29,10 +29,11 @@ test: setup  ## Run the tests (minutes), in three lanes side by side.
 test-all: setup  ## Run the tests with the slow ones.
 	$(BIN)/pytest -q -m "not gpu" --hypothesis-profile thorough
 
-check: setup  ## Format, lint, types.
+check: setup  ## Format, lint, types, and the prose of the documents.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pytest -q tests/docs/test_prose.py
 
 bench-cpu: setup  ## Compare CPU engines: ours, llama.cpp (built once), transformers; minutes.
 	$(BIN)/python benchmarks/cpu/run.py

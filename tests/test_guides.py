@@ -30,11 +30,12 @@ def blocks(page: Path) -> list[str]:
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    for page in PAGES:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for block in blocks(page):
             for line in block.splitlines():
                 if line.startswith("nemotrt"):
                     yield page.name, line
+    for page in PAGES:
         for span in re.findall(r"`(nemotrt [^`\n]+)`", page.read_text()):
             yield page.name, span
 
