@@ -124,7 +124,7 @@ def script(run: list[Block]) -> str:
                 port = (re.search(r"--port (\d+)", line) or [0, "9000"])[1]
                 lines += [
                     f"{line.partition('#')[0]} > server.log 2>&1 &",
-                    f"for i in $(seq 900); do curl -fs localhost:{port}/health/ready > /dev/null"
+                    f"for i in $(seq 3000); do curl -fs localhost:{port}/health/ready > /dev/null"
                     " && break; sleep 0.2; done",
                     "curl -fsS localhost:9000/health/ready > /dev/null || cat server.log >&2",
                 ]
