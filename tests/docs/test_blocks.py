@@ -161,8 +161,8 @@ def test_the_blocks_of_a_page_run(
     assert shutil.which("curl")
     # A network of its own: ports are free, and nothing is fetched.
     alone = [find_bubblewrap(), "--dev-bind", "/", "/", "--unshare-net", "--die-with-parent"]
+    command = [*alone, "bash", "-c", script(run)]
     done = subprocess.run(
-        [*alone, "bash", "-c", script(run)], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        timeout=1800,
-    )  # fmt: skip
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800
+    )
     assert done.returncode == 0, f"{script(run)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
