@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all check bench bench-cpu bench-sessions docs lock models validate clean
+.PHONY: help setup demo test test-all check bench bench-cpu bench-sessions docs site man pictures lock models validate clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,10 +29,11 @@ test: setup  ## Run the tests (minutes), in three lanes side by side.
 test-all: setup  ## Run the tests with the slow ones.
 	$(BIN)/pytest -q -m "not gpu" --hypothesis-profile thorough
 
-check: setup  ## Format, lint, types.
+check: setup  ## Format, lint, types, and the prose of the documents.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pytest -q tests/docs/test_prose.py
 
 bench-cpu: setup  ## Compare CPU engines: ours, llama.cpp (built once), transformers; minutes.
 	$(BIN)/python benchmarks/cpu/run.py
@@ -45,6 +46,15 @@ bench: setup  ## Run the benchmarks; compare ratios, not absolute times.
 
 docs: setup  ## Rewrite the generated parts of docs/.
 	$(BIN)/python scripts/docs.py
+
+site: setup  ## Build the manual as a site (dist/site); every link must lead somewhere.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+man: setup  ## Write man pages of the commands (dist/man).
+	$(BIN)/python scripts/man.py
+
+pictures: setup  ## Make docs/pictures/ anew from real runs; needs Chromium.
+	$(BIN)/python scripts/pictures.py
 
 lock: setup  ## Pin what the images install anew (serve/deploy/lock/).
 	$(BIN)/pip install --quiet uv

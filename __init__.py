@@ -6,7 +6,7 @@
 'length'
 
 Importing it imports nothing heavy: a name brings what it needs when it is first used.
-docs/python.md tells the rest. The names below are what stays the same from release to release.
+docs/reference/python.md tells the rest. The names below stay the same from release to release.
 """
 
 from importlib import import_module

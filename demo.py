@@ -1,5 +1,7 @@
 """`nemotrt demo`: the whole chain on the built-in tiny model, every part of it real."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,12 +19,17 @@ from nemotrt.needs import install
 if TYPE_CHECKING:
     from nemotrt.engines.opening import OpenEngine
 
+# A prompt and a seed each, of which the tiny model makes a whole sentence.
 PROMPTS = {
-    "English": "The configuration file",
-    "Japanese": "このコマンドは",
+    "English": ("This option", 1),
+    "Japanese": ("このコマンドは", 3),
 }
 MAX_TOKENS = 48
-SEED = 3
+SENTENCE_ENDS = (". ", ".\n", "。")
+PLAN = ("nemotron-nano-9b-v2", "--gpu", "a10g", "--baseline", "qwen3-8b", "--force", "--quiet")
+ABOUT = """\
+The text is of a model with 5.7 million parameters, trained for an hour on manuals. It shows that
+every part works, not what a model can say. The A10G and A100 plans were compiled, not run."""
 
 
 @dataclass(slots=True)
@@ -116,23 +123,39 @@ def run_demo(folder: Path, *, quiet: bool) -> Steps:
             made(f"engine-{gpu}, compute capability {manifest.compute_capability}, not executed")
     with steps.step("Open the CPU engine"):
         opened = open_engine(folder / "engine-cpu")
-    for language, prompt in PROMPTS.items():
+    for language, (prompt, seed) in PROMPTS.items():
         with steps.step(f"Generate {language}") as made:
-            made(repr(_generate(opened, prompt)))
+            made(_generate(opened, prompt, seed))
     opened.engine.close()
+    with steps.step("Plan the 9B on an A10G, beside Qwen3-8B") as made:
+        words = [
+            sys.executable,
+            "-m",
+            "nemotrt",
+            "plan",
+            *PLAN,
+            "--plot",
+            str(folder / "plan.html"),
+        ]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        made("plan.html, predicted")
     _serve_and_profile(steps)
     return steps
 
 
-def _generate(opened: "OpenEngine", prompt: str) -> str:
-    """Return the prompt and what the engine makes of it."""
+def _generate(opened: "OpenEngine", prompt: str, seed: int) -> str:
+    """Return the prompt and what the engine makes of it, up to the end of the sentence."""
     from nemotrt.engines.runtime.sampling.params import SamplingParams
     from nemotrt.engines.runtime.scheduling.generation import generate
 
     assert opened.tokenizer is not None  # the built-in model has one
-    params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.6, top_p=0.95, seed=SEED)
+    params = SamplingParams(
+        max_tokens=MAX_TOKENS, temperature=0.5, top_p=0.9, seed=seed,
+        stop=SENTENCE_ENDS, include_stop_str_in_output=True,
+    )  # fmt: skip
     ids = tuple(opened.tokenizer.encode(prompt))
-    return prompt + "".join(u.text for u in generate(opened.scheduler(), ids, params))
+    text = prompt + "".join(u.text for u in generate(opened.scheduler(), ids, params))
+    return " ".join(text.split())
 
 
 def _serve_and_profile(steps: Steps) -> None:
@@ -175,9 +198,15 @@ def print_table(steps: Steps, output: Path) -> None:
     from rich.table import Table
 
     table = Table("step", "seconds", "result", title=f"nemotrt demo: {output}")
-    table.columns[1].justify = "right"
+    table.columns[1].justify, table.columns[2].overflow = "right", "fold"
     for title, seconds, made in steps.rows:
         table.add_row(title, f"{seconds:.1f}", made)
     total = sum(seconds for _, seconds, _ in steps.rows)
     table.add_row("total", f"{total:.1f}", "", style="bold")
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"{ABOUT}\n\nLook at\n  {output / 'profile' / 'report.html'}\n  {output / 'plan.html'}\n"
+        f"and talk with it: nemotrt chat {output / 'engine-cpu'}",
+        highlight=False,
+    )

@@ -12,7 +12,7 @@ from nemotrt.needs import Ability
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "f16c")
 # A Nemotron-Nano-9B-v2: 8.89 billion parameters of two bytes.
 CHECKPOINT_BYTES = 17_776_454_656
-# Source: docs/native.md, its peak on the CPU in int8-wo, measured.
+# Source: docs/measurements/native.md, its peak on the CPU in int8-wo, measured.
 CPU_ENGINE_BYTES = 9_990_000_000
 CACHE_BYTES = 1 << 30  # chosen: kernels, timings and measurements of a few engines
 

@@ -73,7 +73,7 @@ def cases() -> list[Case]:
         Case("tool calls", tools, "<TOOLCALL>" + json.dumps(calls)),
         Case("code edit", f"Rename two things.\n{code}", f"```python\n{edited}\n```"),
         Case("quotes", "\n".join(texts), "\n".join(quotes)),
-        Case("free text", "\n".join(texts), (ROOT / "docs/profiling.md").read_text()),
+        Case("free text", "\n".join(texts), (ROOT / "docs/reference/profiling.md").read_text()),
     ]
 
 

@@ -29,7 +29,7 @@ class GivenLimits:
     )
     chunk_tokens: int | None = _limit(
         CHUNK_TOKENS,
-        "Prompt tokens a step; edge-llm and tensorrt-llm-1.2 take no longer prompt.",
+        "Prompt tokens per step; edge-llm and tensorrt-llm-1.2 take no longer prompt.",
         "tensorrt: 320; tensorrt-llm: the planner's; the other two: 8192",
     )
 

@@ -1,6 +1,7 @@
 """The page that every report has: one file, no script, nothing fetched; and files of plots."""
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -26,7 +27,7 @@ def page(about: About, body: str) -> str:
         f"<h1>{title}</h1>",
         f'<p class="verdict{bad}">{escape(about.lead)}</p>' if about.lead else "",
         f'<dl class="assumed">{assumed}</dl>' if assumed else "",
-        *(f'<p class="note">{escape(note)}</p>' for note in about.notes),
+        *(f'<p class="note">{prose(note)}</p>' for note in about.notes),
     ]
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
@@ -36,6 +37,11 @@ def page(about: About, body: str) -> str:
         + "\n".join([*filter(None, head), body])
         + f"\n</main><footer><small>Written by nemotrt, {written}.</small></footer></body></html>\n"
     )
+
+
+def prose(text: str) -> str:
+    """Return a sentence as HTML; what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def plots(charts: Iterable[Chart]) -> str:

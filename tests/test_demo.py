@@ -35,7 +35,10 @@ def test_the_whole_chain(tmp_path: Path) -> None:
     text = " ".join(re.sub(r"[│┃]", " ", result.stdout).split())
     for title in ("Quantize", "a10g", "a100", "English", "Japanese", "tritonserver", "total"):
         assert title in text
-    assert re.search(r"[ぁ-んァ-ン]", result.stdout), "no Japanese was generated"
+    assert re.search(r"[ぁ-んァ-ン]+.*。", result.stdout), "no Japanese sentence was generated"
+    for page in re.findall(r"^  (\S+\.html)$", result.stdout, re.MULTILINE):
+        assert "<svg" in Path(page).read_text()
+    assert result.stdout.count(".html\n") == 2 and "5.7 million parameters" in result.stdout
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 2
     assert "--force" in again.stderr

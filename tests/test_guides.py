@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from nemotrt.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted((ROOT / "docs/guides").glob("*.md"))
+PAGES = [ROOT / "docs/guides" / name for name in ("coming-from.md", "gpu-host.md")]
 GPU_HOST = ROOT / "docs/guides/gpu-host.md"
 VARIABLES = {"GPU": "a10g", "NANO": "tiny", "QWEN": "tiny-dense", "PWD": "/here"}
 # A command that the guides use and that comes with another change, with the options used. If it
@@ -30,11 +30,12 @@ def blocks(page: Path) -> list[str]:
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    for page in PAGES:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for block in blocks(page):
             for line in block.splitlines():
                 if line.startswith("nemotrt"):
                     yield page.name, line
+    for page in PAGES:
         for span in re.findall(r"`(nemotrt [^`\n]+)`", page.read_text()):
             yield page.name, span
 

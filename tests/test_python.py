@@ -27,7 +27,7 @@ from support import reference
 from test_cli import SLOW
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs/python.md"
+PAGE = ROOT / "docs/reference/python.md"
 PROMPTS = ["The Debian package", "このコマンドは", "def main", "日本"]
 
 

@@ -1,7 +1,7 @@
 """What programs read of the package stays as it is: fields of HTTP, files and --json, by name.
 
-The commands and their options are held by docs/commands.md (tests/test_docs.py). A field that
-is added on purpose is added to tests/surface/ by hand.
+The commands and their options are held by docs/reference/commands.md (tests/test_docs.py). A field
+that is added on purpose is added to tests/surface/ by hand.
 """
 
 import json

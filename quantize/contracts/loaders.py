@@ -2,7 +2,7 @@
 
 Source: the loaders of TensorRT-LLM's PyTorch backend (2026-08 and -09 snapshots), read; vLLM 0.32
 and 0.33, whose readers the slow tests run; transformers 5.19 and 5.24, run. None ran here on a GPU.
-docs/quantization.md has the details.
+docs/reference/formats.md has the details.
 """
 
 from nemotrt.engines.checkpoint.quantized.scheme import Layout, QuantConfig

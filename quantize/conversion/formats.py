@@ -1,7 +1,7 @@
 """How each format spells a quantized linear: leaf names, types and shapes.
 
 Sources: NVIDIA ModelOpt 0.47 exports; compressed-tensors' naive, int and pack-quantized layouts;
-the loaders of TensorRT-LLM and vLLM (docs/quantization.md has the table).
+the loaders of TensorRT-LLM and vLLM (docs/reference/formats.md has the table).
 """
 
 from collections.abc import Iterator

@@ -14,7 +14,7 @@ def quality_page(quality: Quality) -> str:
     """Return the page as HTML; it loads nothing from elsewhere."""
     what = f"{quality.backend} engine, " if quality.backend else ""
     title = f"{Path(quality.candidate).name}: {what}{quality.precision}"
-    about = About(title, f"{quality.candidate} against {quality.reference}")
+    about = About(title, f"{Path(quality.candidate).name} against {Path(quality.reference).name}")
     return page(about, _texts(quality) + _inside(quality))
 
 

@@ -45,7 +45,7 @@ class LogOptions:
         LogLevel.INFO, "The least that is logged; `all` is `debug` of the libraries too."
     )
     log_format: LogFormat = option(
-        LogFormat.HUMAN, "How lines are written; json is one object a line."
+        LogFormat.HUMAN, "How lines are written; json is one object per line."
     )
 
 

@@ -34,7 +34,7 @@ class FrontOptions:
     host: str = option("127.0.0.1", "Of the OpenAI endpoint.")  # Triton never leaves loopback
     port: int = option(9000, "OpenAI endpoint.", kind=PORT)
     reasoning_in_content: bool = option(False, "Leave <think> traces in the content.")
-    api_key_file: Path | None = option(None, "API keys, one a line; or $NEMOTRT_API_KEYS.")
+    api_key_file: Path | None = option(None, "API keys, one per line; or $NEMOTRT_API_KEYS.")
     share_prefixes: bool = option(False, "API keys use each other's kept prefixes.")
     tls_certificate: Path | None = option(None, "PEM file, with --tls-key.")
     tls_key: Path | None = option(None, "PEM file, with --tls-certificate.")

@@ -1,6 +1,6 @@
 """What a user or a program reads of the backends stays as it is: tables, keys, names, in order.
 
-The texts of --help are held by docs/commands.md (tests/test_docs.py).
+The texts of --help are held by docs/reference/commands.md (tests/test_docs.py).
 """
 
 import json

@@ -1,7 +1,7 @@
 """Why a plan's attention is told what is visible by a mask: what the real compiler makes of it.
 
-docs/tensorrt.md gives these figures. Where a newer compiler makes more of another form, a test
-here fails, and the choice is to be made again.
+docs/internals/tensorrt/compile.md gives these figures. Where a newer compiler makes more of another
+form, a test here fails, and the choice is to be made again.
 """
 
 import json

@@ -19,7 +19,7 @@ from support.peers import PEERS, peer_python
 
 pytestmark = pytest.mark.slow
 SCRIPTS = sorted((Path(__file__).parent / "clients").glob("use_*.py"))
-DOCS = Path(__file__).parents[2] / "docs/clients.md"
+DOCS = Path(__file__).parents[2] / "docs/reference/http/clients.md"
 
 
 def client_of(script: Path) -> str:

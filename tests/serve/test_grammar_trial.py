@@ -57,7 +57,7 @@ def test_a_compiler_that_dies_costs_one_grammar(grammars) -> None:
 def test_the_limit_is_told_once() -> None:
     from pathlib import Path
 
-    docs = (Path(__file__).parents[2] / "docs/serving.md").read_text("utf-8")
+    docs = (Path(__file__).parents[2] / "docs/reference/http/structured.md").read_text("utf-8")
     assert f"{grammar_trial.MAX_COMPILE_S:g} s\n  of the processor's time to compile" in docs
 
 

@@ -132,7 +132,7 @@ def test_the_lock_pins_all_that_the_package_asks_for() -> None:
 
 def test_the_wheelhouse_of_the_docs_has_tritons_runtime() -> None:
     wanted = "--no-deps " + " ".join(f"'{requirement}'" for requirement in REQUIREMENTS)
-    for page in ("serving.md", "guides/gpu-host.md"):
+    for page in ("guides/deploy.md", "guides/gpu-host.md"):
         assert wanted in (ROOT / "docs" / page).read_text(), page
 
 
@@ -210,9 +210,9 @@ def test_the_rtx_image_has_the_compiler_and_the_drivers_door(images) -> None:
 
 @pytest.mark.slow
 def test_a_wheelhouse_stands_for_the_index(images) -> None:
-    """serving.md's lines fill it; the Dockerfile's step then needs no network."""
+    """guides/deploy.md's lines fill it; the Dockerfile's step then needs no network."""
     image = images["build"]
-    text = (ROOT / "docs/serving.md").read_text()
+    text = (ROOT / "docs/guides/deploy.md").read_text()
     lines = re.findall(r"^pip download .*$", text, re.MULTILINE)
     assert len(lines) == 3
     for line in lines:

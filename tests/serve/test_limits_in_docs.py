@@ -12,7 +12,7 @@ from nemotrt.serve.front.http import access, bounded_http
 from nemotrt.serve.requests import limits as request_limits
 from nemotrt.wire import frames
 
-DOCS = Path(__file__).parents[2] / "docs/serving.md"
+DOCS = Path(__file__).parents[2] / "docs/reference/http/limits.md"
 ROWS = {
     "stop strings": (request_limits.MAX_STOP_STRINGS, request_limits.MAX_STOP_CHARACTERS),
     "stop token ids": (request_limits.MAX_STOP_TOKEN_IDS,),

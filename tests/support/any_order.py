@@ -2,9 +2,10 @@
 
 A plan is a list of kernels, each a few nodes of the graph. An execution takes a random topological
 order of them, not the listed one, and a kernel reads and writes memory in its turn: what is written
-over too early is read, and shows in the logits. As real plans have it (docs/tensorrt.md), a decode
-step reads and writes a layer's state in one kernel together with what the layer's output is made
-of; a prompt call has each node as a kernel of its own, so that a state may be written last of all.
+over too early is read, and shows in the logits. As real plans have it
+(docs/internals/tensorrt/state.md), a decode step reads and writes a layer's state in one kernel
+together with what the layer's output is made of; a prompt call has each node as a kernel of its
+own, so that a state may be written last of all.
 """
 
 import heapq

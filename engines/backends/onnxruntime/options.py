@@ -11,6 +11,6 @@ class OnnxRuntimeOptions:
 
     is_exact: bool = option(
         False,
-        "int8-wo keeps activations in float32 (slower, 4 bytes a weight in memory).",
+        "int8-wo keeps activations in float32 (slower, 4 bytes per weight in memory).",
         "--exact",
     )

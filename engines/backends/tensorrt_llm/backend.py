@@ -41,7 +41,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     has_own_python = True
     has_experts = True  # its loader reads the checkpoint itself
     options_type = TensorRTLLMOptions
-    # Source: docs/quantization.md, what the loaders take.
+    # Source: docs/reference/formats.md, what the loaders take.
     precisions = (
         Precision.BF16,
         Precision.INT8_WO,

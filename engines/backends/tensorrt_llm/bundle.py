@@ -49,7 +49,7 @@ def check(checkpoint: Checkpoint, compute_capability: str, tp: int) -> None:
 def _check_layout(checkpoint: Checkpoint) -> None:
     """Raise ConfigError unless it reads these codes, for it opens the folder itself.
 
-    Source: docs/quantization.md, what the loaders take.
+    Source: docs/reference/formats.md, what the loaders take.
     """
     quant = checkpoint.quant
     is_modelopts = quant.layout in (None, Layout.MODELOPT)

@@ -135,7 +135,10 @@ def write_plan(
             title = f"{record.model} on {record.gpu}, {record.precision} (predicted)"
             charts = list(plan_charts(deployment, record, baseline))
             said = (*note_lines(record), *engine_lines(record))
-            notes = (*ratio_text(record).splitlines(), *said)
+            lead, notes = "", (*ratio_text(record).splitlines(), *said)
+            if record.ratio is not None and record.baseline is not None:
+                lead = f"{notes[0].rstrip('.')} against {record.baseline.model}, predicted."
+                notes = notes[1:]
             assumed = {"in / out": f"{record.isl} / {record.osl}", "users": record.concurrency,
                        "batch": record.batch_size, "KV cache": record.kv_dtype,
                        "states": record.ssm_dtype, "engine": record.engine}  # fmt: skip
@@ -144,7 +147,7 @@ def write_plan(
 
                 charts.insert(0, session_output.sessions_chart(sessions))
                 notes += tuple(session_output.session_lines(sessions))
-            about = About(title, assumptions=tuple(assumed.items()), notes=notes)
+            about = About(title, lead, tuple(assumed.items()), notes)
             write_plot(asked.plot, about, charts, asked.force)
     for path in written:
         if not asked.quiet:

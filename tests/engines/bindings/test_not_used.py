@@ -1,6 +1,6 @@
 """What TensorRT offers by version and we leave, and the reasons that its bindings show.
 
-docs/tensorrt.md says why; where a version ends a reason, a test here fails.
+docs/internals/tensorrt/compile.md says why; where a version ends a reason, a test here fails.
 """
 
 import subprocess

@@ -141,8 +141,8 @@ def test_every_word_that_is_used_is_there_and_no_other() -> None:
 
 
 def told_digests() -> dict[str, str]:
-    """The table of docs/chat-page.md: a file below vendor/, and its SHA-256."""
-    text = (ROOT / "docs/chat-page.md").read_text("utf-8")
+    """The table of docs/reference/http/chat-page.md: a file below vendor/, and its SHA-256."""
+    text = (ROOT / "docs/reference/http/chat-page.md").read_text("utf-8")
     return dict(re.findall(r"^\| `([\w/.-]+)` \|.*\| `([0-9a-f]{64})` \|$", text, re.MULTILINE))
 
 

@@ -1,4 +1,4 @@
-"""Runs peers' own server tests against our server, and holds the result to docs/peers.md.
+"""Runs peers' own server tests against ours, and holds the result to docs/measurements/peers.md.
 
 usage: python tests/serve/suites/run.py [--write] [--triton] [--keep FILE] [SUITE ...]
 
@@ -141,7 +141,9 @@ def run(name: str, engine: Path, options: str, kept: Path | None) -> list[Judged
 def differences(name: str, judged: list[Judged]) -> list[str]:
     """Return what is wrong: faults, and verdicts that are not the table's."""
     found = [f"{one.test}: {one.why}" for one in judged if one.verdict is Verdict.FAULT]
-    told = difflib.unified_diff(kept_rows(name), rows(judged), "docs/peers.md", name, "", "", 0, "")
+    told = difflib.unified_diff(
+        kept_rows(name), rows(judged), "docs/measurements/peers.md", name, "", "", 0, ""
+    )
     return found + list(told) + ([] if judged else [f"{name}: no test has run"])
 
 
@@ -149,7 +151,7 @@ def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; or all")
-    parser.add_argument("--write", action="store_true", help="write docs/peers.md")
+    parser.add_argument("--write", action="store_true", help="write docs/measurements/peers.md")
     parser.add_argument("--triton", action="store_true", help="serve by Triton")
     parser.add_argument("--keep", type=Path, help="keep the plugin's records of one suite here")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""docs/peers.md: the table by test, which is also what a later run is held to."""
+"""docs/measurements/peers.md: the table by test, which is also what a later run is held to."""
 
 import datetime
 import re
@@ -8,18 +8,21 @@ from pathlib import Path
 
 from verdict import Judged, Verdict
 
-DOCS = Path(__file__).parents[3] / "docs/peers.md"
+DOCS = Path(__file__).parents[3] / "docs/measurements/peers.md"
 HEAD = """\
 # Peers' own tests
 
-llama.cpp's and vLLM's own tests of their servers, run against ours with only the address and the
-model's name changed: each test passes, is the peer's alone for the reason told, or is refused by
+llama.cpp's and vLLM's own tests of their servers run against ours, with only the address and the
+model's name changed. Each test passes, is the peer's alone for the reason told, or is refused by
 the name of a field (or of an endpoint) that this server has not. Nothing else is allowed, a 5xx
 answer least of all. Cases of one test that ended alike are one line with their number. The suites
 are fetched by the script that runs them, checked, and not kept here:
 
-    python tests/serve/suites/run.py            # compare with this table
-    python tests/serve/suites/run.py --write    # write it anew; --triton: over Triton
+<!-- not run: it fetches the peers' sources and takes an hour -->
+```bash
+python tests/serve/suites/run.py            # compare with this table
+python tests/serve/suites/run.py --write    # write it anew; --triton: over Triton
+```
 
 Of vLLM these are its tests of messages, chats, completions and models; vLLM itself isn't installed
 for them. What counts as a peer's alone stands in `tests/serve/suites/theirs.yaml`, by endpoint, or
