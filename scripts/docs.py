@@ -62,7 +62,11 @@ def help_pages(command: click.Command, path: tuple[str, ...] = ()) -> str:
 STATES = (
     ("run and tested here", "●", "run here, tested against transformers"),
     ("compiled, not executed", "◐", "compiled here by NVIDIA's compiler, its layers checked"),
-    ("compiles on its host, not tried", "◔", "rehearsed: driven in tests over a stand-in"),
+    (
+        "compiles on its host, not tried",
+        "◔",
+        "compiles on the GPU's host, not tried; rehearsed over a stand-in",
+    ),
     ("written, not executed", "○", "written for NVIDIA's runtime on the GPU's host"),
     ("exported, not executed", "○", ""),
 )

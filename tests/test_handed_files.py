@@ -42,6 +42,12 @@ READ: dict[tuple[str, str], tuple[str, Arguments]] = {
     ("plan model", "--gpu"): (".yaml", lambda f, o: ["plan", "tiny", "--gpu", f]),
     ("plan model", "model"): (".json", lambda f, o: ["plan", f]),
     ("plan model", "--baseline"): (".json", lambda f, o: ["plan", "tiny", "--baseline", f]),
+    ("plan compare", "--config"): (
+        ".yaml",
+        lambda f, o: ["plan", "compare", "tiny", "--gpu", "a10g", "--config", f],
+    ),
+    ("plan compare", "--gpu"): (".yaml", lambda f, o: ["plan", "compare", "tiny", "--gpu", f]),
+    ("plan compare", "model"): (".json", lambda f, o: ["plan", "compare", f, "--gpu", "a10g"]),
     ("plan sweep", "--config"): (".yaml", lambda f, o: ["plan", "sweep", "tiny", "--config", f]),
     ("plan sweep", "--gpu"): (".yaml", lambda f, o: ["plan", "sweep", "tiny", "--gpu", f]),
     ("plan sweep", "model"): (".json", lambda f, o: ["plan", "sweep", f]),
@@ -168,6 +174,7 @@ READ: dict[tuple[str, str], tuple[str, Arguments]] = {
 NAMES = {
     ("plan model", "--gpu"),
     ("plan sweep", "--gpu"),
+    ("plan compare", "--gpu"),
     ("quantize", "--recipe"),
     ("profile run", "target"),
     ("profile run", "--aiperf"),
@@ -246,9 +253,11 @@ ODD = ("folder", "unreadable", "missing", "loop")
 # Not faults: an empty YAML sets nothing; a calibration that is not there is made.
 FINE = {
     ("plan model", "--config", "empty"),
+    ("plan compare", "--config", "empty"),
     ("plan sweep", "--config", "empty"),
     ("quantize", "--config", "empty"),
     ("plan model", "--config", "mark"),
+    ("plan compare", "--config", "mark"),
     ("plan sweep", "--config", "mark"),
     ("quantize", "--config", "mark"),
     ("quantize", "--calibration", "missing"),

@@ -46,7 +46,7 @@ def test_a_member_touches_what_is_said(what: str, paths: list[str], example: str
         path for path, text in SOURCES.items() if re.search(rf"{re.escape(example)}(?!\w)", text)
     }
     if (ROOT / paths[0]).is_dir():
-        files = [p for p in (ROOT / paths[0]).iterdir() if p.stem == example]
+        files = [p for p in (ROOT / paths[0]).rglob("*") if p.stem == example]
         assert files or any(path.startswith(paths[0]) for path in named)
     if what in ("a recipe of a known algorithm", "a GPU", "a model that the planner knows"):
         assert files and len(paths) == 1  # one file, which the code lists by itself

@@ -34,7 +34,7 @@ class LoadChoice:
         "Requests, or conversations, before.",
         "--warmup",
         kind=click.IntRange(0),
-        unset="1 per user; no conversation",
+        unset="1 a user; no conversation",
     )
     num_turns: int | None = option(
         None,
