@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 
 from nemotrt.charts.spec import Bars
 from nemotrt.errors import ConfigError, NemotrtError
-from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.hardware.gpu_profile import load_gpu
+from nemotrt.profiles.planning.answers.deployment import (
+    THIS_MACHINE,
+    Deployment,
+    DeploymentOptions,
+    deploy,
+)
 from nemotrt.profiles.planning.answers.plan import Range, make_plan, price_of
 from nemotrt.profiles.planning.answers.search import LatencyTarget, best_under, each_precision
 
@@ -51,8 +57,12 @@ def offers(
         is_any: the fastest precision of each machine within the target, not the options' own.
 
     Raises:
-        ConfigError: a price is of no machine that is compared, or the model is not known.
+        ConfigError: a price is of no machine that is compared, a machine's name or file can't be
+            read, or the model is not known.
     """
+    for name in names:
+        if name != THIS_MACHINE:
+            load_gpu(name)  # a wrong name is no machine that runs nothing
     if strange := set(prices) - set(names):
         raise ConfigError(
             f"--price {', '.join(sorted(strange))}: not among the machines that are compared: "
