@@ -168,23 +168,32 @@ def test_a_quantized_checkpoint_runs_as_its_codes_say(source: Path, tmp_path: Pa
     np.testing.assert_allclose(rows[0], rows[1], atol=5e-3, rtol=0)
 
 
-@pytest.mark.parametrize("backend", ["native", "onnxruntime"])
-def test_engines_in_int8_are_close(backend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("backend", "precision", "share"),
+    [
+        ("native", Precision.INT8_WO, 0.1),
+        ("onnxruntime", Precision.INT8_WO, 0.1),
+        ("native", Precision.INT4_WO, 0.3),
+    ],
+)
+def test_engines_in_codes_are_close(
+    backend: str, precision: Precision, share: float, tmp_path: Path
+) -> None:
     """Also where an expert gets no row: 3 of 8 are chosen for the one token of a step."""
     model = reference.nemotron_h(
         "E*E", n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=32
     )
-    spec = BuildSpec(backend, precision=Precision.INT8_WO, limits=LIMITS)
+    spec = BuildSpec(backend, precision=precision, limits=LIMITS)
     build_engine(reference.save(model, tmp_path / "c"), tmp_path / "e", spec)
     engine = registry.find_cpu(backend).load(tmp_path / "e", LIMITS, 1)
     slot, tokens = engine.allocate(), TOKENS[0].tolist()[:12]
     found = [engine.step([Feed(slot, [token])])[0].copy() for token in tokens]
     engine.close()
     expected = reference.logits(model, tokens)
-    assert np.sqrt(np.mean((np.array(found) - expected) ** 2)) < 0.1 * expected.std()
+    assert np.sqrt(np.mean((np.array(found) - expected) ** 2)) < share * expected.std()
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8_WO])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8_WO, Precision.INT4_WO])
 def test_company_pieces_and_threads_change_no_bit(
     precision: Precision, source: Path, tmp_path: Path
 ) -> None:

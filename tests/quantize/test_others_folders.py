@@ -106,7 +106,7 @@ model_free_ptq(sys.argv[1], sys.argv[2], scheme=sys.argv[3], max_workers=1, devi
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "is_own", "kl"),
-    [("W8A8", True, 0.01), ("W8A16", False, 0.01), ("W4A16", False, 0.2)],
+    [("W8A8", True, 0.01), ("W8A16", False, 0.01), ("W4A16", True, 0.2)],
 )
 def test_llm_compressors_folders_run(scheme: str, is_own: bool, kl: float, tmp_path: Path) -> None:
     """Inspected, evaluated against their base and built natively, as they are."""

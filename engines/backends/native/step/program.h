@@ -32,7 +32,7 @@ constexpr int CELL = 32;           // inputs of a panel whose int4 codes share s
   X(PACK, "pack", 1, 0, 0, 0, 0)              \
   X(LAST_TOKEN, "last_token", 1, 0, 0, 0, 0)  \
   X(ROUTE, "route", 1, 1, 0, 4, 1)            \
-  X(EXPERTS, "experts", 2, 2, 0, 3, 0)        \
+  X(EXPERTS, "experts", 2, 2, 0, 4, 0)        \
   X(MIX, "mix", 2, 0, 0, 2, 0)
 #define NEMOTRT_TENSOR_KINDS(X) /* and the bytes of CELL elements, with the scale of int4 */       \
   X(VALUES, "values", 128) X(TABLE_BF16, "table_bf16", 64) X(PANELS_FLOAT, "panels_float", 128)   \
