@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from nemotrt.engines.backends.protocol.compute_capability import has_fp8
+from nemotrt.engines.backends.protocol.compute_capability import FIRST_BF16, has_bf16, has_fp8
 from nemotrt.engines.backends.protocol.local_gpu import check_gpu, local_compute_capability
 from nemotrt.engines.backends.protocol.planning import NotPlanned, Planning
 from nemotrt.engines.model.model_config import ModelConfig
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # numpy stays out: the planner reads backends too
 Own = TypeVar("Own")  # the Options of a backend
 Notes = dict[str, str | int | float | bool]
 NO_FP8 = "no: no FP8 arithmetic"
+NO_BF16 = "no: no bf16 arithmetic"
 
 
 class Executed(StrEnum):
@@ -103,10 +104,15 @@ class Backend(ABC, Generic[Own]):
         if precision not in self.precisions:
             why = self.instead.get(precision, f"it has {', '.join(self.precisions)}")
             return f"backend {self.name} does not build {precision}: {why}."
-        return self.lacks_fp8(compute_capability, precision)
+        return self.lacks_arithmetic(compute_capability, precision)
 
-    def lacks_fp8(self, compute_capability: str | None, precision: Precision) -> str | None:
-        """Return what to say where products are of FP8, which the GPU has not; else None."""
+    def lacks_arithmetic(self, compute_capability: str | None, precision: Precision) -> str | None:
+        """Return what to say of a GPU that has no bf16, or no FP8 where products are; else None."""
+        if compute_capability is not None and not has_bf16(compute_capability):
+            return (
+                f"compute capability {compute_capability} has no bf16 arithmetic, which every "
+                f"engine for GPUs needs: take one of {FIRST_BF16} or later, or a CPU backend."
+            )
         if precision.arithmetic is not NumberFormat.FP8 or has_fp8(compute_capability):
             return None
         others = [p for p in reversed(self.precisions) if p.arithmetic is not NumberFormat.FP8]
@@ -178,7 +184,7 @@ class Backend(ABC, Generic[Own]):
         reason = self.supports(compute_capability, precision)
         if reason is None:
             return self.built
-        return NO_FP8 if "no FP8 arithmetic" in reason else "no"
+        return next((cell for cell in (NO_FP8, NO_BF16) if cell.partition(": ")[2] in reason), "no")
 
     def print_layers(self, folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
         """Print what the compiler made of the graph.

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemotrt.engines.backends.protocol.backend import (
+    NO_BF16,
     NO_FP8,
     Backend,
     BuildJob,
@@ -121,7 +122,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
         """Return why it has not the precision on the GPU."""
-        missing = self.lacks_fp8(compute_capability, precision)
+        missing = self.lacks_arithmetic(compute_capability, precision)
         return missing or super().supports(compute_capability, precision)
 
     def table_cell(self, compute_capability: str, precision: Precision) -> str:
@@ -129,7 +130,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
         cell = super().table_cell(compute_capability, precision)
         if cell == self.built:
             return COMPILED if compute_capability in AHEAD_OF_TIME else ON_HOST
-        return cell if cell == NO_FP8 else "no: not a type of TensorRT's layers"
+        return cell if cell in (NO_FP8, NO_BF16) else "no: not a type of TensorRT's layers"
 
     def check(self, target: Target[TensorRTOptions]) -> None:
         """Raise unless a plan for the GPU can be compiled on this machine."""
