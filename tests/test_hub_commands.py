@@ -29,6 +29,7 @@ CALLS = {
     ("plan model", "--baseline"): "plan tiny --gpu a10g --baseline ID",
     ("plan sweep", "model"): "plan sweep ID --gpu a10g --precision bf16 --lengths 64:64",
     ("plan sweep", "--baseline"): "plan sweep tiny --baseline ID --gpu a10g --lengths 64:64",
+    ("plan compare", "model"): "plan compare ID --gpu a10g --precision bf16",
     ("quantize", "checkpoint"): "quantize ID --recipe int8-wo -o OUT --dry-run",
     ("evaluate", "candidate"): "evaluate ID --against tiny --sequences 1 --sequence-tokens 8",
     ("evaluate", "--against"): "evaluate tiny --against ID --sequences 1 --sequence-tokens 8",

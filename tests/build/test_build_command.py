@@ -120,7 +120,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
         (["nowhere"], 2, "not a folder"),
         (["tiny", "--gpu", "h100", "--precision", "bf16"], 3, "nemotrt[tensorrt]"),
         (["tiny", "--gpu", "a10g", "--precision", "fp8"], 2, "no FP8"),
-        (["tiny", "--gpu", "rtx5090"], 2, "rtx5090"),
+        (["tiny", "--gpu", "rtx6090"], 2, "rtx6090"),
         (["tiny", "--backend", "tensorrt"], 2, "--gpu"),
         (["tiny", "--backend", "onnxruntime", "--gpu", "a10g"], 2, "leave out --gpu"),
         (

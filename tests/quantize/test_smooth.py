@@ -24,7 +24,11 @@ DENSE = (
 )
 
 
-@pytest.mark.parametrize("name", [*known_models(), *TINY_MODELS])
+# int8-sq refuses models with experts.
+NAMES = [name for name in (*known_models(), *TINY_MODELS) if load_model(name).moe is None]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_groups_share_an_input_and_what_comes_before_absorbs(name: str) -> None:
     config = load_model(name)
     if config.model_type == "nemotron_h":

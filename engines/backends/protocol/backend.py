@@ -171,6 +171,16 @@ class Backend(ABC, Generic[Own]):
         """Return how the planner finds an engine's limits."""
         return NotPlanned()
 
+    def server_file(
+        self, limits: "Limits", *, tp_size: int, has_fp8_cache: bool, cache: Mapping[str, object]
+    ) -> str:
+        """Return the text of the file that its own server reads, with these fields of its caches.
+
+        Raises:
+            ConfigError: its server reads none.
+        """
+        raise ConfigError(f"{self.name} has no server of its own that reads a file.")
+
     def planned(self, options: Own, model: ModelConfig, snapshots: int) -> tuple[Own, str]:
         """Return the options with what the planner says of agents' prefixes, and what to tell.
 

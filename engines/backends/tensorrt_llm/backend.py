@@ -1,6 +1,7 @@
 """The tensorrt-llm backend, as one object."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -29,7 +30,7 @@ from nemotrt.needs import Ability, Need
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
     from nemotrt.engines.artefact.options import OpenOptions
-    from nemotrt.engines.runtime.engine import Engine
+    from nemotrt.engines.runtime.engine import Engine, Limits
 
 WRITTEN = "written, not executed"
 
@@ -107,6 +108,18 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return what opening the bundle asks of this machine."""
         return (*super().needs_here(folder, manifest), Need("TensorRT-LLM", find_python))
+
+    def server_file(
+        self, limits: "Limits", *, tp_size: int, has_fp8_cache: bool, cache: Mapping[str, object]
+    ) -> str:
+        """Return the arguments that trtllm-serve reads."""
+        from nemotrt.engines.backends.tensorrt_llm.llm_args import LlmArgs, llm_args, to_yaml
+
+        options = TensorRTLLMOptions(tp_size=tp_size)
+        args = llm_args(limits, has_fp8_cache=has_fp8_cache, options=options)
+        raw = args.model_dump(mode="json", exclude_none=True)
+        raw["kv_cache_config"] |= cache
+        return to_yaml(LlmArgs.model_validate(raw))
 
     def planned(
         self, options: TensorRTLLMOptions, model: ModelConfig, snapshots: int

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemotrt.engines.backends.tensorrt_llm.llm_args import LlmArgs, llm_args, to_yaml
-from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
+from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError
@@ -57,7 +56,7 @@ def launch(
         held = (item.words for item in words if cases.issuperset(item.only))
         return tuple(word.format_map(figures) for part in held for word in part)
 
-    files = {table.file: to_yaml(_llm_args(deployment, plan))} if table.file else {}
+    files = {table.file: _file(table, deployment, plan)} if table.file else {}
     command = tuple(word.format_map(figures) for word in table.command)
     return Launch(
         engine=table.name,
@@ -171,18 +170,17 @@ def _floor(share: float) -> float:
     return math.floor(share * 1000 + 1e-4) / 1000
 
 
-def _llm_args(deployment: Deployment, plan: Plan) -> LlmArgs:
-    """Return TensorRT-LLM's arguments; its caches get what the plan leaves them."""
+def _file(table: LaunchTable, deployment: Deployment, plan: Plan) -> str:
+    """Return the file that an engine's server reads; its caches get what the plan leaves them."""
     limits = Limits(plan.batch_size, plan.max_seq_len, min(plan.max_num_tokens, plan.max_seq_len))
-    has_fp8_cache = deployment.formats.kv is NumberFormat.FP8
-    args = llm_args(
-        limits, has_fp8_cache=has_fp8_cache, options=TensorRTLLMOptions(tp_size=plan.tp)
-    )
     taken = plan.weights_bytes + plan.workspace_bytes
     usable, memory_bytes = deployment.fit.budget.usable_bytes, deployment.gpu.memory_bytes
-    raw = args.model_dump(mode="json", exclude_none=True)
-    raw["kv_cache_config"] |= {
-        "free_gpu_memory_fraction": _floor((usable - taken) / (memory_bytes - taken)),
-        "mamba_ssm_cache_dtype": deployment.formats.ssm.word,
-    }
-    return LlmArgs.model_validate(raw)
+    return registry.find(table.backend).server_file(
+        limits,
+        tp_size=plan.tp,
+        has_fp8_cache=deployment.formats.kv is NumberFormat.FP8,
+        cache={
+            "free_gpu_memory_fraction": _floor((usable - taken) / (memory_bytes - taken)),
+            "mamba_ssm_cache_dtype": deployment.formats.ssm.word,
+        },
+    )

@@ -62,6 +62,7 @@ class LaunchTable(Strict):
         command: the first words of the server's.
         options: the others.
         file: the name of the YAML file that it reads, where it reads one.
+        backend: whose arguments that file has.
         notes: what must be known beside it.
     """
 
@@ -82,6 +83,7 @@ class LaunchTable(Strict):
     command: tuple[str, ...]
     options: tuple[Words, ...]
     file: str = ""
+    backend: str = ""
     notes: tuple[Note, ...] = ()
 
 

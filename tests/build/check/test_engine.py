@@ -344,7 +344,7 @@ def test_check_alone_passes_over_no_gpu_in_silence(
     """One that no table knows: plans are for known ones, its kernels are asked all the same."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "THIS_MACHINE", "no such machine")
-    monkeypatch.setattr(machine, "local_gpu", lambda: LocalGpu("12.1", "NVIDIA GB10"))
+    monkeypatch.setattr(machine, "local_gpu", lambda: LocalGpu("12.9", "NVIDIA of tomorrow"))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     ran = CliRunner().invoke(main, ["check", "--json"])
     found = json.loads(ran.stdout)

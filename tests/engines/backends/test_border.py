@@ -39,11 +39,8 @@ MAY_IMPORT = {
         "times a native program's operations",
     ),
     "profiles/engine_step/roofline.py": ("native.library.machine_limits", "the same"),
+    "profiles/engine_step/table.py": ("native.library.library", "names the kernels that ran"),
     "profiles/engine_step/work.py": ("native.program.program", "the same"),
-    "profiles/planning/launch/launch.py": (
-        "tensorrt_llm.llm_args tensorrt_llm.options",
-        "prints the file of arguments that a bundle has",
-    ),
     "profiles/planning/memory/capacity.py": ("tensorrt.draws.tables", "counts what sampling takes"),
 }
 # Who may have a string that is a backend's name, and why.

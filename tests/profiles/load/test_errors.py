@@ -98,7 +98,8 @@ def test_one_of_each_kind_ends_no_run(scripted, tokenizer, is_told):
         written_s = sends[maker.text(request.index, 16).text[:12]]
         arrived_s = [at_s + result.clock_start_s for at_s in request.arrivals_s]
         assert len(arrived_s) == len(written_s) == 6
-        assert min(a - w for a, w in zip(arrived_s, written_s, strict=True)) > -1e-4
+        # a write is logged after it: on a busy machine the client may be first to the clock
+        assert min(a - w for a, w in zip(arrived_s, written_s, strict=True)) > -0.05
     assert (
         "12 of 24 measured requests (50.0%) were no success: 2 refused, 1 rejected"
         in (result.notes[0])

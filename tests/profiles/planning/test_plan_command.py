@@ -325,7 +325,7 @@ def test_sweep_where_nothing_runs_ends_with_4() -> None:
 
 def test_sweep_without_precisions_takes_what_the_gpus_have() -> None:
     rows = csv.DictReader(io.StringIO(run("sweep", NANO, "--gpu", "a10g").stdout))
-    assert {row["precision"] for row in rows} == {"bf16", "int8-wo", "int8-sq"}
+    assert {row["precision"] for row in rows} == {"bf16", "int8-wo", "int8-sq", "int8-dynamic"}
 
 
 def test_our_engine_holds_nearly_what_the_design_does() -> None:
