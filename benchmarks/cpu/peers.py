@@ -32,15 +32,18 @@ class Entry:
         return f"{self.engine} {self.weights}"
 
     @property
-    def weight_factor(self) -> float:
-        """Bytes of its weights over those of ours in the same group."""
-        return {"Q8_0": 34 / 32, "float32": 2.0}.get(self.weights, 1.0)
+    def weight_factor(self) -> float | None:
+        """Bytes of its weights over those of ours in its group; None: it depends on the widths."""
+        return {"Q8_0": 34 / 32, "Q4_K_M": None, "float32": 2.0}.get(self.weights, 1.0)
 
 
-ENTRIES = (
+ENTRIES = (  # int4-wo and Q4_0 have 18 bytes for 32 weights
     Entry("native", "int8-wo", "int8"),
     Entry("onnxruntime", "int8-wo", "int8"),
     Entry("llama.cpp", "Q8_0", "int8"),
+    Entry("native", "int4-wo", "int4"),
+    Entry("llama.cpp", "Q4_0", "int4"),
+    Entry("llama.cpp", "Q4_K_M", "int4"),
     Entry("native", "bf16", "float"),
     Entry("onnxruntime", "bf16", "float"),
     Entry("llama.cpp", "F16", "float"),

@@ -115,12 +115,14 @@ def settle(peers: list[Peer]) -> None:
         used, before = sum(peer.cpu_s() for peer in peers), used
 
 
-def roofline_s(program: Program, entry: Entry, load: Load, limits: MachineLimits) -> float:
-    """Return the least time of a step with this entry's weights."""
+def roofline_s(program: Program, entry: Entry, load: Load, limits: MachineLimits) -> float | None:
+    """Return the least time of a step with this entry's weights, None where they are not known."""
+    if (factor := entry.weight_factor) is None:
+        return None
     total = 0.0
     for operation in program.operations:
         work = work_of(program, operation, load)
-        work = dataclasses.replace(work, read_bytes=work.read_bytes * entry.weight_factor)
+        work = dataclasses.replace(work, read_bytes=work.read_bytes * factor)
         total += least_seconds(work, limits)[0]
     return total
 
@@ -145,7 +147,7 @@ def run_model(
     results: list[Result] = []
     logits: dict[str, np.ndarray] = {}
     limits = measure_limits(options.threads)
-    for group in ("int8", "float"):
+    for group in dict.fromkeys(entry.group for entry in ENTRIES):
         peers, vocab = open_group(model, group, options, folder)
         native = next((peer for peer in peers if peer.entry.engine == "native"), None)
         program = (
