@@ -25,8 +25,8 @@ python tests/serve/suites/run.py --write    # write it anew; --triton: over Trit
 ```
 
 Of vLLM these are its tests of messages, chats, completions, responses, models and token ids; vLLM
-itself isn't installed for them. What counts as a peer's alone stands in `tests/serve/suites/theirs.yaml`, by endpoint, or
-by test and by how it fails.
+itself isn't installed for them. What counts as a peer's alone stands in
+`tests/serve/suites/theirs.yaml`, by endpoint, or by test and by how it fails.
 """
 ROW = re.compile(r"^\| `(.+?)` \| (.*?) \| (.*?) \| (.*?) \|$")
 
