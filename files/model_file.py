@@ -1,13 +1,14 @@
 """One YAML or JSON document as a frozen pydantic model; a fault is one line with file and key."""
 
 from collections.abc import Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from nemotrt.errors import ArtefactError, ConfigError, NemotrtError, nearest_hint
+from nemotrt.errors import ArtefactError, ConfigError, NemotrtError, nearest_hint, unknown_name
 from nemotrt.files.strict import STRICT
 from nemotrt.files.text_file import parse_yaml
 
@@ -33,6 +34,22 @@ def yaml_model(
     if not isinstance(raw, dict):
         raise error(f"{source} must be a mapping of keys, got {type(raw).__name__}.")
     return object_model(model, raw, source, error)
+
+
+def yaml_names(folder: Traversable) -> list[str]:
+    """Return the names of the YAML files in a folder of the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir())
+
+
+def named_model(model: type[M], folder: Traversable, name: str, what: str) -> M:
+    """Return the YAML file of a name in a folder of the package; `what` says what it names.
+
+    Raises:
+        ConfigError: there is none of that name, or it is not of the form.
+    """
+    if name not in yaml_names(folder):
+        raise unknown_name(what, name, yaml_names(folder))
+    return yaml_model(model, (folder / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml")
 
 
 def object_model(

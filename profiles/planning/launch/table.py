@@ -8,8 +8,8 @@ from importlib import resources
 from pydantic import Field
 
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.errors import ConfigError, unknown_name
-from nemotrt.files.model_file import Strict, yaml_model
+from nemotrt.errors import ConfigError
+from nemotrt.files.model_file import Strict, named_model, yaml_names
 
 TABLES = resources.files("nemotrt.profiles.planning.launch") / "tables"
 OWN = "nemotrt"
@@ -89,7 +89,7 @@ class LaunchTable(Strict):
 
 def known_launchers() -> list[str]:
     """Return the names of the engines whose commands are known."""
-    return sorted(path.name.removesuffix(".yaml") for path in TABLES.iterdir())
+    return yaml_names(TABLES)
 
 
 @cache
@@ -99,9 +99,7 @@ def load_table(name: str) -> LaunchTable:
     Raises:
         ConfigError: no such engine.
     """
-    if name not in known_launchers():
-        raise unknown_name("engine to launch", name, known_launchers())
-    return yaml_model(LaunchTable, (TABLES / f"{name}.yaml").read_text(), f"{name}.yaml")
+    return named_model(LaunchTable, TABLES, name, "engine to launch")
 
 
 def planned_engine(table: LaunchTable, engine: str | None) -> str | None:

@@ -10,8 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from nemotrt.engines.backends.protocol.own_runtime import StateLayout
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
-from nemotrt.errors import unknown_name
-from nemotrt.files.model_file import Strict, yaml_model
+from nemotrt.files.model_file import Strict, named_model, yaml_names
 from nemotrt.profiles.hardware.gpu_profile import Band
 from nemotrt.profiles.planning.sources.number_format import default_kv_type
 from nemotrt.profiles.planning.time.formats import Formats
@@ -164,7 +163,7 @@ class EngineProfile(Strict):
 
 def known_engines() -> list[str]:
     """Return the names of the engines that ship with the package."""
-    return sorted(path.name.removesuffix(".yaml") for path in ENGINE_FOLDER.iterdir())
+    return yaml_names(ENGINE_FOLDER)
 
 
 @cache
@@ -174,6 +173,4 @@ def load_engine(name: str) -> EngineProfile:
     Raises:
         ConfigError: no such engine.
     """
-    if name not in known_engines():
-        raise unknown_name("engine", name, known_engines())
-    return yaml_model(EngineProfile, (ENGINE_FOLDER / f"{name}.yaml").read_text(), f"{name}.yaml")
+    return named_model(EngineProfile, ENGINE_FOLDER, name, "engine")
