@@ -267,6 +267,9 @@ TRANSFORMERS = Package(
     least="5.16",
     modules=("transformers",),
 )
+LM_EVAL = Package(
+    "lm-eval", "tasks of lm-eval", "tasks", least="0.4.9", below="0.5", modules=("lm_eval",)
+)
 PYARROW = Package("pyarrow", "tables as Parquet", "parquet", least="17", modules=("pyarrow",))
 MATPLOTLIB = Package("matplotlib", "plots as PNG", "plots", least="3.9", modules=("matplotlib",))
 
@@ -297,6 +300,7 @@ EXTRAS: dict[str, tuple[Package, ...]] = {
     "serve": (LLGUIDANCE, STARLETTE, TRITONCLIENT, UVICORN),
     "tracing": (OTLP, OTEL_SDK),
     "transformers": (TRANSFORMERS,),
+    "tasks": (LM_EVAL,),
     "parquet": (PYARROW,),
     "plots": (MATPLOTLIB,),
 }

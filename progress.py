@@ -35,8 +35,8 @@ def byte_progress(what: str, total_bytes: int, *, quiet: bool) -> Iterator[Calla
 
 
 @contextmanager
-def count_progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes a number of things done."""
+def count_progress(what: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes a number of things done; a total that nobody knows is None."""
     if quiet or not sys.stderr.isatty():
         yield lambda count: None
         return
@@ -47,7 +47,9 @@ def count_progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[
 
 
 @contextmanager
-def _bar(what: str, total: int, *columns: "ProgressColumn") -> Iterator[Callable[[int], None]]:
+def _bar(
+    what: str, total: int | None, *columns: "ProgressColumn"
+) -> Iterator[Callable[[int], None]]:
     """Yield a function that moves the bar."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

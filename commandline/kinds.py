@@ -39,6 +39,7 @@ def choices(items: Collection[Any]) -> Words:
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 READABLE = click.Path(path_type=Path, dir_okay=False, exists=True)
+FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 COUNT = click.IntRange(1)
 ABOVE_0 = FloatRange(0, min_open=True)
 PORT = click.IntRange(0, 65535)

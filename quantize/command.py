@@ -28,6 +28,7 @@ from nemotrt.quantize.recipes.unused_options import unused_note
 
 if TYPE_CHECKING:
     from nemotrt.quantize.conversion.options import Setting
+    from nemotrt.quantize.quality.layers.divergence import Unit
 
 # Of this call alone: not what decided the output.
 NOT_SAVED = ("output", "force", "resume", "sync", "dry-run", "json", "quiet")
@@ -103,6 +104,12 @@ def quantize(
             is_asked=bool(given.keys() & {"text", "sequences", "sequence-tokens"}),
             quiet=silent,
         )
+    if options.mixed or options.budget_gib is not None:
+        from nemotrt.quantize.quality.layers.choice import choose_int8
+
+        options, units = choose_int8(source, chosen, options, quiet=silent)
+        if not silent:
+            _print_choice(units, options)
     if dry_run:
         _print_plan(source, chosen, options, as_json=as_json)
         return
@@ -120,6 +127,15 @@ def quantize(
         for line in result.notes:
             click.echo(line, err=True)
         click.echo(f"{_who_loads(result.loaders)}; nemotrt inspect {output} says why", err=True)
+
+
+def _print_choice(units: "list[Unit]", options: QuantizeOptions) -> None:
+    """Print each unit's divergence in 4 bits, and which get 8."""
+    click.echo("divergence of the whole model with 4 bits of this alone, nats:", err=True)
+    for unit in units:
+        bits = 8 if unit.weights[0] in options.int8 else 4
+        names = ", ".join(name.removesuffix(".weight") for name in unit.weights)
+        click.echo(f"  {unit.divergence:.2e}  {bits} bits  {names}", err=True)
 
 
 def _who_loads(loaders: dict[str, str]) -> str:

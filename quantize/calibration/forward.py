@@ -7,6 +7,7 @@ runs in the memory of its largest block.
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class SequenceEmitter(StandardEmitter):
 
 
 MakeEmitter = Callable[[Checkpoint, OnnxGraph, int], SequenceEmitter]
+RunBatch = Callable[[Floats], tuple[Floats, dict[str, Floats]]]
 
 
 def embed(checkpoint: Checkpoint, tokens: npt.NDArray[np.int64]) -> Floats:
@@ -96,12 +98,12 @@ def embed(checkpoint: Checkpoint, tokens: npt.NDArray[np.int64]) -> Floats:
     return np.asarray(table[tokens], np.float32)
 
 
-def run_block(
-    checkpoint: Checkpoint, block: Block, hidden: Floats, make: MakeEmitter
-) -> Iterator[dict[str, Floats]]:
-    """Run `block` over `hidden` [sequences, tokens, width] in place; yield each batch's taps."""
+@contextmanager
+def block_session(
+    checkpoint: Checkpoint, block: Block, num_tokens: int, make: MakeEmitter
+) -> Iterator[RunBatch]:
+    """Yield a function that runs `block`: [sequences, tokens, width] in; the same out, and taps."""
     config = checkpoint.config
-    num_tokens = hidden.shape[1]
     with tempfile.TemporaryDirectory(prefix="nemotrt-") as folder:
         graph = OnnxGraph(f"block_{block.prefix}", Path(folder))
         emitter = make(checkpoint, graph, num_tokens)
@@ -111,14 +113,24 @@ def run_block(
         graph.output("y", F32, ["B", num_tokens, config.hidden_size])
         graph.save()
         session = _session(Path(folder))
-        step = max(1, BATCH_TOKENS // num_tokens)
-        for begin in range(0, len(hidden), step):
-            batch = hidden[begin : begin + step]
-            names = ["y", *emitter.taps.values()]
+        names = ["y", *emitter.taps.values()]
+
+        def run(batch: Floats) -> tuple[Floats, dict[str, Floats]]:
             y, *tapped = session.run(names, {"x": batch})
-            hidden[begin : begin + step] = y
-            yield dict(zip(emitter.taps, tapped, strict=True))
-        del session
+            return y, dict(zip(emitter.taps, tapped, strict=True))
+
+        yield run
+
+
+def run_block(
+    checkpoint: Checkpoint, block: Block, hidden: Floats, make: MakeEmitter
+) -> Iterator[dict[str, Floats]]:
+    """Run `block` over `hidden` [sequences, tokens, width] in place; yield each batch's taps."""
+    with block_session(checkpoint, block, hidden.shape[1], make) as run:
+        step = max(1, BATCH_TOKENS // hidden.shape[1])
+        for begin in range(0, len(hidden), step):
+            hidden[begin : begin + step], taps = run(hidden[begin : begin + step])
+            yield taps
 
 
 def final_logits(checkpoint: Checkpoint, hidden: Floats, head: Floats) -> Floats:

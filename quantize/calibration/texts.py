@@ -54,8 +54,26 @@ def token_windows(
     Raises:
         ConfigError: the checkpoint has no tokenizer.
     """
+    return text_windows(checkpoint, texts, num_tokens)[0][:max_sequences]
+
+
+def text_windows(
+    checkpoint: Path, texts: list[str], num_tokens: int
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Return all whole windows [sequences, num_tokens] of the texts' tokens, and their tokens.
+
+    Raises:
+        ConfigError: the checkpoint has no tokenizer.
+    """
     tokenizer = load_tokenizer(checkpoint)
     if tokenizer is None:
         raise ConfigError(f"{checkpoint} has no tokenizer, so text can't become tokens.")
     tokens = [token for text in texts for token in tokenizer.encode(text)]
-    return windows(tokens, num_tokens)[:max_sequences]
+    return windows(tokens, num_tokens), len(tokens)
+
+
+def spread_windows(rows: npt.NDArray[np.int64], most: int | None) -> npt.NDArray[np.int64]:
+    """Return at most `most` of the windows [sequences, tokens], spread over all of them."""
+    if most is None or len(rows) <= most:
+        return rows
+    return rows[np.arange(most) * len(rows) // most]

@@ -87,6 +87,7 @@ def inspect_quantized(
             folder.quant.kv_cache_algo,
             folder.model,
             min(folder.quant.group_sizes, default=None),
+            is_mixed=len(folder.quant.schemes) > 1,
         ),
         weight_errors=errors,
         notes=_notes(folder),
@@ -198,6 +199,8 @@ def _config_faults(folder: QuantizedFolder) -> Iterator[str]:
         yield f"config.json: quant_method is {flat.get('quant_method')!r}, not 'modelopt'"
     if flat.get("quant_algo") != other.get("quant_algo"):
         yield f"quant_algo is {flat.get('quant_algo')!r} in one, {other.get('quant_algo')!r}"
+    if flat.get("quantized_layers") != other.get("quantized_layers"):
+        yield "config.json and hf_quant_config.json name other quantized_layers"
     if set(flat.get("ignore", ())) != set(other.get("exclude_modules", ())):
         yield "config.json's ignore and hf_quant_config.json's exclude_modules differ"
     if bool(flat.get("kv_cache_scheme")) != bool(other.get("kv_cache_quant_algo")):

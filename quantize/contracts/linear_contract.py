@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
-from nemotrt.engines.model.numerics import FLOATS, NumberFormat
+from nemotrt.engines.model.numerics import FLOATS, NumberFormat, Precision
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.quantize.conversion.convert import chunks
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -23,7 +23,10 @@ def linear_faults(folder: QuantizedFolder, module: str, codes: TensorRef) -> Ite
     if folder.bits(module) == NumberFormat.INT4.num_bits:
         yield from _group_faults(folder, module)
         return
-    expected = folder.layout.scale_shape(folder.precision.weights, codes.shape[0])
+    numbers = folder.precision.weights
+    if numbers.is_grouped:  # int8 beside int4
+        numbers = Precision.INT8_WO.weights
+    expected = folder.layout.scale_shape(numbers, codes.shape[0])
     types = (
         ("F32",) if folder.layout is CheckpointFormat.MODELOPT else ("F32", "BF16")
     )  # of llm-compressor

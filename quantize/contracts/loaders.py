@@ -80,6 +80,8 @@ TRT_LLM_GROUPS = GROUP_SIZES[1:]
 # NVIDIA publishes models with experts in FP8, one scale per tensor, for both.
 READ_EXPERTS = (CheckpointFormat.MODELOPT, Precision.FP8)
 UNREAD_EXPERTS = "not known: its reader of experts quantized like this was neither read nor run"
+# Source: TensorRT-LLM, _torch/model_config.py: quantized_layers by name, each as a QuantConfig.
+MIXED_IN_TRT_LLM = "yes, by its source: quantized_layers by name; the mix was not run"
 HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
 DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
 
@@ -90,6 +92,8 @@ def loader_verdicts(
     kv_algo: str | None,
     model: ModelConfig,
     group_size: int | None = None,
+    *,
+    is_mixed: bool = False,
 ) -> dict[str, str]:
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
     verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
@@ -97,6 +101,8 @@ def loader_verdicts(
     if group_size not in (None, *TRT_LLM_GROUPS) and verdicts[TRT_LLM] == "yes":
         sizes = " or ".join(map(str, TRT_LLM_GROUPS))
         verdicts[TRT_LLM] = f"no: its kernels take groups of {sizes}; use --group-size"
+    if is_mixed and verdicts[TRT_LLM] == "yes":
+        verdicts[TRT_LLM] = MIXED_IN_TRT_LLM
     if model.moe is not None and (layout, precision) != READ_EXPERTS:
         unread = (name for name in verdicts if name != BUILD and verdicts[name].startswith("yes"))
         verdicts |= dict.fromkeys(unread, UNREAD_EXPERTS)

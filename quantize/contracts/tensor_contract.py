@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from nemotrt.engines.checkpoint.checkpoint import INDEX_FILE, hub_name, weight_map
 from nemotrt.engines.checkpoint.codes.packed import num_words
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
+from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.engines.model.tensor_names import blocks, expected_shapes
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder
@@ -54,10 +55,12 @@ def _code_faults(
     folder: QuantizedFolder, module: str, ref: TensorRef, shape: tuple[int, ...]
 ) -> Iterator[str]:
     """Yield what is wrong with the type and shape of a quantized weight's codes."""
-    dtype = folder.precision.weights.format.safetensors
+    numbers = folder.precision.weights.format
+    is_int8 = folder.bits(module) == NumberFormat.INT8.num_bits  # maybe beside int4
+    dtype = (NumberFormat.INT8 if is_int8 and folder.has_groups else numbers).safetensors
     if folder.layout.packs(folder.precision):
         dtype, shape = "I32", (shape[0], num_words(shape[1], folder.bits(module)))
-    elif folder.has_groups:
+    elif folder.has_groups and not is_int8:
         dtype, shape = "U8", (shape[0] // 2, shape[1])
     if (ref.dtype, ref.shape) != (dtype, shape):
         found = f"{ref.dtype} {list(ref.shape)}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nemotrt.commandline.kinds import COUNT, READABLE, FloatRange
+from nemotrt.commandline.kinds import ABOVE_0, COUNT, READABLE, FloatRange
 from nemotrt.commandline.options import option
 from nemotrt.engines.model.numerics import GROUP_SIZES
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -56,6 +56,15 @@ class QuantizeOptions:
         unset="the recipe's",
     )
     keep_feeders: bool = False
+    mixed: bool = option(
+        False,
+        "Give the linears that diverge most 8 bits beside the others' 4, for int4-wo: "
+        "within 5 bits a weight, or --budget-gib.",
+    )
+    budget_gib: float | None = option(
+        None, "At most so many GiB of weights in all; --mixed within them.", kind=ABOVE_0
+    )
+    int8: tuple[str, ...] = ()  # weights of 8 bits beside others of 4
     calibration: Path | None = option(
         None, "Folder with the calibration for static scales; made first if it isn't there."
     )

@@ -15,6 +15,7 @@ from nemotrt.engines.checkpoint.quantized.config import (
     flat_quantization,
     read_quant_config,
 )
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.convert import DROPPED_BITS
 from nemotrt.quantize.conversion.formats import CheckpointFormat, linear_entries
@@ -61,7 +62,7 @@ def plan_shards(
     for name, ref in sorted(checkpoint.carried().items(), key=lambda item: item[1].offset):
         entries = by_file.setdefault(ref.path.name, [])
         if name in weights:
-            linear = _linear(checkpoint, name, recipe, adjustments)
+            linear = _linear(checkpoint, name, recipe, adjustments, name in selection.int8)
             entries += linear_entries(
                 linear,
                 recipe,
@@ -89,13 +90,17 @@ def _kv_scales(name: str, layout: CheckpointFormat, adjustments: Adjustments) ->
         yield literal(place, "F32", np.full(layout.one_scale, scale))
 
 
-def _linear(checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adjustments) -> Linear:
+def _linear(
+    checkpoint: Checkpoint, name: str, recipe: Recipe, adjustments: Adjustments, is_int8: bool
+) -> Linear:
     ref = checkpoint[name]
     if ref.dtype not in DROPPED_BITS:
         raise ConfigError(
             f"{name} is {ref.dtype}; weights of {', '.join(DROPPED_BITS)} can be quantized."
         )
     linear = Linear(name, ref, recipe.precision.weights, group_size=recipe.group_size or 0)
+    if is_int8:
+        linear = Linear(name, ref, Precision.INT8_WO.weights)
     columns = adjustments.columns.get(linear.module, linear.columns)
     rows = adjustments.rows.get(linear.module, linear.rows)
     return replace(linear, columns=columns, rows=rows, amax=adjustments.amaxes.get(name))

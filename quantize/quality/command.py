@@ -1,20 +1,22 @@
 """`nemotrt evaluate`: parse, call, print."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from nemotrt.commandline.kinds import COUNT, READABLE
+from nemotrt.commandline.kinds import COUNT, FOLDER, READABLE, FloatRange
 from nemotrt.commandline.shared import config_option, json_option, output_option, quiet_option
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nemotrt.quantize.quality.quality import Quality
+    from nemotrt.quantize.quality.quality import Ids, Quality
+    from nemotrt.quantize.quality.tasks.paired import TaskScore
 
 
 @click.command()
@@ -34,8 +36,25 @@ if TYPE_CHECKING:
     help="Plain text or .jsonl; may be repeated, one row of the table each. "
     "[default: the shipped held-out English and Japanese]",
 )
-@click.option("--sequences", type=COUNT, default=16, show_default=True)
+@click.option(
+    "--sequences", type=COUNT, help="At most so many windows of each text. [default: whole texts]"
+)
 @click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
+@click.option(
+    "--minutes",
+    type=FloatRange(0.01),
+    help="As many windows as fit into the time, by this machine's pace; of checkpoints.",
+)
+@click.option(
+    "--tasks",
+    callback=lambda _context, _option, value: tuple(value.split(",")) if value else (),
+    metavar="TASK[,TASK...]",
+    help="Tasks of lm-eval in place of texts, on engines in this process.",
+)
+@click.option("--task-folder", type=FOLDER, help="YAML files of more tasks.")
+@click.option("--task-limit", type=COUNT, help="At most so many items of each task.")
+@click.option("--shots", type=click.IntRange(0), help="Examples before an item.")
+@click.option("--chat", is_flag=True, help="Put the items through the chat template.")
 @weight_options
 @output_option("Write a self-contained HTML page.", old=("--page",))
 @json_option
@@ -46,8 +65,14 @@ def evaluate(
     candidate: str,
     against: str,
     texts: tuple[Path, ...],
-    sequences: int,
+    sequences: int | None,
     sequence_tokens: int,
+    minutes: float | None,
+    tasks: tuple[str, ...],
+    task_folder: Path | None,
+    task_limit: int | None,
+    shots: int | None,
+    chat: bool,
     open_options: OpenOptions,
     output: Path | None,
     as_json: bool,
@@ -58,13 +83,15 @@ def evaluate(
     A checkpoint runs on the CPU in its own arithmetic, activations too: what a GPU would compute,
     without a GPU. Memory is that of the largest block, so any size can be compared. An engine
     directory runs itself, one token at a time; it shows logits only, so no layers are listed.
+    Figures are of whole texts, each with a standard error. What is left out is told.
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
-    from nemotrt.engines.tiny.models import FOLDER
+    from nemotrt.engines.tiny.models import FOLDER as SHIPPED
     from nemotrt.files.writing import write_file
     from nemotrt.progress import count_progress
-    from nemotrt.quantize.calibration.texts import read_texts, token_windows
+    from nemotrt.quantize.calibration.texts import read_texts, spread_windows, text_windows
     from nemotrt.quantize.quality import evaluate as quality
+    from nemotrt.quantize.quality.tasks.run import TaskOptions, run_tasks
 
     if output is not None and not output.parent.is_dir():
         raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
@@ -72,17 +99,33 @@ def evaluate(
     reference, target = map(checkpoint_folder, (against, candidate))
     if open_options != AS_BUILT and not quality.is_engine(target):
         raise ConfigError(f"--checkpoint and --verify are for engines; {target} is a checkpoint.")
-    paths = texts or tuple(FOLDER / "heldout" / f"{name}.txt" for name in ("en", "ja"))
+    if tasks:
+        asked = TaskOptions(tasks, task_folder, task_limit, shots, chat)
+        of_texts = {"text": texts, "sequences": sequences, "minutes": minutes, "output": output}
+        _check_apart(of_texts)
+        with count_progress("items of both models", None, quiet=silent) as progress:
+            scores = run_tasks(reference, target, asked, open_options, progress)
+        _print_scores(scores, target, reference, as_json=as_json)
+        return
+    if task_folder or task_limit or shots is not None or chat:
+        raise ConfigError("--task-folder, --task-limit, --shots and --chat go with --tasks.")
+    paths = texts or tuple(SHIPPED / "heldout" / f"{name}.txt" for name in ("en", "ja"))
     stems = [path.stem for path in paths]
-    tokens = {
-        path.stem if stems.count(path.stem) == 1 else str(path): token_windows(
-            reference, read_texts(path), sequence_tokens, sequences
+    found = {
+        path.stem if stems.count(path.stem) == 1 else str(path): text_windows(
+            reference, read_texts(path), sequence_tokens
         )
         for path in paths
     }
+    most = sequences
+    if minutes is not None:
+        fitting = _fitting(reference, target, [rows for rows, _ in found.values()], minutes)
+        most = fitting if sequences is None else min(fitting, sequences)
+    tokens = {name: spread_windows(rows, most) for name, (rows, _) in found.items()}
+    left_out = {name: count - tokens[name].size for name, (_, count) in found.items()}
     total = quality.num_steps(reference, target, tokens)
     with count_progress("comparing", total, quiet=silent) as progress:
-        result = quality.evaluate(reference, target, tokens, progress, open_options)
+        result = quality.evaluate(reference, target, tokens, progress, open_options, left_out)
     if output is not None:
         from nemotrt.quantize.quality.quality_page import quality_page
 
@@ -91,6 +134,49 @@ def evaluate(
         click.echo(json.dumps({"schema_version": 1} | asdict(result), allow_nan=False))
     else:
         _print(result)
+
+
+def _check_apart(of_texts: Mapping[str, object]) -> None:
+    """Raise ConfigError if an option of texts is given with tasks."""
+    if given := [f"--{name}" for name, value in of_texts.items() if value]:
+        raise ConfigError(f"{', '.join(given)}: of texts; --tasks has its own items.")
+
+
+def _print_scores(
+    scores: "list[TaskScore]", candidate: Path, reference: Path, *, as_json: bool
+) -> None:
+    """Print a line a metric; the interval is of the difference, item by item."""
+    if as_json:
+        value = {"candidate": str(candidate), "reference": str(reference)}
+        items = [asdict(score) for score in scores]
+        click.echo(json.dumps({"schema_version": 1} | value | {"tasks": items}))
+        return
+    click.echo(f"{candidate} against {reference}")
+    click.echo(
+        f"{'task':24} {'metric':20} {'items':>6} {'reference':>10} {'candidate':>10} "
+        f"{'difference, 95 %':>26}"
+    )
+    for score in scores:
+        told = "no figure of each item"
+        if (found := score.interval) is not None:
+            told = f"{found.difference:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+        click.echo(
+            f"{score.task:24} {score.metric:20} {score.num_items:6} {score.reference:10.4f} "
+            f"{score.candidate:10.4f} {told:>26}"
+        )
+
+
+def _fitting(reference: Path, target: Path, texts: "list[Ids]", minutes: float) -> int:
+    """Return how many windows of each text fit into the time."""
+    from nemotrt.quantize.quality.evaluate import is_engine
+    from nemotrt.quantize.quality.running.pace import fitting_windows
+
+    if is_engine(target):
+        raise ConfigError(f"--minutes is for checkpoints; {target} is an engine: --sequences.")
+    whole = [rows for rows in texts if len(rows)]
+    if not whole:
+        raise ConfigError("the texts are shorter than one sequence; give more text.")
+    return max(1, fitting_windows(reference, target, whole[0][0], minutes) // len(texts))
 
 
 def _print(result: "Quality") -> None:
@@ -108,6 +194,16 @@ def _print(result: "Quality") -> None:
             f"{text.reference_perplexity:10.3f} {change:+9.3%} {text.mean_kl_divergence:9.5f} "
             f"{text.top1_agreement:7.2%}"
         )
+        if errors := text.standard_errors:
+            click.echo(
+                f"{'  +- 1 s.e.':12} {text.num_windows:8} {errors.perplexity:11.3f} "
+                f"{errors.reference_perplexity:10.3f} {errors.change:9.3%} "
+                f"{errors.mean_kl_divergence:9.5f} {errors.top1_agreement:7.2%}"
+            )
+        else:
+            click.echo(f"  {text.num_windows} windows are too few for a standard error")
+        if text.left_out_tokens:
+            click.echo(f"  {text.left_out_tokens} tokens of the text were left out")
     if result.backend:
         click.echo("An engine shows logits only: evaluate its checkpoint for layers and linears.")
         return

@@ -4,7 +4,8 @@ The engine's kernels and arithmetic decide, on whatever it runs; nothing inside 
 there is no error of a layer or a linear.
 """
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ import numpy as np
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.model.hf_config import read_model_config
-from nemotrt.engines.model.tensor_names import blocks, model_names
+from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.calibration.forward import Floats, embed, final_logits, run_block
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
-from nemotrt.quantize.quality.quality import Ids, Quality, Tally, TextQuality
+from nemotrt.quantize.quality.quality import Ids, Quality, Tally
+from nemotrt.quantize.quality.running.opened import Run, opened_block, opened_head
+from nemotrt.quantize.quality.running.streams import Stream
 
 Progress = Callable[[int], None]
 
@@ -30,6 +31,7 @@ def evaluate_engine(
     tokens: dict[str, Ids],
     progress: Progress,
     options: OpenOptions = AS_BUILT,
+    left_out: Mapping[str, int] | None = None,
 ) -> Quality:
     """Return the quality of the engine in `folder` on each named [sequences, tokens].
 
@@ -45,16 +47,21 @@ def evaluate_engine(
     opened = open_engine(folder, options)
     try:
         _check(opened, reference, folder, tokens)
-        hidden = embed(reference, np.concatenate(list(tokens.values())))
-        for block in blocks(reference.config):
-            for _ in run_block(reference, block, hidden, QuantizedEmitter):
-                pass
-            progress(1)
-        texts, begin = [], 0
-        for name, rows in tokens.items():
-            stream = hidden[begin : begin + len(rows)]
-            texts.append(_compare(name, rows, stream, opened.engine, reference, progress))
-            begin += len(rows)
+        every = np.concatenate(list(tokens.values()))
+        with tempfile.TemporaryDirectory(prefix="nemotrt-") as place:
+            hidden = Stream(Path(place) / "reference", reference, every)
+            for block in blocks(reference.config):
+                with opened_block(reference, block, every.shape[1]) as run:
+                    for row in range(len(hidden)):
+                        hidden[row] = run(hidden[row])
+                progress(1)
+            texts, begin = [], 0
+            with opened_head(reference, every.shape[1]) as head:
+                for name, rows in tokens.items():
+                    tally = Tally(name, (left_out or {}).get(name, 0))
+                    _compare(tally, rows, begin, hidden, opened.engine, head, progress)
+                    texts.append(tally.result())
+                    begin += len(rows)
     finally:
         opened.engine.close()
     return Quality(
@@ -90,20 +97,28 @@ def _check(opened: OpenEngine, reference: Checkpoint, folder: Path, tokens: dict
 
 
 def _compare(
-    name: str, rows: Ids, hidden: Floats, engine: Engine, reference: Checkpoint, progress: Progress
-) -> TextQuality:
-    """Step the engine over `rows`, as many at once as it has slots, against `hidden`'s logits."""
-    tally = Tally(name)
-    head = reference.floats(model_names(reference.config).lm_head)
+    tally: Tally,
+    rows: Ids,
+    begin: int,
+    hidden: Stream,
+    engine: Engine,
+    head: Run,
+    progress: Progress,
+) -> None:
+    """Step the engine over `rows`, as many at once as it has slots, against `hidden`'s logits.
+
+    `begin` is the place of the first row in `hidden`.
+    """
     step = engine.limits.max_batch_size
-    for begin in range(0, len(rows), step):
-        batch, stream = rows[begin : begin + step], hidden[begin : begin + step]
+    for start in range(0, len(rows), step):
+        batch = rows[start : start + step]
+        stream = hidden.rows(list(range(begin + start, begin + start + len(batch))))
         slots = [engine.allocate() for _ in batch]
+        windows = np.arange(start, start + len(batch))
         for place in range(batch.shape[1] - 1):
             feeds = [Feed(slot, [int(row[place])]) for slot, row in zip(slots, batch, strict=True)]
             found = engine.step(feeds)
-            tally.add(final_logits(reference, stream[:, place], head), found, batch[:, place + 1])
+            tally.add(head(stream[:, place]), found, batch[:, place + 1], windows)
             progress(len(batch))
         for slot in slots:
             engine.release(slot)
-    return tally.result()

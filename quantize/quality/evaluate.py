@@ -6,23 +6,39 @@ itself (engine_quality.py). Perplexity is exp of the mean negative log-likelihoo
 token; the divergence is KL(reference || candidate) in nats, averaged over positions.
 """
 
-from collections.abc import Callable
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from nemotrt.engines.model.tensor_names import Block, blocks, model_names
+from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.engines.model.tensor_names import (
+    Block,
+    blocks,
+    expected_shapes,
+    linear_names,
+    model_names,
+)
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.calibration.forward import Floats, embed, final_logits, run_block
+from nemotrt.quantize.calibration.forward import Floats
 from nemotrt.quantize.quality.engine_quality import evaluate_engine
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
-from nemotrt.quantize.quality.linear_error import LinearErrors
+from nemotrt.quantize.quality.layers.linear_error import LinearErrors
 from nemotrt.quantize.quality.quality import Ids, LayerError, Quality, Tally, TextQuality
+from nemotrt.quantize.quality.running.opened import opened_block, opened_head
+from nemotrt.quantize.quality.running.streams import Stream
 
 Progress = Callable[[int], None]
+LeftOut = Mapping[str, int]
+NOTHING: LeftOut = MappingProxyType({})
+SAMPLE_TOKENS = 512  # of a text, on which layers and linears are compared
+COMPARED_BYTES = 1 << 22
 
 
 def evaluate(
@@ -31,6 +47,7 @@ def evaluate(
     tokens: dict[str, Ids],
     progress: Progress = lambda num_steps: None,
     options: OpenOptions = AS_BUILT,
+    left_out: LeftOut = NOTHING,
 ) -> Quality:
     """Return the quality of `candidate` against `reference` on each named [sequences, tokens].
 
@@ -40,6 +57,7 @@ def evaluate(
         tokens: each text's token windows.
         progress: called with a number of `num_steps(...)` done.
         options: how an engine is opened.
+        left_out: how many tokens of each text are in no window, to be told.
 
     Raises:
         ConfigError: the two are not the same model, or a text is empty.
@@ -49,8 +67,8 @@ def evaluate(
         if rows.size == 0:
             raise ConfigError(f"text {name} is shorter than one sequence; give more text.")
     if is_engine(candidate):
-        return evaluate_engine(_open(reference), candidate, tokens, progress, options)
-    return _evaluate_checkpoint(_open(reference), _open(candidate), tokens, progress)
+        return evaluate_engine(_open(reference), candidate, tokens, progress, options, left_out)
+    return _evaluate_checkpoint(_open(reference), _open(candidate), tokens, left_out, progress)
 
 
 def is_engine(folder: Path) -> bool:
@@ -60,34 +78,46 @@ def is_engine(folder: Path) -> bool:
 
 def num_steps(reference: Path, candidate: Path, tokens: dict[str, Ids]) -> int:
     """Return how many steps of progress an evaluation reports."""
-    num_blocks = len(_open(reference).config.layers)
-    if not is_engine(candidate):
-        return num_blocks
-    return num_blocks + sum(rows[:, 1:].size for rows in tokens.values())
+    config = _open(reference).config
+    num_blocks, every = len(config.layers), sum(map(len, tokens.values()))
+    if is_engine(candidate):
+        return num_blocks + sum(rows[:, 1:].size for rows in tokens.values())
+    return every * (num_blocks + head_steps(config))
+
+
+def head_steps(config: ModelConfig) -> int:
+    """Return how many blocks the head's work is worth: it has as many weights, in the mean."""
+    names = linear_names(config)
+    shapes = expected_shapes(config)
+    mean_weights = sum(math.prod(shapes[name]) for name in names) / len(config.layers)
+    return max(1, round(config.vocab_size * config.hidden_size / mean_weights))
 
 
 def _evaluate_checkpoint(
-    first: Checkpoint, second: Checkpoint, tokens: dict[str, Ids], progress: Progress
+    first: Checkpoint,
+    second: Checkpoint,
+    tokens: dict[str, Ids],
+    left_out: LeftOut,
+    progress: Progress,
 ) -> Quality:
     """Run both checkpoints block by block."""
     if not first.config.computes_as(second.config):
         raise ConfigError(f"{second.path} is another model than {first.path}.")
     every = np.concatenate(list(tokens.values()))
-    streams = embed(first, every), embed(second, every)
-    ends = np.cumsum([len(rows) for rows in tokens.values()]).tolist()
-    places = {
-        name: slice(end - len(rows), end)
-        for (name, rows), end in zip(tokens.items(), ends, strict=True)
-    }
-    layers, linears = [], LinearErrors(first, second)
-    for number, block in enumerate(blocks(first.config)):
-        layers.append(_run_both(number, block, linears, streams, places))
-        progress(1)
-    heads = _heads(first, second)
-    texts = [
-        _compare(name, rows, (first, second), (streams[0][place], streams[1][place]), heads)
-        for (name, rows), place in zip(tokens.items(), places.values(), strict=True)
-    ]
+    places, begin = {}, 0
+    for name, rows in tokens.items():
+        places[name] = range(begin, begin + len(rows))
+        begin += len(rows)
+    with tempfile.TemporaryDirectory(prefix="nemotrt-") as folder:
+        streams = tuple(
+            Stream(Path(folder) / name, checkpoint, every)
+            for name, checkpoint in (("reference", first), ("candidate", second))
+        )
+        layers, linears = [], LinearErrors(first, second)
+        samples = {name: list(sampled(place, every.shape[1])) for name, place in places.items()}
+        for number, block in enumerate(blocks(first.config)):
+            layers.append(_run_both(number, block, linears, streams, samples, progress))
+        texts = list(_compare(tokens, places, (first, second), streams, left_out, progress))
     layers.sort(key=lambda layer: -layer.relative_error)
     linears.found.sort(key=lambda linear: -linear.output_error)
     return Quality(
@@ -99,6 +129,12 @@ def _evaluate_checkpoint(
         layers=tuple(layers),
         linears=tuple(linears.found),
     )
+
+
+def sampled(rows: range, num_tokens: int) -> range:
+    """Return the sequences of a text whose insides are compared: SAMPLE_TOKENS, spread evenly."""
+    count = min(len(rows), max(1, SAMPLE_TOKENS // num_tokens))
+    return rows[:: len(rows) // count][:count]
 
 
 def _precision(checkpoint: Checkpoint) -> str:
@@ -119,26 +155,41 @@ def _run_both(
     number: int,
     block: Block,
     linears: LinearErrors,
-    streams: tuple[Floats, Floats],
-    places: dict[str, slice],
+    streams: tuple[Stream, ...],
+    samples: dict[str, list[int]],
+    progress: Progress,
 ) -> LayerError:
     """Run one block of both models over their streams, in place, and compare.
 
-    `places` are the sequences of each text.
+    `samples` are some sequences of each text, on which the insides are compared.
     """
-    before = streams[0].copy()
-    linears.run_block(number, block, streams[0])
-    both = np.concatenate([before, streams[1]])  # the block's weights are converted once
-    for _ in run_block(linears.candidate, block, both, QuantizedEmitter):
-        pass
-    alone, streams[1][:] = np.split(both, 2)
-    change, added = alone - streams[0], streams[0] - before
+    reference, candidate = streams
+    num_tokens = reference.shape[1]
+    chosen = [row for rows in samples.values() for row in rows]
+    before = reference.rows(chosen)
+    linears.run_block(number, block, before.copy())
+    with opened_block(linears.reference, block, num_tokens) as run:
+        for row in range(len(reference)):
+            reference[row] = run(reference[row])
+            progress(row % 2)
+    with opened_block(linears.candidate, block, num_tokens) as run:
+        alone = np.stack([run(sequence) for sequence in before])
+        for row in range(len(candidate)):
+            candidate[row] = run(candidate[row])
+            progress(1 - row % 2)
+    after = reference.rows(chosen)
+    change, added = alone - after, after - before
+    ends = np.cumsum([len(rows) for rows in samples.values()]).tolist()
+    by_text = {
+        name: _relative(change[end - len(rows) : end], added[end - len(rows) : end])
+        for (name, rows), end in zip(samples.items(), ends, strict=True)
+    }
     return LayerError(
         layer=number,
         kind=block.kind.value,
         relative_error=_relative(change, added),
-        by_text={name: _relative(change[place], added[place]) for name, place in places.items()},
-        stream_relative_error=_relative(streams[1] - streams[0], streams[0]),
+        by_text=by_text,
+        stream_relative_error=_relative(candidate.rows(chosen) - after, after),
     )
 
 
@@ -147,27 +198,40 @@ def _relative(difference: Floats, of: Floats) -> float:
     return float(np.linalg.norm(difference.ravel())) / max(size, 1e-30)
 
 
-def _heads(first: Checkpoint, second: Checkpoint) -> tuple[Floats, Floats]:
-    """Return both heads; one array if they are the same, as they are after every recipe here."""
-    name = model_names(first.config).lm_head
-    head = first.floats(name)
-    one, other = (checkpoint[name].map().view(np.uint8) for checkpoint in (first, second))
-    return head, head if np.array_equal(one, other) else second.floats(name)
-
-
 def _compare(
-    name: str,
-    rows: Ids,
+    tokens: dict[str, Ids],
+    places: dict[str, range],
     checkpoints: tuple[Checkpoint, Checkpoint],
-    streams: tuple[Floats, Floats],
-    heads: tuple[Floats, Floats],
-) -> TextQuality:
-    """Compare the two next-token distributions over every position of one text."""
-    tally = Tally(name)
-    for index, sequence in enumerate(rows):
-        first, second = (
-            final_logits(checkpoint, stream[index, :-1], head)
-            for checkpoint, stream, head in zip(checkpoints, streams, heads, strict=True)
-        )
-        tally.add(first, second, sequence[1:])
-    return tally.result()
+    streams: tuple[Stream, ...],
+    left_out: LeftOut,
+    progress: Progress,
+) -> Iterator[TextQuality]:
+    """Yield each text's comparison of next-token distributions, over every position."""
+    steps = head_steps(checkpoints[0].config)
+    num_tokens = streams[0].shape[1]
+    with ExitStack() as stack:
+        head = stack.enter_context(opened_head(checkpoints[0], num_tokens))
+        other = head
+        if not _has_same_head(*checkpoints):
+            other = stack.enter_context(opened_head(checkpoints[1], num_tokens))
+        for name, rows in tokens.items():
+            tally = Tally(name, left_out.get(name, 0))
+            for sequence, row in zip(rows, places[name], strict=True):
+                first, second = head(streams[0][row][:-1]), other(streams[1][row][:-1])
+                tally.add(first, second, sequence[1:])
+                progress(steps)
+            yield tally.result()
+
+
+def _has_same_head(first: Checkpoint, second: Checkpoint) -> bool:
+    """Whether final norm and head are the same bytes, as they are after every recipe here."""
+    names = model_names(first.config)
+    for name in (names.final_norm, names.lm_head):
+        one, other = first[name], second[name]
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            return False
+        for begin in range(0, one.num_bytes, COMPARED_BYTES):
+            size = min(COMPARED_BYTES, one.num_bytes - begin)
+            if one.read(begin, size) != other.read(begin, size):
+                return False
+    return True

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.errors import NemotrtError
+from nemotrt.quantize.quality.figures.intervals import StandardErrors, standard_error
+from nemotrt.quantize.quality.figures.token_figures import Figures, token_figures
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -23,6 +25,9 @@ class TextQuality:
     perplexity: float
     mean_kl_divergence: float
     top1_agreement: float
+    standard_errors: StandardErrors | None = None  # None: too few windows to tell
+    num_windows: int = 0
+    left_out_tokens: int = 0  # of the text, beyond what was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +67,24 @@ class Quality:
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the positions of one text."""
+    """Sums over the windows of one text, which give its means and how sure they are."""
 
     name: str
-    losses: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    divergence: float = 0.0
-    num_agreed: int = 0
-    num_tokens: int = 0
+    left_out: int = 0  # tokens of the text that are not compared
+    _windows: dict[int, Figures] = field(default_factory=dict)  # window -> sums, and a count
 
-    def add(self, reference: Floats, candidate: Floats, following: Ids) -> None:
+    @property
+    def num_tokens(self) -> int:
+        """The positions so far."""
+        return int(sum(sums[-1] for sums in self._windows.values()))
+
+    def add(
+        self, reference: Floats, candidate: Floats, following: Ids, windows: Ids | None = None
+    ) -> None:
         """Take in two logits [positions, vocab] and the token that follows each position.
+
+        `windows` has the window of each position, counted from the text's start; by default they
+        are the next window.
 
         Raises:
             NemotrtError: a logit is not finite: nothing that is summed from it would be a figure.
@@ -83,41 +96,52 @@ class Tally:
                     f"within the positions {self.num_tokens} to "
                     f"{self.num_tokens + len(following) - 1}; no quality can be computed."
                 )
-        first, second = _log_softmax(reference), _log_softmax(candidate)
-        positions = np.arange(len(following))
-        for place, value in enumerate((first, second)):
-            self.losses[place] -= float(value[positions, following].sum(dtype=np.float64))
-        # p log(p / q) = p (q / p - 1 - log(q / p)) in sum; no term of this is negative or cancels
-        change = second - first
-        terms = np.exp(first) * np.maximum(np.expm1(change) - change, 0)
-        self.divergence += float(terms.sum(dtype=np.float64))
-        self.num_agreed += int((first.argmax(-1) == second.argmax(-1)).sum())
-        self.num_tokens += len(following)
+        figures = token_figures(reference, candidate, following)
+        if windows is None:
+            windows = np.full(len(following), len(self._windows))
+        for window in np.unique(windows).tolist():
+            rows = figures[windows == window]
+            sums = np.append(rows.sum(axis=0), len(rows))
+            self._windows[window] = self._windows.get(window, np.zeros(5)) + sums
 
     def result(self) -> TextQuality:
-        """Return the means.
+        """Return the means and their errors.
 
         Raises:
             NemotrtError: a perplexity exceeds what a float can hold.
         """
-        means = [loss / self.num_tokens for loss in self.losses]
-        if not max(means) < LARGEST_LOSS:
+        sums = np.array([self._windows[window] for window in sorted(self._windows)]).T
+        counts = sums[-1]
+        means = [float(column.sum() / counts.sum()) for column in sums[:-1]]
+        if not max(means[:2]) < LARGEST_LOSS:
             raise NemotrtError(
                 f"text {self.name}: the mean loss of the reference is {means[0]:g} nats, of the "
                 f"candidate {means[1]:g}; its exponential is no number."
             )
-        perplexities = [math.exp(mean) for mean in means]
+        perplexities = [math.exp(mean) for mean in means[:2]]
         return TextQuality(
             name=self.name,
             num_tokens=self.num_tokens,
             reference_perplexity=perplexities[0],
             perplexity=perplexities[1],
-            mean_kl_divergence=self.divergence / self.num_tokens,
-            top1_agreement=self.num_agreed / self.num_tokens,
+            mean_kl_divergence=means[2],
+            top1_agreement=means[3],
+            standard_errors=_errors(sums, perplexities),
+            num_windows=len(counts),
+            left_out_tokens=self.left_out,
         )
 
 
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
+def _errors(sums: Figures, perplexities: list[float]) -> StandardErrors | None:
+    """Return the errors of means of [5, windows]; of exponentials to the first order."""
+    counts = sums[-1]
+    columns = (sums[0], sums[1], sums[1] - sums[0], sums[2], sums[3])
+    found = [standard_error(column, counts) for column in columns]
+    told = [error for error in found if error is not None]
+    if len(told) < len(found):
+        return None
+    first, second, change, divergence, agreement = told
+    reference, candidate = perplexities
+    return StandardErrors(
+        first * reference, second * candidate, change * candidate / reference, divergence, agreement
+    )

@@ -1,10 +1,11 @@
 """A self-contained HTML page of a quality report: tables, and the error of every layer as bars."""
 
+from html import escape
 from pathlib import Path
 
 from nemotrt.charts.page import page, plots, table
 from nemotrt.charts.spec import About, Bars
-from nemotrt.quantize.quality.quality import LayerError, Quality
+from nemotrt.quantize.quality.quality import LayerError, Quality, TextQuality
 
 KINDS = ("mamba", "mlp", "attention")
 MAX_LAYERS, MAX_LINEARS = 10, 20
@@ -21,19 +22,27 @@ def quality_page(quality: Quality) -> str:
 def _texts(quality: Quality) -> str:
     """Return the table of texts."""
     heads = ("text", "tokens", "reference perplexity", "perplexity", "change", "KL, nats", "top-1")
-    rows = (
+    rows = tuple(_figures(text) for text in quality.texts)
+    left_out = [f"{x.left_out_tokens} of {x.name}" for x in quality.texts if x.left_out_tokens]
+    note = f"<p>Tokens left out: {escape(', '.join(left_out))}.</p>" if left_out else ""
+    return f"{table(heads, rows)}<p>A mean &plusmn; one standard error of it.</p>{note}"
+
+
+def _figures(text: TextQuality) -> tuple[str, ...]:
+    """Return a text's row; too few windows have no errors."""
+    errors = text.standard_errors
+    told = (
+        (f"{text.reference_perplexity:.3f}", errors and f"{errors.reference_perplexity:.3f}"),
+        (f"{text.perplexity:.3f}", errors and f"{errors.perplexity:.3f}"),
         (
-            text.name,
-            str(text.num_tokens),
-            f"{text.reference_perplexity:.3f}",
-            f"{text.perplexity:.3f}",
             f"{text.perplexity / text.reference_perplexity - 1:+.3%}",
-            f"{text.mean_kl_divergence:.5f}",
-            f"{text.top1_agreement:.2%}",
-        )
-        for text in quality.texts
+            errors and f"{errors.change:.3%}",
+        ),
+        (f"{text.mean_kl_divergence:.5f}", errors and f"{errors.mean_kl_divergence:.5f}"),
+        (f"{text.top1_agreement:.2%}", errors and f"{errors.top1_agreement:.2%}"),
     )
-    return table(heads, rows)
+    figures = (f"{mean} \u00b1 {error}" if error else mean for mean, error in told)
+    return (text.name, str(text.num_tokens), *figures)
 
 
 def _inside(quality: Quality) -> str:

@@ -25,10 +25,24 @@ class Selection:
 
     weights: tuple[str, ...]
     exclude: tuple[str, ...]
+    int8: frozenset[str] = frozenset()  # of the weights, those with 8 bits beside others of 4
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some weights have other codes than the recipe's."""
+        return bool(self.int8)
 
 
-def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -> Selection:
+def select(
+    config: ModelConfig,
+    recipe: Recipe,
+    *,
+    keep_feeders: bool = False,
+    int8: Collection[str] = (),
+) -> Selection:
     """Return what `recipe` quantizes in the model; `keep_feeders` spares attention's Mamba feeders.
+
+    `int8` are weights that get 8 bits where the recipe's have 4.
 
     Raises:
         ConfigError: the recipe does not place every linear of the model in quantize or keep, or
@@ -62,7 +76,10 @@ def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -
         raise ConfigError(f"recipe {recipe.name} quantizes no linear of this model.")
     if split := next(split_fused(config, set(weights)), None):
         raise ConfigError(f"recipe {recipe.name}: {split}; quantize or keep them together.")
-    return Selection(tuple(weights), _exclude(config, every, set(weights)))
+    if split := next(split_fused(config, set(int8)), None):
+        raise ConfigError(f"int8 beside int4: {split}; give them the same bits.")
+    exclude = _exclude(config, every, set(weights))
+    return Selection(tuple(weights), exclude, frozenset(int8).intersection(weights))
 
 
 def _check_leaves(

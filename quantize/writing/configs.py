@@ -1,12 +1,13 @@
 """The two files that say how a checkpoint is quantized, always from one description."""
 
 import json
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.quantized.config import QUANT_CONFIG_FILE
+from nemotrt.engines.checkpoint.quantized.config import MIXED, QUANT_CONFIG_FILE
 from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.quantize.conversion.formats import CheckpointFormat
@@ -46,12 +47,28 @@ def _modelopt_nested(recipe: Recipe, selection: Selection, kv_cache: str) -> dic
     return {
         "producer": _producer(),
         "quantization": {
-            "quant_algo": recipe.algo,
-            **_groups(recipe),
+            **_algorithm(recipe, selection),
             "kv_cache_quant_algo": None if kv_cache == "none" else kv_cache.upper(),
             "exclude_modules": list(selection.exclude),
         },
     }
+
+
+def _algorithm(recipe: Recipe, selection: Selection) -> dict[str, Any]:
+    """Return the algorithm of all linears, or of each where they have several.
+
+    Source: ModelOpt 0.47, export/quant_utils.py, process_layer_quant_config.
+    """
+    own = {"quant_algo": recipe.algo, **_groups(recipe)}
+    if not selection.is_mixed:
+        return own
+    layers = {
+        name.removesuffix(".weight"): {"quant_algo": Precision.INT8_WO.algo}
+        if name in selection.int8
+        else own
+        for name in selection.weights
+    }
+    return {"quant_algo": MIXED, "quantized_layers": layers}
 
 
 def _groups(recipe: Recipe) -> dict[str, Any]:
@@ -65,8 +82,7 @@ def _modelopt_flat(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[
     """Return what vLLM reads from config.json; it says the same as the nested form."""
     flat: dict[str, Any] = {
         "quant_method": "modelopt",
-        "quant_algo": recipe.algo,
-        **_groups(recipe),
+        **_algorithm(recipe, selection),
         "ignore": list(selection.exclude),
         "producer": _producer(),
     }
@@ -88,10 +104,15 @@ def _compressed_tensors(recipe: Recipe, selection: Selection, kv_cache: str) -> 
     weights, inputs = recipe.precision.weights, recipe.precision.inputs
     name = f"{weights.format.kind if inputs.is_quantized else 'pack'}-quantized"
     own = {"group_size": recipe.group_size} if recipe.group_size else {}
-    schemes = {
-        "weights": weights.scheme and weights.scheme | own,
-        "input_activations": inputs.scheme,
-    }
+    shared = {"input_activations": inputs.scheme, "output_activations": None}
+    schemes = {"weights": weights.scheme and weights.scheme | own} | shared
+    groups: dict[str, Any] = {"group_0": {"targets": ["Linear"], **schemes}}
+    if selection.is_mixed:
+        wide = {"weights": Precision.INT8_WO.weights.scheme} | shared
+        groups = {
+            "group_0": {"targets": _modules(set(selection.weights) - selection.int8), **schemes},
+            "group_1": {"targets": _modules(selection.int8), **wide},
+        }
     scheme = None
     if kv_cache != "none":
         scheme = _static(NumberFormat(kv_cache)) | {"strategy": "tensor", "symmetric": True}
@@ -99,12 +120,16 @@ def _compressed_tensors(recipe: Recipe, selection: Selection, kv_cache: str) -> 
         "quant_method": "compressed-tensors",
         "format": name,
         "quantization_status": "compressed",
-        "config_groups": {
-            "group_0": {"targets": ["Linear"], **schemes, "output_activations": None}
-        },
+        "config_groups": groups,
         "ignore": _both_spellings(selection.exclude),
         "kv_cache_scheme": scheme,
     }
+
+
+def _modules(weights: Collection[str]) -> list[str]:
+    """Return the modules of these weights, spelled as loaders look for them."""
+    names = sorted(name.removesuffix(".weight") for name in weights)
+    return _both_spellings(tuple(names))
 
 
 def _both_spellings(modules: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint, shard_paths
 from nemotrt.engines.checkpoint.hub.origin import RECORD_FILE, origin_of
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.progress import readable_size
 from nemotrt.quantize.calibration.calibration import load_calibration
@@ -88,7 +89,9 @@ def quantize_checkpoint(
     return QuantizeResult(
         target=target,
         recipe=recipe.name,
-        quant_algo=recipe.algo,
+        quant_algo=f"{recipe.algo}, {len(selection.int8)} of them {Precision.INT8_WO.algo}"
+        if selection.is_mixed
+        else recipe.algo,
         format=options.layout.value,
         num_linears=len(selection.weights),
         num_shards=len(shards),
@@ -96,7 +99,12 @@ def quantize_checkpoint(
         target_bytes=sum(shard.num_bytes for shard in shards),
         seconds=time.perf_counter() - begin,
         loaders=loader_verdicts(
-            options.layout, recipe.precision, kv_algo, checkpoint.config, recipe.group_size
+            options.layout,
+            recipe.precision,
+            kv_algo,
+            checkpoint.config,
+            recipe.group_size,
+            is_mixed=selection.is_mixed,
         ),
         notes=checkpoint.notes(COPIED),
     )
@@ -118,7 +126,9 @@ def plan(
     if recipe.precision.is_smoothed and not options.calibration_options.fold:
         check_unfolded(options.layout)
     checkpoint = open_checkpoint(source)
-    selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
+    selection = select(
+        checkpoint.config, recipe, keep_feeders=options.keep_feeders, int8=options.int8
+    )
     adjustments = Adjustments()
     if is_calibrated:
         calibration, how = None, options.calibration_options
@@ -198,6 +208,7 @@ def _write_record(folder: Path, source: Path, recipe: Recipe, options: QuantizeO
         "format": options.layout.value,
         "kv_cache": options.kv_cache,
         "keep_feeders": options.keep_feeders,
+        "int8": sorted(options.int8),
         "settings": options.settings,
         "calibration": asdict(options.calibration_options) if options.calibration else None,
     }

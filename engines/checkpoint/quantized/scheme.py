@@ -66,10 +66,14 @@ class QuantConfig:
     def scheme(self) -> Scheme | None:
         """The scheme of all quantized linears; None where they are floats.
 
+        Of int8 beside int4 it is int4's, as `precision` is; `scheme_of` tells them apart.
+
         Raises:
-            ConfigError: there are several.
+            ConfigError: there are several otherwise.
         """
         found = {scheme for _, scheme in self.schemes}
+        if len(found) > 1 and self.precision is not None:
+            found = {scheme for scheme in found if scheme.precision is self.precision}
         if len(found) > 1:
             titles = ", ".join(sorted({scheme.title for scheme in found}))
             raise ConfigError(

@@ -64,7 +64,7 @@ def read_source(
     if folder and has_weights:
         from nemotrt.profiles.planning.sources.weight_files import read_weights  # heavy: numpy
 
-        floats, weights = read_weights(folder, model, scheme)
+        floats, weights = read_weights(folder, model, scheme, quant)
     else:
         floats = _float_type(raw, "dtype" if raw.get("dtype") else "torch_dtype", source)
         weights = _by_config(model, quant, scheme) if scheme else None
@@ -114,4 +114,7 @@ def _by_config(model: ModelConfig, quant: QuantConfig, scheme: Scheme) -> Stored
     """Return the quantized weights by shapes and the config's exclusions."""
     shapes = expected_shapes(model)
     names = [name for name in linear_names(model) if not quant.excludes(name[: -len(".weight")])]
-    return stored_weights(model, {name: scheme.linear_bytes(shapes[name]) for name in names})
+    found = {name: quant.scheme_of(name.removesuffix(".weight")) or scheme for name in names}
+    return stored_weights(
+        model, {name: own.linear_bytes(shapes[name]) for name, own in found.items()}
+    )

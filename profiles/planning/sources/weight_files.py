@@ -7,7 +7,7 @@ from pathlib import Path
 from nemotrt.engines.checkpoint.checkpoint import tensor_refs
 from nemotrt.engines.checkpoint.quantized.decoded import DecodedRef
 from nemotrt.engines.checkpoint.quantized.linears import CODE_LEAVES
-from nemotrt.engines.checkpoint.quantized.scheme import Scheme
+from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig, Scheme
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import FLOATS, NumberFormat
@@ -21,9 +21,11 @@ MAX_PADDING = 0.1  # of the codes, where packing fills up words; the nearest wid
 
 
 def read_weights(
-    folder: Path, model: ModelConfig, quantization: Scheme | None
+    folder: Path, model: ModelConfig, quantization: Scheme | None, quant: QuantConfig | None = None
 ) -> tuple[NumberFormat, StoredWeights | None]:
     """Return the type of what is not quantized, and the quantized weights, if there are any.
+
+    `quant` tells the schemes of single modules, where there are several.
 
     Raises:
         ArtefactError: a file is missing or damaged.
@@ -33,12 +35,15 @@ def read_weights(
     embeddings = tensors.get(model_names(model).embeddings)  # floats in every layout
     is_plain = embeddings and not isinstance(embeddings, DecodedRef)
     floats = FLOAT_DTYPES.get(embeddings.dtype) if embeddings and is_plain else None
-    return floats or NumberFormat.BF16, _by_files(model, quantization, tensors, str(folder))
+    return floats or NumberFormat.BF16, _by_files(
+        model, quantization, quant or QuantConfig(), tensors, str(folder)
+    )
 
 
 def _by_files(
     model: ModelConfig,
     quantization: Scheme | None,
+    quant: QuantConfig,
     tensors: Mapping[str, TensorRef],
     source: str,
 ) -> StoredWeights | None:
@@ -73,7 +78,9 @@ def _by_files(
             )
         if isinstance(ref, DecodedRef):  # the file's own types
             continue
-        _check_codes(quantization, ref, shapes[f"{module}.weight"], source)
+        _check_codes(
+            quant.scheme_of(module) or quantization, ref, shapes[f"{module}.weight"], source
+        )
     num_bytes = dict.fromkeys((f"{module}.weight" for module in codes), 0)
     for name, ref in tensors.items():
         weight = f"{name.rpartition('.')[0]}.weight"

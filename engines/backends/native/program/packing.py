@@ -47,6 +47,14 @@ class WeightsFile:
         matrix = np.atleast_2d(values.astype(np.float32))
         return self.add_rows(name, TensorKind.VALUES, matrix.shape, lambda part: matrix[part])
 
+    def reserve(self, name: str, rows: int, columns: int) -> int:
+        """Give a float32 matrix room in the file, a hole until somebody writes; return its index.
+
+        Another tensor must follow: only then is the file as long.
+        """
+        self._begin(name, TensorKind.VALUES, rows, columns)
+        return self._index[name, TensorKind.VALUES]
+
     def add_rows(
         self,
         name: str,
