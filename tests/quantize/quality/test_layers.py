@@ -107,6 +107,7 @@ def test_both_layouts_hold_the_mix(written: dict[CheckpointFormat, Path]) -> Non
         assert open_checkpoint(folder).quant.precision is Precision.INT4_WO
 
 
+@pytest.mark.slow
 def test_transformers_reads_the_mix(written: dict[CheckpointFormat, Path]) -> None:
     """Through compressed-tensors, by its config groups; its logits are those of our floats."""
     folder = written[CheckpointFormat.COMPRESSED_TENSORS]
@@ -128,6 +129,7 @@ def test_transformers_reads_the_mix(written: dict[CheckpointFormat, Path]) -> No
     assert float((found - expected).norm() / expected.norm()) < 1e-5
 
 
+@pytest.mark.slow
 def test_an_engine_runs_the_mix(written: dict[CheckpointFormat, Path], tmp_path: Path) -> None:
     """Nearer to the source than int4 alone; int8 linears keep their codes."""
     ids = [int(token) for token in np.arange(60) * 13 % 4000]
@@ -173,6 +175,7 @@ def test_plan_counts_the_mix(written: dict[CheckpointFormat, Path], tmp_path: Pa
     assert sizes["mixed"] - sizes["q4"] == pytest.approx(extra, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept_and_told(tmp_path: Path) -> None:
     quantize_checkpoint(TINY, tmp_path / "q4", INT4)
     least = weight_bytes(tmp_path / "q4")
@@ -195,6 +198,7 @@ def test_fused_linears_have_the_same_bits() -> None:
         select(config, INT4, int8=["model.layers.0.self_attn.q_proj.weight"])
 
 
+@pytest.mark.slow
 def test_a_units_divergence_is_transformers() -> None:
     """Of its model with this unit alone in 4 bits."""
     checkpoint = open_checkpoint(TINY)

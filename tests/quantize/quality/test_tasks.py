@@ -90,7 +90,7 @@ def oracle() -> Oracle:
     return Oracle()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -126,7 +126,8 @@ def run(*arguments: object, candidate: object = "tiny") -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_scores_are_transformers(tmp_path: Path, oracle: Oracle) -> None:
+@pytest.mark.slow
+def test_scores_are_transformers(tmp_path: Path, oracle: Oracle, offline: None) -> None:
     folder = write(tmp_path, oracle)
     names = "local_choice,local_answer,local_rolling"
     code, out, errors = run("--tasks", names, "--task-folder", folder, "--json")
@@ -145,7 +146,8 @@ def test_scores_are_transformers(tmp_path: Path, oracle: Oracle) -> None:
     assert rolling["interval"] is None
 
 
-def test_a_quantized_model_is_paired(tmp_path: Path, oracle: Oracle) -> None:
+@pytest.mark.slow
+def test_a_quantized_model_is_paired(tmp_path: Path, oracle: Oracle, offline: None) -> None:
     quantize_checkpoint(TINY, tmp_path / "q", load_recipe("int4-wo"))
     folder = write(tmp_path, oracle)
     asked = ["--tasks", "local_choice", "--task-folder", folder, "--task-limit", 6]
@@ -155,7 +157,8 @@ def test_a_quantized_model_is_paired(tmp_path: Path, oracle: Oracle) -> None:
     assert "acc" in line and "(" in line and line.split()[2] == "6"
 
 
-def test_what_cannot_be_asked_is_refused(tmp_path: Path, oracle: Oracle) -> None:
+@pytest.mark.slow
+def test_what_cannot_be_asked_is_refused(tmp_path: Path, oracle: Oracle, offline: None) -> None:
     folder = write(tmp_path, oracle, sample="true")
     code, _, errors = run("--tasks", "local_choise", "--task-folder", folder)
     assert code == 2 and "near: " in errors and "local_choice" in errors
