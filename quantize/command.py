@@ -1,6 +1,7 @@
 """`nemotrt quantize`: parse, call, print."""
 
 import json
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +85,8 @@ def quantize(
         settings=_settings(),
     )
     silent = quiet or as_json
-    is_calibrated, clip = calibration is not None, options.calibration_options.method
+    has_text = calibration is not None or options.compensate
+    is_calibrated, clip = has_text, options.calibration_options.method
     note = unused_note(chosen, kv_cache, _changed(), is_calibrated=is_calibrated, clip=clip)
     if note and not quiet:
         click.echo(note, err=True)
@@ -114,8 +116,15 @@ def quantize(
         _print_plan(source, chosen, options, as_json=as_json)
         return
     total = work_bytes(source, chosen, options)
-    with byte_progress(chosen.name, total, quiet=silent) as progress:
-        result = quantize_checkpoint(source, output, chosen, options, progress=progress)
+    with tempfile.TemporaryDirectory(prefix="nemotrt-") as place:
+        if options.compensate:
+            from nemotrt.quantize.calibration.rounding import round_on_text
+
+            options = round_on_text(
+                source, chosen, options, calibration_text, Path(place), quiet=silent
+            )
+        with byte_progress(chosen.name, total, quiet=silent) as progress:
+            result = quantize_checkpoint(source, output, chosen, options, progress=progress)
     if as_json:
         click.echo(json.dumps(asdict(result) | {"schema_version": 1}, default=str))
     elif not quiet:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.hub.origin import RECORD_FILE
 from nemotrt.engines.checkpoint.quantized.config import (
     QUANT_CONFIG_FILE,
     flat_quantization,
@@ -137,7 +138,21 @@ def _compare(
     reference = open_checkpoint(source)
     if reference.config != folder.model:
         raise ConfigError(f"{folder.path} is another model than {source}.")
-    return compare_with_source(reference, folder.spelled(), quantized, folder.precision, progress)
+    is_compensated = _is_compensated(folder.path)
+    return compare_with_source(
+        reference,
+        folder.spelled(),
+        quantized,
+        folder.precision,
+        progress,
+        is_compensated=is_compensated,
+    )
+
+
+def _is_compensated(path: Path) -> bool:
+    """Whether the folder's record says that errors were spread over later inputs."""
+    record = path / RECORD_FILE
+    return record.is_file() and bool(read_json_object(record).get("compensated"))
 
 
 def _faults(folder: QuantizedFolder) -> Iterator[str]:

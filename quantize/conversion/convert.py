@@ -105,6 +105,9 @@ def _int4_rows(
 
     Two are of inputs side by side, plus 8, or of rows.
     """
+    if linear.rounded is not None:
+        codes, scales = (np.array(np.load(linear.rounded / f"{x}.npy", "r")[rows]) for x in (0, 1))
+        return _stored_int4(linear, codes, scales)
     is_bfloat16 = weights.dtype == np.uint16
     floats: npt.NDArray[np.float32] = (
         (weights.astype(np.uint32) << 16).view(np.float32)
@@ -119,6 +122,13 @@ def _int4_rows(
     scales = np.empty((len(floats), linear.num_groups), np.float32)
     round_groups(floats, NO_WEIGHTS, linear.group_size, codes, scales)
     _checked(linear, rows, scales.max(axis=1))
+    return _stored_int4(linear, codes, scales)
+
+
+def _stored_int4(
+    linear: Linear, codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
+    """Return codes, two in a byte, and the bits of bfloat16 scales."""
     if linear.pairs_rows:
         first, second = codes[::2], codes[1::2]
     else:

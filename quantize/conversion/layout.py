@@ -27,6 +27,7 @@ class Linear:
     is_offset_binary: bool = False  # int8 codes as code + 128
     amax: np.float32 | None = None  # of all weights that share its scale; None: its own alone
     pairs_rows: bool = False  # int4 codes of two rows share bytes, as in ModelOpt's layout
+    rounded: Path | None = None  # where int4 codes and scales are that were found before
     group_size: int = 0  # inputs that share a scale of a row; 0: all of them
 
     @property

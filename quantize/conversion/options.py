@@ -1,5 +1,6 @@
 """What `nemotrt quantize` takes beside the recipe; the defaults are the command's defaults."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,12 @@ class QuantizeOptions:
     budget_gib: float | None = option(
         None, "At most so many GiB of weights in all; --mixed within them.", kind=ABOVE_0
     )
+    compensate: bool = option(
+        False,
+        "Round so that later inputs make up for earlier ones' errors (GPTQ), for int4-wo, "
+        "on --text.",
+    )
+    rounded: Mapping[str, Path] = field(default_factory=dict)  # weight -> its codes, found before
     int8: tuple[str, ...] = ()  # weights of 8 bits beside others of 4
     calibration: Path | None = option(
         None, "Folder with the calibration for static scales; made first if it isn't there."

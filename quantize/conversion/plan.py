@@ -40,6 +40,7 @@ class Adjustments:
     columns: dict[str, Floats] = field(default_factory=dict)  # module -> factor an input channel
     rows: dict[str, Floats] = field(default_factory=dict)  # module -> factor a weight scale
     amaxes: dict[str, np.float32] = field(default_factory=dict)  # weight -> its group's largest
+    rounded: dict[str, Path] = field(default_factory=dict)  # weight -> its codes, found before
     pre_quant_scales: dict[str, Floats] = field(default_factory=dict)
     tensors: dict[str, bytes] = field(default_factory=dict)  # tensor -> its new bytes
     kv_scales: dict[str, float] = field(default_factory=dict)  # `...k_proj.k_scale` -> scale
@@ -103,7 +104,13 @@ def _linear(
         linear = Linear(name, ref, Precision.INT8_WO.weights)
     columns = adjustments.columns.get(linear.module, linear.columns)
     rows = adjustments.rows.get(linear.module, linear.rows)
-    return replace(linear, columns=columns, rows=rows, amax=adjustments.amaxes.get(name))
+    return replace(
+        linear,
+        columns=columns,
+        rows=rows,
+        amax=adjustments.amaxes.get(name),
+        rounded=adjustments.rounded.get(name),
+    )
 
 
 def check_plain(folder: Path) -> None:

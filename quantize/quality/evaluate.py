@@ -29,7 +29,7 @@ from nemotrt.engines.model.tensor_names import (
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.forward import Floats
 from nemotrt.quantize.quality.engine_quality import evaluate_engine
-from nemotrt.quantize.quality.layers.linear_error import LinearErrors
+from nemotrt.quantize.quality.linear_error import LinearErrors
 from nemotrt.quantize.quality.quality import Ids, LayerError, Quality, Tally, TextQuality
 from nemotrt.quantize.quality.running.opened import opened_block, opened_head
 from nemotrt.quantize.quality.running.streams import Stream

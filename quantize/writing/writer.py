@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -137,8 +137,11 @@ def plan(
         adjustments = adjust(
             checkpoint, selection, recipe, options.kv_cache, calibration, how, progress
         )
+    if options.rounded:
+        adjustments = replace(adjustments, rounded=dict(options.rounded))
     shards = plan_shards(checkpoint, selection, recipe, options.layout, adjustments)
-    settings = f"{version('nemotrt')} {recipe} {options.layout} {options.kv_cache}"
+    settings = f"{version('nemotrt')} {recipe} {options.layout} {options.kv_cache} "
+    settings += f"compensate={options.compensate}"
     return shards, selection, plan_digest(checkpoint, shards, settings)
 
 
@@ -209,6 +212,7 @@ def _write_record(folder: Path, source: Path, recipe: Recipe, options: QuantizeO
         "kv_cache": options.kv_cache,
         "keep_feeders": options.keep_feeders,
         "int8": sorted(options.int8),
+        "compensated": bool(options.rounded),
         "settings": options.settings,
         "calibration": asdict(options.calibration_options) if options.calibration else None,
     }

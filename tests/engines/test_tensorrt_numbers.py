@@ -26,7 +26,7 @@ from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.calibration.forward import embed, final_logits, run_block
 from nemotrt.quantize.conversion.options import QuantizeOptions
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
+from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import quantize_checkpoint
 from support import cuda_stand_in, reference

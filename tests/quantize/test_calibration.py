@@ -26,7 +26,7 @@ from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.quality.command import evaluate as evaluate_command
 from nemotrt.quantize.quality.evaluate import evaluate
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
+from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.scales import smooth
 from nemotrt.quantize.writing.writer import quantize_checkpoint

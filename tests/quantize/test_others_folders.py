@@ -22,7 +22,7 @@ from nemotrt.engines.model.tensor_names import blocks, linear_names, model_names
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.quantize.calibration.forward import embed, final_logits, run_block
 from nemotrt.quantize.contracts.contract import inspect_quantized
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
+from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter
 from support.peers import peer_python
 from support.reference import from_folder
 

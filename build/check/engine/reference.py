@@ -20,7 +20,7 @@ from nemotrt.engines.model.tensor_names import blocks, model_names
 from nemotrt.engines.opening import open_engine
 from nemotrt.profiles.planning.cpu.this_machine import available_mib
 from nemotrt.quantize.calibration.forward import SequenceEmitter, embed, final_logits, run_block
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
+from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter
 
 MEMORY_FACTOR = 3  # bfloat16 weights as float32, and room for the engine that is checked
 BY_LAYERS = "the checkpoint layer by layer, in float32"

@@ -12,8 +12,8 @@ from nemotrt.engines.model.model_config import LayerKind
 from nemotrt.engines.model.tensor_names import Block, model_names
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.quantize.calibration.forward import Floats, block_session, final_logits
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
 from nemotrt.quantize.quality.running.block_engine import BlockEngine
+from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter
 
 Run = Callable[[Floats], Floats]
 

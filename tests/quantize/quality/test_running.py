@@ -14,8 +14,8 @@ from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.quantize.calibration.forward import embed, final_logits, run_block
 from nemotrt.quantize.calibration.texts import spread_windows
 from nemotrt.quantize.quality.evaluate import evaluate, num_steps
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter
 from nemotrt.quantize.quality.running import opened
+from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter
 from nemotrt.quantize.quality.running.opened import opened_block, opened_head
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import quantize_checkpoint

@@ -10,8 +10,8 @@ from nemotrt.engines.graph.onnx_graph import OnnxGraph
 from nemotrt.engines.graph.standard import F32
 from nemotrt.engines.model.tensor_names import Block
 from nemotrt.quantize.calibration.forward import Floats, run_block
-from nemotrt.quantize.quality.fake_quant import QuantizedEmitter, rounded_linear
 from nemotrt.quantize.quality.quality import LinearError
+from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter, rounded_linear
 from nemotrt.quantize.quality.source_error import weight_error
 from nemotrt.quantize.scales.unfold import NOTHING, Factors, folded_factors
 
