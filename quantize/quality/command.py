@@ -12,6 +12,7 @@ from nemotrt.commandline.kinds import COUNT, FOLDER, READABLE, FloatRange
 from nemotrt.commandline.shared import config_option, json_option, output_option, quiet_option
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -221,4 +222,8 @@ def _print(result: "Quality") -> None:
         click.echo(
             f"  {linear.weight_error:8.4f} {linear.input_error:8.4f} {linear.output_error:8.4f}   "
             f"{linear.name}"
+        )
+    if result.precision == Precision.INT4_WO.algo:
+        click.echo(
+            "quantize --mixed finds which of them are worth 8 bits; --compensate errs less"
         )
