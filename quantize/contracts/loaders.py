@@ -81,6 +81,7 @@ TRT_LLM_GROUPS = GROUP_SIZES[1:]
 READ_EXPERTS = (CheckpointFormat.MODELOPT, Precision.FP8)
 UNREAD_EXPERTS = "not known: its reader of experts quantized like this was neither read nor run"
 # Source: TensorRT-LLM, _torch/model_config.py: quantized_layers by name, each as a QuantConfig.
+MIXED_IN_VLLM = "not known: a config group for some names was neither read nor run"
 MIXED_IN_TRT_LLM = "yes, by its source: quantized_layers by name; the mix was not run"
 HYBRID_INT8_CACHE = "no: refuses an int8 KV cache for hybrid models; use --kv-cache fp8 or none"
 DENSE_INT8_CACHE = "yes, with block reuse and chunked prefill off: the KV cache is int8"
@@ -103,6 +104,8 @@ def loader_verdicts(
         verdicts[TRT_LLM] = f"no: its kernels take groups of {sizes}; use --group-size"
     if is_mixed and verdicts[TRT_LLM] == "yes":
         verdicts[TRT_LLM] = MIXED_IN_TRT_LLM
+    if is_mixed and verdicts[VLLM] == "yes":
+        verdicts[VLLM] = MIXED_IN_VLLM
     if model.moe is not None and (layout, precision) != READ_EXPERTS:
         unread = (name for name in verdicts if name != BUILD and verdicts[name].startswith("yes"))
         verdicts |= dict.fromkeys(unread, UNREAD_EXPERTS)

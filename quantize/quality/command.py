@@ -224,6 +224,4 @@ def _print(result: "Quality") -> None:
             f"{linear.name}"
         )
     if result.precision == Precision.INT4_WO.algo:
-        click.echo(
-            "quantize --mixed finds which of them are worth 8 bits; --compensate errs less"
-        )
+        click.echo("quantize --mixed finds which of them are worth 8 bits; --compensate errs less")
