@@ -16,7 +16,7 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nemotrt.quantize.quality.quality import Ids, Quality
+    from nemotrt.quantize.quality.quality import Quality
     from nemotrt.quantize.quality.tasks.paired import TaskScore
 
 
@@ -120,7 +120,8 @@ def evaluate(
     }
     most = sequences
     if minutes is not None:
-        fitting = _fitting(reference, target, [rows for rows, _ in found.values()], minutes)
+        windows = {name: rows for name, (rows, _) in found.items()}
+        fitting = quality.windows_within(reference, target, windows, minutes)
         most = fitting if sequences is None else min(fitting, sequences)
     tokens = {name: spread_windows(rows, most) for name, (rows, _) in found.items()}
     left_out = {name: count - tokens[name].size for name, (_, count) in found.items()}
@@ -165,19 +166,6 @@ def _print_scores(
             f"{score.task:24} {score.metric:20} {score.num_items:6} {score.reference:10.4f} "
             f"{score.candidate:10.4f} {told:>26}"
         )
-
-
-def _fitting(reference: Path, target: Path, texts: "list[Ids]", minutes: float) -> int:
-    """Return how many windows of each text fit into the time."""
-    from nemotrt.quantize.quality.evaluate import is_engine
-    from nemotrt.quantize.quality.running.pace import fitting_windows
-
-    if is_engine(target):
-        raise ConfigError(f"--minutes is for checkpoints; {target} is an engine: --sequences.")
-    whole = [rows for rows in texts if len(rows)]
-    if not whole:
-        raise ConfigError("the texts are shorter than one sequence; give more text.")
-    return max(1, fitting_windows(reference, target, whole[0][0], minutes) // len(texts))
 
 
 def _print(result: "Quality") -> None:

@@ -32,12 +32,13 @@ from nemotrt.quantize.quality.engine_quality import evaluate_engine
 from nemotrt.quantize.quality.linear_error import LinearErrors
 from nemotrt.quantize.quality.quality import Ids, LayerError, Quality, Tally, TextQuality
 from nemotrt.quantize.quality.running.opened import opened_block, opened_head
+from nemotrt.quantize.quality.running.pace import fitting_windows
 from nemotrt.quantize.quality.running.streams import Stream
 
 Progress = Callable[[int], None]
 LeftOut = Mapping[str, int]
 NOTHING: LeftOut = MappingProxyType({})
-SAMPLE_TOKENS = 512  # of a text, on which layers and linears are compared
+SAMPLE_TOKENS = 256  # of a text, on which layers and linears are compared
 COMPARED_BYTES = 1 << 22
 
 
@@ -69,6 +70,26 @@ def evaluate(
     if is_engine(candidate):
         return evaluate_engine(_open(reference), candidate, tokens, progress, options, left_out)
     return _evaluate_checkpoint(_open(reference), _open(candidate), tokens, left_out, progress)
+
+
+def windows_within(reference: Path, candidate: Path, tokens: dict[str, Ids], minutes: float) -> int:
+    """Return how many windows of each text a comparison of checkpoints takes in `minutes`.
+
+    Raises:
+        ConfigError: `candidate` is an engine, the texts have no window, or not one fits.
+    """
+    if is_engine(candidate):
+        raise ConfigError(f"--minutes is for checkpoints; {candidate} is an engine: --sequences.")
+    window = next((rows[0] for rows in tokens.values() if len(rows)), None)
+    if window is None:
+        raise ConfigError("the texts are shorter than one sequence; give more text.")
+    both = _open(reference), _open(candidate)
+    linears = LinearErrors(*both)
+
+    def inside(block: Block, hidden: Floats) -> None:
+        linears.run_block(0, block, np.repeat(hidden, len(tokens), axis=0))
+
+    return max(1, fitting_windows(both, window, minutes, inside) // len(tokens))
 
 
 def is_engine(folder: Path) -> bool:
