@@ -39,10 +39,17 @@ def tokens_of(
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("size", [8, 255, 256, 257, 5000])
-def test_tokens_are_the_definitions(isa, name, size) -> None:
+@pytest.mark.parametrize(
+    ("size", "seeds"),
+    [
+        *((size, range(8)) for size in (8, 255, 256, 257)),
+        (5000, range(4)),
+        *(pytest.param(size, range(20), marks=pytest.mark.slow) for size in (8, 257, 5000)),
+    ],
+)
+def test_tokens_are_the_definitions(isa, name, size, seeds) -> None:
     compiled, random = CompiledDraws(size, 1, isa=isa), np.random.default_rng(size)
-    for seed in range(20):
+    for seed in seeds:
         params = SamplingParams(max_tokens=12, seed=seed, **SETTINGS[name])
         rows = likely(random, size, 12)
         assert tokens_of(compiled, params, rows) == tokens_of(NumpyDraws(), params, rows)

@@ -83,7 +83,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 @pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
 @pytest.mark.parametrize("recipe", recipe_names())
-@pytest.mark.parametrize("model", ["tiny", "tiny-dense"])
+@pytest.mark.parametrize("model", ["tiny", pytest.param("tiny-dense", marks=pytest.mark.slow)])
 def test_a_folder_is_planned_as_it_is(
     model: str, recipe: str, layout: str, quantized: Make
 ) -> None:

@@ -33,9 +33,9 @@ def rows() -> list[MeasuredRow]:
     return read_rows()
 
 
-@pytest.fixture(scope="module")
-def found(rows: list[MeasuredRow]) -> Validation:
-    return validate(rows)
+@pytest.fixture
+def found(validation: Validation) -> Validation:
+    return validation
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("bf16", 0.08), ("fp8", 0.12)])
