@@ -23,13 +23,9 @@ from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.arrivals import open_loop
 from nemotrt.profiles.planning.answers.built import built_engines
 from nemotrt.profiles.planning.answers.comparison import compare
-from nemotrt.profiles.planning.answers.deployment import (
-    THIS_MACHINE,
-    Deployment,
-    DeploymentOptions,
-    deploy,
-)
+from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.limits import check_limits
+from nemotrt.profiles.planning.answers.options import THIS_MACHINE, DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.plan import Plan, make_plan
 from nemotrt.profiles.planning.answers.search import (
     LatencyTarget,

@@ -213,7 +213,7 @@ def _observers(
     show: "Callable[[Progress], None] | None",
 ) -> "Observers":
     """Return who watches the run, by the flags."""
-    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+    from nemotrt.profiles.planning.answers.options import DeploymentOptions
     from nemotrt.profiles.runs.measure import Observers
 
     prediction = None

@@ -9,9 +9,9 @@ from nemotrt.commandline.kinds import ABOVE_0
 from nemotrt.commandline.options import option
 from nemotrt.engines.model.numerics import BUILT, CHOSEN, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.profiles.planning.answers.deployment import (
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import (
     THIS_MACHINE,
-    Deployment,
     DeploymentOptions,
     deploy,
     resolve_gpu,

@@ -6,11 +6,8 @@ from dataclasses import dataclass, replace
 from nemotrt.charts.spec import Bars
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
-from nemotrt.profiles.planning.answers.deployment import (
-    THIS_MACHINE,
-    Deployment,
-    DeploymentOptions,
-)
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import THIS_MACHINE, DeploymentOptions
 from nemotrt.profiles.planning.answers.plan import Range, make_plan, price_of
 from nemotrt.profiles.planning.answers.search import LatencyTarget, PrecisionChoice, best_under
 

@@ -20,7 +20,7 @@ from nemotrt.commandline.shared import (
 )
 from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.planning.answers.options import DeploymentOptions
 from nemotrt.profiles.planning.answers.search import LatencyTarget, PrecisionChoice
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sweeps.compare import Offer, notes, offers, picture

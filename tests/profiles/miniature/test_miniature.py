@@ -14,7 +14,7 @@ from nemotrt.profiles.command import profile
 from nemotrt.profiles.miniature.budget import make_budget
 from nemotrt.profiles.miniature.measurement import measure_miniature
 from nemotrt.profiles.miniature.pair import make_pair
-from nemotrt.profiles.planning.answers import deployment
+from nemotrt.profiles.planning.answers import options
 from nemotrt.profiles.planning.cpu import this_machine
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.sources.known_models import load_model
@@ -26,9 +26,9 @@ from support.simulated_run import simulate
 @pytest.fixture
 def unmeasured():
     """Forget what this process has measured of the machine, before and behind a test."""
-    deployment.this_machine.cache_clear()
+    options.this_machine.cache_clear()
     yield
-    deployment.this_machine.cache_clear()
+    options.this_machine.cache_clear()
 
 
 def kv_elements(model):

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.measured.rows import read_rows
 from nemotrt.profiles.planning.measured.validation import Validation, validate
 

@@ -22,8 +22,8 @@ from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.errors import ChildProcessFailedError, ConfigError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
-from nemotrt.profiles.planning.answers import deployment
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers import options
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.command import plan
 from nemotrt.profiles.planning.cpu import cpu_probe, this_machine
 from nemotrt.profiles.planning.cpu.cpu_rates import Machine, Timings, cpu_profile
@@ -192,7 +192,7 @@ def test_the_filler_reads_more_than_the_cache_holds(monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     calls = []
-    deployment.this_machine.cache_clear()
+    options.this_machine.cache_clear()
 
     def probe(engine: str, precision: Precision) -> Timings:
         calls.append((engine, precision.value))
@@ -201,7 +201,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     monkeypatch.setattr(this_machine, "_probe", probe)
     monkeypatch.setattr(this_machine, "available_mib", lambda: 65_536)
     yield calls
-    deployment.this_machine.cache_clear()
+    options.this_machine.cache_clear()
 
 
 def run(*args: str) -> Any:
