@@ -18,6 +18,7 @@ from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Tu
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from support.examples import up_to
 from support.flat_engine import FlatEngine
 from support.sampler_cases import excess, probabilities, settings_of_every_size
 
@@ -122,7 +123,7 @@ def test_masked_tokens_are_the_definitions_at_the_real_size() -> None:
                 assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=up_to(300))
 @given(settings_of_every_size(top_k=st.integers(0, 20), min_p=st.sampled_from([0.0, 0.1, 1.0])))
 def test_any_setting_is_the_definitions(case) -> None:
     """Ties, masks, forced tokens and numbers of every size."""

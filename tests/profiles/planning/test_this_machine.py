@@ -26,8 +26,9 @@ from nemotrt.profiles.planning.answers import options
 from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.command import plan
 from nemotrt.profiles.planning.cpu import cpu_probe, this_machine
-from nemotrt.profiles.planning.cpu.cpu_rates import Machine, Timings, cpu_profile
+from nemotrt.profiles.planning.cpu.cpu_rates import Timings, cpu_profile
 from nemotrt.profiles.planning.cpu.probe_models import PROBE_MODELS
+from nemotrt.profiles.planning.cpu.rates_profile import Machine
 from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.time.engine_profile import load_engine
