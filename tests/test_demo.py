@@ -42,7 +42,7 @@ def test_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: 
     text = " ".join(re.sub(r"[│┃]", " ", result.stdout).split())
     for title in ("Quantize", "a10g", "a100", "English", "Japanese", "tritonserver", "total"):
         assert title in text
-    assert re.search(r"[ぁ-んァ-ン]+.*。", result.stdout), "no Japanese sentence was generated"
+    assert re.search(r"[ぁ-んァ-ン]+.*。", text), "no Japanese sentence was generated"
     for page in re.findall(r"^  (\S+\.html)$", result.stdout, re.MULTILINE):
         assert "<svg" in Path(page).read_text()
     assert result.stdout.count(".html\n") == 2 and "5.7 million parameters" in result.stdout
