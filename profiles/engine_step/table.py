@@ -44,5 +44,18 @@ def profile_table(found: StepProfile) -> RenderableType:
         f"{limits.update_bytes_per_s / 1e9:.1f} GB/s, float32 "
         f"{limits.float_ops_per_s / 1e9:.0f} Gop/s, int16 "
         f"{limits.int16_ops_per_s / 1e9:.0f} Gop/s.",
-        *filter(None, [found.machine_use.text]),
+        *filter(None, [_memory(found), found.machine_use.text]),
     )
+
+
+def _memory(found: StepProfile) -> str:
+    """Return what is in memory, and in which pages."""
+    parts = [
+        f"{what} {use.num_bytes / 2**20:.0f} MiB, {use.resident_bytes / 2**20:.0f} in memory, "
+        f"{use.huge_bytes / 2**20:.0f} in huge pages"
+        for what, use in (("Weights", found.weights), ("states", found.states))
+        if use is not None
+    ]
+    if found.num_memory_nodes:
+        parts.append(f"memory nodes: {found.num_memory_nodes}")
+    return f"{'; '.join(parts)}." if parts else ""
