@@ -29,6 +29,7 @@ from nemotrt.profiles.engine_step.work import Work, work_of
 from nemotrt.profiles.hardware.busy import BusyWatch, MachineUse
 
 NUM_WARMUP_STEPS = 2
+GOOD_SHARE = 0.8  # of the roofline
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,18 @@ class StepProfile:
     weights: PageUse | None  # in memory after the steps; None where the system does not tell
     states: PageUse | None
     num_memory_nodes: int  # 0 where the system does not tell
+
+    @property
+    def reached(self) -> float:
+        """How much of the roofline's speed the step reaches."""
+        return self.roofline_ms / self.step_ms
+
+    @property
+    def held_by(self) -> TimedOperator | None:
+        """The operator that loses most time; None where the step reaches enough of its roofline."""
+        if self.reached >= GOOD_SHARE:
+            return None
+        return max(self.operators, key=lambda item: item.ms - item.roofline_ms)
 
 
 def profile_step(
