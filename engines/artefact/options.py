@@ -57,7 +57,7 @@ class OpenOptions:
         "When mapped weights come into memory: lazy (as they are touched), readahead (in the "
         "background), populate (before the first step), interleave (likewise, page by page over "
         "the memory nodes of a machine that has several).",
-        kind=choices(WeightPages),
+        kind=choices(tuple(WeightPages)),
     )
     pins_threads: bool = option(
         False, "Keep each thread of the engine but the first on a core of its own.", "--pin-threads"

@@ -14,7 +14,7 @@ from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.backends.native.library.cores import memory_nodes
 from nemotrt.engines.backends.native.library.machine_limits import MachineLimits, measure_limits
-from nemotrt.engines.backends.native.library.pages import PageUse
+from nemotrt.engines.backends.native.pages import PageUse
 from nemotrt.engines.backends.native.program.program import (
     Operation,
     OperationKind,

@@ -37,8 +37,8 @@ def profile_table(found: StepProfile) -> RenderableType:
     return Group(
         table,
         f"Roofline {found.roofline_ms:.2f} ms, {found.reached:.0%} reached{_held(found)}. "
-        f"Measured here, {limits.num_threads} threads, kernels for {best_isa().name}, over as many bytes as a "
-        f"step moves: read "
+        f"Measured here, {limits.num_threads} threads, kernels for {best_isa().name}, "
+        f"over as many bytes as a step moves: read "
         f"{limits.read_bytes_per_s / 1e9:.1f} GB/s, update in place "
         f"{limits.update_bytes_per_s / 1e9:.1f} GB/s, float32 "
         f"{limits.float_ops_per_s / 1e9:.0f} Gop/s, int16 "

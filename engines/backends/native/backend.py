@@ -25,7 +25,7 @@ def check_step() -> None:
 
 def check_huge_pages() -> None:
     """Raise EnvironmentUnfitError where the system gives no huge pages to those that ask."""
-    from nemotrt.engines.backends.native.library.pages import has_huge_pages
+    from nemotrt.engines.backends.native.pages import has_huge_pages
 
     if not has_huge_pages():
         raise EnvironmentUnfitError(

@@ -20,7 +20,7 @@ from nemotrt.engines.backends.native.binding import (
     run_step,
 )
 from nemotrt.engines.backends.native.library.library import InstructionSet
-from nemotrt.engines.backends.native.library.pages import PageUse, map_weights, page_use
+from nemotrt.engines.backends.native.pages import PageUse, map_weights, page_use
 from nemotrt.engines.backends.native.program.program import (
     WEIGHTS_FILE,
     OperationKind,

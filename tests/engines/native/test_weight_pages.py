@@ -13,9 +13,9 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.artefact.options import OpenOptions, WeightPages
 from nemotrt.engines.backends import registry
-from nemotrt.engines.backends.native.library import pages
+from nemotrt.engines.backends.native import pages
 from nemotrt.engines.backends.native.library.cores import core_order, memory_nodes, numbers
-from nemotrt.engines.backends.native.library.pages import has_huge_pages, map_weights, page_use
+from nemotrt.engines.backends.native.pages import has_huge_pages, map_weights, page_use
 from nemotrt.engines.opening import check_mapping, open_engine
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
