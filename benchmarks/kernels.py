@@ -30,9 +30,10 @@ BF16 = "avx512_bf16"  # in /proc/cpuinfo
 
 def flags_of(name: str) -> tuple[str, ...]:
     """Return the compiler's flags for this CPU; raise where it lacks what is compared."""
-    if best_isa() < InstructionSet.AVX2:
+    wide = (InstructionSet.AVX512, InstructionSet.AMX)
+    if best_isa() not in (InstructionSet.AVX2, *wide):
         raise EnvironmentUnfitError("the kernels compared are those for AVX2 and AVX-512.")
-    is_wide = best_isa() >= InstructionSet.AVX512
+    is_wide = best_isa() in wide
     if name == "bf16_products":
         if not is_wide or BF16 not in Path("/proc/cpuinfo").read_text():
             raise EnvironmentUnfitError("this CPU has no AVX512-BF16.")
