@@ -145,6 +145,7 @@ def checked_manifest(folder: Path, options: OpenOptions, *, verify: bool = True)
     check_threads(manifest, options.num_threads)
     check_python(manifest, options.tensorrt_llm_python)
     check_speculate(manifest, options.speculate)
+    check_mapping(manifest, options)
     if verify:
         verify_files(folder, manifest, trust_seals=options.trust_seals)
     if not reads_checkpoint(manifest):
@@ -193,6 +194,22 @@ def check_python(manifest: Manifest, python: str | None) -> None:
         raise ConfigError(
             f"--tensorrt-llm-python is for bundles of {' and '.join(names)}; this engine is "
             f"{manifest.backend}'s."
+        )
+
+
+def check_mapping(manifest: Manifest, options: OpenOptions) -> None:
+    """Raise ConfigError if an engine is told what only those that map weights can do."""
+    given = {
+        "--weight-pages": options.weight_pages is not AS_BUILT.weight_pages,
+        "--pin-threads": options.pins_threads,
+    }
+    if registry.find(manifest.backend).maps_weights:
+        return
+    names = [backend.name for backend in registry.backends() if backend.maps_weights]
+    for flag in (flag for flag, is_given in given.items() if is_given):
+        raise ConfigError(
+            f"{flag} is for engines of {' and '.join(names)}; this engine is "
+            f"{manifest.backend}'s: leave it out."
         )
 
 

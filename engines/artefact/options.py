@@ -1,11 +1,21 @@
 """The options of every command that opens an engine; nothing heavy is imported."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from nemotrt.commandline.kinds import COUNT
+from nemotrt.commandline.kinds import COUNT, choices
 from nemotrt.commandline.options import one_option, option, options_of
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
 from nemotrt.engines.runtime.speculation.options import AUTO, Guesses, num_guesses
+
+
+class WeightPages(StrEnum):
+    """When the pages of mapped weights come into memory, and where."""
+
+    LAZY = "lazy"  # as they are touched
+    READAHEAD = "readahead"  # from the disk, while the engine works already
+    POPULATE = "populate"  # all of them, before the engine is open
+    INTERLEAVE = "interleave"  # likewise, over all memory nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +52,28 @@ class OpenOptions:
         metavar="auto|off|N",
     )
 
+    weight_pages: WeightPages = option(
+        WeightPages.LAZY,
+        "When mapped weights come into memory: lazy (as they are touched), readahead (in the "
+        "background), populate (before the first step), interleave (likewise, page by page over "
+        "the memory nodes of a machine that has several).",
+        kind=choices(tuple(WeightPages)),
+    )
+    pins_threads: bool = option(
+        False, "Keep each thread of the engine but the first on a core of its own.", "--pin-threads"
+    )
+
     def __post_init__(self) -> None:
         """Check the word."""
         num_guesses(self.speculate)
 
 
 AS_BUILT = OpenOptions()
-OF_PROCESS = ("num_threads", "tensorrt_llm_python", "speculate")  # of no use where nothing runs
+# of no use where nothing runs
+OF_PROCESS = (
+    *("num_threads", "tensorrt_llm_python", "speculate"),
+    *("weight_pages", "pins_threads"),
+)
 weight_options = options_of(OpenOptions, without=OF_PROCESS)
+step_options = options_of(OpenOptions, without=("tensorrt_llm_python", "speculate"))
 checkpoint_option = one_option(OpenOptions, "checkpoint")

@@ -10,7 +10,7 @@ from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.options import options_of
 from nemotrt.commandline.shared import config_option, json_option
 from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
-from nemotrt.engines.artefact.options import OpenOptions, weight_options
+from nemotrt.engines.artefact.options import OpenOptions, step_options
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.profiles.engine_step.load import Load
 from nemotrt.profiles.hardware.on_busy import OnBusy, on_busy_option
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 @click.argument("engine", type=ENGINE)
 @options_of(Load)
 @click.option("--steps", type=COUNT, default=20, show_default=True)
-@click.option("--threads", type=COUNT, help="CPU threads.  [default: all]")
 @on_busy_option
-@weight_options
+@step_options
 @rebuild_option
 @json_option
 @offline_option
@@ -34,7 +33,6 @@ def engine(
     engine: str,
     load: Load,
     steps: int,
-    threads: int | None,
     on_busy: OnBusy,
     open_options: OpenOptions,
     rebuild: bool,
@@ -51,10 +49,10 @@ def engine(
     from nemotrt.profiles.hardware.busy import check_quiet, undisturbed
 
     folder = engine_folder(engine, rebuild=rebuild)
-    manifest = checked_manifest(folder, dataclasses.replace(open_options, num_threads=threads))
+    manifest = checked_manifest(folder, open_options)
     found = undisturbed(
         on_busy,
-        lambda: profile_step(folder, manifest, load, steps, threads),
+        lambda: profile_step(folder, manifest, load, steps, open_options),
         lambda found: found.machine_use,
     )
     check_quiet(on_busy, found.machine_use)

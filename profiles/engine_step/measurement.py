@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from nemotrt.engines.artefact.manifest import Manifest
+from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.native.engine import NativeEngine
+from nemotrt.engines.backends.native.library.cores import memory_nodes
 from nemotrt.engines.backends.native.library.machine_limits import MachineLimits, measure_limits
+from nemotrt.engines.backends.native.pages import PageUse
 from nemotrt.engines.backends.native.program.program import (
     Operation,
     OperationKind,
@@ -26,6 +29,7 @@ from nemotrt.profiles.engine_step.work import Work, work_of
 from nemotrt.profiles.hardware.busy import BusyWatch, MachineUse
 
 NUM_WARMUP_STEPS = 2
+GOOD_SHARE = 0.8  # of the roofline
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,21 @@ class StepProfile:
     tokens_per_s: float
     operators: tuple[TimedOperator, ...]
     machine_use: MachineUse
+    weights: PageUse | None  # in memory after the steps; None where the system does not tell
+    states: PageUse | None
+    num_memory_nodes: int  # 0 where the system does not tell
+
+    @property
+    def reached(self) -> float:
+        """How much of the roofline's speed the step reaches."""
+        return self.roofline_ms / self.step_ms
+
+    @property
+    def held_by(self) -> TimedOperator | None:
+        """The operator that loses most time; None where the step reaches enough of its roofline."""
+        if self.reached >= GOOD_SHARE:
+            return None
+        return max(self.operators, key=lambda item: item.ms - item.roofline_ms)
 
 
 def profile_step(
@@ -68,7 +87,7 @@ def profile_step(
     manifest: Manifest,
     load: Load,
     num_steps: int = 20,
-    num_threads: int | None = None,
+    options: OpenOptions = AS_BUILT,
 ) -> StepProfile:
     """Return where the time of a step goes.
 
@@ -77,7 +96,13 @@ def profile_step(
     """
     check_load(manifest, load, num_steps)
     program = read_program(folder)
-    engine = NativeEngine(folder, manifest.engine_limits, num_threads)
+    engine = NativeEngine(
+        folder,
+        manifest.engine_limits,
+        options.num_threads,
+        weight_pages=options.weight_pages,
+        pins_threads=options.pins_threads,
+    )
     try:
         num_bytes = _bytes_of_a_step(program, load)
         limits = measure_limits(engine.num_threads, num_bytes)
@@ -85,6 +110,7 @@ def profile_step(
         wall_s, op_s = _run(engine, load, num_steps)
         use = machine.use()
         limits = limits.best_of(measure_limits(engine.num_threads, num_bytes))
+        weights, states = engine.page_use()
         num_passes = -(-load.num_tokens // engine.pass_tokens)
     finally:
         engine.close()
@@ -101,6 +127,9 @@ def profile_step(
         tokens_per_s=1e3 * load.num_tokens / step_ms,
         operators=operators,
         machine_use=use,
+        weights=weights,
+        states=states,
+        num_memory_nodes=len(memory_nodes()),
     )
 
 

@@ -34,15 +34,38 @@ def profile_table(found: StepProfile) -> RenderableType:
             item.limited_by or "cached activations",
         )
     table.add_row("outside the library", "", f"{found.outside_ms:.3f}", *[""] * 6)
-    reached = found.roofline_ms / found.step_ms
     return Group(
         table,
-        f"Roofline {found.roofline_ms:.2f} ms, {reached:.0%} reached. Measured here, "
-        f"{limits.num_threads} threads, kernels for {best_isa().name}, over as many bytes as a "
-        f"step moves: read "
+        f"Roofline {found.roofline_ms:.2f} ms, {found.reached:.0%} reached{_held(found)}. "
+        f"Measured here, {limits.num_threads} threads, kernels for {best_isa().name}, "
+        f"over as many bytes as a step moves: read "
         f"{limits.read_bytes_per_s / 1e9:.1f} GB/s, update in place "
         f"{limits.update_bytes_per_s / 1e9:.1f} GB/s, float32 "
         f"{limits.float_ops_per_s / 1e9:.0f} Gop/s, int16 "
         f"{limits.int16_ops_per_s / 1e9:.0f} Gop/s.",
-        *filter(None, [found.machine_use.text]),
+        *filter(None, [_memory(found), found.machine_use.text]),
     )
+
+
+def _held(found: StepProfile) -> str:
+    """Return which operator keeps the step from its roofline."""
+    item = found.held_by
+    if item is None:
+        return ""
+    lost_ms = item.ms - item.roofline_ms
+    if found.outside_ms > lost_ms:
+        return f", held up outside the library ({found.outside_ms:.2f} ms)"
+    return f", held up by {item.name} ({lost_ms:.2f} ms more than its own)"
+
+
+def _memory(found: StepProfile) -> str:
+    """Return what is in memory, and in which pages."""
+    parts = [
+        f"{what} {use.num_bytes / 2**20:.0f} MiB, {use.resident_bytes / 2**20:.0f} in memory, "
+        f"{use.huge_bytes / 2**20:.0f} in huge pages"
+        for what, use in (("Weights", found.weights), ("states", found.states))
+        if use is not None
+    ]
+    if found.num_memory_nodes:
+        parts.append(f"memory nodes: {found.num_memory_nodes}")
+    return f"{'; '.join(parts)}." if parts else ""

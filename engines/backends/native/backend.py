@@ -7,7 +7,7 @@ from nemotrt.engines.backends.native.program.options import NativeOptions, State
 from nemotrt.engines.backends.protocol.backend import BuildJob, CpuBackend, Notes, Payload, Target
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.speculation.options import num_guesses
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.needs import Ability, Need
 
 if TYPE_CHECKING:
@@ -23,6 +23,17 @@ def check_step() -> None:
     check_available()
 
 
+def check_huge_pages() -> None:
+    """Raise EnvironmentUnfitError where the system gives no huge pages to those that ask."""
+    from nemotrt.engines.backends.native.pages import has_huge_pages
+
+    if not has_huge_pages():
+        raise EnvironmentUnfitError(
+            "the system gives none: as root, echo madvise > "
+            "/sys/kernel/mm/transparent_hugepage/enabled"
+        )
+
+
 class NativeBackend(CpuBackend[NativeOptions]):
     """Runs on this CPU, fastest where its vector kernels do."""
 
@@ -32,9 +43,11 @@ class NativeBackend(CpuBackend[NativeOptions]):
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO, Precision.INT4_WO)
     times_operations = True
     takes_drafts = True
+    maps_weights = True
     has_experts = True
     abilities = (
         Ability("run faster on the CPU (native)", check=check_step),
+        Ability("keep Mamba states in huge pages (native)", check=check_huge_pages),
         Ability("choose tokens in compiled code, not by NumPy", check=check_step),
     )
 
@@ -72,19 +85,25 @@ class NativeBackend(CpuBackend[NativeOptions]):
         formats: Notes = {"ssm_state": options.ssm_state.value, "kv_cache": options.kv_cache.value}
         return Payload(export.tools(), formats, {})
 
-    def load(
-        self, folder: Path, limits: "Limits", num_threads: int | None, most_guesses: int = 0
-    ) -> "Engine":
-        """Return the open engine, which takes so many guesses behind a token."""
+    def load(self, folder: Path, limits: "Limits", num_threads: int | None) -> "Engine":
+        """Return the open engine, which takes no guesses."""
         from nemotrt.engines.backends.native.engine import NativeEngine
 
-        max_draft = most_guesses + 1 if most_guesses else 0
-        return NativeEngine(folder, limits, num_threads, max_draft=max_draft)
+        return NativeEngine(folder, limits, num_threads)
 
     def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the running engine of an engine directory."""
+        from nemotrt.engines.backends.native.engine import NativeEngine
+
         guesses = num_guesses(options.speculate)
-        return self.load(folder, manifest.engine_limits, options.num_threads, guesses)
+        return NativeEngine(
+            folder,
+            manifest.engine_limits,
+            options.num_threads,
+            max_draft=guesses + 1 if guesses else 0,
+            weight_pages=options.weight_pages,
+            pins_threads=options.pins_threads,
+        )
 
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return what opening the engine asks of this machine."""

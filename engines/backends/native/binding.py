@@ -2,11 +2,13 @@
 
 import ctypes
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
+from nemotrt.engines.backends.native.library.cores import core_order
 from nemotrt.engines.backends.native.library.library import ERROR_BYTES, load_library
 from nemotrt.engines.backends.native.program.program import (
     MAX_REALS,
@@ -234,6 +236,26 @@ def run_accept(handle: c_void_p, counts: Mapping[int, int]) -> None:
     error = ctypes.create_string_buffer(ERROR_BYTES)
     if library.nemotrt_accept(handle, items, len(counts), error, ERROR_BYTES):
         raise ConfigError(f"the native step can't accept a draft: {error.value.decode()}.")
+
+
+def pin_threads(handle: c_void_p, count: int) -> None:
+    """Keep each of an open program's threads but the caller's on a core of its own.
+
+    Raises:
+        ConfigError: there are fewer CPUs than threads.
+        EnvironmentUnfitError: the system refuses.
+    """
+    cpus = core_order(os.sched_getaffinity(0))
+    if count > len(cpus):
+        raise ConfigError(
+            f"--pin-threads: {count} threads can't each have one of {len(cpus)} CPUs; "
+            "give fewer --threads."
+        )
+    library = load_library()
+    library.nemotrt_pin.argtypes = (c_void_p, POINTER(c_int32), c_int32)
+    others = cpus[1:count]  # the first is left to the caller, which is not ours to pin
+    if library.nemotrt_pin(handle, _array(c_int32, others), len(others)):
+        raise EnvironmentUnfitError("this system does not keep threads on CPUs: no --pin-threads.")
 
 
 def close_program(handle: c_void_p) -> None:

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.artefact.options import WeightPages
 from nemotrt.engines.backends.native.binding import (
     check_program,
     close_program,
     open_program,
+    pin_threads,
     program_spec,
     run_accept,
     run_step,
 )
 from nemotrt.engines.backends.native.library.library import InstructionSet
+from nemotrt.engines.backends.native.pages import PageUse, map_weights, page_use
 from nemotrt.engines.backends.native.program.program import (
     WEIGHTS_FILE,
     OperationKind,
@@ -47,6 +50,8 @@ class NativeEngine(KeptSlots):
         num_threads: int | None = None,
         isa: InstructionSet = InstructionSet.AUTO,
         max_draft: int = 0,
+        weight_pages: WeightPages = WeightPages.LAZY,
+        pins_threads: bool = False,
     ) -> None:
         """Open the program in `folder`.
 
@@ -56,10 +61,17 @@ class NativeEngine(KeptSlots):
             num_threads: defaults to the cores of this process.
             isa: which kernels.
             max_draft: tokens of a draft at most; what is noted of them takes memory.
+            weight_pages: when the weights come into memory.
+            pins_threads: each thread but the caller's stays on a core of its own.
+
+        Raises:
+            ArtefactError: the folder holds no program, or a damaged one.
+            ConfigError: there is one memory node to interleave over, or are too few cores.
+            EnvironmentUnfitError: the system refuses where memory or threads shall be.
         """
         self._handle: ctypes.c_void_p | None = None
         program = read_program(folder)
-        self._weights = _map_weights(folder / WEIGHTS_FILE)
+        self._weights = map_weights(folder / WEIGHTS_FILE, weight_pages)
         if program.max_seq_len != limits.max_seq_len:
             raise ArtefactError(f"{folder}: the program has another max_seq_len.")
         rows = limits.max_batch_size
@@ -80,6 +92,8 @@ class NativeEngine(KeptSlots):
         for index, state in enumerate(self._states.buffers):
             spec.states[index].data = state.array.ctypes.data
         self._handle = open_program(spec, folder)
+        if pins_threads:
+            pin_threads(self._handle, self.num_threads)
         super().__init__(limits, program.vocab_size, self._states)
         self.max_draft = spec.max_draft
         self._drafted: dict[int, int] = {}  # tokens of drafts that nobody has accepted, by slot
@@ -91,6 +105,11 @@ class NativeEngine(KeptSlots):
         """The program whose threads a sampler shares, between steps."""
         assert self._handle is not None
         return self._handle
+
+    def page_use(self) -> tuple[PageUse | None, PageUse | None]:
+        """Return what of the weights and of the states is in memory, where the system tells."""
+        states = [buffer.array for buffer in self._states.buffers]
+        return page_use([self._weights]), page_use(states)
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots, as many tokens a pass as the working memory holds."""
@@ -194,11 +213,3 @@ def _state_pool(program: Program, rows: int) -> StatePool:
             state.memory.madvise(mmap.MADV_HUGEPAGE)
         pool.buffers.append(state)
     return pool
-
-
-def _map_weights(path: Path) -> npt.NDArray[np.uint8]:
-    """Return the weights file, mapped for reading."""
-    try:
-        return np.memmap(path, np.uint8, "r")
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{path} can't be mapped: {error}.") from error

@@ -97,6 +97,7 @@ class Backend(ABC, Generic[Own]):
     has_own_python: ClassVar[bool] = False  # it may run in a Python that the user names
     rounds_inputs: ClassVar[bool] = False  # those of linears with codes, to 8 bits, whatever asked
     takes_drafts: ClassVar[bool] = False  # tokens that a step guesses, by --speculate
+    maps_weights: ClassVar[bool] = False  # by --weight-pages; its threads are ours
     abilities: ClassVar[tuple[Ability, ...]] = ()
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:

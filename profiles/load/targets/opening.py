@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nemotrt import needs
 from nemotrt.engines.artefact.manifest import MANIFEST_FILE
+from nemotrt.engines.artefact.options import WeightPages
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.hub.origin import origin_of
 from nemotrt.engines.checkpoint.hub.parts import Part
@@ -75,6 +76,8 @@ def _check_options(address: str, options: TargetOptions) -> None:
         "--prefix-cache-gib": is_server and options.prefix_cache_gib is not None,
         "--checkpoint": is_server and options.opening.checkpoint is not None,
         "--speculate": is_server and options.opening.speculate != AUTO,
+        "--weight-pages": is_server and options.opening.weight_pages is not WeightPages.LAZY,
+        "--pin-threads": is_server and options.opening.pins_threads,
         "--verify": is_server and not options.opening.trust_seals,
         "--protocol": not is_server and options.protocol is not None,
         "--header": not is_server and bool(options.headers),

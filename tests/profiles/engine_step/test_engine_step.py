@@ -1,10 +1,12 @@
 """`nemotrt profile engine`: work from shapes by hand, times that add up, and refusals."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
@@ -15,8 +17,11 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.profiles.engine_step.load import Load
+from nemotrt.profiles.engine_step.measurement import StepProfile, TimedOperator
 from nemotrt.profiles.engine_step.roofline import least_seconds
+from nemotrt.profiles.engine_step.table import profile_table
 from nemotrt.profiles.engine_step.work import Work, work_of
+from nemotrt.profiles.hardware.busy import MachineUse
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 SOME = (OperationKind.SCAN, OperationKind.CONV, OperationKind.ATTENTION, OperationKind.EMBED)
@@ -145,3 +150,34 @@ def test_another_backend_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["profile", "engine", str(tmp_path / "e")])
     assert result.exit_code == 2
     assert "--backend native" in result.output
+
+
+def test_what_holds_a_step_below_its_roofline_is_named() -> None:
+    """Of 10 ms, 6 are the roofline's: the linear loses 1 of 6 ms, the scan 2 of 3."""
+    operators = tuple(
+        TimedOperator(name, 1, ms, ms / 10, least_ms, "memory", 1.0, 1.0)
+        for name, ms, least_ms in (("in_proj", 6.0, 5.0), ("scan", 3.0, 1.0))
+    )
+    use = MachineUse(
+        num_cores=1, others_cores=0.0, stolen_share=0.0, wait_share=0.0, is_engine_here=True
+    )
+    limits = MachineLimits(1, 1e9, 1e9, 1e9, 1e9)
+    parts = {"load": Load(1, 0, 1), "num_steps": 1, "limits": limits, "operators": operators}
+    more = {"weights": None, "states": None, "num_memory_nodes": 0, "machine_use": use}
+
+    def profile(step_ms: float, outside_ms: float = 1.0) -> StepProfile:
+        times = {"step_ms": step_ms, "roofline_ms": 6.0, "outside_ms": outside_ms}
+        return StepProfile(schema_version=1, tokens_per_s=1.0, **times, **parts, **more)  # type: ignore[arg-type]
+
+    held = profile(10.0).held_by
+    assert held is not None and held.name == "scan"
+    assert profile(7.4).held_by is None, "81 %"
+    assert "held up by scan (2.00 ms more" in text_of(profile(10.0))
+    assert "held up outside the library (3.00 ms)" in text_of(profile(10.0, 3.0))
+    assert "held up" not in text_of(profile(7.4))
+
+
+def text_of(found: StepProfile) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(profile_table(found))
+    return console.export_text()

@@ -36,7 +36,7 @@ INLINE void draft_rows(const Machine& machine, const Op& op, int first, int coun
                        const float* decays, const float* steps, const S* state, float skip, float* scratch) {
   int64_t start = (int64_t)row * op.sizes[2];
   memcpy(scratch, state + start, R * op.sizes[2] * sizeof(S));
-  scan_rows<R>(machine, op, first, count, head, row, decays, steps, (S*)scratch, skip, false);
+  scan_rows<R>(machine, op, first, count, head, row, decays, steps, (S*)scratch, skip);
 }
 
 template <typename S>

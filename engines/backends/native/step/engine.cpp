@@ -320,6 +320,11 @@ int nemotrt_accept(void* engine, const Sequence* accepted, int32_t count, char* 
   }
 }
 
+// Returns 0, or 1 if the threads can't be kept on these CPUs, one for each thread but the caller's.
+int nemotrt_pin(void* engine, const int32_t* cpus, int32_t count) {
+  return !static_cast<Engine*>(engine)->team().pin(cpus, count);
+}
+
 // Returns bytes or operations a second of all threads together, at their best; 0 if it can't measure.
 // Memory is shared, so its rate is that of a pass of all; arithmetic is each thread's own.
 double nemotrt_probe(int32_t what, int64_t bytes, int32_t threads, int32_t isa) {

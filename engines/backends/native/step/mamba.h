@@ -71,6 +71,7 @@ void causal_conv(const Machine& machine, const Step& step, const Op& op, Range j
 
 constexpr int SCAN_TOKENS = MAX_DRAFT;  // whose decays are computed together
 constexpr int PREFETCH_ROWS = 12;
+constexpr int LINE_BYTES = 64;
 
 // R rows of one head's state, [R, size]: state = decay * state + x B; y = C state + D x.
 template <int R, bool FULL, typename S>
@@ -86,7 +87,7 @@ INLINE void advance(S* state, int size, float decay, const float* x, float dt, c
     Vec bv = load(b + k, n), cv = load(c + k, n);
     UNROLL for (int r = 0; r < R; r++) {
       S* place = state + r * size + k;
-      if (prefetches && (k & LANES) == 0) __builtin_prefetch(place + PREFETCH_ROWS * size, 1);
+      if (prefetches && k * sizeof(S) % LINE_BYTES == 0) __builtin_prefetch(place + PREFETCH_ROWS * size, 1);
       Vec next = bv * in[r] + d * load(place, n);
       store(place, next, n);
       sums[r] = next * cv + sums[r];
@@ -97,8 +98,7 @@ INLINE void advance(S* state, int size, float decay, const float* x, float dt, c
 
 template <int R, typename S>
 INLINE void scan_rows(const Machine& machine, const Op& op, int first, int count, int head, int row,
-                      const float* decays, const float* steps, S* state, float skip,
-                      bool prefetches) {
+                      const float* decays, const float* steps, S* state, float skip) {
   int head_dim = op.sizes[1], size = op.sizes[2], group = head / (op.sizes[0] / op.sizes[3]);
   int64_t column = (int64_t)head * head_dim + row;
   for (int t = 0; t < count; t++) {
@@ -107,10 +107,25 @@ INLINE void scan_rows(const Machine& machine, const Op& op, int first, int count
     const float* c = row_of(machine, op.sources[2], first + t) + group * size;
     float* y = target_row(machine, op, first + t) + column;
     if (size % LANES == 0)
-      advance<R, true>(state, size, decays[t], x, steps[t], b, c, skip, y, prefetches);
+      advance<R, true>(state, size, decays[t], x, steps[t], b, c, skip, y, false);
     else
       advance<R, false>(state, size, decays[t], x, steps[t], b, c, skip, y, false);
   }
+}
+
+// One token: the state comes from memory, in the order in which it lies there. Rows side by side took
+// twice as long (benchmarks/kernels/state_passes.cpp).
+template <typename S>
+INLINE void scan_token(const Machine& machine, const Op& op, int token, int head, float decay, float dt, S* state,
+                       float skip) {
+  int head_dim = op.sizes[1], size = op.sizes[2], group = head / (op.sizes[0] / op.sizes[3]);
+  const float* x = row_of(machine, op.sources[0], token) + (int64_t)head * head_dim;
+  const float* b = row_of(machine, op.sources[1], token) + group * size;
+  const float* c = row_of(machine, op.sources[2], token) + group * size;
+  float* y = target_row(machine, op, token) + (int64_t)head * head_dim;
+  for (int row = 0; row < head_dim; row++, state += size)
+    if (size % LANES == 0) advance<1, true>(state, size, decay, x + row, dt, b, c, skip, y + row, true);
+    else advance<1, false>(state, size, decay, x + row, dt, b, c, skip, y + row, false);
 }
 
 INLINE float softplus(float x) { return x > 20 ? x : log1pf(expf(x)); }
@@ -139,14 +154,17 @@ void scan_as(const Machine& machine, const Step& step, const Op& op, Range jobs,
         scan_draft(machine, op, sequence, first, head, decays, steps, state, skip[head], scratch);
         break;
       }
-      bool prefetches = sequence.count == 1;
+      if (sequence.count == 1) {
+        scan_token(machine, op, first, head, decays[0], steps[0], state, skip[head]);
+        break;
+      }
       int row = 0;
       for (; row + 4 <= head_dim; row += 4)
         scan_rows<4>(machine, op, first, count, head, row, decays, steps,
-                     state + (int64_t)row * size, skip[head], prefetches);
+                     state + (int64_t)row * size, skip[head]);
       for (; row < head_dim; row++)
         scan_rows<1>(machine, op, first, count, head, row, decays, steps,
-                     state + (int64_t)row * size, skip[head], false);
+                     state + (int64_t)row * size, skip[head]);
     }
   }
 }

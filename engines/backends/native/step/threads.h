@@ -8,6 +8,11 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 #include "program.h"
 
 namespace nemotrt {
@@ -61,6 +66,23 @@ class Team {
     }
   }
   ~Team() { stop(); }
+
+  // Keeps each thread but the caller's, which is not ours, on a CPU of its own; false if one may not run there.
+  bool pin(const int32_t* cpus, int count) {
+#if defined(__linux__)
+    for (size_t i = 0; i < threads_.size(); i++) {
+      if ((int)i >= count || cpus[i] < 0 || cpus[i] >= CPU_SETSIZE) return false;
+      cpu_set_t only;
+      CPU_ZERO(&only);
+      CPU_SET(cpus[i], &only);
+      if (pthread_setaffinity_np(threads_[i].native_handle(), sizeof only, &only)) return false;
+    }
+    return true;
+#else
+    (void)cpus, (void)count;
+    return false;
+#endif
+  }
 
   // Runs job(thread) on every thread, the caller's being 0, and returns when all are through.
   void run(const std::function<void(int)>& job) {
