@@ -109,12 +109,18 @@ def run(
 @serve.command()
 @click.option("--runtime", type=PATH, help="Where to; default a folder of this environment.")
 @force_option
-def install(runtime: Path | None, force: bool) -> None:
+@dry_run_option
+def install(runtime: Path | None, force: bool, dry_run: bool) -> None:
     """Install the Triton runtime (server and its numpy) apart from this environment."""
-    from nemotrt.serve.triton.install import install_runtime
+    from nemotrt.serve.triton.install import find_or_plan, install_runtime
+    from nemotrt.serve.triton.runtime import check_libraries
 
+    if dry_run:
+        click.echo(find_or_plan(runtime, force=force), err=True)
+        return
     installed = install_runtime(runtime, force=force)
     click.echo(str(installed.folder))
+    check_libraries(installed)
 
 
 @serve.command()

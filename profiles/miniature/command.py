@@ -12,6 +12,7 @@ import click
 from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.shared import (
     config_option,
+    dry_run_option,
     force_option,
     json_option,
     output_option,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--threads", type=COUNT, help="CPU threads.")
 @on_busy_option
 @force_option
+@dry_run_option
 @json_option
 @quiet_option
 @config_option
@@ -42,6 +44,7 @@ def miniature(
     threads: int | None,
     on_busy: OnBusy,
     force: bool,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -58,6 +61,11 @@ def miniature(
 
     for name in ("hybrid", "baseline"):
         check_folder(output / name, force=force)
+    if dry_run:
+        click.echo(
+            f"would measure two models, {isl} in and {osl or 2 * isl} out, into {output}", err=True
+        )
+        return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was measured is written
     with (
         tempfile.TemporaryDirectory(prefix="nemotrt-") as scratch,

@@ -40,6 +40,15 @@ def install_runtime(folder: Path | None = None, *, force: bool = False) -> Trito
     return runtime
 
 
+def find_or_plan(folder: Path | None, *, force: bool) -> str:
+    """Return what `install_runtime` would do, in words; raises as it does for this Python."""
+    check_python()
+    target = folder or default_folder()
+    if is_installed(TritonRuntime(target)) and not force:
+        return f"{target} is there already"
+    return f"would install {' and '.join(REQUIREMENTS)} into {target}"
+
+
 def _pip_install(target: Path) -> None:
     """Install the requirements, without their dependencies, into `target`."""
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet"]
