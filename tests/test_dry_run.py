@@ -48,10 +48,10 @@ def test_what_writes_or_starts_has_a_dry_run() -> None:
 
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_a_dry_run_writes_nothing(
-    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine_folder: Path
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_engine: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = line.replace("ENGINE", str(engine_folder)).split()
+    words = line.replace("ENGINE", str(tiny_engine)).split()
     done = CliRunner().invoke(main, [*words, "--dry-run"])
     assert done.exit_code == 0, done.output
     assert done.stderr.startswith("would ") and not list(tmp_path.iterdir())
