@@ -228,7 +228,7 @@ def plan_rows(manifest: Manifest) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any], rows: dict[str, Any], as_json: bool) -> None:
-    """Print one JSON object, or a line a row."""
+    """Print one JSON object, or a line per row."""
     if as_json:
         click.echo(json.dumps(report, default=str))
         return

@@ -120,7 +120,7 @@ def unfit_place(error: OSError, target: str | Path | None = None) -> Environment
         )
     if error.errno in REFUSED and place:
         return EnvironmentUnfitError(
-            f"{place} can't be read or written ({why}); give another path, or change its permissions."
+            f"{place} can't be read or written ({why}): give another path, or change its mode."
         )
     return None
 

@@ -59,7 +59,10 @@ def select(config: ModelConfig, recipe: Recipe, *, keep_feeders: bool = False) -
                     f"{config.model_type} {block.kind} {leaf}."
                 )
     if not weights:
-        raise ConfigError(f"recipe {recipe.name} quantizes no linear of this model.")
+        raise ConfigError(
+            f"recipe {recipe.name} quantizes no linear of this model; "
+            "choose another: nemotrt quantize --list-recipes."
+        )
     if split := next(split_fused(config, set(weights)), None):
         raise ConfigError(f"recipe {recipe.name}: {split}; quantize or keep them together.")
     return Selection(tuple(weights), _exclude(config, every, set(weights)))

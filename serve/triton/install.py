@@ -9,6 +9,7 @@ from pathlib import Path
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.files.writing import writing_folder
 from nemotrt.serve.triton.runtime import (
+    INSTALL_COMMAND,
     REQUIREMENTS,
     TritonRuntime,
     check_python,
@@ -57,7 +58,8 @@ def _pip_install(target: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise EnvironmentUnfitError(
-            f"installing {' and '.join(REQUIREMENTS)} took more than {PIP_TIMEOUT_S} s."
+            f"installing {' and '.join(REQUIREMENTS)} took more than {PIP_TIMEOUT_S} s; "
+            "check the network and try again."
         ) from None
     if done.returncode != 0:
         raise EnvironmentUnfitError(
@@ -85,6 +87,9 @@ def _complete_backend(runtime: TritonRuntime) -> None:
     backend.mkdir(parents=True)
     for source in sources:
         if not source.is_file():
-            raise EnvironmentUnfitError(f"{REQUIREMENTS[0]} lacks {source.name}.")
+            raise EnvironmentUnfitError(
+                f"{REQUIREMENTS[0]} lacks {source.name}; "
+                f"install it anew: {INSTALL_COMMAND} --force."
+            )
         relative = Path("../..") / source.relative_to(runtime.folder)
         (backend / source.name).symlink_to(relative)

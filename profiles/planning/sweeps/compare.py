@@ -53,7 +53,7 @@ def offers(
         options: all but the GPU.
         names: of GPUs, cloud instances or profiles.
         target: within which each machine runs as many sequences as it can.
-        prices: of machines by the names given, in USD an hour; a profile may have its own.
+        prices: of machines by the names given, in USD per hour; a profile may have its own.
         is_any: the fastest precision of each machine within the target, not the options' own.
 
     Raises:

@@ -48,7 +48,7 @@ SCHEMA_VERSION = 1
     "prices",
     multiple=True,
     metavar="NAME=USD",
-    help="Price of a machine an hour, by its name in --gpu; repeat for each.",
+    help="Price of a machine per hour, by its name in --gpu; repeat for each.",
 )
 @click.option(
     "--precision",
