@@ -16,6 +16,14 @@ HEAVY = ("torch", "onnxruntime", "onnx", "transformers", "tensorrt_rtx_bindings"
 SLOW = (*HEAVY, "numpy", "pydantic", "yaml", "ssl", "asyncio")  # too slow for a page of help
 
 
+def test_even_without_click_the_cure_is_a_line() -> None:
+    """Which renders every other error, and which the errors themselves are made of."""
+    script = "import sys; sys.modules['click'] = None; import nemotrt.cli"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Error: the Python module click is not installed: pip install nemotrt.\n"
+
+
 def all_commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Return the path of every command and subcommand."""
     paths = [path]
