@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.command("gpu")
 @output_option("File of the samples.", default=Path("gpu.csv"))
 @options_of(GpuChoice)
-@click.option("--duration-s", type=FloatRange(0.1), help="[default: until Ctrl-C]")
+@click.option(
+    "--duration-s", type=FloatRange(0.1), help="Seconds to record.  [default: until Ctrl-C]"
+)
 @click.option(
     "--serve",
     metavar="[HOST:]PORT",

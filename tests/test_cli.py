@@ -1,6 +1,7 @@
 """The command line as a whole: help, laziness, exit codes."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -177,3 +178,13 @@ def test_a_lost_package_is_one_line(module: str, cure: str, monkeypatch) -> None
     )
     monkeypatch.setattr("nemotrt.doctor.diagnose", lambda: lost("nemotrt.nothing"))
     assert isinstance(CliRunner().invoke(main, ["doctor"]).exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize("path", all_commands(main), ids=" ".join)
+def test_each_option_says_what_it_is(path: tuple[str, ...]) -> None:
+    """Subject first: nothing whose sentence is to be guessed ("Of all streams.", "At a stop.")."""
+    for param in command_at(path).params:
+        if isinstance(param, click.Option) and not param.hidden:
+            told = param.help or ""
+            assert told and not told.startswith("["), param.opts
+            assert not re.match(r"(Of|In|At|On|The same|Their|From|With|To) ", told), told

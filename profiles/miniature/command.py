@@ -26,9 +26,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @output_option("Folder of the results.", default=Path("miniature"))
-@click.option("--isl", type=click.IntRange(8), default=512, show_default=True)
-@click.option("--osl", type=click.IntRange(2), help="[default: twice the isl, as the claim]")
-@click.option("--requests-per-user", type=click.IntRange(2), default=8, show_default=True)
+@click.option(
+    "--isl", type=click.IntRange(8), default=512, show_default=True, help="Tokens of a prompt."
+)
+@click.option(
+    "--osl",
+    type=click.IntRange(2),
+    help="Tokens of an answer.  [default: twice the isl, as the claim]",
+)
+@click.option(
+    "--requests-per-user",
+    type=click.IntRange(2),
+    default=8,
+    show_default=True,
+    help="Measured requests of each user.",
+)
 @click.option("--threads", type=COUNT, help="CPU threads.")
 @on_busy_option
 @force_option

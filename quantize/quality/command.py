@@ -34,8 +34,16 @@ if TYPE_CHECKING:
     help="Plain text or .jsonl; may be repeated, one row of the table each. "
     "[default: the shipped held-out English and Japanese]",
 )
-@click.option("--sequences", type=COUNT, default=16, show_default=True)
-@click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
+@click.option(
+    "--sequences", type=COUNT, default=16, show_default=True, help="Windows of each text."
+)
+@click.option(
+    "--sequence-tokens",
+    type=click.IntRange(2),
+    default=256,
+    show_default=True,
+    help="Tokens of a window.",
+)
 @weight_options
 @output_option("Write a self-contained HTML page.", old=("--page",))
 @json_option
