@@ -71,8 +71,8 @@ class LoadChoice:
     )
     max_retries: int = option(
         0,
-        "Retries of a request that a server refuses with Retry-After; latencies count from when it was due "
-        "first, and it is no success.",
+        "Retries of a request that a server refuses with Retry-After; latencies count from when it "
+        "was due first, and it is no success.",
         "--retries",
         kind=click.IntRange(0),
     )
