@@ -27,7 +27,7 @@ class LoadChoice:
         "-n",
         "--num-requests",
         kind=COUNT,
-        unset=f"{PER_USER} a user",
+        unset=f"{PER_USER} per user",
     )
     num_warmup: int | None = option(
         None,
