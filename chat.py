@@ -39,13 +39,24 @@ WORDS = {
 @click.command()
 @click.argument("engine", type=ENGINE)
 @click.option("--system", default=None, help="The system message.")
-@click.option("--think/--no-think", "thinking", default=None, help="[default: as the model has it]")
+@click.option(
+    "--think/--no-think",
+    "thinking",
+    default=None,
+    help="Answer with or without reasoning.  [default: as the model has it]",
+)
 @click.option("--budget", type=click.IntRange(0), help="End reasoning after about so many tokens.")
-@click.option("--max-tokens", type=COUNT, help="Of an answer.  [default: what room there is]")
+@click.option(
+    "--max-tokens", type=COUNT, help="Most tokens of an answer.  [default: what room there is]"
+)
 @click.option("--temperature", type=float, help="0 is greedy.  [default: the model card's]")
-@click.option("--top-p", type=float, help="[default: the model card's]")
+@click.option(
+    "--top-p", type=float, help="Share of probability to choose from.  [default: the model card's]"
+)
 @click.option("--top-k", type=int, help="0 keeps every token.  [default: the model card's]")
-@click.option("--seed", type=int, help="Of the first answer; the next ones take the next.")
+@click.option(
+    "--seed", type=int, help="Seed of the first answer; each later answer takes the next number."
+)
 @options_of(PrefixCacheOptions)
 @options_of(OpenOptions)
 @rebuild_option

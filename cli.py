@@ -1,6 +1,5 @@
 """The `nemotrt` command: a root group that imports a subcommand only when it is looked up."""
 
-import errno
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ except ModuleNotFoundError:  # which renders what is told of all others
 from nemotrt.commandline.shared import is_asked
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError
+from nemotrt.files.writing import unfit_place
 
 NO_TEMPORARY_FOLDER = "No usable temporary directory"  # what Python says
 # A subcommand's name: where it is, below this package, and its line of --help.
@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; Ctrl-C is code 130, a lost package or a full disk is one line."""
+        """Run the command; Ctrl-C is code 130, a lost package or an unfit disk is one line."""
         try:
             with token_held():
                 return super().invoke(ctx)
@@ -84,10 +84,10 @@ class LazyGroup(click.Group):
                     "No folder takes temporary files: set TMPDIR to one that does; a container "
                     "has /tmp by --tmpfs /tmp."
                 ) from error
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            found = unfit_place(error)
+            if found is None:
                 raise
-            where = f" at {error.filename}" if error.filename else ""
-            raise EnvironmentUnfitError(f"No space left on the disk{where}.") from error
+            raise found from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from COMMANDS, without importing the commands."""

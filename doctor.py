@@ -187,7 +187,7 @@ def _named(found: Diagnosis, words: str) -> list[FoundAbility]:
     meant = [ability for ability in found.abilities if words.lower() in ability.name.lower()]
     if not meant:
         names = ", ".join(repr(ability.name) for ability in found.abilities)
-        raise ConfigError(f"--need {words!r} is in no ability's line. There are {names}.")
+        raise ConfigError(f"--need {words!r} names no ability. The abilities are {names}.")
     return meant
 
 

@@ -27,9 +27,11 @@ from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
     metavar="CHECKPOINT",
     help="The 16 bit checkpoint that a quantized one came from: compare every tensor with it.",
 )
-@click.option("--layers", is_flag=True, help="What the compiler made of a TensorRT engine.")
+@click.option("--layers", is_flag=True, help="Print what the compiler made of a TensorRT engine.")
 @click.option("--no-verify", is_flag=True, help="Skip an engine's checksums.")
-@click.option("--here", is_flag=True, help="Exit with 3 unless an engine opens on this machine.")
+@click.option(
+    "--here", is_flag=True, help="Exit with code 3 unless the engine opens on this machine."
+)
 @weight_options
 @offline_option
 @config_option
@@ -228,7 +230,7 @@ def plan_rows(manifest: Manifest) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any], rows: dict[str, Any], as_json: bool) -> None:
-    """Print one JSON object, or a line a row."""
+    """Print one JSON object, or a line per row."""
     if as_json:
         click.echo(json.dumps(report, default=str))
         return

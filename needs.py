@@ -12,8 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from nemotrt.errors import EnvironmentUnfitError
-
 # Source: CUDA Toolkit 13.0 release notes, minimum required driver version on Linux.
 CUDA_13_DRIVER = 580
 CURE_DRIVER = (
@@ -71,6 +69,8 @@ class Package:
         try:
             return import_module(module)
         except ImportError as error:
+            from nemotrt.errors import EnvironmentUnfitError  # by click, which may be missing too
+
             line = f"{what} needs {self.name}: {cure or self.cure}{end}"
             raise EnvironmentUnfitError(line) from error
 

@@ -37,8 +37,8 @@ def resolve_limits(
 ) -> BuildSpec:
     """Return `spec` with planned limits in the place of those that were not given.
 
-    Those of `limits_file` count as given where no other is. A backend that the planner knows not
-    keeps what `spec` has. `say` is told what was planned, and what was given and does not fit.
+    Those of `limits_file` count as given where no other is. A backend that the planner does not
+    know keeps what `spec` has. `say` is told what was planned, and what was given and does not fit.
 
     Raises:
         NoFeasiblePlanError: not one sequence of that length fits the GPU, or not what a file has.

@@ -14,7 +14,7 @@ from nemotrt.profiles.hardware.gpu_profile import known_gpus
 
 
 def rows() -> list[dict[str, str]]:
-    """Return one row a GPU and precision: what each GPU backend makes of it."""
+    """Return one row per GPU and precision: what each GPU backend makes of it."""
     precisions = [item for item in BUILT if item is not Precision.FP32]
     return [row(gpu, precision) for gpu in known_gpus() for precision in precisions]
 

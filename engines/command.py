@@ -52,12 +52,16 @@ def number_options(function: Command) -> Command:
 @click.option("--chat", is_flag=True, help="PROMPT is a user's turn: apply the chat template.")
 @click.option("--system", default=None, help="System turn, with --chat (such as /no_think).")
 @click.option("--stream", is_flag=True, help="Print the text as it comes.")
-@click.option("--max-tokens", type=COUNT, default=None, help="[default: 128]")
-@click.option("--min-tokens", type=click.IntRange(0), default=0)
+@click.option(
+    "--max-tokens", type=COUNT, default=None, help="Most tokens of the answer.  [default: 128]"
+)
+@click.option(
+    "--min-tokens", type=click.IntRange(0), default=0, help="Tokens before the answer may end."
+)
 @click.option("--temperature", type=float, default=None, help="0 is greedy.")
-@click.option("--top-p", type=float, default=None)
+@click.option("--top-p", type=float, default=None, help="Share of probability to choose from.")
 @click.option("--top-k", type=int, default=None, help="0 keeps every token.")
-@click.option("--seed", type=int, default=None)
+@click.option("--seed", type=int, default=None, help="Makes sampling repeatable.")
 @number_options
 @click.option(
     "--logit-bias",
@@ -80,7 +84,7 @@ def number_options(function: Command) -> Command:
     type=click.IntRange(0, 100),
     default=None,
     metavar="N",
-    help="The same of each prompt token, with --json.",
+    help="Log-probabilities of each prompt token and the N likeliest, with --json.",
 )
 @options_of(OpenOptions)
 @rebuild_option

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.progress import byte_progress
+from nemotrt.progress import byte_progress, readable_size
 
 FICLONE = 0x40049409  # Source: linux/fs.h
 SHARED_BYTES = 1 << 20  # smaller files are copied, so that who edits one edits no other
@@ -64,8 +64,8 @@ def _check_room(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise EnvironmentUnfitError(
-            f"{num_bytes / 1e9:.1f} GB are to be copied, and the disk of the output has "
-            f"{free / 1e9:.1f} GB free; make room, or choose an output on the disk of the sources."
+            f"{readable_size(num_bytes)} are to be copied, and the disk of the output has "
+            f"{readable_size(free)} free; make room, or give an output on the disk of the sources."
         )
 
 

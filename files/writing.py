@@ -9,6 +9,9 @@ from pathlib import Path
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 @contextmanager
 def writing_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
@@ -38,17 +41,24 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = error.strerror or error
-        raise EnvironmentUnfitError(f"a folder can't be made in {path.parent}: {why}.") from error
+        line = f"a folder can't be made in {path.parent}: {why}. Give another output."
+        raise EnvironmentUnfitError(line) from error
 
 
 def check_target(target: Path, *, force: bool = False) -> None:
-    """Raise ConfigError if `target` is in the way; call it before long work starts."""
+    """Raise an error if `target` is in the way; call it before long work starts.
+
+    Raises:
+        ConfigError: it exists, and is not to be replaced.
+        EnvironmentUnfitError: nothing can be written there.
+    """
     if target.exists() and not force:
         raise ConfigError(f"{target} exists; give another output or --force to replace it.")
     if target.is_symlink() and not target.exists():
         raise ConfigError(f"{target} is a link to nothing; give another output.")
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file, not a folder; --force replaces folders only.")
+    _check_writable(target)
 
 
 def take_name(partial: Path, target: Path) -> None:
@@ -67,7 +77,7 @@ def writing_file(target: Path, *, force: bool = True) -> Iterator[Path]:
 
     Raises:
         ConfigError: `target` exists and `force` is false, or it has no folder.
-        EnvironmentUnfitError: the disk is full.
+        EnvironmentUnfitError: the disk is full, or the system refuses to write there.
     """
     check_file(target, force=force)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
@@ -87,20 +97,51 @@ def write_file(target: Path, content: str | bytes, *, force: bool = True) -> Non
 
 
 def check_file(target: Path, *, force: bool = True) -> None:
-    """Raise ConfigError where `target` is in the way or has no folder; call it before long work."""
+    """Raise an error where `target` is in the way or has no folder; call it before long work.
+
+    Raises:
+        ConfigError: it exists and is not to be replaced, or it has no folder.
+        EnvironmentUnfitError: nothing can be written there.
+    """
     if target.exists() and not force:
         raise ConfigError(f"{target} exists; choose another name or add --force.")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent} is not a folder.")
+    _check_writable(target)
+
+
+def unfit_place(error: OSError, target: str | Path | None = None) -> EnvironmentUnfitError | None:
+    """Return the error for a disk that is full or a place that takes no files; None for others."""
+    place, why = target or error.filename, error.strerror or error
+    if error.errno in FULL:
+        what = f"no space left to write {place}" if place else "no space left on the disk"
+        return EnvironmentUnfitError(
+            f"{what} ({why}); make room, or give another output; temporary files go by TMPDIR."
+        )
+    if error.errno in REFUSED and place:
+        return EnvironmentUnfitError(
+            f"{place} can't be read or written ({why}): give another path, or change its mode."
+        )
+    return None
+
+
+def _check_writable(target: Path) -> None:
+    """Raise EnvironmentUnfitError where the folder that is to take `target` takes no files."""
+    folder = next(path for path in (target.absolute()).parents if path.exists())
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        why = "the file system is read-only, or the folder is another user's"
+        raise EnvironmentUnfitError(
+            f"{target} can't be written: {why}. Give another output than one in {folder}."
+        )
 
 
 @contextmanager
 def _room_for(target: Path) -> Iterator[None]:
-    """Say a full disk in one line."""
+    """Say a full disk, or one that takes no files, in one line."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            why = f"no space left to write {target} ({error.strerror}); make room."
-            raise EnvironmentUnfitError(why) from error
-        raise
+        found = unfit_place(error, target)
+        if found is None:
+            raise
+        raise found from error

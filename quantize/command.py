@@ -42,7 +42,9 @@ NOT_SAVED = ("output", "force", "resume", "sync", "dry-run", "json", "quiet")
 @click.option("--gpu", help=f"Choose by GPU: {', '.join(known_gpus())}.")
 @click.option("--recipe", help=f"{', '.join(recipe_names())}, or a YAML file of yours.")
 @click.option("--format", "layout_name", help="modelopt or compressed-tensors. [default: by GPU]")
-@click.option("--keep", type=click.Choice(["attention-feeders"]), help="Spare these layers too.")
+@click.option(
+    "--keep", type=click.Choice(["attention-feeders"]), help="Layers that stay in 16 bits too."
+)
 @options_of(CalibrationText)
 @options_of(QuantizeOptions)
 @force_option

@@ -42,11 +42,11 @@ def serve() -> None:
 @click.argument("engine", type=ENGINE)
 @rebuild_option
 @options_of(ServeSpec)
-@click.option("--free-ports", is_flag=True, help="Free ports for those that are not given.")
+@click.option("--free-ports", is_flag=True, help="Take free ports where no port is given.")
 @click.option("--engine-module", hidden=True)
 @click.option("--run-dir", type=PATH, help="Folder of state and logs.")
 @click.option("--stop-with-parent", is_flag=True, help="End with the process that started it.")
-@click.option("--logs", "with_logs", is_flag=True, help="The processes' logs on stderr too.")
+@click.option("--logs", "with_logs", is_flag=True, help="Show the processes' logs on stderr too.")
 @verbose_option
 @dry_run_option
 @quiet_option
@@ -107,14 +107,22 @@ def run(
 
 
 @serve.command()
-@click.option("--runtime", type=PATH, help="Where to; default a folder of this environment.")
+@click.option(
+    "--runtime", type=PATH, help="Folder of the runtime; default one of this environment."
+)
 @force_option
-def install(runtime: Path | None, force: bool) -> None:
+@dry_run_option
+def install(runtime: Path | None, force: bool, dry_run: bool) -> None:
     """Install the Triton runtime (server and its numpy) apart from this environment."""
-    from nemotrt.serve.triton.install import install_runtime
+    from nemotrt.serve.triton.install import find_or_plan, install_runtime
+    from nemotrt.serve.triton.runtime import check_libraries
 
+    if dry_run:
+        click.echo(find_or_plan(runtime, force=force), err=True)
+        return
     installed = install_runtime(runtime, force=force)
     click.echo(str(installed.folder))
+    check_libraries(installed)
 
 
 @serve.command()
@@ -137,7 +145,7 @@ def status(as_json: bool) -> None:
 
 @serve.command()
 @click.argument("name", required=False)
-@click.option("--run-dir", type=PATH, help="The server's, where two have one name.")
+@click.option("--run-dir", type=PATH, help="Run folder of the server, where two have one name.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the server stops, or Ctrl-C.")
 def logs(name: str | None, run_dir: Path | None, follow: bool) -> None:
     """Print the logs of server NAME; NAME may be left out when there is only one."""
@@ -158,8 +166,14 @@ def logs(name: str | None, run_dir: Path | None, follow: bool) -> None:
 
 @serve.command()
 @click.argument("name", required=False)
-@click.option("--run-dir", type=PATH, help="The server's, where two have one name.")
-@click.option("--timeout-s", type=FloatRange(0), default=90.0, show_default=True)
+@click.option("--run-dir", type=PATH, help="Run folder of the server, where two have one name.")
+@click.option(
+    "--timeout-s",
+    type=FloatRange(0),
+    default=90.0,
+    show_default=True,
+    help="Longest wait for its end.",
+)
 def stop(name: str | None, run_dir: Path | None, timeout_s: float) -> None:
     """Stop the server NAME gracefully; NAME may be left out when there is only one."""
     from nemotrt.serve.processes.launcher import wait_stopped

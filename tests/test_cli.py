@@ -1,6 +1,7 @@
 """The command line as a whole: help, laziness, exit codes."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -14,6 +15,14 @@ from nemotrt.errors import unknown_name
 
 HEAVY = ("torch", "onnxruntime", "onnx", "transformers", "tensorrt_rtx_bindings", "numba")
 SLOW = (*HEAVY, "numpy", "pydantic", "yaml", "ssl", "asyncio")  # too slow for a page of help
+
+
+def test_even_without_click_the_cure_is_a_line() -> None:
+    """Which renders every other error, and which the errors themselves are made of."""
+    script = "import sys; sys.modules['click'] = None; import nemotrt.cli"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Error: the Python module click is not installed: pip install nemotrt.\n"
 
 
 def all_commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -169,3 +178,13 @@ def test_a_lost_package_is_one_line(module: str, cure: str, monkeypatch) -> None
     )
     monkeypatch.setattr("nemotrt.doctor.diagnose", lambda: lost("nemotrt.nothing"))
     assert isinstance(CliRunner().invoke(main, ["doctor"]).exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize("path", all_commands(main), ids=" ".join)
+def test_each_option_says_what_it_is(path: tuple[str, ...]) -> None:
+    """Subject first: nothing whose sentence is to be guessed ("Of all streams.", "At a stop.")."""
+    for param in command_at(path).params:
+        if isinstance(param, click.Option) and not param.hidden:
+            told = param.help or ""
+            assert told and not told.startswith("["), param.opts
+            assert not re.match(r"(Of|In|At|On|The same|Their|From|With|To) ", told), told

@@ -49,10 +49,27 @@ def number(neutral: float | None, least: float, most: float = math.inf, **told: 
 class SamplingNumbers:
     """The plain numbers of sampling, which every door takes by these names; penalties as vLLM's."""
 
-    min_p: float = number(0.0, 0, 1, help="Least share of the likeliest's probability; 0 is off.")
-    repetition_penalty: float = number(1.0, 0, is_above=True, help="Of all tokens; 1 is off.")
-    presence_penalty: float = number(0.0, -2, 2, help="Of tokens in the output; 0 is off.")
-    frequency_penalty: float = number(0.0, -2, 2, help="The same, once for each time; 0 is off.")
+    min_p: float = number(
+        0.0,
+        0,
+        1,
+        help="Least probability of a token, as a share of the likeliest token's; 0 is off.",
+    )
+    repetition_penalty: float = number(
+        1.0,
+        0,
+        is_above=True,
+        help="Factor against repeating a token of prompt or output; 1 is off.",
+    )
+    presence_penalty: float = number(
+        0.0, -2, 2, help="Subtracted from the logit of each token that the output has; 0 is off."
+    )
+    frequency_penalty: float = number(
+        0.0,
+        -2,
+        2,
+        help="Subtracted from a token's logit once for each time the output has it; 0 is off.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

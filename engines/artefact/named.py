@@ -57,7 +57,7 @@ def rebuild_option(command: Command) -> Command:
     return click.option(
         "--rebuild",
         is_flag=True,
-        help="Of a checkpoint: build its engine in the cache anew.",
+        help="Build the engine of a checkpoint anew, where the cache has one.",
     )(command)
 
 

@@ -94,7 +94,7 @@ def _weights(
         is_own = not isinstance(error, EnvironmentUnfitError)  # a hub id that can't be had here
         yield Check(rest.pop(0), State.NO, error.message, is_own)
     for name in rest:
-        yield Check(name, State.UNCHECKED, "hangs on the above")
+        yield Check(name, State.UNCHECKED, "not checked, because of the line above")
 
 
 def _checked(name: str, check: Callable[[], object], text: str, *, is_own: bool) -> Check:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("engine", type=ENGINE)
 @options_of(Load)
-@click.option("--steps", type=COUNT, default=20, show_default=True)
+@click.option("--steps", type=COUNT, default=20, show_default=True, help="Steps that are timed.")
 @on_busy_option
 @step_options
 @rebuild_option

@@ -13,8 +13,8 @@ class Load:
     """What one step is fed: `batch` sequences with `held` tokens each get `tokens` new ones."""
 
     batch: int = option(1, "Sequences.", kind=COUNT)
-    held: int = option(128, "Their tokens.", kind=click.IntRange(0))
-    tokens: int = option(1, "New ones each.", kind=COUNT)
+    held: int = option(128, "Tokens that each sequence holds.", kind=click.IntRange(0))
+    tokens: int = option(1, "New tokens of each sequence in a step.", kind=COUNT)
 
     @property
     def num_tokens(self) -> int:

@@ -146,7 +146,7 @@ def check_load(manifest: Manifest, load: Load, num_steps: int) -> None:
     if load.batch > limits.max_batch_size:
         raise ConfigError(f"the engine has {limits.max_batch_size} slots, not {load.batch}.")
     if load.tokens > limits.chunk_tokens:
-        raise ConfigError(f"a step takes {limits.chunk_tokens} tokens a slot, not {load.tokens}.")
+        raise ConfigError(f"a step takes {limits.chunk_tokens} tokens per slot, not {load.tokens}.")
     needed = load.held + load.tokens * (num_steps + NUM_WARMUP_STEPS if load.tokens == 1 else 1)
     if needed > limits.max_seq_len:
         raise ConfigError(

@@ -12,5 +12,5 @@ class GpuChoice:
 
     names: tuple[str, ...] = option((), "Index, INDEX:MIG or UUID.", "--gpu", unset="all")
     rate_hz: float = option(
-        10.0, "Samples.", "--gpu-rate-hz", old=("--rate-hz",), kind=FloatRange(0.1, 100)
+        10.0, "Samples per second.", "--gpu-rate-hz", old=("--rate-hz",), kind=FloatRange(0.1, 100)
     )

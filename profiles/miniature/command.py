@@ -12,6 +12,7 @@ import click
 from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.shared import (
     config_option,
+    dry_run_option,
     force_option,
     json_option,
     output_option,
@@ -25,12 +26,25 @@ if TYPE_CHECKING:
 
 @click.command()
 @output_option("Folder of the results.", default=Path("miniature"))
-@click.option("--isl", type=click.IntRange(8), default=512, show_default=True)
-@click.option("--osl", type=click.IntRange(2), help="[default: twice the isl, as the claim]")
-@click.option("--requests-per-user", type=click.IntRange(2), default=8, show_default=True)
+@click.option(
+    "--isl", type=click.IntRange(8), default=512, show_default=True, help="Tokens of a prompt."
+)
+@click.option(
+    "--osl",
+    type=click.IntRange(2),
+    help="Tokens of an answer.  [default: twice the isl, as the claim]",
+)
+@click.option(
+    "--requests-per-user",
+    type=click.IntRange(2),
+    default=8,
+    show_default=True,
+    help="Measured requests of each user.",
+)
 @click.option("--threads", type=COUNT, help="CPU threads.")
 @on_busy_option
 @force_option
+@dry_run_option
 @json_option
 @quiet_option
 @config_option
@@ -42,6 +56,7 @@ def miniature(
     threads: int | None,
     on_busy: OnBusy,
     force: bool,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -58,6 +73,11 @@ def miniature(
 
     for name in ("hybrid", "baseline"):
         check_folder(output / name, force=force)
+    if dry_run:
+        click.echo(
+            f"would measure two models, {isl} in and {osl or 2 * isl} out, into {output}", err=True
+        )
+        return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was measured is written
     with (
         tempfile.TemporaryDirectory(prefix="nemotrt-") as scratch,

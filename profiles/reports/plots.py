@@ -44,7 +44,7 @@ def histograms(result: ProfileResult) -> list[Histogram]:
 
 
 def throughput(result: ProfileResult) -> Lines | None:
-    """Return tokens a second over time; the shaded part is the steady window."""
+    """Return tokens per second over time; the shaded part is the steady window."""
     arrivals = [
         pair for r in result.requests for pair in zip(r.arrivals_s, r.arrival_tokens, strict=True)
     ]

@@ -58,8 +58,19 @@ PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
 )
 @click.option("--resume", is_flag=True, help="Keep the complete runs in OUTPUT, and go on.")
 @options_of(TargetOptions, without=("tensorrt_llm_python",))
-@click.option("--header", "headers", callback=read_headers, help="Of every request.", **PAIRS)
-@click.option("--extra", callback=read_extra, help="In every request; null drops ours.", **PAIRS)
+@click.option(
+    "--header",
+    "headers",
+    callback=read_headers,
+    help="HTTP header NAME=VALUE of every request; may be repeated.",
+    **PAIRS,
+)
+@click.option(
+    "--extra",
+    callback=read_extra,
+    help="Field NAME=VALUE of every request; null drops a field of ours; may be repeated.",
+    **PAIRS,
+)
 @click.option(
     "--driver",
     type=click.Choice(["nemotrt", "aiperf"]),
@@ -72,7 +83,9 @@ PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
     "--metrics-url",
     help="The server's Prometheus page.  [default: of an OpenAI endpoint, where it has it]",
 )
-@click.option("--predict", help="Set the planner beside it: a GPU's name, or this-machine.")
+@click.option(
+    "--predict", help="Put the planner's prediction beside the run: a GPU's name, or this-machine."
+)
 @click.option(
     "--predict-model",
     type=MODEL,
@@ -80,7 +93,9 @@ PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
     help="Known name, folder or hub id.  [default: the engine directory]",
 )
 @click.option(
-    "--predict-precision", type=choices(BUILT), help="[default: the target's, else the model's]"
+    "--predict-precision",
+    type=choices(BUILT),
+    help="Precision to predict.  [default: the target's, else the model's]",
 )
 @click.option(
     "--precision",

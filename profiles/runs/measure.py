@@ -49,7 +49,7 @@ class Observers:
     """Who watches a run; None watches nothing.
 
     Attributes:
-        on_progress: called a few times a second.
+        on_progress: called a few times per second.
         journal: a folder that keeps what comes in; it stays until it is discarded.
         gpus: what NVML samples.
         metrics_url: the server's Prometheus page; "" looks where OpenAI endpoints have it.
@@ -202,7 +202,7 @@ async def _run(session: _Session, journal: Journal | None) -> None:
 
 
 async def _report(session: _Session, journal: Journal | None) -> None:
-    """Keep the journal and tell the progress a few times a second."""
+    """Keep the journal and tell the progress a few times per second."""
     record, tell = session.record, session.observers.on_progress
     while tell is not None or journal is not None:
         await asyncio.sleep(PROGRESS_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""A live line on a terminal's stderr: requests done, tokens a second."""
+"""A live line on a terminal's stderr: requests done, tokens per second."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -17,9 +17,19 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("candidate", type=PATH)
 @click.argument("baseline", type=PATH)
-@click.option("--target", type=ABOVE_0, default=1.0, show_default=True, help="The claimed ratio.")
-@click.option("--at-given-concurrency", is_flag=True, help="Take single runs as they are.")
-@click.option("--gate", is_flag=True, help="Exit with 1 unless the outcome is 'met'.")
+@click.option(
+    "--target",
+    type=ABOVE_0,
+    default=1.0,
+    show_default=True,
+    help="The claimed ratio of candidate to baseline.",
+)
+@click.option(
+    "--at-given-concurrency",
+    is_flag=True,
+    help="Compare runs at the concurrency that they have, not each side's fastest.",
+)
+@click.option("--gate", is_flag=True, help="Exit with code 1 unless the outcome is 'met'.")
 @output_option("Also write a page with both runs' curves.")
 @json_option
 @config_option

@@ -169,5 +169,5 @@ def best_runs(runs: Sequence[ProfileResult]) -> tuple[list[ProfileResult], bool]
 
 
 def mean_log_rate(runs: Sequence[ProfileResult]) -> float:
-    """Return the mean of the logarithms of the runs' tokens a second."""
+    """Return the mean of the logarithms of the runs' tokens per second."""
     return sum(math.log(run.metric("tokens_per_s")) for run in runs) / len(runs)

@@ -85,7 +85,7 @@ class Spread:
 def throughput_ratio(
     candidates: Sequence[ProfileResult], baselines: Sequence[ProfileResult]
 ) -> Ratio:
-    """Return the ratio of two sides' tokens a second, with Welch's interval on its logarithm.
+    """Return the ratio of two sides' tokens per second, with Welch's interval on its logarithm.
 
     A side's rate is the geometric mean of its runs of the same load.
 
@@ -148,7 +148,7 @@ def spread_of(result: ProfileResult) -> Spread:
         ConfigError: too few requests ended in the window.
     """
     if result.window_s is None:
-        raise ConfigError("a run without a steady window has no rate to compare.")
+        raise ConfigError("a run without a steady window has no rate to compare: run longer.")
     start_s, end_s = result.window_s
     ends = sorted(r.arrivals_s[-1] for r in result.requests if r.is_complete)
     intervals = np.diff([start_s, *(at_s for at_s in ends if start_s < at_s <= end_s)])

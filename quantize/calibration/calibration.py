@@ -47,7 +47,10 @@ class Calibration:
         try:
             return self.observations[of_any_expert(name)]
         except KeyError:
-            raise ArtefactError(f"the calibration has nothing on {name}.") from None
+            raise ArtefactError(
+                f"the calibration has nothing on {name}; make it anew: "
+                "give --calibration a new folder."
+            ) from None
 
 
 def save_calibration(calibration: Calibration, target: Path) -> None:
@@ -96,7 +99,7 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
 
     Raises:
         ArtefactError: a file is missing or damaged.
-        ConfigError: it was made for another checkpoint.
+        ConfigError: it was made for another checkpoint; give --calibration a new folder.
     """
     try:
         summary = read_json_object(folder / SUMMARY_FILE)

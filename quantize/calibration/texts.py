@@ -15,7 +15,7 @@ DEFAULT_TEXT = Path(__file__).parent / "calibration_text.jsonl"
 
 
 def read_texts(path: Path) -> list[str]:
-    """Return the documents of a file: one a line with key `text` in .jsonl, else the whole file.
+    """Return the documents of a file: one per line with key `text` in .jsonl, else the whole file.
 
     Raises:
         ArtefactError: the file can't be read.

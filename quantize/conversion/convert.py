@@ -40,7 +40,10 @@ def read_exactly(fd: int, buffer: npt.NDArray[np.uint8], offset: int) -> None:
     while view:
         count = os.preadv(fd, [view], offset)
         if count == 0:
-            raise ArtefactError("the checkpoint's file got shorter while it was read.")
+            raise ArtefactError(
+                "the checkpoint's file got shorter while it was read; "
+                "start again when nothing writes to it."
+            )
         view, offset = view[count:], offset + count
 
 
@@ -151,7 +154,7 @@ def read_rows(fd: int, ref: TensorRef, rows: slice) -> kernels.Weights:
 def _checked(
     linear: Linear, rows: slice, values: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Return `values`, one a row, or raise the error that names the first bad row."""
+    """Return `values`, one per row, or raise the error that names the first bad row."""
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise ArtefactError(

@@ -146,7 +146,7 @@ def int8_per_channel(
     smallest: np.float32,
     flipped: int,
 ) -> None:
-    """Write int8 codes (xor `flipped`: 128 gives offset binary) and a scale a row: amax / 127.
+    """Write int8 codes (xor `flipped`: 128 gives offset binary) and a scale per row: amax / 127.
 
     The amax counts as at least `smallest`.
     """

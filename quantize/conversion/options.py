@@ -21,11 +21,11 @@ class CalibrationText:
 
     text: Path | None = option(
         None,
-        "Calibration text: .jsonl with a text a line, or plain.",
+        "Calibration text: .jsonl with a text per line, or plain.",
         kind=READABLE,
         unset="a shipped set",
     )
-    sequences: int = option(64, "At most so many windows of the text.", kind=COUNT)
+    sequences: int = option(64, "Most windows of the text.", kind=COUNT)
     sequence_tokens: int = option(256, "Tokens of a window.", kind=click.IntRange(2))
 
 
@@ -37,7 +37,7 @@ class CalibrationOptions:
         METHODS[0], "Where static scales are cut.", "--clip", kind=click.Choice(METHODS)
     )
     percentile: float = option(
-        99.99, "Of the inputs, with --clip percentile.", kind=FloatRange(50, 100)
+        99.99, "Percentile of the inputs, with --clip percentile.", kind=FloatRange(50, 100)
     )
     fold: bool = option(True, "Keep SmoothQuant's factors as pre_quant_scale.", "--no-fold")
 
@@ -78,5 +78,7 @@ class QuantizeOptions:
     calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
     force: bool = False
     resume: bool = option(False, "Finish a run that was killed.")
-    sync: bool = option(False, "Outlive a power failure: force all to the disk first.")
+    sync: bool = option(
+        False, "Force all bytes to the disk first, so that a power failure loses nothing."
+    )
     settings: dict[str, Setting] = field(default_factory=dict)  # the call's, for the record

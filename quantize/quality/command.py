@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 @click.option(
     "--sequences", type=COUNT, help="At most so many windows of each text. [default: whole texts]"
 )
-@click.option("--sequence-tokens", type=click.IntRange(2), default=256, show_default=True)
+@click.option(
+    "--sequence-tokens",
+    type=click.IntRange(2),
+    default=256,
+    show_default=True,
+    help="Tokens of a window.",
+)
 @click.option(
     "--minutes",
     type=FloatRange(0.01),

@@ -24,7 +24,7 @@ VALUES: dict[str, Floats] = {  # of each byte that a code can be
 
 @dataclass(frozen=True, slots=True)
 class CodeRows:
-    """Codes [out, in] and their weight scale: one a row, one of some inputs of a row, or in all."""
+    """Codes [out, in] and their weight scale: per row, per group of a row, or one."""
 
     codes: TensorRef
     scale: TensorRef

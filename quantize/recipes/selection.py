@@ -73,7 +73,10 @@ def select(
                     f"{config.model_type} {block.kind} {leaf}."
                 )
     if not weights:
-        raise ConfigError(f"recipe {recipe.name} quantizes no linear of this model.")
+        raise ConfigError(
+            f"recipe {recipe.name} quantizes no linear of this model; "
+            "choose another: nemotrt quantize --list-recipes."
+        )
     if split := next(split_fused(config, set(weights)), None):
         raise ConfigError(f"recipe {recipe.name}: {split}; quantize or keep them together.")
     if split := next(split_fused(config, set(int8)), None):

@@ -81,7 +81,10 @@ def _is_unsupported(code: int) -> bool:
 
 
 def _shortened() -> int:
-    raise ArtefactError("the checkpoint's file got shorter while it was read.")
+    raise ArtefactError(
+        "the checkpoint's file got shorter while it was read; "
+        "start again when nothing writes to it."
+    )
 
 
 def write_shard(source: Path, path: Path, shard: Shard, pool: Executor, done: Progress) -> None:

@@ -50,7 +50,7 @@ class QuantizeResult:
 
     @property
     def gb_per_s(self) -> float:
-        """Source bytes a second, in GB."""
+        """Source bytes per second, in GB."""
         return self.source_bytes / self.seconds / 1e9
 
 

@@ -17,11 +17,11 @@ from nemotrt.serve.deploy.specs import NONE_OR_MORE, ClusterSpec, ComposeSpec
 @click.command()
 @click.argument("engine", type=PATH)
 @options_of(ClusterSpec, without=("num_gpus", "checkpoint_path"))
-@click.option("--gpus", "num_gpus", type=NONE_OR_MORE, help="Of a pod; default by the engine.")
+@click.option("--gpus", "num_gpus", type=NONE_OR_MORE, help="GPUs of a pod; default by the engine.")
 @checkpoint_option
 @click.option(
     "--checkpoint-path",
-    help="Inside the claim, where ENGINE leaves its weights in a checkpoint.  "
+    help="Path of the weights inside the claim, where ENGINE leaves them in a checkpoint.  "
     "[default: checkpoint]",
 )
 @offline_option
@@ -49,7 +49,9 @@ def k8s(
 @click.command()
 @click.argument("engine", type=PATH)
 @options_of(ComposeSpec, without=("num_gpus", "weights"))
-@click.option("--gpus", "num_gpus", type=NONE_OR_MORE, help="Default by the engine.")
+@click.option(
+    "--gpus", "num_gpus", type=NONE_OR_MORE, help="GPUs of the container; default by the engine."
+)
 @checkpoint_option
 @offline_option
 @config_option

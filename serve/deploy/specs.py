@@ -35,19 +35,19 @@ class ClusterSpec:
 
     image: str = required(IMAGE)
     claim: str = required("PersistentVolumeClaim with the engine directory.")
-    engine_path: str = option("engine", "Inside the claim.")
+    engine_path: str = option("engine", "Path of the engine inside the claim.")
     checkpoint_path: str | None = None
     num_gpus: int = 1
-    name: str = option("nemotrt", "Of what is made.")
+    name: str = option("nemotrt", "Name of the objects that are made.")
     model_name: str = option(DEFAULT_NAME, "The model's name.")
-    namespace: str = option("default", "Where it is made.")
+    namespace: str = option("default", "Namespace of the objects that are made.")
     gpu_product: str | None = option(None, "Node label nvidia.com/gpu.product.")
     min_replicas: int = option(1, "Pods.")
     max_replicas: int = option(1, "Pods.")
     target_queue_s: float = option(
         2.0, "Wait for a slot, above which a replica is added.", kind=ABOVE_0
     )
-    drain_s: int = option(60, "At a stop.", kind=NONE_OR_MORE)
+    drain_s: int = option(60, "Time that running answers have at a stop.", kind=NONE_OR_MORE)
     memory_gib: int | None = option(
         None, "Limit of a container, in which the kept prefixes lie too.", kind=COUNT
     )
@@ -90,8 +90,10 @@ class ComposeSpec:
     name: str = option("nemotrt", "The service's name.")
     model_name: str = option(DEFAULT_NAME, "The model's name.")
     num_gpus: int = 1
-    port: int = option(PORTS["openai"], "On loopback.", kind=click.IntRange(1, 65535))
-    drain_s: int = option(60, "At a stop.", kind=NONE_OR_MORE)
+    port: int = option(
+        PORTS["openai"], "Port on this host's loopback address.", kind=click.IntRange(1, 65535)
+    )
+    drain_s: int = option(60, "Time that running answers have at a stop.", kind=NONE_OR_MORE)
     memory_gib: int | None = option(
         None, "Limit of a container, in which the kept prefixes lie too.", kind=COUNT
     )

@@ -31,21 +31,28 @@ class FrontOptions:
         "Another name for it in requests; may be given more than once.",
         unset="OWNER/NAME of what it was built from, where that is known",
     )
-    host: str = option("127.0.0.1", "Of the OpenAI endpoint.")  # Triton never leaves loopback
+    host: str = option(
+        "127.0.0.1", "Address that the OpenAI endpoint listens at."
+    )  # Triton never leaves loopback
     port: int = option(9000, "OpenAI endpoint.", kind=PORT)
     reasoning_in_content: bool = option(False, "Leave <think> traces in the content.")
     api_key_file: Path | None = option(None, "API keys, one per line; or $NEMOTRT_API_KEYS.")
     share_prefixes: bool = option(False, "API keys use each other's kept prefixes.")
     tls_certificate: Path | None = option(None, "PEM file, with --tls-key.")
     tls_key: Path | None = option(None, "PEM file, with --tls-certificate.")
-    cors_origin: tuple[str, ...] = option((), "Of pages that may use the API; several are fine.")
+    cors_origin: tuple[str, ...] = option(
+        (), "Origin of web pages that may use the API; may be repeated."
+    )
     allowed_host: tuple[str, ...] = option((), "Name of this server, beside localhost's.")
     vllm_metrics: bool = option(False, "/metrics also by vLLM's names.")
     stored_responses_mib: int = option(
         DEFAULT_STORED_MIB, "Memory for /v1/responses to go on from; 0 stores none.", kind=SIZE
     )
     max_body_bytes: int | None = option(
-        None, "Of a request.", kind=COUNT, unset="by the engine's max_seq_len, 16 MiB at most"
+        None,
+        "Most bytes of a request's body.",
+        kind=COUNT,
+        unset="by the engine's max_seq_len, 16 MiB at most",
     )
 
     def __post_init__(self) -> None:
@@ -89,11 +96,17 @@ class EngineOptions:
     """How the engine's process takes requests, sends and stops."""
 
     queue: QueueLimits = QueueLimits()
-    max_chunks_per_s: float = option(MAX_CHUNKS_PER_S, "Of all streams.", kind=ABOVE_0)
-    target_itl_ms: float | None = option(
-        None, "Between tokens while prompts come in: their chunks shrink to keep it.", kind=ABOVE_0
+    max_chunks_per_s: float = option(
+        MAX_CHUNKS_PER_S,
+        "Most chunks that the endpoint sends per second, over all streams together.",
+        kind=ABOVE_0,
     )
-    drain_s: float = option(30.0, "At a stop.", kind=FloatRange(0))
+    target_itl_ms: float | None = option(
+        None,
+        "Time between tokens to keep while prompts come in: prompt chunks shrink for it.",
+        kind=ABOVE_0,
+    )
+    drain_s: float = option(30.0, "Time that running answers have at a stop.", kind=FloatRange(0))
     prefix_cache: PrefixCacheOptions = field(default_factory=PrefixCacheOptions)
     opening: OpenOptions = field(default_factory=OpenOptions)
 

@@ -21,7 +21,7 @@ class ServeSpec:
     engine: Path
     front: FrontOptions = field(default_factory=FrontOptions)
     triton: TritonOptions = field(default_factory=TritonOptions)
-    use_triton: bool = option(True, "Only the OpenAI endpoint, before the engine.", "--no-triton")
+    use_triton: bool = option(True, "Start only the engine and the OpenAI endpoint.", "--no-triton")
     process: EngineOptions = field(default_factory=EngineOptions)
     logs: LogOptions = field(default_factory=LogOptions)
     log_files: LogFiles = field(default_factory=LogFiles)

@@ -42,7 +42,7 @@ class ServiceSpec:
 
 
 class Service:
-    """Keeps one process running; call `tick` a few times a second."""
+    """Keeps one process running; call `tick` a few times per second."""
 
     def __init__(self, spec: ServiceSpec) -> None:
         """Prepare; nothing runs yet."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.files.writing import writing_folder
 from nemotrt.serve.triton.runtime import (
+    INSTALL_COMMAND,
     REQUIREMENTS,
     TritonRuntime,
     check_python,
@@ -40,6 +41,15 @@ def install_runtime(folder: Path | None = None, *, force: bool = False) -> Trito
     return runtime
 
 
+def find_or_plan(folder: Path | None, *, force: bool) -> str:
+    """Return what `install_runtime` would do, in words; raises as it does for this Python."""
+    check_python()
+    target = folder or default_folder()
+    if is_installed(TritonRuntime(target)) and not force:
+        return f"{target} is there already"
+    return f"would install {' and '.join(REQUIREMENTS)} into {target}"
+
+
 def _pip_install(target: Path) -> None:
     """Install the requirements, without their dependencies, into `target`."""
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet"]
@@ -48,7 +58,8 @@ def _pip_install(target: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise EnvironmentUnfitError(
-            f"installing {' and '.join(REQUIREMENTS)} took more than {PIP_TIMEOUT_S} s."
+            f"installing {' and '.join(REQUIREMENTS)} took more than {PIP_TIMEOUT_S} s; "
+            "check the network and try again."
         ) from None
     if done.returncode != 0:
         raise EnvironmentUnfitError(
@@ -76,6 +87,9 @@ def _complete_backend(runtime: TritonRuntime) -> None:
     backend.mkdir(parents=True)
     for source in sources:
         if not source.is_file():
-            raise EnvironmentUnfitError(f"{REQUIREMENTS[0]} lacks {source.name}.")
+            raise EnvironmentUnfitError(
+                f"{REQUIREMENTS[0]} lacks {source.name}; "
+                f"install it anew: {INSTALL_COMMAND} --force."
+            )
         relative = Path("../..") / source.relative_to(runtime.folder)
         (backend / source.name).symlink_to(relative)

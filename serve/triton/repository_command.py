@@ -38,7 +38,7 @@ from nemotrt.serve.processes.options import EngineOptions, FrontOptions
     help="Where the weights lie in the container, if ENGINE leaves them in a checkpoint.  "
     "[default: as here]",
 )
-@click.option("--python", help="In the container, with nemotrt.  [default: python3]")
+@click.option("--python", help="Python of the container that has nemotrt.  [default: python3]")
 @options_of(
     EngineOptions,
     without=("max_chunks_per_s", "target_itl_ms", "drain_s", "checkpoint", "trust_seals"),

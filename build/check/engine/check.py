@@ -68,7 +68,7 @@ def _check(
     engine = opened.engine
     try:
         if isinstance(engine, SchedulesItself):
-            raise ConfigError(f"check compares logits, which backend {manifest.backend} has not.")
+            raise ConfigError(f"check compares logits, which backend {manifest.backend} lacks.")
         with stage(Stage.STEP):
             wanted = sequences(engine)
             report("its own steps")
@@ -114,7 +114,7 @@ def relative_error(found: Floats, expected: Floats) -> float:
 
 
 def _time(found: EngineCheck, engine: Engine) -> None:
-    """Note how many tokens a second one prompt and several sequences' steps have."""
+    """Note how many tokens per second one prompt and several sequences' steps have."""
     limits, random = engine.limits, np.random.default_rng(1)
     num_prompt = max(1, min(MAX_PROMPT, limits.chunk_tokens, limits.max_seq_len - 1))
     prompt = random.integers(0, engine.vocab_size, num_prompt).tolist()

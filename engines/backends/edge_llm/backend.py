@@ -45,7 +45,7 @@ class EdgeLLMBackend(Backend[NoOptions]):
     abilities = (Ability("export for TensorRT Edge-LLM here (edge-llm)", check=check_exporter),)
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
-        """Return why it has not the precision on the GPU."""
+        """Return why it lacks the precision on the GPU."""
         if compute_capability not in CAPABILITIES:
             return (
                 f"Edge-LLM has no attention kernels for compute capability {compute_capability}; "

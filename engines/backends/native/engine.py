@@ -73,7 +73,9 @@ class NativeEngine(KeptSlots):
         program = read_program(folder)
         self._weights = map_weights(folder / WEIGHTS_FILE, weight_pages)
         if program.max_seq_len != limits.max_seq_len:
-            raise ArtefactError(f"{folder}: the program has another max_seq_len.")
+            raise ArtefactError(
+                f"{folder}: the program has another max_seq_len; build the engine again."
+            )
         rows = limits.max_batch_size
         self.pass_tokens = max(rows, min(PASS_TOKENS, rows * limits.chunk_tokens))
         self.num_threads = num_threads or len(os.sched_getaffinity(0))

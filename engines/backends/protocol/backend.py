@@ -101,7 +101,7 @@ class Backend(ABC, Generic[Own]):
     abilities: ClassVar[tuple[Ability, ...]] = ()
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
-        """Return why it has not that precision on that GPU, whatever the model; None if it has."""
+        """Return why it lacks that precision on that GPU, for any model; None if it has it."""
         if precision not in self.precisions:
             why = self.instead.get(precision, f"it has {', '.join(self.precisions)}")
             return f"backend {self.name} does not build {precision}: {why}."

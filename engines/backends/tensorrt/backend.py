@@ -121,7 +121,7 @@ class TensorRTBackend(Backend[TensorRTOptions]):
     )
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
-        """Return why it has not the precision on the GPU."""
+        """Return why it lacks the precision on the GPU."""
         missing = self.lacks_arithmetic(compute_capability, precision)
         return missing or super().supports(compute_capability, precision)
 

@@ -75,7 +75,7 @@ def _check_cache(checkpoint: Checkpoint, compute_capability: str) -> None:
         return
     if algo != "FP8":
         raise ConfigError(
-            f"the checkpoint asks for a {algo} KV cache, which backend tensorrt-llm has not; "
+            f"the checkpoint asks for a {algo} KV cache, which backend tensorrt-llm lacks; "
             "quantize it with --kv-cache none or fp8."
         )
     if not has_fp8(compute_capability):

@@ -90,6 +90,6 @@ def check_guide(request: Request) -> None:
         )
     if params.presence_penalty or params.frequency_penalty:
         raise ConfigError(
-            "backend tensorrt-llm closes a trace by a second request, which knows not what the "
+            "backend tensorrt-llm closes a trace by a second request, which does not know what the "
             "first one said: presence_penalty and frequency_penalty exclude max_thinking_tokens."
         )

@@ -39,7 +39,7 @@ class TensorRTLLM12Backend(Backend[TensorRTLLM12Options]):
     built_how = ((WRITTEN, "for the engine on the GPU host; names and types as it has them"),)
 
     def supports(self, compute_capability: str | None, precision: Precision) -> str | None:
-        """Return why it has not the precision on the GPU."""
+        """Return why it lacks the precision on the GPU."""
         if compute_capability not in CAPABILITIES:
             return (
                 f"backend tensorrt-llm-1.2 is for compute capability {', '.join(CAPABILITIES)}; "

@@ -134,7 +134,7 @@ def _fp8(checkpoint: Checkpoint, linear: Linear) -> Iterator[RankTensor]:
 
 
 def _channel_scales(checkpoint: Checkpoint, linear: Linear) -> npt.NDArray[np.float32]:
-    """Return the rank's scales, one a row."""
+    """Return the rank's scales, one per row."""
     parts = [
         take(checkpoint.floats(f"{part.module}.weight_scale").reshape(-1), part.rows, 0)
         for part in linear.parts
@@ -143,7 +143,7 @@ def _channel_scales(checkpoint: Checkpoint, linear: Linear) -> npt.NDArray[np.fl
 
 
 def _int8_smoothquant(checkpoint: Checkpoint, linear: Linear) -> Iterator[RankTensor]:
-    """Yield codes [out, in], a scale a row, one of the input, and SmoothQuant's factors."""
+    """Yield codes [out, in], a scale per row, one of the input, and SmoothQuant's factors."""
     num_rows, num_columns = linear.shape
     codes = partial(_joined, checkpoint, linear)
     yield RankTensor(f"{linear.name}.weight", "I8", linear.shape, codes)
@@ -176,7 +176,7 @@ def _input_factors(checkpoint: Checkpoint, linear: Linear) -> npt.NDArray[Any]:
 def _int8_weight_only(
     checkpoint: Checkpoint, linear: Linear, compute_capability: str
 ) -> Iterator[RankTensor]:
-    """Yield codes in the kernel's order, declared [in, out], and a scale a row."""
+    """Yield codes in the kernel's order, declared [in, out], and a scale per row."""
 
     def load() -> npt.NDArray[Any]:
         return mixed_gemm_layout(_joined(checkpoint, linear), compute_capability)

@@ -64,7 +64,7 @@ class Leaves:
 
 
 def grid(tensors: Leaves, leaf: str, dtypes: tuple[str, ...], scaled: tuple[int, int]) -> Rows:
-    """Return the scales of a weight [out, in]: one, one a row, of groups, or of blocks."""
+    """Return the scales of a weight [out, in]: one, one per row, of groups, or of blocks."""
     ref, (rows, columns) = tensors.take(leaf, dtypes), scaled
     shape = tuple(n for n in ref.shape if n != 1) if len(ref.shape) > 2 else ref.shape
     if int(np.prod(shape)) == 1:

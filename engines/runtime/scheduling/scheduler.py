@@ -89,7 +89,9 @@ class Scheduler:
         self._pace = None if target_itl_s is None else StepPace(target_itl_s, most)
         self._clock = clock
         if self.max_num_tokens < limits.max_batch_size:
-            raise ConfigError("max_num_tokens must be at least max_batch_size.")
+            raise ConfigError(
+                f"max_num_tokens must be at least max_batch_size ({engine.limits.max_batch_size})."
+            )
 
     @property
     def kept(self) -> KeptStats | None:

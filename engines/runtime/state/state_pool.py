@@ -1,4 +1,4 @@
-"""State buffers in host memory, one row a sequence, that cost only the pages that are touched."""
+"""State buffers in host memory, one row per sequence, that cost only the pages that are touched."""
 
 import mmap
 from collections.abc import Iterable, Iterator, Sequence

@@ -70,7 +70,7 @@ def export(
         server.shutdown()
         server.server_close()
     if not gauges.has_gpu:
-        raise EnvironmentUnfitError("no GPU answers any more.")
+        raise EnvironmentUnfitError("no GPU answers any more; `nvidia-smi` says more.")
 
 
 def _handler(gauges: GpuGauges) -> type[BaseHTTPRequestHandler]:

@@ -27,14 +27,14 @@ class LoadChoice:
         "-n",
         "--num-requests",
         kind=COUNT,
-        unset=f"{PER_USER} a user",
+        unset=f"{PER_USER} per user",
     )
     num_warmup: int | None = option(
         None,
-        "Requests, or conversations, before.",
+        "Requests, or conversations, before the measured ones.",
         "--warmup",
         kind=click.IntRange(0),
-        unset="1 a user; no conversation",
+        unset="1 per user; no conversation",
     )
     num_turns: int | None = option(
         None,
@@ -44,27 +44,37 @@ class LoadChoice:
         unset="single requests",
     )
     system_tokens: int | None = option(
-        None, "Of system prompt and tools, which agents share.", kind=click.IntRange(0), unset="0"
+        None,
+        "Tokens of system prompt and tools, which agents share.",
+        kind=click.IntRange(0),
+        unset="0",
     )
     think_s: float | None = option(
         None, "Pause of a conversation before each later turn.", kind=FloatRange(0), unset="0"
     )
-    requests_per_s: float | None = option(None, "Open loop, per s.", "--request-rate", kind=ABOVE_0)
-    is_evenly_paced: bool = option(False, "Fixed gaps, not Poisson's.", "--evenly-paced")
+    requests_per_s: float | None = option(
+        None,
+        "Requests per second, sent whether or not answers came (open loop).",
+        "--request-rate",
+        kind=ABOVE_0,
+    )
+    is_evenly_paced: bool = option(
+        False, "Send requests at fixed gaps, not at random ones (Poisson).", "--evenly-paced"
+    )
     trace: Path | None = option(
         None, "JSONL: timestamp (ms), input_length, output_length; or conversations."
     )
-    trace_speedup: float = option(1.0, "How much faster than it was.", kind=ABOVE_0)
+    trace_speedup: float = option(1.0, "How many times faster to replay the trace.", kind=ABOVE_0)
     slos: tuple[str, ...] = option((), "Limit for goodput: ttft_ms:500; may be repeated.", "--slo")
     max_errors: str = option(
         str(ErrorLimit()), "Requests that may fail: a count, or a share of the measured ones."
     )
     max_retries: int = option(
         0,
-        "Of a request that a server refuses with Retry-After; latencies count from when it was due "
-        "first, and it is no success.",
+        "Retries of a request that a server refuses with Retry-After; latencies count from when it "
+        "was due first, and it is no success.",
         "--retries",
         kind=click.IntRange(0),
     )
-    language: Language = option(Language.MIXED, "Of the prompts' text.")
-    seed: int | None = option(None, "Of prompts and arrivals.", unset="a new one")
+    language: Language = option(Language.MIXED, "Language of the prompts' text.")
+    seed: int | None = option(None, "Seed of prompts and arrivals.", unset="a new one")

@@ -42,7 +42,9 @@ class TargetOptions:
         None, "An engine's memory for states of prompts.", kind=FloatRange(0), unset="0"
     )
     opening: OpenOptions = field(default_factory=OpenOptions)
-    stall_timeout_s: float = option(300.0, "Of a server's silence.", kind=FloatRange(0.1))
+    stall_timeout_s: float = option(
+        300.0, "Longest silence of a server before a request fails.", kind=FloatRange(0.1)
+    )
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 

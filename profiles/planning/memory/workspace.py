@@ -39,7 +39,7 @@ def workspace_bytes(
     """Return the largest set of tensors alive at once.
 
     Blocks run one by one, so the peak is the residual stream plus the widest block; the logits
-    are float32, one row a sequence. Our graph in TensorRT also keeps attention's copies of the
+    are float32, one row per sequence. Our graph in TensorRT also keeps attention's copies of the
     cache and its mask. The CUDA context is not here: it belongs to the share of memory that
     `--memory-utilization` leaves alone.
 

@@ -83,7 +83,7 @@ def ratio_chart(deployment: Deployment, baseline: Deployment) -> Lines | None:
     name = f"{deployment.model_name} / {baseline.model_name}"
     series = (Series(name, tuple(points)),)
     longest = min(one.fit.max_seq_len() for one in (deployment, baseline))
-    x_label = f"tokens a sequence, {share:.0%} of them prompt (both fit up to {longest:,})"
+    x_label = f"tokens per sequence, {share:.0%} of them prompt (both fit up to {longest:,})"
     title = "Ratio of throughputs, each at its largest batch"
     return Lines(title, x_label, "ratio", series, is_x_log=True)
 

@@ -34,7 +34,9 @@ class Asked:
         None, "Users that wait for answers.", kind=COUNT, unset="as many as fit"
     )
     rate: float | None = option(
-        None, "Requests a second that come at random (Poisson): what they wait.", kind=ABOVE_0
+        None,
+        "Requests per second that come at random (Poisson): tell how long they wait.",
+        kind=ABOVE_0,
     )
     baseline: str | None = option(None, "Model to compare with.", kind=MODEL, metavar="MODEL")
     usd_per_hour: float | None = option(

@@ -29,14 +29,19 @@ DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")
 @click.command("sweep")
 @click.argument("model", type=MODEL)
 @click.option(
-    "--gpu", "gpus", multiple=True, metavar="NAME|FILE", help="Repeat for several [default: all]."
+    "--gpu",
+    "gpus",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="GPU, cloud instance or profile file; may be repeated.  [default: all]",
 )
 @click.option(
     "--precision",
     "precisions",
     multiple=True,
     type=choices(BUILT),
-    help="Repeat for several [default: the checkpoint's own, else what the GPUs have].",
+    help="Precision of the linears; may be repeated.  "
+    "[default: the checkpoint's own, else what the GPUs have]",
 )
 @click.option(
     "--lengths",

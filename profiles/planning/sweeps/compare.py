@@ -48,7 +48,7 @@ def offers(
         options: all but the GPU.
         names: of GPUs, cloud instances or profiles.
         target: within which each machine runs as many sequences as it can.
-        prices: of machines by the names given, in USD an hour; a profile may have its own.
+        prices: of machines by the names given, in USD per hour; a profile may have its own.
         precisions: among which each machine has the fastest within the target.
 
     Raises:

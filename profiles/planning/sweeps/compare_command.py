@@ -46,7 +46,7 @@ SCHEMA_VERSION = 1
     "prices",
     multiple=True,
     metavar="NAME=USD",
-    help="Price of a machine an hour, by its name in --gpu; repeat for each.",
+    help="Price of a machine per hour, by its name in --gpu; repeat for each.",
 )
 @options_of(PrecisionChoice)
 @options_of(DeploymentOptions, without=("gpu", "precision"))

@@ -127,7 +127,7 @@ def _experts(
 
 
 def _attention(cost: Cost, num_heads: int, formats: Formats, call: Call, tp: int) -> Operator:
-    """Read the cached K and V once a sequence; new ones are written there alone.
+    """Read the cached K and V once per sequence; new ones are written there alone.
 
     `num_heads` of K and V are split over the GPUs, at least one each.
     """
@@ -146,7 +146,7 @@ def _attention(cost: Cost, num_heads: int, formats: Formats, call: Call, tp: int
 
 
 def _ssm(conv: Cost, scan: Cost, formats: Formats, call: Call, tp: int) -> Operator:
-    """Read and write the states once a sequence, and between them x, B and C once, x and y."""
+    """Read and write the states once per sequence, and between them x, B and C once, x and y."""
     width = formats.activation.num_bytes
     states = 2 * (scan.state * formats.ssm.num_bytes + conv.state * width)
     moved = call.num_tokens * (conv.reads + 2 * scan.writes) * width

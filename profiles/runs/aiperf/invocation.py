@@ -31,7 +31,7 @@ def openai_api(target: Target) -> OpenAiApi:
 
 
 def write_dataset(path: Path, api: OpenAiApi, workload: Workload, prompts: list[Prompt]) -> None:
-    """Write one line a request, in order: text, answer length and, of a trace, its time."""
+    """Write one line per request, in order: text, answer length and, of a trace, its time."""
     with path.open("w", encoding="utf-8") as file:
         for due_s, exchange in warm_up_and_measured(workload):
             line: dict[str, object] = {

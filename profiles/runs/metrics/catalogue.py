@@ -187,7 +187,7 @@ METRICS = (
         "Batch size by the server",
         "requests",
         "increase of the batch histogram's sum / of its count, over the steady window; "
-        "else the mean of the gauge of running requests, read twice a second",
+        "else the mean of the gauge of running requests, read twice per second",
         "nemotrt_batch_size; vllm:, trtllm_num_requests_running, sglang:num_running_reqs, "
         "nv_trt_llm_request_metrics",
         is_better_high=True,

@@ -78,18 +78,18 @@ def over_window(run: RunView, amount: float) -> list[float]:
 
 
 def tokens_per_s(run: RunView) -> list[float]:
-    """Return the output tokens a second."""
+    """Return the output tokens per second."""
     return over_window(run, sum(num_tokens for _, num_tokens in run.arrivals()))
 
 
 def prompt_tokens_per_s(run: RunView) -> list[float]:
-    """Return the prompt tokens a second."""
+    """Return the prompt tokens per second."""
     firsts = [(r.arrivals_s[0], r.isl) for r in run.requests if r.arrivals_s and not r.error]
     return over_window(run, sum(isl for at_s, isl in firsts if run.is_inside(at_s)))
 
 
 def requests_per_s(run: RunView) -> list[float]:
-    """Return the ended requests a second."""
+    """Return the ended requests per second."""
     ends = [r.arrivals_s[-1] for r in run.requests if r.is_complete]
     return over_window(run, sum(run.is_inside(end_s) for end_s in ends))
 
@@ -169,7 +169,7 @@ def joules_per_token(run: RunView) -> list[float]:
 
 
 def tokens_per_s_per_gpu(run: RunView) -> list[float]:
-    """Return the output tokens a second for each watched GPU."""
+    """Return the output tokens per second for each watched GPU."""
     if not run.gpus:
         raise NotComputableError("no GPU was watched.")
     return [tokens_per_s(run)[0] / len({gpu.facts.index for gpu in run.gpus})]

@@ -2,7 +2,7 @@
 
 A display name is no identity: two engines of one model have the same. What a target told of itself,
 what it ran on, the load, and whether a prefix cache held its prompts are: but not how many users or
-requests a second a sweep tried.
+requests per second a sweep tried.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 `requests.jsonl` has a line when a request is sent and one when it ends; `arrivals.bin` has the
 arrivals in between, in chunks of (request, count), the times and the numbers of tokens. They are
-written a few times a second, in binary: a record of 16,384 arrivals as JSON would stop the event
+written a few times per second, in binary: a record of 16,384 arrivals as JSON would stop the event
 loop for tens of milliseconds.
 """
 

@@ -71,7 +71,7 @@ def environment_keys() -> list[str]:
 
 
 def read_api_keys(path: Path | None) -> ApiKeys:
-    """Return the keys in a file, one a line, and in $NEMOTRT_API_KEYS, separated by commas.
+    """Return the keys in a file, one per line, and in $NEMOTRT_API_KEYS, separated by commas.
 
     Raises:
         ConfigError: the file is missing, unreadable or has no key, or others may read it.

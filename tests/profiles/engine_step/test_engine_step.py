@@ -133,7 +133,7 @@ def test_the_table_names_operators_and_limits(folder: Path) -> None:
     ("options", "message"),
     [
         (("--batch", "5"), "4 slots, not 5"),
-        (("--tokens", "17"), "16 tokens a slot, not 17"),
+        (("--tokens", "17"), "16 tokens per slot, not 17"),
         (("--held", "60"), "need a max_seq_len of"),
     ],
 )

@@ -83,7 +83,7 @@ def compile_plan(
         workspace_bytes: of scratch memory; 0 is TensorRT's own choice.
         cache: the compiler's measurements; default `timing_cache`.
         plugins: the key of the kernels in the folder's KERNELS_FILE; "" for no plugins.
-        report: called with what the compiler does, a few times a second.
+        report: called with what the compiler does, a few times per second.
 
     Raises:
         ChildProcessFailedError: TensorRT refuses the graph; its own messages say why.

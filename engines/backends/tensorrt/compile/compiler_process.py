@@ -1,4 +1,4 @@
-"""The process that compiles: reads a request from stdin, writes events to stdout, one a line.
+"""The process that compiles: reads a request from stdin, writes events to stdout, one per line.
 
 It runs as a script and imports the binding alone, so that nothing but the request decides where
 its memory lies: TensorRT orders tensors by address. Its parent is `compiler.py`.

@@ -71,7 +71,7 @@ class LayerReport:
 
 
 def parse_layers(lines: Sequence[str]) -> tuple[Layer, ...]:
-    """Return the layers of the builder's log, one a line.
+    """Return the layers of the builder's log, one per line.
 
     Raises:
         ValueError: a line is not of the form that this version of TensorRT writes.

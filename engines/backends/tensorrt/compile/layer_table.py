@@ -61,7 +61,7 @@ def _by_type(report: LayerReport, profile: int) -> list[tuple[str, int]]:
 
 
 def _print_kernels(report: LayerReport, profile: int, word: str) -> None:
-    """Print a profile's kernels, one a line: kind, types in and out, nodes."""
+    """Print a profile's kernels, one per line: kind, types in and out, nodes."""
     for number, layer in enumerate(report.kernels(profile)):
         types = [
             "+".join(dict.fromkeys(tensor.dtype for tensor in side))

@@ -98,7 +98,9 @@ class TensorRTEmitter(StandardEmitter):
         is_quantized = LinearWeight(self.checkpoint, weight).is_quantized
         expected = self.stored.safetensors or INT4_WORD
         if is_quantized and ref.dtype != expected:
-            raise ArtefactError(f"{weight} is {ref.dtype}; {self.precision} has {expected}.")
+            raise ArtefactError(
+                f"{weight} is stored as {ref.dtype}; {self.precision} needs {expected}."
+            )
         is_weight_only = is_quantized and self.precision.is_weight_only
         if is_weight_only:
             x = self._own_input(x)
@@ -180,7 +182,7 @@ class TensorRTEmitter(StandardEmitter):
         scale = LinearWeight(self.checkpoint, weight).scale()
         if self.precision.weights.granularity is Granularity.TENSOR:
             if not (scale == scale[0]).all():
-                raise ConfigError(f"{weight}_scale is per channel; fp8 has one scale a tensor.")
+                raise ConfigError(f"{weight}_scale is per channel; fp8 has one scale per tensor.")
             return self.graph.scalar(float(scale[0])), {}
         return self.graph.constant(scale, f"{weight}_scale"), {"axis": 0}
 

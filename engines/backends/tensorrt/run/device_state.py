@@ -1,4 +1,4 @@
-"""The state of all sequences in device memory, one row a sequence.
+"""The state of all sequences in device memory, one row per sequence.
 
 A KV cache is written in place, which TensorRT's KVCacheUpdate demands; so are all states where our
 plugins update them. TensorRT's own layers read and write convolution windows and SSM states by
