@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -100,6 +100,7 @@ def quantize(
             calibration_text.text,
             calibration_text.sequences,
             calibration_text.sequence_tokens,
+            mergings=options.merging.lora,
             is_asked=bool(given.keys() & {"text", "sequences", "sequence-tokens"}),
             quiet=silent,
         )
@@ -143,7 +144,7 @@ def _settings() -> "dict[str, Setting]":
     """Return this call's options by name, as a --config file spells them."""
     context = click.get_current_context()
     return {
-        key_of(option): str(value) if isinstance(value, Path) else value
+        key_of(option): _written(value)
         for option in context.command.params
         if isinstance(option, click.Option)
         and key_of(option) not in NOT_SAVED
@@ -151,16 +152,23 @@ def _settings() -> "dict[str, Setting]":
     }
 
 
+def _written(value: Any) -> "Setting":
+    """Return an option's value as a --config file has it."""
+    if isinstance(value, tuple):
+        return [str(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def _print_plan(source: Path, recipe: Recipe, options: QuantizeOptions, *, as_json: bool) -> None:
     """Print what would be quantized, what would stay, and the size."""
-    from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+    from nemotrt.engines.checkpoint.lora.merged import open_merged
     from nemotrt.quantize.writing.writer import COPIED, plan
 
     missing = options.calibration is not None and not options.calibration.exists()
     shards, selection, _ = plan(source, recipe, options, is_calibrated=not missing)
     if missing:
         click.echo(f"{options.calibration} is not there: it would be calibrated first.", err=True)
-    for line in open_checkpoint(source).notes(COPIED):
+    for line in open_merged(source, options.merging.lora).notes(COPIED):
         click.echo(line, err=True)
     target_bytes = sum(shard.num_bytes for shard in shards)
     if as_json:

@@ -7,11 +7,12 @@ import click
 
 from nemotrt.commandline.kinds import COUNT, READABLE, FloatRange
 from nemotrt.commandline.options import option
+from nemotrt.engines.checkpoint.lora.merging import MergingOptions
 from nemotrt.engines.model.numerics import GROUP_SIZES
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 METHODS = ("amax", "percentile", "mse")
-Setting = str | int | float | bool | None
+Setting = str | int | float | bool | list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class QuantizeOptions:
         unset="the recipe's",
     )
     keep_feeders: bool = False
+    merging: MergingOptions = field(default_factory=MergingOptions)
     calibration: Path | None = option(
         None, "Folder with the calibration for static scales; made first if it isn't there."
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.backends.native.adapters import NO_ADAPTERS, LoadedAdapters
 from nemotrt.engines.backends.native.binding import (
     check_program,
     close_program,
@@ -25,6 +26,7 @@ from nemotrt.engines.backends.native.program.program import (
     read_program,
     round_up,
 )
+from nemotrt.engines.checkpoint.lora.adapter import Adapter
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.state.kept_slots import KeptSlots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
@@ -47,6 +49,7 @@ class NativeEngine(KeptSlots):
         num_threads: int | None = None,
         isa: InstructionSet = InstructionSet.AUTO,
         max_draft: int = 0,
+        adapters: Mapping[str, Adapter] = NO_ADAPTERS,
     ) -> None:
         """Open the program in `folder`.
 
@@ -56,6 +59,11 @@ class NativeEngine(KeptSlots):
             num_threads: defaults to the cores of this process.
             isa: which kernels.
             max_draft: tokens of a draft at most; what is noted of them takes memory.
+            adapters: that slots may have, by name.
+
+        Raises:
+            ArtefactError: the program is damaged, or not for these limits.
+            ConfigError: an adapter changes what no linear of the program is.
         """
         self._handle: ctypes.c_void_p | None = None
         program = read_program(folder)
@@ -65,8 +73,10 @@ class NativeEngine(KeptSlots):
         rows = limits.max_batch_size
         self.pass_tokens = max(rows, min(PASS_TOKENS, rows * limits.chunk_tokens))
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._loaded = LoadedAdapters(adapters, program)
         spec = program_spec(
             program,
+            self._loaded.table,
             weights=self._weights.ctypes.data,
             weights_bytes=self._weights.size,
             max_slots=rows,
@@ -82,6 +92,7 @@ class NativeEngine(KeptSlots):
         self._handle = open_program(spec, folder)
         super().__init__(limits, program.vocab_size, self._states)
         self.max_draft = spec.max_draft
+        self._adapter = [0] * rows  # of each slot, counted from 1
         self._drafted: dict[int, int] = {}  # tokens of drafts that nobody has accepted, by slot
         self.operations = program.operations
         self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
@@ -103,7 +114,11 @@ class NativeEngine(KeptSlots):
         row = 0
         for pieces in self._passes(feeds):
             sequences = [
-                (p.slot, self.held[p.slot], len(p.tokens), p.num_logits, p.is_draft) for p in pieces
+                (
+                    *(p.slot, self.held[p.slot], len(p.tokens), p.num_logits, p.is_draft),
+                    self._adapter[p.slot],
+                )
+                for p in pieces
             ]
             tokens = np.array([token for piece in pieces for token in piece.tokens], np.int32)
             run_step(self._handle, sequences, tokens, logits[row:], self.seconds)
@@ -148,10 +163,26 @@ class NativeEngine(KeptSlots):
             self._drafted[slot] -= count
             self._undo(slot)
 
+    @property
+    def adapters(self) -> Sequence[str]:
+        """The names of the adapters that slots may have."""
+        return self._loaded.names
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Memory of all adapters."""
+        return self._loaded.num_bytes
+
+    def adapt(self, slot: int, name: str) -> None:
+        """Have an empty slot's tokens go through an adapter, until it is free."""
+        self._table.check(slot)
+        self._adapter[slot] = self._loaded.number(name)
+
     def release(self, slot: int) -> None:
-        """Free a slot; its state becomes zero."""
+        """Free a slot; its state becomes zero, and it has no adapter."""
         self._undo(slot)
         super().release(slot)
+        self._adapter[slot] = 0
 
     def _undo(self, slot: int) -> None:
         """Take what is left of a draft out of the caches: they are zero behind what is held."""
