@@ -72,7 +72,7 @@ def profile() -> None:
     help="Repeat until the mean throughput is known to so many percent; --repeat is the most.",
 )
 @click.option("--resume", is_flag=True, help="Keep the complete runs in OUTPUT, and go on.")
-@options_of(TargetOptions, without=("tensorrt_llm_python",))
+@options_of(TargetOptions, without=("tensorrt_llm_python", "lora"))
 @click.option("--header", "headers", callback=read_headers, help="Of every request.", **PAIRS)
 @click.option("--extra", callback=read_extra, help="In every request; null drops ours.", **PAIRS)
 @click.option(

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.options import one_option, option, options_of
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
+from nemotrt.engines.checkpoint.lora.named import NamedAdapter, NamedAdapterType, check_names
 from nemotrt.engines.runtime.speculation.options import AUTO, Guesses, num_guesses
 
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How an engine is opened; none of it changes what the engine computes.
+    """How an engine is opened; none of it changes what the engine computes without an adapter.
 
     `trust_seals`: what was digested before is not read again.
     """
@@ -41,13 +42,25 @@ class OpenOptions:
         kind=Guesses(),
         metavar="auto|off|N",
     )
+    lora: tuple[NamedAdapter, ...] = option(
+        (),
+        "Run this LoRA adapter (PEFT's files) beside the weights, called NAME; may be repeated.",
+        kind=NamedAdapterType(),
+        metavar="NAME=DIR",
+    )
 
     def __post_init__(self) -> None:
-        """Check the word."""
+        """Check the word and the names."""
         num_guesses(self.speculate)
+        check_names(self.lora)
 
 
 AS_BUILT = OpenOptions()
-OF_PROCESS = ("num_threads", "tensorrt_llm_python", "speculate")  # of no use where nothing runs
+OF_PROCESS = (
+    "num_threads",
+    "tensorrt_llm_python",
+    "speculate",
+    "lora",
+)  # of no use where nothing runs
 weight_options = options_of(OpenOptions, without=OF_PROCESS)
 checkpoint_option = one_option(OpenOptions, "checkpoint")

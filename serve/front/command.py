@@ -21,6 +21,13 @@ from nemotrt.serve.processes.options import FrontOptions
     show_default=True,
     help="gRPC address of the Triton that serves ENGINE's repository.",
 )
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="NAME",
+    help="An adapter that the engine behind Triton has; may be repeated.",
+)
 @options_of(FrontOptions)
 @options_of(LogOptions)
 @verbose_option
@@ -28,6 +35,7 @@ from nemotrt.serve.processes.options import FrontOptions
 def front(
     engine: Path,
     triton_address: str,
+    adapters: tuple[str, ...],
     front_options: FrontOptions,
     log_options: LogOptions,
     verbose: int,
@@ -45,4 +53,4 @@ def front(
 
     (port,) = choose_ports(front_options.host, [front_options.port])
     told, logs = replace(front_options, port=port), with_verbose(log_options, verbose)
-    serve_front(engine, told, logs, triton_address, engine_socket=None)
+    serve_front(engine, told, logs, triton_address, engine_socket=None, adapters=adapters)

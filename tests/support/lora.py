@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from support.reference import without_clamp
+
 HYBRID = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 DENSE = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -29,8 +31,8 @@ def float32_copy(folder: Path, target: Path) -> Path:
 
 
 def base_model(folder: Path) -> Any:
-    """Return a checkpoint's model in float32."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    """Return a checkpoint's model in float32, without transformers' clamp of time steps."""
+    return without_clamp(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
 
 
 def peft_model(folder: Path, seed: int = 0, size: float = 0.2, **config: Any) -> Any:

@@ -80,6 +80,6 @@ def _check(name: str, adapter: Adapter, linears: Mapping[str, int]) -> None:
         )
     if others := [weight for weight in adapter.weights if weight not in linears]:
         raise ConfigError(
-            f"adapter {name} changes {others[0]}, which is no linear of its own in the engine; merge "
-            f"it: nemotrt build CHECKPOINT --lora {adapter.path}."
+            f"adapter {name} changes {others[0]}, which is no linear of its own in the engine; "
+            f"merge it: nemotrt build CHECKPOINT --lora {adapter.path}."
         )

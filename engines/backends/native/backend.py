@@ -1,5 +1,6 @@
 """The native backend, as one object."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from nemotrt.needs import Ability, Need
 if TYPE_CHECKING:
     from nemotrt.engines.artefact.manifest import Manifest
     from nemotrt.engines.artefact.options import OpenOptions
+    from nemotrt.engines.checkpoint.lora.adapter import Adapter
     from nemotrt.engines.runtime.engine import Engine, Limits
 
 
@@ -32,6 +34,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
     precisions = (Precision.FP32, Precision.BF16, Precision.INT8_WO, Precision.INT4_WO)
     times_operations = True
     takes_drafts = True
+    takes_adapters = True
     has_experts = True
     abilities = (
         Ability("run faster on the CPU (native)", check=check_step),
@@ -73,18 +76,31 @@ class NativeBackend(CpuBackend[NativeOptions]):
         return Payload(export.tools(), formats, {})
 
     def load(
-        self, folder: Path, limits: "Limits", num_threads: int | None, most_guesses: int = 0
+        self,
+        folder: Path,
+        limits: "Limits",
+        num_threads: int | None,
+        most_guesses: int = 0,
+        adapters: "Mapping[str, Adapter] | None" = None,
     ) -> "Engine":
         """Return the open engine, which takes so many guesses behind a token."""
         from nemotrt.engines.backends.native.engine import NativeEngine
 
         max_draft = most_guesses + 1 if most_guesses else 0
-        return NativeEngine(folder, limits, num_threads, max_draft=max_draft)
+        return NativeEngine(
+            folder, limits, num_threads, max_draft=max_draft, adapters=adapters or {}
+        )
 
     def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the running engine of an engine directory."""
+        from nemotrt.engines.checkpoint.lora.adapter import open_adapter
+        from nemotrt.engines.model.hf_config import read_model_config
+
+        origin, config = manifest.checkpoint.origin, read_model_config(folder)
+        base = origin.repository if origin else None
+        adapters = {one.name: open_adapter(one.path, config, base) for one in options.lora}
         guesses = num_guesses(options.speculate)
-        return self.load(folder, manifest.engine_limits, options.num_threads, guesses)
+        return self.load(folder, manifest.engine_limits, options.num_threads, guesses, adapters)
 
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return what opening the engine asks of this machine."""
