@@ -143,6 +143,10 @@ class TakesAdapters(Engine, Protocol):
     def adapters(self) -> Sequence[str]:
         """Their names."""
 
+    @property
+    def adapter_bytes(self) -> int:
+        """Memory that all of them take."""
+
     def adapt(self, slot: int, name: str) -> None:
         """Have an empty slot's tokens go through an adapter, until the slot is free.
 

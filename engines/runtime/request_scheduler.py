@@ -107,6 +107,10 @@ def check_request(request: Request, engine: HasLimits, tokenizer: Tokenizer | No
             f"tokens; the engine holds {most}."
         )
     names = engine.adapters if isinstance(engine, TakesAdapters) else ()
+    if request.adapter and not names:
+        raise ConfigError(
+            f"unknown adapter {request.adapter!r}: the engine was opened with none; see --lora."
+        )
     if request.adapter and request.adapter not in names:
         raise unknown_name("adapter", request.adapter, names)
     if params.stop and tokenizer is None:

@@ -73,6 +73,8 @@ def chosen_adapter(adapters: Sequence[NamedAdapter], name: str | None) -> str:
         ConfigError: there is none of that name, or several and no name.
     """
     names = [adapter.name for adapter in adapters]
+    if name is not None and not names:
+        raise ConfigError(f"unknown adapter {name!r}: give its folder, --lora {name}=DIR.")
     if name is not None and name not in names:
         raise unknown_name("adapter", name, names)
     if name is None and len(names) > 1:
