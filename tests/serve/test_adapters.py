@@ -27,7 +27,7 @@ class Noting:
     async def generate(self, inputs: Fields, *_: Any, **__: Any) -> AsyncIterator[Fields]:
         self.asked.append(inputs)
         counts: Fields = {"num_input_tokens": 3, "num_output_tokens": 1}
-        yield {"text_output": "Ok", "finish_reason": "stop", **counts}
+        yield {"text_output": "Ok", "finish_reason": "stop", "final": True, **counts}
 
     async def is_ready(self) -> bool:
         return True

@@ -57,8 +57,8 @@ class CallSettings:
         """
         if model in self.model_names:
             return None
-        base, _, name = model.rpartition(":")
-        if name in self.adapters and (not base or base in self.model_names):
+        base, colon, name = model.rpartition(":")
+        if name in self.adapters and (not colon or base in self.model_names):
             return name
         raise unknown_model(model, (*self.model_names, *self.adapters))
 
