@@ -132,7 +132,8 @@ def build(
     spec = resolve_limits(opened, spec, resolved, given_limits, limits_file, say=say)
     if dry_run and as_json:
         found = {"schema_version": 1} | asdict(replace(spec, precision=resolved))
-        del found["options"]
+        del found["options"], found["lora"]
+        found |= {"lora": list(map(str, lora))} if lora else {}
         click.echo(json.dumps(found | option_values(own), default=str))
         return
     if dry_run:
