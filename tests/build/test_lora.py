@@ -34,9 +34,10 @@ def run(*words: object) -> Any:
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("adapter") / "pirate"
-    return lora.save_adapter(TINY, target, target_modules=lora.HYBRID, size=0.05)
+    return lora.write_adapter(TINY, target, target_modules=lora.HYBRID, size=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["native", "onnxruntime"])
 def test_an_engine_of_merged_weights_answers_as_peft(
     backend: str, adapter: Path, tmp_path: Path
@@ -71,6 +72,7 @@ def test_quantizing_with_an_adapter_is_quantizing_what_it_gives(
     assert record["lora"] == [str(adapter)] == record["settings"]["lora"]
 
 
+@pytest.mark.slow
 def test_a_calibration_is_of_the_merged_model(adapter: Path, tmp_path: Path) -> None:
     calibration = tmp_path / "calibration"
     words = ("--recipe", "int8-sq", "--calibration", calibration, "--quiet")

@@ -111,7 +111,7 @@ def test_a_server_answers_with_each_adapter(tiny_engine: Path, tmp_path: Path) -
 
     config = {"target_modules": lora.HYBRID, "size": 0.1}
     folders = {
-        name: lora.save_adapter(TINY_MODELS["tiny"], tmp_path / name, seed=seed, **config)
+        name: lora.write_adapter(TINY_MODELS["tiny"], tmp_path / name, seed=seed, **config)
         for seed, name in enumerate(("pirate", "brief"))
     }
     with LLM(tiny_engine, lora=folders, quiet=True) as llm:
@@ -139,7 +139,7 @@ def test_the_commands_choose_an_adapter(tiny_engine: Path, tmp_path: Path) -> No
     from support import lora
 
     config = {"target_modules": ["in_proj"], "size": 0.3}
-    one = lora.save_adapter(TINY_MODELS["tiny"], tmp_path / "one", **config)
+    one = lora.write_adapter(TINY_MODELS["tiny"], tmp_path / "one", **config)
 
     def run(*words: str) -> Any:
         line = ["generate", str(tiny_engine), "The", "--max-tokens", "8", *words]

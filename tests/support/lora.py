@@ -1,4 +1,4 @@
-"""Adapters that PEFT itself makes and saves, with random weights."""
+"""Adapters with random weights: those that PEFT itself makes and saves, and the like without it."""
 
 import json
 import shutil
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.model.tensor_names import expected_shapes
 from support.reference import without_clamp
 
 HYBRID = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
@@ -37,6 +38,8 @@ def base_model(folder: Path) -> Any:
 
 def peft_model(folder: Path, seed: int = 0, size: float = 0.2, **config: Any) -> Any:
     """Return a checkpoint's model in float32 with a new adapter, none of whose weights is zero."""
+    import peft
+
     torch.manual_seed(seed)
     settings = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"} | config
     with warnings.catch_warnings():
@@ -59,8 +62,31 @@ def save_adapter(folder: Path, target: Path, **config: Any) -> Path:
     return target
 
 
+def write_adapter(
+    folder: Path, target: Path, seed: int = 0, size: float = 0.2, **config: Any
+) -> Path:
+    """Write what PEFT would of an adapter for these linears, with less in its config."""
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"} | config
+    generator, tensors = torch.Generator().manual_seed(seed), {}
+    for name, shape in expected_shapes(open_checkpoint(folder).config).items():
+        module = name.removesuffix(".weight").replace("backbone.", "model.")
+        if module.rpartition(".")[2] in settings["target_modules"]:
+            sizes = {"lora_A": (settings["r"], shape[1]), "lora_B": (shape[0], settings["r"])}
+            tensors |= {
+                f"base_model.model.{module}.{part}.weight": size
+                * torch.randn(of_part, generator=generator)
+                for part, of_part in sizes.items()
+            }
+    target.mkdir()
+    save_file(tensors, target / "adapter_model.safetensors")
+    (target / "adapter_config.json").write_text(json.dumps(settings))
+    return target
+
+
 def loaded(folder: Path, *adapters: Path) -> Any:
     """Return a checkpoint's model in float32 with adapters as PEFT loads them, a0, a1, ..."""
+    import peft
+
     model: Any = base_model(folder)
     for number, adapter in enumerate(adapters):
         name = f"a{number}"

@@ -45,6 +45,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+QUICK = ("ranks and alphas of some",)
+
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -72,7 +74,10 @@ def check(found: Checkpoint, want: Any, base: Path) -> None:
     assert changed
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in VARIANTS],
+)
 def test_a_merge_is_pefts(variant: str, bases: dict[str, Path], tmp_path: Path) -> None:
     name, config = VARIANTS[variant]
     adapter = lora.save_adapter(bases[name], tmp_path / "a", **config)
@@ -80,6 +85,7 @@ def test_a_merge_is_pefts(variant: str, bases: dict[str, Path], tmp_path: Path) 
     check(open_merged(bases[name], [Merging(adapter)]), want, bases[name])
 
 
+@pytest.mark.slow
 def test_several_adapters_have_weights(bases: dict[str, Path], tmp_path: Path) -> None:
     base = bases["tiny"]
     first = lora.save_adapter(base, tmp_path / "one", target_modules=["in_proj", "q_proj"])
@@ -108,7 +114,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 def test_writers_spell_names_otherwise(
     spelling: str, bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    adapter = lora.save_adapter(bases["tiny"], tmp_path / "a", target_modules=lora.HYBRID)
+    adapter = lora.write_adapter(bases["tiny"], tmp_path / "a", target_modules=lora.HYBRID)
     merged = open_merged(bases["tiny"], [Merging(adapter)])
     want = {name: np.array(ref.map()) for name, ref in merged.tensors.items()}
     lora.rename(adapter, SPELLINGS[spelling])
@@ -140,7 +146,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def plain(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of the hybrid's in_proj."""
     target = tmp_path_factory.mktemp("plain") / "a"
-    return lora.save_adapter(bases["tiny"], target, target_modules=["in_proj"])
+    return lora.write_adapter(bases["tiny"], target, target_modules=["in_proj"])
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -228,6 +234,7 @@ def test_pickles_and_numbers_that_are_none_are_refused(
         open_merged(bases["tiny"], [Merging(adapter)])
 
 
+@pytest.mark.slow
 def test_a_dora_is_merged_alone_and_whole(bases: dict[str, Path], tmp_path: Path) -> None:
     config = {"target_modules": ["q_proj"], "use_dora": True}
     adapter = lora.save_adapter(bases["tiny"], tmp_path / "a", **config)

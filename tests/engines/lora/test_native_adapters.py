@@ -31,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 TOKENS = [5, 100, 7, 9, 300, 3, 2, 44]
 PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO, Precision.INT4_WO)
+QUICK = {("tiny", Precision.INT8_WO), ("tiny-dense", Precision.FP32)}
 TARGETS = {"tiny": [*lora.HYBRID, "lm_head"], "tiny-dense": lora.DENSE}
 SIZES = {"tiny": 0.05, "tiny-dense": 0.05}
 
@@ -53,8 +54,8 @@ def adapters(
         some = {"target_modules": targets[:2], "r": 3, "seed": 1, "size": size}
         every = {"target_modules": targets, "r": 9, "seed": 2, "size": size}
         found[name] = {
-            "some": lora.save_adapter(base, folder / f"{name}-some", **some),
-            "every": lora.save_adapter(base, folder / f"{name}-every", **every),
+            "some": lora.write_adapter(base, folder / f"{name}-some", **some),
+            "every": lora.write_adapter(base, folder / f"{name}-every", **every),
         }
     return found
 
@@ -86,6 +87,7 @@ def slot_with(engine: NativeEngine, adapter: str) -> int:
     return slot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY_MODELS)
 def test_logits_are_pefts(
     name: str, engines: Any, bases: dict[str, Path], adapters: dict[str, dict[str, Path]]
@@ -131,8 +133,14 @@ TEXT = st.lists(st.integers(0, 400), min_size=1, max_size=20)
 SEQUENCE = st.tuples(st.sampled_from(["", "some", "every"]), TEXT, st.integers(1, 16))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        pytest.param(name, precision, marks=() if (name, precision) in QUICK else pytest.mark.slow)
+        for name in TINY_MODELS
+        for precision in PRECISIONS
+    ],
+)
 def test_a_sequences_bits_do_not_depend_on_its_company(
     name: str,
     precision: Precision,
@@ -251,6 +259,7 @@ def test_a_program_takes_adapters_by_name(
             llm.generate("Once upon", params, adapter="third")
 
 
+@pytest.mark.slow
 def test_what_only_a_merge_can_do_is_refused(
     engines: Any, bases: dict[str, Path], tmp_path: Path
 ) -> None:
