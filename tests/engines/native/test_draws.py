@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nemotrt.build.check.kernels.sampler_cases import CARD, REAL, SETTINGS, likely
 from nemotrt.engines.backends.native.library import draw
 from nemotrt.engines.backends.native.library.draw import DrawEngine
-from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
+from nemotrt.engines.backends.native.library.library import available_isas
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn, open_draws
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform
@@ -21,8 +21,7 @@ from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from support.flat_engine import FlatEngine
 from support.sampler_cases import excess, probabilities, settings_of_every_size
 
-BEST = load_library().nemotrt_best_isa()
-ISAS = [isa for isa in InstructionSet if 0 < isa <= BEST]
+ISAS = available_isas()
 
 
 def tokens_of(
