@@ -93,7 +93,8 @@ class Checkpoint:
 
     def _merged_note(self) -> str | None:
         """What to say of adapters in the weights."""
-        names = [told.rsplit(" ", 2)[0] for told in self.merged]
+        each = (told.rsplit(" ", 2) for told in self.merged)
+        names = [name if weight == "1" else f"{name} ({weight})" for name, weight, _ in each]
         return f"merged into the weights: {', '.join(names)}" if names else None
 
     @property

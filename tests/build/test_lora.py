@@ -89,7 +89,7 @@ def test_a_gpus_engine_holds_the_merged_checkpoint(adapter: Path, tmp_path: Path
     words = ("--backend", "tensorrt-llm", "--gpu", "a100", "--lora", f"{adapter}=0.5", "-o", target)
     done = run("build", TINY, *words, "--max-batch-size", 2, "--max-seq-len", 64)
     assert done.exit_code == 0, done.output
-    assert "merged into the weights: pirate 0.5" in done.output
+    assert "merged into the weights: pirate (0.5)" in done.output
     wanted = open_merged(TINY, [Merging(adapter, 0.5)])
     found = open_checkpoint(target / "checkpoint")
     assert any(isinstance(ref, MergedRef) for ref in wanted.tensors.values())
