@@ -16,6 +16,7 @@ from nemotrt.commandline.shared import config_option
 from nemotrt.engines.artefact.named import ENGINE, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
+from nemotrt.engines.checkpoint.lora.named import adapter_option, chosen_adapter
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ConfigError, NemotrtError, unknown_name
 
@@ -59,6 +60,7 @@ WORDS = {
 )
 @options_of(PrefixCacheOptions)
 @options_of(OpenOptions)
+@adapter_option
 @rebuild_option
 @offline_option
 @config_option
@@ -69,6 +71,7 @@ def chat(
     budget: int | None,
     prefix_cache_options: PrefixCacheOptions,
     open_options: OpenOptions,
+    adapter: str | None,
     rebuild: bool,
     **given: Any,
 ) -> None:
@@ -84,6 +87,7 @@ def chat(
     """
     from nemotrt.llm import LLM
 
+    chosen = chosen_adapter(open_options.lora, adapter)
     with LLM(
         engine, options=open_options, prefix_cache=prefix_cache_options, rebuild=rebuild
     ) as llm:
@@ -93,6 +97,7 @@ def chat(
             system=system,
             thinking=thinking,
             budget=budget,
+            adapter=chosen,
         )
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             for text in messages(sys.stdin.readline):
@@ -113,6 +118,7 @@ class Session:
     system: str | None = None
     thinking: bool | None = None
     budget: int | None = None
+    adapter: str = ""
     turns: list[dict[str, str]] = field(default_factory=list)
 
     def take(self, text: str) -> bool:
@@ -158,7 +164,11 @@ class Session:
         turns = [*head, *self.turns, asked]
         params = self.llm.settings(turns, thinking=self.thinking, **self.settings)
         pieces = self.llm.stream(
-            turns, params, thinking=self.thinking, max_thinking_tokens=self.budget
+            turns,
+            params,
+            thinking=self.thinking,
+            max_thinking_tokens=self.budget,
+            adapter=self.adapter,
         )
         said, start_s, answer = "", time.perf_counter(), None
         show = Screen()

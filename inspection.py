@@ -51,11 +51,18 @@ def inspect(
     weight is missing or another, and 0 where only this machine lacks something. A quantized
     checkpoint: its formats checked against what the engines' loaders demand, and which of them
     load it; with --source, every weight against the error that rounding can make. Any other
-    checkpoint: its dimensions, with every tensor's name, type and shape checked.
+    checkpoint: its dimensions, with every tensor's name, type and shape checked. A LoRA adapter:
+    its ranks, its linears, and the memory that it takes beside the weights.
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+    from nemotrt.engines.checkpoint.lora.summary import is_adapter
 
     path = checkpoint_folder(folder)
+    if is_adapter(path):
+        if source is not None or layers or here or open_options != AS_BUILT:
+            raise ConfigError(f"{path} is an adapter: leave out all options but --json.")
+        _inspect_adapter(path, as_json)
+        return
     is_engine = (path / MANIFEST_FILE).is_file() or not (path / "config.json").is_file()
     if source is not None and (is_engine or not is_quantized(path)):
         raise ConfigError(f"--source is for a quantized checkpoint; {path} is none.")
@@ -76,6 +83,23 @@ def inspect(
         _inspect_quantized(path, source, as_json)
         return
     _inspect_plain(path, as_json)
+
+
+def _inspect_adapter(folder: Path, as_json: bool) -> None:
+    """Print a LoRA adapter."""
+    from nemotrt.engines.checkpoint.lora.summary import summary
+    from nemotrt.progress import readable_size
+
+    found = summary(folder)
+    rows = {
+        "kind": found["kind"],
+        "base model": found["base_model"] or NOT_RECORDED,
+        "ranks": f"{', '.join(map(str, found['ranks']))}, alpha {found['alpha']:g}",
+        "linears": f"{found['num_linears']}: {', '.join(found['linears'])}",
+        "size": f"{readable_size(found['num_bytes'])}, "
+        f"{readable_size(found['memory_bytes'])} beside the weights of an engine",
+    }
+    _print(found, rows, as_json)
 
 
 def _inspect_plain(folder: Path, as_json: bool) -> None:

@@ -3,13 +3,14 @@
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, overload
 
 from nemotrt.engines.artefact.named import engine_folder
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
+from nemotrt.engines.checkpoint.lora.named import NamedAdapter
 from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.prompt import PreparedPrompt, prepare_chat, prepare_text, thinking_budget
 from nemotrt.engines.runtime.request import FinishReason, Request, Token, Update
@@ -74,6 +75,7 @@ class LLM:
         *,
         options: OpenOptions = AS_BUILT,
         prefix_cache: PrefixCacheOptions = DEFAULT_CACHE,
+        lora: Mapping[str, str | Path] | None = None,
         rebuild: bool = False,
         quiet: bool = False,
     ) -> None:
@@ -84,6 +86,7 @@ class LLM:
                 "tiny" or "tiny-dense".
             options: how it is opened: threads, where its weights are.
             prefix_cache: how much of the memory states of prompts may take.
+            lora: folders of LoRA adapters that run beside the weights, by name.
             rebuild: build the engine of a checkpoint anew.
             quiet: do not say on stderr what is built.
 
@@ -97,6 +100,8 @@ class LLM:
             say = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr))
             return cached_engine(name, rebuild=rebuild, quiet=quiet, say=say)
 
+        named = (NamedAdapter(name, Path(path)) for name, path in (lora or {}).items())
+        options = replace(options, lora=(*options.lora, *named))
         self.folder = engine_folder(str(model), rebuild=rebuild, make=make)
         self._opened: OpenEngine = open_engine(self.folder, options)
         self._live = LiveRequests(self._opened.keeping_scheduler(prefix_cache))
@@ -137,25 +142,31 @@ class LLM:
 
     @overload  # to a checker a text is a sequence of texts too; the first that fits holds
     def generate(  # type: ignore[overload-overlap]
-        self, prompts: str, params: SamplingParams | None = None
+        self, prompts: str, params: SamplingParams | None = None, *, adapter: str = ""
     ) -> Answer: ...
 
     @overload
     def generate(
-        self, prompts: Sequence[str], params: SamplingParams | None = None
+        self, prompts: Sequence[str], params: SamplingParams | None = None, *, adapter: str = ""
     ) -> list[Answer]: ...
 
     def generate(
-        self, prompts: str | Sequence[str], params: SamplingParams | None = None
+        self,
+        prompts: str | Sequence[str],
+        params: SamplingParams | None = None,
+        *,
+        adapter: str = "",
     ) -> Answer | list[Answer]:
         """Return what a text is continued with; of several, which run together, in their order.
 
+        `adapter` is one of `lora`, "" none.
+
         Raises:
-            ConfigError: a prompt is empty, or too long for the engine.
+            ConfigError: a prompt is empty, or too long for the engine; or there is no such adapter.
             NemotrtError: the engine failed.
         """
         texts = [prompts] if isinstance(prompts, str) else prompts
-        answers = self._answers([self._asked(text, params) for text in texts])
+        answers = self._answers([self._asked(text, params, adapter=adapter) for text in texts])
         return answers[0] if isinstance(prompts, str) else answers
 
     def chat(
@@ -165,6 +176,7 @@ class LLM:
         *,
         thinking: bool | None = None,
         max_thinking_tokens: int | None = None,
+        adapter: str = "",
     ) -> Answer:
         """Return the answer to messages, or to what a user says.
 
@@ -173,13 +185,16 @@ class LLM:
             params: how tokens are chosen; default as the model's card says.
             thinking: whether the model reasons first; default as the messages and template say.
             max_thinking_tokens: after so many its reasoning is brought to an end.
+            adapter: one of `lora`, "" none.
 
         Raises:
             ConfigError: the chat template refuses the messages, or they are too long.
             NemotrtError: the engine failed.
         """
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        [answer] = self._answers([self._asked(turns, params, thinking, max_thinking_tokens)])
+        [answer] = self._answers(
+            [self._asked(turns, params, thinking, max_thinking_tokens, adapter)]
+        )
         return answer
 
     def stream(
@@ -189,12 +204,13 @@ class LLM:
         *,
         thinking: bool | None = None,
         max_thinking_tokens: int | None = None,
+        adapter: str = "",
     ) -> Iterator[Piece]:
         """Yield an answer as it comes: a text is continued as by `generate`, messages by `chat`.
 
         Closing the iterator ends the request.
         """
-        asked = self._asked(prompt, params, thinking, max_thinking_tokens)
+        asked = self._asked(prompt, params, thinking, max_thinking_tokens, adapter)
         with self._live.running([asked.request]):
             yield from self._pieces(asked)
 
@@ -217,6 +233,7 @@ class LLM:
         params: SamplingParams | None,
         thinking: bool | None = None,
         max_thinking_tokens: int | None = None,
+        adapter: str = "",
     ) -> Asked:
         """Return the request for a prompt; nothing runs yet."""
         is_chat = not isinstance(prompt, str)
@@ -226,7 +243,8 @@ class LLM:
         if max_thinking_tokens is not None:
             guide = thinking_budget(self._opened, prepared, max_thinking_tokens)
         self._num_requests += 1
-        request = Request(str(self._num_requests), prepared.ids, params, guide, prepared.trace)
+        name, trace = str(self._num_requests), prepared.trace
+        request = Request(name, prepared.ids, params, guide, trace, adapter=adapter)
         chat = prepared.turn.chat
         return Asked(request, TraceReader(chat, prepared.trace if is_chat else Trace.CLOSED))
 

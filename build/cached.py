@@ -20,7 +20,7 @@ from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.hub.origin import origin_of
 from nemotrt.engines.checkpoint.hub.parts import Part, small_files
-from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+from nemotrt.engines.checkpoint.stored.tensor_digest import tensor_digests
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import leaves_weights
 from nemotrt.engines.text.tokenizer_config import TEMPLATE_FOLDER

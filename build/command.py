@@ -11,7 +11,7 @@ import click
 from nemotrt.build.backend_options import check_options, option_values, with_backend_options
 from nemotrt.build.limit_options import GivenLimits
 from nemotrt.commandline.kinds import READABLE, choices
-from nemotrt.commandline.options import filled, options_of
+from nemotrt.commandline.options import filled, one_option, options_of
 from nemotrt.commandline.shared import (
     config_option,
     dry_run_option,
@@ -23,6 +23,7 @@ from nemotrt.commandline.shared import (
 )
 from nemotrt.engines.backends import registry
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
+from nemotrt.engines.checkpoint.lora.merging import Merging, MergingOptions
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.progress import stage_printer
 
@@ -65,6 +66,7 @@ def _list_support(context: click.Context, _: click.Parameter, is_wanted: bool) -
     type=choices(BUILT),
     help="Weights and activations of the linears; default: as the checkpoint is.",
 )
+@one_option(MergingOptions, "lora")
 @options_of(GivenLimits)
 @click.option(
     "--limits",
@@ -94,6 +96,7 @@ def build(
     backend: str | None,
     gpu: str | None,
     precision: Precision | None,
+    lora: tuple[Merging, ...],
     given_limits: GivenLimits,
     limits_file: Path | None,
     force: bool,
@@ -106,8 +109,8 @@ def build(
     from nemotrt.build.backend_options import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
     from nemotrt.build.planned_limits import resolve_limits, two_sides_note
-    from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+    from nemotrt.engines.checkpoint.lora.merged import open_merged
     from nemotrt.files.writing import check_target
 
     given = [option.opts[0] for option in given_options(click.get_current_context()).values()]
@@ -117,10 +120,10 @@ def build(
             click.echo(note, err=True)
     check_options(backend, given)
     own = filled(registry.find(backend).options_type, chosen)
-    spec = BuildSpec(backend, gpu, precision, DEFAULT_LIMITS, own)
+    spec = BuildSpec(backend, gpu, precision, DEFAULT_LIMITS, own, lora)
     check_target(output, force=force)
     source = checkpoint_folder(checkpoint)
-    opened = open_checkpoint(source)
+    opened = open_merged(source, lora)
     if not quiet:
         for line in opened.notes():
             click.echo(line, err=True)
@@ -129,7 +132,8 @@ def build(
     spec = resolve_limits(opened, spec, resolved, given_limits, limits_file, say=say)
     if dry_run and as_json:
         found = {"schema_version": 1} | asdict(replace(spec, precision=resolved))
-        del found["options"]
+        del found["options"], found["lora"]
+        found |= {"lora": list(map(str, lora))} if lora else {}
         click.echo(json.dumps(found | option_values(own), default=str))
         return
     if dry_run:

@@ -9,11 +9,19 @@ from typing import Any
 
 from nemotrt.build.backend_options import checked_options
 from nemotrt.build.limit_options import BATCH_SIZE, CHUNK_TOKENS, SEQ_LEN
-from nemotrt.engines.artefact.manifest import CheckpointEntry, LimitsEntry, Manifest, write_manifest
+from nemotrt.engines.artefact.manifest import (
+    CHECKPOINT_FOLDER,
+    CheckpointEntry,
+    LimitsEntry,
+    Manifest,
+    write_manifest,
+)
 from nemotrt.engines.backends import registry
 from nemotrt.engines.backends.protocol.backend import AnyBackend, BuildJob, Executed, Target
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.hub.origin import origin_of
+from nemotrt.engines.checkpoint.lora.merged import open_merged
+from nemotrt.engines.checkpoint.lora.merging import Merging
 from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import Precision
@@ -32,7 +40,8 @@ class BuildSpec:
     """What to build.
 
     `backend` is by default the one that runs on any CPU; `precision` None means the checkpoint's
-    own; `options` are the backend's Options, None for their defaults.
+    own; `options` are the backend's Options, None for their defaults. `lora` are adapters that are
+    merged into the weights.
     """
 
     backend: str = dataclasses.field(default_factory=lambda: registry.names()[0])
@@ -40,6 +49,7 @@ class BuildSpec:
     precision: Precision | None = None
     limits: Limits = DEFAULT_LIMITS
     options: Any = None
+    lora: tuple[Merging, ...] = ()
 
 
 def build_engine(
@@ -64,9 +74,12 @@ def build_engine(
         ArtefactError: the checkpoint is damaged.
         EnvironmentUnfitError: the compiler for the choice is not here.
     """
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_merged(source, spec.lora)
     resolved = resolve(checkpoint, spec)
     with writing_folder(target, force=force) as folder:
+        if spec.lora and not registry.find(spec.backend).is_cpu:
+            report("merging adapters")
+            resolved = dataclasses.replace(resolved, checkpoint=_merged(checkpoint, folder))
         manifest = _build(resolved, spec, BuildJob(folder, spec.limits, report))
         config = settled_json(source, checkpoint.config)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -77,6 +90,14 @@ def build_engine(
         report("checksums")
         write_manifest(folder, manifest)
     return manifest
+
+
+def _merged(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """Write the merged checkpoint into the engine's folder, for backends that bind its weights."""
+    from nemotrt.quantize.writing.merged import write_merged
+
+    write_merged(checkpoint, folder / CHECKPOINT_FOLDER)
+    return open_checkpoint(folder / CHECKPOINT_FOLDER)
 
 
 def check_spec(checkpoint: Checkpoint, spec: BuildSpec) -> Precision:
@@ -149,6 +170,8 @@ def _build(target: Target[Any], spec: BuildSpec, job: BuildJob) -> Manifest:
     job.report("graph")
     backend, checkpoint = registry.find(spec.backend), target.checkpoint
     payload = backend.build(target, job)
+    is_inside = checkpoint.path.parent == job.folder
+    notes = payload.notes | ({"lora": ", ".join(map(str, spec.lora))} if spec.lora else {})
     return Manifest(
         backend=backend.name,
         gpu=target.gpu,
@@ -158,13 +181,13 @@ def _build(target: Target[Any], spec: BuildSpec, job: BuildJob) -> Manifest:
         limits=LimitsEntry(**dataclasses.asdict(job.limits)),
         model=model_summary(checkpoint.config),
         checkpoint=CheckpointEntry(
-            path=str(checkpoint.path.resolve()),
+            path=CHECKPOINT_FOLDER if is_inside else str(checkpoint.path.resolve()),
             fingerprint=checkpoint.fingerprint(),
             origin=origin_of(checkpoint.path),
         ),
         weights=dict(payload.weights),
         tools=dict(payload.tools),
-        options=payload.notes,
+        options=notes,
         files={},
     )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemotrt.engines.artefact.manifest import (
+    CHECKPOINT_FOLDER,
     Manifest,
     read_manifest,
     verify_files,
@@ -16,8 +17,6 @@ from nemotrt.engines.opening import weights_place
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.placing import place_files
 from nemotrt.files.writing import check_target, make_folder, writing_folder
-
-CHECKPOINT_FOLDER = "checkpoint"  # inside a packed engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from nemotrt.commandline.shared import config_option
 from nemotrt.engines.artefact.named import ENGINE, engine_folder, rebuild_option
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.hub.parameter import offline_option
+from nemotrt.engines.checkpoint.lora.named import adapter_option, chosen_adapter
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.wire.request import NUMBERS
 
@@ -87,6 +88,7 @@ def number_options(function: Command) -> Command:
     help="Log-probabilities of each prompt token and the N likeliest, with --json.",
 )
 @options_of(OpenOptions)
+@adapter_option
 @rebuild_option
 @click.option("--json", "as_json", is_flag=True, help="Print tokens, text and usage as JSON.")
 @offline_option
@@ -100,6 +102,7 @@ def generate(
     stream: bool,
     max_tokens: int | None,
     open_options: OpenOptions,
+    adapter: str | None,
     rebuild: bool,
     as_json: bool,
     **sampling: Any,
@@ -128,6 +131,7 @@ def generate(
             raise ConfigError(f"{option} needs --json: a text has no place for them.")
     if stream and as_json:
         raise ConfigError("--stream and --json exclude each other.")
+    chosen = chosen_adapter(open_options.lora, adapter)
     opened = open_engine(engine_folder(engine, rebuild=rebuild), open_options)
     updates = []
     with closing(opened.engine):
@@ -138,7 +142,7 @@ def generate(
             max_tokens=max_tokens or max(min(128, limits.max_seq_len - len(ids)), 1),
             **{**prepared.defaults, **given},
         )
-        for update in generation.generate(opened.scheduler(), ids, params, prepared.trace):
+        for update in generation.generate(opened.scheduler(), ids, params, prepared.trace, chosen):
             updates.append(update)
             if stream:
                 click.echo(update.text, nl=False)

@@ -1,5 +1,6 @@
 """Opens an engine directory: manifest, files, backend, tokenizer, chat template."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from nemotrt.engines.artefact.manifest import Manifest, read_manifest, verify_fi
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.artefact.weights import Place, check_given, find_weights, same_checkpoint
 from nemotrt.engines.backends import registry
+from nemotrt.engines.checkpoint.lora.named import NamedAdapter
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.runtime.engine import Engine, KeepsState, TakesDrafts
 from nemotrt.engines.runtime.request_scheduler import RequestScheduler, SchedulesItself
@@ -146,6 +148,7 @@ def checked_manifest(folder: Path, options: OpenOptions, *, verify: bool = True)
     check_python(manifest, options.tensorrt_llm_python)
     check_speculate(manifest, options.speculate)
     check_mapping(manifest, options)
+    check_adapters(manifest, options.lora)
     if verify:
         verify_files(folder, manifest, trust_seals=options.trust_seals)
     if not reads_checkpoint(manifest):
@@ -211,6 +214,18 @@ def check_mapping(manifest: Manifest, options: OpenOptions) -> None:
             f"{flag} is for engines of {' and '.join(names)}; this engine is "
             f"{manifest.backend}'s: leave it out."
         )
+
+
+def check_adapters(manifest: Manifest, adapters: Sequence[NamedAdapter]) -> None:
+    """Raise ConfigError if adapters are given for an engine that runs none beside its weights."""
+    if not adapters or registry.find(manifest.backend).takes_adapters:
+        return
+    names = [backend.name for backend in registry.backends() if backend.takes_adapters]
+    raise ConfigError(
+        f"--lora NAME=DIR is for engines of {' and '.join(names)}; this engine is "
+        f"{manifest.backend}'s. Merge the adapter into its weights: nemotrt build CHECKPOINT "
+        f"--backend {manifest.backend} --lora {adapters[0].path}."
+    )
 
 
 def check_speculate(manifest: Manifest, word: str) -> None:

@@ -1,8 +1,10 @@
 """`nemotrt.quantize(...)`: what `nemotrt quantize` does, as a function."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
+from nemotrt.engines.checkpoint.lora.merging import MergingOptions, read_merging
 from nemotrt.files.writing import check_target
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.gpus import choose_format, choose_recipe
@@ -19,6 +21,7 @@ def quantize(
     gpu: str | None = None,
     calibration: str | Path | None = None,
     kv_cache: str = "none",
+    lora: Sequence[str | Path] = (),
     force: bool = False,
 ) -> QuantizeResult:
     """Write a checkpoint quantized; return what was done.
@@ -30,6 +33,7 @@ def quantize(
         gpu: the recipe must run there.
         calibration: a folder with the calibration for static scales; made first if it is not there.
         kv_cache: "none", "fp8" or "int8".
+        lora: adapters that are merged before, each DIR or DIR=WEIGHT.
         force: replace the output.
 
     Raises:
@@ -40,7 +44,8 @@ def quantize(
     chosen, target = choose_recipe(recipe, gpu, kv_cache), Path(output)
     folder = None if calibration is None else Path(calibration)
     layout = choose_format(None, chosen)
-    options = QuantizeOptions(layout, kv_cache, calibration=folder, force=force)
+    merging = MergingOptions(tuple(read_merging(str(one)) for one in lora))
+    options = QuantizeOptions(layout, kv_cache, merging=merging, calibration=folder, force=force)
     check_target(target, force=force)
     source = checkpoint_folder(str(checkpoint), quiet=True)
     if folder is not None:
@@ -48,6 +53,12 @@ def quantize(
 
         text = DEFAULT_TEXT
         ensure_calibration(
-            source, folder, text.text, text.sequences, text.sequence_tokens, quiet=True
+            source,
+            folder,
+            text.text,
+            text.sequences,
+            text.sequence_tokens,
+            mergings=merging.lora,
+            quiet=True,
         )
     return quantize_checkpoint(source, target, chosen, options)

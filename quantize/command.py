@@ -4,7 +4,7 @@ import json
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,7 @@ from nemotrt.commandline.shared import (
     quiet_option,
 )
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
+from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
 from nemotrt.progress import byte_progress, readable_size
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
@@ -86,6 +87,11 @@ def quantize(
         calibration=calibration,
         settings=_settings(),
     )
+    if options.merging.lora and (options.mixed or options.budget_gib or options.compensate):
+        raise ConfigError(
+            "--mixed, --budget-gib and --compensate measure the checkpoint's own weights, without "
+            "the adapters of --lora: leave them out, or merge the adapters with PEFT first."
+        )
     silent = quiet or as_json
     has_text = calibration is not None or options.compensate
     is_calibrated, clip = has_text, options.calibration_options.method
@@ -105,6 +111,7 @@ def quantize(
             calibration_text.text,
             calibration_text.sequences,
             calibration_text.sequence_tokens,
+            mergings=options.merging.lora,
             is_asked=bool(given.keys() & {"text", "sequences", "sequence-tokens"}),
             quiet=silent,
         )
@@ -170,7 +177,7 @@ def _settings() -> "dict[str, Setting]":
     """Return this call's options by name, as a --config file spells them."""
     context = click.get_current_context()
     return {
-        key_of(option): str(value) if isinstance(value, Path) else value
+        key_of(option): _written(value)
         for option in context.command.params
         if isinstance(option, click.Option)
         and key_of(option) not in NOT_SAVED
@@ -178,16 +185,23 @@ def _settings() -> "dict[str, Setting]":
     }
 
 
+def _written(value: Any) -> "Setting":
+    """Return an option's value as a --config file has it."""
+    if isinstance(value, tuple):
+        return [str(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def _print_plan(source: Path, recipe: Recipe, options: QuantizeOptions, *, as_json: bool) -> None:
     """Print what would be quantized, what would stay, and the size."""
-    from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+    from nemotrt.engines.checkpoint.lora.merged import open_merged
     from nemotrt.quantize.writing.writer import COPIED, plan
 
     missing = options.calibration is not None and not options.calibration.exists()
     shards, selection, _ = plan(source, recipe, options, is_calibrated=not missing)
     if missing:
         click.echo(f"{options.calibration} is not there: it would be calibrated first.", err=True)
-    for line in open_checkpoint(source).notes(COPIED):
+    for line in open_merged(source, options.merging.lora).notes(COPIED):
         click.echo(line, err=True)
     target_bytes = sum(shard.num_bytes for shard in shards)
     if as_json:

@@ -196,7 +196,8 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
         ConfigError: an option is of what is not there.
     """
     from nemotrt.engines.artefact.manifest import MANIFEST_FILE, read_manifest
-    from nemotrt.engines.opening import check_python, check_threads
+    from nemotrt.engines.opening import check_adapters, check_python, check_threads
+    from nemotrt.serve.processes.options import check_adapter_names
 
     given = {option.name for option in given_options(click.get_current_context()).values()}
     foreign = [told.names[0] for item, told in told_fields(TritonOptions) if item.name in given]
@@ -207,6 +208,9 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
         manifest = read_manifest(spec.engine)
         check_threads(manifest, spec.process.opening.num_threads)
         check_python(manifest, spec.process.opening.tensorrt_llm_python)
+        check_adapters(manifest, spec.process.opening.lora)
+    names = (spec.front.model_name, *spec.front.served_model_name)
+    check_adapter_names([adapter.name for adapter in spec.process.opening.lora], names)
 
     def with_free_ports(options: Any) -> Any:
         ports = {item.name for item, told in told_fields(type(options)) if told.kind is PORT}

@@ -122,6 +122,7 @@ class GenerationRequest(SamplingNumbers):
     num_top_prompt_log_probs: int = 0
     logit_bias_ids: tuple[int, ...] = ()
     logit_bias_values: tuple[float, ...] = ()
+    lora_name: str | None = None  # one of the engine's adapters; None: none
     cache_salt: str | None = None  # whose kept prefixes it may use; None: those without a salt
 
 

@@ -16,6 +16,7 @@ from nemotrt.files.digests import Part, digests
 from nemotrt.files.model_file import Strict, json_model
 
 MANIFEST_FILE = "engine.json"
+CHECKPOINT_FOLDER = "checkpoint"  # inside an engine's folder, where it holds its weights' files
 EXECUTED_FILE = "executed.json"  # of executed.py; no part of what was built
 
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from nemotrt.commandline.kinds import COUNT, choices
 from nemotrt.commandline.options import one_option, option, options_of
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT
+from nemotrt.engines.checkpoint.lora.named import NamedAdapter, NamedAdapterType, check_names
 from nemotrt.engines.runtime.speculation.options import AUTO, Guesses, num_guesses
 
 
@@ -20,7 +21,7 @@ class WeightPages(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How an engine is opened; none of it changes what the engine computes.
+    """How an engine is opened; none of it changes what the engine computes without an adapter.
 
     `trust_seals`: what was digested before is not read again.
     """
@@ -51,6 +52,12 @@ class OpenOptions:
         kind=Guesses(),
         metavar="auto|off|N",
     )
+    lora: tuple[NamedAdapter, ...] = option(
+        (),
+        "Run this LoRA adapter (PEFT's files) beside the weights, called NAME; may be repeated.",
+        kind=NamedAdapterType(),
+        metavar="NAME=DIR",
+    )
 
     weight_pages: WeightPages = option(
         WeightPages.LAZY,
@@ -64,14 +71,15 @@ class OpenOptions:
     )
 
     def __post_init__(self) -> None:
-        """Check the word."""
+        """Check the word and the names."""
         num_guesses(self.speculate)
+        check_names(self.lora)
 
 
 AS_BUILT = OpenOptions()
 # of no use where nothing runs
 OF_PROCESS = (
-    *("num_threads", "tensorrt_llm_python", "speculate"),
+    *("num_threads", "tensorrt_llm_python", "speculate", "lora"),
     *("weight_pages", "pins_threads"),
 )
 weight_options = options_of(OpenOptions, without=OF_PROCESS)

@@ -15,7 +15,7 @@ from nemotrt.engines.artefact.manifest import MANIFEST_FILE, Manifest, is_inside
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
-from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+from nemotrt.engines.checkpoint.stored.tensor_digest import tensor_digests
 from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.errors import ArtefactError, ConfigError

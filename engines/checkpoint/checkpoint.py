@@ -41,6 +41,7 @@ class Checkpoint:
     tensors: dict[str, TensorRef]
     quant: QuantConfig = field(default_factory=QuantConfig)
     contradictions: tuple[str, ...] = ()  # of the folder's files, and which of them holds
+    merged: tuple[str, ...] = ()  # adapters in the weights: name, weight and digest of each
 
     def __getitem__(self, name: str) -> TensorRef:
         """Return where tensor `name` lies."""
@@ -77,7 +78,7 @@ class Checkpoint:
         `fate` says what becomes of the tensors that are no part of the model.
         """
         fate = "left out" if self.sees_images else fate
-        found = (self._decoded_note(), left_out_note(self._left_out(), fate))
+        found = (self._decoded_note(), left_out_note(self._left_out(), fate), self._merged_note())
         return (*self.contradictions, *filter(None, found))
 
     def _decoded_note(self) -> str | None:
@@ -89,6 +90,12 @@ class Checkpoint:
         count = sum(isinstance(ref, DecodedRef) for ref in self.tensors.values())
         told = f"{self.quant.title}: {count} of its linears are read as floats, dequantized"
         return told if count else None
+
+    def _merged_note(self) -> str | None:
+        """What to say of adapters in the weights."""
+        each = (told.rsplit(" ", 2) for told in self.merged)
+        names = [name if weight == "1" else f"{name} ({weight})" for name, weight, _ in each]
+        return f"merged into the weights: {', '.join(names)}" if names else None
 
     @property
     def sees_images(self) -> bool:
@@ -118,6 +125,8 @@ class Checkpoint:
         for name, ref in sorted(self.tensors.items()):
             entry = (name, ref.dtype, ref.shape, ref.path.name, ref.offset)
             digest.update(repr(entry).encode())
+        for told in self.merged:
+            digest.update(repr(told.rsplit(" ", 2)[1:]).encode())  # an adapter's name is no part
         return digest.hexdigest()
 
 

@@ -135,6 +135,26 @@ class TakesDrafts(Engine, Protocol):
         """
 
 
+@runtime_checkable
+class TakesAdapters(Engine, Protocol):
+    """An engine that was opened with adapters, of which each slot may have one."""
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """Their names."""
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Memory that all of them take."""
+
+    def adapt(self, slot: int, name: str) -> None:
+        """Have an empty slot's tokens go through an adapter, until the slot is free.
+
+        Raises:
+            ConfigError: the slot is not allocated, or there is no such adapter.
+        """
+
+
 def step_by_rows(
     step: Callable[[Sequence[Feed]], npt.NDArray[np.float32]], feeds: Sequence[Feed]
 ) -> npt.NDArray[np.float32]:

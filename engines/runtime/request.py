@@ -36,7 +36,8 @@ class Request:
     `guide` may force or forbid tokens; it belongs to this request alone. `trace` is where the
     prompt leaves a reasoning trace: stop strings end the answer alone, never the trace. CLOSED
     makes everything the answer. `salt` says whose kept states the request may use and leave: those
-    of the same salt. `priority` is for preemption; a lower one goes first.
+    of the same salt and adapter. `priority` is for preemption; a lower one goes first. `adapter` is
+    one that the engine was opened with; "" is none.
     """
 
     request_id: str
@@ -46,6 +47,17 @@ class Request:
     trace: Trace = Trace.CLOSED
     salt: str = ""
     priority: int = 0
+    adapter: str = ""
+
+    @property
+    def pool(self) -> str:
+        """Whose kept states and earlier answers these are: of one salt, of one adapter.
+
+        No two pairs have one pool: what begins with a zero character names an adapter's length.
+        """
+        if not (self.adapter or self.salt.startswith("\0")):
+            return self.salt
+        return f"\0{len(self.adapter)}:{self.adapter}{self.salt}"
 
     def text_stream(self, tokenizer: Tokenizer | None) -> TextStream:
         """Return the text of the request's tokens, still empty."""

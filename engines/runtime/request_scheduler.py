@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from nemotrt.engines.runtime.engine import HasLimits
+from nemotrt.engines.runtime.engine import HasLimits, TakesAdapters
 from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.text.tokenizer import Tokenizer
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ConfigError, unknown_name
 
 
 @dataclass(slots=True)
@@ -106,5 +106,12 @@ def check_request(request: Request, engine: HasLimits, tokenizer: Tokenizer | No
             f"prompt ({len(prompt)}) plus max_tokens ({params.max_tokens}) is {planned} "
             f"tokens; the engine holds {most}."
         )
+    names = engine.adapters if isinstance(engine, TakesAdapters) else ()
+    if request.adapter and not names:
+        raise ConfigError(
+            f"unknown adapter {request.adapter!r}: the engine was opened with none; see --lora."
+        )
+    if request.adapter and request.adapter not in names:
+        raise unknown_name("adapter", request.adapter, names)
     if params.stop and tokenizer is None:
         raise ConfigError("stop strings need a tokenizer; use stop_token_ids.")

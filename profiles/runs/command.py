@@ -57,7 +57,7 @@ PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
     help="Repeat until the mean throughput is known to so many percent; --repeat is the most.",
 )
 @click.option("--resume", is_flag=True, help="Keep the complete runs in OUTPUT, and go on.")
-@options_of(TargetOptions, without=("tensorrt_llm_python",))
+@options_of(TargetOptions, without=("tensorrt_llm_python", "lora"))
 @click.option(
     "--header",
     "headers",

@@ -1,12 +1,14 @@
 """Runs the 16 bit model over sample text and observes what enters each linear and the KV cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.lora.merged import open_merged
+from nemotrt.engines.checkpoint.lora.merging import Merging
 from nemotrt.engines.model.tensor_names import blocks, of_any_expert
 from nemotrt.errors import ConfigError
 from nemotrt.progress import count_progress
@@ -76,6 +78,7 @@ def ensure_calibration(
     num_sequences: int,
     num_tokens: int,
     *,
+    mergings: Sequence[Merging] = (),
     is_asked: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -87,6 +90,7 @@ def ensure_calibration(
         text: JSON Lines or plain text; None takes the set that ships with nemotrt.
         num_sequences: at most so many windows of the text.
         num_tokens: tokens of a window.
+        mergings: adapters that are merged into it.
         is_asked: whether the caller chose the text or its size: an older folder must have it.
         quiet: draw no progress bar.
 
@@ -104,13 +108,13 @@ def ensure_calibration(
             f"{num_tokens} tokens; give more text."
         )
     if folder.exists():
-        if load_calibration(folder, source).tokens_digest != tokens_digest(tokens):
+        if load_calibration(folder, source, mergings).tokens_digest != tokens_digest(tokens):
             raise ConfigError(
                 f"{folder} was calibrated on other text than --text, --sequences and "
                 "--sequence-tokens give; leave them away to use it, or give a new folder."
             )
         return
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_merged(source, mergings)
     total = len(checkpoint.config.layers)
     with count_progress("calibrating, blocks", total, quiet=quiet) as progress:
         save_calibration(calibrate(checkpoint, tokens, progress), folder)

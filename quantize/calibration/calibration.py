@@ -6,6 +6,7 @@ A folder of two files: `calibration.json`, readable, one line of figures a linea
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.lora.merged import open_merged
+from nemotrt.engines.checkpoint.lora.merging import Merging
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef, read_header
 from nemotrt.engines.model.tensor_names import linear_names, of_any_expert
 from nemotrt.errors import ArtefactError, ConfigError
@@ -94,8 +97,10 @@ def identity(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
-    """Return the calibration in `folder`, made for the checkpoint in folder `checkpoint`.
+def load_calibration(
+    folder: Path, checkpoint: Path, mergings: Sequence[Merging] = ()
+) -> Calibration:
+    """Return the calibration in `folder`, made for a checkpoint with adapters merged into it.
 
     Raises:
         ArtefactError: a file is missing or damaged.
@@ -109,7 +114,7 @@ def load_calibration(folder: Path, checkpoint: Path) -> Calibration:
         digest = str(summary["tokens_sha256"])
     except (ArtefactError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{folder} is not a calibration: {error!r}.") from error
-    source = open_checkpoint(checkpoint)
+    source = open_merged(checkpoint, mergings)
     if made_for != identity(source):
         raise ConfigError(f"the calibration {folder} was made for another checkpoint.")
     refs, _ = read_header(folder / TENSOR_FILE)

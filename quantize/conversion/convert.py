@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.codes.groups import NO_WEIGHTS, round_groups
+from nemotrt.engines.checkpoint.lora.merged import MergedRef
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
@@ -144,6 +145,11 @@ def _stored_int4(
 def read_rows(fd: int, ref: TensorRef, rows: slice) -> kernels.Weights:
     """Return rows as the kernels want them: bits of bfloat16, or float32."""
     width, item = ref.shape[1], ref.numpy_dtype.itemsize
+    if isinstance(ref, MergedRef):
+        found = ref.rows(rows)
+        return (
+            found.view(np.uint16) if ref.dtype == "BF16" else found.astype(np.float32, copy=False)
+        )
     raw = np.empty((rows.stop - rows.start) * width * item, np.uint8)
     read_exactly(fd, raw, ref.offset + rows.start * width * item)
     if ref.dtype == "BF16":

@@ -8,11 +8,12 @@ import click
 
 from nemotrt.commandline.kinds import ABOVE_0, COUNT, READABLE, FloatRange
 from nemotrt.commandline.options import option
+from nemotrt.engines.checkpoint.lora.merging import MergingOptions
 from nemotrt.engines.model.numerics import GROUP_SIZES
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 METHODS = ("amax", "percentile", "mse")
-Setting = str | int | float | bool | None
+Setting = str | int | float | bool | list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class QuantizeOptions:
     )
     rounded: Mapping[str, Path] = field(default_factory=dict)  # weight -> its codes, found before
     int8: tuple[str, ...] = ()  # weights of 8 bits beside others of 4
+    merging: MergingOptions = field(default_factory=MergingOptions)
     calibration: Path | None = option(
         None, "Folder with the calibration for static scales; made first if it isn't there."
     )

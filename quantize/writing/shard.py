@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 
+from nemotrt.engines.checkpoint.lora.merged import MergedRef
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion.convert import chunks, convert_rows, rows_amax, tensor_scale
@@ -147,9 +148,19 @@ def _source_offset(entry: Entry) -> int:
 
 
 def _copy(src: int, ref: TensorRef, sink: Sink, offset: int, pieces: "_Pieces") -> None:
+    if isinstance(ref, MergedRef):
+        row_bytes = ref.num_bytes // ref.shape[0]
+        for rows in chunks(ref.shape):
+            count, place = (rows.stop - rows.start) * row_bytes, offset + rows.start * row_bytes
+            pieces.start(count, _put_rows, ref, rows, sink, place)
+        return
     for begin in range(0, ref.num_bytes, COPY_BYTES):
         count = min(COPY_BYTES, ref.num_bytes - begin)
         pieces.start(count, sink.copy, src, ref.offset + begin, offset + begin, count)
+
+
+def _put_rows(ref: MergedRef, rows: slice, sink: Sink, offset: int) -> None:
+    sink.put(offset, np.ascontiguousarray(ref.rows(rows)).view(np.uint8).reshape(-1).data)
 
 
 def _convert(

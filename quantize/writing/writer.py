@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from nemotrt.engines.checkpoint.checkpoint import open_checkpoint, shard_paths
+from nemotrt.engines.checkpoint.checkpoint import shard_paths
 from nemotrt.engines.checkpoint.hub.origin import RECORD_FILE, origin_of
+from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.progress import readable_size
@@ -74,7 +75,7 @@ def quantize_checkpoint(
         EnvironmentUnfitError: the disk is too small.
     """
     begin = time.perf_counter()
-    _check_apart(target, source, options.calibration)
+    _check_apart(target, source, options)
     shards, selection, digest = plan(source, recipe, options, progress=progress)
     kv_algo = None if options.kv_cache == "none" else options.kv_cache.upper()
     how = {"force": options.force, "resume": options.resume, "sync": options.sync}
@@ -83,7 +84,7 @@ def quantize_checkpoint(
         _write_shards(source, partial, shards, progress)
         write_index(partial.path, source, shards)
         carry_files(source, partial.path)
-        checkpoint = open_checkpoint(source)
+        checkpoint = open_merged(source, options.merging.lora)
         write_configs(checkpoint, partial.path, recipe, options.layout, selection, options.kv_cache)
         _write_record(partial.path, source, recipe, options)
     return QuantizeResult(
@@ -125,7 +126,7 @@ def plan(
     check_plain(source)
     if recipe.precision.is_smoothed and not options.calibration_options.fold:
         check_unfolded(options.layout)
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_merged(source, options.merging.lora)
     selection = select(
         checkpoint.config, recipe, keep_feeders=options.keep_feeders, int8=options.int8
     )
@@ -133,7 +134,7 @@ def plan(
     if is_calibrated:
         calibration, how = None, options.calibration_options
         if options.calibration is not None:
-            calibration = load_calibration(options.calibration, source)
+            calibration = load_calibration(options.calibration, source, options.merging.lora)
         adjustments = adjust(
             checkpoint, selection, recipe, options.kv_cache, calibration, how, progress
         )
@@ -167,18 +168,18 @@ def work_bytes(source: Path, recipe: Recipe, options: QuantizeOptions) -> int:
     """Return how many bytes a run tells its progress: SmoothQuant reads the weights twice."""
     total = source_bytes(source)
     if recipe.precision.is_smoothed:
-        checkpoint = open_checkpoint(source)
+        checkpoint = open_merged(source)
         selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
         total += sum(checkpoint[name].num_bytes for name in selection.weights)
     return total
 
 
-def _check_apart(target: Path, source: Path, calibration: Path | None) -> None:
+def _check_apart(target: Path, source: Path, options: QuantizeOptions) -> None:
     """Raise if replacing `target` would remove what is read."""
     folder = target.resolve()
     if folder == source.resolve():
         raise ConfigError(f"the output is the checkpoint itself: {target}.")
-    for path in (source, calibration):
+    for path in (source, options.calibration, *(one.path for one in options.merging.lora)):
         if path is not None and path.resolve().is_relative_to(folder):
             raise ConfigError(f"the output {target} holds {path}, which is read; give another.")
 
@@ -213,6 +214,7 @@ def _write_record(folder: Path, source: Path, recipe: Recipe, options: QuantizeO
         "keep_feeders": options.keep_feeders,
         "int8": sorted(options.int8),
         "compensated": bool(options.rounded),
+        "lora": [str(one) for one in options.merging.lora],
         "settings": options.settings,
         "calibration": asdict(options.calibration_options) if options.calibration else None,
     }

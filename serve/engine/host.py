@@ -21,6 +21,7 @@ from nemotrt.commandline.options import options_of
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.engines.opening import OpenEngine, open_engine
+from nemotrt.engines.runtime.engine import TakesAdapters
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.errors import ChildProcessFailedError
 from nemotrt.profiles.hardware.exporter.gpu_gauges import GpuGauges
@@ -172,6 +173,9 @@ def main(
     sys.setswitchinterval(SWITCH_S)
     told = engine_options
     opened = open_engine(engine, told.opening)
+    if isinstance(opened.engine, TakesAdapters) and opened.engine.adapters:
+        names, size = ", ".join(opened.engine.adapters), opened.engine.adapter_bytes
+        log.info("adapters %s take %.2f MiB beside the weights", names, size / 2**20)
     target_itl_s = None if told.target_itl_ms is None else told.target_itl_ms / 1000
     host = EngineHost(
         opened, told.queue, told.max_chunks_per_s, target_itl_s, told.prefix_cache, tracing

@@ -97,7 +97,8 @@ def make_submission(
     trace = Trace.CLOSED if inputs.stop_in_reasoning else turn.trace
     guide = _without_words(inputs, opened, _guide(inputs, turn, opened, grammars))
     salt, priority = inputs.cache_salt or "", inputs.priority
-    request = Request(request_id, ids, params, guide, trace, salt, priority)
+    adapter = inputs.lora_name or ""
+    request = Request(request_id, ids, params, guide, trace, salt, priority, adapter)
     return Submission(request, inputs, text, now, deadline, owner, deliver, turn, trail)
 
 

@@ -35,7 +35,7 @@ from nemotrt.serve.front.http.request_id import RequestIds
 from nemotrt.serve.front.http.short_paths import ShortPaths
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
-from nemotrt.serve.front.openai.prepare import CallSettings, Prepared, unknown_model
+from nemotrt.serve.front.openai.prepare import CallSettings, Prepared
 from nemotrt.serve.front.page.routes import PAGE_ROUTES
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
@@ -74,6 +74,7 @@ class FrontSpec:
     vllm_metrics: bool = False
     stored_responses_bytes: int = DEFAULT_STORED_MIB << 20  # of /v1/responses, in memory
     aliases: tuple[str, ...] = ()  # other names of the model
+    adapters: tuple[str, ...] = ()  # of the engine, each a model by its name
     hosts: Hosts = ANY_HOST
     tracing: Tracing | None = None
 
@@ -89,7 +90,10 @@ class Front:
     def __init__(self, spec: FrontSpec) -> None:
         """Keep what they need."""
         self.spec = spec
-        settings = CallSettings(spec.model_names, spec.files, spec.separate_reasoning)
+        settings = CallSettings(
+            spec.model_names, spec.files, spec.separate_reasoning, spec.adapters
+        )
+        self.settings = settings
         self.workshop = Workshop(settings)
         self.responses = ResponsesEndpoint(spec.tenants, spec.stored_responses_bytes)
         self._created = int(time.time())
@@ -97,8 +101,8 @@ class Front:
     async def models(self, request: Request) -> Response:
         """Answer GET /v1/models and GET /v1/models/NAME."""
         name, names = request.path_params.get("name"), self.spec.model_names
-        if name is not None and name not in names:
-            raise unknown_model(name, names)
+        if name is not None:
+            self.settings.adapter_of(name)
         models = [
             {
                 "id": one,
@@ -106,9 +110,10 @@ class Front:
                 "created": self._created,
                 "owned_by": "nemotrt",
                 "root": self.spec.model_name,
+                **({} if one in names else {"parent": self.spec.model_name}),
                 "max_model_len": self.spec.files.limits.max_seq_len,
             }
-            for one in ([name] if name else names)
+            for one in ([name] if name else (*names, *self.spec.adapters))
         ]
         return JSONResponse(models[0] if name else {"object": "list", "data": models})
 

@@ -21,6 +21,13 @@ from nemotrt.serve.processes.options import FrontOptions
     show_default=True,
     help="gRPC address of the Triton that serves ENGINE's repository.",
 )
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="NAME",
+    help="An adapter that the engine behind Triton has; may be repeated.",
+)
 @options_of(FrontOptions)
 @options_of(LogOptions)
 @verbose_option
@@ -29,6 +36,7 @@ from nemotrt.serve.processes.options import FrontOptions
 def front(
     engine: Path,
     triton_address: str,
+    adapters: tuple[str, ...],
     front_options: FrontOptions,
     log_options: LogOptions,
     verbose: int,
@@ -52,4 +60,4 @@ def front(
         read_manifest(engine)
         click.echo(f"would answer for {engine} on port {port}, before {triton_address}", err=True)
         return
-    serve_front(engine, told, logs, triton_address, engine_socket=None)
+    serve_front(engine, told, logs, triton_address, engine_socket=None, adapters=adapters)

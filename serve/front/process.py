@@ -21,7 +21,7 @@ from nemotrt.serve.front.upstream.upstream import Upstream
 from nemotrt.serve.logs.options import LogOptions
 from nemotrt.serve.logs.outlet import start_logging
 from nemotrt.serve.logs.tracing import start_tracing
-from nemotrt.serve.processes.options import FrontOptions
+from nemotrt.serve.processes.options import FrontOptions, check_adapter_names
 from nemotrt.serve.supervision.front_probe import STOP_NOTICE
 
 GRACE_S = 15
@@ -32,17 +32,21 @@ KEEP_ALIVE_S = 75  # clients and load balancers (60 s) give a connection up firs
 @click.argument("engine", type=PATH)
 @click.option("--triton", "triton_address", help="Triton's gRPC address.")
 @click.option("--engine-socket", type=PATH, required=True, help="The engine process's.")
+@click.option("--adapter", "adapters", multiple=True, help="That the engine has.")
 @options_of(FrontOptions)
 @options_of(LogOptions)
 def main(
     engine: Path,
     triton_address: str | None,
     engine_socket: Path,
+    adapters: tuple[str, ...],
     front_options: FrontOptions,
     log_options: LogOptions,
 ) -> None:
     """Answer OpenAI's API for ENGINE until SIGTERM."""
-    serve_front(engine, front_options, log_options, triton_address, engine_socket)
+    serve_front(
+        engine, front_options, log_options, triton_address, engine_socket, adapters=adapters
+    )
 
 
 def serve_front(
@@ -51,6 +55,8 @@ def serve_front(
     logs: LogOptions,
     triton_address: str | None,
     engine_socket: Path | None,
+    *,
+    adapters: tuple[str, ...] = (),
 ) -> None:
     """Answer OpenAI's API until SIGTERM, before Triton or before the engine's process.
 
@@ -81,7 +87,9 @@ def serve_front(
         stored_responses_bytes=told.stored_responses_mib << 20,
         hosts=read_hosts(told),
         tracing=start_tracing("front", {"gen_ai.request.model": told.model_name}),
+        adapters=adapters,
     )
+    check_adapter_names(adapters, spec.model_names)
     uvicorn.run(
         create_app(spec),
         http=BoundedProtocol,

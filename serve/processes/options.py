@@ -1,6 +1,7 @@
 """What the processes of a server are told: the options of `nemotrt serve`, and of each process."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,6 +110,15 @@ class EngineOptions:
     drain_s: float = option(30.0, "Time that running answers have at a stop.", kind=FloatRange(0))
     prefix_cache: PrefixCacheOptions = field(default_factory=PrefixCacheOptions)
     opening: OpenOptions = field(default_factory=OpenOptions)
+
+
+def check_adapter_names(adapters: Collection[str], models: Collection[str]) -> None:
+    """Raise ConfigError where an adapter has the model's name."""
+    if same := sorted({*adapters} & {*models}):
+        raise ConfigError(
+            f"the adapter {same[0]} is called like the model; give one of them another name: "
+            "--lora NAME=DIR, or --name."
+        )
 
 
 def check_model_name(name: str) -> None:

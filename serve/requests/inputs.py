@@ -10,6 +10,7 @@ from nemotrt.files.model_file import place
 from nemotrt.serve.requests.limits import (
     MAX_STOP_STRINGS,
     MAX_STOP_TOKEN_IDS,
+    check_adapter,
     check_count,
     check_room,
     check_salt,
@@ -63,6 +64,7 @@ def read_inputs(values: dict[str, Any], max_seq_len: int) -> GenerationRequest:
     check_stops("stop_words", request.stop_words)
     check_stops("bad_words", request.bad_words)
     check_salt(request.cache_salt)
+    check_adapter(request.lora_name)
     _check_supported(request)
     return request
 

@@ -22,6 +22,7 @@ MAX_TOOLS = 512
 MAX_PROMPTS = 128
 MAX_CHOICES = 512  # prompts times n
 MAX_SALT_CHARACTERS = 256
+MAX_NAME_CHARACTERS = 128  # of an adapter
 MAX_PROMPT_LOG_PROBS = 1 << 18  # what a response and its clients' threads bear
 MAX_PROMPT_IDS = 1 << 18  # of all prompts of a request; one of max_seq_len always fits
 
@@ -54,6 +55,13 @@ def check_stops(name: str, stop: list[str] | tuple[str, ...]) -> None:
     """Raise ConfigError for too many stop strings, or too long ones."""
     check_count(name, len(stop), MAX_STOP_STRINGS)
     check_count(name, sum(map(len, stop)), MAX_STOP_CHARACTERS, "characters in all")
+
+
+def check_adapter(name: str | None) -> None:
+    """Raise ConfigError for a name that is too long, or empty: that would be none, unseen."""
+    if name == "":
+        raise ConfigError("lora_name must have 1 character or more; leave it out for none.")
+    check_count("lora_name", len(name or ""), MAX_NAME_CHARACTERS, "characters")
 
 
 def check_salt(salt: str | None) -> None:

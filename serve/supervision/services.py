@@ -88,6 +88,8 @@ def front_service(
     command = [sys.executable, "-m", module, str(spec.engine.absolute())]
     command += ["--engine-socket", str(folder.engine_socket)]
     command += words_of(dataclasses.replace(spec.front, port=port)) + words_of(spec.logs)
+    for adapter in spec.process.opening.lora:
+        command += ["--adapter", adapter.name]
     if triton is not None:
         command += ["--triton", triton.target(TritonProtocol.GRPC)]
     is_tls = spec.front.tls_certificate is not None

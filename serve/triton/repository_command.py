@@ -41,7 +41,7 @@ from nemotrt.serve.processes.options import EngineOptions, FrontOptions
 @click.option("--python", help="Python of the container that has nemotrt.  [default: python3]")
 @options_of(
     EngineOptions,
-    without=("max_chunks_per_s", "target_itl_ms", "drain_s", "checkpoint", "trust_seals"),
+    without=("max_chunks_per_s", "target_itl_ms", "drain_s", "checkpoint", "trust_seals", "lora"),
 )
 @options_of(LogOptions)
 @force_option

@@ -271,7 +271,7 @@ def test_digests_are_those_of_the_bytes_and_stop_when_told() -> None:
     import hashlib
     from threading import Event
 
-    from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+    from nemotrt.engines.checkpoint.stored.tensor_digest import tensor_digests
 
     refs = list(open_checkpoint(TINY_MODELS["tiny"]).tensors.values())
     expected = [hashlib.sha256(ref.read(0, ref.num_bytes)).hexdigest() for ref in refs]

@@ -5,7 +5,7 @@ import dataclasses
 from nemotrt.engines.artefact.manifest import WeightInput
 from nemotrt.engines.backends.tensorrt.graph.emitter import BoundWeight
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+from nemotrt.engines.checkpoint.stored.tensor_digest import tensor_digests
 
 
 def weight_inputs(checkpoint: Checkpoint, bound: dict[str, BoundWeight]) -> dict[str, WeightInput]:

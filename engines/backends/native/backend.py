@@ -44,6 +44,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
     times_operations = True
     takes_drafts = True
     maps_weights = True
+    takes_adapters = True
     has_experts = True
     abilities = (
         Ability("run faster on the CPU (native)", check=check_step),
@@ -94,7 +95,11 @@ class NativeBackend(CpuBackend[NativeOptions]):
     def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
         """Return the running engine of an engine directory."""
         from nemotrt.engines.backends.native.engine import NativeEngine
+        from nemotrt.engines.checkpoint.lora.adapter import open_adapter
+        from nemotrt.engines.model.hf_config import read_model_config
 
+        origin, config = manifest.checkpoint.origin, read_model_config(folder)
+        base = origin.repository if origin else None
         guesses = num_guesses(options.speculate)
         return NativeEngine(
             folder,
@@ -103,6 +108,7 @@ class NativeBackend(CpuBackend[NativeOptions]):
             max_draft=guesses + 1 if guesses else 0,
             weight_pages=options.weight_pages,
             pins_threads=options.pins_threads,
+            adapters={one.name: open_adapter(one.path, config, base) for one in options.lora},
         )
 
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:

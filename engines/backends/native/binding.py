@@ -24,7 +24,7 @@ from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 ABSENT = -1
 PARTS = ("sources", "tensors", "states", "sizes", "reals")  # of an operation
-SEQUENCE = ("slot", "past", "count", "num_logits", "is_draft")  # of a CSequence
+SEQUENCE = ("slot", "past", "count", "num_logits", "is_draft", "adapter")  # of a CSequence
 MOST = 1 << 62  # elements of a state that fit the library's integers
 
 
@@ -77,6 +77,12 @@ class CState(Structure):
     )
 
 
+class CLora(Structure):
+    """What an adapter adds to one linear."""
+
+    _fields_ = (("down", c_void_p), ("up", c_void_p), ("rank", c_int32))
+
+
 class CProgram(Structure):
     """A program with its memory and limits."""
 
@@ -101,6 +107,8 @@ class CProgram(Structure):
                 "isa",
             )
         ),
+        ("loras", POINTER(CLora)),
+        ("num_adapters", c_int32),
     )
 
 
@@ -132,11 +140,14 @@ def numbers() -> dict[str, int]:
     return {name: number for names in lists for number, name in enumerate(names)}
 
 
-def program_spec(program: Program, **limits: int) -> CProgram:
+def program_spec(
+    program: Program, loras: Sequence[Sequence[CLora]] = (), **limits: int
+) -> CProgram:
     """Return a program as the library reads it, its states without memory yet.
 
     Args:
         program: its operations, buffers, tensors and states.
+        loras: of each operation, what each adapter adds to it; their memory is the caller's.
         limits: the remaining fields of CProgram.
     """
     code = numbers()
@@ -157,6 +168,8 @@ def program_spec(program: Program, **limits: int) -> CProgram:
         logits=program.logits,
         vocab_size=program.vocab_size,
         max_seq_len=program.max_seq_len,
+        loras=_array(CLora, [lora for own in loras for lora in own]),
+        num_adapters=len(loras[0]) if loras else 0,
         **limits,
     )
 
@@ -194,7 +207,7 @@ def _refusal(folder: Path, error: Any) -> ArtefactError:
 
 def run_step(
     handle: c_void_p,
-    sequences: Sequence[tuple[int, int, int, int, bool]],
+    sequences: Sequence[tuple[int, ...]],
     tokens: Any,
     logits: Any,
     seconds: Any,
@@ -203,7 +216,8 @@ def run_step(
 
     Args:
         handle: an open program.
-        sequences: (slot, past, count, rows of logits wanted, is a draft) of each sequence.
+        sequences: (slot, past, count, rows of logits wanted, is a draft, adapter) of each
+            sequence; adapters count from 1, and 0 or nothing is none.
         tokens: all new tokens, int32.
         logits: float32 [rows wanted, vocabulary rounded up to 16], written here.
         seconds: float64 [operations], to which the time of each is added.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.artefact.options import WeightPages
+from nemotrt.engines.backends.native.adapters import NO_ADAPTERS, LoadedAdapters
 from nemotrt.engines.backends.native.binding import (
     check_program,
     close_program,
@@ -28,6 +29,7 @@ from nemotrt.engines.backends.native.program.program import (
     read_program,
     round_up,
 )
+from nemotrt.engines.checkpoint.lora.adapter import Adapter
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.state.kept_slots import KeptSlots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
@@ -52,6 +54,7 @@ class NativeEngine(KeptSlots):
         max_draft: int = 0,
         weight_pages: WeightPages = WeightPages.LAZY,
         pins_threads: bool = False,
+        adapters: Mapping[str, Adapter] = NO_ADAPTERS,
     ) -> None:
         """Open the program in `folder`.
 
@@ -63,10 +66,12 @@ class NativeEngine(KeptSlots):
             max_draft: tokens of a draft at most; what is noted of them takes memory.
             weight_pages: when the weights come into memory.
             pins_threads: each thread but the caller's stays on a core of its own.
+            adapters: that slots may have, by name.
 
         Raises:
-            ArtefactError: the folder holds no program, or a damaged one.
-            ConfigError: there is one memory node to interleave over, or are too few cores.
+            ArtefactError: the folder holds no program, or a damaged one, or not for these limits.
+            ConfigError: an adapter changes what no linear of the program is, there is one memory
+                node to interleave over, or are too few cores.
             EnvironmentUnfitError: the system refuses where memory or threads shall be.
         """
         self._handle: ctypes.c_void_p | None = None
@@ -79,8 +84,10 @@ class NativeEngine(KeptSlots):
         rows = limits.max_batch_size
         self.pass_tokens = max(rows, min(PASS_TOKENS, rows * limits.chunk_tokens))
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._loaded = LoadedAdapters(adapters, program)
         spec = program_spec(
             program,
+            self._loaded.table,
             weights=self._weights.ctypes.data,
             weights_bytes=self._weights.size,
             max_slots=rows,
@@ -98,6 +105,7 @@ class NativeEngine(KeptSlots):
             pin_threads(self._handle, self.num_threads)
         super().__init__(limits, program.vocab_size, self._states)
         self.max_draft = spec.max_draft
+        self._adapter = [0] * rows  # of each slot, counted from 1
         self._drafted: dict[int, int] = {}  # tokens of drafts that nobody has accepted, by slot
         self.operations = program.operations
         self.seconds = np.zeros(len(program.operations))  # spent in each operation so far
@@ -124,7 +132,11 @@ class NativeEngine(KeptSlots):
         row = 0
         for pieces in self._passes(feeds):
             sequences = [
-                (p.slot, self.held[p.slot], len(p.tokens), p.num_logits, p.is_draft) for p in pieces
+                (
+                    *(p.slot, self.held[p.slot], len(p.tokens), p.num_logits, p.is_draft),
+                    self._adapter[p.slot],
+                )
+                for p in pieces
             ]
             tokens = np.array([token for piece in pieces for token in piece.tokens], np.int32)
             run_step(self._handle, sequences, tokens, logits[row:], self.seconds)
@@ -169,10 +181,26 @@ class NativeEngine(KeptSlots):
             self._drafted[slot] -= count
             self._undo(slot)
 
+    @property
+    def adapters(self) -> Sequence[str]:
+        """The names of the adapters that slots may have."""
+        return self._loaded.names
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Memory of all adapters."""
+        return self._loaded.num_bytes
+
+    def adapt(self, slot: int, name: str) -> None:
+        """Have an empty slot's tokens go through an adapter, until it is free."""
+        self._table.check(slot)
+        self._adapter[slot] = self._loaded.number(name)
+
     def release(self, slot: int) -> None:
-        """Free a slot; its state becomes zero."""
+        """Free a slot; its state becomes zero, and it has no adapter."""
         self._undo(slot)
         super().release(slot)
+        self._adapter[slot] = 0
 
     def _undo(self, slot: int) -> None:
         """Take what is left of a draft out of the caches: they are zero behind what is held."""

@@ -96,6 +96,7 @@ class Backend(ABC, Generic[Own]):
     table_notes: ClassVar[tuple[str, ...]] = ()
     has_own_python: ClassVar[bool] = False  # it may run in a Python that the user names
     rounds_inputs: ClassVar[bool] = False  # those of linears with codes, to 8 bits, whatever asked
+    takes_adapters: ClassVar[bool] = False  # that run beside its weights, by --lora NAME=DIR
     takes_drafts: ClassVar[bool] = False  # tokens that a step guesses, by --speculate
     maps_weights: ClassVar[bool] = False  # by --weight-pages; its threads are ours
     abilities: ClassVar[tuple[Ability, ...]] = ()

@@ -10,8 +10,8 @@ from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml, wi
 from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.quantized.scheme import Layout
+from nemotrt.engines.checkpoint.stored.tensor_digest import tensor_digests
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
-from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
 from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.text.chat.template import load_chat_template

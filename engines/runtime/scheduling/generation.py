@@ -14,12 +14,14 @@ def generate(
     prompt: tuple[int, ...],
     params: SamplingParams,
     trace: Trace = Trace.CLOSED,
+    adapter: str = "",
 ) -> Iterator[Update]:
     """Yield an Update a token until the request ends; the last one has a finish reason.
 
-    `trace` is where the prompt leaves a reasoning trace, which stop strings don't end.
+    `trace` is where the prompt leaves a reasoning trace, which stop strings don't end. `adapter` is
+    one that the engine has.
     """
-    scheduler.submit(Request("generate", prompt, params, trace=trace))
+    scheduler.submit(Request("generate", prompt, params, trace=trace, adapter=adapter))
     while not scheduler.is_idle:
         yield from scheduler.step()
 

@@ -65,7 +65,7 @@ class Reuse:
                 best, runner = shared, other
         if runner is None or not self.cache.can_hold(best):
             return False
-        known = self.cache.num_known(request.salt, ids, request.params.prompt_logprobs)
+        known = self.cache.num_known(request.pool, ids, request.params.prompt_logprobs)
         if best - known < MIN_GAIN:
             return False
         if self._engine.held_tokens(runner.slot) == best:
@@ -77,7 +77,7 @@ class Reuse:
     def _shared(self, request: Request, ids: Ids, other: Keeping) -> int:
         """Return how many tokens' state one sequence could leave for a request."""
         num_top = request.params.prompt_logprobs
-        if other.request.salt != request.salt:
+        if other.request.pool != request.pool:
             return 0
         shared = min(num_common(ids, other.ids), len(ids) - 1)
         if num_top is None:
@@ -89,7 +89,7 @@ class Reuse:
         """Give an empty slot the longest kept state of a request's prompt."""
         ids, num_top = self._ids_of(request), request.params.prompt_logprobs
         self.forget(request.request_id)
-        found = self.cache.find(request.salt, ids, num_top)
+        found = self.cache.find(request.pool, ids, num_top)
         if found.num_tokens:
             self._engine.restore(slot, found.fixed, found.caches)
             scores.begin(found.scores)
@@ -115,9 +115,9 @@ class Reuse:
         self._store(keeping, keeping.ids[:num_tokens], scores)
 
     def _store(self, keeping: Keeping, ids: Ids, scores: KeptScores | None = None) -> None:
-        salt, slot = keeping.request.salt, keeping.slot
+        pool, slot = keeping.request.pool, keeping.slot
         try:
-            self.cache.keep(salt, ids, lambda start: self._engine.save(slot, start), scores)
+            self.cache.keep(pool, ids, lambda start: self._engine.save(slot, start), scores)
         except EnvironmentUnfitError as error:
             self.ran_out(error)
         keeping.last_kept = len(ids)
@@ -136,7 +136,7 @@ class Reuse:
             is_sound: its logits were numbers; else the states that it began with go.
         """
         if not is_sound:
-            self.cache.forget(keeping.request.salt, keeping.ids)
+            self.cache.forget(keeping.request.pool, keeping.ids)
             return
         held = self._engine.held_tokens(keeping.slot)
         prompt = keeping.request.prompt

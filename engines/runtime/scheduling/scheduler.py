@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed
+from nemotrt.engines.runtime.engine import CHOSEN, Engine, Feed, TakesAdapters
 from nemotrt.engines.runtime.kept_state import KeptStats
 from nemotrt.engines.runtime.pipeline import open_pipeline
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
@@ -79,6 +79,7 @@ class Scheduler:
             tokenizer=tokenizer,
             eos_ids=self.eos_ids,
             reuse=reuse,
+            adapt=engine.adapt if isinstance(engine, TakesAdapters) else None,
         )
         self._reuse = reuse
         self._drafting = Drafting(speculation)

@@ -22,6 +22,7 @@ class SlotHolders:
         tokenizer: makes text; None gives tokens without text.
         eos_ids: ids that end a sequence.
         reuse: keeps states; with it, a request of a better priority takes the slot of a worse one.
+        adapt: gives a slot an adapter by its name, where the engine has any.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class SlotHolders:
         tokenizer: Tokenizer | None,
         eos_ids: tuple[int, ...],
         reuse: Reuse | None,
+        adapt: Callable[[int, str], None] | None = None,
     ) -> None:
         """Start with all slots free."""
         self.line = Line()
@@ -41,6 +43,7 @@ class SlotHolders:
         self._tokenizer = tokenizer
         self._eos_ids = eos_ids
         self._reuse = reuse
+        self._adapt = adapt
 
     def admit(self, settle: Callable[[], list[Update]]) -> list[Update]:
         """Give slots to those who wait, in order.
@@ -108,10 +111,16 @@ class SlotHolders:
             PromptScores(request.prompt, request.params.prompt_logprobs),
             rule=rule,
         )
+        self._give_adapter(sequence)
         if self._reuse is not None:
             keeping = self._reuse.begin(request, sequence.place.slot, sequence.scores)
             sequence.keeping, sequence.num_fed = keeping, keeping.num_found
         return []
+
+    def _give_adapter(self, sequence: RunningRequest) -> None:
+        """Give a sequence's new slot its adapter, if it has one."""
+        if self._adapt is not None and sequence.request.adapter:
+            self._adapt(sequence.place.slot, sequence.request.adapter)
 
     def _awaits_prefix(self, request: Request) -> bool:
         """Whether a running sequence computes what the request begins with, and leaves it."""
@@ -172,6 +181,7 @@ class SlotHolders:
         """Give a parked sequence a slot again."""
         sequence = parked.sequence
         sequence.place = self._pipeline.resume(parked.place)
+        self._give_adapter(sequence)
         if sequence.keeping is not None:
             sequence.keeping.slot = sequence.place.slot
         self.running[sequence.request.request_id] = sequence

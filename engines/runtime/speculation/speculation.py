@@ -69,7 +69,7 @@ class Guesser:
 
     def _search(self) -> None:
         """Follow the place that agrees with the text furthest back, if it does so further."""
-        text, earlier = self._own.tokens, self._history.of(self.request.salt)
+        text, earlier = self._own.tokens, self._history.of(self.request.pool)
         for places in (self._own, earlier) if earlier is not None else (self._own,):
             place, length = places.find(text)
             if length > (0 if self._pointer is None else self._pointer.length):
@@ -125,4 +125,4 @@ class Speculation:
 
     def ended(self, request: Request, output: Sequence[int]) -> None:
         """Remember an answer for the next of the same salt."""
-        self._history.add(request.salt, output)
+        self._history.add(request.pool, output)

@@ -146,6 +146,8 @@ def _sampling_inputs(request: Sampling, prompt: Prompt) -> Inputs:
         "logit_bias_ids": [int(token) for token in request.logit_bias] or None,
         "logit_bias_values": list(request.logit_bias.values()) or None,
     }
+    if request.lora_name is not None:
+        inputs["lora_name"] = request.lora_name
     if request.return_token_ids:
         inputs["return_output_ids"] = True
     if request.stream_options is not None and request.stream_options.continuous_usage_stats:

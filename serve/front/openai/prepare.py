@@ -47,6 +47,20 @@ class CallSettings:
     model_names: tuple[str, ...]
     files: EngineFiles
     separate_reasoning: bool
+    adapters: tuple[str, ...] = ()
+
+    def adapter_of(self, model: str) -> str | None:
+        """Return the adapter that a model's name means: its own, or BASE:NAME; None of a base's.
+
+        Raises:
+            ApiError: there is no such model.
+        """
+        if model in self.model_names:
+            return None
+        base, colon, name = model.rpartition(":")
+        if name in self.adapters and (not colon or base in self.model_names):
+            return name
+        raise unknown_model(model, (*self.model_names, *self.adapters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +126,13 @@ def check_body(body: Sampling, settings: CallSettings) -> None:
     """
     if body.model is None:
         body.model = settings.model_names[0]
-    check_model(body.model, settings)
+    body.lora_name = settings.adapter_of(body.model)
     check_limits(body, settings.files.limits)
 
 
 def check_model(name: str, settings: CallSettings) -> None:
     """Raise ApiError where the model of that name is not the one served."""
-    if name not in settings.model_names:
-        raise unknown_model(name, settings.model_names)
+    settings.adapter_of(name)
 
 
 def _check_stream_options(body: Sampling) -> None:

@@ -96,7 +96,7 @@ EITHER: Table = {
     "timings_per_token": Neutral((False,), "/metrics has the times"),
     "return_progress": Neutral((False,), "a prompt's progress is not told"),
     "response_fields": Neutral(([],), "an answer has all its fields"),
-    "lora": Neutral(([],), "there are no adapters"),
+    "lora": Neutral(([],), "a model's name chooses the adapter", "send model: NAME"),
     "image_data": Neutral(([],), "there are no images"),
     "verbose": Neutral((False,), "the prompt is not in the answer"),
     "sse_ping_interval": Neutral((-1,), "a stream has no pings"),

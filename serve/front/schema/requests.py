@@ -5,7 +5,7 @@ A field that is not here is refused by name, never ignored.
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.model.families import ReasoningEffort
@@ -130,6 +130,7 @@ class Sampling(Guided):
     skip_special_tokens: bool = True
     truncate_prompt_tokens: int | None = Field(default=None, ge=-1, lt=2**31)
     return_token_ids: bool = False
+    _lora_name: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _one_thinking_budget(self) -> Self:
@@ -147,6 +148,15 @@ class Sampling(Guided):
             raise PydanticCustomError("budgets", "{names} differ", {"names": names})
         self.max_thinking_tokens = next(iter(budgets.values()), None)
         return self
+
+    @property
+    def lora_name(self) -> str | None:
+        """The adapter that the model's name means; no field of a body."""
+        return self._lora_name
+
+    @lora_name.setter
+    def lora_name(self, name: str | None) -> None:
+        self._lora_name = name
 
     @property
     def forms(self) -> list[Form]:

@@ -28,6 +28,7 @@ STRUCTURES = {
     "TensorSpec": binding.CTensor,
     "StateSpec": binding.CState,
     "ProgramSpec": binding.CProgram,
+    "Lora": binding.CLora,
     "Sequence": binding.CSequence,
     "Batch": binding.CBatch,
     "Draw": draw.CDraw,

@@ -12,6 +12,7 @@
 #include <new>
 #include <numeric>
 
+#include "adapters.h"
 #include "program.h"
 #include "threads.h"
 
@@ -67,7 +68,7 @@ class Engine {
   Engine(const ProgramSpec& spec, Kernels kernels)
       : spec_(spec), kernels_(kernels), ops_(spec.ops, spec.ops + spec.num_ops),
         states_(spec.states, spec.states + spec.num_states),
-        phases_(spec.num_ops * PHASES), ends_(spec.num_ops * PHASES), team_(spec.num_threads) {
+        phases_(spec.num_ops * PHASES), ends_(spec.num_ops * PHASES), adapters_(spec), team_(spec.num_threads) {
     for (int i = 0; i < spec.num_tensors; i++) {
       const TensorSpec& t = spec.tensors[i];
       tensors_.push_back({t.kind, t.rows, t.columns, spec.weights + t.offset});
@@ -78,9 +79,10 @@ class Engine {
     int64_t scratch = scratch_elements();
     machine_ = {ops_.data(), buffers_.data(), tensors_.data(), states_.data(),
                 allocate<float>(scratch * spec.num_threads), scratch, allocate<float>(parts_elements()),
-                notes_.data(), spec.num_ops, spec.max_seq_len, spec.max_draft, spec.num_threads, kernels.matrix};
+                notes_.data(), spec.num_ops, spec.max_seq_len, spec.max_draft, spec.num_threads, kernels.matrix,
+                adapters_.view()};
     for (StateSpec& state : states_) state.name = nullptr;
-    spec_.ops = nullptr;  // the caller's arrays are not kept
+    spec_.ops = nullptr;  // the caller's arrays are not kept, but for what adapters' weights are in
   }
 
   const char* fault_of(const Batch& batch, char* text, size_t size) {
@@ -101,6 +103,7 @@ class Engine {
       if (s.num_logits < 0 || s.num_logits > s.count) fault = "more logits than tokens";
       if (s.num_logits && !batch.logits) fault = "no room for the logits";
       if (s.is_draft && s.count > spec_.max_draft) fault = "a draft is too long";
+      if (s.adapter < 0 || s.adapter > spec_.num_adapters) fault = "there is no such adapter";
       total += s.count;
     }
     if (!fault && (total != batch.num_tokens || total > spec_.max_tokens)) fault = "too many tokens";
@@ -138,17 +141,20 @@ class Engine {
   void step(const Batch& batch) {
     std::vector<int32_t> starts, owners, logits_rows;
     int32_t longest = 0;
+    bool has_adapters = false;
     for (int i = 0; i < batch.num_sequences; i++) {
       const Sequence& s = batch.sequences[i];
       drafted_[s.slot] = s.is_draft ? s.count : 0;
       starts.push_back((int32_t)owners.size());
       owners.insert(owners.end(), s.count, i);
       longest = std::max(longest, s.past + s.count);
+      has_adapters |= s.adapter > 0;
       for (int row = s.num_logits; row > 0; row--) logits_rows.push_back((int32_t)owners.size() - row);
     }
     buffers_[spec_.logits].rows = batch.logits;
     Step step = {batch.sequences, starts.data(), owners.data(), logits_rows.data(), batch.tokens,
-                 batch.num_sequences, batch.num_tokens, (int32_t)logits_rows.size(), longest};
+                 batch.num_sequences, batch.num_tokens, (int32_t)logits_rows.size(), longest,
+                 has_adapters};
     std::fill(phases_.begin(), phases_.end(), Phase{});
     std::fill(ends_.begin(), ends_.end(), 0.);
     Shared shared = {phases_.data(), &bell_, ends_.data()};
@@ -234,6 +240,7 @@ class Engine {
   std::vector<int32_t> drafted_;   // tokens of each slot's draft that nobody has accepted yet
   std::vector<Phase> phases_;
   std::vector<double> ends_;
+  AdapterTable adapters_;
   Machine machine_;
   Bell bell_;
   Team team_;

@@ -58,8 +58,10 @@ void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase,
   switch (op.kind) {
     case EMBED: return embed(machine, step, op, jobs);
     case LINEAR:
-      if (is_on_tiles(machine, step, op)) return machine.matrix(machine, op, rows_of(step, op), jobs, scratch);
-      return linear(machine, op, rows_of(step, op), jobs);
+      if (is_on_tiles(machine, step, op)) machine.matrix(machine, op, rows_of(step, op), jobs, scratch);
+      else linear(machine, op, rows_of(step, op), jobs);
+      if (step.has_adapters) lora_up(machine, step, op, rows_of(step, op), jobs);
+      return;
     case CONV: return causal_conv(machine, step, op, jobs);
     case SCAN: return scan(machine, step, op, jobs, scratch);
     case LAST_TOKEN: return last_token(machine, step, op, jobs);
@@ -70,7 +72,7 @@ void run_jobs(const Machine& machine, const Step& step, const Op& op, int phase,
       if (phase == 2) return merge_parts(machine, step, op, jobs, scratch);
       if (splits_of(machine, step, op) > 1) return attend_parts(machine, step, op, jobs, scratch);
       return attend(machine, step, op, jobs, scratch);
-    default: return row_operation(machine, op, rows_of(step, op), jobs, scratch);
+    default: return row_operation(machine, step, op, rows_of(step, op), jobs, scratch);
   }
 }
 

@@ -17,6 +17,7 @@ constexpr int MAX_WIDTH = 1 << 26;
 constexpr int MAX_JOBS = 1 << 30;  // of one operation in one step
 constexpr int ALIGNMENT = 4096;
 constexpr int MAX_EXPERTS = 1 << 16;
+constexpr int MAX_ADAPTERS = 1 << 10;
 constexpr int64_t MAX_ELEMENTS = int64_t(1) << 56;  // of a state, all slots together
 
 constexpr const char* KIND_NAMES[] = {NEMOTRT_KINDS(NEMOTRT_NAME)};
@@ -170,10 +171,12 @@ class Parts {
                                {"max_seq_len", p.max_seq_len, 1, MAX_COUNT},
                                {"max_tokens", p.max_tokens, 1, MAX_COUNT},
                                {"max_draft", p.max_draft, 0, MAX_DRAFT},
-                               {"num_threads", p.num_threads, 1, MAX_THREADS}})
+                               {"num_threads", p.num_threads, 1, MAX_THREADS},
+                               {"the number of adapters", p.num_adapters, 0, MAX_ADAPTERS}})
       if (limit.value < limit.least || limit.value > limit.most)
         return fail("%s must be %d to %d, got %d", limit.name, limit.least, limit.most, limit.value);
-    if (!p.ops || !p.buffers || !p.tensors || (p.num_states && !p.states) || !p.weights)
+    if (!p.ops || !p.buffers || !p.tensors || (p.num_states && !p.states) || !p.weights ||
+        (p.num_adapters && !p.loras))
       return fail("there is a null pointer");
     return true;
   }

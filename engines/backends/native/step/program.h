@@ -85,6 +85,13 @@ struct StateSpec {
   const char* name;  // for messages; gone once the program is open
 };
 
+// What an adapter adds to one linear: `down` [rank, inputs] and `up` [rank, outputs], its scale in it, rows
+// padded to a panel with zeros. Rank 0 is none.
+struct Lora {
+  const float *down, *up;
+  int32_t rank;
+};
+
 struct ProgramSpec {
   const Op* ops;
   const BufferSpec* buffers;
@@ -95,12 +102,15 @@ struct ProgramSpec {
   int64_t weights_bytes;
   int32_t logits;  // the buffer that the caller gives with each step
   int32_t vocab_size, max_slots, max_seq_len, max_tokens, max_draft, num_threads, isa;
+  const Lora* loras;  // [operations, adapters]
+  int32_t num_adapters;
 };
 
 struct Sequence {
   int32_t slot, past, count;
   int32_t num_logits;  // rows wanted, of its last tokens
   int32_t is_draft;    // whether the state waits for nemotrt_accept, whatever the tokens
+  int32_t adapter;     // which one its linears have, counted from 1; 0 for none
 };
 struct Batch {
   const Sequence* sequences;
@@ -176,6 +186,18 @@ struct Notes {
   float* data;
   int64_t width;
 };
+// Of each linear that an adapter changes: a row's products with `down`, [rows, stride]; else nullptr.
+struct Inner {
+  float* rows;
+  int32_t stride;
+};
+// All adapters; the linears that read what operation i packs are readers[starts[i]] to readers[starts[i + 1]].
+struct Adapters {
+  const Lora* loras;  // [operations, count]
+  const int32_t *starts, *readers;
+  const Inner* inner;
+  int32_t count;
+};
 struct Machine;
 struct Range;
 using MatrixLinear = void (*)(const Machine&, const Op&, int rows, Range panels, float* scratch);
@@ -192,6 +214,7 @@ struct Machine {
   const Notes* notes;  // of each operation
   int32_t num_ops, max_seq_len, max_draft, num_threads;
   MatrixLinear matrix;  // for int8 weights and many tokens; nullptr where there is no unit
+  Adapters adapters;
 };
 struct Step {
   const Sequence* sequences;
@@ -201,6 +224,7 @@ struct Step {
   const int32_t* tokens;
   int32_t num_sequences, num_tokens, num_rows;
   int32_t longest;  // tokens of a sequence, held and new
+  bool has_adapters;
 };
 
 // Jobs of one phase of an operation: threads claim chunks of them, and all wait for the last one.

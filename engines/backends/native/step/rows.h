@@ -1,6 +1,7 @@
 // Operations on one row of activations each; the result goes straight into an operand.
 #pragma once
 
+#include "lora.h"
 #include "operand.h"
 
 namespace {
@@ -95,14 +96,18 @@ INLINE void put_row(const Machine& machine, const Op& op, int row, const float* 
 }
 
 // One job is a group of tokens, whose operand is interleaved: no two threads write one cache line.
-void row_operation(const Machine& machine, const Op& op, int rows, Range groups, float* scratch) {
+void row_operation(const Machine& machine, const Step& step, const Op& op, int rows, Range groups, float* scratch) {
   const Buffer& target = machine.buffers[op.target.buffer];
   for (int group = groups.first; group < groups.last; group++) {
     int first = first_of(group, rows), end = first_of(group + 1, rows);
     for (int row = first; row < end; row++) {
       row_result(machine, op, row, scratch);
-      if (target.format == ROWS) put_row(machine, op, row, scratch);
-      else pack(target, scratch, op.target.width, row, {first, end - first});
+      if (target.format == ROWS) {
+        put_row(machine, op, row, scratch);
+        continue;
+      }
+      if (step.has_adapters) lora_down(machine, step, op, row, scratch);
+      pack(target, scratch, op.target.width, row, {first, end - first});
     }
   }
 }

@@ -48,10 +48,20 @@ class Check : Parts {
     return true;
   }
 
+  // Their weights are the caller's, who has checked them.
+  bool adapters(const Op& op) {
+    for (int i = 0; i < p.num_adapters; i++) {
+      const Lora& lora = p.loras[(int64_t)index_ * p.num_adapters + i];
+      bool is_whole = lora.rank == 0 || (op.kind == LINEAR && lora.down && lora.up);
+      if (lora.rank < 0 || lora.rank > MAX_WIDTH || !is_whole) return fail("adapter %d: rank %d", i, lora.rank);
+    }
+    return true;
+  }
+
   bool operation(const Op& op) {
     if (op.kind < 0 || op.kind >= NUM_KINDS) return fail("there is no kind %d", op.kind);
     if (op.rows < 0 || op.rows >= NUM_ROW_SETS) return fail("there are no rows %d", op.rows);
-    if (!counts(op)) return false;
+    if (!counts(op) || !adapters(op)) return false;
     switch (op.kind) {
       case LINEAR: return linear(op);
       case RELU2:

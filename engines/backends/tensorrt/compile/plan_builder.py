@@ -23,7 +23,7 @@ from nemotrt.engines.backends.tensorrt.graph import export as graph_export
 from nemotrt.engines.backends.tensorrt.graph.options import MambaLayers, TensorRTOptions
 from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.checkpoint.tensor_digest import tensor_digests
+from nemotrt.engines.checkpoint.stored.tensor_digest import tensor_digests
 from nemotrt.engines.model.tensor_names import linear_names
 
 # What a second build of the same input may have otherwise. Source: 41 builds of a slice of the 9B
