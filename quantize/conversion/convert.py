@@ -23,9 +23,12 @@ SMALLEST_AMAX = {
 DROPPED_BITS = {"BF16": 16, "F16": 13, "F32": 0}  # of a float32, to round to that type
 
 
-def chunks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Yield the rows of a matrix in parts of about CHUNK_ELEMENTS."""
-    step = max(2, CHUNK_ELEMENTS // max(1, shape[1]) // 2 * 2)  # even: rows may share bytes
+def chunks(shape: tuple[int, ...], unit: int = 2) -> Iterator[slice]:
+    """Yield the rows of a matrix in parts of about CHUNK_ELEMENTS.
+
+    Parts are of a multiple of `unit` rows, which stay together: two may share bytes.
+    """
+    step = max(unit, CHUNK_ELEMENTS // max(1, shape[1]) // unit * unit)
     for begin in range(0, shape[0], step):
         yield slice(begin, min(begin + step, shape[0]))
 
@@ -105,12 +108,7 @@ def _int4_rows(
 
     Two are of inputs side by side, plus 8, or of rows.
     """
-    is_bfloat16 = weights.dtype == np.uint16
-    floats: npt.NDArray[np.float32] = (
-        (weights.astype(np.uint32) << 16).view(np.float32)
-        if is_bfloat16
-        else weights.astype(np.float32, copy=False)
-    )
+    floats = kernels.widened(weights)
     if linear.columns.size:
         floats = floats * linear.columns
     if linear.rows.size:

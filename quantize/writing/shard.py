@@ -16,7 +16,15 @@ import numpy as np
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion.convert import chunks, convert_rows, rows_amax, tensor_scale
-from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, Shard
+from nemotrt.quantize.conversion.layout import (
+    Codes,
+    Encoded,
+    Entry,
+    FilePart,
+    Linear,
+    Scales,
+    Shard,
+)
 
 COPY_BYTES = 1 << 22
 MAX_IN_FLIGHT = 64
@@ -84,7 +92,7 @@ def _shortened() -> int:
     raise ArtefactError("the checkpoint's file got shorter while it was read.")
 
 
-def write_shard(source: Path, path: Path, shard: Shard, pool: Executor, done: Progress) -> None:
+def write_shard(source: Path, path: Path, shard: Shard | FilePart, pool: Executor, done: Progress) -> None:
     """Write `shard` to `path` from the file `source`.
 
     Raises:
@@ -95,7 +103,7 @@ def write_shard(source: Path, path: Path, shard: Shard, pool: Executor, done: Pr
         _run(src, Writing(dst), shard, pool, done)
 
 
-def is_shard_whole(source: Path, path: Path, shard: Shard, pool: Executor, done: Progress) -> bool:
+def is_shard_whole(source: Path, path: Path, shard: Shard | FilePart, pool: Executor, done: Progress) -> bool:
     """Whether `path` has every byte that writing the shard anew would give."""
     if not path.is_file() or path.stat().st_size != shard.num_bytes:
         return False
@@ -116,7 +124,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _run(src: int, sink: Sink, shard: Shard, pool: Executor, done: Progress) -> None:
+def _run(src: int, sink: Sink, shard: Shard | FilePart, pool: Executor, done: Progress) -> None:
     """Give every piece of the shard to the pool, in the order of the source."""
     sink.put(0, shard.header)
     scales = {
@@ -133,6 +141,8 @@ def _run(src: int, sink: Sink, shard: Shard, pool: Executor, done: Progress) -> 
                 _copy(src, content, sink, offset, pieces)
             elif isinstance(content, Codes):
                 _convert(src, content.linear, sink, offset, scales[content.linear.name], pieces)
+            elif isinstance(content, Encoded):
+                _encode(src, content, sink, offset, pieces)
 
 
 def _source_offset(entry: Entry) -> int:
@@ -140,6 +150,8 @@ def _source_offset(entry: Entry) -> int:
     content = entry.content
     if isinstance(content, TensorRef):
         return content.offset
+    if isinstance(content, Encoded):
+        return content.source.offset
     return content.linear.source.offset if isinstance(content, Codes) else 0
 
 
@@ -167,6 +179,13 @@ def _convert(
     for rows in every:
         count = (rows.stop - rows.start) * row_bytes
         pieces.start(count, convert_rows, src, linear, rows, sink.put, codes, scales, scale)
+
+
+def _encode(src: int, content: Encoded, sink: Sink, offset: int, pieces: "_Pieces") -> None:
+    row_bytes = content.source.num_bytes // max(1, content.source.shape[0])
+    for rows in chunks(content.source.shape, content.unit):
+        count = (rows.stop - rows.start) * row_bytes
+        pieces.start(count, content.write, src, rows, sink.put, offset)
 
 
 class _Pieces:
