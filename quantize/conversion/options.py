@@ -45,7 +45,7 @@ class CalibrationOptions:
 class QuantizeOptions:
     """How to write, beside the recipe."""
 
-    layout: CheckpointFormat = CheckpointFormat.MODELOPT
+    layout: CheckpointFormat = CheckpointFormat.MODELOPT  # of a folder
     kv_cache: str = option(
         "none", "Type of the KV cache.", kind=click.Choice(["none", "fp8", "int8"])
     )
@@ -63,4 +63,5 @@ class QuantizeOptions:
     force: bool = False
     resume: bool = option(False, "Finish a run that was killed.")
     sync: bool = option(False, "Outlive a power failure: force all to the disk first.")
+    to_gguf: bool = False  # one file instead of a folder
     settings: dict[str, Setting] = field(default_factory=dict)  # the call's, for the record

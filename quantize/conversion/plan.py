@@ -120,9 +120,7 @@ def check_plain(folder: Path) -> None:
     )
 
 
-def plan_digest(
-    checkpoint: Checkpoint, shards: Sequence[Shard | FilePart], settings: str
-) -> str:
+def plan_digest(checkpoint: Checkpoint, shards: Sequence[Shard | FilePart], settings: str) -> str:
     """Return a digest of all that decides the output: source files, layout, factors, settings."""
     digest = hashlib.sha256(f"{checkpoint.fingerprint()}\n{settings}\n".encode())
     for path in shard_paths(checkpoint.path):

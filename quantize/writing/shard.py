@@ -92,7 +92,9 @@ def _shortened() -> int:
     raise ArtefactError("the checkpoint's file got shorter while it was read.")
 
 
-def write_shard(source: Path, path: Path, shard: Shard | FilePart, pool: Executor, done: Progress) -> None:
+def write_shard(
+    source: Path, path: Path, shard: Shard | FilePart, pool: Executor, done: Progress
+) -> None:
     """Write `shard` to `path` from the file `source`.
 
     Raises:
@@ -103,7 +105,9 @@ def write_shard(source: Path, path: Path, shard: Shard | FilePart, pool: Executo
         _run(src, Writing(dst), shard, pool, done)
 
 
-def is_shard_whole(source: Path, path: Path, shard: Shard | FilePart, pool: Executor, done: Progress) -> bool:
+def is_shard_whole(
+    source: Path, path: Path, shard: Shard | FilePart, pool: Executor, done: Progress
+) -> bool:
     """Whether `path` has every byte that writing the shard anew would give."""
     if not path.is_file() or path.stat().st_size != shard.num_bytes:
         return False

@@ -54,5 +54,5 @@ def a_log(a: npt.NDArray[Any]) -> Floats:
 def a(log: npt.NDArray[Any]) -> Floats:
     """Return A = -exp(A_log)."""
     with np.errstate(over="ignore"):  # whoever writes it looks for infinity
-        result: Floats = -np.exp(log.astype(np.float32))
+        result: Floats = -np.exp(log.astype(np.float64)).astype(np.float32)
     return result

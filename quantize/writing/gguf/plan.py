@@ -129,4 +129,3 @@ def _check_model(model: ModelConfig) -> None:
         raise ConfigError(
             "llama.cpp has no hybrid with both experts and plain MLP blocks. Use another --format."
         )
-

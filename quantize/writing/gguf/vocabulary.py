@@ -1,6 +1,6 @@
 """A checkpoint's tokenizer as metadata; `engines/checkpoint/gguf/tokenizer.py` reads it.
 
-Source: llama.cpp 11434, conversion/base.py, get_vocab_base, and gguf-py/gguf/vocab.py, SpecialVocab.
+Source: llama.cpp 11434, conversion/base.py (get_vocab_base) and gguf-py (SpecialVocab).
 """
 
 from pathlib import Path
@@ -131,9 +131,7 @@ def _added_names(raw: dict[str, Any]) -> set[str]:
     return {token["content"] for token in raw["added_tokens"]}
 
 
-def _special(
-    raw: dict[str, Any], config: dict[str, Any], hub: dict[str, Any]
-) -> dict[str, Value]:
+def _special(raw: dict[str, Any], config: dict[str, Any], hub: dict[str, Any]) -> dict[str, Value]:
     """Return the numbers of special tokens, and which of them a text gets around it."""
     numbers = {token["content"]: token["id"] for token in raw["added_tokens"]}
     found: dict[str, Value] = {}
