@@ -62,8 +62,7 @@ def choose_format(name: str | None, recipe: Recipe) -> CheckpointFormat:
         ConfigError: the name is unknown.
     """
     if name is None:
-        is_modelopts = not recipe.precision.weights.is_grouped
-        is_modelopts &= recipe.precision is not Precision.INT8_DYNAMIC
+        is_modelopts = recipe.precision not in (Precision.INT4_WO, Precision.INT8_DYNAMIC)
         return CheckpointFormat.MODELOPT if is_modelopts else CheckpointFormat.COMPRESSED_TENSORS
     if name not in list(CheckpointFormat):
         raise unknown_name("format", name, [*CheckpointFormat, Layout.GGUF.value])

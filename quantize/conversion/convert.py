@@ -11,6 +11,7 @@ from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion import kernels
+from nemotrt.quantize.conversion.fp4 import nvfp4
 from nemotrt.quantize.conversion.layout import Linear
 
 CHUNK_ELEMENTS = 1 << 19  # 1 MiB of bfloat16: stays in cache between read, convert and write
@@ -72,9 +73,16 @@ def convert_rows(
         put: takes an offset of the output, and the bytes for it.
         codes_offset: where the linear's codes begin.
         scales_offset: where its scales begin, one per row.
-        scale: the one scale per tensor, where there is one.
+        scale: the one scale per tensor, or of its scales, where there is one.
     """
     weights = read_rows(fd, linear.source, rows)
+    if linear.numbers.has_second_scale:
+        floats = kernels.widened(weights)
+        _checked(linear, rows, np.abs(floats).max(axis=1, initial=0))
+        both, fine = nvfp4(floats, linear.group_size, scale)
+        put(scales_offset + linear.num_groups * rows.start, fine.reshape(-1).data)
+        put(codes_offset + linear.num_columns // 2 * rows.start, both.reshape(-1).data)
+        return
     if linear.group_size:
         codes, bits = _int4_rows(linear, rows, weights)
         put(

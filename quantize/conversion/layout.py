@@ -65,6 +65,14 @@ class Scales:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondScale:
+    """The one scale of a linear's scales; some layouts store what it divides by."""
+
+    linear: Linear
+    is_inverse: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """A matrix that is stored as bytes of its own, row by row.
 
@@ -84,7 +92,7 @@ class Entry:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    content: TensorRef | bytes | Codes | Scales | Encoded
+    content: TensorRef | bytes | Codes | Scales | SecondScale | Encoded
 
     @property
     def num_bytes(self) -> int:

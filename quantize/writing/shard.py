@@ -16,6 +16,7 @@ import numpy as np
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion.convert import chunks, convert_rows, rows_amax, tensor_scale
+from nemotrt.quantize.conversion.fp4 import second_scale
 from nemotrt.quantize.conversion.layout import (
     Codes,
     Encoded,
@@ -23,6 +24,7 @@ from nemotrt.quantize.conversion.layout import (
     FilePart,
     Linear,
     Scales,
+    SecondScale,
     Shard,
 )
 
@@ -136,6 +138,11 @@ def _run(src: int, sink: Sink, shard: Shard | FilePart, pool: Executor, done: Pr
         for entry in shard.entries
         if isinstance(entry.content, Scales)
     }
+    seconds = {
+        entry.content.linear.name: (shard.offsets[entry.name], entry.content)
+        for entry in shard.entries
+        if isinstance(entry.content, SecondScale)
+    }
     with _Pieces(pool, done) as pieces:
         for entry in sorted(shard.entries, key=_source_offset):
             offset, content = shard.offsets[entry.name], entry.content
@@ -144,7 +151,8 @@ def _run(src: int, sink: Sink, shard: Shard | FilePart, pool: Executor, done: Pr
             elif isinstance(content, TensorRef):
                 _copy(src, content, sink, offset, pieces)
             elif isinstance(content, Codes):
-                _convert(src, content.linear, sink, offset, scales[content.linear.name], pieces)
+                name = content.linear.name
+                _convert(src, content.linear, sink, offset, scales[name], pieces, seconds.get(name))
             elif isinstance(content, Encoded):
                 _encode(src, content, sink, offset, pieces)
 
@@ -166,19 +174,29 @@ def _copy(src: int, ref: TensorRef, sink: Sink, offset: int, pieces: "_Pieces") 
 
 
 def _convert(
-    src: int, linear: Linear, sink: Sink, codes: int, scales: int, pieces: "_Pieces"
+    src: int,
+    linear: Linear,
+    sink: Sink,
+    codes: int,
+    scales: int,
+    pieces: "_Pieces",
+    second: tuple[int, SecondScale] | None,
 ) -> None:
-    """Start the chunks of a linear; a per-tensor scale needs a first pass for its own amax."""
+    """Start the chunks of a linear; one scale of all needs a first pass for its own amax."""
     every = list(chunks(linear.source.shape))
     scale = np.float32(1)
-    if linear.numbers.is_per_tensor:
+    if linear.numbers.is_per_tensor or second is not None:
         amax = linear.amax
         if amax is None:
             amaxes = pieces.pool.map(partial(rows_amax, src, linear), every)
             amax = max(amaxes, default=np.float32(0))
-        scale = tensor_scale(amax)
-        stored = scale * linear.rows[0] if linear.rows.size else scale
-        sink.put(scales, np.float32(stored).tobytes())
+        if second is not None:
+            scale, (place, content) = second_scale(amax), second
+            stored = np.float32(1) / scale if content.is_inverse else scale
+        else:
+            scale, place = tensor_scale(amax), scales
+            stored = scale * linear.rows[0] if linear.rows.size else scale
+        sink.put(place, np.float32(stored).tobytes())
     row_bytes = linear.source.num_bytes // max(1, linear.num_rows)
     for rows in every:
         count = (rows.stop - rows.start) * row_bytes
