@@ -14,6 +14,7 @@ BUILD = "nemotrt build"
 OTHERS_BUILD = "yes, on the CPU and as 16 bit engines: its codes are read as floats"
 TRT_LLM, VLLM, TRANSFORMERS = "TensorRT-LLM (PyTorch)", "vLLM", "transformers"
 UNREAD_NVFP4 = "not known: whether it takes W4A16_NVFP4 was neither read nor run"
+VLLM_NVFP4 = "yes, on GPUs (Marlin, not run here): its CPU build has no kernel for them"
 WITH_TRANSFORMERS = {
     CheckpointFormat.MODELOPT: "no: has no reader for ModelOpt's layout and would load raw codes",
     CheckpointFormat.COMPRESSED_TENSORS: "yes, with compressed-tensors installed",
@@ -32,11 +33,11 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
     },
     (CheckpointFormat.MODELOPT, Precision.NVFP4_WO): {
         TRT_LLM: UNREAD_NVFP4,
-        VLLM: "yes",
+        VLLM: VLLM_NVFP4,
     },
     (CheckpointFormat.COMPRESSED_TENSORS, Precision.NVFP4_WO): {
         TRT_LLM: "no: takes 4-bit weights in ModelOpt's layout only",
-        VLLM: "yes",
+        VLLM: VLLM_NVFP4,
     },
     (CheckpointFormat.MODELOPT, Precision.INT8_SQ): {
         TRT_LLM: "no: has no INT8 activations for this model",
