@@ -16,7 +16,7 @@ from nemotrt.engines.model.model_config import PATTERN_LETTERS, ModelConfig
 from nemotrt.files.text_file import json_object_if_there
 from nemotrt.quantize.writing.gguf.vocabulary import vocabulary
 
-GENERAL = {"general.type": "model", "general.quantization_version": 2}
+GENERAL: dict[str, Value] = {"general.type": "model", "general.quantization_version": 2}
 SIZES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (0.0, "K"))
 
 

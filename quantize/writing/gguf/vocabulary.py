@@ -122,7 +122,8 @@ def _reaches_all(raw: dict[str, Any]) -> bool:
     from tokenizers.models import BPE
 
     vocab, merges = raw["model"]["vocab"], raw["model"]["merges"]
-    pairs = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in merges]
+    split = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in merges)
+    pairs = [(str(first), str(second)) for first, second in split]
     model = BPE(vocab, pairs)
     return all(len(model.tokenize(name)) == 1 for name in set(vocab) - _added_names(raw))
 
