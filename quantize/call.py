@@ -5,7 +5,7 @@ from pathlib import Path
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.gpus import choose_format, choose_recipe, wants_gguf
-from nemotrt.quantize.writing.output import check_output, write_output
+from nemotrt.quantize.writing.gguf.output import check_output, write_output
 from nemotrt.quantize.writing.writer import QuantizeResult
 
 DEFAULT_TEXT = CalibrationText()

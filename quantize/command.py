@@ -74,7 +74,7 @@ def quantize(
     model's name. Weights stream from disk to disk; memory stays constant whatever the model's size.
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
-    from nemotrt.quantize.writing.output import check_output, plan_output, write_output
+    from nemotrt.quantize.writing.gguf.output import check_output, plan_output, write_output
     from nemotrt.quantize.writing.writer import work_bytes
 
     kv_cache, calibration = quantize_options.kv_cache, quantize_options.calibration
@@ -166,8 +166,8 @@ def _print_plan(
 ) -> None:
     """Print what would be quantized, what would stay, and the size."""
     from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+    from nemotrt.quantize.writing.gguf.output import plan_output
     from nemotrt.quantize.writing.gguf.plan import WIDE
-    from nemotrt.quantize.writing.output import plan_output
     from nemotrt.quantize.writing.writer import COPIED
 
     missing = options.calibration is not None and not options.calibration.exists()
