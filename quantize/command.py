@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Of this call alone: not what decided the output.
 NOT_SAVED = ("output", "force", "resume", "sync", "dry-run", "json", "quiet")
 
-FORMATS = "modelopt, compressed-tensors, or gguf for llama.cpp. [default: by GPU and output]"
+FORMATS = "modelopt, compressed-tensors, or gguf for llama.cpp. [default: by GPU]"
 
 
 @click.command()
