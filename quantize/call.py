@@ -5,10 +5,10 @@ from pathlib import Path
 
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.lora.merging import MergingOptions, read_merging
-from nemotrt.files.writing import check_target
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
-from nemotrt.quantize.gpus import choose_format, choose_recipe
-from nemotrt.quantize.writing.writer import QuantizeResult, quantize_checkpoint
+from nemotrt.quantize.gpus import choose_format, choose_recipe, wants_gguf
+from nemotrt.quantize.writing.gguf.output import check_output, write_output
+from nemotrt.quantize.writing.writer import QuantizeResult
 
 DEFAULT_TEXT = CalibrationText()
 
@@ -28,7 +28,7 @@ def quantize(
 
     Args:
         checkpoint: a folder, OWNER/NAME[@REVISION] on the hub, "tiny" or "tiny-dense".
-        output: the new folder; it appears only when it is whole.
+        output: the new folder, or NAME.gguf for llama.cpp; it appears only when it is whole.
         recipe: its name, or a YAML file; default the one for `gpu`.
         gpu: the recipe must run there.
         calibration: a folder with the calibration for static scales; made first if it is not there.
@@ -43,10 +43,15 @@ def quantize(
     """
     chosen, target = choose_recipe(recipe, gpu, kv_cache), Path(output)
     folder = None if calibration is None else Path(calibration)
-    layout = choose_format(None, chosen)
-    merging = MergingOptions(tuple(read_merging(str(one)) for one in lora))
-    options = QuantizeOptions(layout, kv_cache, merging=merging, calibration=folder, force=force)
-    check_target(target, force=force)
+    options = QuantizeOptions(
+        choose_format(None, chosen),
+        kv_cache,
+        merging=MergingOptions(tuple(read_merging(str(one)) for one in lora)),
+        calibration=folder,
+        force=force,
+        to_gguf=wants_gguf(None, target),
+    )
+    check_output(target, options)
     source = checkpoint_folder(str(checkpoint), quiet=True)
     if folder is not None:
         from nemotrt.quantize.calibration.calibrate import ensure_calibration
@@ -58,7 +63,7 @@ def quantize(
             text.text,
             text.sequences,
             text.sequence_tokens,
-            mergings=merging.lora,
+            mergings=options.merging.lora,
             quiet=True,
         )
-    return quantize_checkpoint(source, target, chosen, options)
+    return write_output(source, target, chosen, options)

@@ -19,11 +19,12 @@ from nemotrt.commandline.shared import (
     quiet_option,
 )
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
+from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
 from nemotrt.progress import byte_progress, readable_size
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
-from nemotrt.quantize.gpus import choose_format, choose_recipe
+from nemotrt.quantize.gpus import choose_format, choose_recipe, wants_gguf
 from nemotrt.quantize.recipes.recipe import Recipe, recipe_names
 from nemotrt.quantize.recipes.recipe_list import recipes_option
 from nemotrt.quantize.recipes.unused_options import unused_note
@@ -35,14 +36,16 @@ if TYPE_CHECKING:
 # Of this call alone: not what decided the output.
 NOT_SAVED = ("output", "force", "resume", "sync", "dry-run", "json", "quiet")
 
+FORMATS = "modelopt, compressed-tensors, or gguf for llama.cpp. [default: by GPU]"
+
 
 @click.command()
 @click.argument("checkpoint", type=CHECKPOINT)
 @recipes_option()
-@output_option("New folder.", required=True)
+@output_option("New folder, or NAME.gguf.", required=True)
 @click.option("--gpu", help=f"Choose by GPU: {', '.join(known_gpus())}.")
 @click.option("--recipe", help=f"{', '.join(recipe_names())}, or a YAML file of yours.")
-@click.option("--format", "layout_name", help="modelopt or compressed-tensors. [default: by GPU]")
+@click.option("--format", "layout_name", help=FORMATS)
 @click.option(
     "--keep", type=click.Choice(["attention-feeders"]), help="Layers that stay in 16 bits too."
 )
@@ -67,22 +70,27 @@ def quantize(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write CHECKPOINT quantized, for TensorRT-LLM, vLLM and this package's engines.
+    """Write CHECKPOINT quantized, for TensorRT-LLM, vLLM, llama.cpp and this package's engines.
+
+    With --format gguf it is one file for llama.cpp: of int8-wo its linears are Q8_0, of int4-wo
+    they are Q4_0 and the embeddings and the head Q8_0.
 
     CHECKPOINT is a Hugging Face folder, OWNER/NAME[@REVISION] on the hub, or a built-in tiny
     model's name. Weights stream from disk to disk; memory stays constant whatever the model's size.
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
-    from nemotrt.files.writing import check_target
-    from nemotrt.quantize.writing.writer import plan, quantize_checkpoint, work_bytes
+    from nemotrt.quantize.writing.gguf.output import check_output, plan_output, write_output
+    from nemotrt.quantize.writing.writer import work_bytes
 
     kv_cache, calibration = quantize_options.kv_cache, quantize_options.calibration
     chosen = choose_recipe(recipe, gpu, kv_cache).with_groups(quantize_options.group_size)
     if not chosen.precision.has_input_scale and kv_cache == "none":
         calibration = None  # nothing to take from it
+    to_gguf = wants_gguf(layout_name, output)
     options = replace(
         quantize_options,
-        layout=choose_format(layout_name, chosen),
+        layout=choose_format(None if to_gguf else layout_name, chosen),
+        to_gguf=to_gguf,
         keep_feeders=keep is not None,
         calibration=calibration,
         settings=_settings(),
@@ -98,12 +106,14 @@ def quantize(
     note = unused_note(chosen, kv_cache, _changed(), is_calibrated=is_calibrated, clip=clip)
     if note and not quiet:
         click.echo(note, err=True)
-    check_target(output, force=options.force)
+    check_output(output, options)
     source = checkpoint_folder(checkpoint)
     if calibration is not None and not dry_run:
         from nemotrt.quantize.calibration.calibrate import ensure_calibration
 
-        plan(source, chosen, options, is_calibrated=False)  # what can't be done shows before
+        plan_output(
+            source, output, chosen, options, is_calibrated=False
+        )  # what can't be done shows before
         given = given_options(click.get_current_context())
         ensure_calibration(
             source,
@@ -122,7 +132,7 @@ def quantize(
         if not silent:
             _print_choice(units, options)
     if dry_run:
-        _print_plan(source, chosen, options, as_json=as_json)
+        _print_plan(source, output, chosen, options, as_json=as_json)
         return
     total = work_bytes(source, chosen, options)
     with tempfile.TemporaryDirectory(prefix="nemotrt-") as place:
@@ -133,7 +143,7 @@ def quantize(
                 source, chosen, options, calibration_text, Path(place), quiet=silent
             )
         with byte_progress(chosen.name, total, quiet=silent) as progress:
-            result = quantize_checkpoint(source, output, chosen, options, progress=progress)
+            result = write_output(source, output, chosen, options, progress=progress)
     if as_json:
         click.echo(json.dumps(asdict(result) | {"schema_version": 1}, default=str))
     elif not quiet:
@@ -192,24 +202,30 @@ def _written(value: Any) -> "Setting":
     return str(value) if isinstance(value, Path) else value
 
 
-def _print_plan(source: Path, recipe: Recipe, options: QuantizeOptions, *, as_json: bool) -> None:
+def _print_plan(
+    source: Path, output: Path, recipe: Recipe, options: QuantizeOptions, *, as_json: bool
+) -> None:
     """Print what would be quantized, what would stay, and the size."""
     from nemotrt.engines.checkpoint.lora.merged import open_merged
-    from nemotrt.quantize.writing.writer import COPIED, plan
+    from nemotrt.quantize.writing.gguf.output import plan_output
+    from nemotrt.quantize.writing.gguf.plan import WIDE
+    from nemotrt.quantize.writing.writer import COPIED
 
     missing = options.calibration is not None and not options.calibration.exists()
-    shards, selection, _ = plan(source, recipe, options, is_calibrated=not missing)
+    target_bytes, selection = plan_output(
+        source, output, recipe, options, is_calibrated=not missing
+    )
     if missing:
         click.echo(f"{options.calibration} is not there: it would be calibrated first.", err=True)
     for line in open_merged(source, options.merging.lora).notes(COPIED):
         click.echo(line, err=True)
-    target_bytes = sum(shard.num_bytes for shard in shards)
+    layout = Layout.GGUF.value if options.to_gguf else options.layout.value
     if as_json:
         value = {
             "schema_version": 1,
             "recipe": recipe.name,
             "quant_algo": recipe.algo,
-            "format": options.layout.value,
+            "format": layout,
             "target_bytes": target_bytes,
             "quantize": selection.weights,
             "exclude": selection.exclude,
@@ -219,5 +235,8 @@ def _print_plan(source: Path, recipe: Recipe, options: QuantizeOptions, *, as_js
     for name in selection.weights:
         click.echo(f"quantize {name}")
     for name in selection.exclude:
-        click.echo(f"keep     {name}")
-    click.echo(f"{recipe.name}, {options.layout}: {readable_size(target_bytes)}")
+        if not (options.to_gguf and name == "lm_head"):
+            click.echo(f"keep     {name}")
+    if options.to_gguf:
+        click.echo(f"{WIDE}     embeddings and head")
+    click.echo(f"{recipe.name}, {layout}: {readable_size(target_bytes)}")

@@ -1,10 +1,14 @@
 """Which recipe a GPU gets by default, and which it can't run."""
 
+from pathlib import Path
+
 from nemotrt.engines.backends.protocol.compute_capability import (
     FIRST_FP8,
     capability_number,
     has_fp8,
 )
+from nemotrt.engines.checkpoint.gguf.file import SUFFIX
+from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
@@ -46,6 +50,11 @@ def choose_recipe(recipe: str | None, gpu: str | None, kv_cache: str = "none") -
     return chosen
 
 
+def wants_gguf(name: str | None, output: Path) -> bool:
+    """Whether one GGUF file is to be written: --format says so, or the output's name alone."""
+    return output.suffix == SUFFIX if name is None else name == Layout.GGUF
+
+
 def choose_format(name: str | None, recipe: Recipe) -> CheckpointFormat:
     """Return the format by name, or the one that most engines read.
 
@@ -53,9 +62,8 @@ def choose_format(name: str | None, recipe: Recipe) -> CheckpointFormat:
         ConfigError: the name is unknown.
     """
     if name is None:
-        is_modelopts = not recipe.precision.weights.is_grouped
-        is_modelopts &= recipe.precision is not Precision.INT8_DYNAMIC
+        is_modelopts = recipe.precision not in (Precision.INT4_WO, Precision.INT8_DYNAMIC)
         return CheckpointFormat.MODELOPT if is_modelopts else CheckpointFormat.COMPRESSED_TENSORS
     if name not in list(CheckpointFormat):
-        raise unknown_name("format", name, [item.value for item in CheckpointFormat])
+        raise unknown_name("format", name, [*CheckpointFormat, Layout.GGUF.value])
     return CheckpointFormat(name)

@@ -183,4 +183,12 @@ class ModelConfig:
 def _mathematics(config: ModelConfig) -> ModelConfig:
     """Return the config without what changes no logit."""
     mamba = config.mamba and replace(config.mamba, chunk_size=1)
-    return replace(config, mamba=mamba, max_position_embeddings=1, eos_token_ids=(), dtype="")
+    width = config.intermediate_size if LayerKind.MLP in config.layers else 1
+    return replace(
+        config,
+        mamba=mamba,
+        intermediate_size=width,
+        max_position_embeddings=1,
+        eos_token_ids=(),
+        dtype="",
+    )

@@ -71,6 +71,7 @@ class NumberFormat(Table):
 
 SAFETENSORS = {item.safetensors: item for item in NumberFormat if item.safetensors}
 FLOATS = tuple(item for item in NumberFormat if not item.is_code)
+FP4_GROUP = 16  # inputs that share a scale of NVFP4
 GROUP_SIZES = (32, 64, 128)  # inputs that share a scale of int4, as vLLM and TensorRT-LLM have them
 KV_CODES = {item.upper(): item for item in (NumberFormat.FP8, NumberFormat.INT8)}  # ModelOpt's word
 
@@ -110,7 +111,7 @@ class Numbers:
             "num_bits": self.format.num_bits,
             "type": self.format.kind,
             "symmetric": True,
-            "strategy": self.granularity.value,
+            "strategy": "tensor_group" if self.has_second_scale else self.granularity.value,
             "dynamic": self.is_dynamic,
         }
 
@@ -120,8 +121,15 @@ class Numbers:
         return self.granularity is Granularity.GROUP
 
     @property
+    def has_second_scale(self) -> bool:
+        """Whether the scales of groups are codes, with one scale of all of them."""
+        return self.is_grouped and self.format is NumberFormat.FP4
+
+    @property
     def scale_format(self) -> NumberFormat:
-        """The type of stored scales: 16 bits where there are many."""
+        """The type of stored scales: few bits where there are many."""
+        if self.has_second_scale:
+            return NumberFormat.FP8
         return NumberFormat.BF16 if self.is_grouped else NumberFormat.FP32
 
     @property
@@ -161,7 +169,7 @@ class Precision(Table):
     FP8 = "fp8", FP8_TENSOR, FP8_TENSOR, "FP8"
     FP8_DYNAMIC = "fp8-dynamic", FP8_ROWS, FP8_TOKENS, "FP8_PER_CHANNEL_PER_TOKEN"
     INT4_WO = "int4-wo", INT4_GROUPS, SIXTEEN_BITS, "W4A16_AWQ"  # as AWQ and GPTQ are stored too
-    NVFP4_WO = "nvfp4-wo", FP4_GROUPS, SIXTEEN_BITS, "NVFP4"  # for the planner alone
+    NVFP4_WO = "nvfp4-wo", FP4_GROUPS, SIXTEEN_BITS, "W4A16_NVFP4"  # written, and read as floats
 
     @property
     def is_quantized(self) -> bool:
@@ -198,4 +206,4 @@ class Precision(Table):
 BUILT = tuple(item for item in Precision if item is not Precision.NVFP4_WO)
 # Of which a plan chooses by itself: fewer bits are chosen by people, who know what they lose.
 CHOSEN = tuple(item for item in BUILT if item.weights.format.num_bits >= 8)
-QUANTIZED = {item.algo: item for item in BUILT if item.is_quantized}  # by ModelOpt's word
+QUANTIZED = {item.algo: item for item in Precision if item.is_quantized}  # by ModelOpt's word

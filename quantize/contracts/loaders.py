@@ -7,11 +7,14 @@ docs/reference/formats.md has the details.
 
 from nemotrt.engines.checkpoint.quantized.scheme import Layout, QuantConfig
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
-from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
+from nemotrt.engines.model.numerics import BUILT, GROUP_SIZES, Precision
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 
 BUILD = "nemotrt build"
+OTHERS_BUILD = "yes, on the CPU and as 16 bit engines: its codes are read as floats"
 TRT_LLM, VLLM, TRANSFORMERS = "TensorRT-LLM (PyTorch)", "vLLM", "transformers"
+UNREAD_NVFP4 = "not known: whether it takes W4A16_NVFP4 was neither read nor run"
+VLLM_NVFP4 = "yes, on GPUs (Marlin, not run here): its CPU build has no kernel for them"
 WITH_TRANSFORMERS = {
     CheckpointFormat.MODELOPT: "no: has no reader for ModelOpt's layout and would load raw codes",
     CheckpointFormat.COMPRESSED_TENSORS: "yes, with compressed-tensors installed",
@@ -27,6 +30,14 @@ LOADERS: dict[tuple[CheckpointFormat, Precision], dict[str, str]] = {
     (CheckpointFormat.MODELOPT, Precision.INT4_WO): {
         TRT_LLM: "yes",
         VLLM: "no: rejects W4A16_AWQ in ModelOpt's layout; export --format compressed-tensors",
+    },
+    (CheckpointFormat.MODELOPT, Precision.NVFP4_WO): {
+        TRT_LLM: UNREAD_NVFP4,
+        VLLM: VLLM_NVFP4,
+    },
+    (CheckpointFormat.COMPRESSED_TENSORS, Precision.NVFP4_WO): {
+        TRT_LLM: "no: takes 4-bit weights in ModelOpt's layout only",
+        VLLM: VLLM_NVFP4,
     },
     (CheckpointFormat.MODELOPT, Precision.INT8_SQ): {
         TRT_LLM: "no: has no INT8 activations for this model",
@@ -98,8 +109,11 @@ def loader_verdicts(
 ) -> dict[str, str]:
     """Return each engine's name and whether it loads this checkpoint: `yes...` or `no...`."""
     verdicts = {BUILD: BUILD_CACHE.get(kv_algo or "none", "yes")}
+    if precision not in BUILT:
+        verdicts[BUILD] = OTHERS_BUILD
     verdicts |= LOADERS[layout, precision] | {TRANSFORMERS: WITH_TRANSFORMERS[layout]}
-    if group_size not in (None, *TRT_LLM_GROUPS) and verdicts[TRT_LLM] == "yes":
+    is_int4 = precision is Precision.INT4_WO
+    if is_int4 and group_size not in (None, *TRT_LLM_GROUPS) and verdicts[TRT_LLM] == "yes":
         sizes = " or ".join(map(str, TRT_LLM_GROUPS))
         verdicts[TRT_LLM] = f"no: its kernels take groups of {sizes}; use --group-size"
     if is_mixed and verdicts[TRT_LLM] == "yes":
@@ -121,7 +135,6 @@ def loader_verdicts(
     return verdicts
 
 
-OTHERS_BUILD = "yes, on the CPU and as 16 bit engines: its codes are read as floats"
 NOT_RUN = "yes, by its source; not run here"
 NO_READER = "no: has no reader for these codes"
 LLAMA_CPP = "llama.cpp"
@@ -154,6 +167,11 @@ def others_verdicts(quant: QuantConfig) -> dict[str, str]:
     if quant.layout is Layout.MODELOPT:
         found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.MODELOPT]
         algos = [scheme.title.removeprefix("ModelOpt ") for scheme in schemes]
+        if Precision.NVFP4_WO.algo in algos:
+            found[TRT_LLM] = UNREAD_NVFP4
         if refused := [algo for algo in algos if algo not in VLLM_MODELOPT]:
             found[VLLM] = f"no: rejects {refused[0]} in ModelOpt's layout"
+    is_ours = quant.layout in (Layout.MODELOPT, Layout.COMPRESSED_TENSORS)
+    if quant.kv_cache_algo == "INT8" and is_ours and found[VLLM].startswith("yes"):
+        found[VLLM] = VLLM_INT8_CACHE[CheckpointFormat(quant.layout)]
     return found

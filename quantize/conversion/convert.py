@@ -12,6 +12,7 @@ from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion import kernels
+from nemotrt.quantize.conversion.fp4 import nvfp4
 from nemotrt.quantize.conversion.layout import Linear
 
 CHUNK_ELEMENTS = 1 << 19  # 1 MiB of bfloat16: stays in cache between read, convert and write
@@ -24,9 +25,12 @@ SMALLEST_AMAX = {
 DROPPED_BITS = {"BF16": 16, "F16": 13, "F32": 0}  # of a float32, to round to that type
 
 
-def chunks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Yield the rows of a matrix in parts of about CHUNK_ELEMENTS."""
-    step = max(2, CHUNK_ELEMENTS // max(1, shape[1]) // 2 * 2)  # even: rows may share bytes
+def chunks(shape: tuple[int, ...], unit: int = 2) -> Iterator[slice]:
+    """Yield the rows of a matrix in parts of about CHUNK_ELEMENTS.
+
+    Parts are of a multiple of `unit` rows, which stay together: two may share bytes.
+    """
+    step = max(unit, CHUNK_ELEMENTS // max(1, shape[1]) // unit * unit)
     for begin in range(0, shape[0], step):
         yield slice(begin, min(begin + step, shape[0]))
 
@@ -73,9 +77,16 @@ def convert_rows(
         put: takes an offset of the output, and the bytes for it.
         codes_offset: where the linear's codes begin.
         scales_offset: where its scales begin, one per row.
-        scale: the one scale per tensor, where there is one.
+        scale: the one scale per tensor, or of its scales, where there is one.
     """
     weights = read_rows(fd, linear.source, rows)
+    if linear.numbers.has_second_scale:
+        floats = kernels.widened(weights)
+        _checked(linear, rows, np.abs(floats).max(axis=1, initial=0))
+        both, fine = nvfp4(floats, linear.group_size, scale)
+        put(scales_offset + linear.num_groups * rows.start, fine.reshape(-1).data)
+        put(codes_offset + linear.num_columns // 2 * rows.start, both.reshape(-1).data)
+        return
     if linear.group_size:
         codes, bits = _int4_rows(linear, rows, weights)
         put(
@@ -112,12 +123,7 @@ def _int4_rows(
     if linear.rounded is not None:
         codes, scales = (np.array(np.load(linear.rounded / f"{x}.npy", "r")[rows]) for x in (0, 1))
         return _stored_int4(linear, codes, scales)
-    is_bfloat16 = weights.dtype == np.uint16
-    floats: npt.NDArray[np.float32] = (
-        (weights.astype(np.uint32) << 16).view(np.float32)
-        if is_bfloat16
-        else weights.astype(np.float32, copy=False)
-    )
+    floats = kernels.widened(weights)
     if linear.columns.size:
         floats = floats * linear.columns
     if linear.rows.size:

@@ -14,8 +14,18 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.codes.packed import WORD_BITS, num_words
 from nemotrt.engines.model.numerics import GROUP_SIZES, Numbers, Precision
 from nemotrt.errors import ConfigError
-from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, literal
+from nemotrt.quantize.conversion.layout import (
+    Codes,
+    Entry,
+    Linear,
+    Scales,
+    SecondScale,
+    literal,
+)
 from nemotrt.quantize.recipes.recipe import Recipe
+
+# compressed-tensors 0.20's names in nvfp4-pack-quantized.
+PACKED_FP4 = ("weight_packed", "weight_global_scale")
 
 
 class CheckpointFormat(StrEnum):
@@ -62,6 +72,9 @@ def linear_entries(
     module, numbers = linear.module, linear.numbers
     if numbers.is_grouped:
         check_groups(linear, layout)
+    if numbers.has_second_scale:
+        yield from _nvfp4(linear, layout)
+        return
     if layout.packs(recipe.precision):
         linear = replace(linear, is_offset_binary=True)
         yield from _packed(linear)
@@ -89,10 +102,16 @@ def check_unfolded(layout: CheckpointFormat) -> None:
 
 def check_groups(linear: Linear, layout: CheckpointFormat) -> None:
     """Raise ConfigError if the groups of int4 don't fit the linear or the layout."""
-    if layout is CheckpointFormat.MODELOPT and linear.num_rows % 2:
+    is_paired = layout is CheckpointFormat.MODELOPT and not linear.numbers.has_second_scale
+    if is_paired and linear.num_rows % 2:
         raise ConfigError(
             f"{linear.name} has {linear.num_rows} output channels; modelopt's int4 takes two at a "
             "time. Use --format compressed-tensors."
+        )
+    if linear.num_columns % linear.group_size and linear.numbers.has_second_scale:
+        raise ConfigError(
+            f"{linear.name} has {linear.num_columns} input channels; NVFP4 has groups of "
+            f"{linear.group_size}. Use --recipe int4-wo."
         )
     if linear.num_columns % linear.group_size:
         fits = [str(size) for size in GROUP_SIZES if linear.num_columns % size == 0]
@@ -100,6 +119,19 @@ def check_groups(linear: Linear, layout: CheckpointFormat) -> None:
             f"{linear.name} has {linear.num_columns} input channels, which groups of "
             f"{linear.group_size} do not divide; those that do: {', '.join(fits) or 'none'}."
         )
+
+
+def _nvfp4(linear: Linear, layout: CheckpointFormat) -> Iterator[Entry]:
+    """Yield two codes to a byte, their scales, and the scale of those."""
+    is_modelopt = layout is CheckpointFormat.MODELOPT
+    codes, second = ("weight", "weight_scale_2") if is_modelopt else PACKED_FP4
+    rows, columns = linear.source.shape
+    module, shape = linear.module, (rows, linear.num_groups)
+    yield Entry(f"{module}.{codes}", "U8", (rows, columns // 2), Codes(linear))
+    scales = linear.numbers.scale_format.safetensors
+    yield Entry(f"{module}.weight_scale", scales, shape, Scales(linear))
+    content = SecondScale(linear, is_inverse=not is_modelopt)
+    yield Entry(f"{module}.{second}", "F32", layout.one_scale, content)
 
 
 def _packed(linear: Linear) -> Iterator[Entry]:

@@ -44,6 +44,13 @@ def _widen_by_type(value: Any) -> Callable[[Any], Any]:
     return bfloat16_bits if isinstance(value, numba.types.Integer) else float32
 
 
+def widened(weights: Weights) -> Floats:
+    """Return weights as float32."""
+    if weights.dtype == np.uint16:
+        return (weights.astype(np.uint32) << 16).view(np.float32)
+    return weights.astype(np.float32, copy=False)
+
+
 @inlined
 def _load(weights: Any, columns: Any, row: Any, bits: Any) -> Any:
     """Fill `row` with one row of weights times `columns` (if any) and return its amax."""

@@ -1,7 +1,7 @@
 """Where every byte of an output shard goes: known before a single weight is read."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,13 +66,34 @@ class Scales:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondScale:
+    """The one scale of a linear's scales; some layouts store what it divides by."""
+
+    linear: Linear
+    is_inverse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A matrix that is stored as bytes of its own, row by row.
+
+    `write` takes the source's file, rows, a sink's `put`, and where the matrix begins. A chunk has
+    a multiple of `unit` rows.
+    """
+
+    source: TensorRef
+    unit: int
+    write: Callable[[int, slice, Callable[[int, memoryview], None], int], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor of the output: copied from the source, known from the plan, or of a linear."""
+    """One tensor of the output: copied from the source, known from the plan, or converted."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    content: TensorRef | bytes | Codes | Scales
+    content: TensorRef | bytes | Codes | Scales | SecondScale | Encoded
 
     @property
     def num_bytes(self) -> int:
@@ -109,9 +130,30 @@ class Shard:
         return header_bytes(tensors, {"format": "pt"})
 
     @property
+    def target_name(self) -> str:
+        """The file's name."""
+        return self.file_name
+
+    @property
     def num_bytes(self) -> int:
         """Size of the file."""
         return len(self.header) + sum(entry.num_bytes for entry in self.entries)
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """What one shard of the source gives to the one output file: its tensors and their places.
+
+    `file_name` is the source shard's, by which a journal knows the part; `num_bytes` is the whole
+    output file's size.
+    """
+
+    file_name: str
+    target_name: str
+    header: bytes  # of the file, in its first part
+    entries: tuple[Entry, ...]
+    offsets: dict[str, int]
+    num_bytes: int
 
 
 def make_shard(source: Path, entries: Iterable[Entry]) -> Shard:

@@ -47,7 +47,7 @@ class CalibrationOptions:
 class QuantizeOptions:
     """How to write, beside the recipe."""
 
-    layout: CheckpointFormat = CheckpointFormat.MODELOPT
+    layout: CheckpointFormat = CheckpointFormat.MODELOPT  # of a folder
     kv_cache: str = option(
         "none", "Type of the KV cache.", kind=click.Choice(["none", "fp8", "int8"])
     )
@@ -83,4 +83,5 @@ class QuantizeOptions:
     sync: bool = option(
         False, "Force all bytes to the disk first, so that a power failure loses nothing."
     )
+    to_gguf: bool = False  # one file instead of a folder
     settings: dict[str, Setting] = field(default_factory=dict)  # the call's, for the record

@@ -1,7 +1,7 @@
 """A checkpoint and a recipe turned into output shards: the whole layout, before any data."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from nemotrt.quantize.conversion.convert import DROPPED_BITS
 from nemotrt.quantize.conversion.formats import CheckpointFormat, linear_entries
 from nemotrt.quantize.conversion.layout import (
     Entry,
+    FilePart,
     Linear,
     Shard,
     literal,
@@ -131,7 +132,7 @@ def check_plain(folder: Path) -> None:
     )
 
 
-def plan_digest(checkpoint: Checkpoint, shards: list[Shard], settings: str) -> str:
+def plan_digest(checkpoint: Checkpoint, shards: Sequence[Shard | FilePart], settings: str) -> str:
     """Return a digest of all that decides the output: source files, layout, factors, settings."""
     digest = hashlib.sha256(f"{checkpoint.fingerprint()}\n{settings}\n".encode())
     for path in shard_paths(checkpoint.path):

@@ -6,11 +6,12 @@ from typing import Literal
 from pydantic import Field
 
 from nemotrt.engines.model.model_config import LayerKind
-from nemotrt.engines.model.numerics import GROUP_SIZES, QUANTIZED, Precision
+from nemotrt.engines.model.numerics import FP4_GROUP, GROUP_SIZES, QUANTIZED, Precision
 from nemotrt.errors import ArtefactError, ConfigError, unknown_name
 from nemotrt.files.model_file import Strict, yaml_model
 from nemotrt.files.text_file import read_text
 
+SIZES = {Precision.INT4_WO: GROUP_SIZES, Precision.NVFP4_WO: (FP4_GROUP,)}
 RECIPE_FOLDER = Path(__file__).parent
 Leaves = dict[str, dict[LayerKind, tuple[str, ...]]]  # model type -> kind of block -> linears
 
@@ -23,7 +24,7 @@ class RecipeFile(Strict):
     min_compute_capability: float = Field(ge=7.0)
     alternative: str | None = None
     smoothquant_alpha: float | None = Field(default=None, ge=0.0, le=1.0)
-    group_size: Literal[GROUP_SIZES] | None = None  # type: ignore[valid-type]
+    group_size: Literal[(FP4_GROUP, *GROUP_SIZES)] | None = None  # type: ignore[valid-type]
     quantize: Leaves
     keep: Leaves = Field(default_factory=dict)
 
@@ -40,7 +41,7 @@ class Recipe(RecipeFile):
 
     def with_groups(self, size: int | None) -> "Recipe":
         """Return the recipe with groups of `size`, if it has groups and a size is given."""
-        if size is None or self.group_size is None:
+        if size is None or self.precision is not Precision.INT4_WO:
             return self
         return self.model_copy(update={"group_size": size})
 
@@ -67,12 +68,12 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise ConfigError(f"recipe {path}: algo 'none' quantizes nothing.")
     if values.smoothquant_alpha is not None and not QUANTIZED[values.algo].is_smoothed:
         raise ConfigError(f"recipe {path}: smoothquant_alpha needs algo W8A8_SQ_PER_CHANNEL.")
-    is_grouped = QUANTIZED[values.algo].weights.is_grouped
-    if is_grouped != (values.group_size is not None):
+    if values.group_size not in SIZES.get(QUANTIZED[values.algo], (None,)):
         sizes = ", ".join(map(str, GROUP_SIZES))
         raise ConfigError(
             f"recipe {path}: group_size, one of {sizes}, is for algo "
-            f"{Precision.INT4_WO.algo}, and for that alone."
+            f"{Precision.INT4_WO.algo}, and for that alone; {FP4_GROUP} is "
+            f"{Precision.NVFP4_WO.algo}'s."
         )
     _check_disjoint(values, path)
     return Recipe(name=path.stem, **dict(values))

@@ -1,5 +1,6 @@
 """Which options of `nemotrt quantize` decide nothing in a call: said, not silently dropped."""
 
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.quantize.recipes.recipe import Recipe
 
 OF_A_CALIBRATION = ("calibration", "text", "sequences", "sequence-tokens", "clip", "percentile")
@@ -24,7 +25,7 @@ def unused_note(
         unused |= given.intersection({"percentile"})
     if not recipe.precision.is_smoothed:
         unused |= given.intersection({"no-fold"})
-    if not recipe.precision.weights.is_grouped:
+    if recipe.precision is not Precision.INT4_WO:
         unused |= given.intersection({"group-size"})
     if not unused:
         return None

@@ -38,7 +38,9 @@ def adjust(
     how = options or CalibrationOptions()
     kv_scales = _kv_scales(checkpoint, kv_cache, calibration, how)
     if not recipe.precision.has_input_scale:
-        return Adjustments(kv_scales=kv_scales)
+        shares = recipe.precision.weights.has_second_scale
+        amaxes = common_amaxes(checkpoint, selection) if shares else {}
+        return Adjustments(kv_scales=kv_scales, amaxes=amaxes)
     if calibration is None:
         raise ConfigError(
             f"recipe {recipe.name} has static scales: give --calibration DIR (a new folder is "

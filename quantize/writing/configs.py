@@ -75,7 +75,10 @@ def _groups(recipe: Recipe) -> dict[str, Any]:
     """Return what ModelOpt says beside an algorithm with scales for groups of inputs."""
     if recipe.group_size is None:
         return {}
-    return {"group_size": recipe.group_size, "has_zero_point": False, "pre_quant_scale": False}
+    told: dict[str, Any] = {"group_size": recipe.group_size}
+    if recipe.precision.weights.has_second_scale:
+        return told
+    return told | {"has_zero_point": False, "pre_quant_scale": False}
 
 
 def _modelopt_flat(recipe: Recipe, selection: Selection, kv_cache: str) -> dict[str, Any]:
@@ -103,6 +106,8 @@ def _compressed_tensors(recipe: Recipe, selection: Selection, kv_cache: str) -> 
     """Return the quantization_config of the compressed-tensors library."""
     weights, inputs = recipe.precision.weights, recipe.precision.inputs
     name = f"{weights.format.kind if inputs.is_quantized else 'pack'}-quantized"
+    if weights.has_second_scale:
+        name = "nvfp4-pack-quantized"
     own = {"group_size": recipe.group_size} if recipe.group_size else {}
     shared = {"input_activations": inputs.scheme, "output_activations": None}
     schemes = {"weights": weights.scheme and weights.scheme | own} | shared

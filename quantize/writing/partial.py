@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError, NemotrtError
-from nemotrt.files.writing import check_target, make_folder, take_name
+from nemotrt.files.writing import check_file, check_target, make_folder, take_name
 
 JOURNAL_FILE = ".journal.json"
 LOCK_FILE = ".lock"
@@ -39,20 +39,27 @@ class Partial:
 
 @contextmanager
 def filling_folder(
-    target: Path, plan: str, *, force: bool = False, resume: bool = False, sync: bool = False
+    target: Path,
+    plan: str,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    sync: bool = False,
+    is_file: bool = False,
 ) -> Iterator[Partial]:
     """Yield the hidden folder beside `target`; on success it takes that name.
 
     A fault in the input removes the folder; a kill, Ctrl-C or a full disk leaves it for `resume`,
     and what an earlier run finished outlives a disk that is still full. With `sync` all is on the
     disk before the name appears, and the name before this returns.
-    `plan` is a digest of all that decides the output's bytes.
+    `plan` is a digest of all that decides the output's bytes. With `is_file` the target is the file
+    of its name in the folder, which goes.
 
     Raises:
         ConfigError: `target` is in the way, or `resume` finds no unfinished run of this plan.
         EnvironmentUnfitError: another process is filling the folder, or the disk is full.
     """
-    check_target(target, force=force)
+    (check_file if is_file else check_target)(target, force=force)
     path = target.parent / f".{target.name}.quantizing"
     make_folder(path)
     with (path / LOCK_FILE).open("w") as lock:
@@ -70,7 +77,11 @@ def filling_folder(
             raise EnvironmentUnfitError(_what_failed(error, path)) from error
         for name in (JOURNAL_FILE, LOCK_FILE):
             (path / name).unlink(missing_ok=True)
-        take_name(path, target)
+        if is_file:
+            (path / target.name).replace(target)
+            path.rmdir()
+        else:
+            take_name(path, target)
     if sync:
         _force_to_disk(target.parent)
 

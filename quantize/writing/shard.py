@@ -17,7 +17,17 @@ from nemotrt.engines.checkpoint.lora.merged import MergedRef
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion.convert import chunks, convert_rows, rows_amax, tensor_scale
-from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, Shard
+from nemotrt.quantize.conversion.fp4 import second_scale
+from nemotrt.quantize.conversion.layout import (
+    Codes,
+    Encoded,
+    Entry,
+    FilePart,
+    Linear,
+    Scales,
+    SecondScale,
+    Shard,
+)
 
 COPY_BYTES = 1 << 22
 MAX_IN_FLIGHT = 64
@@ -88,7 +98,9 @@ def _shortened() -> int:
     )
 
 
-def write_shard(source: Path, path: Path, shard: Shard, pool: Executor, done: Progress) -> None:
+def write_shard(
+    source: Path, path: Path, shard: Shard | FilePart, pool: Executor, done: Progress
+) -> None:
     """Write `shard` to `path` from the file `source`.
 
     Raises:
@@ -99,7 +111,9 @@ def write_shard(source: Path, path: Path, shard: Shard, pool: Executor, done: Pr
         _run(src, Writing(dst), shard, pool, done)
 
 
-def is_shard_whole(source: Path, path: Path, shard: Shard, pool: Executor, done: Progress) -> bool:
+def is_shard_whole(
+    source: Path, path: Path, shard: Shard | FilePart, pool: Executor, done: Progress
+) -> bool:
     """Whether `path` has every byte that writing the shard anew would give."""
     if not path.is_file() or path.stat().st_size != shard.num_bytes:
         return False
@@ -120,13 +134,18 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _run(src: int, sink: Sink, shard: Shard, pool: Executor, done: Progress) -> None:
+def _run(src: int, sink: Sink, shard: Shard | FilePart, pool: Executor, done: Progress) -> None:
     """Give every piece of the shard to the pool, in the order of the source."""
     sink.put(0, shard.header)
     scales = {
         entry.content.linear.name: shard.offsets[entry.name]
         for entry in shard.entries
         if isinstance(entry.content, Scales)
+    }
+    seconds = {
+        entry.content.linear.name: (shard.offsets[entry.name], entry.content)
+        for entry in shard.entries
+        if isinstance(entry.content, SecondScale)
     }
     with _Pieces(pool, done) as pieces:
         for entry in sorted(shard.entries, key=_source_offset):
@@ -136,7 +155,10 @@ def _run(src: int, sink: Sink, shard: Shard, pool: Executor, done: Progress) -> 
             elif isinstance(content, TensorRef):
                 _copy(src, content, sink, offset, pieces)
             elif isinstance(content, Codes):
-                _convert(src, content.linear, sink, offset, scales[content.linear.name], pieces)
+                name = content.linear.name
+                _convert(src, content.linear, sink, offset, scales[name], pieces, seconds.get(name))
+            elif isinstance(content, Encoded):
+                _encode(src, content, sink, offset, pieces)
 
 
 def _source_offset(entry: Entry) -> int:
@@ -144,6 +166,8 @@ def _source_offset(entry: Entry) -> int:
     content = entry.content
     if isinstance(content, TensorRef):
         return content.offset
+    if isinstance(content, Encoded):
+        return content.source.offset
     return content.linear.source.offset if isinstance(content, Codes) else 0
 
 
@@ -164,23 +188,40 @@ def _put_rows(ref: MergedRef, rows: slice, sink: Sink, offset: int) -> None:
 
 
 def _convert(
-    src: int, linear: Linear, sink: Sink, codes: int, scales: int, pieces: "_Pieces"
+    src: int,
+    linear: Linear,
+    sink: Sink,
+    codes: int,
+    scales: int,
+    pieces: "_Pieces",
+    second: tuple[int, SecondScale] | None,
 ) -> None:
-    """Start the chunks of a linear; a per-tensor scale needs a first pass for its own amax."""
+    """Start the chunks of a linear; one scale of all needs a first pass for its own amax."""
     every = list(chunks(linear.source.shape))
     scale = np.float32(1)
-    if linear.numbers.is_per_tensor:
+    if linear.numbers.is_per_tensor or second is not None:
         amax = linear.amax
         if amax is None:
             amaxes = pieces.pool.map(partial(rows_amax, src, linear), every)
             amax = max(amaxes, default=np.float32(0))
-        scale = tensor_scale(amax)
-        stored = scale * linear.rows[0] if linear.rows.size else scale
-        sink.put(scales, np.float32(stored).tobytes())
+        if second is not None:
+            scale, (place, content) = second_scale(amax), second
+            stored = np.float32(1) / scale if content.is_inverse else scale
+        else:
+            scale, place = tensor_scale(amax), scales
+            stored = scale * linear.rows[0] if linear.rows.size else scale
+        sink.put(place, np.float32(stored).tobytes())
     row_bytes = linear.source.num_bytes // max(1, linear.num_rows)
     for rows in every:
         count = (rows.stop - rows.start) * row_bytes
         pieces.start(count, convert_rows, src, linear, rows, sink.put, codes, scales, scale)
+
+
+def _encode(src: int, content: Encoded, sink: Sink, offset: int, pieces: "_Pieces") -> None:
+    row_bytes = content.source.num_bytes // max(1, content.source.shape[0])
+    for rows in chunks(content.source.shape, content.unit):
+        count = (rows.stop - rows.start) * row_bytes
+        pieces.start(count, content.write, src, rows, sink.put, offset)
 
 
 class _Pieces:

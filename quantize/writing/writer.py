@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from nemotrt.progress import readable_size
 from nemotrt.quantize.calibration.calibration import load_calibration
 from nemotrt.quantize.contracts.loaders import loader_verdicts
 from nemotrt.quantize.conversion.formats import check_unfolded
-from nemotrt.quantize.conversion.layout import Shard
+from nemotrt.quantize.conversion.layout import FilePart, Shard
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.conversion.plan import Adjustments, check_plain, plan_digest, plan_shards
 from nemotrt.quantize.recipes.recipe import Recipe
@@ -75,13 +76,13 @@ def quantize_checkpoint(
         EnvironmentUnfitError: the disk is too small.
     """
     begin = time.perf_counter()
-    _check_apart(target, source, options)
+    check_apart(target, source, options)
     shards, selection, digest = plan(source, recipe, options, progress=progress)
     kv_algo = None if options.kv_cache == "none" else options.kv_cache.upper()
     how = {"force": options.force, "resume": options.resume, "sync": options.sync}
     with filling_folder(target, digest, **how) as partial:
-        _check_disk(partial, shards)
-        _write_shards(source, partial, shards, progress)
+        check_disk(partial, shards)
+        write_shards(source, partial, shards, progress)
         write_index(partial.path, source, shards)
         carry_files(source, partial.path)
         checkpoint = open_merged(source, options.merging.lora)
@@ -146,11 +147,13 @@ def plan(
     return shards, selection, plan_digest(checkpoint, shards, settings)
 
 
-def _write_shards(source: Path, partial: Partial, shards: list[Shard], progress: Progress) -> None:
+def write_shards(
+    source: Path, partial: Partial, shards: Sequence[Shard | FilePart], progress: Progress
+) -> None:
     """Write each shard that is not whole yet."""
     with ThreadPoolExecutor(num_threads()) as pool:
         for path, shard in zip(shard_paths(source), shards, strict=True):
-            output = partial.path / shard.file_name
+            output = partial.path / shard.target_name
             if shard.file_name in partial.finished and is_shard_whole(
                 path, output, shard, pool, progress
             ):
@@ -174,7 +177,7 @@ def work_bytes(source: Path, recipe: Recipe, options: QuantizeOptions) -> int:
     return total
 
 
-def _check_apart(target: Path, source: Path, options: QuantizeOptions) -> None:
+def check_apart(target: Path, source: Path, options: QuantizeOptions) -> None:
     """Raise if replacing `target` would remove what is read."""
     folder = target.resolve()
     if folder == source.resolve():
@@ -184,14 +187,15 @@ def _check_apart(target: Path, source: Path, options: QuantizeOptions) -> None:
             raise ConfigError(f"the output {target} holds {path}, which is read; give another.")
 
 
-def _check_disk(partial: Partial, shards: list[Shard]) -> None:
+def check_disk(partial: Partial, shards: Sequence[Shard | FilePart]) -> None:
     """Raise before the work if what is still to be written can't fit."""
+    unfinished = (shard for shard in shards if shard.file_name not in partial.finished)
+    sizes = {shard.target_name: shard.num_bytes for shard in unfinished}
     need = 0
-    for shard in shards:
-        if shard.file_name not in partial.finished:
-            path = partial.path / shard.file_name
-            there = BLOCK_BYTES * path.stat().st_blocks if path.is_file() else 0
-            need += max(0, shard.num_bytes - there)
+    for name, num_bytes in sizes.items():
+        path = partial.path / name
+        there = BLOCK_BYTES * path.stat().st_blocks if path.is_file() else 0
+        need += max(0, num_bytes - there)
     free = shutil.disk_usage(partial.path).free
     if need > free:
         kept = "; what is finished is kept for --resume" if partial.finished else ""

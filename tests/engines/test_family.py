@@ -24,10 +24,11 @@ from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.quantize.calibration.calibrate import calibrate
 from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.contracts.contract import inspect_quantized
-from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import QuantizeOptions, quantize_checkpoint
 from support import reference
 from support.members import MEMBERS, SHAPES, one_of_each
+from support.own_recipes import OWN_RECIPES
 
 LIMITS = Limits(max_batch_size=2, max_seq_len=32, chunk_tokens=16)
 BF16 = Formats(Precision.BF16, NumberFormat.BF16, NumberFormat.FP32)
@@ -131,7 +132,7 @@ def test_one_layer_of_each_kind_at_full_width(name: str, tmp_path: Path) -> None
     assert weights_bytes(load_model(str(source)), BF16) == pytest.approx(size, rel=vectors)
     tokens = np.arange(32).reshape(2, 16)
     save_calibration(calibrate(open_checkpoint(source), tokens), tmp_path / "calibration")
-    for recipe in recipe_names():
+    for recipe in OWN_RECIPES:
         if recipe == "int8-sq" and is_moe:
             continue  # refused by name: test_experts.py
         target = tmp_path / recipe

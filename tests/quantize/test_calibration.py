@@ -27,9 +27,10 @@ from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOpti
 from nemotrt.quantize.quality.command import evaluate as evaluate_command
 from nemotrt.quantize.quality.evaluate import evaluate
 from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter
-from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.scales import smooth
 from nemotrt.quantize.writing.writer import quantize_checkpoint
+from support.own_recipes import OWN_RECIPES
 from support.reference import from_folder
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96
@@ -252,7 +253,7 @@ def test_a_norm_without_room_for_the_factors_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", OWN_RECIPES)
 @pytest.mark.parametrize("model_type", ["nemotron_h", "qwen3"])
 def test_transformers_reads_compressed_tensors_and_agrees(
     make_checkpoint: Callable[..., Path], tmp_path: Path, model_type: str, recipe: str
@@ -353,7 +354,7 @@ def heldout(num_sequences: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", list(CheckpointFormat))
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", OWN_RECIPES)
 def test_the_trained_models_perplexity_stays_within_a_percent(
     tmp_path: Path, recipe: str, layout: str
 ) -> None:

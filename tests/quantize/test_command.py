@@ -122,7 +122,7 @@ def test_a_dry_run_needs_no_calibration_yet(checkpoint: Path, tmp_path: Path) ->
         (["--gpu", "a10g", "--recipe", "fp8"], 2, "no FP8 tensor cores"),
         (["--gpu", "a100", "--kv-cache", "fp8"], 2, "--kv-cache fp8 needs"),
         (["--recipe", "int4"], 2, "unknown recipe 'int4'"),
-        (["--recipe", "int8-wo", "--format", "gguf"], 2, "unknown format 'gguf'"),
+        (["--recipe", "int8-wo", "--format", "npz"], 2, "unknown format 'npz'"),
         (
             ["--recipe=int8-sq", "--no-fold", "--format=compressed-tensors", "--calibration=new"],
             2,

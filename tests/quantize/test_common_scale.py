@@ -14,7 +14,7 @@ from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.contracts.contract import inspect_quantized
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import QuantizeOptions
-from nemotrt.quantize.recipes.recipe import load_recipe
+from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.writing.writer import quantize_checkpoint
 
 IDS = np.random.default_rng(0).integers(0, 96, (2, 16))
@@ -130,3 +130,29 @@ def test_per_channel_scales_are_nobody_s_but_the_channel_s(
     for name in (name for group in GROUPS for name in group):
         expected = before[f"{name}.weight"].abs().amax(1).float() / 448
         assert torch.equal(found[f"{name}.weight_scale"], expected)
+
+
+@pytest.mark.parametrize("layout", list(CheckpointFormat))
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_no_recipe_gives_fused_linears_scales_that_engines_would_have_to_merge(
+    quantized: Callable[..., Path], layout: CheckpointFormat, recipe: str
+) -> None:
+    """One scale per tensor is common to a group; scales of rows and of groups lie side by side."""
+    found = tensors_of(quantized(layout, recipe))
+    for group in GROUPS:
+        leaves = [
+            {
+                name.removeprefix(f"{module}."): tensor
+                for name, tensor in found.items()
+                if name.startswith(f"{module}.")
+            }
+            for module in group
+        ]
+        assert all(leaf.keys() == leaves[0].keys() for leaf in leaves)
+        for name in (n for n in leaves[0] if "scale" in n and leaves[0][n].numel() == 1):
+            assert len({leaf[name].item() for leaf in leaves}) == 1, (group, name)
+        if "pre_quant_scale" in leaves[0]:  # of one input
+            assert all(
+                torch.equal(leaf["pre_quant_scale"], leaves[0]["pre_quant_scale"])
+                for leaf in leaves
+            )

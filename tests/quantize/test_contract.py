@@ -24,8 +24,9 @@ from nemotrt.quantize.contracts.loaders import LOADERS, TRT_LLM
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
 from nemotrt.quantize.quality.evaluate import evaluate
-from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import quantize_checkpoint
+from support.own_recipes import OWN_RECIPES
 from support.peers import peer_python
 
 IN_PROJ = "backbone.layers.0.mixer.in_proj"
@@ -46,7 +47,7 @@ def calibration(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("layout", list(CheckpointFormat))
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", OWN_RECIPES)
 @pytest.mark.parametrize("kv_cache", ["none", "fp8", "int8"])
 def test_what_is_written_has_no_faults(
     single: Path,

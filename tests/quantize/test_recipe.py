@@ -37,7 +37,9 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def test_names() -> None:
-    assert recipe_names() == ["fp8", "fp8-dynamic", "int4-wo", "int8-dynamic", "int8-sq", "int8-wo"]
+    assert recipe_names() == [
+        *("fp8", "fp8-dynamic", "int4-wo", "int8-dynamic", "int8-sq", "int8-wo", "nvfp4")
+    ]
 
 
 @pytest.mark.parametrize("name", ["fp8", "fp8-dynamic"])

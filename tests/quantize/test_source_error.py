@@ -15,8 +15,9 @@ from nemotrt.quantize.calibration.calibration import save_calibration
 from nemotrt.quantize.contracts.contract import inspect_quantized
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.conversion.options import CalibrationOptions, QuantizeOptions
-from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
+from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import quantize_checkpoint
+from support.own_recipes import OWN_RECIPES
 
 IDS = np.arange(4 * 24).reshape(4, 24) * 7 % 96
 LAYER = "backbone.layers.{}.mixer"
@@ -63,7 +64,7 @@ def sources(
 
 
 @pytest.mark.parametrize("layout", list(CheckpointFormat))
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", OWN_RECIPES)
 @pytest.mark.parametrize("model_type", ["nemotron_h", "qwen3"])
 def test_any_weights_stay_within_the_band(
     sources: dict[str, tuple[Path, Path]],

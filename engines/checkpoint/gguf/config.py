@@ -1,7 +1,4 @@
-"""A GGUF file's metadata as the config.json that its model would have on the hub.
-
-Source: llama.cpp's gguf-py/gguf/constants.py, Keys, and the converters' set_gguf_parameters.
-"""
+"""A GGUF file's metadata as the config.json that its model would have on the hub."""
 
 from collections import Counter
 from typing import Any
@@ -10,11 +7,27 @@ import numpy as np
 
 from nemotrt.engines.checkpoint.gguf.blocks import BY_WORD
 from nemotrt.engines.checkpoint.gguf.file import GgufFile
+from nemotrt.engines.checkpoint.gguf.keys import (
+    BLOCK_COUNT,
+    EPSILON,
+    FLAGS,
+    KEYS,
+    NUMBERS,
+    RMS_EPSILON,
+    Key,
+)
+from nemotrt.engines.checkpoint.gguf.names import MODEL_TYPES
 from nemotrt.engines.checkpoint.gguf.tensors import check_architecture
-from nemotrt.errors import ArtefactError
+from nemotrt.errors import ArtefactError, ConfigError
 
 # What says that a block is of that kind, in the letters of hybrid_override_pattern.
-KINDS = {"ssm_in.weight": "M", "attn_q.weight": "*", "ffn_up.weight": "-"}
+KINDS = {
+    "ssm_in.weight": "M",
+    "attn_q.weight": "*",
+    "ffn_up.weight": "-",
+    "ffn_gate_inp.weight": "E",
+}
+NEXT_TOKENS = "nextn_predict_layers"  # blocks of multi-token prediction, behind the model's own
 
 
 def config_of(file: GgufFile) -> dict[str, Any]:
@@ -30,22 +43,20 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     if embeddings is None or len(embeddings.shape) != 2:
         raise ArtefactError(f"{file.path}: token_embd.weight is missing, or no matrix.")
     config: dict[str, Any] = {
-        "model_type": architecture,
+        "model_type": MODEL_TYPES[architecture],
         "vocab_size": embeddings.shape[0],
-        "hidden_size": read.size("embedding_length"),
-        "intermediate_size": read.size("feed_forward_length"),
-        "num_attention_heads": read.size("attention.head_count"),
-        "num_key_value_heads": read.size("attention.head_count_kv"),
-        "head_dim": read.size("attention.key_length"),
-        "max_position_embeddings": read.size("context_length"),
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "torch_dtype": "bfloat16",
     }
+    for key in KEYS[architecture]:
+        if key.field and key.field not in config and not (key.is_optional and not read.has(key)):
+            config[key.field] = read.value(key)
     eos = file.metadata.get("tokenizer.ggml.eos_token_id")
     if eos is not None:
         config["eos_token_id"] = eos
     if architecture == "qwen3":
-        config |= _qwen3(read)
+        config["architectures"] = ["Qwen3ForCausalLM"]
+        config["num_hidden_layers"] = read.size(BLOCK_COUNT)
     else:
         config |= _nemotron_h(file, read)
     if told := _quantization(file):
@@ -53,35 +64,22 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     return config
 
 
-def _qwen3(read: "_Metadata") -> dict[str, Any]:
-    return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "num_hidden_layers": read.size("block_count"),
-        "rms_norm_eps": read.number("attention.layer_norm_rms_epsilon"),
-        "rope_theta": read.number("rope.freq_base"),
-    }
-
-
 def _nemotron_h(file: GgufFile, read: "_Metadata") -> dict[str, Any]:
     heads, inner = read.size("ssm.time_step_rank"), read.size("ssm.inner_size")
     if inner % heads:
         raise ArtefactError(f"{file.path}: ssm.inner_size {inner} is no multiple of {heads} heads.")
+    if not any(read.has(key) for key in KEYS["nemotron_h"] if key.name in (EPSILON, RMS_EPSILON)):
+        read.number(EPSILON)  # raises: it is missing
+    if file.metadata.get(f"{file.architecture}.{NEXT_TOKENS}"):
+        raise ConfigError(
+            f"{file.path} has blocks of multi-token prediction, which are not read: convert the "
+            "checkpoint again with convert_hf_to_gguf.py --no-mtp."
+        )
     return {
         "architectures": ["NemotronHForCausalLM"],
-        "hybrid_override_pattern": _pattern(file, read.size("block_count")),
-        "layer_norm_epsilon": read.number(_epsilon_key(file)),
-        "mamba_num_heads": heads,
+        "hybrid_override_pattern": _pattern(file, read.size(BLOCK_COUNT)),
         "mamba_head_dim": inner // heads,
-        "ssm_state_size": read.size("ssm.state_size"),
-        "n_groups": read.size("ssm.group_count"),
-        "conv_kernel": read.size("ssm.conv_kernel"),
     }
-
-
-def _epsilon_key(file: GgufFile) -> str:
-    """Return where the norms' epsilon is: configs spell it in two ways, and converters follow."""
-    key = "attention.layer_norm_rms_epsilon"
-    return key if f"nemotron_h.{key}" in file.metadata else "attention.layer_norm_epsilon"
 
 
 def _pattern(file: GgufFile, num_blocks: int) -> str:
@@ -125,6 +123,16 @@ class _Metadata:
     def __init__(self, file: GgufFile, architecture: str) -> None:
         self._file, self._architecture = file, architecture
 
+    def has(self, key: Key) -> bool:
+        """Whether the file has it."""
+        return f"{self._architecture}.{key.name}" in self._file.metadata
+
+    def value(self, key: Key) -> int | float | bool:
+        """Return the value of a key, of the kind that a config.json has."""
+        if key.field in FLAGS:
+            return self._flag(key.name)
+        return self.number(key.name) if key.field in NUMBERS else self.size(key.name)
+
     def size(self, key: str) -> int:
         """Return a positive integer; of an array, one for each block, its largest."""
         value = self._file.get(f"{self._architecture}.{key}")
@@ -135,12 +143,19 @@ class _Metadata:
         return value
 
     def number(self, key: str) -> float:
+        """Return a positive number."""
         value = self._file.get(f"{self._architecture}.{key}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise self._fault(key, value)
         return float(str(np.float32(value)))  # as it was before it was stored in 32 bits
 
-    def _fault(self, key: str, value: Any) -> ArtefactError:
+    def _flag(self, key: str) -> bool:
+        value = self._file.get(f"{self._architecture}.{key}")
+        if not isinstance(value, bool):
+            raise self._fault(key, value, "true or false")
+        return value
+
+    def _fault(self, key: str, value: Any, wanted: str = "positive number") -> ArtefactError:
         return ArtefactError(
-            f"{self._file.path}: {self._architecture}.{key} is {value!r}, no positive number."
+            f"{self._file.path}: {self._architecture}.{key} is {value!r}, no {wanted}."
         )

@@ -10,7 +10,17 @@ from nemotrt.engines.checkpoint.gguf.file import GgufFile
 from nemotrt.errors import ArtefactError, ConfigError
 
 PREFIX = "tokenizer.ggml"
-CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # Source: gguf, TokenType
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # Source: gguf, TokenType
+# The hub's name of a special token -> the key's. Source: gguf, Keys.Tokenizer, misspelling and all.
+TOKEN_KEYS = {
+    "bos": "bos",
+    "eos": "eos",
+    "unk": "unknown",
+    "sep": "seperator",
+    "pad": "padding",
+    "mask": "mask",
+}
+BYTE_LEVEL = "ByteLevel"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _TEKKEN = (
@@ -39,11 +49,10 @@ def tokenizer_files(file: GgufFile) -> dict[str, str]:
     found = {"tokenizer.json": _tokenizer_json(file)}
     tokens = file.get(f"{PREFIX}.tokens")
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    for name in ("bos", "eos", "padding", "unknown"):
-        number = file.metadata.get(f"{PREFIX}.{name}_token_id")
+    for name, key in TOKEN_KEYS.items():
+        number = file.metadata.get(f"{PREFIX}.{key}_token_id")
         if isinstance(number, int) and 0 <= number < len(tokens):
-            short = {"padding": "pad", "unknown": "unk"}.get(name, name)
-            config[f"{short}_token"] = tokens[number]
+            config[f"{name}_token"] = tokens[number]
     if isinstance(add_bos := file.metadata.get(f"{PREFIX}.add_bos_token"), bool):
         config["add_bos_token"] = add_bos
     found["tokenizer_config.json"] = json.dumps(config, ensure_ascii=False)
@@ -76,7 +85,7 @@ def _tokenizer_json(file: GgufFile) -> str:
         if kind in (CONTROL, USER_DEFINED)
     ]
     vocabulary = {t: i for i, t in enumerate(tokens) if int(kinds[i]) != UNUSED}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    byte_level = {"type": BYTE_LEVEL, "add_prefix_space": False, "trim_offsets": True}
     isolated = {"pattern": {"Regex": SPLITS[split]}, "behavior": "Isolated", "invert": False}
     model = {
         "type": "BPE",

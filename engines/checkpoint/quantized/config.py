@@ -9,6 +9,7 @@ from nemotrt.engines.checkpoint.quantized.groups import compressed_schemes
 from nemotrt.engines.checkpoint.quantized.scheme import Layout, QuantConfig, Scheme
 from nemotrt.engines.model.config_fields import Fields
 from nemotrt.engines.model.numerics import (
+    FP4_GROUP,
     GROUP_SIZES,
     KV_CODES,
     QUANTIZED,
@@ -23,10 +24,10 @@ QUANT_CONFIG_FILE = "hf_quant_config.json"
 # Sources: ModelOpt 0.47 (export/quant_utils.py), transformers 5.24 (utils/quantization_config.py:
 # AwqConfig, GPTQConfig, FineGrainedFP8Config, FbgemmFp8Config).
 MODELOPT_ALGOS = {item.algo: item for item in Precision if item.is_quantized} | {
-    "W4A16_NVFP4": Precision.NVFP4_WO,
+    "NVFP4": Precision.NVFP4_WO,
     "NVFP4_AWQ": Precision.NVFP4_WO,
 }
-DEFAULT_SIZES = {NumberFormat.INT4: 128, NumberFormat.FP4: 16}
+DEFAULT_SIZES = {NumberFormat.INT4: 128, NumberFormat.FP4: FP4_GROUP}
 GPTQ_BITS = {4: Precision.INT4_WO, 8: Precision.INT8_WO}
 GPTQ_ZEROS = {"gptq": 1, "gptq_v2": 0}  # what is added: version 1 stores a zero point less one
 METHODS = tuple(layout.value for layout in Layout)

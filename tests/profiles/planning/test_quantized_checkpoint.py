@@ -27,7 +27,7 @@ from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy,
 from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.linears import linears
-from nemotrt.quantize.recipes.recipe import recipe_names
+from support.own_recipes import OWN_RECIPES
 
 GROUP = 32
 PRECISIONS = {
@@ -82,7 +82,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 @pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", OWN_RECIPES)
 @pytest.mark.parametrize("model", ["tiny", pytest.param("tiny-dense", marks=pytest.mark.slow)])
 def test_a_folder_is_planned_as_it_is(
     model: str, recipe: str, layout: str, quantized: Make
