@@ -15,18 +15,12 @@ from nemotrt.serve.requests.limits import MAX_MESSAGES, MAX_TOOLS
 
 RESPONSES: Table = {
     "background": Neutral((False,), "the answer is given at once"),
-    "include": Neutral(
-        (["reasoning.encrypted_content"], []), "reasoning items hold the trace as it is"
-    ),
     "service_tier": Neutral(("auto", "default"), "there is one tier"),
     "stream_options": Neutral(({}, {"include_obfuscation": False}), "nothing is padded"),
-    "top_logprobs": Neutral((0,), "0 is off"),
     "truncation": Neutral(("disabled",), "nothing is cut"),
 }
-PART: Table = {
-    "annotations": Neutral(([],), "empty is none"),
-    "logprobs": Neutral(([],), "empty is none"),
-}
+PART: Table = {"annotations": Neutral(([],), "empty is none")}
+LOGPROBS = "message.output_text.logprobs"
 REASONING: Table = {"encrypted_content": Neutral(("",), "empty is none")}
 TEXT: Table = {"verbosity": Neutral(("medium",), "the default")}
 EFFORT: Table = {
@@ -42,6 +36,7 @@ class InputPart(TextPart):
     neutral: ClassVar[Table] = PART
 
     type: Literal["input_text", "output_text"]  # type: ignore[assignment]
+    logprobs: list[Any] | None = None  # of an answer; the model is not shown them
 
 
 class ReasoningPart(TextPart):
@@ -197,10 +192,20 @@ class ResponsesRequest(Strict):
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
+    # Reasoning items hold the trace as it is: there is nothing to encrypt.
+    include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
+        None
+    )
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     user: str | None = None  # this and the next three can't change an answer
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the answer's text is to come with its log-probabilities."""
+        return LOGPROBS in (self.include or ())
 
     @property
     def items(self) -> list[Any]:
