@@ -9,12 +9,14 @@ from nemotrt.engines.model.families import ReasoningEffort
 from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart
 from nemotrt.serve.front.schema.neutral import Neutral, Table
 from nemotrt.serve.front.schema.numbers import number_field
-from nemotrt.serve.front.schema.requests import Function, FunctionName
+from nemotrt.serve.front.schema.requests import Function
 from nemotrt.serve.front.schema.shared import with_shared
+from nemotrt.serve.front.schema.tool_choice import FunctionChoice
 from nemotrt.serve.requests.limits import MAX_MESSAGES, MAX_TOOLS
 
 RESPONSES: Table = {
     "background": Neutral((False,), "the answer is given at once"),
+    "prompt_cache_retention": Neutral(("in_memory",), "prefixes are kept in memory alone"),
     "service_tier": Neutral(("auto", "default"), "there is one tier"),
     "stream_options": Neutral(({}, {"include_obfuscation": False}), "nothing is padded"),
     "truncation": Neutral(("disabled",), "nothing is cut"),
@@ -127,12 +129,6 @@ class FunctionTool(Function):
         return tool
 
 
-class NamedFunction(FunctionName):
-    """The one function that must be called."""
-
-    type: Literal["function"]
-
-
 class TextForm(Strict):
     """The form of the answer's text, kept by masking logits in the engine."""
 
@@ -188,7 +184,7 @@ class ResponsesRequest(Strict):
     max_output_tokens: int | None = number_field("max_tokens", least=1)
     temperature: float | None = number_field("temperature", most=2)
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    tool_choice: FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None

@@ -10,12 +10,12 @@ from nemotrt.serve.front.schema.responses import (
     CallOutputItem,
     InputPart,
     MessageItem,
-    NamedFunction,
     ReasoningItem,
     ResponsesRequest,
     TextForm,
 )
 from nemotrt.serve.front.schema.shared import shared_fields
+from nemotrt.serve.front.schema.tool_choice import AllowedFunctions, NamedFunction
 
 Json = dict[str, Any]
 # What the chat takes by the same name, beside what all doors share.
@@ -120,9 +120,13 @@ def _tool(tool: Any) -> Json:
     return {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
 
 
-def _choice(choice: str | NamedFunction | None) -> Any:
+def _choice(choice: str | NamedFunction | AllowedFunctions | None) -> Any:
+    """Return the choice as a chat has it."""
     if isinstance(choice, NamedFunction):
         return {"type": "function", "function": {"name": choice.name}}
+    if isinstance(choice, AllowedFunctions):
+        allowed = {"mode": choice.mode, "tools": [_choice(tool) for tool in choice.tools]}
+        return {"type": choice.type, "allowed_tools": allowed}
     return choice
 
 
