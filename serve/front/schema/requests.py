@@ -9,10 +9,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.model.families import ReasoningEffort
-from nemotrt.serve.front.schema.bias import LogitBias
 from nemotrt.serve.front.schema.messages import Message, Strict, Text
 from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, STREAM_OPTIONS, Table
-from nemotrt.serve.front.schema.numbers import number_field, with_numbers
+from nemotrt.serve.front.schema.numbers import LogitBias, number_field, with_numbers
 from nemotrt.serve.front.schema.structured import (
     Form,
     Guided,
