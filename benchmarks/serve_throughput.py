@@ -46,6 +46,7 @@ class Pair:
 
     bare_tokens_per_s: float
     stack_tokens_per_s: float
+    bare_cpu_us_per_token: float
     cpu_us_per_token: dict[str, float]  # of the stack's processes
 
     @property
@@ -53,22 +54,28 @@ class Pair:
         """What of the bare engine's rate the stack has."""
         return self.stack_tokens_per_s / self.bare_tokens_per_s
 
+    @property
+    def cpu_share(self) -> float:
+        """The bare engine's CPU time of the whole stack's: what others do spoils it less."""
+        return self.bare_cpu_us_per_token / sum(self.cpu_us_per_token.values())
 
-def bare_tokens_per_s(
+
+def bare_run(
     opened: OpenEngine, num_streams: int, num_tokens: int, sampling: dict[str, float]
-) -> float:
-    """Return the scheduler's own rate, in this process."""
+) -> tuple[float, float]:
+    """Return the scheduler's own tokens per second, and its CPU us per token, in this process."""
     assert opened.tokenizer is not None
     prompt = tuple(opened.tokenizer.encode(PROMPT))
     params = SamplingParams(max_tokens=num_tokens, ignore_eos=True, **sampling)  # type: ignore[arg-type]
     scheduler = opened.scheduler()
     for number in range(num_streams):
         scheduler.submit(Request(str(number), prompt, params))
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     num_done = 0
     while not scheduler.is_idle:
         num_done += sum(len(update.tokens) for update in scheduler.step())
-    return num_done / (time.perf_counter() - start_s)
+    rate = num_done / (time.perf_counter() - start_s)
+    return rate, 1e6 * (time.process_time() - start_cpu_s) / num_done
 
 
 async def one_stream(server: ServerState, num_tokens: int, sampling: dict[str, float]) -> int:
@@ -119,12 +126,12 @@ def one_pair(
     sampling: dict[str, float],
 ) -> Pair:
     """Measure the bare engine, then the stack; without `sampling` both are greedy."""
-    bare = bare_tokens_per_s(opened, num_streams, num_tokens, sampling)
+    bare, bare_us = bare_run(opened, num_streams, num_tokens, sampling)
     before = cpu_s(server)
     stack = asyncio.run(all_streams(server, num_streams, num_tokens, sampling))
     spent_us = {name: 1e6 * (spent - before[name]) for name, spent in cpu_s(server).items()}
     total = num_streams * num_tokens
-    return Pair(bare, stack, {name: us / total for name, us in spent_us.items()})
+    return Pair(bare, stack, bare_us, {name: us / total for name, us in spent_us.items()})
 
 
 def summary(pairs: Sequence[Pair]) -> dict[str, object]:
@@ -133,12 +140,15 @@ def summary(pairs: Sequence[Pair]) -> dict[str, object]:
         name: round(statistics.median(pair.cpu_us_per_token[name] for pair in pairs))
         for name in pairs[0].cpu_us_per_token
     }
+    bare_us = statistics.median(pair.bare_cpu_us_per_token for pair in pairs)
     return {
         "bare_tokens_per_s": [round(pair.bare_tokens_per_s) for pair in pairs],
         "stack_tokens_per_s": [round(pair.stack_tokens_per_s) for pair in pairs],
         "shares": [round(pair.share, 3) for pair in pairs],
         "share": round(statistics.median(pair.share for pair in pairs), 3),
+        "bare_cpu_us_per_token": round(bare_us),
         "cpu_us_per_token": cost,
+        "cpu_share": round(statistics.median(pair.cpu_share for pair in pairs), 3),
     }
 
 
@@ -168,7 +178,7 @@ def build(kind: str, vocabulary: str, folder: Path, max_streams: int) -> OpenEng
 @click.option("--tokens", type=click.IntRange(2), default=200)
 @click.option("--step-ms", type=float, default=5.0, help="Of the paced engine.")
 @click.option("--no-triton", is_flag=True)
-@click.option("--max-chunks-per-s", type=float, default=2000)
+@click.option("--max-chunks-per-s", type=float, help="Else the server's own default.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Pairs of each measurement.")
 def main(
     kinds: tuple[str, ...],
@@ -178,7 +188,7 @@ def main(
     tokens: int,
     step_ms: float,
     no_triton: bool,
-    max_chunks_per_s: float,
+    max_chunks_per_s: float | None,
     rounds: int,
 ) -> None:
     """Print one JSON object for each engine and number of streams."""
@@ -188,7 +198,9 @@ def main(
     os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "PACED_STEP_MS": str(step_ms)}
     os.environ.pop(KEYS_VARIABLE, None)  # our clients send none
     sys.path.insert(0, str(HERE))
-    common = ["--max-chunks-per-s", str(max_chunks_per_s), *["--no-triton"] * no_triton]
+    common = ["--no-triton"] * no_triton
+    if max_chunks_per_s is not None:
+        common += ["--max-chunks-per-s", str(max_chunks_per_s)]
     chosen = SAMPLING[sampling]
     for kind in kinds:
         how = ["--engine-module", "serve_paced_host"] if kind == "paced" else ["--threads", "1"]

@@ -34,7 +34,12 @@ from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.logs.options import LogOptions
 from nemotrt.serve.logs.outlet import start_logging
 from nemotrt.serve.logs.tracing import Tracing, start_tracing
-from nemotrt.serve.processes.options import MAX_CHUNKS_PER_S, EngineOptions, QueueLimits
+from nemotrt.serve.processes.options import (
+    MAX_CHUNKS_PER_S,
+    EngineOptions,
+    QueueLimits,
+    chunks_per_s,
+)
 
 log = logging.getLogger("nemotrt.engine")
 BACKLOG = 64
@@ -177,9 +182,10 @@ def main(
         names, size = ", ".join(opened.engine.adapters), opened.engine.adapter_bytes
         log.info("adapters %s take %.2f MiB beside the weights", names, size / 2**20)
     target_itl_s = None if told.target_itl_ms is None else told.target_itl_ms / 1000
-    host = EngineHost(
-        opened, told.queue, told.max_chunks_per_s, target_itl_s, told.prefix_cache, tracing
-    )
+    is_cpu = registry.find(opened.manifest.backend).is_cpu
+    num_cores = len(os.sched_getaffinity(0))
+    rate = chunks_per_s(told.max_chunks_per_s, is_cpu=is_cpu, num_cores=num_cores)
+    host = EngineHost(opened, told.queue, rate, target_itl_s, told.prefix_cache, tracing)
 
     def drain(number: int, frame: FrameType | None) -> None:
         log.info("signal %s: draining for %g s at most", signal.Signals(number).name, told.drain_s)

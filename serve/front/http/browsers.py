@@ -110,10 +110,16 @@ class HostGate:
 
 
 def check_json(headers: Headers) -> None:
-    """Raise ApiError for a body that is not said to be JSON.
+    """Raise ApiError for a body that is not said to be JSON, as it is.
 
     A page of another site can send no JSON unasked, but any text as a form or without a type.
     """
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        text = (
+            f"the body's Content-Encoding {coding[:80]!r} is not supported; send it uncompressed."
+        )
+        raise ApiError(415, text, code="unsupported_media_type")
     told = headers.get("content-type", "")
     if told.partition(";")[0].strip().lower() != JSON:
         found = f"got {told[:80]!r}" if told else "it has none"

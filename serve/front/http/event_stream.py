@@ -15,6 +15,8 @@ HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+QUIET = b": still at work\n\n"
+QUIET_S = 20.0
 Result = TypeVar("Result")
 
 
@@ -23,7 +25,10 @@ class ClientGoneError(Exception):
 
 
 class EventStream:
-    """An ASGI response that sends chunks as events, and an error among them as the last."""
+    """An ASGI response that sends chunks as events, and an error among them as the last.
+
+    A refusal that comes before anything was sent is answered as such.
+    """
 
     def __init__(self, chunks: AsyncIterator[list[dict[str, Any]]], end: bytes = DONE) -> None:
         """Prepare; nothing is sent before the first chunks are there, and `end` as the last."""
@@ -37,22 +42,51 @@ class EventStream:
             return
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = False
+        line = EventLine(send)
+        quiet = asyncio.ensure_future(line.keep_alive())
         try:
             async for chunks in self._chunks:
-                if not has_begun:
-                    has_begun = True
-                    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-                body = b"".join(event(chunk) for chunk in chunks)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                await line.send(b"".join(event(chunk) for chunk in chunks))
         except ApiError as error:
-            if not has_begun:
+            if not line.has_begun:
                 await error.answer(scope, receive, send)
                 return
             note_error(scope, error)
-            body = event(error.body_for(scope["path"]))
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": self._end, "more_body": False})
+            await line.send(event(error.body_for(scope["path"])))
+        finally:
+            quiet.cancel()
+        await line.send(self._end, more=False)
+
+
+class EventLine:
+    """The way to a client, on which a comment goes while there is nothing to say.
+
+    Proxies give up a connection that is silent for a minute, which a long prompt takes on a CPU.
+    """
+
+    def __init__(self, send: Send) -> None:
+        """Wait for the first events."""
+        self.has_begun = False
+        self._send = send
+        self._told_s = asyncio.get_running_loop().time()
+        self._lock = asyncio.Lock()
+
+    async def send(self, body: bytes, *, more: bool = True) -> None:
+        """Send events, after the head of the answer."""
+        async with self._lock:
+            if not self.has_begun:
+                self.has_begun = True
+                await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            self._told_s = asyncio.get_running_loop().time()
+
+    async def keep_alive(self) -> None:
+        """Send a comment whenever nothing was sent for a while, until cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(max(0.0, self._told_s + QUIET_S - clock()))
+            if clock() >= self._told_s + QUIET_S:
+                await self.send(QUIET)
 
 
 def event(chunk: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Paths of clients whose base URL lacks /v1, as llama.cpp's server takes them too."""
+"""Paths of clients whose base URL lacks /v1, or has a slash too many."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -6,7 +6,7 @@ FIRST = {"chat", "completions", "embeddings", "messages", "models", "responses"}
 
 
 class ShortPaths:
-    """Middleware: reads /chat/completions as /v1/chat/completions, and its like."""
+    """Middleware: reads /chat/completions and //v1/chat/completions/ as /v1/chat/completions."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Stand before `app`."""
@@ -14,6 +14,8 @@ class ShortPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, by its whole path."""
-        if scope["type"] == "http" and scope["path"][1:].partition("/")[0] in FIRST:
-            scope = {**scope, "path": f"/v1{scope['path']}"}
+        if scope["type"] == "http":
+            path = scope["path"].strip("/")
+            short = path.partition("/")[0] in FIRST
+            scope = {**scope, "path": f"/v1/{path}" if short else f"/{path}"}
         await self._app(scope, receive, send)

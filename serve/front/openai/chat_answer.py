@@ -53,7 +53,6 @@ class ChatAnswer:
         self,
         calls: CallFormat,
         functions: Mapping[str, Any],
-        *,
         max_calls: int | None = None,
     ) -> None:
         """Look for tool calls in the content; the answer ends with the call `max_calls`.

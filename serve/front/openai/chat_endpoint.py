@@ -5,8 +5,10 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
+from nemotrt.engines.model.families import CallFormat
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.reasoning import TraceReader
+from nemotrt.engines.text.tokenizer import Tokenizer
 from nemotrt.serve.front.http.api_error import ApiError, from_upstream
 from nemotrt.serve.front.http.event_stream import DONE
 from nemotrt.serve.front.openai.chat_answer import ChatAnswer
@@ -20,6 +22,7 @@ from nemotrt.serve.front.openai.inputs import (
 )
 from nemotrt.serve.front.openai.logprobs import prompt_logprobs
 from nemotrt.serve.front.schema.requests import ChatRequest
+from nemotrt.serve.front.tools.tool_calls import ToolCallParser
 from nemotrt.serve.front.upstream.merge_streams import merged
 from nemotrt.serve.front.upstream.upstream import Upstream, UpstreamError
 
@@ -43,7 +46,7 @@ class ChatCall:
         prompt = cut_prompt(request, text, files, add_special_tokens=False)
         if isinstance(prompt, list) and files.tokenizer is not None:
             text = files.tokenizer.decode(prompt, skip_special_tokens=False)
-        turn = read_turn(text, files.template)
+        self._turn = turn = read_turn(text, files.template)
         self._files = files
         self._num_prompt_top = request.prompt_logprobs
         is_split = request.separate_reasoning
@@ -57,15 +60,15 @@ class ChatCall:
             ChatAnswer(i, files, TraceReader(turn.chat, turn.trace) if is_split else None, request)
             for i in range(request.n)
         ]
+        self._calls: tuple[CallFormat, dict[str, Any], int | None] | None = None
         if request.tools and request.tool_choice != "none":
             is_single = request.parallel_tool_calls is False
             if is_single:  # the answer ends with its first call, which has to be seen at once
                 self.inputs = [i | {"stream": True, "return_progress": True} for i in self.inputs]
             functions = {tool.function.name: tool.function.parameters for tool in request.tools}
+            self._calls = turn.chat.calls, functions, 1 if is_single else None
             for answer in self._answers:
-                answer.expect_tool_calls(
-                    turn.chat.calls, functions, max_calls=1 if is_single else None
-                )
+                answer.expect_tool_calls(*self._calls)
         options = request.stream_options
         self._with_usage = bool(options and options.include_usage)
         self._with_progress = bool(options and options.continuous_usage_stats)
@@ -84,6 +87,19 @@ class ChatCall:
     def model(self) -> Any:
         """The model's name in the answer."""
         return self._base["model"]
+
+    def readers(self) -> tuple[TraceReader, ToolCallParser | None]:
+        """Return readers of a trace and of calls, as each answer has them."""
+        splitter = TraceReader(self._turn.chat, self._turn.trace)
+        if self._calls is None:
+            return splitter, None
+        calls, functions, max_calls = self._calls
+        return splitter, ToolCallParser(calls, max_calls, functions)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What the answer's tokens are of."""
+        return self._files.tokenizer
 
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the chunks of a streamed answer.

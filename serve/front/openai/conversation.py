@@ -145,7 +145,7 @@ def _turn(message: Message, label: str) -> Json:
     """Return a message as chat templates know it."""
     turn = message.model_dump(
         exclude_none=True,
-        exclude={"tool_calls", "provider_specific_fields"}
+        exclude={"tool_calls", "provider_specific_fields", "cache_control"}
         | ({"reasoning"} if message.reasoning_content is not None else set()),
     )
     if isinstance(message.content, list):

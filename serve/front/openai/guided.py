@@ -8,8 +8,9 @@ from typing import Any
 from nemotrt.engines.model.families import CallFormat, XmlCall
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.front.schema.requests import ChatRequest, Function, NamedToolChoice, Sampling
+from nemotrt.serve.front.schema.requests import ChatRequest, Function, Sampling
 from nemotrt.serve.front.schema.structured import Form
+from nemotrt.serve.front.schema.tool_choice import AllowedTools, NamedToolChoice
 from nemotrt.serve.front.tools.element_grammar import ElementGrammar
 
 Inputs = dict[str, Any]
@@ -144,6 +145,23 @@ def _functions(request: ChatRequest) -> list[Function]:
     if not functions:
         raise ApiError(400, "tool_choice names no tool of tools.", param="tool_choice")
     return functions
+
+
+def offer_allowed(request: ChatRequest) -> None:
+    """Leave those of the tools that `tool_choice` allows, and its mode.
+
+    Raises:
+        ApiError: it allows what is not among them.
+    """
+    choice = request.tool_choice
+    if not isinstance(choice, AllowedTools):
+        return
+    allowed = {tool.function.name for tool in choice.allowed_tools.tools}
+    tools = [tool for tool in request.tools or [] if tool.function.name in allowed]
+    if unknown := allowed - {tool.function.name for tool in tools}:
+        text = f"tool_choice allows {min(unknown)!r}, which is no tool of tools."
+        raise ApiError(400, text, param="tool_choice")
+    request.tools, request.tool_choice = tools, choice.allowed_tools.mode
 
 
 def _schema(form: Form) -> Schema:

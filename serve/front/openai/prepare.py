@@ -12,6 +12,7 @@ from nemotrt.serve.front.openai.body_limits import check_limits
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
 from nemotrt.serve.front.openai.completion_endpoint import CompletionCall
 from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.openai.guided import offer_allowed
 from nemotrt.serve.front.schema.neutral import MESSAGE, Table
 from nemotrt.serve.front.schema.requests import (
     ChatRequest,
@@ -89,6 +90,7 @@ def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
         ApiError: the chat template refuses the messages, or as in `check_body`.
     """
     check_body(chat, settings)
+    offer_allowed(chat)
     return ChatCall(chat, settings.files, separate_reasoning=settings.separate_reasoning)
 
 

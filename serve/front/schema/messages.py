@@ -114,6 +114,7 @@ class Message(Strict):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     provider_specific_fields: dict[str, Any] | None = None  # litellm's; it means nothing here
+    cache_control: dict[str, Any] | None = None  # a hint, as a part's
 
     @model_validator(mode="before")
     @classmethod

@@ -135,6 +135,14 @@ CHAT: Table = {
         (-1,), "it has another name here", "send max_thinking_tokens"
     ),
     "thinking_forced_open": Neutral((False,), "the chat template opens a trace, or does not"),
+    "enable_thinking": _none(
+        "it has another name here", "send chat_template_kwargs.enable_thinking"
+    ),
+    "thinking": _none("it has another name here", "send reasoning_effort"),
+    "think": _none("it has another name here", "send reasoning_effort"),
+    "num_ctx": _none("a context is as long as the engine was built for"),
+    "num_predict": _none("it has another name here", "send max_tokens"),
+    "keep_alive": _none("the model stays loaded"),
     "generation_prompt": Neutral(("",), "the chat template writes it"),
     "parse_tool_calls": Neutral((True,), "calls are read where there are tools"),
 }

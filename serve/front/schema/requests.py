@@ -9,10 +9,9 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.model.families import ReasoningEffort
-from nemotrt.serve.front.schema.bias import LogitBias
 from nemotrt.serve.front.schema.messages import Message, Strict, Text
 from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, STREAM_OPTIONS, Table
-from nemotrt.serve.front.schema.numbers import number_field, with_numbers
+from nemotrt.serve.front.schema.numbers import LogitBias, number_field, with_numbers
 from nemotrt.serve.front.schema.structured import (
     Form,
     Guided,
@@ -20,6 +19,7 @@ from nemotrt.serve.front.schema.structured import (
     ResponseFormat,
     StructuredOutputs,
 )
+from nemotrt.serve.front.schema.tool_choice import ToolChoice
 from nemotrt.serve.requests.limits import (
     MAX_MESSAGES,
     MAX_PROMPTS,
@@ -66,6 +66,7 @@ class Tool(Strict):
 
     type: Literal["function"]
     function: Function
+    cache_control: dict[str, Any] | None = Field(default=None, exclude=True)  # a hint, as a part's
 
 
 class StreamOptions(Strict):
@@ -75,19 +76,6 @@ class StreamOptions(Strict):
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
-
-
-class FunctionName(Strict):
-    """The name of a function."""
-
-    name: str
-
-
-class NamedToolChoice(Strict):
-    """The one function that must be called."""
-
-    type: Literal["function"]
-    function: FunctionName
 
 
 @with_numbers
@@ -183,7 +171,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: ReasoningEffort | None = None
     include_reasoning: bool = True

@@ -9,24 +9,20 @@ from nemotrt.engines.model.families import ReasoningEffort
 from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart
 from nemotrt.serve.front.schema.neutral import Neutral, Table
 from nemotrt.serve.front.schema.numbers import number_field
-from nemotrt.serve.front.schema.requests import Function, FunctionName
+from nemotrt.serve.front.schema.requests import Function
 from nemotrt.serve.front.schema.shared import with_shared
+from nemotrt.serve.front.schema.tool_choice import FunctionChoice
 from nemotrt.serve.requests.limits import MAX_MESSAGES, MAX_TOOLS
 
 RESPONSES: Table = {
     "background": Neutral((False,), "the answer is given at once"),
-    "include": Neutral(
-        (["reasoning.encrypted_content"], []), "reasoning items hold the trace as it is"
-    ),
+    "prompt_cache_retention": Neutral(("in_memory",), "prefixes are kept in memory alone"),
     "service_tier": Neutral(("auto", "default"), "there is one tier"),
     "stream_options": Neutral(({}, {"include_obfuscation": False}), "nothing is padded"),
-    "top_logprobs": Neutral((0,), "0 is off"),
     "truncation": Neutral(("disabled",), "nothing is cut"),
 }
-PART: Table = {
-    "annotations": Neutral(([],), "empty is none"),
-    "logprobs": Neutral(([],), "empty is none"),
-}
+PART: Table = {"annotations": Neutral(([],), "empty is none")}
+LOGPROBS = "message.output_text.logprobs"
 REASONING: Table = {"encrypted_content": Neutral(("",), "empty is none")}
 TEXT: Table = {"verbosity": Neutral(("medium",), "the default")}
 EFFORT: Table = {
@@ -42,6 +38,7 @@ class InputPart(TextPart):
     neutral: ClassVar[Table] = PART
 
     type: Literal["input_text", "output_text"]  # type: ignore[assignment]
+    logprobs: list[Any] | None = None  # of an answer; the model is not shown them
 
 
 class ReasoningPart(TextPart):
@@ -132,12 +129,6 @@ class FunctionTool(Function):
         return tool
 
 
-class NamedFunction(FunctionName):
-    """The one function that must be called."""
-
-    type: Literal["function"]
-
-
 class TextForm(Strict):
     """The form of the answer's text, kept by masking logits in the engine."""
 
@@ -193,14 +184,24 @@ class ResponsesRequest(Strict):
     max_output_tokens: int | None = number_field("max_tokens", least=1)
     temperature: float | None = number_field("temperature", most=2)
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    tool_choice: FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
+    # Reasoning items hold the trace as it is: there is nothing to encrypt.
+    include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
+        None
+    )
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     user: str | None = None  # this and the next three can't change an answer
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the answer's text is to come with its log-probabilities."""
+        return LOGPROBS in (self.include or ())
 
     @property
     def items(self) -> list[Any]:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from nemotrt.serve.front.schema.requests import ChatRequest
+from nemotrt.serve.front.schema.structured import Guided
 from nemotrt.wire.request import NUMBERS
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -18,6 +19,10 @@ SHARED = (
     "min_tokens",
     "ignore_eos",
     "stop_token_ids",
+    "bad_words",
+    "structured_outputs",
+    *Guided.model_fields,
+    "thinking_token_budget",
     "max_thinking_tokens",
     "chat_template_kwargs",
     "cache_salt",

@@ -16,7 +16,7 @@ from nemotrt.wire.tensors import merge
 
 NUM_SENDERS = 3  # measured: more threads do not send faster on Triton 2.51
 POLL_S = 0.02  # at least between two looks at whether a client has gone
-POLL_COST_S = 0.001  # time for one look, of which a tenth is its price: bounds the CPU share
+POLL_COST_S = 0.01  # time for one look, of which a hundredth is its price: bounds the CPU share
 Fields = dict[str, Any]
 
 

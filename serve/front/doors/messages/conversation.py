@@ -144,13 +144,14 @@ def _thinking(body: CountRequest, template: ChatTemplate | None) -> Json:
     """Return what the chat says of thinking, with what all doors share.
 
     Anthropic's models do not think unless asked to. So neither does this one, where its template
-    can say so and no message says otherwise.
+    can say so and neither an effort nor a message says otherwise.
     """
     chat = shared_fields(body)
     told = body.thinking
     if told is not None and told.budget_tokens is not None:
         chat["max_thinking_tokens"] = told.budget_tokens
-    if template is None or (told is not None and told.type == "adaptive"):
+    has_effort = body.output_config is not None and body.output_config.effort is not None
+    if template is None or (has_effort if told is None else told.type == "adaptive"):
         return chat
     is_on = told is not None and told.type == "enabled"
     if is_on or (has_switch(template) and not _is_asked(body, template)):

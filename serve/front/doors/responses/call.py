@@ -9,6 +9,7 @@ from typing import Any
 from nemotrt.serve.front.doors.responses.conversation import NAMES
 from nemotrt.serve.front.doors.responses.kept import Kept
 from nemotrt.serve.front.doors.responses.output import Output
+from nemotrt.serve.front.doors.responses.text_scores import TextScores
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
 from nemotrt.serve.front.schema.responses import ResponsesRequest
@@ -31,6 +32,7 @@ class ResponseCall:
         self._items = items
         self.must_keep = body.store is True
         self._may_keep = body.store is not False
+        self._is_scored = body.is_scored
         self._put: Callable[[str, Kept], None] | None = None
         self._base = _base(body, chat)
 
@@ -80,6 +82,7 @@ class ResponseCall:
     ) -> AsyncIterator[list[Json]]:
         """Yield the events; the last one has the finished response."""
         output, usage, reason = Output(), None, "stop"
+        scores = self._text_scores()
         head = [
             {"type": f"response.{what}", "response": self._response("in_progress", [], None)}
             for what in ("created", "in_progress")
@@ -90,7 +93,8 @@ class ResponseCall:
                 for chunk in chunks:
                     usage = chunk.get("usage") or usage
                     for choice in chunk["choices"]:
-                        events += output.push(choice["delta"])
+                        scored = scores.push(choice) if scores else ()
+                        events += output.push(choice["delta"], scored)
                         reason = choice["finish_reason"] or reason
                 if head or events:
                     yield [*head, *events]
@@ -103,6 +107,13 @@ class ResponseCall:
             return
         events = [*output.close(reason)]
         yield [*events, self._done(output, usage, reason)]
+
+    def _text_scores(self) -> TextScores | None:
+        """Return what tells the text's scored tokens, None where none is scored."""
+        tokenizer = self._chat.tokenizer
+        if not self._is_scored or tokenizer is None:
+            return None
+        return TextScores(tokenizer, *self._chat.readers())
 
     def _done(self, output: Output, usage: Json | None, reason: str) -> Json:
         """Return the last event, and keep the response where it is to be."""
@@ -154,7 +165,7 @@ def _base(body: ResponsesRequest, chat: ChatCall) -> Json:
         "text": told.get("text") or DEFAULT_FORMAT,
         "tool_choice": told.get("tool_choice", "auto"),
         "tools": told.get("tools", []),
-        "top_logprobs": 0,
+        "top_logprobs": body.top_logprobs or 0,
         "top_p": inputs.get("top_p", DEFAULTS["top_p"]),
         "truncation": "disabled",
         "user": body.user,

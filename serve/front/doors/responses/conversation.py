@@ -3,17 +3,19 @@
 from collections.abc import Iterable
 from typing import Any
 
+from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.schema.responses import (
+    LOGPROBS,
     CallItem,
     CallOutputItem,
     InputPart,
     MessageItem,
-    NamedFunction,
     ReasoningItem,
     ResponsesRequest,
     TextForm,
 )
 from nemotrt.serve.front.schema.shared import shared_fields
+from nemotrt.serve.front.schema.tool_choice import AllowedFunctions, NamedFunction
 
 Json = dict[str, Any]
 # What the chat takes by the same name, beside what all doors share.
@@ -29,6 +31,7 @@ SAME = (
 )
 # What an error of the chat is about, as the client knows it.
 NAMES = {
+    "logprobs": "include",
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens",
@@ -39,7 +42,14 @@ NAMES = {
 
 
 def chat_body(body: ResponsesRequest, items: Iterable[Any]) -> Json:
-    """Return the chat's body: the instructions, and the `items` of the whole conversation."""
+    """Return the chat's body: the instructions, and the `items` of the whole conversation.
+
+    Raises:
+        ApiError: `top_logprobs` is of log-probabilities that are not asked for.
+    """
+    if body.top_logprobs and not body.is_scored:
+        text = f'top_logprobs needs include: ["{LOGPROBS}"].'
+        raise ApiError(400, text, param="top_logprobs")
     chat: Json = {name: getattr(body, name) for name in SAME}
     system = [{"role": "system", "content": body.instructions}] if body.instructions else []
     chat |= {
@@ -50,6 +60,9 @@ def chat_body(body: ResponsesRequest, items: Iterable[Any]) -> Json:
         "response_format": _format(body.text.format if body.text else None),
         "reasoning_effort": body.reasoning.effort if body.reasoning else None,
         "separate_reasoning": True,
+        "logprobs": body.is_scored,
+        "top_logprobs": body.top_logprobs,
+        "return_token_ids": body.is_scored,  # they tell which of the tokens are the text's
         "stream_options": {"include_usage": True},
     }
     return chat | shared_fields(body)
@@ -107,9 +120,13 @@ def _tool(tool: Any) -> Json:
     return {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
 
 
-def _choice(choice: str | NamedFunction | None) -> Any:
+def _choice(choice: str | NamedFunction | AllowedFunctions | None) -> Any:
+    """Return the choice as a chat has it."""
     if isinstance(choice, NamedFunction):
         return {"type": "function", "function": {"name": choice.name}}
+    if isinstance(choice, AllowedFunctions):
+        allowed = {"mode": choice.mode, "tools": [_choice(tool) for tool in choice.tools]}
+        return {"type": choice.type, "allowed_tools": allowed}
     return choice
 
 

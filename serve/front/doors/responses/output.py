@@ -5,7 +5,7 @@ done before the next one is added.
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class OpenItem:
     place: Json  # what each of its events says of where it is
     kind: TextKind | None  # None: a call
     pieces: list[str] = field(default_factory=list)
+    scores: list[Json] = field(default_factory=list)
 
 
 class Output:
@@ -55,9 +56,11 @@ class Output:
         """Start with none."""
         self.items: list[Json] = []
         self._open: OpenItem | None = None
+        self._scores: list[Json] = []  # of text that is still to come
 
-    def push(self, delta: Json) -> Iterator[Json]:
-        """Add a delta of the chat; yield the events."""
+    def push(self, delta: Json, scores: Iterable[Json] = ()) -> Iterator[Json]:
+        """Add a delta of the chat, and the log-probabilities of its text; yield the events."""
+        self._scores += scores
         if trace := delta.get("reasoning_content"):
             yield from self._say(TRACE, trace)
         if content := delta.get("content"):
@@ -81,7 +84,16 @@ class Output:
             yield from self._begin({"id": _name(kind.prefix), **kind.own}, kind)
             part = {"part": {**kind.part, "text": ""}}
             yield self._event("response.content_part.added", content_index=0, **part)
-        yield from self._add(text, kind.event, content_index=0, **kind.more)
+        yield from self._add(text, kind.event, content_index=0, **self._scored(kind))
+
+    def _scored(self, kind: TextKind) -> Json:
+        """Return what a further piece of text has beside it."""
+        assert self._open is not None  # an item has begun
+        if not (kind.more and self._scores):
+            return kind.more
+        scores, self._scores = self._scores, []
+        self._open.scores += scores
+        return {"logprobs": scores}
 
     def _call(self, call: Json) -> Iterator[Json]:
         """Add to a call; the first delta of one has its name."""
@@ -115,8 +127,9 @@ class Output:
             yield self._event("response.function_call_arguments.done", **done)
             whole: Json = {"arguments": text}
         else:
-            part = {**kind.part, "text": text}
-            yield self._event(f"{kind.event}.done", content_index=0, text=text, **kind.more)
+            more = {name: self._open.scores for name in kind.more}
+            part = {**kind.part, "text": text, **more}
+            yield self._event(f"{kind.event}.done", content_index=0, text=text, **more)
             yield self._event("response.content_part.done", content_index=0, part=part)
             whole = {"content": [part]}
         item = {**item, **whole, "status": status}
