@@ -56,6 +56,8 @@ class Deployment:
     reserve_bytes: int = 0
     admission: Admission = Admission.RESERVE
     max_num_tokens: int = 2048
+    # Lengths are drawn evenly from this share of `isl` and `osl` to all of them.
+    shortest_share: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ConfigError where the device cannot run this, or the heads do not split."""
@@ -162,7 +164,8 @@ class Deployment:
         return ShardedModel(self.model, self.formats, self.tp, cache_tokens)
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
-        return Users(self.isl, self.osl, concurrency, batch_size, self.max_num_tokens)
+        lengths, tokens = (self.isl, self.osl), self.max_num_tokens
+        return Users(*lengths, concurrency, batch_size, tokens, self.shortest_share)
 
 
 @dataclass(frozen=True, slots=True)

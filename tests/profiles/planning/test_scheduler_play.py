@@ -14,7 +14,8 @@ from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
 from nemotrt.profiles.planning.time.roofline import Roofline, Scenario, roofline
-from nemotrt.profiles.planning.time.scheduler import NUM_ROUNDS, Load, Played, play, together
+from nemotrt.profiles.planning.time.requests import Load, Played
+from nemotrt.profiles.planning.time.scheduler import NUM_ROUNDS, play, together
 from nemotrt.profiles.planning.time.step import ShardedModel, call_seconds, step_time
 
 BF16 = Formats(Precision.BF16, NumberFormat.BF16, NumberFormat.FP32)
