@@ -19,6 +19,7 @@ from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
+from nemotrt.profiles.planning.sources.windows import Windows
 from nemotrt.profiles.planning.time.closed_loop import (
     SteadyState,
     Users,
@@ -119,7 +120,13 @@ class Deployment:
     def request(self) -> RequestMemory:
         """What one sequence holds on one of the GPUs."""
         formats = self.formats
-        return request_memory(self.model, self.engine, formats.kv, formats.ssm, self.tp)
+        kv, ssm = formats.kv, formats.ssm
+        return request_memory(self.model, self.engine, kv, ssm, self.tp, self.windows)
+
+    @property
+    def windows(self) -> Windows | None:
+        """The model's sliding windows, where the engine lets go of what is outside of them."""
+        return self.source.windows if self.engine.frees_windows else None
 
     @property
     def planned_tokens(self) -> int:
@@ -161,7 +168,7 @@ class Deployment:
     def sharded(self) -> ShardedModel:
         """The model in its formats on its GPUs."""
         cache_tokens = self.isl + self.osl if self.engine.reads_whole_cache else 0
-        return ShardedModel(self.model, self.formats, self.tp, cache_tokens)
+        return ShardedModel(self.model, self.formats, self.tp, cache_tokens, self.windows)
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
         lengths, tokens = (self.isl, self.osl), self.max_num_tokens

@@ -268,6 +268,11 @@ def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
     longest, total = deployment.model.max_position_embeddings, deployment.isl + deployment.osl
     if total > longest:
         notes.append(f"{total} tokens are more than the {longest} that the model was made for")
+    if (windows := deployment.source.windows) and deployment.windows is None:
+        notes.append(
+            f"{deployment.engine.name} keeps all tokens of {windows.num_layers} layers that see "
+            f"the last {windows.tokens} alone, as far as is known"
+        )
     weights = deployment.formats.precision.weights.format
     if weights.kind == "int":  # no published row has such weights
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")

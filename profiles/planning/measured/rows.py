@@ -194,8 +194,7 @@ def _row(number: int, raw: dict[str, str]) -> MeasuredRow:
         osl=osl,
         concurrency=_length(raw["concurrency"]),
         metric=raw["metric"],
-        tokens_per_s=float(raw["tokens_per_s"])
-        * (tp if "per GPU" in raw["metric"] else 1),
+        tokens_per_s=float(raw["tokens_per_s"]) * (tp if "per GPU" in raw["metric"] else 1),
         itl_ms=float(raw["itl_ms"]) if raw["itl_ms"] else None,
         ttft_ms=float(raw["ttft_ms"]) if raw["ttft_ms"] else None,
         kind=raw["kind"],

@@ -200,9 +200,7 @@ def outcome(row: MeasuredRow) -> Outcome:
     )
 
 
-def _totals(
-    tests: Sequence[Outcome], impossible: Collection[tuple[str, ...]]
-) -> Iterator[Score]:
+def _totals(tests: Sequence[Outcome], impossible: Collection[tuple[str, ...]]) -> Iterator[Score]:
     """Yield the scores that the targets are set for."""
     for precision in ("bf16", "fp8"):
         mine = [o for o in tests if o.precision == precision]
