@@ -15,7 +15,6 @@ from nemotrt.profiles.planning.measured.rows import MeasuredRow, why_unscorable
 from nemotrt.profiles.planning.time.closed_loop import SteadyState
 from nemotrt.profiles.planning.time.roofline import Scenario
 
-
 # Prompts were probably cached there, which no row states.
 LESS_IMPOSSIBLE = "less campaigns with a row faster than the datasheet allows"
 
@@ -126,7 +125,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """All outcomes, the scores by group, GPU, engine and source, and the rows left out, with why."""
+    """All outcomes, their scores by group, GPU, engine and source, and what was left out, why."""
 
     outcomes: tuple[Outcome, ...]
     groups: tuple[Score, ...]

@@ -61,7 +61,7 @@ def _layers(raw: dict[str, Any], model_type: str, num_layers: int, source: str) 
         return num_layers
     if model_type in LATE_TYPES:
         first = raw.get("max_window_layers", MAX_WINDOW_LAYERS)
-        return max(num_layers - first, 0)
+        return max(num_layers - int(first), 0)
     if model_type == "smollm3":
         raise ConfigError(f"{source}: use_sliding_window needs layer_types, which it lacks.")
     if model_type not in PATTERN_OF_TYPE:

@@ -18,6 +18,7 @@ from nemotrt.profiles.planning.measured.rows import (
     why_unscorable,
 )
 from nemotrt.profiles.planning.measured.validation import (
+    LESS_IMPOSSIBLE,
     Figure,
     Score,
     Validation,
@@ -118,6 +119,21 @@ def test_littles_law_finds_the_saturated_client(rows: list[MeasuredRow]) -> None
     row = rows[163]
     assert row.in_flight == pytest.approx(301.1851 / 150 * (1.0804 + 149 * 0.061727), rel=1e-3)
     assert "20.6 requests in flight" in why_unscorable(row)
+
+
+def test_rows_know_how_their_load_was_made(rows: list[MeasuredRow]) -> None:
+    """InferenceMAX draws lengths from 0.8 on, and its vLLM servers take 8192 tokens a call."""
+    mine = [row for row in rows if "source_file=2026-04-06.csv" in row.notes]
+    assert len(mine) == 160 and {row.harness.shortest_share for row in mine} == {0.8}
+    assert {row.max_num_tokens for row in mine if row.engine == "vllm"} == {8192}
+    others = [row for row in rows if row not in mine]
+    assert {(row.harness.shortest_share, row.max_num_tokens) for row in others} == {(1.0, None)}
+
+
+def test_a_campaign_with_an_impossible_row_is_told_apart(found: Validation) -> None:
+    all_rows = score(found, Figure.TTFT, "stated batch, all", "fp8")
+    possible = score(found, Figure.TTFT, f"stated batch, {LESS_IMPOSSIBLE}", "fp8")
+    assert possible.num_rows < all_rows.num_rows and possible.mape < all_rows.mape
 
 
 def test_a_row_beyond_the_datasheet_is_marked(found: Validation) -> None:

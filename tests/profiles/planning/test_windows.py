@@ -17,8 +17,8 @@ from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.windows import Windows, windows_of
 from nemotrt.profiles.planning.time.engine_profile import Paging, load_engine
 from nemotrt.profiles.planning.time.operators import decode_call, prefill_call
-from nemotrt.profiles.planning.time.step import ShardedModel, call_seconds, step_time
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
+from nemotrt.profiles.planning.time.step import ShardedModel, call_seconds, step_time
 
 SIZES = {
     "num_hidden_layers": 7,
@@ -62,7 +62,7 @@ def test_layers_are_those_of_transformers(config: Any) -> None:
 
 
 def test_bytes_are_those_of_its_cache(config: Any) -> None:
-    """A static cache holds what a sequence may hold; a dynamic one drops a window's oldest token."""
+    """A static cache holds a whole window; a dynamic one drops its oldest token."""
     import torch
     from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
