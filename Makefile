@@ -23,8 +23,10 @@ setup: $(VENV)/.installed  ## Create .venv with everything.
 demo: setup  ## Run the whole chain on the built-in tiny model.
 	$(BIN)/nemotrt demo -o demo --force
 
-test: setup  ## Run the tests (minutes), in three lanes side by side.
-	$(BIN)/python scripts/lanes.py
+# A test keeps less than one core busy, since many wait for a server: two cores carry four workers.
+WORKERS ?= 4
+test: setup  ## Run the tests (minutes), in WORKERS=4 processes side by side.
+	$(BIN)/pytest -q -n $(WORKERS)
 
 test-all: setup  ## Run the tests with the slow ones.
 	$(BIN)/pytest -q -m "not gpu" --hypothesis-profile thorough

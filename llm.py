@@ -1,11 +1,8 @@
 """`from nemotrt import LLM`: from the name of a checkpoint to text, in this process."""
 
-import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +14,7 @@ from nemotrt.engines.opening import OpenEngine, open_engine
 from nemotrt.engines.prompt import PreparedPrompt, prepare_chat, prepare_text, thinking_budget
 from nemotrt.engines.runtime.request import FinishReason, Request, Token, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.runtime.scheduling.live import LiveRequests
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.engines.text.reasoning import Split, Trace, TraceReader
 from nemotrt.errors import NemotrtError
@@ -101,8 +99,7 @@ class LLM:
 
         self.folder = engine_folder(str(model), rebuild=rebuild, make=make)
         self._opened: OpenEngine = open_engine(self.folder, options)
-        self._scheduler = self._opened.keeping_scheduler(prefix_cache)
-        self._inboxes: dict[str, deque[Update]] = {}
+        self._live = LiveRequests(self._opened.keeping_scheduler(prefix_cache))
         self._num_requests = 0
 
     def __enter__(self) -> Self:
@@ -198,7 +195,7 @@ class LLM:
         Closing the iterator ends the request.
         """
         asked = self._asked(prompt, params, thinking, max_thinking_tokens)
-        with self._live([asked]):
+        with self._live.running([asked.request]):
             yield from self._pieces(asked)
 
     def _prepared(self, prompt: str | Sequence[Message], thinking: bool | None) -> PreparedPrompt:
@@ -233,37 +230,21 @@ class LLM:
         chat = prepared.turn.chat
         return Asked(request, TraceReader(chat, prepared.trace if is_chat else Trace.CLOSED))
 
-    @contextmanager
-    def _live(self, several: Sequence[Asked]) -> Iterator[None]:
-        """Have the scheduler run requests; what has not ended with the block is ended."""
-        names = [asked.request.request_id for asked in several]
-        try:
-            for asked in several:
-                self._scheduler.submit(asked.request)
-                self._inboxes[asked.request.request_id] = deque()
-            yield
-        finally:
-            for name in names:
-                self._inboxes.pop(name, None)
-                self._scheduler.cancel(name)  # of one that has ended it does nothing
-
     def _answers(self, several: Sequence[Asked]) -> list[Answer]:
         """Return the whole answers of requests that run together."""
-        with self._live(several):
+        with self._live.running([asked.request for asked in several]):
             last = [deque(self._pieces(asked), maxlen=1).pop() for asked in several]
         return [piece.answer for piece in last if piece.answer]
 
     def _pieces(self, asked: Asked) -> Iterator[Piece]:
         """Yield what a live request brings, its reasoning apart."""
-        inbox, splits, updates = self._inboxes[asked.request.request_id], [Split()], [Update("")]
-        while updates[-1].finish_reason is None:
-            while not inbox:
-                self._step()
-            updates.append(inbox.popleft())
-            splits.append(asked.reader.push(updates[-1].text))
+        splits, updates = [Split()], [Update("")]
+        for update in self._live.updates(asked.request.request_id):
+            updates.append(update)
+            splits.append(asked.reader.push(update.text))
             yield Piece(splits[-1].content, splits[-1].reasoning)
         end = updates[-1]
-        assert end.finish_reason is not None  # the loop's end
+        assert end.finish_reason is not None  # the last update has it
         if end.finish_reason is FinishReason.ERROR:
             raise NemotrtError(f"the request failed: {end.error}")
         splits.append(asked.reader.flush())
@@ -278,27 +259,3 @@ class LLM:
             ),
         )
         yield Piece(splits[-1].content, splits[-1].reasoning, answer)
-
-    def _step(self) -> None:
-        """Go on with every request; each finds what it gained in its inbox."""
-        with _whole():
-            for update in self._scheduler.step():
-                if update.request_id in self._inboxes:
-                    self._inboxes[update.request_id].append(update)
-
-
-@contextmanager
-def _whole() -> Iterator[None]:
-    """Let Ctrl-C wait until the block has ended: a step that is cut leaves no engine to go on."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    caught: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *what: caught.append(what))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        before(*caught[0])

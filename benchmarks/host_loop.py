@@ -36,7 +36,7 @@ from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.runtime.state.slots import Slots
 from nemotrt.engines.runtime.state.state_pool import StatePool
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.planning.answers.options import DeploymentOptions
 from nemotrt.profiles.runs.record.prediction import predict
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.processes.launcher import serve_engine

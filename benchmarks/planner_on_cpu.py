@@ -26,7 +26,7 @@ from nemotrt.engines.runtime.engine import Engine, Feed, Limits
 from nemotrt.engines.tiny.models import TINY_MODELS, hybrid_config
 from nemotrt.engines.tiny.random_checkpoint import write_checkpoint
 from nemotrt.profiles.hardware.gpu_profile import profile_yaml
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.cpu.cpu_probe import MEASURE_S
 from nemotrt.profiles.planning.cpu.cpu_probe import NUM_ROUNDS as NUM_PROBE_ROUNDS
 from nemotrt.profiles.planning.cpu.this_machine import measure_this_machine

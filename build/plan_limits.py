@@ -9,7 +9,8 @@ from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.as_built import MAX_SLOTS
-from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.capacity import GIB
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 

@@ -17,7 +17,7 @@ from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.as_built import foreign_batch_size
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.capacity import GIB
 from nemotrt.profiles.planning.sessions.kept import snapshot_interval
 from nemotrt.profiles.planning.sessions.load import agents_load

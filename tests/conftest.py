@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pynvml
@@ -31,6 +32,18 @@ hypothesis.settings.load_profile("quick")  # make test-all takes the other
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=32)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a worker whole folders below a room, and else whole files: they share what is made."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "/".join(nodeid.partition("::")[0].split("/")[:3])
+
+    return ByFolder(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,18 @@ import pytest
 from click.testing import CliRunner
 
 from nemotrt import demo
-from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
-from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.tiny.models import TINY_MODELS
+
+KEYS = " a-key-of-mine, another"
 
 
 @pytest.mark.triton
-def test_the_whole_chain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", [KEYS, pytest.param("", marks=pytest.mark.slow)])
+def test_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    """With the user's API keys in the environment, which its own server then has; and without."""
+    monkeypatch.setenv("NEMOTRT_API_KEYS", keys)
+    if not keys:
+        monkeypatch.delenv("NEMOTRT_API_KEYS")
     output = tmp_path / "demo"
     command = [sys.executable, "-m", "nemotrt", "demo", "-o", str(output)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -29,8 +33,11 @@ def test_the_whole_chain(tmp_path: Path) -> None:
         assert manifest["precision"] == "int8-wo"
         assert manifest["executed"] is (gpu is None)
         assert Path(manifest["checkpoint"]["path"]) == (output / "checkpoint-int8").resolve()
-    profile = json.loads((output / "profile" / "result.json").read_text())
-    assert profile["schema_version"] == 1
+    written = (output / "profile" / "result.json").read_text()
+    profile = json.loads(written)
+    assert profile["schema_version"] == 1 and profile["status"] == "complete"
+    assert profile["target"]["address"].startswith("http://127.0.0.1:")
+    assert "a-key-of-mine" not in written + result.stdout + result.stderr
     assert "<svg" in (output / "profile" / "report.html").read_text()
     text = " ".join(re.sub(r"[│┃]", " ", result.stdout).split())
     for title in ("Quantize", "a10g", "a100", "English", "Japanese", "tritonserver", "total"):
@@ -42,22 +49,6 @@ def test_the_whole_chain(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 2
     assert "--force" in again.stderr
-
-
-@pytest.mark.triton
-def test_it_serves_and_measures_behind_the_users_api_keys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NEMOTRT_API_KEYS", " a-key-of-mine, another")
-    limits = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=64)
-    build_engine(TINY_MODELS["tiny-dense"], tmp_path / "engine-cpu", BuildSpec(limits=limits))
-    steps = demo.Steps(tmp_path, quiet=True)
-    demo._serve_and_profile(steps)
-    written = (tmp_path / "profile" / "result.json").read_text()
-    profile = json.loads(written)
-    assert profile["status"] == "complete"
-    assert profile["target"]["address"].startswith("http://127.0.0.1:")
-    assert "a-key-of-mine" not in written + str(steps.rows)
 
 
 def test_missing_parts_are_named_before_anything_is_done(

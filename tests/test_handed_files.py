@@ -31,6 +31,7 @@ class Folders:
 
 
 QUANTIZE = ("quantize", "tiny", "-q", "--recipe")
+SWEEP = ("plan", "sweep", "--gpu", "a10g", "--lengths", "64:64")  # of all it would be long
 PROFILE = ("--isl", "8", "--osl", "4", "-n", "2", "-c", "1")
 # The file's suffix, and the command that reads it; by command and parameter.
 READ: dict[tuple[str, str], tuple[str, Arguments]] = {
@@ -48,12 +49,12 @@ READ: dict[tuple[str, str], tuple[str, Arguments]] = {
     ),
     ("plan compare", "--gpu"): (".yaml", lambda f, o: ["plan", "compare", "tiny", "--gpu", f]),
     ("plan compare", "model"): (".json", lambda f, o: ["plan", "compare", f, "--gpu", "a10g"]),
-    ("plan sweep", "--config"): (".yaml", lambda f, o: ["plan", "sweep", "tiny", "--config", f]),
+    ("plan sweep", "--config"): (".yaml", lambda f, o: [*SWEEP, "tiny", "--config", f]),
     ("plan sweep", "--gpu"): (".yaml", lambda f, o: ["plan", "sweep", "tiny", "--gpu", f]),
-    ("plan sweep", "model"): (".json", lambda f, o: ["plan", "sweep", f]),
+    ("plan sweep", "model"): (".json", lambda f, o: [*SWEEP, f]),
     ("plan sweep", "--baseline"): (
         ".json",
-        lambda f, o: ["plan", "sweep", "tiny", "--baseline", f],
+        lambda f, o: [*SWEEP, "tiny", "--baseline", f],
     ),
     ("plan validate", "--rows"): (".csv", lambda f, o: ["plan", "validate", "--rows", f]),
     ("quantize", "--config"): (

@@ -160,7 +160,7 @@ def test_streams_may_be_read_in_any_order_and_left(
             assert texts[index] == piece.answer.text == llm.generate(prompts[index], params).text
             del streams[index]
     llm.generate("The", nemotrt.SamplingParams(max_tokens=1))
-    assert llm._inboxes == {} and llm._scheduler.is_idle
+    assert llm._live.inboxes == {} and llm._live.scheduler.is_idle
 
 
 def test_a_stream_that_is_forgotten_ends(llm: LLM) -> None:
@@ -169,13 +169,13 @@ def test_a_stream_that_is_forgotten_ends(llm: LLM) -> None:
     del stream
     gc.collect()
     llm.generate("The", nemotrt.SamplingParams(max_tokens=1))
-    assert llm._scheduler.is_idle
+    assert llm._live.scheduler.is_idle
 
 
 def test_a_prompt_that_does_not_fit_leaves_the_others_and_itself_nowhere(llm: LLM) -> None:
     with pytest.raises(ConfigError, match="the engine holds 512"):
         llm.generate(["The", "word " * 600, "The"])
-    assert llm._inboxes == {}
+    assert llm._live.inboxes == {}
     assert llm.generate("The", nemotrt.SamplingParams(max_tokens=3)).finish_reason == "length"
 
 
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_what_runs_and_the_engine_goes_on(
     """It comes within a step, which is where nearly all of the time goes."""
     params = nemotrt.SamplingParams(max_tokens=16)
     before = llm.generate("The Debian package", params).text
-    step, count = llm._scheduler.step, 0
+    step, count = llm._live.scheduler.step, 0
 
     def stepping() -> Any:
         nonlocal count
@@ -194,11 +194,11 @@ def test_ctrl_c_ends_what_runs_and_the_engine_goes_on(
             os.kill(os.getpid(), signal.SIGINT)
         return step()
 
-    monkeypatch.setattr(llm._scheduler, "step", stepping)
+    monkeypatch.setattr(llm._live.scheduler, "step", stepping)
     with pytest.raises(KeyboardInterrupt):
         llm.generate(PROMPTS, params)
     assert llm.generate("The Debian package", params).text == before
-    assert llm._inboxes == {} and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert llm._live.inboxes == {} and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_was_said_is_not_computed_again(llm: LLM) -> None:

@@ -16,7 +16,7 @@ from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.planning.answers.deployment import THIS_MACHINE, DeploymentOptions
+from nemotrt.profiles.planning.answers.options import THIS_MACHINE, DeploymentOptions
 from nemotrt.profiles.runs.record.prediction import try_predict
 
 TINY = "tiny"

@@ -19,6 +19,7 @@ GRAPH_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 NUM_LOGITS = "num_logits"  # the input that says how many rows of logits are wanted
 INLINE_BYTES = 1024  # smaller constants stay inside the graph file
+F32 = int(TensorProto.FLOAT)
 ALIGNMENT = 4096  # a page, so that runtimes can map the weights
 
 

@@ -17,18 +17,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper
+from onnx import helper
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
 from nemotrt.engines.graph.experts import choose, each_expert
-from nemotrt.engines.graph.onnx_graph import OnnxGraph
+from nemotrt.engines.graph.onnx_graph import F32, OnnxGraph
 from nemotrt.engines.graph.ssd_scan import Chunk, scan, state_shape
+from nemotrt.engines.graph.step_inputs import StepInputs
 from nemotrt.engines.model.model_config import MambaConfig, ModelConfig, MoeConfig
 from nemotrt.engines.model.rotary import rotary_tables
 from nemotrt.engines.model.tensor_names import Block
-
-F32 = int(TensorProto.FLOAT)
 
 
 def transposed(weight: str) -> str:
@@ -36,7 +35,7 @@ def transposed(weight: str) -> str:
     return f"{weight}.transposed"
 
 
-class StandardEmitter:
+class StandardEmitter(StepInputs):
     """Emits the description as ONNX's own operators, computing in `compute` (float32 here)."""
 
     compute = F32
@@ -47,29 +46,8 @@ class StandardEmitter:
         """Declare the inputs and the masks that every layer shares."""
         self.checkpoint = checkpoint
         self.config: ModelConfig = checkpoint.config
-        self.graph = graph
         self.max_seq_len = max_seq_len
-        self._declare_inputs()
-        self._declare_positions()
-
-    def _declare_inputs(self) -> None:
-        """Declare input_ids, lengths and past."""
-        self.ids = self.graph.input("input_ids", TensorProto.INT64, ["B", "T"])
-        self.lengths = self.graph.input("lengths", TensorProto.INT64, ["B"])
-        self.past = self.graph.input("past", TensorProto.INT64, ["B"])
-
-    def _declare_positions(self) -> None:
-        """Build the positions, validity and causal masks from the three inputs."""
-        g = self.graph
-        shape = g.op("Shape", self.ids)
-        self.batch = g.op("Slice", shape, g.ints(0), g.ints(1))
-        tokens = g.op("Squeeze", g.op("Slice", shape, g.ints(1), g.ints(2)))
-        steps = g.op("Range", g.scalar(0, np.int64), tokens, g.scalar(1, np.int64))
-        row = g.op("Unsqueeze", steps, g.ints(0))  # [1, T]
-        self.lengths_column = g.op("Unsqueeze", self.lengths, g.ints(1))  # [B, 1]
-        self.valid = g.op("Cast", g.op("Less", row, self.lengths_column), to=F32)  # [B, T]
-        self.positions = g.op("Add", g.op("Unsqueeze", self.past, g.ints(1)), row)  # [B, T]
-        self.lower = g.op("GreaterOrEqual", g.op("Unsqueeze", steps, g.ints(1)), row)  # [T, T]
+        super().__init__(graph)
 
     # Weights
 

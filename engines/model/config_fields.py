@@ -1,4 +1,4 @@
-"""Typed access to a config dictionary; every fault names the file and the field."""
+"""Typed access to a config dictionary, and the sizes that all families spell alike."""
 
 import math
 from collections.abc import Mapping
@@ -79,3 +79,36 @@ class Fields:
         """Raise unless field `name` is absent or has the one value that is supported."""
         if self.has(name) and self.raw[name] != allowed:
             raise self.fail(name, f"must be {allowed!r}: {self.raw[name]!r} is not supported")
+
+
+def _attention(fields: Fields, num_kv_heads: int) -> dict[str, Any]:
+    """Return the attention dimensions, checked against each other; null K/V heads: as many as Q."""
+    num_heads = fields.size("num_attention_heads")
+    is_absent = "num_key_value_heads" not in fields.raw
+    num_kv_heads = fields.size("num_key_value_heads", num_kv_heads if is_absent else num_heads)
+    if num_heads % num_kv_heads:
+        raise fields.fail("num_key_value_heads", f"({num_kv_heads}) must divide {num_heads} heads")
+    hidden = fields.size("hidden_size")
+    return {
+        "hidden_size": hidden,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_kv_heads,
+        "head_dim": fields.size("head_dim", fields.size("attention_head_dim", 128)),
+    }
+
+
+def shared_sizes(fields: Fields, *, num_kv_heads: int, max_positions: int) -> dict[str, Any]:
+    """Return what both architectures spell alike; they differ in what an absent field means.
+
+    Source of these and of all defaults here: the config classes of transformers 5.24.
+    """
+    vocab_size = fields.size("vocab_size")
+    return {
+        "model_type": fields.text("model_type"),
+        "vocab_size": vocab_size,
+        "intermediate_size": fields.size("intermediate_size"),
+        "max_position_embeddings": fields.size("max_position_embeddings", max_positions),
+        "eos_token_ids": fields.token_ids("eos_token_id", vocab_size),
+        "dtype": str(fields.raw.get("dtype") or fields.raw.get("torch_dtype") or "bfloat16"),
+        **_attention(fields, num_kv_heads),
+    }

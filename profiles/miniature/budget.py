@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from nemotrt.engines.backends import registry
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.miniature.pair import Pair
-from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.request_memory import request_memory
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 

@@ -17,7 +17,7 @@ from nemotrt.profiles.load.targets.in_process import InProcessTarget
 from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.miniature.budget import MiniatureBudget, make_budget
 from nemotrt.profiles.miniature.pair import make_pair
-from nemotrt.profiles.planning.answers.deployment import THIS_MACHINE, DeploymentOptions
+from nemotrt.profiles.planning.answers.options import THIS_MACHINE, DeploymentOptions
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.runs import measure
 from nemotrt.profiles.runs.measure import Observers, Progress

@@ -19,23 +19,18 @@ from nemotrt.commandline.shared import (
     quiet_option,
 )
 from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
-from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.arrivals import open_loop
 from nemotrt.profiles.planning.answers.built import built_engines
 from nemotrt.profiles.planning.answers.comparison import compare
-from nemotrt.profiles.planning.answers.deployment import (
-    THIS_MACHINE,
-    Deployment,
-    DeploymentOptions,
-    deploy,
-)
+from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.limits import check_limits
+from nemotrt.profiles.planning.answers.options import THIS_MACHINE, DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.plan import Plan, make_plan
 from nemotrt.profiles.planning.answers.search import (
     LatencyTarget,
+    PrecisionChoice,
     best_under,
-    each_precision,
 )
 from nemotrt.profiles.planning.launch.table import load_table, planned_engine
 from nemotrt.profiles.planning.measured.calibrate_command import calibrate_and_tell
@@ -45,8 +40,6 @@ from nemotrt.profiles.planning.sessions.answer import plan_sessions
 from nemotrt.profiles.planning.sessions.load import SessionChoice
 from nemotrt.profiles.planning.sweeps.command import sweep_command
 from nemotrt.profiles.planning.sweeps.compare_command import compare_command
-
-ANY_PRECISION = "any"
 
 
 @click.group(
@@ -67,13 +60,7 @@ def plan() -> None:
 
 @plan.command("model", hidden=True)
 @click.argument("model", default="", type=MODEL)
-@click.option(
-    "--precision",
-    "precision_name",
-    type=click.Choice([*(p.value for p in BUILT), ANY_PRECISION]),
-    help="Precision of the linears; any: the fastest within the target.  "
-    "[default: the checkpoint's own, else bf16]",
-)
+@options_of(PrecisionChoice)
 @options_of(DeploymentOptions)
 @options_of(LatencyTarget)
 @options_of(SessionChoice)
@@ -94,16 +81,14 @@ def plan() -> None:
 @config_option
 def plan_model(
     deployment_options: DeploymentOptions,
-    precision_name: str | None,
+    precision_choice: PrecisionChoice,
     latency_target: LatencyTarget,
     session_choice: SessionChoice,
     asked: Asked,
     results: tuple[Path, ...],
 ) -> None:
     """Plan one model on one GPU."""
-    is_any = precision_name == ANY_PRECISION
-    precision = Precision(precision_name) if precision_name and not is_any else None
-    options = replace(deployment_options, precision=precision)
+    options = deployment_options.at(precision=precision_choice.precision)
     given = given_options(click.get_current_context())
     load = session_choice.load(options, given)
     if load:
@@ -131,14 +116,14 @@ def plan_model(
         )
         return
     check_outputs(asked)
-    if load and is_any:
+    if load and precision_choice.is_any:
         raise ConfigError("--sessions plans one precision, not any.")
     # Of sessions the target is for the agents, not for a batch.
     if load and asked.rate:
         raise ConfigError("--rate is of single requests, and --sessions of agents that wait.")
     # That of a rate bounds the rate.
     target = LatencyTarget() if load or asked.rate else latency_target
-    deployment, batch_size = _best(options, target, asked.batch_size, is_any=is_any)
+    deployment, batch_size = _best(options, precision_choice, target, asked.batch_size)
     users = None if load else asked.concurrency
     record = make_plan(deployment, users, batch_size, asked.usd_per_hour)
     if not (load or asked.rate):
@@ -147,7 +132,7 @@ def plan_model(
         check_limits(deployment, record.batch_size)
     baseline = None
     if asked.baseline:
-        is_own = options.precision is None and not is_any
+        is_own = options.precision is None and not precision_choice.is_any
         same = options.at(
             model=asked.baseline,
             precision=None if is_own else deployment.formats.precision,
@@ -187,15 +172,17 @@ def _check_target(record: Plan, target: LatencyTarget) -> None:
 
 
 def _best(
-    options: DeploymentOptions, target: LatencyTarget, batch_size: int | None, *, is_any: bool
+    options: DeploymentOptions,
+    choice: PrecisionChoice,
+    target: LatencyTarget,
+    batch_size: int | None,
 ) -> tuple[Deployment, int | None]:
     """Return what is deployed, and its batch, None for as many as fit."""
-    if target == LatencyTarget() and not is_any:
+    if target == LatencyTarget() and not choice.is_any:
         return deploy(options), batch_size
     if batch_size is not None:
         raise ConfigError("--batch-size cannot be combined with a latency target or any precision.")
-    found = each_precision(options) if is_any else [deploy(options)]
-    return best_under(found, target)
+    return best_under(choice.deployments(options), target)
 
 
 plan.add_command(compare_command)

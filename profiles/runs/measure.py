@@ -28,7 +28,7 @@ from nemotrt.profiles.runs.record.result import ProfileResult, Status, WorkloadR
 from nemotrt.profiles.runs.recording import machine_facts
 
 if TYPE_CHECKING:
-    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+    from nemotrt.profiles.planning.answers.options import DeploymentOptions
 
 PROGRESS_INTERVAL_S = 0.25
 
@@ -122,7 +122,7 @@ def _with_prediction(
     if workload.sessions is not None:
         absence = "No prediction of conversations here: `nemotrt plan MODEL --sessions` has it."
         return result.model_copy(update={"notes": (*result.notes, absence)})
-    from nemotrt.profiles.planning.answers.deployment import THIS_MACHINE
+    from nemotrt.profiles.planning.answers.options import THIS_MACHINE
 
     limit = result.target.get("max_batch_size")
     if options.precision is None and "precision" in result.target:

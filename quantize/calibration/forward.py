@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, OnnxGraph
+from nemotrt.engines.graph.onnx_graph import F32, GRAPH_FILE, OnnxGraph
 from nemotrt.engines.graph.ssd_scan import state_shape
-from nemotrt.engines.graph.standard import F32, StandardEmitter
+from nemotrt.engines.graph.standard import StandardEmitter
 from nemotrt.engines.model.description import BLOCKS
 from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
 from nemotrt.engines.model.tensor_names import EXPERT, Block, model_names

@@ -4,8 +4,7 @@ import numpy as np
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.graph.onnx_graph import OnnxGraph
-from nemotrt.engines.graph.standard import F32
+from nemotrt.engines.graph.onnx_graph import F32, OnnxGraph
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.quantize.calibration.forward import SequenceEmitter
 

@@ -6,8 +6,7 @@ import numpy as np
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.graph.onnx_graph import OnnxGraph
-from nemotrt.engines.graph.standard import F32
+from nemotrt.engines.graph.onnx_graph import F32, OnnxGraph
 from nemotrt.engines.model.tensor_names import Block
 from nemotrt.quantize.calibration.forward import Floats, run_block
 from nemotrt.quantize.quality.fake_quant import QuantizedEmitter, rounded_linear

@@ -26,8 +26,8 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.as_built import MAX_SLOTS
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.limits import limits_yaml
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.plan import make_plan
 from support.sparse_checkpoint import write_sparse
 

@@ -25,6 +25,7 @@ from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError, ConfigError, NemotrtError
+from support.examples import up_to
 
 FIXTURES = Path(__file__).parents[1] / "quantize/fixtures"
 BLOCKS = FIXTURES / "blocks.gguf"
@@ -72,7 +73,7 @@ def test_a_file_that_is_not_whole_is_named(tmp_path: Path, edit, message: str) -
         list(hub_tensors(read_gguf(path)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=up_to(200), deadline=None)
 @given(st.integers(0, 1400), st.binary(min_size=1, max_size=8))
 def test_any_damage_of_the_header_is_an_error_of_ours_or_none(
     tmp_path_factory: pytest.TempPathFactory, place: int, found: bytes

@@ -17,6 +17,7 @@ from nemotrt.engines.model.description import describe
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from support import reference
+from support.examples import up_to
 from support.graph_runner import GraphRunner, as_float32
 from support.random_models import models
 
@@ -30,7 +31,7 @@ LETTERS = {
 }  # of the layers that it has
 
 slow_examples = settings(
-    max_examples=60,
+    max_examples=up_to(60),
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # no shrinking: models are small
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -11,11 +11,11 @@ import pytest
 from transformers import NemotronHConfig, Qwen3Config
 
 from nemotrt.engines.model.hf_config import (
-    NEMOTRON_H_ALIASES,
     parse_model_config,
     read_model_config,
 )
 from nemotrt.engines.model.model_config import LayerKind, MambaConfig
+from nemotrt.engines.model.nemotron_h_config import ALIASES
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError, ConfigError
 from support import reference
@@ -212,7 +212,7 @@ def test_every_alias_of_transformers_is_one_of_ours() -> None:
     renamed = set(re.findall(r'kwargs\.pop\("(mamba_\w+)"\)', source))
     assert len(renamed) == 9
     attributes = set(NemotronHConfig.attribute_map)
-    assert set(NEMOTRON_H_ALIASES) == renamed - without_effect | attributes
+    assert set(ALIASES) == renamed - without_effect | attributes
 
 
 def test_a_fault_names_the_field_as_the_file_spells_it() -> None:

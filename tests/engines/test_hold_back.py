@@ -12,6 +12,7 @@ from nemotrt.engines.model.families import DEFAULT
 from nemotrt.engines.text.hold_back import ANY_SPACE, HoldBack, Node
 from nemotrt.engines.text.text_stream import TextStream
 from nemotrt.engines.text.tokenizer import Tokenizer
+from support.examples import up_to
 
 TEXTS = st.text("abé", max_size=12)
 POSITIONS = st.lists(st.integers(0, 30))
@@ -46,7 +47,7 @@ def searched(pieces: list[str], stop: tuple[str, ...]) -> tuple[list[str], bool]
     return [*shown, held], False
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=up_to(500))
 @given(st.lists(TEXTS, max_size=12), STOPS)
 def test_pieces_are_shown_as_a_search_of_the_text_says(pieces, stop) -> None:
     stream = TextStream(Pieces(pieces), stop)
@@ -108,7 +109,7 @@ def brute(text: str, pushed: int, marks: tuple[str, ...], counts: bool) -> tuple
     ), None
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=up_to(500))
 @given(st.lists(st.tuples(st.text("ab \n", max_size=9), st.booleans()), max_size=8), MARKS, SPACES)
 def test_what_is_held_is_what_may_yet_be_a_mark(pieces, marks, space) -> None:
     """The whole text since the last mark is searched anew at each piece."""

@@ -12,6 +12,7 @@ from nemotrt.engines.runtime.request import NOT_FINITE, ErrorCode, FinishReason,
 from nemotrt.engines.runtime.sampling.guide import Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import Sampler, SamplingParams, is_finite
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
+from support.examples import up_to
 from support.stand_in import StandInEngine
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -83,7 +84,7 @@ def test_is_finite_is_numpys(values: list[float], repeats: int) -> None:
     assert is_finite(row) == bool(np.isfinite(row).all())
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=up_to(300))
 @given(
     logits=st.lists(st.floats(-LARGEST, LARGEST, width=32), min_size=1, max_size=12),
     temperature=st.sampled_from([0.0, 5e-324, 1e-300, 1e-30, 0.1, 1.0, 30.0, 1e300]),

@@ -21,6 +21,7 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.errors import ConfigError
 from support import reference
+from support.examples import up_to
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 TOLERANCE = 1e-4
@@ -41,7 +42,7 @@ def engine(model: object, tmp_path_factory: pytest.TempPathFactory) -> OnnxRunti
 
 @given(data=st.data())
 @settings(
-    max_examples=60,
+    max_examples=up_to(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -20,6 +20,7 @@ from nemotrt.engines.runtime.scheduling.generation import generate
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.errors import ConfigError
 from support.ahead_pipeline import Ahead
+from support.examples import up_to
 
 
 class CountingEngine:
@@ -87,7 +88,7 @@ def ids(updates: list[Update]) -> list[int]:
     extra=st.integers(0, 10),
     is_ahead=st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=up_to(100), deadline=None)
 def test_every_request_completes_within_the_limits(
     prompts: list[tuple[list[int], int]], slots: int, chunk: int, extra: int, is_ahead: bool
 ) -> None:

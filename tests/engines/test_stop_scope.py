@@ -13,6 +13,7 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.sampling.thinking_budget import ThinkingBudget
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.text.reasoning import Trace
+from support.examples import up_to
 from support.pieces import PieceTokenizer, SaysPieces
 
 
@@ -138,7 +139,7 @@ def test_a_stop_string_that_began_before_min_tokens_were_out_counts_once_it_is_w
     assert said(pieces, stop=("Stop",), min_tokens=5) == ("aStopb", "stop", 6)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=up_to(200))
 @given(
     trace=st.text("abX\n", max_size=12),
     gap=st.text("\n", max_size=2),

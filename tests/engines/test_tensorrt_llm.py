@@ -22,7 +22,7 @@ from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ArtefactError
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.sessions.load import agents_load
 from support.sparse_checkpoint import write_sparse
 

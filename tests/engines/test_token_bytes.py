@@ -14,6 +14,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from nemotrt.engines.text.token_bytes import ALPHABET
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
+from support.examples import up_to
 
 
 def shipped(name: str) -> Tokenizer:
@@ -88,7 +89,7 @@ def test_the_alphabet_is_transformers() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 @given(text=st.text(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=up_to(300), deadline=None)
 def test_a_texts_tokens_joined_are_its_utf8(name: str, text: str) -> None:
     """No special token is written in such a text, so every byte is some token's own."""
     tokenizer = SHIPPED[name]
@@ -98,7 +99,7 @@ def test_a_texts_tokens_joined_are_its_utf8(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 @given(ids=st.lists(st.integers(0, 4095), max_size=12))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=up_to(500), deadline=None)
 def test_any_ids_joined_are_what_the_library_decodes(name: str, ids: list[int]) -> None:
     """Broken characters too, and special tokens, which the text does not show."""
     assert joined(SHIPPED[name], ids) == SHIPPED[name].decode(ids)
@@ -106,7 +107,7 @@ def test_any_ids_joined_are_what_the_library_decodes(name: str, ids: list[int]) 
 
 @pytest.mark.parametrize("name", PIECES)
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=up_to(300), deadline=None)
 def test_pieces_and_bytes_joined_are_what_the_library_decodes(
     name: str, data: st.DataObject
 ) -> None:

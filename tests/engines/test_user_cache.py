@@ -13,6 +13,7 @@ from nemotrt.engines.backends.native.library.library import INSTALLED
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.files import user_cache as module
 from nemotrt.files.user_cache import user_cache, usual_cache
+from support.quick_compiler import copying_compiler, plain_compiler
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +102,11 @@ def test_without_any_folder_it_is_said(monkeypatch) -> None:
         user_cache()
 
 
-def test_an_engine_is_built_and_runs_without_a_home(tmp_path) -> None:
+@pytest.mark.parametrize("is_real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_an_engine_is_built_and_runs_without_a_home(tmp_path, is_real) -> None:
     """The compiled step has nowhere to be kept; the temporary folder goes with the process."""
-    compiler = tmp_path / "quick"  # the same without optimising: what it compiles is not the point
-    compiler.write_text('#!/bin/bash\nexec c++ "${@/#-O3/-O0}"\n')
-    compiler.chmod(0o755)
+    # what the compiler does is not the point
+    compiler = plain_compiler(tmp_path, ["c++"]) if is_real else copying_compiler(tmp_path)
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     there = os.environ | {"HOME": "/dev/null", "TMPDIR": str(scratch), "CXX": str(compiler)}

@@ -17,7 +17,7 @@ from nemotrt.profiles.load.targets.server_metrics import (
     parse_metrics,
 )
 from nemotrt.profiles.load.workload import Workload
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.planning.answers.options import DeploymentOptions
 from nemotrt.profiles.runs.record.prediction import predict, try_predict
 from nemotrt.profiles.runs.record.result import read_result
 

@@ -22,6 +22,7 @@ from nemotrt.quantize.conversion import kernels
 from nemotrt.quantize.conversion.convert import tensor_scale
 from nemotrt.quantize.conversion.layout import Codes, Entry, Linear, Scales, make_shard
 from nemotrt.quantize.writing.shard import write_shard
+from support.examples import up_to
 from support.peers import peer_python
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -140,7 +141,7 @@ def weights() -> st.SearchStrategy[np.ndarray]:
     return arrays(np.float32, shapes, elements=floats)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=up_to(200))
 @given(weights())
 @example(np.array([[4.2080509e16, 2.1040255e16]], np.float32))
 def test_any_finite_weight_comes_back_within_the_formats_bound(weight: np.ndarray) -> None:
@@ -250,7 +251,7 @@ def test_one_element(value: float) -> None:
         assert abs(code) == 448
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=up_to(100))
 @given(weights())
 def test_codes_equal_torchs_true_division(weight: np.ndarray) -> None:
     weight = np.where(np.abs(weight) < 1e-30, 0, weight).astype(np.float32)

@@ -308,7 +308,12 @@ def test_what_the_template_writes_is_read() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "start", ["<parameter=a>", "<parameter=c>\n[", "<parameter=a></parameter>"]
+    "start",
+    [
+        "<parameter=a>",
+        pytest.param("<parameter=c>\n[", marks=pytest.mark.slow),
+        pytest.param("<parameter=a></parameter>", marks=pytest.mark.slow),
+    ],
 )
 def test_time_is_linear_in_the_text(unit, start) -> None:
     """Eight times the text may take no more than 30 times as long, cut into small pieces."""

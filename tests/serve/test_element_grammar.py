@@ -22,6 +22,7 @@ from nemotrt.serve.front.schema.requests import Function
 from nemotrt.serve.front.tools.tool_calls import ToolCallParser
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from support.call_forms import is_tellable, written
+from support.examples import up_to
 from support.flat_engine import PADDING, FlatEngine
 
 CALLS = NEMOTRON_3.calls
@@ -114,7 +115,7 @@ def test_a_value_is_held_to_its_schema_and_read_as_it_was_meant(tokenizer, gramm
             assert not is_valid
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=up_to(60))
 @given(
     st.lists(
         st.sampled_from(

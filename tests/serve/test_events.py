@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from nemotrt.serve.front.app import FrontSpec, create_app
 from support.door_values import COUNT_VALUES, DOORS, RESPONSE_VALUES
+from support.examples import up_to
 from support.same_answers import OWN, whole_of, without
 from support.saying_upstream import FILES, Client, SayingUpstream
 
@@ -68,7 +69,7 @@ def both(client: Client, path: str, body: Json, told: tuple[str, str, int | None
     return whole.json() if whole.is_success else None, found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=up_to(60))
 @given(body=fields(RESPONSE_VALUES), told=said())
 def test_a_response_is_of_openais_types(client, body, told) -> None:
     whole, events = both(client, "/v1/responses", LEAST["/v1/responses"] | body, told)
@@ -84,7 +85,7 @@ def test_a_response_is_of_openais_types(client, body, told) -> None:
     assert done == events[-1]["response"]["output"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=up_to(60))
 @given(body=fields(COUNT_VALUES), told=said())
 def test_a_messages_events_make_the_message(client, body, told) -> None:
     whole, events = both(client, "/v1/messages", LEAST["/v1/messages"] | body, told)

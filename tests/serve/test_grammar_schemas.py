@@ -17,6 +17,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.serve.grammar.grammar import GrammarCompiler
 from nemotrt.serve.grammar.guide import GrammarGuide
 from nemotrt.serve.grammar.text import bounded_lark
+from support.examples import up_to
 from support.random_schemas import ODD_SCHEMAS, schemas
 
 MAX_TOKENS = 60
@@ -99,7 +100,7 @@ def test_whole_texts_of_10000_schemas_fit_them(grammars, tokenizer) -> None:
     assert num_whole(grammars, tokenizer, 10_000) > 2000
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=up_to(300), deadline=None)
 @given(schema=ODD_SCHEMAS, is_lark=st.booleans())
 def test_no_schema_makes_more_than_a_refusal(grammars, tokenizer, schema, is_lark) -> None:
     text = json.dumps(schema)  # NaN and Infinity included
@@ -114,7 +115,7 @@ def test_no_schema_makes_more_than_a_refusal(grammars, tokenizer, schema, is_lar
     drawn(guide, tokenizer, 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=up_to(150), deadline=None)
 @given(st.sampled_from(["regex", "lark", "json_schema", "json"]), st.text(max_size=40))
 def test_no_text_makes_more_than_a_refusal(grammars, tokenizer, kind, text) -> None:
     try:
@@ -157,7 +158,7 @@ PIECES += [
 PIECES += ["%llguidance {}", "%regex", "[lazy]", "{2,3}", "->", "%lark", "@x", '"\\x41"', "\\"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=up_to(200), deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join), st.booleans())
 def test_no_lark_makes_more_than_a_refusal(grammars, tokenizer, text, has_start) -> None:
     try:

@@ -22,6 +22,7 @@ from nemotrt.serve.front.openai.logprobs import CompletionLogprobs, chat_logprob
 from nemotrt.serve.front.openai.text_offsets import TextOffsets, prompt_offsets
 from nemotrt.serve.front.upstream.triton_upstream import output_fields
 from nemotrt.serve.requests.inputs import read_inputs
+from support.examples import up_to
 
 TINY = load_tokenizer(TINY_MODELS["tiny"])
 assert TINY is not None
@@ -31,7 +32,7 @@ FILES = EngineFiles(TINY, None, Limits(1, 64, 8))
 @given(
     ids=st.lists(st.integers(0, 4095) | st.integers(32, 287), max_size=40), start=st.integers(0, 9)
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=up_to(500), deadline=None)
 def test_every_token_stands_where_the_decoded_text_has_it(ids: list[int], start: int) -> None:
     """Whole characters stand there; of a part, the character that it is in, or what replaced it."""
     assert TINY is not None
@@ -50,7 +51,7 @@ def test_every_token_stands_where_the_decoded_text_has_it(ids: list[int], start:
 
 
 @given(text=st.text(max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=up_to(300), deadline=None)
 def test_a_prompts_places_are_the_librarys(text: str) -> None:
     assert TINY is not None
     encoding = TINY._backend.encode(text)
@@ -70,7 +71,7 @@ def llama() -> Tokenizer:
 
 
 @given(text=st.text("ab é😀", min_size=1, max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=up_to(200), deadline=None)
 def test_places_where_a_space_is_put_before_the_text(text: str) -> None:
     """Each token's place in the prompt is where its bytes are; the added space is nowhere."""
     tokenizer = llama()

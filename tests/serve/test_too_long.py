@@ -15,6 +15,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.openai.engine_files import read_engine_files
 from nemotrt.serve.requests.limits import MAX_BODY_BYTES, check_head, most_body_bytes
+from support.examples import up_to
 
 TINY = load_tokenizer(TINY_MODELS["tiny"])
 
@@ -54,7 +55,7 @@ def test_a_larger_body_is_refused_by_its_length(engine_folder) -> None:
     assert asyncio.run(post(most)).status_code == 400
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=up_to(200))
 @given(text=st.text(max_size=600), repeats=st.integers(1, 40), max_seq_len=st.integers(1, 500))
 def test_a_text_is_refused_only_if_it_is_too_long(text, repeats, max_seq_len) -> None:
     text = text * repeats

@@ -115,23 +115,27 @@ def compile_set(
     """Compile kernels for the host, with a file of the emulator's folder."""
     command = find_compiler()
     assert command, "the kernels' arithmetic is tested with a C++ compiler: apt-get install g++"
-    target = Path(_folder().name) / f"{kernels.digest()}-{os.urandom(4).hex()}.so"
     options = [
         *FLAGS,
         *flags,
         *kernels.defines,
         f'-DMAIN_SOURCE="{kernels.main}"',
         f"-DEACH_KERNEL(DO)={' '.join(f'DO({name})' for name in kernels.names)}",
-        f"-I{kernels.folder}",
-        str(HARNESS / harness),
-        "-o",
-        str(target),
     ]
-    subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    texts = [path.read_text() for path in sorted(HARNESS.iterdir()) if path.is_file()]
+    target = kept_folder() / f"{kernels.digest(*command, *options, harness, *texts)}.so"
+    if not target.is_file():
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as new:
+            options += [f"-I{kernels.folder}", str(HARNESS / harness), "-o", new.name]
+            subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+        Path(new.name).rename(target)
     return target
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Return the folder of this process's libraries; it goes with the process."""
-    return tempfile.TemporaryDirectory(prefix="emulated-kernels-")
+def kept_folder() -> Path:
+    """Return the folder of the libraries, by what they are made of; processes share it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "nemotrt" / "emulated-kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.profiles.planning.cpu.cpu_rates import Machine, Timings, cpu_profile
+from nemotrt.profiles.planning.cpu.cpu_rates import Timings, cpu_profile
+from nemotrt.profiles.planning.cpu.rates_profile import Machine
 
 CPU_ENGINES = ("native", "onnxruntime")
 CPU_PRECISIONS = ("bf16", "int8-wo")

@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from nemotrt.engines.checkpoint.checkpoint import ALL, Checkpoint
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.graph.onnx_graph import MICROSOFT, NUM_LOGITS, OnnxGraph
-from nemotrt.engines.graph.standard import F32, StandardEmitter, transposed
+from nemotrt.engines.graph.onnx_graph import F32, MICROSOFT, NUM_LOGITS, OnnxGraph
+from nemotrt.engines.graph.standard import StandardEmitter, transposed
 from nemotrt.engines.model.model_config import MambaConfig, ModelConfig
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import Block

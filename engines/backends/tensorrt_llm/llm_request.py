@@ -1,7 +1,10 @@
 """One request that TensorRT-LLM has, and what a step brings it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from nemotrt.engines.backends.tensorrt_llm.process.news import TokenLogprobs
+from nemotrt.engines.backends.tensorrt_llm.sampling import read_logprobs
 from nemotrt.engines.runtime.request import FinishReason, PromptToken, Request, Token
 from nemotrt.engines.runtime.sampling.guide import FREE, Forced
 from nemotrt.engines.runtime.sampling.thinking_budget import ThinkingBudget
@@ -49,6 +52,25 @@ class LLMRequest:
     def num_fed(self) -> int:
         """Prompt tokens that are known to be in: all, once a token has come."""
         return len(self.request.prompt) if self.output else 0
+
+    def add(self, token: int, found: TokenLogprobs, gain: Gain, eos_ids: Collection[int]) -> None:
+        """Take a token, with what was found of its log-probabilities; say so if it ends the text.
+
+        `eos_ids` end it unless the request ignores them.
+        """
+        request = self.request
+        is_eos = token in eos_ids and not request.params.ignore_eos
+        is_end = is_eos or token in request.params.stop_token_ids
+        may_stop = self.forced is None and len(self.output) + 1 >= request.params.min_tokens
+        piece, text = ("", "") if is_end else self.text.push(token, may_stop=may_stop)
+        self.output.append(token)
+        if request.guide is not None:
+            request.guide.push(token, piece)
+        logprob, top = read_logprobs(found, token, request.params.logprobs)
+        gain.tokens.append(Token(token, piece, logprob, top))
+        gain.text += text
+        if is_end or self.text.is_stopped:
+            gain.reason = FinishReason.STOP
 
 
 def check_guide(request: Request) -> None:

@@ -12,12 +12,10 @@ from nemotrt.engines.backends.tensorrt_llm.process.news import (
     ContextRows,
     Fault,
     Gained,
-    TokenLogprobs,
 )
 from nemotrt.engines.backends.tensorrt_llm.sampling import (
     are_finite,
     check_min_tokens,
-    read_logprobs,
     sampling_fields,
 )
 from nemotrt.engines.runtime.engine import HasLimits
@@ -27,7 +25,6 @@ from nemotrt.engines.runtime.request import (
     ErrorCode,
     FinishReason,
     Request,
-    Token,
     Update,
 )
 from nemotrt.engines.runtime.request_scheduler import SpeculationStats, check_request
@@ -195,7 +192,7 @@ class LLMScheduler:
             found = news.logprobs[position] if position < len(news.logprobs) else None
             if not are_finite(found):
                 return self._end_not_finite(sequence)
-            self._add(sequence, token, found, gain)
+            sequence.add(token, found, gain, self.eos_ids)
             if gain.reason is not None:
                 break
             if sequence.forced is not None:
@@ -210,28 +207,13 @@ class LLMScheduler:
             self._stop(sequence)  # at a stop string, of which the LLM knows nothing
         return self._update(sequence, gain)
 
-    def _add(self, sequence: LLMRequest, token: int, found: TokenLogprobs, gain: Gain) -> None:
-        """Take a token into a sequence; say so if it ends it."""
-        request = sequence.request
-        is_end = self._is_end(request, token)
-        may_stop = sequence.forced is None and len(sequence.output) + 1 >= request.params.min_tokens
-        piece, text = ("", "") if is_end else sequence.text.push(token, may_stop=may_stop)
-        sequence.output.append(token)
-        if request.guide is not None:
-            request.guide.push(token, piece)
-        logprob, top = read_logprobs(found, token, request.params.logprobs)
-        gain.tokens.append(Token(token, piece, logprob, top))
-        gain.text += text
-        if is_end or sequence.text.is_stopped:
-            gain.reason = FinishReason.STOP
-
     def _go_on(self, sequence: LLMRequest, gain: Gain) -> Update:
         """Add the tokens that a thinking budget forces, and let the LLM go on behind them.
 
         The prompt and all that came are fed again: the model card's way, with two requests.
         """
         while gain.reason is None and (token := sequence.forced) is not None:
-            self._add(sequence, token, None, gain)
+            sequence.add(token, None, gain, self.eos_ids)
             if gain.reason is None and sequence.num_left == 0:
                 gain.reason = FinishReason.LENGTH
         if gain.reason is None:
@@ -275,11 +257,6 @@ class LLMScheduler:
             prompt=gain.prompt,
             cached_tokens=gain.cached_tokens,
         )
-
-    def _is_end(self, request: Request, token: int) -> bool:
-        """Whether a token ends the request's text."""
-        is_eos = token in self.eos_ids and not request.params.ignore_eos
-        return is_eos or token in request.params.stop_token_ids
 
     def _fail(self, sequence: LLMRequest, fault: Fault) -> Update:
         """End one request by its own fault; any other fault is the LLM's, and fatal."""

@@ -4,7 +4,6 @@ Source: the format's description, github.com/ggml-org/ggml, docs/gguf.md, versio
 it ourselves: the `gguf` package trusts the lengths that a file claims.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.gguf.blocks import BY_WORD, TYPES
+from nemotrt.engines.checkpoint.stored.no_overlap import check_no_overlap
 from nemotrt.errors import ArtefactError
 
 MAGIC = b"GGUF"
@@ -98,7 +98,7 @@ def read_gguf(path: Path) -> GgufFile:
     }
     if len(tensors) != len(entries):
         raise ArtefactError(f"{path}: two tensors have one name.")
-    _check_no_overlap(path, tensors)
+    check_no_overlap(path, ((t.offset, t.num_bytes, t.name) for t in tensors.values()))
     return GgufFile(path, metadata, tensors)
 
 
@@ -190,11 +190,3 @@ def _placed(
             f"has {size}."
         )
     return GgufTensor(name, word, shape, offset, num_bytes)
-
-
-def _check_no_overlap(path: Path, tensors: dict[str, GgufTensor]) -> None:
-    """Raise if two tensors share bytes."""
-    ordered = sorted((t for t in tensors.values() if t.num_bytes), key=lambda t: t.offset)
-    for first, second in itertools.pairwise(ordered):
-        if first.offset + first.num_bytes > second.offset:
-            raise ArtefactError(f"{path}: tensors {first.name} and {second.name} overlap.")

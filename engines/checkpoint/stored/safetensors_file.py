@@ -4,7 +4,6 @@ Source: the safetensors format, github.com/huggingface/safetensors README: 8 byt
 a JSON header, then the data; offsets are relative to the end of the header.
 """
 
-import itertools
 import json
 import math
 import struct
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nemotrt.engines.checkpoint.stored.no_overlap import check_no_overlap
 from nemotrt.engines.model.numerics import FLOATS, SAFETENSORS
 from nemotrt.errors import ArtefactError
 
@@ -105,7 +105,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorRef], dict[str, str]]:
     metadata = header.pop("__metadata__", {})
     start = 8 + length
     refs = {name: _entry(path, name, entry, start, size) for name, entry in header.items()}
-    _check_no_overlap(path, refs)
+    check_no_overlap(path, ((r.offset, r.num_bytes, r.name) for r in refs.values()))
     return refs, metadata if isinstance(metadata, dict) else {}
 
 
@@ -150,11 +150,3 @@ def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> TensorRe
             f"{path}: tensor {name} spans {end - begin} bytes, but {dtype} {shape} has {num_bytes}."
         )
     return TensorRef(name, dtype, tuple(shape), path, start + begin, num_bytes)
-
-
-def _check_no_overlap(path: Path, refs: dict[str, TensorRef]) -> None:
-    """Raise if two tensors share bytes."""
-    ordered = sorted((ref for ref in refs.values() if ref.num_bytes), key=lambda ref: ref.offset)
-    for first, second in itertools.pairwise(ordered):
-        if first.offset + first.num_bytes > second.offset:
-            raise ArtefactError(f"{path}: tensors {first.name} and {second.name} overlap.")

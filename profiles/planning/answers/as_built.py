@@ -13,7 +13,8 @@ from nemotrt.engines.backends.protocol.planning import (
 )
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.profiles.planning.answers.deployment import Deployment, formats_of
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import formats_of
 from nemotrt.profiles.planning.time.engine_profile import Admission, load_engine
 
 # More slots than this are never planned, whatever fits: each is memory from the start.

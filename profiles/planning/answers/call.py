@@ -2,7 +2,7 @@
 
 from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import unknown_name
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.plan import Plan, make_plan
 
 

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 from nemotrt.engines.model.numerics import NumberFormat, Precision
-from nemotrt.profiles.planning.answers.as_built import built_note
-from nemotrt.profiles.planning.answers.contradictions import contradictions
 from nemotrt.profiles.planning.answers.deployment import Deployment
-from nemotrt.profiles.planning.answers.track_record import track_record
+from nemotrt.profiles.planning.answers.notes import notes_of, track_record
 from nemotrt.profiles.planning.memory.capacity import (
     MAX_BATCH_SIZE,
     Memory,
@@ -176,7 +174,7 @@ def make_plan(
         joules_per_token=_joules_per_token(watts, rate),
         usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour or price_of(deployment), rate),
         default_corrections=tuple(unmeasured(deployment.gpu)),
-        notes=_notes(deployment, largest),
+        notes=notes_of(deployment, largest),
         track_record=track_record(deployment.gpu.name, deployment.engine.name),
     )
 
@@ -260,35 +258,3 @@ def _usd_per_million_tokens(usd_per_hour: float | None, rate: Range) -> Range | 
         return None
     per_token = usd_per_hour / 3600 * 1e6
     return Range(per_token / rate.high, per_token / rate.best, per_token / rate.low)
-
-
-def _notes(deployment: Deployment, largest: int) -> tuple[str, ...]:
-    """Return what a reader must know beside the figures."""
-    notes = list(contradictions(deployment))
-    longest, total = deployment.model.max_position_embeddings, deployment.isl + deployment.osl
-    if total > longest:
-        notes.append(f"{total} tokens are more than the {longest} that the model was made for")
-    if (windows := deployment.source.windows) and deployment.windows is None:
-        notes.append(
-            f"{deployment.engine.name} keeps all tokens of {windows.num_layers} layers that see "
-            f"the last {windows.tokens} alone, as far as is known"
-        )
-    weights = deployment.formats.precision.weights.format
-    if weights.kind == "int":  # no published row has such weights
-        notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
-    if note := built_note(deployment, largest):
-        notes.append(note)
-    gpu = deployment.gpu
-    if machine := gpu.machine:
-        engines = deployment.num_engines
-        more = f", so {engines} such engines fit beside each other" if engines > 1 else ""
-        notes.append(f"{machine.name} has {machine.num_gpus} x {gpu.name}{more}")
-    if gpu.half == "fp16" and deployment.formats.activation is NumberFormat.BF16:
-        notes.append(
-            f"{gpu.name} has no bf16: all that is called bf16 here runs in fp16, of the same size "
-            "and rate; values beyond 65504 overflow there, which checkpoints in bf16 may have"
-        )
-    for text in (deployment.engine.notes, gpu.notes):
-        if text:
-            notes.append(text.rstrip("."))
-    return tuple(notes)

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import click
+
 from nemotrt.commandline.kinds import ABOVE_0
 from nemotrt.commandline.options import option
-from nemotrt.engines.model.numerics import CHOSEN
+from nemotrt.engines.model.numerics import BUILT, CHOSEN, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.profiles.planning.answers.deployment import (
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import (
     THIS_MACHINE,
-    Deployment,
     DeploymentOptions,
     deploy,
     resolve_gpu,
@@ -17,6 +19,8 @@ from nemotrt.profiles.planning.answers.deployment import (
 from nemotrt.profiles.planning.answers.plan import Range, rate_of
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.time.roofline import Scenario
+
+ANY_PRECISION = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,33 @@ class LatencyTarget:
         """Whether both latencies are within the target."""
         in_tpot = self.tpot_ms is None or tpot_ms <= self.tpot_ms
         return in_tpot and (self.ttft_ms is None or ttft_ms <= self.ttft_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionChoice:
+    """What is planned in: one precision, the checkpoint's own, or the fastest of all."""
+
+    precision_name: str | None = option(
+        None,
+        "Precision of the linears; any: the fastest within the target, on each GPU.",
+        "--precision",
+        kind=click.Choice([*(precision.value for precision in BUILT), ANY_PRECISION]),
+        unset="the checkpoint's own, else bf16",
+    )
+
+    @property
+    def is_any(self) -> bool:
+        """Whether the fastest is looked for."""
+        return self.precision_name == ANY_PRECISION
+
+    @property
+    def precision(self) -> Precision | None:
+        """The one that was named; None for the checkpoint's own, and for any."""
+        return Precision(self.precision_name) if self.precision_name and not self.is_any else None
+
+    def deployments(self, options: DeploymentOptions) -> list[Deployment]:
+        """Return what to choose among; raises ConfigError as `deploy` and `each_precision`."""
+        return each_precision(options) if self.is_any else [deploy(options)]
 
 
 def curve(deployment: Deployment) -> list[CurvePoint]:

@@ -9,20 +9,15 @@ all timings.
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import cast
 
 from nemotrt.engines.model.hf_config import parse_model_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.hardware.gpu_profile import (
-    Arithmetic,
-    Correction,
-    Corrections,
-    Datasheet,
     GpuProfile,
-    MeasuredWith,
 )
 from nemotrt.profiles.planning.cpu.probe_models import BATCH_SIZE, GEMM_ROWS, PROBE_MODELS
+from nemotrt.profiles.planning.cpu.rates_profile import Machine, Rates, profile_of
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import Resource, decode_call, prefill_call
@@ -37,46 +32,10 @@ LOADS = {
     "prompt": prefill_call(1, 0, GEMM_ROWS),
 }
 NUM_PASSES = 8
-NEIGHBOURS = "the probe's fastest steps; a busy machine is slower"
-NOT_SEPARATE = "not measured apart"
 # What noise may drive below zero is this share of the whole step at least.
 LEAST_SHARE, LEAST_S = 0.1, 1e-9
 # A state counts when it is read and when it is written, and is looked up once.
 MOST_IN_PLACE = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the operating system says of a CPU."""
-
-    title: str
-    memory_mib: int
-    cache_mib: float | None
-    notes: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What a CPU does with an engine: bytes, products and seconds."""
-
-    bandwidth: float = 1e12
-    cache_bandwidth: float = 1e12
-    products: float = 1e15  # of a prompt
-    decode_products: float = 1e15
-    state_bandwidth: float = 1e12
-    state_products: float = 1e15
-    launch_s: float = 0.0
-    row_s: float = 0.0  # of each kernel for each sequence
-
-    @property
-    def peak_products(self) -> float:
-        """Return what the shares of compute are of."""
-        return max(self.products, self.decode_products)
-
-    @property
-    def peak_bandwidth(self) -> float:
-        """Return what the shares of bandwidth are of."""
-        return max(self.bandwidth, self.state_bandwidth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,66 +160,3 @@ def cpu_profile(
         for solve in (solver.linears, solver.cache, solver.overheads, solver.states):
             rates = solve(rates)
     return profile_of(machine, engine, precision, rates)
-
-
-def profile_of(machine: Machine, engine: str, precision: Precision, rates: Rates) -> GpuProfile:
-    """Return a CPU of these rates."""
-    cache_bandwidth = (
-        rates.cache_bandwidth * rates.peak_bandwidth / rates.bandwidth
-    )  # before its share
-    widened = load_engine(engine).widened
-    arithmetics = {precision.arithmetic, widened or precision.floats}
-    source = f"measured with {engine} {precision}: {NEIGHBOURS}"
-    return GpuProfile(
-        name="this-machine",
-        title=machine.title,
-        kind="cpu",
-        architecture="cpu",
-        datasheet=Datasheet(
-            memory_mib=machine.memory_mib,
-            bandwidth_gb_per_s=_rounded(rates.peak_bandwidth / 1e9),
-            tflops=dict.fromkeys(
-                (cast("Arithmetic", a.value) for a in arithmetics),
-                _rounded(rates.peak_products / 1e12),
-            ),
-            cache_mib=machine.cache_mib,
-            cache_bandwidth_gb_per_s=_rounded(cache_bandwidth / 1e9),
-        ),
-        sources={
-            "memory": "MemAvailable of /proc/meminfo, or what the container leaves",
-            "bandwidth": source,
-            "tflops": source,
-        },
-        notes=machine.notes,
-        corrections=_corrections(source, rates),
-        measured_with=MeasuredWith(
-            engine=engine,
-            precision=precision.value,
-            launch_overhead_us=_rounded(rates.launch_s * 1e6),
-            row_overhead_us=_rounded(rates.row_s * 1e6),
-            source=source,
-        ),
-    )
-
-
-def _corrections(source: str, rates: Rates) -> Corrections:
-    """Return the shares; the probe's fastest steps are seldom beaten, and often missed."""
-
-    def seen(share: float) -> Correction:
-        return Correction(low=0.8 * share, best=share, high=min(1.1 * share, 1.0), source=source)
-
-    bandwidth, peak = rates.peak_bandwidth, rates.peak_products
-    return Corrections(
-        gemm_bandwidth=seen(rates.bandwidth / bandwidth),
-        gemm_compute=seen(rates.products / peak),
-        gemm_compute_decode=seen(rates.decode_products / peak),
-        ssm_bandwidth=seen(rates.state_bandwidth / bandwidth),
-        ssm_compute=seen(min(rates.state_products / peak, 1.0)),
-        attention_bandwidth=Correction(low=0.3, best=0.6, high=1.0, source=NOT_SEPARATE),
-        attention_compute=Correction(low=0.2, best=0.5, high=1.0, source=NOT_SEPARATE),
-    )
-
-
-def _rounded(value: float) -> float:
-    """Return four significant figures."""
-    return float(f"{value:.4g}")

@@ -12,7 +12,8 @@ from nemotrt.errors import ChildProcessFailedError, ConfigError, EnvironmentUnfi
 from nemotrt.files.memory import available_bytes
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.cpu.cpu_cache import last_level_cache_mib
-from nemotrt.profiles.planning.cpu.cpu_rates import Machine, Timings, cpu_profile
+from nemotrt.profiles.planning.cpu.cpu_rates import Timings, cpu_profile
+from nemotrt.profiles.planning.cpu.rates_profile import Machine
 
 PROBE = "nemotrt.profiles.planning.cpu.cpu_probe"
 BUSY_SHARE = 0.5  # of the CPUs, by the load average; a plan says when it was measured above that

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from nemotrt.files.writing import check_file, write_file
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.planning.answers.options import DeploymentOptions
 
 
 def calibrate_and_tell(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, resolve_gpu
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, resolve_gpu
 from nemotrt.profiles.planning.measured.fit import FitResult, fit_corrections
 from nemotrt.profiles.planning.measured.profile_results import read_results
 from nemotrt.profiles.planning.measured.rows import why_unscorable

@@ -1,7 +1,8 @@
 """What the planner says of a measured row's load: the plan of a command line, without the words."""
 
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
-from nemotrt.profiles.planning.answers.deployment import Deployment, formats_of
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import formats_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.time.engine_profile import load_engine

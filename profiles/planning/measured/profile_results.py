@@ -6,7 +6,7 @@ from nemotrt.engines.backends import registry
 from nemotrt.errors import ArtefactError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.load.workload import Arrival
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy, precision_of
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy, precision_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow, read_rows
 from nemotrt.profiles.runs.record.result import ProfileResult, Status, read_result
 

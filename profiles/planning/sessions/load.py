@@ -9,7 +9,7 @@ from nemotrt.commandline.kinds import ABOVE_0, COUNT, FloatRange
 from nemotrt.commandline.options import option
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.load.choice.presets import preset
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.planning.answers.options import DeploymentOptions
 
 PRESET = "agents"
 PRESETS_OWN = f"that of the preset {PRESET}"

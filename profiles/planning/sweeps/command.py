@@ -20,7 +20,7 @@ from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.files.writing import check_file, write_file
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+from nemotrt.profiles.planning.answers.options import DeploymentOptions
 from nemotrt.profiles.planning.sweeps.sweep import heat_maps, sweep, to_csv
 
 DEFAULT_LENGTHS = ("1024:8192", "8192:16384", "32768:1024")

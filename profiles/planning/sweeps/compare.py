@@ -6,14 +6,10 @@ from dataclasses import dataclass, replace
 from nemotrt.charts.spec import Bars
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
-from nemotrt.profiles.planning.answers.deployment import (
-    THIS_MACHINE,
-    Deployment,
-    DeploymentOptions,
-    deploy,
-)
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import THIS_MACHINE, DeploymentOptions
 from nemotrt.profiles.planning.answers.plan import Range, make_plan, price_of
-from nemotrt.profiles.planning.answers.search import LatencyTarget, best_under, each_precision
+from nemotrt.profiles.planning.answers.search import LatencyTarget, PrecisionChoice, best_under
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +40,7 @@ def offers(
     names: Sequence[str],
     target: LatencyTarget,
     prices: Mapping[str, float],
-    *,
-    is_any: bool = False,
+    precisions: PrecisionChoice,
 ) -> list[Offer]:
     """Return what each machine gives: the cheapest token first, then what has no price.
 
@@ -54,7 +49,7 @@ def offers(
         names: of GPUs, cloud instances or profiles.
         target: within which each machine runs as many sequences as it can.
         prices: of machines by the names given, in USD an hour; a profile may have its own.
-        is_any: the fastest precision of each machine within the target, not the options' own.
+        precisions: among which each machine has the fastest within the target.
 
     Raises:
         ConfigError: a price is of no machine that is compared, a machine's name or file can't be
@@ -68,7 +63,7 @@ def offers(
             f"--price {', '.join(sorted(strange))}: not among the machines that are compared: "
             f"{', '.join(names)}."
         )
-    found = [_offer(options.at(gpu=name), target, prices.get(name), is_any) for name in names]
+    found = [_offer(options.at(gpu=name), target, prices.get(name), precisions) for name in names]
     return sorted(found, key=_rank)
 
 
@@ -82,12 +77,15 @@ def _rank(offer: Offer) -> tuple[int, float]:
 
 
 def _offer(
-    options: DeploymentOptions, target: LatencyTarget, price: float | None, is_any: bool
+    options: DeploymentOptions,
+    target: LatencyTarget,
+    price: float | None,
+    precisions: PrecisionChoice,
 ) -> Offer:
     """Return one machine's offer, or why it has none."""
     empty = Offer(options.gpu, "", tp=options.tp, usd_per_hour=price)
     try:
-        every = each_precision(options) if is_any else [deploy(options)]
+        every = precisions.deployments(options)
         empty = replace(empty, gpu=every[0].gpu.name)
         deployment, batch = best_under(every, target)
         return _made(empty, deployment, batch)

@@ -19,17 +19,15 @@ from nemotrt.commandline.shared import (
     quiet_option,
 )
 from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
-from nemotrt.engines.model.numerics import BUILT, Precision
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
-from nemotrt.profiles.planning.answers.search import LatencyTarget
+from nemotrt.profiles.planning.answers.options import DeploymentOptions
+from nemotrt.profiles.planning.answers.search import LatencyTarget, PrecisionChoice
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sweeps.compare import Offer, notes, offers, picture
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-ANY_PRECISION = "any"
 SCHEMA_VERSION = 1
 
 
@@ -50,13 +48,7 @@ SCHEMA_VERSION = 1
     metavar="NAME=USD",
     help="Price of a machine an hour, by its name in --gpu; repeat for each.",
 )
-@click.option(
-    "--precision",
-    "precision_name",
-    type=click.Choice([*(p.value for p in BUILT), ANY_PRECISION]),
-    help="Precision of the linears; any: the fastest of each machine within the target.  "
-    "[default: the checkpoint's own, else bf16]",
-)
+@options_of(PrecisionChoice)
 @options_of(DeploymentOptions, without=("gpu", "precision"))
 @options_of(LatencyTarget)
 @click.option("--plot", type=FILE, help="Write one picture to an .html or .png file.")
@@ -69,7 +61,7 @@ SCHEMA_VERSION = 1
 def compare_command(
     gpus: tuple[str, ...],
     prices: tuple[str, ...],
-    precision_name: str | None,
+    precision_choice: PrecisionChoice,
     deployment_options: DeploymentOptions,
     latency_target: LatencyTarget,
     plot: Path | None,
@@ -84,12 +76,10 @@ def compare_command(
 
     if plot:
         check_plot_path(plot, force or dry_run)
-    is_any = precision_name == ANY_PRECISION
-    precision = Precision(precision_name) if precision_name and not is_any else None
-    options = deployment_options.at(precision=precision)
+    options = deployment_options.at(precision=precision_choice.precision)
     load_source(options.model)  # whose fault is no machine's
     given = dict(_price(text) for text in prices)
-    found = offers(options, list(dict.fromkeys(gpus)), latency_target, given, is_any=is_any)
+    found = offers(options, list(dict.fromkeys(gpus)), latency_target, given, precision_choice)
     said = list(notes(found))
     if as_json:
         raw = {"schema_version": SCHEMA_VERSION, "model": options.model, "isl": options.isl,

@@ -10,8 +10,8 @@ from nemotrt.engines.model.numerics import CHOSEN, Precision
 from nemotrt.errors import NemotrtError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.answers.comparison import compare
-from nemotrt.profiles.planning.answers.contradictions import contradictions
-from nemotrt.profiles.planning.answers.deployment import (
+from nemotrt.profiles.planning.answers.notes import contradictions
+from nemotrt.profiles.planning.answers.options import (
     THIS_MACHINE,
     DeploymentOptions,
     deploy,

@@ -9,7 +9,7 @@ from nemotrt.files.model_file import Strict
 from nemotrt.profiles.load.workload import Workload
 
 if TYPE_CHECKING:
-    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions
+    from nemotrt.profiles.planning.answers.options import DeploymentOptions
 
 
 class Prediction(Strict):
@@ -47,7 +47,7 @@ def predict(
         NoFeasiblePlanError: the model or the batch does not fit.
         ConfigError: a name is unknown, or the GPU can't run the precision.
     """
-    from nemotrt.profiles.planning.answers.deployment import deploy
+    from nemotrt.profiles.planning.answers.options import deploy
     from nemotrt.profiles.planning.answers.plan import make_plan
 
     deployment = deploy(options.at(isl=workload.isl, osl=workload.osl))

@@ -14,6 +14,7 @@ from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Tu
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform
 from support.emulated_draws import Blocks, Device, check_batch
+from support.examples import up_to
 from support.sampler_cases import excess, probabilities, settings_of_every_size
 
 Tokens = list[int | None]
@@ -77,7 +78,7 @@ def test_tokens_are_the_definitions_at_the_real_size(kind: str, names: tuple[str
     device.close()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=up_to(100))
 @given(
     settings_of_every_size(
         top_k=st.integers(0, 20) | st.just(2**31 - 1), min_p=st.sampled_from([0.0, 1e-20, 0.1, 1.0])

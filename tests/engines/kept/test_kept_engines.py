@@ -30,15 +30,18 @@ LIMITS = Limits(max_batch_size=3, max_seq_len=200, chunk_tokens=24)
 FLOAT16 = NativeOptions(ssm_state=StateFormat.FLOAT16)
 BFLOAT16 = NativeOptions(kv_cache=StateFormat.BFLOAT16)
 INT8 = NativeOptions(kv_cache=StateFormat.INT8)
-KINDS = [
+KINDS: list[Any] = [
     ("tiny", BuildSpec("native", limits=LIMITS)),
     ("tiny", BuildSpec("native", limits=LIMITS, options=FLOAT16)),
-    ("tiny-dense", BuildSpec("native", limits=LIMITS)),
-    ("tiny-dense", BuildSpec("native", limits=LIMITS, options=BFLOAT16)),
     ("tiny-dense", BuildSpec("native", limits=LIMITS, options=INT8)),
     ("tiny", BuildSpec("onnxruntime", limits=LIMITS)),
+]
+FURTHER_KINDS = [
+    ("tiny-dense", BuildSpec("native", limits=LIMITS)),
+    ("tiny-dense", BuildSpec("native", limits=LIMITS, options=BFLOAT16)),
     ("tiny-dense", BuildSpec("onnxruntime", limits=LIMITS)),
 ]
+KINDS += [pytest.param(kind, marks=pytest.mark.slow) for kind in FURTHER_KINDS]
 SLOW_SETTINGS = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 
 

@@ -136,7 +136,7 @@ class Allows:
         self.tokens.append(token)
 
 
-@pytest.mark.parametrize("is_guided", [False, True])
+@pytest.mark.parametrize("is_guided", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_parked_sequence_goes_on_as_if_it_had_not_been(name: str, is_guided: bool) -> None:
     """With every setting of the sampler, in another slot, after others have used its own."""

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from nemotrt.build.check.kernels.sampler_cases import CARD, REAL, SETTINGS, likely
 from nemotrt.engines.backends.native.library import draw
 from nemotrt.engines.backends.native.library.draw import DrawEngine
-from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
+from nemotrt.engines.backends.native.library.library import available_isas
 from nemotrt.engines.runtime.sampling.draws import CompiledDraws, NumpyDraws, Turn, open_draws
 from nemotrt.engines.runtime.sampling.guide import FREE, Allowed, Forced, Rule
 from nemotrt.engines.runtime.sampling.params import SampledToken, SamplingParams, uniform
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from support.examples import up_to
 from support.flat_engine import FlatEngine
 from support.sampler_cases import excess, probabilities, settings_of_every_size
 
-BEST = load_library().nemotrt_best_isa()
-ISAS = [isa for isa in InstructionSet if 0 < isa <= BEST]
+ISAS = available_isas()
 
 
 def tokens_of(
@@ -39,10 +39,17 @@ def tokens_of(
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("size", [8, 255, 256, 257, 5000])
-def test_tokens_are_the_definitions(isa, name, size) -> None:
+@pytest.mark.parametrize(
+    ("size", "seeds"),
+    [
+        *((size, range(8)) for size in (8, 255, 256, 257)),
+        (5000, range(4)),
+        *(pytest.param(size, range(20), marks=pytest.mark.slow) for size in (8, 257, 5000)),
+    ],
+)
+def test_tokens_are_the_definitions(isa, name, size, seeds) -> None:
     compiled, random = CompiledDraws(size, 1, isa=isa), np.random.default_rng(size)
-    for seed in range(20):
+    for seed in seeds:
         params = SamplingParams(max_tokens=12, seed=seed, **SETTINGS[name])
         rows = likely(random, size, 12)
         assert tokens_of(compiled, params, rows) == tokens_of(NumpyDraws(), params, rows)
@@ -115,7 +122,7 @@ def test_masked_tokens_are_the_definitions_at_the_real_size() -> None:
                 assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=up_to(300))
 @given(settings_of_every_size(top_k=st.integers(0, 20), min_p=st.sampled_from([0.0, 0.1, 1.0])))
 def test_any_setting_is_the_definitions(case) -> None:
     """Ties, masks, forced tokens and numbers of every size."""

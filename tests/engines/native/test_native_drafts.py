@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.binding import run_accept
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
+from nemotrt.engines.backends.native.library.library import available_isas
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits, TakesDrafts
@@ -21,8 +21,7 @@ from support import reference
 LIMITS = Limits(max_batch_size=3, max_seq_len=48, chunk_tokens=12)
 MAX_DRAFT = 9
 VOCAB = 96
-BEST = load_library().nemotrt_best_isa()
-KERNELS = [kind for kind in InstructionSet if InstructionSet.AUTO < kind <= BEST]
+KERNELS = available_isas()
 MODELS = {
     "hybrid": lambda: reference.nemotron_h("M-*M*-"),
     "odd": lambda: reference.nemotron_h("MM*", mamba_head_dim=6, ssm_state_size=12, conv_kernel=3),

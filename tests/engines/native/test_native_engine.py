@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
+from nemotrt.engines.backends.native.library.library import InstructionSet, available_isas
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.backends.native.program.program import WEIGHTS_FILE, read_program
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
@@ -24,8 +24,7 @@ from support.random_models import ODD, models
 LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 TOLERANCE = 1e-4
 INT8_RMS = 0.05  # of the logits' standard deviation
-BEST = load_library().nemotrt_best_isa()
-KERNELS = [kind for kind in InstructionSet if InstructionSet.AUTO < kind <= BEST]
+KERNELS = available_isas()
 
 few = settings(
     max_examples=25,

@@ -1,6 +1,5 @@
 """Where the compiled step comes from, and what happens without a compiler."""
 
-import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from nemotrt.engines.backends.native.library.compiler import (
 )
 from nemotrt.engines.backends.native.library.library import InstructionSet
 from nemotrt.errors import EnvironmentUnfitError
+from support.quick_compiler import copying_compiler, plain_compiler
 
 
 @pytest.fixture
@@ -61,14 +61,18 @@ def test_native_is_the_default_on_a_cpu_with_vector_kernels(tmp_path: Path) -> N
     assert read_manifest(tmp_path / "x").backend == "onnxruntime"
 
 
+@pytest.fixture
+def copying(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copying_compiler(tmp_path_factory.mktemp("compiler"))
+
+
+@pytest.mark.parametrize("is_real", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_library_in_the_cache_is_used_and_nothing_else_is_left_there(
-    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+    copying: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, is_real: bool
 ) -> None:
     command = find_compiler()
     assert command is not None
-    quick = empty_cache.parent / f"{empty_cache.name}-quick-compiler"
-    quick.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@" -O0\n')
-    quick.chmod(0o755)
+    quick = plain_compiler(copying.parent, command) if is_real else copying
     monkeypatch.setenv("CXX", str(quick))
     path = library.library_path()
     assert path.is_file() and source_hash() in str(path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.backends.native.engine import NativeEngine
-from nemotrt.engines.backends.native.library.library import InstructionSet, load_library
+from nemotrt.engines.backends.native.library.library import available_isas
 from nemotrt.engines.backends.native.program.program import DEPTH_BLOCK, TensorKind, read_program
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits
@@ -29,7 +29,7 @@ ALGOS = {
 }
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 INT16_ERROR = 2e-3  # of logits near 1: inputs of int8 linears are rounded to 14 bits
-KERNELS = range(InstructionSet.PORTABLE, load_library().nemotrt_best_isa() + 1)
+KERNELS = available_isas()
 
 
 def quantize(folder: Path, target: Path, algo: str) -> None:
@@ -80,7 +80,7 @@ def test_logits_are_those_of_the_decoded_weights(
     expected = reference.logits(decoded(model, tmp_path / "q"), tokens)
     assert np.abs(before - expected).max() > 10 * INT16_ERROR, "the codes must matter"
     for isa in KERNELS:
-        engine = NativeEngine(tmp_path / "e", LIMITS, 1, InstructionSet(isa))
+        engine = NativeEngine(tmp_path / "e", LIMITS, 1, isa)
         slot, rows = engine.allocate(), []
         for part in (tokens[:1], tokens[1:8], tokens[8:]):
             rows.append(engine.step([Feed(slot, part)])[0].copy())
@@ -106,7 +106,7 @@ def rounded_by_block(model: Any) -> Any:
 def check_logits(folder: Path, expected: np.ndarray, tokens: list[int]) -> None:
     """Compare one prompt's last logits, by each kind of kernels, of one token and of several."""
     for isa in KERNELS:
-        engine = NativeEngine(folder, LIMITS, 1, InstructionSet(isa))
+        engine = NativeEngine(folder, LIMITS, 1, isa)
         slot = engine.allocate()
         rows = [engine.step([Feed(slot, part)])[0].copy() for part in (tokens[:1], tokens[1:])]
         engine.close()
@@ -154,7 +154,7 @@ def test_every_float8_code_is_decoded_exactly(tmp_path: Path) -> None:
     build_engine(tmp_path / "q", tmp_path / "e", BuildSpec("native", limits=LIMITS))
     expected = reference.logits(decoded(model, tmp_path / "q"), [7])[0]
     for isa in KERNELS:
-        engine = NativeEngine(tmp_path / "e", LIMITS, 1, InstructionSet(isa))
+        engine = NativeEngine(tmp_path / "e", LIMITS, 1, isa)
         found = engine.step([Feed(engine.allocate(), [7])])[0]
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 

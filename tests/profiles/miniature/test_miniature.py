@@ -14,10 +14,21 @@ from nemotrt.profiles.command import profile
 from nemotrt.profiles.miniature.budget import make_budget
 from nemotrt.profiles.miniature.measurement import measure_miniature
 from nemotrt.profiles.miniature.pair import make_pair
+from nemotrt.profiles.planning.answers import options
+from nemotrt.profiles.planning.cpu import this_machine
 from nemotrt.profiles.planning.memory.weights import num_parameters
 from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.runs.record.result import Status, read_result
+from support.plan_models import SEEN
 from support.simulated_run import simulate
+
+
+@pytest.fixture
+def unmeasured():
+    """Forget what this process has measured of the machine, before and behind a test."""
+    options.this_machine.cache_clear()
+    yield
+    options.this_machine.cache_clear()
 
 
 def kv_elements(model):
@@ -48,8 +59,12 @@ def test_the_random_checkpoint_is_one(tmp_path):
         open_checkpoint(tmp_path / name)
 
 
-def test_the_command_in_seconds(tmp_path, monkeypatch):
-    """So small that the proportions are lost; what is shown is that every part runs."""
+def test_the_command_in_seconds(tmp_path, monkeypatch, unmeasured):
+    """So small that the proportions are lost; what is shown is that every part runs.
+
+    The machine's rates are given: tests/profiles/planning/test_this_machine.py measures them.
+    """
+    monkeypatch.setattr(this_machine, "_probe", lambda engine, precision: SEEN)
     monkeypatch.setattr("nemotrt.profiles.miniature.pair.HIDDEN_SIZE", 64)
     monkeypatch.setattr("nemotrt.profiles.miniature.pair.VOCAB_SIZE", 256)
     args = ["miniature", "-o", str(tmp_path / "m"), "--isl", "8", "--osl", "8", "--json"]

@@ -135,7 +135,7 @@ def test_mean_occupancy_admits_more(deployment: Make) -> None:
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.floats(0.5, 0.99))
 def test_more_memory_holds_no_less(isl: int, osl: int, share: float) -> None:
-    from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+    from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 
     options = DeploymentOptions("nemotron-nano-9b-v2", "h100", isl=isl, osl=osl)
     less = deploy(options.at(memory_utilization=share)).max_batch_size()

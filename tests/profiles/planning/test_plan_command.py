@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 from nemotrt.engines.backends import registry
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
 from nemotrt.profiles.planning.command import plan
+from nemotrt.profiles.planning.measured.rows import MeasuredRow, read_rows
+from nemotrt.profiles.planning.measured.validation import Validation
 from nemotrt.profiles.planning.time.engine_profile import known_engines, load_engine
 
 NANO = "nemotron-nano-9b-v2"
@@ -284,7 +286,12 @@ def test_runs_that_cannot_calibrate(
     assert not (tmp_path / "mine.yaml").exists()
 
 
-def test_validate_prints_groups() -> None:
+def test_validate_prints_groups(validation: Validation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def validate(rows: list[MeasuredRow]) -> Validation:
+        assert rows == read_rows()
+        return validation
+
+    monkeypatch.setattr("nemotrt.profiles.planning.measured.validation.validate", validate)
     result = run("validate", "--each")
     assert result.exit_code == 0
     assert "stated batch, all | bf16" in result.stdout and "Not scored" in result.stdout

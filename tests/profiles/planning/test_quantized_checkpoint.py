@@ -23,7 +23,7 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy, formats_of
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy, formats_of
 from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.linears import linears
@@ -83,7 +83,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 @pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
 @pytest.mark.parametrize("recipe", recipe_names())
-@pytest.mark.parametrize("model", ["tiny", "tiny-dense"])
+@pytest.mark.parametrize("model", ["tiny", pytest.param("tiny-dense", marks=pytest.mark.slow)])
 def test_a_folder_is_planned_as_it_is(
     model: str, recipe: str, layout: str, quantized: Make
 ) -> None:

@@ -21,7 +21,8 @@ from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError, NoFeasiblePlanError
 from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.profiles.load import choice
-from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.search import LatencyTarget
 from nemotrt.profiles.planning.command import plan
 from nemotrt.profiles.planning.memory.capacity import GIB

@@ -11,7 +11,8 @@ from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import Datasheet, GpuProfile, known_gpus, load_gpu
-from nemotrt.profiles.planning.answers.deployment import Deployment, DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.plan import Range, make_plan
 from nemotrt.profiles.planning.memory.request_memory import request_memory
 from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
@@ -29,6 +30,7 @@ from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import decode_call, operators
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import ShardedModel, choosing, decode_step_time, prefill_s
+from support.examples import up_to
 
 Make = Callable[..., Deployment]
 BF16 = Formats(Precision.BF16, NumberFormat.BF16, NumberFormat.FP32)
@@ -143,7 +145,7 @@ def test_paper_batch_8_on_a10g(deployment: Make, ssm: str) -> None:
     assert rate == pytest.approx(156.42, rel=0.12 if ssm == "fp32" else 0.13)  # not stated which
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=up_to(60), deadline=None)
 @given(MODELS, GPUS, BATCHES, LENGTHS, LENGTHS)
 def test_no_prediction_beats_the_floor(
     model: str, gpu: str, batch: int, isl: int, osl: int
@@ -269,7 +271,7 @@ def test_a_missing_figure_raises(deployment: Make) -> None:
         deployment(gpu="h100", tp=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=up_to(60), deadline=None)
 @given(
     MODELS,
     st.sampled_from([Precision.BF16, Precision.INT8_WO, Precision.INT8_SQ, Precision.FP8]),

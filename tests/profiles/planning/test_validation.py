@@ -8,7 +8,7 @@ import pytest
 
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import Corrections, load_gpu
-from nemotrt.profiles.planning.answers.track_record import FIGURES, RECORD, track_record
+from nemotrt.profiles.planning.answers.notes import FIGURES, RECORD, track_record
 from nemotrt.profiles.planning.measured.fit import fit_corrections
 from nemotrt.profiles.planning.measured.prediction import predicted_tokens_per_s
 from nemotrt.profiles.planning.measured.rows import (
@@ -34,9 +34,9 @@ def rows() -> list[MeasuredRow]:
     return read_rows()
 
 
-@pytest.fixture(scope="module")
-def found(rows: list[MeasuredRow]) -> Validation:
-    return validate(rows)
+@pytest.fixture
+def found(validation: Validation) -> Validation:
+    return validation
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("bf16", 0.08), ("fp8", 0.12)])

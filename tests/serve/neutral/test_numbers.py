@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.serve.front.schema.openapi import openapi_document
+from support.examples import up_to
 from support.saying_upstream import CHAT_BODY, CHAT_VALUES, COMPLETION_BODY, COMPLETION_VALUES, ask
 
 
@@ -69,7 +70,7 @@ KEYS = st.integers(-2, 10**10).map(str) | st.text(max_size=4).filter(lambda t: "
 ANY_BIASES = st.dictionaries(KEYS, st.floats(-101, 101) | st.integers(-101, 101), max_size=5)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=up_to(200))
 @given(biases=ANY_BIASES)
 def test_any_biases_reach_the_engine_whole_or_not_at_all(client, upstream, biases) -> None:
     is_legal = all(

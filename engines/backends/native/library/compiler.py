@@ -5,7 +5,6 @@ Standard library only: the build hook runs this file before the package is insta
 
 import hashlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -28,7 +27,16 @@ FLAGS = (
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 SAMPLING_FLAGS = ("-ffp-contract=off",)  # a seed's tokens are the same on every CPU
 AMX_FLAGS = ("-mamx-tile", "-mamx-int8")  # of GCC 11 and clang 12 on
+NEON_FLAGS = ("-march=armv8.2-a+dotprod",)
+I8MM_FLAGS = ("-march=armv8.2-a+dotprod+i8mm",)
 AVX512_FLAGS = (*AVX2_FLAGS, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")))
+
+
+# Of each kind of CPU: the instruction sets that kernels are compiled for, beside the portable one.
+KERNEL_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "x86_64": {"avx2": AVX2_FLAGS, "avx512": AVX512_FLAGS},
+    "aarch64": {"neon": NEON_FLAGS, "i8mm": I8MM_FLAGS},
+}
 
 
 def find_compiler() -> list[str] | None:
@@ -62,13 +70,13 @@ def compile_library(target: Path, command: list[str], extra_flags: tuple[str, ..
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compiling-") as name:
         folder = Path(name)
         units = [_unit(name, folder) for name in ("engine", "isa", "sampler", "validate")]
+        machine = _machine(command)
         for source in ("kernels", "probe", "sampling"):
             own = SAMPLING_FLAGS if source == "sampling" else ()
             units.append(_unit(source, folder, "portable", *own))
-            if platform.machine() in ("x86_64", "AMD64"):
-                units.append(_unit(source, folder, "avx2", *AVX2_FLAGS, *own))
-                units.append(_unit(source, folder, "avx512", *AVX512_FLAGS, *own))
-        if platform.machine() in ("x86_64", "AMD64"):
+            for isa, isa_flags in KERNEL_FLAGS.get(machine, {}).items():
+                units.append(_unit(source, folder, isa, *isa_flags, *own))
+        if machine == "x86_64":
             tiles = AMX_FLAGS if _takes(command, AMX_FLAGS) else ()
             units.append(_unit("matrix", folder, "avx2", *AVX2_FLAGS))
             units.append(_unit("matrix", folder, "avx512", *AVX512_FLAGS, *tiles))
@@ -79,6 +87,12 @@ def compile_library(target: Path, command: list[str], extra_flags: tuple[str, ..
         built = folder / LIBRARY_FILE
         _run([*command, *flags, "-shared", *objects, "-o", str(built)])
         built.replace(target)
+
+
+def _machine(command: list[str]) -> str:
+    """Return the kind of CPU that the compiler compiles for, in its own word."""
+    told = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, check=True)
+    return told.stdout.partition("-")[0].strip()
 
 
 def _takes(command: list[str], flags: tuple[str, ...]) -> bool:

@@ -30,13 +30,18 @@ NO_COMPILER = (
 
 
 class InstructionSet(IntEnum):
-    """Which of the compiled kernels run; `auto` takes the last that the CPU has."""
+    """Which of the compiled kernels run; `auto` takes the last that the CPU has.
+
+    AVX2 to AMX are of x86-64, NEON and I8MM of 64-bit ARM.
+    """
 
     AUTO = 0
     PORTABLE = 1
     AVX2 = 2  # with FMA and F16C
     AVX512 = 3  # F, BW, DQ, VL, VNNI
     AMX = 4  # AVX512, and tiles of int8 for linears of many tokens
+    NEON = 5  # of ARM, with dot products of bytes
+    I8MM = 6  # NEON, and products of int8 matrices
 
 
 @functools.cache
@@ -65,6 +70,16 @@ def best_isa() -> InstructionSet:
         EnvironmentUnfitError: the library can't be compiled or loaded.
     """
     return InstructionSet(load_library().nemotrt_best_isa())
+
+
+def available_isas() -> list[InstructionSet]:
+    """Return the sets that run here, the portable one first.
+
+    Raises:
+        EnvironmentUnfitError: the library can't be compiled or loaded.
+    """
+    library = load_library()
+    return [isa for isa in InstructionSet if library.nemotrt_has_isa(isa)]
 
 
 def library_path() -> Path:

@@ -24,6 +24,8 @@ INLINE void load_weights(const uint16_t* w, Vec (&rows)[VECTORS]) {
     __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(w + v * LANES)));
     rows[v] = (Vec)_mm256_slli_epi32(words, 16);
   }
+#elif defined(__ARM_FEATURE_DOTPROD)
+  UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = (Vec)vshll_n_u16(vld1_u16(w + v * LANES), 16);
 #else
   uint32_t words[PANEL];
   for (int r = 0; r < PANEL; r++) words[r] = (uint32_t)w[r] << 16;
@@ -49,6 +51,14 @@ INLINE void load_weights(const Float8* w, Vec (&rows)[VECTORS]) {
   rows[0] = (Vec)_mm256_cvtph_ps(_mm256_castsi256_si128(halves));
   rows[1] = (Vec)_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
 #endif
+#elif defined(__ARM_FEATURE_DOTPROD)
+  uint8x16_t codes = vld1q_u8((const uint8_t*)w);  // as half floats, likewise
+  UNROLL for (int v = 0; v < VECTORS; v++) {
+    uint8x8_t eight = v < 2 ? vget_low_u8(codes) : vget_high_u8(codes);
+    int16x8_t shifted = vshrq_n_s16(vreinterpretq_s16_u16(vshll_n_u8(eight, 8)), 1);
+    float16x8_t halves = vreinterpretq_f16_s16(vandq_s16(shifted, vdupq_n_s16((int16_t)0xbfff)));
+    rows[v] = (Vec)vcvt_f32_f16(v % 2 ? vget_high_f16(halves) : vget_low_f16(halves));
+  }
 #else
   float values[PANEL];
   for (int r = 0; r < PANEL; r++) {
@@ -137,7 +147,7 @@ INLINE void int8_sums(const Tile& tile, IntVec (&sums)[P][T][VECTORS]) {
     }
   }
 }
-#else
+#elif !defined(__ARM_FEATURE_DOTPROD)  // which has them in neon.h
 template <int T, int P>
 INLINE void int8_sums(const Tile& tile, IntVec (&result)[P][T][VECTORS]) {
   for (int p = 0; p < P; p++) {

@@ -1,6 +1,7 @@
 // Tiles of int4 weights times int8 inputs, of which each CELL has a scale of its own.
 #pragma once
 
+#include "neon.h"
 #include "tile.h"
 
 namespace {
@@ -12,6 +13,8 @@ INLINE void add_bytes(IntVec& sums, IntVec codes, IntVec bytes) {
   sums = (IntVec)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)bytes);
 #elif defined(__AVX2__)
   sums = (IntVec)_mm256_add_epi16((__m256i)sums, _mm256_maddubs_epi16((__m256i)codes, (__m256i)bytes));
+#elif defined(__ARM_FEATURE_DOTPROD)
+  sums = (IntVec)vdotq_s32((int32x4_t)sums, (int8x16_t)codes, (int8x16_t)bytes);
 #else
   for (int up = 24; up >= 0; up -= 8) sums += (codes >> (24 - up) & 0xff) * ((bytes << up) >> 24);
 #endif
@@ -31,6 +34,14 @@ INLINE IntVec word_at(const int32_t* x) {
 
 constexpr int CELL_CODES = PANEL * CELL / 2, PANEL_CELL = CELL_CODES + PANEL * 2;  // bytes
 
+#if !defined(__ARM_FEATURE_MATMUL_INT8)  // which has them in neon.h
+template <int T>
+INLINE void add_cell(const uint8_t*, const int32_t*, IntVec (&)[T][VECTORS]) {}
+constexpr bool HAS_SQUARES = false;
+#else
+constexpr bool HAS_SQUARES = true;
+#endif
+
 // Of each CELL inputs exact integer sums, then one multiply-add with both scales, cell after cell.
 // A cell has 16 scales as half floats, and for each 8 inputs 16 rows' first four codes + 8 in the lower
 // halves of 64 bytes, the last four in the upper.
@@ -45,7 +56,8 @@ __attribute__((noinline)) void int4_tile(const Tile& tile) {
     IntVec sums[P][T][VECTORS];
     UNROLL for (int t = 0; t < T; t++) UNROLL for (int p = 0; p < P; p++)
       UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = word_at(x + CELL / 4 * T + t);
-    UNROLL for (int four = 0; four < CELL / 4; four++) {
+    if constexpr (HAS_SQUARES && T > 1 && P == 1) add_cell<T>(w + PANEL * 2, x, sums[0]);
+    else UNROLL for (int four = 0; four < CELL / 4; four++) {
       IntVec codes[P][VECTORS];
       UNROLL for (int p = 0; p < P; p++) {
         const uint8_t* part = panel_of(w, tile, p) + PANEL * 2 + four / 2 * 4 * PANEL;

@@ -6,6 +6,8 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace nemotrt {
@@ -43,6 +45,10 @@ int best_isa() {
 #endif
   if (!is_wide) return ISA_AVX2;
   return avx512::has_matrix_linear() && has_matrix_units() ? ISA_AMX : ISA_AVX512;
+#elif defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long DOT_PRODUCTS = 1ul << 20, MATRICES = 1ul << 13;  // Source: Linux, asm/hwcap.h
+  if (!(getauxval(AT_HWCAP) & DOT_PRODUCTS)) return ISA_PORTABLE;
+  return getauxval(AT_HWCAP2) & MATRICES ? ISA_I8MM : ISA_NEON;
 #else
   return ISA_PORTABLE;
 #endif
@@ -61,7 +67,11 @@ Kernels choose(int isa) {
   if (isa == ISA_AMX) return {avx512::run, avx512::accept, avx512::probe, avx512::sample, avx512::matrix_linear};
   if (isa == ISA_AVX512) return {avx512::run, avx512::accept, avx512::probe, avx512::sample, nullptr};
   if (isa == ISA_AVX2) return {avx2::run, avx2::accept, avx2::probe, avx2::sample, nullptr};
+#elif defined(__aarch64__)
+  if (isa == ISA_I8MM) return {i8mm::run, i8mm::accept, i8mm::probe, i8mm::sample, nullptr};
+  if (isa == ISA_NEON) return {neon::run, neon::accept, neon::probe, neon::sample, nullptr};
 #endif
+  if (isa != ISA_PORTABLE) return {};  // another kind of CPU's
   return {portable::run, portable::accept, portable::probe, portable::sample, nullptr};
 }
 
@@ -71,5 +81,6 @@ Kernels choose(int isa) {
 extern "C" {
 
 int nemotrt_best_isa() { return nemotrt::best_isa(); }
+int nemotrt_has_isa(int isa) { return isa != nemotrt::ISA_AUTO && nemotrt::choose(isa).run != nullptr; }
 }
 #pragma GCC visibility pop

@@ -25,6 +25,8 @@ INLINE bool is_none(IntVec mask) {
   return !_mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
 #elif defined(__AVX2__)
   return _mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return !vmaxvq_u32((uint32x4_t)mask);
 #else
   int32_t any = 0;
   for (int i = 0; i < LANES; i++) any |= mask[i];
@@ -98,6 +100,9 @@ INLINE Half upper(Vec v) { return (Half)_mm512_cvtps_pd(_mm512_extractf32x8_ps((
 #elif defined(__AVX2__)
 INLINE Half lower(Vec v) { return (Half)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)); }
 INLINE Half upper(Vec v) { return (Half)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1)); }
+#elif defined(__ARM_FEATURE_DOTPROD)
+INLINE Half lower(Vec v) { return (Half)vcvt_f64_f32(vget_low_f32((float32x4_t)v)); }
+INLINE Half upper(Vec v) { return (Half)vcvt_high_f64_f32((float32x4_t)v); }
 #else
 INLINE Half lower(Vec v) { return Half{v[0], v[1], v[2], v[3]}; }
 INLINE Half upper(Vec v) { return Half{v[4], v[5], v[6], v[7]}; }

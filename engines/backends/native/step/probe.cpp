@@ -72,6 +72,18 @@ double int16_madds() {
   }
   UNROLL_CHAINS keep((Vec)sums[j]);
   return 4. * ROUNDS * CHAINS * LANES;
+#elif defined(__ARM_FEATURE_DOTPROD)  // two dot products of bytes do what one of int16 would
+  int32x4_t sums[CHAINS];
+  int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(5);
+  UNROLL_CHAINS sums[j] = vdupq_n_s32(0);
+  for (int64_t i = 0; i < ROUNDS; i++)
+    UNROLL_CHAINS {
+      PIN(a);
+      sums[j] = vdotq_s32(sums[j], a, b);
+      PIN(sums[j]);
+    }
+  UNROLL_CHAINS keep((Vec)sums[j]);
+  return 4. * ROUNDS * CHAINS * LANES;
 #else
   IntVec sums[CHAINS] = {}, a = (IntVec)splat(3), b = (IntVec)splat(5);
   for (int64_t i = 0; i < ROUNDS; i++)

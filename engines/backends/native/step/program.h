@@ -52,7 +52,7 @@ enum TensorKind : int32_t { NEMOTRT_TENSOR_KINDS(NEMOTRT_NUMBER) NUM_TENSOR_KIND
 enum Format : int32_t { NEMOTRT_FORMATS(NEMOTRT_NUMBER) NUM_FORMATS };
 enum StateFormat : int32_t { NEMOTRT_STATE_FORMATS(NEMOTRT_NUMBER) NUM_STATE_FORMATS };
 enum RowSet : int32_t { NEMOTRT_ROW_SETS(NEMOTRT_NUMBER) NUM_ROW_SETS };
-enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2, ISA_AVX512, ISA_AMX };
+enum Isa : int32_t { ISA_AUTO, ISA_PORTABLE, ISA_AVX2, ISA_AVX512, ISA_AMX, ISA_NEON, ISA_I8MM };
 
 struct View {
   int32_t buffer, column, width;
@@ -248,6 +248,9 @@ namespace portable { NEMOTRT_KERNELS }
   void matrix_linear(const Machine&, const Op&, int rows, Range panels, float* scratch);
 namespace avx2 { NEMOTRT_KERNELS NEMOTRT_MATRIX }
 namespace avx512 { NEMOTRT_KERNELS NEMOTRT_MATRIX }
+#elif defined(__aarch64__)
+namespace neon { NEMOTRT_KERNELS }
+namespace i8mm { NEMOTRT_KERNELS }
 #endif
 
 // The kernels of an instruction set, ISA_AUTO for the best; none (run is nullptr) if this CPU lacks it.

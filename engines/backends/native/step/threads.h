@@ -17,6 +17,8 @@ constexpr int SPINS = 4000;  // tens of microseconds, before a waiting thread gi
 inline void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
 #endif
 }
 

@@ -1,5 +1,5 @@
-// A register of floats in GCC's vector extension: 16 where the unit is compiled for AVX-512, else 8,
-// in AVX2 registers where it is compiled for that, else in what there is.
+// A register of floats in GCC's vector extension: 16 where the unit is compiled for AVX-512, 4 where it is
+// for NEON, else 8, in AVX2 registers where it is compiled for that, else in what there is.
 // Everything here is internal to one translation unit, so that no AVX2 code leaks into another.
 #pragma once
 
@@ -15,6 +15,10 @@
 #include <immintrin.h>
 #define REGISTER_BYTES 32
 #define PIN(value) asm("" : "+x"(value))
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#define REGISTER_BYTES 16
+#define PIN(value) asm("" : "+w"(value))
 #else
 #define REGISTER_BYTES 32
 #define PIN(value)
@@ -33,6 +37,8 @@ INLINE int most(int a, int b) { return a > b ? a : b; }
 
 #if defined(__AVX512VNNI__)
 INLINE Vec splat(float x) { return (Vec)_mm512_set1_ps(x); }
+#elif defined(__ARM_FEATURE_DOTPROD)
+INLINE Vec splat(float x) { return (Vec)vdupq_n_f32(x); }
 #else
 INLINE Vec splat(float x) { return Vec{x, x, x, x, x, x, x, x}; }
 #endif
@@ -72,6 +78,9 @@ INLINE Vec load(const uint16_t* p) {
 INLINE void store(uint16_t* p, Vec v) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 }
+#elif defined(__ARM_FEATURE_DOTPROD)
+INLINE Vec load(const uint16_t* p) { return (Vec)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+INLINE void store(uint16_t* p, Vec v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v))); }
 #else
 INLINE float half_to_float(uint16_t half) {
   uint32_t bits = (half & 0x7c00) == 0x7c00 ? 0x7f800000 | (uint32_t)(half & 0x3ff) << 13
@@ -131,8 +140,9 @@ typedef float Quarter __attribute__((vector_size(16)));
 INLINE Quarter fold(Vec v) {
   Quarter quarters[LANES / 4];
   memcpy(quarters, &v, sizeof v);
-  Quarter q = quarters[0] + quarters[1];
-  if constexpr (LANES == 16) q += quarters[2] + quarters[3];
+  Quarter q = quarters[0];
+  if constexpr (LANES > 4) q += quarters[1];
+  if constexpr (LANES > 8) q += quarters[2] + quarters[3];
   return q;
 }
 INLINE float sum(Vec v) {

@@ -16,8 +16,8 @@ from nemotrt.engines.backends.tensorrt.graph.options import PRECISIONS
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.codes.packed import INT4_WORD
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight
-from nemotrt.engines.graph.onnx_graph import OnnxGraph
-from nemotrt.engines.graph.standard import F32, StandardEmitter
+from nemotrt.engines.graph.onnx_graph import F32, OnnxGraph
+from nemotrt.engines.graph.standard import StandardEmitter
 from nemotrt.engines.model.numerics import Granularity, NumberFormat, Precision
 from nemotrt.errors import ArtefactError, ConfigError
 

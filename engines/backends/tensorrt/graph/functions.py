@@ -12,9 +12,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from nemotrt.engines.graph.onnx_graph import OPSET, OnnxGraph
+from nemotrt.engines.graph.onnx_graph import F32, OPSET, OnnxGraph
 from nemotrt.engines.graph.ssd_scan import Chunk, scan
-from nemotrt.engines.graph.standard import F32
 from nemotrt.engines.model.model_config import MambaConfig
 
 DOMAIN = "nemotrt"

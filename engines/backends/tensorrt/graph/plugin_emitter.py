@@ -24,8 +24,8 @@ from nemotrt.engines.backends.tensorrt.graph.plugin_fields import (
     PluginFields,
     SsdScanFields,
 )
+from nemotrt.engines.graph.onnx_graph import F32
 from nemotrt.engines.graph.ssd_scan import state_shape
-from nemotrt.engines.graph.standard import F32
 from nemotrt.engines.model.model_config import MambaConfig
 from nemotrt.engines.model.tensor_names import Block
 

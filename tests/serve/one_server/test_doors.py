@@ -5,7 +5,6 @@ Triton's tensors hold.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from tritonclient.grpc import service_pb2_grpc
 
 from nemotrt.cli import main
 from nemotrt.serve.front.upstream.triton_upstream import infer_request, output_fields
-from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
 from support.door_values import DOORS
 from support.same_answers import FURTHER, check_same, whole_and_streamed
@@ -42,13 +40,6 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 MESSAGES = [{"role": "user", "content": "Hi"}]
-
-
-@pytest.fixture(scope="module")
-def direct(engine_folder: Path) -> Iterator[ServerState]:
-    """A server whose front speaks to the engine without Triton."""
-    with serve_engine(engine_folder, "--threads", "1", "--no-triton", drain_s=5) as state:
-        yield state
 
 
 @pytest.fixture(params=["server", "direct"])
@@ -124,7 +115,7 @@ def test_the_api_says_what_the_scheduler_says(front, opened, solo, name) -> None
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: f"{door.path} {door.schema.__name__}")
 def test_a_door_says_the_same_without_triton(server, direct, door) -> None:
-    """tests/serve/test_same_answers.py has every field; these are those that tensors carry."""
+    """test_same_answers.py beside this has every field; these are those that tensors carry."""
     extras = [{}, *(extra for other, extra in FURTHER if other is door)]
     check_same(server, direct, whole_and_streamed(door, extras))
 
