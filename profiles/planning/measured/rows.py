@@ -10,13 +10,13 @@ from pathlib import Path
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_text
-from nemotrt.profiles.planning.measured.harness import PLAIN, Harness, harness_of
+from nemotrt.profiles.planning.measured.campaigns.harness import PLAIN, Harness, harness_of
 from nemotrt.profiles.planning.sources.known_models import known_models
 
 MEASURED_FOLDER = resources.files("nemotrt.profiles.planning.measured")
-SHIPPED_ROWS = MEASURED_FOLDER / "throughput_measured.csv"
+SHIPPED_ROWS = MEASURED_FOLDER / "campaigns/throughput_measured.csv"
 # Rows with a time to the first token, several GPUs, or an engine of 2025 and later.
-SERVED_ROWS = MEASURED_FOLDER / "served_measured.csv"
+SERVED_ROWS = MEASURED_FOLDER / "campaigns/served_measured.csv"
 # The spellings of the collection, and the names that the planner knows.
 GPUS = {
     "A10G": "a10g",

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from nemotrt.profiles.planning.time.requests import Load
+from nemotrt.profiles.planning.time.play.requests import Load
+from nemotrt.profiles.planning.time.play.scheduler import play
 from nemotrt.profiles.planning.time.roofline import Roofline
-from nemotrt.profiles.planning.time.scheduler import play
 from nemotrt.profiles.planning.time.step import (
     ShardedModel,
     StepTime,

@@ -14,9 +14,9 @@ from nemotrt.profiles.planning.time.closed_loop import Users, cycle, steady_stat
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
-from nemotrt.profiles.planning.time.requests import Load, Played, lengths
+from nemotrt.profiles.planning.time.play.requests import Load, Played, lengths
+from nemotrt.profiles.planning.time.play.scheduler import NUM_ROUNDS, play, together
 from nemotrt.profiles.planning.time.roofline import Roofline, Scenario, roofline
-from nemotrt.profiles.planning.time.scheduler import NUM_ROUNDS, play, together
 from nemotrt.profiles.planning.time.step import ShardedModel, call_seconds, step_time
 
 BF16 = Formats(Precision.BF16, NumberFormat.BF16, NumberFormat.FP32)

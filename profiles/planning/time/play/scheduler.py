@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
-from nemotrt.profiles.planning.time.requests import (
+from nemotrt.profiles.planning.time.play.requests import (
     Load,
     Played,
     Request,

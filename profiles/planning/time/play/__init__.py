@@ -1,0 +1,1 @@
+"""The scheduler of an engine played out: `requests` (what is asked), then `scheduler`."""
