@@ -8,7 +8,7 @@ from itertools import accumulate
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.search import LatencyTarget
-from nemotrt.profiles.planning.time.closed_loop import Users, cycle
+from nemotrt.profiles.planning.time.play.closed_loop import Users, cycle
 from nemotrt.profiles.planning.time.play.requests import Load, Played
 from nemotrt.profiles.planning.time.play.scheduler import play_arrivals
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline

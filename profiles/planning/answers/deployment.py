@@ -11,17 +11,17 @@ from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
 from nemotrt.profiles.planning.sources.windows import Windows
-from nemotrt.profiles.planning.time.closed_loop import (
-    SteadyState,
-    Users,
-    cycle,
-    steady_state,
-)
 from nemotrt.profiles.planning.time.engine_profile import (
     Admission,
     EngineProfile,
 )
 from nemotrt.profiles.planning.time.formats import Formats
+from nemotrt.profiles.planning.time.play.closed_loop import (
+    SteadyState,
+    Users,
+    cycle,
+    steady_state,
+)
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import ShardedModel, mean_context
 

@@ -12,7 +12,7 @@ from nemotrt.profiles.hardware.gpu_profile import load_gpu
 from nemotrt.profiles.planning.answers.plan import Range, power_w, rate_of
 from nemotrt.profiles.planning.measured.prediction import deployment_of, load_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow, why_unscorable
-from nemotrt.profiles.planning.time.closed_loop import SteadyState
+from nemotrt.profiles.planning.time.play.closed_loop import SteadyState
 from nemotrt.profiles.planning.time.roofline import Scenario
 
 # Prompts were probably cached there, which no row states.

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
 from nemotrt.profiles.planning.sources.known_models import load_model
-from nemotrt.profiles.planning.time.closed_loop import Users, cycle, steady_state
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
+from nemotrt.profiles.planning.time.play.closed_loop import Users, cycle, steady_state
 from nemotrt.profiles.planning.time.play.requests import Load, Played, lengths
 from nemotrt.profiles.planning.time.play.scheduler import NUM_ROUNDS, play, together
 from nemotrt.profiles.planning.time.roofline import Roofline, Scenario, roofline

@@ -1,1 +1,4 @@
-"""The scheduler of an engine played out: `requests` (what is asked), then `scheduler`."""
+"""Steps put together: the closed loop, and an engine's scheduler played out.
+
+Read `closed_loop`, then `requests` and `scheduler`.
+"""
