@@ -25,9 +25,9 @@ from nemotrt.profiles.hardware.gpu_profile import Correction, Corrections, load_
 from nemotrt.profiles.planning.measured.prediction import deployment_of, load_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow, read_rows, why_unscorable
 from nemotrt.profiles.planning.measured.validation import LEFT_OUT_FILE, LeftOut
-from nemotrt.profiles.planning.time.closed_loop import Users, cycle
 from nemotrt.profiles.planning.time.corrections import default_corrections
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile, Overhead, load_engine
+from nemotrt.profiles.planning.time.play.closed_loop import Users, cycle
 from nemotrt.profiles.planning.time.roofline import Roofline, Scenario
 from nemotrt.profiles.planning.time.step import ShardedModel
 

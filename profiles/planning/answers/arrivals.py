@@ -8,9 +8,10 @@ from itertools import accumulate
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.answers.search import LatencyTarget
-from nemotrt.profiles.planning.time.closed_loop import Users, cycle
+from nemotrt.profiles.planning.time.play.closed_loop import Users, cycle
+from nemotrt.profiles.planning.time.play.requests import Load, Played
+from nemotrt.profiles.planning.time.play.scheduler import play_arrivals
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
-from nemotrt.profiles.planning.time.scheduler import Load, Played, play_arrivals
 from nemotrt.profiles.planning.time.step import call_seconds
 
 # Requests that are played, and more for each slot, since a large batch takes long to fill. Their

@@ -10,17 +10,18 @@ from nemotrt.profiles.planning.memory.request_memory import RequestMemory, reque
 from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
-from nemotrt.profiles.planning.time.closed_loop import (
-    SteadyState,
-    Users,
-    cycle,
-    steady_state,
-)
+from nemotrt.profiles.planning.sources.windows import Windows
 from nemotrt.profiles.planning.time.engine_profile import (
     Admission,
     EngineProfile,
 )
 from nemotrt.profiles.planning.time.formats import Formats
+from nemotrt.profiles.planning.time.play.closed_loop import (
+    SteadyState,
+    Users,
+    cycle,
+    steady_state,
+)
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import ShardedModel, mean_context
 
@@ -41,6 +42,8 @@ class Deployment:
     reserve_bytes: int = 0
     admission: Admission = Admission.RESERVE
     max_num_tokens: int = 2048
+    # Lengths are drawn evenly from this share of `isl` and `osl` to all of them.
+    shortest_share: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ConfigError where the device cannot run this, or the heads do not split."""
@@ -102,7 +105,13 @@ class Deployment:
     def request(self) -> RequestMemory:
         """What one sequence holds on one of the GPUs."""
         formats = self.formats
-        return request_memory(self.model, self.engine, formats.kv, formats.ssm, self.tp)
+        kv, ssm = formats.kv, formats.ssm
+        return request_memory(self.model, self.engine, kv, ssm, self.tp, self.windows)
+
+    @property
+    def windows(self) -> Windows | None:
+        """The model's sliding windows, where the engine lets go of what is outside of them."""
+        return self.source.windows if self.engine.frees_windows else None
 
     @property
     def planned_tokens(self) -> int:
@@ -144,10 +153,11 @@ class Deployment:
     def sharded(self) -> ShardedModel:
         """The model in its formats on its GPUs."""
         cache_tokens = self.isl + self.osl if self.engine.reads_whole_cache else 0
-        return ShardedModel(self.model, self.formats, self.tp, cache_tokens)
+        return ShardedModel(self.model, self.formats, self.tp, cache_tokens, self.windows)
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
-        return Users(self.isl, self.osl, concurrency, batch_size, self.max_num_tokens)
+        lengths, tokens = (self.isl, self.osl), self.max_num_tokens
+        return Users(*lengths, concurrency, batch_size, tokens, self.shortest_share)
 
 
 def with_context(deployment: Deployment, isl: int, osl: int) -> Deployment:

@@ -1,7 +1,7 @@
 """What a reader must know beside a plan's figures: what it is not of, and how far off it was.
 
-The track record is what `nemotrt plan validate` says of test rows by GPU; a test keeps the file in
-step.
+The track record is what `nemotrt plan validate` says of test rows by engine and GPU; a test keeps
+the file in step.
 """
 
 import json
@@ -25,6 +25,11 @@ def notes_of(deployment: Deployment, largest: int) -> tuple[str, ...]:
     longest, total = deployment.model.max_position_embeddings, deployment.isl + deployment.osl
     if total > longest:
         notes.append(f"{total} tokens are more than the {longest} that the model was made for")
+    if (windows := deployment.source.windows) and deployment.windows is None:
+        notes.append(
+            f"{deployment.engine.name} keeps all tokens of {windows.num_layers} layers that see "
+            f"the last {windows.tokens} alone, as far as is known"
+        )
     weights = deployment.formats.precision.weights.format
     if weights.kind == "int":  # no published row has such weights
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
@@ -78,13 +83,19 @@ def _record() -> dict[str, dict[str, Any]]:
     return found
 
 
-def track_record(gpu: str) -> tuple[str, ...]:
-    """Return a line for each figure of a plan on `gpu`."""
-    return tuple(_line(figure, gpu) for figure in FIGURES)
+def track_record(gpu: str, engine: str) -> tuple[str, ...]:
+    """Return a line for each figure of a plan of an engine on `gpu`."""
+    return tuple(_line(figure, gpu, engine) for figure in FIGURES)
 
 
-def _line(figure: str, gpu: str) -> str:
-    seen = _record()[figure].get(gpu)
-    if seen is None:
-        return f"{figure} on {gpu}: never measured"
-    return f"{figure} on {gpu}: {seen['mape']:.0%} over {seen['num_rows']} rows"
+def _line(figure: str, gpu: str, engine: str) -> str:
+    """Return the record on both; where there is none, whether other engines ran on the GPU."""
+    seen, where = _record()[figure], f"{figure} on {gpu} with {engine}"
+    if mine := seen.get(f"{engine} {gpu}"):
+        return f"{where}: {mine['mape']:.0%} over {mine['num_rows']} rows"
+    others = {name: row for name, row in seen.items() if name.endswith(f" {gpu}")}
+    num_rows = sum(row["num_rows"] for row in others.values())
+    if not num_rows:
+        return f"{where}: never measured"
+    mean = sum(row["mape"] * row["num_rows"] for row in others.values()) / num_rows
+    return f"{where}: never measured; with other engines {mean:.0%} over {num_rows} rows"

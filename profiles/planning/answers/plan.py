@@ -175,7 +175,7 @@ def make_plan(
         usd_per_million_tokens=_usd_per_million_tokens(usd_per_hour or price_of(deployment), rate),
         default_corrections=tuple(unmeasured(deployment.gpu)),
         notes=notes_of(deployment, largest),
-        track_record=track_record(deployment.gpu.name),
+        track_record=track_record(deployment.gpu.name, deployment.engine.name),
     )
 
 

@@ -25,6 +25,7 @@ def deployment_of(row: MeasuredRow, gpu: GpuProfile) -> Deployment:
         tp=row.tp,
         admission=engine.admission,
         max_num_tokens=row.max_num_tokens or engine.max_num_tokens,
+        shortest_share=row.harness.shortest_share,
     )
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_text
+from nemotrt.profiles.planning.measured.campaigns.harness import PLAIN, Harness, harness_of
 from nemotrt.profiles.planning.sources.known_models import known_models
 
 MEASURED_FOLDER = resources.files("nemotrt.profiles.planning.measured")
-SHIPPED_ROWS = MEASURED_FOLDER / "throughput_measured.csv"
+SHIPPED_ROWS = MEASURED_FOLDER / "campaigns/throughput_measured.csv"
 # Rows with a time to the first token, several GPUs, or an engine of 2025 and later.
-SERVED_ROWS = MEASURED_FOLDER / "served_measured.csv"
+SERVED_ROWS = MEASURED_FOLDER / "campaigns/served_measured.csv"
 # The spellings of the collection, and the names that the planner knows.
 GPUS = {
     "A10G": "a10g",
@@ -95,6 +96,7 @@ class MeasuredRow:
     engine_version: str = ""
     power_w: float | None = None  # of all GPUs
     max_num_tokens: int | None = None  # new tokens in one call; None: the engine's own
+    harness: Harness = PLAIN
 
     @property
     def name(self) -> str:
@@ -176,6 +178,9 @@ def _is_noisy(row: MeasuredRow) -> bool:
 
 def _row(number: int, raw: dict[str, str]) -> MeasuredRow:
     precision = PRECISIONS.get(raw["precision"])
+    engine = _engine(raw["engine"], raw["engine_version"], raw["kind"])
+    isl, osl, tp = _length(raw["isl"]), _length(raw["osl"]), int(raw["tp"])
+    harness = harness_of(raw["notes"], engine, (isl, osl), tp)
     return MeasuredRow(
         number=number,
         model=_known_model(raw["model"]),
@@ -183,23 +188,24 @@ def _row(number: int, raw: dict[str, str]) -> MeasuredRow:
         precision=precision,
         kv=_kv(raw["kv_dtype"], precision),
         ssm=NumberFormat.FP32 if raw["ssm_state_dtype"] == "float32" else None,
-        engine=_engine(raw["engine"], raw["engine_version"], raw["kind"]),
-        isl=_length(raw["isl"]),
+        engine=engine,
+        isl=isl,
         is_isl_assumed=raw["isl"].startswith("~"),
-        osl=_length(raw["osl"]),
+        osl=osl,
         concurrency=_length(raw["concurrency"]),
         metric=raw["metric"],
-        tokens_per_s=float(raw["tokens_per_s"])
-        * (int(raw["tp"]) if "per GPU" in raw["metric"] else 1),
+        tokens_per_s=float(raw["tokens_per_s"]) * (tp if "per GPU" in raw["metric"] else 1),
         itl_ms=float(raw["itl_ms"]) if raw["itl_ms"] else None,
         ttft_ms=float(raw["ttft_ms"]) if raw["ttft_ms"] else None,
         kind=raw["kind"],
         source=raw["source"],
         notes=raw["notes"],
         role=raw.get("role") or "test",
-        tp=int(raw["tp"]),
+        tp=tp,
         engine_version=raw["engine_version"],
-        power_w=_power(raw["notes"], int(raw["tp"])),
+        power_w=_power(raw["notes"], tp),
+        max_num_tokens=harness.max_num_tokens,
+        harness=harness,
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def validate_command(rows: Path | None, is_each: bool, as_json: bool) -> None:
     """Compare each predicted figure with measured rows; rows that shaped a constant stand apart."""
     from nemotrt.profiles.planning.measured.rows import read_rows
-    from nemotrt.profiles.planning.measured.validation import left_out, validate
+    from nemotrt.profiles.planning.measured.validation import LESS_IMPOSSIBLE, left_out, validate
 
     found = validate(read_rows(rows))
     if as_json:
@@ -40,6 +40,7 @@ def validate_command(rows: Path | None, is_each: bool, as_json: bool) -> None:
     tables = [
         _scores("Score: test rows", found.totals),
         _scores("Test rows by GPU", found.by_gpu),
+        _scores(f"Test rows by engine and GPU, {LESS_IMPOSSIBLE}", found.by_engine),
         _scores("Test rows by source", found.by_source),
         _scores("By group", found.groups),
     ]
@@ -110,6 +111,7 @@ def _to_dict(found: "Validation") -> dict[str, object]:
     return {
         "totals": scores(found.totals),
         "by_gpu": scores(found.by_gpu),
+        "by_engine": scores(found.by_engine),
         "by_source": scores(found.by_source),
         "groups": scores(found.groups),
         "rows": [_row_dict(one) for one in found.outcomes],

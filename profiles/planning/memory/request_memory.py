@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
+from nemotrt.profiles.planning.sources.windows import Windows
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile, Paging
 
 # vLLM rounds the attention block up so that one page of it holds one Mamba layer's state.
 # Source: vllm-project/vllm#24280 (672-token blocks for Nano-9B-v2); multiples of 16 tokens.
 PAGE_TOKEN_MULTIPLE = 16
+# A sequence of which nothing grows any more: all layers have a window.
+LONGEST = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class RequestMemory:
     page_bytes: int = 0  # of all layers of a group, unified pages only
     pages_per_block: int = 1  # groups of attention layers
     num_state_pages: int = 0  # groups of Mamba layers
+    window_tokens: int = 0  # what layers with a sliding window keep of a sequence; 0: all
+    window_bytes_per_token: int = 0  # of those layers
 
     def total_bytes(self, num_tokens: int) -> int:
         """Return the bytes of a sequence that holds `num_tokens` tokens."""
@@ -33,7 +38,18 @@ class RequestMemory:
             num_pages = num_blocks * self.pages_per_block + self.num_state_pages
             return num_pages * self.page_bytes
         kv_bytes = num_blocks * self.tokens_per_block * self.kv_cache_bytes_per_token
+        kv_bytes -= max(num_blocks - self._window_blocks, 0) * self._window_block_bytes
         return kv_bytes + self.own_state_bytes + self.spare_bytes
+
+    @property
+    def _window_blocks(self) -> int:
+        """Blocks that hold a window."""
+        return math.ceil(self.window_tokens / self.tokens_per_block)
+
+    @property
+    def _window_block_bytes(self) -> int:
+        """Bytes of a block, of the layers with a window."""
+        return self.tokens_per_block * self.window_bytes_per_token
 
     @property
     def own_state_bytes(self) -> int:
@@ -49,11 +65,20 @@ class RequestMemory:
             left = available_bytes - self.own_state_bytes - self.spare_bytes
             block_bytes = self.tokens_per_block * self.kv_cache_bytes_per_token
             num_blocks = left // block_bytes
+            if self.window_tokens and num_blocks >= self._window_blocks:
+                left -= self._window_blocks * self._window_block_bytes
+                growing = block_bytes - self._window_block_bytes
+                num_blocks = left // growing if growing else LONGEST // self.tokens_per_block
         return max(num_blocks, 0) * self.tokens_per_block
 
 
 def request_memory(
-    model: ModelConfig, engine: EngineProfile, kv: NumberFormat, ssm: NumberFormat, tp: int = 1
+    model: ModelConfig,
+    engine: EngineProfile,
+    kv: NumberFormat,
+    ssm: NumberFormat,
+    tp: int = 1,
+    windows: Windows | None = None,
 ) -> RequestMemory:
     """Return the cost of a sequence; heads are split over `tp` GPUs, at least one each.
 
@@ -74,6 +99,8 @@ def request_memory(
             engine.paging,
             engine.tokens_per_block,
             _spare_bytes(model.num_mamba_layers, engine, ssm_bytes + conv_bytes),
+            window_tokens=windows.tokens if windows else 0,
+            window_bytes_per_token=layer_kv_bytes * windows.num_layers if windows else 0,
         )
     layer_state_bytes = math.ceil((ssm_bytes + conv_bytes) / model.num_mamba_layers)
     num_tokens = PAGE_TOKEN_MULTIPLE * math.ceil(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nemotrt.profiles.planning.time.closed_loop import wait_s
+from nemotrt.profiles.planning.time.play.closed_loop import wait_s
 
 NUM_PASSES = 60  # of a bisection: more than a float tells apart
 

@@ -79,8 +79,7 @@ TIED_TYPES = (
 def parse_dense_config(raw: dict[str, Any], source: str) -> ModelConfig:
     """Return the sizes of a dense transformer; it is not a promise that an engine can be built.
 
-    Biases are left out (under 0.01 % of the weights). A sliding window is ignored, so the KV
-    cache is an upper bound.
+    Biases are left out (under 0.01 % of the weights). Sliding windows are read in `windows`.
 
     Raises:
         ConfigError: a size is missing, the type is none that the planner knows, or the model has

@@ -17,6 +17,7 @@ from nemotrt.engines.model.tensor_names import expected_shapes, linear_names
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 from nemotrt.profiles.planning.sources.stored_weights import StoredWeights, stored_weights
+from nemotrt.profiles.planning.sources.windows import Windows, windows_of
 
 SSM_FIELD = "mamba_ssm_cache_dtype"
 FLOAT_TYPES = {item.word: item for item in FLOATS}
@@ -36,6 +37,7 @@ class ModelSource:
     weights: StoredWeights | None = None
     kv: NumberFormat | None = None
     ssm: NumberFormat | None = None
+    windows: Windows | None = None
 
 
 def read_source(
@@ -68,7 +70,8 @@ def read_source(
     else:
         floats = _float_type(raw, "dtype" if raw.get("dtype") else "torch_dtype", source)
         weights = _by_config(model, quant, scheme) if scheme else None
-    return ModelSource(model, floats, scheme, weights, kv, ssm)
+    windows = windows_of(raw, model.num_attention_layers, source)
+    return ModelSource(model, floats, scheme, weights, kv, ssm, windows)
 
 
 def _quantization(raw: dict[str, Any], source: str, folder: Path | None) -> QuantConfig:

@@ -1,4 +1,4 @@
 """How long a step takes: operators, each bound by its slowest resource.
 
-Read `step`, then `roofline`; `closed_loop` puts steps together.
+Read `step`, then `roofline`; `play` puts steps together.
 """

@@ -118,6 +118,9 @@ class EngineProfile(Strict):
     reuse: Reuse
     device: Literal["gpu", "cpu"] = "gpu"
     scratch: Scratch = Scratch.FUSED
+    # Whether tokens outside of a layer's sliding window are neither kept nor read.
+    frees_windows: bool = False
+    frees_windows_source: str = ""
     # Whether attention reads a slot's whole cache, and masks what is not held.
     reads_whole_cache: bool = False
     reads_whole_cache_source: str = ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from operator import mul
 
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.profiles.planning.sources.windows import Windows
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import (
@@ -50,6 +51,7 @@ class ShardedModel:
     formats: Formats
     tp: int = 1
     cache_tokens: int = 0
+    windows: Windows | None = None
 
     def operators(self, call: Call) -> Iterator[Operator]:
         """Yield what a call costs one of the GPUs."""
@@ -59,7 +61,30 @@ class ShardedModel:
                 num_cached_tokens=call.num_sequences * self.cache_tokens,
                 num_pairs=call.num_tokens * self.cache_tokens,
             )
-        return operators(self.model, self.formats, call, self.tp)
+        return operators(self.model, self.formats, self.seen(call), self.tp)
+
+    def seen(self, call: Call) -> Call:
+        """Return the call with what its attention layers read and multiply on average.
+
+        A new token sees no more than the window, and a call reads it once for a sequence. Between
+        the first token and a window's end this counts up to twice the products.
+        """
+        windows = self.windows
+        if windows is None:
+            return call
+        read = call.num_sequences * (windows.tokens - 1) + call.num_tokens
+        read = min(call.num_cached_tokens, read)
+        pairs = min(call.num_pairs, call.num_tokens * windows.tokens)
+        return replace(
+            call,
+            num_cached_tokens=_mean(call.num_cached_tokens, read, windows.share),
+            num_pairs=_mean(call.num_pairs, pairs, windows.share),
+        )
+
+
+def _mean(whole: float, part: float, share: float) -> float:
+    """Return the mean of two counts, `share` of the second."""
+    return whole + share * (part - whole)
 
 
 def step_time(sharded: ShardedModel, on: Roofline, call: Call) -> StepTime:
@@ -90,9 +115,11 @@ def call_seconds(sharded: ShardedModel, on: Roofline) -> Callable[[Call], float]
     # A CPU's cache holds a call, or not; of experts a call reads those that its tokens choose.
     if on.gpu.kind == "cpu" or sharded.model.moe is not None:
         return lambda call: step_time(sharded, on, call).total / 1e3
-    rates = {is_decode: _rates(sharded, on, is_decode) for is_decode in (True, False)}
+    whole = replace(sharded, windows=None)  # whose calls are seen already
+    rates = {is_decode: _rates(whole, on, is_decode) for is_decode in (True, False)}
 
     def seconds(call: Call) -> float:
+        call = sharded.seen(call)
         found = rates[call.is_decode]
         counts = (
             1,

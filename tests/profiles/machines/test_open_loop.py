@@ -9,7 +9,8 @@ from click.testing import CliRunner, Result
 
 from nemotrt.cli import main
 from nemotrt.profiles.planning.time.operators import Call
-from nemotrt.profiles.planning.time.scheduler import Load, play, play_arrivals
+from nemotrt.profiles.planning.time.play.requests import Load
+from nemotrt.profiles.planning.time.play.scheduler import play, play_arrivals
 
 
 def by_tokens(call: Call) -> float:

@@ -1,6 +1,7 @@
 """The scheduler played out: by hand, against the closed form, and call by call."""
 
 import math
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
@@ -9,12 +10,13 @@ from hypothesis import strategies as st
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
 from nemotrt.profiles.planning.sources.known_models import load_model
-from nemotrt.profiles.planning.time.closed_loop import Users, cycle, steady_state
 from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
+from nemotrt.profiles.planning.time.play.closed_loop import Users, cycle, steady_state
+from nemotrt.profiles.planning.time.play.requests import Load, Played, lengths
+from nemotrt.profiles.planning.time.play.scheduler import NUM_ROUNDS, play, together
 from nemotrt.profiles.planning.time.roofline import Roofline, Scenario, roofline
-from nemotrt.profiles.planning.time.scheduler import NUM_ROUNDS, Load, Played, play, together
 from nemotrt.profiles.planning.time.step import ShardedModel, call_seconds, step_time
 
 BF16 = Formats(Precision.BF16, NumberFormat.BF16, NumberFormat.FP32)
@@ -52,6 +54,29 @@ def test_prompts_first_keeps_users_in_step() -> None:
     first = play(Load(10, 50, 8, 20, False), by_tokens)
     assert first.mean_s == pytest.approx(50.0)  # 2 prompts a call: 20, 40, 60, 80 s each round
     assert mixed.mean_s < first.mean_s and mixed.burst_s >= first.burst_s
+
+
+def test_a_user_is_back_after_the_way_by_hand() -> None:
+    # 10 s of prompt, 0.3 s of three more tokens, 5 s outside of the engine, which idles.
+    found = play(Load(10, 4, 1, 10, True), by_tokens, 5.0)
+    assert found.mean_s == 10.0 and found.token_s == pytest.approx(0.1)
+    assert found.tokens_per_s == pytest.approx(4 / 15.3)
+
+
+def test_who_ends_during_the_way_waits_too_by_hand() -> None:
+    # Calls hold one prompt of 10 and a token: users end a step (0.1 s) apart. Back at once, the
+    # first has its prompt computed before the second comes; 0.5 s on their way, they meet.
+    alone, met = (play(Load(10, 500, 2, 11, True), by_tokens, turn_s) for turn_s in (0.0, 0.5))
+    assert alone.percentile_s(50) == pytest.approx(11.0, rel=0.02)  # beside the other's token
+    assert met.mean_s > alone.mean_s + 3
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.floats(0.1, 1))
+def test_lengths_are_drawn_within_their_share(isl: int, osl: int, share: float) -> None:
+    drawn = list(islice(lengths(Load(isl, osl, 1, 64, True, share)), 40))
+    for longest, found in zip((isl, osl), zip(*drawn, strict=True), strict=True):
+        assert max(int(share * longest), 1) <= min(found) and max(found) <= longest
+    assert drawn == list(islice(lengths(Load(isl, osl, 1, 64, True, share)), 40))
 
 
 @settings(deadline=None, max_examples=25)

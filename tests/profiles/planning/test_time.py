@@ -18,16 +18,16 @@ from nemotrt.profiles.planning.memory.request_memory import request_memory
 from nemotrt.profiles.planning.memory.weights import num_parameters, weights_bytes
 from nemotrt.profiles.planning.sources.known_models import load_model
 from nemotrt.profiles.planning.sources.number_format import check_precision
-from nemotrt.profiles.planning.time.closed_loop import (
+from nemotrt.profiles.planning.time.engine_profile import Overhead, load_engine
+from nemotrt.profiles.planning.time.formats import Formats
+from nemotrt.profiles.planning.time.operators import decode_call, operators
+from nemotrt.profiles.planning.time.play.closed_loop import (
     Cycle,
     SteadyState,
     Users,
     cycle,
     steady_state,
 )
-from nemotrt.profiles.planning.time.engine_profile import Overhead, load_engine
-from nemotrt.profiles.planning.time.formats import Formats
-from nemotrt.profiles.planning.time.operators import decode_call, operators
 from nemotrt.profiles.planning.time.roofline import Scenario, roofline
 from nemotrt.profiles.planning.time.step import ShardedModel, choosing, decode_step_time, prefill_s
 from support.examples import up_to

@@ -18,6 +18,7 @@ from nemotrt.profiles.planning.measured.rows import (
     why_unscorable,
 )
 from nemotrt.profiles.planning.measured.validation import (
+    LESS_IMPOSSIBLE,
     Figure,
     Score,
     Validation,
@@ -63,8 +64,11 @@ def test_power_follows_the_load(found: Validation) -> None:
 def test_every_figure_of_a_plan_has_its_record(found: Validation) -> None:
     """The shipped file is what the rows say; rewritten by running this file."""
     assert json.loads(RECORD.read_text()) == record(found)
-    assert track_record("h100")[2].startswith("ttft on h100: ")
-    assert track_record("l4") == tuple(f"{figure} on l4: never measured" for figure in FIGURES)
+    assert track_record("h100", "vllm")[2].startswith("ttft on h100 with vllm: ")
+    on_l4 = track_record("l4", "vllm")
+    assert on_l4 == tuple(f"{figure} on l4 with vllm: never measured" for figure in FIGURES)
+    # Nobody published a row of this engine there, and many of others.
+    assert "never measured; with other engines " in track_record("h100", "nemotrt")[2]
 
 
 def score(found: Validation, figure: Figure, *name: str) -> Score:
@@ -72,12 +76,12 @@ def score(found: Validation, figure: Figure, *name: str) -> Score:
 
 
 def record(found: Validation) -> dict[str, dict[str, dict[str, float]]]:
-    """What the rows of the score say of each figure by GPU."""
+    """What the rows of the score say of each figure by engine and GPU."""
     seen: dict[str, dict[str, dict[str, float]]] = {name: {} for name in FIGURES}
-    for one in found.by_gpu:
+    for one in found.by_engine:
         if one.figure.value in seen:
             kept = {"num_rows": one.num_rows, "mape": round(one.mape, 2)}
-            seen[one.figure.value][one.name[-1]] = kept
+            seen[one.figure.value][" ".join(one.name[1:])] = kept
     return seen
 
 
@@ -115,6 +119,21 @@ def test_littles_law_finds_the_saturated_client(rows: list[MeasuredRow]) -> None
     row = rows[163]
     assert row.in_flight == pytest.approx(301.1851 / 150 * (1.0804 + 149 * 0.061727), rel=1e-3)
     assert "20.6 requests in flight" in why_unscorable(row)
+
+
+def test_rows_know_how_their_load_was_made(rows: list[MeasuredRow]) -> None:
+    """InferenceMAX draws lengths from 0.8 on, and its vLLM servers take 8192 tokens a call."""
+    mine = [row for row in rows if "source_file=2026-04-06.csv" in row.notes]
+    assert len(mine) == 160 and {row.harness.shortest_share for row in mine} == {0.8}
+    assert {row.max_num_tokens for row in mine if row.engine == "vllm"} == {8192}
+    others = [row for row in rows if row not in mine]
+    assert {(row.harness.shortest_share, row.max_num_tokens) for row in others} == {(1.0, None)}
+
+
+def test_a_campaign_with_an_impossible_row_is_told_apart(found: Validation) -> None:
+    all_rows = score(found, Figure.TTFT, "stated batch, all", "fp8")
+    possible = score(found, Figure.TTFT, f"stated batch, {LESS_IMPOSSIBLE}", "fp8")
+    assert possible.num_rows < all_rows.num_rows and possible.mape < all_rows.mape
 
 
 def test_a_row_beyond_the_datasheet_is_marked(found: Validation) -> None:

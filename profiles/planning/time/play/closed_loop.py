@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from nemotrt.profiles.planning.time.play.requests import Load
+from nemotrt.profiles.planning.time.play.scheduler import play
 from nemotrt.profiles.planning.time.roofline import Roofline
-from nemotrt.profiles.planning.time.scheduler import Load, play
 from nemotrt.profiles.planning.time.step import (
     ShardedModel,
     StepTime,
@@ -23,6 +24,7 @@ class Users:
     concurrency: int
     max_batch_size: int
     max_num_tokens: int
+    shortest_share: float = 1.0  # of both lengths, which are then the longest
 
     @property
     def batch_size(self) -> int:
@@ -82,8 +84,9 @@ def steady_state(sharded: ShardedModel, on: Roofline, users: Users) -> SteadySta
     lengths = users.isl, users.osl
     is_mixed = on.engine.mixes_prompts
     played = play(
-        Load(*lengths, batch_size, users.max_num_tokens, is_mixed),
+        Load(*lengths, batch_size, users.max_num_tokens, is_mixed, users.shortest_share),
         call_seconds(sharded, on),
+        on.request_s(),
     )
     queue_s = found.seconds * (users.concurrency - batch_size) / batch_size
     before_s = queue_s + on.request_s()

@@ -1,0 +1,1 @@
+"""Published rows, and how the campaigns that measured them were set up."""
