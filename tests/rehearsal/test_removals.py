@@ -1,7 +1,5 @@
 """Whatever is taken from the rehearsal's host, a line of what fails then names the cure."""
 
-import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,7 +12,6 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from nemotrt.serve.triton.runtime import find_runtime
 from support.rehearsal import driver
 from support.rehearsal.image import PREFIX
 from support.rehearsal.machine import HOME, SHARED_MEMORY_BYTES, Done, host, installed, running
@@ -154,22 +151,6 @@ def test_a_package_that_is_named_is_one() -> None:
 def test_without_tritons_runtime(whole: Namespace) -> None:
     seen = replace(whole, environment=whole.environment | {"NEMOTRT_TRITON_RUNTIME": "/nowhere"})
     check_cure(run(seen, SERVE), "install it with: nemotrt serve install")
-
-
-@pytest.mark.slow
-def test_without_pythons_shared_library(whole: Namespace, sent: Walk) -> None:
-    """A system that has Python without it: the stub could not start, and Triton would wait."""
-    empty = sent.kit.folder / "empty"
-    empty.touch()
-    runtime = find_runtime()
-    environment = os.environ | runtime.environment() | {"LD_TRACE_LOADED_OBJECTS": "1"}
-    traced = subprocess.run([runtime.stub], env=environment, capture_output=True, text=True)
-    [place] = re.findall(r"libpython\S+ => (\S+)", traced.stdout)
-    seen = whole
-    for target in {place, str(Path(place).resolve())}:
-        seen = with_mount(seen, target, Mount(Access.READ, empty))
-    check_cure(run(seen, SERVE), "apt-get install libpython3")
-    check_cure(run(seen, "nemotrt doctor --need Triton"), "apt-get install libpython3")
 
 
 # What is taken away above or below, and what the shell itself is lost without.
