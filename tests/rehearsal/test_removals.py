@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from support.rehearsal import driver
 from support.rehearsal.image import PREFIX
-from support.rehearsal.machine import HOME, SHARED_MEMORY_BYTES, Done, host, installed, running
+from support.rehearsal.machine import HOME, SHARED_MEMORY_BYTES, Done, host, running
 from support.rehearsal.namespace import SHARED_MEMORY, Access, Mount, Namespace
 from support.rehearsal.walk import Kit, Walk
 
@@ -151,28 +151,6 @@ def test_a_package_that_is_named_is_one() -> None:
 def test_without_tritons_runtime(whole: Namespace) -> None:
     seen = replace(whole, environment=whole.environment | {"NEMOTRT_TRITON_RUNTIME": "/nowhere"})
     check_cure(run(seen, SERVE), "install it with: nemotrt serve install")
-
-
-# What is taken away above or below, and what the shell itself is lost without.
-TAKEN_VARIABLES = {"LD_LIBRARY_PATH", "HF_HUB_OFFLINE"}
-TAKEN_MOUNTS = {str(PREFIX), str(driver.PLACE), HOME, SHARED_MEMORY, "/tmp"}
-
-
-@pytest.mark.parametrize("name", ["HOME", *later("LANG")])
-def test_a_variable_that_is_not_needed(name: str, whole: Namespace) -> None:
-    run(whole.without_variable(name), GENERATE).check()
-
-
-def test_without_a_temporary_folder(whole: Namespace) -> None:
-    check_cure(run(whole.without_mount("/tmp"), SERVE), "/tmp")
-
-
-def test_all_that_the_host_shows_is_taken_away(whole: Namespace) -> None:
-    """A mount or a variable that comes later needs its cure, and a test here."""
-    assert set(whole.environment) == {"PATH", "HOME", "LANG"} | TAKEN_VARIABLES
-    assert set(whole.mounts) - set(installed(whole.mounts[str(PREFIX)].source)) == (
-        TAKEN_MOUNTS - {str(PREFIX)}
-    )
 
 
 def test_without_room_in_shared_memory(whole: Namespace) -> None:
