@@ -1,7 +1,5 @@
 """Whatever is taken from the rehearsal's host, a line of what fails then names the cure."""
 
-import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,10 +12,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from nemotrt.serve.triton.runtime import find_runtime
 from support.rehearsal import driver
 from support.rehearsal.image import PREFIX
-from support.rehearsal.machine import HOME, SHARED_MEMORY_BYTES, Done, host, installed, running
+from support.rehearsal.machine import HOME, SHARED_MEMORY_BYTES, Done, host, running
 from support.rehearsal.namespace import SHARED_MEMORY, Access, Mount, Namespace
 from support.rehearsal.walk import Kit, Walk
 
@@ -154,44 +151,6 @@ def test_a_package_that_is_named_is_one() -> None:
 def test_without_tritons_runtime(whole: Namespace) -> None:
     seen = replace(whole, environment=whole.environment | {"NEMOTRT_TRITON_RUNTIME": "/nowhere"})
     check_cure(run(seen, SERVE), "install it with: nemotrt serve install")
-
-
-@pytest.mark.slow
-def test_without_pythons_shared_library(whole: Namespace, sent: Walk) -> None:
-    """A system that has Python without it: the stub could not start, and Triton would wait."""
-    empty = sent.kit.folder / "empty"
-    empty.touch()
-    runtime = find_runtime()
-    environment = os.environ | runtime.environment() | {"LD_TRACE_LOADED_OBJECTS": "1"}
-    traced = subprocess.run([runtime.stub], env=environment, capture_output=True, text=True)
-    [place] = re.findall(r"libpython\S+ => (\S+)", traced.stdout)
-    seen = whole
-    for target in {place, str(Path(place).resolve())}:
-        seen = with_mount(seen, target, Mount(Access.READ, empty))
-    check_cure(run(seen, SERVE), "apt-get install libpython3")
-    check_cure(run(seen, "nemotrt doctor --need Triton"), "apt-get install libpython3")
-
-
-# What is taken away above or below, and what the shell itself is lost without.
-TAKEN_VARIABLES = {"LD_LIBRARY_PATH", "HF_HUB_OFFLINE"}
-TAKEN_MOUNTS = {str(PREFIX), str(driver.PLACE), HOME, SHARED_MEMORY, "/tmp"}
-
-
-@pytest.mark.parametrize("name", ["HOME", *later("LANG")])
-def test_a_variable_that_is_not_needed(name: str, whole: Namespace) -> None:
-    run(whole.without_variable(name), GENERATE).check()
-
-
-def test_without_a_temporary_folder(whole: Namespace) -> None:
-    check_cure(run(whole.without_mount("/tmp"), SERVE), "/tmp")
-
-
-def test_all_that_the_host_shows_is_taken_away(whole: Namespace) -> None:
-    """A mount or a variable that comes later needs its cure, and a test here."""
-    assert set(whole.environment) == {"PATH", "HOME", "LANG"} | TAKEN_VARIABLES
-    assert set(whole.mounts) - set(installed(whole.mounts[str(PREFIX)].source)) == (
-        TAKEN_MOUNTS - {str(PREFIX)}
-    )
 
 
 def test_without_room_in_shared_memory(whole: Namespace) -> None:
