@@ -20,7 +20,6 @@ from nemotrt.commandline.shared import (
 )
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.engines.checkpoint.quantized.scheme import Layout
-from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
 from nemotrt.progress import byte_progress, readable_size
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
@@ -95,11 +94,6 @@ def quantize(
         calibration=calibration,
         settings=_settings(),
     )
-    if options.merging.lora and (options.mixed or options.budget_gib or options.compensate):
-        raise ConfigError(
-            "--mixed, --budget-gib and --compensate measure the checkpoint's own weights, without "
-            "the adapters of --lora: leave them out, or merge the adapters with PEFT first."
-        )
     silent = quiet or as_json
     has_text = calibration is not None or options.compensate
     is_calibrated, clip = has_text, options.calibration_options.method

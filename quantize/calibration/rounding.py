@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.errors import ConfigError
 from nemotrt.progress import count_progress
 from nemotrt.quantize.calibration.compensate import compensate
@@ -36,7 +36,7 @@ def round_on_text(
         raise ConfigError(
             f"the text is shorter than one sequence of {text.sequence_tokens} tokens; give more."
         )
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_merged(source, options.merging.lora)
     selection = select(
         checkpoint.config, recipe, keep_feeders=options.keep_feeders, int8=options.int8
     )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ConfigError
 from nemotrt.progress import count_progress
@@ -39,7 +40,7 @@ def choose_int8(
         raise ConfigError(
             f"--mixed and --budget-gib are for recipes of 4 bits; {recipe.name} has none."
         )
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_merged(source, options.merging.lora)
     selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
     every, group_size = units(checkpoint.config, selection.weights), recipe.group_size or 0
     room = _room_bytes(source, recipe, options, every)

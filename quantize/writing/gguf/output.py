@@ -20,7 +20,6 @@ def check_output(target: Path, options: QuantizeOptions) -> None:
     Call it before long work starts.
     """
     asked = {
-        "--lora": options.merging.lora,
         "--mixed": options.mixed,
         "--budget-gib": options.budget_gib,
         "--compensate": options.compensate,

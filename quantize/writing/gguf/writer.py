@@ -4,9 +4,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.checkpoint.gguf.config import config_of
 from nemotrt.engines.checkpoint.gguf.file import SUFFIX, read_gguf
+from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.engines.checkpoint.quantized.config import flat_config
 from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.errors import ConfigError
@@ -41,7 +41,7 @@ def plan_gguf(
     """
     check_recipe(recipe, options)
     check_plain(source)
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_merged(source, options.merging.lora)
     selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
     parts = plan_file(checkpoint, selection, recipe, target)
     return parts, selection, plan_digest(checkpoint, parts, f"{version('nemotrt')} gguf {recipe}")
@@ -71,8 +71,8 @@ def quantize_to_gguf(
     with filling_folder(target, digest, is_file=True, **how) as partial:
         check_disk(partial, parts)
         write_shards(source, partial, parts, progress)
-    checkpoint, told = open_checkpoint(source), config_of(read_gguf(target))
-    quant = flat_config(told["quantization_config"], str(target))
+    checkpoint = open_merged(source, options.merging.lora)
+    quant = flat_config(config_of(read_gguf(target))["quantization_config"], str(target))
     has_tokenizer = (source / "tokenizer.json").is_file()
     return QuantizeResult(
         target=target,
