@@ -1,8 +1,8 @@
 """Every command block of the documents runs, or says above it why it can't.
 
 A comment before a block says how: `run: here` begins a new sandbox, `run: serve`, `run: models`,
-`run: pair` and `run: adapters` one with more in it, `run: on` or nothing goes on in the one before, and `not run: why`
-tells the reader. The blocks of docs/guides/gpu-host.md are run by the rehearsal.
+`run: pair` and `run: adapters` one with more in it, `run: on` or nothing goes on in the one before,
+and `not run: why` tells the reader. The blocks of docs/guides/gpu-host.md are run by the rehearsal.
 """
 
 import re
