@@ -67,7 +67,7 @@ def test_quantizing_with_an_adapter_is_quantizing_what_it_gives(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [("--mixed",), ("--budget-gib", "0.0012"), ("--compensate",)])
+@pytest.mark.parametrize("more", [("--mixed",), ("--budget-gib", "0.007"), ("--compensate",)])
 def test_what_is_measured_before_is_of_the_merged_model(
     more: tuple[str, ...], adapter: Path, tmp_path: Path
 ) -> None:
@@ -151,7 +151,8 @@ def test_a_quantized_checkpoint_is_refused_with_the_cure(adapter: Path, tmp_path
     assert done.exit_code == 2
     assert "nemotrt quantize BASE --lora DIR" in done.output
     assert not (tmp_path / "engine").exists()
-    done = run("quantize", tmp_path / "q", "--lora", adapter, "-o", tmp_path / "r")
+    words = ("--recipe", "int8-wo", "--lora", adapter, "-o", tmp_path / "r")
+    done = run("quantize", tmp_path / "q", *words)
     assert done.exit_code == 2
     assert "quantized already" in done.output
 

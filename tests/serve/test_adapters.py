@@ -10,7 +10,11 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from nemotrt.serve.engine.submission import make_submission
 from nemotrt.serve.front.app import FrontSpec, create_app
@@ -101,6 +105,15 @@ def test_an_adapter_is_not_called_like_the_model() -> None:
         check_adapter_names(("a", "llm"), ("llm", "nano"))
 
 
+@pytest.fixture(scope="module")
+def native_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The hybrid as it is, for adapters: 8 slots, 512 tokens."""
+    folder = tmp_path_factory.mktemp("native") / "engine"
+    spec = BuildSpec("native", precision=Precision.FP32, limits=Limits(8, 512, 32))
+    build_engine(TINY_MODELS["tiny"], folder, spec)
+    return folder
+
+
 LINES = "The engine reads a file and writes another one. " * 6  # kept, and full of what returns
 PROMPTS = ("The", LINES, LINES + "In the")
 
@@ -109,11 +122,10 @@ PROMPTS = ("The", LINES, LINES + "In the")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("through", ["front", pytest.param("triton", marks=pytest.mark.triton)])
 def test_a_server_answers_with_each_adapter(
-    through: str, tiny_engine: Path, tmp_path: Path, request: pytest.FixtureRequest
+    through: str, native_engine: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Many at once, of each adapter and none, some of them left: each answer is its adapter's."""
     from nemotrt.engines.runtime.sampling.params import SamplingParams
-    from nemotrt.engines.tiny.models import TINY_MODELS
     from nemotrt.llm import LLM
     from nemotrt.serve.processes.launcher import serve_engine
     from support import lora
@@ -123,7 +135,7 @@ def test_a_server_answers_with_each_adapter(
         name: lora.write_adapter(TINY_MODELS["tiny"], tmp_path / name, seed=seed, **config)
         for seed, name in enumerate(("pirate", "brief"))
     }
-    with LLM(tiny_engine, lora=folders, quiet=True) as llm:
+    with LLM(native_engine, lora=folders, quiet=True) as llm:
         params = SamplingParams(max_tokens=12)
         want = {
             (name, prompt): llm.generate(prompt, params, adapter=name).text
@@ -136,7 +148,7 @@ def test_a_server_answers_with_each_adapter(
         request.getfixturevalue("triton_runtime")
     else:
         options.append("--no-triton")
-    with serve_engine(tiny_engine, *options, drain_s=5) as server:
+    with serve_engine(native_engine, *options, drain_s=5) as server:
         client = httpx.Client(base_url=server.openai_url.removesuffix("/v1"), timeout=120)
         cached = 0
 
@@ -184,17 +196,16 @@ def check_triton(url: str, want: dict[tuple[str, str], str]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_commands_choose_an_adapter(tiny_engine: Path, tmp_path: Path) -> None:
+def test_the_commands_choose_an_adapter(native_engine: Path, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from nemotrt.engines.tiny.models import TINY_MODELS
     from support import lora
 
     config = {"target_modules": ["in_proj"], "size": 0.3}
     one = lora.write_adapter(TINY_MODELS["tiny"], tmp_path / "one", **config)
 
     def run(*words: str) -> Any:
-        line = ["generate", str(tiny_engine), "The", "--max-tokens", "8", *words]
+        line = ["generate", str(native_engine), "The", "--max-tokens", "8", *words]
         return CliRunner().invoke(main, line)
 
     plain, told = run(), run("--lora", f"one={one}", "--json")

@@ -30,7 +30,7 @@ def adapters(
     found: dict[str, dict[str, Path]] = {}
     for name, base in bases.items():
         targets, size = TARGETS[name], 0.05
-        some = {"target_modules": targets[:2], "r": 3, "seed": 1, "size": size}
+        some = {"target_modules": targets[:2], "r": 3, "seed": 1, "size": 4 * size}
         every = {"target_modules": targets, "r": 9, "seed": 2, "size": size}
         found[name] = {
             "some": lora.write_adapter(base, folder / f"{name}-some", **some),
