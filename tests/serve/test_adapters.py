@@ -148,8 +148,10 @@ def test_a_server_answers_with_each_adapter(
         request.getfixturevalue("triton_runtime")
     else:
         options.append("--no-triton")
-    with serve_engine(native_engine, *options, drain_s=5) as server:
-        client = httpx.Client(base_url=server.openai_url.removesuffix("/v1"), timeout=120)
+    with (
+        serve_engine(native_engine, *options, drain_s=5) as server,
+        httpx.Client(base_url=server.openai_url.removesuffix("/v1"), timeout=120) as client,
+    ):
         cached = 0
 
         def ask(model: str, prompt: str, leaves: bool) -> dict[str, Any]:
