@@ -14,8 +14,10 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
+from nemotrt.llm import LLM
 from nemotrt.serve.engine.submission import make_submission
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.upstream.upstream import Fields
@@ -125,8 +127,6 @@ def test_a_server_answers_with_each_adapter(
     through: str, native_engine: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Many at once, of each adapter and none, some of them left: each answer is its adapter's."""
-    from nemotrt.engines.runtime.sampling.params import SamplingParams
-    from nemotrt.llm import LLM
     from nemotrt.serve.processes.launcher import serve_engine
     from support import lora
 
@@ -210,9 +210,23 @@ def test_the_commands_choose_an_adapter(native_engine: Path, tmp_path: Path) -> 
         line = ["generate", str(native_engine), "The", "--max-tokens", "8", *words]
         return CliRunner().invoke(main, line)
 
+    def chat(*words: str) -> Any:
+        line = ["chat", str(native_engine), "--max-tokens", "8", "--temperature", "0", *words]
+        return CliRunner().invoke(main, line, input="Hi\n")
+
+    with LLM(native_engine, lora={"one": one}, quiet=True) as llm:
+        params = SamplingParams(max_tokens=8)
+        want, said = (
+            llm.generate("The", params, adapter="one"),
+            llm.chat("Hi", params, adapter="one"),
+        )
     plain, told = run(), run("--lora", f"one={one}", "--json")
     assert told.exit_code == 0, told.output
-    assert json.loads(told.stdout)["text"] != plain.stdout.rstrip("\n")
+    assert json.loads(told.stdout)["text"] == want.text != plain.stdout.rstrip("\n")
+    answered = chat("--lora", f"one={one}", "--lora", f"two={one}", "--adapter", "one")
+    assert answered.exit_code == 0, answered.output
+    assert said.text.strip() in answered.output
+    assert said.text.strip() not in chat().output
     several = ("--lora", f"one={one}", "--lora", f"two={one}")
     assert "choose by --adapter one or two" in run(*several).output
     assert run(*several, "--adapter", "two").stdout.rstrip() != plain.stdout.rstrip()
