@@ -88,7 +88,8 @@ struct StateSpec {
 // What an adapter adds to one linear: `down` [rank, inputs] and `up` [rank, outputs], its scale in it, rows
 // padded to a panel with zeros. Rank 0 is none.
 struct Lora {
-  const float *down, *up;
+  const float* down;
+  const float* up;
   int32_t rank;
 };
 
