@@ -7,6 +7,7 @@ from operator import mul
 
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.profiles.planning.sources.windows import Windows
+from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import (
@@ -52,6 +53,17 @@ class ShardedModel:
     tp: int = 1
     cache_tokens: int = 0
     windows: Windows | None = None
+    drafts: Drafts | None = None
+
+    @property
+    def num_checked(self) -> int:
+        """Tokens of a sequence in a decode step."""
+        return self.drafts.num_checked if self.drafts else 1
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a decode step gives a sequence."""
+        return self.drafts.tokens_per_step if self.drafts else 1
 
     def operators(self, call: Call) -> Iterator[Operator]:
         """Yield what a call costs one of the GPUs."""
@@ -61,7 +73,7 @@ class ShardedModel:
                 num_cached_tokens=call.num_sequences * self.cache_tokens,
                 num_pairs=call.num_tokens * self.cache_tokens,
             )
-        return operators(self.model, self.formats, self.seen(call), self.tp)
+        return operators(self.model, self.formats, self.seen(call), self.tp, self.drafts)
 
     def seen(self, call: Call) -> Call:
         """Return the call with what its attention layers read and multiply on average.
@@ -191,8 +203,8 @@ def choosing(model: ModelConfig, engine: EngineProfile, call: Call) -> Iterator[
 def decode_step_time(
     sharded: ShardedModel, on: Roofline, batch_size: int, context: float
 ) -> StepTime:
-    """Return the time of one token for `batch_size` sequences of `context` tokens."""
-    return step_time(sharded, on, decode_call(batch_size, context))
+    """Return the time of one step of `batch_size` sequences of `context` tokens."""
+    return step_time(sharded, on, decode_call(batch_size, context, sharded.num_checked))
 
 
 def prefill_s(
