@@ -13,10 +13,11 @@ from nemotrt.engines.backends import registry
 from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.answers.plan import make_plan
 from nemotrt.profiles.planning.time.engine_profile import known_engines, load_engine
-from nemotrt.profiles.planning.time.operators import Call, decode_call
+from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
 from nemotrt.profiles.planning.time.play.requests import Load
 from nemotrt.profiles.planning.time.play.scheduler import play
-from nemotrt.profiles.planning.time.roofline import Scenario
+from nemotrt.profiles.planning.time.roofline import Scenario, roofline
+from nemotrt.profiles.planning.time.step import call_seconds, step_time
 
 NANO = DeploymentOptions("nemotron-nano-9b-v2", gpu="h100", isl=1024, osl=512, engine="vllm")
 # 27 Mamba-2 layers of 128 heads x 80 x 128 in float32, and windows of 3 x 12,288 in bfloat16.
@@ -63,6 +64,16 @@ def test_the_play_agrees_with_mean_rates() -> None:
     state = deployment.steady_state(4, 4, Scenario.BEST)
     step_ms = state.step.total / deployment.sharded.tokens_per_step
     assert step_ms <= state.tpot_ms <= 1.6 * step_ms  # prompts of the others stop it
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt-llm-serve"])
+def test_a_call_takes_what_its_operators_take(engine: str) -> None:
+    deployment = deploy(NANO.at(engine=engine, accepted_per_step=1.5, guesses_per_step=3))
+    on = roofline(deployment.gpu, deployment.engine, Scenario.BEST)
+    seconds = call_seconds(deployment.sharded, on)
+    for call in (decode_call(7, 500, 4), prefill_call(2, 100, 700)):
+        whole = step_time(deployment.sharded, on, call).total
+        assert seconds(call) == pytest.approx(whole / 1e3, rel=1e-9)
 
 
 @pytest.mark.parametrize("guesses", [1, 3])
