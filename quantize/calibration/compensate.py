@@ -24,6 +24,7 @@ from nemotrt.engines.model.tensor_names import blocks
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.calibrate import CalibrationEmitter
 from nemotrt.quantize.calibration.forward import Floats, SequenceEmitter, embed, run_block
+from nemotrt.quantize.conversion.convert import read_rounded
 
 Ids = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int8]
@@ -80,12 +81,6 @@ def compensate(
             pass
         progress(1)
     return found
-
-
-def read_rounded(folder: Path, rows: slice) -> tuple[Codes, Floats]:
-    """Return rows of a weight's codes and of its scales."""
-    codes, scales = (np.load(folder / f"{part}.npy", mmap_mode="r")[rows] for part in (0, 1))
-    return np.array(codes), np.array(scales)
 
 
 def _add_moments(moments: list[Floats], inputs: Floats) -> None:
