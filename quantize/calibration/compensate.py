@@ -21,7 +21,7 @@ from nemotrt.engines.checkpoint.codes.groups import round_groups
 from nemotrt.engines.checkpoint.linear_weight import spread
 from nemotrt.engines.checkpoint.quantized.decoded import decoded
 from nemotrt.engines.model.tensor_names import blocks
-from nemotrt.errors import ConfigError
+from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.calibration.calibrate import CalibrationEmitter
 from nemotrt.quantize.calibration.forward import Floats, SequenceEmitter, embed, run_block
 from nemotrt.quantize.conversion.convert import read_rounded
@@ -57,6 +57,7 @@ def compensate(
 
     Raises:
         ConfigError: the model has experts, of which too few see each token.
+        ArtefactError: a weight holds NaN or infinity, or inputs overflow on this text.
     """
     if checkpoint.config.moe is not None:
         raise ConfigError("--compensate is not for models with experts; leave it away.")
@@ -72,7 +73,10 @@ def compensate(
             for place, name in enumerate(names):
                 target = folder / f"{number}-{place}"
                 target.mkdir()
-                codes, scales = rounded(checkpoint.floats(name), moments.pop(name), group_size)
+                weight, own = checkpoint.floats(name), moments.pop(name)
+                if not all(np.isfinite(part).all() for part in own):
+                    raise ArtefactError(f"the inputs of {name} overflow on this text.")
+                codes, scales = rounded(weight, own, group_size)
                 np.save(target / "0.npy", codes)
                 np.save(target / "1.npy", scales)
                 found[name] = target

@@ -18,7 +18,8 @@ from nemotrt.engines.checkpoint.gguf.file import read_gguf
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight, spread
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
+from nemotrt.quantize.calibration.compensate import compensate
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.quality.layers import choice
 from nemotrt.quantize.quality.layers.divergence import Unit
@@ -108,6 +109,27 @@ def test_a_resumed_run_has_the_codes_of_its_own_rounding(
     codes, scales = (np.load(folder / f"{part}.npy") for part in (0, 1))
     values = LinearWeight(open_checkpoint(tmp_path / "out"), name).floats()
     np.testing.assert_array_equal(values, codes * spread(scales, codes.shape[1]))
+
+
+@pytest.mark.parametrize(
+    ("leaf", "message"),
+    [("mixer.in_proj", "in_proj.weight holds 1 NaN"), ("norm", "in_proj.weight overflow")],
+)
+def test_nan_is_named_before_codes_are_made(
+    leaf: str, message: str, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of a weight itself, and of what enters it."""
+
+    def spoil(tensors: dict[str, Any]) -> None:
+        weight = tensors[f"backbone.layers.0.{leaf}.weight"]
+        weight.view(-1)[3] = 3e38 if leaf == "norm" else float("nan")
+
+    source, folder = open_checkpoint(make_checkpoint(edit=spoil)), tmp_path / "codes"
+    folder.mkdir()
+    tokens = np.arange(64).reshape(2, 32)
+    with pytest.raises(ArtefactError, match=message):
+        compensate(source, ["backbone.layers.0.mixer.in_proj.weight"], 32, tokens, folder)
+    assert not list(folder.rglob("*.npy"))
 
 
 @pytest.mark.parametrize("more", MEASURING, ids=lambda words: words[0])

@@ -78,28 +78,33 @@ def _write_rows(
     Raises:
         ArtefactError: they hold NaN or infinity, or weights that the type can't hold.
     """
-    order = np.arange(rows.stop - rows.start)
-    if change is Change.HEADS:
-        order = hub_rows(unit, order)
+    count = rows.stop - rows.start
+    order = hub_rows(unit, np.arange(count)) if change is Change.HEADS else slice(count)
+    raw: npt.NDArray[np.generic]
     if rounded is not None:
         codes, scales = read_rounded(rounded, rows)
         raw = packed_q4_0(codes[order], scales[order])
-        put(offset + rows.start * row_bytes, raw.reshape(-1).data)
-        return
-    weights = read_rows(fd, ref, rows)[order]
-    raw = _blocks(name, weights, kind, rows) if kind in ENCODERS else _floats(weights, kind, change)
+        _check_scales(name, scales, kind, rows)
+    else:
+        weights, has_blocks = read_rows(fd, ref, rows)[order], kind in ENCODERS
+        raw = _blocks(name, weights, kind, rows) if has_blocks else _floats(weights, kind, change)
     put(offset + rows.start * row_bytes, raw.reshape(-1).view(np.uint8).data)
 
 
 def _blocks(name: str, weights: Weights, kind: str, rows: slice) -> npt.NDArray[np.uint8]:
     raw, scales = ENCODERS[kind](weights)
+    _check_scales(name, scales, kind, rows)
+    return raw
+
+
+def _check_scales(name: str, scales: npt.NDArray[np.float32], kind: str, rows: slice) -> None:
+    """Raise ArtefactError if a type can't hold scales [rows, groups]."""
     bad = np.flatnonzero(~(scales <= np.float32(LARGEST_SCALE)).all(axis=1))
     if bad.size:
         what = "NaN or infinity" if not np.isfinite(scales[bad]).all() else "weights too large"
         raise ArtefactError(
             f"{name} holds {what}, first near row {rows.start + int(bad[0])}; {kind} can't hold it."
         )
-    return raw
 
 
 def _floats(weights: Weights, kind: str, change: Change) -> npt.NDArray[np.generic]:
