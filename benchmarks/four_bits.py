@@ -1,6 +1,6 @@
 """4 bits beside llama.cpp's: divergence and bytes, on the trained tiny model.
 
-Run: python benchmarks/four_bits.py [--windows 16] [--compensation]
+Run: python benchmarks/four_bits.py [--windows 16] [--compensation | --own-text]
 
 llama.cpp's own library quantizes the F16 file of its own converter; ours are GGUF files too. All
 are read by our reader and compared on the same windows of the shipped held-out texts, twice: with
@@ -8,9 +8,11 @@ the linears alone, embeddings and head being the 16 bit model's, and as they are
 bytes of" has a budget that its linears do not take more than those of the other file.
 
 --compensation tells what `--compensate` does instead: the divergence by damping, and the largest
-error of a row over the row's norm, which `inspect --source` bounds.
+error of a row over the row's norm, which `inspect --source` bounds. --own-text rounds on the first
+halves of the held-out texts, in turn, and compares on windows of their second halves.
 """
 
+import json
 import sys
 import tempfile
 from dataclasses import replace
@@ -107,6 +109,37 @@ def table(folder: Path, tokens: dict[str, np.ndarray]) -> None:
         print(row(label, target, tokens), flush=True)
 
 
+def own_text(folder: Path, num_windows: int) -> None:
+    """Print what a text of the same kind gives, beside the shipped set."""
+    from llama_build import gguf
+
+    tokens, parts = {}, []
+    for name in ("en", "ja"):
+        text = (TINY.parent / f"heldout/{name}.txt").read_text()
+        middle = text.index("\n", len(text) // 2) + 1
+        rows = token_windows(TINY, [text[middle:]], 256, 10**9)
+        tokens[name] = spread_windows(rows, num_windows)
+        parts.append([text[middle * i // 12 : middle * (i + 1) // 12] for i in range(12)])
+    own = folder / "own.jsonl"
+    in_turn = (part for both in zip(*parts, strict=True) for part in both)
+    own.write_text("".join(json.dumps({"text": part}) + "\n" for part in in_turn))
+    peer = gguf(TINY, "Q4_K_M", folder / "Q4_K_M.gguf")
+    print(row("llama.cpp `Q4_K_M`", peer, tokens), flush=True)
+    least = quantize(TINY, folder / "least.gguf", "int4-wo").target
+    room = linear_bytes(peer)[0] - linear_bytes(least)[0]
+    budget = {"budget_gib": (least.stat().st_size + room) / GIB}
+    for number, (label, how) in enumerate(
+        {
+            "at the bytes of `Q4_K_M`, the shipped set": budget,
+            "at the bytes of `Q4_K_M`, own text": budget | {"text": own},
+            "`--mixed`, own text": {"mixed": True, "text": own},
+        }.items()
+    ):
+        target = folder / f"own{number}.gguf"
+        quantize(TINY, target, "int4-wo", compensate=True, **how)
+        print(row(label, target, tokens), flush=True)
+
+
 def compensation(folder: Path, tokens: dict[str, np.ndarray]) -> None:
     """Print the divergence by damping, and the largest error of a row over its norm."""
     exact = open_checkpoint(TINY)
@@ -130,11 +163,14 @@ def compensation(folder: Path, tokens: dict[str, np.ndarray]) -> None:
 @click.command()
 @click.option("--windows", default=16, show_default=True, help="Windows of each text.")
 @click.option("--compensation", "alone", is_flag=True, help="What --compensate does, instead.")
-def main(windows: int, *, alone: bool) -> None:
+@click.option("--own-text", "own", is_flag=True, help="What text of the same kind gives, instead.")
+def main(windows: int, *, alone: bool, own: bool) -> None:
     """Print the tables."""
-    tokens = texts(windows)
     with tempfile.TemporaryDirectory() as folder:
-        (compensation if alone else table)(Path(folder), tokens)
+        if own:
+            own_text(Path(folder), windows)
+        else:
+            (compensation if alone else table)(Path(folder), texts(windows))
 
 
 if __name__ == "__main__":
