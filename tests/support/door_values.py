@@ -36,6 +36,7 @@ RESPONSE_VALUES: Json = {
     "previous_response_id": None,  # another request's answer: a test of its own
     "store": False,
     "stream": True,
+    "stream_options": {"include_obfuscation": True},
     "max_output_tokens": 6,
     "temperature": 0.3,
     "tools": [{"type": "function", **TOOL["function"]}],

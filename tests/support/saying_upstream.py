@@ -72,6 +72,9 @@ CHAT_VALUES: dict[str, Any] = {
     "tools": [TOOL],
     "tool_choice": "required",
     "parallel_tool_calls": False,
+    "functions": [TOOL["function"]],
+    "function_call": {"name": "now"},
+    "prediction": {"type": "content", "content": "Let me see."},
     "separate_reasoning": False,
     "include_reasoning": False,
     "reasoning_effort": "none",
@@ -93,6 +96,7 @@ BESIDE = {
     "top_logprobs": "logprobs",
     "tool_choice": "tools",
     "parallel_tool_calls": "tools",
+    "function_call": "functions",
 }
 
 
