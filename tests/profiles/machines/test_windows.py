@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.planning.answers.deployment import DeploymentOptions, deploy
+from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.request_memory import RequestMemory, request_memory
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.windows import Windows, windows_of
