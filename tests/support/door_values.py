@@ -33,6 +33,8 @@ SHARED_VALUES = {name: CHAT_VALUES[name] for name in SHARED}
 RESPONSE_VALUES: Json = {
     **SHARED_VALUES,
     "instructions": "Be brief.",
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 2,
     "previous_response_id": None,  # another request's answer: a test of its own
     "store": False,
     "stream": True,

@@ -114,7 +114,7 @@ class ToolCall(Strict):
     function: FunctionCall
 
 
-class ThinkingBlock(Strict):
+class TraceBlock(Strict):
     """An earlier trace as litellm hands it back; whoever signed it, it is taken as text."""
 
     type: Literal["thinking"]
@@ -145,7 +145,7 @@ class ReasoningDetail(Strict):
         return self.text or self.summary or ""
 
 
-Trace = TypeVar("Trace", ThinkingBlock, ReasoningDetail)
+Trace = TypeVar("Trace", TraceBlock, ReasoningDetail)
 Blocks = Annotated[list[Trace] | None, BeforeValidator(lambda value: value or None)]
 
 
@@ -159,7 +159,7 @@ class Message(Strict):
     name: str | None = None
     reasoning_content: Text | None = None
     reasoning: Text | None = None  # vLLM's newer name of it
-    thinking_blocks: Blocks[ThinkingBlock] = None  # these two where neither of those is given
+    thinking_blocks: Blocks[TraceBlock] = None  # these two where neither of those is given
     reasoning_details: Blocks[ReasoningDetail] = None
     tool_calls: list[ToolCall] | None = None
     function_call: Annotated[FunctionCall | None, BeforeValidator(lambda value: value or None)] = (
