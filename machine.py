@@ -40,7 +40,7 @@ def _check_cache() -> None:
     """Raise EnvironmentUnfitError where the user's cache can't be written, or is full."""
     path = usual_path()
     if path is None:
-        raise EnvironmentUnfitError("this user has no home folder: set XDG_CACHE_HOME")
+        raise EnvironmentUnfitError("this user has no home: set XDG_CACHE_HOME")
     place = next(folder for folder in (path, *path.parents) if folder.exists())
     if not os.access(place, os.W_OK):
         raise EnvironmentUnfitError(f"{place} can't be written: set XDG_CACHE_HOME")

@@ -54,7 +54,7 @@ def test_no_argument_is_required(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_share_is_the_median_of_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     module = load(FOLDER / "serve_throughput.py", monkeypatch)
     rates = ((1000, 900), (100, 80), (500, 500))  # the machine was slow in the second
-    found = module.summary([module.Pair(bare, stack, {"front": 2.0}) for bare, stack in rates])
+    found = module.summary([module.Pair(bare, stack, 1.0, {"front": 2.0}) for bare, stack in rates])
     assert found["shares"] == [0.9, 0.8, 1.0]
     assert found["share"] == 0.9
     assert found["cpu_us_per_token"] == {"front": 2}

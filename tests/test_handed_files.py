@@ -197,6 +197,7 @@ ELSEWHERE = {
     ("serve front", "--tls-certificate"): "tests/serve",
     ("serve front", "--tls-key"): "tests/serve",
     ("serve install", "--runtime"): "tests/serve: it is written",
+    ("evaluate", "--task-folder"): "tests/quantize/quality: lm-eval reads it",
     ("profile run", "--predict-model"): "plan's MODEL; a fault becomes a note",
     ("compare", "candidate"): "the same command as `profile compare`",
     ("compare", "baseline"): "the same command as `profile compare`",

@@ -26,7 +26,9 @@ class OpenOptions:
     `trust_seals`: what was digested before is not read again.
     """
 
-    num_threads: int | None = option(None, "CPU threads of the engine.", "--threads", kind=COUNT)
+    num_threads: int | None = option(
+        None, "CPU threads of the engine.", "--threads", kind=COUNT, unset="all"
+    )
     checkpoint: str | None = option(
         None,
         "Where the weights of ENGINE are, if they stay in a checkpoint; or $NEMOTRT_CHECKPOINT.",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Measured requests of each user.",
 )
-@click.option("--threads", type=COUNT, help="CPU threads.")
+@click.option("--threads", type=COUNT, help="CPU threads.  [default: all]")
 @on_busy_option
 @force_option
 @dry_run_option

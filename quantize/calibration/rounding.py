@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.errors import ConfigError
 from nemotrt.progress import count_progress
 from nemotrt.quantize.calibration.compensate import compensate
@@ -25,10 +25,8 @@ def round_on_text(
     """Return the options with the codes of each weight of 4 bits, which lie in `folder`.
 
     Raises:
-        ConfigError: the recipe has not 4 bits, the text is too short, or the model has experts.
+        ConfigError: the text is too short, or the model has experts.
     """
-    if not recipe.precision.weights.is_grouped or recipe.group_size is None:
-        raise ConfigError(f"--compensate is for recipes of 4 bits; {recipe.name} has none.")
     tokens = token_windows(
         source, read_texts(text.text or DEFAULT_TEXT), text.sequence_tokens, text.sequences
     )
@@ -36,12 +34,12 @@ def round_on_text(
         raise ConfigError(
             f"the text is shorter than one sequence of {text.sequence_tokens} tokens; give more."
         )
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_merged(source, options.merging.lora)
     selection = select(
         checkpoint.config, recipe, keep_feeders=options.keep_feeders, int8=options.int8
     )
     names = [name for name in selection.weights if name not in selection.int8]
     total = len(checkpoint.config.layers)
     with count_progress("rounding, blocks", total, quiet=quiet) as progress:
-        found = compensate(checkpoint, names, recipe.group_size, tokens, folder, progress)
+        found = compensate(checkpoint, names, recipe.group_size or 0, tokens, folder, progress)
     return replace(options, rounded=found)

@@ -64,7 +64,7 @@ class QuantizeOptions:
         "within 5 bits a weight, or --budget-gib.",
     )
     budget_gib: float | None = option(
-        None, "At most so many GiB of weights in all; --mixed within them.", kind=ABOVE_0
+        None, "Most GiB of weights in all; --mixed within them.", kind=ABOVE_0
     )
     compensate: bool = option(
         False,

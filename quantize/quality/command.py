@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     help="Plain text or .jsonl; may be repeated, one row of the table each. "
     "[default: the shipped held-out English and Japanese]",
 )
-@click.option(
-    "--sequences", type=COUNT, help="At most so many windows of each text. [default: whole texts]"
-)
+@click.option("--sequences", type=COUNT, help="Most windows of each text. [default: whole texts]")
 @click.option(
     "--sequence-tokens",
     type=click.IntRange(2),
@@ -58,8 +56,12 @@ if TYPE_CHECKING:
     metavar="TASK[,TASK...]",
     help="Tasks of lm-eval in place of texts, on engines in this process.",
 )
-@click.option("--task-folder", type=FOLDER, help="YAML files of more tasks.")
-@click.option("--task-limit", type=COUNT, help="At most so many items of each task.")
+@click.option(
+    "--task-folder",
+    type=FOLDER,
+    help="YAML files of more tasks; functions that they name run as code.",
+)
+@click.option("--task-limit", type=COUNT, help="Most items of each task.")
 @click.option("--shots", type=click.IntRange(0), help="Examples before an item.")
 @click.option("--chat", is_flag=True, help="Put the items through the chat template.")
 @weight_options

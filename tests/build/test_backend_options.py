@@ -47,7 +47,7 @@ FIELDS = {
 } | {option.flag: option.field for option in BACKEND_OPTIONS}
 # Of the call, whatever the backend.
 OF_THE_CALL = {"--output", "--backend", "--limits", "--list", "--force", "--dry-run", "--quiet"}
-OF_THE_CALL |= {"--json", "--offline", "--config", "--help"}
+OF_THE_CALL |= {"--json", "--offline", "--config", "--help", "--lora"}
 DEFAULTS = {"--ssm-state": "float32", "--kv-cache": "fp32", "--mamba": "native", "--tp-size": "1"}
 
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.gguf.file import read_gguf
 from nemotrt.engines.checkpoint.lora.merged import MergedRef, open_merged
 from nemotrt.engines.checkpoint.lora.merging import Merging
 from nemotrt.engines.model.numerics import Precision
@@ -60,16 +61,60 @@ def test_an_engine_of_merged_weights_answers_as_peft(
 def test_quantizing_with_an_adapter_is_quantizing_what_it_gives(
     adapter: Path, tmp_path: Path
 ) -> None:
-    write_merged(open_merged(TINY, [Merging(adapter)]), tmp_path / "merged")
-    words = ("--recipe", "int8-wo", "--quiet")
-    assert run("quantize", TINY, "--lora", adapter, *words, "-o", tmp_path / "a").exit_code == 0
-    assert run("quantize", tmp_path / "merged", *words, "-o", tmp_path / "b").exit_code == 0
-    [mine, theirs] = (load_file(tmp_path / x / "model.safetensors") for x in "ab")
+    check_quantized(adapter, tmp_path, "--recipe", "int8-wo")
+    record = json.loads((tmp_path / "a" / "nemotrt_quantize.json").read_text())
+    assert record["lora"] == [str(adapter)] == record["settings"]["lora"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("--mixed",), ("--budget-gib", "0.007"), ("--compensate",)])
+def test_what_is_measured_before_is_of_the_merged_model(
+    more: tuple[str, ...], adapter: Path, tmp_path: Path
+) -> None:
+    plain = check_quantized(adapter, tmp_path, "--recipe", "int4-wo", *more)
+    assert run("quantize", TINY, *plain, "-o", tmp_path / "plain").exit_code == 0
+    [mine, others] = (load_file(tmp_path / x / "model.safetensors") for x in ("a", "plain"))
+    assert mine.keys() != others.keys() or any(
+        value.tobytes() != others[name].tobytes() for name, value in mine.items()
+    )
+
+
+def check_quantized(adapter: Path, folder: Path, *words: str) -> tuple[str, ...]:
+    """Compare a quantized sum with a sum that was written and then quantized; return the words."""
+    write_merged(open_merged(TINY, [Merging(adapter)]), folder / "merged")
+    words = (*words, "--quiet")
+    for source, lora_words, target in ((TINY, ("--lora", adapter), "a"), ("merged", (), "b")):
+        done = run("quantize", folder / source, *lora_words, *words, "-o", folder / target)
+        assert done.exit_code == 0, done.output
+    [mine, theirs] = (load_file(folder / x / "model.safetensors") for x in "ab")
     assert mine.keys() == theirs.keys()
     for name, value in mine.items():
         np.testing.assert_array_equal(value.view(np.uint8), theirs[name].view(np.uint8))
-    record = json.loads((tmp_path / "a" / "nemotrt_quantize.json").read_text())
-    assert record["lora"] == [str(adapter)] == record["settings"]["lora"]
+    return words
+
+
+@pytest.mark.parametrize("recipe", ["int8-wo", "int4-wo"])
+def test_a_gguf_file_holds_the_merged_weights(recipe: str, adapter: Path, tmp_path: Path) -> None:
+    merged = tmp_path / "merged"
+    write_merged(open_merged(TINY, [Merging(adapter, 0.5)]), merged)
+    words = ("--recipe", recipe)
+    told = run("quantize", TINY, "--lora", f"{adapter}=0.5", *words, "-o", tmp_path / "a.gguf")
+    assert told.exit_code == 0, told.output
+    assert "merged into the weights: pirate (0.5)" in told.output
+    assert run("quantize", merged, *words, "-o", tmp_path / "b.gguf").exit_code == 0
+    assert run("quantize", TINY, *words, "-o", tmp_path / "plain.gguf").exit_code == 0
+    [mine, theirs, plain] = (stored_bytes(tmp_path / f"{x}.gguf") for x in ("a", "b", "plain"))
+    assert mine == theirs
+    assert mine.keys() == plain.keys()
+    changed = {name for name, value in mine.items() if value != plain[name]}
+    assert changed and all(name.startswith("blk.") for name in changed)
+
+
+def stored_bytes(path: Path) -> dict[str, bytes]:
+    """Return the bytes of each tensor of a GGUF file."""
+    raw = path.read_bytes()
+    tensors = read_gguf(path).tensors.items()
+    return {name: raw[ref.offset : ref.offset + ref.num_bytes] for name, ref in tensors}
 
 
 @pytest.mark.slow
@@ -106,7 +151,8 @@ def test_a_quantized_checkpoint_is_refused_with_the_cure(adapter: Path, tmp_path
     assert done.exit_code == 2
     assert "nemotrt quantize BASE --lora DIR" in done.output
     assert not (tmp_path / "engine").exists()
-    done = run("quantize", tmp_path / "q", "--lora", adapter, "-o", tmp_path / "r")
+    words = ("--recipe", "int8-wo", "--lora", adapter, "-o", tmp_path / "r")
+    done = run("quantize", tmp_path / "q", *words)
     assert done.exit_code == 2
     assert "quantized already" in done.output
 

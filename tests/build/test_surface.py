@@ -68,12 +68,14 @@ PACKAGES = {
     "nvidia-cuda-nvrtc": "compile our CUDA kernels on the GPU host",
     "tensorrt-llm": "serve with TensorRT-LLM on the GPU host",
     "transformers": "convert tokenizers that have no tokenizer.json",
+    "lm-eval": "tasks of lm-eval",
     "pyarrow": "tables as Parquet",
     "matplotlib": "plots as PNG",
 }
 ABILITIES = [
     "build and run on the CPU (onnxruntime)",
     "run faster on the CPU (native)",
+    "keep Mamba states in huge pages (native)",
     "choose tokens in compiled code, not by NumPy",
     "compile plans for A10G, A100 here (tensorrt)",
     "run plans here (tensorrt)",

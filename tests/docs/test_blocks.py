@@ -1,8 +1,8 @@
 """Every command block of the documents runs, or says above it why it can't.
 
-A comment before a block says how: `run: here` begins a new sandbox, `run: serve`, `run: models` and
-`run: pair` one with more in it, `run: on` or nothing goes on in the one before, and `not run: why`
-tells the reader. The blocks of docs/guides/gpu-host.md are run by the rehearsal.
+A comment before a block says how: `run: here` begins a new sandbox, `run: serve`, `run: models`,
+`run: pair` and `run: adapters` one with more in it, `run: on` or nothing goes on in the one before,
+and `not run: why` tells the reader. The blocks of docs/guides/gpu-host.md are run by the rehearsal.
 """
 
 import re
@@ -16,6 +16,7 @@ import pytest
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.tiny.models import TINY_MODELS
+from support import lora
 from support.rehearsal.guide import PAGE as REHEARSED
 from support.rehearsal.namespace import find_bubblewrap
 from support.rehearsal.walk import SHORT
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (not run|run): ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
 COMMANDS, DATA = {"bash", "fish"}, {"text", "json", "yaml"}
-KINDS = {"here", "on", "serve", "models", "pair"}
+KINDS = {"here", "on", "serve", "models", "pair", "adapters"}
 # What stands for the hub's models, and what makes a run short.
 STANDS_FOR = {
     "nvidia/NVIDIA-Nemotron-Nano-9B-v2": "tiny",
@@ -152,6 +153,11 @@ def test_the_blocks_of_a_page_run(
     if run[0].kind == "pair":
         for folder, model in (("engine-nano", "tiny"), ("engine-qwen", "tiny-dense")):
             build_engine(TINY_MODELS[model], tmp_path / folder, BuildSpec())
+    if run[0].kind == "adapters":
+        (tmp_path / "adapters").mkdir()
+        for seed, adapter in enumerate(("pirate", "brief")):
+            folder = tmp_path / "adapters" / adapter
+            lora.write_adapter(TINY_MODELS["tiny"], folder, seed, target_modules=lora.HYBRID)
     servers = tmp_path_factory.mktemp("s")  # a socket's path is short
     home = Path(sys.executable).parent
     environment = {

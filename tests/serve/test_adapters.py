@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,14 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
+from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.sampling.params import SamplingParams
+from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
+from nemotrt.llm import LLM
 from nemotrt.serve.engine.submission import make_submission
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.upstream.upstream import Fields
@@ -100,12 +107,26 @@ def test_an_adapter_is_not_called_like_the_model() -> None:
         check_adapter_names(("a", "llm"), ("llm", "nano"))
 
 
+@pytest.fixture(scope="module")
+def native_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The hybrid as it is, for adapters: 8 slots, 512 tokens."""
+    folder = tmp_path_factory.mktemp("native") / "engine"
+    spec = BuildSpec("native", precision=Precision.FP32, limits=Limits(8, 512, 32))
+    build_engine(TINY_MODELS["tiny"], folder, spec)
+    return folder
+
+
+LINES = "The engine reads a file and writes another one. " * 6  # kept, and full of what returns
+PROMPTS = ("The", LINES, LINES + "In the")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_server_answers_with_each_adapter(tiny_engine: Path, tmp_path: Path) -> None:
-    from nemotrt.engines.runtime.sampling.params import SamplingParams
-    from nemotrt.engines.tiny.models import TINY_MODELS
-    from nemotrt.llm import LLM
+@pytest.mark.parametrize("through", ["front", pytest.param("triton", marks=pytest.mark.triton)])
+def test_a_server_answers_with_each_adapter(
+    through: str, native_engine: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Many at once, of each adapter and none, some of them left: each answer is its adapter's."""
     from nemotrt.serve.processes.launcher import serve_engine
     from support import lora
 
@@ -114,40 +135,98 @@ def test_a_server_answers_with_each_adapter(tiny_engine: Path, tmp_path: Path) -
         name: lora.write_adapter(TINY_MODELS["tiny"], tmp_path / name, seed=seed, **config)
         for seed, name in enumerate(("pirate", "brief"))
     }
-    with LLM(tiny_engine, lora=folders, quiet=True) as llm:
+    with LLM(native_engine, lora=folders, quiet=True) as llm:
         params = SamplingParams(max_tokens=12)
-        want = {name: llm.generate("The", params, adapter=name).text for name in ("", *folders)}
-    assert len(set(want.values())) == 3
-    words = [word for name, path in folders.items() for word in ("--lora", f"{name}={path}")]
-    with serve_engine(tiny_engine, "--no-triton", *words, drain_s=5) as server:
-        url = f"{server.openai_url}/v1"
-        for model, name in {"llm": "", "pirate": "pirate", "llm:brief": "brief"}.items():
-            body = {"model": model, "prompt": "The", "max_tokens": 12, "temperature": 0}
-            answer = httpx.post(f"{url}/completions", json=body, timeout=60).json()
-            assert answer["choices"][0]["text"] == want[name]
-        body = {"model": "none", "prompt": "The"}
-        assert httpx.post(f"{url}/completions", json=body, timeout=60).status_code == 404
-        listed = httpx.get(f"{url}/models", timeout=60).json()["data"]
-        assert [model["id"] for model in listed][-2:] == ["pirate", "brief"]
+        want = {
+            (name, prompt): llm.generate(prompt, params, adapter=name).text
+            for name in ("", *folders)
+            for prompt in PROMPTS
+        }
+    assert len({want[name, "The"] for name in ("", *folders)}) == 3
+    options = [word for name, path in folders.items() for word in ("--lora", f"{name}={path}")]
+    if through == "triton":
+        request.getfixturevalue("triton_runtime")
+    else:
+        options.append("--no-triton")
+    with (
+        serve_engine(native_engine, *options, drain_s=5) as server,
+        httpx.Client(base_url=server.openai_url.removesuffix("/v1"), timeout=120) as client,
+    ):
+        cached = 0
+
+        def ask(model: str, prompt: str, leaves: bool) -> dict[str, Any]:
+            body = {"model": model, "prompt": prompt, "max_tokens": 12, "temperature": 0}
+            if leaves:
+                more = {"stream": True, "max_tokens": 400, "ignore_eos": True}
+                with client.stream("POST", "/v1/completions", json=body | more) as stream:
+                    next(stream.iter_lines())
+            answer = client.post("/v1/completions", json=body)
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+
+        models = {"llm": "", "pirate": "pirate", "llm:brief": "brief", "brief": "brief"}
+        asked = [(model, prompt) for prompt in PROMPTS for model in models] * 2
+        with ThreadPoolExecutor(len(asked)) as pool:
+            told = pool.map(lambda item: ask(*item[1], item[0] % 5 == 0), enumerate(asked))
+            for (model, prompt), answer in zip(asked, told, strict=True):
+                assert answer["choices"][0]["text"] == want[models[model], prompt], (model, prompt)
+                assert answer["model"] == model
+                cached += (answer["usage"].get("prompt_tokens_details") or {})["cached_tokens"]
+        assert cached > 0
+        for name in ("none", "llm:none", "pirate:brief"):
+            answer = client.post("/v1/completions", json={"model": name, "prompt": "The"})
+            assert answer.status_code == 404 and "brief" in answer.text
+        listed = client.get("/v1/models").json()["data"]
+        assert [(m["id"], m.get("parent")) for m in listed][-2:] == [
+            ("pirate", "llm"),
+            ("brief", "llm"),
+        ]
+        if server.http_url is not None:
+            check_triton(server.http_url, want)
+
+
+def check_triton(url: str, want: dict[tuple[str, str], str]) -> None:
+    """Ask Triton itself."""
+    body = {"text_input": "The", "max_tokens": 12, "temperature": 0.0}
+    for name in ("", "pirate", "brief"):
+        more = {"lora_name": name} if name else {}
+        answer = httpx.post(f"{url}/v2/models/llm/generate", json=body | more, timeout=60)
+        assert answer.json()["text_output"] == want[name, "The"], answer.text
+    for name, why in {"none": "unknown adapter", "": "lora_name must have"}.items():
+        answer = httpx.post(f"{url}/v2/models/llm/generate", json=body | {"lora_name": name})
+        assert answer.status_code >= 400 and why in answer.text
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_commands_choose_an_adapter(tiny_engine: Path, tmp_path: Path) -> None:
+def test_the_commands_choose_an_adapter(native_engine: Path, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from nemotrt.engines.tiny.models import TINY_MODELS
     from support import lora
 
-    config = {"target_modules": ["in_proj"], "size": 0.3}
+    config = {"target_modules": ["in_proj"], "size": 0.1}
     one = lora.write_adapter(TINY_MODELS["tiny"], tmp_path / "one", **config)
 
     def run(*words: str) -> Any:
-        line = ["generate", str(tiny_engine), "The", "--max-tokens", "8", *words]
+        line = ["generate", str(native_engine), "The", "--max-tokens", "8", *words]
         return CliRunner().invoke(main, line)
 
+    def chat(*words: str) -> Any:
+        line = ["chat", str(native_engine), "--no-think", "--max-tokens", "8", *words]
+        return CliRunner().invoke(main, [*line, "--temperature", "0"], input="Hi\n")
+
+    with LLM(native_engine, lora={"one": one}, quiet=True) as llm:
+        params = SamplingParams(max_tokens=8)
+        want, said = (
+            llm.generate("The", params, adapter="one"),
+            llm.chat("Hi", params, thinking=False, adapter="one"),
+        )
     plain, told = run(), run("--lora", f"one={one}", "--json")
     assert told.exit_code == 0, told.output
-    assert json.loads(told.stdout)["text"] != plain.stdout.rstrip("\n")
+    assert json.loads(told.stdout)["text"] == want.text != plain.stdout.rstrip("\n")
+    answered = chat("--lora", f"one={one}", "--lora", f"two={one}", "--adapter", "one")
+    assert answered.exit_code == 0, answered.output
+    assert said.text.strip() in answered.output
+    assert said.text.strip() not in chat().output
     several = ("--lora", f"one={one}", "--lora", f"two={one}")
     assert "choose by --adapter one or two" in run(*several).output
     assert run(*several, "--adapter", "two").stdout.rstrip() != plain.stdout.rstrip()

@@ -13,9 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.model.tensor_names import expected_shapes
+from nemotrt.engines.runtime.engine import Limits
 from support.reference import without_clamp
 
 HYBRID = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)  # of engines
 DENSE = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -85,9 +87,13 @@ def write_adapter(
 
 def loaded(folder: Path, *adapters: Path) -> Any:
     """Return a checkpoint's model in float32 with adapters as PEFT loads them, a0, a1, ..."""
+    return with_adapters(base_model(folder), *adapters)
+
+
+def with_adapters(model: Any, *adapters: Path) -> Any:
+    """Return a model with adapters as PEFT loads them, a0, a1, ..."""
     import peft
 
-    model: Any = base_model(folder)
     for number, adapter in enumerate(adapters):
         name = f"a{number}"
         if number == 0:

@@ -35,12 +35,22 @@ MAY_IMPORT = {
         "tokens are chosen by the compiled step",
     ),
     "profiles/engine_step/measurement.py": (
-        "native.engine native.library.machine_limits native.program.program",
+        "native.engine native.library.cores native.library.machine_limits native.pages "
+        "native.program.program",
         "times a native program's operations",
     ),
     "profiles/engine_step/roofline.py": ("native.library.machine_limits", "the same"),
     "profiles/engine_step/table.py": ("native.library.library", "names the kernels that ran"),
     "profiles/engine_step/work.py": ("native.program.program", "the same"),
+    "quantize/quality/running/block_engine.py": (
+        "native.engine native.program",
+        "runs one block at a time as a native program",
+    ),
+    "quantize/quality/running/opened.py": ("native.backend.check_step", "the same"),
+    "quantize/quality/tasks/opened_model.py": (
+        "native.backend.check_step native.engine native.export",
+        "makes a checkpoint's engine in a folder of its own, without an artefact",
+    ),
     "profiles/planning/memory/capacity.py": ("tensorrt.draws.tables", "counts what sampling takes"),
 }
 # Who may have a string that is a backend's name, and why.

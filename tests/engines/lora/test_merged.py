@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.lora.merged import MergedRef, open_merged
 from nemotrt.engines.checkpoint.lora.merging import Merging, read_merging
-from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError, NemotrtError
 from support import lora
 
@@ -46,13 +45,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 QUICK = ("ranks and alphas of some",)
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The tiny models in float32."""
-    folder = tmp_path_factory.mktemp("bases")
-    return {name: lora.float32_copy(path, folder / name) for name, path in TINY_MODELS.items()}
 
 
 def check(found: Checkpoint, want: Any, base: Path) -> None:

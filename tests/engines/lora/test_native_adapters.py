@@ -1,6 +1,7 @@
 """Several adapters at once on the native engine: PEFT's numbers, the same bits in any company."""
 
-import functools
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.artefact.options import OpenOptions
@@ -28,56 +30,15 @@ from nemotrt.llm import LLM
 from support import lora
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
-LIMITS = Limits(max_batch_size=4, max_seq_len=64, chunk_tokens=16)
 TOKENS = [5, 100, 7, 9, 300, 3, 2, 44]
 PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_WO, Precision.INT4_WO)
 QUICK = {("tiny", Precision.INT8_WO), ("tiny-dense", Precision.FP32)}
-TARGETS = {"tiny": [*lora.HYBRID, "lm_head"], "tiny-dense": lora.DENSE}
-SIZES = {"tiny": 0.05, "tiny-dense": 0.05}
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("bases")
-    return {name: lora.float32_copy(path, folder / name) for name, path in TINY_MODELS.items()}
-
-
-@pytest.fixture(scope="module")
-def adapters(
-    bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Path]]:
-    """Two of each model, of other ranks and other linears."""
-    folder = tmp_path_factory.mktemp("adapters")
-    found: dict[str, dict[str, Path]] = {}
-    for name, base in bases.items():
-        targets, size = TARGETS[name], SIZES[name]
-        some = {"target_modules": targets[:2], "r": 3, "seed": 1, "size": size}
-        every = {"target_modules": targets, "r": 9, "seed": 2, "size": size}
-        found[name] = {
-            "some": lora.write_adapter(base, folder / f"{name}-some", **some),
-            "every": lora.write_adapter(base, folder / f"{name}-every", **every),
-        }
-    return found
-
-
-@pytest.fixture(scope="module")
-def engines(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return the engine directory of a model in a precision."""
-    folder = tmp_path_factory.mktemp("engines")
-
-    @functools.cache
-    def build(name: str, precision: Precision) -> Path:
-        target = folder / f"{name}-{precision}"
-        build_engine(bases[name], target, BuildSpec("native", precision=precision, limits=LIMITS))
-        return target
-
-    return build
 
 
 def opened(engine: Path, base: Path, adapters: dict[str, Path], **how: Any) -> NativeEngine:
     config = open_checkpoint(base).config
     found = {name: open_adapter(path, config) for name, path in adapters.items()}
-    return NativeEngine(engine, LIMITS, 2, adapters=found, **how)
+    return NativeEngine(engine, lora.LIMITS, 2, adapters=found, **how)
 
 
 def slot_with(engine: NativeEngine, adapter: str) -> int:
@@ -93,21 +54,59 @@ def test_logits_are_pefts(
     name: str, engines: Any, bases: dict[str, Path], adapters: dict[str, dict[str, Path]]
 ) -> None:
     own = adapters[name]
-    engine = opened(engines(name, Precision.FP32), bases[name], own)
+    found = every_logits(engines(name, Precision.FP32), bases[name], own)
+    want = pefts_logits(lora.base_model(bases[name]), own)
+    np.testing.assert_allclose(found, want, atol=1e-4 * np.abs(want[0]).max())
+    assert np.abs(want[1] - want[0]).max() > 0.01 * np.abs(want[0]).max()
+
+
+@pytest.mark.slow
+def test_a_clamp_is_all_that_transformers_does_otherwise(
+    bases: dict[str, Path], adapters: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    """transformers as it is clamps time steps; an engine with that clamp in its config agrees.
+
+    Without it the base alone, of no adapter, differs by as much as each adapter's logits do.
+    """
+    own, base = adapters["tiny"], Path(shutil.copytree(bases["tiny"], tmp_path / "base"))
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    limits = {m.time_step_limit for m in model.modules() if hasattr(m, "time_step_limit")}
+    assert limits == {(model.config.time_step_min, np.inf)}
+    want = pefts_logits(model, own)
+    gaps = {}
+    for low in (model.config.time_step_min, 0.0):
+        config = json.loads((base / "config.json").read_text())
+        config["time_step_limit"] = [low, 1e30]
+        (base / "config.json").write_text(json.dumps(config))
+        spec = BuildSpec("native", precision=Precision.FP32, limits=lora.LIMITS)
+        build_engine(base, tmp_path / str(low), spec)
+        gap = np.abs(every_logits(tmp_path / str(low), base, own) - want)
+        gaps[low] = gap.max(axis=(1, 2)) / np.abs(want[0]).max()
+    assert (gaps[model.config.time_step_min] < 1e-4).all(), gaps
+    assert (gaps[0.0] > 3e-4).all() and gaps[0.0].max() < 10 * gaps[0.0][0], gaps
+
+
+def every_logits(
+    folder: Path, base: Path, own: dict[str, Path]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return [adapters, tokens, vocab] of one step; the first are without adapter."""
+    engine = opened(folder, base, own)
     slots = [slot_with(engine, adapter) for adapter in ("", *own)]
     found = engine.step([Feed(slot, TOKENS, len(TOKENS)) for slot in slots])
-    model = lora.loaded(bases[name], *own.values())
-    ids = torch.tensor([TOKENS])
+    engine.close()
+    return found.reshape(len(slots), len(TOKENS), -1)
+
+
+def pefts_logits(model: Any, own: dict[str, Path]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the same of transformers' model with PEFT's adapters."""
+    model, ids = lora.with_adapters(model, *own.values()), torch.tensor([TOKENS])
     with torch.no_grad(), model.disable_adapter():
         want = [model(ids).logits[0].numpy()]
     for number in range(len(own)):
         model.set_adapter(f"a{number}")
         with torch.no_grad():
             want.append(model(ids).logits[0].numpy())
-    largest = np.abs(want[0]).max()
-    np.testing.assert_allclose(found, np.concatenate(want), atol=1e-4 * largest)
-    assert np.abs(want[1] - want[0]).max() > 0.01 * largest
-    engine.close()
+    return np.stack(want)
 
 
 def run_in_chunks(
@@ -150,7 +149,7 @@ def test_a_sequences_bits_do_not_depend_on_its_company(
 ) -> None:
     folder = engines(name, precision)
     engine = opened(folder, bases[name], adapters[name])
-    plain = NativeEngine(folder, LIMITS, 1)
+    plain = NativeEngine(folder, lora.LIMITS, 1)
 
     @settings(max_examples=8)
     @given(st.lists(SEQUENCE, min_size=1, max_size=4))
@@ -177,7 +176,10 @@ def test_a_freed_slot_has_no_adapter(
     engines: Any, bases: dict[str, Path], adapters: dict[str, dict[str, Path]]
 ) -> None:
     folder = engines("tiny", Precision.BF16)
-    engine, plain = opened(folder, bases["tiny"], adapters["tiny"]), NativeEngine(folder, LIMITS, 1)
+    engine, plain = (
+        opened(folder, bases["tiny"], adapters["tiny"]),
+        NativeEngine(folder, lora.LIMITS, 1),
+    )
     engine.release(slot_with(engine, "every"))
     found = engine.step([Feed(engine.allocate(), TOKENS)])
     np.testing.assert_array_equal(found, plain.step([Feed(plain.allocate(), TOKENS)]))
@@ -268,7 +270,7 @@ def test_what_only_a_merge_can_do_is_refused(
     with pytest.raises(ConfigError, match=r"is a DoRA.*nemotrt build CHECKPOINT --lora"):
         opened(engines("tiny", Precision.FP32), bases["tiny"], {"dora": dora})
     other = tmp_path / "onnx"
-    build_engine(bases["tiny"], other, BuildSpec("onnxruntime", limits=LIMITS))
+    build_engine(bases["tiny"], other, BuildSpec("onnxruntime", limits=lora.LIMITS))
     named = OpenOptions(lora=(NamedAdapter("dora", dora),))
     with pytest.raises(ConfigError, match=r"is for engines of native.*nemotrt build"):
         open_engine(other, named)

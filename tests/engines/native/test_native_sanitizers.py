@@ -17,6 +17,7 @@ from nemotrt.engines.backends.native.library.compiler import (
 from nemotrt.engines.backends.native.library.library import LIBRARY_VARIABLE
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
+from support import lora
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -27,6 +28,7 @@ TESTS = (
     "test_native_program.py",
     "test_native_quantized.py",
     "test_native_safety.py",
+    "../lora/test_native_adapters.py",
 )
 SANITIZER_FLAGS = (
     "-g",
@@ -36,6 +38,7 @@ SANITIZER_FLAGS = (
     "-fno-sanitize-recover=undefined",
 )
 THREAD_SANITIZER_FLAGS = ("-g", "-O1", "-fsanitize=thread")
+TARGETS = [*lora.HYBRID, "lm_head"]
 LIMITS = Limits(max_batch_size=8, max_seq_len=1280, chunk_tokens=128)
 STEPS = """
 import sys
@@ -43,10 +46,16 @@ from pathlib import Path
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.sampling.draws import Turn, open_draws
 from nemotrt.engines.backends.native.engine import NativeEngine
+from nemotrt.engines.checkpoint.lora.adapter import open_adapter
+from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 
-engine = NativeEngine(Path(sys.argv[1]), Limits(8, 1280, 128), 4, max_draft=16)
+folder = Path(sys.argv[1])
+adapters = {"a": open_adapter(Path(sys.argv[2]), read_model_config(folder))}
+engine = NativeEngine(folder, Limits(8, 1280, 128), 4, max_draft=16, adapters=adapters)
 slots = [engine.allocate() for _ in range(8)]
+for slot in slots[::2]:
+    engine.adapt(slot, "a")
 draws, card = open_draws(engine), SamplingParams(temperature=0.6, top_p=0.95, logprobs=3)
 turns = [Turn(slot, draws.open(card, (7,), ())) for slot in slots]
 for count in (1, 30, 1, 128, 1, 1):
@@ -132,6 +141,7 @@ def test_threads_do_not_race(tmp_path: Path) -> None:
 
     control = run(f"import ctypes; ctypes.CDLL({str(racy)!r}).race()")
     assert control.returncode == 66 and "data race" in control.stderr, control.stderr[-2000:]
-    result = run(STEPS, str(tmp_path / "e"))
+    adapter = lora.write_adapter(TINY_MODELS["tiny"], tmp_path / "a", target_modules=TARGETS)
+    result = run(STEPS, str(tmp_path / "e"), str(adapter))
     assert result.returncode == 0, result.stderr[-4000:]
     assert result.stdout.strip() == "done"

@@ -57,7 +57,7 @@ VLLM = """vllm serve nvidia/NVIDIA-Nemotron-Nano-9B-v2
 --no-enable-prefix-caching --max-cudagraph-capture-size {batch} --reasoning-parser deepseek_r1"""
 SGLANG = """python -m sglang.launch_server --model-path nvidia/NVIDIA-Nemotron-Nano-9B-v2
 --served-model-name NVIDIA-Nemotron-Nano-9B-v2 --dtype bfloat16 --context-length 24576
---max-running-requests {batch} --max-mamba-cache-size {batch} --chunked-prefill-size 2048
+--max-running-requests {batch} --max-mamba-cache-size {batch} --chunked-prefill-size 8192
 --mem-fraction-static {static} --kv-cache-dtype auto --mamba-ssm-dtype float32
 --disable-radix-cache --cuda-graph-max-bs-decode {batch} --reasoning-parser deepseek-r1"""
 TRTLLM = """trtllm-serve nvidia/NVIDIA-Nemotron-Nano-9B-v2 --backend pytorch

@@ -339,7 +339,7 @@ UNKNOWN = {
         "quant_method": "compressed-tensors",
         "config_groups": {
             "a": {"weights": {"num_bits": 4, "type": "int", "group_size": 32}},
-            "b": {"weights": {"num_bits": 8, "type": "int", "strategy": "channel"}},
+            "b": {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"}},
         },
     },
     "bad regex": {
