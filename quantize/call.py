@@ -11,7 +11,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.gpus import choose_format, choose_recipe, wants_gguf
 from nemotrt.quantize.recipes.recipe import Recipe
-from nemotrt.quantize.writing.gguf.output import check_output, write_output
+from nemotrt.quantize.writing.gguf.output import check_output, plan_output, write_output
 from nemotrt.quantize.writing.writer import QuantizeResult
 
 DEFAULT_TEXT = CalibrationText()
@@ -77,6 +77,7 @@ def quantize(
     read_on = replace(DEFAULT_TEXT, text=None if text is None else Path(text))
     check_output(target, chosen, options)
     source = checkpoint_folder(str(checkpoint), quiet=True)
+    plan_output(source, target, chosen, options, is_calibrated=False)  # before the long work
     if folder is not None:
         from nemotrt.quantize.calibration.calibrate import ensure_calibration
 
