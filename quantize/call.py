@@ -1,13 +1,17 @@
 """`nemotrt.quantize(...)`: what `nemotrt quantize` does, as a function."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.lora.merging import MergingOptions, read_merging
+from nemotrt.engines.model.numerics import GROUP_SIZES, Precision
+from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.gpus import choose_format, choose_recipe, wants_gguf
-from nemotrt.quantize.writing.gguf.output import check_output, write_output
+from nemotrt.quantize.recipes.recipe import Recipe
+from nemotrt.quantize.writing.gguf.output import check_output, plan_output, write_output
 from nemotrt.quantize.writing.writer import QuantizeResult
 
 DEFAULT_TEXT = CalibrationText()
@@ -20,7 +24,13 @@ def quantize(
     *,
     gpu: str | None = None,
     calibration: str | Path | None = None,
+    format: str | None = None,
     kv_cache: str = "none",
+    group_size: int | None = None,
+    mixed: bool = False,
+    budget_gib: float | None = None,
+    compensate: bool = False,
+    text: str | Path | None = None,
     lora: Sequence[str | Path] = (),
     force: bool = False,
 ) -> QuantizeResult:
@@ -32,7 +42,13 @@ def quantize(
         recipe: its name, or a YAML file; default the one for `gpu`.
         gpu: the recipe must run there.
         calibration: a folder with the calibration for static scales; made first if it is not there.
+        format: "modelopt", "compressed-tensors" or "gguf"; default by recipe and output.
         kv_cache: "none", "fp8" or "int8".
+        group_size: inputs that share a scale, of int4-wo: 32, 64 or 128; default the recipe's.
+        mixed: give the linears that diverge most 8 bits, within 5 bits a weight or `budget_gib`.
+        budget_gib: GiB that all weights take at most; `mixed` within them.
+        compensate: round so that later inputs make up for the errors of earlier ones, on `text`.
+        text: what is calibrated on, .jsonl or plain; default a shipped set.
         lora: adapters that are merged before, each DIR or DIR=WEIGHT.
         force: replace the output.
 
@@ -41,29 +57,55 @@ def quantize(
         ArtefactError: the checkpoint is damaged.
         EnvironmentUnfitError: the disk is too small, or the checkpoint can't be downloaded.
     """
-    chosen, target = choose_recipe(recipe, gpu, kv_cache), Path(output)
+    target = Path(output)
+    chosen = choose_recipe(recipe, gpu, kv_cache).with_groups(group_size)
     folder = None if calibration is None else Path(calibration)
+    to_gguf = wants_gguf(format, target)
     options = QuantizeOptions(
-        choose_format(None, chosen),
+        choose_format(None if to_gguf else format, chosen),
         kv_cache,
+        group_size,
+        mixed=mixed,
+        budget_gib=budget_gib,
+        compensate=compensate,
         merging=MergingOptions(tuple(read_merging(str(one)) for one in lora)),
         calibration=folder,
         force=force,
-        to_gguf=wants_gguf(None, target),
+        to_gguf=to_gguf,
     )
-    check_output(target, options)
+    _check_used(chosen, options, text)
+    read_on = replace(DEFAULT_TEXT, text=None if text is None else Path(text))
+    check_output(target, chosen, options)
     source = checkpoint_folder(str(checkpoint), quiet=True)
+    plan_output(source, target, chosen, options, is_calibrated=False)  # before the long work
     if folder is not None:
         from nemotrt.quantize.calibration.calibrate import ensure_calibration
 
-        text = DEFAULT_TEXT
         ensure_calibration(
             source,
             folder,
-            text.text,
-            text.sequences,
-            text.sequence_tokens,
+            read_on.text,
+            read_on.sequences,
+            read_on.sequence_tokens,
+            is_asked=text is not None,
             mergings=options.merging.lora,
             quiet=True,
         )
-    return write_output(source, target, chosen, options)
+    if mixed or budget_gib is not None:
+        from nemotrt.quantize.quality.layers.choice import choose_int8
+
+        options, _ = choose_int8(source, target, chosen, options)
+    return write_output(source, target, chosen, options, read_on)
+
+
+def _check_used(recipe: Recipe, options: QuantizeOptions, text: str | Path | None) -> None:
+    """Raise ConfigError if an argument has a wrong value, or would change nothing."""
+    size, budget = options.group_size, options.budget_gib
+    if size is not None and recipe.precision is not Precision.INT4_WO:
+        raise ConfigError(f"group_size is for int4-wo; {recipe.name} has no groups to choose.")
+    if size is not None and size not in GROUP_SIZES:
+        raise ConfigError(f"group_size {size}: give one of {', '.join(map(str, GROUP_SIZES))}.")
+    if budget is not None and budget <= 0:
+        raise ConfigError(f"budget_gib {budget:g} is not above 0.")
+    if text is not None and options.calibration is None and not options.compensate:
+        raise ConfigError("text is for calibration and compensate; neither is given.")

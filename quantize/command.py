@@ -1,7 +1,6 @@
 """`nemotrt quantize`: parse, call, print."""
 
 import json
-import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from nemotrt.commandline.shared import (
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.profiles.hardware.gpu_profile import known_gpus
-from nemotrt.progress import byte_progress, readable_size
+from nemotrt.progress import readable_size
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.gpus import choose_format, choose_recipe, wants_gguf
 from nemotrt.quantize.recipes.recipe import Recipe, recipe_names
@@ -79,7 +78,6 @@ def quantize(
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.quantize.writing.gguf.output import check_output, plan_output, write_output
-    from nemotrt.quantize.writing.writer import work_bytes
 
     kv_cache, calibration = quantize_options.kv_cache, quantize_options.calibration
     chosen = choose_recipe(recipe, gpu, kv_cache).with_groups(quantize_options.group_size)
@@ -100,14 +98,14 @@ def quantize(
     note = unused_note(chosen, kv_cache, _changed(), is_calibrated=is_calibrated, clip=clip)
     if note and not quiet:
         click.echo(note, err=True)
-    check_output(output, options)
+    check_output(output, chosen, options)
     source = checkpoint_folder(checkpoint)
+    if has_text:
+        # what can't be done shows before the long work
+        plan_output(source, output, chosen, options, is_calibrated=False)
     if calibration is not None and not dry_run:
         from nemotrt.quantize.calibration.calibrate import ensure_calibration
 
-        plan_output(
-            source, output, chosen, options, is_calibrated=False
-        )  # what can't be done shows before
         given = given_options(click.get_current_context())
         ensure_calibration(
             source,
@@ -122,22 +120,13 @@ def quantize(
     if options.mixed or options.budget_gib is not None:
         from nemotrt.quantize.quality.layers.choice import choose_int8
 
-        options, units = choose_int8(source, chosen, options, quiet=silent)
+        options, units = choose_int8(source, output, chosen, options, quiet=silent)
         if not silent:
             _print_choice(units, options)
     if dry_run:
         _print_plan(source, output, chosen, options, as_json=as_json)
         return
-    total = work_bytes(source, chosen, options)
-    with tempfile.TemporaryDirectory(prefix="nemotrt-") as place:
-        if options.compensate:
-            from nemotrt.quantize.calibration.rounding import round_on_text
-
-            options = round_on_text(
-                source, chosen, options, calibration_text, Path(place), quiet=silent
-            )
-        with byte_progress(chosen.name, total, quiet=silent) as progress:
-            result = write_output(source, output, chosen, options, progress=progress)
+    result = write_output(source, output, chosen, options, calibration_text, quiet=silent)
     if as_json:
         click.echo(json.dumps(asdict(result) | {"schema_version": 1}, default=str))
     elif not quiet:
@@ -222,12 +211,13 @@ def _print_plan(
             "format": layout,
             "target_bytes": target_bytes,
             "quantize": selection.weights,
+            "int8": sorted(selection.int8),
             "exclude": selection.exclude,
         }
         click.echo(json.dumps(value))
         return
     for name in selection.weights:
-        click.echo(f"quantize {name}")
+        click.echo(f"quantize {name}{', 8 bits' if name in selection.int8 else ''}")
     for name in selection.exclude:
         if not (options.to_gguf and name == "lm_head"):
             click.echo(f"keep     {name}")

@@ -116,6 +116,10 @@ def plan_model(
         )
         return
     check_outputs(asked)
+    if options.accepted_per_step is not None:
+        for is_given, name in ((load, "--sessions"), (table, "--launch")):
+            if is_given:
+                raise ConfigError(f"--accepted-per-step: {name} plans no speculation yet.")
     if load and precision_choice.is_any:
         raise ConfigError("--sessions plans one precision, not any.")
     # Of sessions the target is for the agents, not for a batch.

@@ -1,5 +1,6 @@
 """From a recorded run to its result: status, window, metrics, notes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nemotrt.profiles.hardware.nvml.flags import flags
@@ -34,6 +35,8 @@ from nemotrt.profiles.runs.recording import (
 NOTABLE_LATENESS_S = 0.1
 # Heartbeats of an idle machine come 0.1 to 1 ms late.
 NOTABLE_LAG_MS = 5.0
+# A first response may hold two tokens; so may some where a token is no text yet.
+NOTABLE_TOKENS = 1.2
 UNCOUNTED = (
     "The server does not say how many tokens it read and wrote: each response counts as one token, "
     "and prompts have the length that --tokenizer gives them."
@@ -81,6 +84,7 @@ def compose(
     endings = count_endings(requests)
     notes = list(filter(None, [errors_text(endings)]))
     notes += _driver_notes(driver, requests, has_own_clock=target.stamps_itself)
+    notes += _response_notes(view.answered)
     countings = {exchange.counting for exchange in record.exchanges}
     if Counting.TOKENIZER in countings:
         notes.append(COUNTED_HERE)
@@ -151,6 +155,17 @@ def _driver_notes(
             "count from when they were due."
         )
     return notes
+
+
+def _response_notes(answered: Sequence[RequestRecord]) -> list[str]:
+    """Return what a reader must know where a response holds several tokens."""
+    counts = [count for request in answered for count in request.arrival_tokens[1:]]
+    if not counts or (mean := sum(counts) / len(counts)) < NOTABLE_TOKENS:
+        return []
+    return [
+        f"Responses after the first held {mean:.1f} tokens on average: itl_ms is the time between "
+        "responses, tpot_ms that of a token."
+    ]
 
 
 def _gpu_notes(

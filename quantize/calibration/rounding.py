@@ -25,10 +25,8 @@ def round_on_text(
     """Return the options with the codes of each weight of 4 bits, which lie in `folder`.
 
     Raises:
-        ConfigError: the recipe has not 4 bits, the text is too short, or the model has experts.
+        ConfigError: the text is too short, or the model has experts.
     """
-    if not recipe.precision.weights.is_grouped or recipe.group_size is None:
-        raise ConfigError(f"--compensate is for recipes of 4 bits; {recipe.name} has none.")
     tokens = token_windows(
         source, read_texts(text.text or DEFAULT_TEXT), text.sequence_tokens, text.sequences
     )
@@ -43,5 +41,5 @@ def round_on_text(
     names = [name for name in selection.weights if name not in selection.int8]
     total = len(checkpoint.config.layers)
     with count_progress("rounding, blocks", total, quiet=quiet) as progress:
-        found = compensate(checkpoint, names, recipe.group_size, tokens, folder, progress)
+        found = compensate(checkpoint, names, recipe.group_size or 0, tokens, folder, progress)
     return replace(options, rounded=found)

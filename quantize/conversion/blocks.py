@@ -60,10 +60,15 @@ def q4_0(weights: Weights) -> tuple[Bytes, Floats]:
     scales = np.empty((rows, columns // GROUP), np.float32)
     codes = np.empty(values.shape, np.int8)
     round_groups(values, NO_WEIGHTS, GROUP, codes, scales)
-    halves = (codes + np.int8(8)).view(np.uint8).reshape(rows, -1, 2, GROUP // 2)
+    return packed_q4_0(codes, scales), scales
+
+
+def packed_q4_0(codes: npt.NDArray[np.int8], scales: Floats) -> Bytes:
+    """Return int4-wo's codes [rows, columns] and scales [rows, groups] as blocks, [rows, bytes]."""
+    halves = (codes + np.int8(8)).view(np.uint8).reshape(len(codes), -1, 2, GROUP // 2)
     blocks = _blocks("Q4_0", *scales.shape)
     blocks[:, :, SCALE_BYTES:] = halves[:, :, 0] | halves[:, :, 1] << 4
-    return _with_scales(blocks, scales), scales
+    return _with_scales(blocks, scales)
 
 
 def _blocks(word: str, rows: int, groups: int) -> Bytes:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -121,8 +122,7 @@ def _int4_rows(
     Two are of inputs side by side, plus 8, or of rows.
     """
     if linear.rounded is not None:
-        codes, scales = (np.array(np.load(linear.rounded / f"{x}.npy", "r")[rows]) for x in (0, 1))
-        return _stored_int4(linear, codes, scales)
+        return _stored_int4(linear, *read_rounded(linear.rounded, rows))
     floats = kernels.widened(weights)
     if linear.columns.size:
         floats = floats * linear.columns
@@ -133,6 +133,12 @@ def _int4_rows(
     round_groups(floats, NO_WEIGHTS, linear.group_size, codes, scales)
     _checked(linear, rows, scales.max(axis=1))
     return _stored_int4(linear, codes, scales)
+
+
+def read_rounded(folder: Path, rows: slice) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Return rows of the codes [out, in] and scales [out, groups] that `compensate` left."""
+    codes, scales = (np.array(np.load(folder / f"{part}.npy", "r")[rows]) for part in (0, 1))
+    return codes, scales
 
 
 def _stored_int4(

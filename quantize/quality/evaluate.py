@@ -69,7 +69,7 @@ def evaluate(
             raise ConfigError(f"text {name} is shorter than one sequence; give more text.")
     if is_engine(candidate):
         return evaluate_engine(_open(reference), candidate, tokens, progress, options, left_out)
-    return _evaluate_checkpoint(_open(reference), _open(candidate), tokens, left_out, progress)
+    return evaluate_checkpoints(_open(reference), _open(candidate), tokens, left_out, progress)
 
 
 def windows_within(reference: Path, candidate: Path, tokens: dict[str, Ids], minutes: float) -> int:
@@ -114,14 +114,14 @@ def head_steps(config: ModelConfig) -> int:
     return max(1, round(config.vocab_size * config.hidden_size / mean_weights))
 
 
-def _evaluate_checkpoint(
+def evaluate_checkpoints(
     first: Checkpoint,
     second: Checkpoint,
     tokens: dict[str, Ids],
-    left_out: LeftOut,
-    progress: Progress,
+    left_out: LeftOut = NOTHING,
+    progress: Progress = lambda num_steps: None,
 ) -> Quality:
-    """Run both checkpoints block by block."""
+    """Return the quality of `second` against `first`, both run block by block, as `evaluate`."""
     if not first.config.computes_as(second.config):
         raise ConfigError(f"{second.path} is another model than {first.path}.")
     every = np.concatenate(list(tokens.values()))

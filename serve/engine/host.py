@@ -27,7 +27,7 @@ from nemotrt.errors import ChildProcessFailedError
 from nemotrt.profiles.hardware.exporter.gpu_gauges import GpuGauges
 from nemotrt.serve.engine.connection import ClientConnection
 from nemotrt.serve.engine.kept_metrics import kept_text, speculation_text
-from nemotrt.serve.engine.loop import EngineLoop
+from nemotrt.serve.engine.loop import BY_DEFAULT, EngineLoop
 from nemotrt.serve.engine.preparation import Preparation
 from nemotrt.serve.engine.telemetry import info_text
 from nemotrt.serve.grammar.grammar import GrammarCompiler
@@ -35,10 +35,9 @@ from nemotrt.serve.logs.options import LogOptions
 from nemotrt.serve.logs.outlet import start_logging
 from nemotrt.serve.logs.tracing import Tracing, start_tracing
 from nemotrt.serve.processes.options import (
-    MAX_CHUNKS_PER_S,
+    ChunkRate,
     EngineOptions,
     QueueLimits,
-    chunks_per_s,
 )
 
 log = logging.getLogger("nemotrt.engine")
@@ -54,7 +53,7 @@ class EngineHost:
         self,
         opened: OpenEngine,
         limits: QueueLimits,
-        max_chunks_per_s: float = MAX_CHUNKS_PER_S,
+        rate: ChunkRate = BY_DEFAULT,
         target_itl_s: float | None = None,
         prefix_cache: PrefixCacheOptions = BY_MACHINE,
         tracing: Tracing | None = None,
@@ -69,9 +68,7 @@ class EngineHost:
         scheduler = opened.keeping_scheduler(prefix_cache, target_itl_s)
         kept_bytes = 0 if scheduler.kept is None else scheduler.kept.limit_bytes
         log.info("kept prefixes have %.2f GiB at most", kept_bytes / 2**30)
-        self.loop = EngineLoop(
-            scheduler, limits, self._flush, max_chunks_per_s=max_chunks_per_s, tracing=tracing
-        )
+        self.loop = EngineLoop(scheduler, limits, self._flush, rate=rate, tracing=tracing)
         tokenizer = opened.tokenizer
         self._grammars = (
             None
@@ -184,7 +181,7 @@ def main(
     target_itl_s = None if told.target_itl_ms is None else told.target_itl_ms / 1000
     is_cpu = registry.find(opened.manifest.backend).is_cpu
     num_cores = len(os.sched_getaffinity(0))
-    rate = chunks_per_s(told.max_chunks_per_s, is_cpu=is_cpu, num_cores=num_cores)
+    rate = ChunkRate.of(told.max_chunks_per_s, is_cpu=is_cpu, num_cores=num_cores)
     host = EngineHost(opened, told.queue, rate, target_itl_s, told.prefix_cache, tracing)
 
     def drain(number: int, frame: FrameType | None) -> None:

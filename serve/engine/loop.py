@@ -16,11 +16,12 @@ from nemotrt.serve.engine.delivery import Delivery, Fields, failure, outcome_of
 from nemotrt.serve.engine.submission import Submission
 from nemotrt.serve.engine.telemetry import Telemetry
 from nemotrt.serve.logs.tracing import Tracing
-from nemotrt.serve.processes.options import MAX_CHUNKS_PER_S, QueueLimits
+from nemotrt.serve.processes.options import ChunkRate, QueueLimits
 from nemotrt.wire.frames import STOPPING
 
 log = logging.getLogger("nemotrt.engine")
 SHUTTING_DOWN = failure(**STOPPING)
+BY_DEFAULT = ChunkRate()
 
 
 @dataclass(slots=True)
@@ -41,11 +42,11 @@ class EngineLoop:
         limits: QueueLimits,
         flush: Callable[[], None] = lambda: None,
         *,
-        max_chunks_per_s: float = MAX_CHUNKS_PER_S,
+        rate: ChunkRate = BY_DEFAULT,
         tracing: Tracing | None = None,
     ) -> None:
-        """Prepare; `flush` is called after each step, `max_chunks_per_s` is for all streams."""
-        self._chunk_s = 1 / max_chunks_per_s
+        """Prepare; `flush` is called after each step."""
+        self._rate = rate
         self.scheduler = scheduler
         self.waiting = AdmissionQueue(limits)
         self.failure: BaseException | None = None
@@ -238,7 +239,8 @@ class EngineLoop:
         live = self._live.get(update.request_id)
         if live is None:
             return
-        fields = live.delivery.fields(update, now_s, self._chunk_s * len(self.scheduler.running))
+        interval_s = self._rate.interval_s(len(self.scheduler.running))
+        fields = live.delivery.fields(update, now_s, interval_s)
         if update.finish_reason is FinishReason.CANCELLED and live.error is not None:
             fields = live.error
         if update.finish_reason is FinishReason.ERROR:

@@ -167,7 +167,8 @@ class Front:
         if isinstance(call, ResponseCall):
             self.responses.keep(request, call)
         if prepared.is_stream:
-            return EventStream(call.chunks(self.spec.upstream), call.stream_end)
+            chunks = call.chunks(self.spec.upstream)
+            return EventStream(chunks, call.stream_end, is_padded=prepared.is_padded)
         work = call.completion(self.spec.upstream)
         return JSONResponse(await until_gone(work, request.receive))
 

@@ -23,6 +23,8 @@ MAX_CHUNKS_PER_S = 2000.0
 # Where the engine computes on the same cores, chunks take its time. One costs 0.35 to 0.45 ms of
 # CPU: 4 % of the cores at this rate. Source: measured, busy 2-core machine, 2026-11-30.
 CHUNKS_PER_S_AND_CORE = 100.0
+# Few streams are people who read: each of their tokens goes out alone, on any number of cores.
+SMOOTH_STREAMS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ class EngineOptions:
         None,
         "Most chunks that the endpoint sends per second, over all streams together.",
         kind=ABOVE_0,
-        unset=f"{MAX_CHUNKS_PER_S:g}; {CHUNKS_PER_S_AND_CORE:g} per core for engines on the CPU",
+        unset=f"{MAX_CHUNKS_PER_S:g}; {CHUNKS_PER_S_AND_CORE:g} per core for engines on the CPU "
+        f"while more than {SMOOTH_STREAMS} streams run",
     )
     target_itl_ms: float | None = option(
         None,
@@ -125,11 +128,24 @@ def check_adapter_names(adapters: Collection[str], models: Collection[str]) -> N
         )
 
 
-def chunks_per_s(wanted: float | None, *, is_cpu: bool, num_cores: int) -> float:
-    """Return how many chunks all streams may have per second; `wanted` where it is given."""
-    if wanted is not None:
-        return wanted
-    return min(MAX_CHUNKS_PER_S, CHUNKS_PER_S_AND_CORE * num_cores) if is_cpu else MAX_CHUNKS_PER_S
+@dataclass(frozen=True, slots=True)
+class ChunkRate:
+    """How many chunks all streams may have per second, and while few of them run."""
+
+    many_per_s: float = MAX_CHUNKS_PER_S
+    few_per_s: float = MAX_CHUNKS_PER_S
+
+    @classmethod
+    def of(cls, wanted: float | None, *, is_cpu: bool, num_cores: int) -> "ChunkRate":
+        """Return the rate for an engine; `wanted` holds for any number of streams."""
+        if wanted is not None:
+            return cls(wanted, wanted)
+        return cls(min(MAX_CHUNKS_PER_S, CHUNKS_PER_S_AND_CORE * num_cores)) if is_cpu else cls()
+
+    def interval_s(self, num_streams: int) -> float:
+        """Return how far apart the chunks of each of the running streams go out."""
+        is_few = num_streams <= SMOOTH_STREAMS
+        return num_streams / (self.few_per_s if is_few else self.many_per_s)
 
 
 def check_model_name(name: str) -> None:

@@ -135,6 +135,25 @@ def test_coalesced_responses_count_by_what_the_server_reports(scripted, tokenize
     measured = [r for r in result.requests if r.phase == "measured"]
     assert all(r.arrival_tokens == (3, 3, 3, 3) for r in measured)
     assert result.metrics["itl_ms"].statistics.count == 9
+    [note] = [note for note in result.notes if "itl_ms" in note]
+    assert "held 3.0 tokens on average" in note
+
+
+def test_coalesced_responses_leave_ttft_and_the_time_of_a_token_right(scripted, tokenizer):
+    """6 tokens every 30 ms, after 40 ms: 5 ms each, as if each had come alone."""
+    workload = Workload(isl=16, osl=36, num_requests=4, num_warmup=0)
+    script = {"ttft_ms": 40, "itl_ms": 30, "tokens_per_response": 6, "reports": "each"}
+    for _ in range(3):  # other work on the machine delays both sides
+        found = profile(scripted, tokenizer, workload, **script).metrics
+        p50 = [found[name].statistics.p50 for name in ("ttft_ms", "tpot_ms", "itl_ms")]
+        if p50 == pytest.approx([40, 5, 30], rel=0.1):
+            break
+    assert p50 == pytest.approx([40, 5, 30], rel=0.1)
+
+
+def test_a_token_in_each_response_needs_no_note(scripted, tokenizer):
+    result = profile(scripted, tokenizer, Workload(isl=16, osl=6, num_requests=2, num_warmup=0))
+    assert not [note for note in result.notes if "itl_ms" in note]
 
 
 def test_an_answer_of_one_token_has_no_tpot(scripted, tokenizer):

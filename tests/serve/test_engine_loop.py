@@ -20,6 +20,7 @@ from nemotrt.serve.engine.kept_metrics import kept_text
 from nemotrt.serve.engine.loop import EngineLoop
 from nemotrt.serve.engine.submission import Submission, make_submission
 from nemotrt.serve.engine.telemetry import Telemetry
+from nemotrt.serve.processes.options import ChunkRate
 from support.ahead_pipeline import Ahead
 
 
@@ -103,7 +104,7 @@ def test_a_burst_fills_every_free_slot_before_the_next_step(opened, monkeypatch)
 
 def test_requests_that_wait_do_not_slow_the_streams_that_run(opened, monkeypatch) -> None:
     """The chunks of a second are shared among the running; 8 slots, 24 requests."""
-    loop = EngineLoop(opened.scheduler(), QueueLimits(), max_chunks_per_s=100)
+    loop = EngineLoop(opened.scheduler(), QueueLimits(), rate=ChunkRate(100))
     intervals: list[float] = []
     fields = Delivery.fields
 
@@ -118,6 +119,41 @@ def test_requests_that_wait_do_not_slow_the_streams_that_run(opened, monkeypatch
     loop.stop(0)
     loop.join()
     assert max(intervals) == pytest.approx(8 / 100)
+
+
+CPU_RATE = ChunkRate.of(None, is_cpu=True, num_cores=1)
+
+
+@pytest.mark.parametrize("num_streams", [1, 4])
+def test_few_streams_have_each_token_as_a_chunk_of_its_own(opened, monkeypatch, num_streams):
+    """On one core, at 50 tokens/s each: faster than anybody reads."""
+    loop = EngineLoop(opened.scheduler(), QueueLimits(), rate=CPU_RATE)
+    step = loop.scheduler.step
+
+    def at_50_per_s() -> Any:
+        time.sleep(0.02)
+        return step()
+
+    monkeypatch.setattr(loop.scheduler, "step", at_50_per_s)
+    inputs = {"stream": True, "max_tokens": 6, "ignore_eos": True, "return_output_ids": True}
+    clients = [submit(loop, opened, f"r{number}", **inputs)[1] for number in range(num_streams)]
+    loop.start()
+    assert all(client.last["finish_reason"] == "length" for client in clients)
+    loop.stop(0)
+    loop.join()
+    for client in clients:
+        assert [len(fields["output_ids"]) for fields in client.fields] == [1] * 6
+
+
+def test_the_chunks_of_many_streams_share_a_rate() -> None:
+    assert [n / CPU_RATE.interval_s(n) for n in (1, 4, 5, 128)] == pytest.approx(
+        [2000, 2000, 100, 100]
+    )
+    for is_cpu in (True, False):  # what is asked for holds for one stream too
+        told = ChunkRate.of(7.0, is_cpu=is_cpu, num_cores=64)
+        assert [n / told.interval_s(n) for n in (1, 128)] == pytest.approx([7, 7])
+    many_cores = ChunkRate.of(None, is_cpu=True, num_cores=192)
+    assert many_cores == ChunkRate.of(None, is_cpu=False, num_cores=2) == ChunkRate()
 
 
 def test_a_cancelled_request_frees_its_slot_before_the_next_step(opened) -> None:
@@ -196,7 +232,7 @@ def test_output_tokens_are_counted_as_they_come(opened) -> None:
         opened.scheduler(),
         QueueLimits(),
         lambda: counts.append((output_tokens(loop), sum(c.num_tokens for c in clients))),
-        max_chunks_per_s=1e9,
+        rate=ChunkRate(1e9, 1e9),
     )
     clients = [Counting() for _ in range(3)]
     for number, client in enumerate(clients):

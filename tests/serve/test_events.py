@@ -55,7 +55,8 @@ def said(draw: st.DrawFn) -> tuple[str, str, int | None]:
 def both(client: Client, path: str, body: Json, told: tuple[str, str, int | None]) -> Any:
     """Return the whole answer and the events of the streamed one; None where one is refused."""
     UPSTREAM.said, UPSTREAM.reason, UPSTREAM.fails_after = told
-    whole = client.post(path, json=body)
+    of_both = {name: value for name, value in body.items() if name != "stream_options"}
+    whole = client.post(path, json=of_both)
     streamed = client.post(path, json=body | {"stream": True})
     assert whole.status_code in (200, 400, 500), whole.text
     if not streamed.is_success:

@@ -83,7 +83,7 @@ def test_the_counter_reads_0_before_anything_fails(opened) -> None:
 def test_the_front_answers_with_500_or_an_error_event(
     spoiled, engine_folder, tmp_path, path, stream
 ) -> None:
-    host = EngineHost(spoiled, QueueLimits(), 2000.0)
+    host = EngineHost(spoiled, QueueLimits())
     host.loop.start()
     listener = host.listen(tmp_path / "socket")
     import threading

@@ -17,7 +17,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.files import memory
 from nemotrt.serve.engine.host import EngineHost
 from nemotrt.serve.engine.host import main as host_command
-from nemotrt.serve.processes.options import EngineOptions, QueueLimits
+from nemotrt.serve.processes.options import ChunkRate, EngineOptions, QueueLimits
 from support.flat_engine import FlatEngine
 
 GIB = 1 << 30
@@ -138,7 +138,7 @@ def test_the_words_of_the_options_say_them_again() -> None:
 
 def test_the_engine_s_process_keeps_states_unless_told(opened, machine) -> None:
     def stats(**told: Any) -> KeptStats | None:
-        host = EngineHost(opened, QueueLimits(), 9.0, None, PrefixCacheOptions(**told))
+        host = EngineHost(opened, QueueLimits(), ChunkRate(), None, PrefixCacheOptions(**told))
         kept = host.loop.scheduler.kept
         assert ("nemotrt_prefix_cache" in host.metrics()) == (kept is not None)
         return kept

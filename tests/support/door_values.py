@@ -33,9 +33,12 @@ SHARED_VALUES = {name: CHAT_VALUES[name] for name in SHARED}
 RESPONSE_VALUES: Json = {
     **SHARED_VALUES,
     "instructions": "Be brief.",
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 2,
     "previous_response_id": None,  # another request's answer: a test of its own
     "store": False,
     "stream": True,
+    "stream_options": {"include_obfuscation": True},
     "max_output_tokens": 6,
     "temperature": 0.3,
     "tools": [{"type": "function", **TOOL["function"]}],

@@ -72,6 +72,9 @@ CHAT_VALUES: dict[str, Any] = {
     "tools": [TOOL],
     "tool_choice": "required",
     "parallel_tool_calls": False,
+    "functions": [TOOL["function"]],
+    "function_call": {"name": "now"},
+    "prediction": {"type": "content", "content": "Let me see."},
     "separate_reasoning": False,
     "include_reasoning": False,
     "reasoning_effort": "none",
@@ -89,17 +92,17 @@ COMPLETION_VALUES: dict[str, Any] = {
 }
 # What needs another field beside it to mean something.
 BESIDE = {
-    "stream_options": "stream",
-    "top_logprobs": "logprobs",
-    "tool_choice": "tools",
-    "parallel_tool_calls": "tools",
+    "stream_options": ("stream",),
+    "top_logprobs": ("logprobs", "include"),
+    "tool_choice": ("tools",),
+    "parallel_tool_calls": ("tools",),
+    "function_call": ("functions",),
 }
 
 
 def beside(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return what goes with the field `name`, of a door's `values`."""
-    other = BESIDE.get(name)
-    return {} if other is None else {other: values[other]}
+    return {other: values[other] for other in BESIDE.get(name, ()) if other in values}
 
 
 class SayingUpstream:

@@ -23,6 +23,7 @@ from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.upstream.engine_upstream import EngineUpstream
 from nemotrt.serve.grammar.trial import GrammarTrial
+from nemotrt.serve.processes.options import ChunkRate
 from support.stand_in import StandInEngine
 
 Json = dict[str, Any]
@@ -137,7 +138,7 @@ def trace_stack(
 ) -> Iterator[Client]:
     """Run `engine` with `template` behind the front."""
     scripted = replace(opened, engine=engine, template=template)
-    host = EngineHost(scripted, QueueLimits(), 100_000.0)
+    host = EngineHost(scripted, QueueLimits(), ChunkRate.of(1e5, is_cpu=True, num_cores=1))
     listener = host.listen(folder / "socket")
     host.loop.start()
     threading.Thread(target=host._accept, args=(listener,), daemon=True).start()

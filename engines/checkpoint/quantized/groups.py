@@ -43,6 +43,13 @@ def compressed_schemes(fields: Fields) -> tuple[tuple[tuple[str, ...], Scheme], 
         patterns = () if set(targets) & set(CLASSES) else tuple(targets)
         layout = str(group.get("format") or fields.raw.get("format") or "")
         found.append((patterns, _scheme(weights, told, layout, fields)))
+    every = [scheme for patterns, scheme in found if not patterns]
+    if any(scheme != every[0] for scheme in every):
+        names = " and ".join(str(scheme.precision) for scheme in every)
+        raise ConfigError(
+            f"{fields.source}: config_groups of {names} both have every linear as their target; "
+            "only one can be true."
+        )
     # Names come before the class that would take them too.
     return tuple(sorted(found, key=lambda item: not item[0]))
 

@@ -99,6 +99,8 @@ def _played(deployment: Deployment, rate_per_s: float, batch_size: int) -> Playe
         0,
         deployment.max_num_tokens,
         deployment.engine.mixes_prompts,
+        num_checked=deployment.sharded.num_checked,
+        tokens_per_step=deployment.sharded.tokens_per_step,
     )
     count, drawn = NUM_REQUESTS + NUM_FOR_EACH_SLOT * batch_size, random.Random(SEED)
     arrivals_s = list(accumulate(drawn.expovariate(rate_per_s) for _ in range(count)))

@@ -11,9 +11,12 @@ from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
 from nemotrt.profiles.planning.sources.windows import Windows
+from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import (
     Admission,
+    DraftStates,
     EngineProfile,
+    WindowUse,
 )
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.play.closed_loop import (
@@ -44,12 +47,18 @@ class Deployment:
     max_num_tokens: int = 2048
     # Lengths are drawn evenly from this share of `isl` and `osl` to all of them.
     shortest_share: float = 1.0
+    drafts: Drafts | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError where the device cannot run this, or the heads do not split."""
         self._check_engine()
         check_precision(self.gpu, self.formats.precision)
         self._check_split()
+        if self.drafts and self.drafts.states is DraftStates.UNKNOWN and self.model.mamba:
+            raise ConfigError(
+                f"--accepted-per-step: what guesses cost {self.engine.name} in Mamba layers is not "
+                "known; leave it out."
+            )
 
     def _check_engine(self) -> None:
         """Raise unless the engine runs on such a device, and on a CPU as it was measured."""
@@ -106,12 +115,12 @@ class Deployment:
         """What one sequence holds on one of the GPUs."""
         formats = self.formats
         kv, ssm = formats.kv, formats.ssm
-        return request_memory(self.model, self.engine, kv, ssm, self.tp, self.windows)
+        return request_memory(self.model, self.engine, kv, ssm, self.tp, self.windows, self.drafts)
 
     @property
     def windows(self) -> Windows | None:
         """The model's sliding windows, where the engine lets go of what is outside of them."""
-        return self.source.windows if self.engine.frees_windows else None
+        return self.source.windows if self.engine.windows.use is WindowUse.FREED else None
 
     @property
     def planned_tokens(self) -> int:
@@ -153,7 +162,9 @@ class Deployment:
     def sharded(self) -> ShardedModel:
         """The model in its formats on its GPUs."""
         cache_tokens = self.isl + self.osl if self.engine.reads_whole_cache else 0
-        return ShardedModel(self.model, self.formats, self.tp, cache_tokens, self.windows)
+        is_read = self.engine.windows.use is not WindowUse.UNKNOWN
+        windows = self.source.windows if is_read else None
+        return ShardedModel(self.model, self.formats, self.tp, cache_tokens, windows, self.drafts)
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
         lengths, tokens = (self.isl, self.osl), self.max_num_tokens

@@ -13,9 +13,15 @@ from typing import Any
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.answers.as_built import built_note
 from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.time.engine_profile import WindowUse
 
 RECORD = resources.files("nemotrt.profiles.planning.measured") / "records/track_record.json"
 # As a plan prints them.
+DRAFT_NOTES = (
+    "what makes the guesses (a draft model, MTP heads, a search of the text) is not counted, nor "
+    "what sampling of them takes; guesses that are made and do not hold need --guesses-per-step",
+    "no measured row has speculation: the errors told are of runs without it",
+)
 FIGURES = ("tokens/s", "tpot", "ttft", "power")
 
 
@@ -25,11 +31,9 @@ def notes_of(deployment: Deployment, largest: int) -> tuple[str, ...]:
     longest, total = deployment.model.max_position_embeddings, deployment.isl + deployment.osl
     if total > longest:
         notes.append(f"{total} tokens are more than the {longest} that the model was made for")
-    if (windows := deployment.source.windows) and deployment.windows is None:
-        notes.append(
-            f"{deployment.engine.name} keeps all tokens of {windows.num_layers} layers that see "
-            f"the last {windows.tokens} alone, as far as is known"
-        )
+    notes += windows_notes(deployment)
+    if deployment.drafts:
+        notes += DRAFT_NOTES
     weights = deployment.formats.precision.weights.format
     if weights.kind == "int":  # no published row has such weights
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")
@@ -49,6 +53,19 @@ def notes_of(deployment: Deployment, largest: int) -> tuple[str, ...]:
         if text:
             notes.append(text.rstrip("."))
     return tuple(notes)
+
+
+def windows_notes(deployment: Deployment) -> Iterator[str]:
+    """Yield what an engine keeps of layers with a sliding window, if that is more than it."""
+    windows, engine = deployment.source.windows, deployment.engine
+    if windows is None or engine.windows.use is WindowUse.FREED:
+        return
+    kept = (
+        f"{engine.name} keeps all tokens of {windows.num_layers} layers that see the last "
+        f"{windows.tokens} alone"
+    )
+    is_known = engine.windows.use is WindowUse.KEPT
+    yield f"{kept}: {engine.windows.source}" if is_known else f"{kept}, as far as is known"
 
 
 def contradictions(deployment: Deployment) -> Iterator[str]:

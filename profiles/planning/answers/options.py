@@ -1,5 +1,6 @@
 """The words of a user, and the deployment that follows from them."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.memory.capacity import GIB
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.model_source import ModelSource
+from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import (
     Admission,
     EngineProfile,
@@ -90,6 +92,18 @@ class DeploymentOptions:
     max_num_tokens: int | None = option(
         None, "New tokens in one call.", kind=COUNT, unset="the engine's"
     )
+    accepted_per_step: float | None = option(
+        None,
+        "Guesses that hold in a step of a sequence, on average (speculation).",
+        kind=FloatRange(0),
+        unset="no speculation",
+    )
+    guesses_per_step: int | None = option(
+        None,
+        "Guesses that a step checks, with --accepted-per-step.",
+        kind=COUNT,
+        unset="no more than hold",
+    )
 
     def at(self, **changes: Any) -> "DeploymentOptions":
         """Return these options with some of them changed."""
@@ -120,7 +134,34 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
         reserve_bytes=int(options.reserve_gib * GIB),
         admission=options.admission or engine.admission,
         max_num_tokens=options.max_num_tokens or engine.max_num_tokens,
+        drafts=drafts_of(options, engine),
     )
+
+
+def drafts_of(options: DeploymentOptions, engine: EngineProfile) -> Drafts | None:
+    """Return the guesses that the options mean; None without speculation.
+
+    Raises:
+        ConfigError: the engine checks none, or more hold than are made.
+    """
+    accepted, guesses = options.accepted_per_step, options.guesses_per_step
+    if accepted is None:
+        if guesses is not None:
+            raise ConfigError("--guesses-per-step needs --accepted-per-step: how many hold.")
+        return None
+    if engine.speculation is None:
+        known = [name for name in known_engines() if load_engine(name).speculation]
+        raise ConfigError(
+            f"--accepted-per-step: engine {engine.name} checks no guesses; of --engine these do: "
+            f"{', '.join(known)}."
+        )
+    guesses = guesses or max(math.ceil(accepted), 1)
+    if accepted > guesses:
+        raise ConfigError(
+            f"--accepted-per-step {accepted:g}: no more hold than the {guesses} of "
+            "--guesses-per-step."
+        )
+    return Drafts(guesses, accepted, engine.speculation.states)
 
 
 def precision_of(options: DeploymentOptions) -> Precision:

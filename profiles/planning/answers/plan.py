@@ -1,6 +1,7 @@
 """A plan: what a model does on a GPU at one load, as one record."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.profiles.planning.answers.deployment import Deployment
@@ -40,6 +41,21 @@ class BuiltEngine:
     baseline_max_batch_size: int | None
     ratio: Range | None
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Speculated:
+    """What guesses bring the same users; `break_even_accepted` of them must hold in a step.
+
+    It is None where not even all that are made would do. `plain_tokens_per_s` is the best rate
+    without guesses, of a batch as large as then fits.
+    """
+
+    guesses: int
+    accepted: float
+    plain_step_ms: float
+    plain_tokens_per_s: float
+    break_even_accepted: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +123,7 @@ class Plan:
     ratio: Range | None = None
     reason: str | None = None
     engines: tuple[BuiltEngine, ...] = ()
+    speculation: Speculated | None = None
 
 
 def make_plan(
@@ -176,6 +193,37 @@ def make_plan(
         default_corrections=tuple(unmeasured(deployment.gpu)),
         notes=notes_of(deployment, largest),
         track_record=track_record(deployment.gpu.name, deployment.engine.name),
+        speculation=_speculated(deployment, concurrency, batch_size, users, batch),
+    )
+
+
+def _speculated(
+    deployment: Deployment, concurrency: int | None, batch_size: int | None, users: int, batch: int
+) -> Speculated | None:
+    """Return what the guesses of a plan of `users` in a batch bring; None without any.
+
+    The round of a batch is its steps and the rest, so with x guesses that hold it takes
+    (osl - 1) / (1 + x) steps; at the break-even that gives the rate without guesses.
+    """
+    drafts = deployment.drafts
+    if drafts is None:
+        return None
+    plain = replace(deployment, drafts=None)
+    largest = plain.max_batch_size()
+    asked = concurrency or batch_size or largest
+    found = plain.steady_state(asked, min(batch_size or largest, asked), Scenario.BEST)
+    ours = deployment.steady_state(users, batch, Scenario.BEST)
+    round_s = batch * deployment.osl / ours.tokens_per_s
+    steps_s = (deployment.osl - 1) * ours.step.total / 1e3
+    rest_s = round_s - steps_s / drafts.tokens_per_step
+    left_s = batch * deployment.osl / found.tokens_per_s - rest_s
+    needed = steps_s / left_s - 1 if left_s > 0 and steps_s else math.inf
+    return Speculated(
+        guesses=drafts.guesses,
+        accepted=drafts.accepted,
+        plain_step_ms=found.step.total,
+        plain_tokens_per_s=found.tokens_per_s,
+        break_even_accepted=max(needed, 0.0) if needed <= drafts.guesses else None,
     )
 
 
@@ -187,8 +235,10 @@ def rate_of(deployment: Deployment, users: int, batch_size: int) -> Range:
 
 def operator_times(deployment: Deployment, batch_size: int) -> tuple[OperatorTime, ...]:
     """Return each operator of a decode step at the mean context."""
-    call = decode_call(batch_size, mean_context(deployment.isl, deployment.osl))
-    found = tuple(deployment.sharded.operators(call))
+    sharded = deployment.sharded
+    context = mean_context(deployment.isl, deployment.osl)
+    call = decode_call(batch_size, context, sharded.num_checked)
+    found = tuple(sharded.operators(call))
     on = roofline(deployment.gpu, deployment.engine, Scenario.BEST).on_call(
         found, is_decode=True, tp=deployment.tp
     )
@@ -222,7 +272,7 @@ def power_w(deployment: Deployment, batch_size: int) -> Range | None:
     if limit_w is None or power is None:
         return None
     context = mean_context(deployment.isl, deployment.osl)
-    call = decode_call(batch_size, context)
+    call = decode_call(batch_size, context, deployment.sharded.num_checked)
     floor = roofline(deployment.gpu, deployment.engine, Scenario.FLOOR)
     found = deployment.sharded.operators(call)
     products_s = sum(

@@ -14,6 +14,8 @@ def deployment_of(row: MeasuredRow, gpu: GpuProfile) -> Deployment:
     if row.precision is None or row.isl is None or row.osl is None:
         raise ValueError(f"{row.name} cannot be predicted")
     source, engine = load_source(row.model), load_engine(row.engine)
+    if row.harness.mixes_prompts is not None:
+        engine = engine.model_copy(update={"mixes_prompts": row.harness.mixes_prompts})
     return Deployment(
         model_name=row.model,
         source=source,

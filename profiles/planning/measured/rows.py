@@ -10,7 +10,12 @@ from pathlib import Path
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.text_file import read_text
-from nemotrt.profiles.planning.measured.campaigns.harness import PLAIN, Harness, harness_of
+from nemotrt.profiles.planning.measured.campaigns.harness import (
+    PLAIN,
+    Harness,
+    Setup,
+    harness_of,
+)
 from nemotrt.profiles.planning.sources.known_models import known_models
 
 MEASURED_FOLDER = resources.files("nemotrt.profiles.planning.measured")
@@ -180,7 +185,18 @@ def _row(number: int, raw: dict[str, str]) -> MeasuredRow:
     precision = PRECISIONS.get(raw["precision"])
     engine = _engine(raw["engine"], raw["engine_version"], raw["kind"])
     isl, osl, tp = _length(raw["isl"]), _length(raw["osl"]), int(raw["tp"])
-    harness = harness_of(raw["notes"], engine, (isl, osl), tp)
+    concurrency = _length(raw["concurrency"])
+    harness = harness_of(
+        Setup(
+            source=raw["source"],
+            notes=raw["notes"],
+            engine=engine,
+            version=raw["engine_version"],
+            lengths=(isl, osl),
+            concurrency=concurrency,
+            tp=tp,
+        )
+    )
     return MeasuredRow(
         number=number,
         model=_known_model(raw["model"]),
@@ -192,7 +208,7 @@ def _row(number: int, raw: dict[str, str]) -> MeasuredRow:
         isl=isl,
         is_isl_assumed=raw["isl"].startswith("~"),
         osl=osl,
-        concurrency=_length(raw["concurrency"]),
+        concurrency=concurrency,
         metric=raw["metric"],
         tokens_per_s=float(raw["tokens_per_s"]) * (tp if "per GPU" in raw["metric"] else 1),
         itl_ms=float(raw["itl_ms"]) if raw["itl_ms"] else None,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.sources.windows import Windows
-from nemotrt.profiles.planning.time.engine_profile import EngineProfile, Paging
+from nemotrt.profiles.planning.time.drafts import Drafts, noted_elements
+from nemotrt.profiles.planning.time.engine_profile import DraftStates, EngineProfile, Paging
 
 # vLLM rounds the attention block up so that one page of it holds one Mamba layer's state.
 # Source: vllm-project/vllm#24280 (672-token blocks for Nano-9B-v2); multiples of 16 tokens.
@@ -79,6 +80,7 @@ def request_memory(
     ssm: NumberFormat,
     tp: int = 1,
     windows: Windows | None = None,
+    drafts: Drafts | None = None,
 ) -> RequestMemory:
     """Return the cost of a sequence; heads are split over `tp` GPUs, at least one each.
 
@@ -90,6 +92,14 @@ def request_memory(
     conv_type = NumberFormat.FP32 if kv is NumberFormat.FP32 else NumberFormat.BF16
     conv_bytes = math.ceil(model.conv_state_elements * conv_type.num_bytes / tp)
     ssm_bytes = math.ceil(model.ssm_state_elements * ssm.num_bytes / tp)
+    spare_bytes = _spare_bytes(model.num_mamba_layers, engine, ssm_bytes + conv_bytes)
+    num_states = 1  # that a sequence holds
+    if drafts and drafts.states is DraftStates.REPLAYED:
+        noted = drafts.num_checked * noted_elements(model) * conv_type.num_bytes
+        spare_bytes += math.ceil(noted / tp)
+    elif drafts:
+        num_states = drafts.num_checked
+        spare_bytes += drafts.guesses * (ssm_bytes + conv_bytes)
     is_hybrid = model.num_mamba_layers and model.num_attention_layers
     if engine.paging is not Paging.UNIFIED_PAGES or not is_hybrid:
         return RequestMemory(
@@ -98,7 +108,7 @@ def request_memory(
             conv_bytes,
             engine.paging,
             engine.tokens_per_block,
-            _spare_bytes(model.num_mamba_layers, engine, ssm_bytes + conv_bytes),
+            spare_bytes,
             window_tokens=windows.tokens if windows else 0,
             window_bytes_per_token=layer_kv_bytes * windows.num_layers if windows else 0,
         )
@@ -116,7 +126,7 @@ def request_memory(
         num_tokens,
         page_bytes=group_size * num_tokens * layer_kv_bytes,
         pages_per_block=math.ceil(model.num_attention_layers / group_size),
-        num_state_pages=math.ceil(model.num_mamba_layers / group_size),
+        num_state_pages=num_states * math.ceil(model.num_mamba_layers / group_size),
     )
 
 

@@ -109,6 +109,8 @@ def _cells(plan: Plan) -> dict[str, str]:
         "  elementwise": f"{step.elementwise:.2f} ms",
         "  overhead": f"{step.overhead:.2f} ms",
     }
+    if plan.speculation:
+        cells["speculation"] = speculation_text(plan)
     if plan.tp > 1:
         cells["  interconnect"] = f"{step.interconnect:.2f} ms"
     if plan.queue_ms:
@@ -120,6 +122,19 @@ def _cells(plan: Plan) -> dict[str, str]:
     if plan.usd_per_million_tokens is not None:
         cells["price per 10^6 tokens"] = f"{_range(plan.usd_per_million_tokens, '.3g')} USD"
     return cells
+
+
+def speculation_text(plan: Plan) -> str:
+    """Return what guesses bring a plan that has them."""
+    found = plan.speculation
+    assert found is not None  # the caller looked
+    ratio = plan.tokens_per_s.best / found.plain_tokens_per_s
+    needed = found.break_even_accepted
+    worth = "not even if all hold" if needed is None else f"from {needed:.2f} on"
+    return (
+        f"{found.accepted:g} of {found.guesses} hold, {ratio:.2f} times the tokens/s without; "
+        f"worth it {worth}"
+    )
 
 
 def _range(value: Range, spec: str) -> str:

@@ -56,6 +56,36 @@ class Reuse(Strict):
     source: str = Field(min_length=1)
 
 
+class WindowUse(StrEnum):
+    """What an engine does with tokens outside of a layer's sliding window."""
+
+    FREED = "freed"  # neither kept nor read
+    KEPT = "kept"  # kept, and not read
+    UNKNOWN = "unknown"  # counted as kept and read
+
+
+class SlidingWindows(Strict):
+    """What an engine does with layers that have a sliding window."""
+
+    use: WindowUse
+    source: str = Field(min_length=1)
+
+
+class DraftStates(StrEnum):
+    """How guesses that do not hold are undone in the states of Mamba layers."""
+
+    EACH = "each"  # a state is held and written for every token that is checked
+    REPLAYED = "replayed"  # inputs are noted; a second pass takes the state over those that held
+    UNKNOWN = "unknown"  # nobody read it: only models without such layers are planned
+
+
+class Speculation(Strict):
+    """An engine that checks guessed tokens beside a step's own."""
+
+    states: DraftStates
+    source: str = Field(min_length=1)
+
+
 # A time that no roofline explains; `low` and `high` are of the time, not of the rate.
 Overhead = Band[NonNegativeFloat]
 
@@ -91,6 +121,7 @@ class Choosing(Strict):
     host_us: Overhead
 
 
+UNKNOWN_WINDOWS = SlidingWindows(use=WindowUse.UNKNOWN, source="not read")
 NOT_MEASURED = "not measured: from one-shot kernels over NVLink to NCCL over PCIe"
 NO_OVERHEAD = Overhead(low=0, best=0, high=0, source="none")
 
@@ -118,9 +149,8 @@ class EngineProfile(Strict):
     reuse: Reuse
     device: Literal["gpu", "cpu"] = "gpu"
     scratch: Scratch = Scratch.FUSED
-    # Whether tokens outside of a layer's sliding window are neither kept nor read.
-    frees_windows: bool = False
-    frees_windows_source: str = ""
+    windows: SlidingWindows = UNKNOWN_WINDOWS
+    speculation: Speculation | None = None  # None: it checks no guesses, as far as is known
     # Whether attention reads a slot's whole cache, and masks what is not held.
     reads_whole_cache: bool = False
     reads_whole_cache_source: str = ""

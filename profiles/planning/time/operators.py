@@ -1,12 +1,14 @@
 """The operators of one call: what each reads, writes and multiplies."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from nemotrt.engines.graph.cost import Cost, Kind, totals
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
+from nemotrt.profiles.planning.time.drafts import Drafts, noted_elements
+from nemotrt.profiles.planning.time.engine_profile import DraftStates
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.linears import chosen_share, expert_bytes, linears
 
@@ -47,11 +49,21 @@ class Call:
     num_pairs: float
     is_decode: bool
 
+    @property
+    def num_logits(self) -> float:
+        """Tokens whose logits are computed: of a prompt the last alone."""
+        return self.num_tokens if self.is_decode else self.num_sequences
 
-def decode_call(batch_size: int, context: float) -> Call:
-    """Return one new token for each of `batch_size` sequences of `context` tokens."""
-    tokens = batch_size * context
-    return Call(batch_size, batch_size, tokens, tokens, is_decode=True)
+
+def decode_call(batch_size: int, context: float, num_checked: int = 1) -> Call:
+    """Return new tokens for each of `batch_size` sequences, of which the first sees `context`.
+
+    There is one of a sequence, and with it the guesses that are checked.
+    """
+    more = num_checked - 1
+    pairs = batch_size * num_checked * (context + more / 2)
+    held = batch_size * (context + more)
+    return Call(batch_size * num_checked, batch_size, held, pairs, is_decode=True)
 
 
 def prefill_call(num_sequences: int, start: float, num_tokens: float) -> Call:
@@ -66,8 +78,13 @@ def prefill_call(num_sequences: int, start: float, num_tokens: float) -> Call:
     )
 
 
-def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> Iterator[Operator]:
-    """Yield what the call costs one of `tp` GPUs; widths are split, the residual stream is not."""
+def operators(
+    model: ModelConfig, formats: Formats, call: Call, tp: int = 1, drafts: Drafts | None = None
+) -> Iterator[Operator]:
+    """Yield what the call costs one of `tp` GPUs; widths are split, the residual stream is not.
+
+    `drafts` are the guesses that its decode steps check.
+    """
     width = formats.activation.num_bytes
     hidden, tokens = model.hidden_size, call.num_tokens
     for part in linears(model, formats):
@@ -82,8 +99,8 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
             num_launches=part.num_layers,
         )
     num_weights = model.vocab_size * hidden
-    head = formats.head_bytes(num_weights) + model.vocab_size * call.num_sequences * 4  # float32
-    head_flops = 2 * call.num_sequences * num_weights
+    head = formats.head_bytes(num_weights) + model.vocab_size * call.num_logits * 4  # float32
+    head_flops = 2 * call.num_logits * num_weights
     yield Operator("lm_head", Resource.WEIGHTS, head / tp, head_flops / tp, formats.head_arithmetic)
     inside = totals(model)
     if Kind.EXPERTS in inside:
@@ -91,7 +108,8 @@ def operators(model: ModelConfig, formats: Formats, call: Call, tp: int = 1) -> 
     if Kind.ATTENTION in inside:
         yield _attention(inside[Kind.ATTENTION], model.num_key_value_heads, formats, call, tp)
     if Kind.SCAN in inside:
-        yield _ssm(inside[Kind.CONV], inside[Kind.SCAN], formats, call, tp)
+        ssm = _ssm(inside[Kind.CONV], inside[Kind.SCAN], formats, call, tp)
+        yield _checked(ssm, model, formats, call, tp, drafts) if drafts else ssm
     yield from _elementwise(inside, call, width, tp)
     if tp > 1:
         # Ring all-reduce of the residual after every block.
@@ -159,6 +177,27 @@ def _ssm(conv: Cost, scan: Cost, formats: Formats, call: Call, tp: int) -> Opera
         formats.activation,
         num_launches=conv.num_operators + scan.num_operators,
     )
+
+
+def _checked(
+    ssm: Operator, model: ModelConfig, formats: Formats, call: Call, tp: int, drafts: Drafts
+) -> Operator:
+    """Return the scan of a step that checks guesses, with what undoes those that do not hold.
+
+    Where states are replayed, they are read once to check. Then what held of the notes is read,
+    and the states again, which are written. Else a state is written for each token.
+    """
+    if not call.is_decode:
+        return ssm
+    width = formats.activation.num_bytes
+    state = model.ssm_state_elements * formats.ssm.num_bytes + model.conv_state_elements * width
+    if drafts.states is not DraftStates.REPLAYED:
+        more = (call.num_tokens - call.num_sequences) * state
+        return replace(ssm, num_bytes=ssm.num_bytes + more / tp)
+    held = drafts.tokens_per_step / drafts.num_checked
+    noted = call.num_tokens * noted_elements(model) * width * (1 + held)
+    more = call.num_sequences * state + noted
+    return replace(ssm, num_bytes=ssm.num_bytes + more / tp, num_flops=ssm.num_flops * (1 + held))
 
 
 def _elementwise(

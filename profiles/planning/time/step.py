@@ -7,8 +7,10 @@ from operator import mul
 
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.profiles.planning.sources.windows import Windows
+from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile
 from nemotrt.profiles.planning.time.formats import Formats
+from nemotrt.profiles.planning.time.linears import chosen_share
 from nemotrt.profiles.planning.time.operators import (
     Call,
     Operator,
@@ -52,6 +54,17 @@ class ShardedModel:
     tp: int = 1
     cache_tokens: int = 0
     windows: Windows | None = None
+    drafts: Drafts | None = None
+
+    @property
+    def num_checked(self) -> int:
+        """Tokens of a sequence in a decode step."""
+        return self.drafts.num_checked if self.drafts else 1
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a decode step gives a sequence."""
+        return self.drafts.tokens_per_step if self.drafts else 1
 
     def operators(self, call: Call) -> Iterator[Operator]:
         """Yield what a call costs one of the GPUs."""
@@ -61,7 +74,7 @@ class ShardedModel:
                 num_cached_tokens=call.num_sequences * self.cache_tokens,
                 num_pairs=call.num_tokens * self.cache_tokens,
             )
-        return operators(self.model, self.formats, self.seen(call), self.tp)
+        return operators(self.model, self.formats, self.seen(call), self.tp, self.drafts)
 
     def seen(self, call: Call) -> Call:
         """Return the call with what its attention layers read and multiply on average.
@@ -110,10 +123,10 @@ def call_seconds(sharded: ShardedModel, on: Roofline) -> Callable[[Call], float]
     """Return what `step_time` says of a call in total, in seconds, for thousands of calls.
 
     On a GPU all that an operator moves and multiplies grows evenly with each of a call's counts,
-    so the factors are worked out once.
+    and with the share of the experts that its tokens choose. So the factors are worked out once.
     """
-    # A CPU's cache holds a call, or not; of experts a call reads those that its tokens choose.
-    if on.gpu.kind == "cpu" or sharded.model.moe is not None:
+    moe = sharded.model.moe
+    if on.gpu.kind == "cpu":  # whose cache holds a call, or not
         return lambda call: step_time(sharded, on, call).total / 1e3
     whole = replace(sharded, windows=None)  # whose calls are seen already
     rates = {is_decode: _rates(whole, on, is_decode) for is_decode in (True, False)}
@@ -127,6 +140,7 @@ def call_seconds(sharded: ShardedModel, on: Roofline) -> Callable[[Call], float]
             call.num_sequences,
             call.num_cached_tokens,
             call.num_pairs,
+            chosen_share(moe.num_experts, moe.num_chosen, call.num_tokens) if moe else 0.0,
         )
         total: float = sum(map(mul, found.always, counts))
         for memory, compute in found.either:
@@ -138,7 +152,10 @@ def call_seconds(sharded: ShardedModel, on: Roofline) -> Callable[[Call], float]
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """Seconds for each count of a call, 1 before them: of all calls, and of either resource."""
+    """Seconds for each count of a call: of all calls, and of either resource.
+
+    Before the counts stands 1, after them the share of the experts.
+    """
 
     always: tuple[float, ...]
     either: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
@@ -163,16 +180,36 @@ def _rates(sharded: ShardedModel, on: Roofline, is_decode: bool) -> _Rates:
     launches = on.engine.launches
     num_launches = launches.of(sharded.model) if launches else sum(o.num_launches for o in each[0])
     always = list(_slopes([on.overhead_s(num_launches, call.num_sequences) for call in calls]))
+    always.append(0.0)
     either = []
     for same in zip(*each, strict=True):
         is_link = same[0].resource is Resource.INTERCONNECT
         memory = _slopes([on.seconds(o) if is_link else on.memory_seconds(o) for o in same])
         compute = () if is_link else _slopes([on.compute_seconds(o) for o in same])
+        memory = _of_experts(sharded, on, memory) if same[0].name == "experts" else (*memory, 0.0)
         if any(compute):
             either.append((memory, compute))
         else:
             always = [one + other for one, other in zip(always, memory, strict=True)]
     return _Rates(tuple(always), tuple(either), on.host_s(1))
+
+
+def _of_experts(
+    sharded: ShardedModel, on: Roofline, memory: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Return the factors of experts' memory, with what the chosen share takes apart.
+
+    One token takes s(1) W + m and two s(2) W + 2 m seconds: W those of all weights, m a token's.
+    """
+    moe = sharded.model.moe
+    assert moe is not None  # else nothing is called experts
+    always, one, *others = memory
+    two = next(
+        o for o in sharded.operators(Call(2, 0, 0, 0, is_decode=True)) if o.name == "experts"
+    )
+    shares = [chosen_share(moe.num_experts, moe.num_chosen, tokens) for tokens in (1, 2)]
+    weights = (2 * one - on.memory_seconds(two)) / (2 * shares[0] - shares[1])
+    return (always, one - shares[0] * weights, *others, weights)
 
 
 def _slopes(values: Sequence[float]) -> tuple[float, ...]:
@@ -191,8 +228,8 @@ def choosing(model: ModelConfig, engine: EngineProfile, call: Call) -> Iterator[
 def decode_step_time(
     sharded: ShardedModel, on: Roofline, batch_size: int, context: float
 ) -> StepTime:
-    """Return the time of one token for `batch_size` sequences of `context` tokens."""
-    return step_time(sharded, on, decode_call(batch_size, context))
+    """Return the time of one step of `batch_size` sequences of `context` tokens."""
+    return step_time(sharded, on, decode_call(batch_size, context, sharded.num_checked))
 
 
 def prefill_s(

@@ -1,20 +1,25 @@
 """What an output is, a folder or one GGUF file: its plan, and its writer."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import check_file, check_target
+from nemotrt.progress import byte_progress
+from nemotrt.quantize.calibration.rounding import round_on_text
 from nemotrt.quantize.conversion.layout import FilePart, Shard
-from nemotrt.quantize.conversion.options import QuantizeOptions
+from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
 from nemotrt.quantize.writing.gguf.writer import plan_gguf, quantize_to_gguf
-from nemotrt.quantize.writing.shard import Progress
-from nemotrt.quantize.writing.writer import QuantizeResult, plan, quantize_checkpoint
+from nemotrt.quantize.writing.writer import QuantizeResult, plan, quantize_checkpoint, work_bytes
+
+DEFAULT_TEXT = CalibrationText()
 
 
-def check_output(target: Path, options: QuantizeOptions) -> None:
+def check_output(target: Path, recipe: Recipe, options: QuantizeOptions) -> None:
     """Raise ConfigError if `target` is in the way, or can't be of these options.
 
     Call it before long work starts.
@@ -24,10 +29,11 @@ def check_output(target: Path, options: QuantizeOptions) -> None:
         "--budget-gib": options.budget_gib,
         "--compensate": options.compensate,
     }
-    for flag in (flag for flag, value in asked.items() if value and options.to_gguf):
-        raise ConfigError(
-            f"{flag} is not for GGUF files; use --format modelopt or compressed-tensors."
-        )
+    for flag in (flag for flag, value in asked.items() if value):
+        if recipe.precision is not Precision.INT4_WO:
+            raise ConfigError(
+                f"{flag} is for recipes of 4 bits as int4-wo has them; {recipe.name} has none."
+            )
     (check_file if options.to_gguf else check_target)(target, force=options.force)
 
 
@@ -49,9 +55,18 @@ def write_output(
     target: Path,
     recipe: Recipe,
     options: QuantizeOptions,
+    text: CalibrationText = DEFAULT_TEXT,
     *,
-    progress: Progress = lambda num_bytes: None,
+    quiet: bool = True,
 ) -> QuantizeResult:
-    """Write the output; as `quantize_checkpoint` and `quantize_to_gguf`."""
+    """Write the output, rounded on `text` first if the options say so.
+
+    Raises as `round_on_text`, `quantize_checkpoint` and `quantize_to_gguf`.
+    """
     write = quantize_to_gguf if options.to_gguf else quantize_checkpoint
-    return write(source, target, recipe, options, progress=progress)
+    with tempfile.TemporaryDirectory(prefix="nemotrt-") as folder:
+        if options.compensate:
+            options = round_on_text(source, recipe, options, text, Path(folder), quiet=quiet)
+        total = work_bytes(source, recipe, options)
+        with byte_progress(recipe.name, total, quiet=quiet) as progress:
+            return write(source, target, recipe, options, progress=progress)

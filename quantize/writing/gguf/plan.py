@@ -5,7 +5,9 @@ embeddings and head are Q8_0 in each file, as its 4 bit recipes keep them in mor
 which llama-quantize would take for those, has blocks of 256, and the 9B's rows are of 4480.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, shard_paths
 from nemotrt.engines.checkpoint.gguf.blocks import GROUP
@@ -25,7 +27,8 @@ from nemotrt.quantize.writing.gguf.metadata import metadata_of
 
 # What a recipe's linears become, and how llama.cpp calls such a file. Source: llama.h, llama_ftype.
 KINDS = {Precision.INT8_WO: ("Q8_0", 7), Precision.INT4_WO: ("Q4_0", 2)}
-WIDE = "Q8_0"  # of embeddings and head
+WIDE = "Q8_0"  # of embeddings and head, and of linears with 8 bits beside others of 4
+NOT_ROUNDED: Mapping[str, Path] = MappingProxyType({})
 
 
 def check_recipe(recipe: Recipe, options: QuantizeOptions) -> None:
@@ -51,9 +54,15 @@ def check_recipe(recipe: Recipe, options: QuantizeOptions) -> None:
 
 
 def plan_file(
-    checkpoint: Checkpoint, selection: Selection, recipe: Recipe, target: Path
+    checkpoint: Checkpoint,
+    selection: Selection,
+    recipe: Recipe,
+    target: Path,
+    rounded: Mapping[str, Path] = NOT_ROUNDED,
 ) -> list[FilePart]:
     """Return what each shard of the source gives to the file `target`, in order.
+
+    `rounded` is where the codes and scales are of weights that were rounded before.
 
     Raises:
         ConfigError: llama.cpp can't compute the model, or a type can't hold one of its tensors.
@@ -65,7 +74,7 @@ def plan_file(
     heads = model.head_dim
     kinds = {name: checkpoint[name].dtype for name in linear_names(model)}  # of those that are kept
     kinds |= dict.fromkeys((model_names(model).embeddings, model_names(model).lm_head), WIDE)
-    kinds |= dict.fromkeys(selection.weights, kind)
+    kinds |= dict.fromkeys(selection.weights, kind) | dict.fromkeys(selection.int8, WIDE)
     stored: dict[str, Stored] = {}
     entries: dict[str, list[Entry]] = {path.name: [] for path in shard_paths(checkpoint.path)}
     inside: dict[str, str] = {}  # hub name -> the tensor that holds it
@@ -75,7 +84,8 @@ def plan_file(
         assert found is not None  # the table has every tensor of the models that are read
         new_name, change = found
         word = kinds.get(name, "F32")
-        entries[ref.path.name].append(tensor_entry(name, ref, word, change, heads))
+        entry = tensor_entry(name, ref, word, change, heads, rounded.get(name))
+        entries[ref.path.name].append(entry)
         shape = stored_shape(change, ref.shape, groups)
         if change is Change.EXPERTS and model.moe is not None:
             shape = (model.moe.num_experts, *shape)

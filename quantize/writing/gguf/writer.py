@@ -16,7 +16,7 @@ from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.conversion.plan import check_plain, plan_digest
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection, select
-from nemotrt.quantize.writing.gguf.plan import KINDS, check_recipe, plan_file
+from nemotrt.quantize.writing.gguf.plan import KINDS, WIDE, check_recipe, plan_file
 from nemotrt.quantize.writing.partial import filling_folder
 from nemotrt.quantize.writing.shard import Progress
 from nemotrt.quantize.writing.writer import (
@@ -36,15 +36,21 @@ def plan_gguf(
     """Return what each shard of the source gives to the file, what is quantized, and a digest.
 
     Raises:
-        ConfigError: a GGUF file has no place for the recipe, the model or its tokenizer.
+        ConfigError: a GGUF file has no place for the recipe, the model or its tokenizer, or
+            `target` has another suffix.
         ArtefactError: the source is damaged.
     """
+    if target.suffix != SUFFIX:
+        raise ConfigError(f"--format gguf writes one file: give -o {target}{SUFFIX}.")
     check_recipe(recipe, options)
     check_plain(source)
     checkpoint = open_merged(source, options.merging.lora)
-    selection = select(checkpoint.config, recipe, keep_feeders=options.keep_feeders)
-    parts = plan_file(checkpoint, selection, recipe, target)
-    return parts, selection, plan_digest(checkpoint, parts, f"{version('nemotrt')} gguf {recipe}")
+    selection = select(
+        checkpoint.config, recipe, keep_feeders=options.keep_feeders, int8=options.int8
+    )
+    parts = plan_file(checkpoint, selection, recipe, target, options.rounded)
+    settings = f"{version('nemotrt')} gguf {recipe} compensate={options.compensate}"
+    return parts, selection, plan_digest(checkpoint, parts, settings)
 
 
 def quantize_to_gguf(
@@ -59,12 +65,10 @@ def quantize_to_gguf(
 
     Raises:
         ArtefactError: the source is damaged, or a weight holds NaN or infinity.
-        ConfigError: a GGUF file can't hold it, or `target` is in the way or has another suffix.
+        ConfigError: a GGUF file can't hold it, or `target` is in the way.
         EnvironmentUnfitError: the disk is too small.
     """
     begin = time.perf_counter()
-    if target.suffix != SUFFIX:
-        raise ConfigError(f"--format gguf writes one file: give -o {target}{SUFFIX}.")
     check_apart(target, source, options)
     parts, selection, digest = plan_gguf(source, target, recipe, options)
     how = {"force": options.force, "resume": options.resume, "sync": options.sync}
@@ -77,7 +81,8 @@ def quantize_to_gguf(
     return QuantizeResult(
         target=target,
         recipe=recipe.name,
-        quant_algo=f"GGUF {KINDS[recipe.precision][0]}",
+        quant_algo=f"GGUF {KINDS[recipe.precision][0]}"
+        + (f", {len(selection.int8)} of them {WIDE}" if selection.is_mixed else ""),
         format=Layout.GGUF.value,
         num_linears=len(selection.weights),
         num_shards=1,

@@ -20,6 +20,7 @@ from nemotrt.serve.front.openai.prepare import (
     CallSettings,
     Prepared,
     chat_call,
+    pads,
     prepare_chat,
     prepare_completion,
     read_body,
@@ -94,7 +95,7 @@ def _response(
     if is_count:
         return answered({"object": "response.input_tokens", **_num_input(call, settings)})
     kept = ITEMS.dump_python(items, exclude_none=True)
-    return Prepared(ResponseCall(body, call, kept), body.stream)
+    return Prepared(ResponseCall(body, call, kept), body.stream, pads(body))
 
 
 def _message(raw: bytes, settings: CallSettings) -> Prepared:

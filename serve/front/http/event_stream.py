@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ HEADERS = [
 ]
 QUIET = b": still at work\n\n"
 QUIET_S = 20.0
+PADDED_BYTES = 64
 Result = TypeVar("Result")
 
 
@@ -30,9 +32,15 @@ class EventStream:
     A refusal that comes before anything was sent is answered as such.
     """
 
-    def __init__(self, chunks: AsyncIterator[list[dict[str, Any]]], end: bytes = DONE) -> None:
+    def __init__(
+        self,
+        chunks: AsyncIterator[list[dict[str, Any]]],
+        end: bytes = DONE,
+        *,
+        is_padded: bool = False,
+    ) -> None:
         """Prepare; nothing is sent before the first chunks are there, and `end` as the last."""
-        self._chunks, self._end = chunks, end
+        self._chunks, self._end, self._event = chunks, end, padded if is_padded else event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the chunks end or the client goes; a refusal keeps its own status."""
@@ -46,7 +54,7 @@ class EventStream:
         quiet = asyncio.ensure_future(line.keep_alive())
         try:
             async for chunks in self._chunks:
-                await line.send(b"".join(event(chunk) for chunk in chunks))
+                await line.send(b"".join(map(self._event, chunks)))
         except ApiError as error:
             if not line.has_begun:
                 await error.answer(scope, receive, send)
@@ -94,6 +102,17 @@ def event(chunk: dict[str, Any]) -> bytes:
     text = json.dumps(chunk, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     name = f"event: {chunk['type']}\n" if "type" in chunk else ""
     return f"{name}data: {text}\n\n".encode()
+
+
+def padded(chunk: dict[str, Any]) -> bytes:
+    """Return one event, filled up with random characters to a multiple of `PADDED_BYTES`.
+
+    Of OpenAI's typed events those that hold a piece of the answer are filled up.
+    """
+    if not chunk.get("type", ".delta").endswith(".delta"):
+        return event(chunk)
+    num_missing = -len(event({**chunk, "obfuscation": ""})) % PADDED_BYTES
+    return event({**chunk, "obfuscation": secrets.token_urlsafe(PADDED_BYTES)[:num_missing]})
 
 
 async def until_gone(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:

@@ -35,12 +35,13 @@ def _check_chat(body: ChatRequest, limits: Limits) -> None:
     """Count the messages' parts and characters."""
     num_parts = num_characters = 0
     for message in body.messages:
-        calls = message.tool_calls or []
+        calls = message.calls
         content = message.content or ""
         texts = [call.function.arguments or "" for call in calls]
         texts += [] if isinstance(content, str) else [part.text for part in content]
         num_parts += len(texts)
-        texts += [message.reasoning_content or "", message.reasoning or ""]
+        num_parts += len(message.thinking_blocks or message.reasoning_details or ())
+        texts += [message.trace or ""]
         num_characters += sum(map(len, texts))
         num_characters += len(content) if isinstance(content, str) else 0
     name = "messages"

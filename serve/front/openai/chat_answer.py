@@ -36,6 +36,7 @@ class ChatAnswer:
         self._splitter = splitter
         self._shows_reasoning = request.include_reasoning
         self._token_ids: list[int] | None = [] if request.return_token_ids else None
+        self._is_of_functions = bool(request.functions)
         self._parser: ToolCallParser | None = None
         self._reasoning: list[str] = []
         self._content: list[str] = []
@@ -99,10 +100,12 @@ class ChatAnswer:
         if self._splitter is not None and self._shows_reasoning:
             message |= _named_reasoning("".join(self._reasoning) or None)
         if self._calls:
-            message["tool_calls"] = [
+            calls = [
                 {**call, "function": {**call["function"], "arguments": "".join(pieces)}}
                 for call, pieces in zip(self._calls, self._arguments, strict=True)
             ]
+            is_old = self._is_of_functions
+            message |= {"function_call": calls[0]["function"]} if is_old else {"tool_calls": calls}
         logprobs = None
         if self._logprobs is not None:
             logprobs = {"content": self._logprobs, "refusal": None}
@@ -137,14 +140,19 @@ class ChatAnswer:
             call = {"id": delta.call_id, "type": "function", "function": function}
             self._calls.append(call)
             self._arguments.append([delta.arguments])
-            return {"tool_calls": [{"index": delta.index, **call}]}
+            return self._named_call({"index": delta.index, **call})
         self._arguments[delta.index].append(delta.arguments)
-        part = {"index": delta.index, "function": {"arguments": delta.arguments}}
-        return {"tool_calls": [part]}
+        return self._named_call({"index": delta.index, "function": {"arguments": delta.arguments}})
+
+    def _named_call(self, part: Delta) -> Delta:
+        """Return a call's part by the name that the request knows."""
+        is_old = self._is_of_functions
+        return {"function_call": part["function"]} if is_old else {"tool_calls": [part]}
 
     def _finish(self, reason: str) -> None:
         """Say why the answer ended."""
-        self.finish_reason = "tool_calls" if self._calls and reason == "stop" else reason
+        called = "function_call" if self._is_of_functions else "tool_calls"
+        self.finish_reason = called if self._calls and reason == "stop" else reason
 
     def _choices(self, deltas: list[Delta], more: Delta, is_final: bool) -> list[Delta]:
         """Return the chunks' choices; the first has `more` of the tokens, the last the reason."""

@@ -20,6 +20,10 @@ from nemotrt.serve.front.schema.requests import ChatRequest
 
 Json = dict[str, Any]
 # What the server gives the template itself, so that a request can't.
+NO_PART_OF_A_TURN = {
+    *("tool_calls", "function_call", "thinking_blocks", "reasoning_details"),
+    *("provider_specific_fields", "cache_control"),
+}
 OWN_VARIABLES = {"messages", "tools", "add_generation_prompt", "continue_final_message"}
 
 
@@ -59,7 +63,7 @@ def _check_end(request: ChatRequest, *, switches_thinking: bool) -> None:
         if request.add_generation_prompt:
             text = f"{name} begins no answer; leave add_generation_prompt out, or send false."
             raise ApiError(400, text, param=name)
-        if last.role != "assistant" or last.tool_calls or not last.content:
+        if last.role != "assistant" or last.calls or not last.content:
             text = f"{name} needs a last message of the assistant's with a text and no tool calls."
             raise ApiError(400, text, param=name)
     elif request.add_generation_prompt is False and switches_thinking:
@@ -145,18 +149,27 @@ def _turn(message: Message, label: str) -> Json:
     """Return a message as chat templates know it."""
     turn = message.model_dump(
         exclude_none=True,
-        exclude={"tool_calls", "provider_specific_fields", "cache_control"}
+        exclude=NO_PART_OF_A_TURN
         | ({"reasoning"} if message.reasoning_content is not None else set()),
     )
     if isinstance(message.content, list):
         turn["content"] = [{"type": "text", "text": part.text} for part in message.content]
     if message.role == "developer":
         turn["role"] = "system"
-    if message.tool_calls:
+    if message.role == "function":
+        turn["role"] = "tool"
+    if message.reasoning is None and message.trace is not None:
+        turn["reasoning_content"] = message.trace
+    if message.calls:
         turn["tool_calls"] = [
-            _call(call, f"{label}.tool_calls.{i}") for i, call in enumerate(message.tool_calls)
+            _call(call, f"{label}.{_place(message, i)}") for i, call in enumerate(message.calls)
         ]
     return turn
+
+
+def _place(message: Message, index: int) -> str:
+    """Return where the function of a message's call stands."""
+    return f"tool_calls.{index}.function" if message.tool_calls else "function_call"
 
 
 def _call(call: ToolCall, label: str) -> Json:
@@ -170,7 +183,7 @@ def _call(call: ToolCall, label: str) -> Json:
         arguments = json.loads(call.function.arguments or "{}", parse_constant=_refuse)
         json.dumps(arguments, allow_nan=False)
     except (ValueError, RecursionError) as error:
-        field = f"{label}.function.arguments"
+        field = f"{label}.arguments"
         raise ApiError(400, f"{field} must be JSON: {error}.", param=field) from None
     found["function"]["arguments"] = {} if arguments is None else arguments
     return found

@@ -18,8 +18,9 @@ from nemotrt.serve.front.schema.requests import (
     ChatRequest,
     CompletionRequest,
     Sampling,
-    StreamOptions,
 )
+from nemotrt.serve.front.schema.responses import ResponsesRequest
+from nemotrt.serve.front.tools.functions import NAMES, offer_functions
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream
 
 Body = TypeVar("Body", bound=pydantic.BaseModel)
@@ -66,10 +67,11 @@ class CallSettings:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A call, and whether its answer is streamed."""
+    """A call, whether its answer is streamed, and whether the stream is padded."""
 
     call: Call
     is_stream: bool
+    is_padded: bool = False
 
 
 def prepare_chat(raw: bytes, settings: CallSettings) -> Prepared:
@@ -79,8 +81,8 @@ def prepare_chat(raw: bytes, settings: CallSettings) -> Prepared:
         ApiError: the chat template refuses the messages, or as in `read_body` and `check_body`.
     """
     chat = read_body(ChatRequest, raw)
-    _check_stream_options(chat)
-    return Prepared(chat_call(chat, settings), chat.stream)
+    is_padded = pads(chat)
+    return Prepared(chat_call(chat, settings), chat.stream, is_padded)
 
 
 def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
@@ -90,8 +92,14 @@ def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
         ApiError: the chat template refuses the messages, or as in `check_body`.
     """
     check_body(chat, settings)
+    offer_functions(chat)
     offer_allowed(chat)
-    return ChatCall(chat, settings.files, separate_reasoning=settings.separate_reasoning)
+    try:
+        return ChatCall(chat, settings.files, separate_reasoning=settings.separate_reasoning)
+    except ApiError as error:
+        if not chat.functions:
+            raise
+        raise error.renamed(NAMES) from error
 
 
 def prepare_completion(raw: bytes, settings: CallSettings) -> Prepared:
@@ -101,9 +109,9 @@ def prepare_completion(raw: bytes, settings: CallSettings) -> Prepared:
         ApiError: as in `read_body` and `check_body`.
     """
     completion = read_body(CompletionRequest, raw)
-    _check_stream_options(completion)
+    is_padded = pads(completion)
     check_body(completion, settings)
-    return Prepared(CompletionCall(completion, settings.files), completion.stream)
+    return Prepared(CompletionCall(completion, settings.files), completion.stream, is_padded)
 
 
 def read_body(kind: type[Body], raw: bytes | dict[str, Any]) -> Body:
@@ -137,9 +145,18 @@ def check_model(name: str, settings: CallSettings) -> None:
     settings.adapter_of(name)
 
 
-def _check_stream_options(body: Sampling) -> None:
-    if body.stream_options not in (None, StreamOptions()) and not body.stream:
+def pads(body: Sampling | ResponsesRequest) -> bool:
+    """Return whether the chunks of the answer are to be padded.
+
+    Raises:
+        ApiError: something is asked of a stream, and the answer is none.
+    """
+    options = body.stream_options
+    if options is None:
+        return False
+    if options != type(options)() and not body.stream:
         raise ApiError(400, "stream_options needs stream.", param="stream_options")
+    return options.include_obfuscation
 
 
 def unknown_model(name: str, known: Sequence[str]) -> ApiError:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -85,6 +86,18 @@ ContentOf = Annotated[
 Content = ContentOf[TextPart]
 
 
+def no_other_tool(tool: Any) -> Any:
+    """Return a tool unread; raise where it is of a type that is not taken."""
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if isinstance(kind, str) and kind != "function":
+        message = (
+            f"tools of type {kind[:40]!r} are not supported; send functions, "
+            "with a parameter of type 'string' for free text"
+        )
+        raise PydanticCustomError("no_function", "{message}", {"message": message})
+    return tool
+
+
 class FunctionCall(Strict):
     """The function of an earlier tool call; its arguments are JSON in a text."""
 
@@ -101,17 +114,57 @@ class ToolCall(Strict):
     function: FunctionCall
 
 
+class TraceBlock(Strict):
+    """An earlier trace as litellm hands it back; whoever signed it, it is taken as text."""
+
+    type: Literal["thinking"]
+    thinking: Text
+    signature: str | None = None
+    cache_control: dict[str, Any] | None = None
+
+    @property
+    def said(self) -> str:
+        """The text."""
+        return self.thinking
+
+
+class ReasoningDetail(Strict):
+    """A piece of an earlier trace as OpenRouter's clients hand it back."""
+
+    type: Literal["reasoning.text", "reasoning.summary"]
+    text: Text | None = None
+    summary: Text | None = None
+    id: str | None = None
+    format: str | None = None
+    index: int | None = None
+    signature: str | None = None
+
+    @property
+    def said(self) -> str:
+        """The text."""
+        return self.text or self.summary or ""
+
+
+Trace = TypeVar("Trace", TraceBlock, ReasoningDetail)
+Blocks = Annotated[list[Trace] | None, BeforeValidator(lambda value: value or None)]
+
+
 class Message(Strict):
     """One turn of the chat; an empty field that is not here is taken, since it says nothing."""
 
     neutral: ClassVar[Table] = MESSAGE
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: str | None = None
     reasoning_content: Text | None = None
     reasoning: Text | None = None  # vLLM's newer name of it
+    thinking_blocks: Blocks[TraceBlock] = None  # these two where neither of those is given
+    reasoning_details: Blocks[ReasoningDetail] = None
     tool_calls: list[ToolCall] | None = None
+    function_call: Annotated[FunctionCall | None, BeforeValidator(lambda value: value or None)] = (
+        None  # of 2023
+    )
     tool_call_id: str | None = None
     provider_specific_fields: dict[str, Any] | None = None  # litellm's; it means nothing here
     cache_control: dict[str, Any] | None = None  # a hint, as a part's
@@ -123,3 +176,18 @@ class Message(Strict):
             return body
         empty: tuple[Any, ...] = ("", [], {})
         return {k: v for k, v in body.items() if k in cls.model_fields or v not in empty}
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The earlier calls, by either name."""
+        if self.tool_calls or self.function_call is None:
+            return self.tool_calls or []
+        return [ToolCall(function=self.function_call)]
+
+    @property
+    def trace(self) -> str | None:
+        """The earlier trace, by the first of its names that is given."""
+        if self.reasoning_content is not None or self.reasoning is not None:
+            return self.reasoning if self.reasoning_content is None else self.reasoning_content
+        blocks = self.thinking_blocks or self.reasoning_details or ()
+        return "".join(block.said for block in blocks) or None

@@ -111,12 +111,9 @@ CHAT: Table = {
     "chat_template": _none("the engine's own is used", "send chat_template_kwargs"),
     "documents": Neutral(([],), "no template shows them", "send them in a message"),
     "echo": Neutral((False,), "the prompt is not in the answer"),
-    "function_call": Neutral(("none", "auto"), "it is out of date", "send tool_choice"),
-    "functions": Neutral(([],), "they are out of date", "send tools"),
     "modalities": Neutral((["text"],), "answers are text"),
     "audio": _none("answers are text"),
     "moderation": _none("nothing is moderated"),
-    "prediction": _none("nothing is predicted from it"),
     "verbosity": Neutral(("medium",), "the model has no such switch", "say it in a message"),
     "web_search_options": _none("nothing is searched", "send tools"),
     "media_io_kwargs": _none("messages are text"),
@@ -158,7 +155,6 @@ COMPLETION: Table = {
 MESSAGE: Table = {
     "annotations": Neutral(([],), "the model is not shown them"),
     "audio": Neutral(({},), "messages are text"),
-    "function_call": Neutral(({},), "it is out of date", "send tool_calls"),
     "refusal": Neutral(("",), "the model is not shown it", "send it as content"),
 }
 STRUCTURED_OUTPUTS: Table = {
@@ -166,7 +162,6 @@ STRUCTURED_OUTPUTS: Table = {
     "disable_any_whitespace": Neutral((False,), "JSON has the white space that it has"),
     "disable_additional_properties": Neutral((False,), "a schema says so itself"),
 }
-STREAM_OPTIONS: Table = {"include_obfuscation": Neutral((False,), "nothing is padded")}
 
 
 def without_neutral(body: Json, table: Table) -> Json:

@@ -9,8 +9,8 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.model.families import ReasoningEffort
-from nemotrt.serve.front.schema.messages import Message, Strict, Text
-from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, STREAM_OPTIONS, Table
+from nemotrt.serve.front.schema.messages import Content, Message, Strict, Text, no_other_tool
+from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, Table
 from nemotrt.serve.front.schema.numbers import LogitBias, number_field, with_numbers
 from nemotrt.serve.front.schema.structured import (
     Form,
@@ -19,7 +19,7 @@ from nemotrt.serve.front.schema.structured import (
     ResponseFormat,
     StructuredOutputs,
 )
-from nemotrt.serve.front.schema.tool_choice import ToolChoice
+from nemotrt.serve.front.schema.tool_choice import OldChoice, ToolChoice
 from nemotrt.serve.requests.limits import (
     MAX_MESSAGES,
     MAX_PROMPTS,
@@ -68,14 +68,25 @@ class Tool(Strict):
     function: Function
     cache_control: dict[str, Any] | None = Field(default=None, exclude=True)  # a hint, as a part's
 
+    _say_what_is_no_function = model_validator(mode="before")(no_other_tool)
+
+
+class Prediction(Strict):
+    """A guess at the answer. It can't change the answer, so it is taken, and not used."""
+
+    type: Literal["content"]
+    content: Content
+
 
 class StreamOptions(Strict):
-    """Whether a stream ends with usage counts, and whether every chunk has those so far."""
+    """Whether a stream ends with usage counts, whether every chunk has those so far.
 
-    neutral: ClassVar[Table] = STREAM_OPTIONS
+    `include_obfuscation` pads the chunks, so that their sizes don't tell what they say.
+    """
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
+    include_obfuscation: bool = False
 
 
 @with_numbers
@@ -173,6 +184,9 @@ class ChatRequest(Sampling):
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    functions: Annotated[list[Function], Field(max_length=MAX_TOOLS)] | None = None  # of 2023
+    function_call: OldChoice | None = None
+    prediction: Prediction | None = None
     reasoning_effort: ReasoningEffort | None = None
     include_reasoning: bool = True
     separate_reasoning: bool | None = None

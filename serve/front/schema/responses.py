@@ -3,10 +3,9 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.model.families import ReasoningEffort
-from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart
+from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart, no_other_tool
 from nemotrt.serve.front.schema.neutral import Neutral, Table
 from nemotrt.serve.front.schema.numbers import number_field
 from nemotrt.serve.front.schema.requests import Function
@@ -18,7 +17,6 @@ RESPONSES: Table = {
     "background": Neutral((False,), "the answer is given at once"),
     "prompt_cache_retention": Neutral(("in_memory",), "prefixes are kept in memory alone"),
     "service_tier": Neutral(("auto", "default"), "there is one tier"),
-    "stream_options": Neutral(({}, {"include_obfuscation": False}), "nothing is padded"),
     "truncation": Neutral(("disabled",), "nothing is cut"),
 }
 PART: Table = {"annotations": Neutral(([],), "empty is none")}
@@ -119,14 +117,7 @@ class FunctionTool(Function):
 
     type: Literal["function"]
 
-    @model_validator(mode="before")
-    @classmethod
-    def _say_what_is_no_function(cls, tool: Any) -> Any:
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind != "function":
-            message = f"tools of type {kind[:40]!r} are not supported; send functions"
-            raise PydanticCustomError("no_function", "{message}", {"message": message})
-        return tool
+    _say_what_is_no_function = model_validator(mode="before")(no_other_tool)
 
 
 class TextForm(Strict):
@@ -145,6 +136,12 @@ class TextOptions(Strict):
     neutral: ClassVar[Table] = TEXT
 
     format: TextForm | None = None
+
+
+class Padding(Strict):
+    """Whether the pieces of a stream are padded, so that their sizes don't tell what they say."""
+
+    include_obfuscation: bool = False
 
 
 class Reasoning(Strict):
@@ -181,6 +178,7 @@ class ResponsesRequest(Strict):
     previous_response_id: str | None = Field(default=None, max_length=128)
     store: bool | None = None
     stream: bool = False
+    stream_options: Padding | None = None
     max_output_tokens: int | None = number_field("max_tokens", least=1)
     temperature: float | None = number_field("temperature", most=2)
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None

@@ -72,6 +72,22 @@ ToolChoice = Annotated[
     | Annotated[AllowedTools, Tag("(allowed)")],
     BY_KIND,
 ]
+
+
+def _old_kind(choice: Any) -> str | None:
+    if isinstance(choice, str):
+        return "(mode)" if choice in ("none", "auto") else None
+    return "(function)" if isinstance(choice, dict | FunctionName) else None
+
+
+OldChoice = Annotated[  # of 2023
+    Annotated[Literal["none", "auto"], Tag("(mode)")] | Annotated[FunctionName, Tag("(function)")],
+    Discriminator(
+        _old_kind,
+        custom_error_type="function_call",
+        custom_error_message="Input should be 'none', 'auto' or a function in an object",
+    ),
+]
 FunctionChoice = Annotated[
     ByMode
     | Annotated[NamedFunction, Tag("(function)")]

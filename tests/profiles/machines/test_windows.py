@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.errors import ConfigError
+from nemotrt.profiles.planning.answers.notes import notes_of
 from nemotrt.profiles.planning.answers.options import DeploymentOptions, deploy
 from nemotrt.profiles.planning.memory.request_memory import RequestMemory, request_memory
 from nemotrt.profiles.planning.sources.known_models import load_source
@@ -124,6 +125,10 @@ def test_a_plan_counts_them_where_the_engine_lets_go(tmp_path: Path) -> None:
     assert found.windows == Windows(1024, 4, 8)
     whole = deploy(options.at(engine="tensorrt"))
     assert whole.windows is None
+    assert found.sharded.windows == found.windows and whole.sharded.windows is None
+    kept = deploy(options.at(engine="sglang"))  # which reads the window of a whole cache
+    assert kept.windows is None and kept.sharded.windows == found.windows
+    assert any("sglang keeps all tokens of 4 layers" in note for note in notes_of(kept, 1))
     token = found.request.kv_cache_bytes_per_token
     assert found.request.total_bytes(8192) == token // 2 * (8192 + 1024)
     assert found.max_batch_size() >= whole.max_batch_size()

@@ -52,6 +52,8 @@ def outcome(args: list[str]) -> str:
         return "refused"
     raw = json.loads(result.stdout)
     del raw["engines"]  # of other engines than the one that the line names
+    for one in (raw, raw["baseline"] or {}):
+        assert one.pop("speculation", None) is None  # no line has any
     digest = hashlib.sha256("\n".join(numbers(raw)).encode()).hexdigest()[:16]
     return " ".join([digest, *(f"{name}={raw[name]!r}" for name in HEADLINE)])
 

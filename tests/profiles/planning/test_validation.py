@@ -126,8 +126,22 @@ def test_rows_know_how_their_load_was_made(rows: list[MeasuredRow]) -> None:
     mine = [row for row in rows if "source_file=2026-04-06.csv" in row.notes]
     assert len(mine) == 160 and {row.harness.shortest_share for row in mine} == {0.8}
     assert {row.max_num_tokens for row in mine if row.engine == "vllm"} == {8192}
-    others = [row for row in rows if row not in mine]
+    launched = [row for row in rows if row.source.startswith("aiconfigurator")]
+    others = [row for row in rows if row not in mine and row not in launched]
     assert {(row.harness.shortest_share, row.max_num_tokens) for row in others} == {(1.0, None)}
+
+
+def test_rows_of_aiconfigurator_run_as_its_rules_launch_servers(rows: list[MeasuredRow]) -> None:
+    """SGLang 0.5.6 mixes prompts into decode steps, 0.5.1 does not; prompts fill isl + 1500."""
+    mine = [row for row in rows if row.source.startswith("aiconfigurator")]
+    for version, mixes in (("0.5.6.post2", True), ("0.5.1.post1", None)):
+        found = [row for row in mine if row.engine_version == version]
+        assert {row.harness.mixes_prompts for row in found} == {mixes}
+    tokens = {r.isl: r.max_num_tokens for r in mine if r.engine_version == "0.5.6.post2"}
+    assert tokens == {1000: 3000, 2000: 4000, 4000: 8000, 8000: 8192}
+    early = [row for row in mine if row.engine_version == "1.0.0rc3"]
+    assert all(row.max_num_tokens == row.isl + row.concurrency + 1500 for row in early)
+    assert not {row.max_num_tokens for row in mine if row.engine_version == "0.12.0"} - {None}
 
 
 def test_a_campaign_with_an_impossible_row_is_told_apart(found: Validation) -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from nemotrt.cli import main
+from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
 from nemotrt.engines.checkpoint.codes.groups import round_groups
-from nemotrt.engines.checkpoint.linear_weight import spread
+from nemotrt.engines.checkpoint.linear_weight import LinearWeight, spread
+from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.quantize.calibration import compensate as module
 from nemotrt.quantize.calibration.compensate import rounded
@@ -92,6 +95,29 @@ def test_the_trained_model_diverges_less(tmp_path: Path, layout: CheckpointForma
     found = [evaluate(TINY, tmp_path / name, texts).texts for name in ("plain", "made-up")]
     for one, other in zip(*found, strict=True):
         assert other.mean_kl_divergence < 0.85 * one.mean_kl_divergence
+
+
+@pytest.mark.slow
+def test_damage_to_what_was_compensated_is_named(tmp_path: Path) -> None:
+    """Rows move less than 0.16 of their norm; another row's codes, or half a scale more, shows."""
+    command = ["quantize", "tiny", "--recipe", "int4-wo", "--compensate", "-o", str(tmp_path / "q")]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    found, exact = open_checkpoint(tmp_path / "q"), open_checkpoint(TINY)
+    for name in linear_names(exact.config):
+        weight, was = LinearWeight(found, name).floats(), exact.floats(name)
+        moved = np.linalg.norm(weight - was, axis=1) / np.linalg.norm(was, axis=1)
+        assert 0.05 < moved.max() < 0.16, name
+    path, module = tmp_path / "q/model.safetensors", "backbone.layers.1.mixer.up_proj"
+    tensors = load_file(path)
+    for leaf, change in (
+        ("weight_scale", lambda stored: stored[7] * 1.5),
+        ("weight_packed", lambda stored: stored[8]),
+    ):
+        damaged = {name: tensor.clone() for name, tensor in tensors.items()}
+        damaged[f"{module}.{leaf}"][7] = change(damaged[f"{module}.{leaf}"])
+        save_file(damaged, path, metadata={"format": "pt"})
+        (fault,) = inspect_quantized(tmp_path / "q", TINY).faults
+        assert fault.startswith(f"{module}, channel 7: differs from the source")
 
 
 def test_what_has_no_4_bits_is_refused(tmp_path: Path) -> None:

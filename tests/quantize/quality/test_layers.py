@@ -226,7 +226,7 @@ def torch_log_probs(tokens: np.ndarray, in_4_bits: tuple[str, ...]) -> torch.Ten
 @pytest.mark.slow
 def test_the_chosen_mix_beats_others_of_its_bytes(tmp_path: Path) -> None:
     """On held-out English and Japanese: random choices, and the first layers, of its bytes."""
-    options, _ = choose_int8(TINY, INT4, QuantizeOptions())
+    options, _ = choose_int8(TINY, tmp_path / "q", INT4, QuantizeOptions())
     checkpoint, texts = open_checkpoint(TINY), heldout(24)
     every = units(checkpoint.config, select(checkpoint.config, INT4).weights)
     sizes = {unit.weights: extra_bytes(TINY, unit, 32) for unit in every}

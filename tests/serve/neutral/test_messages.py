@@ -33,7 +33,10 @@ def test_two_bounds_of_the_output_hold_together(client, upstream) -> None:
         assert inputs["max_tokens"] == 5
 
 
-@pytest.mark.parametrize("name", [*MESSAGE, "images", "thinking_blocks", "tool_calls", "name"])
+NOW_TAKEN = ("thinking_blocks", "reasoning_details", "function_call")
+
+
+@pytest.mark.parametrize("name", [*MESSAGE, "images", *NOW_TAKEN, "tool_calls", "name"])
 @pytest.mark.parametrize("value", [None, [], "", {}])
 def test_empty_fields_of_a_message_change_nothing(client, upstream, name, value) -> None:
     if name in ("tool_calls", "name") and not (value is None or (value == []) is (name != "name")):

@@ -15,6 +15,8 @@ class Harness:
     max_num_tokens: int | None = None  # new tokens in one call; None: the engine's own
     # Decode steps whose tokens a server hands out together: the first one waits for the others.
     stream_interval: int = 1
+    # Whether prompts share their calls with tokens of others; None: as the engine does by default.
+    mixes_prompts: bool | None = None
 
 
 PLAIN = Harness()
@@ -27,13 +29,51 @@ INFERENCE_MAX_SHARE, INFERENCE_MAX_VLLM_TOKENS = 0.8, 8192
 INFERENCE_MAX_INTERVAL = 20
 
 
-def harness_of(notes: str, engine: str, lengths: tuple[int | None, int | None], tp: int) -> Harness:
+# aiconfigurator launches what it measures by rules of its own. SGLang shares calls between prompts
+# and tokens, but for 0.5.1, where the rule's name for that is not the template's. A call takes
+# prompts until they are over `isl + 1500` tokens, but no more than chunked_prefill_size.
+# TensorRT-LLM takes `max_batch_size + isl + 1500`; users are taken for the batch.
+# Source: generator/rule_plugin/benchmark/{sglang,trtllm}.rule, config/backend_templates/
+# {sglang/cli_args.*,trtllm/extra_engine_args.1.0.0rc3}.j2 of ai-dynamo/aiconfigurator@043c66c,
+# @581e459; PrefillAdder.budget_state of SGLang (managers/schedule_policy.py). They are of 2026, and
+# a row does not say which commit it was measured with.
+AICONFIGURATOR = "aiconfigurator"
+MORE_TOKENS, SGLANG_CHUNK = 1500, 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a row says of how it was measured."""
+
+    source: str
+    notes: str
+    engine: str
+    version: str
+    lengths: tuple[int | None, int | None]
+    concurrency: int | None
+    tp: int
+
+
+def harness_of(setup: Setup) -> Harness:
     """Return the settings of a row's campaign; the plain ones where nothing is known of it."""
-    if INFERENCE_MAX not in notes:
+    if INFERENCE_MAX in setup.notes:
+        return _inference_max(setup)
+    isl, users = setup.lengths[0], setup.concurrency
+    if not setup.source.startswith(AICONFIGURATOR) or isl is None or users is None:
         return PLAIN
-    if engine == "vllm":
+    if setup.engine == "sglang" and setup.version.startswith("0.5.6"):
+        prompts = -(-(isl + MORE_TOKENS) // isl)
+        return Harness(max_num_tokens=min(prompts * isl, SGLANG_CHUNK), mixes_prompts=True)
+    if setup.engine == "tensorrt-llm-1.0rc" and setup.version.startswith("1.0.0rc"):
+        return Harness(max_num_tokens=users + isl + MORE_TOKENS)
+    return PLAIN
+
+
+def _inference_max(setup: Setup) -> Harness:
+    """Return the settings of InferenceMAX's scripts."""
+    if setup.engine == "vllm":
         return Harness(INFERENCE_MAX_SHARE, INFERENCE_MAX_VLLM_TOKENS)
-    is_held_back = lengths == (1024, 1024) and tp < 8
+    is_held_back = setup.lengths == (1024, 1024) and setup.tp < 8
     return Harness(
         INFERENCE_MAX_SHARE, stream_interval=INFERENCE_MAX_INTERVAL if is_held_back else 1
     )

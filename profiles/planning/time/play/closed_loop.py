@@ -66,14 +66,16 @@ def cycle(sharded: ShardedModel, on: Roofline, users: Users) -> Cycle:
     """Return the loop's round by mean rates.
 
     In it every sequence of the batch is prefilled once and takes osl - 1 decode steps, at its mean
-    context; prefills stop the decoding of the others. So a batch of b gives
+    context (fewer where guesses hold); prefills stop the decoding of the others. So a batch of b
+    gives
 
         b * osl tokens in (osl - 1) * step(b) + b * prefill + the request's own overhead seconds.
     """
     batch_size = users.batch_size
     step = decode_step_time(sharded, on, batch_size, mean_context(users.isl, users.osl))
     prefills_s = prefill_s(sharded, on, users.isl, users.max_num_tokens, batch_size)
-    seconds = (users.osl - 1) * step.total / 1e3 + prefills_s + on.request_s()
+    num_steps = (users.osl - 1) / sharded.tokens_per_step
+    seconds = num_steps * step.total / 1e3 + prefills_s + on.request_s()
     return Cycle(batch_size, seconds, batch_size * users.osl / seconds, step)
 
 
@@ -83,11 +85,16 @@ def steady_state(sharded: ShardedModel, on: Roofline, users: Users) -> SteadySta
     batch_size = found.batch_size
     lengths = users.isl, users.osl
     is_mixed = on.engine.mixes_prompts
-    played = play(
-        Load(*lengths, batch_size, users.max_num_tokens, is_mixed, users.shortest_share),
-        call_seconds(sharded, on),
-        on.request_s(),
+    load = Load(
+        *lengths,
+        num_users=batch_size,
+        max_num_tokens=users.max_num_tokens,
+        is_mixed=is_mixed,
+        shortest_share=users.shortest_share,
+        num_checked=sharded.num_checked,
+        tokens_per_step=sharded.tokens_per_step,
     )
+    played = play(load, call_seconds(sharded, on), on.request_s())
     queue_s = found.seconds * (users.concurrency - batch_size) / batch_size
     before_s = queue_s + on.request_s()
     return SteadyState(

@@ -1,5 +1,6 @@
 """The requests of a play: their lengths, when they come, and what they got."""
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,18 +24,22 @@ class Load:
     # Whether prompts share their calls with tokens of others; else these wait for all prompts.
     is_mixed: bool
     shortest_share: float = 1.0
+    num_checked: int = 1  # tokens of a sequence in a decode step, its guesses among them
+    tokens_per_step: float = 1.0  # that one gives a sequence
+
+    def num_steps(self, osl: int) -> int:
+        """Return the decode steps of an answer, whose first token comes with its prompt."""
+        return math.ceil((osl - 1) / self.tokens_per_step)
 
 
 @dataclass(order=True, slots=True)
 class Request:
-    """One request: `isl` prompt tokens to compute, after `kept` ones whose state is there."""
+    """One request: `isl` prompt tokens to compute, and what it got."""
 
     came_s: float
     user: int
     isl: int
     osl: int
-    kept: int = 0
-    turn: int = 1
     first_token_s: float = 0.0  # after it came
     answer_s: float = 0.0  # from its first to its last token
 

@@ -92,14 +92,14 @@ class _Play:
         steps = self.decoding[0].last_step - self.step
         if not self.coming:
             return steps
-        step_s = self.step_s(decode_call(self.num_decoding, self.context / self.num_decoding))
+        step_s = self.step_s(self._decode_call(self.context / self.num_decoding))
         left_s = self.coming[0].came_s - self.now
         return steps if left_s > steps * step_s else max(math.ceil(left_s / step_s), 1)
 
     def _pieces(self) -> list[tuple[Request, int]]:
         """Return the prompts of the next call, and how many tokens of each it computes."""
         load, held = self.load, self.num_decoding
-        budget = load.max_num_tokens - (held if load.is_mixed else 0)
+        budget = load.max_num_tokens - (held * load.num_checked if load.is_mixed else 0)
         free = len(self.waiting) if self.slots is None else self.slots - held
         if not self.waiting or free <= 0 or (budget <= 0 and held):
             return []
@@ -114,16 +114,23 @@ class _Play:
 
     def _call(self, pieces: Sequence[tuple[Request, int]], repeats: int) -> Call:
         """Return the middle one of `repeats` calls with these prompts."""
-        request, new = pieces[0]
-        start = request.kept + self.done + (repeats - 1) * new / 2
+        _, new = pieces[0]
+        start = self.done + (repeats - 1) * new / 2
         call = prefill_call(1, start, new)
         if len(pieces) > 1:
-            more = [prefill_call(1, other.kept, length) for other, length in pieces[1:]]
+            more = [prefill_call(1, 0, length) for _, length in pieces[1:]]
             call = reduce(together, more, call)
         if not (self.load.is_mixed and self.num_decoding):
             return call
-        middle = self.context / self.num_decoding + repeats / 2
-        return together(call, decode_call(self.num_decoding, middle))
+        middle = self.context / self.num_decoding + self._grown(repeats / 2)
+        return together(call, self._decode_call(middle))
+
+    def _decode_call(self, context: float) -> Call:
+        return decode_call(self.num_decoding, context, self.load.num_checked)
+
+    def _grown(self, num_steps: float) -> float:
+        """Return the tokens that steps add to a sequence."""
+        return num_steps * self.load.tokens_per_step
 
     def _first_tokens(self, pieces: Sequence[tuple[Request, int]], begun: int, calls: int) -> None:
         """Hand out the first tokens of the prompts that ended, and remember how far the last is."""
@@ -143,20 +150,21 @@ class _Play:
             if osl == 1:
                 self._answer(requests, self.now)
                 continue
-            heapq.heappush(self.decoding, _Group(self.step + osl - 1, requests, self.now))
+            steps = self.load.num_steps(osl)
+            heapq.heappush(self.decoding, _Group(self.step + steps, requests, self.now))
             self.num_decoding += len(requests)
-            self.context += sum(request.kept + request.isl for request in requests)
+            self.context += sum(request.isl for request in requests)
 
     def _decode(self, num_steps: int) -> None:
         """Take steps without a prompt."""
-        middle = self.context / self.num_decoding + num_steps / 2
-        self.now += num_steps * self.step_s(decode_call(self.num_decoding, middle))
+        middle = self.context / self.num_decoding + self._grown(num_steps / 2)
+        self.now += num_steps * self.step_s(self._decode_call(middle))
         self._tick(num_steps)
         self._finish()
 
     def _tick(self, num_steps: int) -> None:
         self.step += num_steps
-        self.context += num_steps * self.num_decoding
+        self.context += self._grown(num_steps) * self.num_decoding
 
     def _finish(self) -> None:
         """Let go of the sequences whose last token is there; their users come again."""
@@ -164,7 +172,8 @@ class _Play:
             group = heapq.heappop(self.decoding)
             requests = group.requests
             self.num_decoding -= len(requests)
-            self.context -= sum(r.kept + r.isl + r.osl - 1 for r in requests)
+            steps = self.load.num_steps(requests[0].osl)
+            self.context -= sum(r.isl + self._grown(steps) for r in requests)
             self._answer(requests, group.since)
 
     def _answer(self, requests: Sequence[Request], since: float) -> None:
