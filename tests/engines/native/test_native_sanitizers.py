@@ -28,7 +28,6 @@ TESTS = (
     "test_native_program.py",
     "test_native_quantized.py",
     "test_native_safety.py",
-    "../lora/test_native_adapters.py",
 )
 SANITIZER_FLAGS = (
     "-g",
