@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from nemotrt.errors import ConfigError
@@ -12,7 +12,7 @@ from nemotrt.profiles.planning.sessions.kept import cached_tokens
 from nemotrt.profiles.planning.sessions.load import SessionLoad
 from nemotrt.profiles.planning.time.engine_profile import Boundary
 from nemotrt.profiles.planning.time.roofline import Roofline, Scenario, roofline
-from nemotrt.profiles.planning.time.step import ShardedModel, decode_step_time, prefill_s
+from nemotrt.profiles.planning.time.step import decode_step_time, prefill_s
 
 # Tokens behind a chat prompt's last role marker: a state is kept before them, so that they are a
 # call of their own.
@@ -71,7 +71,7 @@ def turns_of(deployment: Deployment, load: SessionLoad, scenario: Scenario) -> T
     """Return the turns of a session; a step's time between two whole numbers lies on a line."""
     on = roofline(deployment.gpu, deployment.engine, scenario)
     times = tuple(turn_time(deployment, on, load, turn) for turn in range(1, load.num_turns + 1))
-    sharded = ShardedModel(deployment.model, deployment.formats, deployment.tp)
+    sharded = replace(deployment.sharded, cache_tokens=0)  # of a slot, what is held is read
     prompt = sum(time.prompt_tokens for time in times) / len(times)
     context = prompt + math.ceil(load.osl / 2)
 
@@ -94,7 +94,7 @@ def turn_time(deployment: Deployment, on: Roofline, load: SessionLoad, turn: int
     kept of it afterwards.
     """
     prompt = load.prompt_tokens(turn)
-    sharded = ShardedModel(deployment.model, deployment.formats, deployment.tp)
+    sharded = replace(deployment.sharded, cache_tokens=0)  # of a slot, what is held is read
     cold_s = prefill_s(sharded, on, prompt, deployment.max_num_tokens)
     cached = cached_tokens(deployment, load, turn)
     if cached is None:
