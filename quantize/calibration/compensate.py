@@ -92,7 +92,7 @@ def _add_moments(moments: list[Floats], inputs: Floats) -> None:
     flat = inputs.reshape(-1, inputs.shape[-1])
     for place, begin in enumerate(range(0, flat.shape[1], SPAN)):
         part = flat[:, begin : begin + SPAN]
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at them
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named later
             products: Floats = part.T @ part
         if place < len(moments):
             moments[place] += products
