@@ -224,6 +224,7 @@ def create_app(spec: FrontSpec) -> ASGIApp:
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # ShortPaths has taken them off: it would lead here again
     operations = {path: door.operation for path, door in ENDPOINTS.items() if door.operation}
     gated = HostGate(app, spec.hosts)
     logged = AccessLog(gated, spec.tenants, spec.tracing, operations)

@@ -81,6 +81,12 @@ def test_no_other_path_is_another(path, http) -> None:
     assert http.get(path).status_code == (200 if path == "/" else 404)
 
 
+@pytest.mark.parametrize("path", ["/page", "/page/", "/v1/", "/docs/x/", "/v1/responses/"])
+def test_a_slash_leads_nowhere_else(path, http) -> None:
+    found = http.get(path, follow_redirects=False)
+    assert found.status_code in (404, 405) and "location" not in found.headers
+
+
 @pytest.mark.parametrize("first", sorted(FIRST))
 def test_a_key_is_asked_for_there_too(first) -> None:
     spec = FrontSpec("llm", FILES, SayingUpstream(), tenants=Tenants(ApiKeys((b"a" * 32,))))
