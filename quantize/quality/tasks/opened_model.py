@@ -14,7 +14,7 @@ from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions
 from nemotrt.engines.backends.native.backend import check_step
 from nemotrt.engines.backends.native.engine import NativeEngine
 from nemotrt.engines.backends.native.export import export
-from nemotrt.engines.checkpoint.checkpoint import open_checkpoint
+from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
@@ -99,7 +99,7 @@ def opened_model(folder: Path, options: OpenOptions = AS_BUILT) -> Iterator[Open
     """Yield what is in the folder, open; of a checkpoint an engine in its own precision.
 
     Raises:
-        ConfigError: it has no tokenizer.
+        ConfigError: it has no tokenizer, or rounds what the native engine does not.
         EnvironmentUnfitError: no engine runs here.
     """
     if (folder / MANIFEST_FILE).is_file():
@@ -112,6 +112,7 @@ def opened_model(folder: Path, options: OpenOptions = AS_BUILT) -> Iterator[Open
         return
     check_step()
     checkpoint, tokenizer = open_checkpoint(folder), _known(load_tokenizer(folder), folder)
+    _check_own_arithmetic(checkpoint)
     with tempfile.TemporaryDirectory(prefix="nemotrt-") as place:
         precision = checkpoint.quant.precision or Precision.BF16
         export(checkpoint, Path(place), LIMITS, precision)
@@ -121,6 +122,17 @@ def opened_model(folder: Path, options: OpenOptions = AS_BUILT) -> Iterator[Open
             yield OpenedModel(engine, tokenizer, load_chat_template(folder), tuple(ends))
         finally:
             engine.close()
+
+
+def _check_own_arithmetic(checkpoint: Checkpoint) -> None:
+    """Raise ConfigError if the native engine would leave out some of a checkpoint's rounding."""
+    quant = checkpoint.quant
+    rounds = quant.precision is not None and not quant.precision.is_weight_only
+    if rounds or quant.kv_cache_algo is not None:
+        raise ConfigError(
+            f"{checkpoint.path} rounds activations or the KV cache; tasks on a checkpoint would "
+            "leave that out. Leave --tasks away to compare texts, or run lm-eval on a server of it."
+        )
 
 
 def _known(tokenizer: Tokenizer | None, folder: Path) -> Tokenizer:

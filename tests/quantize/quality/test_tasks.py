@@ -11,6 +11,9 @@ from click.testing import CliRunner
 
 from nemotrt.cli import main
 from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.errors import ConfigError
+from nemotrt.quantize.conversion.options import QuantizeOptions
+from nemotrt.quantize.quality.tasks.opened_model import opened_model
 from nemotrt.quantize.quality.tasks.paired import interval
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import quantize_checkpoint
@@ -178,3 +181,11 @@ def test_an_interval_by_hand() -> None:
     assert found is not None and found.difference == 0.5
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5774 / 2, rel=1e-3)
     assert interval([(0, 1)]) is None and interval([((1, 2), 1), (1, 1)]) is None
+
+
+@pytest.mark.parametrize("recipe", ["int8-dynamic", "fp8-dynamic"])
+def test_a_checkpoint_that_rounds_activations_is_refused(recipe: str, tmp_path: Path) -> None:
+    """The native engine keeps them: the scores would be another model's."""
+    quantize_checkpoint(TINY, tmp_path / "q", load_recipe(recipe), QuantizeOptions())
+    with pytest.raises(ConfigError, match="rounds activations"), opened_model(tmp_path / "q"):
+        pass

@@ -48,7 +48,7 @@ class Request:
 class Played:
     """What the requests of a play got, in seconds."""
 
-    first_token_s: tuple[float, ...]  # of NUM_ROUNDS requests a user, sorted
+    first_token_s: tuple[float, ...]  # of NUM_ROUNDS requests per user, sorted
     burst_s: float  # of the last of those that came at once
     token_s: float  # mean of a request's time per output token
     tokens_per_s: float  # after the first round; 0 if no more was played
