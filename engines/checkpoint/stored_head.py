@@ -16,7 +16,6 @@ from nemotrt.engines.model.tensor_names import model_names
 from nemotrt.files.text_file import read_json_object
 
 HEAD = "lm_head.weight"
-BLOCK_BYTES = 1 << 24
 
 
 def settle_head(
@@ -32,17 +31,8 @@ def settle_head(
         return config, found
     if embeddings not in found:
         return config, found | {embeddings: found[HEAD]}
-    is_tied = _is_equal(found[HEAD], found[embeddings])
+    is_tied = found[HEAD].is_same(found[embeddings])
     return dataclasses.replace(config, tie_word_embeddings=is_tied), found
-
-
-def _is_equal(first: TensorRef, second: TensorRef) -> bool:
-    """Whether two tensors have the same type, shape and bytes."""
-    if (first.dtype, first.shape) != (second.dtype, second.shape):
-        return False
-    starts = range(0, first.num_bytes, BLOCK_BYTES)
-    sizes = ((start, min(BLOCK_BYTES, first.num_bytes - start)) for start in starts)
-    return all(first.read(*block) == second.read(*block) for block in sizes)
 
 
 def is_flag_wrong(folder: Path, config: ModelConfig) -> bool:

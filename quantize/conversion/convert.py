@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.codes.groups import NO_WEIGHTS, round_groups
 from nemotrt.engines.checkpoint.lora.merged import MergedRef
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
-from nemotrt.engines.model.numerics import NumberFormat
+from nemotrt.engines.model.numerics import FLOATS, NumberFormat
 from nemotrt.errors import ArtefactError
 from nemotrt.quantize.conversion import kernels
 from nemotrt.quantize.conversion.fp4 import nvfp4
@@ -18,12 +19,10 @@ from nemotrt.quantize.conversion.layout import Linear
 
 CHUNK_ELEMENTS = 1 << 19  # 1 MiB of bfloat16: stays in cache between read, convert and write
 # The smallest normal of each type: the least amax that gives a scale, as in ModelOpt 0.47.
-SMALLEST_AMAX = {
-    "BF16": np.float32(np.finfo(np.float32).tiny),
-    "F16": np.float32(np.finfo(np.float16).tiny),
-    "F32": np.float32(np.finfo(np.float32).tiny),
-}
-DROPPED_BITS = {"BF16": 16, "F16": 13, "F32": 0}  # of a float32, to round to that type
+LIMITS = {item.safetensors: ml_dtypes.finfo(item.numpy) for item in FLOATS}
+SMALLEST_AMAX = {word: np.float32(limits.smallest_normal) for word, limits in LIMITS.items()}
+# Of a float32, to round to that type.
+DROPPED_BITS = {word: LIMITS["F32"].nmant - limits.nmant for word, limits in LIMITS.items()}
 
 
 def chunks(shape: tuple[int, ...], unit: int = 2) -> Iterator[slice]:
@@ -36,6 +35,14 @@ def chunks(shape: tuple[int, ...], unit: int = 2) -> Iterator[slice]:
         yield slice(begin, min(begin + step, shape[0]))
 
 
+def shortened() -> ArtefactError:
+    """Return what to raise for a file that ends before its header said."""
+    return ArtefactError(
+        "the checkpoint's file got shorter while it was read; "
+        "start again when nothing writes to it."
+    )
+
+
 def read_exactly(fd: int, buffer: npt.NDArray[np.uint8], offset: int) -> None:
     """Fill `buffer` from file `fd` at `offset`.
 
@@ -46,10 +53,7 @@ def read_exactly(fd: int, buffer: npt.NDArray[np.uint8], offset: int) -> None:
     while view:
         count = os.preadv(fd, [view], offset)
         if count == 0:
-            raise ArtefactError(
-                "the checkpoint's file got shorter while it was read; "
-                "start again when nothing writes to it."
-            )
+            raise shortened()
         view, offset = view[count:], offset + count
 
 

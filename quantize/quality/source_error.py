@@ -35,7 +35,6 @@ from nemotrt.quantize.scales.unfold import (
 )
 
 Floats = npt.NDArray[np.float32]
-COPY_BYTES = 1 << 22
 E4M3_HALF_ULP, E4M3_HALF_SUBNORMAL = 2.0**-4, 2.0**-10
 CUT = (
     0.25  # of a group's amax, more than the search cuts off: its steps are amax / 5.2 to amax / 8.4
@@ -85,7 +84,10 @@ def compare_with_source(
         progress(1)
     quantized = {f"{module}.weight" for module in modules}
     for name, ref in source.carried().items():
-        if name not in quantized and name not in norms and not _is_copy(ref, tensors.get(name)):
+        copy = tensors.get(name)
+        if name in quantized or name in norms:
+            continue
+        if copy is None or not ref.is_same(copy):
             faults.append(f"{name} is not quantized, but is not the source's")
     finite = {module: error for module, error in errors.items() if np.isfinite(error)}
     return finite, faults
@@ -188,14 +190,3 @@ def _norm_faults(
     for weight in norms[norm]:
         if weight.removesuffix(".weight") not in modules:
             yield f"{norm} is not the source's, but {weight} behind it is"
-
-
-def _is_copy(before: TensorRef, after: TensorRef | None) -> bool:
-    """Whether two tensors have the same type, shape and bytes."""
-    if after is None or (after.dtype, after.shape) != (before.dtype, before.shape):
-        return False
-    for start in range(0, before.num_bytes, COPY_BYTES):
-        size = min(COPY_BYTES, before.num_bytes - start)
-        if before.read(start, size) != after.read(start, size):
-            return False
-    return True

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -14,12 +13,11 @@ from nemotrt.quantize.conversion.convert import SMALLEST_AMAX
 
 Floats = npt.NDArray[np.float32]
 _BYTES = np.arange(256, dtype=np.uint8)
-INT8_VALUES: Floats = _BYTES.view(np.int8).astype(np.float32)
 VALUES: dict[str, Floats] = {  # of each byte that a code can be
-    "F8_E4M3": _BYTES.view(ml_dtypes.float8_e4m3fn).astype(np.float32),
-    "I8": INT8_VALUES,
-    INT4_WORD: INT8_VALUES,  # decoded
+    item.safetensors: _BYTES.view(item.numpy).astype(np.float32)
+    for item in (NumberFormat.FP8, NumberFormat.INT8)
 }
+VALUES[INT4_WORD] = VALUES[NumberFormat.INT8.safetensors]  # decoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,10 @@
 """Fills one output shard on all cores, or checks one that an earlier run filled."""
 
-import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -15,8 +13,12 @@ import numpy as np
 
 from nemotrt.engines.checkpoint.lora.merged import MergedRef
 from nemotrt.engines.checkpoint.stored.safetensors_file import TensorRef
-from nemotrt.errors import ArtefactError
-from nemotrt.quantize.conversion.convert import chunks, convert_rows, rows_amax, tensor_scale
+from nemotrt.quantize.conversion.convert import (
+    chunks,
+    convert_rows,
+    rows_amax,
+    tensor_scale,
+)
 from nemotrt.quantize.conversion.fp4 import second_scale
 from nemotrt.quantize.conversion.layout import (
     Codes,
@@ -28,74 +30,11 @@ from nemotrt.quantize.conversion.layout import (
     SecondScale,
     Shard,
 )
+from nemotrt.quantize.writing.sinks import Checking, MismatchError, Sink, Writing
 
 COPY_BYTES = 1 << 22
 MAX_IN_FLIGHT = 64
 Progress = Callable[[int], None]  # called with a number of source bytes done
-
-
-class MismatchError(Exception):
-    """A shard that was called finished has other bytes than it should."""
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """A sink that writes to file `fd`."""
-
-    fd: int
-
-    def put(self, offset: int, data: memoryview | bytes) -> None:
-        """Write all of `data` at `offset`."""
-        view = memoryview(data)
-        while view:
-            count = os.pwrite(self.fd, view, offset)
-            view, offset = view[count:], offset + count
-
-    def copy(self, source: int, begin: int, offset: int, count: int) -> None:
-        """Copy `count` bytes from file `source`, inside the kernel where it can."""
-        while count:
-            try:
-                done = os.copy_file_range(source, self.fd, count, begin, offset)
-            except OSError as error:
-                if error.errno is None or not _is_unsupported(error.errno):
-                    raise
-                done = 0
-            if not done:
-                data = os.pread(source, count, begin)
-                self.put(offset, data)
-                done = len(data) or _shortened()
-            begin, offset, count = begin + done, offset + done, count - done
-
-
-@dataclass(frozen=True, slots=True)
-class Checking:
-    """A sink that compares with what file `fd` has."""
-
-    fd: int
-
-    def put(self, offset: int, data: memoryview | bytes) -> None:
-        """Raise MismatchError unless the file has `data` at `offset`."""
-        if os.pread(self.fd, len(data), offset) != data:
-            raise MismatchError
-
-    def copy(self, source: int, begin: int, offset: int, count: int) -> None:
-        """Raise MismatchError unless the two ranges are alike."""
-        self.put(offset, os.pread(source, count, begin))
-
-
-Sink = Writing | Checking
-
-
-def _is_unsupported(code: int) -> bool:
-    """Whether copy_file_range can't serve these two files (two filesystems, or an odd one)."""
-    return code in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
-
-
-def _shortened() -> int:
-    raise ArtefactError(
-        "the checkpoint's file got shorter while it was read; "
-        "start again when nothing writes to it."
-    )
 
 
 def write_shard(

@@ -19,27 +19,12 @@ from nemotrt.engines.model.nemotron_h_config import ALIASES
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError, ConfigError
 from support import reference
+from support.wide_checkpoint import FULL_PATTERN, raw_config
 
-PATTERN_9B = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
-NANO_9B: dict[str, Any] = {
-    "model_type": "nemotron_h",
-    "hybrid_override_pattern": PATTERN_9B,
+NANO_9B: dict[str, Any] = raw_config(FULL_PATTERN, 131072) | {
     "num_hidden_layers": 56,
-    "vocab_size": 131072,
-    "hidden_size": 4480,
-    "intermediate_size": 15680,
-    "num_attention_heads": 40,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "mamba_num_heads": 128,
-    "mamba_head_dim": 80,
-    "ssm_state_size": 128,
-    "n_groups": 8,
-    "conv_kernel": 4,
-    "chunk_size": 128,
     "layer_norm_epsilon": 1e-5,
     "time_step_limit": [0.0, math.inf],
-    "tie_word_embeddings": False,
     "mlp_hidden_act": "relu2",
     "torch_dtype": "bfloat16",
     "eos_token_id": 12,
@@ -101,7 +86,7 @@ def test_parameter_counts_of_the_released_models(
 def test_derived_sizes_of_the_9b() -> None:
     config = parse_model_config(NANO_9B)
     assert config.mamba is not None
-    assert config.pattern == PATTERN_9B
+    assert config.pattern == FULL_PATTERN
     assert config.mamba.in_proj_size == 22656
     assert config.mamba.conv_dim == 12288
     assert config.kv_elements_per_token * 2 == 16384  # bytes of bfloat16
@@ -116,7 +101,7 @@ def test_derived_sizes_of_the_9b() -> None:
 def test_layer_words_equal_the_pattern(field: str, words: tuple[str, str]) -> None:
     names = {"M": words[0], "-": "mlp", "*": words[1]}
     raw = {k: v for k, v in NANO_9B.items() if k != "hybrid_override_pattern"}
-    raw[field] = [names[letter] for letter in PATTERN_9B]
+    raw[field] = [names[letter] for letter in FULL_PATTERN]
     assert parse_model_config(raw) == parse_model_config(NANO_9B)
 
 

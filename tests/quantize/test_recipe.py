@@ -11,23 +11,9 @@ from nemotrt.profiles.hardware.gpu_profile import known_gpus, load_gpu
 from nemotrt.quantize.gpus import choose_format, choose_recipe
 from nemotrt.quantize.recipes.recipe import load_recipe, recipe_names
 from nemotrt.quantize.recipes.selection import select
+from support.wide_checkpoint import FULL_PATTERN, raw_config
 
-HUB_PATTERN = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"  # 9B-v2's config.json
-NANO = {
-    "model_type": "nemotron_h",
-    "vocab_size": 131072,
-    "hidden_size": 4480,
-    "hybrid_override_pattern": HUB_PATTERN,
-    "intermediate_size": 15680,
-    "num_attention_heads": 40,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "mamba_num_heads": 128,
-    "mamba_head_dim": 80,
-    "ssm_state_size": 128,
-    "n_groups": 8,
-    "conv_kernel": 4,
-}
+NANO = raw_config(FULL_PATTERN, 131072)
 
 
 def written(tmp_path: Path, text: str) -> str:

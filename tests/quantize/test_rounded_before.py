@@ -18,17 +18,16 @@ from nemotrt.engines.checkpoint.gguf.file import read_gguf
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.linear_weight import LinearWeight, spread
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
+from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.calibration.compensate import compensate
 from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.quality.layers import choice
 from nemotrt.quantize.quality.layers.divergence import Unit
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.recipes.selection import select
-from nemotrt.quantize.writing import partial
 from nemotrt.quantize.writing.gguf.writer import quantize_to_gguf
 from nemotrt.quantize.writing.writer import quantize_checkpoint
-from support.quantized_bytes import folder_bytes
+from support.quantized_bytes import folder_bytes, interrupt
 
 INT4 = load_recipe("int4-wo")
 MEASURING = (["--mixed"], ["--budget-gib", "1"], ["--compensate"])
@@ -82,9 +81,7 @@ def test_a_gguf_file_holds_the_codes_and_the_mix(model: str, tmp_path: Path) -> 
     assert kinds.count("Q4_0") == len(rounded) and kinds.count("Q8_0") == 3
 
 
-def test_a_resumed_run_has_the_codes_of_its_own_rounding(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_has_the_codes_of_its_own_rounding(checkpoint: Path, tmp_path: Path) -> None:
     """Even if rounding again gave others: no mix of the two is left."""
     options = [
         QuantizeOptions(
@@ -92,16 +89,7 @@ def test_a_resumed_run_has_the_codes_of_its_own_rounding(
         )
         for seed in (1, 2)
     ]
-    finished = partial.Partial.mark_finished
-
-    def failing(self: partial.Partial, shard: str) -> None:
-        finished(self, shard)
-        if len(self.finished) == 2:
-            raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentUnfitError, match="--resume"):
-        patch.setattr(partial.Partial, "mark_finished", failing)
-        quantize_checkpoint(checkpoint, tmp_path / "out", INT4, options[0])
+    interrupt(checkpoint, tmp_path / "out", INT4, options[0])
     quantize_checkpoint(checkpoint, tmp_path / "out", INT4, replace(options[1], resume=True))
     quantize_checkpoint(checkpoint, tmp_path / "whole", INT4, options[1])
     assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "whole")

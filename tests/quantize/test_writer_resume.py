@@ -19,30 +19,12 @@ from nemotrt.quantize.conversion.options import QuantizeOptions
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing import partial, writer
 from nemotrt.quantize.writing.writer import quantize_checkpoint
-from support.quantized_bytes import FP8_DYNAMIC, INT8, folder_bytes, leftovers
+from support.quantized_bytes import FP8_DYNAMIC, INT8, folder_bytes, interrupt, leftovers
 
 
-def interrupted(checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run until two shards are written, then fail as a full disk does."""
-    finished = partial.Partial.mark_finished
-
-    def failing(self: partial.Partial, shard: str) -> None:
-        finished(self, shard)
-        if len(self.finished) == 2:
-            raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentUnfitError, match="--resume"):
-        patch.setattr(partial.Partial, "mark_finished", failing)
-        quantize_checkpoint(checkpoint, target, INT8)
-    assert not target.exists()
-    return target.parent / f".{target.name}.quantizing"
-
-
-def test_resume_writes_only_what_is_missing(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_writes_only_what_is_missing(checkpoint: Path, tmp_path: Path) -> None:
     quantize_checkpoint(checkpoint, tmp_path / "whole", INT8)
-    folder = interrupted(checkpoint, tmp_path / "out", monkeypatch)
+    folder = interrupt(checkpoint, tmp_path / "out")
     inodes = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
     assert len(inodes) == 2
     quantize_checkpoint(checkpoint, tmp_path / "out", INT8, QuantizeOptions(resume=True))
@@ -53,10 +35,10 @@ def test_resume_writes_only_what_is_missing(
 
 @pytest.mark.parametrize("place", [9, -1])
 def test_resume_redoes_a_shard_whose_bytes_changed(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+    checkpoint: Path, tmp_path: Path, place: int
 ) -> None:
     quantize_checkpoint(checkpoint, tmp_path / "whole", INT8)
-    folder = interrupted(checkpoint, tmp_path / "out", monkeypatch)
+    folder = interrupt(checkpoint, tmp_path / "out")
     victim = min(folder.glob("*.safetensors"))
     data = bytearray(victim.read_bytes())
     data[place] ^= 1
@@ -68,7 +50,7 @@ def test_resume_redoes_a_shard_whose_bytes_changed(
 def test_resume_on_a_disk_that_is_still_full_keeps_what_is_finished(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = interrupted(checkpoint, tmp_path / "out", monkeypatch)
+    folder = interrupt(checkpoint, tmp_path / "out")
     usage = shutil.disk_usage(tmp_path)._replace(free=1)
     with (
         monkeypatch.context() as patch,
@@ -84,7 +66,7 @@ def test_resume_on_a_disk_that_is_still_full_keeps_what_is_finished(
 def test_resume_refuses_another_recipe(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = interrupted(checkpoint, tmp_path / "out", monkeypatch)
+    folder = interrupt(checkpoint, tmp_path / "out")
     with pytest.raises(ConfigError, match="another checkpoint, recipe or option"):
         quantize_checkpoint(checkpoint, tmp_path / "out", FP8_DYNAMIC, QuantizeOptions(resume=True))
     assert len(list(folder.glob("*.safetensors"))) == 2  # still there for the right command

@@ -21,6 +21,7 @@ from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.serve.processes.launcher import serve_engine
 from support import reference
+from support.lm_tasks import write_task
 from support.peers import peer_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton]
@@ -38,29 +39,9 @@ DOCUMENTS = [
     "The engine reads a file and writes another one. " * 2,
     "A list of packages that the system installs: 使えない, naïve, \U0001f600. " * 14,
 ]
-CHOICE_TASK = """
-task: tiny_choice
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {folder}/choice.json}}}}
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{{{question}}}}"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: "{{{{answer}}}}"
-metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
-"""
-ROLLING_TASK = """
-task: tiny_rolling
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {folder}/rolling.json}}}}
-output_type: loglikelihood_rolling
-test_split: test
-doc_to_text: ""
-doc_to_target: "{{{{text}}}}"
-metric_list:
-  - {{metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}}
-  - {{metric: byte_perplexity, aggregation: weighted_perplexity, higher_is_better: false}}
-  - {{metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}}
+PERPLEXITIES = """
+  - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
+  - {metric: byte_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
 """
 
 
@@ -144,8 +125,8 @@ def _write_tasks(folder: Path, oracle: Oracle) -> None:
         rows.append({"question": question, "choices": choices, "answer": answer})
     _write_lines(folder / "choice.json", rows)
     _write_lines(folder / "rolling.json", [{"text": text} for text in DOCUMENTS])
-    (folder / "choice.yaml").write_text(CHOICE_TASK.format(folder=folder), encoding="utf-8")
-    (folder / "rolling.yaml").write_text(ROLLING_TASK.format(folder=folder), encoding="utf-8")
+    write_task(folder, "choice", "tiny")
+    write_task(folder, "rolling", "tiny", PERPLEXITIES)
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -113,6 +113,11 @@ class QuantConfig:
         return ", ".join(dict.fromkeys(scheme.title for _, scheme in self.schemes))
 
     @property
+    def rounds_activations(self) -> bool:
+        """Whether inputs of linears are to be rounded too, not their weights alone."""
+        return self.precision is not None and not self.precision.is_weight_only
+
+    @property
     def has_fp8_cache(self) -> bool:
         """Whether the KV cache is to be FP8."""
         return self.kv_cache_algo == "FP8"

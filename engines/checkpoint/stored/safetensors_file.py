@@ -29,6 +29,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 FLOAT_DTYPES = ("F64", *(item.safetensors for item in FLOATS))
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+COMPARED_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,14 @@ class TensorRef:
         with self.path.open("rb") as file:
             file.seek(self.offset + start)
             return file.read(num_bytes)
+
+    def is_same(self, other: "TensorRef") -> bool:
+        """Whether the other has the same type, shape and bytes."""
+        if (self.dtype, self.shape) != (other.dtype, other.shape):
+            return False
+        starts = range(0, self.num_bytes, COMPARED_BYTES)
+        blocks = ((start, min(COMPARED_BYTES, self.num_bytes - start)) for start in starts)
+        return all(self.read(*block) == other.read(*block) for block in blocks)
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorRef], dict[str, str]]:

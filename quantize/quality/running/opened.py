@@ -52,7 +52,7 @@ def _engine(checkpoint: Checkpoint, block: Block | None, num_tokens: int) -> Ite
 def _is_native(checkpoint: Checkpoint, block: Block) -> bool:
     """Whether the native kernels compute what the checkpoint means: they round no activation."""
     quant = checkpoint.quant
-    rounds = quant.precision is not None and not quant.precision.is_weight_only
+    rounds = quant.rounds_activations
     rounds |= block.kind is LayerKind.ATTENTION and quant.kv_cache_algo is not None
     return not rounds and block.kind is not LayerKind.MOE and _has_step()
 

@@ -127,8 +127,7 @@ def opened_model(folder: Path, options: OpenOptions = AS_BUILT) -> Iterator[Open
 def _check_own_arithmetic(checkpoint: Checkpoint) -> None:
     """Raise ConfigError if the native engine would leave out some of a checkpoint's rounding."""
     quant = checkpoint.quant
-    rounds = quant.precision is not None and not quant.precision.is_weight_only
-    if rounds or quant.kv_cache_algo is not None:
+    if quant.rounds_activations or quant.kv_cache_algo is not None:
         raise ConfigError(
             f"{checkpoint.path} rounds activations or the KV cache; tasks on a checkpoint would "
             "leave that out. Leave --tasks away to compare texts, or run lm-eval on a server of it."

@@ -17,42 +17,10 @@ from nemotrt.quantize.quality.tasks.opened_model import opened_model
 from nemotrt.quantize.quality.tasks.paired import interval
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import quantize_checkpoint
+from support.lm_tasks import write_task
 from support.reference import from_folder
 
 TINY = TINY_MODELS["tiny"]
-CHOICE = """
-task: local_choice
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {folder}/choice.json}}}}
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{{{question}}}}"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: "{{{{answer}}}}"
-metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
-"""
-ANSWER = """
-task: local_answer
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {folder}/answer.json}}}}
-output_type: generate_until
-test_split: test
-doc_to_text: "{{{{question}}}}"
-doc_to_target: "{{{{answer}}}}"
-generation_kwargs: {{until: ["\\n"], max_gen_toks: 6, do_sample: {sample}, temperature: 0.7}}
-metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
-"""
-ROLLING = """
-task: local_rolling
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {folder}/rolling.json}}}}
-output_type: loglikelihood_rolling
-test_split: test
-doc_to_text: ""
-doc_to_target: "{{{{text}}}}"
-metric_list:
-  - {{metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}}
-"""
 QUESTIONS = [
     ("The Debian package", ["is the same", "is installed", "banana xylophone"]),
     ("このコマンドは", ["使えない", "system", "データ"]),
@@ -118,8 +86,10 @@ def write(folder: Path, oracle: Oracle, sample: str = "false") -> Path:
     for name, lines in {"choice": rows, "answer": answers, "rolling": texts}.items():
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
-    for name, form in {"choice": CHOICE, "answer": ANSWER, "rolling": ROLLING}.items():
-        (folder / f"{name}.yaml").write_text(form.format(folder=folder, sample=sample))
+    how = f'{{until: ["\\n"], max_gen_toks: 6, do_sample: {sample}, temperature: 0.7}}'
+    for name in ("choice", "answer", "rolling"):
+        more = f"generation_kwargs: {how}\n" if name == "answer" else ""
+        write_task(folder, name, "local", more)
     return folder
 
 
