@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotrt.commandline.kinds import COUNT, FloatRange, choices
 from nemotrt.commandline.options import options_of
 from nemotrt.commandline.shared import (
     config_option,
@@ -16,11 +15,10 @@ from nemotrt.commandline.shared import (
     quiet_option,
 )
 from nemotrt.engines.artefact.named import TARGET, engine_folder, is_address, rebuild_option
-from nemotrt.engines.checkpoint.hub.parameter import MODEL, offline_option
-from nemotrt.engines.model.numerics import BUILT, Precision
+from nemotrt.engines.checkpoint.hub.parameter import offline_option
 from nemotrt.errors import ConfigError, NemotrtError
 from nemotrt.profiles.hardware.gpu_choice import GpuChoice
-from nemotrt.profiles.hardware.on_busy import on_busy_option
+from nemotrt.profiles.hardware.on_busy import OnBusy, on_busy_option
 from nemotrt.profiles.load.choice.options import LoadChoice
 from nemotrt.profiles.load.targets.options import (
     STATED,
@@ -29,14 +27,13 @@ from nemotrt.profiles.load.targets.options import (
     read_facts,
     read_headers,
 )
+from nemotrt.profiles.runs.options import MIN_REPEATS, Driver, RunOptions, SweepOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nemotrt.profiles.load.driver import Drive
     from nemotrt.profiles.load.target import Target
     from nemotrt.profiles.load.workload import Workload
-    from nemotrt.profiles.runs.measure import Observers, Progress
+    from nemotrt.profiles.planning.answers.options import DeploymentOptions
     from nemotrt.profiles.runs.record.result import ProfileResult
 PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
 
@@ -46,17 +43,7 @@ PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
 @rebuild_option
 @output_option("Folder of the results.", default=Path("profile"))
 @options_of(LoadChoice)
-@click.option("-c", "--concurrency", default="1", show_default=True, help="Users: 8, or 1,4,16.")
-@click.option(
-    "--search", is_flag=True, help="Find the best concurrency: 1, 2, 4, ..., then between."
-)
-@click.option("--repeat", type=COUNT, default=1, help="Runs of the same load.")
-@click.option(
-    "--within",
-    type=FloatRange(0.01),
-    help="Repeat until the mean throughput is known to so many percent; --repeat is the most.",
-)
-@click.option("--resume", is_flag=True, help="Keep the complete runs in OUTPUT, and go on.")
+@options_of(SweepOptions)
 @options_of(TargetOptions, without=("tensorrt_llm_python", "lora"))
 @click.option(
     "--header",
@@ -71,48 +58,13 @@ PAIRS: Any = {"multiple": True, "metavar": "NAME=VALUE"}
     help="Field NAME=VALUE of every request; null drops a field of ours; may be repeated.",
     **PAIRS,
 )
-@click.option(
-    "--driver",
-    type=click.Choice(["nemotrt", "aiperf"]),
-    default="nemotrt",
-    show_default=True,
-    help="Who sends the load: our own driver, or NVIDIA's AIPerf (OpenAI endpoints).",
-)
-@click.option("--aiperf", default="aiperf", help="AIPerf's program.  [default: on the PATH]")
-@click.option(
-    "--metrics-url",
-    help="The server's Prometheus page.  [default: of an OpenAI endpoint, where it has it]",
-)
-@click.option(
-    "--predict", help="Put the planner's prediction beside the run: a GPU's name, or this-machine."
-)
-@click.option(
-    "--predict-model",
-    type=MODEL,
-    metavar="MODEL",
-    help="Known name, folder or hub id.  [default: the engine directory]",
-)
-@click.option(
-    "--predict-precision",
-    type=choices(BUILT),
-    help="Precision to predict.  [default: the target's, else the model's]",
-)
-@click.option(
-    "--precision",
-    type=choices(BUILT),
-    help="What a server runs in, where it does not say: bf16, fp8, ...",
-)
+@options_of(RunOptions)
 @click.option(
     "--fact",
     "facts",
     callback=read_facts,
     help=f"What a server has and does not say: {', '.join(STATED)}.",
     **PAIRS,
-)
-@click.option(
-    "--hardware-from",
-    metavar="URL",
-    help="Take a server's hardware from `nemotrt profile gpu --serve` beside it.",
 )
 @on_busy_option
 @click.option("--no-gpu", is_flag=True, help="Watch no GPU.")
@@ -130,9 +82,18 @@ def run(
     target: str,
     output: Path,
     load_choice: LoadChoice,
+    sweep_options: SweepOptions,
     target_options: TargetOptions,
+    run_options: RunOptions,
     gpu_choice: GpuChoice,
-    **options: Any,
+    on_busy: OnBusy,
+    *,
+    rebuild: bool,
+    no_gpu: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Measure TARGET and write result.json (every sample) and report.html (one page).
 
@@ -143,55 +104,52 @@ def run(
     """
     from nemotrt.profiles.load.choice.choice import choose, parse_concurrencies
     from nemotrt.profiles.load.targets.opening import open_target
+    from nemotrt.profiles.runs.measure import Observers
     from nemotrt.profiles.runs.progress import live_progress
-    from nemotrt.profiles.runs.sweep import MIN_REPEATS, Sweep
+    from nemotrt.profiles.runs.sweep import Sweep
 
-    if options["search"] and (load_choice.trace or load_choice.requests_per_s):
-        raise ConfigError("--search looks for a concurrency: leave out --trace and --request-rate.")
-    num_repeats, within = options["repeat"], options["within"]
-    if within is not None and num_repeats < MIN_REPEATS:
-        raise ConfigError(
-            f"--within needs --repeat {MIN_REPEATS} or more, the most runs of a load."
-        )
-    if options["facts"] and not is_address(target):
-        raise ConfigError("--fact is for a server: an engine directory says what it has.")
-    if options["hardware_from"] and (not is_address(target) or "hardware" in options["facts"]):
-        raise ConfigError("--hardware-from is for a server whose --fact hardware is not given.")
-    if options["resume"] and options["force"]:
-        raise ConfigError("--resume keeps runs and --force replaces them: give one of the two.")
-    workloads = choose(load_choice, parse_concurrencies(options["concurrency"]), num_repeats)
-    if options["dry_run"]:
-        _check_names(target_options, options["predict_model"])
+    _check(target, load_choice, sweep_options, run_options, force=force)
+    num_repeats, within = sweep_options.repeat, sweep_options.within_percent
+    concurrencies = parse_concurrencies(sweep_options.concurrency)
+    workloads = choose(load_choice, concurrencies, num_repeats)
+    if dry_run:
+        _check_names(target_options, run_options.predict_model)
         for workload in workloads:
             click.echo(workload)
-        _engine_of(target, rebuild=options["rebuild"])
+        _engine_of(target, rebuild=rebuild)
         return
-    target = _engine_of(target, rebuild=options["rebuild"])
-    if options["hardware_from"]:
+    target = _engine_of(target, rebuild=rebuild)
+    facts = run_options.told()
+    if run_options.hardware_from:
         from nemotrt.profiles.hardware.exporter.sidecar import hardware_of
 
-        options["facts"] |= {"hardware": hardware_of(options["hardware_from"])}
-    is_silent = options["quiet"] or options["as_json"]
+        facts["hardware"] = hardware_of(run_options.hardware_from)
 
     def make_target(workload: "Workload") -> "Target":
         return open_target(target, workload, target_options)
 
-    with live_progress(quiet=is_silent) as show:
+    with live_progress(quiet=quiet or as_json) as show:
         sweep = Sweep(
             make_target,
             output,
-            force=options["force"],
-            resume=options["resume"],
+            force=force,
+            resume=sweep_options.resume,
             within=(within or 0.0) / 100,
-            watchers=_observers(target, None if options["no_gpu"] else gpu_choice, options, show),
-            drive=_drive(options),
-            on_busy=options["on_busy"],
+            watchers=Observers(
+                on_progress=show,
+                gpus=None if no_gpu else gpu_choice,
+                metrics_url=run_options.metrics_url,
+                prediction=_prediction(target, run_options),
+                facts=facts,
+            ),
+            drive=_drive(run_options),
+            on_busy=on_busy,
         )
-        if options["search"]:
+        if sweep_options.search:
             results = sweep.search(lambda users: choose(load_choice, (users,), num_repeats))
         else:
             results = sweep.run(workloads)
-    _print(results, output, as_json=options["as_json"], quiet=options["quiet"])
+    _print(results, output, as_json=as_json, quiet=quiet)
     if results[-1].status == "interrupted":
         ctx.exit(130)
     if failed := [result for result in results if result.status == "failed"]:
@@ -199,6 +157,24 @@ def run(
             f"the run of {failed[0].workload.concurrency} at a time" if results[1:] else "the run"
         )
         raise NemotrtError(f"{which} failed: {failed[0].reason} The rest is in {output}.")
+
+
+def _check(
+    target: str, load: LoadChoice, sweep: SweepOptions, run: RunOptions, *, force: bool
+) -> None:
+    """Raise ConfigError for options that don't go together."""
+    if sweep.search and (load.trace or load.requests_per_s):
+        raise ConfigError("--search looks for a concurrency: leave out --trace and --request-rate.")
+    if sweep.within_percent is not None and sweep.repeat < MIN_REPEATS:
+        raise ConfigError(
+            f"--within needs --repeat {MIN_REPEATS} or more, the most runs of a load."
+        )
+    if run.facts and not is_address(target):
+        raise ConfigError("--fact is for a server: an engine directory says what it has.")
+    if run.hardware_from and (not is_address(target) or "hardware" in run.facts):
+        raise ConfigError("--hardware-from is for a server whose --fact hardware is not given.")
+    if sweep.resume and force:
+        raise ConfigError("--resume keeps runs and --force replaces them: give one of the two.")
 
 
 def _engine_of(target: str, *, rebuild: bool) -> str:
@@ -210,41 +186,27 @@ def _engine_of(target: str, *, rebuild: bool) -> str:
     return str(engine_folder(target, rebuild=rebuild))
 
 
-def _drive(options: dict[str, Any]) -> "Drive":
+def _drive(options: RunOptions) -> "Drive":
     """Return the load driver that was chosen; raises EnvironmentUnfitError if it is missing."""
-    if options["driver"] == "aiperf":
+    if options.driver is Driver.AIPERF:
         from nemotrt.profiles.runs.aiperf.drive import aiperf_driver
 
-        return aiperf_driver(options["aiperf"])
+        return aiperf_driver(options.aiperf)
     from nemotrt.profiles.load.driver import drive
 
     return drive
 
 
-def _observers(
-    target: str,
-    gpus: GpuChoice | None,
-    options: dict[str, Any],
-    show: "Callable[[Progress], None] | None",
-) -> "Observers":
-    """Return who watches the run, by the flags."""
+def _prediction(target: str, options: RunOptions) -> "DeploymentOptions | None":
+    """Return what the planner is asked for."""
     from nemotrt.profiles.planning.answers.options import DeploymentOptions
-    from nemotrt.profiles.runs.measure import Observers
 
-    prediction = None
-    if options["predict"]:
-        model = options["predict_model"] or target
-        precision = options["predict_precision"] or options["precision"]
-        prediction = DeploymentOptions(
-            model, options["predict"], Precision(precision) if precision else None
-        )
-    return Observers(
-        on_progress=show,
-        gpus=gpus,
-        metrics_url=options["metrics_url"] or "",
-        prediction=prediction,
-        facts=options["facts"]
-        | ({"precision": options["precision"]} if options["precision"] else {}),
+    if not options.predict:
+        return None
+    return DeploymentOptions(
+        options.predict_model or target,
+        options.predict,
+        options.predict_precision or options.precision,
     )
 
 

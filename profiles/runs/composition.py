@@ -16,19 +16,19 @@ from nemotrt.profiles.runs.metrics.run_view import RunView
 from nemotrt.profiles.runs.metrics.turns import turn_records
 from nemotrt.profiles.runs.record.endings import count_endings, errors_text
 from nemotrt.profiles.runs.record.prefix_cache import CacheUse, cache_use
+from nemotrt.profiles.runs.record.recording import (
+    driver_cpu_s,
+    driver_record,
+    machine_facts,
+    request_record,
+    step_records,
+)
 from nemotrt.profiles.runs.record.result import (
     DriverRecord,
     ProfileResult,
     RequestRecord,
     Status,
     WorkloadRecord,
-)
-from nemotrt.profiles.runs.recording import (
-    driver_cpu_s,
-    driver_record,
-    machine_facts,
-    request_record,
-    step_records,
 )
 
 # Requests that an open loop sends this late are worth a word.

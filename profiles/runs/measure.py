@@ -24,8 +24,8 @@ from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.runs.composition import compose
 from nemotrt.profiles.runs.record.journal import Journal
 from nemotrt.profiles.runs.record.prediction import try_predict
+from nemotrt.profiles.runs.record.recording import machine_facts
 from nemotrt.profiles.runs.record.result import ProfileResult, Status, WorkloadRecord
-from nemotrt.profiles.runs.recording import machine_facts
 
 if TYPE_CHECKING:
     from nemotrt.profiles.planning.answers.options import DeploymentOptions

@@ -18,7 +18,8 @@ from nemotrt.profiles.load.workload import Workload
 from nemotrt.profiles.reports.comparison import write_comparison
 from nemotrt.profiles.runs import measure
 from nemotrt.profiles.runs.measure import Observers
-from nemotrt.profiles.runs.metrics.student import student_quantile
+from nemotrt.profiles.runs.metrics.student import confident_reach
+from nemotrt.profiles.runs.options import MIN_REPEATS
 from nemotrt.profiles.runs.record.journal import check_journal, discard_journal, journal_folder
 from nemotrt.profiles.runs.record.result import (
     ProfileResult,
@@ -34,11 +35,9 @@ from nemotrt.profiles.runs.run_folder import (
     write_folder,
 )
 
-CONFIDENCE = 0.95
 QUIET = MachineUse(
     num_cores=1, others_cores=None, stolen_share=None, wait_share=None, is_engine_here=False
 )
-MIN_REPEATS = 3  # two runs that happen to agree settle nothing
 # What a run may have otherwise and still be the one that a resumed sweep asks for.
 OWN = ("seed", "max_errors", "max_retries")
 
@@ -204,7 +203,7 @@ def is_settled(runs: list[ProfileResult], within: float) -> bool:
     logs = [math.log(value) for value in values if value]
     if len(logs) < MIN_REPEATS:
         return False
-    reach = student_quantile(0.5 + CONFIDENCE / 2, len(logs) - 1)
+    reach = confident_reach(len(logs) - 1)
     return bool(reach * np.std(logs, ddof=1) / math.sqrt(len(logs)) <= math.log1p(within))
 
 

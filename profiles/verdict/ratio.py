@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.errors import ConfigError
-from nemotrt.profiles.runs.metrics.student import student_quantile
+from nemotrt.profiles.runs.metrics.student import CONFIDENCE, confident_reach
 from nemotrt.profiles.runs.record.result import ProfileResult
 from nemotrt.profiles.verdict.comparability import mean_log_rate
 
-CONFIDENCE = 0.95
 # From so many runs a side on Welch's interval holds the ratio in 94 to 97 of 100 cases; of two
 # runs it is 94 to 98 (tests/profiles/verdict/test_coverage.py).
 MIN_RUNS = 3
@@ -99,7 +98,7 @@ def throughput_ratio(
     both = _sum(spreads)
     reach = 0.0
     if both.variance > 0:
-        reach = student_quantile(0.5 + CONFIDENCE / 2, both.freedom) * math.sqrt(both.variance)
+        reach = confident_reach(both.freedom) * math.sqrt(both.variance)
     if basis is Basis.ONE_RUN:
         reach = max(reach, math.log1p(ALLOWANCE))
     return Ratio(best, best * math.exp(-reach), best * math.exp(reach), basis)

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.profiles.runs.metrics.student import student_quantile
+from nemotrt.profiles.runs.metrics.student import confident_reach
 from nemotrt.profiles.runs.record.result import ProfileResult, RequestRecord
 
 Array = npt.NDArray[np.float64]
 MIN_GAPS = 50
-CONFIDENCE = 0.95
 NUM_BINS = 200
 # A share that is not known to within this part of a step is not told.
 MAX_REACH_SHARE = 0.25
@@ -67,7 +66,7 @@ def decode_parts(result: ProfileResult) -> DecodeParts | None:
     if starts_s.size < MIN_GAPS:
         return None
     line = _fit(_held_tokens(running, starts_s), step_ms)
-    reach = student_quantile(0.5 + CONFIDENCE / 2, line.freedom) * line.error
+    reach = confident_reach(line.freedom) * line.error
     attention_ms, reach_ms = line.slope * line.mean_x, reach * line.mean_x
     is_told = reach_ms <= MAX_REACH_SHARE * line.mean_y
     return DecodeParts(

@@ -3,11 +3,17 @@
 import math
 from statistics import NormalDist
 
+CONFIDENCE = 0.95  # of every interval that is told
 MAX_TERMS = 10_000  # of the continued fraction; some hundred are used
 EPSILON = 1e-15
 TINY = 1e-300
 # From here on the quantile is the normal one to seven figures, and the fraction is slow.
 NORMAL_FREEDOM = 1e7
+
+
+def confident_reach(freedom: float) -> float:
+    """Return how many standard errors an interval of CONFIDENCE reaches to either side."""
+    return student_quantile(0.5 + CONFIDENCE / 2, freedom)
 
 
 def student_quantile(share: float, freedom: float) -> float:

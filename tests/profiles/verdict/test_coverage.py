@@ -43,8 +43,8 @@ def quick_quantile(monkeypatch):
     # in 1 / freedom the quantile is nearly straight
     monkeypatch.setattr(
         ratio,
-        "student_quantile",
-        lambda share, freedom: float(np.interp(-1 / freedom, -1 / grid, values)),
+        "confident_reach",
+        lambda freedom: float(np.interp(-1 / freedom, -1 / grid, values)),
     )
 
 
