@@ -39,6 +39,10 @@ MAY_IMPORT = {
         "native.program.program",
         "times a native program's operations",
     ),
+    "profiles/engine_step/operators.py": (
+        "native.library.machine_limits native.program.program",
+        "the same",
+    ),
     "profiles/engine_step/roofline.py": ("native.library.machine_limits", "the same"),
     "profiles/engine_step/table.py": ("native.library.library", "names the kernels that ran"),
     "profiles/engine_step/work.py": ("native.program.program", "the same"),

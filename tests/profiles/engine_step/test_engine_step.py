@@ -17,7 +17,8 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.profiles.engine_step.load import Load
-from nemotrt.profiles.engine_step.measurement import StepProfile, TimedOperator
+from nemotrt.profiles.engine_step.measurement import StepProfile
+from nemotrt.profiles.engine_step.operators import TimedOperator
 from nemotrt.profiles.engine_step.roofline import least_seconds
 from nemotrt.profiles.engine_step.table import profile_table
 from nemotrt.profiles.engine_step.work import Work, work_of
