@@ -6,8 +6,8 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from nemotrt.engines.backends.native.binding import CLora
 from nemotrt.engines.backends.native.program.program import OperationKind, Program, round_up
+from nemotrt.engines.backends.native.structures import CLora
 from nemotrt.engines.checkpoint.lora.adapter import Adapter, LowRank, floats
 from nemotrt.errors import ConfigError, unknown_name
 

@@ -16,7 +16,6 @@ from nemotrt.engines.backends.native.binding import (
     close_program,
     open_program,
     pin_threads,
-    program_spec,
     run_accept,
     run_step,
 )
@@ -29,6 +28,7 @@ from nemotrt.engines.backends.native.program.program import (
     read_program,
     round_up,
 )
+from nemotrt.engines.backends.native.structures import program_spec
 from nemotrt.engines.checkpoint.lora.adapter import Adapter
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.state.kept_slots import KeptSlots

@@ -6,31 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from nemotrt.engines.backends.native import binding
+from nemotrt.engines.backends.native import structures
 from nemotrt.engines.backends.native.library import draw, machine_limits
 from nemotrt.engines.backends.native.library.library import InstructionSet
 from nemotrt.engines.backends.native.program import program
 from nemotrt.engines.backends.tensorrt.draws import tables
 
-BACKENDS = Path(binding.__file__).parents[1]
+BACKENDS = Path(structures.__file__).parents[1]
 STEP = "".join(
     (BACKENDS / "native" / "step" / f"{name}.h").read_text() for name in ("program", "sampling")
 )
 TURN = (BACKENDS / "tensorrt" / "draws" / "kernels" / "turn.h").read_text()
 SIZES = {
     **{"int32_t": 4, "int": 4, "float": 4, "int64_t": 8, "uint64_t": 8, "u64": 8, "double": 8},
-    "View": ctypes.sizeof(binding.CView),
+    "View": ctypes.sizeof(structures.CView),
 }
 STRUCTURES = {
-    "View": binding.CView,
-    "Op": binding.COp,
-    "BufferSpec": binding.CBuffer,
-    "TensorSpec": binding.CTensor,
-    "StateSpec": binding.CState,
-    "ProgramSpec": binding.CProgram,
-    "Lora": binding.CLora,
-    "Sequence": binding.CSequence,
-    "Batch": binding.CBatch,
+    "View": structures.CView,
+    "Op": structures.COp,
+    "BufferSpec": structures.CBuffer,
+    "TensorSpec": structures.CTensor,
+    "StateSpec": structures.CState,
+    "ProgramSpec": structures.CProgram,
+    "Lora": structures.CLora,
+    "Sequence": structures.CSequence,
+    "Batch": structures.CBatch,
     "Draw": draw.CDraw,
     "DrawBatch": draw.CDrawBatch,
     "Turn": tables.CTurn,
@@ -80,7 +80,7 @@ def test_a_structure_is_the_header_s(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [*(f"MAX_{part.upper()}" for part in binding.PARTS), "PANEL", "DEPTH_BLOCK"],
+    [*(f"MAX_{part.upper()}" for part in structures.PARTS), "PANEL", "DEPTH_BLOCK"],
 )
 def test_a_program_s_numbers_are_the_header_s(name: str) -> None:
     assert getattr(program, name) == constant(STEP, name)

@@ -10,8 +10,6 @@ import pytest
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.binding import (
     check_program,
-    numbers,
-    program_spec,
     run_step,
 )
 from nemotrt.engines.backends.native.engine import NativeEngine
@@ -26,6 +24,7 @@ from nemotrt.engines.backends.native.program.program import (
     TensorKind,
     read_program,
 )
+from nemotrt.engines.backends.native.structures import numbers, program_spec
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.errors import ArtefactError

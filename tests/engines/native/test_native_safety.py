@@ -16,15 +16,9 @@ from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.binding import (
-    CBuffer,
-    COp,
-    CProgram,
-    CTensor,
     check_program,
     close_program,
-    numbers,
     open_program,
-    program_spec,
     run_step,
 )
 from nemotrt.engines.backends.native.program.program import (
@@ -32,6 +26,14 @@ from nemotrt.engines.backends.native.program.program import (
     Program,
     read_program,
     round_up,
+)
+from nemotrt.engines.backends.native.structures import (
+    CBuffer,
+    COp,
+    CProgram,
+    CTensor,
+    numbers,
+    program_spec,
 )
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits

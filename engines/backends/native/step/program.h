@@ -1,4 +1,4 @@
-// What crosses the C boundary, and what the kernels see: plain structs, mirrored in binding.py.
+// What crosses the C boundary, and what the kernels see: plain structs, mirrored in structures.py.
 #pragma once
 
 #include <cstddef>
