@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from nemotrt.serve.engine.probe import ask_engine
 from nemotrt.serve.front.doors.facts import FACTS
-from nemotrt.serve.front.doors.prepare import Endpoint, NeedsEarlierError
+from nemotrt.serve.front.doors.prepare import NeedsEarlierError
 from nemotrt.serve.front.doors.responses.call import ResponseCall
 from nemotrt.serve.front.doors.responses.endpoint import ResponsesEndpoint
 from nemotrt.serve.front.doors.vllm_metrics import vllm_text
@@ -41,20 +41,10 @@ from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamErro
 from nemotrt.serve.front.workshop import Workshop
 from nemotrt.serve.logs.tracing import Tracing
 from nemotrt.serve.processes.options import DEFAULT_STORED_MIB
+from nemotrt.serve.requests.endpoints import Endpoint
 from nemotrt.serve.requests.limits import most_body_bytes
 from nemotrt.wire.frames import STOPPING
 
-ENDPOINTS = {
-    "/v1/chat/completions": Endpoint.CHAT,
-    "/v1/chat/completions/input_tokens": Endpoint.CHAT_TOKENS,
-    "/v1/completions": Endpoint.COMPLETIONS,
-    "/v1/responses": Endpoint.RESPONSES,
-    "/v1/responses/input_tokens": Endpoint.RESPONSE_TOKENS,
-    "/v1/messages": Endpoint.MESSAGES,
-    "/v1/messages/count_tokens": Endpoint.COUNT_TOKENS,
-    "/tokenize": Endpoint.TOKENIZE,
-    "/detokenize": Endpoint.DETOKENIZE,
-}
 ANY_HOST = Hosts(is_open=True)
 
 
@@ -200,10 +190,7 @@ def create_app(spec: FrontSpec) -> ASGIApp:
         await spec.upstream.close()
 
     routes = [
-        *(
-            Route(path, partial(front.answer, endpoint), methods=["POST"])
-            for path, endpoint in ENDPOINTS.items()
-        ),
+        *(Route(path, partial(front.answer, path), methods=["POST"]) for path in Endpoint),
         Route("/v1/responses/{name}", front.responses.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", front.responses.cancel, methods=["POST"]),
         Route("/v1/models", front.models),
@@ -225,7 +212,7 @@ def create_app(spec: FrontSpec) -> ASGIApp:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # ShortPaths has taken them off: it would lead here again
-    operations = {path: door.operation for path, door in ENDPOINTS.items() if door.operation}
+    operations = {path.value: path.operation for path in Endpoint if path.operation}
     gated = HostGate(app, spec.hosts)
     logged = AccessLog(gated, spec.tenants, spec.tracing, operations)
     return ShortPaths(RequestIds(logged))

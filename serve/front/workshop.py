@@ -13,10 +13,11 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
-from nemotrt.serve.front.doors.prepare import Endpoint, prepare
+from nemotrt.serve.front.doors.prepare import prepare
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared
 from nemotrt.serve.processes.give_way import give_way
+from nemotrt.serve.requests.endpoints import Endpoint
 
 SMALL_BYTES = 4096  # prepared at once: at most some milliseconds
 LARGE_BYTES = 1 << 18  # such bodies have a process apart, so that they delay each other alone

@@ -1,1 +1,1 @@
-"""A request behind every door: its bounds, its inputs checked, its sampling."""
+"""A request behind every door: where it is sent, its bounds, its inputs checked, its sampling."""

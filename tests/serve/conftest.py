@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.artefact.options import OpenOptions
@@ -13,9 +14,11 @@ from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduling.generation import collect, generate
 from nemotrt.engines.tiny.models import TINY_MODELS
+from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import ServerState
 from nemotrt.serve.triton.install import install_runtime
+from support.saying_upstream import FILES, SayingUpstream
 
 LIMITS = Limits(max_batch_size=8, max_seq_len=1024, chunk_tokens=64)
 
@@ -52,6 +55,18 @@ def solo(opened: OpenEngine) -> Callable[..., dict[str, Any]]:
 def triton_runtime() -> None:
     """The runtime must be there or installable: a test that needs it never skips."""
     install_runtime()
+
+
+@pytest.fixture
+def upstream() -> SayingUpstream:
+    return SayingUpstream()
+
+
+@pytest.fixture
+def http(upstream: SayingUpstream) -> Iterator[TestClient]:
+    """A front over the upstream, without an engine."""
+    with TestClient(create_app(FrontSpec("llm", FILES, upstream))) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,13 @@ from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 from nemotrt.errors import ConfigError
-from nemotrt.serve.front.app import ENDPOINTS, FrontSpec, create_app
+from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http.access import ApiKeys
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.http.browsers import HostGate, Hosts, check_json, check_origins, read_hosts
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.processes.options import FrontOptions
+from nemotrt.serve.requests.endpoints import Endpoint
 from support.saying_upstream import FILES, SayingUpstream
 
 BODY = {"model": "llm", "prompt": "Hi"}
@@ -118,7 +119,7 @@ TYPES = [
 ]
 
 
-@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("path", Endpoint)
 def test_a_body_must_be_said_to_be_json(path) -> None:
     with client() as http:
         for kind in TYPES:
@@ -143,7 +144,7 @@ def told() -> Iterator[TestClient]:
         yield http
 
 
-@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("path", Endpoint)
 def test_a_page_that_is_told_may_ask_and_no_other(told, path) -> None:
     for origin, allowed in ((PAGE, True), (OTHER, False), ("https://chat.example.evil", False)):
         asked = told.options(path, headers={"Origin": origin, **ASKED})

@@ -22,7 +22,7 @@ from nemotrt.engines.text.chat.template import ChatTemplate
 from nemotrt.engines.text.chat.turn import read_turn
 from nemotrt.engines.text.tokenizer import load_tokenizer
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.serve.front.doors.prepare import Endpoint, prepare
+from nemotrt.serve.front.doors.prepare import prepare
 from nemotrt.serve.front.openai.engine_files import read_engine_files
 from nemotrt.serve.front.openai.guided import calls_grammar
 from nemotrt.serve.front.openai.inputs import chat_inputs
@@ -31,6 +31,7 @@ from nemotrt.serve.front.schema.requests import ChatRequest, Function
 from nemotrt.serve.front.tools.tool_calls import ToolCallParser
 from nemotrt.serve.front.workshop import SMALL_BYTES, Workshop
 from nemotrt.serve.grammar.grammar import GrammarCompiler
+from nemotrt.serve.requests.endpoints import Endpoint
 from support.call_forms import is_tellable, schemas, written
 from support.flat_engine import PADDING, FlatEngine
 from support.foreign_family import EVERY_FAMILY, NEMOTRON_3_TEMPLATE, QWEN3_TEMPLATE

@@ -14,12 +14,13 @@ from nemotrt.engines.model.families import FAMILIES, ReasoningEffort
 from nemotrt.engines.text.chat.render import render_open
 from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.serve.front.doors.prepare import Endpoint, prepare
+from nemotrt.serve.front.doors.prepare import prepare
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.inputs import cut_prompt
 from nemotrt.serve.front.openai.prepare import CallSettings
 from nemotrt.serve.front.schema.requests import CompletionRequest
 from nemotrt.serve.grammar.compile import compile_grammar, grammar_vocabulary
+from nemotrt.serve.requests.endpoints import Endpoint
 from support.saying_upstream import FILES, FOLDER
 
 USER = {"role": "user", "content": "Hi"}

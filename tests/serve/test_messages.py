@@ -5,7 +5,6 @@ Anthropic's own client reads them in tests/serve/clients/use_anthropic.py.
 
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from starlette.testclient import TestClient
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http.access import ApiKeys
 from nemotrt.serve.front.http.tenants import Tenants
-from support.saying_upstream import FILES, SayingUpstream
+from support.saying_upstream import FILES
 from support.trace_stack import ThinksAndAnswers, trace_stack
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -22,17 +21,6 @@ TOOL: dict[str, Any] = {"name": "now", "description": "The time.", "input_schema
 USER = [{"role": "user", "content": "What is the time?"}]
 ASKED: dict[str, Any] = {"model": "llm", "max_tokens": 64, "messages": USER}
 THINK = {"type": "enabled", "budget_tokens": 1024}
-
-
-@pytest.fixture
-def upstream() -> SayingUpstream:
-    return SayingUpstream()
-
-
-@pytest.fixture
-def http(upstream) -> Iterator[TestClient]:
-    with TestClient(create_app(FrontSpec("llm", FILES, upstream))) as client:
-        yield client
 
 
 def whole(http: TestClient, **body: Any) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import pytest
 from openai.types import completion_create_params as openai_completion
 from openai.types.chat import completion_create_params as openai_chat
 
-from nemotrt.serve.front.doors.prepare import Endpoint, prepare
+from nemotrt.serve.front.doors.prepare import prepare
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.prepare import CallSettings
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
+from nemotrt.serve.requests.endpoints import Endpoint
 from support.saying_upstream import FILES
 
 SETTINGS = CallSettings(("llm",), FILES, separate_reasoning=True)

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.testclient import TestClient
 
-from nemotrt.serve.front.app import ENDPOINTS, FrontSpec, create_app
+from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.doors.facts import NOT_SERVED
 from nemotrt.serve.front.http.access import OPEN_PATHS, ApiKeys
 from nemotrt.serve.front.http.api_error import STATUS
 from nemotrt.serve.front.http.browsers import HostGate, Hosts
 from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.upstream.upstream import Fields, UpstreamError
+from nemotrt.serve.requests.endpoints import Endpoint
 from nemotrt.serve.requests.limits import CONTEXT_LENGTH_EXCEEDED
 from support.door_values import DOORS
 from support.front_routes import routes_of
@@ -73,15 +74,15 @@ CLOSED = [path for path in ROUTES if path not in OPEN_PATHS]
 REFUSALS = {
     "no key": Refusal(401, CLOSED, LOCKED),
     "another model": Refusal(
-        404, ENDPOINTS, sent=lambda path: {"json": BODIES[path] | {"model": "other"}}
+        404, Endpoint, sent=lambda path: {"json": BODIES[path] | {"model": "other"}}
     ),
     "another method": Refusal(405, ROUTES, method="PATCH"),
-    "no such path": Refusal(404, ENDPOINTS, under="/nothing/here"),
+    "no such path": Refusal(404, Endpoint, under="/nothing/here"),
     "too large": Refusal(413, ROUTES, sent=lambda path: {"content": b"x" * 6000}),
-    "no JSON": Refusal(415, ENDPOINTS, sent=lambda path: {"content": b"{}"}),
-    "broken JSON": Refusal(400, ENDPOINTS, sent=lambda path: {"content": b"{", "headers": TYPE}),
-    "no fields": Refusal(400, ENDPOINTS, sent=lambda path: {"json": {}}),
-    "stopping": Refusal(503, ENDPOINTS, STOPPING),
+    "no JSON": Refusal(415, Endpoint, sent=lambda path: {"content": b"{}"}),
+    "broken JSON": Refusal(400, Endpoint, sent=lambda path: {"content": b"{", "headers": TYPE}),
+    "no fields": Refusal(400, Endpoint, sent=lambda path: {"json": {}}),
+    "stopping": Refusal(503, Endpoint, STOPPING),
     "of another kind": Refusal(400, NOT_SERVED),
 }
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -17,23 +16,12 @@ from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.doors.responses.kept import Kept, KeptResponses
 from nemotrt.serve.front.http.access import ApiKeys
 from nemotrt.serve.front.http.tenants import Tenants
-from support.saying_upstream import FILES, SayingUpstream
+from support.saying_upstream import FILES
 
 TOOL: Any = {"type": "function", "name": "now", "description": "The time.", "parameters": None}
 ASKED: dict[str, Any] = {"model": "llm", "input": "What is the time?"}
 EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 MESSAGES = [{"role": "user", "content": "What is the time?"}]
-
-
-@pytest.fixture
-def upstream() -> SayingUpstream:
-    return SayingUpstream()
-
-
-@pytest.fixture
-def http(upstream) -> Iterator[TestClient]:
-    with TestClient(create_app(FrontSpec("llm", FILES, upstream))) as client:
-        yield client
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from nemotrt.serve.front.app import ENDPOINTS, FrontSpec, create_app
+from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http.access import ApiKeys
 from nemotrt.serve.front.http.short_paths import FIRST
 from nemotrt.serve.front.http.tenants import Tenants
+from nemotrt.serve.requests.endpoints import Endpoint
 from support.saying_upstream import FILES, SayingUpstream
 
 USER = [{"role": "user", "content": "What is the time?"}]
@@ -40,7 +41,7 @@ def answer(http: TestClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_door_has_a_body_here() -> None:
-    assert set(BODIES) == set(ENDPOINTS)
+    assert set(BODIES) == set(Endpoint)
 
 
 @pytest.mark.parametrize("path", BODIES)

@@ -3,30 +3,16 @@
 import asyncio
 import gzip
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
 
-from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.http import event_stream
-from support.saying_upstream import CHAT_BODY, FILES, TOOL, SayingUpstream
+from support.saying_upstream import CHAT_BODY, TOOL
 
 CHAT = "/v1/chat/completions"
 OTHER = {"type": "function", "function": {"name": "later", "parameters": {"type": "object"}}}
 OURS = {"type": "function", "function": {"name": "now"}}
-
-
-@pytest.fixture
-def upstream() -> SayingUpstream:
-    return SayingUpstream()
-
-
-@pytest.fixture
-def http(upstream) -> Iterator[TestClient]:
-    with TestClient(create_app(FrontSpec("llm", FILES, upstream))) as client:
-        yield client
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from nemotrt.serve.front import workshop as workshop_module
-from nemotrt.serve.front.doors.prepare import Endpoint, prepare
+from nemotrt.serve.front.doors.prepare import prepare
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.engine_files import EngineFiles, read_engine_files
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared
 from nemotrt.serve.front.workshop import LARGE_BYTES, SMALL_BYTES, Workshop
 from nemotrt.serve.requests import limits as request_limits
+from nemotrt.serve.requests.endpoints import Endpoint
 
 PARAMETERS = {"type": "object", "properties": {"a": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": PARAMETERS}}

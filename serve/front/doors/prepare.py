@@ -4,7 +4,6 @@ All the work that grows with a body is here, so that it can be done in another p
 """
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -28,35 +27,9 @@ from nemotrt.serve.front.openai.prepare import (
 from nemotrt.serve.front.schema.anthropic import CountRequest, MessagesRequest
 from nemotrt.serve.front.schema.requests import ChatRequest
 from nemotrt.serve.front.schema.responses import InputItem, ResponsesRequest
+from nemotrt.serve.requests.endpoints import Endpoint
 
 ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
-
-
-class Endpoint(StrEnum):
-    """What a body was sent to."""
-
-    CHAT = "chat"
-    COMPLETIONS = "completions"
-    CHAT_TOKENS = "chat_tokens"
-    RESPONSES = "responses"
-    RESPONSE_TOKENS = "response_tokens"
-    MESSAGES = "messages"
-    COUNT_TOKENS = "count_tokens"
-    TOKENIZE = "tokenize"
-    DETOKENIZE = "detokenize"
-
-    @property
-    def operation(self) -> str:
-        """What a span calls the work of an engine for it; "" where there is none.
-
-        Source: OpenTelemetry's semantic conventions for generative AI, gen_ai.operation.name.
-        """
-        if self in (Endpoint.TOKENIZE, Endpoint.DETOKENIZE) or self in COUNTS:
-            return ""
-        return "text_completion" if self is Endpoint.COMPLETIONS else "chat"
-
-
-COUNTS = (Endpoint.CHAT_TOKENS, Endpoint.RESPONSE_TOKENS, Endpoint.COUNT_TOKENS)
 
 
 class NeedsEarlierError(Exception):

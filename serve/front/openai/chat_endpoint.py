@@ -24,7 +24,7 @@ from nemotrt.serve.front.openai.logprobs import prompt_logprobs
 from nemotrt.serve.front.schema.requests import ChatRequest
 from nemotrt.serve.front.tools.tool_calls import ToolCallParser
 from nemotrt.serve.front.upstream.merge_streams import merged
-from nemotrt.serve.front.upstream.upstream import Upstream, UpstreamError
+from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 
 Json = dict[str, Any]
 
@@ -159,6 +159,29 @@ class ChatCall:
         num_reasoning_tokens = sum(answer.num_reasoning_tokens for answer in self._answers)
         told["completion_tokens_details"] = {"reasoning_tokens": num_reasoning_tokens}
         return told
+
+
+class ChatDoor:
+    """The call of a door that makes a chat of its body, and of the answer something else."""
+
+    stream_end = b""
+
+    def __init__(self, chat: ChatCall) -> None:
+        """Take the chat."""
+        self._chat = chat
+
+    @property
+    def inputs(self) -> list[Fields]:
+        """The tensors of the chat."""
+        return self._chat.inputs
+
+    @inputs.setter
+    def inputs(self, inputs: list[Fields]) -> None:
+        self._chat.inputs = inputs
+
+    def counts(self) -> Json:
+        """Return what a log says of the chat."""
+        return self._chat.counts()
 
 
 class HasCachedTokens(Protocol):

@@ -1,8 +1,8 @@
 """From a chat request to its prompt: messages, tools and variables as chat templates know them."""
 
 import json
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from nemotrt.engines.text.chat.render import Chat, render_chat, render_open
 from nemotrt.engines.text.chat.template import ChatTemplate
@@ -17,6 +17,7 @@ from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.schema.messages import Message, ToolCall
 from nemotrt.serve.front.schema.requests import ChatRequest
+from nemotrt.serve.front.tools.json_reader import refuse_constant
 
 Json = dict[str, Any]
 # What the server gives the template itself, so that a request can't.
@@ -180,7 +181,7 @@ def _call(call: ToolCall, label: str) -> Json:
     """
     found: Json = call.model_dump(exclude_none=True)
     try:
-        arguments = json.loads(call.function.arguments or "{}", parse_constant=_refuse)
+        arguments = json.loads(call.function.arguments or "{}", parse_constant=refuse_constant)
         json.dumps(arguments, allow_nan=False)
     except (ValueError, RecursionError) as error:
         field = f"{label}.arguments"
@@ -189,5 +190,14 @@ def _call(call: ToolCall, label: str) -> Json:
     return found
 
 
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+class HasText(Protocol):
+    """A block or part of a content."""
+
+    text: str
+
+
+def chat_content(content: str | Sequence[HasText]) -> str | list[dict[str, Any]]:
+    """Return another door's content as a chat has it."""
+    if isinstance(content, str):
+        return content
+    return [{"type": "text", "text": block.text} for block in content]

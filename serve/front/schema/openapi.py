@@ -14,6 +14,7 @@ from nemotrt.serve.front.schema.anthropic import CountRequest, MessagesRequest
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
 from nemotrt.serve.front.schema.responses import ResponsesRequest
 from nemotrt.serve.front.schema.tokens import DetokenizeRequest, TokenizeRequest
+from nemotrt.serve.requests.endpoints import Endpoint
 
 Json = dict[str, Any]
 ANTHROPIC = "AnthropicError"
@@ -52,16 +53,16 @@ EVENT_SCHEMA: Json = {  # of each event
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
 }
 # What takes a body: the operation, its schema, and whether its answer may be streamed.
-POSTS: dict[str, tuple[str, type[BaseModel], bool]] = {
-    "/v1/chat/completions": ("createChatCompletion", ChatRequest, True),
-    "/v1/chat/completions/input_tokens": ("countChatTokens", ChatRequest, False),
-    "/v1/completions": ("createCompletion", CompletionRequest, True),
-    "/v1/responses": ("createResponse", ResponsesRequest, True),
-    "/v1/responses/input_tokens": ("countResponseTokens", ResponsesRequest, False),
-    "/v1/messages": ("createMessage", MessagesRequest, True),
-    "/v1/messages/count_tokens": ("countTokens", CountRequest, False),
-    "/tokenize": ("tokenize", TokenizeRequest, False),
-    "/detokenize": ("detokenize", DetokenizeRequest, False),
+POSTS: dict[Endpoint, tuple[str, type[BaseModel], bool]] = {
+    Endpoint.CHAT: ("createChatCompletion", ChatRequest, True),
+    Endpoint.CHAT_TOKENS: ("countChatTokens", ChatRequest, False),
+    Endpoint.COMPLETIONS: ("createCompletion", CompletionRequest, True),
+    Endpoint.RESPONSES: ("createResponse", ResponsesRequest, True),
+    Endpoint.RESPONSE_TOKENS: ("countResponseTokens", ResponsesRequest, False),
+    Endpoint.MESSAGES: ("createMessage", MessagesRequest, True),
+    Endpoint.COUNT_TOKENS: ("countTokens", CountRequest, False),
+    Endpoint.TOKENIZE: ("tokenize", TokenizeRequest, False),
+    Endpoint.DETOKENIZE: ("detokenize", DetokenizeRequest, False),
 }
 ERRORS = {
     "400": "The request is wrong.",
@@ -99,7 +100,7 @@ def openapi_document() -> Json:
         "info": {"title": "nemotrt", "version": version("nemotrt")},
         "security": [{"key": []}, {"anthropic": []}, {}],
         "paths": {
-            **{path: {"post": _post(path, *told)} for path, told in POSTS.items()},
+            **{str(path): {"post": _post(path, *told)} for path, told in POSTS.items()},
             "/v1/responses/{name}": {
                 "get": _get("getResponse", ("400", "401", "404"), parameter="name"),
                 "delete": _get("deleteResponse", ("401", "404"), parameter="name"),

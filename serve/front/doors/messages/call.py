@@ -5,21 +5,19 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from nemotrt.serve.front.doors.messages.blocks import Blocks
-from nemotrt.serve.front.openai.chat_endpoint import ChatCall
-from nemotrt.serve.front.upstream.upstream import Fields, Upstream
+from nemotrt.serve.front.openai.chat_endpoint import ChatCall, ChatDoor
+from nemotrt.serve.front.upstream.upstream import Upstream
 
 Json = dict[str, Any]
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-class MessageCall:
+class MessageCall(ChatDoor):
     """A chat's answer as a message's blocks."""
-
-    stream_end = b""
 
     def __init__(self, chat: ChatCall, stops: Sequence[str] = ()) -> None:
         """Take the chat; its text ends with the one of `stops` that ended it."""
-        self._chat = chat
+        super().__init__(chat)
         self._stops = tuple(stop for stop in stops if stop)
         self._base = {
             "id": f"msg_{secrets.token_hex(12)}",
@@ -27,19 +25,6 @@ class MessageCall:
             "role": "assistant",
             "model": chat.model,
         }
-
-    @property
-    def inputs(self) -> list[Fields]:
-        """The tensors of the chat."""
-        return self._chat.inputs
-
-    @inputs.setter
-    def inputs(self, inputs: list[Fields]) -> None:
-        self._chat.inputs = inputs
-
-    def counts(self) -> Json:
-        """Return what a log says of the chat."""
-        return self._chat.counts()
 
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the events of a streamed answer.

@@ -6,6 +6,7 @@ from typing import Any
 
 from nemotrt.engines.text.chat.template import ChatTemplate
 from nemotrt.engines.text.chat.thinking import THINKING, has_switch
+from nemotrt.serve.front.openai.conversation import chat_content
 from nemotrt.serve.front.schema.anthropic import (
     AnthropicTool,
     CountRequest,
@@ -33,7 +34,9 @@ NAMES = {
 def chat_body(body: CountRequest, template: ChatTemplate | None) -> Json:
     """Return the chat's body."""
     choice, wanted = body.tool_choice, body.output_config
-    system = [] if body.system is None else [{"role": "system", "content": _content(body.system)}]
+    system = (
+        [] if body.system is None else [{"role": "system", "content": chat_content(body.system)}]
+    )
     chat = {
         "model": body.model,
         "stream": body.stream,
@@ -84,7 +87,7 @@ def _user(blocks: list[Any]) -> Iterator[Json]:
 
 def _result(block: ToolResult) -> str | list[Json]:
     """Return what a tool returned; templates know no errors, so that the text has to say it."""
-    content = _content(block.content or "")
+    content = chat_content(block.content or "")
     if not block.is_error:
         return content
     if isinstance(content, str):
@@ -111,13 +114,6 @@ def _assistant(content: str | list[Any]) -> Json:
 def _call(block: ToolUse) -> Json:
     function = {"name": block.name, "arguments": json.dumps(block.input, ensure_ascii=False)}
     return {"id": block.id, "type": "function", "function": function}
-
-
-def _content(content: str | list[TextBlock]) -> str | list[Json]:
-    """Return a content as a chat has it."""
-    if isinstance(content, str):
-        return content
-    return [{"type": "text", "text": block.text} for block in content]
 
 
 def _tool(tool: AnthropicTool) -> Json:

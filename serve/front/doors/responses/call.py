@@ -11,9 +11,9 @@ from nemotrt.serve.front.doors.responses.kept import Kept
 from nemotrt.serve.front.doors.responses.output import Output
 from nemotrt.serve.front.doors.responses.text_scores import TextScores
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.front.openai.chat_endpoint import ChatCall
+from nemotrt.serve.front.openai.chat_endpoint import ChatCall, ChatDoor
 from nemotrt.serve.front.schema.responses import ResponsesRequest
-from nemotrt.serve.front.upstream.upstream import Fields, Upstream
+from nemotrt.serve.front.upstream.upstream import Upstream
 from nemotrt.wire.request import DEFAULTS
 
 Json = dict[str, Any]
@@ -21,14 +21,12 @@ FAILED = "server_error"
 DEFAULT_FORMAT: Json = {"format": {"type": "text"}}
 
 
-class ResponseCall:
+class ResponseCall(ChatDoor):
     """A chat's answer as a response's items."""
-
-    stream_end = b""
 
     def __init__(self, body: ResponsesRequest, chat: ChatCall, items: list[Json]) -> None:
         """Take the chat, and the `items` of the whole conversation."""
-        self._chat = chat
+        super().__init__(chat)
         self._items = items
         self.must_keep = body.store is True
         self._may_keep = body.store is not False
@@ -36,24 +34,11 @@ class ResponseCall:
         self._put: Callable[[str, Kept], None] | None = None
         self._base = _base(body, chat)
 
-    @property
-    def inputs(self) -> list[Fields]:
-        """The tensors of the chat."""
-        return self._chat.inputs
-
-    @inputs.setter
-    def inputs(self, inputs: list[Fields]) -> None:
-        self._chat.inputs = inputs
-
     def keep_by(self, put: Callable[[str, Kept], None]) -> None:
         """Have the response kept by `put` once it is whole, unless it is not to be."""
         if self._may_keep:
             self._put = put
             self._base["store"] = True
-
-    def counts(self) -> Json:
-        """Return what a log says of the chat."""
-        return self._chat.counts()
 
     async def chunks(self, upstream: Upstream) -> AsyncIterator[list[Json]]:
         """Yield the events of a streamed answer, which tell of a failure once they have begun.

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.front.openai.conversation import chat_content
 from nemotrt.serve.front.schema.responses import (
     LOGPROBS,
     CallItem,
@@ -73,10 +74,10 @@ def chat_messages(items: Iterable[Any]) -> list[Json]:
     messages: list[Json] = []
     for item in items:
         if isinstance(item, CallOutputItem):
-            content = _content(item.output)
+            content = chat_content(item.output)
             messages.append({"role": "tool", "tool_call_id": item.call_id, "content": content})
         elif isinstance(item, MessageItem) and item.role != "assistant":
-            messages.append({"role": item.role, "content": _content(item.content)})
+            messages.append({"role": item.role, "content": chat_content(item.content)})
         else:
             _add_to_turn(messages, item)
     return messages
@@ -107,13 +108,6 @@ def _add_to_turn(messages: list[Json], item: MessageItem | ReasoningItem | CallI
 
 def _text(content: str | list[InputPart]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
-
-
-def _content(content: str | list[InputPart]) -> str | list[Json]:
-    """Return a content as a chat has it."""
-    if isinstance(content, str):
-        return content
-    return [{"type": "text", "text": part.text} for part in content]
 
 
 def _tool(tool: Any) -> Json:
