@@ -9,7 +9,7 @@ import numpy as np
 
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import open_engine
-from nemotrt.engines.runtime.engine import Feed
+from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.text.chat.render import render_chat
 from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.tokenizer import load_tokenizer
@@ -97,18 +97,27 @@ def in_place_ms(folder: Path, num_threads: int, rows: list[Row]) -> list[float]:
     """Return the bare engine's time for each turn's new tokens, with the history in place.
 
     It grows with the history, for the new tokens attend to it; a server adds to it what it costs to
-    find and restore a state, and to read a request.
+    find and restore a state, and to read a request. The better of two rounds counts: the first is
+    the first to touch the caches' memory.
     """
     engine = open_engine(folder, OpenOptions(num_threads), verify=False).engine
+    counts = [row.new_tokens for row in rows if row.agent == 0]
+    rounds = [_in_place_round(engine, counts) for _ in range(2)]
+    engine.close()
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def _in_place_round(engine: Engine, counts: list[int]) -> list[float]:
+    """Return the time of so many tokens, behind all before them."""
     chunk, random = engine.limits.chunk_tokens, np.random.default_rng(0)
     slot, found = engine.allocate(), []
-    for row in (row for row in rows if row.agent == 0):
+    for new in counts:
         start_s = time.perf_counter()
-        for first in range(0, row.new_tokens, chunk):
-            count = min(chunk, row.new_tokens - first)
-            engine.step([Feed(slot, random.integers(3, engine.vocab_size, count).tolist())])
+        for first in range(0, new, chunk):
+            tokens = random.integers(3, engine.vocab_size, min(chunk, new - first)).tolist()
+            engine.step([Feed(slot, tokens)])
         found.append(1e3 * (time.perf_counter() - start_s))
-    engine.close()
+    engine.release(slot)
     return found
 
 
