@@ -2,10 +2,10 @@
 
 Run: python benchmarks/prefix_cost.py [--model mid] [--batch 8]
 
-One engine, two schedulers in turns: with kept states and without. Every prompt is new, so that
-nothing hits. `decode_share` is the rate of the steps that feed no prompt, `whole_share` that of all
-steps; medians of the pairs. States go to a limit that a few prompts fill, so that old ones are
-dropped all the time.
+One engine, two schedulers in turns, now one first and now the other: with kept states and without.
+Every prompt is new, so that nothing hits. `decode_share` is the rate of the steps that feed no
+prompt, `whole_share` that of all steps; medians of the pairs. States go to a limit that a few
+prompts fill, so that old ones are dropped all the time.
 """
 
 import json
@@ -87,13 +87,15 @@ def main(model: str, batch: int, isl: int, osl: int, pairs: int) -> None:
         opened = open_engine(engine, OpenOptions(num_threads=os.cpu_count()))
         one_turn(opened, load, 0, 0)
         sizes = opened.engine.state_bytes  # type: ignore[attr-defined]
-        limit = 3 * sizes.of(isl)
+        most = 3 * sizes.of(isl)
         without, kept, memory = [], [], []
         for seed in range(1, pairs + 1):
-            without.append(one_turn(opened, load, 0, seed))
-            before = psutil.Process().memory_info().rss
-            kept.append(one_turn(opened, load, limit, seed))
-            memory.append(psutil.Process().memory_info().rss - before)
+            for limit in (0, most) if seed % 2 else (most, 0):
+                before = psutil.Process().memory_info().rss
+                found = one_turn(opened, load, limit, seed)
+                (kept if limit else without).append(found)
+                if limit:
+                    memory.append(psutil.Process().memory_info().rss - before)
         opened.engine.close()
     pairs_of = list(zip(kept, without, strict=True))
     result = {
@@ -102,7 +104,7 @@ def main(model: str, batch: int, isl: int, osl: int, pairs: int) -> None:
         "decode_share": round(statistics.median(a.decode / b.decode for a, b in pairs_of), 4),
         "whole_share": round(statistics.median(a.whole / b.whole for a, b in pairs_of), 4),
         "decode_tokens_per_s": round(statistics.median(one.decode for one in kept), 1),
-        "limit_bytes": limit,
+        "limit_bytes": most,
         "peak_bytes": max(one.peak_bytes for one in kept),
         "most_rss_grown_bytes": max(memory),
     }

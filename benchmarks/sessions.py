@@ -9,7 +9,9 @@ turns      Agents take turns, one request at a time, so that nobody queues: the 
            token of turn 2 and later, beside that of a prompt of the new tokens alone; and how much
            of what a prompt shares with earlier ones was cached. Of our engine also the time of the
            new tokens where the history is in place: they attend to it, cached or not.
-no cache   The same prompt nearest to --history tokens on our server without its prefix cache.
+short      Behind --history tokens the assistant calls a tool, which answers --short tokens.
+no cache   The turn at --history tokens, and the short one, on our server without its prefix cache.
+           A turn can't be faster by more than its prompt's tokens over its new ones, or about so.
 at once    --at-once agents at the same time, as `nemotrt profile --preset agents`: sessions/s.
 
 It needs a quiet machine. llama.cpp is built once (about ten minutes); its settings are in
@@ -41,12 +43,21 @@ sys.path.insert(0, str(Path(__file__).parent / "cpu"))
 
 from llama_server import SETTINGS, serve_llama
 from speaking import speaking_checkpoint, speaking_gguf
-from turns import Row, Size, in_place_ms, take_turns, target_of, without_cache
+from turns import (
+    Row,
+    Short,
+    Size,
+    in_place_ms,
+    take_short_turns,
+    take_turns,
+    target_of,
+    without_cache,
+)
 
 OURS, LLAMA = "nemotrt", "llama.cpp"
 CHUNK_TOKENS = 512
 SMOKE = {"model": "tiny", "agents": 2, "turns": 3, "isl": 64, "osl": 16, "system_tokens": 256}
-SMOKE |= {"at_once": 2, "history": 512}
+SMOKE |= {"at_once": 2, "history": 512, "short": 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,7 @@ class Found:
 
     server: str
     rows: list[Row]
+    short: list[Short]
     sessions_per_s: float
     tokens_per_s: float
     cached_share: float | None
@@ -77,10 +89,9 @@ class Found:
         total = sum(row.cachable_tokens for row in told)
         return sum(row.cached_tokens or 0 for row in told) / total if total else None
 
-    def at(self, num_tokens: int) -> list[Row]:
-        """Return the rows of the turn whose prompts are nearest to a length."""
-        nearest = min(self.later, key=lambda row: abs(row.isl - num_tokens)).turn
-        return [row for row in self.rows if row.turn == nearest]
+    def at(self, turn: int) -> list[Row]:
+        """Return the rows of a turn."""
+        return [row for row in self.rows if row.turn == turn]
 
 
 def measured(name: str, serve: Callable[[], Any], size: Size, checkpoint: Path) -> Found:
@@ -88,13 +99,15 @@ def measured(name: str, serve: Callable[[], Any], size: Size, checkpoint: Path) 
     with serve() as url:
         click.echo(f"{name}: turns", err=True)
         rows = asyncio.run(take_turns(url, size, checkpoint))
+        short = asyncio.run(take_short_turns(url, size, checkpoint, rows))
     with serve() as url:
         click.echo(f"{name}: {size.at_once} at once", err=True)
         result = measure.run(target_of(url, size, checkpoint), size.load)
     if result.status != "complete":
         raise SystemExit(f"{name}: {result.reason}")
     share = result.metrics["cached_share"].value
-    return Found(name, rows, result.metric("sessions_per_s"), result.metric("tokens_per_s"), share)
+    rates = result.metric("sessions_per_s"), result.metric("tokens_per_s")
+    return Found(name, rows, short, *rates, share)
 
 
 @contextmanager
@@ -119,17 +132,22 @@ def engine_of(checkpoint: Path, size: Size, folder: Path) -> Path:
 
 
 def summary(
-    size: Size, found: list[Found], no_cache_ms: float, in_place: list[float]
+    size: Size, found: list[Found], no_cache_ms: tuple[float, float], in_place: list[float]
 ) -> list[dict[str, object]]:
     """Return the figures that the claims are about."""
     rows: list[dict[str, object]] = []
     for one in found:
-        at = statistics.median(row.ttft_ms for row in one.at(size.history))
+        turn = one.at(size.history_turn)
+        at = statistics.median(row.ttft_ms for row in turn)
+        short = statistics.median(row.ttft_ms for row in one.short)
         row: dict[str, object] = {
             "server": one.server,
             "ttft_over_new_alone": round(one.ratio_to_new, 3),
             "hit_rate": None if one.hit_rate is None else round(one.hit_rate, 4),
             "ttft_ms_at_history": round(at, 1),
+            "tokens_at_history": [turn[0].isl, turn[0].new_tokens],
+            "short_ttft_ms": round(short, 1),
+            "short_tokens": [one.short[0].isl, one.short[0].new_tokens],
             "sessions_per_s": round(one.sessions_per_s, 4),
             "tokens_per_s": round(one.tokens_per_s, 2),
             "cached_share_at_once": one.cached_share and round(one.cached_share, 4),
@@ -137,8 +155,9 @@ def summary(
         if one.server == OURS:
             ratios = [row.ttft_ms / in_place[row.turn - 1] for row in one.later]
             row["ttft_over_new_in_place"] = round(statistics.median(ratios), 3)
-            row["without_cache_ms"] = round(no_cache_ms, 1)
-            row["times_faster_than_without"] = round(no_cache_ms / at, 1)
+            row["without_cache_ms"] = round(no_cache_ms[0], 1)
+            row["times_faster_than_without"] = round(no_cache_ms[0] / at, 1)
+            row["short_times_faster_than_without"] = round(no_cache_ms[1] / short, 1)
         rows.append(row)
     rates = {one.server: one.sessions_per_s for one in found}
     if len(rates) > 1:
@@ -177,7 +196,7 @@ def write(
 
 
 @click.command()
-@click.option("--model", type=click.Choice(("tiny", "mid", "wide")), default="mid")
+@click.option("--model", type=click.Choice(("tiny", "mid", "wide", "quarter")), default="mid")
 @click.option("--agents", type=click.IntRange(1), default=8)
 @click.option("--turns", type=click.IntRange(2), default=12)
 @click.option("--isl", type=click.IntRange(1), default=1024, help="What a turn adds.")
@@ -185,6 +204,9 @@ def write(
 @click.option("--system-tokens", type=click.IntRange(0), default=2048)
 @click.option("--at-once", type=click.IntRange(1), default=4)
 @click.option("--history", type=click.IntRange(1), default=8192, help="Compared without a cache.")
+@click.option(
+    "--short", type=click.IntRange(1), default=128, help="What a tool's short answer has."
+)
 @click.option("--threads", "num_threads", type=click.IntRange(1), default=os.cpu_count() or 1)
 @click.option("--cache-gib", type=float, default=4.0, help="Of our server's kept states.")
 @click.option("--only", type=click.Choice((OURS, LLAMA)), help="One server alone.")
@@ -203,14 +225,13 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = speaking_checkpoint(size.model, folder)
     found: list[Found] = []
-    no_cache_ms, in_place = 0.0, list[float]()
+    no_cache_ms, in_place = (0.0, 0.0), list[float]()
     if only != LLAMA:
         engine = engine_of(checkpoint, size, folder)
         serve = lambda: our_server(engine, size, size.cache_gib)  # noqa: E731
         found.append(measured(OURS, serve, size, checkpoint))
-        turn = found[0].at(size.history)[0].turn
         with our_server(engine, size, 0.0) as url:
-            no_cache_ms = asyncio.run(without_cache(url, size, checkpoint, turn))
+            no_cache_ms = asyncio.run(without_cache(url, size, checkpoint))
         in_place = in_place_ms(engine, size.num_threads, found[0].rows)
     if only != OURS:
         model = speaking_gguf(checkpoint, "q8_0", folder / f"{size.model}.speaking.gguf")

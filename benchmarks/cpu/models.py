@@ -45,6 +45,8 @@ WIDE = hybrid_config(
     num_key_value_heads=8,
     mamba_num_heads=128,
 )
+# A quarter of its layers, of each kind a quarter: of `wide` twice as many attend.
+QUARTER = WIDE | {"hybrid_override_pattern": "M-M-MM-M*-M-M-", "num_hidden_layers": 14}
 FULL = WIDE | {
     "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-",
     "num_hidden_layers": 56,
@@ -69,7 +71,7 @@ DENSE = {
     "torch_dtype": "bfloat16",
 }
 MAX_DRAWS = 1 << 25
-CONFIGS = {"mid": MID, "wide": WIDE, "full": FULL, "dense": DENSE}
+CONFIGS = {"mid": MID, "wide": WIDE, "quarter": QUARTER, "full": FULL, "dense": DENSE}
 
 
 def checkpoint(name: str, folder: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nemotrt.engines.artefact.options import OpenOptions
 from nemotrt.engines.opening import open_engine
-from nemotrt.engines.runtime.engine import Feed
+from nemotrt.engines.runtime.engine import Engine, Feed
 from nemotrt.engines.text.chat.render import render_chat
 from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.tokenizer import load_tokenizer
@@ -37,6 +37,7 @@ class Size:
     system_tokens: int
     at_once: int
     history: int
+    short: int
     num_threads: int
     cache_gib: float
 
@@ -60,7 +61,13 @@ class Size:
     def max_seq_len(self) -> int:
         """What a conversation needs; texts of a call are about as long as a hundred tokens."""
         grown = self.system_tokens + self.turns * (self.isl + self.osl + 100)
-        return -(-(grown + MARGIN_TOKENS) // 256) * 256
+        return -(-(grown + self.short + MARGIN_TOKENS) // 256) * 256
+
+    @property
+    def history_turn(self) -> int:
+        """The turn whose prompt is about as long as `history`."""
+        wanted = (self.history - self.system_tokens) / (self.isl + self.osl)
+        return min(max(round(wanted), 2), self.turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +84,40 @@ class Row:
     alone_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Short:
+    """A short turn behind the history: the assistant has called a tool, which says little."""
+
+    isl: int
+    new_tokens: int
+    ttft_ms: float
+
+
 def in_place_ms(folder: Path, num_threads: int, rows: list[Row]) -> list[float]:
     """Return the bare engine's time for each turn's new tokens, with the history in place.
 
     It grows with the history, for the new tokens attend to it; a server adds to it what it costs to
-    find and restore a state, and to read a request.
+    find and restore a state, and to read a request. The better of two rounds counts: the first is
+    the first to touch the caches' memory.
     """
     engine = open_engine(folder, OpenOptions(num_threads), verify=False).engine
+    counts = [row.new_tokens for row in rows if row.agent == 0]
+    rounds = [_in_place_round(engine, counts) for _ in range(2)]
+    engine.close()
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def _in_place_round(engine: Engine, counts: list[int]) -> list[float]:
+    """Return the time of so many tokens, behind all before them."""
     chunk, random = engine.limits.chunk_tokens, np.random.default_rng(0)
     slot, found = engine.allocate(), []
-    for row in (row for row in rows if row.agent == 0):
+    for new in counts:
         start_s = time.perf_counter()
-        for first in range(0, row.new_tokens, chunk):
-            count = min(chunk, row.new_tokens - first)
-            engine.step([Feed(slot, random.integers(3, engine.vocab_size, count).tolist())])
+        for first in range(0, new, chunk):
+            tokens = random.integers(3, engine.vocab_size, min(chunk, new - first)).tolist()
+            engine.step([Feed(slot, tokens)])
         found.append(1e3 * (time.perf_counter() - start_s))
-    engine.close()
+    engine.release(slot)
     return found
 
 
@@ -143,6 +168,37 @@ async def take_turns(url: str, size: Size, checkpoint: Path) -> list[Row]:
     return rows
 
 
+async def take_short_turns(url: str, size: Size, checkpoint: Path, rows: list[Row]) -> list[Short]:
+    """Return a short turn of each agent, on the server that has just had all their turns."""
+    target = target_of(url, size, checkpoint)
+    chats, found = Chats(target, size.load), []
+    before = {row.agent: row.isl for row in rows if row.turn == size.history_turn}
+    await target.open()
+    for agent in range(size.agents):
+        done = await send(target, short_prompt(target, chats, agent, size), agent)
+        found.append(Short(done.isl, done.isl - before[agent], ttft_ms(done)))
+        click.echo(f"  short turn, agent {agent}: {found[-1]}", err=True)
+    await target.close()
+    return found
+
+
+def short_prompt(target: Target, chats: Chats, agent: int, size: Size) -> Prompt:
+    """Return what follows the history where the assistant says nothing but a tool's name."""
+    assert target.maker is not None
+    prompt = chats.prompts(agent)[size.history_turn - 1]
+    assert prompt.chat is not None
+    text = target.maker.text(f"short:{agent}", size.short).text
+    function = {"name": "search", "arguments": "{}"}
+    call = {"id": "call_short", "type": "function", "function": function}
+    messages = (
+        *prompt.chat.messages,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_short", "content": text},
+    )
+    count = prompt.chat.num_tokens + size.short
+    return target.chat_prompt(Chat(messages, prompt.chat.tools, count))
+
+
 def alone(target: Target, turn: int, num_tokens: int) -> Prompt:
     """Return a prompt of about that many tokens that no server has seen."""
     assert target.maker is not None
@@ -174,11 +230,17 @@ def common(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(one) - 1, len(other)))
 
 
-async def without_cache(url: str, size: Size, checkpoint: Path, turn: int) -> float:
-    """Return the time to the first token of agent 0's turn, of a server that keeps nothing."""
+async def without_cache(url: str, size: Size, checkpoint: Path) -> tuple[float, float]:
+    """Return the time to the first token of agent 0's turn at the history, and of its short one.
+
+    The server keeps nothing.
+    """
     target = target_of(url, size, checkpoint)
-    prompt = Chats(target, size.load).prompts(0)[turn - 1]
+    chats = Chats(target, size.load)
+    prompts = chats.prompts(0)[size.history_turn - 1], short_prompt(target, chats, 0, size)
     await target.open()
-    times = [ttft_ms(await send(target, prompt, i)) for i in range(2)]
+    first, short = [
+        min([ttft_ms(await send(target, prompt, i)) for i in range(2)]) for prompt in prompts
+    ]
     await target.close()
-    return min(times)
+    return first, short

@@ -107,6 +107,8 @@ def test_an_engine_that_keeps_nothing_refuses_by_name(machine, told, name) -> No
     "told",
     [
         {"prefix_cache_gib": -1},
+        {"prefix_cache_gib": float("nan")},
+        {"prefix_cache_gib": float("inf")},
         {"prefix_cache_gib": 0, "prefix_cache_ssm": KeptSsm.FLOAT16},
     ],
 )

@@ -82,7 +82,7 @@ class NativeEngine(KeptSlots):
                 f"{folder}: the program has another max_seq_len; build the engine again."
             )
         rows = limits.max_batch_size
-        self.pass_tokens = max(rows, min(PASS_TOKENS, rows * limits.chunk_tokens))
+        self.pass_tokens = _pass_tokens(limits)
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self._loaded = LoadedAdapters(adapters, program)
         spec = program_spec(
@@ -220,6 +220,17 @@ class NativeEngine(KeptSlots):
         """End the threads of an engine that nobody closed."""
         if getattr(self, "_handle", None) is not None:
             self.close()
+
+
+def _pass_tokens(limits: Limits) -> int:
+    """Return the tokens of a pass: a chunk beside a token of each other slot takes no more passes.
+
+    Three tokens that are left over would cost a pass of their own: all weights once more.
+    """
+    rows, chunk = limits.max_batch_size, limits.chunk_tokens
+    num_passes = -(-chunk // PASS_TOKENS)
+    enough = -(-(chunk + rows - 1) // num_passes)
+    return max(rows, min(max(PASS_TOKENS, enough), rows * chunk))
 
 
 def _state_pool(program: Program, rows: int) -> StatePool:

@@ -103,6 +103,8 @@ class SlotHolders:
         [rule] = next_rules([request])
         if isinstance(rule, Complete | Broken):  # nothing may come at all
             cached = None if self._reuse is None else 0  # it computes nothing
+            if self._reuse is not None:
+                self._reuse.forget(request.request_id)
             return [_ended_at_once(request.request_id, rule, cached)]
         sequence = self.running[request.request_id] = RunningRequest(
             request,

@@ -17,6 +17,7 @@ from nemotrt.engines.runtime.kept_state import (
 from nemotrt.engines.runtime.request import PromptToken
 from nemotrt.engines.runtime.state.kept.prefix_cache import ID_BYTES, PrefixCache
 from nemotrt.engines.runtime.state.kept.prefix_tree import KeptScores, nodes
+from nemotrt.errors import EnvironmentUnfitError
 
 FIXED = 40  # bytes of a state, as int64
 PER_TOKEN = 8
@@ -116,6 +117,20 @@ def test_a_state_without_room_drops_nothing() -> None:
     assert cache.find("", ids([1] * 11)).num_tokens == 10
     assert not cache.can_hold(100)
     assert cache.can_hold(10)
+
+
+def test_a_state_that_can_t_be_taken_leaves_no_caches_behind() -> None:
+    """Its room cost the state that it would have gone on from, whose caches serve nobody now."""
+    cache = PrefixCache(300, SIZES)
+    cache.keep("", ids([1] * 10), lambda a: saved([1] * 10, a))
+
+    def no_memory(start: int) -> SavedState:
+        raise EnvironmentUnfitError("no memory")
+
+    with pytest.raises(EnvironmentUnfitError):
+        cache.keep("", ids([1] * 20), no_memory)
+    assert cache.stats.bytes == held_bytes(cache) == 0
+    assert cache.keep("", ids([2] * 20), lambda a: saved([2] * 20, a))
 
 
 def test_reserved_bytes_are_not_free() -> None:

@@ -317,3 +317,18 @@ def test_every_answer_says_its_cached_tokens() -> None:
     engine = HashEngine(Limits(1, 300, 300), VOCAB)
     assert [u.cached_tokens for u in run(scheduler_over(engine), [request])["x"]] == [0]
     assert [u.cached_tokens for u in run(Scheduler(engine), [request])["x"]] == [None]
+
+
+def test_a_name_that_comes_again_has_its_own_prompt() -> None:
+    """Also where the request before it ended at once, beside one whose prompt was under way."""
+    scheduler = scheduler_over(HashEngine(Limits(2, 300, 10), VOCAB))
+    first, other = tuple(range(10, 45)) * 3, tuple(range(45, 10, -1)) * 3
+    scheduler.submit(asked("long", first, 3))
+    scheduler.step()
+    scheduler.submit(asked("x", (5, *first), guide=NothingMayCome()))
+    scheduler.step()
+    found = run(scheduler, [asked("x", other, 3)])
+    assert ids(found["x"]) == expected(other, 3)
+    again = run(scheduler, [asked("y", (*other, 1), 3)])["y"]
+    assert cached(again) == len(other) - 1
+    assert ids(again) == expected((*other, 1), 3)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
-from nemotrt.engines.backends.native.engine import NativeEngine
+from nemotrt.engines.backends.native.engine import PASS_TOKENS, NativeEngine, _pass_tokens
 from nemotrt.engines.backends.native.library.library import InstructionSet, available_isas
 from nemotrt.engines.backends.native.program.options import NativeOptions, StateFormat
 from nemotrt.engines.backends.native.program.program import WEIGHTS_FILE, read_program
@@ -236,6 +236,14 @@ def test_a_step_longer_than_the_working_memory_runs_in_passes(tmp_path: Path) ->
     for row, prompt in zip(found, prompts, strict=True):
         expected = reference.logits(model, prompt)[-1]
         np.testing.assert_allclose(row, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("rows", "chunk"), [(1, 512), (8, 512), (32, 512), (4, 300), (3, 24)])
+def test_a_chunk_beside_decodes_takes_no_more_passes_than_alone(rows: int, chunk: int) -> None:
+    """What is left over would cost a pass of its own, with all weights read once more."""
+    size = _pass_tokens(Limits(max_batch_size=rows, max_seq_len=1024, chunk_tokens=chunk))
+    assert -(-(chunk + rows - 1) // size) == -(-chunk // size) <= -(-chunk // PASS_TOKENS)
+    assert rows <= size <= rows * chunk
 
 
 def test_a_freed_slot_leaves_nothing_behind(engine: NativeEngine) -> None:

@@ -1,6 +1,7 @@
 """What a user may choose of kept states, and how much memory that is on this machine."""
 
 import logging
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,8 +38,8 @@ class PrefixCacheOptions:
     def __post_init__(self) -> None:
         """Check the range, and that there is a cache where something is said of it."""
         gib = self.prefix_cache_gib
-        if gib is not None and gib < 0:
-            raise ConfigError(f"prefix_cache_gib must be 0 or more, got {gib}.")
+        if gib is not None and not 0 <= gib < math.inf:
+            raise ConfigError(f"prefix_cache_gib must be a finite number, 0 or more, got {gib}.")
         if gib == 0 and self.prefix_cache_ssm is not KeptSsm.EXACT:
             raise ConfigError(
                 f"--prefix-cache-ssm {self.prefix_cache_ssm} is of the prefix cache, which "

@@ -27,6 +27,7 @@ from nemotrt.engines.runtime.state.kept.prefix_tree import (
     prune,
     root,
 )
+from nemotrt.errors import EnvironmentUnfitError
 
 ID_BYTES = 4  # of a token's id, which the tree holds beside its caches
 SLACK = 64  # a pass over all states frees at least this part of the limit
@@ -122,7 +123,13 @@ class PrefixCache:
                 needed += self._sizes.per_sequence // 2  # while both are there
             if not self._make_room(needed, spared):
                 return False
-            found = self._take(salt, ids, found, save(found.num_tokens))
+            try:
+                saved = save(found.num_tokens)
+            except EnvironmentUnfitError:
+                for shared in spared[-1:]:
+                    self._prune(shared)  # its state may have gone for this one's room
+                raise
+            found = self._take(salt, ids, found, saved)
         if scores is not None:
             found.node.scores = scores
         self._touch(found.node)
