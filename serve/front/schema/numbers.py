@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.runtime.sampling.limits import MAX_BIASES
+from nemotrt.serve.front.schema.messages import no_boolean
 from nemotrt.wire.request import NUMBERS, RANGES, GenerationRequest, Number
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -24,7 +25,10 @@ Plain = Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False)]
 def with_numbers(schema: type[Model]) -> type[Model]:
     """Add each number to a schema that has no field of its name."""
     numbers: dict[str, Any] = {
-        name: (Plain if name in NUMBERS else HINTS[name], ranged(told))
+        name: (
+            Plain if name in NUMBERS else Annotated[HINTS[name], BeforeValidator(no_boolean)],
+            ranged(told),
+        )
         for name, told in (RANGES | NUMBERS).items()
         if name not in schema.model_fields
     }
