@@ -13,9 +13,11 @@ from nemotrt.serve.front.schema.requests import StopStrings
 from nemotrt.serve.front.schema.shared import with_shared
 from nemotrt.serve.requests.limits import MAX_MESSAGES, MAX_TOOLS
 
-# What Claude Code sends with a trace that is to be kept. Source: Anthropic's API reference, context
-# editing.
-KEEPS_ALL = ({"edits": []}, {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]})
+# That nothing is cleared. Source: Anthropic's API reference, context editing.
+KEEPS_ALL: tuple[dict[str, Any], ...] = (
+    {"edits": []},
+    {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+)
 MESSAGES: Table = {
     "service_tier": Neutral(("auto", "standard_only"), "there is one tier"),
     "speed": Neutral(("standard",), "there is one speed"),
