@@ -37,7 +37,7 @@ from nemotrt.serve.requests.limits import (
     MAX_TOOLS,
 )
 
-Int32 = Annotated[Whole, Field(ge=0, lt=2**31)]
+Int32 = Annotated[int, Field(strict=True, ge=0, lt=2**31)]  # of many: no Python function per item
 # Counted by check_limits(): of a union, pydantic would tell of the wrong branch.
 StopStrings = Annotated[list[str], Field(json_schema_extra={"maxItems": MAX_STOP_STRINGS})]
 Ids = Annotated[list[Int32], Field(min_length=1)]

@@ -65,3 +65,19 @@ def test_what_is_no_number_of_jsons_is_no_body(client, path, number) -> None:
 def test_a_text_may_say_so(client, text) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": text}]})
     assert client.post_text("/v1/chat/completions", body).status_code == 200
+
+
+@pytest.mark.parametrize("ids", [[5, True], [5, "6"], [5, 5.5], [5, None]])
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/completions", "prompt"),
+        ("/v1/completions", "stop_token_ids"),
+        ("/v1/responses", "stop_token_ids"),
+        ("/detokenize", "tokens"),
+    ],
+)
+def test_an_id_is_an_integer_alone(client, path, field, ids) -> None:
+    answer = client.post(path, json={**BODIES.get(path, {}), field: ids})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].startswith(field)
