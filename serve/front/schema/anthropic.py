@@ -6,9 +6,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.model.families import ReasoningEffort
-from nemotrt.serve.front.schema.messages import ContentOf, Real, Strict, Text, TextPart, Whole
+from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart
 from nemotrt.serve.front.schema.neutral import Neutral, Table, none
-from nemotrt.serve.front.schema.numbers import number_field
+from nemotrt.serve.front.schema.numbers import number_field, numeric
 from nemotrt.serve.front.schema.requests import StopStrings
 from nemotrt.serve.front.schema.shared import with_shared
 from nemotrt.serve.requests.limits import MAX_MESSAGES, MAX_TOOLS
@@ -175,7 +175,7 @@ class Thinking(Strict):
     neutral: ClassVar[Table] = THINKING
 
     type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: Whole | None = number_field("max_thinking_tokens")
+    budget_tokens: int | None = number_field("max_thinking_tokens")
 
 
 class OutputFormat(Strict):
@@ -213,7 +213,7 @@ class CountRequest(Strict):
     output_config: OutputConfig | None = None
     stop_sequences: StopStrings | None = None
     stream: bool = False
-    temperature: Real | None = number_field("temperature", most=2)
+    temperature: float | None = number_field("temperature", most=2)
     metadata: Metadata | None = None
     cache_control: dict[str, Any] | None = None  # a hint, which can't change the answer
     thread: dict[str, Any] | None = Field(default=None, description="Refused: none is kept.")
@@ -222,4 +222,4 @@ class CountRequest(Strict):
 class MessagesRequest(CountRequest):
     """POST /v1/messages; what is not Anthropic's means what it means in a chat."""
 
-    max_tokens: Whole = Field(ge=1, lt=2**31)
+    max_tokens: int = numeric(ge=1, lt=2**31)

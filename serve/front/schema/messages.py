@@ -19,17 +19,6 @@ from nemotrt.serve.front.schema.neutral import MESSAGE, Table, describe, without
 Text = Annotated[str, Field(max_length=1 << 24)]
 
 
-def no_boolean(value: Any) -> Any:
-    """Return a value that is no boolean, which Python counts among the integers."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("no_number", "Input should be a number, not a boolean")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(no_boolean)]
-Real = Annotated[float, BeforeValidator(no_boolean)]
-
-
 class Strict(BaseModel):
     """Refuses unknown fields; a null is a field that is not given."""
 
@@ -121,7 +110,7 @@ class ToolCall(Strict):
 
     id: str | None = None
     type: Literal["function"] = "function"
-    index: Whole | None = None
+    index: int | None = None
     function: FunctionCall
 
 
@@ -147,7 +136,7 @@ class ReasoningDetail(Strict):
     summary: Text | None = None
     id: str | None = None
     format: str | None = None
-    index: Whole | None = None
+    index: int | None = None
     signature: str | None = None
 
     @property

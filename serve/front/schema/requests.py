@@ -12,14 +12,12 @@ from nemotrt.engines.model.families import ReasoningEffort
 from nemotrt.serve.front.schema.messages import (
     Content,
     Message,
-    Real,
     Strict,
     Text,
-    Whole,
     no_other_tool,
 )
 from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, Table
-from nemotrt.serve.front.schema.numbers import LogitBias, number_field, with_numbers
+from nemotrt.serve.front.schema.numbers import LogitBias, number_field, numeric, with_numbers
 from nemotrt.serve.front.schema.structured import (
     Form,
     Guided,
@@ -107,35 +105,35 @@ class Sampling(Guided):
     neutral: ClassVar[Table] = EITHER
 
     model: str | None = None  # None: the one that is served
-    max_tokens: Whole | None = number_field("max_tokens", least=1)
-    temperature: Real | None = number_field("temperature", most=2)
-    top_p: Real | None = number_field("top_p", neutral=None)
-    n: Whole = Field(default=1, ge=1, le=16)
+    max_tokens: int | None = number_field("max_tokens", least=1)
+    temperature: float | None = number_field("temperature", most=2)
+    top_p: float | None = number_field("top_p", neutral=None)
+    n: int = numeric(default=1, ge=1, le=16)
     stream: bool = False
     stream_options: StreamOptions | None = None
     stop: str | StopStrings | None = None
-    seed: Whole | None = number_field("seed", least=-(2**63), most=2**63 - 1)
+    seed: int | None = number_field("seed", least=-(2**63), most=2**63 - 1)
     logit_bias: LogitBias = Field(default={})
     user: str | None = None  # this and the next four can't change an answer
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     session_id: str | None = None
-    top_k: Whole = number_field("top_k", least=-1)  # vLLM's -1 is off too
-    repetition_penalty: Real = number_field("repetition_penalty", most=100)
+    top_k: int = number_field("top_k", least=-1)  # vLLM's -1 is off too
+    repetition_penalty: float = number_field("repetition_penalty", most=100)
     ignore_eos: bool = False
     stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)
-    prompt_logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    prompt_logprobs: int | None = numeric(default=None, ge=0, le=20)
     cache_salt: str | None = Field(default=None, min_length=1, max_length=MAX_SALT_CHARACTERS)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    max_thinking_tokens: Whole | None = number_field("max_thinking_tokens")
-    thinking_token_budget: Whole | None = number_field("max_thinking_tokens", least=-1)  # vLLM's
+    max_thinking_tokens: int | None = number_field("max_thinking_tokens")
+    thinking_token_budget: int | None = number_field("max_thinking_tokens", least=-1)  # vLLM's
     nvext: NvExt | None = None
     bad_words: StopStrings = Field(default=[])
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
-    truncate_prompt_tokens: Whole | None = Field(default=None, ge=-1, lt=2**31)
+    truncate_prompt_tokens: int | None = numeric(default=None, ge=-1, lt=2**31)
     return_token_ids: bool = False
     _lora_name: str | None = PrivateAttr(default=None)
 
@@ -186,9 +184,9 @@ class ChatRequest(Sampling):
     neutral: ClassVar[Table] = CHAT
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: Whole | None = number_field("max_tokens", least=1)
+    max_completion_tokens: int | None = number_field("max_tokens", least=1)
     logprobs: bool | None = None
-    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = numeric(default=None, ge=0, le=20)
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -209,8 +207,8 @@ class CompletionRequest(Sampling):
     neutral: ClassVar[Table] = COMPLETION
 
     prompt: Prompt
-    max_tokens: Whole | None = number_field("max_tokens")  # 0: only what echo or its scores show
-    logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    max_tokens: int | None = number_field("max_tokens")  # 0: only what echo or its scores show
+    logprobs: int | None = numeric(default=None, ge=0, le=20)
     echo: bool = False
     add_special_tokens: bool = True
 

@@ -7,15 +7,13 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from nemotrt.engines.model.families import ReasoningEffort
 from nemotrt.serve.front.schema.messages import (
     ContentOf,
-    Real,
     Strict,
     Text,
     TextPart,
-    Whole,
     no_other_tool,
 )
 from nemotrt.serve.front.schema.neutral import Neutral, Table, none
-from nemotrt.serve.front.schema.numbers import number_field
+from nemotrt.serve.front.schema.numbers import number_field, numeric
 from nemotrt.serve.front.schema.requests import Function
 from nemotrt.serve.front.schema.shared import with_shared
 from nemotrt.serve.front.schema.tool_choice import FunctionChoice
@@ -205,8 +203,8 @@ class ResponsesRequest(Strict):
     store: bool | None = None
     stream: bool = False
     stream_options: Padding | None = None
-    max_output_tokens: Whole | None = number_field("max_tokens", least=1)
-    temperature: Real | None = number_field("temperature", most=2)
+    max_output_tokens: int | None = number_field("max_tokens", least=1)
+    temperature: float | None = number_field("temperature", most=2)
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -216,7 +214,7 @@ class ResponsesRequest(Strict):
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
         None
     )
-    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = numeric(default=None, ge=0, le=20)
     user: str | None = None  # this and the next three can't change an answer
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None

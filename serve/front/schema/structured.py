@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from nemotrt.serve.front.schema.messages import Strict, Text, Whole
+from nemotrt.serve.front.schema.messages import Strict, Text
 from nemotrt.serve.front.schema.neutral import STRUCTURED_OUTPUTS, Table
 
 GBNF_RULE = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)  # Lark has a colon alone
@@ -108,4 +108,4 @@ class Guided(Strict):
 class NvExt(Guided):
     """What NVIDIA's NIM takes beside OpenAI's fields."""
 
-    max_thinking_tokens: Annotated[Whole, Field(ge=0, lt=2**31)] | None = None
+    max_thinking_tokens: Annotated[int, Field(strict=True, ge=0, lt=2**31)] | None = None
