@@ -28,7 +28,7 @@ def read_schema(text: str) -> Schema:
         ConfigError: it is none, or a number in it is none of JSON's or too large.
     """
     try:
-        schema = json.loads(text, parse_constant=_no_number, parse_float=_number)
+        schema = json.loads(text, parse_constant=no_number, parse_float=finite_number)
     except RecursionError:
         raise ConfigError("the JSON schema is nested too deeply.") from None
     except ValueError as error:
@@ -55,11 +55,13 @@ def bounded_schema(schema: Schema) -> Schema:
     return {OPTIONS: options, **schema}
 
 
-def _no_number(name: str) -> float:
+def no_number(name: str) -> float:
+    """Raise ValueError: it is NaN or Infinity."""
     raise ValueError(f"{name} is no number of JSON's")
 
 
-def _number(text: str) -> float:
+def finite_number(text: str) -> float:
+    """Return a number; raise ValueError where no float64 holds it."""
     value = float(text)
     if math.isinf(value):
         raise ValueError(f"{text} is too large a number")

@@ -211,3 +211,23 @@ def test_vllms_names_say_what_ours_say() -> None:
             (s.name.removeprefix(NAMES[name]), s.labels.get("le"), s.value) for s in other.samples
         ]
         assert other.type == ours[name].type
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"prompt": "a " * 5000}),
+        ("/tokenize", {"messages": [{"role": "user", "content": "a " * 5000}]}),
+        ("/v1/responses/input_tokens", {"input": "a " * 5000}),
+        (
+            "/v1/chat/completions/input_tokens",
+            {"messages": [{"role": "user", "content": "a " * 5000}]},
+        ),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "a " * 5000}]}),
+    ],
+)
+def test_what_is_too_long_to_be_counted_has_the_code_of_a_prompt(http, path, body) -> None:
+    answer = http.post(path, json=body)
+    error = answer.json()["error"]
+    code = error["code"] if "code" in error else error["details"]["error_code"]
+    assert (answer.status_code, code) == (400, "context_length_exceeded")

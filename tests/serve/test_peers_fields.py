@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from openai.types import completion_create_params as openai_completion
 from openai.types.chat import completion_create_params as openai_chat
+from openai.types.responses import response_create_params as openai_response
 
 from nemotrt.serve.front.doors.prepare import prepare
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.prepare import CallSettings
+from nemotrt.serve.front.schema.anthropic import MessagesRequest
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
+from nemotrt.serve.front.schema.responses import ResponsesRequest
 from nemotrt.serve.requests.endpoints import Endpoint
 from support.saying_upstream import FILES
 
@@ -23,6 +26,8 @@ SETTINGS = CallSettings(("llm",), FILES, separate_reasoning=True)
 BODIES: dict[Any, dict[str, Any]] = {
     ChatRequest: {"model": "llm", "messages": [{"role": "user", "content": "Hi"}]},
     CompletionRequest: {"model": "llm", "prompt": "Hi"},
+    ResponsesRequest: {"model": "llm", "input": "Hi"},
+    MessagesRequest: {"max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]},
 }
 
 
@@ -54,6 +59,17 @@ LLAMA_CPP = names("""verbose timings_per_token stream stream_options cache_promp
     grammar grammar_lazy samplers ignore_eos logit_bias stop id_slot image_data""")
 LLAMA_CPP_CHAT = names("""reasoning_format reasoning_in_content thinking_forced_open
     parse_tool_calls generation_prompt parallel_tool_calls chat_template_kwargs reasoning_effort""")
+# Source: anthropic 2.10.0, types/message_create_params.py and types/beta/message_create_params.py.
+ANTHROPIC = names("""betas billing_policy cache_control compaction container context_management
+    diagnostics fallback_credit_token fallbacks inference_geo max_tokens mcp_servers messages
+    metadata model output_config service_tier speed stop_sequences stream system temperature
+    thinking thread tool_choice tools top_k top_p user_profile_id workspace_id""")
+ENDPOINTS = {
+    ChatRequest: Endpoint.CHAT,
+    CompletionRequest: Endpoint.COMPLETIONS,
+    ResponsesRequest: Endpoint.RESPONSES,
+    MessagesRequest: Endpoint.MESSAGES,
+}
 KNOWN = {
     ChatRequest: {
         *typing.get_type_hints(openai_chat.CompletionCreateParamsStreaming),
@@ -71,6 +87,8 @@ KNOWN = {
         *VLLM_OLDER,
         *LLAMA_CPP,
     },
+    ResponsesRequest: set(typing.get_type_hints(openai_response.ResponseCreateParamsStreaming)),
+    MessagesRequest: set(ANTHROPIC),
 }
 FIELDS = [(kind, name) for kind, names in KNOWN.items() for name in sorted(names)]
 TABLES = [(kind, name) for kind in BODIES for name in kind.neutral]
@@ -78,9 +96,8 @@ HEADER = "X-Request-Id"
 
 
 def refusal(kind: Any, **fields: Any) -> ApiError:
-    endpoint = Endpoint.CHAT if kind is ChatRequest else Endpoint.COMPLETIONS
     with pytest.raises(ApiError) as caught:
-        prepare(endpoint, json.dumps({**BODIES[kind], **fields}).encode(), SETTINGS)
+        prepare(ENDPOINTS[kind], json.dumps({**BODIES[kind], **fields}).encode(), SETTINGS)
     assert caught.value.status == 400
     return caught.value
 

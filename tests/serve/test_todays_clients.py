@@ -120,3 +120,11 @@ def test_a_long_silence_has_comments_and_a_late_refusal_is_an_event(monkeypatch)
     assert bodies[0] == event_stream.QUIET and bodies[0].startswith(b": ")
     said = [body for body in bodies if body != event_stream.QUIET]
     assert said[0] == b'data: {"a":1}\n\n' and b"gone" in said[1] and said[2] == event_stream.DONE
+
+
+def test_a_trace_that_is_to_be_kept_is_kept(http, upstream) -> None:
+    body = {"max_tokens": 8, "messages": CHAT_BODY["messages"]}
+    keep = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    for managed, status in ((keep, 200), ({"edits": []}, 200), ({"edits": [{"type": "x"}]}, 400)):
+        answer = http.post("/v1/messages", json={**body, "context_management": managed})
+        assert answer.status_code == status, answer.text

@@ -32,7 +32,11 @@ PEERS = {
         "nvidia-cuda-nvdisasm==13.5.37",
         "nvidia-cuda-nvrtc==13.5.37",
     ),
-    "aiperf": ("aiperf==0.13.0",),  # another load generator
+    # load generators, unchanged
+    "aiperf": ("aiperf==0.13.0",),
+    "evalscope": ("evalscope[perf]==1.14.1",),
+    "genai_perf": ("genai-perf==0.0.16",),
+    "guidellm": ("guidellm==0.8.1",),
     # clients of the server, unchanged
     "anthropic": ("anthropic==2.10.0", "httpx>=0.28"),
     "instructor": ("instructor==1.17.0", "httpx>=0.28"),

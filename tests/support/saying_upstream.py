@@ -169,6 +169,9 @@ class Client:
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self._runner.run(self._client.post(path, **body))
 
+    def post_text(self, path: str, text: str) -> httpx.Response:
+        return self.post(path, content=text, headers={"content-type": "application/json"})
+
 
 def ask(client: Client, upstream: SayingUpstream, body: Any) -> tuple[int, Any, Any]:
     """Return the status, what reached the engine, and the answer without what is random."""

@@ -27,6 +27,7 @@ STATUS = {
 }
 # Fields that the engine judges too: they have the same name behind the front.
 SHARED_FIELDS = {"logit_bias", "max_tokens", "min_tokens", "stop_token_ids", *NUMBERS}
+GRAMMAR_REFUSED = re.compile(r"the \w+ grammar is refused: ")  # as serve/grammar/compile.py says
 ANTHROPIC_PATH = "/v1/messages"
 # Source: Anthropic's API reference, errors; a client tries the last two again.
 ANTHROPIC_KINDS = {
@@ -99,13 +100,19 @@ def note_error(scope: Scope, error: ApiError) -> None:
     scope.setdefault("state", {})["error"] = error.code
 
 
-def from_upstream(error: UpstreamError, prompt: str | None = None) -> ApiError:
-    """Return the API's error for one from behind the front; `prompt` is the prompt's field.
+def from_upstream(
+    error: UpstreamError, prompt: str | None = None, guide: str | None = None
+) -> ApiError:
+    """Return the API's error for one from behind the front.
 
-    A message about a field begins with its name, which is the same there.
+    A message about a field begins with its name, which is the same there. `prompt` is the field of
+    the prompt, `guide` that of the answer's form, from which a grammar was made.
     """
     subject = error.message.partition(" ")[0]
     param = subject if subject in SHARED_FIELDS else None
     if error.code == CONTEXT_LENGTH_EXCEEDED:
         param = prompt
-    return ApiError(STATUS.get(error.code, 500), error.message, code=error.code, param=param)
+    message = error.message
+    if guide is not None and GRAMMAR_REFUSED.match(message):
+        param, message = guide, f"{guide}: {message}"
+    return ApiError(STATUS.get(error.code, 500), message, code=error.code, param=param)

@@ -150,9 +150,11 @@ class ChatAnswer:
         return {"function_call": part["function"]} if is_old else {"tool_calls": [part]}
 
     def _finish(self, reason: str) -> None:
-        """Say why the answer ended."""
+        """Say why the answer ended: by calls only if the last one is whole."""
         called = "function_call" if self._is_of_functions else "tool_calls"
-        self.finish_reason = called if self._calls and reason == "stop" else reason
+        is_cut = self._parser is not None and self._parser.is_cut
+        is_called = self._calls and reason == "stop" and not is_cut
+        self.finish_reason = called if is_called else reason
 
     def _choices(self, deltas: list[Delta], more: Delta, is_final: bool) -> list[Delta]:
         """Return the chunks' choices; the first has `more` of the tokens, the last the reason."""

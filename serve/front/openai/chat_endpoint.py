@@ -14,6 +14,7 @@ from nemotrt.serve.front.http.event_stream import DONE
 from nemotrt.serve.front.openai.chat_answer import ChatAnswer
 from nemotrt.serve.front.openai.conversation import chat_prompt
 from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.openai.guided import guide_field
 from nemotrt.serve.front.openai.inputs import (
     chat_inputs,
     choices_of,
@@ -48,6 +49,7 @@ class ChatCall:
             text = files.tokenizer.decode(prompt, skip_special_tokens=False)
         self._turn = turn = read_turn(text, files.template)
         self._files = files
+        self._guide_field = guide_field(request)
         self._num_prompt_top = request.prompt_logprobs
         is_split = request.separate_reasoning
         is_split = separate_reasoning if is_split is None else is_split
@@ -122,7 +124,7 @@ class ChatCall:
                     yield parts
                     head = []
         except UpstreamError as error:
-            raise from_upstream(error, "messages") from error
+            raise from_upstream(error, "messages", self._guide_field) from error
         if self._with_usage:
             yield [base | {"choices": [], "usage": self._usage()}]
 
@@ -136,7 +138,7 @@ class ChatCall:
             async for index, fields in merged(upstream, self.inputs, self._is_done):
                 self._answers[index].push(fields)
         except UpstreamError as error:
-            raise from_upstream(error, "messages") from error
+            raise from_upstream(error, "messages", self._guide_field) from error
         choices = [answer.message() for answer in self._answers]
         body: Json = {"object": "chat.completion", "choices": choices, "usage": self._usage()}
         body |= self._prompt_ids

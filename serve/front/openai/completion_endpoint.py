@@ -11,6 +11,7 @@ from nemotrt.serve.front.http.api_error import from_upstream
 from nemotrt.serve.front.http.event_stream import DONE
 from nemotrt.serve.front.openai.chat_endpoint import counts, known_cached_tokens, usage
 from nemotrt.serve.front.openai.engine_files import EngineFiles
+from nemotrt.serve.front.openai.guided import guide_field
 from nemotrt.serve.front.openai.inputs import (
     Prompt,
     choices_of,
@@ -156,7 +157,7 @@ class CompletionCall:
                 if choice is not None:
                     yield [base | {"choices": [choice]}]
         except UpstreamError as error:
-            raise from_upstream(error, "prompt") from error
+            raise from_upstream(error, "prompt", guide_field(self._request)) from error
         if self._with_usage:
             yield [self._base | {"choices": [], "usage": self._usage()}]
 
@@ -170,7 +171,7 @@ class CompletionCall:
             async for index, fields in merged(upstream, self.inputs):
                 self._choices[index].push(fields)
         except UpstreamError as error:
-            raise from_upstream(error, "prompt") from error
+            raise from_upstream(error, "prompt", guide_field(self._request)) from error
         choices = [choice.whole() for choice in self._choices]
         return self._base | {"choices": choices, "usage": self._usage()}
 

@@ -11,7 +11,7 @@ from nemotrt.engines.text.chat.template import ChatTemplate, load_chat_template
 from nemotrt.engines.text.tokenizer import Tokenizer, load_tokenizer
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.requests.limits import check_head, check_text
+from nemotrt.serve.requests.limits import check_head, check_text, refusal_code
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EngineFiles:
             check_text("the text", len(text), self.limits.max_seq_len)
             check_head(text, self.limits.max_seq_len, encode)
         except ConfigError as error:
-            raise ApiError(400, error.message) from error
+            raise ApiError(400, error.message, code=refusal_code(error)) from error
         return encode(text)
 
     @property

@@ -1,6 +1,7 @@
 """The grammar that a request implies: the form of its answer, or a tool that must be called."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -38,7 +39,8 @@ def guide_inputs(request: Sampling) -> Inputs:
 def chat_guide_inputs(request: ChatRequest, calls: CallFormat) -> Inputs:
     """Return the tensors of a chat's grammar, in which tools have their part.
 
-    A forced call leaves no content that a response format could be about.
+    A forced call leaves no content that a response format could be about. A free one is held to its
+    schema where its function is `strict`; the text before it, and one without calls, is free.
 
     Raises:
         ApiError: as `guide_inputs`, or the chosen tool is not among the tools, or a form leaves no
@@ -46,8 +48,11 @@ def chat_guide_inputs(request: ChatRequest, calls: CallFormat) -> Inputs:
     """
     form = _form(request)
     grammar = partial(calls_grammar, calls, is_parallel=request.parallel_tool_calls is not False)
+    functions = [tool.function for tool in request.tools or []]
     is_forced = request.tool_choice not in (None, "none", "auto")
-    may_call = is_forced or (request.tools and request.tool_choice != "none")
+    may_call = is_forced or (functions and request.tool_choice != "none")
+    if form is None and may_call and not is_forced and any(tool.strict for tool in functions):
+        return _guide("lark", grammar([_as_strict(tool) for tool in functions], may_speak=True))
     if form is None or not may_call:
         return _guide("lark", grammar(_functions(request))) if is_forced else guide_inputs(request)
     is_format = form.field.startswith("response_format")
@@ -56,8 +61,27 @@ def chat_guide_inputs(request: ChatRequest, calls: CallFormat) -> Inputs:
         raise ApiError(400, text + "'none'.", param=form.field)
     if is_forced:
         return _guide("lark", grammar(_functions(request)))
-    functions = [tool.function for tool in request.tools or []]
     return _guide("lark", grammar(functions, answer=_schema(form)))
+
+
+def _as_strict(function: Function) -> Function:
+    """Return a function as a grammar holds a free call of it: to its schema if it is strict."""
+    if function.strict:
+        return function
+    return function.model_copy(update={"parameters": {"type": "object"}})
+
+
+def guide_field(request: Sampling) -> str | None:
+    """Return the field that a request's grammar is made of; None: there is none, or there are two.
+
+    Tools count where their calls are held to a schema.
+    """
+    fields = [form.field for form in request.forms]
+    if isinstance(request, ChatRequest) and request.tools and request.tool_choice != "none":
+        is_forced = request.tool_choice not in (None, "auto")
+        tools = "functions" if request.functions else "tools"
+        fields = [tools] if is_forced or not fields else []
+    return fields[0] if len(fields) == 1 else None
 
 
 def _form(request: Sampling) -> Form | None:
@@ -82,6 +106,7 @@ def calls_grammar(
     *,
     is_parallel: bool = True,
     answer: Schema | None = None,
+    may_speak: bool = False,
 ) -> str:
     """Return the Lark grammar of calls in the model's own format.
 
@@ -92,19 +117,29 @@ def calls_grammar(
         functions: what may be called.
         is_parallel: whether there may be more than one call.
         answer: the schema of what may be written instead of calls; none: there must be a call.
+        may_speak: whether any text may stand before the calls, or in their place.
     """
     before, between, after = map(json.dumps, (calls.before, calls.between, calls.after))
     more = f" ({between} call)*" if is_parallel else ""
     start = "calls" if answer is None else "calls | answer"
-    rules = [
-        f"start: {start}",
-        f"calls: {before} call{more} {after}",
+    rules = [] if may_speak else [f"start: {start}", f"calls: {before} call{more} {after}"]
+    if may_speak:
+        rest = json.dumps(calls.before.removeprefix(calls.tags.open))
+        rules += _free_text(calls.tags.open, f"{rest} call{more} {after}")
+    rules += [
         "call: " + " | ".join(f"call_{i}" for i in range(len(functions))),
         *_call_rules(calls, functions),
     ]
     if answer is not None:
         rules.append("answer: %json " + _text(answer, "response_format.json_schema"))
     return "\n".join(rules) + "\n"
+
+
+def _free_text(tag: str, calls: str) -> Iterator[str]:
+    """Yield the rules of a text that is free up to a `tag`, behind which stand `calls`."""
+    yield f"start: UNTAGGED | up_to_tag {calls}"
+    yield f"up_to_tag[suffix={json.dumps(tag)}]: /(?s:.*)/"
+    yield f"UNTAGGED: /(?s:.*)/ & ~/(?s:.*){re.escape(tag)}(?s:.*)/"
 
 
 def _call_rules(calls: CallFormat, functions: list[Function]) -> Iterator[str]:

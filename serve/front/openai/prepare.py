@@ -1,5 +1,7 @@
 """From a body of chat or completions to the call that answers it: checked, its prompt rendered."""
 
+import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -22,7 +24,9 @@ from nemotrt.serve.front.schema.requests import (
 from nemotrt.serve.front.schema.responses import ResponsesRequest
 from nemotrt.serve.front.tools.functions import NAMES, offer_functions
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream
+from nemotrt.serve.grammar.json_schema import finite_number, no_number
 
+NOT_FINITE = re.compile(rb"NaN|Infinity|[0-9][eE][+]?[0-9]{3}|[0-9]{300}")  # where one may be
 Body = TypeVar("Body", bound=pydantic.BaseModel)
 
 
@@ -121,11 +125,22 @@ def read_body(kind: type[Body], raw: bytes | dict[str, Any]) -> Body:
         ApiError: it is no JSON, or a field is unknown or wrong.
     """
     try:
-        if isinstance(raw, bytes):
-            return kind.model_validate_json(raw)
-        return kind.model_validate(raw)
+        if not isinstance(raw, bytes):
+            return kind.model_validate(raw)
+        body = kind.model_validate_json(raw)
     except pydantic.ValidationError as error:
         raise _invalid(error, kind) from None
+    if NOT_FINITE.search(raw):
+        _check_numbers(raw)
+    return body
+
+
+def _check_numbers(raw: bytes) -> None:
+    """Raise ApiError where a number is none of JSON's; pydantic takes those of a free object."""
+    try:
+        json.loads(raw, parse_constant=no_number, parse_float=finite_number)
+    except ValueError as error:
+        raise ApiError(400, f"Invalid JSON: {error}.") from None
 
 
 def check_body(body: Sampling, settings: CallSettings) -> None:

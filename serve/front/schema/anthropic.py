@@ -7,16 +7,43 @@ from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.model.families import ReasoningEffort
 from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart
-from nemotrt.serve.front.schema.neutral import Neutral, Table
-from nemotrt.serve.front.schema.numbers import number_field
+from nemotrt.serve.front.schema.neutral import Neutral, Table, none
+from nemotrt.serve.front.schema.numbers import number_field, numeric
 from nemotrt.serve.front.schema.requests import StopStrings
 from nemotrt.serve.front.schema.shared import with_shared
 from nemotrt.serve.requests.limits import MAX_MESSAGES, MAX_TOOLS
 
+# That nothing is cleared. Source: Anthropic's API reference, context editing.
+KEEPS_ALL: tuple[dict[str, Any], ...] = (
+    {"edits": []},
+    {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+)
 MESSAGES: Table = {
     "service_tier": Neutral(("auto", "standard_only"), "there is one tier"),
     "speed": Neutral(("standard",), "there is one speed"),
-    "mcp_servers": Neutral(([],), "empty is none"),
+    "mcp_servers": Neutral(([],), "no server is asked for tools", "send tools"),
+    "betas": none("they are a header"),
+    "billing_policy": none("nothing is billed"),
+    "compaction": none("nothing is summed up", "send fewer messages"),
+    "container": none("nothing is run here"),
+    "context_management": Neutral(KEEPS_ALL, "nothing is cleared", "send fewer messages"),
+    "diagnostics": none("/metrics and the log have them"),
+    "fallback_credit_token": none("there is one model"),
+    "fallbacks": none("there is one model"),
+    "inference_geo": none("the model runs where the server is"),
+    "user_profile_id": none("no profiles are kept", "send metadata.user_id"),
+    "workspace_id": none("there are no workspaces"),
+    # a chat's
+    "stop": none("it has another name here", "send stop_sequences"),
+    "max_completion_tokens": none("it has another name here", "send max_tokens"),
+    "reasoning_effort": none("it has another name here", "send output_config.effort"),
+    "response_format": none("it has another name here", "send output_config.format"),
+    "parallel_tool_calls": none(
+        "it has another name here", "send tool_choice.disable_parallel_tool_use"
+    ),
+    "user": none("it has another name here", "send metadata.user_id"),
+    "logprobs": none("a message has no scores", "use /v1/chat/completions"),
+    "n": Neutral((1,), "a message is one answer", "use /v1/chat/completions"),
 }
 TOOL: Table = {
     "type": Neutral(("custom",), "every tool is the client's own"),
@@ -195,4 +222,4 @@ class CountRequest(Strict):
 class MessagesRequest(CountRequest):
     """POST /v1/messages; what is not Anthropic's means what it means in a chat."""
 
-    max_tokens: int = Field(ge=1, lt=2**31)
+    max_tokens: int = numeric(ge=1, lt=2**31)

@@ -27,7 +27,7 @@ class Neutral(NamedTuple):
 Table = Mapping[str, Neutral]
 
 
-def _none(why: str, instead: str = "leave it out") -> Neutral:
+def none(why: str, instead: str = "leave it out") -> Neutral:
     """Return a field of which no value is neutral."""
     return Neutral((), why, instead)
 
@@ -37,8 +37,8 @@ EITHER: Table = {
     "best_of": Neutral((1,), "each choice is returned", "send n, and choose", same_as="n"),
     "use_beam_search": Neutral((False,), "there is no beam search"),
     "length_penalty": Neutral((1,), "there is no beam search"),
-    "allowed_token_ids": _none("no list of tokens is kept to", "send structured_outputs"),
-    "logprob_token_ids": _none("scores are of the likeliest tokens", "send more of these"),
+    "allowed_token_ids": none("no list of tokens is kept to", "send structured_outputs"),
+    "logprob_token_ids": none("scores are of the likeliest tokens", "send more of these"),
     "spaces_between_special_tokens": Neutral((True,), "tokens stand as they are"),
     "return_tokens_as_token_ids": Neutral(
         (False,), "tokens are named by their text", "send return_token_ids: true"
@@ -49,22 +49,22 @@ EITHER: Table = {
     "truncation_side": Neutral(("left",), "a prompt is cut at its beginning"),
     "store": Neutral((False,), "nothing is stored"),
     "service_tier": Neutral(("auto", "default"), "there is one tier", "send priority"),
-    "prompt_cache_options": _none("prefixes are kept as the server's options say"),
+    "prompt_cache_options": none("prefixes are kept as the server's options say"),
     "prompt_cache_retention": Neutral(("in_memory",), "prefixes are kept in memory alone"),
     "watermarking": Neutral((False,), "there is no watermark"),
-    "repetition_detection": _none("nothing watches for it", "send repetition_penalty"),
+    "repetition_detection": none("nothing watches for it", "send repetition_penalty"),
     "stream_interval": Neutral((1,), "chunks come as the server's --max-chunks-per-s says"),
-    "request_id": _none("a request's id is a header", "send X-Request-Id"),
-    "kv_transfer_params": _none("states stay in their engine"),
-    "ec_transfer_params": _none("states stay in their engine"),
-    "vllm_xargs": _none("there are no extensions"),
+    "request_id": none("a request's id is a header", "send X-Request-Id"),
+    "kv_transfer_params": none("states stay in their engine"),
+    "ec_transfer_params": none("states stay in their engine"),
+    "vllm_xargs": none("there are no extensions"),
     "routed_experts_prompt_start": Neutral((0,), "no experts are told of"),
     "detokenize": Neutral((True,), "the answer is text", "send return_token_ids: true"),
     # llama.cpp's
     "grammar": Neutral(("",), "it has another name here", "send structured_outputs.grammar"),
-    "json_schema": _none("it has another name here", "send structured_outputs.json"),
+    "json_schema": none("it has another name here", "send structured_outputs.json"),
     "repeat_penalty": Neutral((1,), "it has another name here", "send repetition_penalty"),
-    "repeat_last_n": _none("penalties are of the whole text"),
+    "repeat_last_n": none("penalties are of the whole text"),
     "n_predict": Neutral((-1,), "it has another name here", "send max_tokens"),
     "n_cmpl": Neutral((1,), "it has another name here", "send n"),
     "n_keep": Neutral((0,), "no text is shifted", "send truncate_prompt_tokens"),
@@ -76,18 +76,18 @@ EITHER: Table = {
     "typical_p": Neutral((1,), "there is no such sampler", "send min_p"),
     "top_n_sigma": Neutral((-1,), "there is no such sampler", "send min_p"),
     "mirostat": Neutral((0,), "there is no such sampler", "send min_p"),
-    "mirostat_tau": _none("there is no such sampler", "send min_p"),
-    "mirostat_eta": _none("there is no such sampler", "send min_p"),
+    "mirostat_tau": none("there is no such sampler", "send min_p"),
+    "mirostat_eta": none("there is no such sampler", "send min_p"),
     "dynatemp_range": Neutral((0,), "the temperature is one number", "send temperature"),
     "dynatemp_exponent": Neutral((1,), "the temperature is one number", "send temperature"),
     "xtc_probability": Neutral((0,), "there is no such sampler", "send min_p"),
-    "xtc_threshold": _none("there is no such sampler", "send min_p"),
+    "xtc_threshold": none("there is no such sampler", "send min_p"),
     "dry_multiplier": Neutral((0,), "there is no such sampler", "send repetition_penalty"),
-    "dry_base": _none("there is no such sampler", "send repetition_penalty"),
-    "dry_allowed_length": _none("there is no such sampler", "send repetition_penalty"),
-    "dry_penalty_last_n": _none("there is no such sampler", "send repetition_penalty"),
-    "dry_sequence_breakers": _none("there is no such sampler", "send repetition_penalty"),
-    "samplers": _none("their order is temperature, min_p, top_k, top_p"),
+    "dry_base": none("there is no such sampler", "send repetition_penalty"),
+    "dry_allowed_length": none("there is no such sampler", "send repetition_penalty"),
+    "dry_penalty_last_n": none("there is no such sampler", "send repetition_penalty"),
+    "dry_sequence_breakers": none("there is no such sampler", "send repetition_penalty"),
+    "samplers": none("their order is temperature, min_p, top_k, top_p"),
     "t_max_predict_ms": Neutral((0,), "it has another name here", "send timeout_ms"),
     "id_slot": Neutral((-1,), "the scheduler chooses the slot"),
     "cache_prompt": Neutral((True,), "prefixes are kept as the server's options say"),
@@ -101,24 +101,24 @@ EITHER: Table = {
     "verbose": Neutral((False,), "the prompt is not in the answer"),
     "sse_ping_interval": Neutral((-1,), "a stream has no pings"),
     "adaptive_target": Neutral((-1,), "there is no such sampler", "send min_p"),
-    "adaptive_decay": _none("there is no such sampler", "send min_p"),
-    "backend_sampling": _none("the engine has one sampler"),
+    "adaptive_decay": none("there is no such sampler", "send min_p"),
+    "backend_sampling": none("the engine has one sampler"),
     "grammar_lazy": Neutral((False,), "a grammar holds from the answer's first token"),
 }
 CHAT: Table = {
     **EITHER,
     "add_special_tokens": Neutral((False,), "the chat template writes them"),
-    "chat_template": _none("the engine's own is used", "send chat_template_kwargs"),
+    "chat_template": none("the engine's own is used", "send chat_template_kwargs"),
     "documents": Neutral(([],), "no template shows them", "send them in a message"),
     "echo": Neutral((False,), "the prompt is not in the answer"),
     "modalities": Neutral((["text"],), "answers are text"),
-    "audio": _none("answers are text"),
-    "moderation": _none("nothing is moderated"),
+    "audio": none("answers are text"),
+    "moderation": none("nothing is moderated"),
     "verbosity": Neutral(("medium",), "the model has no such switch", "say it in a message"),
-    "web_search_options": _none("nothing is searched", "send tools"),
-    "media_io_kwargs": _none("messages are text"),
-    "mm_processor_kwargs": _none("messages are text"),
-    "reasoning": _none("it is of another endpoint", "send reasoning_effort"),
+    "web_search_options": none("nothing is searched", "send tools"),
+    "media_io_kwargs": none("messages are text"),
+    "mm_processor_kwargs": none("messages are text"),
+    "reasoning": none("it is of another endpoint", "send reasoning_effort"),
     "reasoning_format": Neutral(
         ("auto",), "it has another name here", "send separate_reasoning: true or false"
     ),
@@ -132,24 +132,24 @@ CHAT: Table = {
         (-1,), "it has another name here", "send max_thinking_tokens"
     ),
     "thinking_forced_open": Neutral((False,), "the chat template opens a trace, or does not"),
-    "enable_thinking": _none(
+    "enable_thinking": none(
         "it has another name here", "send chat_template_kwargs.enable_thinking"
     ),
-    "thinking": _none("it has another name here", "send reasoning_effort"),
-    "think": _none("it has another name here", "send reasoning_effort"),
-    "num_ctx": _none("a context is as long as the engine was built for"),
-    "num_predict": _none("it has another name here", "send max_tokens"),
-    "keep_alive": _none("the model stays loaded"),
+    "thinking": none("it has another name here", "send reasoning_effort"),
+    "think": none("it has another name here", "send reasoning_effort"),
+    "num_ctx": none("a context is as long as the engine was built for"),
+    "num_predict": none("it has another name here", "send max_tokens"),
+    "keep_alive": none("the model stays loaded"),
     "generation_prompt": Neutral(("",), "the chat template writes it"),
     "parse_tool_calls": Neutral((True,), "calls are read where there are tools"),
 }
 COMPLETION: Table = {
     **EITHER,
     "suffix": Neutral(("",), "nothing is filled in between", "send what stands before as prompt"),
-    "prompt_embeds": _none("prompts are text or ids", "send prompt"),
-    "max_completion_tokens": _none("it is of chats", "send max_tokens"),
-    "chat_template_kwargs": _none("there is no chat template", "use /v1/chat/completions"),
-    "messages": _none("there is no chat template", "use /v1/chat/completions"),
+    "prompt_embeds": none("prompts are text or ids", "send prompt"),
+    "max_completion_tokens": none("it is of chats", "send max_tokens"),
+    "chat_template_kwargs": none("there is no chat template", "use /v1/chat/completions"),
+    "messages": none("there is no chat template", "use /v1/chat/completions"),
 }
 # Of a message: what an answer of the OpenAI SDK, of litellm or of vLLM has when it is handed back.
 MESSAGE: Table = {

@@ -47,7 +47,20 @@ def ranged(told: Number) -> Any:
     bounds: dict[str, Any] = {"gt" if told.is_above else "ge": told.least}
     if not math.isinf(told.most):
         bounds |= {"lt": told.most + 1} if told.most >= 2**31 - 1 else {"le": told.most}
-    return pydantic.Field(default=told.neutral, description=told.help or None, **bounds)
+    return numeric(default=told.neutral, description=told.help or None, **bounds)
+
+
+def numeric(**told: Any) -> Any:
+    """Return the field of a number, which no boolean is; Python counts them among the integers."""
+    field = pydantic.Field(**told)
+    field.metadata.append(BeforeValidator(_no_boolean))  # around the bounds, which stay the type's
+    return field
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("no_number", "Input should be a number, not a boolean")
+    return value
 
 
 LARGEST = 100  # Source: OpenAI's API reference; it bans a token (-100) or leaves no other (100)

@@ -9,9 +9,15 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from nemotrt.engines.model.families import ReasoningEffort
-from nemotrt.serve.front.schema.messages import Content, Message, Strict, Text, no_other_tool
+from nemotrt.serve.front.schema.messages import (
+    Content,
+    Message,
+    Strict,
+    Text,
+    no_other_tool,
+)
 from nemotrt.serve.front.schema.neutral import CHAT, COMPLETION, EITHER, Table
-from nemotrt.serve.front.schema.numbers import LogitBias, number_field, with_numbers
+from nemotrt.serve.front.schema.numbers import LogitBias, number_field, numeric, with_numbers
 from nemotrt.serve.front.schema.structured import (
     Form,
     Guided,
@@ -29,7 +35,7 @@ from nemotrt.serve.requests.limits import (
     MAX_TOOLS,
 )
 
-Int32 = Annotated[int, Field(ge=0, lt=2**31)]
+Int32 = Annotated[int, Field(strict=True, ge=0, lt=2**31)]  # of many: no Python function per item
 # Counted by check_limits(): of a union, pydantic would tell of the wrong branch.
 StopStrings = Annotated[list[str], Field(json_schema_extra={"maxItems": MAX_STOP_STRINGS})]
 Ids = Annotated[list[Int32], Field(min_length=1)]
@@ -102,7 +108,7 @@ class Sampling(Guided):
     max_tokens: int | None = number_field("max_tokens", least=1)
     temperature: float | None = number_field("temperature", most=2)
     top_p: float | None = number_field("top_p", neutral=None)
-    n: int = Field(default=1, ge=1, le=16)
+    n: int = numeric(default=1, ge=1, le=16)
     stream: bool = False
     stream_options: StreamOptions | None = None
     stop: str | StopStrings | None = None
@@ -117,7 +123,7 @@ class Sampling(Guided):
     repetition_penalty: float = number_field("repetition_penalty", most=100)
     ignore_eos: bool = False
     stop_token_ids: list[Int32] = Field(default=[], max_length=MAX_STOP_TOKEN_IDS)
-    prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
+    prompt_logprobs: int | None = numeric(default=None, ge=0, le=20)
     cache_salt: str | None = Field(default=None, min_length=1, max_length=MAX_SALT_CHARACTERS)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -127,7 +133,7 @@ class Sampling(Guided):
     bad_words: StopStrings = Field(default=[])
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
-    truncate_prompt_tokens: int | None = Field(default=None, ge=-1, lt=2**31)
+    truncate_prompt_tokens: int | None = numeric(default=None, ge=-1, lt=2**31)
     return_token_ids: bool = False
     _lora_name: str | None = PrivateAttr(default=None)
 
@@ -180,7 +186,7 @@ class ChatRequest(Sampling):
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = number_field("max_tokens", least=1)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = numeric(default=None, ge=0, le=20)
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -202,7 +208,7 @@ class CompletionRequest(Sampling):
 
     prompt: Prompt
     max_tokens: int | None = number_field("max_tokens")  # 0: only what echo or its scores show
-    logprobs: int | None = Field(default=None, ge=0, le=20)
+    logprobs: int | None = numeric(default=None, ge=0, le=20)
     echo: bool = False
     add_special_tokens: bool = True
 

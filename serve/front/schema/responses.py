@@ -5,22 +5,46 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from nemotrt.engines.model.families import ReasoningEffort
-from nemotrt.serve.front.schema.messages import ContentOf, Strict, Text, TextPart, no_other_tool
-from nemotrt.serve.front.schema.neutral import Neutral, Table
-from nemotrt.serve.front.schema.numbers import number_field
+from nemotrt.serve.front.schema.messages import (
+    ContentOf,
+    Strict,
+    Text,
+    TextPart,
+    no_other_tool,
+)
+from nemotrt.serve.front.schema.neutral import Neutral, Table, none
+from nemotrt.serve.front.schema.numbers import number_field, numeric
 from nemotrt.serve.front.schema.requests import Function
 from nemotrt.serve.front.schema.shared import with_shared
 from nemotrt.serve.front.schema.tool_choice import FunctionChoice
 from nemotrt.serve.requests.limits import MAX_MESSAGES, MAX_TOOLS
 
+LOGPROBS = "message.output_text.logprobs"
 RESPONSES: Table = {
     "background": Neutral((False,), "the answer is given at once"),
     "prompt_cache_retention": Neutral(("in_memory",), "prefixes are kept in memory alone"),
     "service_tier": Neutral(("auto", "default"), "there is one tier"),
     "truncation": Neutral(("disabled",), "nothing is cut"),
+    "access_programs": none("there are no programs"),
+    "background_options": none("the answer is given at once"),
+    "context_management": none("nothing is cut or summed up", "send a shorter input"),
+    "conversation": none("no conversation is kept by name", "send previous_response_id"),
+    "image": none("answers are text"),
+    "max_tool_calls": none("no tool is run here"),
+    "moderation": none("nothing is moderated"),
+    "prompt": none("no prompts are kept", "send instructions and input"),
+    "prompt_cache_options": none("prefixes are kept as the server's options say"),
+    # a chat's
+    "messages": none("it has another name here", "send input"),
+    "max_tokens": none("it has another name here", "send max_output_tokens"),
+    "max_completion_tokens": none("it has another name here", "send max_output_tokens"),
+    "response_format": none("it has another name here", "send text.format"),
+    "reasoning_effort": none("it has another name here", "send reasoning.effort"),
+    "logprobs": none("it has another name here", f'send include: ["{LOGPROBS}"]'),
+    "stop": none("a response has no stop strings", "use /v1/chat/completions"),
+    "n": Neutral((1,), "a response is one answer", "use /v1/chat/completions"),
 }
 PART: Table = {"annotations": Neutral(([],), "empty is none")}
-LOGPROBS = "message.output_text.logprobs"
 REASONING: Table = {"encrypted_content": Neutral(("",), "empty is none")}
 TEXT: Table = {"verbosity": Neutral(("medium",), "the default")}
 EFFORT: Table = {
@@ -190,7 +214,7 @@ class ResponsesRequest(Strict):
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
         None
     )
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = numeric(default=None, ge=0, le=20)
     user: str | None = None  # this and the next three can't change an answer
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None

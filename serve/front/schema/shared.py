@@ -35,7 +35,7 @@ def with_shared(schema: type[Model]) -> type[Model]:
     """Add each of the chat's fields to a schema that has none of its name."""
     own = ChatRequest.model_fields
     told: dict[str, Any] = {
-        name: (own[name].rebuild_annotation(), own[name])
+        name: (own[name].annotation, own[name])
         for name in SHARED
         if name not in schema.model_fields
     }

@@ -108,4 +108,4 @@ class Guided(Strict):
 class NvExt(Guided):
     """What NVIDIA's NIM takes beside OpenAI's fields."""
 
-    max_thinking_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    max_thinking_tokens: Annotated[int, Field(strict=True, ge=0, lt=2**31)] | None = None

@@ -59,6 +59,11 @@ class CallElement:
         piece, self._pieces = "".join(self._pieces), []
         return piece
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a call has begun, and not ended."""
+        return self.is_call and self.status is Status.OPEN
+
     def flush(self) -> None:
         """Take the text as ended."""
         if self._read == self._follower and self._tag == self._form.parameter.close:

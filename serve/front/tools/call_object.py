@@ -46,6 +46,11 @@ class CallObject:
         self._has_text = self._has_text or bool(piece)
         return piece
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the arguments of a call have begun, and not ended."""
+        return self.is_call and self._read in (self._arguments, self._scalar)
+
     def flush(self) -> None:
         """Take the text as ended."""
         if self._string is not None and self._key == "arguments":

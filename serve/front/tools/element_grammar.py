@@ -54,7 +54,8 @@ class ElementGrammar:
         if unkept:
             raise ConfigError(
                 f"the parameters of {name!r} have {unkept!r}, which a forced call in this model's "
-                "form can't keep; leave it out, or let tool_choice be auto."
+                "form can't keep, nor a strict one; leave it out, or let tool_choice be auto and "
+                "strict false."
             )
         try:
             arguments = list(self._arguments(number, types))

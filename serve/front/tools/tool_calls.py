@@ -52,6 +52,7 @@ class ToolCallParser:
                 format does not; None: nothing is known.
         """
         self.num_calls = 0  # that have ended
+        self.is_cut = False  # the text has ended within the last call's arguments
         self._tags, self._max_calls = calls.tags, max_calls
         self._opener, self._starts, self._filler = "{", "[{", BETWEEN
         self._new: Callable[[], CallObject | CallElement] = CallObject
@@ -84,6 +85,7 @@ class ToolCallParser:
     def flush(self) -> tuple[str, list[CallDelta]]:
         """Return what is held, once no more text comes; a broken call comes as it is."""
         if self._read == self._call:
+            self.is_cut = self._call_read.is_cut
             self._call_read.flush()
             self._hand_over()
         elif self._has_calls and self._tags.close.startswith(self._mark):

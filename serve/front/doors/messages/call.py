@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from nemotrt.serve.front.doors.messages.blocks import Blocks
+from nemotrt.serve.front.doors.messages.conversation import NAMES
+from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall, ChatDoor
 from nemotrt.serve.front.upstream.upstream import Upstream
 
@@ -32,8 +34,11 @@ class MessageCall(ChatDoor):
         Raises:
             ApiError: the request was refused or failed.
         """
-        async for events, _ in self._events(upstream):
-            yield events
+        try:
+            async for events, _ in self._events(upstream):
+                yield events
+        except ApiError as error:
+            raise error.renamed(NAMES) from error
 
     async def completion(self, upstream: Upstream) -> Json:
         """Return the whole message.
@@ -42,8 +47,11 @@ class MessageCall(ChatDoor):
             ApiError: the request was refused or failed.
         """
         whole: Json = {}
-        async for _, message in self._events(upstream):
-            whole = message
+        try:
+            async for _, message in self._events(upstream):
+                whole = message
+        except ApiError as error:
+            raise error.renamed(NAMES) from error
         return whole
 
     async def _events(self, upstream: Upstream) -> AsyncIterator[tuple[list[Json], Json]]:
@@ -79,11 +87,13 @@ class MessageCall(ChatDoor):
         so, since it would have ended there.
         """
         for choice in reversed(choices):
-            text = choice["delta"].get("content")
-            if text:
+            delta, name = choice["delta"], "content"
+            if calls := delta.get("tool_calls"):  # it has cut a call
+                delta, name = calls[-1]["function"], "arguments"
+            if text := delta.get(name):
                 found = [stop for stop in self._stops if text.endswith(stop)]
                 stop = max(found, key=len, default=None)
-                choice["delta"]["content"] = text.removesuffix(stop or "")
+                delta[name] = text.removesuffix(stop or "")
                 return stop
         return None
 

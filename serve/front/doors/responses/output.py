@@ -70,7 +70,8 @@ class Output:
 
     def close(self, reason: str) -> Iterator[Json]:
         """End the last item; an answer that says nothing at all is an empty text."""
-        is_whole = reason != "length"
+        is_cut_call = reason == "stop" and self._open is not None and self._open.kind is None
+        is_whole = reason != "length" and not is_cut_call
         if is_whole and all(item["type"] == "reasoning" for item in self._all()):
             yield from self._say(ANSWER, "")
         yield from self._end("completed" if is_whole else "incomplete")
