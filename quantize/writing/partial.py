@@ -81,7 +81,7 @@ def filling_folder(
             (path / target.name).replace(target)
             path.rmdir()
         else:
-            take_name(path, target)
+            take_name(path, target.resolve(), force=force)
     if sync:
         _force_to_disk(target.parent)
 
