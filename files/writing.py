@@ -27,7 +27,7 @@ def writing_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
         EnvironmentUnfitError: the folder can't be made there, or the disk is full.
     """
     check_target(target, force=force)
-    target = target.resolve()
+    target = led_to(target)
     partial = _beside(target)
     make_folder(partial)
     try:
@@ -84,6 +84,11 @@ def _check_replaced(target: Path, marks: Sequence[str]) -> None:
         )
 
 
+def led_to(target: Path) -> Path:
+    """Return what is written: what a link leads to, and what is not there as it is named."""
+    return target.resolve() if target.exists() or target.is_symlink() else target
+
+
 def take_name(partial: Path, target: Path, *, force: bool = True) -> None:
     """Rename `partial` to `target`, moving an older folder out of the way first.
 
@@ -137,7 +142,7 @@ def writing_file(target: Path, *, force: bool = True) -> Iterator[Path]:
         with _room_for(target):
             yield target
         return
-    target = target.resolve()
+    target = led_to(target)
     partial = _beside(target)
     try:
         with _room_for(target):
