@@ -82,7 +82,7 @@ def test_a_fork_is_told_to_open_its_own_and_ends(tmp_path: Path, backend: str) -
     next(stream)
     assert "is a fork of it: open one here" in in_fork(lambda: llm.generate("The", PARAMS))
     assert "is a fork of it" in in_fork(lambda: next(stream))
-    assert in_fork(stream.close) == "None"
+    assert in_fork(stream.close) == "None"  # type: ignore[attr-defined]
 
     def drop() -> str:
         nonlocal llm, stream

@@ -76,7 +76,8 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
 
 def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
     """As /dev/null and /dev/stdout are, which root could replace by a file."""
-    pipe, said = tmp_path / "pipe", []
+    pipe = tmp_path / "pipe"
+    said: list[str] = []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: said.append(pipe.read_text()), daemon=True)
     reader.start()
@@ -93,10 +94,12 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:
     texts = [letter * 100_000 for letter in "abcd"]
-    threads = [
-        threading.Thread(target=lambda text=text: [write_file(tmp_path / "a", text) for _ in "123"])
-        for text in texts
-    ]
+
+    def write(text: str) -> None:
+        for _ in range(3):
+            write_file(tmp_path / "a", text)
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in texts]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,7 +1,6 @@
 """An upstream whose losses are told as what they are once the server stops."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
 
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.wire.frames import STOPPING
@@ -19,14 +18,16 @@ class StoppingUpstream:
 
     async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
         """Yield what the upstream yields; raises as it does, and "shutting_down" for a loss."""
+        found = self._upstream.generate(inputs)
         try:
-            async with aclosing(self._upstream.generate(inputs)) as found:
-                async for fields in found:
-                    yield fields
+            async for fields in found:
+                yield fields
         except UpstreamError as error:
             if error.code in LOST and self._is_stopping():
                 raise UpstreamError(**STOPPING) from error
             raise
+        finally:
+            await found.aclose()  # type: ignore[attr-defined]
 
     async def is_ready(self) -> bool:
         """Whether requests would be answered now."""
