@@ -13,6 +13,7 @@ except ModuleNotFoundError:  # which renders what is told of all others
         f"Error: the Python module click is not installed: {cure_of_module('click')}."
     ) from None
 
+from nemotrt.commandline.process import SignalledExit, ended_by_signals, open_standard_files
 from nemotrt.commandline.shared import is_asked
 from nemotrt.engines.checkpoint.hub.token import token_held
 from nemotrt.errors import EnvironmentUnfitError
@@ -63,11 +64,19 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(f"nemotrt.{module}"), attribute)
         return command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as click does, with standard files even where the caller has closed them."""
+        open_standard_files()
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; Ctrl-C is code 130, a lost package or an unfit disk is one line."""
         try:
-            with token_held():
+            with token_held(), ended_by_signals():
                 return super().invoke(ctx)
+        except SignalledExit:
+            click.echo("Ended by a signal.", err=True)
+            raise
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)

@@ -1,5 +1,6 @@
 """`from nemotrt import LLM`: from the name of a checkpoint to text, in this process."""
 
+import itertools
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduling.live import LiveRequests
 from nemotrt.engines.runtime.state.kept.options import PrefixCacheOptions
 from nemotrt.engines.text.reasoning import Split, Trace, TraceReader
-from nemotrt.errors import NemotrtError
+from nemotrt.errors import ConfigError, NemotrtError
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
 MAX_TOKENS = 128  # of a text that is continued; an answer may take what room there is
@@ -64,7 +65,7 @@ class Asked(NamedTuple):
 
 
 class LLM:
-    """An engine in this process; one thread uses it at a time.
+    """An engine in this process; threads may share it, and their requests run together.
 
     Prompts that begin alike are computed once, where the engine's states can be kept.
     """
@@ -105,7 +106,7 @@ class LLM:
         self.folder = engine_folder(str(model), rebuild=rebuild, make=make)
         self._opened: OpenEngine = open_engine(self.folder, options)
         self._live = LiveRequests(self._opened.keeping_scheduler(prefix_cache))
-        self._num_requests = 0
+        self._numbers = itertools.count(1)  # of requests
 
     def __enter__(self) -> Self:
         """Return the model itself, which is closed when the block ends."""
@@ -121,8 +122,9 @@ class LLM:
         self.close()
 
     def close(self) -> None:
-        """Free the engine; nothing else may be called then."""
-        self._opened.engine.close()
+        """Free the engine; what is called then is refused, and closing it again does nothing."""
+        if self._live.close():
+            self._opened.engine.close()
 
     @property
     def facts(self) -> dict[str, str | int]:
@@ -166,6 +168,8 @@ class LLM:
             NemotrtError: the engine failed.
         """
         texts = [prompts] if isinstance(prompts, str) else prompts
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise ConfigError("generate() takes a text, or a list of texts; chat() takes messages.")
         answers = self._answers([self._asked(text, params, adapter=adapter) for text in texts])
         return answers[0] if isinstance(prompts, str) else answers
 
@@ -217,6 +221,7 @@ class LLM:
     def _prepared(self, prompt: str | Sequence[Message], thinking: bool | None) -> PreparedPrompt:
         if isinstance(prompt, str):
             return prepare_text(self._opened, prompt)
+        _check_messages(prompt)
         return prepare_chat(self._opened, prompt, thinking=thinking)
 
     def _settings(
@@ -242,8 +247,7 @@ class LLM:
         guide = None
         if max_thinking_tokens is not None:
             guide = thinking_budget(self._opened, prepared, max_thinking_tokens)
-        self._num_requests += 1
-        name, trace = str(self._num_requests), prepared.trace
+        name, trace = str(next(self._numbers)), prepared.trace
         request = Request(name, prepared.ids, params, guide, trace, adapter=adapter)
         chat = prepared.turn.chat
         return Asked(request, TraceReader(chat, prepared.trace if is_chat else Trace.CLOSED))
@@ -277,3 +281,12 @@ class LLM:
             ),
         )
         yield Piece(splits[-1].content, splits[-1].reasoning, answer)
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    """Raise ConfigError unless these are messages: one that is taken for several has no role."""
+    is_list = isinstance(messages, Sequence)
+    if not is_list or not messages or not all(isinstance(one, Mapping) for one in messages):
+        raise ConfigError(
+            'messages must be a list of mappings, such as {"role": "user", "content": "..."}.'
+        )

@@ -109,6 +109,7 @@ def build(
     from nemotrt.build.backend_options import default_backend
     from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
     from nemotrt.build.planned_limits import resolve_limits, two_sides_note
+    from nemotrt.engines.artefact.manifest import MANIFEST_FILE
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.engines.checkpoint.lora.merged import open_merged
     from nemotrt.files.writing import check_target
@@ -121,7 +122,7 @@ def build(
     check_options(backend, given)
     own = filled(registry.find(backend).options_type, chosen)
     spec = BuildSpec(backend, gpu, precision, DEFAULT_LIMITS, own, lora)
-    check_target(output, force=force)
+    check_target(output, force=force, marks=[MANIFEST_FILE])
     source = checkpoint_folder(checkpoint)
     opened = open_merged(source, lora)
     if not quiet:

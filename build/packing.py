@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nemotrt.engines.artefact.manifest import (
     CHECKPOINT_FOLDER,
+    MANIFEST_FILE,
     Manifest,
     read_manifest,
     verify_files,
@@ -63,6 +64,7 @@ def check_pack(
         path = source.resolve()
         if own == path or own.is_relative_to(path) or path.is_relative_to(own):
             raise ConfigError(f"{target} and {source} lie in each other; give another output.")
+    check_target(target, force=force, marks=[MANIFEST_FILE])
     return place
 
 

@@ -2,8 +2,9 @@
 
 import errno
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,26 +12,28 @@ from nemotrt.errors import ConfigError, EnvironmentUnfitError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 @contextmanager
 def writing_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a new folder beside `target`; on success it takes that name, on any fault it goes.
 
-    A killed process leaves only a hidden `.NAME.partial-PID` folder, which never looks finished.
+    A killed process leaves only a hidden `.NAME.partial-...` folder, which never looks finished.
+    A link to a folder stays one: the folder that it leads to is replaced.
 
     Raises:
-        ConfigError: `target` exists and `force` is false.
+        ConfigError: `target` exists and `force` is false, also if it came meanwhile.
         EnvironmentUnfitError: the folder can't be made there, or the disk is full.
     """
     check_target(target, force=force)
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    target = led_to(target)
+    partial = _beside(target)
     make_folder(partial)
     try:
         with _room_for(target):
             yield partial
-            take_name(partial, target)
+            take_name(partial, target, force=force)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -45,8 +48,14 @@ def make_folder(path: Path) -> None:
         raise EnvironmentUnfitError(line) from error
 
 
-def check_target(target: Path, *, force: bool = False) -> None:
+def check_target(target: Path, *, force: bool = False, marks: Sequence[str] = ()) -> None:
     """Raise an error if `target` is in the way; call it before long work starts.
+
+    Args:
+        target: a folder that is to be made.
+        force: whether an older one is replaced.
+        marks: files, or patterns of them, one of which is in every folder that may be replaced,
+            unless it is empty; none allows every folder.
 
     Raises:
         ConfigError: it exists, and is not to be replaced.
@@ -59,28 +68,82 @@ def check_target(target: Path, *, force: bool = False) -> None:
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file, not a folder; --force replaces folders only.")
     _check_writable(target)
+    if target.exists():
+        _check_replaced(target, marks)
 
 
-def take_name(partial: Path, target: Path) -> None:
-    """Rename `partial` to `target`, moving an older folder out of the way first."""
+def _check_replaced(target: Path, marks: Sequence[str]) -> None:
+    """Raise ConfigError if a folder holds what is none of ours: nobody meant to lose it."""
+    own = target.resolve()
+    if own == Path.cwd() or own in Path.cwd().parents:
+        raise ConfigError(f"{target} is where you are; give an output inside it.")
+    if marks and any(own.iterdir()) and not any(any(own.glob(mark)) for mark in marks):
+        raise ConfigError(
+            f"{target} is not replaced, even with --force: it has no {' or '.join(marks)}, so it "
+            "holds something else. Give another output, or remove it yourself."
+        )
+
+
+def led_to(target: Path) -> Path:
+    """Return what is written: what a link leads to, and what is not there as it is named."""
+    return target.resolve() if target.exists() or target.is_symlink() else target
+
+
+def take_name(partial: Path, target: Path, *, force: bool = True) -> None:
+    """Rename `partial` to `target`, moving an older folder out of the way first.
+
+    Raises:
+        ConfigError: there is one, and `force` is false; `partial` stays.
+    """
+    if not force:
+        try:
+            partial.rename(target)  # takes the place of an empty folder at most
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            raise ConfigError(
+                f"{target} exists now: another process wrote it meanwhile, and it stays. Give "
+                "another output or --force to replace it."
+            ) from error
+        return
     old = target.parent / f".{target.name}.replaced"
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)  # of a run that was killed right here
         target.rename(old)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError:
+        with suppress(OSError):
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """Return a hidden name beside `target` that no other process or thread has.
+
+    Its number alone would not do: in containers that share a disk each process may be number 1.
+    """
+    return target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 @contextmanager
 def writing_file(target: Path, *, force: bool = True) -> Iterator[Path]:
     """Yield a new path beside `target`; on success it takes that name, on any fault it goes.
 
+    A link to a file stays one, and a device or a pipe, such as /dev/null, is written as it is.
+
     Raises:
-        ConfigError: `target` exists and `force` is false, or it has no folder.
+        ConfigError: `target` exists and `force` is false, or it has no folder, or is one.
         EnvironmentUnfitError: the disk is full, or the system refuses to write there.
     """
     check_file(target, force=force)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    if _is_device(target):
+        with _room_for(target):
+            yield target
+        return
+    target = led_to(target)
+    partial = _beside(target)
     try:
         with _room_for(target):
             yield partial
@@ -100,14 +163,23 @@ def check_file(target: Path, *, force: bool = True) -> None:
     """Raise an error where `target` is in the way or has no folder; call it before long work.
 
     Raises:
-        ConfigError: it exists and is not to be replaced, or it has no folder.
+        ConfigError: it exists and is not to be replaced, or it has no folder, or is one.
         EnvironmentUnfitError: nothing can be written there.
     """
+    if _is_device(target):
+        return
+    if target.is_dir():
+        raise ConfigError(f"{target} is a folder; give the name of a file.")
     if target.exists() and not force:
         raise ConfigError(f"{target} exists; choose another name or add --force.")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent} is not a folder.")
     _check_writable(target)
+
+
+def _is_device(target: Path) -> bool:
+    """Whether a path is a device, a pipe or a socket: a rename would take its place."""
+    return target.exists() and not (target.is_file() or target.is_dir())
 
 
 def unfit_place(error: OSError, target: str | Path | None = None) -> EnvironmentUnfitError | None:

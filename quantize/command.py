@@ -77,7 +77,12 @@ def quantize(
     model's name. Weights stream from disk to disk; memory stays constant whatever the model's size.
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
-    from nemotrt.quantize.writing.gguf.output import check_output, plan_output, write_output
+    from nemotrt.quantize.writing.gguf.output import (
+        check_output,
+        check_replaced,
+        plan_output,
+        write_output,
+    )
 
     kv_cache, calibration = quantize_options.kv_cache, quantize_options.calibration
     chosen = choose_recipe(recipe, gpu, kv_cache).with_groups(quantize_options.group_size)
@@ -100,6 +105,7 @@ def quantize(
         click.echo(note, err=True)
     check_output(output, chosen, options)
     source = checkpoint_folder(checkpoint)
+    check_replaced(output, source, options)
     if has_text:
         # what can't be done shows before the long work
         plan_output(source, output, chosen, options, is_calibrated=False)

@@ -99,7 +99,7 @@ def check_request(request: Request, engine: HasLimits, tokenizer: Tokenizer | No
         raise ConfigError("the prompt is empty.")
     if not (min(prompt) >= 0 and max(prompt) < engine.vocab_size):
         raise ConfigError(f"prompt ids must be 0 to {engine.vocab_size - 1}.")
-    params.check_biased(engine.vocab_size)
+    params.check_ids(engine.vocab_size)
     planned, most = len(prompt) + params.max_tokens, engine.limits.max_seq_len
     if planned > most:
         raise ConfigError(

@@ -1,7 +1,7 @@
 """`nemotrt compare`: parse, call, print."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ import click
 
 from nemotrt.commandline.kinds import ABOVE_0, PATH
 from nemotrt.commandline.shared import config_option, json_option, output_option
+from nemotrt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nemotrt.profiles.verdict.judge import Verdict
@@ -52,11 +53,19 @@ def compare(
     side leaves what is within 10 % of the target undecided: repeat both (--repeat 3).
     """
     from nemotrt.profiles.runs.run_folder import read_runs
-    from nemotrt.profiles.verdict.judge import judge
+    from nemotrt.profiles.verdict.judge import Outcome, judge
     from nemotrt.profiles.verdict.page import write_verdict
+    from nemotrt.profiles.verdict.records import check_records, shared_runs
 
     ours, theirs = read_runs(candidate), read_runs(baseline)
     verdict = judge(ours, theirs, target, is_given_concurrency=at_given_concurrency)
+    if verdict.outcome is not Outcome.NOT_COMPARABLE:
+        check_records(ours, theirs)
+    if shared := shared_runs(ours, theirs):
+        same = f"candidate and baseline share a run, started at {shared[0]}"
+        if gate:
+            raise ConfigError(f"{same}: that is no test. Give --gate a new run and an old one.")
+        verdict = replace(verdict, caveats=(*verdict.caveats, f"{same}: that is no difference."))
     if output is not None:
         write_verdict(verdict, ours, theirs, output)
     if as_json:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotrt.errors import ConfigError, EnvironmentUnfitError, NemotrtError
-from nemotrt.files.writing import check_file, check_target, make_folder, take_name
+from nemotrt.files.writing import check_file, check_target, led_to, make_folder, take_name
 
 JOURNAL_FILE = ".journal.json"
 LOCK_FILE = ".lock"
@@ -81,7 +81,7 @@ def filling_folder(
             (path / target.name).replace(target)
             path.rmdir()
         else:
-            take_name(path, target)
+            take_name(path, led_to(target), force=force)
     if sync:
         _force_to_disk(target.parent)
 

@@ -37,6 +37,7 @@ from nemotrt.serve.front.http.tenants import Tenants
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.openai.prepare import CallSettings, Prepared
 from nemotrt.serve.front.page.routes import PAGE_ROUTES
+from nemotrt.serve.front.upstream.stopping import StoppingUpstream
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream, UpstreamError
 from nemotrt.serve.front.workshop import Workshop
 from nemotrt.serve.logs.tracing import Tracing
@@ -80,6 +81,7 @@ class Front:
     def __init__(self, spec: FrontSpec) -> None:
         """Keep what they need."""
         self.spec = spec
+        self.upstream = StoppingUpstream(spec.upstream, spec.is_draining)
         settings = CallSettings(
             spec.model_names, spec.files, spec.separate_reasoning, spec.adapters
         )
@@ -149,18 +151,23 @@ class Front:
             ApiError: the body is refused, or the server is stopping.
         """
         check_json(request.headers)
-        if self.spec.is_draining():
-            raise from_upstream(UpstreamError(**STOPPING))
+        self._check_goes_on()
         prepared = await self._prepared(endpoint, request)
+        self._check_goes_on()  # it may have taken long
         call = request.state.call = prepared.call
         call.inputs = [self._salted(request, one) for one in call.inputs]
         if isinstance(call, ResponseCall):
             self.responses.keep(request, call)
         if prepared.is_stream:
-            chunks = call.chunks(self.spec.upstream)
+            chunks = call.chunks(self.upstream)
             return EventStream(chunks, call.stream_end, is_padded=prepared.is_padded)
-        work = call.completion(self.spec.upstream)
+        work = call.completion(self.upstream)
         return JSONResponse(await until_gone(work, request.receive))
+
+    def _check_goes_on(self) -> None:
+        """Raise ApiError if the server is stopping: the engine would never see a request."""
+        if self.spec.is_draining():
+            raise from_upstream(UpstreamError(**STOPPING))
 
     async def _prepared(self, endpoint: Endpoint, request: Request) -> Prepared:
         """Return the call, which may go on from a kept response."""

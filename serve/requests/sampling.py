@@ -61,7 +61,7 @@ def sampling_params(
     }
     same = {name: getattr(inputs, name) for name in DEFAULTS if name in SAMPLING}
     params = SamplingParams(**same | own)
-    params.check_biased(vocab_size)
+    params.check_ids(vocab_size)
     return params
 
 

@@ -7,7 +7,7 @@ import venv
 from pathlib import Path
 
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.files.writing import writing_folder
+from nemotrt.files.writing import check_target, writing_folder
 from nemotrt.serve.triton.runtime import (
     INSTALL_COMMAND,
     REQUIREMENTS,
@@ -18,6 +18,7 @@ from nemotrt.serve.triton.runtime import (
 )
 
 PIP_TIMEOUT_S = 900
+RUNTIME_MARK = "lib/*/site-packages/pytriton"  # in every runtime that we may replace
 BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
 UNREACHABLE = re.compile(r"connection|timed? ?out|resolve|unreachable|no matching", re.IGNORECASE)
 
@@ -26,6 +27,7 @@ def install_runtime(folder: Path | None = None, *, force: bool = False) -> Trito
     """Return the runtime in `folder`, installed from the package index unless it is there.
 
     Raises:
+        ConfigError: the folder holds something else.
         EnvironmentUnfitError: this Python has no stub, or the packages can't be had.
     """
     check_python()
@@ -33,6 +35,7 @@ def install_runtime(folder: Path | None = None, *, force: bool = False) -> Trito
     runtime = TritonRuntime(target)
     if is_installed(runtime) and not force:
         return runtime
+    check_target(target, force=True, marks=[RUNTIME_MARK])
     with writing_folder(target, force=True) as partial:
         venv.create(partial, symlinks=True)
         unfinished = TritonRuntime(partial)
@@ -47,6 +50,7 @@ def find_or_plan(folder: Path | None, *, force: bool) -> str:
     target = folder or default_folder()
     if is_installed(TritonRuntime(target)) and not force:
         return f"{target} is there already"
+    check_target(target, force=True, marks=[RUNTIME_MARK])
     return f"would install {' and '.join(REQUIREMENTS)} into {target}"
 
 

@@ -69,6 +69,7 @@ def repo(
     serve it: tritonserver --model-repository=REPO
     """
     from nemotrt.engines.artefact.manifest import read_manifest
+    from nemotrt.files.writing import check_target
     from nemotrt.serve.triton.repository import (
         RepositorySpec,
         Target,
@@ -98,6 +99,7 @@ def repo(
         read_manifest(engine)
         click.echo(model_config(spec), nl=False)
         return
+    check_target(output, force=force, marks=["*/config.pbtxt"])
     write_repository(engine, output, spec, force=force, checkpoint=checkpoint)
     click.echo(f"{output}: model {model_name!r} for {target_name}")
     if not is_plain(output.absolute()):

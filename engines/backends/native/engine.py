@@ -75,6 +75,7 @@ class NativeEngine(KeptSlots):
             EnvironmentUnfitError: the system refuses where memory or threads shall be.
         """
         self._handle: ctypes.c_void_p | None = None
+        self._pid = os.getpid()
         program = read_program(folder)
         self._weights = map_weights(folder / WEIGHTS_FILE, weight_pages)
         if program.max_seq_len != limits.max_seq_len:
@@ -212,7 +213,8 @@ class NativeEngine(KeptSlots):
     def close(self) -> None:
         """End the threads and drop the buffers."""
         if self._handle is not None:
-            close_program(self._handle)
+            if os.getpid() == self._pid:  # a fork has no threads: it would wait for their end
+                close_program(self._handle)
             self._handle = None
         self._states.close()
 

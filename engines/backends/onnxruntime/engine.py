@@ -19,6 +19,7 @@ from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError
 
 FED = ("input_ids", "past")
+_of_parents: list[Any] = []  # sessions that this process has as a fork, and never ends
 
 
 def export(
@@ -56,6 +57,7 @@ class OnnxRuntimeEngine(KeptSlots):
     def __init__(self, folder: Path, limits: Limits, num_threads: int | None = None) -> None:
         """Open the graph in `folder`; `num_threads` defaults to the cores of this process."""
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._pid = os.getpid()
         self._session = _session(folder, self.num_threads)
         inputs = [item for item in self._session.get_inputs() if item.name not in FED]
         optional = {item.name for item in self._session.get_overridable_initializers()}
@@ -109,6 +111,11 @@ class OnnxRuntimeEngine(KeptSlots):
         """Drop the session and the buffers."""
         self._states.close()
         del self._session
+
+    def __del__(self) -> None:
+        """Leave the session alone in a fork, which has no threads: it would wait for their end."""
+        if os.getpid() != getattr(self, "_pid", os.getpid()) and hasattr(self, "_session"):
+            _of_parents.append(self._session)
 
 
 def _buffer(item: Any, limits: Limits) -> StateBuffer:

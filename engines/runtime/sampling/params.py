@@ -15,12 +15,13 @@ runs where there is no compiler.
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.runtime.sampling.limits import MAX_BIASES
+from nemotrt.engines.runtime.sampling.typed import typed
 from nemotrt.errors import ConfigError
 from nemotrt.wire.request import NUMBERS, RANGES, SamplingNumbers
 
@@ -34,7 +35,10 @@ class SamplingParams(SamplingNumbers):
     """How one request's tokens are chosen and when it stops.
 
     temperature 0 is greedy; top_k 0 and top_p 1 keep every token. A token's biases are added to
-    its logit.
+    its logit. `stop` may be one text, other sequences may be lists, and `logit_bias` a mapping.
+
+    Raises:
+        ConfigError: a value is of another type, or out of range.
     """
 
     max_tokens: int = 128
@@ -53,7 +57,10 @@ class SamplingParams(SamplingNumbers):
     prompt_logprobs: int | None = None  # the same of each prompt token
 
     def __post_init__(self) -> None:
-        """Check every value's range."""
+        """Check every value's type and range."""
+        for item in fields(self):
+            value = typed(item.name, item.type, getattr(self, item.name))
+            object.__setattr__(self, item.name, value)
         self._require("max_tokens", self.max_tokens >= 0, "0 (the prompt alone) or more")
         self._require("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens")
         for name, told in (RANGES | NUMBERS).items():
@@ -70,10 +77,14 @@ class SamplingParams(SamplingNumbers):
                 f"logit_bias takes at most {MAX_BIASES} tokens, got {len(self.logit_bias)}."
             )
 
-    def check_biased(self, vocab_size: int) -> None:
-        """Raise ConfigError for a bias of a token that the vocabulary lacks."""
-        if not all(0 <= token < vocab_size for token, _ in self.logit_bias):
-            raise ConfigError(f"logit_bias ids must be 0 to {vocab_size - 1}.")
+    def check_ids(self, vocab_size: int) -> None:
+        """Raise ConfigError for a token that the vocabulary lacks, biased or to stop at."""
+        for name, ids in (
+            ("logit_bias", [token for token, _ in self.logit_bias]),
+            ("stop_token_ids", self.stop_token_ids),
+        ):
+            if not all(0 <= token < vocab_size for token in ids):
+                raise ConfigError(f"{name} ids must be 0 to {vocab_size - 1}.")
 
     def _require(self, name: str, is_valid: bool, legal: str) -> None:
         if not is_valid:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemotrt.engines.checkpoint.hub.origin import RECORD_FILE
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import check_file, check_target
@@ -14,7 +15,13 @@ from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection
 from nemotrt.quantize.writing.gguf.writer import plan_gguf, quantize_to_gguf
-from nemotrt.quantize.writing.writer import QuantizeResult, plan, quantize_checkpoint, work_bytes
+from nemotrt.quantize.writing.writer import (
+    QuantizeResult,
+    check_apart,
+    plan,
+    quantize_checkpoint,
+    work_bytes,
+)
 
 DEFAULT_TEXT = CalibrationText()
 
@@ -35,6 +42,13 @@ def check_output(target: Path, recipe: Recipe, options: QuantizeOptions) -> None
                 f"{flag} is for recipes of 4 bits as int4-wo has them; {recipe.name} has none."
             )
     (check_file if options.to_gguf else check_target)(target, force=options.force)
+
+
+def check_replaced(target: Path, source: Path, options: QuantizeOptions) -> None:
+    """Raise ConfigError if `target` is what is read, or a folder of anything else than ours."""
+    check_apart(target, source, options)
+    if not options.to_gguf:
+        check_target(target, force=options.force, marks=[RECORD_FILE])
 
 
 def plan_output(

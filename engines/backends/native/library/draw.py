@@ -1,6 +1,7 @@
 """The compiled sampler's structures and calls; the same as in step/sampling.h."""
 
 import ctypes
+import os
 from array import array
 from collections.abc import Sequence
 from ctypes import (
@@ -111,6 +112,7 @@ class DrawEngine:
             EnvironmentUnfitError: there is no library, or this CPU lacks the instruction set.
         """
         self._handle: c_void_p | None = None
+        self._pid = os.getpid()
         self._library = library = load_library()
         library.nemotrt_sampler_open.restype = c_void_p
         library.nemotrt_sampler_open.argtypes = (
@@ -163,7 +165,8 @@ class DrawEngine:
     def close(self) -> None:
         """Free the memory; threads of its own end."""
         if self._handle is not None:
-            self._library.nemotrt_sampler_close(self._handle)
+            if os.getpid() == self._pid:  # a fork has no threads: it would wait for their end
+                self._library.nemotrt_sampler_close(self._handle)
             self._handle = None
 
     def __del__(self) -> None:

@@ -121,7 +121,7 @@ class DeviceDraws:
             ConfigError: a biased token that is none.
         """
         self._check_slot(slot)
-        params.check_biased(self.vocab_size)
+        params.check_ids(self.vocab_size)
         draw = DeviceDraw(slot, params, ends, self.vocab_size)
         self._tables.fill(draw, params, prompt)
         return draw
