@@ -68,7 +68,8 @@ def compensate(
     """
     if checkpoint.config.moe is not None:
         raise ConfigError("--compensate is not for models with experts; leave it away.")
-    hidden, found = embed(checkpoint, tokens), {}
+    found: dict[str, Path] = {}
+    hidden = embed(checkpoint, tokens)
     exact = hidden.copy()
     every = fused_together(checkpoint.config, tuple(weights))
     for number, block in enumerate(blocks(checkpoint.config)):
@@ -115,7 +116,9 @@ def _products(
         for name in names:
             inputs, moments = taps[name], found[name]
             _add_products(moments[0], inputs, inputs)
-            _add_products(moments[1], exact_taps[name] - inputs, inputs)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named later
+                missing = exact_taps[name] - inputs
+            _add_products(moments[1], missing, inputs)
     return found
 
 
