@@ -39,8 +39,10 @@ GIB = 2**30
 OURS = {
     "`int4-wo`": {},
     "`--compensate`": {"compensate": True},
+    "`--compensate --drawn 64`": {"compensate": True, "drawn": 64},
     "`--mixed`": {"mixed": True},
     "`--mixed --compensate`": {"mixed": True, "compensate": True},
+    "`--mixed --compensate --drawn 64`": {"mixed": True, "compensate": True, "drawn": 64},
 }
 PEERS = ("Q4_K_M", "Q4_0")
 
@@ -101,11 +103,12 @@ def table(folder: Path, tokens: dict[str, np.ndarray]) -> None:
         files[label] = quantize(TINY, folder / f"{number}.gguf", "int4-wo", **how).target
         print(row(label, files[label], tokens), flush=True)
     least = next(iter(files.values()))
-    for extra in ({}, {"compensate": True}):
+    for more in ("", " --compensate", " --compensate --drawn 64"):
+        extra = {"compensate": bool(more), "drawn": 64 if "drawn" in more else 0}
         room = linear_bytes(peers["Q4_K_M"])[0] - linear_bytes(least)[0]
-        target, budget = folder / f"budget{len(extra)}.gguf", (least.stat().st_size + room) / GIB
+        target, budget = folder / f"budget{len(more)}.gguf", (least.stat().st_size + room) / GIB
         quantize(TINY, target, "int4-wo", budget_gib=budget, **extra)
-        label = "`--budget-gib" + " --compensate" * len(extra) + "` at the bytes of `Q4_K_M`"
+        label = f"`--budget-gib{more}` at the bytes of `Q4_K_M`"
         print(row(label, target, tokens), flush=True)
 
 

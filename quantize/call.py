@@ -31,6 +31,7 @@ def quantize(
     budget_gib: float | None = None,
     compensate: bool = False,
     text: str | Path | None = None,
+    drawn: int = 0,
     lora: Sequence[str | Path] = (),
     force: bool = False,
 ) -> QuantizeResult:
@@ -49,6 +50,7 @@ def quantize(
         budget_gib: GiB that all weights take at most; `mixed` within them.
         compensate: round so that later inputs make up for the errors of earlier ones, on `text`.
         text: what is calibrated on, .jsonl or plain; default a shipped set.
+        drawn: windows that the model writes itself, which `compensate` reads beside `text`.
         lora: adapters that are merged before, each DIR or DIR=WEIGHT.
         force: replace the output.
 
@@ -68,6 +70,7 @@ def quantize(
         mixed=mixed,
         budget_gib=budget_gib,
         compensate=compensate,
+        drawn=drawn,
         merging=MergingOptions(tuple(read_merging(str(one)) for one in lora)),
         calibration=folder,
         force=force,
@@ -107,5 +110,7 @@ def _check_used(recipe: Recipe, options: QuantizeOptions, text: str | Path | Non
         raise ConfigError(f"group_size {size}: give one of {', '.join(map(str, GROUP_SIZES))}.")
     if budget is not None and budget <= 0:
         raise ConfigError(f"budget_gib {budget:g} is not above 0.")
+    if options.drawn < 0:
+        raise ConfigError(f"drawn {options.drawn}: give 0 or more windows.")
     if text is not None and options.calibration is None and not options.compensate:
         raise ConfigError("text is for calibration and compensate; neither is given.")

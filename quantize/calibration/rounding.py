@@ -3,10 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.errors import ConfigError
 from nemotrt.progress import count_progress
 from nemotrt.quantize.calibration.compensate import compensate
+from nemotrt.quantize.calibration.drawn import draw_windows
 from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
 from nemotrt.quantize.conversion.options import CalibrationText, QuantizeOptions
 from nemotrt.quantize.recipes.recipe import Recipe
@@ -26,6 +29,7 @@ def round_on_text(
 
     Raises:
         ConfigError: the text is too short, or the model has experts.
+        EnvironmentUnfitError: text is to be drawn, and the native engine can't run here.
     """
     tokens = token_windows(
         source, read_texts(text.text or DEFAULT_TEXT), text.sequence_tokens, text.sequences
@@ -35,6 +39,11 @@ def round_on_text(
             f"the text is shorter than one sequence of {text.sequence_tokens} tokens; give more."
         )
     checkpoint = open_merged(source, options.merging.lora)
+    if options.drawn:
+        total = options.drawn * tokens.shape[1]
+        with count_progress("drawing, tokens", total, quiet=quiet) as progress:
+            drawn = draw_windows(checkpoint, tokens, options.drawn, progress)
+        tokens = np.concatenate([tokens, drawn])
     selection = select(
         checkpoint.config, recipe, keep_feeders=options.keep_feeders, int8=options.int8
     )

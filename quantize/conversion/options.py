@@ -71,6 +71,11 @@ class QuantizeOptions:
         "Round so that later inputs make up for earlier ones' errors (GPTQ), for int4-wo, "
         "on --text.",
     )
+    drawn: int = option(
+        0,
+        "Windows that the model writes itself, on this CPU, for --compensate beside --text.",
+        kind=click.IntRange(0),
+    )
     rounded: Mapping[str, Path] = field(default_factory=dict)  # weight -> its codes, found before
     int8: tuple[str, ...] = ()  # weights of 8 bits beside others of 4
     merging: MergingOptions = field(default_factory=MergingOptions)

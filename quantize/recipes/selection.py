@@ -111,6 +111,20 @@ def split_fused(config: ModelConfig, weights: Collection[str]) -> Iterator[str]:
                 yield f"engines run {parts} as one, but only {', '.join(chosen)} is quantized"
 
 
+def fused_together(config: ModelConfig, weights: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the weights in model order, those that engines run as one together."""
+    every, seen = set(weights), set[str]()
+    found: list[tuple[str, ...]] = []
+    for block in blocks(config):
+        fused = [tuple(block.name(f"{leaf}.weight") for leaf in leaves) for leaves in FUSED]
+        for name in (name for name in weights if name.startswith(block.prefix)):
+            own = (group for group in fused if name in group and every.issuperset(group))
+            if name not in seen:
+                found.append(next(own, (name,)))
+                seen.update(found[-1])
+    return found
+
+
 def sharing_scale(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Return weight -> the weights with which it has one scale per tensor, itself among them."""
     if config.model_type not in COMMON_SCALE_TYPES:

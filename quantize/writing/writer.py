@@ -143,7 +143,7 @@ def plan(
         adjustments = replace(adjustments, rounded=dict(options.rounded))
     shards = plan_shards(checkpoint, selection, recipe, options.layout, adjustments)
     settings = f"{version('nemotrt')} {recipe} {options.layout} {options.kv_cache} "
-    settings += f"compensate={options.compensate}"
+    settings += f"compensate={options.compensate} drawn={options.drawn}"
     return shards, selection, plan_digest(checkpoint, shards, settings)
 
 

@@ -23,7 +23,7 @@ from nemotrt.quantize.calibration.forward import Floats
 from nemotrt.quantize.quality.figures.token_figures import token_figures
 from nemotrt.quantize.quality.running.opened import opened_block, opened_head
 from nemotrt.quantize.quality.running.streams import Stream
-from nemotrt.quantize.recipes.selection import FUSED
+from nemotrt.quantize.recipes.selection import fused_together
 
 Ids = npt.NDArray[np.int64]
 Progress = Callable[[int], None]
@@ -39,18 +39,7 @@ class Unit:
 
 def units(config: ModelConfig, weights: tuple[str, ...]) -> list[Unit]:
     """Return the units of a selection's weights, in model order."""
-    every, found, seen = set(weights), [], set[str]()
-    for block in blocks(config):
-        fused = [tuple(block.name(f"{leaf}.weight") for leaf in leaves) for leaves in FUSED]
-        of_block = [name for name in weights if name.startswith(block.prefix)]
-        for name in of_block:
-            own = next(
-                (group for group in fused if name in group and every.issuperset(group)), None
-            )
-            if name not in seen:
-                found.append(Unit(own or (name,)))
-                seen.update(found[-1].weights)
-    return found
+    return [Unit(names) for names in fused_together(config, weights)]
 
 
 def measure(

@@ -41,6 +41,8 @@ def check_output(target: Path, recipe: Recipe, options: QuantizeOptions) -> None
             raise ConfigError(
                 f"{flag} is for recipes of 4 bits as int4-wo has them; {recipe.name} has none."
             )
+    if options.drawn and not options.compensate:
+        raise ConfigError("--drawn is text for --compensate, which isn't asked for: give both.")
     (check_file if options.to_gguf else check_target)(target, force=options.force)
 
 

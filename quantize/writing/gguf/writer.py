@@ -49,7 +49,8 @@ def plan_gguf(
         checkpoint.config, recipe, keep_feeders=options.keep_feeders, int8=options.int8
     )
     parts = plan_file(checkpoint, selection, recipe, target, options.rounded)
-    settings = f"{version('nemotrt')} gguf {recipe} compensate={options.compensate}"
+    settings = f"{version('nemotrt')} gguf {recipe} compensate={options.compensate} "
+    settings += f"drawn={options.drawn}"
     return parts, selection, plan_digest(checkpoint, parts, settings)
 
 

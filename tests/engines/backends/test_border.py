@@ -46,6 +46,10 @@ MAY_IMPORT = {
     "profiles/engine_step/roofline.py": ("native.library.machine_limits", "the same"),
     "profiles/engine_step/table.py": ("native.library.library", "names the kernels that ran"),
     "profiles/engine_step/work.py": ("native.program.program", "the same"),
+    "quantize/calibration/drawn.py": (
+        "native.engine native.export",
+        "draws text on a checkpoint's engine in a folder of its own, without an artefact",
+    ),
     "quantize/quality/running/block_engine.py": (
         "native.engine native.program",
         "runs one block at a time as a native program",

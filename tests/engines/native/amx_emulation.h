@@ -66,6 +66,46 @@ void dot_bytes(int sums, int a, int b) {
 void emulate_dpbusd(int sums, int a, int b) { dot_bytes<uint8_t>(sums, a, b); }
 void emulate_dpbssd(int sums, int a, int b) { dot_bytes<int8_t>(sums, a, b); }
 
+float without_denormals(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (!(bits & 0x7f800000u)) bits &= 0x80000000u;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+// A tile's rows of bf16 as floats.
+void read_bf16(int tile, float (&out)[16][32]) {
+  for (int row = 0; row < 16; row++)
+    for (int i = 0; i < 32; i++) {
+      uint16_t word;
+      memcpy(&word, emulated.data[tile][row] + 2 * i, sizeof word);
+      uint32_t bits = (uint32_t)word << 16;
+      memcpy(&out[row][i], &bits, sizeof bits);
+      out[row][i] = without_denormals(out[row][i]);
+    }
+}
+// TDPBF16PS: the even and the odd inputs of a row in a chain of multiply-adds each, their sum added to the tile.
+void emulate_dpbf16ps(int sums, int a, int b) {
+  check_tile(sums), check_tile(a), check_tile(b);
+  if (emulated.rows[sums] != emulated.rows[a] || emulated.row_bytes[sums] != emulated.row_bytes[b] ||
+      emulated.row_bytes[a] != 4 * emulated.rows[b])
+    abort();
+  float inputs[16][32], weights[16][32];
+  read_bf16(a, inputs), read_bf16(b, weights);
+  for (int m = 0; m < emulated.rows[sums]; m++) {
+    float chains[32] = {}, old[16];
+    for (int k = 0; k < emulated.row_bytes[a] / 4; k++)
+      for (int n = 0; n < 32; n++)
+        chains[n] = without_denormals(__builtin_fmaf(inputs[m][2 * k + n % 2], weights[k][n], chains[n]));
+    memcpy(old, emulated.data[sums][m], sizeof old);
+    for (int n = 0; n < emulated.row_bytes[sums] / 4; n++) {
+      float both = without_denormals(chains[2 * n] + chains[2 * n + 1]);
+      old[n] = without_denormals(without_denormals(old[n]) + both);
+    }
+    memcpy(emulated.data[sums][m], old, emulated.row_bytes[sums]);
+  }
+}
+
 }  // namespace
 
 #undef _tile_loadconfig
@@ -82,3 +122,5 @@ void emulate_dpbssd(int sums, int a, int b) { dot_bytes<int8_t>(sums, a, b); }
 #define _tile_dpbusd emulate_dpbusd
 #undef _tile_dpbssd
 #define _tile_dpbssd emulate_dpbssd
+#undef _tile_dpbf16ps
+#define _tile_dpbf16ps emulate_dpbf16ps

@@ -15,7 +15,13 @@ from nemotrt.engines.model.tensor_names import linear_names
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.quantize.calibration import compensate as module
 from nemotrt.quantize.calibration.compensate import rounded
-from nemotrt.quantize.calibration.texts import read_texts, spread_windows, token_windows
+from nemotrt.quantize.calibration.drawn import draw_windows
+from nemotrt.quantize.calibration.texts import (
+    DEFAULT_TEXT,
+    read_texts,
+    spread_windows,
+    token_windows,
+)
 from nemotrt.quantize.contracts.contract import inspect_quantized
 from nemotrt.quantize.conversion.formats import CheckpointFormat
 from nemotrt.quantize.quality.evaluate import evaluate
@@ -72,6 +78,36 @@ def test_spans_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isfinite(whole).all()
 
 
+def test_each_sweep_lowers_the_error_of_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    inputs = rng.standard_normal((600, 24)) @ rng.standard_normal((24, 128))
+    inputs = (inputs + rng.standard_normal(inputs.shape)).astype(np.float32)
+    weight = rng.standard_normal((40, 128)).astype(np.float32)
+    moments, errors = [inputs.T @ inputs], []
+    for sweeps in range(4):
+        monkeypatch.setattr(module, "SWEEPS", sweeps)
+        codes, scales = rounded(weight, moments, 32)
+        assert codes.min() >= -8 and codes.max() <= 7 and scales.min() > 0
+        np.testing.assert_array_equal(scales.view(np.uint32) & 0xFFFF, 0)  # bfloat16's
+        errors.append(np.linalg.norm(inputs @ (weight_of(codes, scales) - weight).T))
+    assert errors == sorted(errors, reverse=True) and errors[3] < 0.95 * errors[0]
+
+
+def test_a_weight_makes_up_for_inputs_that_are_wrong() -> None:
+    """Inputs that came out too small and mixed with others: the exact output is met better."""
+    rng = np.random.default_rng(4)
+    exact = rng.standard_normal((2000, 64)).astype(np.float32)
+    mix = 0.9 * np.eye(64) + 0.05 * rng.standard_normal((64, 64))
+    inputs = (exact @ mix).astype(np.float32)
+    weight = rng.standard_normal((16, 64)).astype(np.float32)
+    moments, missing = [inputs.T @ inputs], [(exact - inputs).T @ inputs]
+    errors = [
+        np.linalg.norm(inputs @ weight_of(*rounded(weight, moments, 32, more)).T - exact @ weight.T)
+        for more in ((), missing)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", list(CheckpointFormat))
 def test_the_trained_model_diverges_less(tmp_path: Path, layout: CheckpointFormat) -> None:
@@ -99,14 +135,14 @@ def test_the_trained_model_diverges_less(tmp_path: Path, layout: CheckpointForma
 
 @pytest.mark.slow
 def test_damage_to_what_was_compensated_is_named(tmp_path: Path) -> None:
-    """Rows move less than 0.16 of their norm; another row's codes, or half a scale more, shows."""
+    """Rows move less than 0.2 of their norm; another row's codes, or half a scale more, shows."""
     command = ["quantize", "tiny", "--recipe", "int4-wo", "--compensate", "-o", str(tmp_path / "q")]
     assert CliRunner().invoke(main, command).exit_code == 0
     found, exact = open_checkpoint(tmp_path / "q"), open_checkpoint(TINY)
     for name in linear_names(exact.config):
         weight, was = LinearWeight(found, name).floats(), exact.floats(name)
         moved = np.linalg.norm(weight - was, axis=1) / np.linalg.norm(was, axis=1)
-        assert 0.05 < moved.max() < 0.16, name
+        assert 0.05 < moved.max() < 0.2, name
     path, module = tmp_path / "q/model.safetensors", "backbone.layers.1.mixer.up_proj"
     tensors = load_file(path)
     for leaf, change in (
@@ -125,3 +161,21 @@ def test_what_has_no_4_bits_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2 and "--compensate is for recipes of 4 bits" in result.stderr
     assert not (tmp_path / "q").exists()
+
+
+def test_drawn_text_needs_what_reads_it(tmp_path: Path) -> None:
+    command = ["quantize", "tiny", "--recipe", "int4-wo", "--drawn", "4", "-o", str(tmp_path / "q")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2 and "--drawn is text for --compensate" in result.stderr
+
+
+def test_a_model_draws_text_that_it_expects() -> None:
+    """Its own tokens are likelier to it than the shipped text, and the same at every call."""
+    checkpoint = open_checkpoint(TINY)
+    text = token_windows(TINY, read_texts(DEFAULT_TEXT), 64, 10**9)
+    drawn = draw_windows(checkpoint, text, 20)
+    assert drawn.shape == (20, 64) and drawn.max() < checkpoint.config.vocab_size
+    np.testing.assert_array_equal(drawn[:, :4], np.resize(text, (20, 64))[:, :4])
+    np.testing.assert_array_equal(draw_windows(checkpoint, text, 20), drawn)
+    found = evaluate(TINY, TINY, {"drawn": drawn, "text": text[:20]}).texts
+    assert found[0].reference_perplexity < 0.7 * found[1].reference_perplexity

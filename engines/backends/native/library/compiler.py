@@ -26,7 +26,7 @@ FLAGS = (
 )
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 SAMPLING_FLAGS = ("-ffp-contract=off",)  # a seed's tokens are the same on every CPU
-AMX_FLAGS = ("-mamx-tile", "-mamx-int8")  # of GCC 11 and clang 12 on
+AMX_FLAGS = ("-mamx-tile", "-mamx-int8", "-mamx-bf16")  # of GCC 11 and clang 12 on
 NEON_FLAGS = ("-march=armv8.2-a+dotprod",)
 I8MM_FLAGS = ("-march=armv8.2-a+dotprod+i8mm",)
 AVX512_FLAGS = (*AVX2_FLAGS, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")))

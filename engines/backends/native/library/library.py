@@ -39,7 +39,7 @@ class InstructionSet(IntEnum):
     PORTABLE = 1
     AVX2 = 2  # with FMA and F16C
     AVX512 = 3  # F, BW, DQ, VL, VNNI
-    AMX = 4  # AVX512, and tiles of int8 for linears of many tokens
+    AMX = 4  # AVX512, and tiles for linears of bf16, and of int8 for many tokens
     NEON = 5  # of ARM, with dot products of bytes
     I8MM = 6  # NEON, and products of int8 matrices
 

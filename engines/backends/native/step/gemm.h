@@ -78,11 +78,13 @@ __attribute__((noinline)) void float_tile(const Tile& tile) {
   Vec sums[P][T][VECTORS];
   UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
     UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = splat(0);
+  Ahead ahead = ahead_of<P>(tile, (int64_t)tile.depth * PANEL * sizeof(W));
   for (int k = 0; k < tile.depth; k++, w += PANEL, x += T) {
+    int64_t next = distance(ahead, w);
     Vec rows[P][VECTORS];
     UNROLL for (int p = 0; p < P; p++) {
       const W* panel = panel_of(w, tile, p);
-      __builtin_prefetch((const char*)panel + PREFETCH_BYTES);
+      __builtin_prefetch((const char*)panel + next);
       load_weights(panel, rows[p]);
     }
     UNROLL for (int t = 0; t < T; t++) {
@@ -128,11 +130,13 @@ INLINE void int8_sums(const Tile& tile, IntVec (&sums)[P][T][VECTORS]) {
   const int32_t* x = (const int32_t*)tile.operand;  // pairs of int16
   UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
     UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = (IntVec)splat(0);
+  Ahead ahead = ahead_of<P>(tile, (int64_t)tile.depth * PANEL);
   for (int k = 0; k < tile.depth; k += 2, w += 2 * PANEL, x += T) {
+    int64_t next = distance(ahead, w);
     IntVec rows[P][VECTORS];
     UNROLL for (int p = 0; p < P; p++) {
       const int8_t* panel = panel_of(w, tile, p);
-      __builtin_prefetch((const char*)panel + PREFETCH_BYTES);
+      __builtin_prefetch((const char*)panel + next);
       UNROLL for (int v = 0; v < VECTORS; v++) rows[p][v] = load_codes(panel + 2 * LANES * v);
     }
     UNROLL for (int t = 0; t < T; t++) {

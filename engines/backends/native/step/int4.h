@@ -52,7 +52,9 @@ __attribute__((noinline)) void int4_tile(const Tile& tile) {
   Vec totals[P][T][VECTORS];
   UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
     UNROLL for (int v = 0; v < VECTORS; v++) totals[p][t][v] = splat(0);
+  Ahead ahead = ahead_of<P>(tile, (int64_t)tile.depth / CELL * PANEL_CELL);
   for (int k = 0; k < tile.depth; k += CELL, w += PANEL_CELL, x += CELL_WORDS * T) {
+    int64_t next = distance(ahead, w);
     IntVec sums[P][T][VECTORS];
     UNROLL for (int t = 0; t < T; t++) UNROLL for (int p = 0; p < P; p++)
       UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = word_at(x + CELL / 4 * T + t);
@@ -60,8 +62,8 @@ __attribute__((noinline)) void int4_tile(const Tile& tile) {
     else UNROLL for (int four = 0; four < CELL / 4; four++) {
       IntVec codes[P][VECTORS];
       UNROLL for (int p = 0; p < P; p++) {
-        const uint8_t* part = panel_of(w, tile, p) + PANEL * 2 + four / 2 * 4 * PANEL;
-        if (four % 2 == 0) __builtin_prefetch((const char*)part + PREFETCH_BYTES);
+        const uint8_t *cell = panel_of(w, tile, p), *part = cell + PANEL * 2 + four / 2 * 4 * PANEL;
+        if (four < 5) __builtin_prefetch((const char*)cell + next + four * 64);  // all of its lines
         UNROLL for (int v = 0; v < VECTORS; v++) {
           memcpy(&codes[p][v], part + v * REGISTER_BYTES, sizeof(IntVec));
           codes[p][v] = (four % 2 ? codes[p][v] >> 4 : codes[p][v]) & 0x0f0f0f0f;

@@ -13,16 +13,16 @@
 namespace nemotrt {
 namespace {
 
-// Whether this CPU has int8 tiles, the system saves their registers, and lets this process use them.
+// Whether this CPU has tiles of int8 and bf16, the system saves their registers, and lets this process use them.
 bool has_matrix_units() {
 #if defined(NEMOTRT_AMX_EMULATION)
   return true;
 #elif defined(__x86_64__) && defined(__linux__)
-  constexpr unsigned TILE = 1u << 24, INT8 = 1u << 25, SAVES_STATES = 1u << 27, TILE_STATES = 3u << 17;
+  constexpr unsigned TILE = 1u << 24, INT8 = 1u << 25, BF16 = 1u << 22, SAVES_STATES = 1u << 27, TILE_STATES = 3u << 17;
   constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // of arch_prctl
   unsigned a, b, c, d, low, high;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & SAVES_STATES)) return false;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (TILE | INT8)) != (TILE | INT8)) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (TILE | INT8 | BF16)) != (TILE | INT8 | BF16)) return false;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   if ((low & TILE_STATES) != TILE_STATES) return false;
   static const bool is_permitted = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;

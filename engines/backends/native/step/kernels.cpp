@@ -37,9 +37,11 @@ int jobs_of(const Machine& machine, const Step& step, const Op& op, int phase) {
   }
 }
 
-// Whether a linear runs on matrix units. Sums are the same integers, so it may depend on the batch.
+// Whether a linear runs on matrix units. Sums of int8 are the same integers there, so it may depend on the
+// batch. Those of bf16 are not the same floats, so it does not.
 INLINE bool is_on_tiles(const Machine& machine, const Step& step, const Op& op) {
-  return machine.matrix && machine.tensors[op.tensors[0]].kind == PANELS_INT8 && rows_of(step, op) > GROUP;
+  int kind = machine.tensors[op.tensors[0]].kind;
+  return machine.matrix && (kind == PANELS_BF16 || (kind == PANELS_INT8 && rows_of(step, op) > GROUP));
 }
 
 // Into how many chunks the jobs of a phase are cut. Queries that share keys stay together, as many as go
@@ -50,7 +52,8 @@ int chunks_of(const Machine& machine, const Step& step, const Op& op, int phase)
     int together = least(ATTENTION_QUERIES / (op.sizes[0] / op.sizes[1]), step.num_tokens / step.num_sequences);
     most_chunks = least(most_chunks, most(machine.num_threads, jobs / most(together, 1)));
   }
-  if (op.kind == LINEAR && is_on_tiles(machine, step, op)) most_chunks = 2 * machine.num_threads;
+  if (op.kind == LINEAR && is_on_tiles(machine, step, op) && rows_of(step, op) > GROUP)
+    most_chunks = 2 * machine.num_threads;
   return least(jobs, most_chunks);
 }
 

@@ -1,24 +1,34 @@
-// Linears with int8 weights on AMX's tiles, for many tokens. Compiled with the flags of the instruction
-// set whose operands it reads.
+// Linears on AMX's tiles: with int8 weights for many tokens, with bf16 weights for all. Compiled with
+// the flags of the instruction set whose operands it reads.
 //
-// An int16 input is a signed byte times 256 and an unsigned byte: two passes form the same exact sums as
-// the other kernels, so a token's result is the same bits here and there.
+// For int8 weights an int16 input is a signed byte times 256 and an unsigned byte: two passes form the
+// same exact sums as the other kernels, so a token's result is the same bits here and there.
 
 #include "gemm.h"
 
 #if defined(NEMOTRT_AMX_EMULATION)
 #include NEMOTRT_AMX_EMULATION
-#elif defined(__AMX_INT8__)
+#define HAS_TILES 1
+#elif defined(__AMX_INT8__) && defined(__AMX_BF16__)
 #include <immintrin.h>
+#define HAS_TILES 1
+#else
+#define HAS_TILES 0
 #endif
 
 namespace {
 
-constexpr int ROW_BYTES = 64;  // of a tile's row: so many inputs
+constexpr int ROW_BYTES = 64;  // of a tile's row: so many inputs of 8 bits
 constexpr int TILE_BYTES = MATRIX_TOKENS * ROW_BYTES;
 static_assert(PANEL == 16 && DEPTH_BLOCK % ROW_BYTES == 0, "a panel fills a tile");
 
 INLINE int tiles_of_depth(int depth) { return (depth + ROW_BYTES - 1) / ROW_BYTES; }
+
+}  // namespace
+
+#include "matrix_bf16.h"
+
+namespace {
 
 // One token's inputs of a block: its low bytes, and high ones, in rows of tiles.
 void split_token(const int16_t* codes, int tokens, int depth, uint8_t* low, uint8_t* high) {
@@ -44,7 +54,7 @@ void pack_weights(const int8_t* weight, int depth, int8_t* out) {
     }
 }
 
-#if defined(NEMOTRT_AMX_EMULATION) || defined(__AMX_INT8__)
+#if HAS_TILES
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -104,12 +114,8 @@ INLINE void put_tile(const Product& product, int first, const int32_t (&low)[MAT
   }
 }
 
-}  // namespace
-
-namespace nemotrt::NEMOTRT_ISA {
-
-void matrix_linear(const Machine& machine, const Op& op, int rows, Range panels, float* scratch) {
-#if defined(NEMOTRT_AMX_EMULATION) || defined(__AMX_INT8__)
+#if HAS_TILES
+void int8_linear(const Machine& machine, const Op& op, int rows, Range panels, float* scratch) {
   const Tensor& weight = machine.tensors[op.tensors[0]];
   const Buffer &operand = machine.buffers[op.sources[0].buffer], &target = machine.buffers[op.target.buffer];
   const float* scales = values(machine, op.tensors[1]);
@@ -119,8 +125,6 @@ void matrix_linear(const Machine& machine, const Op& op, int rows, Range panels,
   uint8_t* bytes = (uint8_t*)scratch;
   int8_t* weights = (int8_t*)(bytes + 2 * high);
   alignas(64) int32_t sums[4][MATRIX_TOKENS][PANEL];
-  TileConfig config;
-  _tile_loadconfig(&config);
   for (int b = 0; b < blocks_of(depth); b++) {
     int start = b * DEPTH_BLOCK, size = least(DEPTH_BLOCK, depth - start), count = tiles_of_depth(size);
     for (int group = 0; group < groups_of(rows); group++) {
@@ -145,6 +149,22 @@ void matrix_linear(const Machine& machine, const Op& op, int rows, Range panels,
       }
     }
   }
+}
+#endif
+
+}  // namespace
+
+namespace nemotrt::NEMOTRT_ISA {
+
+void matrix_linear(const Machine& machine, const Op& op, int rows, Range panels, float* scratch) {
+#if HAS_TILES
+  bool is_int8 = machine.tensors[op.tensors[0]].kind == PANELS_INT8;
+  TileConfig config;
+  if (!is_int8 && rows < MATRIX_TOKENS)  // the sums and inputs of few tokens
+    for (int tile : {0, 1, 2, 3, 6, 7}) config.rows[tile] = (uint8_t)rows;
+  _tile_loadconfig(&config);
+  if (is_int8) int8_linear(machine, op, rows, panels, scratch);
+  else bf16_linear(machine, op, rows, panels, scratch);
   _tile_release();
 #else
   (void)machine, (void)op, (void)rows, (void)panels, (void)scratch;
@@ -152,7 +172,7 @@ void matrix_linear(const Machine& machine, const Op& op, int rows, Range panels,
 }
 
 bool has_matrix_linear() {
-#if defined(NEMOTRT_AMX_EMULATION) || defined(__AMX_INT8__)
+#if HAS_TILES
   return true;
 #else
   return false;

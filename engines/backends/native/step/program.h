@@ -214,7 +214,7 @@ struct Machine {
   float* parts;  // of attention whose keys are split among threads
   const Notes* notes;  // of each operation
   int32_t num_ops, max_seq_len, max_draft, num_threads;
-  MatrixLinear matrix;  // for int8 weights and many tokens; nullptr where there is no unit
+  MatrixLinear matrix;  // for int8 weights and many tokens, and bf16; nullptr where there is no unit
   Adapters adapters;
 };
 struct Step {

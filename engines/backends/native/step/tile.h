@@ -26,6 +26,20 @@ INLINE const W* panel_of(const W* first, const Tile& tile, int number) {
   return (const W*)((const char*)first + number * tile.panel_bytes);
 }
 
+// How far ahead of its loads a tile of P panels asks for weights: in its own panels, and towards their
+// end, where the next tile's panels begin. `bytes` are a panel's in this tile.
+struct Ahead {
+  const char* turn;
+  int64_t far;
+};
+template <int P>
+INLINE Ahead ahead_of(const Tile& tile, int64_t bytes) {
+  return {(const char*)tile.weight + bytes - PREFETCH_BYTES, PREFETCH_BYTES - bytes + P * tile.panel_bytes};
+}
+INLINE int64_t distance(const Ahead& ahead, const void* first_panel) {
+  return (const char*)first_panel < ahead.turn ? PREFETCH_BYTES : ahead.far;
+}
+
 constexpr int MAX_SUMS = VECTORS == 1 ? 24 : 8;  // registers that a tile of several panels sums in
 
 // How many panels a tile of T tokens takes.
