@@ -33,6 +33,8 @@ def deployment_of(row: MeasuredRow, gpu: GpuProfile) -> Deployment:
         spreads=row.harness.spreads,
         splits_prompts=row.harness.splits_prompts,
     )
+    if (mib := row.harness.reserve_mib) is not None:
+        deployment = replace(deployment, memory_utilization=1.0, reserve_bytes=mib * 2**20)
     return _with_kept_prompts(row, deployment)
 
 

@@ -11,6 +11,7 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import Corrections, load_gpu
 from nemotrt.profiles.planning.answers.notes import FIGURES, RECORD, track_record
+from nemotrt.profiles.planning.measured.campaigns.harness import PLAIN
 from nemotrt.profiles.planning.measured.contradictions import contradicting
 from nemotrt.profiles.planning.measured.fit import fit_corrections
 from nemotrt.profiles.planning.measured.prediction import deployment_of, predicted_tokens_per_s
@@ -30,6 +31,7 @@ from nemotrt.profiles.planning.measured.validation import (
     validate,
 )
 
+PLAIN_ONE = {"harness": PLAIN}
 NUM_TABLES = 286  # rows of the file that the shares of these GPUs come from; then served ones
 
 
@@ -197,6 +199,15 @@ def test_prompts_that_are_sent_again_are_kept_where_they_fit(rows: list[Measured
     assert not kept[large.number].kept_tokens  # 400,000 tokens do not fit beside 32 GB
     others = [r for r in rows if r.harness.num_prompts is None and not why_unscorable(r)]
     assert not any(deployment_of(r, load_gpu(r.gpu)).kept_tokens for r in others[::20])
+
+
+def test_sglang_leaves_memory_to_calls(rows: list[MeasuredRow]) -> None:
+    # 512 + 1.5 * 8192 + 2 * 256 + 128 MiB on one GPU
+    found = [r for r in rows if r.engine_version == "0.5.8.post1"]
+    assert {r.harness.reserve_mib for r in found} == {13440}
+    row = found[0]
+    less, more = (deployment_of(replace(row, **by), load_gpu("h100")) for by in ({}, PLAIN_ONE))
+    assert less.max_batch_size() < row.concurrency < more.max_batch_size()
 
 
 def test_a_campaign_with_an_impossible_row_is_told_apart(found: Validation) -> None:

@@ -27,6 +27,7 @@ class Harness:
     attention_8bit_factor: float = (
         1.0  # of the bandwidth that attention reaches with a 16-bit cache
     )
+    reserve_mib: int | None = None  # that a server leaves to calls; None: as a plan does
     has_16_bit_kv: bool = False  # whether an FP8 checkpoint's cache stays in 16 bits
 
     def kept_share(self, users: int) -> float:
@@ -109,7 +110,13 @@ def harness_of(setup: Setup) -> Harness:
         return PLAIN
     if setup.engine == "sglang" and setup.version.startswith("0.5.6"):
         prompts = -(-(isl + MORE_TOKENS) // isl)
-        return Harness(max_num_tokens=min(prompts * isl, SGLANG_CHUNK), mixes_prompts=True)
+        return Harness(
+            max_num_tokens=min(prompts * isl, SGLANG_CHUNK),
+            mixes_prompts=True,
+            reserve_mib=sglang_reserve_mib(setup.tp),
+        )
+    if setup.engine == "sglang" and setup.version.startswith("0.5.8"):
+        return Harness(reserve_mib=sglang_reserve_mib(setup.tp))
     if setup.engine == "tensorrt-llm-1.0rc" and setup.version.startswith("1.0.0rc"):
         return Harness(max_num_tokens=users + isl + MORE_TOKENS, splits_prompts=False)
     if setup.engine == "vllm" and setup.version.startswith("0.12"):
@@ -119,6 +126,16 @@ def harness_of(setup: Setup) -> Harness:
             has_16_bit_kv=True,
         )
     return PLAIN
+
+
+def sglang_reserve_mib(tp: int) -> int:
+    """Return what SGLang leaves free of a GPU of 60 to 160 GB for calls in chunks of 8192 tokens.
+
+    Source: ServerArgs._handle_gpu_memory_settings, by sgl-project/sglang#10975 (after 0.5.1): 512,
+    1.5 a token of a chunk, 2 for each sequence of the largest CUDA graph, 128 a GPU.
+    """
+    largest_graph = 256 if tp < 4 else 512
+    return max(512 + SGLANG_CHUNK * 3 // 2 + 2 * largest_graph + 128 * tp, 10 * 1024)
 
 
 def _inference_max(setup: Setup) -> Harness:
