@@ -90,8 +90,11 @@ def cases(rows: Sequence[MeasuredRow]) -> Iterator[Case]:
         except NoFeasiblePlanError:
             continue
         lengths = deployment.isl, deployment.osl
-        kept = {"kept_tokens": deployment.kept_tokens, "kept_share": deployment.kept_share}
-        asked = Users(*lengths, users, batch, deployment.max_num_tokens, **kept)
+        asked = Users(
+            *(*lengths, users, batch, deployment.max_num_tokens),
+            kept_tokens=deployment.kept_tokens,
+            kept_share=deployment.kept_share,
+        )
         yield Case(row, deployment.sharded, asked)
 
 
