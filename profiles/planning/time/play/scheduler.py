@@ -103,7 +103,8 @@ class _Play:
         free = len(self.waiting) if self.slots is None else self.slots - held
         if not self.waiting or free <= 0 or (budget <= 0 and held):
             return []
-        budget, pieces = max(budget, 1), []
+        budget = max(budget, 1)
+        pieces: list[tuple[Request, int]] = []
         for request in self.waiting:
             begun = request.kept if pieces else self._begun(request)
             new = min(request.isl - begun, budget)
