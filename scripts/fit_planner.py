@@ -90,7 +90,11 @@ def cases(rows: Sequence[MeasuredRow]) -> Iterator[Case]:
         except NoFeasiblePlanError:
             continue
         lengths = deployment.isl, deployment.osl
-        asked = Users(*lengths, users, batch, deployment.max_num_tokens)
+        asked = Users(
+            *(*lengths, users, batch, deployment.max_num_tokens),
+            kept_tokens=deployment.kept_tokens,
+            kept_share=deployment.kept_share,
+        )
         yield Case(row, deployment.sharded, asked)
 
 
@@ -185,7 +189,7 @@ def leave_out(every: Sequence[Case]) -> Iterator[LeftOut]:
         yield LeftOut(source, len(mine), *both)
 
 
-REQUESTS_MS = (4, 8, 16, 24, 32, 48, 64, 96)
+REQUESTS_MS = (4, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96)
 
 
 def fit_requests(rows: Sequence[MeasuredRow]) -> Iterator[tuple[str, int, float, float, float]]:
@@ -215,9 +219,9 @@ def _first_token_error(row: MeasuredRow, request_ms: float) -> float:
     changed = {"request_overhead_ms": _time(request_ms)}
     deployment = replace(deployment, engine=deployment.engine.model_copy(update=changed))
     state = deployment.steady_state(*load_of(row, deployment), Scenario.BEST)
-    held_back_ms = (row.harness.stream_interval - 1) * state.tpot_ms
+    waited_ms = row.harness.batch_wait_steps * state.tpot_ms
     assert row.ttft_ms is not None  # the caller looked
-    return math.log((state.ttft_ms + held_back_ms) / row.ttft_ms)
+    return math.log((state.ttft_ms + waited_ms) / row.ttft_ms)
 
 
 def main() -> None:

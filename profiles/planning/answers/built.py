@@ -13,7 +13,7 @@ from nemotrt.errors import NemotrtError
 from nemotrt.profiles.planning.answers.as_built import as_built, planning_of, unsupported
 from nemotrt.profiles.planning.answers.comparison import throughput_ratio
 from nemotrt.profiles.planning.answers.deployment import Deployment
-from nemotrt.profiles.planning.answers.plan import BuiltEngine, make_plan
+from nemotrt.profiles.planning.answers.plan import BuiltEngine
 
 
 def built_engines(deployment: Deployment, baseline: Deployment) -> tuple[BuiltEngine, ...]:
@@ -38,10 +38,11 @@ def _built(backend: AnyBackend, deployment: Deployment, baseline: Deployment) ->
     try:
         ours, batch = as_built(deployment, how)
         theirs, other = as_built(baseline, how)
-        plans = make_plan(ours, batch, batch), make_plan(theirs, other, other)
+        for one, size in ((ours, batch), (theirs, other)):
+            one.fit.require(size, one.planned_tokens, one.model_name)
+        ratio = throughput_ratio(ours, (batch, batch), theirs, (other, other))
     except NemotrtError as error:
         return BuiltEngine(backend.name, None, None, None, (error.message.rstrip("."),))
-    ratio = throughput_ratio(ours, plans[0], theirs, plans[1])
     return BuiltEngine(backend.name, batch, other, ratio, tuple(_notes(backend, how, ours)))
 
 

@@ -27,24 +27,28 @@ def compare(
         other = make_plan(baseline, None if is_full else plan.concurrency, None, usd_per_hour)
     except NoFeasiblePlanError as error:
         return replace(plan, reason=f"{baseline.model_name} does not run: {error.message}")
-    ratio = throughput_ratio(deployment, plan, baseline, other)
+    loads = [(one.concurrency, one.batch_size) for one in (plan, other)]
+    ratio = throughput_ratio(deployment, loads[0], baseline, loads[1])
     return replace(plan, baseline=other, ratio=ratio, reason=_reason(plan, other))
 
 
 def throughput_ratio(
-    deployment: Deployment, plan: Plan, baseline: Deployment, other: Plan
+    deployment: Deployment, load: tuple[int, int], baseline: Deployment, other: tuple[int, int]
 ) -> Range:
     """Return the ratio and its spread: one correction at a time to either end of its band.
+
+    A load is the users, and how many of them run.
 
     Both models run on the same GPU, so a correction moves both; that is why the band of the ratio
     is narrower than that of the throughputs.
     """
-    best = plan.tokens_per_s.best / other.tokens_per_s.best
+    best = deployment.tokens_per_s(*load, Scenario.BEST)
+    best /= baseline.tokens_per_s(*other, Scenario.BEST)
     seen = [best]
     for name in (*corrections_of(deployment.gpu).present(), *OVERHEADS):
         for scenario in (Scenario.LOW, Scenario.HIGH):
-            ours = deployment.tokens_per_s(plan.concurrency, plan.batch_size, scenario, name)
-            theirs = baseline.tokens_per_s(other.concurrency, other.batch_size, scenario, name)
+            ours = deployment.tokens_per_s(*load, scenario, name)
+            theirs = baseline.tokens_per_s(*other, scenario, name)
             seen.append(ours / theirs)
     return Range(min(seen), best, max(seen))
 

@@ -48,6 +48,11 @@ class Deployment:
     # Lengths are drawn evenly from this share of `isl` and `osl` to all of them.
     shortest_share: float = 1.0
     drafts: Drafts | None = None
+    # Standard deviations of both lengths as shares of them; they are then means.
+    spreads: tuple[float, float] = (0.0, 0.0)
+    splits_prompts: bool = True  # whether a call may take a part of a prompt
+    kept_tokens: int = 0  # first tokens of a prompt whose state is there, of `kept_share` of them
+    kept_share: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ConfigError where the device cannot run this, or the heads do not split."""
@@ -168,7 +173,13 @@ class Deployment:
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
         lengths, tokens = (self.isl, self.osl), self.max_num_tokens
-        return Users(*lengths, concurrency, batch_size, tokens, self.shortest_share)
+        return Users(
+            *(*lengths, concurrency, batch_size, tokens, self.shortest_share),
+            spreads=self.spreads,
+            splits_prompts=self.splits_prompts,
+            kept_tokens=self.kept_tokens,
+            kept_share=self.kept_share,
+        )
 
 
 def with_context(deployment: Deployment, isl: int, osl: int) -> Deployment:

@@ -195,6 +195,8 @@ def _row(number: int, raw: dict[str, str]) -> MeasuredRow:
             lengths=(isl, osl),
             concurrency=concurrency,
             tp=tp,
+            is_fp8=precision is Precision.FP8,
+            gpu=raw["gpu"],
         )
     )
     return MeasuredRow(

@@ -86,6 +86,7 @@ def _rows(found: "Validation") -> "Table":
     table = Table("row", "role", "figure", "measured", "predicted", "error", title="Every row")
     for one in found.outcomes:
         mark = " (faster than the datasheet allows)" if one.is_beyond_floor else ""
+        mark += " (waited longer than a harder load)" if one.is_contradicting else ""
         for figure in Figure:
             if pair := one.pair(figure):
                 measured, best = pair[0], pair[1].best
@@ -130,6 +131,7 @@ def _row_dict(one: "Outcome") -> dict[str, object]:
         "predicted_tokens_per_s": one.tokens_per_s,
         "error": one.error,
         "is_beyond_floor": one.is_beyond_floor,
+        "is_contradicting": one.is_contradicting,
         "figures": {
             name: {"measured": measured, "predicted": asdict(predicted)}
             for name, (measured, predicted) in pairs.items()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import resources
 
@@ -10,12 +10,15 @@ from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import NoFeasiblePlanError
 from nemotrt.profiles.hardware.gpu_profile import load_gpu
 from nemotrt.profiles.planning.answers.plan import Range, power_w, rate_of
+from nemotrt.profiles.planning.measured.campaigns.harness import PLAIN
+from nemotrt.profiles.planning.measured.contradictions import contradicting
 from nemotrt.profiles.planning.measured.prediction import deployment_of, load_of
 from nemotrt.profiles.planning.measured.rows import MeasuredRow, why_unscorable
 from nemotrt.profiles.planning.time.play.closed_loop import SteadyState
 from nemotrt.profiles.planning.time.roofline import Scenario
 
 # Prompts were probably cached there, which no row states.
+LESS_CONTRADICTING = "less rows that waited longer than a harder load of their campaign"
 LESS_IMPOSSIBLE = "less campaigns with a row faster than the datasheet allows"
 
 
@@ -31,13 +34,14 @@ class Figure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A measured row beside its prediction; `floor` is what the datasheet alone allows."""
+    """A measured row beside its prediction; its floor is the datasheet's, of what it states."""
 
     row: MeasuredRow
     rate: Range
     state: SteadyState
     power_w: Range | None
     floor_tokens_per_s: float
+    is_contradicting: bool = False  # an easier load than another that waited less
 
     @property
     def tokens_per_s(self) -> float:
@@ -60,8 +64,8 @@ class Outcome:
             case Figure.TPOT:
                 measured, predicted = row.itl_ms, _point(state.tpot_ms)
             case Figure.TTFT:
-                held_back_ms = (row.harness.stream_interval - 1) * state.tpot_ms
-                measured, predicted = row.ttft_ms, _point(state.ttft_ms + held_back_ms)
+                waited_ms = row.harness.batch_wait_steps * state.tpot_ms
+                measured, predicted = row.ttft_ms, _point(state.ttft_ms + waited_ms)
             case Figure.POWER:
                 measured, predicted = row.power_w, watts
             case Figure.JOULES:
@@ -160,12 +164,14 @@ def left_out() -> list[LeftOut]:
 def validate(rows: Iterable[MeasuredRow]) -> Validation:
     """Return the planner's errors over `rows`; nothing is fitted here."""
     outcomes, unscorable = [], []
+    rows = list(rows)
+    doubtful = contradicting(rows)
     for row in rows:
         if reason := why_unscorable(row):
             unscorable.append((row.name, reason))
             continue
         try:
-            outcomes.append(outcome(row))
+            outcomes.append(replace(outcome(row), is_contradicting=row.number in doubtful))
         except NoFeasiblePlanError as error:
             unscorable.append((row.name, f"it ran, but no plan exists: {error.message}"))
     tests = [o for o in outcomes if o.role == "test"]
@@ -188,14 +194,16 @@ def outcome(row: MeasuredRow) -> Outcome:
     Raises:
         NoFeasiblePlanError: not one sequence fits.
     """
-    deployment = deployment_of(row, load_gpu(row.gpu))
+    gpu = load_gpu(row.gpu)
+    deployment = deployment_of(row, gpu)
     load = load_of(row, deployment)
+    as_stated = deployment_of(replace(row, harness=PLAIN), gpu)
     return Outcome(
         row,
         rate_of(deployment, *load),
         deployment.steady_state(*load, Scenario.BEST),
         power_w(deployment, load[1]),
-        deployment.tokens_per_s(*load, Scenario.FLOOR),
+        as_stated.tokens_per_s(*load, Scenario.FLOOR),
     )
 
 
@@ -209,11 +217,20 @@ def _totals(tests: Sequence[Outcome], impossible: Collection[tuple[str, ...]]) -
         if len(possible) < len(stated):
             name = ("test", f"stated batch, {LESS_IMPOSSIBLE}", precision)
             yield from _scores(name, possible)
+        yield from _less_contradicting(precision, stated)
         load = [o for o in mine if o.row.is_max_load]
         yield from _scores(("test", "max load, all", precision), load)
     for tp in sorted({o.row.tp for o in tests}):
         mine = [o for o in tests if o.row.tp == tp and not o.row.is_max_load]
         yield from _scores(("test", "stated batch", f"tp {tp}"), mine)
+
+
+def _less_contradicting(precision: str, stated: Sequence[Outcome]) -> Iterator[Score]:
+    """Yield the score of times to the first token without rows that no scheduler could explain."""
+    left = [o for o in stated if not o.is_contradicting]
+    if len(left) < len(stated):
+        name = ("test", f"stated batch, {LESS_CONTRADICTING}", precision)
+        yield from (score for score in _scores(name, left) if score.figure is Figure.TTFT)
 
 
 def _by(

@@ -15,6 +15,15 @@ UNSUPPORTED = {
     "mamba_n_heads": "Mamba layers outside nemotron_h",
     "layers_block_type": "mixed layers outside nemotron_h",
     "linear_num_value_heads": "linear attention",
+    "linear_attn_config": "linear attention",
+    "attn_type_list": "linear attention",
+    "ssm_state_size": "Mamba layers outside nemotron_h",
+    "mamba_d_state": "Mamba layers outside nemotron_h",
+    "attention_chunk_size": "attention in chunks",
+    "cross_attention_layers": "cross-attention",
+    "block_configs": "blocks of different sizes",
+    "num_key_value_heads_per_layer": "layers of different sizes",
+    "num_kv_shared_layers": "layers that share a KV cache",
 }
 # The types whose layers are one attention and one MLP each. Any other is refused: a type that
 # nobody read may mix tokens by other means, or not generate at all.
@@ -90,15 +99,7 @@ def parse_dense_config(raw: dict[str, Any], source: str) -> ModelConfig:
     if model_type not in DENSE_TYPES:
         known = ", ".join(("nemotron_h", "qwen3", *DENSE_TYPES))
         raise fields.fail("model_type", f"{model_type!r} is none that the planner knows: {known}")
-    mixers = raw.get("layer_types") or ()
-    unknown = sorted({str(mixer) for mixer in mixers} - set(KNOWN_LAYER_TYPES))
-    if unknown:
-        raise fields.fail(
-            "layer_types", f"has {', '.join(unknown)}, which the planner does not model"
-        )
-    for name, what in UNSUPPORTED.items():
-        if fields.has(name) and raw[name] not in (0, 1):
-            raise fields.fail(name, f"means {what}, which the planner does not model")
+    check_layers(fields, raw)
     num_heads = fields.size("num_attention_heads")
     num_kv_heads = fields.size("num_key_value_heads", num_heads)
     if num_heads % num_kv_heads:
@@ -120,3 +121,20 @@ def parse_dense_config(raw: dict[str, Any], source: str) -> ModelConfig:
         max_position_embeddings=fields.size("max_position_embeddings", 131072),
         rope_theta=10000.0,
     )
+
+
+def check_layers(fields: Fields, raw: dict[str, Any]) -> None:
+    """Raise where a config's layers are not one attention and one MLP each, all of one size.
+
+    Raises:
+        ConfigError: naming the key that says so.
+    """
+    mixers = raw.get("layer_types") or ()
+    unknown = sorted({str(mixer) for mixer in mixers} - set(KNOWN_LAYER_TYPES))
+    if unknown:
+        raise fields.fail(
+            "layer_types", f"has {', '.join(unknown)}, which the planner does not model"
+        )
+    for name, what in UNSUPPORTED.items():
+        if fields.has(name) and raw[name] not in (0, 1, [], {}):
+            raise fields.fail(name, f"means {what}, which the planner does not model")

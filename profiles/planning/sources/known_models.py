@@ -14,7 +14,7 @@ from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError, unknown_name
 from nemotrt.files.text_file import read_json_object
-from nemotrt.profiles.planning.sources.dense_config import parse_dense_config
+from nemotrt.profiles.planning.sources.dense_config import check_layers, parse_dense_config
 from nemotrt.profiles.planning.sources.model_source import ModelSource, read_source
 
 MODEL_FOLDER = resources.files("nemotrt.profiles.planning.sources") / "models"
@@ -109,7 +109,11 @@ def _shipped(name: str) -> ModelSource:
 
 def _parse(raw: dict[str, Any], source: str) -> ModelConfig:
     """Return the model by the engines' reader, or by the planner's own for other dense types."""
-    model_type = Fields(*language_config(raw, source)).text("model_type")
+    told, place = language_config(raw, source)
+    fields = Fields(told, place)
+    model_type = fields.text("model_type")
+    if model_type == "qwen3":
+        check_layers(fields, told)
     if model_type in ("nemotron_h", "qwen3"):
         return parse_model_config(raw, source)
     return parse_dense_config(raw, source)

@@ -130,6 +130,7 @@ class TensorParallel(Strict):
     """What an engine's calls cost more on several GPUs, beside the bytes that they send."""
 
     step_ms: Overhead = NO_OVERHEAD  # of a call, for each doubling of the GPUs
+    prompt_ms: Overhead = NO_OVERHEAD  # of a call with prompts, for each doubling
     sequence_us: Overhead = NO_OVERHEAD  # of a call for each sequence, for each GPU after the first
     all_reduce_us: Overhead = Overhead(low=8, best=15, high=40, source=NOT_MEASURED)  # on 2 GPUs
     all_reduce_more_us: Overhead = NO_OVERHEAD  # for each doubling beyond 2
@@ -175,6 +176,8 @@ class EngineProfile(Strict):
     # What its 8-bit kernels reach over the GPU's gemm_compute_8bit.
     gemm_8bit_factor: PositiveFloat = 1.0
     gemm_8bit_source: str = ""
+    # What its attention reaches of the GPU's attention_bandwidth where the KV cache has 8 bits.
+    attention_8bit_factor: PositiveFloat = 1.0
     # Whether prompts share their calls with tokens of others; else these wait for all prompts.
     mixes_prompts: bool = True
     # Time of each kernel that nothing hides; a GPU's launches are inside step_overhead_ms.

@@ -34,6 +34,7 @@ class Operator:
     arithmetic: NumberFormat = NumberFormat.BF16
     num_head_elements: float = 0.0  # K and V elements counted once for each query head
     num_launches: int = 1
+    has_8bit_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ def _attention(cost: Cost, num_heads: int, formats: Formats, call: Call, tp: int
         formats.activation,
         products / tp if call.is_decode else 0.0,
         cost.num_operators,
+        has_8bit_cache=formats.kv.num_bits == 8,
     )
 
 

@@ -66,6 +66,8 @@ class Roofline:
         split = self.engine.tensor_parallel
         step_ms = self._overhead("step_overhead_ms")
         step_ms += math.log2(self.tp) * self._end_of("step_ms", split.step_ms)
+        if not self.is_decode:
+            step_ms += math.log2(self.tp) * self._end_of("prompt_ms", split.prompt_ms)
         sequence_us = self._overhead("sequence_overhead_us")
         sequence_us += (self.tp - 1) * self._end_of("sequence_us", split.sequence_us)
         return (
@@ -118,7 +120,10 @@ class Roofline:
         bandwidth = datasheet.bandwidth_gb_per_s
         if self.is_cached:
             bandwidth = datasheet.cache_bandwidth_gb_per_s or bandwidth
-        return operator.num_bytes / (bandwidth * 1e9 * self.share(name))
+        share = self.share(name)
+        if operator.has_8bit_cache and self.scenario is not Scenario.FLOOR:
+            share = min(share * self.engine.attention_8bit_factor, 1.0)
+        return operator.num_bytes / (bandwidth * 1e9 * share)
 
     def compute_seconds(self, operator: Operator) -> float:
         """Return the time to do the operator's products."""

@@ -221,11 +221,36 @@ def test_types_that_nobody_read_are_refused(tmp_path: Path, model_type: str) -> 
         load_model(str(path))
 
 
+@pytest.mark.parametrize("model_type", ["llama", "qwen3"])
 @pytest.mark.parametrize("mixer", ["linear_attention", "conv", "recurrent"])
-def test_layers_that_do_not_attend_are_refused(tmp_path: Path, mixer: str) -> None:
+def test_layers_that_do_not_attend_are_refused(tmp_path: Path, mixer: str, model_type: str) -> None:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**DENSE, "layer_types": ["full_attention", mixer]}))
+    layers = {"layer_types": ["full_attention", mixer], "model_type": model_type}
+    path.write_text(json.dumps({**DENSE, **layers}))
     with pytest.raises(ConfigError, match=f"layer_types has {mixer}"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention_chunk_size", 8192),
+        ("cross_attention_layers", [3, 8]),
+        ("block_configs", [{"attention": {"no_op": True}}]),
+        ("num_key_value_heads_per_layer", [4, 2]),
+        ("num_kv_shared_layers", 10),
+        ("ssm_state_size", 128),
+        ("linear_attn_config", {"kda_layers": [1]}),
+        ("attn_type_list", [0, 1]),
+    ],
+)
+def test_layers_of_other_kinds_under_a_known_type_are_refused(
+    tmp_path: Path, model_type: str, key: str, value: object
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**DENSE, "model_type": model_type, key: value}))
+    with pytest.raises(ConfigError, match=f"{key} means .*, which the planner does not model"):
         load_model(str(path))
 
 

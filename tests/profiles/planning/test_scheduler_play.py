@@ -1,6 +1,7 @@
 """The scheduler played out: by hand, against the closed form, and call by call."""
 
 import math
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -14,7 +15,7 @@ from nemotrt.profiles.planning.time.engine_profile import load_engine
 from nemotrt.profiles.planning.time.formats import Formats
 from nemotrt.profiles.planning.time.operators import Call, decode_call, prefill_call
 from nemotrt.profiles.planning.time.play.closed_loop import Users, cycle, steady_state
-from nemotrt.profiles.planning.time.play.requests import Load, Played, lengths
+from nemotrt.profiles.planning.time.play.requests import Load, Played, asks, lengths
 from nemotrt.profiles.planning.time.play.scheduler import NUM_ROUNDS, play, together
 from nemotrt.profiles.planning.time.roofline import Roofline, Scenario, roofline
 from nemotrt.profiles.planning.time.step import ShardedModel, call_seconds, step_time
@@ -54,6 +55,49 @@ def test_prompts_first_keeps_users_in_step() -> None:
     first = play(Load(10, 50, 8, 20, False), by_tokens)
     assert first.mean_s == pytest.approx(50.0)  # 2 prompts a call: 20, 40, 60, 80 s each round
     assert mixed.mean_s < first.mean_s and mixed.burst_s >= first.burst_s
+
+
+def test_a_call_of_whole_prompts_leaves_room_by_hand() -> None:
+    # A call holds 15 tokens: one prompt of 10 and half of the next, or the one alone. The other
+    # half then comes with the first user's next prompt, in a call of 15 again.
+    split = play(Load(10, 1, 2, 15, True), by_tokens)
+    whole = play(Load(10, 1, 2, 15, True, splits_prompts=False), by_tokens)
+    assert split.first_token_s[0] == 15.0 and split.burst_s == 30.0
+    assert whole.first_token_s[0] == 10.0 and whole.burst_s == 20.0
+    # one that no call has room for is split all the same
+    assert play(Load(40, 1, 1, 15, True, splits_prompts=False), by_tokens).burst_s == 40.0
+
+
+def test_kept_tokens_are_not_computed_by_hand() -> None:
+    found = play(Load(10, 1, 3, 10, True, kept_tokens=8), by_tokens)
+    assert found.burst_s == 6.0 and found.percentile_s(50) == 6.0  # 3 times 2 tokens, in one call
+    # the last token of a prompt is computed in any case
+    assert play(Load(10, 1, 1, 10, True, kept_tokens=99), by_tokens).burst_s == 1.0
+
+
+def test_who_comes_first_finds_nothing_kept() -> None:
+    load = Load(10, 1, 2, 10, True, kept_tokens=8, kept_share=0.9)
+    assert [kept for *_, kept in islice(asks(load, 20), 4)] == [0, 0, 8, 8]
+    assert play(load, by_tokens).burst_s == 20.0
+
+
+@given(st.integers(1, 5000), st.floats(0, 0.5))
+def test_lengths_are_drawn_around_their_means(isl: int, spread: float) -> None:
+    drawn = list(islice(lengths(Load(isl, 100, 1, 1, True, spreads=(spread, 0.1))), 400))
+    assert all(one >= 1 and other >= 1 for one, other in drawn)
+    mean = sum(one for one, _ in drawn) / 400
+    assert abs(mean / isl - 1) < 4 * spread / 20 + 1 / isl
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 16), st.integers(32, 3000), st.integers(2, 300), st.floats(0, 1))
+def test_kept_prompts_never_slow_users(users: int, isl: int, osl: int, share: float) -> None:
+    on, model = on_h100("vllm"), ShardedModel(load_model("qwen3-8b"), BF16)
+    asked = Users(isl, osl, users, users, 2048)
+    kept = replace(asked, kept_tokens=isl // 2, kept_share=share)
+    before, after = (steady_state(model, on, one) for one in (asked, kept))
+    assert after.tokens_per_s >= before.tokens_per_s * (1 - 1e-9)
+    assert after.ttft_burst_ms <= before.ttft_burst_ms * (1 + 1e-9)
 
 
 def test_a_user_is_back_after_the_way_by_hand() -> None:

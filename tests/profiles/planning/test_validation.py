@@ -2,15 +2,19 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import Corrections, load_gpu
 from nemotrt.profiles.planning.answers.notes import FIGURES, RECORD, track_record
+from nemotrt.profiles.planning.measured.campaigns.harness import PLAIN
+from nemotrt.profiles.planning.measured.contradictions import contradicting
 from nemotrt.profiles.planning.measured.fit import fit_corrections
-from nemotrt.profiles.planning.measured.prediction import predicted_tokens_per_s
+from nemotrt.profiles.planning.measured.prediction import deployment_of, predicted_tokens_per_s
 from nemotrt.profiles.planning.measured.rows import (
     SHIPPED_ROWS,
     MeasuredRow,
@@ -18,6 +22,7 @@ from nemotrt.profiles.planning.measured.rows import (
     why_unscorable,
 )
 from nemotrt.profiles.planning.measured.validation import (
+    LESS_CONTRADICTING,
     LESS_IMPOSSIBLE,
     Figure,
     Score,
@@ -26,6 +31,7 @@ from nemotrt.profiles.planning.measured.validation import (
     validate,
 )
 
+PLAIN_ONE = {"harness": PLAIN}
 NUM_TABLES = 286  # rows of the file that the shares of these GPUs come from; then served ones
 
 
@@ -141,7 +147,67 @@ def test_rows_of_aiconfigurator_run_as_its_rules_launch_servers(rows: list[Measu
     assert tokens == {1000: 3000, 2000: 4000, 4000: 8000, 8000: 8192}
     early = [row for row in mine if row.engine_version == "1.0.0rc3"]
     assert all(row.max_num_tokens == row.isl + row.concurrency + 1500 for row in early)
-    assert not {row.max_num_tokens for row in mine if row.engine_version == "0.12.0"} - {None}
+    late = [row for row in mine if row.engine_version == "0.12.0"]
+    assert late and all(row.max_num_tokens == row.isl + row.concurrency + 1500 for row in late)
+    assert not any(row.harness.splits_prompts for row in early)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_time_to_first_token(found: Validation, precision: str) -> None:
+    total = score(found, Figure.TTFT, "stated batch, all", precision)
+    assert total.num_rows >= 100 and total.mape <= 0.28 and abs(total.bias) <= 0.15
+    less = score(found, Figure.TTFT, f"stated batch, {LESS_CONTRADICTING}", precision)
+    assert less.mape <= 0.25 and abs(less.bias) <= 0.10
+
+
+def test_time_to_first_token_of_all_rows(found: Validation) -> None:
+    pairs = [o.pair(Figure.TTFT) for o in found.outcomes if o.role == "test"]
+    errors = [pair[1].best / pair[0] - 1 for pair in pairs if pair]
+    assert len(errors) >= 250
+    assert sum(map(abs, errors)) / len(errors) <= 0.25
+    assert abs(sum(errors) / len(errors)) <= 0.10
+
+
+def test_rows_that_contradict_their_campaign_are_few_but_in_one(found: Validation) -> None:
+    counts = Counter(
+        (o.row.engine_version, o.precision) for o in found.outcomes if o.is_contradicting
+    )
+    assert counts.pop(("1.0.0rc3", "bf16")) > 20
+    assert max(counts.values()) <= 3
+
+
+def test_a_longer_answer_may_not_wait_much_longer(rows: list[MeasuredRow]) -> None:
+    row = next(r for r in rows if r.ttft_ms and r.osl and r.concurrency)
+    more = {"number": -1, "osl": 2 * row.osl}
+    same = replace(row, **more, ttft_ms=1.4 * row.ttft_ms)
+    later = replace(row, **more, ttft_ms=1.6 * row.ttft_ms)
+    assert contradicting([row, same]) == frozenset()
+    assert contradicting([row, later]) == {-1}
+    # with more users, longer prompts, shorter answers or fewer GPUs nothing is said
+    for easier in ({"concurrency": 999}, {"isl": 10**6}, {"osl": row.osl - 1}):
+        assert contradicting([row, replace(later, **easier)]) == frozenset()
+
+
+def test_prompts_that_are_sent_again_are_kept_where_they_fit(rows: list[MeasuredRow]) -> None:
+    mine = [r for r in rows if r.engine_version == "0.12.0" and r.precision is Precision.FP8]
+    kept = {r.number: deployment_of(r, load_gpu(r.gpu)) for r in mine}
+    # 100 prompts: 2 rounds of warm-up of 16 users leave 68 of 320 requests with a new one
+    sixteen = next(r for r in mine if r.concurrency == 16)
+    assert kept[sixteen.number].kept_share == pytest.approx(1 - 68 / 320)
+    assert kept[sixteen.number].kept_tokens == 7984  # whole blocks of 16 before the last token
+    large = next(r for r in mine if r.model == "qwen3-32b" and r.tp == 1)
+    assert not kept[large.number].kept_tokens  # 400,000 tokens do not fit beside 32 GB
+    others = [r for r in rows if r.harness.num_prompts is None and not why_unscorable(r)]
+    assert not any(deployment_of(r, load_gpu(r.gpu)).kept_tokens for r in others[::20])
+
+
+def test_sglang_leaves_memory_to_calls(rows: list[MeasuredRow]) -> None:
+    # 512 + 1.5 * 8192 + 2 * 256 + 128 MiB on one GPU
+    found = [r for r in rows if r.engine_version == "0.5.8.post1"]
+    assert {r.harness.reserve_mib for r in found} == {13440}
+    row = found[0]
+    less, more = (deployment_of(replace(row, **by), load_gpu("h100")) for by in ({}, PLAIN_ONE))
+    assert less.max_batch_size() < row.concurrency < more.max_batch_size()
 
 
 def test_a_campaign_with_an_impossible_row_is_told_apart(found: Validation) -> None:

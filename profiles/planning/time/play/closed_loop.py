@@ -25,6 +25,10 @@ class Users:
     max_batch_size: int
     max_num_tokens: int
     shortest_share: float = 1.0  # of both lengths, which are then the longest
+    spreads: tuple[float, float] = (0.0, 0.0)  # of both lengths, which are then means
+    splits_prompts: bool = True
+    kept_tokens: int = 0  # first tokens of a prompt whose state is there
+    kept_share: float = 1.0  # of the requests
 
     @property
     def batch_size(self) -> int:
@@ -73,10 +77,23 @@ def cycle(sharded: ShardedModel, on: Roofline, users: Users) -> Cycle:
     """
     batch_size = users.batch_size
     step = decode_step_time(sharded, on, batch_size, mean_context(users.isl, users.osl))
-    prefills_s = prefill_s(sharded, on, users.isl, users.max_num_tokens, batch_size)
+    prefills_s = _prefills_s(sharded, on, users)
     num_steps = (users.osl - 1) / sharded.tokens_per_step
     seconds = num_steps * step.total / 1e3 + prefills_s + on.request_s()
     return Cycle(batch_size, seconds, batch_size * users.osl / seconds, step)
+
+
+def _prefills_s(sharded: ShardedModel, on: Roofline, users: Users) -> float:
+    """Return the seconds of a prompt of each sequence, of what is not kept of it."""
+    lengths = users.isl, users.max_num_tokens, users.batch_size
+    if not users.kept_tokens:
+        return prefill_s(sharded, on, *lengths)
+    kept = min(users.kept_tokens, users.isl - 1)
+    rest_s = prefill_s(sharded, on, users.isl - kept, *lengths[1:], start=kept)
+    if users.kept_share == 1:
+        return rest_s
+    whole_s = prefill_s(sharded, on, *lengths)
+    return users.kept_share * rest_s + (1 - users.kept_share) * whole_s
 
 
 def steady_state(sharded: ShardedModel, on: Roofline, users: Users) -> SteadyState:
@@ -91,6 +108,10 @@ def steady_state(sharded: ShardedModel, on: Roofline, users: Users) -> SteadySta
         max_num_tokens=users.max_num_tokens,
         is_mixed=is_mixed,
         shortest_share=users.shortest_share,
+        spreads=users.spreads,
+        splits_prompts=users.splits_prompts,
+        kept_tokens=users.kept_tokens,
+        kept_share=users.kept_share,
         num_checked=sharded.num_checked,
         tokens_per_step=sharded.tokens_per_step,
     )

@@ -14,7 +14,7 @@ SEED = 1
 class Load:
     """What users ask of an engine that has a slot for each of them.
 
-    Lengths are drawn evenly between `shortest_share` of `isl` and `osl`, and these.
+    Lengths are drawn evenly between `shortest_share` of `isl` and `osl`, and these; or around them.
     """
 
     isl: int
@@ -24,8 +24,14 @@ class Load:
     # Whether prompts share their calls with tokens of others; else these wait for all prompts.
     is_mixed: bool
     shortest_share: float = 1.0
+    # Standard deviations of both, as shares of `isl` and `osl`, which are then means.
+    spreads: tuple[float, float] = (0.0, 0.0)
     num_checked: int = 1  # tokens of a sequence in a decode step, its guesses among them
     tokens_per_step: float = 1.0  # that one gives a sequence
+    # Whether a call may take a part of a prompt; else one that does not fit waits for the next.
+    splits_prompts: bool = True
+    kept_tokens: int = 0  # first tokens of a prompt whose state is there
+    kept_share: float = 1.0  # of the requests; those that come first find none
 
     def num_steps(self, osl: int) -> int:
         """Return the decode steps of an answer, whose first token comes with its prompt."""
@@ -34,12 +40,13 @@ class Load:
 
 @dataclass(order=True, slots=True)
 class Request:
-    """One request: `isl` prompt tokens to compute, and what it got."""
+    """One request of `isl` prompt tokens, and what it got."""
 
     came_s: float
     user: int
     isl: int
     osl: int
+    kept: int = 0  # first tokens of the prompt whose state is there
     first_token_s: float = 0.0  # after it came
     answer_s: float = 0.0  # from its first to its last token
 
@@ -65,15 +72,33 @@ class Played:
 
 def lengths(load: Load) -> Iterator[tuple[int, int]]:
     """Yield the lengths of one request after the other, without end."""
-    if load.shortest_share == 1:
+    if load.shortest_share == 1 and not any(load.spreads):
         yield from repeat((load.isl, load.osl))
     drawn = random.Random(SEED)
+
+    def around(mean: int, spread: float) -> int:
+        return max(round(drawn.gauss(mean, spread * mean)), 1)
+
+    while any(load.spreads):
+        yield around(load.isl, load.spreads[0]), around(load.osl, load.spreads[1])
 
     def one(longest: int) -> int:
         return drawn.randint(max(int(load.shortest_share * longest), 1), longest)
 
     while True:
         yield one(load.isl), one(load.osl)
+
+
+def asks(load: Load, num_requests: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the lengths of one request after the other, and its kept tokens, without end.
+
+    Of the first `num_requests` those that find nothing kept come first.
+    """
+    num_cold = round((1 - load.kept_share) * num_requests) if load.kept_tokens else 0
+    for number, (isl, osl) in enumerate(lengths(load)):
+        # the last token of a prompt is computed in any case: it gives the first one of the answer
+        kept = min(load.kept_tokens, isl - 1) if number >= num_cold else 0
+        yield isl, osl, kept
 
 
 def rate_of(answered: Sequence[Request], span_s: float) -> float:

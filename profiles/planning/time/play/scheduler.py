@@ -18,7 +18,7 @@ from nemotrt.profiles.planning.time.play.requests import (
     Load,
     Played,
     Request,
-    lengths,
+    asks,
     rate_of,
     token_s_of,
 )
@@ -52,7 +52,7 @@ class _Play:
     coming: list[Request] = field(default_factory=list)  # a heap by when they come
     waiting: deque[Request] = field(default_factory=deque)
     now: float = 0.0
-    done: int = 0  # tokens of the first waiting prompt that are computed
+    done: int = 0  # tokens of the first waiting prompt that are computed, if any are
     decoding: list[_Group] = field(default_factory=list)  # a heap by their last step
     num_decoding: int = 0
     context: float = 0.0  # tokens in the caches of those that decode
@@ -68,12 +68,12 @@ class _Play:
             self._decode(self._steps_alike())
             return
         request, new = pieces[0]
-        begun, repeats = self.done, 1
+        begun, repeats = self._begun(request), 1
         if len(pieces) == 1 and begun + new < request.isl:  # it fills the call, and those after it
             repeats = max((request.isl - begun) // new, 1)
             if self.load.is_mixed and self.decoding:
                 repeats = min(repeats, self.decoding[0].last_step - self.step)
-        self.now += repeats * self.step_s(self._call(pieces, repeats))
+        self.now += repeats * self.step_s(self._call(pieces, begun, repeats))
         if self.load.is_mixed:
             self._tick(repeats)
         self._first_tokens(pieces, begun, repeats)
@@ -103,22 +103,31 @@ class _Play:
         free = len(self.waiting) if self.slots is None else self.slots - held
         if not self.waiting or free <= 0 or (budget <= 0 and held):
             return []
-        budget, begun, pieces = max(budget, 1), self.done, []
+        budget = max(budget, 1)
+        pieces: list[tuple[Request, int]] = []
         for request in self.waiting:
+            begun = request.kept if pieces else self._begun(request)
             new = min(request.isl - begun, budget)
+            # a whole prompt that no call has room for is split all the same
+            if pieces and new < request.isl - begun and not load.splits_prompts:
+                break
             pieces.append((request, new))
-            budget, begun, free = budget - new, 0, free - 1
+            budget, free = budget - new, free - 1
             if not (budget and free):
                 break
         return pieces
 
-    def _call(self, pieces: Sequence[tuple[Request, int]], repeats: int) -> Call:
+    def _begun(self, request: Request) -> int:
+        """Return the tokens of the first waiting prompt whose state is there."""
+        return max(self.done, request.kept)
+
+    def _call(self, pieces: Sequence[tuple[Request, int]], begun: int, repeats: int) -> Call:
         """Return the middle one of `repeats` calls with these prompts."""
         _, new = pieces[0]
-        start = self.done + (repeats - 1) * new / 2
+        start = begun + (repeats - 1) * new / 2
         call = prefill_call(1, start, new)
         if len(pieces) > 1:
-            more = [prefill_call(1, 0, length) for _, length in pieces[1:]]
+            more = [prefill_call(1, one.kept, length) for one, length in pieces[1:]]
             call = reduce(together, more, call)
         if not (self.load.is_mixed and self.num_decoding):
             return call
@@ -136,12 +145,12 @@ class _Play:
         """Hand out the first tokens of the prompts that ended, and remember how far the last is."""
         ended: dict[int, list[Request]] = {}
         self.done = 0
+        first = pieces[0][0]
         for request, new in pieces:
-            reached = begun + calls * new
+            reached = (begun if request is first else request.kept) + calls * new
             if reached < request.isl:
                 self.done = reached
                 break
-            begun = 0
             self.waiting.popleft()
             request.first_token_s = round(self.now - request.came_s, 9)  # sums of many calls
             self.first_token_s.append(request.first_token_s)
@@ -189,13 +198,13 @@ def play(load: Load, step_s: Callable[[Call], float], turn_s: float = 0.0) -> Pl
 
     An answered user is back after `turn_s` outside of the engine.
     """
-    users, drawn = load.num_users, lengths(load)
+    users, asked = load.num_users, asks(load, NUM_ROUNDS * load.num_users)
 
     def after(request: Request, now: float) -> Request:
-        return Request(now + turn_s, request.user, *next(drawn))
+        return Request(now + turn_s, request.user, *next(asked))
 
     state = _Play(load, step_s, after)
-    state.waiting.extend(Request(0.0, user, *next(drawn)) for user in range(users))
+    state.waiting.extend(Request(0.0, user, *next(asked)) for user in range(users))
     count, since, num_events = 0, 0.0, 0  # of the first round
     while len(state.answered) < NUM_ROUNDS * users:
         state.advance()
@@ -219,9 +228,9 @@ def play_arrivals(
     At most `slots` run at a time; the others wait in order. The first fifth of them, which find an
     empty engine, are not counted.
     """
-    drawn = lengths(load)
+    asked = asks(load, len(arrivals_s))
     state = _Play(load, step_s, slots=slots)
-    state.coming = [Request(came_s, user, *next(drawn)) for user, came_s in enumerate(arrivals_s)]
+    state.coming = [Request(came_s, user, *next(asked)) for user, came_s in enumerate(arrivals_s)]
     heapq.heapify(state.coming)
     while len(state.answered) < len(arrivals_s):
         state.advance()
