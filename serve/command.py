@@ -73,6 +73,15 @@ def run(
     from nemotrt.serve.processes.packages import check_packages
 
     check_packages(use_triton=serve_spec.use_triton)
+    from nemotrt.serve.processes.host import check_host
+
+    check_host()
+    if serve_spec.use_triton:
+        from nemotrt.serve.triton.runtime import find_runtime
+        from nemotrt.serve.triton.server import check_places
+
+        find_runtime(serve_spec.triton.runtime)  # before minutes of building
+        check_places()
     from nemotrt.serve.logs.outlet import start_logging
     from nemotrt.serve.logs.tracing import check_tracing
     from nemotrt.serve.processes.run_folder import check_run_folder, create_run_folder, runs_root

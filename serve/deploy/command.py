@@ -62,11 +62,13 @@ def compose(compose_spec: ComposeSpec, num_gpus: int | None, checkpoint: str | N
     spans go: $OTEL_EXPORTER_OTLP_ENDPOINT.
     """
     from nemotrt.serve.deploy.compose import compose_file
-    from nemotrt.serve.deploy.mounts import weights_mount
+    from nemotrt.serve.deploy.mounts import check_readable, weights_mount
 
     engine = compose_spec.engine.absolute()
     gpus = _num_gpus(engine, num_gpus)
     weights = weights_mount(engine, checkpoint)
+    for folder in (engine, *([weights.source] if weights else [])):
+        check_readable(folder)
     spec = replace(compose_spec, engine=engine, num_gpus=gpus, weights=weights)
     _print(compose_file(spec))
 
