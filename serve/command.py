@@ -205,7 +205,7 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
         ConfigError: an option is of what is not there.
     """
     from nemotrt.engines.artefact.manifest import MANIFEST_FILE, read_manifest
-    from nemotrt.engines.opening import check_adapters, check_python, check_threads
+    from nemotrt.engines.opening import check_adapters, check_python, check_runs_here, check_threads
     from nemotrt.serve.processes.options import check_adapter_names
 
     given = {option.name for option in given_options(click.get_current_context()).values()}
@@ -215,6 +215,7 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
     spec.process.prefix_cache.check_size()
     if (spec.engine / MANIFEST_FILE).is_file():
         manifest = read_manifest(spec.engine)
+        check_runs_here(spec.engine, manifest)
         check_threads(manifest, spec.process.opening.num_threads)
         check_python(manifest, spec.process.opening.tensorrt_llm_python)
         check_adapters(manifest, spec.process.opening.lora)

@@ -74,10 +74,16 @@ def compose(compose_spec: ComposeSpec, num_gpus: int | None, checkpoint: str | N
 
 
 def _num_gpus(engine: Path, given: int | None) -> int:
-    """Return the GPUs of one server: as given, or those that the engine was built for."""
+    """Return the GPUs of one server: as given, or those that the engine was built for.
+
+    Raises:
+        EnvironmentUnfitError: another program runs the engine.
+    """
     from nemotrt.engines.artefact.manifest import read_manifest
+    from nemotrt.engines.opening import check_runs_here
 
     manifest = read_manifest(engine)
+    check_runs_here(engine, manifest)
     if given is not None:
         return given
     return 0 if manifest.gpu is None else int(manifest.options.get("tp_size", 1))

@@ -74,3 +74,19 @@ def test_a_folder_that_is_closed_to_a_container(engine_folder, tmp_path) -> None
     if owner != mounts.CONTAINER_USER:
         with pytest.raises(ConfigError, match=r"chmod -R a\+rX"):
             mounts.check_readable(copy)
+
+
+def test_what_another_program_runs_is_not_served(tmp_path) -> None:
+    """Neither here, nor by a file that would start in vain elsewhere."""
+    engine = str(tmp_path / "engine")
+    built = ["build", "tiny", "--backend", "tensorrt-llm-1.2", "--gpu", "a10g", "-o", engine, "-q"]
+    assert CliRunner().invoke(main, built).exit_code == 0
+    for words in (
+        ["serve", engine, "--no-triton", "--free-ports", "--dry-run"],
+        ["serve", "compose", engine, "--image", "i"],
+        ["serve", "k8s", engine, "--image", "i", "--claim", "c"],
+        ["serve", "repo", engine, "--target", "container", "-o", str(tmp_path / "r")],
+    ):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 3 and "build_on_host.sh" in done.stderr, words
+    assert not (tmp_path / "r").exists()
