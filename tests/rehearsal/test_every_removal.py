@@ -121,7 +121,7 @@ def test_without_a_variable_of_the_image(name: str, apart: Namespace, sent: Walk
                 seen, cure = without_file(apart, kit, "libcuda.so.1"), "compute,utility"
             case _:
                 seen = with_driver(apart, kit, "old", "570.211.01", 12080)
-                cure = f"CUDA 13 needs {CUDA_13_DRIVER} or later"
+                cure = f"CUDA 13 needs driver {CUDA_13_DRIVER} or later"
         check_cure(run(seen, served()), cure)
         return
     assert containers.IMAGE_ENVIRONMENT[name] == image_variables()[name]
