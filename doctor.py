@@ -134,10 +134,7 @@ def _look_at_gpu(
     if wanted.least_driver and not needs.numbers(found.driver or ""):
         unknown.append(f"the driver does not tell its version; {wanted.least_driver} is needed")
     elif wanted.least_driver and needs.numbers(found.driver or "")[0] < wanted.least_driver:
-        faults.append(
-            f"the driver {found.driver} is too old: CUDA 13 needs {wanted.least_driver} or later; "
-            "update NVIDIA's driver and restart"
-        )
+        faults.append(needs.old_driver(str(found.driver), wanted.least_driver))
     if found.capability is None:
         unknown.append("which GPU CUDA sees is not told (is CUDA_VISIBLE_DEVICES right?)")
     elif reason := wanted.unsupported(found.capability):
@@ -145,12 +142,12 @@ def _look_at_gpu(
 
 
 def _check_triton() -> None:
-    """Raise EnvironmentUnfitError where the Triton runtime is not installed, or has no room."""
+    """Raise EnvironmentUnfitError where the Triton runtime or a place for its files is missing."""
     from nemotrt.serve.triton.runtime import find_runtime
-    from nemotrt.serve.triton.server import check_shared_memory
+    from nemotrt.serve.triton.server import check_places
 
     find_runtime()
-    check_shared_memory()
+    check_places()
 
 
 @click.command()

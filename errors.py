@@ -46,8 +46,17 @@ class ChildProcessFailedError(NemotrtError):
     exit_code = 5
 
 
+# Of a name without a character: `--gpu "$GPU"`, where the shell has no GPU.
+UNSET = " (is the variable of the shell set?)"
+
+
 def nearest_hint(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean ...?" for the known name nearest to `name`, "." if none is near."""
+    """Return "; did you mean ...?" for the known name nearest to `name`, "." if none is near.
+
+    A name without a character is a variable that the shell does not have.
+    """
+    if not name:
+        return f"{UNSET}."
     by_lower = {item.lower(): item for item in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else "."

@@ -16,8 +16,17 @@ from typing import Any
 CUDA_13_DRIVER = 580
 CURE_DRIVER = (
     "Install NVIDIA's driver, or give the container its GPU, with "
-    "NVIDIA_DRIVER_CAPABILITIES=compute,utility; `nvidia-smi` says more."
+    f"NVIDIA_DRIVER_CAPABILITIES=compute,utility. CUDA 13 needs driver {CUDA_13_DRIVER} or later; "
+    "`nvidia-smi` says which there is."
 )
+
+
+def old_driver(found: str, least: int = CUDA_13_DRIVER) -> str:
+    """Return what is said of a driver that is too old for CUDA 13, by its version."""
+    return (
+        f"the driver {found} is too old: CUDA 13 needs {least} or later; "
+        "update NVIDIA's driver and restart"
+    )
 
 
 @dataclass(frozen=True, slots=True)

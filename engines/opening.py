@@ -181,6 +181,13 @@ def weights_place(folder: Path, manifest: Manifest, given: str | None) -> Place 
     return place
 
 
+def check_runs_here(folder: Path, manifest: Manifest) -> None:
+    """Raise EnvironmentUnfitError where another program than ours runs the engine, anywhere."""
+    backend = registry.find(manifest.backend)
+    if backend.host_steps(folder) is not None:
+        backend.open(folder, manifest, AS_BUILT)  # which says what runs it
+
+
 def check_threads(manifest: Manifest, num_threads: int | None) -> None:
     """Raise ConfigError if CPU threads are given for an engine that has no use for them."""
     names = registry.cpu_names()

@@ -73,6 +73,15 @@ def run(
     from nemotrt.serve.processes.packages import check_packages
 
     check_packages(use_triton=serve_spec.use_triton)
+    from nemotrt.serve.processes.host import check_host
+
+    check_host()
+    if serve_spec.use_triton:
+        from nemotrt.serve.triton.runtime import find_runtime
+        from nemotrt.serve.triton.server import check_places
+
+        find_runtime(serve_spec.triton.runtime)  # before minutes of building
+        check_places()
     from nemotrt.serve.logs.outlet import start_logging
     from nemotrt.serve.logs.tracing import check_tracing
     from nemotrt.serve.processes.run_folder import check_run_folder, create_run_folder, runs_root
@@ -196,7 +205,7 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
         ConfigError: an option is of what is not there.
     """
     from nemotrt.engines.artefact.manifest import MANIFEST_FILE, read_manifest
-    from nemotrt.engines.opening import check_adapters, check_python, check_threads
+    from nemotrt.engines.opening import check_adapters, check_python, check_runs_here, check_threads
     from nemotrt.serve.processes.options import check_adapter_names
 
     given = {option.name for option in given_options(click.get_current_context()).values()}
@@ -206,6 +215,7 @@ def _checked(spec: ServeSpec, free_ports: bool) -> ServeSpec:
     spec.process.prefix_cache.check_size()
     if (spec.engine / MANIFEST_FILE).is_file():
         manifest = read_manifest(spec.engine)
+        check_runs_here(spec.engine, manifest)
         check_threads(manifest, spec.process.opening.num_threads)
         check_python(manifest, spec.process.opening.tensorrt_llm_python)
         check_adapters(manifest, spec.process.opening.lora)

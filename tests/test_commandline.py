@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotrt.cli import main
 from nemotrt.commandline.default_group import DefaultGroup
 from nemotrt.commandline.kinds import ABOVE_0, COUNT
 from nemotrt.commandline.options import option, options_of, words_of
@@ -152,3 +153,10 @@ def test_the_words_of_options_say_them(options: Numbers) -> None:
     result = CliRunner().invoke(numbers, words_of(options))
     assert result.stdout == f"{options}\n", result.output
     assert not words_of(Numbers())
+
+
+def test_a_name_without_a_character_is_a_variable_that_is_not_set() -> None:
+    """`--gpu "$GPU"` in a shell that has no GPU."""
+    for words in (["plan", "nemotron-nano-9b-v2", "--gpu", ""], ["build", "", "-o", "e"]):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 2 and "is the variable of the shell set?" in done.stderr

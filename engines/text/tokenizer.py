@@ -17,7 +17,7 @@ from nemotrt.engines.text.tokenizer_config import (
     template_sources,
 )
 from nemotrt.engines.text.tokenizer_state import settle
-from nemotrt.errors import ArtefactError, EnvironmentUnfitError
+from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 from nemotrt.files.text_file import json_object_if_there
 
 TOKENIZER_FILES = (
@@ -67,8 +67,16 @@ class Tokenizer:
         """Return the ids of `text`; special tokens written in it become their ids.
 
         Other Python threads run meanwhile, which only the library's batched call lets them.
+
+        Raises:
+            ConfigError: the text has what is no character.
         """
-        (encoding,) = self._backend.encode_batch([text], add_special_tokens=add_special_tokens)
+        try:
+            (encoding,) = self._backend.encode_batch([text], add_special_tokens=add_special_tokens)
+        except TypeError as error:  # half a surrogate pair, as of bytes that the locale can't read
+            raise ConfigError(
+                "the text is not UTF-8: give it so, in a locale that reads it (LC_ALL=C.UTF-8)."
+            ) from error
         ids: list[int] = encoding.ids
         return ids
 

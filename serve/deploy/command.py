@@ -62,20 +62,28 @@ def compose(compose_spec: ComposeSpec, num_gpus: int | None, checkpoint: str | N
     spans go: $OTEL_EXPORTER_OTLP_ENDPOINT.
     """
     from nemotrt.serve.deploy.compose import compose_file
-    from nemotrt.serve.deploy.mounts import weights_mount
+    from nemotrt.serve.deploy.mounts import check_readable, weights_mount
 
     engine = compose_spec.engine.absolute()
     gpus = _num_gpus(engine, num_gpus)
     weights = weights_mount(engine, checkpoint)
+    for folder in (engine, *([weights.source] if weights else [])):
+        check_readable(folder)
     spec = replace(compose_spec, engine=engine, num_gpus=gpus, weights=weights)
     _print(compose_file(spec))
 
 
 def _num_gpus(engine: Path, given: int | None) -> int:
-    """Return the GPUs of one server: as given, or those that the engine was built for."""
+    """Return the GPUs of one server: as given, or those that the engine was built for.
+
+    Raises:
+        EnvironmentUnfitError: another program runs the engine.
+    """
     from nemotrt.engines.artefact.manifest import read_manifest
+    from nemotrt.engines.opening import check_runs_here
 
     manifest = read_manifest(engine)
+    check_runs_here(engine, manifest)
     if given is not None:
         return given
     return 0 if manifest.gpu is None else int(manifest.options.get("tp_size", 1))

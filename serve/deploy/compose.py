@@ -29,8 +29,6 @@ def compose_file(spec: ComposeSpec) -> dict[str, Any]:
         "command": serve_command(spec, checkpoint),
         "user": "1000:1000",
         "environment": {
-            "HOME": "/tmp",
-            "NEMOTRT_RUN_DIR": RUN_FOLDER,
             "NEMOTRT_API_KEYS": "${NEMOTRT_API_KEYS:-}",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "${OTEL_EXPORTER_OTLP_ENDPOINT:-}",
         },

@@ -105,10 +105,8 @@ def _container(spec: ClusterSpec) -> Manifest:
         {"name": "run", "mountPath": RUN_FOLDER},
         {"name": "temporary", "mountPath": "/tmp"},
     ]
-    environment: list[Manifest] = [
-        {"name": "NEMOTRT_RUN_DIR", "value": RUN_FOLDER},
-        {"name": "HOME", "value": "/tmp"},  # of caches; the root is read-only
-    ]
+    # Where it writes, its image says: HOME and NEMOTRT_RUN_DIR.
+    environment: list[Manifest] = []
     if spec.key_secret is not None:
         source = {"secretKeyRef": {"name": spec.key_secret, "key": "keys"}}
         environment.append({"name": "NEMOTRT_API_KEYS", "valueFrom": source})
@@ -117,7 +115,7 @@ def _container(spec: ClusterSpec) -> Manifest:
         "name": "server",
         "image": spec.image,
         "command": serve_command(spec, checkpoint),
-        "env": environment,
+        **({"env": environment} if environment else {}),
         "ports": [{"name": name, "containerPort": port} for name, port in PORTS.items()],
         "volumeMounts": mounts,
         "startupProbe": _probe("/health/ready", period_s=5, failures=360),

@@ -11,6 +11,7 @@ from nemotrt.engines.opening import leaves_weights, weights_place
 from nemotrt.errors import ConfigError
 
 CHECKPOINT_MOUNT = "/checkpoint"
+CONTAINER_USER = 1000  # of the images, the compose file and the manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,24 @@ def weights_mount(engine: Path, given: str | None) -> WeightsMount | None:
         f"{path} has links that lead out of it, such as {links[0].name}, which a container can't "
         f"follow. Make one folder of both, and give that one: nemotrt pack {engine} -o DIR"
     )
+
+
+def check_readable(folder: Path) -> None:
+    """Raise ConfigError where a container's user can't read what is in a folder of the host.
+
+    Builds under a strict umask are their user's alone.
+    """
+    for path in (folder, *folder.rglob("*")):
+        try:
+            found = path.stat()
+        except OSError:
+            continue  # a link to nothing: whoever opens it says so
+        wanted = 0o5 if path.is_dir() else 0o4
+        if found.st_uid != CONTAINER_USER and found.st_mode & wanted != wanted:
+            raise ConfigError(
+                f"{path} is closed to user {CONTAINER_USER}, as which the container runs: chmod -R "
+                f"a+rX {folder}"
+            )
 
 
 def claim_path(engine: Path, given: str | None, path: str | None) -> str | None:

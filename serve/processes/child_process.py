@@ -4,6 +4,7 @@ All of its group ends with us, however we end: see `parent_death`.
 """
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from nemotrt.serve.processes.going_on import going_on
 from nemotrt.wire import parent_death
 
 NUM_LOG_LINES = 15
+MAX_LOG_LINES = 400
+MAX_FAULTS = 5  # of lines before the last that say what is wrong
+FAULT = re.compile(r"\b(ERROR|CRITICAL)\b|\b[EF]\d{4} |\[err\]")  # ours, Triton's, libevent's
 MAX_LOG_BYTES = 1 << 16  # that are read for them
 MAX_LINE_BYTES = 1 << 16  # a longer one is copied in pieces
 COPY_END_S = 1.0  # for the last lines of a process that has ended
@@ -109,7 +113,7 @@ class ChildProcess:
         how = "did not become ready in time" if code is None else f"ended with exit code {code}"
         if code is not None:
             self._copying.join(COPY_END_S)  # its descendants may have the pipe still
-        lines = last_lines(self.log, NUM_LOG_LINES)
+        lines = telling_lines(self.log)
         shown = "".join(f"\n  {line}" for line in lines)
         return ChildProcessFailedError(
             f"{shlex.join(self.command)}\n{how}. Its log is {self.log}; the last lines:{shown}"
@@ -139,6 +143,16 @@ def _reap_group(group: int) -> None:
             pass
     except ChildProcessError:
         return
+
+
+def telling_lines(path: Path) -> list[str]:
+    """Return the last lines of a log, after those before them that say what is wrong.
+
+    Triton says why a model does not load before tables and its own end.
+    """
+    lines = last_lines(path, MAX_LOG_LINES)
+    before = [line for line in lines[:-NUM_LOG_LINES] if FAULT.search(line)]
+    return [*before[-MAX_FAULTS:], *lines[-NUM_LOG_LINES:]]
 
 
 def last_lines(path: Path, count: int) -> list[str]:

@@ -28,7 +28,7 @@ from nemotrt.serve.supervision.services import engine_service, front_service, tr
 from nemotrt.serve.triton.address import LOOPBACK, TritonAddress, TritonProtocol
 from nemotrt.serve.triton.repository import RepositorySpec, write_repository
 from nemotrt.serve.triton.runtime import find_runtime
-from nemotrt.serve.triton.server import check_shared_memory, clean_shared_memory
+from nemotrt.serve.triton.server import clean_shared_memory
 from nemotrt.serve.triton.workspace import TritonWorkspace, is_plain, plan_workspace
 
 log = logging.getLogger("nemotrt.serve")
@@ -108,8 +108,6 @@ class Supervisor:
             signal.signal(number, self._ask_stop)
         try:
             self._write_files()
-            if self.triton is not None:
-                check_shared_memory()
             for service in self.services:
                 self._bring_up(service)
             if not self._must_stop:

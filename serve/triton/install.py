@@ -76,7 +76,10 @@ def _reason(stderr: str) -> str:
     if "No module named pip" in stderr:
         return "this Python has no pip; install it (python -m ensurepip) and try again."
     if UNREACHABLE.search(stderr):
-        return "the package index can't be reached; check the network or pip's configuration."
+        return (
+            "the package index can't be reached; check the network or pip's configuration, or set "
+            "PIP_NO_INDEX=1 and PIP_FIND_LINKS=FOLDER for a wheelhouse (docs/guides/gpu-host.md)."
+        )
     lines = [line for line in stderr.splitlines() if line.strip()]
     return re.sub(r"\S+://\S+", "<address>", lines[-1]) if lines else "pip gave no reason."
 

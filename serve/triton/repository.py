@@ -11,6 +11,7 @@ from nemotrt import wire
 from nemotrt.build.packing import pack_into
 from nemotrt.engines.artefact.manifest import read_manifest
 from nemotrt.engines.artefact.options import OpenOptions
+from nemotrt.engines.opening import check_runs_here
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import writing_folder
 from nemotrt.serve.processes.options import DEFAULT_NAME, check_model_name
@@ -70,8 +71,9 @@ def write_repository(
     Raises:
         ArtefactError: `engine` is no engine directory, or its checkpoint has gone or changed.
         ConfigError: `target` exists and `force` is false.
+        EnvironmentUnfitError: another program runs the engine.
     """
-    read_manifest(engine)
+    check_runs_here(engine, read_manifest(engine))
     with writing_folder(target, force=force) as partial:
         model = partial / spec.model_name
         version = model / "1"

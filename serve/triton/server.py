@@ -1,8 +1,9 @@
-"""The tritonserver command line, and its shared memory."""
+"""The tritonserver command line, and the folders that it and its stubs write to."""
 
 import os
 import secrets
 import shutil
+import tempfile
 from pathlib import Path
 
 from nemotrt.errors import EnvironmentUnfitError
@@ -12,6 +13,9 @@ from nemotrt.serve.triton.runtime import TritonRuntime
 from nemotrt.serve.triton.workspace import TritonWorkspace
 
 SHARED_MEMORY = Path("/dev/shm")
+# Source: triton-inference-server/python_backend r24.10, src/pb_env.cc: /tmp/python_env_XXXXXX,
+# whatever TMPDIR says.
+SCRATCH = Path("/tmp")
 SHARED_MEMORY_PREFIX = "nemotrt"
 # Source: tried with tmpfs mounts: with 1 MiB the stub does not start, with 2 MiB it does and takes
 # 1 MiB. The rest is for requests on their way.
@@ -20,15 +24,35 @@ SHARED_MEMORY_BYTES = 16 << 20
 CLOSED_APIS = "model-repository,shared-memory,trace,logging"
 
 
-def check_shared_memory() -> None:
-    """Raise EnvironmentUnfitError unless the stubs' regions have room.
+def check_places() -> None:
+    """Raise EnvironmentUnfitError unless the places that no option moves can be written.
 
     Raises:
-        OSError: what there is of it is not told.
+        OSError: what there is of shared memory is not told.
     """
+    try:
+        with tempfile.TemporaryFile(dir=SCRATCH) as file:
+            file.write(bytes(1))
+    except OSError as error:
+        raise EnvironmentUnfitError(
+            f"Triton makes a folder in {SCRATCH}, which takes none: {error.strerror}. Make it a "
+            f"folder of mode 1777 with room (docker run --tmpfs {SCRATCH}), or serve with "
+            "--no-triton."
+        ) from error
+    _check_shared_memory()
+
+
+def _check_shared_memory() -> None:
+    """Raise EnvironmentUnfitError unless the stubs' regions have room."""
     if not SHARED_MEMORY.is_dir():
         raise EnvironmentUnfitError(
-            f"there is no {SHARED_MEMORY}, which Triton's stubs want: mount memory there"
+            f"there is no {SHARED_MEMORY}, which Triton's stubs want: mount memory there (docker "
+            "run --shm-size 1g), or serve with --no-triton"
+        )
+    if not os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
+        raise EnvironmentUnfitError(
+            f"{SHARED_MEMORY} can't be written, which Triton's stubs want: give it mode 1777 "
+            "(docker run --shm-size 1g mounts it so), or serve with --no-triton"
         )
     free = shutil.disk_usage(SHARED_MEMORY).free
     if free < SHARED_MEMORY_BYTES:

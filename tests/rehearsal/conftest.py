@@ -1,9 +1,15 @@
 """The folders of the rehearsal on an A10G, and what a laptop sent to it: made once a session."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import yaml
 
+from support.rehearsal.machine import host
+from support.rehearsal.namespace import Namespace
+from support.rehearsal.trials import EXTRAS, run
 from support.rehearsal.walk import Kit, Walk, of
 
 
@@ -32,3 +38,33 @@ def triton_runtime() -> Iterator[None]:
 
     install_runtime()
     yield
+
+
+@pytest.fixture(scope="session")
+def whole(sent: Walk) -> Namespace:
+    """The host with all that it needs: nothing is asked of a hub any more."""
+    kit = sent.kit
+    seen = host(kit.image(*EXTRAS), kit.home("host"), gpu=kit.driver, others={})
+    return seen.with_variables(HF_HUB_OFFLINE="1")
+
+
+@pytest.fixture(scope="session")
+def apart(whole: Namespace, sent: Walk) -> Namespace:
+    """The same host, where `engine-nano` leaves its weights in `checkpoint-nano`."""
+    home = sent.kit.home("host")
+    if not (home / "engine-nano").is_dir():
+        shutil.copytree(sent.kit.home("laptop") / "engine-nano", home / "engine-nano")
+        shutil.copytree(home / "packed-nano/checkpoint", home / "checkpoint-nano")
+    return whole
+
+
+@pytest.fixture(scope="session")
+def compose_file(apart: Namespace) -> dict[str, Any]:
+    """What `serve compose` says of an engine that leaves its weights in a checkpoint."""
+    told = run(
+        apart,
+        "nemotrt serve compose engine-nano --checkpoint checkpoint-nano --image nemotrt:rtx",
+    ).check()
+    found: dict[str, Any] = yaml.safe_load(told.output)
+    assert len(found["services"]["nemotrt"]["volumes"]) == 2
+    return found

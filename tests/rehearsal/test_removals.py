@@ -1,11 +1,8 @@
 """Whatever is taken from the rehearsal's host, a line of what fails then names the cure."""
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,64 +10,31 @@ import yaml
 from packaging.requirements import Requirement
 
 from support.rehearsal import driver
-from support.rehearsal.image import PREFIX
-from support.rehearsal.machine import HOME, SHARED_MEMORY_BYTES, Done, host, running
+from support.rehearsal.machine import HOME, SHARED_MEMORY_BYTES
 from support.rehearsal.namespace import SHARED_MEMORY, Access, Mount, Namespace
-from support.rehearsal.walk import Kit, Walk
+from support.rehearsal.trials import (
+    CHECK,
+    DRIVER,
+    EXTRAS,
+    GENERATE,
+    PROFILE,
+    check_cure,
+    run,
+    up,
+    with_mount,
+    without_file,
+    without_package,
+)
+from support.rehearsal.walk import Walk
 
-GENERATE = "nemotrt generate packed-nano hi --max-tokens 2"
-CHECK = "nemotrt check packed-nano"
 SERVE = "timeout 120 nemotrt serve packed-nano --free-ports"
-PROFILE = "nemotrt profile run packed-nano --isl 8 --osl 2 -n 1 -o /tmp/run"
 IN_A_TERMINAL = "python3 -c 'import pty, sys; sys.exit(pty.spawn({}) >> 8)' >&2"
-EXTRAS = ("rtx-run", "serve")
-DRIVER = "Install NVIDIA's driver, or give the container its GPU"
 BASE = "is not installed: pip install nemotrt"
 
 
 def later(*values: str) -> list[Any]:
     """Return parameters that the slow tests have: one of each kind is enough for each change."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
-
-
-@pytest.fixture(scope="module")
-def whole(sent: Walk) -> Namespace:
-    """The host with all that it needs: nothing is asked of a hub any more."""
-    kit = sent.kit
-    seen = host(kit.image(*EXTRAS), kit.home("host"), gpu=kit.driver, others={})
-    return replace(seen, environment=seen.environment | {"HF_HUB_OFFLINE": "1"})
-
-
-def run(namespace: Namespace, script: str) -> Done:
-    """Run a command in a namespace of its own."""
-    line = namespace.command(["bash", "-c", f". {PREFIX}/bin/activate; {script}"])
-    done = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    return Done(script, done.returncode, done.stdout, done.stderr)
-
-
-def with_mount(namespace: Namespace, target: str, mount: Mount) -> Namespace:
-    return replace(namespace, mounts=namespace.mounts | {target: mount})
-
-
-def without_file(namespace: Namespace, kit: Kit, name: str) -> Namespace:
-    """The host, whose driver came without one of its libraries."""
-    folder = kit.folder / f"driver-without-{name}"
-    if not folder.is_dir():
-        shutil.copytree(kit.driver, folder)
-        (folder / "lib" / name).unlink()
-    return with_mount(namespace, str(driver.PLACE), Mount(Access.READ, folder))
-
-
-def without_package(namespace: Namespace, kit: Kit, name: str) -> Namespace:
-    image = kit.image(*EXTRAS, without=name)
-    return with_mount(namespace, str(PREFIX), Mount(Access.READ, image))
-
-
-def check_cure(done: Done, cure: str) -> None:
-    """Whether a command failed, and one line of what it says has the cure."""
-    assert done.code not in (0, 124), done.text
-    assert any(cure in line for line in done.errors.splitlines()), done.text
-    assert "Traceback" not in done.errors, done.text
 
 
 @pytest.mark.parametrize(
@@ -202,33 +166,6 @@ COMPOSE = {
 }
 
 
-@pytest.fixture(scope="module")
-def compose_file(whole: Namespace, sent: Walk) -> dict[str, Any]:
-    """What `serve compose` says of an engine that leaves its weights in a checkpoint."""
-    home = sent.kit.home("host")
-    if not (home / "engine-nano").is_dir():
-        shutil.copytree(sent.kit.home("laptop") / "engine-nano", home / "engine-nano")
-        shutil.copytree(home / "packed-nano/checkpoint", home / "checkpoint-nano")
-    told = run(
-        whole,
-        "nemotrt serve compose engine-nano --checkpoint checkpoint-nano --image nemotrt:rtx",
-    ).check()
-    found: dict[str, Any] = yaml.safe_load(told.output)
-    assert len(found["services"]["nemotrt"]["volumes"]) == 2
-    return found
-
-
-def up(whole: Namespace, home: Path, found: dict[str, Any]) -> Done:
-    """Start a compose file's service on a host with the port free, and end it again."""
-    (home / "compose.yaml").write_text(yaml.safe_dump(found))
-    with running(whole) as machine:
-        machine.run(f". {PREFIX}/bin/activate")
-        done = machine.run("docker compose up --detach --wait")
-        if done.code == 0:
-            machine.run("docker compose down").check()
-    return done
-
-
 @pytest.mark.triton
 @pytest.mark.parametrize("what", ["weights", *later(*sorted(COMPOSE.keys() - {"weights"}))])
 def test_without_a_part_of_the_compose_file(
@@ -244,7 +181,7 @@ def test_without_a_part_of_the_compose_file(
 def test_what_the_image_says_too_may_be_left_out(
     whole: Namespace, sent: Walk, compose_file: dict[str, Any]
 ) -> None:
-    """Docker's own 64 MB do for one model; the variables have the image's values, or none."""
+    """Docker's own 64 MB do for one model; the variables have no values."""
     changed = yaml.safe_load(yaml.safe_dump(compose_file))
     service = changed["services"]["nemotrt"]
     service["environment"].clear()

@@ -135,7 +135,11 @@ def compile_set(
 @functools.cache
 def kept_folder() -> Path:
     """Return the folder of the libraries, by what they are made of; processes share it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "nemotrt" / "emulated-kernels"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = cache / "nemotrt" / "emulated-kernels"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a user without a home
+        folder = Path(tempfile.gettempdir()) / "emulated-kernels"
+        folder.mkdir(exist_ok=True)
     return folder

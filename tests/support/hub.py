@@ -30,7 +30,8 @@ class Repository:
 
     @property
     def commit(self) -> str:
-        return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
+        each = sorted((name, hashlib.sha1(data).hexdigest()) for name, data in self.files.items())
+        return hashlib.sha1(repr(each).encode()).hexdigest()
 
     @property
     def revisions(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from nemotrt.engines.checkpoint.hub.hub_id import MAIN, HubId, is_commit, is_repository
-from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
 
 OFFLINE = "HF_HUB_OFFLINE"
 TRUE = ("1", "ON", "YES", "TRUE")
@@ -22,7 +22,11 @@ def is_offline() -> bool:
 
 
 def hub_cache() -> Path:
-    """Return the folder of the cache: $HF_HUB_CACHE, or `hub` in $HF_HOME."""
+    """Return the folder of the cache: $HF_HUB_CACHE, or `hub` in $HF_HOME.
+
+    Raises:
+        EnvironmentUnfitError: neither is set, and the user has no home.
+    """
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if named := os.environ.get(name):
             return _expanded(named)
@@ -33,7 +37,13 @@ def hub_cache() -> Path:
 
 
 def _expanded(text: str) -> Path:
-    return Path(os.path.expandvars(os.path.expanduser(text))).absolute()
+    """Return a path with its `~`; a user without a home would get a folder of that name here."""
+    path = Path(os.path.expandvars(os.path.expanduser(text)))
+    if path.parts[:1] == ("~",):
+        raise EnvironmentUnfitError(
+            f"this user has no home for {text}: set HF_HOME to a folder for checkpoints."
+        )
+    return path.absolute()
 
 
 def repository_folder(repository: str) -> Path:

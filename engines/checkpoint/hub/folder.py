@@ -13,7 +13,7 @@ from nemotrt.engines.checkpoint.hub.cache import (
 from nemotrt.engines.checkpoint.hub.hub_id import FORM, MAIN, HubId, parse_hub_id, split_revision
 from nemotrt.engines.checkpoint.hub.parts import Part, lacking
 from nemotrt.engines.tiny.models import TINY_MODELS
-from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
+from nemotrt.errors import UNSET, ArtefactError, ConfigError, EnvironmentUnfitError
 
 
 def checkpoint_folder(name: str, part: Part = Part.WEIGHTS, *, quiet: bool = False) -> Path:
@@ -73,8 +73,9 @@ def meaning(name: str, part: Part) -> Path | HubId:
     if not path.exists() and (hub_id := parse_hub_id(name)):
         return hub_id
     mounted = " A container has the folder where it is mounted." if path.is_absolute() else ""
+    unset = "" if name else UNSET
     raise ConfigError(
-        f"checkpoint {name!r} is not a folder; give a Hugging Face folder, a GGUF file, a "
+        f"checkpoint {name!r} is not a folder{unset}; give a Hugging Face folder, a GGUF file, a "
         f"repository of the hub ({FORM}), or a built-in model: {', '.join(TINY_MODELS)}.{mounted}"
     )
 

@@ -15,7 +15,8 @@ from typing import Any
 from support import cuda_stand_in
 from support.emulated_gpu import Driver, Nvrtc
 
-NO_DRIVER = 35  # cudaErrorInsufficientDriver, which a runtime without a driver says
+NO_DRIVER = 35  # cudaErrorInsufficientDriver, which a runtime says without a driver, or an old one
+CUDA_13 = 13000
 TEXTS = {NO_DRIVER: b"CUDA driver version is insufficient for CUDA runtime version"}
 NAME_BYTES, UUID_BYTES = 96, 16
 
@@ -49,7 +50,10 @@ class Gpu(cuda_stand_in.Cuda):
         self.told = SimpleNamespace(name=name.value, uuid=SimpleNamespace(bytes=uuid.raw))
 
     def cudaSetDevice(self, device: int) -> tuple[int]:
-        if self.library is None:
+        version = ctypes.c_int()
+        if self.library is not None:
+            self.library.cuDriverGetVersion(ctypes.byref(version))
+        if version.value < CUDA_13:
             return (NO_DRIVER,)
         small_work()
         return super().cudaSetDevice(device)

@@ -16,8 +16,8 @@ UUID = bytes.fromhex("11111111222233334444555555555555")
 LABEL = "rehearsal-no-GPU"  # one word: a script of NVML is read by words
 
 
-def make_driver(folder: Path, gpu: str) -> Path:
-    """Make the folder for a GPU of ours by name."""
+def make_driver(folder: Path, gpu: str, version: str = "580.95.05", cuda: int = 13000) -> Path:
+    """Make the folder for a GPU of ours by name, of a version that speaks that CUDA."""
     facts = load_gpu(gpu)
     name = f"{facts.name.upper()}-{LABEL}"
     num_bytes = facts.datasheet.memory_mib << 20
@@ -30,6 +30,7 @@ def make_driver(folder: Path, gpu: str) -> Path:
         "MAJOR": major,
         "MINOR": minor,
         "MEMORY_BYTES": f"{num_bytes}ul",
+        "CUDA_VERSION": str(cuda),
         "UUID": ",".join(map(str, UUID)),
     }
     command = ["cc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
@@ -38,6 +39,8 @@ def make_driver(folder: Path, gpu: str) -> Path:
     subprocess.run([*command, str(HERE / "libcuda.c"), "-o", target], check=True)
     energy = " ".join(str(5000 + 10_000 * i) for i in range(4000))
     told = {
+        "driver": version,
+        "cuda": str(cuda),
         "0.name": name,
         "0.memory_total": str(num_bytes),
         "0.compute_capability": f"{major}{minor}",

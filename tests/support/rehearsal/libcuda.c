@@ -1,12 +1,31 @@
 /* Stands in for the driver's library, libcuda.so.1: it says which GPU there is, and computes nothing.
  *
- * NAME, MAJOR, MINOR, MEMORY_BYTES and UUID (16 numbers) are given when it is compiled.
+ * NAME, MAJOR, MINOR, MEMORY_BYTES, CUDA_VERSION and UUID (16 numbers) are given when it is compiled.
  */
 #include <stddef.h>
 #include <string.h>
 
 int cuInit(unsigned int flags) {
     (void)flags;
+    return 0;
+}
+
+int cuDriverGetVersion(int *version) {
+    *version = CUDA_VERSION;
+    return 0;
+}
+
+/* What is asked of it beyond that says that there is no device: Triton counts none then. */
+static int no_device(void) {
+    return 100;
+}
+
+int cuGetProcAddress_v2(
+    const char *name, void **found, int version, unsigned long flags, int *status) {
+    (void)version;
+    (void)flags;
+    *found = strcmp(name, "cuDriverGetVersion") ? (void *)no_device : (void *)cuDriverGetVersion;
+    if (status) *status = 0;
     return 0;
 }
 

@@ -119,7 +119,7 @@ def host(image: Path, home: Path, *, gpu: Path | None, others: dict[str, Path]) 
     mounts[SHARED_MEMORY] = Mount(Access.MEMORY, None, SHARED_MEMORY_BYTES, "1777")
     mounts[HOME] = Mount(Access.WRITE, home)
     mounts |= {place: Mount(Access.WRITE, folder) for place, folder in others.items()}
-    environment = {"PATH": f"{PROGRAMS}:{PATH}", "HOME": HOME, "LANG": "C.UTF-8"}
+    environment = {"PATH": f"{PROGRAMS}:{PATH}", "HOME": HOME}
     if gpu is not None:
         mounts[str(driver.PLACE)] = Mount(Access.READ, gpu)
         environment |= driver.environment()

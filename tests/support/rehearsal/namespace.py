@@ -46,6 +46,16 @@ class Namespace:
     folder: str = "/"
     is_inner: bool = False  # within another: its processes and its network are that one's
     is_root_read_only: bool = True
+    user: tuple[int, int] = (1000, 1000)  # user and group; neither is in /etc/passwd
+    has_proc: bool = True
+
+    def with_mounts(self, mounts: dict[str, Mount]) -> "Namespace":
+        """Return it with these mounts, in the place of those that it had there."""
+        return replace(self, mounts=self.mounts | mounts)
+
+    def with_variables(self, **variables: str) -> "Namespace":
+        """Return it with these variables."""
+        return replace(self, environment=self.environment | variables)
 
     def without_mount(self, target: str) -> "Namespace":
         """Return it with a mount less."""
@@ -60,11 +70,13 @@ class Namespace:
         return replace(self, environment=left)
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """Return the command that runs another in here, as user 1000 without capabilities."""
-        line = [find_bubblewrap(), "--unshare-user", "--uid", "1000", "--gid", "1000"]
+        """Return the command that runs another in here, without capabilities."""
+        user, group = map(str, self.user)
+        line = [find_bubblewrap(), "--unshare-user", "--uid", user, "--gid", group]
         line += ["--unshare-ipc", "--cap-drop", "ALL"]
         line += [] if self.is_inner else ["--unshare-pid", "--unshare-net", "--die-with-parent"]
-        line += ["--proc", "/proc", "--dev", "/dev"]
+        line += ["--proc", "/proc"] if self.has_proc else []
+        line += ["--dev", "/dev"]
         for target in sorted(self.mounts, key=lambda place: len(Path(place).parts)):
             line += self.mounts[target].options(target)  # what lies within another comes behind it
         line += ["--remount-ro", "/"] if self.is_root_read_only else []

@@ -5,6 +5,7 @@ the real models become those of the tiny ones, which a hub serves under the real
 """
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ SHORT = {
     "--preset smoke": "--isl 16 --osl 4 -n 2",
     "--max-tokens 64": "--max-tokens 4",
     "max_tokens=256": "max_tokens=8",
+    "evaluate nano-int8": "evaluate nano-int8 --sequences 1",
 }
 LIMITS = {"max_batch_size": 4, "max_seq_len": 256, "max_num_tokens": 36}
 WAIT = "for i in $(seq 600); do python3 -c '{}' 2> /dev/null && exit; sleep 0.2; done; exit 1"
@@ -107,6 +109,7 @@ class Walk:
     def do(self, machine: Machine, line: guide.Line, shell: int = 1, folder: str = "") -> Done:
         """Run a command of the page; one that serves goes on, and this returns when it is ready."""
         text = self.as_run(line.text)
+        started_s = time.monotonic()
         if text.startswith(GOES_ON):
             number = machine.start(text, f"{HOME}/{'-'.join(text.split()[:3])}.log", shell)
             self.going_on.append((number, line))
@@ -118,6 +121,7 @@ class Walk:
         else:
             done = machine.run(f"cd {folder}\n{text}\ncd" if folder else text, shell)
         self.done.append((line, done.check()))
+        print(f"{time.monotonic() - started_s:6.1f} s  {text.splitlines()[0]}", flush=True)
         return done
 
     def stop_all(self, machine: Machine) -> None:

@@ -8,9 +8,10 @@ from nemotrt.engines.backends.protocol.local_gpu import check_same_gpu, local_co
 from nemotrt.engines.backends.tensorrt.compile.flavour import flavours
 from nemotrt.engines.backends.tensorrt.device.cuda import cuda_api
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.needs import CURE_DRIVER, Need
+from nemotrt.needs import CURE_DRIVER, Need, old_driver
 
 DRIVER_LIBRARY = "libcuda.so.1"
+CUDA_13 = 13000  # Source: cuda.h, cuDriverGetVersion: 1000 for each major version, 10 a minor one
 
 
 def needs_here(folder: Path, manifest: Manifest) -> tuple[Need, ...]:
@@ -24,11 +25,16 @@ def needs_here(folder: Path, manifest: Manifest) -> tuple[Need, ...]:
 
 
 def check_driver() -> None:
-    """Raise EnvironmentUnfitError where the driver's library can't be loaded."""
+    """Raise EnvironmentUnfitError where the driver's library can't be loaded, or is too old."""
     try:
-        ctypes.CDLL(DRIVER_LIBRARY)
+        library = ctypes.CDLL(DRIVER_LIBRARY)
     except OSError as error:
         raise EnvironmentUnfitError(f"{DRIVER_LIBRARY} is not here. {CURE_DRIVER}") from error
+    version = ctypes.c_int()
+    library.cuDriverGetVersion(ctypes.byref(version))
+    if version.value < CUDA_13:
+        told = f"(CUDA {version.value // 1000}.{version.value % 1000 // 10})"
+        raise EnvironmentUnfitError(f"{old_driver(told)}.")
 
 
 def plan_module(manifest: Manifest) -> str:

@@ -1,0 +1,33 @@
+"""What a server asks of its host before anything starts: /proc, and open files enough."""
+
+import resource
+from pathlib import Path
+
+from nemotrt.errors import EnvironmentUnfitError
+
+PROC = Path("/proc")
+# Source: tried with tritonserver 2.51: with 64 it says nothing and never becomes ready, with 40 it
+# can't make its pipes, with 256 it serves. The rest is for connections.
+LEAST_FILES = 256
+
+
+def check_host() -> None:
+    """Raise the soft limit of open files to what a server's start takes.
+
+    Raises:
+        EnvironmentUnfitError: the hard limit is lower, or there is no /proc.
+    """
+    if not (PROC / "self/stat").is_file():
+        raise EnvironmentUnfitError(
+            f"there is no {PROC}, by which a server sees its processes: mount it (mount -t proc "
+            f"proc {PROC}; bwrap --proc {PROC})."
+        )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= LEAST_FILES or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
+        raise EnvironmentUnfitError(
+            f"a process may have {hard} files open here, and a server's want {LEAST_FILES}: raise "
+            "the limit (ulimit -n 4096; docker run --ulimit nofile=4096)."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FILES, hard))
