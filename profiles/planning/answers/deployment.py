@@ -11,6 +11,7 @@ from nemotrt.profiles.planning.memory.weights import weights_bytes
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
 from nemotrt.profiles.planning.sources.windows import Windows
+from nemotrt.profiles.planning.time.adapters import Adapters
 from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import (
     Admission,
@@ -48,6 +49,7 @@ class Deployment:
     # Lengths are drawn evenly from this share of `isl` and `osl` to all of them.
     shortest_share: float = 1.0
     drafts: Drafts | None = None
+    adapters: Adapters | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError where the device cannot run this, or the heads do not split."""
@@ -97,7 +99,8 @@ class Deployment:
     def fit(self) -> Fit:
         """The questions about memory, on one of the GPUs."""
         formats = self.formats
-        weights = -(-weights_bytes(self.model, formats) // self.tp)
+        beside = self.adapters.num_bytes(self.model) if self.adapters else 0
+        weights = -(-(weights_bytes(self.model, formats) + beside) // self.tp)
         budget = Budget(self.gpu, self.memory_utilization, self.reserve_bytes, weights)
         activation = formats.activation
         lengths = self.max_num_tokens, self.isl + self.osl
@@ -164,7 +167,8 @@ class Deployment:
         cache_tokens = self.isl + self.osl if self.engine.reads_whole_cache else 0
         is_read = self.engine.windows.use is not WindowUse.UNKNOWN
         windows = self.source.windows if is_read else None
-        return ShardedModel(self.model, self.formats, self.tp, cache_tokens, windows, self.drafts)
+        beside = self.drafts, self.adapters
+        return ShardedModel(self.model, self.formats, self.tp, cache_tokens, windows, *beside)
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
         lengths, tokens = (self.isl, self.osl), self.max_num_tokens
