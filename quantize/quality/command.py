@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep what the 16 bit checkpoint makes of the windows here, and take what is there: a "
-    "later comparison with it runs the candidate alone.",
+    help="Keep what the 16 bit model makes of the windows here, and take what is there: a later "
+    "comparison with it runs the candidate alone.",
 )
 @click.option(
     "--tasks",

@@ -8,10 +8,10 @@ from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.memory.capacity import Budget, Fit
 from nemotrt.profiles.planning.memory.request_memory import RequestMemory, request_memory
 from nemotrt.profiles.planning.memory.weights import weights_bytes
+from nemotrt.profiles.planning.sources.adapters import Adapters
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
 from nemotrt.profiles.planning.sources.windows import Windows
-from nemotrt.profiles.planning.time.adapters import Adapters
 from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import (
     Admission,

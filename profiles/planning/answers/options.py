@@ -15,9 +15,9 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.memory.capacity import GIB
+from nemotrt.profiles.planning.sources.adapters import Adapters
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.model_source import ModelSource
-from nemotrt.profiles.planning.time.adapters import Adapters
 from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import (
     Admission,

@@ -7,7 +7,7 @@ from enum import StrEnum
 from nemotrt.engines.graph.cost import Cost, Kind, totals
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
-from nemotrt.profiles.planning.time.adapters import Adapters
+from nemotrt.profiles.planning.sources.adapters import Adapters
 from nemotrt.profiles.planning.time.drafts import Drafts, noted_elements
 from nemotrt.profiles.planning.time.engine_profile import DraftStates
 from nemotrt.profiles.planning.time.formats import Formats

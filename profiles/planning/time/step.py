@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, replace
 from operator import mul
 
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.profiles.planning.sources.adapters import Adapters
 from nemotrt.profiles.planning.sources.windows import Windows
-from nemotrt.profiles.planning.time.adapters import Adapters
 from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile
 from nemotrt.profiles.planning.time.formats import Formats
