@@ -1,83 +1,28 @@
-"""The whole 9B as an int8-wo engine of random weights: built, loaded, generating, and served.
+"""A whole model as an engine of random weights: built, loaded, generating, and served.
 
-Needs 20 GB of disk and about 11 GiB of memory. `python benchmarks/cpu/full_size.py [--folder F]`.
+The 9B in int8-wo needs 20 GB of disk and about 11 GiB of memory; `--model 30b-a3b`, the MoE hybrid
+in int4-wo, 36 GB and 20 GiB. `python benchmarks/cpu/full_size.py [--model M] [--folder F]`.
 """
 
 import argparse
-import json
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 from child import resident_bytes
+from full_size_checkpoint import MODELS, write_checkpoint
 from full_size_served import compare
-from models import FULL
 
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines.backends.native.program.program import read_program
-from nemotrt.engines.checkpoint.stored.safetensors_file import header_bytes
-from nemotrt.engines.model.hf_config import read_model_config
-from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.engines.opening import open_engine
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
-from nemotrt.engines.tiny.models import TINY_MODELS
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-
-from support.real_size import tokenizer_file
 
 LIMITS = Limits(max_batch_size=8, max_seq_len=4096, chunk_tokens=128)
-POOL = 1 << 24  # random codes, repeated: drawing 9e9 takes long, and time does not depend on them
 GB, MIB = 1e9, 2**20
-
-
-def is_linear(name: str) -> bool:
-    """Whether a tensor is a linear's weight, which the checkpoint stores as int8."""
-    return name.endswith("proj.weight") or name == "lm_head.weight"
-
-
-def tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Yield each tensor's name, safetensors type and shape."""
-    for name, shape in expected_shapes(read_model_config(folder)).items():
-        if is_linear(name):
-            yield name, "I8", shape
-            yield f"{name}_scale", "F32", shape[:1]
-        else:
-            yield name, "BF16", shape
-
-
-def write_checkpoint(folder: Path) -> None:
-    """Write an int8 checkpoint (W8A16) with random codes; scales keep activations near 1."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(FULL))
-    shutil.copy(tokenizer_file(), folder / "tokenizer.json")
-    shutil.copy(TINY_MODELS["tiny"] / "tokenizer_config.json", folder)
-    config = {"quantization": {"quant_algo": "W8A16", "exclude_modules": []}}
-    (folder / "hf_quant_config.json").write_text(json.dumps(config))
-    rng = np.random.default_rng(0)
-    pool = rng.integers(-127, 128, POOL, np.int8)
-    fan_in = {f"{name}_scale": shape[1] for name, kind, shape in tensors(folder) if kind == "I8"}
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(header_bytes(tensors(folder)))
-        for name, kind, shape in tensors(folder):
-            count = int(np.prod(shape))
-            if kind == "I8":
-                for start in range(0, count, POOL):
-                    file.write(pool[: count - start].data)
-            elif kind == "F32":
-                file.write(np.full(count, fan_in[name] ** -0.5 / 73, np.float32).data)
-            elif "embeddings" in name:
-                values = (pool[:POOL] / np.float32(73)).astype(ml_dtypes.bfloat16)
-                for start in range(0, count, POOL):
-                    file.write(values[: count - start].tobytes())
-            else:
-                file.write(np.ones(count, ml_dtypes.bfloat16).tobytes())
 
 
 def decode_rates(engine: Engine, batch: int, num_steps: int) -> tuple[float, float]:
@@ -131,6 +76,8 @@ def run(folder: Path) -> None:
 def main() -> None:
     """Write, build, and run in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=MODELS, default="9b")
+    parser.add_argument("--bare", action="store_true", help="Leave the server out.")
     parser.add_argument("--folder", type=Path, help="Where to work.  [default: a temporary one]")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--decode", type=Path, help=argparse.SUPPRESS)
@@ -143,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         start = time.perf_counter()
-        write_checkpoint(folder / "checkpoint")
+        write_checkpoint(folder / "checkpoint", options.model)
         size = (folder / "checkpoint" / "model.safetensors").stat().st_size
         print(f"checkpoint: {size / GB:.2f} GB, {time.perf_counter() - start:.0f} s", flush=True)
         start = time.perf_counter()
@@ -156,7 +103,8 @@ def main() -> None:
         (folder / "checkpoint" / "model.safetensors").unlink()
         command = [sys.executable, __file__, "--run", str(folder / "engine")]
         subprocess.run(command, check=True)
-        compare(folder / "engine")
+        if not options.bare:
+            compare(folder / "engine")
 
 
 if __name__ == "__main__":

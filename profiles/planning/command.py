@@ -120,6 +120,10 @@ def plan_model(
         for is_given, name in ((load, "--sessions"), (table, "--launch")):
             if is_given:
                 raise ConfigError(f"--accepted-per-step: {name} plans no speculation yet.")
+    if options.adapters is not None:
+        for told, name in ((table, "--launch"), (asked.baseline, "--baseline")):
+            if told:
+                raise ConfigError(f"--adapters: {name} knows none yet; leave one of the two out.")
     if load and precision_choice.is_any:
         raise ConfigError("--sessions plans one precision, not any.")
     # Of sessions the target is for the agents, not for a batch.

@@ -77,3 +77,19 @@ def spread_windows(rows: npt.NDArray[np.int64], most: int | None) -> npt.NDArray
     if most is None or len(rows) <= most:
         return rows
     return rows[np.arange(most) * len(rows) // most]
+
+
+def nested_windows(rows: npt.NDArray[np.int64], most: int | None) -> npt.NDArray[np.int64]:
+    """Return at most `most` of the windows, spread, so that fewer of them are among more.
+
+    They are in the text's order. Gaps between them are equal up to a factor of two.
+    """
+    if most is None or len(rows) <= most:
+        return rows
+    return rows[sorted(nested_order(len(rows))[:most])]
+
+
+def nested_order(count: int) -> list[int]:
+    """Return 0 to count - 1, each far from all before it: by its bits, read backwards."""
+    width = count.bit_length()
+    return sorted(range(count), key=lambda number: int(f"{number:0{width}b}"[::-1], 2))

@@ -51,6 +51,12 @@ if TYPE_CHECKING:
     help="As many windows as fit into the time, by this machine's pace; of checkpoints.",
 )
 @click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep what the 16 bit model makes of the windows here, and take what is there: a later "
+    "comparison with it runs the candidate alone.",
+)
+@click.option(
     "--tasks",
     callback=lambda _context, _option, value: tuple(value.split(",")) if value else (),
     metavar="TASK[,TASK...]",
@@ -77,6 +83,7 @@ def evaluate(
     sequences: int | None,
     sequence_tokens: int,
     minutes: float | None,
+    keep: Path | None,
     tasks: tuple[str, ...],
     task_folder: Path | None,
     task_limit: int | None,
@@ -98,7 +105,12 @@ def evaluate(
     from nemotrt.engines.tiny.models import FOLDER as SHIPPED
     from nemotrt.files.writing import write_file
     from nemotrt.progress import count_progress
-    from nemotrt.quantize.calibration.texts import read_texts, spread_windows, text_windows
+    from nemotrt.quantize.calibration.texts import (
+        nested_windows,
+        read_texts,
+        spread_windows,
+        text_windows,
+    )
     from nemotrt.quantize.quality import evaluate as quality
     from nemotrt.quantize.quality.tasks.run import TaskOptions, run_tasks
 
@@ -111,6 +123,7 @@ def evaluate(
     if tasks:
         asked = TaskOptions(tasks, task_folder, task_limit, shots, chat)
         of_texts = {"text": texts, "sequences": sequences, "minutes": minutes, "output": output}
+        of_texts |= {"keep": keep}
         _check_apart(of_texts)
         with count_progress("items of both models", None, quiet=silent) as progress:
             scores = run_tasks(reference, target, asked, open_options, progress)
@@ -129,13 +142,14 @@ def evaluate(
     most = sequences
     if minutes is not None:
         windows = {name: rows for name, (rows, _) in found.items()}
-        fitting = quality.windows_within(reference, target, windows, minutes)
+        fitting = quality.windows_within(reference, target, windows, minutes, keep)
         most = fitting if sequences is None else min(fitting, sequences)
-    tokens = {name: spread_windows(rows, most) for name, (rows, _) in found.items()}
+    chosen = spread_windows if keep is None else nested_windows
+    tokens = {name: chosen(rows, most) for name, (rows, _) in found.items()}
     left_out = {name: count - tokens[name].size for name, (_, count) in found.items()}
     total = quality.num_steps(reference, target, tokens)
     with count_progress("comparing", total, quiet=silent) as progress:
-        result = quality.evaluate(reference, target, tokens, progress, open_options, left_out)
+        result = quality.evaluate(reference, target, tokens, progress, open_options, left_out, keep)
     if output is not None:
         from nemotrt.quantize.quality.quality_page import quality_page
 

@@ -8,7 +8,7 @@ token; the divergence is KL(reference || candidate) in nats, averaged over posit
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -28,11 +28,13 @@ from nemotrt.engines.model.tensor_names import (
 )
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.calibration.forward import Floats
+from nemotrt.quantize.calibration.texts import nested_order
 from nemotrt.quantize.quality.engine_quality import evaluate_engine
 from nemotrt.quantize.quality.linear_error import LinearErrors
 from nemotrt.quantize.quality.quality import Ids, LayerError, Quality, Tally, TextQuality
+from nemotrt.quantize.quality.running.kept import KeptStreams
 from nemotrt.quantize.quality.running.opened import opened_block, opened_head
-from nemotrt.quantize.quality.running.pace import fitting_windows
+from nemotrt.quantize.quality.running.pace import fitting_windows, measured_pace
 from nemotrt.quantize.quality.running.streams import Stream
 
 Progress = Callable[[int], None]
@@ -48,6 +50,7 @@ def evaluate(
     progress: Progress = lambda num_steps: None,
     options: OpenOptions = AS_BUILT,
     left_out: LeftOut = NOTHING,
+    keep: Path | None = None,
 ) -> Quality:
     """Return the quality of `candidate` against `reference` on each named [sequences, tokens].
 
@@ -58,21 +61,35 @@ def evaluate(
         progress: called with a number of `num_steps(...)` done.
         options: how an engine is opened.
         left_out: how many tokens of each text are in no window, to be told.
+        keep: a folder for what the reference makes of the windows, and from which it is taken.
 
     Raises:
         ConfigError: the two are not the same model, or a text is empty.
+        ArtefactError: what was kept is damaged.
         EnvironmentUnfitError: the engine's backend can't run on this machine.
     """
     for name, rows in tokens.items():
         if rows.size == 0:
             raise ConfigError(f"text {name} is shorter than one sequence; give more text.")
     if is_engine(candidate):
+        if keep is not None:
+            raise ConfigError(f"--keep is for checkpoints; {candidate} is an engine.")
         return evaluate_engine(_open(reference), candidate, tokens, progress, options, left_out)
-    return evaluate_checkpoints(_open(reference), _open(candidate), tokens, left_out, progress)
+    return evaluate_checkpoints(
+        _open(reference), _open(candidate), tokens, left_out, progress, keep=keep
+    )
 
 
-def windows_within(reference: Path, candidate: Path, tokens: dict[str, Ids], minutes: float) -> int:
+def windows_within(
+    reference: Path,
+    candidate: Path,
+    tokens: dict[str, Ids],
+    minutes: float,
+    keep: Path | None = None,
+) -> int:
     """Return how many windows of each text a comparison of checkpoints takes in `minutes`.
+
+    With `keep`, they are the first in `nested_order`, of which those there cost the reference none.
 
     Raises:
         ConfigError: `candidate` is an engine, the texts have no window, or not one fits.
@@ -88,7 +105,21 @@ def windows_within(reference: Path, candidate: Path, tokens: dict[str, Ids], min
     def inside(block: Block, hidden: Floats) -> None:
         linears.run_block(0, block, np.repeat(hidden, len(tokens), axis=0))
 
-    return max(1, fitting_windows(both, window, minutes, inside) // len(tokens))
+    kept = None if keep is None else KeptStreams(keep, both[0])
+    pace = measured_pace(both, window, inside)
+    return fitting_windows(pace, minutes, _turns(list(tokens.values()), kept))
+
+
+def _turns(texts: list[Ids], kept: KeptStreams | None) -> Iterator[tuple[int, int]]:
+    """Yield the windows of each turn, one of each text, and how many of them are kept."""
+    orders = [nested_order(len(rows)) for rows in texts]
+    for turn in range(max(map(len, orders))):
+        of_turn = [
+            rows[order[turn]]
+            for rows, order in zip(texts, orders, strict=True)
+            if turn < len(order)
+        ]
+        yield len(of_turn), sum(kept is not None and kept.has(window) for window in of_turn)
 
 
 def is_engine(folder: Path) -> bool:
@@ -119,6 +150,8 @@ def evaluate_checkpoints(
     tokens: dict[str, Ids],
     left_out: LeftOut = NOTHING,
     progress: Progress = lambda num_steps: None,
+    *,
+    keep: Path | None = None,
 ) -> Quality:
     """Return the quality of `second` against `first`, both run block by block, as `evaluate`."""
     if not first.config.computes_as(second.config):
@@ -128,6 +161,7 @@ def evaluate_checkpoints(
     for name, rows in tokens.items():
         places[name] = range(begin, begin + len(rows))
         begin += len(rows)
+    kept = None if keep is None else KeptStreams(keep, first)
     with tempfile.TemporaryDirectory(prefix="nemotrt-") as folder:
         streams = tuple(
             Stream(Path(folder) / name, checkpoint, every)
@@ -135,8 +169,17 @@ def evaluate_checkpoints(
         )
         layers, linears = [], LinearErrors(first, second)
         samples = {name: list(sampled(place, every.shape[1])) for name, place in places.items()}
+        known = (
+            set() if kept is None else {row for row in range(len(every)) if kept.has(every[row])}
+        )
+        spared = known.difference(*samples.values())  # the insides of samples are compared
         for number, block in enumerate(blocks(first.config)):
-            layers.append(_run_both(number, block, linears, streams, samples, progress))
+            layers.append(_run_both(number, block, linears, streams, samples, spared, progress))
+        if kept is not None:
+            for row in spared:
+                streams[0][row] = kept.take(every[row])
+            for row in set(range(len(every))) - known:
+                kept.keep(every[row], streams[0][row])
         texts = list(_compare(tokens, places, (first, second), streams, left_out, progress))
     layers.sort(key=lambda layer: -layer.relative_error)
     linears.found.sort(key=lambda linear: -linear.output_error)
@@ -177,11 +220,13 @@ def _run_both(
     linears: LinearErrors,
     streams: tuple[Stream, ...],
     samples: dict[str, list[int]],
+    spared: Container[int],
     progress: Progress,
 ) -> LayerError:
     """Run one block of both models over their streams, in place, and compare.
 
-    `samples` are some sequences of each text, on which the insides are compared.
+    `samples` are some sequences of each text, on which the insides are compared. The reference
+    does not run those that are `spared`.
     """
     reference, candidate = streams
     num_tokens = reference.shape[1]
@@ -190,7 +235,8 @@ def _run_both(
     linears.run_block(number, block, before.copy())
     with opened_block(linears.reference, block, num_tokens) as run:
         for row in range(len(reference)):
-            reference[row] = run(reference[row])
+            if row not in spared:
+                reference[row] = run(reference[row])
             progress(row % 2)
     with opened_block(linears.candidate, block, num_tokens) as run:
         alone = np.stack([run(sequence) for sequence in before])

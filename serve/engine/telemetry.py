@@ -85,6 +85,15 @@ class Telemetry:
         )
         self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of admitted requests.")
         self._output_tokens = counter("output_tokens", "Generated tokens.")
+        # No more labels than adapters were opened: a request of another name is never admitted.
+        self._adapters = {
+            what: counter(f"adapter_{what}", f"{text}, by adapter.", ("adapter",))
+            for what, text in (
+                ("requests", "Requests of adapters that had a slot and have ended"),
+                ("prompt_tokens", "Prompt tokens of their admitted requests"),
+                ("output_tokens", "Their generated tokens"),
+            )
+        }
         self._steps = counter("steps", "Engine steps.")
         self._queue = histogram("queue_seconds", "From arrival to a slot.")
         self._ttft = histogram("ttft_seconds", "From arrival to the first token.")
@@ -109,6 +118,7 @@ class Telemetry:
         timeline.admitted_s = time.monotonic()
         self._queue.observe(timeline.admitted_s - timeline.submitted_s)
         self._prompt_tokens.inc(len(submission.request.prompt))
+        self._count("prompt_tokens", timeline, len(submission.request.prompt))
         log.debug("admitted", extra={"fields": timeline.fields()})
 
     def updated(self, update: Update, now_s: float) -> None:
@@ -124,8 +134,14 @@ class Telemetry:
         if timeline.first_token_s is None:
             timeline.first_token_s = now_s
             self._ttft.observe(now_s - timeline.submitted_s)
+        self._count("output_tokens", timeline, len(update.tokens))
         timeline.last_token_s = now_s
         timeline.num_output_tokens += len(update.tokens)
+
+    def _count(self, what: str, timeline: Timeline, count: int) -> None:
+        """Add to what the adapter of a request has, if it has one."""
+        if adapter := timeline.submission.request.adapter:
+            self._adapters[what].labels(adapter).inc(count)
 
     def ended(self, request_id: str, outcome: str) -> None:
         """Close a request's timeline; `outcome` is its finish reason or error code."""
@@ -135,6 +151,8 @@ class Telemetry:
         timeline = self._timelines.pop(request_id, None)
         if timeline is None:
             return
+        if timeline.admitted_s is not None:
+            self._count("requests", timeline, 1)
         fields = {**timeline.fields(), "outcome": outcome, **timeline.counts()}
         log.info("ended", extra={"fields": fields})
         if self._tracing is not None:

@@ -37,6 +37,8 @@ VALUES: dict[str, tuple[list[str], object, list[str]]] = {
     "--trust-remote-code": ([], True, []),
     "--prefix-snapshots": (["256"], 256, []),
     "--avg-seq-len": (["300"], 300, []),
+    "--max-loras": (["2"], 2, []),
+    "--max-lora-rank": (["8"], 8, ["--max-loras", "2"]),
 }
 FIELDS = {
     "--gpu": "gpu",

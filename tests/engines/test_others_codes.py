@@ -30,6 +30,14 @@ from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.quantize.contracts.loaders import others_verdicts
 
 FIXTURES = Path(__file__).parents[1] / "quantize/fixtures"
+GROUP = {"weights": {"num_bits": 4, "strategy": "group", "group_size": 128}}
+W4A16 = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    "config_groups": {"g": GROUP},
+}
+ROTATED = {"config_groups": {"R4": {"type": "hadamard", "apply": [{"location": "input"}]}}}
+FP8_CACHE = {"num_bits": 8, "type": "float"}
 GPTQ = {"quant_method": "gptq", "group_size": 16, "desc_act": True}
 NESTED = {"nvfp4": "NVFP4", "w4a16_awq": "W4A16_AWQ"}
 
@@ -46,7 +54,8 @@ def config_of(case: str) -> QuantConfig:
         return flat_config({"quant_method": "awq", "bits": 4, "group_size": 16}, "x")
     form = "gptq_v2" if "v2" in case else "gptq"
     bits = 4 if "_4" in case else 8
-    return flat_config(GPTQ | {"bits": bits, "checkpoint_format": form}, "x")
+    order = {"desc_act": "desc_act" in case}
+    return flat_config(GPTQ | {"bits": bits, "checkpoint_format": form} | order, "x")
 
 
 def read(path: Path, module: str, quant: QuantConfig) -> DecodedRef:
@@ -230,12 +239,61 @@ def test_damage_is_named(
         ({"quant_method": "gptq", "bits": 4, "dynamic": {"+:.*": {"bits": 8}}}, "each module"),
         ({"quant_method": "bitsandbytes"}, "known: modelopt, compressed-tensors"),
         ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, "quantized_layers"),
+        ({"quant_method": "awq", "bits": 4, "format": "gemv_fast"}, "known: gemm"),
+        (W4A16 | {"transform_config": ROTATED}, "rotates at 'input'"),
+        (W4A16 | {"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparsity_config"),
+        (W4A16 | {"kv_cache_scheme": FP8_CACHE | {"strategy": "attn_head"}}, "attn_head"),
+        (W4A16 | {"kv_cache_scheme": FP8_CACHE | {"dynamic": True}}, "kv_cache_scheme"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"g": GROUP | {"output_activations": {"num_bits": 8}}},
+            },
+            "output_activations",
+        ),
     ],
 )
 def test_what_cant_be_read_is_refused_with_a_cure(raw: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         flat_config(raw, "config.json")
-    assert "Give the 16 bit checkpoint" in caught.value.message
+    assert "Give the 16 bit checkpoint" in " ".join(caught.value.message.split())
+
+
+def test_what_is_part_of_the_weights_is_read() -> None:
+    """Rotations that were multiplied in, a dense mask, a cache of one scale for each layer."""
+    merged = {"config_groups": {"u": {"apply": [{"location": "weight_output"}]}}}
+    more = {"transform_config": merged, "sparsity_config": {"format": "dense"}}
+    cache = {"kv_cache_scheme": FP8_CACHE | {"strategy": "tensor", "dynamic": False}}
+    quant = flat_config(W4A16 | more | cache, "x")
+    assert quant.precision is Precision.INT4_WO and quant.kv_cache_algo == "FP8"
+    assert flat_config(W4A16 | {"transform_config": {}}, "x") == flat_config(W4A16, "x")
+
+
+@pytest.mark.parametrize("name", ["checkpoint_format", "format"])
+def test_the_second_gptq_format_is_known_by_either_name(name: str) -> None:
+    """Its zero points are what they say; the first one's are one less."""
+    for word, offset in (("gptq", 1), ("gptq_v2", 0)):
+        raw = {"quant_method": "gptq", "bits": 4, name: word}
+        scheme = flat_config(raw, "x").scheme
+        assert scheme is not None and scheme.zero_offset == offset
+
+
+@pytest.mark.parametrize("is_ordered", [False, True])
+def test_an_order_that_the_config_tells_must_be_there(is_ordered: bool, tmp_path: Path) -> None:
+    folder = gptq_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["desc_act"] = is_ordered
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if not name.endswith("g_idx")},
+        folder / "model.safetensors",
+    )
+    if is_ordered:
+        with pytest.raises(ArtefactError, match=r"up_proj\.g_idx is missing"):
+            open_checkpoint(folder)
+        return
+    assert open_checkpoint(folder).floats("model.layers.0.mlp.up_proj.weight").shape == (32, 64)
 
 
 def test_each_module_of_a_mixed_checkpoint_has_its_scheme() -> None:

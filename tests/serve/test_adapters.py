@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,11 +15,13 @@ from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.cli import main
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
+from nemotrt.engines.runtime.request import Request, Token, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from nemotrt.llm import LLM
 from nemotrt.serve.engine.submission import make_submission
+from nemotrt.serve.engine.telemetry import Telemetry
 from nemotrt.serve.front.app import FrontSpec, create_app
 from nemotrt.serve.front.upstream.upstream import Fields
 from nemotrt.serve.processes.options import check_adapter_names
@@ -233,3 +236,25 @@ def test_the_commands_choose_an_adapter(native_engine: Path, tmp_path: Path) -> 
     assert "unknown adapter 'three'" in run(*several, "--adapter", "three").output
     assert "unknown adapter" in run("--adapter", "one").output
     assert "NAME=DIR" in run("--lora", str(one)).output
+
+
+def test_metrics_are_by_adapter_and_of_admitted_requests_alone() -> None:
+    """A name that no engine has makes no label: it is refused before it has a slot."""
+    telemetry = Telemetry()
+    for name, adapter, is_admitted in (("1", "pirate", True), ("2", "", True), ("3", "x", False)):
+        request = Request(name, (1, 2, 3), adapter=adapter)
+        submission: Any = SimpleNamespace(
+            request=request, submitted_s=0.0, trail=SimpleNamespace(request_id=name)
+        )
+        telemetry.submitted(submission)
+        if is_admitted:
+            telemetry.admitted(submission)
+            telemetry.updated(Update(name, (Token(5, "a"), Token(6, "b"))), 1.0)
+        telemetry.ended(name, "stop")
+    lines = [line for line in telemetry.text({}).splitlines() if line.startswith("nemotrt_adapter")]
+    assert {line for line in lines if "_created" not in line} == {
+        'nemotrt_adapter_requests_total{adapter="pirate"} 1.0',
+        'nemotrt_adapter_prompt_tokens_total{adapter="pirate"} 3.0',
+        'nemotrt_adapter_output_tokens_total{adapter="pirate"} 2.0',
+    }
+    assert "nemotrt_prompt_tokens_total 6.0" in telemetry.text({})

@@ -7,6 +7,9 @@ import random
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ import numpy as np
 from nemotrt.build.engine_builder import BuildSpec, build_engine
 from nemotrt.engines import opening
 from nemotrt.engines.artefact.options import OpenOptions
+from nemotrt.engines.checkpoint.lora.named import NamedAdapter
 from nemotrt.engines.runtime.engine import Engine, Feed, Limits
 from nemotrt.engines.runtime.request import Request, Update
 from nemotrt.engines.runtime.sampling.params import SamplingParams
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 
 CHUNK = 16
+NAME = "adapter"
 
 
 def main() -> None:
@@ -29,11 +34,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "engine"
         build_engine(Path(model), target, BuildSpec(limits=limits))
-        engine, other = (opening.open_engine(target, OpenOptions(1)).engine for _ in range(2))
+        other = opening.open_engine(target, OpenOptions(1)).engine
+
+        def adapted(folder: str) -> Scheduler:
+            if not folder:
+                return Scheduler(opening.open_engine(target, OpenOptions(1)).engine)
+            native = target.with_name("native")  # only it takes adapters
+            build_engine(Path(model), native, BuildSpec("native", limits=limits), force=True)
+            options = OpenOptions(1, lora=(NamedAdapter(NAME, Path(folder)),))
+            return Scheduler(opening.open_engine(native, options).engine)
+
         tell({"op": "ready"})
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=hear, args=(inbox,), daemon=True).start()
-        run(Scheduler(engine), other, inbox)
+        run(adapted, other, inbox)
 
 
 def hear(inbox: "queue.SimpleQueue[Any]") -> None:
@@ -42,22 +56,30 @@ def hear(inbox: "queue.SimpleQueue[Any]") -> None:
     inbox.put(None)
 
 
-def run(scheduler: Scheduler, other: Engine, inbox: "queue.SimpleQueue[Any]") -> None:
+def run(
+    adapted: Callable[[str], Scheduler], other: Engine, inbox: "queue.SimpleQueue[Any]"
+) -> None:
+    schedulers = {"": adapted("")}  # by the folder of their adapter
     held: dict[str, list[Update]] = {}
     chance = random.Random(0)  # how many tokens a response carries
     contexts: dict[str, Any] = {}
     while True:
-        while scheduler.is_idle or not inbox.empty():
+        while all(one.is_idle for one in schedulers.values()) or not inbox.empty():
             told = inbox.get()
             if told is None:
                 return
             if told["op"] == "cancel":
-                scheduler.cancel(told["name"])
+                for one in schedulers.values():
+                    one.cancel(told["name"])
                 continue
             if told["params"]["return_context_logits"]:
                 contexts[told["name"]] = context_logits(other, told["prompt"])
-            scheduler.submit(request(told["name"], told["prompt"], told["params"]))
-        for update in scheduler.step():
+            folder = told["params"].get("adapter", "")
+            if folder not in schedulers:
+                schedulers[folder] = adapted(folder)
+            found = request(told["name"], told["prompt"], told["params"])
+            schedulers[folder].submit(replace(found, adapter=NAME if folder else ""))
+        for update in chain.from_iterable(one.step() for one in schedulers.values()):
             pending = held.setdefault(update.request_id, [])
             pending.append(update)
             if update.finish_reason is not None or chance.random() < 0.5:

@@ -40,6 +40,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
     name = "tensorrt-llm"
     has_own_python = True
+    takes_adapters = True
     has_experts = True  # its loader reads the checkpoint itself
     options_type = TensorRTLLMOptions
     # Source: docs/reference/formats.md, what the loaders take.
@@ -79,6 +80,8 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
         if (told.prefix_snapshots or told.avg_seq_len) and target.checkpoint.config.mamba is None:
             name = "--prefix-snapshots" if told.prefix_snapshots else "--avg-seq-len"
             raise ConfigError(f"{name} is for models with a recurrent state, which {path} has not.")
+        if told.max_lora_rank is not None and told.max_loras is None:
+            raise ConfigError("--max-lora-rank is of the adapters of --max-loras; give both.")
         check(target.checkpoint, target.capability, told.tp_size)
 
     def build(self, target: Target[TensorRTLLMOptions], job: BuildJob) -> Payload:
@@ -117,7 +120,7 @@ class TensorRTLLMBackend(Backend[TensorRTLLMOptions]):
 
         options = TensorRTLLMOptions(tp_size=tp_size)
         args = llm_args(limits, has_fp8_cache=has_fp8_cache, options=options)
-        raw = args.model_dump(mode="json", exclude_none=True)
+        raw = args.told()
         raw["kv_cache_config"] |= cache
         return to_yaml(LlmArgs.model_validate(raw))
 

@@ -63,6 +63,16 @@ class CudaGraphConfig(Strict, strict=True):
     batch_sizes: list[Positive] = pydantic.Field(min_length=1)
 
 
+class LoraConfig(Strict, strict=True):
+    """`lora_config`: room for adapters, which requests name. `lora` fills it."""
+
+    max_lora_rank: Positive
+    max_loras: Positive
+    max_cpu_loras: Positive
+    lora_target_modules: list[str] = pydantic.Field(min_length=1)
+    trtllm_modules_to_hf_modules: dict[str, str] = pydantic.Field(min_length=1)
+
+
 class LlmArgs(Strict, strict=True):
     """What `LLM(model, **args)` and `trtllm-serve --extra_llm_api_options FILE` are given."""
 
@@ -76,16 +86,32 @@ class LlmArgs(Strict, strict=True):
     max_beam_width: Literal[1] = 1
     enable_chunked_prefill: bool = True
     kv_cache_config: KvCacheConfig
-    cuda_graph_config: CudaGraphConfig
+    cuda_graph_config: CudaGraphConfig | None
+    lora_config: LoraConfig | None = None
 
     @pydantic.model_validator(mode="after")
     def _check_sizes(self) -> "LlmArgs":
         """Check what TensorRT-LLM only finds once the model is loaded."""
         if self.max_num_tokens < self.max_batch_size:
             raise ValueError("max_num_tokens must be at least max_batch_size")
-        if max(self.cuda_graph_config.batch_sizes) > self.max_batch_size:
+        graphs = self.cuda_graph_config
+        if graphs is not None and max(graphs.batch_sizes) > self.max_batch_size:
             raise ValueError("cuda_graph_config.batch_sizes must not exceed max_batch_size")
+        if (graphs is None) != (self.lora_config is not None):
+            raise ValueError("cuda_graph_config must be null with lora_config, and set without it")
         return self
+
+    def with_lora(self, lora: LoraConfig) -> "LlmArgs":
+        """Return the arguments with room for adapters, and without CUDA graphs.
+
+        Source: NVIDIA/TensorRT-LLM#19151 tried adapters of a Nemotron-H in eager mode alone.
+        """
+        return self.model_copy(update={"lora_config": lora, "cuda_graph_config": None})
+
+    def told(self) -> dict[str, Any]:
+        """Return what is written and what `LLM` gets: the names that it need not hear are out."""
+        found = self.model_dump(mode="json", exclude_none=True)
+        return found if self.cuda_graph_config else found | {"cuda_graph_config": None}
 
 
 def llm_args(
@@ -117,7 +143,7 @@ def llm_args(
 
 def with_reuse(args: LlmArgs, interval: int, offset_from_end: int) -> LlmArgs:
     """Return the arguments with prefixes reused, and the points where the state is kept."""
-    raw = args.model_dump(mode="json", exclude_none=True)
+    raw = args.told()
     raw["kv_cache_config"] |= {
         "enable_block_reuse": True,
         "mamba_state_config": {
@@ -142,16 +168,20 @@ def graph_batch_sizes(max_batch_size: int) -> list[int]:
 
 def to_yaml(args: LlmArgs) -> str:
     """Return the arguments as YAML, every one that each version has written out."""
-    return yaml.safe_dump(args.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    return yaml.safe_dump(args.told(), sort_keys=False)
 
 
 def read_llm_args(path: Path) -> dict[str, Any]:
-    """Return the checked arguments in a bundle's file, ready for `LLM(model, **args)`.
+    """Return the checked arguments in a bundle's file, ready for `LLM(model, **args)`."""
+    return checked_args(path).told()
+
+
+def checked_args(path: Path) -> LlmArgs:
+    """Return the arguments in a bundle's file.
 
     Raises:
         ArtefactError: the file is missing, not YAML, or has a name or value that is not one of
             TensorRT-LLM's.
     """
     text = read_text(path, ArtefactError)
-    found = yaml_model(LlmArgs, text, str(path), ArtefactError)
-    return found.model_dump(mode="json", exclude_none=True)
+    return yaml_model(LlmArgs, text, str(path), ArtefactError)

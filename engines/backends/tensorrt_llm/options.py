@@ -8,12 +8,14 @@ from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.options import option
 from nemotrt.engines.backends.protocol.options import tp_size
 
+LORA_RANK = 16  # of adapters that are not there yet
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRTLLMOptions:
     """`tp_size` GPUs share the model; `is_code_trusted` runs the checkpoint's own Python code.
 
-    The next two are not in every version of TensorRT-LLM: `versions` says in which.
+    The next ones are not in every version of TensorRT-LLM: `versions` says in which.
     `planned_snapshots` is what the planner says where `prefix_snapshots` says nothing; versions
     that have it not do without.
     """
@@ -36,5 +38,13 @@ class TensorRTLLMOptions:
         "tokens of a usual sequence, by which states and KV cache share memory (1.4.0rc4 or "
         "later).",
         kind=COUNT,
+    )
+    max_loras: int | None = option(
+        None,
+        "adapters that requests may name (1.3.0rc26 or later for a hybrid).",
+        kind=COUNT,
+    )
+    max_lora_rank: int | None = option(
+        None, "rank of those adapters, at most.", kind=COUNT, unset=str(LORA_RANK)
     )
     planned_snapshots: int | None = None

@@ -3,8 +3,9 @@
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from types import MappingProxyType
 
 from nemotrt.engines.backends.tensorrt_llm.llm_request import Gain, LLMRequest, check_guide
 from nemotrt.engines.backends.tensorrt_llm.process.llm_process import LLMProcess
@@ -36,6 +37,8 @@ from nemotrt.errors import ChildProcessFailedError, ConfigError
 
 POLL_S = 0.02  # how long a step waits for a token: a cancellation waits no longer
 STALL_S = 120.0  # no token in this time, though requests run: the LLM hangs
+LLMAdapter = tuple[str, int, str]
+NO_ADAPTERS: Mapping[str, LLMAdapter] = MappingProxyType({})
 REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
@@ -48,6 +51,7 @@ class LLMScheduler:
         tokenizer: makes text and knows the end-of-sequence ids; None gives tokens without text.
         eos_ids: further ids that end a sequence.
         reuses_prefixes: whether the LLM keeps prefixes, of which it has no logits then.
+        adapters: what the LLM is told of each: its name, its number, its folder.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class LLMScheduler:
         eos_ids: tuple[int, ...] = (),
         *,
         reuses_prefixes: bool = False,
+        adapters: Mapping[str, LLMAdapter] = NO_ADAPTERS,
     ) -> None:
         """Start with nothing to do."""
         self.engine = engine
@@ -67,6 +72,7 @@ class LLMScheduler:
         self.waiting: tuple[Request, ...] = ()  # the LLM's own queue, which can't be seen
         self._process = process
         self._reuses_prefixes = reuses_prefixes
+        self._adapters = adapters
         self._by_number: dict[int, LLMRequest] = {}
         self._ended: list[Update] = []
         self._heard_s = time.monotonic()
@@ -231,7 +237,8 @@ class LLMScheduler:
         )
         fields = sampling_fields(left, self.eos_ids)
         prompt = (*sequence.request.prompt, *sequence.output)
-        sequence.number = self._process.start(prompt, fields, self._salt(sequence))
+        adapter = self._adapters.get(sequence.request.adapter, ())
+        sequence.number = self._process.start(prompt, fields, self._salt(sequence), adapter)
         self._by_number[sequence.number] = sequence
 
     def _salt(self, sequence: LLMRequest) -> str:
@@ -239,7 +246,7 @@ class LLMScheduler:
         if not self._reuses_prefixes:
             return ""
         is_scored = sequence.request.params.prompt_logprobs is not None
-        return secrets.token_hex(16) if is_scored else sequence.request.salt
+        return secrets.token_hex(16) if is_scored else sequence.request.pool
 
     def _update(self, sequence: LLMRequest, gain: Gain) -> Update:
         """Return what a request gained, and forget it if that was the last."""

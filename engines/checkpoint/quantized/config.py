@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,10 @@ def _kv_algo(fields: Fields) -> str | None:
     if not isinstance(scheme, dict):
         raise ArtefactError(f"{fields.source} is malformed: kv_cache_scheme is {scheme!r}.")
     told = str(scheme.get("type", "int")), scheme.get("num_bits", 8)
+    if scheme.get("strategy") not in (None, "tensor") or scheme.get("dynamic"):
+        raise _unknown(
+            fields.source, f"kv_cache_scheme {scheme!r}", ("one stored scale for each layer",)
+        )
     for word, code in KV_CODES.items():
         if (code.kind, code.num_bits) == told and scheme.get("symmetric", True):
             return word
@@ -192,20 +197,27 @@ def _modelopt_scheme(fields: Fields) -> Scheme:
 def _awq(fields: Fields) -> Scheme:
     if (bits := fields.size("bits", 4)) != 4:
         raise _unknown(fields.source, f"AWQ of {bits} bits", ("4 bits",))
-    if (version := str(fields.raw.get("version", "gemm")).lower()) != "gemm":
+    version = fields.raw.get("version") or _format_of(fields.raw) or "gemm"
+    if (version := str(version).lower()) != "gemm":
         raise _unknown(fields.source, f"AWQ's version {version!r}", ("gemm",))
     return _grouped(fields, Precision.INT4_WO, "AWQ", bits)
 
 
 def _gptq(fields: Fields) -> Scheme:
-    bits, order = fields.size("bits"), fields.raw.get("checkpoint_format", "gptq")
+    bits, order = fields.size("bits"), _format_of(fields.raw) or "gptq"
     if bits not in GPTQ_BITS or fields.raw.get("dynamic"):
         raise _unknown(
             fields.source, f"GPTQ of {bits} bits, or of some for each module", ("4 and 8 bits",)
         )
     if order not in GPTQ_ZEROS:
         raise _unknown(fields.source, f"GPTQ's checkpoint_format {order!r}", GPTQ_ZEROS)
-    return _grouped(fields, GPTQ_BITS[bits], f"GPTQ, {bits} bits", bits, GPTQ_ZEROS[order])
+    found = _grouped(fields, GPTQ_BITS[bits], f"GPTQ, {bits} bits", bits, GPTQ_ZEROS[order])
+    return replace(found, is_ordered=bool(fields.raw.get("desc_act")))
+
+
+def _format_of(raw: dict[str, Any]) -> Any:
+    """Return GPTQModel's word for a file's format, by either of its names."""
+    return raw.get("checkpoint_format") or raw.get("format")
 
 
 def _grouped(

@@ -25,7 +25,8 @@ def gptq(tensors: Leaves, scheme: Scheme) -> Scaled:
     count = scales.shape[0]
     tensors.shaped("scales", FLOAT_TYPES, (count, shape[0]))
     zeros = tensors.shaped("qzeros", ("I32",), (count, -(-shape[0] // per_word)))
-    order = group_of(tensors, "g_idx", shape[1], count) if tensors.has("g_idx") else None
+    is_ordered = tensors.has("g_idx") or scheme.is_ordered
+    order = group_of(tensors, "g_idx", shape[1], count) if is_ordered else None
 
     def codes(part: slice) -> Floats:
         return unsigned(np.asarray(ref.map()[:, part]).T, bits).astype(np.float32)

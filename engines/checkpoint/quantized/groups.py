@@ -19,6 +19,7 @@ from nemotrt.errors import ArtefactError, ConfigError
 
 CLASSES = ("Linear",)  # a target that stands for every linear
 IN_ORDER = (None, "weight", "static")  # activation orders whose groups are of adjoining inputs
+MERGED = ("weight_input", "weight_output")  # where a rotation is part of the stored weight
 SHARED: dict[str, tuple[int, int]] = {Granularity.TENSOR: (0, 0), Granularity.CHANNEL: (1, 0)}
 
 
@@ -29,6 +30,7 @@ def compressed_schemes(fields: Fields) -> tuple[tuple[tuple[str, ...], Scheme], 
         ArtefactError: a key is missing or of another kind than it should be.
         ConfigError: it is a scheme that can't be read.
     """
+    _check_extras(fields)
     groups = fields.raw.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         raise ArtefactError(f"{fields.source} is malformed: config_groups is {groups!r}.")
@@ -38,8 +40,11 @@ def compressed_schemes(fields: Fields) -> tuple[tuple[tuple[str, ...], Scheme], 
             targets = [str(target) for target in group.get("targets", CLASSES)]
             weights, inputs = dict(group["weights"]), group.get("input_activations")
             told = dict(inputs) if inputs else None
+            outputs = group.get("output_activations")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{fields.source} is malformed: {error!r}.") from None
+        if outputs:
+            raise _without_engine(fields, f"output_activations {outputs!r}")
         patterns = () if set(targets) & set(CLASSES) else tuple(targets)
         layout = str(group.get("format") or fields.raw.get("format") or "")
         found.append((patterns, _scheme(weights, told, layout, fields)))
@@ -52,6 +57,39 @@ def compressed_schemes(fields: Fields) -> tuple[tuple[tuple[str, ...], Scheme], 
         )
     # Names come before the class that would take them too.
     return tuple(sorted(found, key=lambda item: not item[0]))
+
+
+def _check_extras(fields: Fields) -> None:
+    """Raise ConfigError for what makes other weights, or another model, of the codes.
+
+    Sources: compressed-tensors 0.20, transform/transform_args.py and config/base.py.
+    """
+    sparsity = fields.raw.get("sparsity_config")
+    form = sparsity.get("format", "dense") if isinstance(sparsity, dict) else sparsity
+    if form not in (None, "dense"):
+        raise _without_engine(fields, f"sparsity_config of format {form!r}")
+    transforms = fields.raw.get("transform_config") or {}
+    try:
+        applied = (
+            [
+                apply["location"]
+                for scheme in transforms["config_groups"].values()
+                for apply in scheme["apply"]
+            ]
+            if transforms
+            else []
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ArtefactError(f"{fields.source}: transform_config: {error!r}.") from None
+    if online := [place for place in applied if place not in MERGED]:
+        raise _without_engine(fields, f"transform_config, which rotates at {online[0]!r},")
+
+
+def _without_engine(fields: Fields, what: str) -> ConfigError:
+    return ConfigError(
+        f"{fields.source}: {what} is not supported: its weights alone are another model. Give the "
+        "16 bit checkpoint, or one quantized by `nemotrt quantize`."
+    )
 
 
 def _scheme(
@@ -79,7 +117,10 @@ def _scheme(
     if precision.weights.format is NumberFormat.FP4:
         scale = 1.0
     zero = 0 if weights.get("symmetric", True) else num_bits / 8
-    return Scheme(precision, title, shared[strategy], scale + zero, is_own, num_bits)
+    ordered = weights.get("actorder") not in IN_ORDER
+    return Scheme(
+        *(precision, title, shared[strategy], scale + zero, is_own, num_bits), is_ordered=ordered
+    )
 
 
 def _strategy(told: dict[str, Any]) -> str:

@@ -92,6 +92,8 @@ def _compressed(tensors: Leaves, scheme: Scheme) -> Scaled:
     if tensors.has("weight_g_idx"):
         count = tensors.take("weight_scale", FLOAT_TYPES).shape[-1]
         order = group_of(tensors, "weight_g_idx", shape[1], count)
+    elif scheme.is_ordered:
+        tensors.take("weight_g_idx", ())  # names it as missing
     return Scaled(shape, partial(plain_rows, ref), scales, zeros, order)
 
 

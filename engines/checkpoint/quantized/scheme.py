@@ -38,6 +38,7 @@ class Scheme:
     is_own: bool = False
     num_bits: int = 8
     zero_offset: int = 0  # what is added to a stored zero point
+    is_ordered: bool = False  # groups are of inputs in an order of their own, which is stored
 
     def linear_bytes(self, shape: tuple[int, ...]) -> int:
         """Return the bytes of the codes and scales of one linear, [rows, columns]."""

@@ -8,6 +8,7 @@ from nemotrt.profiles.hardware.gpu_profile import GpuProfile
 from nemotrt.profiles.planning.memory.capacity import Budget, Fit
 from nemotrt.profiles.planning.memory.request_memory import RequestMemory, request_memory
 from nemotrt.profiles.planning.memory.weights import weights_bytes
+from nemotrt.profiles.planning.sources.adapters import Adapters
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.sources.number_format import check_precision
 from nemotrt.profiles.planning.sources.windows import Windows
@@ -53,6 +54,7 @@ class Deployment:
     splits_prompts: bool = True  # whether a call may take a part of a prompt
     kept_tokens: int = 0  # first tokens of a prompt whose state is there, of `kept_share` of them
     kept_share: float = 1.0
+    adapters: Adapters | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError where the device cannot run this, or the heads do not split."""
@@ -102,7 +104,8 @@ class Deployment:
     def fit(self) -> Fit:
         """The questions about memory, on one of the GPUs."""
         formats = self.formats
-        weights = -(-weights_bytes(self.model, formats) // self.tp)
+        beside = self.adapters.num_bytes(self.model) if self.adapters else 0
+        weights = -(-(weights_bytes(self.model, formats) + beside) // self.tp)
         budget = Budget(self.gpu, self.memory_utilization, self.reserve_bytes, weights)
         activation = formats.activation
         lengths = self.max_num_tokens, self.isl + self.osl
@@ -169,7 +172,8 @@ class Deployment:
         cache_tokens = self.isl + self.osl if self.engine.reads_whole_cache else 0
         is_read = self.engine.windows.use is not WindowUse.UNKNOWN
         windows = self.source.windows if is_read else None
-        return ShardedModel(self.model, self.formats, self.tp, cache_tokens, windows, self.drafts)
+        beside = self.drafts, self.adapters
+        return ShardedModel(self.model, self.formats, self.tp, cache_tokens, windows, *beside)
 
     def _users(self, concurrency: int, batch_size: int) -> Users:
         lengths, tokens = (self.isl, self.osl), self.max_num_tokens

@@ -13,6 +13,7 @@ from typing import Any
 from nemotrt.engines.model.numerics import NumberFormat
 from nemotrt.profiles.planning.answers.as_built import built_note
 from nemotrt.profiles.planning.answers.deployment import Deployment
+from nemotrt.profiles.planning.memory.capacity import GIB
 from nemotrt.profiles.planning.time.engine_profile import WindowUse
 
 RECORD = resources.files("nemotrt.profiles.planning.measured") / "records/track_record.json"
@@ -34,6 +35,13 @@ def notes_of(deployment: Deployment, largest: int) -> tuple[str, ...]:
     notes += windows_notes(deployment)
     if deployment.drafts:
         notes += DRAFT_NOTES
+    if (adapters := deployment.adapters) is not None:
+        size = adapters.num_bytes(deployment.model) / GIB
+        notes.append(
+            f"{adapters.count} adapters of rank {adapters.rank} in every linear but routed experts "
+            f"take {size:.2f} GiB, counted with the weights, and every step reads them all; no "
+            "measured row has any"
+        )
     weights = deployment.formats.precision.weights.format
     if weights.kind == "int":  # no published row has such weights
         notes.append(f"no measured {weights.upper()} row exists: its time is the roofline's alone")

@@ -15,6 +15,7 @@ from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu
 from nemotrt.profiles.planning.answers.deployment import Deployment
 from nemotrt.profiles.planning.memory.capacity import GIB
+from nemotrt.profiles.planning.sources.adapters import Adapters
 from nemotrt.profiles.planning.sources.known_models import load_source
 from nemotrt.profiles.planning.sources.model_source import ModelSource
 from nemotrt.profiles.planning.time.drafts import Drafts
@@ -28,6 +29,7 @@ from nemotrt.profiles.planning.time.formats import Formats
 
 THIS_MACHINE = "this-machine"
 KV_TYPES = (NumberFormat.BF16, NumberFormat.FP8, NumberFormat.INT8, NumberFormat.FP32)
+ADAPTER_RANK = 16
 SSM_TYPES = (NumberFormat.FP32, NumberFormat.BF16, NumberFormat.FP16)
 
 
@@ -104,6 +106,12 @@ class DeploymentOptions:
         kind=COUNT,
         unset="no more than hold",
     )
+    adapters: int | None = option(
+        None, "LoRA adapters that run beside the weights.", kind=COUNT, unset="none"
+    )
+    adapter_rank: int | None = option(
+        None, "Rank of those adapters.", kind=COUNT, unset=str(ADAPTER_RANK)
+    )
 
     def at(self, **changes: Any) -> "DeploymentOptions":
         """Return these options with some of them changed."""
@@ -135,7 +143,28 @@ def deploy(options: DeploymentOptions, gpu: GpuProfile | None = None) -> Deploym
         admission=options.admission or engine.admission,
         max_num_tokens=options.max_num_tokens or engine.max_num_tokens,
         drafts=drafts_of(options, engine),
+        adapters=adapters_of(options, engine),
     )
+
+
+def adapters_of(options: DeploymentOptions, engine: EngineProfile) -> Adapters | None:
+    """Return the adapters that the options mean; None without any.
+
+    Raises:
+        ConfigError: the engine runs none beside its weights.
+    """
+    if options.adapters is None:
+        if options.adapter_rank is not None:
+            raise ConfigError("--adapter-rank needs --adapters: how many of that rank.")
+        return None
+    if engine.adapters is None:
+        known = [name for name in known_engines() if load_engine(name).adapters]
+        raise ConfigError(
+            f"--adapters: engine {engine.name} runs none beside its weights, as far as is known; "
+            f"of --engine these do: {', '.join(known)}. A merged one costs nothing."
+        )
+    rank = options.adapter_rank or ADAPTER_RANK
+    return Adapters(options.adapters, rank, engine.adapters.number)
 
 
 def drafts_of(options: DeploymentOptions, engine: EngineProfile) -> Drafts | None:

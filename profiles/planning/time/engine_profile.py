@@ -86,6 +86,13 @@ class Speculation(Strict):
     source: str = Field(min_length=1)
 
 
+class RunsAdapters(Strict):
+    """An engine that runs LoRA adapters beside its weights, and what it holds them in."""
+
+    number: NumberFormat
+    source: str = Field(min_length=1)
+
+
 # A time that no roofline explains; `low` and `high` are of the time, not of the rate.
 Overhead = Band[NonNegativeFloat]
 
@@ -152,6 +159,7 @@ class EngineProfile(Strict):
     scratch: Scratch = Scratch.FUSED
     windows: SlidingWindows = UNKNOWN_WINDOWS
     speculation: Speculation | None = None  # None: it checks no guesses, as far as is known
+    adapters: RunsAdapters | None = None  # None: it runs none beside its weights, likewise
     # Whether attention reads a slot's whole cache, and masks what is not held.
     reads_whole_cache: bool = False
     reads_whole_cache_source: str = ""

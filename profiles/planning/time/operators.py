@@ -7,6 +7,7 @@ from enum import StrEnum
 from nemotrt.engines.graph.cost import Cost, Kind, totals
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.numerics import NumberFormat
+from nemotrt.profiles.planning.sources.adapters import Adapters
 from nemotrt.profiles.planning.time.drafts import Drafts, noted_elements
 from nemotrt.profiles.planning.time.engine_profile import DraftStates
 from nemotrt.profiles.planning.time.formats import Formats
@@ -80,11 +81,16 @@ def prefill_call(num_sequences: int, start: float, num_tokens: float) -> Call:
 
 
 def operators(
-    model: ModelConfig, formats: Formats, call: Call, tp: int = 1, drafts: Drafts | None = None
+    model: ModelConfig,
+    formats: Formats,
+    call: Call,
+    tp: int = 1,
+    drafts: Drafts | None = None,
+    adapters: Adapters | None = None,
 ) -> Iterator[Operator]:
     """Yield what the call costs one of `tp` GPUs; widths are split, the residual stream is not.
 
-    `drafts` are the guesses that its decode steps check.
+    `drafts` are the guesses that its decode steps check, `adapters` run beside the weights.
     """
     width = formats.activation.num_bytes
     hidden, tokens = model.hidden_size, call.num_tokens
@@ -103,6 +109,15 @@ def operators(
     head = formats.head_bytes(num_weights) + model.vocab_size * call.num_logits * 4  # float32
     head_flops = 2 * call.num_logits * num_weights
     yield Operator("lm_head", Resource.WEIGHTS, head / tp, head_flops / tp, formats.head_arithmetic)
+    if adapters is not None:
+        yield Operator(
+            "adapters",
+            Resource.WEIGHTS,
+            adapters.num_bytes(model) / tp,
+            2 * tokens * adapters.num_weights(model) / tp,
+            formats.activation,
+            num_launches=adapters.num_launches(model),
+        )
     inside = totals(model)
     if Kind.EXPERTS in inside:
         yield from _experts(model, inside, formats, call, tp)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from operator import mul
 
 from nemotrt.engines.model.model_config import ModelConfig
+from nemotrt.profiles.planning.sources.adapters import Adapters
 from nemotrt.profiles.planning.sources.windows import Windows
 from nemotrt.profiles.planning.time.drafts import Drafts
 from nemotrt.profiles.planning.time.engine_profile import EngineProfile
@@ -55,6 +56,7 @@ class ShardedModel:
     cache_tokens: int = 0
     windows: Windows | None = None
     drafts: Drafts | None = None
+    adapters: Adapters | None = None
 
     @property
     def num_checked(self) -> int:
@@ -74,7 +76,8 @@ class ShardedModel:
                 num_cached_tokens=call.num_sequences * self.cache_tokens,
                 num_pairs=call.num_tokens * self.cache_tokens,
             )
-        return operators(self.model, self.formats, self.seen(call), self.tp, self.drafts)
+        beside = self.drafts, self.adapters
+        return operators(self.model, self.formats, self.seen(call), self.tp, *beside)
 
     def seen(self, call: Call) -> Call:
         """Return the call with what its attention layers read and multiply on average.

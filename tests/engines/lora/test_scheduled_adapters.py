@@ -182,4 +182,4 @@ def test_backends_without_adapters_say_how_else() -> None:
         cure = rf"nemotrt build CHECKPOINT --backend {backend.name} --lora adapters/pirate\."
         with pytest.raises(ConfigError, match=cure):
             check_adapters(manifest, given)
-    assert {"onnxruntime", "tensorrt", "tensorrt-llm"} <= set(names)
+    assert {"onnxruntime", "tensorrt"} <= set(names)

@@ -56,19 +56,30 @@ def serve(descriptor: int) -> None:
     sender = threading.Thread(target=_send_news, args=(streams, send), daemon=True)
     sender.start()
     send({"op": "ready"})
-    _obey(stream, streams, package.SamplingParams, start[0]["vocab_size"])
+    kinds = package.SamplingParams, _lora_request(start[0]["args"])
+    _obey(stream, streams, *kinds, start[0]["vocab_size"])
     streams.close()
     sender.join()
     llm.shutdown()
 
 
-def _obey(stream: Any, streams: TokenStreams, params: Any, vocab_size: int) -> None:
+def _lora_request(args: Frame) -> Any:
+    """Return the class of a request's adapter, None where the LLM has no room for adapters."""
+    if args.get("lora_config") is None:
+        return None
+    return importlib.import_module("tensorrt_llm.executor.request").LoRARequest
+
+
+def _obey(stream: Any, streams: TokenStreams, params: Any, lora: Any, vocab_size: int) -> None:
     """Start and abort requests until our side says "stop" or is gone."""
     while (found := read_frame(stream)) is not None:
         frame = found[0]
         if frame["op"] == "submit":
             fields = partial(make_params, params, frame["params"], vocab_size)
-            streams.start(frame["id"], frame["prompt"], fields, frame["salt"])
+            more = {"lora_request": partial(lora, *frame["adapter"])} if frame["adapter"] else {}
+            if frame["salt"]:
+                more["cache_salt"] = partial(str, frame["salt"])
+            streams.start(frame["id"], frame["prompt"], fields, more)
         elif frame["op"] == "abort":
             streams.abort(frame["id"])
         else:

@@ -7,7 +7,7 @@ so it is called in the thread's loop.
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +46,17 @@ class TokenStreams:
         self._thread.start()
 
     def start(
-        self, number: int, prompt: Sequence[int], make_params: Callable[[], Any], salt: str = ""
+        self,
+        number: int,
+        prompt: Sequence[int],
+        make_params: Callable[[], Any],
+        make_more: Mapping[str, Callable[[], Any]],
     ) -> None:
-        """Start a request under a number; it is heard of through `take` alone."""
-        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), make_params, salt)
+        """Start a request under a number; it is heard of through `take` alone.
+
+        `make_more` makes further arguments; a fault of theirs is the request's.
+        """
+        self._loop.call_soon_threadsafe(self._launch, number, list(prompt), make_params, make_more)
 
     def abort(self, number: int) -> None:
         """Ask the LLM to give a request up; one that has ended is left alone."""
@@ -71,12 +78,16 @@ class TokenStreams:
         self._news.put(None)
 
     def _launch(
-        self, number: int, prompt: list[int], make_params: Callable[[], Any], salt: str
+        self,
+        number: int,
+        prompt: list[int],
+        make_params: Callable[[], Any],
+        make_more: Mapping[str, Callable[[], Any]],
     ) -> None:
         """Hand a request to the LLM at once, so that an abort behind it finds it."""
         try:
             params = make_params()
-            more = {"cache_salt": salt} if salt else {}
+            more = {name: make() for name, make in make_more.items()}
             result = self._llm.generate_async(
                 prompt, sampling_params=params, streaming=True, **more
             )

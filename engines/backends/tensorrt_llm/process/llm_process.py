@@ -85,13 +85,20 @@ class LLMProcess:
         """The process's id, and its group's."""
         return self._process.pid
 
-    def start(self, prompt: Sequence[int], params: Mapping[str, Any], salt: str = "") -> int:
+    def start(
+        self,
+        prompt: Sequence[int],
+        params: Mapping[str, Any],
+        salt: str = "",
+        adapter: Sequence[Any] = (),
+    ) -> int:
         """Start a request and return its number; it is heard of through `take` alone.
 
-        It shares prefixes with requests of the same salt.
+        It shares prefixes with requests of the same salt. `adapter` is a name, a number and a path.
         """
         number = next(self._numbers)
         told = {"prompt": list(prompt), "params": dict(params), "salt": salt}
+        told["adapter"] = list(adapter)
         self._send({"op": "submit", "id": number, **told})
         return number
 

@@ -18,16 +18,26 @@ from nemotrt.needs import TENSORRT_LLM
 
 VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:rc(\d+))?")
 OLDEST = TENSORRT_LLM.least
+MAMBA_MODULE = "mamba_in_proj"
+CURES = {"kv_cache_config.": "build the bundle", "": "build and open the bundle"}
 FINAL = 1 << 30  # the "release candidate" that a release is
 
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """An argument of KvCacheConfig, the version that has it, and the option that asks for it."""
+    """An argument, the version that has it, and the option that asks for it."""
 
     name: str
     version: str
     option: str
+    within: str = "kv_cache_config."
+    of: str = ""  # which models: adapters of others are in every version
+
+    def is_asked(self, args: Mapping[str, Any]) -> bool:
+        """Whether the arguments have it."""
+        if self.within:
+            return self.name in args["kv_cache_config"]
+        return MAMBA_MODULE in (args.get(self.name) or {}).get("lora_target_modules", ())
 
 
 # Sampling needs no entry: every version from OLDEST has the fields that we send; and so has each
@@ -35,10 +45,14 @@ class Since:
 # executor/result.py of 1.2.1, llm.py of 1.3.0rc24; for cached_tokens of 1.3.0rc23
 # ai-dynamo/dynamo#13567, which ran it. Of a hybrid, the blocks of a prefix are of use only with
 # snapshots of its recurrent state.
+# Before NVIDIA/TensorRT-LLM#12154 a Nemotron-H takes the argument and applies no adapter; that is
+# read in the main branch before LoraConfig moved, and in 1.3.0rc26 it has moved.
 STATES_SINCE = "1.3.0rc24"
+LORA_SINCE = "1.3.0rc26"
 SINCE = (
     Since("mamba_state_config", STATES_SINCE, "--prefix-snapshots"),
     Since("avg_seq_len", "1.4.0rc4", "--avg-seq-len"),
+    Since("lora_config", LORA_SINCE, "--max-loras and --lora", "", " for Nemotron-H"),
 )
 
 
@@ -63,8 +77,8 @@ def check_version(version: str, args: Mapping[str, Any], compute_capability: str
         )
     if since := lacking(version, args):
         raise EnvironmentUnfitError(
-            f"TensorRT-LLM {version} has no kv_cache_config.{since.name}, which "
-            f"{since.version} has: build the bundle without {since.option}."
+            f"TensorRT-LLM {version} has no {since.within}{since.name}{since.of}, which "
+            f"{since.version} has: {CURES[since.within]} without {since.option}."
         )
     if (
         args["kv_cache_config"]["dtype"] == "fp8"
@@ -79,9 +93,8 @@ def check_version(version: str, args: Mapping[str, Any], compute_capability: str
 
 def lacking(version: str, args: Mapping[str, Any]) -> Since | None:
     """Return the first that the arguments ask for and a version has not; None if it has all."""
-    cache = args["kv_cache_config"]
     for since in SINCE:
-        if since.name in cache and (parse(version) or ()) < _order(since.version):
+        if since.is_asked(args) and (parse(version) or ()) < _order(since.version):
             return since
     return None
 

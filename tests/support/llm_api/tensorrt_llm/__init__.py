@@ -11,14 +11,16 @@ It needs the standard library alone, and computes in a process of its own (`llm_
 real one does in MPI's. `STAND_IN_VERSION` says which version's fields it has; `STAND_IN_KNOBS`
 names a JSON file of what goes wrong, and beside it is what was aborted.
 
-Sources: TensorRT-LLM tensorrt_llm/llmapi/{llm,llm_args}.py, executor/result.py,
-sampling_params.py of 1.2.1; the reference of KvCacheConfig of 1.3.0rc27 and 1.4.0rc4.
+Sources: TensorRT-LLM tensorrt_llm/llmapi/{llm,llm_args}.py, executor/{request,result}.py and
+sampling_params.py of 1.2.1; the reference of KvCacheConfig of 1.3.0rc27 and 1.4.0rc4;
+_torch/peft/lora/{config,manager}.py of main.
 """
 
 import asyncio
 import base64
 import json
 import os
+import re
 import subprocess
 import threading
 from contextlib import suppress
@@ -73,6 +75,16 @@ OF_STATES = {
     "additional_snapshot_offsets_from_end": list,
     "enable_branch_snapshot": bool,
 }
+OF_LORA = {
+    "lora_dir": list,
+    "lora_ckpt_source": str,
+    "max_lora_rank": int,
+    "lora_target_modules": list,
+    "trtllm_modules_to_hf_modules": dict,
+    "max_loras": int,
+    "max_cpu_loras": int,
+    "swap_gate_up_proj_lora_b_weight": bool,
+}
 OF_GRAPHS = {"batch_sizes": list, "max_batch_size": int, "enable_padding": bool}
 OF_LLM = {
     "model": str,
@@ -97,12 +109,17 @@ OF_LLM = {
     "backend": str,
     "stream_interval": int,
     "reasoning_parser": str,
-    "cuda_graph_config": dict,
+    "cuda_graph_config": (dict, type(None)),
+    "lora_config": dict,
     "disable_overlap_scheduler": bool,
     "attn_backend": str,
     "print_iter_log": bool,
     "enable_iter_perf_stats": bool,
 }
+
+
+# Of its loader: layers, a number, what a layer calls its module, and the module's own name.
+HF_LORA = re.compile(r".*\.\d+\.(\w+)\.(\w+|\w+\.\w+)\.lora_(A|B)\.weight")
 
 
 class RequestError(RuntimeError):
@@ -288,7 +305,9 @@ class LLM:
         self.args = {name: value for name, value in given.items() if value is not None} | kwargs
         _check("TorchLlmArgs", OF_LLM, self.args)
         _check("KvCacheConfig", OF_CACHE, self.args.get("kv_cache_config", {}))
-        graphs = self.args.get("cuda_graph_config", {})
+        graphs = self.args.get("cuda_graph_config") or {}
+        self._lora = self.args.get("lora_config")
+        _check("LoraConfig", OF_LORA, self._lora or {})
         _check("CudaGraphConfig", OF_GRAPHS, graphs)
         if graphs.get("batch_sizes") and graphs.get("max_batch_size"):
             raise ValueError(
@@ -344,8 +363,31 @@ class LLM:
         self._results[result.request_id] = result
         bias, params.embedding_bias = params.embedding_bias, None
         told = asdict(params) | {"biases": _biases(bias)}
+        if lora_request is not None:
+            told["adapter"] = self._adapter(lora_request)
         self._tell({"op": "submit", "name": result.request_id, "prompt": inputs, "params": told})
         return result
+
+    def _adapter(self, wanted: Any) -> str:
+        """The folder of a request's adapter, every tensor of which must reach a module."""
+        if self._lora is None:
+            raise ValueError("lora_request is given, and LoRA is not enabled")
+        with open(os.path.join(wanted.lora_path, "adapter_model.safetensors"), "rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        known = set(self._lora["trtllm_modules_to_hf_modules"].values())
+        assert set(self._lora["trtllm_modules_to_hf_modules"]) == set(
+            self._lora["lora_target_modules"]
+        )
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            found = HF_LORA.fullmatch(name)
+            assert found, f"unsupported key {name} from HF LoRA weights"
+            of_module = f"{found[1]}.{found[2]}", found[2]
+            assert known & set(of_module), f"{of_module} is not in supported list {known}"
+            is_down = found[3] == "A"
+            assert entry["shape"][0 if is_down else 1] <= self._lora["max_lora_rank"]
+        return str(wanted.lora_path)
 
     def shutdown(self) -> None:
         assert self._worker.stdin is not None
