@@ -1,8 +1,9 @@
 """Synthetic checkpoints of whole models, written as quantized codes: no 16-bit model is ever there.
 
 The 9B in int8 (W8A16), and Nemotron-3-Nano-30B-A3B in int4 (ModelOpt's W4A16, groups of 64). Codes
-are random and repeat: time does not depend on what weights say. A router's weights are random too,
-so that tokens choose their experts as evenly as a trained one's would at best.
+are random and repeat: time does not depend on what weights say. With experts it does in part:
+random streams are alike, so tokens choose few experts. At batch 1 alone the bytes of a step are
+those of a trained model.
 """
 
 import json
