@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.engines.runtime.engine import KeepsState, Limits
+from nemotrt.engines.runtime.kept_state import SavedState
 from nemotrt.engines.runtime.request import FinishReason, Request, Update
 from nemotrt.engines.runtime.sampling.guide import Complete, Rule
 from nemotrt.engines.runtime.sampling.params import SamplingParams
@@ -16,6 +17,8 @@ from nemotrt.engines.runtime.scheduling.reuse import KeepRules, Reuse
 from nemotrt.engines.runtime.scheduling.scheduler import Scheduler
 from nemotrt.engines.runtime.state.kept.keep_points import MIN_GAIN, PERIOD, keep_points
 from nemotrt.engines.runtime.state.kept.prefix_cache import PrefixCache
+from nemotrt.engines.runtime.state.kept.prefix_tree import nodes
+from nemotrt.errors import EnvironmentUnfitError
 from support.ahead_pipeline import Ahead
 from support.hash_engine import HashEngine, next_token
 
@@ -104,6 +107,19 @@ def storm(data: st.DataObject, scheduler: Scheduler, limit: int) -> None:
             assert said == wanted[: len(said)]
 
 
+def check_kept(scheduler: Scheduler) -> None:
+    """Of an idle scheduler: nothing is noted of a request, and all that is held serves somebody."""
+    assert scheduler._reuse is not None
+    assert not scheduler._reuse._ids
+    cache = scheduler._reuse.cache
+    held = [node for tree in cache._roots.values() for node in nodes(tree)]
+    assert all(node.children or node.fixed is not None for node in held)
+    fixed = [node.fixed for node in held if node.fixed is not None]
+    counted = sum(state.num_bytes for state in fixed)
+    counted += cache._bytes(sum(len(node.ids) for node in held))
+    assert (cache.stats.bytes, cache.stats.states) == (counted, len(fixed))
+
+
 def test_an_engine_keeps_states() -> None:
     assert isinstance(HashEngine(Limits(1, 8, 8)), KeepsState)
 
@@ -121,10 +137,29 @@ def test_every_answer_is_that_without_kept_states(
         engine, limit, data.draw(st.sampled_from([RULES, NO_CHATS])), is_ahead=is_ahead
     )
     storm(data, scheduler, limit)
+    check_kept(scheduler)
     if is_ahead:
         scheduler._pipeline.finish()  # type: ignore[attr-defined]
     assert [engine.held_tokens(engine.allocate()) for _ in range(slots)] == [0] * slots
     assert not engine.cache.array.any()  # nothing of it is left in a slot
+
+
+@given(st.data(), st.sampled_from([400, 2000, 6000, 1 << 30]))
+@settings(max_examples=40, deadline=None)
+def test_a_host_without_memory_changes_no_answer(data: st.DataObject, limit: int) -> None:
+    """Any save may fail: of a prefix, of what an end leaves, of a sequence that gives way."""
+    engine = HashEngine(Limits(data.draw(st.integers(1, 3)), 160, 40), VOCAB)
+    save = engine.save
+
+    def failing(slot: int, start: int = 0) -> SavedState:
+        if data.draw(st.integers(0, 2)) == 0:
+            raise EnvironmentUnfitError("no memory")
+        return save(slot, start)
+
+    engine.save = failing  # type: ignore[method-assign]
+    scheduler = scheduler_over(engine, limit)
+    storm(data, scheduler, limit)
+    check_kept(scheduler)
 
 
 @pytest.mark.parametrize("is_ahead", [False, True])
