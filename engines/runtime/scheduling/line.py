@@ -47,6 +47,10 @@ class Line:
         """Add a sequence that ran."""
         self._parked[parked.sequence.request.request_id] = parked
 
+    def has_parked(self, request: Request) -> bool:
+        """Whether a request that waits ran before."""
+        return request.request_id in self._parked
+
     def leave(self, request_id: str) -> Request | Parked | None:
         """Take one out of the line; None if it is not there."""
         if request_id in self._parked:

@@ -57,8 +57,8 @@ class SlotHolders:
         """
         updates: list[Update] = []
         for request in self.line:
-            if self._awaits_prefix(request):
-                continue
+            if not self.line.has_parked(request) and self._awaits_prefix(request):
+                continue  # who was parked has its own state
             if not self._has_room:
                 worse = self._worse(request)
                 if not worse:
