@@ -74,7 +74,7 @@ def check_target(target: Path, *, force: bool = False, marks: Sequence[str] = ()
 
 def _check_replaced(target: Path, marks: Sequence[str]) -> None:
     """Raise ConfigError if a folder holds what is none of ours: nobody meant to lose it."""
-    own = target.resolve()
+    own = real(target)
     if own == Path.cwd() or own in Path.cwd().parents:
         raise ConfigError(f"{target} is where you are; give an output inside it.")
     if marks and any(own.iterdir()) and not any(any(own.glob(mark)) for mark in marks):
@@ -86,7 +86,12 @@ def _check_replaced(target: Path, marks: Sequence[str]) -> None:
 
 def led_to(target: Path) -> Path:
     """Return what is written: what a link leads to, and what is not there as it is named."""
-    return target.resolve() if target.exists() or target.is_symlink() else target
+    return real(target) if target.exists() or target.is_symlink() else target
+
+
+def real(path: Path) -> Path:
+    """Return a path without links; what goes round in a loop stays, for the system to refuse."""
+    return Path(os.path.realpath(path))
 
 
 def take_name(partial: Path, target: Path, *, force: bool = True) -> None:

@@ -85,6 +85,19 @@ READ: dict[tuple[str, str], tuple[str, Arguments]] = {
     ),
     ("evaluate", "candidate"): ("", lambda f, o: ["evaluate", f, "--against", "tiny"]),
     ("evaluate", "--against"): ("", lambda f, o: ["evaluate", o.engine, "--against", f]),
+    ("evaluate", "--keep"): (
+        "",
+        lambda f, o: [
+            "evaluate",
+            o.quantized,
+            "--against",
+            "tiny",
+            "--sequences",
+            "1",
+            "--keep",
+            f,
+        ],
+    ),
     ("evaluate", "--text"): (
         ".jsonl",
         lambda f, o: ["evaluate", o.engine, "--against", "tiny", "--text", f],
@@ -252,7 +265,7 @@ BYTES = {
     "mark": b"\xef\xbb\xbf",
 }
 ODD = ("folder", "unreadable", "missing", "loop")
-# Not faults: an empty YAML sets nothing; a calibration that is not there is made.
+# Not faults: an empty YAML sets nothing; a folder for what is computed once is made.
 FINE = {
     ("plan model", "--config", "empty"),
     ("plan compare", "--config", "empty"),
@@ -263,6 +276,8 @@ FINE = {
     ("plan sweep", "--config", "mark"),
     ("quantize", "--config", "mark"),
     ("quantize", "--calibration", "missing"),
+    ("evaluate", "--keep", "missing"),
+    ("evaluate", "--keep", "folder"),
 }
 # Any text is a key, so these would start a server.
 KEY_FILES = ("deep", "list", "number", "nan")

@@ -14,6 +14,7 @@ from nemotrt.engines.checkpoint.hub.origin import RECORD_FILE, origin_of
 from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
+from nemotrt.files.writing import real
 from nemotrt.progress import readable_size
 from nemotrt.quantize.calibration.calibration import load_calibration
 from nemotrt.quantize.contracts.loaders import loader_verdicts
@@ -179,11 +180,11 @@ def work_bytes(source: Path, recipe: Recipe, options: QuantizeOptions) -> int:
 
 def check_apart(target: Path, source: Path, options: QuantizeOptions) -> None:
     """Raise if replacing `target` would remove what is read."""
-    folder = target.resolve()
-    if folder == source.resolve():
+    folder = real(target)
+    if folder == real(source):
         raise ConfigError(f"the output is the checkpoint itself: {target}.")
     for path in (source, options.calibration, *(one.path for one in options.merging.lora)):
-        if path is not None and path.resolve().is_relative_to(folder):
+        if path is not None and real(path).is_relative_to(folder):
             raise ConfigError(f"the output {target} holds {path}, which is read; give another.")
 
 

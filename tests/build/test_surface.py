@@ -120,6 +120,8 @@ def test_the_choices_of_a_dry_run(tmp_path: Path) -> None:
         "is_code_trusted": False,
         "prefix_snapshots": None,
         "avg_seq_len": None,
+        "max_loras": None,
+        "max_lora_rank": None,
         "mamba": "native",
         "ssm_state": "float32",
         "kv_cache": "float32",

@@ -35,7 +35,7 @@ def without_tmp(whole: Namespace) -> Namespace:
 
 
 def with_closed_tmp(whole: Namespace) -> Namespace:
-    return with_mount(whole, "/tmp", Mount(Access.READ, Path("/usr/share")))
+    return with_mount(whole, "/tmp", Mount(Access.MEMORY, mode="0555"))
 
 
 def with_small_tmp(whole: Namespace) -> Namespace:

@@ -22,7 +22,10 @@ KINDS = ("folder", "hub", "packed")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return reference.save(reference.nemotron_h("M-*M-"), tmp_path_factory.mktemp("s") / "source")
+    folder = tmp_path_factory.mktemp("s") / "source"
+    reference.save(reference.nemotron_h("M-*M-"), folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors gives its user alone a file
+    return folder
 
 
 def hub_folder(source: Path, root: Path) -> Path:

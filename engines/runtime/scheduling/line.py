@@ -35,10 +35,6 @@ class Line:
         parked = [item.sequence.request for item in self._parked.values()]
         return iter(sorted([*parked, *self._requests], key=lambda request: request.priority))
 
-    def has_parked(self, request_id: str) -> bool:
-        """Whether a request has run, and has its state on the host."""
-        return request_id in self._parked
-
     def join(self, request: Request) -> None:
         """Add a request."""
         self._requests.append(request)

@@ -128,8 +128,6 @@ class SlotHolders:
         """Whether a running sequence computes what the request begins with, and leaves it."""
         if self._reuse is None or len(self.running) == 0:
             return False
-        if self.line.has_parked(request.request_id):
-            return False  # it has a state of its own
         others = [
             sequence.keeping
             for sequence in self.running.values()

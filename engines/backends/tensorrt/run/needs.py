@@ -31,7 +31,7 @@ def check_driver() -> None:
     except OSError as error:
         raise EnvironmentUnfitError(f"{DRIVER_LIBRARY} is not here. {CURE_DRIVER}") from error
     version = ctypes.c_int()
-    library.cuDriverGetVersion(ctypes.byref(version))
+    library["cuDriverGetVersion"](ctypes.byref(version))  # of the driver, not of cuda-python
     if version.value < CUDA_13:
         told = f"(CUDA {version.value // 1000}.{version.value % 1000 // 10})"
         raise EnvironmentUnfitError(f"{old_driver(told)}.")
