@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemotrt.build.check.kernels.mamba_layer import (
@@ -116,6 +116,7 @@ def test_decode(dims: KernelDims) -> None:
     extra=st.integers(0, 40),
     seed=st.integers(0, 2**31),
 )
+@example(lengths=[74, 57, 0], extra=1, seed=1362984)  # exponents sum to 452 in a chunk
 def test_any_lengths_and_any_order_of_threads(lengths: list[int], extra: int, seed: int) -> None:
     """Padding changes nothing; in place or not is the same, bit for bit."""
     dims = KernelDims(4, 20, 16, 2, 4)

@@ -269,6 +269,12 @@ T __shfl_up_sync(unsigned, T value, int distance) {
   return all[lane < distance ? lane : lane - distance];
 }
 template <class T>
+T __shfl_down_sync(unsigned, T value, int distance) {
+  const int lane = emulator::current % 32;
+  const auto all = emulator::gather(value);
+  return all[lane + distance > 31 ? lane : lane + distance];
+}
+template <class T>
 T __shfl_sync(unsigned, T value, int lane) {
   return emulator::gather(value)[lane];
 }

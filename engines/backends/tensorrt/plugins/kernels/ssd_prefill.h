@@ -30,7 +30,7 @@ struct ChunkTile {
   float dt[CHUNK];
   float sum[CHUNK];     // of dt A, up to and with the token
   float before[CHUNK];  // exp(sum): what is left of the state before the chunk
-  float after[CHUNK];   // dt exp(last sum - sum): what the state after the chunk has of the token
+  float after[CHUNK];   // dt exp(sum of the later): what the state after the chunk has of the token
 };
 
 // Rows of `width` values into a padded tile; zeros past `num_rows` and past `width`.
@@ -54,7 +54,8 @@ __device__ __forceinline__ void load_rows(bf16 (&tile)[CHUNK][padded + SKEW], co
   }
 }
 
-// By one warp, a lane a token.
+// By one warp, a lane a token. The later tokens are summed for themselves: the difference of two
+// sums over many would keep an error of the larger one's last bit.
 __device__ __forceinline__ void load_time_steps(ChunkTile& tile, const bf16* dt_column, int num_fed,
                                                 const HeadRates& rates, int head) {
   const int lane = threadIdx.x % 32;
@@ -64,16 +65,19 @@ __device__ __forceinline__ void load_time_steps(ChunkTile& tile, const bf16* dt_
     dt = time_step(raw, rates.dt_bias[head], rates.dt_min, rates.dt_max);
   }
   float sum = dt * rates.decay[head];
+  float later = __shfl_down_sync(0xffffffffu, sum, 1);
+  if (lane == 31) later = 0.0f;
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
     const float other = __shfl_up_sync(0xffffffffu, sum, distance);
+    const float further = __shfl_down_sync(0xffffffffu, later, distance);
     if (lane >= distance) sum += other;
+    if (lane + distance < 32) later += further;
   }
-  const float last = __shfl_sync(0xffffffffu, sum, 31);
   tile.dt[lane] = dt;
   tile.sum[lane] = sum;
   tile.before[lane] = expf(sum);
-  tile.after[lane] = dt * expf(last - sum);
+  tile.after[lane] = dt * expf(later);
 }
 
 // The scores of the chunk's tokens, each warp some 16 x 8 of the tiles that are not all masked.
