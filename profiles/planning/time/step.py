@@ -246,34 +246,28 @@ def prefill_s(
     """Return the seconds of `num_sequences` prompts of `isl` tokens, in chunks.
 
     They come after `start` tokens whose state is there. Prompts shorter than a chunk share it; a
-    longer one takes several, each over the tokens before it.
+    longer one takes several, each over the tokens before it, and the last ones of many share calls.
     """
     chunk = max(min(isl, max_num_tokens), 1)
-    together = min(num_sequences, max(max_num_tokens // chunk, 1))
-    one_wave = _wave_s(sharded, on, isl, chunk, together, start)
-    num_waves, rest = divmod(num_sequences, together)
-    total = num_waves * one_wave
-    return total + (_wave_s(sharded, on, isl, chunk, rest, start) if rest else 0.0)
-
-
-def _wave_s(
-    sharded: ShardedModel, on: Roofline, isl: int, chunk: int, num_sequences: int, begin: int
-) -> float:
-    """Return the seconds of prompts that go through the chunks side by side.
-
-    Chunks of one size differ only in the attention before them, which grows evenly: the mean of
-    the first and the last stands for each.
-    """
-
-    def chunk_ms(start: int, num_tokens: int) -> float:
-        call = prefill_call(num_sequences, begin + start, num_tokens)
-        return step_time(sharded, on, call).total
-
     num_full, rest = divmod(isl, chunk)
-    first_and_last = chunk_ms(0, chunk) + chunk_ms((num_full - 1) * chunk, chunk)
+
+    def pieces_ms(begin: int, num_tokens: int) -> float:
+        """Return the time of a piece of each prompt; pieces shorter than a call share it."""
+        together = min(num_sequences, max(max_num_tokens // num_tokens, 1))
+        calls, left = divmod(num_sequences, together)
+        total = 0.0
+        for count, prompts in ((calls, together), (min(left, 1), left)):
+            if count:
+                call = prefill_call(prompts, start + begin, num_tokens)
+                total += count * step_time(sharded, on, call).total
+        return total
+
+    # Chunks of one size differ only in the attention before them, which grows evenly: the mean of
+    # the first and the last stands for each.
+    first_and_last = pieces_ms(0, chunk) + pieces_ms((num_full - 1) * chunk, chunk)
     total_ms = num_full * first_and_last / 2
     if rest:
-        total_ms += chunk_ms(num_full * chunk, rest)
+        total_ms += pieces_ms(num_full * chunk, rest)
     return total_ms / 1e3
 
 
