@@ -1,4 +1,4 @@
-"""Linears on AMX's tiles, over an emulation of their instructions: no AMX was there to run them."""
+"""Linears on AMX's tiles: over an emulation of their instructions, and on the CPU's own if any."""
 
 import os
 import platform
@@ -20,6 +20,8 @@ from nemotrt.engines.runtime.engine import Limits
 from support import reference
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=256, chunk_tokens=100)
+# What else an engine with tiles computes with: the emulation is compiled on AVX2's operands.
+OPERANDS = {"emulated": InstructionSet.AVX2, "real": InstructionSet.AVX512}
 # Pieces on either side of a tile's 16 tokens and of two tiles, with more and fewer threads.
 COMPARE = """
 import sys
@@ -34,7 +36,7 @@ assert best_isa() is InstructionSet.AMX
 tokens = np.random.default_rng(0).integers(0, 96, 200).tolist()
 found = []
 for isa, threads, sizes in (
-    (InstructionSet.AVX2, 1, [100, 100]),
+    (InstructionSet[sys.argv[3]], 1, [100, 100]),
     (InstructionSet.AMX, 2, [100, 99, 1]),
     (InstructionSet.AMX, 1, [100, 13, 45, 42]),
     (InstructionSet.AMX, 3, [16, 17, 33, 32, 12, 1, 89]),
@@ -70,12 +72,38 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not is_able, reason="the emulation is of AVX2's operands")
+@pytest.fixture
+def tiles(request: pytest.FixtureRequest) -> tuple[dict[str, str], str]:
+    """Return the variables of a process that has the tiles of `request.param`, and its operands."""
+    variables = {}
+    if request.param == "emulated":
+        variables[LIBRARY_VARIABLE] = str(request.getfixturevalue("emulated"))
+    return variables, OPERANDS[request.param].name
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        pytest.param(
+            "emulated",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(not is_able, reason="the emulation is of AVX2's operands"),
+            ],
+        ),
+        pytest.param(
+            "real",
+            marks=pytest.mark.skipif(
+                InstructionSet.AMX not in available_isas(), reason="this CPU has no tiles"
+            ),
+        ),
+    ],
+    indirect=True,
+)
 @pytest.mark.parametrize("precision", [Precision.INT8_WO, Precision.BF16])
 @pytest.mark.parametrize("family", ["nemotron_h", "qwen3"])
 def test_tiles_have_the_same_bits_in_any_pieces(
-    emulated: Path, family: str, precision: Precision, tmp_path: Path
+    tiles: tuple[dict[str, str], str], family: str, precision: Precision, tmp_path: Path
 ) -> None:
     """Widths that fill no tile, more inputs than one block sums, and linears that add.
 
@@ -92,9 +120,10 @@ def test_tiles_have_the_same_bits_in_any_pieces(
     reference.save(model, tmp_path / "c")
     spec = BuildSpec("native", precision=precision, limits=LIMITS)
     build_engine(tmp_path / "c", tmp_path / "e", spec)
+    variables, operands = tiles
     done = subprocess.run(
-        [sys.executable, "-c", COMPARE, str(tmp_path / "e"), precision],
-        env=os.environ | {LIBRARY_VARIABLE: str(emulated)},
+        [sys.executable, "-c", COMPARE, str(tmp_path / "e"), precision, operands],
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         check=False,

@@ -131,13 +131,14 @@ def in_order(
 def panels(weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return [panels, in / group, 16, group] of a weight [out, in], padded with zeros.
 
-    A group is one input, or a pair of them for int8.
+    A group is one input, or a pair of them for int8 and bfloat16.
     """
     rows, columns = weight.shape
-    group = 2 if weight.dtype == np.int8 else 1
+    size = weight.dtype.itemsize
+    group = 2 if size == 2 or weight.dtype == np.int8 else 1
     padded = np.zeros((round_up(rows), round_up(columns)), weight.dtype)
     padded[:rows, :columns] = weight
-    words = padded.view(np.int16) if group == 2 else padded
+    words = padded.view(f"u{group * size}")
     cut = words.reshape(-1, PANEL, words.shape[1]).transpose(0, 2, 1)
     return np.ascontiguousarray(cut).view(weight.dtype).reshape(*cut.shape, group)
 

@@ -52,7 +52,7 @@ class TensorKind(Table):
     VALUES = "values", NumberFormat.FP32  # row after row
     TABLE_BF16 = "table_bf16", NumberFormat.BF16  # row after row
     PANELS_FLOAT = "panels_float", NumberFormat.FP32  # a linear's weight, 16 rows interleaved
-    PANELS_BF16 = "panels_bf16", NumberFormat.BF16
+    PANELS_BF16 = "panels_bf16_pairs", NumberFormat.BF16  # pairs of inputs interleaved
     # Pairs of inputs interleaved. The scales are a tensor apart: one per row, or one per row and
     # DEPTH_BLOCK inputs.
     PANELS_INT8 = "panels_int8", NumberFormat.INT8

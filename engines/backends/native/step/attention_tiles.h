@@ -136,7 +136,7 @@ __attribute__((noinline)) void product_tile(const Product& product) {
     Vec rows[P][VECTORS];
     UNROLL for (int p = 0; p < P; p++) {
       __builtin_prefetch(next + 32 * p, 0, 2);
-      load_weights(w + p * product.panel_elements, rows[p]);
+      load_weights(w + p * product.panel_elements, 0, rows[p]);
     }
     UNROLL for (int t = 0; t < T; t++) {
       Vec input = splat(WEIGHS ? x[t * KEY_BLOCK + k] : x[k * T + t]);

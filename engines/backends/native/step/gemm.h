@@ -13,24 +13,20 @@
 
 namespace {
 
-INLINE void load_weights(const float* w, Vec (&rows)[VECTORS]) {
+// The inputs of a row whose weights lie side by side: bf16 in pairs, which matrix units read as they are.
+template <typename W> constexpr int SIDE_BY_SIDE = 1;
+template <> constexpr int SIDE_BY_SIDE<uint16_t> = 2;
+
+// The weights of one input of a panel, the `i`th of those that lie side by side.
+INLINE void load_weights(const float* w, int, Vec (&rows)[VECTORS]) {
   UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = load(w + v * LANES);
 }
-INLINE void load_weights(const uint16_t* w, Vec (&rows)[VECTORS]) {
-#if defined(__AVX512VNNI__)  // gcc 12 makes several shuffles of the portable form
-  rows[0] = (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)w)), 16);
-#elif defined(__AVX2__)
+INLINE void load_weights(const uint16_t* w, int i, Vec (&rows)[VECTORS]) {
   UNROLL for (int v = 0; v < VECTORS; v++) {
-    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(w + v * LANES)));
-    rows[v] = (Vec)_mm256_slli_epi32(words, 16);
+    IntVec pairs;
+    memcpy(&pairs, w + 2 * v * LANES, sizeof pairs);
+    rows[v] = (Vec)(i == 0 ? pairs << 16 : pairs & (int)0xffff0000);
   }
-#elif defined(__ARM_FEATURE_DOTPROD)
-  UNROLL for (int v = 0; v < VECTORS; v++) rows[v] = (Vec)vshll_n_u16(vld1_u16(w + v * LANES), 16);
-#else
-  uint32_t words[PANEL];
-  for (int r = 0; r < PANEL; r++) words[r] = (uint32_t)w[r] << 16;
-  memcpy(rows, words, sizeof words);
-#endif
 }
 
 // E4M3 codes; the values are 2^-8 of what they stand for, which float_tile makes good.
@@ -39,7 +35,7 @@ struct Float8 {
 };
 constexpr float FLOAT8_FACTOR = 256;
 
-INLINE void load_weights(const Float8* w, Vec (&rows)[VECTORS]) {
+INLINE void load_weights(const Float8* w, int, Vec (&rows)[VECTORS]) {
 #if defined(__AVX2__)
   // As half floats: sign, one exponent bit less, the same exponent and fraction further up.
   __m128i codes = _mm_loadu_si128((const __m128i*)w);
@@ -79,20 +75,20 @@ __attribute__((noinline)) void float_tile(const Tile& tile) {
   UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++)
     UNROLL for (int v = 0; v < VECTORS; v++) sums[p][t][v] = splat(0);
   Ahead ahead = ahead_of<P>(tile, (int64_t)tile.depth * PANEL * sizeof(W));
-  for (int k = 0; k < tile.depth; k++, w += PANEL, x += T) {
+  constexpr int SIDE = SIDE_BY_SIDE<W>;
+  for (int k = 0; k < tile.depth; k += SIDE, w += SIDE * PANEL, x += SIDE * T) {
     int64_t next = distance(ahead, w);
-    Vec rows[P][VECTORS];
-    UNROLL for (int p = 0; p < P; p++) {
-      const W* panel = panel_of(w, tile, p);
-      __builtin_prefetch((const char*)panel + next);
-      load_weights(panel, rows[p]);
-    }
-    UNROLL for (int t = 0; t < T; t++) {
-      Vec input = splat(x[t]);
-      if (P > 1) PIN(input);  // loaded once for all panels
-      UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < VECTORS; v++) {
-        sums[p][t][v] = rows[p][v] * input + sums[p][t][v];
-        PIN(sums[p][t][v]);
+    UNROLL for (int p = 0; p < P; p++) __builtin_prefetch((const char*)panel_of(w, tile, p) + next);
+    UNROLL for (int i = 0; i < SIDE; i++) {
+      Vec rows[P][VECTORS];
+      UNROLL for (int p = 0; p < P; p++) load_weights(panel_of(w, tile, p), i, rows[p]);
+      UNROLL for (int t = 0; t < T; t++) {
+        Vec input = splat(x[i * T + t]);
+        if (P > 1) PIN(input);  // loaded once for all panels
+        UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < VECTORS; v++) {
+          sums[p][t][v] = rows[p][v] * input + sums[p][t][v];
+          PIN(sums[p][t][v]);
+        }
       }
     }
   }

@@ -161,7 +161,7 @@ void matrix_linear(const Machine& machine, const Op& op, int rows, Range panels,
   bool is_int8 = machine.tensors[op.tensors[0]].kind == PANELS_INT8;
   TileConfig config;
   if (!is_int8 && rows < MATRIX_TOKENS)  // the sums and inputs of few tokens
-    for (int tile : {0, 1, 2, 3, 6, 7}) config.rows[tile] = (uint8_t)rows;
+    for (int tile : {0, 1, 2, 3, 4, 5, 7}) config.rows[tile] = (uint8_t)rows;
   _tile_loadconfig(&config);
   if (is_int8) int8_linear(machine, op, rows, panels, scratch);
   else bf16_linear(machine, op, rows, panels, scratch);

@@ -36,7 +36,7 @@ constexpr int CELL = 32;           // inputs of a panel whose int4 codes share s
   X(MIX, "mix", 2, 0, 0, 2, 0)
 #define NEMOTRT_TENSOR_KINDS(X) /* and the bytes of CELL elements, with the scale of int4 */       \
   X(VALUES, "values", 128) X(TABLE_BF16, "table_bf16", 64) X(PANELS_FLOAT, "panels_float", 128)   \
-  X(PANELS_BF16, "panels_bf16", 64) X(PANELS_INT8, "panels_int8", 32)                             \
+  X(PANELS_BF16, "panels_bf16_pairs", 64) X(PANELS_INT8, "panels_int8", 32)                             \
   X(PANELS_FLOAT8, "panels_float8", 32) X(PANELS_INT4, "panels_int4", 18)
 #define NEMOTRT_FORMATS(X)                                                                        \
   X(ROWS, "rows") X(OPERAND_FLOAT, "operand_float") X(OPERAND_INT16, "operand_int16")             \
@@ -151,10 +151,13 @@ constexpr int64_t cache_row_elements(int depth, int format) {
   return depth + (format == CODES8 ? (int64_t)sizeof(float) : 0);
 }
 
-// On matrix units: tokens of a tile; a thread's memory for some tokens' bytes and a panel's weights.
+// On matrix units: tokens of a tile; a thread's memory for a block of some tokens' inputs and a panel's
+// weights, or for all inputs of a tile's tokens.
 constexpr int MATRIX_TOKENS = 16;
-constexpr int64_t matrix_elements(int64_t tokens) {
-  return (2 * round_up(tokens, MATRIX_TOKENS) + PANEL) * DEPTH_BLOCK / (int64_t)sizeof(float);
+constexpr int64_t matrix_elements(int64_t tokens, int64_t depth) {
+  int64_t block = (2 * round_up(tokens, MATRIX_TOKENS) + PANEL) * DEPTH_BLOCK / (int64_t)sizeof(float);
+  int64_t whole = 3 * MATRIX_TOKENS * round_up(depth, 2 * PANEL) / 2;  // three bf16 an input
+  return block > whole ? block : whole;
 }
 
 // Experts: rows that go through one of them together; a thread's memory for an operand, and for the
