@@ -39,7 +39,9 @@ TEXTS = (
     "def step(self):\n    return self.step\n\ndef stop(self):\n    return",
     '{"name": "a", "size": 1}, {"name": "b", "size": 2}, {"name":',
     "It was a dark night.",
+    "日本語の説明書です。🙂🙃日本語の",
 )
+WORDS = ("the", "engine", "takes the state", "日本語")
 
 
 class Speculating:
@@ -57,9 +59,13 @@ class Speculating:
         self._matcher = compile_grammar("json_schema", json.dumps(SCHEMA), self._vocabulary)
         self._tags = tag_tokens(self.tokenizer, vocab, ends)
 
-    def scheduler(self, *, guesses: bool, keeps: bool = False, **more: Any) -> Scheduler:
+    def scheduler(
+        self, *, guesses: bool, keeps: bool = False, num_kept: int = 100, **more: Any
+    ) -> Scheduler:
+        """Return a scheduler; with `keeps` it has memory for so many states of 60 tokens."""
         engine: Any = self.opened.engine
-        reuse = Reuse(engine, PrefixCache(1 << 24, engine.state_bytes), KeepRules())
+        kept_bytes = num_kept * engine.state_bytes.of(60)
+        reuse = Reuse(engine, PrefixCache(kept_bytes, engine.state_bytes), KeepRules())
         return Scheduler(
             engine,
             self.tokenizer,
@@ -75,7 +81,11 @@ class Speculating:
         rng = random.Random(seed)
         prompt = self.tokenizer.encode(rng.choice(TEXTS))
         prompt = prompt[: rng.randint(1, len(prompt))] * rng.choice([1, 1, 2])
-        most = rng.randint(1, 60)
+        vocab = self.opened.engine.vocab_size
+        prompt += rng.choice([[], [], [], [vocab - 1, 0], prompt * 20])
+        prompt = prompt[: LIMITS.max_seq_len - rng.choice([0, 1, 60])]
+        room = LIMITS.max_seq_len - len(prompt)  # a text may end where the slot does
+        most = min(rng.choice([0, 1, room, rng.randint(2, 60), rng.randint(2, 60)]), room)
         params = SamplingParams(
             max_tokens=most,
             min_tokens=rng.choice([0, 0, min(most, 8)]),
@@ -85,10 +95,12 @@ class Speculating:
             min_p=rng.choice([0.0, 0.05]),
             seed=rng.getrandbits(60),
             repetition_penalty=rng.choice([1.0, 1.0, 1.1]),
-            presence_penalty=rng.choice([0.0, 0.0, 0.4]),
-            frequency_penalty=rng.choice([0.0, 0.0, 0.2]),
-            logit_bias=rng.choice([(), ((40, 3.0), (41, -100.0))]),
-            stop=rng.choice([(), (), ("the", "re"), ("\n",)]),
+            presence_penalty=rng.choice([0.0, 0.0, 0.4, -0.5]),
+            frequency_penalty=rng.choice([0.0, 0.0, 0.2, -1.0]),
+            logit_bias=rng.choice([(), ((40, 3.0), (41, -100.0)), ((vocab - 1, 5.0),)]),
+            stop=rng.choice([(), (), ("the", "re"), ("\n",), ("ine takes the to", "日")]),
+            stop_token_ids=rng.choice([(), (), (50, 60, 70, 80, 90)]),
+            skip_special_tokens=rng.random() < 0.5,
             include_stop_str_in_output=rng.random() < 0.5,
             ignore_eos=rng.random() < 0.7,
             logprobs=rng.choice([None, 0, 3]),
@@ -106,12 +118,16 @@ class Speculating:
         )
 
     def _guide(self, rng: random.Random, trace: Trace) -> Guide | None:
-        """Return no guide, a grammar, a budget, both, or words that may not come."""
-        what = rng.choice(["none", "none", "budget", "grammar", "words", "both"])
+        """Return no guide, a grammar, a budget or both; and words that may not come over it."""
+        inner = self._inner_guide(rng, trace)
+        if rng.random() < 0.7:
+            return inner
+        words = word_tokens(rng.sample(WORDS, rng.randint(1, 3)), self._encode)
+        return WithoutWords(words, self.opened.engine.vocab_size, inner)
+
+    def _inner_guide(self, rng: random.Random, trace: Trace) -> Guide | None:
+        what = rng.choice(["none", "none", "budget", "grammar", "both"])
         grammar = GrammarGuide(self._matcher.deep_copy(), self._vocabulary)
-        if what == "words":
-            words = word_tokens(["the", "engine"], self._encode)
-            return WithoutWords(words, self.opened.engine.vocab_size)
         budget = ThinkingBudget(DEFAULT, rng.randint(0, 6), self._encode, trace)
         if what == "budget":
             return budget

@@ -34,6 +34,7 @@ from nemotrt.engines.runtime.engine import Feed, Limits
 from nemotrt.engines.runtime.state.kept_slots import KeptSlots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.mapped_file import MappedFile
 
 PASS_TOKENS = 256  # a step of more tokens runs in several passes; results are the same bits
 HUGE_PAGE_WORTH_BYTES = 1 << 20  # a slot's state of one layer, from which huge pages pay
@@ -78,6 +79,7 @@ class NativeEngine(KeptSlots):
         self._pid = os.getpid()
         program = read_program(folder)
         self._weights = map_weights(folder / WEIGHTS_FILE, weight_pages)
+        self._mapped = MappedFile(folder / WEIGHTS_FILE)
         if program.max_seq_len != limits.max_seq_len:
             raise ArtefactError(
                 f"{folder}: the program has another max_seq_len; build the engine again."
@@ -144,6 +146,7 @@ class NativeEngine(KeptSlots):
             self.advance([piece for piece in pieces if not piece.is_draft])
             self._drafted |= {p.slot: len(p.tokens) for p in pieces if p.is_draft}
             row += sum(piece.num_logits for piece in pieces)
+        self._mapped.check()
         return logits[:, : self.vocab_size]
 
     def _passes(self, feeds: Sequence[Feed]) -> Iterator[list[Feed]]:

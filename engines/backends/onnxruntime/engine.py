@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
-from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, NUM_LOGITS
+from nemotrt.engines.graph.onnx_graph import GRAPH_FILE, NUM_LOGITS, WEIGHTS_FILE
 from nemotrt.engines.model.description import describe
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Feed, Limits, step_by_rows
 from nemotrt.engines.runtime.state.kept_slots import KeptSlots
 from nemotrt.engines.runtime.state.state_pool import StateBuffer, StatePool
 from nemotrt.errors import ArtefactError
+from nemotrt.files.mapped_file import MappedFile
 
 FED = ("input_ids", "past")
 _of_parents: list[Any] = []  # sessions that this process has as a fork, and never ends
@@ -59,6 +60,7 @@ class OnnxRuntimeEngine(KeptSlots):
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self._pid = os.getpid()
         self._session = _session(folder, self.num_threads)
+        self._mapped = MappedFile(folder / WEIGHTS_FILE)
         inputs = [item for item in self._session.get_inputs() if item.name not in FED]
         optional = {item.name for item in self._session.get_overridable_initializers()}
         self._has_rows = NUM_LOGITS in optional  # engines of earlier versions: one row a call
@@ -70,7 +72,9 @@ class OnnxRuntimeEngine(KeptSlots):
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots; single tokens as one batch, longer chunks one at a time."""
         self.check(feeds)
-        return self._step(feeds) if self._has_rows else step_by_rows(self._step, feeds)
+        rows = self._step(feeds) if self._has_rows else step_by_rows(self._step, feeds)
+        self._mapped.check()
+        return rows
 
     def _step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Run the feeds in groups; return all their rows."""

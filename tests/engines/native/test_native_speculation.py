@@ -32,7 +32,8 @@ def run_both(model: Speculating, seed: int, count: int) -> tuple[int, int]:
         model.scheduler(guesses=False), [model.request(name, int(name)) for name in names]
     )
     budget = rng.choice([None, 6, 40])
-    crowd = model.scheduler(guesses=True, keeps=rng.random() < 0.5, max_num_tokens=budget)
+    kept = {"keeps": rng.random() < 0.7, "num_kept": rng.choice([1, 3, 8, 100])}
+    crowd = model.scheduler(guesses=True, max_num_tokens=budget, **kept)
     found: dict[str, list[Update]] = {name: [] for name in names}
     for name in names:
         crowd.submit(model.request(name, int(name)))
