@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,15 +12,21 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from nemotrt.serve.front.http import access, bounded_http
+from nemotrt.serve.front.http import access
 from nemotrt.serve.front.http.access import AccessGate, ApiKeys
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.front.http.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, BoundedProtocol
+from nemotrt.serve.front.http.connections import bounded_http
+from nemotrt.serve.front.http.connections.bounded_http import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    BoundedProtocol,
+)
 
 BOUND_S = 20
+PARTS = (b"", b"one, ", b"two")
 Talk = Callable[[bytes], bytes]
 
 
@@ -34,6 +41,15 @@ async def early(request: Request) -> Response:
     return JSONResponse({"early": True})
 
 
+async def stream(request: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        for part in PARTS:
+            await asyncio.sleep(0.1)
+            yield part
+
+    return StreamingResponse(parts())
+
+
 async def refused(request: Request, error: Any) -> Response:
     return error.response()
 
@@ -43,6 +59,7 @@ def port() -> Iterator[int]:
     app = Starlette(
         routes=[
             Route("/", echo, methods=["GET", "POST"]),
+            Route("/stream", stream),
             Route("/early", early, methods=["POST"]),
             Route("/v1/messages{rest:path}", echo, methods=["POST"]),
         ],
@@ -211,3 +228,63 @@ def test_idle_connections_make_room_for_new_ones(port, monkeypatch) -> None:
 
 def test_the_limit_of_connections_fits_the_limit_of_files() -> None:
     assert 1 <= bounded_http.most_connections.__wrapped__() <= bounded_http.MAX_CONNECTIONS
+
+
+def test_http_1_0_is_sent_no_chunks(port) -> None:
+    """RFC 9112, 6.1: no transfer coding; what has no length ends with the connection."""
+    for method, whole in ((b"GET", b"".join(PARTS)), (b"HEAD", b"")):
+        told = sent(port, method + b" /stream HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        head, _, body = told.partition(b"\r\n\r\n")
+        assert body == whole
+        assert b"transfer-encoding" not in head and b"connection: close" in head
+    newer = sent(port, b"GET /stream HTTP/1.1\r\n" + CLOSE + b"\r\n")
+    assert newer.endswith(b"5\r\none, \r\n3\r\ntwo\r\n0\r\n\r\n")
+    assert b"\r\nconnection: close" in newer
+    sized = sent(port, b"POST / HTTP/1.0\r\ncontent-length: 5\r\n\r\nhello")
+    assert b"content-length: 15" in sized and status(sized) == (200, "")
+
+
+OFFERS = {
+    "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n",
+    "websocket": b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("is_split", [False, True])
+def test_an_offer_of_another_protocol_is_passed_over(port, offer, is_split) -> None:
+    """The body is read, and the connection goes on: Java's HttpClient offers h2c to everybody."""
+    head = b" / HTTP/1.1\r\nhost: x\r\n" + offer
+    sized = b"POST" + head + b"content-length: 5\r\n\r\nhello"
+    chunked = (
+        b"POST" + head + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n4\r\nllo!\r\n0\r\n\r\n"
+    )
+    none = b"GET" + head + b"\r\n"
+    last = b"POST / HTTP/1.1\r\n" + CLOSE + b"content-length: 1\r\n\r\nh"
+    whole = sized + chunked + none + 300 * none + sized + last
+    cuts = range(0, len(sized + chunked), 7) if is_split else [0]
+    pieces = [whole[a:b] for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
+    answer = sent(port, *pieces, pause_s=0.001 if is_split else 0)
+    found = [int(n) for n in re.findall(rb'"num_bytes":(\d+)', answer)]
+    assert found == [5, 6, 0, *[0] * 300, 5, 1]
+
+
+def test_what_is_wrong_behind_a_request_is_answered_behind_it(port) -> None:
+    first = b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n"
+    for num_before in (1, 2):
+        answer = sent(port, num_before * first + b"NO HTTP\r\n\r\n")
+        assert answer.count(b"two\r\n0\r\n\r\n") == num_before
+        assert status(b"HTTP/1.1" + answer.rpartition(b"HTTP/1.1")[2]) == (400, "http_error")
+
+
+def test_the_clock_of_a_body_stands_while_others_are_answered(port, monkeypatch) -> None:
+    """Nothing is read of it meanwhile."""
+    monkeypatch.setattr(bounded_http, "BODY_S", 0.2)
+    first = b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n"
+    second = b"POST / HTTP/1.1\r\n" + CLOSE + b"content-length: 5\r\n\r\n"
+    answer = sent(port, 2 * first + second + b"he", b"llo", pause_s=0.1)
+    assert answer.count(b"two\r\n0\r\n\r\n") == 2
+    assert b'{"num_bytes":5}' in answer
+    late = sent(port, first + second + b"he")
+    assert late.count(b"two\r\n0\r\n\r\n") == 1
+    assert status(b"HTTP/1.1" + late.rpartition(b"HTTP/1.1")[2]) == (408, "request_timeout")

@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from nemotrt.serve.front.http.api_error import ApiError
+from nemotrt.serve.front.http.connections.versions import RequestParser, unchunked
 
 log = logging.getLogger("nemotrt.access")
 MAX_HEADERS = 128
@@ -29,15 +30,18 @@ class BoundedProtocol(HttpToolsProtocol):
     """A connection whose requests come in bounded size and time.
 
     A connection more than the limit ends the one that has been idle longest, so that connections
-    which ask for nothing keep nobody out.
+    which ask for nothing keep nobody out. What is wrong with a request that was sent behind others
+    is answered after them.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Start with no request."""
         super().__init__(*arguments, **options)
+        self.parser = RequestParser(self)  # type: ignore[assignment]
         self.url = b""  # of no request yet
         self.idle_since_s = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
+        self._later: ApiError | None = None  # to be answered once those before it are
         self._is_in_head = self._is_head_too_large = False
         self._num_received = self._num_parsed = 0  # bytes of the head
 
@@ -86,8 +90,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the clock of the body."""
         self._is_in_head = False
-        self._within(BODY_S, lambda: self._refuse(_late("body", BODY_S)))
         super().on_headers_complete()
+        if self.parser.get_http_version() == "1.0":
+            self.cycle.send = unchunked(self.cycle)  # type: ignore[method-assign]
+        self._stop_clock()
+        self._await_body()
 
     def on_message_complete(self) -> None:
         """Stop the clock."""
@@ -95,14 +102,28 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Note since when the connection is idle."""
+        """Note since when the connection is idle, or go on to what was sent behind the request."""
         self.idle_since_s = self.loop.time()
         super().on_response_complete()
+        if self._later is not None and not self._is_behind:
+            self._refuse(self._later)
+        elif not self.is_idle:
+            self._await_body()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refuses: a head that is too large, or what is no HTTP."""
         is_too_large = self._is_head_too_large
         self._refuse(_head_too_large() if is_too_large else ApiError(400, msg, code="http_error"))
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether what is read now comes behind a request that is not answered yet."""
+        return bool(self.pipeline) or not (self.is_idle or self.cycle.more_body)
+
+    def _await_body(self) -> None:
+        """Start the clock of a body; while others are answered, nothing is read of it."""
+        if self.cycle.more_body and not self.pipeline:
+            self._within(BODY_S, lambda: self._refuse(_late("body", BODY_S)))
 
     def _count(self, part: bytes) -> None:
         """Count a part of the head; what is raised reaches `send_400_response`."""
@@ -131,6 +152,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, error: ApiError) -> None:
         """Answer with an error, unless an answer has begun, and hang up."""
         if self.transport.is_closing():
+            return
+        if self._is_behind:
+            self._later = error
+            self.flow.pause_reading()
             return
         log.info("refused", extra={"fields": {"status": error.status, "error": error.code}})
         if self.is_idle or not self.cycle.response_started:
