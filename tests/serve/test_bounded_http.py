@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.server import ServerState
 
 from nemotrt.serve.front.http import access
 from nemotrt.serve.front.http.access import AccessGate, ApiKeys
@@ -288,3 +290,70 @@ def test_the_clock_of_a_body_stands_while_others_are_answered(port, monkeypatch)
     late = sent(port, first + second + b"he")
     assert late.count(b"two\r\n0\r\n\r\n") == 1
     assert status(b"HTTP/1.1" + late.rpartition(b"HTTP/1.1")[2]) == (408, "request_timeout")
+
+
+class Line(asyncio.Transport):
+    """A connection that says nothing."""
+
+    is_closed = False
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_flood_of_connections_costs_little(monkeypatch) -> None:
+    """10,000 take no time in which the front would seem to hang; the newest stay."""
+    monkeypatch.setattr(bounded_http, "most_connections", lambda: 4096)
+    config, state = uvicorn.Config(echo, log_config=None), ServerState()
+    lines = [Line() for _ in range(10_000)]
+
+    async def run() -> float:
+        began_s = time.process_time()
+        for line in lines:
+            BoundedProtocol(config, state, {}, asyncio.get_running_loop()).connection_made(line)
+        spent_s = time.process_time() - began_s
+        for one in list(state.connections):
+            one.connection_lost(None)
+        return spent_s
+
+    assert asyncio.run(run()) < 3.0
+    assert [line.is_closed for line in lines[: 10_000 - 4096]] == [True] * (10_000 - 4096)
+    assert all(map(Line.is_closing, lines))  # connection_lost closes the rest
+
+
+def test_a_connection_is_idle_from_its_last_answer_on(port, monkeypatch) -> None:
+    monkeypatch.setattr(bounded_http, "most_connections", lambda: 2)
+    get = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+    async def run() -> tuple[bool, bool]:
+        first, other = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for _ in range(2):
+            first[1].write(get)
+            await first[0].readuntil(b"}")
+        third = await asyncio.open_connection("127.0.0.1", port)
+        third[1].write(get)
+        await third[0].readuntil(b"}")
+        first[1].write(get)
+        is_kept = b"200" in await first[0].readuntil(b"}")
+        is_closed = await asyncio.wait_for(other[0].read(), BOUND_S) == b""
+        for _, writer in (first, other, third):
+            writer.close()
+        return is_kept, is_closed
+
+    assert asyncio.run(run()) == (True, True)
+
+
+def test_files_are_left_for_connections_that_wait(monkeypatch) -> None:
+    """Asyncio takes all that wait before one is closed."""
+    for limit in (256, 1024, 4096, 20_000):
+        monkeypatch.setattr(bounded_http.resource, "getrlimit", lambda _, n=limit: (n, n))
+        monkeypatch.setattr(bounded_http.resource, "setrlimit", lambda *_: None)
+        for cached in ("most_connections", "backlog", "_spare_files"):
+            plain = getattr(bounded_http, cached).__wrapped__
+            monkeypatch.setattr(bounded_http, cached, plain)
+        total = bounded_http.most_connections() + bounded_http.backlog()
+        assert total + bounded_http.SPARE_FILES <= limit
+        monkeypatch.undo()

@@ -7,8 +7,10 @@ import resource
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.http.connections.versions import RequestParser, unchunked
@@ -19,6 +21,7 @@ MAX_HEAD_BYTES = 32 << 10  # request line and headers
 HEAD_S = 20.0  # from a request's first byte to its last header
 BODY_S = 60.0  # from there to its body's end
 MAX_CONNECTIONS = 4096
+MAX_BACKLOG = 2048
 SPARE_FILES = 128  # for what is no connection of a client
 
 
@@ -39,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.parser = RequestParser(self)  # type: ignore[assignment]
         self.url = b""  # of no request yet
-        self.idle_since_s = self.loop.time()
+        self._idle = IDLE.setdefault(self.server_state, {})
         self._deadline: asyncio.TimerHandle | None = None
         self._later: ApiError | None = None  # to be answered once those before it are
         self._is_in_head = self._is_head_too_large = False
@@ -55,11 +58,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) >= most_connections():
             self._make_room()
         super().connection_made(transport)
+        self._idle[self] = None
         self._within(self.timeout_keep_alive, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._stop_clock()
+        self._idle.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -90,6 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the clock of the body."""
         self._is_in_head = False
+        self._idle.pop(self, None)
         super().on_headers_complete()
         if self.parser.get_http_version() == "1.0":
             self.cycle.send = unchunked(self.cycle)  # type: ignore[method-assign]
@@ -102,9 +108,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Note since when the connection is idle, or go on to what was sent behind the request."""
-        self.idle_since_s = self.loop.time()
+        """Note that the connection is idle, or go on to what was sent behind the request."""
         super().on_response_complete()
+        if self.is_idle and not self.transport.is_closing():
+            self._idle[self] = None
         if self._later is not None and not self._is_behind:
             self._refuse(self._later)
         elif not self.is_idle:
@@ -134,10 +141,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         """Close the connection that has been idle longest, if one is."""
-        others = [other for other in self.connections if isinstance(other, BoundedProtocol)]
-        idle = [other for other in others if other.is_idle and not other.transport.is_closing()]
-        if idle:
-            min(idle, key=lambda other: other.idle_since_s).transport.close()
+        while self._idle:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            if not oldest.transport.is_closing():
+                oldest.transport.close()
+                return
 
     def _within(self, seconds: float, end: Callable[[], None]) -> None:
         """Start the clock anew."""
@@ -168,15 +177,31 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+# By server; the one that has been idle longest is the first: in a flood nobody looks at them all.
+IDLE: WeakKeyDictionary[ServerState, dict[BoundedProtocol, None]] = WeakKeyDictionary()
+
+
 @cache
 def most_connections() -> int:
     """Return how many connections this process can hold; its soft limit of files is raised."""
+    return min(MAX_CONNECTIONS, max(1, _spare_files() - backlog()))
+
+
+@cache
+def backlog() -> int:
+    """Return how many connections may wait; asyncio takes all at once, before one is closed."""
+    return min(MAX_BACKLOG, max(1, _spare_files() // 3))
+
+
+@cache
+def _spare_files() -> int:
+    """Return how many files there are for connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + SPARE_FILES
+    wanted = MAX_CONNECTIONS + MAX_BACKLOG + SPARE_FILES
     is_bounded = hard != resource.RLIM_INFINITY
     raised = max(soft, min(wanted, hard) if is_bounded else wanted)
     resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-    return max(1, min(MAX_CONNECTIONS, raised - SPARE_FILES))
+    return raised - SPARE_FILES
 
 
 def _head_too_large() -> ApiError:
