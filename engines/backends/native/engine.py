@@ -20,7 +20,7 @@ from nemotrt.engines.backends.native.binding import (
     run_step,
 )
 from nemotrt.engines.backends.native.library.library import InstructionSet
-from nemotrt.engines.backends.native.pages import PageUse, map_weights, page_use
+from nemotrt.engines.backends.native.pages import PageUse, UnchangedFile, map_weights, page_use
 from nemotrt.engines.backends.native.program.program import (
     WEIGHTS_FILE,
     OperationKind,
@@ -77,6 +77,7 @@ class NativeEngine(KeptSlots):
         self._handle: ctypes.c_void_p | None = None
         self._pid = os.getpid()
         program = read_program(folder)
+        self._file = UnchangedFile(folder / WEIGHTS_FILE)
         self._weights = map_weights(folder / WEIGHTS_FILE, weight_pages)
         if program.max_seq_len != limits.max_seq_len:
             raise ArtefactError(
@@ -123,7 +124,11 @@ class NativeEngine(KeptSlots):
         return page_use([self._weights]), page_use(states)
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
-        """Feed the slots, as many tokens a pass as the working memory holds."""
+        """Feed the slots, as many tokens a pass as the working memory holds.
+
+        Raises:
+            ArtefactError: the weights were written to meanwhile.
+        """
         self.check(feeds)
         for feed in feeds:
             self._undo(feed.slot)
@@ -144,6 +149,7 @@ class NativeEngine(KeptSlots):
             self.advance([piece for piece in pieces if not piece.is_draft])
             self._drafted |= {p.slot: len(p.tokens) for p in pieces if p.is_draft}
             row += sum(piece.num_logits for piece in pieces)
+        self._file.check()
         return logits[:, : self.vocab_size]
 
     def _passes(self, feeds: Sequence[Feed]) -> Iterator[list[Feed]]:

@@ -6,6 +6,7 @@ import mmap
 import os
 import platform
 import re
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,32 @@ class PageUse:
     num_bytes: int
     resident_bytes: int
     huge_bytes: int  # of them in huge pages
+
+
+class UnchangedFile:
+    """A file that must stay as it is while it is mapped: what is written to it is read at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Note its size and time.
+
+        Raises:
+            ArtefactError: it can't be opened.
+        """
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ArtefactError(f"{path} can't be mapped: {error}.") from error
+        weakref.finalize(self, os.close, self._descriptor)
+        self._path, self._told = path, self._now()
+
+    def check(self) -> None:
+        """Raise ArtefactError if it was written to."""
+        if self._now() != self._told:
+            raise ArtefactError(f"{self._path} was written to while in use: start again.")
+
+    def _now(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_size, found.st_mtime_ns
 
 
 def map_weights(

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,21 @@ def test_a_server_holds_its_weights_by_its_own_option(option: tuple, tmp_path: P
     more = ["--tokenizer", "tiny", "--isl", "4", "--osl", "2", "-n", "1", "--no-gpu"]
     result = CliRunner().invoke(main, [*command, *more, *option])
     assert result.exit_code == 2 and f"{option[0]} is for an engine directory" in result.stderr
+
+
+def test_weights_that_are_written_to_answer_nothing_more(folder, tmp_path) -> None:
+    """Another build copied over a served one has its size and finite weights: it would answer."""
+    copied = tmp_path / "engine"
+    shutil.copytree(folder, copied)
+    opened = open_engine(copied, OpenOptions(1))
+    slot = opened.engine.allocate()
+    opened.engine.step([Feed(slot, [3, 4])])
+    weights = copied / "weights.bin"
+    weights.rename(copied / "aside")  # as a build puts its files: nothing is written to
+    shutil.copy(copied / "aside", weights)
+    opened.engine.step([Feed(slot, [5])])
+    with (copied / "aside").open("r+b") as file:
+        file.write(file.read(1))  # the same byte, at the next place
+    with pytest.raises(ArtefactError, match="was written to while in use"):
+        opened.engine.step([Feed(slot, [6])])
+    opened.engine.close()
