@@ -68,3 +68,31 @@ def test_a_byte_order_mark_is_passed_over() -> None:
     assert plain.call.inputs == marked.call.inputs
     with pytest.raises(ApiError, match="Invalid JSON"):
         prepare(Endpoint.CHAT, 2 * codecs.BOM_UTF8 + raw, SETTINGS)
+
+
+def function(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "parameters": {"type": "object", "properties": more}}
+
+
+@pytest.mark.parametrize("form", ["chat", "messages", "responses"])
+def test_two_tools_of_one_name_are_refused(form) -> None:
+    """A call could mean either; one that is given twice means itself."""
+    first, other = function("a", x={"type": "integer"}), function("a", y={"type": "string"})
+
+    def ask(*told: dict[str, Any]) -> None:
+        if form == "chat":
+            tools = [{"type": "function", "function": one} for one in told]
+            prepare(Endpoint.CHAT, json.dumps({**CHAT, "tools": tools}).encode(), SETTINGS)
+        elif form == "messages":
+            tools = [{"name": one["name"], "input_schema": one["parameters"]} for one in told]
+            prepare(Endpoint.MESSAGES, json.dumps({**CHAT, "tools": tools}).encode(), SETTINGS)
+        else:
+            tools = [{"type": "function", "strict": False, **one} for one in told]
+            body = BODIES[Endpoint.RESPONSES] | {"tools": tools}
+            prepare(Endpoint.RESPONSES, json.dumps(body).encode(), SETTINGS)
+
+    ask(first, first)
+    ask(first, function("A"))
+    with pytest.raises(ApiError, match="'a' is another tool's name already") as caught:
+        ask(first, other)
+    assert caught.value.status == 400 and "tools" in (caught.value.param or "")

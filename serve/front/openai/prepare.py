@@ -94,9 +94,11 @@ def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
     """Return the call for a chat.
 
     Raises:
-        ApiError: the chat template refuses the messages, or as in `check_body`.
+        ApiError: the chat template refuses the messages, two tools have one name, or as in
+            `check_body`.
     """
     check_body(chat, settings)
+    _check_tools(chat)
     offer_functions(chat)
     offer_allowed(chat)
     try:
@@ -105,6 +107,16 @@ def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
         if not chat.functions:
             raise
         raise error.renamed(NAMES) from error
+
+
+def _check_tools(chat: ChatRequest) -> None:
+    """Raise ApiError for two tools of one name: a call could mean either."""
+    functions = {}
+    for i, tool in enumerate(chat.tools or ()):
+        name, where = tool.function.name, f"tools.{i}.function.name"
+        if functions.setdefault(name, tool.function) != tool.function:
+            text = f"{where}: {name!r} is another tool's name already; give each its own."
+            raise ApiError(400, text, param=where)
 
 
 def prepare_completion(raw: bytes, settings: CallSettings) -> Prepared:
