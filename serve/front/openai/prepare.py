@@ -111,7 +111,7 @@ def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
 
 def _check_tools(chat: ChatRequest) -> None:
     """Raise ApiError for two tools of one name: a call could mean either."""
-    functions = {}
+    functions: dict[str, Any] = {}
     for i, tool in enumerate(chat.tools or ()):
         name, where = tool.function.name, f"tools.{i}.function.name"
         if functions.setdefault(name, tool.function) != tool.function:

@@ -98,7 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._idle.pop(self, None)
         super().on_headers_complete()
         if self.parser.get_http_version() == "1.0":
-            self.cycle.send = unchunked(self.cycle)  # type: ignore[method-assign]
+            self.cycle.send = unchunked(self.cycle)  # type: ignore[assignment, method-assign]
         self._stop_clock()
         self._await_body()
 
