@@ -12,8 +12,8 @@ from nemotrt.commandline.kinds import PATH
 from nemotrt.commandline.options import options_of
 from nemotrt.errors import ConfigError
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.http.bounded_http import BoundedProtocol
 from nemotrt.serve.front.http.browsers import check_origins, read_hosts
+from nemotrt.serve.front.http.connections.bounded_http import BoundedProtocol, backlog
 from nemotrt.serve.front.http.tenants import read_tenants
 from nemotrt.serve.front.http.tls import check_tls
 from nemotrt.serve.front.openai.engine_files import read_engine_files
@@ -93,6 +93,8 @@ def serve_front(
     uvicorn.run(
         create_app(spec),
         http=BoundedProtocol,
+        ws="none",
+        backlog=backlog(),
         host=told.host,
         port=told.port,
         ssl_certfile=told.tls_certificate,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
@@ -25,10 +26,16 @@ def read_schema(text: str) -> Schema:
     """Return the JSON schema in `text`, an object.
 
     Raises:
-        ConfigError: it is none, or a number in it is none of JSON's or too large.
+        ConfigError: it is none, a number in it is none of JSON's or too large, or a name is given
+            twice in one object.
     """
     try:
-        schema = json.loads(text, parse_constant=no_number, parse_float=finite_number)
+        schema = json.loads(
+            text,
+            parse_constant=no_number,
+            parse_float=finite_number,
+            object_pairs_hook=distinct,
+        )
     except RecursionError:
         raise ConfigError("the JSON schema is nested too deeply.") from None
     except ValueError as error:
@@ -53,6 +60,15 @@ def bounded_schema(schema: Schema) -> Schema:
         _round_bounds(node)
     options = {"whitespace_flexible": False, "whitespace_pattern": WHITESPACE}
     return {OPTIONS: options, **schema}
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, or raise ValueError: of two values readers take one or the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice[:80]!r} is given twice in one object")
+    return found
 
 
 def no_number(name: str) -> float:

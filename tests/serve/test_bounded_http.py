@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,15 +13,22 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.server import ServerState
 
-from nemotrt.serve.front.http import access, bounded_http
+from nemotrt.serve.front.http import access
 from nemotrt.serve.front.http.access import AccessGate, ApiKeys
 from nemotrt.serve.front.http.api_error import ApiError
-from nemotrt.serve.front.http.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, BoundedProtocol
+from nemotrt.serve.front.http.connections import bounded_http
+from nemotrt.serve.front.http.connections.bounded_http import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    BoundedProtocol,
+)
 
 BOUND_S = 20
+PARTS = (b"", b"one, ", b"two")
 Talk = Callable[[bytes], bytes]
 
 
@@ -34,6 +43,15 @@ async def early(request: Request) -> Response:
     return JSONResponse({"early": True})
 
 
+async def stream(request: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        for part in PARTS:
+            await asyncio.sleep(0.1)
+            yield part
+
+    return StreamingResponse(parts())
+
+
 async def refused(request: Request, error: Any) -> Response:
     return error.response()
 
@@ -43,6 +61,7 @@ def port() -> Iterator[int]:
     app = Starlette(
         routes=[
             Route("/", echo, methods=["GET", "POST"]),
+            Route("/stream", stream),
             Route("/early", early, methods=["POST"]),
             Route("/v1/messages{rest:path}", echo, methods=["POST"]),
         ],
@@ -211,3 +230,130 @@ def test_idle_connections_make_room_for_new_ones(port, monkeypatch) -> None:
 
 def test_the_limit_of_connections_fits_the_limit_of_files() -> None:
     assert 1 <= bounded_http.most_connections.__wrapped__() <= bounded_http.MAX_CONNECTIONS
+
+
+def test_http_1_0_is_sent_no_chunks(port) -> None:
+    """RFC 9112, 6.1: no transfer coding; what has no length ends with the connection."""
+    for method, whole in ((b"GET", b"".join(PARTS)), (b"HEAD", b"")):
+        told = sent(port, method + b" /stream HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        head, _, body = told.partition(b"\r\n\r\n")
+        assert body == whole
+        assert b"transfer-encoding" not in head and b"connection: close" in head
+    newer = sent(port, b"GET /stream HTTP/1.1\r\n" + CLOSE + b"\r\n")
+    assert newer.endswith(b"5\r\none, \r\n3\r\ntwo\r\n0\r\n\r\n")
+    assert b"\r\nconnection: close" in newer
+    sized = sent(port, b"POST / HTTP/1.0\r\ncontent-length: 5\r\n\r\nhello")
+    assert b"content-length: 15" in sized and status(sized) == (200, "")
+
+
+OFFERS = {
+    "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n",
+    "websocket": b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("is_split", [False, True])
+def test_an_offer_of_another_protocol_is_passed_over(port, offer, is_split) -> None:
+    """The body is read, and the connection goes on: Java's HttpClient offers h2c to everybody."""
+    head = b" / HTTP/1.1\r\nhost: x\r\n" + offer
+    sized = b"POST" + head + b"content-length: 5\r\n\r\nhello"
+    chunked = (
+        b"POST" + head + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n4\r\nllo!\r\n0\r\n\r\n"
+    )
+    none = b"GET" + head + b"\r\n"
+    last = b"POST / HTTP/1.1\r\n" + CLOSE + b"content-length: 1\r\n\r\nh"
+    whole = sized + chunked + none + 300 * none + sized + last
+    cuts = range(0, len(sized + chunked), 7) if is_split else [0]
+    pieces = [whole[a:b] for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
+    answer = sent(port, *pieces, pause_s=0.001 if is_split else 0)
+    found = [int(n) for n in re.findall(rb'"num_bytes":(\d+)', answer)]
+    assert found == [5, 6, 0, *[0] * 300, 5, 1]
+
+
+def test_what_is_wrong_behind_a_request_is_answered_behind_it(port) -> None:
+    first = b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n"
+    for num_before in (1, 2):
+        answer = sent(port, num_before * first + b"NO HTTP\r\n\r\n")
+        assert answer.count(b"two\r\n0\r\n\r\n") == num_before
+        assert status(b"HTTP/1.1" + answer.rpartition(b"HTTP/1.1")[2]) == (400, "http_error")
+
+
+def test_the_clock_of_a_body_stands_while_others_are_answered(port, monkeypatch) -> None:
+    """Nothing is read of it meanwhile."""
+    monkeypatch.setattr(bounded_http, "BODY_S", 0.2)
+    first = b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n"
+    second = b"POST / HTTP/1.1\r\n" + CLOSE + b"content-length: 5\r\n\r\n"
+    answer = sent(port, 2 * first + second + b"he", b"llo", pause_s=0.1)
+    assert answer.count(b"two\r\n0\r\n\r\n") == 2
+    assert b'{"num_bytes":5}' in answer
+    late = sent(port, first + second + b"he")
+    assert late.count(b"two\r\n0\r\n\r\n") == 1
+    assert status(b"HTTP/1.1" + late.rpartition(b"HTTP/1.1")[2]) == (408, "request_timeout")
+
+
+class Line(asyncio.Transport):
+    """A connection that says nothing."""
+
+    is_closed = False
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_flood_of_connections_costs_little(monkeypatch) -> None:
+    """10,000 take no time in which the front would seem to hang; the newest stay."""
+    monkeypatch.setattr(bounded_http, "most_connections", lambda: 4096)
+    config, state = uvicorn.Config(echo, log_config=None), ServerState()
+    lines = [Line() for _ in range(10_000)]
+
+    async def run() -> float:
+        began_s = time.process_time()
+        for line in lines:
+            BoundedProtocol(config, state, {}, asyncio.get_running_loop()).connection_made(line)
+        spent_s = time.process_time() - began_s
+        for one in list(state.connections):
+            one.connection_lost(None)
+        return spent_s
+
+    assert asyncio.run(run()) < 3.0
+    assert [line.is_closed for line in lines[: 10_000 - 4096]] == [True] * (10_000 - 4096)
+    assert all(map(Line.is_closing, lines))  # connection_lost closes the rest
+
+
+def test_a_connection_is_idle_from_its_last_answer_on(port, monkeypatch) -> None:
+    monkeypatch.setattr(bounded_http, "most_connections", lambda: 2)
+    get = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+    async def run() -> tuple[bool, bool]:
+        first, other = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for _ in range(2):
+            first[1].write(get)
+            await first[0].readuntil(b"}")
+        third = await asyncio.open_connection("127.0.0.1", port)
+        third[1].write(get)
+        await third[0].readuntil(b"}")
+        first[1].write(get)
+        is_kept = b"200" in await first[0].readuntil(b"}")
+        is_closed = await asyncio.wait_for(other[0].read(), BOUND_S) == b""
+        for _, writer in (first, other, third):
+            writer.close()
+        return is_kept, is_closed
+
+    assert asyncio.run(run()) == (True, True)
+
+
+def test_files_are_left_for_connections_that_wait(monkeypatch) -> None:
+    """Asyncio takes all that wait before one is closed."""
+    for limit in (256, 1024, 4096, 20_000):
+        monkeypatch.setattr(bounded_http.resource, "getrlimit", lambda _, n=limit: (n, n))
+        monkeypatch.setattr(bounded_http.resource, "setrlimit", lambda *_: None)
+        for cached in ("most_connections", "backlog", "_spare_files"):
+            plain = getattr(bounded_http, cached).__wrapped__
+            monkeypatch.setattr(bounded_http, cached, plain)
+        total = bounded_http.most_connections() + bounded_http.backlog()
+        assert total + bounded_http.SPARE_FILES <= limit
+        monkeypatch.undo()

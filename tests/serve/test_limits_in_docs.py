@@ -8,7 +8,8 @@ from nemotrt.engines.runtime.sampling import limits as sampling_limits
 from nemotrt.serve.engine import preparation
 from nemotrt.serve.front import workshop
 from nemotrt.serve.front.doors.responses import kept
-from nemotrt.serve.front.http import access, bounded_http
+from nemotrt.serve.front.http import access
+from nemotrt.serve.front.http.connections import bounded_http
 from nemotrt.serve.requests import limits as request_limits
 from nemotrt.wire import frames
 

@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from nemotrt.serve.front.app import FrontSpec, create_app
-from nemotrt.serve.front.http.bounded_http import BoundedProtocol
+from nemotrt.serve.front.http.connections.bounded_http import BoundedProtocol
 from nemotrt.serve.processes.launcher import serve_engine
 from support.described import described
 from support.saying_upstream import FILES, SayingUpstream

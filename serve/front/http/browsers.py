@@ -33,7 +33,9 @@ class Hosts:
     is_open: bool = False  # to all names: it listens to other machines, who may call it anything
 
     def check(self, headers: Headers) -> None:
-        """Raise ApiError for a request to another name."""
+        """Raise ApiError for a request to another name, or to two."""
+        if len(headers.getlist("host")) > 1:
+            raise ApiError(400, "the request has more than one Host.", code="http_error")
         name = re.sub(r":\d*$", "", headers.get("host", "")).lower().rstrip(".")
         if not (self.is_open or name in self.names):
             raise ApiError(

@@ -39,8 +39,7 @@ def chat_logprobs(fields: Fields, files: EngineFiles) -> Json | None:
         return None
     entries = []
     for score in _output_scores(fields):
-        pairs = score.with_own(len(score.top)) if score.top else []
-        top = [_entry(token, logprob, files) for token, logprob in pairs]
+        top = [_entry(token, logprob, files) for token, logprob in score.top]
         entries.append({**_entry(score.token, score.logprob, files), "top_logprobs": top})
     return {"content": entries, "refusal": None}
 

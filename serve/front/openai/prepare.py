@@ -1,5 +1,6 @@
 """From a body of chat or completions to the call that answers it: checked, its prompt rendered."""
 
+import codecs
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +25,7 @@ from nemotrt.serve.front.schema.requests import (
 from nemotrt.serve.front.schema.responses import ResponsesRequest
 from nemotrt.serve.front.tools.functions import NAMES, offer_functions
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream
-from nemotrt.serve.grammar.json_schema import finite_number, no_number
+from nemotrt.serve.grammar.json_schema import distinct, finite_number, no_number
 
 NOT_FINITE = re.compile(rb"NaN|Infinity|[0-9][eE][+]?[0-9]{3}|[0-9]{300}")  # where one may be
 Body = TypeVar("Body", bound=pydantic.BaseModel)
@@ -93,9 +94,11 @@ def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
     """Return the call for a chat.
 
     Raises:
-        ApiError: the chat template refuses the messages, or as in `check_body`.
+        ApiError: the chat template refuses the messages, two tools have one name, or as in
+            `check_body`.
     """
     check_body(chat, settings)
+    _check_tools(chat)
     offer_functions(chat)
     offer_allowed(chat)
     try:
@@ -104,6 +107,16 @@ def chat_call(chat: ChatRequest, settings: CallSettings) -> ChatCall:
         if not chat.functions:
             raise
         raise error.renamed(NAMES) from error
+
+
+def _check_tools(chat: ChatRequest) -> None:
+    """Raise ApiError for two tools of one name: a call could mean either."""
+    functions: dict[str, Any] = {}
+    for i, tool in enumerate(chat.tools or ()):
+        name, where = tool.function.name, f"tools.{i}.function.name"
+        if functions.setdefault(name, tool.function) != tool.function:
+            text = f"{where}: {name!r} is another tool's name already; give each its own."
+            raise ApiError(400, text, param=where)
 
 
 def prepare_completion(raw: bytes, settings: CallSettings) -> Prepared:
@@ -127,18 +140,24 @@ def read_body(kind: type[Body], raw: bytes | dict[str, Any]) -> Body:
     try:
         if not isinstance(raw, bytes):
             return kind.model_validate(raw)
+        raw = raw.removeprefix(codecs.BOM_UTF8)
         body = kind.model_validate_json(raw)
     except pydantic.ValidationError as error:
         raise _invalid(error, kind) from None
-    if NOT_FINITE.search(raw):
-        _check_numbers(raw)
+    _check_json(raw)
     return body
 
 
-def _check_numbers(raw: bytes) -> None:
-    """Raise ApiError where a number is none of JSON's; pydantic takes those of a free object."""
+def _check_json(raw: bytes) -> None:
+    """Raise ApiError where a number is none of JSON's, or a name is given twice in an object.
+
+    Pydantic takes such numbers in a free object, and the last of two values.
+    """
+    numbers: dict[str, Any] = {}
+    if NOT_FINITE.search(raw):
+        numbers = {"parse_constant": no_number, "parse_float": finite_number}
     try:
-        json.loads(raw, parse_constant=no_number, parse_float=finite_number)
+        json.loads(raw, object_pairs_hook=distinct, **numbers)
     except ValueError as error:
         raise ApiError(400, f"Invalid JSON: {error}.") from None
 

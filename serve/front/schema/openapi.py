@@ -9,7 +9,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from nemotrt.serve.front.http.api_error import ANTHROPIC_PATH
-from nemotrt.serve.front.http.bounded_http import BODY_S, HEAD_S, MAX_HEAD_BYTES, MAX_HEADERS
+from nemotrt.serve.front.http.connections.bounded_http import (
+    BODY_S,
+    HEAD_S,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+)
 from nemotrt.serve.front.schema.anthropic import CountRequest, MessagesRequest
 from nemotrt.serve.front.schema.requests import ChatRequest, CompletionRequest
 from nemotrt.serve.front.schema.responses import ResponsesRequest

@@ -4,9 +4,10 @@ The supervisor has started that process and says where it listens; in a Triton o
 the model starts it, from what config.pbtxt says.
 """
 
+import difflib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,17 @@ from nemotrt.wire.tensors import (
     check_elements,
     input_value,
 )
-from nemotrt.wire.trail import read_trail
+from nemotrt.wire.trail import LEGAL, read_trail
 
 from .engine_process import EngineProcess
 from .relay import SOCKET_VARIABLE, EngineUnavailableError, Relay
 from .responder import Channel, Fields, Responder
 
 PYTHON_VARIABLE = "NEMOTRT_PYTHON"  # an interpreter that has nemotrt
+PARAMETERS = {
+    *LEGAL,
+    "triton_enable_empty_final_response",
+}  # the latter is gRPC's, and Triton's own
 DTYPES = {"STRING": np.object_, "INT32": np.int32, "FP32": np.float32}
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
@@ -66,9 +71,9 @@ class TritonPythonModel:
                 self._stop(request.request_id())
                 channel.push({"text_output": "", "final": True})
                 return
-            request_id = self._relay.submit(
-                inputs, channel.push, read_trail(parameters_of(request))
-            )
+            parameters = parameters_of(request)
+            check_parameters(parameters)
+            request_id = self._relay.submit(inputs, channel.push, read_trail(parameters))
         except (ValueError, FrameTooLargeError) as error:
             channel.push(failure("invalid_request", error))
             return
@@ -134,9 +139,27 @@ def read_inputs(request: Any, max_seq_len: Callable[[], int]) -> dict[str, Any]:
 
 
 def parameters_of(request: Any) -> dict[str, Any]:
-    """Return a request's parameters, among which its trail is; its id where they name none."""
-    text = request.parameters()
-    return {"request_id": request.request_id(), **(json.loads(text) if text else {})}
+    """Return a request's parameters, among which its trail is; its id where they name none.
+
+    The id of a `generate` body comes as a parameter.
+    """
+    told = json.loads(request.parameters() or "{}")
+    named = told.pop("id", "")
+    return {"request_id": request.request_id() or named, **told}
+
+
+def check_parameters(names: Iterable[str]) -> None:
+    """Raise ValueError for a parameter without effect.
+
+    What a body of `generate` holds beside tensors comes as parameters, and `parameters` does.
+    """
+    for name in names:
+        if name in INPUT_BY_NAME:
+            raise ValueError(f"the parameter {name} is a tensor: give it beside text_input.")
+        if name not in PARAMETERS:
+            known = difflib.get_close_matches(name, INPUT_BY_NAME, 1)
+            nearest = f"; the nearest tensor is {known[0]}" if known else ""
+            raise ValueError(f"{name[:80]} is not supported{nearest}; leave it out.")
 
 
 def failure(code: str, error: Exception) -> Fields:

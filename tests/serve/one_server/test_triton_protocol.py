@@ -304,3 +304,24 @@ def test_fuzzed_tensors_get_errors_and_the_server_lives(server, solo) -> None:
             client.stop_stream()
     [results] = stream(server, [{"text_input": "The", "max_tokens": 4}])
     assert text(results) == solo("The", max_tokens=4)["text"]
+
+
+PARAMETERS: list[tuple[dict[str, Any], str | None]] = [
+    ({"parameters": {"max_tokens": 3}}, None),
+    ({"max_tokens": 3, "id": "mine"}, None),
+    ({"max_tokens": 3, "traceparent": "none"}, None),
+    ({"max_tokens": 3, "json_schema": "{}"}, "json_schema is not supported"),
+    ({"max_token": 3}, "max_token is not supported; the nearest tensor is max_tokens"),
+    ({"parameters": {"max_token": 3}}, "max_token is not supported"),
+]
+
+
+@pytest.mark.parametrize(("more", "refusal"), PARAMETERS)
+def test_a_member_without_effect_is_refused(server, solo, more, refusal) -> None:
+    """Triton makes parameters of what is no tensor."""
+    url = f"{server.http_url}/v2/models/llm/generate"
+    answer = json.loads(curl(url, {"text_input": "A server", **more}))
+    if refusal is not None:
+        assert refusal in answer["error"]
+    else:
+        assert answer["text_output"] == solo("A server", max_tokens=3)["text"]

@@ -1,0 +1,1 @@
+"""A client's connection: what is read of it, and within which limits."""
