@@ -63,6 +63,9 @@ def _qwen3(fields: Fields) -> ModelConfig:
     fields.refuse("attention_bias", False)
     fields.refuse("hidden_act", "silu")
     fields.refuse("use_sliding_window", False)
+    fields.refuse("is_causal", True)
+    if fields.has("layer_types"):  # else as many as there are layers, and all full
+        fields.refuse("layer_types", ["full_attention"] * fields.size("num_hidden_layers"))
     return ModelConfig(
         layers=(LayerKind.ATTENTION, LayerKind.MLP) * fields.size("num_hidden_layers"),
         activation=Activation.SWIGLU,
@@ -76,7 +79,10 @@ def _qwen3(fields: Fields) -> ModelConfig:
 
 def _rope_theta(fields: Fields) -> float:
     """Return the rotary base; transformers 5 moved it into rope_parameters."""
-    for name in ("rope_parameters", "rope_scaling"):
+    names = ("rope_parameters", "rope_scaling")
+    if all(map(fields.has, names)) and fields.raw[names[0]] != fields.raw[names[1]]:
+        raise fields.fail(names[1], f"disagrees with {names[0]}: leave one of them")
+    for name in names:
         rope = fields.raw.get(name)
         if rope is None:
             continue
