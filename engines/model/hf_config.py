@@ -13,9 +13,10 @@ from nemotrt.engines.model.nemotron_h_config import read_nemotron_h
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 
-# Where a model that also sees images says what its language model is. Source: the config of
-# NVIDIA-Nemotron-Nano-12B-v2-VL (architecture NemotronH_Nano_VL_V2), as vLLM reads it.
-LANGUAGE_FIELD = "llm_config"
+# Where a model that also sees images or hears says what its language model is; the first holds.
+# Sources: transformers 5.24 (nemotron_h_omni), which writes text_config and reads both; the config
+# of NVIDIA-Nemotron-Nano-12B-v2-VL (architecture NemotronH_Nano_VL_V2), as vLLM reads it.
+LANGUAGE_FIELDS = ("text_config", "llm_config")
 
 
 def read_model_config(checkpoint: Path) -> ModelConfig:
@@ -34,12 +35,12 @@ def read_model_config(checkpoint: Path) -> ModelConfig:
 
 def language_config(raw: dict[str, Any], source: str) -> tuple[dict[str, Any], str]:
     """Return the config of the language model, and where it is: all of `raw`, or a part of it."""
-    nested = raw.get(LANGUAGE_FIELD)
-    if nested is None:
+    name = next((name for name in LANGUAGE_FIELDS if raw.get(name) is not None), None)
+    if name is None:
         return raw, source
-    if not isinstance(nested, dict):
-        raise ConfigError(f"{source}: {LANGUAGE_FIELD} must be an object, got {nested!r}.")
-    return nested, f"{source}: {LANGUAGE_FIELD}"
+    if not isinstance(raw[name], dict):
+        raise ConfigError(f"{source}: {name} must be an object, got {raw[name]!r}.")
+    return raw[name], f"{source}: {name}"
 
 
 def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> ModelConfig:
