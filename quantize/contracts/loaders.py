@@ -163,7 +163,8 @@ def others_verdicts(quant: QuantConfig) -> dict[str, str]:
     if quant.layout is Layout.GGUF:
         return found | dict.fromkeys((VLLM, TRANSFORMERS), NO_READER) | {LLAMA_CPP: "yes"}
     if quant.layout is Layout.COMPRESSED_TENSORS:
-        found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.COMPRESSED_TENSORS]
+        plain = WITH_TRANSFORMERS[CheckpointFormat.COMPRESSED_TENSORS]
+        found[TRANSFORMERS] = plain if quant.kv_cache_algo is None else TRANSFORMERS_CACHE
     if quant.layout is Layout.MODELOPT:
         found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.MODELOPT]
         algos = [scheme.title.removeprefix("ModelOpt ") for scheme in schemes]

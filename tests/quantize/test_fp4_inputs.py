@@ -16,7 +16,7 @@ from nemotrt.engines.checkpoint.quantized.scheme import QuantConfig
 from nemotrt.engines.tiny.models import TINY_MODELS
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.contracts.contract import inspect_quantized
-from nemotrt.quantize.contracts.loaders import BUILD
+from nemotrt.quantize.contracts.loaders import BUILD, TRANSFORMERS, others_verdicts
 from nemotrt.quantize.recipes.recipe import load_recipe
 from nemotrt.quantize.writing.writer import quantize_checkpoint
 
@@ -83,3 +83,11 @@ def test_a_folder_of_nvfp4_with_scales_of_inputs_and_cache(tmp_path: Path) -> No
         quantize_checkpoint(source, tmp_path / "x", load_recipe("fp8-dynamic"))
     with pytest.raises(ConfigError, match="ModelOpt NVFP4, for which backend tensorrt-llm writes"):
         bundle.check(found, "10.0", 1)
+
+
+def test_a_cache_beside_fp4_in_transformers() -> None:
+    """Both versions read such a folder as they read any of compressed-tensors."""
+    group = {"config_groups": {"g": {"weights": FP4}}}
+    cache = {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+    quant = flat_config({"quant_method": "compressed-tensors"} | group | cache, "x")
+    assert "by its scales in 5.19" in others_verdicts(quant)[TRANSFORMERS]
