@@ -10,6 +10,21 @@ from nemotrt.errors import ArtefactError, ConfigError, NemotrtError
 
 # libyaml's parser where the wheel has it: ten times faster.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_DIGITS = 20  # of 2^64
+
+
+class _Once(LOADER):  # type: ignore[misc]  # it is Any: one of two
+    """A loader that refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Return the mapping; raises ConstructorError where two of its own keys are one."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                told = f"the key {key.value!r} stands twice in one mapping"
+                raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
+            seen.update([key.value] if isinstance(key, yaml.ScalarNode) else ())
+        return super().construct_mapping(node, deep)
 
 
 def read_text(path: Path, error: type[NemotrtError] = ConfigError) -> str:
@@ -31,7 +46,8 @@ def read_json(path: Path) -> Any:
     """Return the value in a JSON file.
 
     Raises:
-        ArtefactError: it can't be read, is not JSON, or is nested beyond all sense.
+        ArtefactError: it can't be read, is not JSON, has a key twice in one object, or is nested
+            beyond all sense.
     """
     try:
         data = path.read_bytes()
@@ -41,12 +57,42 @@ def read_json(path: Path) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         raise ArtefactError(f"{path} is not JSON: it is not UTF-8 text ({fault}).") from fault
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """Return the value of a JSON text; `source` names it in the error.
+
+    A key that stands twice in one object has two meanings, of which readers take either: it is
+    refused, and so is an integer that no field of 64 bits holds.
+
+    Raises:
+        ArtefactError: it is not JSON, or is nested beyond all sense.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once_each, parse_int=_integer)
+    except (UnicodeDecodeError, json.JSONDecodeError) as fault:
+        raise ArtefactError(f"{source} is not JSON: {fault}.") from fault
     except ValueError as fault:
-        raise ArtefactError(f"{path} is not JSON: {fault}.") from fault
+        raise ArtefactError(f"{source} is malformed: {fault}.") from fault
     except RecursionError:
-        raise ArtefactError(f"{path} is nested too deeply.") from None
+        raise ArtefactError(f"{source} is nested too deeply.") from None
+
+
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of these pairs; raises ValueError where two have one key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(text)} digits is no size or number of a model")
+    return int(text)
 
 
 def read_yaml(path: Path, error: type[NemotrtError] = ConfigError) -> Any:
@@ -65,7 +111,7 @@ def parse_yaml(text: str, source: str, error: type[NemotrtError] = ConfigError) 
         NemotrtError: of class `error`, where it is not YAML, or nested beyond all sense.
     """
     try:
-        return yaml.load(text, Loader=LOADER)  # LOADER is a safe one
+        return yaml.load(text, Loader=_Once)  # a safe one
     except (yaml.YAMLError, ValueError) as fault:  # ValueError: a date such as 2026-13-45
         raise error(f"{source} is not YAML: {' '.join(str(fault).split())}.") from fault
     except RecursionError:

@@ -86,7 +86,9 @@ class Checkpoint:
         if not self.quant.schemes:
             return None
         if self.quant.precision is None:
-            return f"{self.quant.title}: its linears are read as floats, dequantized"
+            inputs = "; their inputs, which engines of its own round too, stay floats"
+            told = f"{self.quant.title}: its linears are read as floats, dequantized"
+            return told + inputs * self.quant.leaves_inputs
         count = sum(isinstance(ref, DecodedRef) for ref in self.tensors.values())
         told = f"{self.quant.title}: {count} of its linears are read as floats, dequantized"
         return told if count else None

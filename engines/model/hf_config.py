@@ -13,9 +13,10 @@ from nemotrt.engines.model.nemotron_h_config import read_nemotron_h
 from nemotrt.errors import ArtefactError, ConfigError
 from nemotrt.files.text_file import read_json_object
 
-# Where a model that also sees images says what its language model is. Source: the config of
-# NVIDIA-Nemotron-Nano-12B-v2-VL (architecture NemotronH_Nano_VL_V2), as vLLM reads it.
-LANGUAGE_FIELD = "llm_config"
+# Where a model that also sees images or hears says what its language model is; the first holds.
+# Sources: transformers 5.24 (nemotron_h_omni), which writes text_config and reads both; the config
+# of NVIDIA-Nemotron-Nano-12B-v2-VL (architecture NemotronH_Nano_VL_V2), as vLLM reads it.
+LANGUAGE_FIELDS = ("text_config", "llm_config")
 
 
 def read_model_config(checkpoint: Path) -> ModelConfig:
@@ -34,12 +35,12 @@ def read_model_config(checkpoint: Path) -> ModelConfig:
 
 def language_config(raw: dict[str, Any], source: str) -> tuple[dict[str, Any], str]:
     """Return the config of the language model, and where it is: all of `raw`, or a part of it."""
-    nested = raw.get(LANGUAGE_FIELD)
-    if nested is None:
+    name = next((name for name in LANGUAGE_FIELDS if raw.get(name) is not None), None)
+    if name is None:
         return raw, source
-    if not isinstance(nested, dict):
-        raise ConfigError(f"{source}: {LANGUAGE_FIELD} must be an object, got {nested!r}.")
-    return nested, f"{source}: {LANGUAGE_FIELD}"
+    if not isinstance(raw[name], dict):
+        raise ConfigError(f"{source}: {name} must be an object, got {raw[name]!r}.")
+    return raw[name], f"{source}: {name}"
 
 
 def parse_model_config(raw: dict[str, Any], source: str = "config.json") -> ModelConfig:
@@ -63,6 +64,9 @@ def _qwen3(fields: Fields) -> ModelConfig:
     fields.refuse("attention_bias", False)
     fields.refuse("hidden_act", "silu")
     fields.refuse("use_sliding_window", False)
+    fields.refuse("is_causal", True)
+    if fields.has("layer_types"):  # else as many as there are layers, and all full
+        fields.refuse("layer_types", ["full_attention"] * fields.size("num_hidden_layers"))
     return ModelConfig(
         layers=(LayerKind.ATTENTION, LayerKind.MLP) * fields.size("num_hidden_layers"),
         activation=Activation.SWIGLU,
@@ -76,7 +80,10 @@ def _qwen3(fields: Fields) -> ModelConfig:
 
 def _rope_theta(fields: Fields) -> float:
     """Return the rotary base; transformers 5 moved it into rope_parameters."""
-    for name in ("rope_parameters", "rope_scaling"):
+    names = ("rope_parameters", "rope_scaling")
+    if all(map(fields.has, names)) and fields.raw[names[0]] != fields.raw[names[1]]:
+        raise fields.fail(names[1], f"disagrees with {names[0]}: leave one of them")
+    for name in names:
         rope = fields.raw.get(name)
         if rope is None:
             continue

@@ -43,6 +43,9 @@ def read_nemotron_h(raw: dict[str, Any], source: str) -> ModelConfig:
     fields.refuse("use_conv_bias", True)
     fields.refuse("mlp_hidden_act", "relu2")
     fields.refuse("mamba_hidden_act", "silu")
+    fields.refuse("is_causal", True)
+    if fields.has("sliding_window"):  # vLLM applies it, transformers does not
+        raise fields.fail("sliding_window", "must be null: loaders disagree on any other")
     layers = _layers(fields)
     return ModelConfig(
         layers=layers,

@@ -163,7 +163,8 @@ def others_verdicts(quant: QuantConfig) -> dict[str, str]:
     if quant.layout is Layout.GGUF:
         return found | dict.fromkeys((VLLM, TRANSFORMERS), NO_READER) | {LLAMA_CPP: "yes"}
     if quant.layout is Layout.COMPRESSED_TENSORS:
-        found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.COMPRESSED_TENSORS]
+        plain = WITH_TRANSFORMERS[CheckpointFormat.COMPRESSED_TENSORS]
+        found[TRANSFORMERS] = plain if quant.kv_cache_algo is None else TRANSFORMERS_CACHE
     if quant.layout is Layout.MODELOPT:
         found[TRANSFORMERS] = WITH_TRANSFORMERS[CheckpointFormat.MODELOPT]
         algos = [scheme.title.removeprefix("ModelOpt ") for scheme in schemes]
@@ -171,6 +172,8 @@ def others_verdicts(quant: QuantConfig) -> dict[str, str]:
             found[TRT_LLM] = UNREAD_NVFP4
         if refused := [algo for algo in algos if algo not in VLLM_MODELOPT]:
             found[VLLM] = f"no: rejects {refused[0]} in ModelOpt's layout"
+    if quant.kv_cache_algo is not None:
+        found[BUILD] += f"; the KV cache, {quant.kv_cache_algo} by its config, is of 16 or 32 bits"
     is_ours = quant.layout in (Layout.MODELOPT, Layout.COMPRESSED_TENSORS)
     if quant.kv_cache_algo == "INT8" and is_ours and found[VLLM].startswith("yes"):
         found[VLLM] = VLLM_INT8_CACHE[CheckpointFormat(quant.layout)]

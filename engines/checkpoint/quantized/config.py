@@ -28,6 +28,7 @@ MODELOPT_ALGOS = {item.algo: item for item in Precision if item.is_quantized} | 
     "NVFP4": Precision.NVFP4_WO,
     "NVFP4_AWQ": Precision.NVFP4_WO,
 }
+FP4_INPUTS = ("NVFP4", "NVFP4_AWQ")  # of which the inputs are FP4 too, by a stored input_scale
 DEFAULT_SIZES = {NumberFormat.INT4: 128, NumberFormat.FP4: FP4_GROUP}
 GPTQ_BITS = {4: Precision.INT4_WO, 8: Precision.INT8_WO}
 GPTQ_ZEROS = {"gptq": 1, "gptq_v2": 0}  # what is added: version 1 stores a zero point less one
@@ -188,7 +189,8 @@ def _modelopt_scheme(fields: Fields) -> Scheme:
         size = fields.size("group_size", DEFAULT_SIZES[code])
         scale_bytes = 1.0 if code is NumberFormat.FP4 else 2.0
         is_own &= size in GROUP_SIZES
-        return Scheme(precision, title, (1, size), scale_bytes, is_own, code.num_bits)
+        found = Scheme(precision, title, (1, size), scale_bytes, is_own, code.num_bits)
+        return replace(found, has_fp4_inputs=algo in FP4_INPUTS)
     if granularity is Granularity.TENSOR:
         return Scheme(precision, title, (0, 0), 8.0, is_own)  # the input's scale too
     return Scheme(precision, title, (1, 0), 4.0, is_own)

@@ -3,6 +3,7 @@
 Source: compressed-tensors 0.20, quantization/quant_args.py and quant_scheme.py.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from nemotrt.engines.checkpoint.quantized.scheme import Scheme
@@ -118,9 +119,9 @@ def _scheme(
         scale = 1.0
     zero = 0 if weights.get("symmetric", True) else num_bits / 8
     ordered = weights.get("actorder") not in IN_ORDER
-    return Scheme(
-        *(precision, title, shared[strategy], scale + zero, is_own, num_bits), is_ordered=ordered
-    )
+    is_fp4 = precision is Precision.NVFP4_WO
+    found = Scheme(precision, title, shared[strategy], scale + zero, is_own, num_bits)
+    return replace(found, is_ordered=ordered, has_fp4_inputs=is_fp4 and inputs is not None)
 
 
 def _strategy(told: dict[str, Any]) -> str:

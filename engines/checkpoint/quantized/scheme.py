@@ -39,6 +39,7 @@ class Scheme:
     num_bits: int = 8
     zero_offset: int = 0  # what is added to a stored zero point
     is_ordered: bool = False  # groups are of inputs in an order of their own, which is stored
+    has_fp4_inputs: bool = False  # beside FP4 weights, which `precision` has with any inputs
 
     def linear_bytes(self, shape: tuple[int, ...]) -> int:
         """Return the bytes of the codes and scales of one linear, [rows, columns]."""
@@ -117,6 +118,14 @@ class QuantConfig:
     def rounds_activations(self) -> bool:
         """Whether inputs of linears are to be rounded too, not their weights alone."""
         return self.precision is not None and not self.precision.is_weight_only
+
+    @property
+    def leaves_inputs(self) -> bool:
+        """Whether engines that take the codes round inputs too: floats, where weights are."""
+        return self.precision is None and any(
+            scheme.has_fp4_inputs or not scheme.precision.is_weight_only
+            for _, scheme in self.schemes
+        )
 
     @property
     def has_fp8_cache(self) -> bool:

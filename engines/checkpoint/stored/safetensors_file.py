@@ -18,6 +18,7 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.stored.no_overlap import check_no_overlap
 from nemotrt.engines.model.numerics import FLOATS, SAFETENSORS
 from nemotrt.errors import ArtefactError
+from nemotrt.files.text_file import parse_json
 
 DTYPES: dict[str, np.dtype[Any]] = {
     **{word: item.numpy for word, item in SAFETENSORS.items()},
@@ -105,10 +106,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorRef], dict[str, str]]:
             text = file.read(length)
     except OSError as error:
         raise ArtefactError(f"{path} can't be read: {error.strerror}.") from error
-    try:
-        header = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path} has a header that is not JSON: {error}.") from error
+    header = parse_json(text, f"{path}: its header")
     if not isinstance(header, dict):
         raise ArtefactError(f"{path} has a header that is not a JSON object.")
     metadata = header.pop("__metadata__", {})
