@@ -21,9 +21,10 @@ class WeightPages(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How an engine is opened; none of it changes what the engine computes without an adapter.
+    """How an engine is opened. Apart from an adapter, none of it changes what the engine computes.
 
-    `trust_seals`: what was digested before is not read again.
+    With `trust_seals` a file whose digest was verified before is not read again, unless it has
+    changed since.
     """
 
     num_threads: int | None = option(

@@ -32,7 +32,7 @@ class CalibrationText:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationOptions:
-    """How static scales are taken from a calibration."""
+    """How static scales are computed from a calibration."""
 
     method: str = option(
         METHODS[0], "Where static scales are cut.", "--clip", kind=click.Choice(METHODS)
@@ -45,7 +45,16 @@ class CalibrationOptions:
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions:
-    """How to write, beside the recipe."""
+    """How a quantized checkpoint is written, beside its recipe.
+
+    Attributes:
+        layout: the format of an output folder.
+        keep_feeders: leave the Mamba blocks just before attention in 16 bits.
+        rounded: weight name -> file with its codes, rounded before (`compensate`).
+        int8: weights that get 8 bits beside others of 4 (`mixed`).
+        to_gguf: write one GGUF file instead of a folder.
+        settings: the call's own settings, for the record.
+    """
 
     layout: CheckpointFormat = CheckpointFormat.MODELOPT  # of a folder
     kv_cache: str = option(

@@ -29,7 +29,13 @@ STATED = ("hardware", "kv_cache", "ssm_state", "prefix_cache", "power_limit_w", 
 
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
-    """How to reach a target; an `extra` field of requests that is None takes one of ours away."""
+    """How to reach a target.
+
+    Attributes:
+        prefix_cache_gib: GiB; None: 0, as later requests of a load must not find earlier ones'.
+        headers: HTTP headers of every request: name -> text.
+        extra: fields of every request's body: name -> value; None leaves out a field of ours.
+    """
 
     protocol: ServerProtocol | None = option(
         None, "What a server speaks; .../v1 is openai, for conversations openai-chat."

@@ -23,7 +23,7 @@ class KeptSsm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PrefixCacheOptions:
-    """The limit of all kept states, and how they are held."""
+    """How much memory kept states may take, in GiB, and their number format."""
 
     prefix_cache_gib: float | None = option(
         None,
