@@ -50,7 +50,7 @@ class OpenOptions:
     )
     speculate: str = option(
         AUTO,
-        "Tokens that a step guesses of what was said before, at most: auto, off or a number. "
+        "Most tokens that a step guesses from the text so far: auto, off or a number. "
         "The answers are the same; auto is off where the engine takes no guesses.",
         kind=Guesses(),
         metavar="auto|off|N",

@@ -70,10 +70,12 @@ class QuantizeOptions:
     mixed: bool = option(
         False,
         "Give the linears that diverge most 8 bits beside the others' 4, for int4-wo: "
-        "within 5 bits a weight, or --budget-gib.",
+        "within 5 bits per weight, or --budget-gib.",
     )
     budget_gib: float | None = option(
-        None, "Most GiB of weights in all; --mixed within them.", kind=ABOVE_0
+        None,
+        "Most GiB of all weights; 8 bits are given as with --mixed, within them.",
+        kind=ABOVE_0,
     )
     compensate: bool = option(
         False,
@@ -82,14 +84,14 @@ class QuantizeOptions:
     )
     drawn: int = option(
         0,
-        "Windows that the model writes itself, on this CPU, for --compensate beside --text.",
+        "Windows of text that the model writes itself, on this CPU; --compensate reads them too.",
         kind=click.IntRange(0),
     )
     rounded: Mapping[str, Path] = field(default_factory=dict)  # weight -> its codes, found before
     int8: tuple[str, ...] = ()  # weights of 8 bits beside others of 4
     merging: MergingOptions = field(default_factory=MergingOptions)
     calibration: Path | None = option(
-        None, "Folder with the calibration for static scales; made first if it isn't there."
+        None, "Folder with the calibration for static scales; it is made if it is not there."
     )
     calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
     force: bool = False
