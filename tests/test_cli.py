@@ -167,6 +167,8 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
     near = unknown_name("GPU", "a10h", ["a10g", "h100"])
     assert near.message == "unknown GPU 'a10h'; did you mean 'a10g'? Known: a10g, h100."
     assert unknown_name("GPU", "zz", ["a10g"]).message == "unknown GPU 'zz'. Known: a10g."
+    part = unknown_name("model", "nano-9b", ["qwen3-8b", "nemotron-nano-9b-v2"])
+    assert "; did you mean 'nemotron-nano-9b-v2'?" in part.message
 
 
 @pytest.mark.parametrize("path", all_commands(main), ids=" ".join)
